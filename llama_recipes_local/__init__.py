@@ -1,0 +1,12 @@
+"""llama-recipes for machines that never reach the Hugging Face Hub.
+
+Importing the package switches every Hugging Face library offline and makes each public module of
+upstream's ``llama_recipes`` importable at the same place under this name.
+"""
+
+from llama_recipes_local import _offline, _upstream
+
+__version__ = "0.1.0"
+
+_offline.enforce()
+_upstream.install_aliases()

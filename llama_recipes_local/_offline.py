@@ -1,0 +1,27 @@
+"""Keeps the Hugging Face libraries off the network, whatever the user's environment says."""
+
+import os
+import sys
+
+_SWITCHES = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
+}
+
+
+def enforce() -> None:
+    """Set the offline switches of this process and its children.
+
+    The libraries read their switches once, at import; where one is imported already, as in a
+    notebook, its constant is set as well.
+    """
+    os.environ.update(_SWITCHES)
+    hub_constants = sys.modules.get("huggingface_hub.constants")
+    if hub_constants is not None:
+        hub_constants.HF_HUB_OFFLINE = True  # type: ignore[attr-defined]
+    datasets_config = sys.modules.get("datasets.config")
+    if datasets_config is not None:
+        datasets_config.HF_HUB_OFFLINE = True  # type: ignore[attr-defined]

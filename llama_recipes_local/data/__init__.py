@@ -1,0 +1,1 @@
+"""From tokenised rows to batches: packing, sharding over ranks, collating."""

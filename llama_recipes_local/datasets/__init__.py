@@ -1,0 +1,22 @@
+"""The data sets that ``--dataset`` names, under upstream's names for the tables."""
+
+from llama_recipes_local._upstream import fall_back
+from llama_recipes_local.datasets.sources import (
+    get_alpaca_dataset,
+    get_custom_dataset,
+    get_data_collator,
+    get_grammar_dataset,
+    get_llamaguard_toxicchat_dataset,
+    get_samsum_dataset,
+)
+
+DATASET_PREPROC = {
+    "alpaca_dataset": get_alpaca_dataset,
+    "custom_dataset": get_custom_dataset,
+    "grammar_dataset": get_grammar_dataset,
+    "llamaguard_toxicchat_dataset": get_llamaguard_toxicchat_dataset,
+    "samsum_dataset": get_samsum_dataset,
+}
+DATALOADER_COLLATE_FUNC = {"custom_dataset": get_data_collator}
+
+__getattr__ = fall_back("datasets")

@@ -1,0 +1,35 @@
+"""What a user's mistake looks like: every problem at once, each with what, why and the mend."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that keeps a command from running.
+
+    Attributes:
+        what: what was given or found.
+        why: why it cannot work.
+        mend: the flag or command that mends it.
+    """
+
+    what: str
+    why: str
+    mend: str
+
+    def __str__(self) -> str:
+        return f"{self.what}\n   why:  {self.why}\n   mend: {self.mend}"
+
+
+class UsageError(ValueError):
+    """A mistake of the user's; a command prints it and exits with ``EXIT_CODE``, no traceback."""
+
+    EXIT_CODE = 2
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = list(problems)
+        count = len(self.problems)
+        noun = "problem" if count == 1 else "problems"
+        listed = "\n".join(f"{i}. {problem}" for i, problem in enumerate(self.problems, 1))
+        super().__init__(f"{count} {noun} found, nothing was started:\n{listed}")

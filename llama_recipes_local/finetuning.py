@@ -1,0 +1,112 @@
+"""``main``: upstream's, between a check of everything it is given and a word on what came out."""
+
+import contextlib
+import inspect
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fire
+import transformers
+
+from llama_recipes_local import parallel
+from llama_recipes_local._upstream import fall_back, load
+from llama_recipes_local.errors import UsageError
+from llama_recipes_local.preflight import preflight
+from llama_recipes_local.preflight.flags import CONFIGS
+from llama_recipes_local.run import Run, activate, save_description
+from llama_recipes_local.training.evaluation import perplexity
+
+CONFIGURATION_FILE = "run_config.json"
+
+
+def main(*arguments: Any, **flags: Any) -> None:
+    """Fine-tune a Llama from a local folder on local data.
+
+    Flags are the fields of upstream's configurations. A field of one configuration alone is
+    reached with its name before it, as in --grammar_dataset.train_split=FILE.
+    """
+    try:
+        run = preflight(arguments, flags)
+    except UsageError as error:
+        with only_rank_zero_speaks():
+            print(error, file=sys.stderr if parallel.is_rank_zero() else sys.stdout)
+        raise SystemExit(error.EXIT_CODE) from None
+    with only_rank_zero_speaks(), activate(run):
+        try:
+            start(run)
+            load("finetuning").main(**run.flags)
+            report(run)
+        finally:
+            parallel.cleanup()
+
+
+def start(run: Run) -> None:
+    """Write the resolved configuration into the output folder."""
+    output = Path(run.train.output_dir)
+    if parallel.is_rank_zero():
+        output.mkdir(parents=True, exist_ok=True)
+        save_description(run, output / CONFIGURATION_FILE)
+
+
+def report(run: Run) -> None:
+    """Print what the run came to and how to try it."""
+    output = Path(run.train.output_dir).resolve()
+    print()
+    for when in ("before", "after"):
+        loss = run.results.get(f"eval_loss_{when}")
+        if loss is not None:
+            text = f"loss {loss:.4f}  perplexity {perplexity(loss):.3f}"
+            print(f"validation {when:>6} training: {text}")
+    if run.train.save_model and run.train.use_peft:
+        print(f"adapter: {output / 'adapter_model.safetensors'}")
+        print(f"try it:  {_try_command(run, output)}")
+
+
+def _try_command(run: Run, output: Path) -> str:
+    command = f"llama-recipes-local generate --adapter {output}"
+    if run.train.dataset == "grammar_dataset":
+        return f'{command} --dataset grammar_dataset --prompt "She go to school yesterday."'
+    return f'{command} --prompt "..."'
+
+
+@contextlib.contextmanager
+def only_rank_zero_speaks() -> Iterator[None]:
+    """Silence standard output, progress bars and warnings on every rank but the first.
+
+    On the first, only warnings about upstream's own code go: it calls what transformers is about
+    to drop, and asks for pinned memory on machines without a GPU.
+    """
+    with warnings.catch_warnings(), contextlib.ExitStack() as stack:
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.filterwarnings("ignore", message=".*pin_memory.*")
+        if not parallel.is_rank_zero():
+            warnings.simplefilter("ignore")
+            transformers.utils.logging.disable_progress_bar()
+            silence = stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(contextlib.redirect_stdout(silence))
+        yield
+
+
+def _signature() -> inspect.Signature:
+    """Return the signature that fire's ``--help`` shows: every plain flag with its default."""
+    words = inspect.Parameter("arguments", inspect.Parameter.VAR_POSITIONAL)
+    rest = inspect.Parameter("flags", inspect.Parameter.VAR_KEYWORD)
+    plain = {}
+    for owner in ("train_config", "fsdp_config", "lora_config", "quantization_config"):
+        for name, value in vars(CONFIGS[owner]()).items():
+            plain.setdefault(
+                name, inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value)
+            )
+    return inspect.Signature([words, *plain.values(), rest])
+
+
+main.__signature__ = _signature()  # type: ignore[attr-defined]
+
+__getattr__ = fall_back("finetuning")
+
+if __name__ == "__main__":
+    fire.Fire(main)

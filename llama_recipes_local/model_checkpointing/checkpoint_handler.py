@@ -1,0 +1,185 @@
+"""Upstream's checkpoint functions, for FSDP2, in safetensors and JSON."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.distributed import checkpoint as dcp
+from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+)
+
+from llama_recipes_local.model_checkpointing.publishing import published_files, published_folder
+from llama_recipes_local.parallel import barrier, full_tensor, is_rank_zero
+
+Tensors = dict[str, torch.Tensor]
+
+_GATHERED = StateDictOptions(full_state_dict=True, cpu_offload=True)
+_GATHERED_FLAT = StateDictOptions(
+    full_state_dict=True, cpu_offload=True, flatten_optimizer_state_dict=True
+)
+_SHARDED_FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
+
+
+def checkpoint_folder(cfg: Any) -> Path:
+    """Return the folder of a run's FSDP checkpoints.
+
+    It is ``dist_checkpoint_root_folder/dist_checkpoint_folder-NAME`` with the last part of the
+    model's path for a name, since a path in a folder's name would lead elsewhere.
+    """
+    name = f"{cfg.dist_checkpoint_folder}-{model_label(cfg)}"
+    return Path.cwd() / cfg.dist_checkpoint_root_folder / name
+
+
+def model_label(cfg: Any) -> str:
+    """Return the last part of the model's path."""
+    return Path(cfg.model_name).resolve().name
+
+
+def save_peft_checkpoint(model: nn.Module, model_path: str | Path) -> None:
+    """Save the adapter in PEFT's format; all ranks call this together.
+
+    Each trained tensor is gathered from all ranks' slices before rank 0 writes.
+    """
+    assert isinstance(model, PeftModel)
+    trained = {
+        name: full_tensor(parameter.detach()).cpu()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+    if is_rank_zero():
+        with published_files(Path(model_path)) as draft:
+            model.save_pretrained(str(draft), state_dict=trained)
+    barrier()
+
+
+def save_model_checkpoint(model: nn.Module, output_dir: str | Path) -> None:
+    """Save a model that is not sharded as a Hugging Face folder."""
+    with published_files(Path(output_dir)) as draft:
+        _as_any(model).save_pretrained(draft)
+
+
+def save_fsdp_model_checkpoint_full(
+    model: nn.Module, optimizer: Any, rank: int, cfg: Any, epoch: int = 1
+) -> None:
+    """Gather a sharded model on rank 0 and save it as a Hugging Face folder of its epoch."""
+    state = get_model_state_dict(model, options=_GATHERED)
+    with published_folder(checkpoint_folder(cfg) / f"{model_label(cfg)}-{epoch}") as draft:
+        if rank == 0:
+            _as_any(model).save_pretrained(draft, state_dict=state)
+
+
+def save_optimizer_checkpoint(
+    model: nn.Module, optimizer: torch.optim.Optimizer, rank: int, cfg: Any, epoch: int = 1
+) -> None:
+    """Gather a sharded optimiser's state on rank 0 and save it as one safetensors file."""
+    state = get_optimizer_state_dict(model, optimizer, options=_GATHERED_FLAT)
+    if rank == 0:
+        folder = checkpoint_folder(cfg)
+        with published_files(folder) as draft:
+            name = f"optimizer-{model_label(cfg)}-{epoch}.safetensors"
+            save_file(_only_tensors(state), draft / name)
+    barrier()
+
+
+def load_optimizer_checkpoint(
+    model: nn.Module, optimizer_checkpoint_path: Path, rank: int
+) -> Tensors | None:
+    """Return the state that ``save_optimizer_checkpoint`` saved, or None if there is no file."""
+    if not optimizer_checkpoint_path.is_file():
+        print(f"no optimizer checkpoint at {optimizer_checkpoint_path.resolve()}")
+        return None
+    return load_file(optimizer_checkpoint_path)
+
+
+def save_model_and_optimizer_sharded(
+    model: nn.Module, rank: int, cfg: Any, optim: torch.optim.Optimizer | None = None
+) -> None:
+    """Save every rank's shards, and the optimiser's if it is given; all ranks call this together.
+
+    The format is torch's distributed checkpoint over safetensors: it loads on any number of ranks.
+    """
+    state: dict[str, Any] = dict(get_model_state_dict(model))
+    if optim is not None:
+        flat = get_optimizer_state_dict(model, optim, options=_SHARDED_FLAT)
+        state |= {f"optim.{name}": tensor for name, tensor in _only_tensors(flat).items()}
+    with published_folder(checkpoint_folder(cfg)) as draft:
+        writer = HuggingFaceStorageWriter(str(draft), save_distributed=True)
+        dcp.save(state, storage_writer=writer)
+    if rank == 0:
+        print(f"--> sharded checkpoint saved in {checkpoint_folder(cfg)}")
+
+
+def load_model_sharded(model: nn.Module, rank: int, cfg: Any) -> None:
+    """Load the sharded checkpoint of a run into a model, sharded or not, if there is one."""
+    folder = checkpoint_folder(cfg)
+    if not folder.is_dir():
+        if rank == 0:
+            print(f"no sharded checkpoint in {folder}")
+        return
+    _load_sharded(model, folder)
+
+
+def load_sharded_model_single_gpu(model: nn.Module, model_path: str | Path) -> nn.Module:
+    """Load a sharded checkpoint's folder into a whole model, and return the model."""
+    _load_sharded(model, Path(model_path))
+    return model
+
+
+def load_model_checkpoint(model: nn.Module, rank: int, cfg: Any) -> None:
+    """Load ``cfg.checkpoint_folder / cfg.checkpoint_model_filename``, safetensors, on rank 0.
+
+    To be called before the model is sharded.
+    """
+    if rank != 0:
+        return
+    path = Path.cwd() / cfg.checkpoint_folder / cfg.checkpoint_model_filename
+    if not path.is_file():
+        print(f"no model checkpoint at {path}")
+        return
+    model.load_state_dict(load_file(path))
+
+
+def save_train_params(train_config: Any, fsdp_config: Any, rank: int) -> None:
+    """Write the configurations as ``train_params.yaml`` into the run's checkpoint folder.
+
+    Upstream's converter finds the model's path in it.
+    """
+    if rank != 0:
+        return
+    params = {
+        name: str(value)
+        for config in (train_config, fsdp_config)
+        for name, value in vars(config).items()
+    }
+    folder = checkpoint_folder(train_config)
+    with published_files(folder) as draft:
+        (draft / "train_params.yaml").write_text(yaml.safe_dump(params, indent=4), "utf-8")
+
+
+def _load_sharded(model: nn.Module, folder: Path) -> None:
+    state = get_model_state_dict(model)
+    dcp.load(state, storage_reader=HuggingFaceStorageReader(str(folder)))
+    set_model_state_dict(model, state)
+
+
+def _only_tensors(state: dict[str, Any]) -> Tensors:
+    """Write the numbers of an optimiser's state as tensors, as safetensors wants them."""
+    return {
+        name: value if isinstance(value, torch.Tensor) else torch.tensor(value)
+        for name, value in state.items()
+        if value is not None
+    }
+
+
+def _as_any(model: nn.Module) -> Any:
+    """Return a transformers model under a type that lets its own methods be called."""
+    return model

@@ -1,0 +1,50 @@
+"""In which dtype weights are held and in which they are multiplied."""
+
+import contextlib
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from peft import PeftModel
+from peft.helpers import disable_input_dtype_casting
+from torch import nn
+from torch.distributed.fsdp import FSDPModule
+
+from llama_recipes_local.configs.fields import DTYPES
+from llama_recipes_local.parallel import device_type
+
+
+def weight_dtype(train_config: Any) -> torch.dtype:
+    """Return the dtype that weights are loaded in; see ``train_config.dtype``.
+
+    With ``use_fp16``, weights that are trained stay in float32: a gradient scaler needs that.
+    """
+    if train_config.dtype != "auto":
+        return DTYPES[train_config.dtype]
+    if device_type() == "cpu":
+        return torch.float32
+    if train_config.use_fp16:
+        return torch.float16 if train_config.use_peft else torch.float32
+    return torch.bfloat16
+
+
+def compute_context(model: nn.Module, train_config: Any) -> AbstractContextManager[None]:
+    """Return the context that a model's forward passes run in.
+
+    FSDP2 casts parameters as it gathers them. Elsewhere autocast does, where ``mixed_precision`` is
+    on and a parameter is held in float32: the adapters, or all weights.
+    """
+    floats = any(parameter.dtype == torch.float32 for parameter in model.parameters())
+    on_cuda = next(model.parameters()).is_cuda
+    if isinstance(model, FSDPModule) or not (floats and on_cuda and train_config.mixed_precision):
+        return contextlib.nullcontext()
+    compute = torch.float16 if train_config.use_fp16 else torch.bfloat16
+    return _autocast(model, compute)
+
+
+@contextlib.contextmanager
+def _autocast(model: nn.Module, dtype: torch.dtype) -> Any:
+    """Autocast to ``dtype``, without PEFT's cast of each input to its adapter's float32."""
+    uncast = disable_input_dtype_casting(model) if isinstance(model, PeftModel) else None
+    with uncast or contextlib.nullcontext(), torch.autocast("cuda", dtype=dtype):
+        yield

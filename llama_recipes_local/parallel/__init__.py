@@ -1,0 +1,45 @@
+"""How a model is spread over processes: the process group, meshes, FSDP2 and its policies.
+
+``finetuning.main`` imports ``FullyShardedDataParallel`` and ``ShardingStrategy`` from here.
+"""
+
+from torch.distributed.fsdp import ShardingStrategy
+
+from llama_recipes_local.parallel.process_group import (
+    all_reduce_sum,
+    barrier,
+    cleanup,
+    device_type,
+    is_rank_zero,
+    launched_by_torchrun,
+    rank,
+    setup,
+    world_size,
+)
+from llama_recipes_local.parallel.sharding import (
+    FullyShardedDataParallel,
+    fsdp_auto_wrap_policy,
+    full_tensor,
+    get_policies,
+    hsdp_device_mesh,
+    set_gradient_sync,
+)
+
+__all__ = [
+    "FullyShardedDataParallel",
+    "ShardingStrategy",
+    "all_reduce_sum",
+    "barrier",
+    "cleanup",
+    "device_type",
+    "fsdp_auto_wrap_policy",
+    "full_tensor",
+    "get_policies",
+    "hsdp_device_mesh",
+    "is_rank_zero",
+    "launched_by_torchrun",
+    "rank",
+    "set_gradient_sync",
+    "setup",
+    "world_size",
+]

@@ -1,0 +1,159 @@
+"""FSDP2 behind the call that upstream's ``main`` makes for FSDP1.
+
+One unit per decoder layer and one for the rest. Master weights keep their dtype; ``fully_shard``
+casts them to the compute dtype as it gathers them, so float32 adapters and bfloat16 weights meet
+in one dtype inside a unit.
+"""
+
+import os
+from collections.abc import Callable, Collection
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    FSDPModule,
+    MixedPrecisionPolicy,
+    OffloadPolicy,
+    ShardingStrategy,
+    fully_shard,
+)
+from torch.distributed.tensor import DTensor
+
+from llama_recipes_local.parallel.process_group import device_type, world_size
+
+
+def FullyShardedDataParallel(  # noqa: N802 (the name that main calls)
+    module: nn.Module,
+    auto_wrap_policy: Collection[type[nn.Module]] | None = None,
+    cpu_offload: Any = None,
+    mixed_precision: MixedPrecisionPolicy | None = None,
+    sharding_strategy: ShardingStrategy = ShardingStrategy.FULL_SHARD,
+    device_mesh: DeviceMesh | None = None,
+    device_id: int | None = None,
+    limit_all_gathers: bool = True,
+    sync_module_states: bool = False,
+    param_init_fn: Callable[[nn.Module], None] | None = None,
+) -> nn.Module:
+    """Shard ``module`` in place over all ranks and return it.
+
+    Arguments have FSDP1's names. Every rank holds the whole model already, so there is nothing to
+    send from rank 0 (``sync_module_states``, ``param_init_fn``), FSDP2 limits its all-gathers by
+    itself, and the device follows from the mesh.
+
+    Args:
+        module: the model, the same on all ranks.
+        auto_wrap_policy: classes of the layers that become units of their own.
+        cpu_offload: if its ``offload_params`` is true, parameters rest in host memory.
+        mixed_precision: compute and reduction dtypes; None keeps the parameters' own.
+        sharding_strategy: what is sharded, see ``mesh_for``.
+        device_mesh: a (replicate, shard) mesh, as ``hsdp_device_mesh`` makes it.
+    """
+    offload = CPUOffloadPolicy() if cpu_offload and cpu_offload.offload_params else OffloadPolicy()
+    arguments: dict[str, Any] = {
+        "mesh": device_mesh or mesh_for(sharding_strategy),
+        "mp_policy": mixed_precision or MixedPrecisionPolicy(),
+        "offload_policy": offload,
+        "reshard_after_forward": sharding_strategy
+        in (ShardingStrategy.FULL_SHARD, ShardingStrategy.HYBRID_SHARD),
+    }
+    layers = tuple(auto_wrap_policy or ())
+    for layer in [child for child in module.modules() if isinstance(child, layers)]:
+        fully_shard(layer, **arguments)
+    fully_shard(module, **arguments)
+    return module
+
+
+def mesh_for(strategy: ShardingStrategy) -> DeviceMesh:
+    """Return the mesh that a sharding strategy means.
+
+    FULL_SHARD and SHARD_GRAD_OP shard over all ranks. NO_SHARD replicates over all ranks, which is
+    DDP. HYBRID_SHARD shards inside a host and replicates across hosts.
+    """
+    ranks = world_size()
+    if strategy == ShardingStrategy.NO_SHARD:
+        return init_device_mesh(device_type(), (ranks, 1), mesh_dim_names=("replicate", "shard"))
+    if strategy in (ShardingStrategy.HYBRID_SHARD, ShardingStrategy._HYBRID_SHARD_ZERO2):
+        return hsdp_device_mesh(ranks // _ranks_per_host(), _ranks_per_host())
+    return init_device_mesh(device_type(), (ranks,), mesh_dim_names=("shard",))
+
+
+def hsdp_device_mesh(
+    replica_group_size: int, sharding_group_size: int, device: str | None = None
+) -> DeviceMesh:
+    """Return the mesh of hybrid sharding: (replicate, shard), as upstream's function.
+
+    Args:
+        replica_group_size: how many copies of the model there are.
+        sharding_group_size: over how many ranks each copy is sharded.
+        device: device type; None means CUDA where there is one.
+
+    Raises:
+        ValueError: if the two sizes do not multiply to the number of ranks.
+    """
+    ranks = world_size()
+    if not replica_group_size or not sharding_group_size:
+        raise ValueError("Both replica_group_size and sharding_group_size must be provided.")
+    if replica_group_size * sharding_group_size != ranks:
+        raise ValueError(
+            f"replica_group_size {replica_group_size} times sharding_group_size "
+            f"{sharding_group_size} must be the number of ranks, {ranks}."
+        )
+    return init_device_mesh(
+        device or device_type(),
+        (replica_group_size, sharding_group_size),
+        mesh_dim_names=("replicate", "shard"),
+    )
+
+
+def fsdp_auto_wrap_policy(
+    model: nn.Module, transformer_layer_names: Collection[type[nn.Module]]
+) -> frozenset[type[nn.Module]]:
+    """Return the layer classes that become FSDP units; FSDP2 needs no function over modules."""
+    return frozenset(transformer_layer_names)
+
+
+def get_policies(
+    cfg: Any, rank: int
+) -> tuple[MixedPrecisionPolicy | None, frozenset[type[nn.Module]]]:
+    """Return the mixed-precision policy and the classes of the layers to wrap.
+
+    Compute is bfloat16 on CUDA (float16 with ``use_fp16``), gradients are reduced in float32. On
+    CPU there is no mixed precision: float32 is the faster dtype there.
+    """
+    from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+    from transformers.models.mllama.modeling_mllama import (
+        MllamaCrossAttentionDecoderLayer,
+        MllamaSelfAttentionDecoderLayer,
+        MllamaVisionEncoderLayer,
+    )
+
+    layers: frozenset[type[nn.Module]] = frozenset(
+        {
+            LlamaDecoderLayer,
+            MllamaSelfAttentionDecoderLayer,
+            MllamaCrossAttentionDecoderLayer,
+            MllamaVisionEncoderLayer,
+        }
+    )
+    if not cfg.mixed_precision or device_type() == "cpu":
+        return None, layers
+    compute = torch.float16 if cfg.use_fp16 else torch.bfloat16
+    return MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32), layers
+
+
+def set_gradient_sync(model: nn.Module, enabled: bool) -> None:
+    """Reduce gradients over ranks in the next backward pass, or leave them local until later."""
+    if isinstance(model, FSDPModule):
+        model.set_requires_gradient_sync(enabled)
+
+
+def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the whole of a tensor that may be sharded; all ranks must call this together."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def _ranks_per_host() -> int:
+    return int(os.environ.get("LOCAL_WORLD_SIZE", world_size()))

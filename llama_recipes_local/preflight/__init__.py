@@ -1,0 +1,40 @@
+"""Finds every reason why a run cannot work, before any weight is loaded, and reports them all."""
+
+from typing import Any
+
+from llama_recipes_local import paths
+from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.preflight import flags, machine, model, rules
+from llama_recipes_local.run import Run, resolve
+
+
+def preflight(arguments: tuple[Any, ...], given: dict[str, Any]) -> Run:
+    """Resolve the flags of a run and check all that can be checked without loading weights.
+
+    Args:
+        arguments: what stood on the command line without a flag.
+        given: the flags, by name, as fire parsed them.
+
+    Raises:
+        UsageError: with every problem found.
+    """
+    problems = flags.check_arguments(arguments) + flags.check_flags(given)
+    run = resolve(flags.usable(given))
+    paths.set_data_root(run.train.data_root)
+    problems += rules.check_rules(run, given)
+    problems += model.check_model(run)
+    problems += check_data(run)
+    problems += machine.check_output(run)
+    problems += machine.check_processes(run)
+    if problems:
+        raise UsageError(problems)
+    return run
+
+
+def check_data(run: Run) -> list[Problem]:
+    """Return what is wrong with the data set's files."""
+    from llama_recipes_local.datasets.checks import CHECKS
+
+    if run.dataset is None:
+        return []
+    return CHECKS[run.train.dataset](run.dataset)

@@ -1,0 +1,86 @@
+"""Flags that no configuration has, and values that cannot be what their flag wants."""
+
+import typing
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any
+
+from llama_recipes_local import configs
+from llama_recipes_local.configs.fields import convert, field_names
+from llama_recipes_local.errors import Problem
+from llama_recipes_local.run import DATASET_CONFIGS, PEFT_CONFIGS
+
+CONFIGS: dict[str, type] = {
+    cls.__name__: cls
+    for cls in (
+        configs.train_config,
+        configs.fsdp_config,
+        configs.quantization_config,
+        configs.wandb_config,
+        *PEFT_CONFIGS.values(),
+        *DATASET_CONFIGS.values(),
+    )
+}
+
+
+def known_flags() -> list[str]:
+    """Return every flag: each field by itself, and with its configuration's name before it."""
+    plain = [name for cls in CONFIGS.values() for name in field_names(cls)]
+    dotted = [f"{owner}.{name}" for owner, cls in CONFIGS.items() for name in field_names(cls)]
+    return list(dict.fromkeys(plain + dotted))
+
+
+def check_arguments(arguments: Iterable[Any]) -> list[Problem]:
+    """Return a problem for each word that belongs to no flag."""
+    return [
+        Problem(
+            f"{argument!r} stands on the command line without a flag",
+            "every setting has a flag, and a flag takes one value",
+            "write --flag value; a value with spaces goes in quotes",
+        )
+        for argument in arguments
+    ]
+
+
+def check_flags(given: dict[str, Any]) -> list[Problem]:
+    """Return a problem for each unknown flag, and each value that its field cannot take."""
+    known = known_flags()
+    problems = []
+    for flag, value in given.items():
+        if flag not in known:
+            problems.append(_unknown(flag, known))
+        else:
+            problems += _mismatch(flag, value)
+    return problems
+
+
+def usable(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the flags that have no problem."""
+    known = set(known_flags())
+    return {
+        flag: value for flag, value in given.items() if flag in known and not _mismatch(flag, value)
+    }
+
+
+def _unknown(flag: str, known: list[str]) -> Problem:
+    near = get_close_matches(flag, known, n=1, cutoff=0.5)
+    mend = f"did you mean --{near[0]}?" if near else "see `python finetuning.py --help`"
+    return Problem(f"--{flag} is no flag", "no configuration has a field of this name", mend)
+
+
+def _mismatch(flag: str, value: Any) -> list[Problem]:
+    owner, _, name = flag.rpartition(".")
+    for cls in CONFIGS.values():
+        if name not in field_names(cls) or owner not in ("", cls.__name__):
+            continue
+        try:
+            convert(value, typing.get_type_hints(cls)[name])
+        except ValueError as error:
+            return [
+                Problem(
+                    f"--{flag} cannot be {value!r}",
+                    f"{cls.__name__}.{name}: {error}",
+                    f"give --{flag} a value of that kind",
+                )
+            ]
+    return []

@@ -1,0 +1,186 @@
+"""Whether the model's folder can be loaded, told from its files without reading a weight."""
+
+import json
+import re
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from llama_recipes_local.errors import Problem
+from llama_recipes_local.run import Run
+
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+TOKENIZERS = ("tokenizer.json", "tokenizer.model")
+MODEL_TYPES = ("llama", "mllama")
+BRING_IT_OVER = (
+    "on a machine with access run `hf download {name} --local-dir DIR`, copy DIR here, "
+    "and name it: --model_name DIR"
+)
+
+
+def check_model(run: Run) -> list[Problem]:
+    """Return what is wrong with the model's and the tokenizer's folder."""
+    train = run.train
+    if not train.model_name:
+        return [
+            Problem(
+                "no model was named",
+                "fine-tuning starts from a model's folder",
+                "name one: --model_name /path/to/Llama-2-7b-hf",
+            )
+        ]
+    folder = Path(train.model_name).expanduser().resolve()
+    if not folder.is_dir():
+        return [_no_folder(train.model_name, folder)]
+    problems = _check_config(folder, train)
+    problems += _check_weights(folder)
+    problems += _check_tokenizer(Path(train.tokenizer_name or folder).expanduser().resolve())
+    if train.use_peft and train.from_peft_checkpoint:
+        problems += _check_adapter(Path(train.from_peft_checkpoint).expanduser().resolve())
+    return problems
+
+
+def _no_folder(name: str, folder: Path) -> Problem:
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith("."):
+        return Problem(
+            f"--model_name {name}: there is no folder {folder}",
+            "if it is a name on the Hugging Face Hub: models are loaded from local folders only",
+            BRING_IT_OVER.format(name=name),
+        )
+    return Problem(
+        f"--model_name {name}: there is no folder {folder}",
+        _listing(folder.parent),
+        "name the folder that holds config.json: --model_name DIR",
+    )
+
+
+def _check_config(folder: Path, train: Any) -> list[Problem]:
+    path = folder / "config.json"
+    if not path.is_file():
+        return [
+            Problem(
+                f"{folder} has no config.json",
+                _listing(folder),
+                "name a model in the Hugging Face layout; Meta's own layout (params.json, .pth) "
+                "is converted with transformers' convert_llama_weights_to_hf.py",
+            )
+        ]
+    try:
+        config = json.loads(path.read_text("utf-8"))
+        kind, longest = config.get("model_type"), config.get("max_position_embeddings")
+    except (ValueError, AttributeError) as error:
+        return [Problem(f"{path} is not a JSON object", str(error), "copy the model again")]
+    if kind not in MODEL_TYPES:
+        return [
+            Problem(
+                f"{folder} holds a model of type {kind}",
+                f"the types that can be trained are {', '.join(MODEL_TYPES)}",
+                "name a Llama: --model_name DIR",
+            )
+        ]
+    if longest and train.context_length > longest:
+        return [
+            Problem(
+                f"--context_length {train.context_length}",
+                f"the model in {folder} takes {longest} positions (max_position_embeddings)",
+                f"add --context_length {longest}, or less",
+            )
+        ]
+    return []
+
+
+def _check_weights(folder: Path) -> list[Problem]:
+    present = [name for name in WEIGHTS if (folder / name).is_file()]
+    if not present:
+        pickled = sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pth"))
+        why = (
+            f"only {pickled[0].name} is there, a pickle, which could run code when it is read"
+            if pickled
+            else _listing(folder)
+        )
+        return [
+            Problem(
+                f"{folder} has no weights in safetensors",
+                why,
+                "download the model's *.safetensors files, or save it again with "
+                "save_pretrained of a current transformers",
+            )
+        ]
+    if present == [WEIGHTS[1]]:
+        return _check_shards(folder)
+    return []
+
+
+def _check_shards(folder: Path) -> list[Problem]:
+    index = folder / WEIGHTS[1]
+    try:
+        shards = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, AttributeError) as error:
+        return [Problem(f"{index} is no index of weights", repr(error), "copy the model again")]
+    missing = sorted(shard for shard in shards if not (folder / shard).is_file())
+    if not missing:
+        return []
+    return [
+        Problem(
+            f"{folder} lacks {len(missing)} of {len(shards)} weight files",
+            f"missing: {', '.join(missing[:5])}",
+            "copy these files into the folder",
+        )
+    ]
+
+
+def _check_tokenizer(folder: Path) -> list[Problem]:
+    if not any((folder / name).is_file() for name in TOKENIZERS):
+        return [
+            Problem(
+                f"{folder} has no tokenizer",
+                f"{' or '.join(TOKENIZERS)} is needed; {_listing(folder)}",
+                "copy the model's tokenizer files there, or name another: --tokenizer_name DIR",
+            )
+        ]
+    if (folder / "tokenizer.json").is_file():
+        return []
+    lacking = [
+        package
+        for package, module in (("sentencepiece", "sentencepiece"), ("protobuf", "google.protobuf"))
+        if not _importable(module)
+    ]
+    if not lacking:
+        return []
+    return [
+        Problem(
+            f"{folder} has a tokenizer.model only",
+            f"reading it needs {' and '.join(lacking)}",
+            f"pip install {' '.join(lacking)}",
+        )
+    ]
+
+
+def _check_adapter(folder: Path) -> list[Problem]:
+    names = ("adapter_config.json", "adapter_model.safetensors")
+    missing = [name for name in names if not (folder / name).is_file()]
+    if not missing:
+        return []
+    return [
+        Problem(
+            f"--from_peft_checkpoint {folder} has no {' and no '.join(missing)}",
+            _listing(folder),
+            "name the folder of a saved adapter",
+        )
+    ]
+
+
+def _importable(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _listing(folder: Path) -> str:
+    """Say what is found in a folder."""
+    if not folder.is_dir():
+        return f"{folder} does not exist"
+    names = sorted(entry.name for entry in folder.iterdir())
+    shown = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+    return f"{folder} holds {shown or 'nothing'}"

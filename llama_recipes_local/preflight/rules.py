@@ -1,0 +1,124 @@
+"""Choices that do not exist, and settings that do not go together."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+
+from llama_recipes_local.adapters import unsupported
+from llama_recipes_local.configs.fields import DTYPES
+from llama_recipes_local.errors import Problem
+from llama_recipes_local.models.attention import NAME as DOCUMENT_ATTENTION
+from llama_recipes_local.parallel import launched_by_torchrun
+from llama_recipes_local.run import DATASET_CONFIGS, PEFT_CONFIGS, Run
+
+ATTENTION = ("auto", DOCUMENT_ATTENTION, "sdpa", "eager", "flash_attention_2")
+POSITIVE = (
+    "batch_size_training",
+    "val_batch_size",
+    "context_length",
+    "gradient_accumulation_steps",
+    "num_epochs",
+    "lr",
+)
+NOT_NEGATIVE = ("max_train_step", "max_eval_step", "num_workers_dataloader", "weight_decay")
+
+
+def check_rules(run: Run, given: dict[str, Any]) -> list[Problem]:
+    """Return what is wrong with the configurations by themselves."""
+    train = run.train
+    return [
+        *_choice("dataset", train.dataset, DATASET_CONFIGS),
+        *_choice("peft_method", train.peft_method, PEFT_CONFIGS),
+        *_choice("batching_strategy", train.batching_strategy, ("packing", "padding")),
+        *_choice("dtype", train.dtype, ("auto", *DTYPES)),
+        *_choice("attn_implementation", train.attn_implementation, ATTENTION),
+        *_choice("quantization", train.quantization, (None, "4bit", "8bit")),
+        *_numbers(train),
+        *_adapter(train),
+        *_sharding(train),
+        *_precision(train),
+        *_forgotten(given),
+    ]
+
+
+def _choice(flag: str, value: Any, choices: Iterable[Any]) -> list[Problem]:
+    names = [choice for choice in choices if choice is not None]
+    if value in choices:
+        return []
+    near = get_close_matches(str(value), names, n=1)
+    mend = f"did you mean --{flag} {near[0]}?" if near else f"choose one: --{flag} {names[0]}"
+    return [Problem(f"--{flag} {value} does not exist", f"there are {', '.join(names)}", mend)]
+
+
+def _numbers(train: Any) -> list[Problem]:
+    too_small = [(name, "above 0") for name in POSITIVE if getattr(train, name) <= 0]
+    too_small += [(name, "0 or more") for name in NOT_NEGATIVE if getattr(train, name) < 0]
+    return [
+        Problem(f"--{name} is {getattr(train, name)}", f"it must be {bound}", f"give it {bound}")
+        for name, bound in too_small
+    ]
+
+
+def _adapter(train: Any) -> list[Problem]:
+    if not train.use_peft:
+        return []
+    reason = unsupported(train.peft_method, train.enable_fsdp)
+    if not reason:
+        return []
+    return [Problem(f"--peft_method {train.peft_method}", reason, "use --peft_method lora")]
+
+
+def _sharding(train: Any) -> list[Problem]:
+    problems = []
+    if train.enable_fsdp and not launched_by_torchrun():
+        problems.append(
+            Problem(
+                "--enable_fsdp in a process that torchrun did not start",
+                "FSDP trains with several processes, which torchrun starts and numbers",
+                "start it with: torchrun --nproc_per_node 2 finetuning.py --enable_fsdp ...",
+            )
+        )
+    if launched_by_torchrun() and not train.enable_fsdp:
+        problems.append(
+            Problem(
+                "torchrun without --enable_fsdp",
+                "every process would train the same model on the same data by itself",
+                "add --enable_fsdp, or start it with: python finetuning.py ...",
+            )
+        )
+    if train.enable_fsdp and train.quantization in ("8bit", True):
+        problems.append(
+            Problem(
+                "--quantization 8bit with --enable_fsdp",
+                "8-bit weights cannot be sharded",
+                "use --quantization 4bit",
+            )
+        )
+    return problems
+
+
+def _precision(train: Any) -> list[Problem]:
+    if train.use_fp16 and not torch.cuda.is_available():
+        return [
+            Problem(
+                "--use_fp16 on a machine without CUDA",
+                "training in float16 needs a CUDA device",
+                "leave it out: on CPU training is in float32",
+            )
+        ]
+    return []
+
+
+def _forgotten(given: dict[str, Any]) -> list[Problem]:
+    """Find LoRA settings that nothing uses, for the run would train every weight."""
+    if "peft_method" in given and not given.get("use_peft"):
+        return [
+            Problem(
+                f"--peft_method {given['peft_method']} without --use_peft",
+                "no adapter would be made, all weights would be trained",
+                "add --use_peft, or leave --peft_method out",
+            )
+        ]
+    return []

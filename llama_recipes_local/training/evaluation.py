@@ -1,0 +1,70 @@
+"""Loss and perplexity on the validation set, by label tokens over all ranks."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from llama_recipes_local.models.precision import compute_context
+from llama_recipes_local.parallel import all_reduce_sum
+from llama_recipes_local.training import batches
+
+
+def perplexity(loss: float) -> float:
+    """Return e to the loss; infinity where that is too large for a float."""
+    try:
+        return math.exp(loss)
+    except OverflowError:
+        return math.inf
+
+
+@torch.no_grad()
+def evaluation(
+    model: nn.Module,
+    train_config: Any,
+    eval_dataloader: Iterable[batches.Batch],
+    local_rank: int | None = None,
+    tokenizer: Any = None,
+    wandb_run: Any = None,
+) -> tuple[float, float, list[float], list[float]]:
+    """Evaluate the model, as upstream's function with its arguments and results.
+
+    Args:
+        model: the model; it is left in evaluation mode.
+        train_config: its ``max_eval_step`` bounds the number of batches, 0 means all.
+        eval_dataloader: batches with ``labels``.
+        local_rank: not used; the ranks are the process group's.
+        tokenizer: not used; nothing is decoded.
+        wandb_run: a Weights & Biases run to log to, or None.
+
+    Returns:
+        Perplexity and mean loss over the label tokens of all ranks; then the loss and perplexity of
+        each batch of this rank, where ``save_metrics`` asks for them.
+
+    Raises:
+        ValueError: if the validation set has no label tokens.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+    label_tokens = torch.zeros((), dtype=torch.float64, device=device)
+    step_losses: list[float] = []
+    with compute_context(model, train_config):
+        for step, batch in enumerate(eval_dataloader):
+            if train_config.max_eval_step and step >= train_config.max_eval_step:
+                break
+            count = batches.label_tokens(batch)
+            loss = model(**batches.prepare(batch, device), num_items_in_batch=1).loss
+            loss_sum += loss
+            label_tokens += count
+            if train_config.save_metrics and count:
+                step_losses.append(float(loss) / count)
+    total = all_reduce_sum(torch.stack([loss_sum, label_tokens])).tolist()
+    if not total[1]:
+        raise ValueError("the validation set has no label tokens")
+    mean = total[0] / total[1]
+    if wandb_run is not None:
+        wandb_run.log({"eval/perplexity": perplexity(mean), "eval/loss": mean}, commit=False)
+    return perplexity(mean), mean, step_losses, [perplexity(loss) for loss in step_losses]

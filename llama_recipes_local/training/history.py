@@ -1,0 +1,111 @@
+"""What happened in a run, epoch by epoch, and upstream's summary of it."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from llama_recipes_local._upstream import load
+from llama_recipes_local.training.evaluation import perplexity
+
+
+class History:
+    """Collects losses and times; with ``save_metrics``, writes upstream's JSON file of them."""
+
+    def __init__(self, train_config: Any, local_rank: int | None) -> None:
+        self._config = train_config
+        stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+        self.path = Path(train_config.output_dir) / f"metrics_data_{local_rank}-{stamp}.json"
+        self.initial_eval_loss: float | None = None
+        self.train_loss: list[float] = []
+        self.eval_loss: list[float] = []
+        self.train_step_loss: list[float] = []
+        self.eval_step_loss: list[float] = []
+        self.epoch_seconds: list[float] = []
+        self.checkpoint_seconds: list[float] = []
+        self.tflops: float | None = None
+        self._epoch_steps: list[tuple[float, int]] = []
+
+    @contextmanager
+    def epoch(self) -> Iterator[None]:
+        """Time an epoch; its loss is the mean over its label tokens."""
+        started = time.perf_counter()
+        self._epoch_steps = []
+        yield
+        self.epoch_seconds.append(time.perf_counter() - started)
+        labels = sum(count for _, count in self._epoch_steps)
+        total = sum(loss * count for loss, count in self._epoch_steps)
+        self.train_loss.append(total / max(labels, 1))
+
+    @contextmanager
+    def checkpoint(self) -> Iterator[None]:
+        """Time a save."""
+        started = time.perf_counter()
+        yield
+        self.checkpoint_seconds.append(time.perf_counter() - started)
+
+    def add_step(self, loss: float, label_tokens: int) -> None:
+        """Add a step of the epoch."""
+        self._epoch_steps.append((loss, label_tokens))
+        self.train_step_loss.append(loss)
+
+    def add_initial_evaluation(self, evaluated: tuple[float, Sequence[float]]) -> None:
+        """Keep the validation loss before training."""
+        self.initial_eval_loss = evaluated[0]
+
+    def add_evaluation(self, evaluated: tuple[float, Sequence[float]]) -> float:
+        """Keep an epoch's validation loss, and return it."""
+        loss, step_losses = evaluated
+        self.eval_loss.append(loss)
+        self.eval_step_loss.extend(step_losses)
+        return loss
+
+    def summary(self) -> dict[str, Any]:
+        """Return the validation losses before and after."""
+        after = self.eval_loss[-1] if self.eval_loss else None
+        return {"eval_loss_before": self.initial_eval_loss, "eval_loss_after": after}
+
+    def results(self) -> dict[str, Any]:
+        """Return what upstream's ``train`` returns: means over the epochs."""
+        results: dict[str, Any] = {
+            "avg_train_prep": fmean(map(perplexity, self.train_loss)),
+            "avg_train_loss": fmean(self.train_loss),
+        }
+        if self.eval_loss:
+            results["avg_eval_prep"] = fmean(map(perplexity, self.eval_loss))
+            results["avg_eval_loss"] = fmean(self.eval_loss)
+        results["avg_epoch_time"] = fmean(self.epoch_seconds)
+        results["avg_checkpoint_time"] = fmean(self.checkpoint_seconds or [0.0])
+        if self._config.save_metrics:
+            results["metrics_filename"] = str(self.path)
+        if self._config.flop_counter:
+            results["model_tflops"] = self.tflops
+        return results
+
+    def save(self) -> None:
+        """Write upstream's JSON file, which its ``utils.plot_metrics`` draws."""
+        if not self._config.save_metrics:
+            return
+        losses = (
+            self.train_step_loss,
+            self.train_loss,
+            self.eval_step_loss,
+            self.eval_loss,
+        )
+        train_steps, train_epochs, eval_steps, eval_epochs = (
+            (loss, [perplexity(value) for value in loss]) for loss in losses
+        )
+        load("utils.train_utils").save_to_json(
+            str(self.path),
+            train_steps[0],
+            train_epochs[0],
+            train_steps[1],
+            train_epochs[1],
+            eval_steps[0],
+            eval_epochs[0],
+            eval_steps[1],
+            eval_epochs[1],
+        )

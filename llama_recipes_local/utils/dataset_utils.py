@@ -1,0 +1,42 @@
+"""Upstream's ``utils.dataset_utils``, over this fork's data sets and packing."""
+
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from llama_recipes_local.data.concatenator import ConcatDataset
+from llama_recipes_local.datasets import DATALOADER_COLLATE_FUNC, DATASET_PREPROC
+from llama_recipes_local.utils.config_utils import get_dataloader_kwargs
+
+
+def get_preprocessed_dataset(tokenizer: Any, dataset_config: Any, split: str = "train") -> Any:
+    """Return the tokenised samples of a data set's "train" or other split.
+
+    Raises:
+        NotImplementedError: if the data set is unknown.
+    """
+    if dataset_config.dataset not in DATASET_PREPROC:
+        raise NotImplementedError(f"{dataset_config.dataset} is not (yet) implemented")
+    name = dataset_config.train_split if split == "train" else dataset_config.test_split
+    return DATASET_PREPROC[dataset_config.dataset](dataset_config, tokenizer, name)
+
+
+def get_custom_data_collator(dataset_processer: Any, dataset_config: Any) -> Any:
+    """Return the collator that the data set brings, or None."""
+    make = DATALOADER_COLLATE_FUNC.get(dataset_config.dataset)
+    return make(dataset_processer, dataset_config) if make else None
+
+
+def get_dataloader(
+    tokenizer: Any, dataset_config: Any, train_config: Any, split: str = "train"
+) -> DataLoader[Any]:
+    """Return a split's batches as ``train`` takes them."""
+    dataset = get_preprocessed_dataset(tokenizer, dataset_config, split)
+    if train_config.batching_strategy == "packing":
+        dataset = ConcatDataset(dataset, chunk_size=train_config.context_length)
+    return DataLoader(
+        dataset,
+        num_workers=train_config.num_workers_dataloader,
+        pin_memory=True,
+        **get_dataloader_kwargs(train_config, dataset, tokenizer, split),
+    )

@@ -1,0 +1,51 @@
+"""Upstream's ``utils.train_utils``: the loop and the process group are this fork's."""
+
+import os
+from typing import Any
+
+import torch
+from torch import nn
+
+from llama_recipes_local._upstream import fall_back
+from llama_recipes_local.model_checkpointing import save_train_params
+from llama_recipes_local.parallel import cleanup, get_policies, setup
+from llama_recipes_local.training.evaluation import evaluation
+from llama_recipes_local.training.loop import train
+
+__all__ = [
+    "cleanup",
+    "clear_gpu_cache",
+    "evaluation",
+    "get_policies",
+    "print_model_size",
+    "save_train_params",
+    "setup",
+    "setup_environ_flags",
+    "train",
+]
+
+
+def setup_environ_flags(rank: int) -> None:
+    """Ask torch for C++ stack traces in its errors."""
+    os.environ["TORCH_SHOW_CPP_STACKTRACES"] = "1"
+
+
+def clear_gpu_cache(rank: int | None = None) -> None:
+    """Give the memory that torch holds and does not use back to the device, if there is one."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def print_model_size(model: nn.Module, config: Any, rank: int = 0) -> None:
+    """Print the model's folder, size, dtype and attention kernel, on rank 0."""
+    if rank != 0:
+        return
+    parameters = list(model.parameters())
+    millions = sum(parameter.numel() for parameter in parameters) / 1e6
+    dtypes = ", ".join(sorted({str(p.dtype).removeprefix("torch.") for p in parameters}))
+    kernel = getattr(getattr(model, "config", None), "_attn_implementation", "its own")
+    print(f"--> Model {config.model_name}: {millions:,.1f} M parameters, {dtypes}")
+    print(f"--> Device {parameters[0].device.type}, attention kernel {kernel!r}")
+
+
+__getattr__ = fall_back("utils.train_utils")

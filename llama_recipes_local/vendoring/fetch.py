@@ -1,0 +1,98 @@
+"""Fetches the locked wheel with pip, so that any index, mirror or folder of wheels works."""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from llama_recipes_local.vendoring.checkout import MAKE_COMMAND, Checkout
+from llama_recipes_local.vendoring.errors import VendoringError
+from llama_recipes_local.vendoring.lock import Lock
+from llama_recipes_local.vendoring.manifest import sha256
+
+_PIP_LINES_SHOWN = 12
+
+
+def fetch_wheel(checkout: Checkout, lock: Lock, pip_arguments: Sequence[str] = ()) -> bytes:
+    """Return the locked wheel: the one kept from an earlier run, or else from pip.
+
+    Args:
+        checkout: where the wheel is kept.
+        lock: the release and its hash.
+        pip_arguments: further arguments for ``pip download``, such as ``--find-links``.
+
+    Raises:
+        VendoringError: if pip is missing, finds no such wheel, or its hash is another.
+    """
+    kept = checkout.wheels / f"{lock.sha256}.whl"
+    if kept.is_file():
+        content = kept.read_bytes()
+        if sha256(content) == lock.sha256:
+            return content
+    content = _download(checkout.lock, lock, pip_arguments)
+    verify(content, lock)
+    checkout.wheels.mkdir(exist_ok=True)
+    partial = kept.with_suffix(".part")
+    partial.write_bytes(content)
+    os.replace(partial, kept)
+    return content
+
+
+def verify(content: bytes, lock: Lock) -> None:
+    """Refuse a wheel that is not the locked one.
+
+    pip has compared the hash as well; this does not depend on how it was configured.
+    """
+    found = sha256(content)
+    if found != lock.sha256:
+        raise VendoringError(
+            f"the wheel of {lock.name} {lock.version} has the SHA-256 {found}, but the lock names "
+            f"{lock.sha256}; it is not upstream's release: look at where it came from"
+        )
+
+
+def _download(lock_file: Path, lock: Lock, pip_arguments: Sequence[str]) -> bytes:
+    if importlib.util.find_spec("pip") is None:
+        raise VendoringError(
+            f"{lock.name} {lock.version} is fetched with pip, and {sys.executable} has no pip; "
+            "install it with: python -m ensurepip"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        command = _pip_command(lock_file, folder, pip_arguments)
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        wheels = sorted(Path(folder).glob("*.whl"))
+        if done.returncode != 0 or len(wheels) != 1:
+            raise VendoringError(_failure(lock, command, done.stdout.decode(errors="replace")))
+        return wheels[0].read_bytes()
+
+
+def _pip_command(lock_file: Path, folder: str, pip_arguments: Sequence[str]) -> list[str]:
+    """The wheel and nothing else: no dependencies, no source archive, no other hash."""
+    options = ["--no-deps", "--require-hashes", "--only-binary=:all:", "--no-input"]
+    quiet = ["--disable-pip-version-check", "--progress-bar=off"]
+    target = ["--dest", folder, "--requirement", str(lock_file)]
+    return [sys.executable, "-m", "pip", "download", *options, *quiet, *target, *pip_arguments]
+
+
+def _failure(lock: Lock, command: Sequence[str], output: str) -> str:
+    # An index's address may hold a password.
+    tried = re.sub(r"://[^/\s@]*@", "://****@", " ".join(command))
+    last = [f"    {line}" for line in output.strip().splitlines()[-_PIP_LINES_SHOWN:]]
+    return "\n".join(
+        [
+            f"pip could not fetch {lock.name} {lock.version} with the locked hash",
+            f"  tried: {tried}",
+            "  pip said:",
+            *last,
+            "  mend: reach a package index (pip's configuration and PIP_* variables hold here), or "
+            "give a folder that has the wheel:",
+            f"    {MAKE_COMMAND} --find-links FOLDER --no-index",
+            "  or, for pip install, set PIP_FIND_LINKS=FOLDER and PIP_NO_INDEX=1",
+        ]
+    )
