@@ -45,16 +45,20 @@ def load(name: str) -> ModuleType:
     Raises:
         ImportError: if the copy has not been made; the message names the command that makes it.
     """
-    if not VENDORED_DIR.is_dir():
-        raise ImportError(
-            f"the vendored copy of llama-recipes is missing in {VENDORED_DIR.parent}; "
-            f"make it with: {MAKE_COMMAND}"
-        )
+    _require_copy()
     with warnings.catch_warnings():
         # upstream imports what torch and transformers are about to drop
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", FutureWarning)
         return importlib.import_module(f"{VENDORED}.{name}")
+
+
+def _require_copy() -> None:
+    if not VENDORED_DIR.is_dir():
+        raise ImportError(
+            f"the vendored copy of llama-recipes is missing in {VENDORED_DIR.parent}; "
+            f"make it with: {MAKE_COMMAND}"
+        )
 
 
 def fall_back(name: str) -> Callable[[str], Any]:
@@ -89,7 +93,7 @@ def _is_module(path: Path) -> bool:
 
 
 class _AliasFinder(importlib.abc.MetaPathFinder):
-    """Finds ``llama_recipes_local.X`` in the vendored copy where no module of ours has that name."""
+    """Finds ``llama_recipes_local.X`` in the vendored copy where no module of ours is ``X``."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -99,7 +103,10 @@ class _AliasFinder(importlib.abc.MetaPathFinder):
             return None
         parts = name.split(".")
         vendored = VENDORED_DIR.joinpath(*parts)
-        if _is_module(Path(__file__).parent.joinpath(*parts)) or not _is_module(vendored):
+        if _is_module(Path(__file__).parent.joinpath(*parts)):
+            return None
+        _require_copy()
+        if not _is_module(vendored):
             return None
         return importlib.util.spec_from_loader(
             fullname, _AliasLoader(name), is_package=vendored.is_dir()

@@ -72,5 +72,5 @@ class PeftModel:
         folder = str(local_folder(model_id))
         kwargs["local_files_only"] = True
         adapted = peft.PeftModel.from_pretrained(model, folder, is_trainable=is_trainable, **kwargs)
-        adapted.peft_config = _PeftConfigs(adapted.peft_config)
+        adapted.peft_config = _PeftConfigs(adapted.peft_config)  # type: ignore[misc]
         return adapted

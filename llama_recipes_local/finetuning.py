@@ -95,7 +95,7 @@ def _signature() -> inspect.Signature:
     """Return the signature that fire's ``--help`` shows: every plain flag with its default."""
     words = inspect.Parameter("arguments", inspect.Parameter.VAR_POSITIONAL)
     rest = inspect.Parameter("flags", inspect.Parameter.VAR_KEYWORD)
-    plain = {}
+    plain: dict[str, inspect.Parameter] = {}
     for owner in ("train_config", "fsdp_config", "lora_config", "quantization_config"):
         for name, value in vars(CONFIGS[owner]()).items():
             plain.setdefault(

@@ -1,6 +1,7 @@
 """Which rows each rank trains on in each step: every row once an epoch, on any number of ranks."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch.utils.data import Sampler
@@ -58,7 +59,7 @@ class ShardedBatchSampler(Sampler[list[int]]):
 class LengthGroupedBatchSampler(ShardedBatchSampler):
     """Puts rows of like length into a batch, and the batches in random order."""
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, **kwargs: int) -> None:
+    def __init__(self, lengths: Sequence[int], batch_size: int, **kwargs: Any) -> None:
         super().__init__(len(lengths), batch_size, **kwargs)
         self.lengths = lengths
 

@@ -1,5 +1,8 @@
 """The data sets that ``--dataset`` names, under upstream's names for the tables."""
 
+from collections.abc import Callable
+from typing import Any
+
 from llama_recipes_local._upstream import fall_back
 from llama_recipes_local.datasets.sources import (
     get_alpaca_dataset,
@@ -10,7 +13,7 @@ from llama_recipes_local.datasets.sources import (
     get_samsum_dataset,
 )
 
-DATASET_PREPROC = {
+DATASET_PREPROC: dict[str, Callable[..., Any]] = {
     "alpaca_dataset": get_alpaca_dataset,
     "custom_dataset": get_custom_dataset,
     "grammar_dataset": get_grammar_dataset,

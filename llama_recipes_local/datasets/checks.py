@@ -38,9 +38,7 @@ def check_samsum(config: Any) -> list[Problem]:
 def check_alpaca(config: Any) -> list[Problem]:
     """Check the JSON file, which holds both splits."""
     path = paths.resolve(config.data_path)
-    return readers.check_json(
-        path, ("instruction", "output"), "--alpaca_dataset.data_path=FILE"
-    )
+    return readers.check_json(path, ("instruction", "output"), "--alpaca_dataset.data_path=FILE")
 
 
 def check_toxicchat(config: Any) -> list[Problem]:
@@ -62,7 +60,9 @@ def check_custom(config: Any) -> list[Problem]:
     path, function = sources.custom_file(config)
     flag = "--custom_dataset.file=FILE.py:FUNCTION"
     if path.suffix != ".py":
-        return [Problem(f"{path} is no .py file", "it is imported as a module", f"name one: {flag}")]
+        return [
+            Problem(f"{path} is no .py file", "it is imported as a module", f"name one: {flag}")
+        ]
     problem = readers.check_file(path, flag)
     if problem:
         return [problem]

@@ -36,6 +36,8 @@ def check_csv(path: Path, columns: Collection[str], flag: str) -> list[Problem]:
     try:
         rows = read_csv(path)
         first = next(rows, None)
+        for _ in rows:  # to the end, for a byte that is not UTF-8 may be in the last row
+            pass
     except (UnicodeDecodeError, csv.Error) as error:
         return [Problem(f"{path} cannot be read as CSV", str(error), "save it as CSV in UTF-8")]
     if first is None:
@@ -69,7 +71,15 @@ def check_json(path: Path, keys: Collection[str], flag: str) -> list[Problem]:
         return [Problem(f"{path} is not JSON", str(error), f"mend it, or name another with {flag}")]
     if not records:
         return [_empty(path, flag)]
-    for index, record in enumerate(records) if isinstance(records, list) else [(0, records)]:
+    if not isinstance(records, list):
+        return [
+            Problem(
+                f"{path} is not a JSON list",
+                f"each record of the list is an object with the keys {', '.join(keys)}",
+                f"put its records between [ and ], or name another with {flag}",
+            )
+        ]
+    for index, record in enumerate(records):
         if not isinstance(record, dict) or any(key not in record for key in keys):
             return [
                 Problem(

@@ -126,7 +126,7 @@ def _in_folder(folder: str, name: str, subfolder: str) -> Path:
 def _without_blanks(pairs: Iterable[tuple[str, str]], path: Path) -> list[tuple[str, str]]:
     """Drop pairs in which either side is missing or blank, and say how many there were."""
     every = list(pairs)
-    kept = [(text, target) for text, target in every if (text or "").strip() and target]
+    kept = [pair for pair in every if all((side or "").strip() for side in pair)]
     if len(kept) < len(every):
         print(f"--> {len(every) - len(kept)} rows of {path} are blank and left out")
     return kept

@@ -8,14 +8,18 @@ import yaml
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import nn
-from torch.distributed import checkpoint as dcp
-from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.hf_storage import (
+    HuggingFaceStorageReader,
+    HuggingFaceStorageWriter,
+)
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
     get_optimizer_state_dict,
     set_model_state_dict,
 )
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from llama_recipes_local.model_checkpointing.publishing import published_files, published_folder
 from llama_recipes_local.parallel import barrier, full_tensor, is_rank_zero
@@ -113,7 +117,7 @@ def save_model_and_optimizer_sharded(
         state |= {f"optim.{name}": tensor for name, tensor in _only_tensors(flat).items()}
     with published_folder(checkpoint_folder(cfg)) as draft:
         writer = HuggingFaceStorageWriter(str(draft), save_distributed=True)
-        dcp.save(state, storage_writer=writer)
+        save(state, storage_writer=writer)
     if rank == 0:
         print(f"--> sharded checkpoint saved in {checkpoint_folder(cfg)}")
 
@@ -167,7 +171,7 @@ def save_train_params(train_config: Any, fsdp_config: Any, rank: int) -> None:
 
 def _load_sharded(model: nn.Module, folder: Path) -> None:
     state = get_model_state_dict(model)
-    dcp.load(state, storage_reader=HuggingFaceStorageReader(str(folder)))
+    load(state, storage_reader=HuggingFaceStorageReader(str(folder)))
     set_model_state_dict(model, state)
 
 

@@ -1,4 +1,4 @@
-"""Models and tokenizers from local folders; upstream's ``main`` imports transformers' names here."""
+"""Models and tokenizers from local folders, under transformers' names, for upstream's ``main``."""
 
 from transformers import BitsAndBytesConfig
 
@@ -10,6 +10,7 @@ from llama_recipes_local.models.loading import (
     LlamaConfig,
     LlamaForCausalLM,
     MllamaForConditionalGeneration,
+    freeze_transformer_layers,
 )
 
 __all__ = [
@@ -21,4 +22,5 @@ __all__ = [
     "LlamaConfig",
     "LlamaForCausalLM",
     "MllamaForConditionalGeneration",
+    "freeze_transformer_layers",
 ]

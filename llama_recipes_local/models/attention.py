@@ -83,6 +83,7 @@ def document_attention(
         attended = varlen_attn(
             query, key, value, bounds, bounds, longest, longest, scale=scaling, **_CAUSAL
         )
+        assert isinstance(attended, torch.Tensor)
     else:
         attended = _attend_one_by_one(query, key, value, cu_seq_lens_q.tolist(), scaling)
     return attended.view(shape), None
@@ -115,13 +116,11 @@ def _attend_one_by_one(
     return torch.cat(attended, dim=2).squeeze(0).transpose(0, 1).contiguous()
 
 
-def _mask(
-    *args: Any, attention_mask: torch.Tensor | None = None, **kwargs: Any
-) -> torch.Tensor | None:
+def _mask(**arguments: Any) -> torch.Tensor | None:
     """Build transformers' SDPA mask, but none where neither padding nor a cache asks for one."""
-    if attention_mask is None and kwargs.get("q_length") == kwargs.get("kv_length"):
+    if arguments["attention_mask"] is None and arguments["q_length"] == arguments["kv_length"]:
         return None
-    return sdpa_mask(*args, attention_mask=attention_mask, **kwargs)
+    return sdpa_mask(**arguments)
 
 
 def register() -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 import transformers
-from torch import nn
 
 from llama_recipes_local import run
 from llama_recipes_local.models import attention
@@ -107,7 +106,7 @@ class LlamaForCausalLM:
         model = _load_weights(transformers.LlamaForCausalLM, name, attention.NAME, **kwargs)
         active = run.active()
         if active is not None and active.train.freeze_layers and not active.train.use_peft:
-            _freeze(model.model.layers[: active.train.num_freeze_layers])
+            freeze_transformer_layers(model, active.train.num_freeze_layers)
         return model
 
 
@@ -129,6 +128,7 @@ class MllamaForConditionalGeneration:
         return _load_weights(transformers.MllamaForConditionalGeneration, name, "sdpa", **kwargs)
 
 
-def _freeze(layers: nn.Module) -> None:
-    for parameter in layers.parameters():
-        parameter.requires_grad = False
+def freeze_transformer_layers(model: Any, num_layer: int) -> None:
+    """Keep a Llama's first ``num_layer`` decoder layers as they are in training."""
+    for layer in model.model.layers[:num_layer]:
+        layer.requires_grad_(False)

@@ -29,10 +29,11 @@ def weight_dtype(train_config: Any) -> torch.dtype:
 
 
 def compute_context(model: nn.Module, train_config: Any) -> AbstractContextManager[None]:
-    """Return the context that a model's forward passes run in.
+    """Return the context that a model's forward passes run in, for as long as no weight changes.
 
     FSDP2 casts parameters as it gathers them. Elsewhere autocast does, where ``mixed_precision`` is
-    on and a parameter is held in float32: the adapters, or all weights.
+    on and a parameter is held in float32: the adapters, or all weights. It keeps its casts until
+    the context is left, so a context that spans optimiser steps would train on the first weights.
     """
     floats = any(parameter.dtype == torch.float32 for parameter in model.parameters())
     on_cuda = next(model.parameters()).is_cuda

@@ -135,7 +135,7 @@ class _Trainer:
         self.model.train()
         steps_per_epoch = -(-len(dataloader) // self.accumulation_steps)
         progress.pause()
-        with compute_context(self.model, self.config), profile(self.config) as profiler:
+        with profile(self.config) as profiler:
             for index, micro_batches in enumerate(
                 batches.in_steps(dataloader, self.accumulation_steps), 1
             ):
@@ -173,12 +173,14 @@ class _Trainer:
         # gradients are averaged over ranks, the loss is summed over them
         share = label_tokens.clamp(min=1) / world_size()
         loss_sum = torch.zeros((), device=self.device)
-        for index, batch in enumerate(micro_batches, 1):
-            set_gradient_sync(self.model, index == len(micro_batches))
-            inputs = batches.prepare(batch, self.device)
-            loss = self.model(**inputs, num_items_in_batch=share).loss
-            self.scaler.scale(loss).backward()
-            loss_sum += loss.detach()
+        # entered anew each step: autocast keeps its casts of the weights until it is left
+        with compute_context(self.model, self.config):
+            for index, batch in enumerate(micro_batches, 1):
+                set_gradient_sync(self.model, index == len(micro_batches))
+                inputs = batches.prepare(batch, self.device)
+                loss = self.model(**inputs, num_items_in_batch=share).loss
+                self.scaler.scale(loss).backward()
+                loss_sum += loss.detach()
         grad_norm = self._clip()
         self.scaler.step(self.optimizer)
         self.scaler.update()

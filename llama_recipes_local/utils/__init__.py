@@ -1,6 +1,6 @@
 """Upstream's ``utils``, with this fork's training, data and sharding behind the same names."""
 
-from llama_recipes_local._upstream import fall_back, load
+from llama_recipes_local._upstream import fall_back
 from llama_recipes_local.utils.dataset_utils import (
     get_custom_data_collator,
     get_dataloader,
@@ -19,10 +19,7 @@ from llama_recipes_local.utils.train_utils import (
     train,
 )
 
-MemoryTrace = load("utils.memory_utils").MemoryTrace
-
 __all__ = [
-    "MemoryTrace",
     "cleanup",
     "clear_gpu_cache",
     "evaluation",

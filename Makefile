@@ -1,0 +1,81 @@
+# `make help` lists the targets and variables.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+PYTHON  ?= python3
+VENV    ?= .venv
+MODEL   ?=
+DATASET ?= grammar_dataset
+OUTPUT  ?= outputs/$(DATASET)
+NPROC   ?= 1
+ARGS    ?=
+
+BIN       := $(VENV)/bin
+STAND_IN  := models/stand-in
+INSTALL   := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+INPUTS    := pyproject.toml constraints.txt hatch_build.py
+
+# The stand-in is small and its text is short: one epoch of short rows shows what there is to see.
+MODEL_FLAGS := $(if $(MODEL),--model_name $(MODEL),--model_name $(STAND_IN) --num_epochs 1)
+LAUNCH      := $(if $(filter 1,$(NPROC)),$(BIN)/python finetuning.py,\
+	OMP_NUM_THREADS=$$(( ($$(nproc) + $(NPROC) - 1) / $(NPROC) )) \
+	$(BIN)/torchrun --nnodes 1 --nproc_per_node $(NPROC) finetuning.py --enable_fsdp)
+
+.PHONY: help
+help: ## list targets and variables
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@echo
+	@echo 'make finetune takes'
+	@echo '  MODEL=DIR      folder of a Llama in the Hugging Face layout (default: a small stand-in)'
+	@echo '  DATASET=NAME   data set (default: grammar_dataset); see datasets/README.md'
+	@echo '  OUTPUT=DIR     where the adapter is saved (default: outputs/DATASET)'
+	@echo '  NPROC=N        processes; more than 1 means torchrun and FSDP (default: 1)'
+	@echo '  ARGS="..."     any flags of finetuning.py; python finetuning.py --help lists them'
+
+.PHONY: finetune
+finetune: install $(if $(filter grammar_dataset,$(DATASET)),grammar-data) $(if $(MODEL),,stand-in) ## fine-tune with LoRA on a local data set
+	$(LAUNCH) $(MODEL_FLAGS) --use_peft --dataset $(DATASET) --output_dir $(OUTPUT) $(ARGS)
+
+.PHONY: install
+install: $(VENV)/.installed ## make .venv with the package and its dependencies, and the vendored copy
+	@$(BIN)/python -m llama_recipes_local.vendoring make
+
+$(VENV)/.installed: $(INPUTS)
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) --upgrade pip
+	$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(INSTALL) --editable '.[dev]'
+	@touch $@
+
+.PHONY: vendor
+vendor: install ## make the vendored copy again if the lock, a patch or a file has changed
+
+.PHONY: grammar-data
+grammar-data: install
+	@$(BIN)/llama-recipes-local prepare grammar
+
+.PHONY: stand-in
+stand-in: install $(if $(filter grammar_dataset,$(DATASET)),grammar-data)
+	@$(BIN)/llama-recipes-local prepare stand-in --out $(STAND_IN)
+
+.PHONY: dev
+dev: install $(VENV)/.installed-dev
+
+.PHONY: check
+check: dev ## format, lint, types, patches
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/python -m llama_recipes_local.vendoring check --apply
+
+.PHONY: test
+test: dev ## run the tests
+	$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: clean
+clean: ## remove what is made here, but no data, models or outputs
+	rm -rf $(VENV) build dist llama_recipes_local/_vendor .pytest_cache .mypy_cache .ruff_cache
