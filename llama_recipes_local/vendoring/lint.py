@@ -59,17 +59,13 @@ def check(
     """
     report = CheckReport()
     _check_texts(checkout, report)
-    inputs: Inputs | None = None
     try:
         inputs = read_inputs(checkout)
-    except VendoringError as error:
-        # Mostly the texts' check has said it better.
-        if not report.problems:
-            report.problems.append(str(error))
-    if inputs is not None:
-        _tell_freshness(checkout, inputs, report)
-        if apply and not report.problems:
-            _check_applied(checkout, inputs, report, pip_arguments)
+    except VendoringError:
+        return report  # The check of the texts has told why.
+    _tell_freshness(checkout, inputs, report)
+    if apply:
+        _check_applied(checkout, inputs, report, pip_arguments)
     return report
 
 
@@ -156,7 +152,9 @@ def _check_applied(
     try:
         built = build_copy(upstream, inputs)
     except VendoringError as error:
-        report.problems.append(str(error))
+        # What cannot be read has been told already.
+        if str(error) not in report.problems:
+            report.problems.append(str(error))
         return
     report.lines.append("the series applies to the locked wheel")
     if not checkout.vendor.is_dir():

@@ -5,7 +5,7 @@ tests hold whatever the series says.
 """
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -43,7 +43,7 @@ def lock(project: Checkout) -> Lock:
 
 @pytest.fixture(scope="session")
 def wheels(project: Checkout, lock: Lock, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that keeps the locked wheel, as fetch_wheel does; the project's own if it has one."""
+    """The folder of kept wheels, with the locked one; from the project if that has it."""
     folder = tmp_path_factory.mktemp("fetched")
     fetching = Checkout(folder)
     shutil.copytree(project.patches, fetching.patches)
@@ -72,7 +72,7 @@ def upstream(
 
 
 @pytest.fixture
-def bare_checkout(project: Checkout, tmp_path: Path) -> Checkout:
+def bare_checkout(project: Checkout, tmp_path: Path) -> Iterator[Checkout]:
     """A checkout without patches, copy and kept wheel, and with the test that HEADER names."""
     checkout = Checkout(tmp_path / "checkout")
     checkout.package.mkdir(parents=True)
@@ -82,7 +82,9 @@ def bare_checkout(project: Checkout, tmp_path: Path) -> Checkout:
     test = checkout.root / "tests" / "test_seam.py"
     test.parent.mkdir()
     test.write_text("def test_seam():\n    pass\n", encoding="utf-8")
-    return checkout
+    yield checkout
+    # pytest would keep some megabytes of each test.
+    shutil.rmtree(checkout.root)
 
 
 @pytest.fixture

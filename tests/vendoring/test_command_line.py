@@ -1,16 +1,16 @@
 """The commands, run as a person runs them: what is printed, where, and the exit code."""
 
-import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from llama_recipes_local.vendoring.__main__ import main
 from llama_recipes_local.vendoring.checkout import PACKAGE_DIR, Checkout
+from llama_recipes_local.vendoring.making import MakeReport
 
 AddPatch = Callable[..., bytes]
 
@@ -28,11 +28,10 @@ def run(checkout: Checkout) -> Run:
         ignore=shutil.ignore_patterns("__pycache__"),
     )
 
-    def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "llama_recipes_local.vendoring", *arguments],
             cwd=checkout.root,
-            env={**os.environ, **variables},
             capture_output=True,
             text=True,
         )
@@ -83,10 +82,23 @@ def test_a_folder_of_wheels(run: Run, checkout: Checkout, wheel: bytes, tmp_path
     shutil.rmtree(checkout.wheels)
     folder = tmp_path / "wheels"
     folder.mkdir()
-    done = run("make", "--no-index", "--find-links", str(folder), PIP_CONFIG_FILE=os.devnull)
     (folder / "llama_recipes-0.0.4.post1-py3-none-any.whl").write_bytes(wheel)
     done = run("make", "--no-index", "--find-links", str(folder), "--", "--no-cache-dir")
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_pip_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+
+    def make(checkout: Checkout, pip_arguments: Sequence[str]) -> MakeReport:
+        told.extend(pip_arguments)
+        return MakeReport((), ())
+
+    monkeypatch.setattr("llama_recipes_local.vendoring.__main__.make", make)
+    options = ["--no-index", "--find-links", "a b", "--find-links=c", "--index-url", "u"]
+    assert main(["make", *options, "--", "--timeout", "9", "--", "x"]) == 0
+    expected = ["--find-links=a b", "--find-links=c", "--no-index", "--index-url=u"]
+    assert told == [*expected, "--timeout", "9", "--", "x"]
 
 
 def test_a_wheel_that_cannot_be_had(run: Run, checkout: Checkout, tmp_path: Path) -> None:

@@ -157,6 +157,22 @@ def test_all_problems_are_told_at_once(checkout: Checkout, add_patch: AddPatch) 
     (checkout.patches / NAME).write_bytes(content.replace(b"not-needed", b"no"))
     (checkout.patches / "0002-cut.patch").write_bytes(content[:-1])
     assert len(check(checkout, apply=True).problems) == 3
+    (checkout.patches / "0002-cut.patch").unlink()
+    patch = checkout.patches / NAME
+    patch.write_bytes(patch.read_bytes().replace(b" @dataclass", b" @data"))
+    first, second = check(checkout, apply=True).problems
+    assert "Forwarded" in first
+    assert "does not apply" in second
+
+
+@pytest.mark.parametrize("apply", [False, True])
+def test_a_patch_that_cannot_be_read_is_told_once(
+    apply: bool, checkout: Checkout, add_patch: AddPatch
+) -> None:
+    content = add_patch()
+    (checkout.patches / NAME).write_bytes(content[:-1])
+    (problem,) = check(checkout, apply).problems
+    assert "cut short" in problem
 
 
 def test_freshness_is_told(checkout: Checkout, add_patch: AddPatch) -> None:

@@ -1,15 +1,15 @@
 """The project's own patches: they pass the lint, apply, and leave upstream's main() alone."""
 
 import ast
-import shutil
+import subprocess
 import warnings
-from pathlib import Path
 
 import pytest
 
 from llama_recipes_local.vendoring.building import build_copy, read_inputs
 from llama_recipes_local.vendoring.checkout import Checkout
 from llama_recipes_local.vendoring.lint import check
+from llama_recipes_local.vendoring.series import parse_patches
 
 FINETUNING = "llama_recipes/finetuning.py"
 
@@ -40,7 +40,8 @@ def test_the_patches_change_what_they_say(
 ) -> None:
     assert set(copy) - set(upstream) == {"manifest.json"}
     changed = {path for path in upstream if copy[path] != upstream[path]}
-    assert bool(changed) == bool(read_inputs(project).patches)
+    patches = parse_patches(read_inputs(project).patches)
+    assert changed == {path for patch in patches for path in patch.targets}
 
 
 def test_main_is_upstreams_byte_for_byte(
@@ -49,8 +50,12 @@ def test_main_is_upstreams_byte_for_byte(
     assert main_source(copy[FINETUNING]) == main_source(upstream[FINETUNING])
 
 
-def test_no_tool_changes_a_patchs_bytes(project: Checkout, tmp_path: Path) -> None:
-    attributes = project.root / ".gitattributes"
-    shutil.copy(attributes, tmp_path)
-    lines = attributes.read_text(encoding="utf-8").splitlines()
-    assert "patches/*.patch -text -whitespace" in lines
+def test_git_leaves_a_patchs_bytes_alone(project: Checkout) -> None:
+    said = subprocess.run(
+        ["git", "check-attr", "text", "whitespace", "--", "patches/any.patch"],
+        cwd=project.root,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert said == "patches/any.patch: text: unset\npatches/any.patch: whitespace: unset\n"

@@ -113,6 +113,13 @@ def test_one_import_more_is_refused(original: dict[str, bytes]) -> None:
         rewrite_imports(files)
 
 
+def test_one_import_more_in_the_same_files_is_refused(original: dict[str, bytes]) -> None:
+    path = "llama_recipes/finetuning.py"
+    files = {**original, path: original[path] + b"from llama_recipes import x\n"}
+    with pytest.raises(VendoringError, match="rewrote 47 imports in 13 files"):
+        rewrite_imports(files)
+
+
 def test_one_file_less_is_refused(original: dict[str, bytes]) -> None:
     path = "llama_recipes/inference/safety_utils.py"
     files = {**original, path: b""}

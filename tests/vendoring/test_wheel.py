@@ -97,6 +97,10 @@ def assert_whole(wheel: Path, tmp_path: Path) -> None:
 
 
 def test_the_wheel_is_whole(source: Path, environment: dict[str, str], tmp_path: Path) -> None:
+    # A copy that was in use: bytecode in it, the lock file and the kept wheel beside it.
+    run(["-m", "llama_recipes_local.vendoring", "make"], source, environment)
+    run(["-m", "compileall", "-q", f"{VENDOR}/llama_recipes/data"], source, environment)
+    assert list((source / VENDOR).rglob("*.pyc"))
     run(["-m", "pip", "wheel", "--no-deps", "-w", str(tmp_path), "."], source, environment)
     assert_whole(built(tmp_path, "*.whl"), tmp_path / "unpacked")
 
@@ -117,15 +121,19 @@ def test_the_wheel_of_the_source_archive_is_whole(
 
 
 def test_an_editable_install_makes_the_copy(
-    source: Path, environment: dict[str, str], tmp_path: Path
+    source: Path, environment: dict[str, str], lock: Lock, tmp_path: Path
 ) -> None:
     copy = tmp_path / "source"
     shutil.copytree(source, copy, ignore=shutil.ignore_patterns("_vendor*"))
-    program = "from hatchling.build import build_editable; build_editable('..')"
-    # -P: a build backend does not have the project's root on its path.
-    run(["-I", "-c", program], copy, environment)
+    run(["-m", "venv", "--without-pip", "installed"], tmp_path, environment)
+    interpreter = tmp_path / "installed" / "bin" / "python"
+    install = ["install", "--no-deps", "--editable", str(copy)]
+    run(["-m", "pip", "--python", str(interpreter), *install], tmp_path, environment)
+    program = "from llama_recipes_local import vendoring; print(vendoring.read_manifest().wheel)"
+    command = [str(interpreter), "-c", program]
+    said = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+    assert said.strip() == lock.sha256
     assert manifests.load(copy / VENDOR) is not None
-    assert built(tmp_path, "*.whl")
 
 
 def test_a_wheel_that_cannot_be_had_stops_the_build(
@@ -135,6 +143,7 @@ def test_a_wheel_that_cannot_be_had_stops_the_build(
     shutil.copytree(source, copy, ignore=shutil.ignore_patterns("_vendor*"))
     lock = copy / "patches" / "upstream.txt"
     lock.write_text(lock.read_text().replace("0.0.4.post1", "0.0.0"))
+    # -I: a build backend does not have the project's root on its path.
     done = subprocess.run(
         [sys.executable, "-I", "-c", "from hatchling.build import build_wheel; build_wheel('..')"],
         cwd=copy,
