@@ -46,11 +46,14 @@ def load(name: str) -> ModuleType:
         ImportError: if the copy has not been made; the message names the command that makes it.
     """
     _require_copy()
-    with warnings.catch_warnings():
-        # upstream imports what torch and transformers are about to drop
-        warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.simplefilter("ignore", FutureWarning)
-        return importlib.import_module(f"{VENDORED}.{name}")
+    # Upstream imports what torch and transformers are about to drop. They may insist on saying so
+    # with a filter of their own, hence the record.
+    with warnings.catch_warnings(record=True) as caught:
+        module = importlib.import_module(f"{VENDORED}.{name}")
+    for said in caught:
+        if not issubclass(said.category, (DeprecationWarning, FutureWarning)):
+            warnings.warn_explicit(said.message, said.category, said.filename, said.lineno)
+    return module
 
 
 def _require_copy() -> None:

@@ -3,6 +3,8 @@
 import contextlib
 import inspect
 import os
+import shlex
+import shutil
 import sys
 import warnings
 from collections.abc import Iterator
@@ -29,6 +31,8 @@ def main(*arguments: Any, **flags: Any) -> None:
     Flags are the fields of upstream's configurations. A field of one configuration alone is
     reached with its name before it, as in --grammar_dataset.train_split=FILE.
     """
+    if "help" in flags:  # fire hands --help on, because any flag may be one of ours
+        fire.Fire(main, command=["--", "--help"], name="finetuning.py")
     try:
         run = preflight(arguments, flags)
     except UsageError as error:
@@ -67,7 +71,10 @@ def report(run: Run) -> None:
 
 
 def _try_command(run: Run, output: Path) -> str:
-    command = f"llama-recipes-local generate --adapter {output}"
+    script = "llama-recipes-local"
+    if shutil.which(script) is None:  # an environment that is not activated
+        script = os.path.relpath(Path(sys.executable).with_name(script))
+    command = f"{script} generate --adapter {shlex.quote(str(output))}"
     if run.train.dataset == "grammar_dataset":
         return f'{command} --dataset grammar_dataset --prompt "She go to school yesterday."'
     return f'{command} --prompt "..."'

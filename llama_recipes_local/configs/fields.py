@@ -1,6 +1,7 @@
 """Sets a field of a configuration from what a flag said, in the field's own type."""
 
 import enum
+import math
 import types
 import typing
 from typing import Any
@@ -101,7 +102,7 @@ def _to_number(value: Any, kind: type) -> int | float:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise ValueError
     number = float(value)
-    if kind is int and not number.is_integer():
+    if not math.isfinite(number) or (kind is int and not number.is_integer()):
         raise ValueError
     return int(number) if kind is int else number
 

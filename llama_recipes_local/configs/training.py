@@ -24,8 +24,9 @@ class train_config(load("configs.training").train_config):  # type: ignore[misc]
     peft_method: str = "lora"
     """"lora", "llama_adapter" or "prefix"; used with ``use_peft``."""
 
-    quantization: str | None = None
-    """"4bit" or "8bit"; None means the weights stay as they are."""
+    quantization: bool | str | None = None
+    """"4bit" or "8bit"; None means the weights stay as they are, True is upstream's old name for
+    "8bit"."""
 
     dist_checkpoint_root_folder: str = "checkpoints"
     """Folder for the checkpoints of fully sharded models, below the working directory."""

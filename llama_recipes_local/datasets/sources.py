@@ -14,8 +14,8 @@ from transformers import PreTrainedTokenizerBase
 from llama_recipes_local import paths
 from llama_recipes_local._upstream import load
 from llama_recipes_local.datasets import readers
-from llama_recipes_local.datasets.prompts import format_prompt
 from llama_recipes_local.datasets.tokenization import Sample, encode_pairs, encode_prefixed
+from llama_recipes_local.prompts import format_prompt
 
 SAMSUM_FILES = {"train": "train.json", "validation": "val.json", "test": "test.json"}
 TOXICCHAT_FILES = {

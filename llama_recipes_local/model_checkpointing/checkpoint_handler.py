@@ -20,6 +20,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
+from transformers import AutoConfig
 
 from llama_recipes_local.model_checkpointing.publishing import published_files, published_folder
 from llama_recipes_local.parallel import barrier, full_tensor, is_rank_zero
@@ -51,17 +52,19 @@ def model_label(cfg: Any) -> str:
 def save_peft_checkpoint(model: nn.Module, model_path: str | Path) -> None:
     """Save the adapter in PEFT's format; all ranks call this together.
 
-    Each trained tensor is gathered from all ranks' slices before rank 0 writes.
+    Each trained tensor is gathered from all ranks' slices before rank 0 writes. Embeddings that
+    were resized for new tokens are saved too, for the base model has no rows for those.
     """
     assert isinstance(model, PeftModel)
-    trained = {
+    resized = {id(parameter) for parameter in _resized_embeddings(model)}
+    state = {
         name: full_tensor(parameter.detach()).cpu()
         for name, parameter in model.named_parameters()
-        if parameter.requires_grad
+        if parameter.requires_grad or id(parameter) in resized
     }
     if is_rank_zero():
         with published_files(Path(model_path)) as draft:
-            model.save_pretrained(str(draft), state_dict=trained)
+            model.save_pretrained(str(draft), state_dict=state)
     barrier()
 
 
@@ -111,7 +114,7 @@ def save_model_and_optimizer_sharded(
 
     The format is torch's distributed checkpoint over safetensors: it loads on any number of ranks.
     """
-    state: dict[str, Any] = dict(get_model_state_dict(model))
+    state: dict[str, Any] = _untied_state(model)
     if optim is not None:
         flat = get_optimizer_state_dict(model, optim, options=_SHARDED_FLAT)
         state |= {f"optim.{name}": tensor for name, tensor in _only_tensors(flat).items()}
@@ -169,10 +172,42 @@ def save_train_params(train_config: Any, fsdp_config: Any, rank: int) -> None:
         (draft / "train_params.yaml").write_text(yaml.safe_dump(params, indent=4), "utf-8")
 
 
+def _resized_embeddings(model: PeftModel) -> list[nn.Parameter]:
+    """Return the embeddings' parameters if the base model's folder names another vocabulary."""
+    folder = model.active_peft_config.base_model_name_or_path
+    if not folder or not (Path(folder) / "config.json").is_file():
+        return []
+    saved = AutoConfig.from_pretrained(folder, local_files_only=True)
+    base = _as_any(model.get_base_model())
+    if getattr(base.config, "vocab_size", None) == getattr(saved, "vocab_size", None):
+        return []
+    layers = (base.get_input_embeddings(), base.get_output_embeddings())
+    return [parameter for layer in layers if layer is not None for parameter in layer.parameters()]
+
+
 def _load_sharded(model: nn.Module, folder: Path) -> None:
-    state = get_model_state_dict(model)
+    state = _untied_state(model)
     load(state, storage_reader=HuggingFaceStorageReader(str(folder)))
+    state |= {name: state[first] for name, first in _tied_names(model).items()}
     set_model_state_dict(model, state)
+
+
+def _untied_state(model: nn.Module) -> dict[str, Any]:
+    """Return the model's state with each parameter once, as safetensors wants it."""
+    tied = _tied_names(model)
+    state = get_model_state_dict(model)
+    return {name: tensor for name, tensor in state.items() if name not in tied}
+
+
+def _tied_names(model: nn.Module) -> dict[str, str]:
+    """Return the first name of each parameter that has several, by its other names."""
+    first_names: dict[nn.Parameter, str] = {}
+    tied = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        first = first_names.setdefault(parameter, name)
+        if first != name:
+            tied[name] = first
+    return tied
 
 
 def _only_tensors(state: dict[str, Any]) -> Tensors:

@@ -51,11 +51,12 @@ def FullyShardedDataParallel(  # noqa: N802 (the name that main calls)
         sharding_strategy: what is sharded, see ``mesh_for``.
         device_mesh: a (replicate, shard) mesh, as ``hsdp_device_mesh`` makes it.
     """
-    offload = CPUOffloadPolicy() if cpu_offload and cpu_offload.offload_params else OffloadPolicy()
+    # on CPU, parameters rest in host memory as it is
+    offloads = cpu_offload and cpu_offload.offload_params and device_type() != "cpu"
     arguments: dict[str, Any] = {
         "mesh": device_mesh or mesh_for(sharding_strategy),
         "mp_policy": mixed_precision or MixedPrecisionPolicy(),
-        "offload_policy": offload,
+        "offload_policy": CPUOffloadPolicy() if offloads else OffloadPolicy(),
         "reshard_after_forward": sharding_strategy
         in (ShardingStrategy.FULL_SHARD, ShardingStrategy.HYBRID_SHARD),
     }

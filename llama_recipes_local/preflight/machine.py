@@ -39,7 +39,10 @@ def check_processes(run: Run) -> list[Problem]:
                 f"use --nproc_per_node {torch.cuda.device_count()}",
             )
         )
-    wanted = [("bitsandbytes", "quantization", bool(run.train.quantization))]
+    quantization = run.train.quantization
+    wanted = [
+        ("bitsandbytes", f"quantization {quantization}", quantization in ("4bit", "8bit", True))
+    ]
     wanted += [("wandb", "use_wandb", run.train.use_wandb)]
     kernel = run.train.attn_implementation
     wanted += [("flash_attn", f"attn_implementation {kernel}", kernel == "flash_attention_2")]

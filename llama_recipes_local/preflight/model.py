@@ -78,7 +78,9 @@ def _check_config(folder: Path, train: Any) -> list[Problem]:
                 "name a Llama: --model_name DIR",
             )
         ]
-    if longest and train.context_length > longest:
+    # padded rows are as long as the data, whatever the context length
+    packing = train.batching_strategy == "packing"
+    if packing and longest and train.context_length > longest:
         return [
             Problem(
                 f"--context_length {train.context_length}",
@@ -115,7 +117,7 @@ def _check_shards(folder: Path) -> list[Problem]:
     index = folder / WEIGHTS[1]
     try:
         shards = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
-    except (ValueError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         return [Problem(f"{index} is no index of weights", repr(error), "copy the model again")]
     missing = sorted(shard for shard in shards if not (folder / shard).is_file())
     if not missing:

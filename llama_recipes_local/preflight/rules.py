@@ -34,17 +34,17 @@ def check_rules(run: Run, given: dict[str, Any]) -> list[Problem]:
         *_choice("batching_strategy", train.batching_strategy, ("packing", "padding")),
         *_choice("dtype", train.dtype, ("auto", *DTYPES)),
         *_choice("attn_implementation", train.attn_implementation, ATTENTION),
-        *_choice("quantization", train.quantization, (None, "4bit", "8bit")),
+        *_choice("quantization", train.quantization, (None, False, True, "4bit", "8bit")),
         *_numbers(train),
         *_adapter(train),
         *_sharding(train),
         *_precision(train),
-        *_forgotten(given),
+        *_forgotten(train, given),
     ]
 
 
 def _choice(flag: str, value: Any, choices: Iterable[Any]) -> list[Problem]:
-    names = [choice for choice in choices if choice is not None]
+    names = [choice for choice in choices if isinstance(choice, str)]
     if value in choices:
         return []
     near = get_close_matches(str(value), names, n=1)
@@ -111,12 +111,13 @@ def _precision(train: Any) -> list[Problem]:
     return []
 
 
-def _forgotten(given: dict[str, Any]) -> list[Problem]:
+def _forgotten(train: Any, given: dict[str, Any]) -> list[Problem]:
     """Find LoRA settings that nothing uses, for the run would train every weight."""
-    if "peft_method" in given and not given.get("use_peft"):
+    named = {"peft_method", "train_config.peft_method"} & given.keys()
+    if named and not train.use_peft:
         return [
             Problem(
-                f"--peft_method {given['peft_method']} without --use_peft",
+                f"--peft_method {train.peft_method} without --use_peft",
                 "no adapter would be made, all weights would be trained",
                 "add --use_peft, or leave --peft_method out",
             )

@@ -24,6 +24,8 @@ def prepare(batch: Mapping[str, Any], device: torch.device) -> Batch:
         bounds, longest = document_bounds(positions)
         prepared.update(cu_seq_lens_q=bounds, cu_seq_lens_k=bounds)
         prepared.update(max_length_q=longest, max_length_k=longest)
+        # with a cache, transformers' own kernels overlook that the positions restart
+        prepared["use_cache"] = False
     return {
         key: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
         for key, value in prepared.items()

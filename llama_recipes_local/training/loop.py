@@ -16,7 +16,13 @@ from llama_recipes_local import model_checkpointing as checkpoints
 from llama_recipes_local import run
 from llama_recipes_local._upstream import load
 from llama_recipes_local.models.precision import compute_context
-from llama_recipes_local.parallel import all_reduce_sum, full_tensor, set_gradient_sync, world_size
+from llama_recipes_local.parallel import (
+    all_reduce_sum,
+    full_tensor,
+    is_rank_zero,
+    set_gradient_sync,
+    world_size,
+)
 from llama_recipes_local.training import batches
 from llama_recipes_local.training.evaluation import evaluation
 from llama_recipes_local.training.history import History
@@ -120,12 +126,14 @@ class _Trainer:
         self.steps = 0
 
     def evaluate(self, dataloader: Any, tokenizer: Any) -> tuple[float, list[float]]:
-        """Evaluate and print; return the loss and each batch's."""
-        print("validating ...", end=" ", flush=True)
+        """Evaluate and print, on rank 0 only; return the loss and each batch's."""
+        if is_rank_zero():
+            print("validating ...", end=" ", flush=True)
         ppl, loss, step_losses, _ = evaluation(
             self.model, self.config, dataloader, None, tokenizer, self.wandb_run
         )
-        print(f"loss {loss:.4f}  perplexity {ppl:.3f}", flush=True)
+        if is_rank_zero():
+            print(f"loss {loss:.4f}  perplexity {ppl:.3f}", flush=True)
         return loss, step_losses
 
     def train_epoch(
@@ -233,6 +241,7 @@ def _total_steps(micro_batches: int, accumulation_steps: int, train_config: Any)
 
 
 def _set_epoch(dataloader: Any, epoch: int) -> None:
-    for sampler in (dataloader.batch_sampler, dataloader.sampler):
+    for name in ("batch_sampler", "sampler"):
+        sampler: Any = getattr(dataloader, name, None)
         if hasattr(sampler, "set_epoch"):
             sampler.set_epoch(epoch)

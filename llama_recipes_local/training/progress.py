@@ -97,9 +97,10 @@ class Progress:
             memory_gib=round(memory_gib(), 3),
             seconds=round(now - self._started, 3),
         )
-        if self._file:
-            self._file.write(json.dumps(asdict(metrics)) + "\n")
-            self._file.flush()
+        if self._file is None:
+            return
+        self._file.write(json.dumps(asdict(metrics)) + "\n")
+        self._file.flush()
         if step == self.total_steps or now - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = now
             print(self._line(metrics), flush=True)

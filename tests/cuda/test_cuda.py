@@ -76,7 +76,7 @@ def test_loss_falls_in_each_precision(flags, tiny_model, grammar_data, tmp_path)
     )
     steps = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     # autocast left on across steps would keep training on the first weights, and the loss there
-    assert steps[-1]["loss"] < steps[0]["loss"] - 0.5
+    assert steps[-1]["loss"] < steps[0]["loss"] - 0.1
 
 
 def test_adapter_trained_on_cuda_is_saved(tiny_model, grammar_data, tmp_path):

@@ -1,6 +1,6 @@
 """The prompts that data sets are trained with, so that generation can use the same."""
 
-_TEMPLATES = {
+PROMPTS = {
     "grammar_dataset": "Correct this to standard English: {}\n---\nCorrected: ",
     "samsum_dataset": "Summarize this dialog:\n{}\n---\nSummary:\n",
 }
@@ -12,4 +12,4 @@ def format_prompt(dataset: str, text: str) -> str:
     Raises:
         KeyError: if the data set has no prompt of this form.
     """
-    return _TEMPLATES[dataset].format(text)
+    return PROMPTS[dataset].format(text)

@@ -1,0 +1,53 @@
+"""The console script ``llama-recipes-local``: one subcommand for each thing a person does.
+
+A subcommand is a module of this folder with ``add_arguments(parser)`` and ``run(args)``. It is
+imported once its name has been read from the command line, and imports torch and transformers in
+``run``, so help and errors of usage come at once.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from llama_recipes_local.cli.parsing import Parser
+from llama_recipes_local.cli.tree import ROOT, Command, choosing_parser
+from llama_recipes_local.errors import UsageError
+
+PROGRAM = "llama-recipes-local"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line.
+
+    Args:
+        arguments: the words after the program's name; None means those of this process.
+
+    Returns:
+        The exit code: 0 if the command did its work, 2 if the user's input kept it from that.
+
+    Raises:
+        SystemExit: by argparse, after ``--help`` (code 0) and on an error of usage (code 2).
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        _run(ROOT, PROGRAM, words)
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        return error.EXIT_CODE
+    return 0
+
+
+def _run(command: Command, name: str, words: list[str]) -> None:
+    """Run ``command``, known on the command line as ``name``, with the words after it."""
+    if command.commands:
+        chosen = choosing_parser(command, name).parse(words[:1]).command
+        _run(command.commands[chosen], f"{name} {chosen}", words[1:])
+        return
+    module = import_module(f"{__name__}.{command.module}")
+    if command.verbatim:
+        module.run(argparse.Namespace(program=name, words=words))
+        return
+    parser = Parser(prog=name, description=module.__doc__)
+    module.add_arguments(parser)
+    module.run(parser.parse(words))

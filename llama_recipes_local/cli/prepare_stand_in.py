@@ -1,0 +1,28 @@
+"""Make the small Llama that stands in where no model is named; it takes about a minute."""
+
+import argparse
+from pathlib import Path
+
+from llama_recipes_local.preparation.grammar import TRAINING_FILE, carried_file
+
+DEFAULT_FOLDER = "models/stand-in"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's flags."""
+    parser.add_argument(
+        "--out", default=DEFAULT_FOLDER, metavar="DIR", help="the model's folder (%(default)s)"
+    )
+    parser.add_argument(
+        "--data",
+        metavar="CSV",
+        help="text to learn, columns input and target (llama-recipes' grammar data)",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Make the stand-in, or say that it is there."""
+    from llama_recipes_local.standin.making import make_stand_in
+
+    data = Path(args.data) if args.data else carried_file(TRAINING_FILE)
+    make_stand_in(Path(args.out).resolve(), data.resolve())

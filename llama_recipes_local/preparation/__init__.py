@@ -1,0 +1,1 @@
+"""What ``llama-recipes-local prepare`` does for each data set, one module a data set."""

@@ -1,0 +1,55 @@
+"""The stand-in's tokenizer: byte-level BPE, so that no text is out of its reach."""
+
+from collections.abc import Iterable, Iterator
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+from llama_recipes_local.prompts import format_prompt
+
+BOS, EOS, PAD = "<s>", "</s>", "<pad>"
+
+
+def train_tokenizer(
+    pairs: Iterable[tuple[str, str]], vocabulary: int, positions: int
+) -> PreTrainedTokenizerFast:
+    """Train a tokenizer on sentences as they stand in the grammar data set's prompt.
+
+    Args:
+        pairs: sentences and their corrections.
+        vocabulary: tokens at most, special ones included; at least 259.
+        positions: the longest sequence that the model takes, in tokens.
+
+    Returns:
+        A tokenizer that begins each text with ``<s>``, as Llama's does, and gives back any text
+        that it encoded.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[BOS, EOS, PAD],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_texts(pairs), trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A",
+        pair=f"{BOS} $A {BOS} $B",
+        special_tokens=[(BOS, tokenizer.token_to_id(BOS))],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=BOS,
+        eos_token=EOS,
+        pad_token=PAD,
+        model_max_length=positions,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def _texts(pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
+    for source, target in pairs:
+        yield format_prompt("grammar_dataset", source)
+        yield target

@@ -1,0 +1,137 @@
+"""The console script: what is found, what is refused, and what is imported on the way."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llama_recipes_local import cli
+from llama_recipes_local.cli.tree import ROOT, Command
+from llama_recipes_local.errors import Problem, UsageError
+
+
+def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(words)
+    assert stopped.value.code == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "nearest"),
+    [
+        (["genrate"], "generate"),
+        (["finetun", "--use_peft"], "finetune"),
+        (["prepare", "gramar"], "grammar"),
+        (["prepare", "standin"], "stand-in"),
+        (["generate", "--adaptor", "x"], "--adapter"),
+        (["generate", "--adapter", "x", "--max_new_token=3"], "--max_new_tokens"),
+        (["generate", "--adapter", "x", "--dataset", "gramar_dataset"], "grammar_dataset"),
+        (["prepare", "grammar", "--oot", "x"], "--out"),
+        (["prepare", "stand-in", "--dta", "x"], "--data"),
+    ],
+)
+def test_the_nearest_name_is_offered(
+    words: list[str], nearest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert f"did you mean {nearest}?" in refused(words, capsys)
+
+
+def test_a_word_without_a_flag_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    error = refused(["generate", "--adapter", "x", "--prompt", "She", "go"], capsys)
+    assert "'go' belongs to no flag" in error
+
+
+def test_flags_are_not_abbreviated(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no flag --prom" in refused(["generate", "--adapter", "x", "--prom", "y"], capsys)
+
+
+def test_a_value_may_look_like_a_flag(monkeypatch: pytest.MonkeyPatch) -> None:
+    from llama_recipes_local.cli import generate
+
+    seen: list[Any] = []
+    monkeypatch.setattr(generate, "run", seen.append)
+    words = ["generate", "--adapter", "x", "--prompt", "- a list", "--seed", "-1"]
+    assert cli.main(words) == 0
+    assert (seen[0].prompt, seen[0].seed) == ("- a list", -1)
+
+
+def test_a_mistake_of_the_users_is_reported_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from llama_recipes_local.cli import prepare_grammar
+
+    error = UsageError([Problem("it is so", "for a reason", "mend it")])
+
+    def fail(_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(prepare_grammar, "run", fail)
+    assert cli.main(["prepare", "grammar"]) == 2
+    output = capsys.readouterr()
+    assert (output.out, output.err) == ("", f"{error}\n")
+
+
+def test_finetune_hands_its_words_over_untouched(monkeypatch: pytest.MonkeyPatch) -> None:
+    import fire
+
+    from llama_recipes_local import finetuning
+
+    calls: list[tuple[Any, dict[str, Any]]] = []
+    monkeypatch.setattr(fire, "Fire", lambda target, **options: calls.append((target, options)))
+    words = ["--lr=1e-4", "--grammar_dataset.train_split", "a b.csv", "--nonsense", "--help"]
+    assert cli.main(["finetune", *words]) == 0
+    expected = {"command": words, "name": "llama-recipes-local finetune"}
+    assert calls == [(finetuning.main, expected)]
+
+
+def leaves(command: Command, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    if not command.commands:
+        return [] if command.verbatim else [path]
+    return [leaf for word, sub in command.commands.items() for leaf in leaves(sub, (*path, word))]
+
+
+HELP = [(), ("prepare",), *leaves(ROOT)]
+
+
+@pytest.mark.parametrize("path", HELP, ids=" ".join)
+def test_help_imports_nothing_heavy(path: tuple[str, ...], environment: dict[str, str]) -> None:
+    program = (
+        "import sys\n"
+        "from llama_recipes_local.cli import main\n"
+        "try:\n"
+        f"    main([*{path!r}, '--help'])\n"
+        "except SystemExit as stopped:\n"
+        "    assert stopped.code == 0, stopped.code\n"
+        "print(*sorted({'torch', 'transformers', 'peft', 'datasets'} & set(sys.modules)),"
+        " file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("usage: " + " ".join(("llama-recipes-local", *path)))
+    assert done.stderr.split() == []
+
+
+def test_running_the_package_is_running_the_script(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "llama_recipes_local"]
+    options: dict[str, Any] = {
+        "env": environment,
+        "cwd": tmp_path,
+        "capture_output": True,
+        "text": True,
+    }
+    listed = subprocess.run([*command, "--help"], **options)
+    assert listed.returncode == 0
+    assert all(word in listed.stdout for word in ROOT.commands)
+    file = tmp_path / "file"
+    file.touch()
+    wrong = subprocess.run([*command, "prepare", "grammar", "--out", str(file)], **options)
+    assert wrong.returncode == 2
+    assert str(file) in wrong.stderr
+    assert "Traceback" not in wrong.stderr

@@ -1,0 +1,98 @@
+"""The configuration classes are upstream's, field by field, but for what is listed here."""
+
+import dataclasses
+import inspect
+from typing import Any
+
+import pytest
+
+from llama_recipes_local import _upstream, configs
+
+UPSTREAM = {
+    "train_config": "configs.training",
+    "fsdp_config": "configs.fsdp",
+    "lora_config": "configs.peft",
+    "llama_adapter_config": "configs.peft",
+    "prefix_config": "configs.peft",
+    "quantization_config": "configs.quantization",
+    "wandb_config": "configs.wandb",
+    "samsum_dataset": "configs.datasets",
+    "grammar_dataset": "configs.datasets",
+    "alpaca_dataset": "configs.datasets",
+    "custom_dataset": "configs.datasets",
+    "llamaguard_toxicchat_dataset": "configs.datasets",
+}
+# What ours has instead of upstream's: other defaults, new fields, and one that nothing needs.
+DIFFERENCES: dict[str, dict[str, Any]] = {
+    "train_config": {
+        "model_name": "",
+        "output_dir": "outputs",
+        "dist_checkpoint_root_folder": "checkpoints",
+        "profiler_dir": "profiles",
+        "data_root": "",
+        "dtype": "auto",
+        "attn_implementation": "auto",
+    },
+    "wandb_config": {"mode": "offline"},
+    "samsum_dataset": {"data_path": "datasets/samsum/"},
+    "grammar_dataset": {
+        "train_split": "datasets/grammar/gtrain_10k.csv",
+        "test_split": "datasets/grammar/grammar_validation.csv",
+    },
+    "alpaca_dataset": {"data_path": "datasets/alpaca_data.json"},
+    "custom_dataset": {"file": "datasets/custom_dataset.py"},
+    "llamaguard_toxicchat_dataset": {"data_path": "datasets/toxic-chat/"},
+}
+
+
+def settings(cls: type) -> dict[str, Any]:
+    """Every setting of a configuration with its default, also one declared without a type."""
+    instance = cls()
+    return {
+        name: value
+        for name, value in inspect.getmembers(instance)
+        if not name.startswith("_") and not callable(value)
+    }
+
+
+@pytest.mark.parametrize("name", UPSTREAM)
+def test_fields_and_defaults_are_upstreams(name: str) -> None:
+    ours = settings(getattr(configs, name))
+    expected = settings(getattr(_upstream.load(UPSTREAM[name]), name))
+    expected |= DIFFERENCES.get(name, {})
+    assert ours == expected
+
+
+@pytest.mark.parametrize("name", UPSTREAM)
+def test_every_setting_is_a_field(name: str) -> None:
+    cls = getattr(configs, name)
+    assert cls.__name__ == name
+    assert {field.name for field in dataclasses.fields(cls)} == set(settings(cls))
+
+
+def test_every_class_of_upstreams_is_there() -> None:
+    theirs = [_upstream.load("configs"), _upstream.load("configs.datasets")]
+    names = {
+        name
+        for module in theirs
+        for name, value in vars(module).items()
+        if inspect.isclass(value) and value.__module__.startswith(_upstream.VENDORED)
+    }
+    assert names == set(UPSTREAM)
+    assert names < set(configs.__all__)
+
+
+def test_the_data_sets_are_found_where_upstream_has_them() -> None:
+    assert configs.datasets.samsum_dataset is configs.samsum_dataset
+
+
+def test_no_default_leads_to_upstreams_placeholders() -> None:
+    for name in UPSTREAM:
+        values = [str(value) for value in settings(getattr(configs, name)).values()]
+        assert not [value for value in values if value.startswith(("PATH/", "src/", "recipes/"))]
+
+
+def test_two_configurations_share_no_list() -> None:
+    one, other = configs.lora_config(), configs.lora_config()
+    one.target_modules.append("k_proj")
+    assert other.target_modules == ["q_proj", "v_proj"]

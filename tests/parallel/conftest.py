@@ -1,0 +1,199 @@
+"""The trainings that are compared: on one process, on two ranks, on four; each made once."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from launching import Launched, run_ranks
+from safetensors.torch import load_file
+
+from llama_recipes_local.finetuning import main
+
+SCRIPT = Path(__file__).with_name("sharded_runs.py")
+Tensors = dict[str, torch.Tensor]
+
+# the global batch of every run, in packed rows
+GLOBAL_BATCH = 4
+# 48 packed rows: in global batches of 22, the last one has 4, all of them on the first rank;
+# so have the 60 rows that are padded, in global batches of 56
+UNEVEN_BATCH = 22
+UNEVEN_PADDED_BATCH = 56
+PADDED = {"batching_strategy": "padding"}
+# between the norms of the adapter's gradients, so that some steps are clipped
+CLIPPING = {"gradient_clipping": True, "gradient_clipping_threshold": 0.35}
+
+
+@dataclass
+class Run:
+    """What a fine-tuning left in its folder."""
+
+    output: Path
+
+    @property
+    def adapter(self) -> Tensors:
+        return load_file(self.output / "adapter_model.safetensors")
+
+    @property
+    def model(self) -> Tensors:
+        (path,) = self.output.rglob("model.safetensors")
+        return load_file(path)
+
+    @property
+    def steps(self) -> list[dict[str, Any]]:
+        lines = (self.output / "metrics.jsonl").read_text("utf-8").splitlines()
+        assert lines
+        return [json.loads(line) for line in lines]
+
+    @property
+    def evaluations(self) -> list[float]:
+        """The validation loss of each epoch."""
+        path = min(self.output.glob("metrics_data_*.json"))
+        losses = json.loads(path.read_text("utf-8"))["val_epoch_loss"]
+        assert losses
+        return losses
+
+
+@dataclass
+class Runs:
+    """Runs of one launch by their names, and what each rank printed."""
+
+    folder: Path
+    launched: Launched
+
+    def __getitem__(self, name: str) -> Run:
+        return Run(self.folder / name)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Compute in one thread, as each rank does."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def lora(tiny_model: Path, grammar_data: Path) -> dict[str, Any]:
+    """The flags of five LoRA steps in float32, without the noise of dropout."""
+    return {
+        "model_name": str(tiny_model),
+        "data_root": str(grammar_data),
+        "dataset": "grammar_dataset",
+        "use_peft": True,
+        "lora_dropout": 0.0,
+        "lr": 1e-3,
+        "context_length": 128,
+        "num_epochs": 1,
+        "max_train_step": 5,
+        "num_workers_dataloader": 0,
+        "run_validation": False,
+        **CLIPPING,
+    }
+
+
+@pytest.fixture(scope="session")
+def uneven(lora: dict[str, Any]) -> dict[str, Any]:
+    """The flags of a whole epoch whose rows do not go round, validated."""
+    return lora | {"max_train_step": 0, "run_validation": True, "save_metrics": True}
+
+
+@pytest.fixture(scope="session")
+def whole(lora: dict[str, Any]) -> dict[str, Any]:
+    """The flags of five steps that train every weight."""
+    flags = lora | {"use_peft": False, "checkpoint_type": "FULL_STATE_DICT"}
+    del flags["lora_dropout"]
+    return flags
+
+
+@pytest.fixture(scope="session")
+def half_batch() -> dict[str, list[list[int]]]:
+    ids = list(range(3, 60))
+    return {"input_ids": [ids], "labels": [ids]}
+
+
+@pytest.fixture(scope="session")
+def launch(
+    environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Runs]:
+    """Fine-tunes and checks on several ranks, all in one launch."""
+
+    def run(ranks: int, mains: dict[str, Any], checks: dict[str, Any]) -> Runs:
+        folder = tmp_path_factory.mktemp(f"ranks-{ranks}")
+        for name, flags in mains.items():
+            # upstream puts what is fully trained elsewhere than the adapters
+            flags["dist_checkpoint_root_folder"] = str(folder / name)
+        (folder / "runs.json").write_text(json.dumps({"mains": mains, "checks": checks}))
+        logs = tmp_path_factory.mktemp("logs")
+        return Runs(folder, run_ranks(SCRIPT, folder, ranks=ranks, env=environment, logs=logs))
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def two_ranks(
+    launch: Callable[..., Runs],
+    lora: dict[str, Any],
+    uneven: dict[str, Any],
+    whole: dict[str, Any],
+    half_batch: dict[str, Any],
+) -> Runs:
+    """Runs on two ranks."""
+    lora = lora | {"batch_size_training": GLOBAL_BATCH // 2}
+    mains = {
+        strategy: lora | {"sharding_strategy": strategy}
+        for strategy in ("FULL_SHARD", "SHARD_GRAD_OP", "NO_SHARD", "HYBRID_SHARD")
+    }
+    mains["offloaded"] = lora | {"fsdp_cpu_offload": True}
+    mains["kept-activations"] = lora | {"fsdp_activation_checkpointing": False}
+    mains["accumulated"] = lora | {"batch_size_training": 1, "gradient_accumulation_steps": 2}
+    mains["uneven"] = uneven | {"batch_size_training": UNEVEN_BATCH // 2}
+    mains["uneven-padded"] = uneven | PADDED | {"batch_size_training": UNEVEN_PADDED_BATCH // 2}
+    mains["whole"] = whole | {"batch_size_training": GLOBAL_BATCH // 2}
+    model = {"model_name": lora["model_name"]}
+    checks = {"sentinels": model, "half": model | {"data": half_batch}}
+    return launch(2, mains, checks)
+
+
+@pytest.fixture(scope="session")
+def four_ranks(launch: Callable[..., Runs], lora: dict[str, Any]) -> Runs:
+    """Runs on four ranks: two copies of the model, each on two ranks, and one on all four."""
+    lora = lora | {"batch_size_training": GLOBAL_BATCH // 4}
+    hybrid = {
+        "sharding_strategy": "HYBRID_SHARD",
+        "hsdp": True,
+        "replica_group_size": 2,
+        "sharding_group_size": 2,
+    }
+    mains = {"FULL_SHARD": lora, "HYBRID_SHARD": lora | hybrid}
+    model = {"model_name": lora["model_name"]}
+    return launch(4, mains, {"sentinels": model, "hybrid-sentinels": model | {"hsdp": True}})
+
+
+@pytest.fixture(scope="session")
+def one_process(
+    lora: dict[str, Any],
+    uneven: dict[str, Any],
+    whole: dict[str, Any],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[str], Run]:
+    """The same trainings in this process, each when it is first asked for."""
+    flags = {
+        "lora": lora | {"batch_size_training": GLOBAL_BATCH},
+        "uneven": uneven | {"batch_size_training": UNEVEN_BATCH},
+        "uneven-padded": uneven | PADDED | {"batch_size_training": UNEVEN_PADDED_BATCH},
+        "whole": whole | {"batch_size_training": GLOBAL_BATCH},
+    }
+    runs: dict[str, Run] = {}
+
+    def run(name: str) -> Run:
+        if name not in runs:
+            runs[name] = Run(tmp_path_factory.mktemp(name))
+            main(**flags[name], output_dir=str(runs[name].output))
+        return runs[name]
+
+    return run

@@ -1,0 +1,495 @@
+"""Each kind of bad input gets its one clear report, exit code 2, and nothing is written."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import fire
+import pytest
+import torch
+
+from llama_recipes_local.finetuning import main
+
+TORCHRUN = {
+    "RANK": "0",
+    "LOCAL_RANK": "0",
+    "WORLD_SIZE": "2",
+    "LOCAL_WORLD_SIZE": "1",
+    "MASTER_ADDR": "localhost",
+    "MASTER_PORT": "29500",
+}
+
+
+@pytest.fixture
+def work(
+    tiny_model: Path, grammar_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """The working directory: ``model/`` and the grammar data in it are this test's own to break."""
+    shutil.copytree(tiny_model, tmp_path / "model")
+    shutil.copytree(grammar_data / "datasets", tmp_path / "datasets")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def good_flags(**changes: Any) -> list[str]:
+    """The flags of a run that works, with changes; None leaves a flag out."""
+    flags = {
+        "model_name": "model",
+        "dataset": "grammar_dataset",
+        "context_length": 512,
+        "use_peft": True,
+        "output_dir": "out",
+    }
+    flags |= {name.replace("__", "."): value for name, value in changes.items()}
+    return [f"--{name}={value}" for name, value in flags.items() if value is not None]
+
+
+def everything_in(folder: Path) -> dict[Path, bytes | None]:
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+Refused = Callable[[list[str]], str]
+
+
+@pytest.fixture
+def refused(work: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
+    """Runs the command line in this process; returns the report once it has been refused."""
+
+    def run(command: list[str]) -> str:
+        before = everything_in(work)
+        with pytest.raises(SystemExit) as raised:
+            fire.Fire(main, command=command)
+        assert raised.value.code == 2
+        said = capsys.readouterr()
+        assert said.out == "" and "Traceback" not in said.err
+        assert everything_in(work) == before
+        return said.err
+
+    return run
+
+
+@dataclass
+class Case:
+    """One mistake: the flags, what is done to the files and the environment, what is reported."""
+
+    what: str
+    why: str
+    mend: str
+    flags: dict[str, Any] = field(default_factory=dict)
+    words: tuple[str, ...] = ()
+    spoil: Callable[[Path], Any] = lambda work: None
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+def remove(name: str) -> Callable[[Path], Any]:
+    return lambda work: (work / name).unlink()
+
+
+def write(name: str, content: str | bytes) -> Callable[[Path], Any]:
+    data = content.encode() if isinstance(content, str) else content
+    return lambda work: (work / name).write_bytes(data)
+
+
+def only_pickled_weights(work: Path) -> None:
+    (work / "model/model.safetensors").rename(work / "model/pytorch_model.bin")
+
+
+def a_missing_shard(work: Path) -> None:
+    (work / "model/model.safetensors").rename(work / "model/model-00001-of-00002.safetensors")
+    shards = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    index = {"metadata": {}, "weight_map": shards}
+    (work / "model/model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def no_weights(work: Path) -> None:
+    (work / "model/model.safetensors").unlink()
+
+
+def another_model_type(work: Path) -> None:
+    path = work / "model/config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_type": "gpt2"}))
+
+
+TRAIN = "datasets/grammar/gtrain_10k.csv"
+CASES = {
+    "unknown flag": Case(
+        "--batch_size_trainning is no flag",
+        "no configuration has a field of this name",
+        "did you mean --batch_size_training?",
+        flags={"batch_size_trainning": 2},
+    ),
+    "unknown flag unlike any other": Case(
+        "--zzz is no flag",
+        "no configuration has a field of this name",
+        "python finetuning.py --help",
+        flags={"zzz": 2},
+    ),
+    "misspelt dotted flag": Case(
+        "--grammar_dataset.train_spilt is no flag",
+        "no configuration has a field of this name",
+        "did you mean --grammar_dataset.train_split?",
+        flags={"grammar_dataset__train_spilt": "a.csv"},
+    ),
+    "value of a wrong type": Case(
+        "--num_epochs cannot be 'many'",
+        "train_config.num_epochs: expected a whole number",
+        "give --num_epochs a value of that kind",
+        flags={"num_epochs": "many"},
+    ),
+    "flag without its value": Case(
+        "--tokenizer_name cannot be True",
+        "train_config.tokenizer_name: expected a text",
+        "give --tokenizer_name a value of that kind",
+        words=("--tokenizer_name",),
+    ),
+    "stray word": Case(
+        "'grammar_dataset' stands on the command line without a flag",
+        "every setting has a flag",
+        "write --flag value",
+        words=("grammar_dataset",),
+    ),
+    "no model named": Case(
+        "no model was named",
+        "fine-tuning starts from a model's folder",
+        "--model_name /path/to",
+        flags={"model_name": None},
+    ),
+    "missing model folder": Case(
+        "--model_name ./modle: there is no folder {work}/modle",
+        "{work} holds datasets, model",
+        "--model_name DIR",
+        flags={"model_name": "./modle"},
+    ),
+    "a name on the Hub": Case(
+        "--model_name meta-llama/Llama-2-7b-hf: there is no folder {work}/meta-llama/Llama-2-7b-hf",
+        "models are loaded from local folders only",
+        "hf download meta-llama/Llama-2-7b-hf --local-dir DIR",
+        flags={"model_name": "meta-llama/Llama-2-7b-hf"},
+    ),
+    "folder without config.json": Case(
+        "{work}/model has no config.json",
+        "{work}/model holds generation_config.json, model.safetensors, tokenizer.json",
+        "convert_llama_weights_to_hf.py",
+        spoil=remove("model/config.json"),
+    ),
+    "config.json is not JSON": Case(
+        "{work}/model/config.json is not a JSON object",
+        "Expecting",
+        "copy the model again",
+        spoil=write("model/config.json", "{'model_type'}"),
+    ),
+    "config.json is a list": Case(
+        "{work}/model/config.json is not a JSON object",
+        "list",
+        "copy the model again",
+        spoil=write("model/config.json", "[]"),
+    ),
+    "another type of model": Case(
+        "{work}/model holds a model of type gpt2",
+        "the types that can be trained are llama, mllama",
+        "--model_name DIR",
+        spoil=another_model_type,
+    ),
+    "no weights": Case(
+        "{work}/model has no weights in safetensors",
+        "{work}/model holds config.json",
+        "*.safetensors",
+        spoil=no_weights,
+    ),
+    "pickled weights only": Case(
+        "{work}/model has no weights in safetensors",
+        "only pytorch_model.bin is there, a pickle",
+        "save_pretrained",
+        spoil=only_pickled_weights,
+    ),
+    "a shard missing": Case(
+        "{work}/model lacks 1 of 2 weight files",
+        "missing: model-00002-of-00002.safetensors",
+        "copy these files into the folder",
+        spoil=a_missing_shard,
+    ),
+    "no tokenizer": Case(
+        "{work}/model has no tokenizer",
+        "tokenizer.json or tokenizer.model is needed",
+        "--tokenizer_name DIR",
+        spoil=remove("model/tokenizer.json"),
+    ),
+    "missing tokenizer folder": Case(
+        "{work}/nowhere has no tokenizer",
+        "{work}/nowhere does not exist",
+        "--tokenizer_name DIR",
+        flags={"tokenizer_name": "nowhere"},
+    ),
+    "missing adapter": Case(
+        "--from_peft_checkpoint {work}/nowhere has no adapter_config.json",
+        "{work}/nowhere does not exist",
+        "name the folder of a saved adapter",
+        flags={"from_peft_checkpoint": "nowhere"},
+    ),
+    "missing data file": Case(
+        "{work}/nowhere.csv is no file",
+        "its folder holds datasets, model",
+        "--grammar_dataset.train_split=FILE",
+        flags={"grammar_dataset__train_split": "nowhere.csv"},
+    ),
+    "empty data file": Case(
+        "{work}/" + TRAIN + " has no rows",
+        "there is nothing to train on",
+        "--grammar_dataset.train_split=FILE",
+        spoil=write(TRAIN, ""),
+    ),
+    "header only": Case(
+        "{work}/" + TRAIN + " has no rows",
+        "there is nothing to train on",
+        "--grammar_dataset.train_split=FILE",
+        spoil=write(TRAIN, "input,target\n"),
+    ),
+    "missing column": Case(
+        "{work}/" + TRAIN + " has no column target",
+        "the columns found are input, output",
+        "--grammar_dataset.train_split=FILE",
+        spoil=write(TRAIN, "input,output\na,b\n"),
+    ),
+    "not UTF-8": Case(
+        "{work}/" + TRAIN + " cannot be read as CSV",
+        "can't decode byte 0xd6",
+        "save it as CSV in UTF-8",
+        spoil=write(TRAIN, b"input,target\n\xd6\xd0,b\n"),
+    ),
+    "data root that is not there": Case(
+        "{work}/elsewhere/" + TRAIN + " is no file",
+        "its folder {work}/elsewhere/datasets/grammar does not exist",
+        "--grammar_dataset.train_split=FILE",
+        flags={
+            "data_root": "elsewhere",
+            "grammar_dataset__test_split": "{work}/datasets/grammar/grammar_validation.csv",
+        },
+    ),
+    "unknown data set": Case(
+        "--dataset grammer_dataset does not exist",
+        "there are alpaca_dataset, custom_dataset, grammar_dataset",
+        "did you mean --dataset grammar_dataset?",
+        flags={"dataset": "grammer_dataset"},
+    ),
+    "unknown adapter": Case(
+        "--peft_method qlora does not exist",
+        "there are lora, llama_adapter, prefix",
+        "did you mean --peft_method lora?",
+        flags={"peft_method": "qlora"},
+    ),
+    "unknown batching strategy": Case(
+        "--batching_strategy bucket does not exist",
+        "there are packing, padding",
+        "choose one: --batching_strategy packing",
+        flags={"batching_strategy": "bucket"},
+    ),
+    "unknown dtype": Case(
+        "--dtype bfloat does not exist",
+        "bfloat16",
+        "did you mean --dtype bfloat16?",
+        flags={"dtype": "bfloat"},
+    ),
+    "unknown quantization": Case(
+        "--quantization 2bit does not exist",
+        "there are 4bit, 8bit",
+        "did you mean --quantization",
+        flags={"quantization": "2bit"},
+    ),
+    "context longer than the model's": Case(
+        "--context_length 4096",
+        "the model in {work}/model takes 512 positions",
+        "add --context_length 512, or less",
+        flags={"context_length": None},
+    ),
+    "FSDP without torchrun": Case(
+        "--enable_fsdp in a process that torchrun did not start",
+        "FSDP trains with several processes",
+        "torchrun --nproc_per_node 2 finetuning.py --enable_fsdp",
+        flags={"enable_fsdp": True},
+    ),
+    "torchrun without FSDP": Case(
+        "torchrun without --enable_fsdp",
+        "every process would train the same model",
+        "add --enable_fsdp",
+        environment=TORCHRUN,
+    ),
+    "prefix tuning": Case(
+        "--peft_method prefix",
+        "prefix tuning is not supported",
+        "use --peft_method lora",
+        flags={"peft_method": "prefix"},
+    ),
+    "LLaMA-Adapter with FSDP": Case(
+        "--peft_method llama_adapter",
+        "LLaMA-Adapter is not supported with FSDP",
+        "use --peft_method lora",
+        flags={"peft_method": "llama_adapter", "enable_fsdp": True},
+        environment=TORCHRUN,
+    ),
+    "adapter without use_peft": Case(
+        "--peft_method lora without --use_peft",
+        "all weights would be trained",
+        "add --use_peft, or leave --peft_method out",
+        flags={"peft_method": "lora", "use_peft": None},
+    ),
+    "adapter with use_peft off": Case(
+        "--peft_method lora without --use_peft",
+        "all weights would be trained",
+        "add --use_peft, or leave --peft_method out",
+        flags={"train_config__peft_method": "lora", "use_peft": False},
+    ),
+    "output folder is a file": Case(
+        "--output_dir {work}/model/config.json",
+        "{work}/model/config.json is a file",
+        "--output_dir DIR",
+        flags={"output_dir": "model/config.json"},
+    ),
+    "output folder below a file": Case(
+        "--output_dir {work}/model/config.json/out",
+        "{work}/model/config.json is a file",
+        "--output_dir DIR",
+        flags={"output_dir": "model/config.json/out"},
+    ),
+    "batch size of zero": Case(
+        "--batch_size_training is 0",
+        "it must be above 0",
+        "give it above 0",
+        flags={"batch_size_training": 0},
+    ),
+    "negative number of steps": Case(
+        "--max_train_step is -1",
+        "it must be 0 or more",
+        "give it 0 or more",
+        flags={"max_train_step": -1},
+    ),
+    "custom data set's file missing": Case(
+        "{work}/mine.py is no file",
+        "its folder holds datasets, model",
+        "--custom_dataset.file=FILE.py:FUNCTION",
+        flags={"dataset": "custom_dataset", "custom_dataset__file": "mine.py"},
+    ),
+    "custom data set's file is no Python": Case(
+        "{work}/model/config.json is no .py file",
+        "it is imported as a module",
+        "--custom_dataset.file=FILE.py:FUNCTION",
+        flags={"dataset": "custom_dataset", "custom_dataset__file": "model/config.json"},
+    ),
+    "custom data set's function missing": Case(
+        "{work}/mine.py defines no function rows",
+        "its functions are row",
+        "--custom_dataset.file=FILE.py:FUNCTION",
+        flags={"dataset": "custom_dataset", "custom_dataset__file": "mine.py:rows"},
+        spoil=write("mine.py", "def row(config, tokenizer, split): ...\n"),
+    ),
+}
+ON_CPU = {
+    "float16 on CPU": Case(
+        "--use_fp16 on a machine without CUDA",
+        "training in float16 needs a CUDA device",
+        "on CPU training is in float32",
+        flags={"use_fp16": True},
+    ),
+    "flash attention without its package": Case(
+        "--attn_implementation flash_attention_2",
+        "it needs the package flash-attn, which is not installed",
+        "pip install flash-attn",
+        flags={"attn_implementation": "flash_attention_2"},
+    ),
+}
+
+
+def check(case: Case, work: Path, refused: Refused) -> None:
+    case.spoil(work)
+    flags = {
+        name: value.replace("{work}", str(work)) if isinstance(value, str) else value
+        for name, value in case.flags.items()
+    }
+    report = refused([*good_flags(**flags), *case.words])
+    first, *rest = report.strip().splitlines()
+    assert first == "1 problem found, nothing was started:", report
+    what, why, mend = (
+        text.replace("{work}", str(work)) for text in (case.what, case.why, case.mend)
+    )
+    assert rest[0].startswith(f"1. {what}"), report
+    assert rest[1].startswith("   why:  ") and why in rest[1], report
+    assert rest[2].startswith("   mend: ") and mend in rest[2], report
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_one_mistake_gets_one_report(
+    case: Case, work: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in case.environment.items():
+        monkeypatch.setenv(name, value)
+    check(case, work, refused)
+
+
+@pytest.mark.parametrize("case", ON_CPU.values(), ids=ON_CPU)
+def test_what_this_machine_cannot_do(
+    case: Case, work: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("llama_recipes_local.preflight.machine.find_spec", lambda name: None)
+    check(case, work, refused)
+
+
+def test_8_bit_with_fsdp(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in TORCHRUN.items():
+        monkeypatch.setenv(name, value)
+    report = refused(good_flags(quantization="8bit", enable_fsdp=True))
+    assert "--quantization 8bit with --enable_fsdp" in report
+    assert "8-bit weights cannot be sharded" in report
+    assert "use --quantization 4bit" in report
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_an_output_folder_that_cannot_be_written(work: Path, refused: Refused) -> None:
+    (work / "closed").mkdir(mode=0o500)
+    report = refused(good_flags(output_dir="closed/out"))
+    assert f"--output_dir {work}/closed/out" in report
+    assert f"{work}/closed cannot be written by this user" in report
+
+
+def test_several_mistakes_are_in_one_report(work: Path, refused: Refused) -> None:
+    (work / "model/config.json").unlink()
+    (work / TRAIN).write_text("")
+    report = refused(
+        [*good_flags(lrr=1, num_epochs="x", output_dir="model/tokenizer.json"), "word"]
+    )
+    assert report.startswith("6 problems found, nothing was started:\n")
+    for number, text in enumerate(
+        [
+            "'word' stands on the command line",
+            "--lrr is no flag",
+            "--num_epochs cannot be 'x'",
+            f"{work}/model has no config.json",
+            f"{work / TRAIN} has no rows",
+            f"--output_dir {work}/model/tokenizer.json",
+        ],
+        1,
+    ):
+        assert f"\n{number}. {text}" in report
+
+
+def test_a_rank_that_is_not_the_first_says_nothing(
+    work: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in (TORCHRUN | {"RANK": "1", "LOCAL_RANK": "1"}).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as raised:
+        fire.Fire(main, command=good_flags(zzz=1, enable_fsdp=True))
+    assert raised.value.code == 2
+    assert capfd.readouterr() == ("", "")
+
+
+def test_help_is_no_mistake(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        fire.Fire(main, command=["--help"])
+    assert raised.value.code == 0
+    said = "".join(capsys.readouterr())
+    for flag in ("model_name", "use_peft", "lora_alpha", "data_root", "sharding_strategy"):
+        assert f"--{flag}=" in said

@@ -1,0 +1,48 @@
+"""A few mistakes through the real command: its exit code, its streams, and what it leaves."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+Run = Callable[..., "CompletedProcess[str]"]
+
+
+def test_a_mistake_ends_with_code_2_and_a_report(
+    run_finetuning: Run, tiny_model: Path, grammar_data: Path, tmp_path: Path
+) -> None:
+    done = run_finetuning(
+        f"--model_name={tiny_model}",
+        f"--data_root={grammar_data}",
+        "--dataset=grammar_dataset",
+        "--output_dir=out",
+        "--use_peft",
+        "--lora_alhpa=8",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    report = done.stderr[done.stderr.index("2 problems found, nothing was started:") :]
+    assert "1. --lora_alhpa is no flag" in report
+    assert "mend: did you mean --lora_alpha?" in report
+    assert "2. --context_length 4096" in report
+    assert f"the model in {tiny_model} takes 512 positions" in report
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_flags_at_all(run_finetuning: Run, tmp_path: Path) -> None:
+    done = run_finetuning(cwd=tmp_path)
+    assert done.returncode == 2
+    assert "no model was named" in done.stderr
+    assert f"{tmp_path / 'datasets/samsum/train.json'} is no file" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_under_torchrun_the_report_comes_once(run_finetuning: Run, tmp_path: Path) -> None:
+    done = run_finetuning("--model_name=org/name", "--enable_fsdp", cwd=tmp_path, nproc=2)
+    assert done.returncode != 0
+    assert len(re.findall("nothing was started", done.stderr + done.stdout)) == 1
+    assert f"there is no folder {tmp_path / 'org/name'}" in done.stderr
+    assert list(tmp_path.iterdir()) == []

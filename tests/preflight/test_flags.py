@@ -1,0 +1,69 @@
+"""Which flags there are, and which values they take."""
+
+import pytest
+
+from llama_recipes_local.preflight import flags
+from llama_recipes_local.run import DATASET_CONFIGS, PEFT_CONFIGS
+
+
+def test_every_field_is_a_flag_with_and_without_its_configuration() -> None:
+    known = flags.known_flags()
+    for flag in ("lr", "train_config.lr", "pure_bf16", "fsdp_config.pure_bf16", "r", "mode"):
+        assert flag in known
+    assert "samsum_dataset.data_path" in known and "lora_config.target_modules" in known
+    assert len(known) == len(set(known))
+
+
+def test_every_configuration_has_flags() -> None:
+    assert set(DATASET_CONFIGS) <= set(flags.CONFIGS)
+    assert {cls.__name__ for cls in PEFT_CONFIGS.values()} <= set(flags.CONFIGS)
+    assert {"train_config", "fsdp_config", "quantization_config", "wandb_config"} <= set(
+        flags.CONFIGS
+    )
+
+
+def test_good_flags_have_no_problem() -> None:
+    given = {
+        "lr": "1e-3",
+        "use_peft": True,
+        "grammar_dataset.train_split": "a.csv",
+        "sharding_strategy": "NO_SHARD",
+        "target_modules": "all-linear",
+        "quantization": None,
+    }
+    assert flags.check_flags(given) == []
+    assert flags.usable(given) == given
+
+
+def test_flags_with_a_problem_are_not_used() -> None:
+    assert flags.usable({"lr": "x", "nothing": 1, "seed": 3, "fsdp_config.hsdp": 7}) == {"seed": 3}
+
+
+@pytest.mark.parametrize(
+    ("given", "nearest"),
+    [
+        ("epochs", "num_epochs"),
+        ("output", "output_dir"),
+        ("enable_fdsp", "enable_fsdp"),
+        ("lora_config.alpha", "lora_config.lora_alpha"),
+        ("samsum_dataset.path", "samsum_dataset.data_path"),
+    ],
+)
+def test_an_unknown_flag_gets_the_nearest_one(given: str, nearest: str) -> None:
+    (problem,) = flags.check_flags({given: 1})
+    assert problem.mend == f"did you mean --{nearest}?"
+
+
+def test_a_dotted_flag_is_checked_against_its_own_configuration() -> None:
+    (problem,) = flags.check_flags({"fsdp_config.sharding_strategy": "SHARD"})
+    assert problem.why.startswith("fsdp_config.sharding_strategy: expected one of FULL_SHARD")
+
+
+def test_one_problem_for_a_value_that_two_configurations_refuse() -> None:
+    (problem,) = flags.check_flags({"use_fp16": "perhaps"})
+    assert problem.why == "train_config.use_fp16: expected true or false"
+
+
+def test_each_stray_word_is_a_problem() -> None:
+    first, second = flags.check_arguments(("lora", 7))
+    assert first.what.startswith("'lora'") and second.what.startswith("7 ")

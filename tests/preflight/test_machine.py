@@ -1,0 +1,64 @@
+"""What the machine must have: a place for the output, devices, optional packages."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from llama_recipes_local.preflight import machine
+from llama_recipes_local.run import resolve
+
+
+def test_an_output_folder_may_exist_or_not(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "new", tmp_path / "new" / "below"):
+        assert machine.check_output(resolve({"output_dir": str(folder)})) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(machine.os, "access", lambda *question: asked.append(question))
+    (problem,) = machine.check_output(resolve({"output_dir": str(tmp_path / "new" / "below")}))
+    assert asked == [(tmp_path, os.W_OK | os.X_OK)]
+    assert problem.what == f"--output_dir {tmp_path / 'new' / 'below'}"
+    assert problem.why == f"{tmp_path} cannot be written by this user"
+
+
+@pytest.mark.parametrize("processes", ["2", "4"])
+def test_a_process_needs_a_device(processes: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+    problems = machine.check_processes(resolve({}))
+    if processes == "2":
+        assert problems == []
+    else:
+        (problem,) = problems
+        assert problem.what == "4 processes on this host"
+        assert problem.mend == "use --nproc_per_node 2"
+
+
+def test_without_cuda_any_number_of_processes_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert machine.check_processes(resolve({})) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "package"),
+    [
+        ({"quantization": "4bit"}, "bitsandbytes"),
+        ({"use_wandb": True}, "wandb"),
+        ({"attn_implementation": "flash_attention_2"}, "flash-attn"),
+    ],
+)
+def test_an_optional_package_is_asked_for_only_where_it_is_used(
+    flags: dict[str, object], package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "find_spec", lambda name: None)
+    assert machine.check_processes(resolve({})) == []
+    (problem,) = machine.check_processes(resolve(flags))
+    assert problem.mend == f"pip install {package}"
+    monkeypatch.setattr(machine, "find_spec", lambda name: True)
+    assert machine.check_processes(resolve(flags)) == []

@@ -1,0 +1,108 @@
+"""What a model's folder must hold; bad folders on the command line are in test_bad_input."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from llama_recipes_local.preflight import model
+from llama_recipes_local.run import resolve
+
+
+def problems_of(folder: Path, **flags: object) -> list[str]:
+    run = resolve({"model_name": str(folder), "context_length": 512} | flags)
+    return [str(problem) for problem in model.check_model(run)]
+
+
+@pytest.fixture
+def folder(tiny_model: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_model, tmp_path / "model"))
+
+
+def test_a_whole_folder_has_no_problem(tiny_model: Path) -> None:
+    assert problems_of(tiny_model) == []
+
+
+def test_a_folder_in_shards_has_no_problem(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+    index = {"weight_map": {"a": "model-00001-of-00001.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert problems_of(folder) == []
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"weight_map": []}'])
+def test_an_index_that_is_none(content: str, folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(content)
+    (problem,) = problems_of(folder)
+    assert f"{folder / 'model.safetensors.index.json'} is no index of weights" in problem
+
+
+@pytest.mark.parametrize("config", ["null", "5", '"llama"', "\ufeff{}", ""])
+def test_a_config_that_is_no_object(config: str, folder: Path) -> None:
+    (folder / "config.json").write_text(config, "utf-8")
+    (problem,) = problems_of(folder)
+    assert f"{folder / 'config.json'} is not a JSON object" in problem
+
+
+def test_the_context_may_fill_the_model_but_not_more(folder: Path) -> None:
+    assert problems_of(folder, context_length=512) == []
+    (problem,) = problems_of(folder, context_length=513)
+    assert "add --context_length 512, or less" in problem
+
+
+def test_padding_needs_no_context_length(folder: Path) -> None:
+    assert problems_of(folder, context_length=4096, batching_strategy="padding") == []
+
+
+def test_another_tokenizer_stands_in(folder: Path, tiny_model: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+    assert problems_of(folder, tokenizer_name=str(tiny_model)) == []
+
+
+@pytest.mark.parametrize(
+    ("missing", "expected"),
+    [
+        (set(), None),
+        ({"sentencepiece"}, "pip install sentencepiece"),
+        ({"google.protobuf"}, "pip install protobuf"),
+        ({"sentencepiece", "google.protobuf"}, "pip install sentencepiece protobuf"),
+    ],
+)
+def test_a_sentencepiece_model_needs_its_packages(
+    missing: set[str], expected: str | None, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "tokenizer.json").rename(folder / "tokenizer.model")
+    monkeypatch.setattr(model, "find_spec", lambda name: None if name in missing else True)
+    problems = problems_of(folder)
+    assert [problem.rpartition("mend: ")[2] for problem in problems] == (
+        [expected] * bool(expected)
+    )
+
+
+def test_a_package_whose_parent_is_missing_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not model._importable("no_such_package.part")
+
+
+def test_an_adapter_to_start_from_must_be_whole(folder: Path, tmp_path: Path) -> None:
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").touch()
+    flags = {"use_peft": True, "from_peft_checkpoint": str(adapter)}
+    (problem,) = problems_of(folder, **flags)
+    assert f"--from_peft_checkpoint {adapter} has no adapter_model.safetensors" in problem
+    (adapter / "adapter_model.safetensors").touch()
+    assert problems_of(folder, **flags) == []
+
+
+def test_a_path_that_looks_like_no_name_on_the_hub_lists_its_parent(tmp_path: Path) -> None:
+    (tmp_path / "Llama-2-7b").mkdir()
+    (problem,) = problems_of(tmp_path / "Llama-2-7")
+    assert f"{tmp_path} holds Llama-2-7b" in problem and "Hub" not in problem
+
+
+def test_a_long_listing_is_cut(tmp_path: Path) -> None:
+    for number in range(12):
+        (tmp_path / f"file{number:02d}").touch()
+    assert model._listing(tmp_path).endswith("file08, file09 and 2 more")

@@ -1,0 +1,94 @@
+"""Settings that go together, and the few that do not; see test_bad_input for the reports."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from llama_recipes_local.preflight.rules import check_rules
+from llama_recipes_local.run import resolve
+
+TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+def problems_of(**flags: Any) -> list[str]:
+    return [problem.what for problem in check_rules(resolve(flags), flags)]
+
+
+@pytest.fixture
+def torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in TORCHRUN:
+        monkeypatch.setenv(name, "1")
+
+
+def test_the_defaults_have_no_problem() -> None:
+    assert problems_of() == []
+
+
+@pytest.mark.parametrize("method", ["lora", "llama_adapter"])
+def test_adapters_that_exist_have_no_problem(method: str) -> None:
+    assert problems_of(use_peft=True, peft_method=method) == []
+
+
+@pytest.mark.parametrize("quantization", ["4bit", "8bit"])
+def test_quantization_on_one_device_has_no_problem(quantization: str) -> None:
+    assert problems_of(use_peft=True, quantization=quantization) == []
+
+
+@pytest.mark.usefixtures("torchrun")
+def test_fsdp_under_torchrun_has_no_problem() -> None:
+    assert problems_of(enable_fsdp=True, use_peft=True) == []
+    assert problems_of(enable_fsdp=True, use_peft=True, quantization="4bit") == []
+
+
+@pytest.mark.usefixtures("torchrun")
+def test_8_bit_cannot_be_sharded() -> None:
+    assert problems_of(enable_fsdp=True, quantization="8bit") == [
+        "--quantization 8bit with --enable_fsdp"
+    ]
+
+
+@pytest.mark.parametrize("missing", TORCHRUN)
+@pytest.mark.usefixtures("torchrun")
+def test_fsdp_needs_each_of_torchruns_variables(
+    missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(missing)
+    assert problems_of(enable_fsdp=True) == [
+        "--enable_fsdp in a process that torchrun did not start"
+    ]
+
+
+def test_float16_with_cuda_has_no_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert problems_of(use_fp16=True) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "batch_size_training",
+        "val_batch_size",
+        "context_length",
+        "gradient_accumulation_steps",
+        "num_epochs",
+        "lr",
+    ],
+)
+@pytest.mark.parametrize("value", [0, -1])
+def test_numbers_above_zero(name: str, value: int) -> None:
+    assert problems_of(**{name: value}) == [f"--{name} is {value:{'.1f' if name == 'lr' else ''}}"]
+
+
+@pytest.mark.parametrize(
+    "name", ["max_train_step", "max_eval_step", "num_workers_dataloader", "weight_decay"]
+)
+def test_numbers_that_may_be_zero(name: str) -> None:
+    assert problems_of(**{name: 0}) == []
+    (problem,) = problems_of(**{name: -1})
+    assert problem.startswith(f"--{name} is -1")
+
+
+def test_an_adapters_method_without_the_adapter() -> None:
+    assert problems_of(peft_method="lora") == ["--peft_method lora without --use_peft"]
+    assert problems_of(peft_method="lora", **{"train_config.use_peft": True}) == []

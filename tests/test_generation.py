@@ -1,0 +1,187 @@
+"""``generate`` completes a prompt as training framed it, and says what a folder lacks."""
+
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llama_recipes_local import cli
+from llama_recipes_local.prompts import format_prompt
+
+SENTENCE = "She go to school yesterday."
+
+
+@pytest.fixture(scope="module")
+def adapter(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LoRA adapter with weights large enough to change what the tiny model says."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("adapters") / "lora"
+    base = LlamaForCausalLM.from_pretrained(tiny_model, local_files_only=True)
+    config = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    model = get_peft_model(base, config)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_" in name:
+                weight.copy_(torch.randn(weight.shape, generator=generator))
+    model.save_pretrained(folder)
+    return folder
+
+
+def expected(base: Path, adapter: Path | None, prompt: str, tokens: int) -> str:
+    """Greedy decoding, one whole forward pass a token."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoTokenizer, LlamaForCausalLM
+
+    tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
+    model: Any = LlamaForCausalLM.from_pretrained(base, local_files_only=True)
+    if adapter:
+        model = PeftModel.from_pretrained(model, str(adapter))
+    model.eval()
+    start = [tokenizer.bos_token_id, *tokenizer.encode(prompt, add_special_tokens=False)]
+    ids = list(start)
+    with torch.no_grad():
+        while len(ids) < len(start) + tokens and ids[-1] != tokenizer.eos_token_id:
+            ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+    return tokenizer.decode(ids[len(start) :], skip_special_tokens=True)
+
+
+def generate(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    """What the command prints on standard output."""
+    capsys.readouterr()
+    assert cli.main(["generate", *map(str, words)]) == 0
+    return capsys.readouterr().out
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    """What the command prints on standard error; nothing else, exit code 2."""
+    capsys.readouterr()
+    assert cli.main(["generate", *map(str, words)]) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    return output.err
+
+
+def test_only_the_completion_is_printed(
+    adapter: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--adapter", adapter, "--prompt", SENTENCE, "--max_new_tokens", 8)
+    completion = expected(tiny_model, adapter, SENTENCE, 8)
+    assert completion != expected(tiny_model, None, SENTENCE, 8)
+    assert generate(capsys, *words) == completion + "\n"
+
+
+def test_a_data_set_frames_the_text_as_in_training(
+    adapter: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    framed = format_prompt("grammar_dataset", SENTENCE)
+    assert framed == f"Correct this to standard English: {SENTENCE}\n---\nCorrected: "
+    words = ("--adapter", adapter, "--max_new_tokens", 8, "--dataset", "grammar_dataset")
+    printed = generate(capsys, *words, "--prompt", SENTENCE)
+    assert printed == expected(tiny_model, adapter, framed, 8) + "\n"
+
+
+def test_the_prompt_may_come_from_a_file_or_standard_input(
+    adapter: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ("--adapter", adapter, "--max_new_tokens", 8, "--dataset", "grammar_dataset")
+    direct = generate(capsys, *words, "--prompt", SENTENCE)
+    file = tmp_path / "prompt.txt"
+    file.write_text(SENTENCE + "\n", "utf-8")
+    assert generate(capsys, *words, "--prompt_file", file) == direct
+    monkeypatch.setattr("sys.stdin", io.StringIO(SENTENCE + "\n"))
+    assert generate(capsys, *words) == direct
+
+
+def test_drawing_follows_the_seed(adapter: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--adapter", adapter, "--prompt", SENTENCE, "--max_new_tokens", 12)
+    greedy = generate(capsys, *words)
+    drawn = [generate(capsys, *words, "--do_sample", "--seed", seed) for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert greedy not in drawn
+    narrow = generate(capsys, *words, "--do_sample", "--top_p", "1e-6")
+    assert narrow == greedy
+
+
+def test_the_base_model_may_have_moved(
+    adapter: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved = tmp_path / "adapter"
+    shutil.copytree(adapter, moved)
+    path = moved / "adapter_config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"base_model_name_or_path": str(tmp_path / "gone")}))
+    words = ("--adapter", moved, "--prompt", SENTENCE, "--max_new_tokens", 4)
+    error = refused(capsys, *words)
+    assert str(tmp_path / "gone") in error
+    assert "--model_name" in error
+    printed = generate(capsys, *words, "--model_name", tiny_model)
+    assert printed == expected(tiny_model, adapter, SENTENCE, 4) + "\n"
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["base from the adapter", "base named"])
+def test_a_folder_without_an_adapter_is_the_users_mistake(
+    named: bool, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = ("--model_name", tiny_model) if named else ()
+    error = refused(capsys, "--adapter", tmp_path / "none", "--prompt", "x", *base)
+    assert str(tmp_path / "none") in error
+    (tmp_path / "notes.txt").touch()
+    error = refused(capsys, "--adapter", tmp_path, "--prompt", "x", *base)
+    assert "adapter_config.json" in error
+    assert "notes.txt" in error
+
+
+def test_a_pickled_adapter_is_not_read(
+    adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "adapter"
+    shutil.copytree(adapter, folder)
+    (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
+    error = refused(capsys, "--adapter", folder, "--prompt", "x")
+    assert "adapter_model.safetensors" in error
+
+
+@pytest.mark.parametrize("words", [("--temperature", 0.5), ("--top_p", 0.5)])
+def test_a_way_to_draw_without_drawing_is_refused(
+    words: tuple[object, ...], adapter: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = refused(capsys, "--adapter", adapter, "--prompt", "x", *words)
+    assert str(words[0]) in error
+    assert "add --do_sample" in error
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--max_new_tokens", "0"),
+        ("--max_new_tokens", "1.5"),
+        ("--temperature", "0"),
+        ("--top_p", "1.1"),
+        ("--top_p", "nan"),
+    ],
+)
+def test_an_impossible_number_is_refused(
+    words: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["generate", "--adapter", "x", "--prompt", "y", "--do_sample", *words])
+    assert stopped.value.code == 2
+    assert f"argument {words[0]}: '{words[1]}' is no" in capsys.readouterr().err
+
+
+def test_a_missing_prompt_file_is_the_users_mistake(
+    adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "none.txt"
+    assert str(file) in refused(capsys, "--adapter", adapter, "--prompt_file", file)
