@@ -22,6 +22,9 @@ LAUNCH      := $(if $(filter 1,$(NPROC)),$(BIN)/python finetuning.py,\
 	OMP_NUM_THREADS=$$(( ($$(nproc) + $(NPROC) - 1) / $(NPROC) )) \
 	$(BIN)/torchrun --nnodes 1 --nproc_per_node $(NPROC) finetuning.py --enable_fsdp)
 
+# Threads that wait for each other sleep: spinning, they starve whatever else runs on the machine.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 .PHONY: help
 help: ## list targets and variables
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
