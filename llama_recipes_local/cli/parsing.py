@@ -4,14 +4,11 @@ import argparse
 import math
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
-from typing import Any, NoReturn
+from typing import NoReturn
 
 
 class Parser(argparse.ArgumentParser):
     """A parser whose flags are written in full, and which knows the nearest to a wrong one."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(allow_abbrev=False, **options)
 
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
         """Parse the words; exit with code 2 and the nearest name if one is wrong.

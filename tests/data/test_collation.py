@@ -8,7 +8,6 @@ from transformers import AutoTokenizer
 
 from llama_recipes_local.data.collation import PackedCollator, PaddedCollator
 from llama_recipes_local.data.concatenator import IGNORE_INDEX
-from llama_recipes_local.data.documents import document_bounds
 
 PAD = 2
 PACKED_ROWS = [
@@ -71,25 +70,3 @@ def test_padded_batch_without_rows_is_one_token_without_a_label(
 def test_all_tensors_are_long(padded_collator: PaddedCollator) -> None:
     for batch in (PackedCollator(PAD)(PACKED_ROWS), padded_collator(PADDED_ROWS)):
         assert {value.dtype for value in batch.values()} == {torch.int64}
-
-
-def test_documents_begin_where_positions_restart() -> None:
-    bounds, longest = document_bounds(torch.tensor([[0, 1, 2, 0, 0, 1, 2, 3]]))
-    assert bounds.tolist() == [0, 3, 4, 8]
-    assert bounds.dtype == torch.int32
-    assert longest == 4
-
-
-def test_documents_do_not_cross_rows() -> None:
-    # the second row goes on where a document was cut: it is a document of its own all the same
-    positions = torch.tensor([[0, 1, 2, 3], [4, 5, 0, 1]])
-    bounds, longest = document_bounds(positions)
-    assert bounds.tolist() == [0, 4, 6, 8]
-    assert longest == 4
-    assert positions.tolist() == [[0, 1, 2, 3], [4, 5, 0, 1]]
-
-
-def test_one_document_is_the_whole_row() -> None:
-    bounds, longest = document_bounds(torch.arange(5).unsqueeze(0))
-    assert bounds.tolist() == [0, 5]
-    assert longest == 5

@@ -105,9 +105,11 @@ def test_a_batch_without_labels_counts_for_nothing(evaluate: Evaluate, validatio
 def test_evaluating_leaves_the_model_as_it_was(
     evaluate: Evaluate, make_model: Callable[..., torch.nn.Module], validation: Samples
 ) -> None:
-    model = make_model().train()
+    model, graphs = make_model().train(), []
+    model.register_forward_pre_hook(lambda *_: graphs.append(torch.is_grad_enabled()))
     before = {name: value.clone() for name, value in model.state_dict().items()}
     evaluate(validation, model=model)
     assert all(value.equal(before[name]) for name, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
     assert not model.training
+    assert set(graphs) == {False}

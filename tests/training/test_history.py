@@ -65,6 +65,14 @@ def test_metrics_file_holds_steps_and_epochs(training: Any) -> None:
     }
 
 
+def test_an_epochs_loss_is_that_of_its_own_steps(training: Any) -> None:
+    for epoch, loss in enumerate(saved(training)["train_epoch_loss"]):
+        steps = training.steps[2 * epoch : 2 * epoch + 2]
+        labels = sum(step["label_tokens"] for step in steps)
+        total = sum(step["loss"] * step["label_tokens"] for step in steps)
+        assert loss == pytest.approx(total / labels)
+
+
 def test_averages_are_those_of_the_epochs(training: Any) -> None:
     metrics, results = saved(training), training.results
     for key, name in (("avg_train_loss", "train_epoch_loss"), ("avg_eval_loss", "val_epoch_loss")):

@@ -44,13 +44,13 @@ def test_console_gets_the_last_step_and_a_line_a_second_at_most(
 ) -> None:
     now = 100.0
     monkeypatch.setattr(progress.time, "perf_counter", lambda: now)
-    with Progress(tmp_path / "metrics.jsonl", total_steps=10) as reporter:
-        for step in range(1, 11):
+    with Progress(tmp_path / "metrics.jsonl", total_steps=9) as reporter:
+        for step in range(1, 10):
             now += 0.4
             reporter.step(step=step, **STEP)
-    printed = re.findall(r"^step +(\d+)/10 ", capsys.readouterr().out, re.MULTILINE)
-    assert printed == ["1", "4", "7", "10"]
-    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 10
+    printed = re.findall(r"^step +(\d+)/9 ", capsys.readouterr().out, re.MULTILINE)
+    assert printed == ["1", "4", "7", "9"]
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 9
 
 
 def test_console_line_tells_rate_and_time_left(
