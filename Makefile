@@ -16,8 +16,8 @@ STAND_IN  := models/stand-in
 INSTALL   := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 INPUTS    := pyproject.toml constraints.txt hatch_build.py
 
-# The stand-in is small and its text is short: one epoch of short rows shows what there is to see.
-MODEL_FLAGS := $(if $(MODEL),--model_name $(MODEL),--model_name $(STAND_IN) --num_epochs 1)
+# One epoch shows what the stand-in can learn, and a model so small wants a larger learning rate.
+MODEL_FLAGS := $(if $(MODEL),--model_name $(MODEL),--model_name $(STAND_IN) --num_epochs 1 --lr 2e-3)
 LAUNCH      := $(if $(filter 1,$(NPROC)),$(BIN)/python finetuning.py,\
 	OMP_NUM_THREADS=$$(( ($$(nproc) + $(NPROC) - 1) / $(NPROC) )) \
 	$(BIN)/torchrun --nnodes 1 --nproc_per_node $(NPROC) finetuning.py --enable_fsdp)

@@ -74,7 +74,10 @@ def run(args: argparse.Namespace) -> None:
         top_p=1.0 if args.top_p is None else args.top_p,
         seed=args.seed,
     )
-    print(generator.complete(prompt, sampling))
+    completion = generator.complete(prompt, sampling)
+    if not completion.strip():
+        print("the model ends the text here: there is no completion", file=sys.stderr)
+    print(completion)
 
 
 def _check_sampling(args: argparse.Namespace) -> None:

@@ -1,7 +1,6 @@
 """Adapters, models and parameters of one process: where they are saved, and that they load."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import peft
@@ -13,6 +12,7 @@ from transformers import LlamaForCausalLM
 
 from llama_recipes_local import adapters, configs
 from llama_recipes_local import model_checkpointing as checkpoints
+from llama_recipes_local.model_checkpointing import checkpoint_handler
 
 IDS = torch.arange(3, 40).unsqueeze(0)
 
@@ -60,6 +60,17 @@ def test_only_what_is_trained_is_in_an_adapter(adapted: peft.PeftModel, tmp_path
     tensors = load_file(tmp_path / "adapter_model.safetensors")
     assert len(tensors) == 8
     assert all("lora_" in name for name in tensors)
+
+
+def test_only_what_is_trained_is_gathered(
+    adapted: peft.PeftModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gathered = []
+    monkeypatch.setattr(
+        checkpoint_handler, "full_tensor", lambda tensor: gathered.append(tensor) or tensor
+    )
+    checkpoints.save_peft_checkpoint(adapted, tmp_path)
+    assert len(gathered) == 8
 
 
 def test_saving_again_replaces_the_adapter(adapted: peft.PeftModel, tmp_path: Path) -> None:
@@ -134,12 +145,10 @@ def test_parameters_do_not_touch_the_checkpoint_beside_them(
     assert len(list(folder.iterdir())) == 2
 
 
-@pytest.mark.parametrize("save", [checkpoints.save_train_params])
-def test_other_ranks_write_no_parameters(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save: Callable[..., None]
-) -> None:
+def test_other_ranks_write_no_parameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    save(configs.train_config(model_name="/models/llama"), configs.fsdp_config(), rank=1)
+    train = configs.train_config(model_name="/models/llama")
+    checkpoints.save_train_params(train, configs.fsdp_config(), rank=1)
     assert list(tmp_path.iterdir()) == []
 
 

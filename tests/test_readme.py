@@ -1,0 +1,79 @@
+"""The README's commands: the same in both languages, and they run."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[1]
+ENGLISH, CHINESE = PROJECT / "README.md", PROJECT / "README.zh-CN.md"
+SHORT = "--max_train_step 2 --max_eval_step 2"
+# Fetching wheels is pip's; the tests are running already.
+NOT_RUN = ("pip download", "PIP_NO_INDEX", "make test")
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    """Return the fenced blocks of a language, without comments."""
+    found = re.findall(rf"```{language}\n(.*?)```", path.read_text("utf-8"), re.DOTALL)
+    return [re.sub(r" +#.*", "", block) for block in found]
+
+
+def commands(path: Path) -> list[str]:
+    """Return the shell commands, each on one line."""
+    joined = "".join(blocks(path, "shell")).replace("\\\n", " ")
+    return [" ".join(line.split()) for line in joined.splitlines() if line.strip()]
+
+
+def run_here() -> list[str]:
+    return [command for command in commands(ENGLISH) if not command.startswith(NOT_RUN)]
+
+
+@pytest.mark.parametrize("language", ["shell", "python"])
+def test_both_languages_have_the_same_commands(language):
+    assert blocks(ENGLISH, language)
+    assert blocks(ENGLISH, language) == blocks(CHINESE, language)
+
+
+def test_every_kind_of_command_is_there():
+    programs = [command.split()[0] for command in run_here()]
+    assert programs.count("make") >= 3
+    assert {"torchrun", "llama-recipes-local"} <= set(programs)
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where every command saves and reads the adapter."""
+    return tmp_path_factory.mktemp("readme") / "adapter"
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("command", run_here())
+def test_command_runs(command, tiny_model, grammar_data, adapter, environment):
+    command = re.sub(r"\.\./Llama-2-7b-hf/?", str(tiny_model), command)
+    command = re.sub(r"\.\./Llama-2-7b-my-lora/?", str(adapter), command)
+    words = shlex.split(command)
+    if words[0] == "make":
+        if not Path(sys.prefix, ".installed").is_file():
+            pytest.skip("the environment was not made by make")
+        length = " --context_length 256" if any(w.startswith("MODEL=") for w in words) else ""
+        words += [f"ARGS={SHORT}{length}", f"VENV={sys.prefix}", f"OUTPUT={adapter}"]
+    else:
+        words[0] = str(Path(sys.executable).with_name(words[0]))
+        if "finetuning.py" in words:
+            words += [*SHORT.split(), "--context_length", "256"]
+    data = {"LLAMA_RECIPES_DATA_ROOT": str(grammar_data), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        words, cwd=PROJECT, env=environment | data, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    if words[0] != str(Path(sys.executable).with_name("llama-recipes-local")):
+        assert (adapter / "adapter_model.safetensors").is_file()
+
+
+def test_python_block_runs(environment):
+    (block,) = blocks(ENGLISH, "python")
+    subprocess.run([sys.executable, "-c", block], check=True, env=environment, cwd=os.sep)
