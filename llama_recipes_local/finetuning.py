@@ -65,8 +65,9 @@ def report(run: Run) -> None:
         if loss is not None:
             text = f"loss {loss:.4f}  perplexity {perplexity(loss):.3f}"
             print(f"validation {when:>6} training: {text}")
-    if run.train.save_model and run.train.use_peft:
-        print(f"adapter: {output / 'adapter_model.safetensors'}")
+    adapter = output / "adapter_model.safetensors"
+    if run.train.save_model and run.train.use_peft and adapter.is_file():
+        print(f"adapter: {adapter}")
         print(f"try it:  {_try_command(run, output)}")
 
 

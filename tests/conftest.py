@@ -48,7 +48,8 @@ def environment() -> dict[str, str]:
     """A user's environment for a subprocess: no switch, no rank, no data root; this checkout."""
     dropped = {paths.ENVIRONMENT_VARIABLE, *TORCHRUN_VARIABLES, *OFFLINE_SWITCHES}
     kept = {name: value for name, value in os.environ.items() if name not in dropped}
-    return kept | {"PYTHONPATH": str(PROJECT)}
+    places = [str(PROJECT), kept.get("PYTHONPATH", "")]
+    return kept | {"PYTHONPATH": os.pathsep.join(filter(None, places))}
 
 
 @pytest.fixture(scope="session")

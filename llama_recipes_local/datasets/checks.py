@@ -38,7 +38,17 @@ def check_samsum(config: Any) -> list[Problem]:
 def check_alpaca(config: Any) -> list[Problem]:
     """Check the JSON file, which holds both splits."""
     path = paths.resolve(config.data_path)
-    return readers.check_json(path, ("instruction", "output"), "--alpaca_dataset.data_path=FILE")
+    flag = "--alpaca_dataset.data_path=FILE"
+    problems = readers.check_json(path, ("instruction", "output"), flag)
+    if not problems and len(readers.read_json(path)) < 2:
+        problems.append(
+            Problem(
+                f"{path} has one record",
+                "the first 5%, at least one record, are for validation: none is left to train on",
+                f"add records, or name another file with {flag}",
+            )
+        )
+    return problems
 
 
 def check_toxicchat(config: Any) -> list[Problem]:

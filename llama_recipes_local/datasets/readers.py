@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Collection, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,8 @@ def check_csv(path: Path, columns: Collection[str], flag: str) -> list[Problem]:
     try:
         rows = read_csv(path)
         first = next(rows, None)
-        for _ in rows:  # to the end, for a byte that is not UTF-8 may be in the last row
-            pass
+        # to the end, for a byte that is not UTF-8 may be in the last row
+        whole = sum(_is_whole(row, columns) for row in chain([first or {}], rows))
     except (UnicodeDecodeError, csv.Error) as error:
         return [Problem(f"{path} cannot be read as CSV", str(error), "save it as CSV in UTF-8")]
     if first is None:
@@ -49,6 +50,14 @@ def check_csv(path: Path, columns: Collection[str], flag: str) -> list[Problem]:
                 f"{path} has no column {', '.join(missing)}",
                 f"the columns found are {', '.join(map(str, first))}",
                 f"give the file the header {','.join(columns)}, or name another with {flag}",
+            )
+        ]
+    if not whole:
+        return [
+            Problem(
+                f"{path} has no row with {' and '.join(columns)}",
+                "rows in which one of them is blank are left out, and nothing would be left",
+                f"fill them in, or name another file with {flag}",
             )
         ]
     return []
@@ -80,7 +89,7 @@ def check_json(path: Path, keys: Collection[str], flag: str) -> list[Problem]:
             )
         ]
     for index, record in enumerate(records):
-        if not isinstance(record, dict) or any(key not in record for key in keys):
+        if not isinstance(record, dict) or any(record.get(key) is None for key in keys):
             return [
                 Problem(
                     f"record {index} of {path} lacks one of the keys {', '.join(keys)}",
@@ -98,6 +107,10 @@ def check_file(path: Path, flag: str) -> Problem | None:
     if path.stat().st_size == 0:
         return _empty(path, flag)
     return None
+
+
+def _is_whole(row: Row, columns: Collection[str]) -> bool:
+    return all((row.get(column) or "").strip() for column in columns)
 
 
 def _empty(path: Path, flag: str) -> Problem:

@@ -4,7 +4,7 @@ A loader takes ``(dataset_config, tokenizer, split)``, as upstream's do; ``split
 configuration's ``train_split`` or ``test_split``.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ def get_alpaca_dataset(
 ) -> list[Sample]:
     """Read instructions from a JSON list; its first 5% is for validation, as upstream has it."""
     records = readers.read_json(paths.resolve(dataset_config.data_path))
-    held_out = len(records) // 20
+    held_out = alpaca_held_out(records)
     records = records[held_out:] if partition == "train" else records[:held_out]
     templates = load("datasets.alpaca_dataset").PROMPT_DICT
     prompts = (
@@ -97,6 +97,14 @@ def load_toxicchat(dataset_config: Any, split: str) -> Any:
 
     rows = readers.read_csv(toxicchat_file(dataset_config, split))
     return datasets.Dataset.from_list([row | {"toxicity": int(row["toxicity"])} for row in rows])
+
+
+def alpaca_held_out(records: Sequence[Any]) -> int:
+    """Return how many of Alpaca's records, from the first, are for validation: 5%, at least one.
+
+    Upstream holds out none of fewer than 20, and then fails.
+    """
+    return max(len(records) // 20, 1)
 
 
 def samsum_file(dataset_config: Any, split: str) -> Path:

@@ -18,6 +18,7 @@ from llama_recipes_local.parallel.process_group import (
 )
 from llama_recipes_local.parallel.sharding import (
     FullyShardedDataParallel,
+    compute_device,
     fsdp_auto_wrap_policy,
     full_tensor,
     get_policies,
@@ -31,6 +32,7 @@ __all__ = [
     "all_reduce_sum",
     "barrier",
     "cleanup",
+    "compute_device",
     "device_type",
     "fsdp_auto_wrap_policy",
     "full_tensor",

@@ -34,10 +34,10 @@ def device_type() -> str:
 
 
 def setup() -> None:
-    """Join the process group: nccl on CUDA, gloo on CPU."""
+    """Join the process group: nccl for CUDA tensors, gloo for those in host memory."""
     if device_type() == "cuda":
-        local_rank = int(os.environ["LOCAL_RANK"])
-        dist.init_process_group("nccl", device_id=torch.device("cuda", local_rank))
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        dist.init_process_group("cpu:gloo,cuda:nccl", device_id=device)
     else:
         dist.init_process_group("gloo")
 

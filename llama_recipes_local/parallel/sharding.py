@@ -145,6 +145,13 @@ def get_policies(
     return MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32), layers
 
 
+def compute_device(model: nn.Module) -> torch.device:
+    """Return the device that a model computes on: with CPU offload, not where its weights rest."""
+    if isinstance(model, FSDPModule) and device_type() == "cuda":
+        return torch.device("cuda", torch.cuda.current_device())
+    return next(model.parameters()).device
+
+
 def set_gradient_sync(model: nn.Module, enabled: bool) -> None:
     """Reduce gradients over ranks in the next backward pass, or leave them local until later."""
     if isinstance(model, FSDPModule):

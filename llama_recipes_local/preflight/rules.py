@@ -1,5 +1,6 @@
 """Choices that do not exist, and settings that do not go together."""
 
+import os
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
@@ -22,6 +23,19 @@ POSITIVE = (
     "num_epochs",
     "lr",
 )
+LLAMA_LINEARS = (
+    "q_proj",
+    "k_proj",
+    "v_proj",
+    "o_proj",
+    "gate_proj",
+    "up_proj",
+    "down_proj",
+    "embed_tokens",
+    "lm_head",
+)
+# upstream's profiler waits for one step, warms up for two and records three
+PROFILED_STEPS = 7
 NOT_NEGATIVE = ("max_train_step", "max_eval_step", "num_workers_dataloader", "weight_decay")
 
 
@@ -37,7 +51,10 @@ def check_rules(run: Run, given: dict[str, Any]) -> list[Problem]:
         *_choice("quantization", train.quantization, (None, False, True, "4bit", "8bit")),
         *_numbers(train),
         *_adapter(train),
+        *_lora(run),
         *_sharding(train),
+        *_hybrid_sharding(run.fsdp),
+        *_profiling(train),
         *_precision(train),
         *_forgotten(train, given),
     ]
@@ -68,6 +85,62 @@ def _adapter(train: Any) -> list[Problem]:
     if not reason:
         return []
     return [Problem(f"--peft_method {train.peft_method}", reason, "use --peft_method lora")]
+
+
+def _lora(run: Run) -> list[Problem]:
+    if not run.train.use_peft or run.train.peft_method != "lora":
+        return []
+    problems = []
+    targets = run.peft.target_modules
+    if targets != "all-linear":
+        for target in targets:
+            problems += _choice("target_modules", target, LLAMA_LINEARS)
+    if not 0 <= run.peft.lora_dropout < 1:
+        problems.append(
+            Problem(
+                f"--lora_dropout is {run.peft.lora_dropout}",
+                "it is the probability of dropping an input",
+                "give it at least 0 and less than 1",
+            )
+        )
+    return problems
+
+
+def _hybrid_sharding(fsdp: Any) -> list[Problem]:
+    sizes = fsdp.replica_group_size * fsdp.sharding_group_size
+    ranks = int(os.environ.get("WORLD_SIZE", 1))
+    if not fsdp.hsdp or sizes == ranks:
+        return []
+    return [
+        Problem(
+            f"--hsdp with --replica_group_size {fsdp.replica_group_size} and "
+            f"--sharding_group_size {fsdp.sharding_group_size}",
+            f"their product is the number of ranks, which is {ranks}",
+            "give both, or leave --hsdp out to shard inside each host",
+        )
+    ]
+
+
+def _profiling(train: Any) -> list[Problem]:
+    if train.use_profiler and train.flop_counter:
+        return [
+            Problem(
+                "--use_profiler with --flop_counter",
+                "both watch the same steps",
+                "leave one of them out",
+            )
+        ]
+    steps = PROFILED_STEPS if train.use_profiler else train.flop_counter_start + 1
+    asked = train.use_profiler or train.flop_counter
+    if not asked or not 0 < train.max_train_step < steps:
+        return []
+    return [
+        Problem(
+            f"--max_train_step {train.max_train_step} with a profiler or FLOP counter",
+            "the first steps warm up and are not measured",
+            f"give --max_train_step {steps} or more",
+        )
+    ]
 
 
 def _sharding(train: Any) -> list[Problem]:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from llama_recipes_local.models.precision import compute_context
-from llama_recipes_local.parallel import all_reduce_sum
+from llama_recipes_local.parallel import all_reduce_sum, compute_device
 from llama_recipes_local.training import batches
 
 
@@ -47,7 +47,7 @@ def evaluation(
         ValueError: if the validation set has no label tokens.
     """
     model.eval()
-    device = next(model.parameters()).device
+    device = compute_device(model)
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
     label_tokens = torch.zeros((), dtype=torch.float64, device=device)
     step_losses: list[float] = []

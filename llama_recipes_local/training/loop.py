@@ -18,6 +18,7 @@ from llama_recipes_local._upstream import load
 from llama_recipes_local.models.precision import compute_context
 from llama_recipes_local.parallel import (
     all_reduce_sum,
+    compute_device,
     full_tensor,
     is_rank_zero,
     set_gradient_sync,
@@ -120,7 +121,7 @@ class _Trainer:
         self.accumulation_steps = accumulation_steps
         self.config = train_config
         self.wandb_run = wandb_run
-        self.device = next(model.parameters()).device
+        self.device = compute_device(model)
         self.trained = [p for group in optimizer.param_groups for p in group["params"]]
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=train_config.use_fp16)
         self.steps = 0

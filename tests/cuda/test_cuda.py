@@ -79,6 +79,26 @@ def test_loss_falls_in_each_precision(flags, tiny_model, grammar_data, tmp_path)
     assert steps[-1]["loss"] < steps[0]["loss"] - 0.1
 
 
+@pytest.mark.parametrize("flags", [[], ["--fsdp_cpu_offload"], ["--pure_bf16"]])
+def test_one_rank_of_fsdp_trains_on_cuda(flags, tiny_model, grammar_data, run_finetuning, tmp_path):
+    done = run_finetuning(
+        "--enable_fsdp",
+        "--use_peft",
+        "--gradient_clipping",
+        f"--model_name={tiny_model}",
+        "--dataset=grammar_dataset",
+        f"--data_root={grammar_data}",
+        "--context_length=256",
+        "--max_train_step=3",
+        "--output_dir=out",
+        *flags,
+        cwd=tmp_path,
+        nproc=1,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
+
+
 def test_adapter_trained_on_cuda_is_saved(tiny_model, grammar_data, tmp_path):
     main(
         model_name=str(tiny_model),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from llama_recipes_local import configs, paths
-from llama_recipes_local.datasets import DATASET_PREPROC
+from llama_recipes_local.datasets import DATASET_PREPROC, readers
 from llama_recipes_local.datasets.checks import CHECKS
 
 
@@ -98,3 +98,23 @@ def test_what_is_wrong_with_a_custom_file(
 def test_a_custom_file_is_not_run(tmp_path: Path) -> None:
     (tmp_path / "data.py").write_text("raise SystemExit\ndef get_custom_dataset(): ...")
     assert problems_of(configs.custom_dataset(file=f"{tmp_path}/data.py")) == []
+
+
+def test_alpaca_needs_a_record_to_train_on(tmp_path: Path) -> None:
+    file = tmp_path / "alpaca.json"
+    config = configs.alpaca_dataset(data_path=str(file))
+    record = {"instruction": "Say hello.", "output": "Hello."}
+    file.write_text(json.dumps([record]), "utf-8")
+    (problem,) = CHECKS["alpaca_dataset"](config)
+    assert problem.what == f"{file} has one record"
+    file.write_text(json.dumps([record, record]), "utf-8")
+    assert CHECKS["alpaca_dataset"](config) == []
+
+
+def test_a_csv_of_blank_rows_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "blank.csv"
+    file.write_text("input,target\na,\n ,b\n", "utf-8")
+    (problem,) = readers.check_csv(file, ("input", "target"), "--flag")
+    assert problem.what == f"{file} has no row with input and target"
+    file.write_text("input,target\na,\n ,b\nc,d\n", "utf-8")
+    assert readers.check_csv(file, ("input", "target"), "--flag") == []

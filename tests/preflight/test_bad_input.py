@@ -327,8 +327,14 @@ CASES = {
         "--peft_method llama_adapter",
         "LLaMA-Adapter is not supported with FSDP",
         "use --peft_method lora",
-        flags={"peft_method": "llama_adapter", "enable_fsdp": True},
+        flags={"peft_method": "llama_adapter", "adapter_layers": 2, "enable_fsdp": True},
         environment=TORCHRUN,
+    ),
+    "more adapter layers than the model has": Case(
+        "--adapter_layers 30",
+        "has 2 layers (num_hidden_layers)",
+        "add --adapter_layers 2",
+        flags={"peft_method": "llama_adapter"},
     ),
     "adapter without use_peft": Case(
         "--peft_method lora without --use_peft",
