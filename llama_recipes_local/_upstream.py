@@ -17,7 +17,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-PACKAGE = "llama_recipes_local"
+from llama_recipes_local.vendoring.checkout import MAKE_COMMAND, PACKAGE
+
 VENDORED = f"{PACKAGE}._vendor.llama_recipes"
 VENDORED_DIR = Path(__file__).parent / "_vendor" / "llama_recipes"
 PUBLIC = frozenset(
@@ -33,7 +34,6 @@ PUBLIC = frozenset(
         "utils",
     }
 )
-MAKE_COMMAND = "python -m llama_recipes_local.vendoring make"
 
 
 def load(name: str) -> ModuleType:

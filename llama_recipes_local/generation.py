@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 
+from llama_recipes_local.adapters import PeftModel
 from llama_recipes_local.errors import Problem, UsageError
 from llama_recipes_local.models import AutoModelForCausalLM, AutoTokenizer
 from llama_recipes_local.parallel import device_type
@@ -58,7 +58,7 @@ class Generator:
         device = torch.device(device_type())
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype).to(device)
-        self.model = PeftModel.from_pretrained(model, str(adapter), local_files_only=True).eval()
+        self.model = PeftModel.from_pretrained(model, adapter).eval()
         self.tokenizer = AutoTokenizer.from_pretrained(base)
         self.device = device
 

@@ -5,8 +5,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from llama_recipes_local._upstream import MAKE_COMMAND, VENDORED_DIR
+from llama_recipes_local._upstream import VENDORED_DIR
 from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.vendoring import MAKE_COMMAND
 
 DEFAULT_FOLDER = "datasets/grammar"
 TRAINING_FILE = "gtrain_10k.csv"
