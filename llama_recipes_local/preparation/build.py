@@ -14,12 +14,12 @@ from typing import TextIO
 
 from llama_recipes_local import paths
 from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.files.text_lines import Source, refusal
 from llama_recipes_local.preparation import spacing as spacings
 from llama_recipes_local.preparation.c4_200m import find_sources, read_examples
 from llama_recipes_local.preparation.grammar import TRAINING_FILE, VALIDATION_FILE
 from llama_recipes_local.preparation.jfleg import TEST, VALIDATION, find_splits, read_split
 from llama_recipes_local.preparation.publish import csv_line, published_csv
-from llama_recipes_local.preparation.text_lines import Source, refusal
 
 DEFAULT_EXAMPLES = 10_000
 JFLEG = "JFLEG"

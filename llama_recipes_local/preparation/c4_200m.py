@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from llama_recipes_local.errors import UsageError
-from llama_recipes_local.preparation import files
-from llama_recipes_local.preparation.records import (
+from llama_recipes_local.files import finding
+from llama_recipes_local.files.records import (
     Record,
     checked_text,
     column_of,
@@ -22,7 +22,7 @@ from llama_recipes_local.preparation.records import (
     read_parquet,
     read_tsv,
 )
-from llama_recipes_local.preparation.text_lines import (
+from llama_recipes_local.files.text_lines import (
     Source,
     compression,
     refusal,
@@ -58,11 +58,11 @@ def find_sources(path: Path) -> list[Source]:
         UsageError: if there is nothing to read, files of several formats, or pointers to data.
     """
     if not path.exists():
-        raise UsageError([files.missing(path, MEND)])
-    candidates = [path] if path.is_file() else files.files_below(path)
-    plain = files.without_packed_twins([file for file in candidates if format_of(file.name)])
+        raise UsageError([finding.missing(path, MEND)])
+    candidates = [path] if path.is_file() else finding.files_below(path)
+    plain = finding.without_packed_twins([file for file in candidates if format_of(file.name)])
     archives = [file for file in candidates if file.suffix.lower() == ".zip"]
-    problems = files.pointer_problems(plain or archives)
+    problems = finding.pointer_problems(plain or archives)
     if problems:
         raise UsageError(problems)
     sources = [Source(file) for file in plain]
@@ -97,16 +97,16 @@ def format_of(name: str) -> str:
 
 
 def _members(archive: Path) -> list[Source]:
-    names = sorted(zip_members(archive), key=files.natural_key)
-    visible = [name for name in names if not any(map(files.is_hidden, PurePosixPath(name).parts))]
+    names = sorted(zip_members(archive), key=finding.natural_key)
+    visible = [name for name in names if not any(map(finding.is_hidden, PurePosixPath(name).parts))]
     data = [name for name in visible if format_of(name) not in ("", "parquet")]
     return [Source(archive, name) for name in data]
 
 
 def _told(path: Path, archives: list[Path]) -> str:
     if archives:
-        return f"{archives[0]} holds {files.listed(zip_members(archives[0]))}"
-    return files.told(path) if path.is_dir() else "its name tells no format that is read"
+        return f"{archives[0]} holds {finding.listed(zip_members(archives[0]))}"
+    return finding.told(path) if path.is_dir() else "its name tells no format that is read"
 
 
 def _check_formats(path: Path, sources: list[Source]) -> None:

@@ -15,8 +15,8 @@ from itertools import zip_longest
 from pathlib import Path
 
 from llama_recipes_local.errors import Problem, UsageError
-from llama_recipes_local.preparation import files
-from llama_recipes_local.preparation.records import (
+from llama_recipes_local.files import finding
+from llama_recipes_local.files.records import (
     Record,
     checked_text,
     column_of,
@@ -24,7 +24,7 @@ from llama_recipes_local.preparation.records import (
     read_json_lines,
     read_parquet,
 )
-from llama_recipes_local.preparation.text_lines import (
+from llama_recipes_local.files.text_lines import (
     Source,
     compression,
     refusal,
@@ -60,10 +60,10 @@ def find_splits(folder: Path) -> dict[str, list[Path]]:
             reference file that is missing, pointers to data.
     """
     if not folder.exists():
-        raise UsageError([files.missing(folder, MEND)])
+        raise UsageError([finding.missing(folder, MEND)])
     if not folder.is_dir():
         raise refusal(f"{folder} is a file", "JFLEG is a folder with two splits", MEND)
-    below = files.without_packed_twins(files.files_below(folder))
+    below = finding.without_packed_twins(finding.files_below(folder))
     splits: dict[str, list[Path]] = {}
     problems: list[Problem] = []
     for name in (VALIDATION, TEST):
@@ -138,17 +138,17 @@ def _only_split(folder: Path, name: str, found: list[Path]) -> list[Path]:
     """Return the files of the split, which lie together and differ in their numbers alone."""
     if not found:
         why = (
-            f"{files.told(folder)}; looked for were {name}*.parquet, {name}*.json, {name}*.jsonl, "
+            f"{finding.told(folder)}; looked for were {name}*.parquet, {name}*.json, {name}*.jsonl, "
             f"and {_SOURCES[name]} with its references .ref0 to .ref{REFERENCES - 1}"
         )
         raise refusal(f"{folder} holds no {name} split of JFLEG", why, MEND)
     if len({path.with_name(re.sub("[0-9]+", "", path.name)) for path in found}) > 1:
-        told = files.listed(path.relative_to(folder).as_posix() for path in found)
+        told = finding.listed(path.relative_to(folder).as_posix() for path in found)
         why = f"which to read cannot be told: {told}"
         raise refusal(f"{folder} holds the {name} split of JFLEG more than once", why, MEND)
     if found[0].name == _SOURCES[name]:
         found = [found[0], *_references(found[0])]
-    pointers = files.pointer_problems(found)
+    pointers = finding.pointer_problems(found)
     if pointers:
         raise UsageError(pointers)
     return found
@@ -158,7 +158,7 @@ def _references(sentences: Path) -> list[Path]:
     paths = [sentences.with_suffix(f".ref{number}") for number in range(REFERENCES)]
     lacking = ", ".join(path.name for path in paths if not path.is_file())
     if lacking:
-        why = f"each sentence has {REFERENCES} corrections; {files.told(sentences.parent)}"
+        why = f"each sentence has {REFERENCES} corrections; {finding.told(sentences.parent)}"
         raise refusal(f"{sentences} has no {lacking} beside it", why, "download them")
     return paths
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from llama_recipes_local.preparation.text_lines import (
+from llama_recipes_local.files.text_lines import (
     Source,
     refusal,
     text_lines,

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from llama_recipes_local.errors import Problem
-from llama_recipes_local.preparation.text_lines import compression
+from llama_recipes_local.files.text_lines import compression
 
 # The one thing in each pointer file that no data file begins with.
 POINTER_START = b"version https://git-lfs."

@@ -1,0 +1,46 @@
+"""What a record is to the model: its text, and which part of it is trained."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A prompt and its response, tokenised apart, so that no token spans both.
+
+    The text begins with the beginning-of-text token and ends with the end-of-text token; the
+    response and that end are labels.
+    """
+
+    prompt: str
+    response: str
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """A prompt and its response tokenised as one text, as upstream does for Alpaca.
+
+    The labels are what follows as many tokens as the prompt alone has, and the end of text.
+    """
+
+    prompt: str
+    response: str
+
+
+@dataclass(frozen=True)
+class Marked:
+    """A text of which some stretches are trained.
+
+    Attributes:
+        text: the text.
+        spans: (start, end) characters of each trained stretch, in order; None means all of it.
+        complete: whether the text brings its own special tokens, as a chat template's does; if
+            not, the beginning-of-text and end-of-text tokens are added, and the end is a label if
+            the last stretch reaches it.
+    """
+
+    text: str
+    spans: tuple[tuple[int, int], ...] | None = None
+    complete: bool = False
+
+
+Example = Pair | Continuation | Marked
