@@ -33,3 +33,7 @@ class UsageError(ValueError):
         noun = "problem" if count == 1 else "problems"
         listed = "\n".join(f"{i}. {problem}" for i, problem in enumerate(self.problems, 1))
         super().__init__(f"{count} {noun} found, nothing was started:\n{listed}")
+
+    def __reduce__(self) -> tuple[type["UsageError"], tuple[list[Problem]]]:
+        # it may be raised in a worker process
+        return UsageError, (self.problems,)

@@ -138,8 +138,8 @@ def _only_split(folder: Path, name: str, found: list[Path]) -> list[Path]:
     """Return the files of the split, which lie together and differ in their numbers alone."""
     if not found:
         why = (
-            f"{finding.told(folder)}; looked for were {name}*.parquet, {name}*.json, {name}*.jsonl, "
-            f"and {_SOURCES[name]} with its references .ref0 to .ref{REFERENCES - 1}"
+            f"{finding.told(folder)}; looked for were {name}*.parquet, {name}*.json, "
+            f"{name}*.jsonl, and {_SOURCES[name]} with its references .ref0 to .ref{REFERENCES - 1}"
         )
         raise refusal(f"{folder} holds no {name} split of JFLEG", why, MEND)
     if len({path.with_name(re.sub("[0-9]+", "", path.name)) for path in found}) > 1:

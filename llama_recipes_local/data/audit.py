@@ -1,0 +1,101 @@
+"""What was found in a data set's rows on the way to tokens; printed and saved before training."""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llama_recipes_local.data.tokens import TokenRows
+
+
+@dataclass
+class Counts:
+    """What became of the records of one split.
+
+    Attributes:
+        records: records read.
+        blank: records left out, for the prompt, the response or the text is empty.
+        truncated: rows that were longer than the context and lost tokens.
+        divided: rows longer than the context that were cut into several, all tokens kept.
+        without_label: records left out, for no token of theirs is trained.
+    """
+
+    records: int = 0
+    blank: int = 0
+    truncated: int = 0
+    divided: int = 0
+    without_label: int = 0
+
+    def add(self, other: "Counts") -> None:
+        """Add what was found in further records."""
+        for field in fields(self):
+            total = getattr(self, field.name) + getattr(other, field.name)
+            setattr(self, field.name, total)
+
+
+@dataclass(frozen=True)
+class SplitAudit:
+    """One split's rows as the model will see them.
+
+    Attributes:
+        counts: what became of its records.
+        rows: rows to train or validate on.
+        tokens: their tokens.
+        label_tokens: the tokens that are predicted.
+        longest: tokens in the longest row.
+        repeated: rows equal to one before them.
+    """
+
+    counts: Counts
+    rows: int
+    tokens: int
+    label_tokens: int
+    longest: int
+    repeated: int
+
+
+def audit_split(rows: TokenRows, counts: Counts) -> SplitAudit:
+    """Look at the rows of a split."""
+    return SplitAudit(
+        counts=counts,
+        rows=len(rows),
+        tokens=int(rows.lengths.sum(dtype=np.int64)),
+        label_tokens=int(rows.label_counts.sum(dtype=np.int64)),
+        longest=int(rows.lengths.max(initial=0)),
+        repeated=len(rows) - len(np.unique(rows.digests)),
+    )
+
+
+def shared_rows(train: TokenRows, validation: TokenRows) -> int:
+    """Count the validation rows that are training rows too."""
+    return int(np.isin(validation.digests, train.digests).sum())
+
+
+def table(audits: dict[str, SplitAudit], shared: int) -> str:
+    """Return the audit as text, a column a split."""
+    described = {
+        "records read": lambda audit: audit.counts.records,
+        "  blank, left out": lambda audit: audit.counts.blank,
+        "  without a label, left out": lambda audit: audit.counts.without_label,
+        "  truncated": lambda audit: audit.counts.truncated,
+        "  cut into several rows": lambda audit: audit.counts.divided,
+        "rows": lambda audit: audit.rows,
+        "  repeated": lambda audit: audit.repeated,
+        "tokens": lambda audit: audit.tokens,
+        "label tokens": lambda audit: audit.label_tokens,
+        "longest row, tokens": lambda audit: audit.longest,
+    }
+    lines = [f"{'data':<28}" + "".join(f"{name:>16}" for name in audits)]
+    for title, value in described.items():
+        lines.append(f"{title:<28}" + "".join(f"{value(audit):>16,}" for audit in audits.values()))
+    lines.append(f"{'validation rows that are training rows too':<44}{shared:>16,}")
+    return "\n".join(lines)
+
+
+def save_audit(audits: dict[str, SplitAudit], shared: int, path: Path) -> None:
+    """Write the audit as JSON."""
+    content: dict[str, Any] = {name: asdict(audit) for name, audit in audits.items()}
+    content["validation_rows_in_training"] = shared
+    path.write_text(json.dumps(content, indent=2) + "\n", "utf-8")

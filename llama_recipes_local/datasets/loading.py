@@ -1,0 +1,138 @@
+"""From a split's files to its tokens: formatted, tokenised, cut to the context, cached."""
+
+import errno
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from transformers import PreTrainedTokenizerBase
+
+from llama_recipes_local import __version__, parallel
+from llama_recipes_local.data.audit import Counts, SplitAudit
+from llama_recipes_local.data.cache import Built, cache_folder, cached
+from llama_recipes_local.data.limits import fit
+from llama_recipes_local.data.tokenizing import tokenize
+from llama_recipes_local.data.tokens import IGNORE_INDEX, Chunk, TokenRows
+from llama_recipes_local.datasets.splits import Formatter, Split
+from llama_recipes_local.datasets.tokenization import encode
+from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.files.hashing import FileHashes
+from llama_recipes_local.files.records import Record
+
+# Counts up when the same files would give other tokens than before.
+FORMAT = 1
+HASHES = "hashes.json"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A split's tokens.
+
+    Attributes:
+        rows: the rows.
+        audit: what was found on the way.
+        how: "from cache", "made", or "made again" and why.
+    """
+
+    rows: TokenRows
+    audit: SplitAudit
+    how: str
+
+
+def load_split(
+    split: Split, tokenizer: PreTrainedTokenizerBase, limit: int | None = None, cache: str = ""
+) -> Loaded:
+    """Return a split's tokens, from the cache if they are there.
+
+    Args:
+        split: what to read and how to format it.
+        tokenizer: the model's tokenizer.
+        limit: the longest row, in tokens; None means that rows stay as long as they are.
+        cache: the cache's folder; see ``cache_folder``.
+
+    Raises:
+        UsageError: if a record cannot be used, or the cache cannot be written.
+    """
+    folder = cache_folder(cache)
+    encoder = _Encoder(split.formatter, tokenizer, limit)
+    entry = folder / f"{split.files[0].stem}-{_key(split, encoder, folder)}"
+
+    def build() -> Built:
+        title = f"tokenising {split.files[0].name}"
+        return tokenize(split.records(), encoder, title, show=parallel.is_rank_zero())
+
+    try:
+        return Loaded(*cached(entry, build))
+    except OSError as error:
+        raise UsageError([_unwritable(folder, error)]) from error
+
+
+@dataclass(frozen=True)
+class _Encoder:
+    """Makes a chunk of tokens of some records."""
+
+    formatter: Formatter
+    tokenizer: PreTrainedTokenizerBase
+    limit: int | None
+
+    def __call__(self, records: Sequence[Record]) -> tuple[Chunk, Counts]:
+        examples = [self.formatter(record, self.tokenizer) for record in records]
+        kept = [example for example in examples if example is not None]
+        counts = Counts(records=len(records), blank=len(records) - len(kept))
+        ids: list[Sequence[int]] = []
+        labels: list[Sequence[int]] = []
+        for sample in encode(self.tokenizer, kept):
+            for row_ids, row_labels in self._fitted(sample, counts):
+                ids.append(row_ids)
+                labels.append(row_labels)
+        return Chunk.of(ids, labels), counts
+
+    def _fitted(
+        self, sample: dict[str, list[int]], counts: Counts
+    ) -> list[tuple[Sequence[int], Sequence[int]]]:
+        ids, labels = sample["input_ids"], sample["labels"]
+        if labels[1:].count(IGNORE_INDEX) == len(labels) - 1:
+            counts.without_label += 1
+            return []
+        if self.limit is None or len(ids) <= self.limit:
+            return [(ids, labels)]
+        pieces = fit(ids, labels, self.limit)
+        counts.truncated += len(pieces) == 1
+        counts.divided += len(pieces) > 1
+        counts.without_label += not pieces
+        return pieces
+
+
+def _key(split: Split, encoder: _Encoder, folder: Path) -> str:
+    """Return a short hash of all that the tokens follow from."""
+    content = {
+        "format": FORMAT,
+        "versions": [__version__, tokenizers.__version__],
+        "files": FileHashes(folder / HASHES).of(split.files),
+        "part": split.part,
+        "formatter": repr(split.formatter),
+        "limit": encoder.limit,
+        "tokenizer": tokenizer_hash(encoder.tokenizer),
+    }
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:20]
+
+
+def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return a hash of what a tokenizer makes of texts: its rules, special tokens and template."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules: Any = json.loads(backend.to_str()) if backend else sorted(tokenizer.get_vocab().items())
+    if backend:  # set by the last call, not by the tokenizer's files
+        rules.update(padding=None, truncation=None)
+    special = [str(tokenizer.bos_token), str(tokenizer.eos_token), type(tokenizer).__name__]
+    content = json.dumps([rules, special, tokenizer.chat_template])
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _unwritable(folder: Path, error: OSError) -> Problem:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    mend = "make room there, or name another folder" if full else "name a folder you may write"
+    return Problem(f"the cache {folder} cannot be written", str(error), f"{mend}: --data_cache DIR")

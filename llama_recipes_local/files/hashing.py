@@ -1,0 +1,71 @@
+"""Hashes of files' contents, remembered for as long as a file looks untouched."""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+BLOCK = 1 << 22
+# A file written to within its clock's tick of being hashed looks untouched and is not.
+SETTLED_SECONDS = 2.0
+
+
+class FileHashes:
+    """sha256 of files; a file of the same place, size and times is not read again.
+
+    A touched file is read again, and has its old hash if its contents are the old ones.
+    """
+
+    def __init__(self, memory: Path) -> None:
+        """Keep what is remembered in the file ``memory``, which may be missing or damaged."""
+        self._memory = memory
+        self._known: dict[str, list[int | str]] = _read(memory)
+
+    def of(self, paths: Iterable[Path]) -> list[str]:
+        """Return the hash of each file's contents, as hexadecimal text."""
+        return [self._of(path) for path in paths]
+
+    def _of(self, path: Path) -> str:
+        place = str(path.resolve())
+        before = _look(path)
+        known = self._known.get(place)
+        if known and known[:-1] == before:
+            return str(known[-1])
+        digest = contents_hash(path)
+        if before == _look(path) and time.time() - path.stat().st_mtime > SETTLED_SECONDS:
+            self._known[place] = [*before, digest]
+            self._save()
+        return digest
+
+    def _save(self) -> None:
+        draft = self._memory.with_name(f".{self._memory.name}.{os.getpid()}")
+        try:
+            self._memory.parent.mkdir(parents=True, exist_ok=True)
+            draft.write_text(json.dumps(self._known), "utf-8")
+            os.replace(draft, self._memory)
+        except OSError:  # a hash that is not remembered is computed again
+            draft.unlink(missing_ok=True)
+
+
+def contents_hash(path: Path) -> str:
+    """Return the sha256 of a file's contents, as hexadecimal text."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _look(path: Path) -> list[int | str]:
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+
+
+def _read(memory: Path) -> dict[str, list[int | str]]:
+    try:
+        known = json.loads(memory.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}

@@ -1,0 +1,63 @@
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from llama_recipes_local.data.audit import Counts
+from llama_recipes_local.data.tokenizing import RECORDS_PER_TASK, tokenize
+from llama_recipes_local.data.tokens import Chunk
+from llama_recipes_local.errors import Problem, UsageError
+
+
+def encode(records: list[int]) -> tuple[Chunk, Counts]:
+    if -1 in records:
+        raise UsageError([Problem("row -1", "it is negative", "mend it")])
+    rows = [[record, os.getpid()] for record in records]
+    return Chunk.of(rows, rows), Counts(records=len(records))
+
+
+def rows(records: Iterator[int]) -> list[list[int]]:
+    chunks = [chunk for chunk, _ in tokenize(records, encode, "test", show=False)]
+    return [row for chunk in chunks for row in chunk.ids.reshape(-1, 2).tolist()]
+
+
+def test_many_records_are_encoded_in_other_processes_in_their_order(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    number = 12 * RECORDS_PER_TASK + 5
+    encoded = rows(iter(range(number)))
+    assert [record for record, _ in encoded] == list(range(number))
+    assert os.getpid() not in {process for _, process in encoded}
+
+
+def test_few_records_are_encoded_here():
+    encoded = rows(iter(range(2 * RECORDS_PER_TASK)))
+    assert {process for _, process in encoded} == {os.getpid()}
+
+
+def test_records_are_read_a_bounded_number_ahead(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    read = 0
+
+    def count() -> Iterator[int]:
+        nonlocal read
+        while read < 100 * RECORDS_PER_TASK:
+            read += 1
+            yield read
+
+    chunks = tokenize(count(), encode, "test", show=False)
+    next(chunks)
+    assert read < 10 * RECORDS_PER_TASK
+    chunks.close()
+
+
+@pytest.mark.parametrize("number", [10, 5 * RECORDS_PER_TASK])
+def test_an_error_names_its_row_wherever_it_was_found(number: int):
+    with pytest.raises(UsageError) as caught:
+        rows(iter([*range(number), -1]))
+    assert caught.value.problems == [Problem("row -1", "it is negative", "mend it")]
+
+
+def test_nothing_is_nothing():
+    assert rows(iter([])) == []
