@@ -16,6 +16,7 @@ import transformers
 
 from llama_recipes_local import parallel
 from llama_recipes_local._upstream import fall_back, load
+from llama_recipes_local.datasets.run_data import prepare_data
 from llama_recipes_local.errors import UsageError
 from llama_recipes_local.preflight import preflight
 from llama_recipes_local.preflight.flags import CONFIGS
@@ -33,12 +34,13 @@ def main(*arguments: Any, **flags: Any) -> None:
     """
     if "help" in flags:  # fire hands --help on, because any flag may be one of ours
         fire.Fire(main, command=["--", "--help"], name="finetuning.py")
-    try:
-        run = preflight(arguments, flags)
-    except UsageError as error:
-        with only_rank_zero_speaks():
+    with only_rank_zero_speaks():
+        try:
+            run = preflight(arguments, flags)
+            run.data = prepare_data(run)
+        except UsageError as error:
             print(error, file=sys.stderr if parallel.is_rank_zero() else sys.stdout)
-        raise SystemExit(error.EXIT_CODE) from None
+            raise SystemExit(error.EXIT_CODE) from None
     with only_rank_zero_speaks(), activate(run):
         try:
             start(run)
@@ -49,10 +51,12 @@ def main(*arguments: Any, **flags: Any) -> None:
 
 
 def start(run: Run) -> None:
-    """Write the resolved configuration into the output folder."""
+    """Say what the data holds, and write that and the configuration into the output folder."""
     output = Path(run.train.output_dir)
+    print(f"\n{run.data}\n")
     if parallel.is_rank_zero():
         output.mkdir(parents=True, exist_ok=True)
+        run.data.save(output)
         save_description(run, output / CONFIGURATION_FILE)
 
 

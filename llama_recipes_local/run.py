@@ -44,6 +44,8 @@ class Run:
     wandb: Any = field(default_factory=configs.wandb_config)
     dataset: Any = None
     peft: Any = None
+    data: Any = None
+    """Its ``datasets.run_data.RunData``, once that is prepared."""
     results: dict[str, Any] = field(default_factory=dict)
     """What ``train`` returned, and the losses before training."""
 

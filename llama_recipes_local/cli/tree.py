@@ -34,6 +34,7 @@ ROOT = Command(
                 "stand-in": Command("a small model to try everything with", "prepare_stand_in"),
             },
         ),
+        "inspect": Command("show what the model will see of a data set", "inspect", verbatim=True),
         "finetune": Command("fine-tune a model, as finetuning.py does", "finetune", verbatim=True),
         "generate": Command("let a fine-tuned model complete a prompt", "generate"),
     },

@@ -38,6 +38,10 @@ class train_config(load("configs.training").train_config):  # type: ignore[misc]
     """Folder that relative data paths start from; empty means ``LLAMA_RECIPES_DATA_ROOT`` or the
     working directory."""
 
+    data_cache: str = ""
+    """Folder that tokens are kept in; empty means ``LLAMA_RECIPES_CACHE`` or
+    ``~/.cache/llama-recipes-local``."""
+
     dtype: str = "auto"
     """dtype the weights are held in: "auto" (bfloat16 on CUDA, float16 there with ``use_fp16``,
     float32 on CPU), "bfloat16", "float16" or "float32"."""

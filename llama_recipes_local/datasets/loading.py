@@ -3,7 +3,7 @@
 import errno
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,11 @@ import tokenizers
 from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local import __version__, parallel
-from llama_recipes_local.data.audit import Counts, SplitAudit
+from llama_recipes_local.data.audit import Counts, SplitAudit, audit_split
 from llama_recipes_local.data.cache import Built, cache_folder, cached
 from llama_recipes_local.data.limits import fit
 from llama_recipes_local.data.tokenizing import tokenize
-from llama_recipes_local.data.tokens import IGNORE_INDEX, Chunk, TokenRows
+from llama_recipes_local.data.tokens import IGNORE_INDEX, Chunk, Sample, TokenRows
 from llama_recipes_local.datasets.splits import Formatter, Split
 from llama_recipes_local.datasets.tokenization import encode
 from llama_recipes_local.errors import Problem, UsageError
@@ -86,25 +86,46 @@ class _Encoder:
         ids: list[Sequence[int]] = []
         labels: list[Sequence[int]] = []
         for sample in encode(self.tokenizer, kept):
-            for row_ids, row_labels in self._fitted(sample, counts):
+            for row_ids, row_labels in _fitted(sample, self.limit, counts):
                 ids.append(row_ids)
                 labels.append(row_labels)
         return Chunk.of(ids, labels), counts
 
-    def _fitted(
-        self, sample: dict[str, list[int]], counts: Counts
-    ) -> list[tuple[Sequence[int], Sequence[int]]]:
-        ids, labels = sample["input_ids"], sample["labels"]
-        if labels[1:].count(IGNORE_INDEX) == len(labels) - 1:
-            counts.without_label += 1
-            return []
-        if self.limit is None or len(ids) <= self.limit:
-            return [(ids, labels)]
-        pieces = fit(ids, labels, self.limit)
-        counts.truncated += len(pieces) == 1
-        counts.divided += len(pieces) > 1
-        counts.without_label += not pieces
-        return pieces
+
+def load_samples(samples: Iterable[Sample], limit: int | None = None) -> Loaded:
+    """Hold samples that are tokenised already, cut to the context.
+
+    Args:
+        samples: each with ``input_ids`` and ``labels``.
+        limit: the longest row, in tokens; None means that rows stay as long as they are.
+    """
+    counts = Counts()
+
+    def fitted() -> Iterator[Sample]:
+        for sample in samples:
+            counts.records += 1
+            for ids, labels in _fitted(sample, limit, counts):
+                yield {"input_ids": ids, "labels": labels}
+
+    rows = TokenRows.from_samples(fitted())
+    return Loaded(rows, audit_split(rows, counts), "made")
+
+
+def _fitted(
+    sample: Sample, limit: int | None, counts: Counts
+) -> list[tuple[Sequence[int], Sequence[int]]]:
+    """Return the rows that a sample is trained as, and count what became of it."""
+    ids, labels = sample["input_ids"], sample["labels"]
+    if all(label == IGNORE_INDEX for label in labels[1:]):
+        counts.without_label += 1
+        return []
+    if limit is None or len(ids) <= limit:
+        return [(ids, labels)]
+    pieces = fit(ids, labels, limit)
+    counts.truncated += len(pieces) == 1
+    counts.divided += len(pieces) > 1
+    counts.without_label += not pieces
+    return pieces
 
 
 def _key(split: Split, encoder: _Encoder, folder: Path) -> str:

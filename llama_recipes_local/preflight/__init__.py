@@ -18,9 +18,7 @@ def preflight(arguments: tuple[Any, ...], given: dict[str, Any]) -> Run:
     Raises:
         UsageError: with every problem found.
     """
-    problems = flags.check_arguments(arguments) + flags.check_flags(given)
-    run = resolve(flags.usable(given))
-    paths.set_data_root(run.train.data_root)
+    run, problems = _resolved(arguments, given)
     problems += rules.check_rules(run, given)
     problems += model.check_model(run)
     problems += check_data(run)
@@ -29,6 +27,29 @@ def preflight(arguments: tuple[Any, ...], given: dict[str, Any]) -> Run:
     if problems:
         raise UsageError(problems)
     return run
+
+
+def preflight_data(arguments: tuple[Any, ...], given: dict[str, Any]) -> Run:
+    """Resolve the flags and check the data set and the tokenizer alone, for nothing is trained.
+
+    Raises:
+        UsageError: with every problem found.
+    """
+    run, problems = _resolved(arguments, given)
+    problems += rules.check_data_rules(run)
+    problems += model.check_tokenizer(run)
+    problems += check_data(run)
+    if problems:
+        raise UsageError(problems)
+    return run
+
+
+def _resolved(arguments: tuple[Any, ...], given: dict[str, Any]) -> tuple[Run, list[Problem]]:
+    """Build the run that the flags ask for, and say which of them it could not take."""
+    problems = flags.check_arguments(arguments) + flags.check_flags(given)
+    run = resolve(flags.usable(given))
+    paths.set_data_root(run.train.data_root)
+    return run, problems
 
 
 def check_data(run: Run) -> list[Problem]:

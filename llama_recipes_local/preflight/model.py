@@ -22,22 +22,20 @@ def check_model(run: Run) -> list[Problem]:
     """Return what is wrong with the model's and the tokenizer's folder."""
     train = run.train
     if not train.model_name:
-        return [
-            Problem(
-                "no model was named",
-                "fine-tuning starts from a model's folder",
-                "name one: --model_name /path/to/Llama-2-7b-hf",
-            )
-        ]
+        return [_unnamed("fine-tuning starts from a model's folder")]
     folder = Path(train.model_name).expanduser().resolve()
     if not folder.is_dir():
         return [_no_folder(train.model_name, folder)]
     problems = _check_config(folder, train, run.peft)
     problems += _check_weights(folder)
-    problems += _check_tokenizer(Path(train.tokenizer_name or folder).expanduser().resolve())
+    problems += check_tokenizer(run)
     if train.use_peft and train.from_peft_checkpoint:
         problems += _check_adapter(Path(train.from_peft_checkpoint).expanduser().resolve())
     return problems
+
+
+def _unnamed(why: str) -> Problem:
+    return Problem("no model was named", why, "name one: --model_name /path/to/Llama-2-7b-hf")
 
 
 def _no_folder(name: str, folder: Path) -> Problem:
@@ -141,7 +139,14 @@ def _check_shards(folder: Path) -> list[Problem]:
     ]
 
 
-def _check_tokenizer(folder: Path) -> list[Problem]:
+def check_tokenizer(run: Run) -> list[Problem]:
+    """Return what is wrong with the folder that the tokenizer is loaded from."""
+    name = run.train.tokenizer_name or run.train.model_name
+    if not name:
+        return [_unnamed("the tokenizer is in a model's folder")]
+    folder = Path(name).expanduser().resolve()
+    if not folder.is_dir() and not run.train.tokenizer_name:
+        return [_no_folder(name, folder)]
     if not any((folder / name).is_file() for name in TOKENIZERS):
         return [
             Problem(

@@ -18,7 +18,6 @@ ATTENTION = ("auto", DOCUMENT_ATTENTION, "sdpa", "eager", "flash_attention_2")
 POSITIVE = (
     "batch_size_training",
     "val_batch_size",
-    "context_length",
     "gradient_accumulation_steps",
     "num_epochs",
     "lr",
@@ -43,13 +42,12 @@ def check_rules(run: Run, given: dict[str, Any]) -> list[Problem]:
     """Return what is wrong with the configurations by themselves."""
     train = run.train
     return [
-        *_choice("dataset", train.dataset, DATASET_CONFIGS),
+        *check_data_rules(run),
         *_choice("peft_method", train.peft_method, PEFT_CONFIGS),
-        *_choice("batching_strategy", train.batching_strategy, ("packing", "padding")),
         *_choice("dtype", train.dtype, ("auto", *DTYPES)),
         *_choice("attn_implementation", train.attn_implementation, ATTENTION),
         *_choice("quantization", train.quantization, (None, False, True, "4bit", "8bit")),
-        *_numbers(train),
+        *_numbers(train, POSITIVE, NOT_NEGATIVE),
         *_adapter(train),
         *_lora(run),
         *_sharding(train),
@@ -57,6 +55,16 @@ def check_rules(run: Run, given: dict[str, Any]) -> list[Problem]:
         *_profiling(train),
         *_precision(train),
         *_forgotten(train, given),
+    ]
+
+
+def check_data_rules(run: Run) -> list[Problem]:
+    """Return what is wrong with the choices that shape the data."""
+    train = run.train
+    return [
+        *_choice("dataset", train.dataset, DATASET_CONFIGS),
+        *_choice("batching_strategy", train.batching_strategy, ("packing", "padding")),
+        *_numbers(train, ("context_length",), ()),
     ]
 
 
@@ -69,9 +77,9 @@ def _choice(flag: str, value: Any, choices: Iterable[Any]) -> list[Problem]:
     return [Problem(f"--{flag} {value} does not exist", f"there are {', '.join(names)}", mend)]
 
 
-def _numbers(train: Any) -> list[Problem]:
-    too_small = [(name, "above 0") for name in POSITIVE if getattr(train, name) <= 0]
-    too_small += [(name, "0 or more") for name in NOT_NEGATIVE if getattr(train, name) < 0]
+def _numbers(train: Any, positive: Iterable[str], not_negative: Iterable[str]) -> list[Problem]:
+    too_small = [(name, "above 0") for name in positive if getattr(train, name) <= 0]
+    too_small += [(name, "0 or more") for name in not_negative if getattr(train, name) < 0]
     return [
         Problem(f"--{name} is {getattr(train, name)}", f"it must be {bound}", f"give it {bound}")
         for name, bound in too_small

@@ -1,0 +1,32 @@
+"""Fused kernels for what memory bounds in a Llama: normalisation, rotary, SwiGLU, the loss.
+
+The kernels are Liger's (https://github.com/linkedin/Liger-Kernel), written in Triton, for CUDA.
+``--use_fast_kernels`` asks for them; attention has a fast kernel anyway, see ``models.attention``.
+"""
+
+from importlib.util import find_spec
+
+import transformers
+
+from llama_recipes_local.parallel import device_type
+
+INSTALL = "pip install 'llama-recipes-local[fast]'"
+
+
+def use_fused_kernels(model: transformers.LlamaForCausalLM) -> None:
+    """Put the fused kernels into a model where they can run, and say what was done.
+
+    The loss of a training step is computed without the logits being held, so a model in training
+    returns none.
+    """
+    if device_type() != "cuda":
+        print("--> Fused kernels: none, they run on CUDA only")
+    elif find_spec("liger_kernel") is None:
+        print(f"--> Fused kernels: none, liger-kernel is not installed; {INSTALL}")
+    else:
+        from liger_kernel.transformers import (  # type: ignore[import-not-found]
+            apply_liger_kernel_to_llama,
+        )
+
+        apply_liger_kernel_to_llama(model=model)
+        print("--> Fused kernels: RMSNorm, rotary embedding, SwiGLU and the loss, by liger-kernel")
