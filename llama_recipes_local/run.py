@@ -22,6 +22,7 @@ DATASET_CONFIGS: dict[str, type] = {
         configs.alpaca_dataset,
         configs.custom_dataset,
         configs.grammar_dataset,
+        configs.guanaco_dataset,
         configs.llamaguard_toxicchat_dataset,
         configs.samsum_dataset,
     )

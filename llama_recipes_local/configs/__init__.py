@@ -5,6 +5,7 @@ from llama_recipes_local.configs.datasets import (
     alpaca_dataset,
     custom_dataset,
     grammar_dataset,
+    guanaco_dataset,
     llamaguard_toxicchat_dataset,
     samsum_dataset,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "datasets",
     "fsdp_config",
     "grammar_dataset",
+    "guanaco_dataset",
     "llama_adapter_config",
     "llamaguard_toxicchat_dataset",
     "lora_config",

@@ -15,7 +15,8 @@ class samsum_dataset(_upstream.samsum_dataset):  # type: ignore[misc,name-define
     """SAMSum: dialogues and their summaries; nothing remote is run, so nothing is trusted."""
 
     data_path: str = "datasets/samsum/"
-    """Folder with ``train.json``, ``val.json`` and ``test.json``, in it or in its ``data/``."""
+    """Folder with ``corpus.7z``, or with json, jsonl, csv or parquet files named ``train*``,
+    ``val*`` and ``test*``; in it or in its ``data/``. Also the archive itself."""
 
 
 @dataclass
@@ -23,14 +24,32 @@ class grammar_dataset(_upstream.grammar_dataset):  # type: ignore[misc,name-defi
     """Grammar correction: two CSV files with the columns ``input`` and ``target``."""
 
     train_split: str = "datasets/grammar/gtrain_10k.csv"
+    """The file to train on."""
+
     test_split: str = "datasets/grammar/grammar_validation.csv"
+    """The file to evaluate on."""
 
 
 @dataclass
 class alpaca_dataset(_upstream.alpaca_dataset):  # type: ignore[misc,name-defined]
-    """Alpaca: a JSON list of instruction, input and output; the first 5% is for validation."""
+    """Alpaca: records of instruction, input and output; the first 5% is for validation."""
 
     data_path: str = "datasets/alpaca_data.json"
+    """The file, a JSON list or an object a line, or the folder that holds it."""
+
+
+@dataclass
+class guanaco_dataset:
+    """OpenAssistant-Guanaco: conversations of which the assistant's turns are trained."""
+
+    dataset: str = "guanaco_dataset"
+    train_split: str = "train"
+    test_split: str = "test"
+    """The file whose name ends in ``_eval.jsonl``."""
+
+    data_path: str = "datasets/openassistant-guanaco"
+    """Folder with ``openassistant_best_replies_train.jsonl`` and
+    ``openassistant_best_replies_eval.jsonl``, in it or in its ``data/``."""
 
 
 @dataclass
@@ -38,6 +57,8 @@ class custom_dataset(_upstream.custom_dataset):  # type: ignore[misc,name-define
     """A data set of the user's own: ``file.py`` or ``file.py:function``."""
 
     file: str = "datasets/custom_dataset.py"
+    """The file; ``file.py:function`` calls another function of it than ``get_custom_dataset``. It
+    is run, so it is taken from this flag alone."""
 
 
 @dataclass
@@ -45,4 +66,4 @@ class llamaguard_toxicchat_dataset(_upstream.llamaguard_toxicchat_dataset):  # t
     """ToxicChat for Llama Guard."""
 
     data_path: str = "datasets/toxic-chat/"
-    """Folder with the toxic-chat CSV files, in it or in its ``data/0124/``."""
+    """Folder with toxic-chat's csv or parquet files, in it or below; of two releases, 0124's."""

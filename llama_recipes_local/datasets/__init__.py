@@ -5,18 +5,23 @@ from typing import Any
 
 from llama_recipes_local._upstream import fall_back
 from llama_recipes_local.datasets.sources import (
+    SPLITS,
     get_alpaca_dataset,
     get_custom_dataset,
     get_data_collator,
     get_grammar_dataset,
+    get_guanaco_dataset,
     get_llamaguard_toxicchat_dataset,
     get_samsum_dataset,
 )
+
+__all__ = ["DATALOADER_COLLATE_FUNC", "DATASET_PREPROC", "SPLITS"]
 
 DATASET_PREPROC: dict[str, Callable[..., Any]] = {
     "alpaca_dataset": get_alpaca_dataset,
     "custom_dataset": get_custom_dataset,
     "grammar_dataset": get_grammar_dataset,
+    "guanaco_dataset": get_guanaco_dataset,
     "llamaguard_toxicchat_dataset": get_llamaguard_toxicchat_dataset,
     "samsum_dataset": get_samsum_dataset,
 }

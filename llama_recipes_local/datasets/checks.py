@@ -1,84 +1,70 @@
-"""What is wrong with a data set's files, found before any weight is loaded."""
+"""What is wrong with a data set's files, found before any weight is loaded.
+
+Of each part the first usable record is read and formatted. What is wrong further on is found when
+the data is tokenised.
+"""
 
 import ast
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from llama_recipes_local import paths
-from llama_recipes_local.datasets import readers, sources
-from llama_recipes_local.errors import Problem
+from llama_recipes_local.datasets import custom, toxicchat
+from llama_recipes_local.datasets.sources import SPLITS, Part, split_name
+from llama_recipes_local.datasets.splits import Split
+from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.files import finding
+from llama_recipes_local.files.finding import listed
+
+PARTS: tuple[Part, Part] = ("train", "test")
+# How another place is named; {part} is "train" or "test".
+FLAGS = {
+    "alpaca_dataset": "--alpaca_dataset.data_path=FILE",
+    "grammar_dataset": "--grammar_dataset.{part}_split=FILE",
+    "guanaco_dataset": "--guanaco_dataset.data_path=DIR",
+    "llamaguard_toxicchat_dataset": "--llamaguard_toxicchat_dataset.data_path=DIR",
+    "samsum_dataset": "--samsum_dataset.data_path=DIR",
+}
 
 
-def check_grammar(config: Any) -> list[Problem]:
-    """Check both CSV files."""
-    return [
-        problem
-        for split in ("train_split", "test_split")
-        for problem in readers.check_csv(
-            paths.resolve(getattr(config, split)),
-            ("input", "target"),
-            f"--grammar_dataset.{split}=FILE",
-        )
-    ]
+def check_splits(name: str, config: Any, tokenizer: Any = None) -> list[Problem]:
+    """Check both parts of a data set that ``SPLITS`` has.
 
+    Args:
+        name: the data set's.
+        config: its configuration.
+        tokenizer: what its formatter takes; None for one that needs none.
+    """
 
-def check_samsum(config: Any) -> list[Problem]:
-    """Check the JSON files of both splits."""
-    return [
-        problem
-        for split in (config.train_split, config.test_split)
-        for problem in readers.check_json(
-            sources.samsum_file(config, split),
-            ("dialogue", "summary"),
-            "--samsum_dataset.data_path=FOLDER",
-        )
-    ]
+    def check(part: Part) -> None:
+        split = SPLITS[name](config, part)
+        if not _has_example(split, tokenizer):
+            raise UsageError([_nothing_left(split, part)])
 
-
-def check_alpaca(config: Any) -> list[Problem]:
-    """Check the JSON file, which holds both splits."""
-    path = paths.resolve(config.data_path)
-    flag = "--alpaca_dataset.data_path=FILE"
-    problems = readers.check_json(path, ("instruction", "output"), flag)
-    if not problems and len(readers.read_json(path)) < 2:
-        problems.append(
-            Problem(
-                f"{path} has one record",
-                "the first 5%, at least one record, are for validation: none is left to train on",
-                f"add records, or name another file with {flag}",
-            )
-        )
-    return problems
+    return _problems(name, check)
 
 
 def check_toxicchat(config: Any) -> list[Problem]:
-    """Check the CSV files of both splits."""
-    columns = ("user_input", "model_output", "toxicity", "openai_moderation")
-    return [
-        problem
-        for split in (config.train_split, config.test_split)
-        for problem in readers.check_csv(
-            sources.toxicchat_file(config, split),
-            columns,
-            "--llamaguard_toxicchat_dataset.data_path=FOLDER",
-        )
-    ]
+    """Check the first row of both parts."""
+
+    def check(part: Part) -> None:
+        next(toxicchat.rows(config, split_name(config, part)))
+
+    return _problems("llamaguard_toxicchat_dataset", check)
 
 
 def check_custom(config: Any) -> list[Problem]:
     """Check that the file is Python and defines the function; nothing in it is run."""
-    path, function = sources.custom_file(config)
-    flag = "--custom_dataset.file=FILE.py:FUNCTION"
-    if path.suffix != ".py":
-        return [
-            Problem(f"{path} is no .py file", "it is imported as a module", f"name one: {flag}")
-        ]
-    problem = readers.check_file(path, flag)
-    if problem:
-        return [problem]
+    path, function = custom.location(config)
+    flag = f"name one: {custom.FLAG}"
+    if not path.exists():
+        return [finding.missing(path, flag)]
+    if path.suffix != ".py" or not path.is_file():
+        return [Problem(f"{path} is no .py file", "it is run as Python", flag)]
     try:
         tree = ast.parse(path.read_bytes())
-    except SyntaxError as error:
+    except (SyntaxError, ValueError) as error:
         return [Problem(f"{path} is not Python", str(error), "mend it")]
     names = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
     # a function may also be assigned or imported, which only running the file would tell
@@ -92,15 +78,43 @@ def check_custom(config: Any) -> list[Problem]:
         Problem(
             f"{path} defines no function {function}",
             f"its functions are {', '.join(sorted(names)) or 'none'}",
-            f"name one of them: {flag}",
+            f"name one of them: {custom.FLAG}",
         )
     ]
 
 
 CHECKS: dict[str, Callable[[Any], list[Problem]]] = {
-    "alpaca_dataset": check_alpaca,
+    **{name: partial(check_splits, name) for name in SPLITS},
     "custom_dataset": check_custom,
-    "grammar_dataset": check_grammar,
     "llamaguard_toxicchat_dataset": check_toxicchat,
-    "samsum_dataset": check_samsum,
 }
+
+
+def _problems(name: str, check: Callable[[Part], None]) -> list[Problem]:
+    """Return what is wrong with either part; what is wrong with both is told once."""
+    problems: list[Problem] = []
+    for part in PARTS:
+        try:
+            check(part)
+        except UsageError as error:
+            flag = FLAGS.get(name, "").format(part=part)
+            problems += [_with_flag(problem, flag) for problem in error.problems]
+    return list(dict.fromkeys(problems))
+
+
+def _with_flag(problem: Problem, flag: str) -> Problem:
+    if not flag or flag in problem.mend:
+        return problem
+    return replace(problem, mend=f"{problem.mend}, or name another: {flag}")
+
+
+def _has_example(split: Split, tokenizer: Any) -> bool:
+    return any(split.formatter(record, tokenizer) is not None for record in split.records())
+
+
+def _nothing_left(split: Split, part: Part) -> Problem:
+    return Problem(
+        f"nothing in {listed(map(str, split.files))} is for the {part} part",
+        f"it is {split.part}, and records of which one side is blank are left out",
+        "add records",
+    )

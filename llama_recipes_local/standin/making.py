@@ -6,14 +6,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from llama_recipes_local.datasets import readers
 from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.files.records import records
 from llama_recipes_local.model_checkpointing.publishing import published_folder
 from llama_recipes_local.standin.settings import StandInSettings
 
 RECORD = "stand_in.json"
 FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 VERSION = 1
+COLUMNS = ("input", "target")
 WHAT_IT_IS = (
     "A stand-in: a small Llama pretrained for about a minute on the grammar data's sentences. "
     "It shows that fine-tuning works, and is no language model to use."
@@ -39,9 +40,7 @@ def make_stand_in(folder: Path, data: Path, settings: StandInSettings | None = N
         UsageError: if the data cannot be read, or ``folder`` holds something else.
     """
     settings = settings or StandInSettings()
-    problems = readers.check_csv(data, ("input", "target"), "--data FILE")
-    if problems:
-        raise UsageError(problems)
+    pairs = _read(data)
     record = {
         "what": WHAT_IT_IS,
         "version": VERSION,
@@ -54,17 +53,29 @@ def make_stand_in(folder: Path, data: Path, settings: StandInSettings | None = N
         return False
     print(f"--> making the stand-in model in {folder}: {reason}\n    {WHAT_IT_IS}")
     with published_folder(folder) as draft:
-        _write(draft, data, settings, record)
+        _write(draft, pairs, settings, record)
     print(f"--> the stand-in model is in {folder}\n    {HOW_TO_NAME_A_MODEL}")
     return True
 
 
-def _write(folder: Path, data: Path, settings: StandInSettings, record: dict[str, Any]) -> None:
+def _read(data: Path) -> list[tuple[str, str]]:
+    pairs = [(row["input"], row["target"]) for _, row in records(data, COLUMNS, "csv")]
+    if any(text.strip() and target.strip() for text, target in pairs):
+        return pairs
+    problem = Problem(
+        f"{data} has no row with {' and '.join(COLUMNS)}",
+        "rows in which one of them is blank are left out, and nothing would be left",
+        "fill them in, or name another file: --data FILE",
+    )
+    raise UsageError([problem])
+
+
+def _write(
+    folder: Path, pairs: list[tuple[str, str]], settings: StandInSettings, record: dict[str, Any]
+) -> None:
     from llama_recipes_local.standin.pretraining import pretrain
     from llama_recipes_local.standin.tokenizer import train_tokenizer
 
-    rows = list(readers.read_csv(data))
-    pairs = [(row["input"] or "", row["target"] or "") for row in rows]
     tokenizer = train_tokenizer(pairs, settings.vocabulary, settings.positions)
     sentences = list(dict.fromkeys(target for _, target in pairs if target.strip()))
     model = pretrain(sentences, tokenizer, settings, folder)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from llama_recipes_local.datasets.readers import read_csv
+from llama_recipes_local.files.records import records
 from llama_recipes_local.prompts import format_prompt
 from llama_recipes_local.standin.settings import StandInSettings
 
@@ -50,7 +50,7 @@ def test_decoding_gives_the_text_back(tokenizer: PreTrainedTokenizerFast, text: 
 
 
 def test_decoding_gives_the_data_back(tokenizer: PreTrainedTokenizerFast, sentences: Path) -> None:
-    texts = [text for row in read_csv(sentences) for text in row.values()]
+    texts = [text for _, row in records(sentences) for text in row.values()]
     assert len(texts) == 120
     decoded = [tokenizer.decode(tokenizer.encode(t), skip_special_tokens=True) for t in texts]
     assert decoded == texts

@@ -1,0 +1,106 @@
+"""Alpaca: instructions, some with an input, and their outputs; the first 5% is for validation."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from llama_recipes_local import paths
+from llama_recipes_local._upstream import load
+from llama_recipes_local.datasets.columns import is_blank, text_of
+from llama_recipes_local.datasets.examples import Continuation
+from llama_recipes_local.datasets.locating import data_files_in, what_is_there
+from llama_recipes_local.datasets.splits import Split
+from llama_recipes_local.errors import UsageError
+from llama_recipes_local.files import finding
+from llama_recipes_local.files.records import Record, records
+from llama_recipes_local.files.text_lines import refusal
+
+NAME = "alpaca_data"
+ACCEPTED = f"read is {NAME}.json, a list of objects, or {NAME}.jsonl, an object a line"
+MEND = "put it there, or name the file or its folder: --alpaca_dataset.data_path=FILE"
+
+
+@dataclass(frozen=True)
+class AlpacaFormatter:
+    """Puts a record into upstream's templates.
+
+    Attributes:
+        with_input: the template of a record that has an input.
+        without_input: that of one that has none.
+    """
+
+    with_input: str
+    without_input: str
+
+    def __call__(
+        self, record: Record, tokenizer: PreTrainedTokenizerBase | None = None
+    ) -> Continuation | None:
+        """Return the record's example, or None if it has no instruction or no output."""
+        values = record[1]
+        instruction, output = text_of(record, "instruction"), text_of(record, "output")
+        if is_blank(instruction) or is_blank(output):
+            return None
+        given = text_of(record, "input") if "input" in values else ""
+        template = self.with_input if given else self.without_input
+        return Continuation(template.format(instruction=instruction, input=given), output)
+
+
+def split(config: Any, name: str) -> Split:
+    """Return the split "train", all but the first 5% of the records, or that 5% by another name.
+
+    Raises:
+        UsageError: if the file is not there, or there twice, or cannot be read.
+    """
+    path = find(config)
+    templates = load("datasets.alpaca_dataset").PROMPT_DICT
+    formatter = AlpacaFormatter(templates["prompt_input"], templates["prompt_no_input"])
+    train = name == "train"
+    part = "all but the first 5%" if train else "the first 5%"
+    return Split((path,), part, partial(_part, path, train), formatter)
+
+
+def find(config: Any) -> Path:
+    """Return the file that the configuration names, or the one in the folder that it names.
+
+    Raises:
+        UsageError: if there is none, or more than one.
+    """
+    path = paths.resolve(config.data_path)
+    if not path.exists():
+        raise UsageError([finding.missing(path, MEND)])
+    if path.is_file():
+        return path
+    files = data_files_in(path)
+    named = [file for file in files if file.name.startswith(f"{NAME}.")] or files
+    if not named:
+        why = f"{what_is_there([path])}; {ACCEPTED}"
+        raise refusal(f"there is no Alpaca data in {path}", why, MEND)
+    if len(named) > 1:
+        why = f"which to read cannot be told: {finding.listed(file.name for file in named)}"
+        raise refusal(f"{path} holds several data files", why, MEND)
+    return named[0]
+
+
+def held_out(count: int) -> int:
+    """Return how many of ``count`` records, from the first, are for validation.
+
+    It is 5%, at least one: upstream holds out none of fewer than 20, and then fails.
+    """
+    return max(count // 20, 1)
+
+
+def _part(path: Path, train: bool) -> Iterator[Record]:
+    status = path.stat()
+    first = held_out(_count(path, status.st_mtime_ns, status.st_size))
+    return islice(records(path), first, None) if train else islice(records(path), first)
+
+
+@lru_cache(maxsize=1)
+def _count(path: Path, modified: int, size: int) -> int:
+    """Return how many records a file has; counted once for both splits."""
+    return sum(1 for _ in records(path))

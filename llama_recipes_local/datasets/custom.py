@@ -1,0 +1,78 @@
+"""A data set of the user's own: a function in a Python file.
+
+The file is the user's code and is run as such. It comes from the flag alone: nothing that is saved
+beside a model ever names it. What is run is said, with its sha256.
+"""
+
+import hashlib
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from llama_recipes_local import paths
+from llama_recipes_local.files.text_lines import refusal
+
+FUNCTION = "get_custom_dataset"
+COLLATOR = "get_data_collator"
+FLAG = "--custom_dataset.file=FILE.py:FUNCTION"
+
+
+def location(config: Any) -> tuple[Path, str]:
+    """Return the user's file and the name of the function that is called in it."""
+    file, _, function = str(config.file).partition(".py:")
+    path = paths.resolve(file + ".py" if function else file)
+    return path, function or FUNCTION
+
+
+def call(config: Any, tokenizer: PreTrainedTokenizerBase, split: str) -> Any:
+    """Call the user's function, as upstream does, and return what it returns.
+
+    Raises:
+        UsageError: if the file does not have the function.
+    """
+    path, name = location(config)
+    source = path.read_bytes()
+    digest = hashlib.sha256(source).hexdigest()
+    print(f"--> custom_dataset runs {name} of {path} (sha256 {digest})")
+    module = _module(path, source, digest)
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise refusal(
+            f"{path} defines no function {name}",
+            f"--custom_dataset.file {config.file} names it",
+            f"name one that is there: {FLAG}",
+        )
+    return function(config, tokenizer, split)
+
+
+def collator(config: Any, tokenizer: PreTrainedTokenizerBase) -> Any:
+    """Return what the file's ``get_data_collator(tokenizer)`` returns, or None without one.
+
+    That is so also for ``FILE.py:FUNCTION``, where upstream hands the tokenizer to the function
+    that makes the data set.
+    """
+    path, _ = location(config)
+    source = path.read_bytes()
+    module = _module(path, source, hashlib.sha256(source).hexdigest())
+    make = getattr(module, COLLATOR, None)
+    return make(tokenizer) if make else None
+
+
+def _module(path: Path, source: bytes, digest: str) -> ModuleType:
+    """Run the file, once in a process for each content, and return it as a module."""
+    place = hashlib.sha256(str(path).encode()).hexdigest()[:12]
+    name = f"custom_dataset_{place}_{digest[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    module = ModuleType(name)
+    module.__file__ = str(path)
+    sys.modules[name] = module  # dataclasses look their module up there
+    try:
+        exec(compile(source, str(path), "exec"), vars(module))
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module

@@ -1,0 +1,30 @@
+"""The grammar data set: wrong sentences and their corrections, one file a split."""
+
+from functools import partial
+from typing import Any
+
+from llama_recipes_local import paths
+from llama_recipes_local.datasets.locating import EVERY_RECORD
+from llama_recipes_local.datasets.prompted import PromptFormatter
+from llama_recipes_local.datasets.splits import Split
+from llama_recipes_local.errors import UsageError
+from llama_recipes_local.files import finding
+from llama_recipes_local.files.records import format_of, records
+from llama_recipes_local.prompts import PROMPTS
+
+COLUMNS = ("input", "target")
+FORMATTER = PromptFormatter(PROMPTS["grammar_dataset"], *COLUMNS)
+
+
+def split(config: Any, name: str) -> Split:
+    """Return a split; ``name`` is its file, which is CSV unless its name says otherwise.
+
+    Raises:
+        UsageError: if there is no such file.
+    """
+    path = paths.resolve(name)
+    if not path.exists():
+        mend = "make the files: llama-recipes-local prepare grammar; or name one with the flag"
+        raise UsageError([finding.missing(path, mend)])
+    form = format_of(path.name) or "csv"
+    return Split((path,), EVERY_RECORD, partial(records, path, COLUMNS, form), FORMATTER)

@@ -1,0 +1,95 @@
+"""OpenAssistant-Guanaco: conversations as one text, of which the assistant's turns are trained."""
+
+import re
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from llama_recipes_local import paths
+from llama_recipes_local.datasets.columns import is_blank, text_of
+from llama_recipes_local.datasets.examples import Marked
+from llama_recipes_local.datasets.locating import (
+    EVERY_RECORD,
+    data_files_in,
+    one_set,
+    read_all,
+    what_is_there,
+)
+from llama_recipes_local.datasets.splits import Split
+from llama_recipes_local.files.text_lines import Source, refusal
+from llama_recipes_local.files.values import Record
+
+HUMAN, ASSISTANT = "### Human:", "### Assistant:"
+COLUMN = "text"
+FILES = {
+    "train": "openassistant_best_replies_train.jsonl",
+    "test": "openassistant_best_replies_eval.jsonl",
+}
+MEND = "put them there, or name the clone's folder: --guanaco_dataset.data_path=DIR"
+
+
+@dataclass(frozen=True)
+class TurnFormatter:
+    """Marks what follows each assistant's marker, up to the next marker or the end.
+
+    Attributes:
+        human: what a human's turn begins with.
+        assistant: what an assistant's turn begins with.
+    """
+
+    human: str = HUMAN
+    assistant: str = ASSISTANT
+
+    def __call__(
+        self, record: Record, tokenizer: PreTrainedTokenizerBase | None = None
+    ) -> Marked | None:
+        """Return the record's text with its spans, or None if it is blank.
+
+        Raises:
+            UsageError: if the text has no turns.
+        """
+        text = text_of(record, COLUMN)
+        if is_blank(text):
+            return None
+        pattern = f"{re.escape(self.human)}|{re.escape(self.assistant)}"
+        markers = list(re.finditer(pattern, text))
+        if not markers:
+            why = f"its turns begin with {self.human!r} and {self.assistant!r}"
+            raise refusal(f"{COLUMN!r} in {record[0]} has no turns", why)
+        ends = [marker.start() for marker in markers[1:]] + [len(text)]
+        spans = (
+            (marker.end(), end)
+            for marker, end in zip(markers, ends, strict=True)
+            if marker[0] == self.assistant and not is_blank(text[marker.end() : end])
+        )
+        return Marked(text, tuple(spans))
+
+
+def split(config: Any, name: str) -> Split:
+    """Return the split "train" or "test".
+
+    Raises:
+        UsageError: if its file is not there.
+    """
+    sources = find(config, name)
+    files = tuple(source.path for source in sources)
+    return Split(files, EVERY_RECORD, partial(read_all, sources, (COLUMN,)), TurnFormatter())
+
+
+def find(config: Any, name: str) -> tuple[Source, ...]:
+    """Return a split's file, in the folder or its ``data/``.
+
+    Raises:
+        UsageError: if it is not there, or packed in two ways.
+    """
+    root = paths.resolve(config.data_path)
+    file = FILES.get(name, name)
+    folders = [root, root / "data"]
+    for folder in folders:
+        found = [path for path in data_files_in(folder) if path.name.startswith(file)]
+        if found:
+            return tuple(map(Source, one_set(found, file, MEND)))
+    why = f"{what_is_there(folders)}; read are {' and '.join(FILES.values())}"
+    raise refusal(f"there is no {file} in {root}", why, MEND)

@@ -1,0 +1,55 @@
+"""Where a data set's files are looked for, and reading several of them as one."""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from llama_recipes_local.files import finding
+from llama_recipes_local.files.records import Record, format_of, records
+from llama_recipes_local.files.text_lines import Source, refusal
+
+EVERY_RECORD = "every record"
+
+
+def read_all(sources: Iterable[Source], columns: Sequence[str] = ()) -> Iterator[Record]:
+    """Yield the records of several files, one file after another; see ``records``."""
+    for source in sources:
+        yield from records(source, columns)
+
+
+def data_files_in(folder: Path) -> list[Path]:
+    """Return the files in a folder, but not below it, that can be read, in natural order."""
+    if not folder.is_dir():
+        return []
+    found = [path for path in folder.iterdir() if format_of(path.name) and path.is_file()]
+    visible = [path for path in found if not finding.is_hidden(path.name)]
+    return sorted(
+        finding.without_packed_twins(visible), key=lambda path: finding.natural_key(path.name)
+    )
+
+
+def one_set(files: list[Path], what: str, mend: str) -> list[Path]:
+    """Return the files if they are the parts of one set: they differ in their numbers alone.
+
+    Args:
+        files: what was found.
+        what: the words for it, to say that it is there more than once.
+        mend: what the user can do then.
+
+    Raises:
+        UsageError: if they are more than one set, so that which to read cannot be told.
+    """
+    if len({path.with_name(re.sub("[0-9]+", "", path.name)) for path in files}) > 1:
+        why = f"which to read cannot be told: {finding.listed(map(str, files))}"
+        raise refusal(f"{what} is there more than once", why, mend)
+    return files
+
+
+def what_is_there(folders: Sequence[Path]) -> str:
+    """Say where was looked, and what was found there."""
+    looked = f"looked in {' and '.join(map(str, folders))}"
+    outer = next((folder for folder in folders if folder.exists()), None)
+    if outer is None:
+        return f"{looked}, of which none exists"
+    held = finding.told(outer) if outer.is_dir() else f"{outer} is a file"
+    return f"{looked}; {held}"

@@ -1,0 +1,79 @@
+"""SAMSum: dialogues and their summaries, from the corpus's archive or from files of its splits."""
+
+import re
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from llama_recipes_local import paths
+from llama_recipes_local.datasets.locating import (
+    EVERY_RECORD,
+    data_files_in,
+    one_set,
+    read_all,
+    what_is_there,
+)
+from llama_recipes_local.datasets.prompted import PromptFormatter
+from llama_recipes_local.datasets.splits import Split
+from llama_recipes_local.files.text_lines import Source, is_seven_zip, refusal
+from llama_recipes_local.prompts import PROMPTS
+
+COLUMNS = ("dialogue", "summary")
+FORMATTER = PromptFormatter(PROMPTS["samsum_dataset"], *COLUMNS)
+ARCHIVE = "corpus.7z"
+# By split, the words that the names of its files begin with; the first is the corpus's own.
+WORDS = {
+    "train": ("train",),
+    "validation": ("val", "validation", "valid", "dev"),
+    "test": ("test",),
+}
+ACCEPTED = (
+    f"read are {ARCHIVE}; or train.json, val.json and test.json; or parquet, jsonl, json or csv "
+    "files named train*, val* or validation*, and test*"
+)
+MEND = "put one of these there, or name another folder: --samsum_dataset.data_path=DIR"
+
+
+def split(config: Any, name: str) -> Split:
+    """Return the split "train", "validation" or "test".
+
+    Raises:
+        UsageError: if it is not there, or there twice.
+    """
+    sources = find(config, name)
+    files = tuple(source.path for source in sources)
+    part = sources[0].member or EVERY_RECORD
+    return Split(files, part, partial(read_all, sources, COLUMNS), FORMATTER)
+
+
+def find(config: Any, name: str) -> tuple[Source, ...]:
+    """Return a split's files: those of its own before the archive, those in ``data/`` first.
+
+    Raises:
+        UsageError: as ``split``.
+    """
+    root = paths.resolve(config.data_path)
+    words = next((words for words in WORDS.values() if name in words), (name,))
+    member = f"{words[0]}.json"
+    if root.is_file() and is_seven_zip(root):
+        return (Source(root, member),)
+    folders = [root, root / "data"]
+    for folder in reversed(folders):
+        own = _files_of(folder, words)
+        if own:
+            return tuple(map(Source, own))
+    archives = [folder / ARCHIVE for folder in folders if (folder / ARCHIVE).is_file()]
+    if archives:
+        return (Source(archives[-1], member),)
+    why = f"{what_is_there(folders)}; {ACCEPTED}"
+    raise refusal(f"there is no {name} split of SAMSum in {root}", why, MEND)
+
+
+def _files_of(folder: Path, words: tuple[str, ...]) -> list[Path]:
+    """Return a split's files in a folder; one named as the corpus's own is read alone."""
+    pattern = re.compile(rf"(samsum[-_.])?({'|'.join(words)})([-_.0-9].*)", re.IGNORECASE)
+    found = [path for path in data_files_in(folder) if pattern.fullmatch(path.name)]
+    corpus = folder / f"{words[0]}.json"
+    if corpus in found:
+        return [corpus]
+    return one_set(found, f"the {words[-1]} split of SAMSum", MEND)
