@@ -1,8 +1,9 @@
 """Batches of samples whose number is not known, read as they are trained on.
 
-Every rank reads the whole stream and keeps its share, so what each gets follows from the stream, the
-seed and the number of ranks. The stream may be larger than memory or without an end: it is shuffled
-in a buffer, and laid out window by window. When it ends it is opened anew, as its next pass.
+Every rank reads the whole stream and keeps its share, so what each gets follows from the stream,
+the seed and the number of ranks. The stream may be larger than memory or without an end: it is
+shuffled in a buffer, and laid out window by window. When it ends it is opened anew, as its next
+pass.
 """
 
 import sys
@@ -71,7 +72,7 @@ class SampleStream(IterableDataset[list[Any]]):
         shuffle: bool = True,
         seed: int = 0,
     ) -> None:
-        """Set what each rank gets; see ``sharding.ShardedBatchSampler``. Begins at the beginning."""
+        """Set what each rank gets, from the beginning; see ``sharding.ShardedBatchSampler``."""
         self.batch_size = batch_size
         self.rank = rank
         self.num_replicas = num_replicas
