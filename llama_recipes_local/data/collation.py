@@ -1,45 +1,126 @@
 """From rows to a batch of tensors."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from transformers import DataCollatorForSeq2Seq, PreTrainedTokenizerBase
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+from transformers import PreTrainedTokenizerBase
 
-from llama_recipes_local.data.concatenator import IGNORE_INDEX
+from llama_recipes_local.data.labels import IGNORE_INDEX
+
+Row = Mapping[str, Sequence[int] | NDArray[np.int32]]
 
 
 class PackedCollator:
     """Lays packed rows one after another in a single row: nothing is padded.
 
-    A batch holds ``input_ids``, ``labels`` and ``position_ids``, each (1, tokens). A batch without
-    rows, which a rank gets when the last rows do not go round, is one token without a label.
+    A batch holds ``input_ids``, ``labels`` and ``position_ids``, each (1, tokens) int64. A batch
+    without rows, which a rank gets when the last rows do not go round, is one token without a
+    label.
     """
 
     def __init__(self, pad_token_id: int) -> None:
         self.pad_token_id = pad_token_id
 
-    def __call__(self, rows: Sequence[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
-        rows = rows or [_blank(self.pad_token_id, "position_ids", 0)]
+    def __call__(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+        rows = rows or [{**_blank(self.pad_token_id), "position_ids": [0]}]
         return {
-            key: torch.tensor([token for row in rows for token in row[key]]).unsqueeze(0)
+            key: torch.from_numpy(
+                np.concatenate([np.asarray(row[key]) for row in rows], dtype=np.int64)
+            ).unsqueeze(0)
             for key in ("input_ids", "labels", "position_ids")
         }
 
 
 class PaddedCollator:
-    """Pads rows to the longest one, with an attention mask, as transformers' collator does.
+    """Pads rows on the right to the longest one, with an attention mask.
 
-    A batch holds ``input_ids``, ``labels`` and ``attention_mask``, each (batch, longest).
+    A batch holds ``input_ids``, ``labels`` and ``attention_mask``, each (batch, longest) int64, and
+    nothing else that a row may have. A batch without rows is one token without a label.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, multiple: int = 1) -> None:
+        """Take the padding token from ``tokenizer``, and pad to a multiple of ``multiple``.
+
+        On CUDA in half precision that is to be 8: the tensor cores multiply in tiles of 8, and a
+        matrix of another size is computed by slower kernels. Elsewhere it is to be 1, for padding
+        is computed too. Padding carries the label -100, so the loss is the same either way.
+        """
         self.pad_token_id: int = tokenizer.pad_token_id  # type: ignore[assignment]
-        self._collate = DataCollatorForSeq2Seq(tokenizer)
+        self.multiple = multiple
 
-    def __call__(self, rows: Sequence[dict[str, list[int]]]) -> dict[str, Any]:
-        return self._collate(list(rows) or [_blank(self.pad_token_id, "attention_mask", 1)])
+    def __call__(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+        rows = rows or [_blank(self.pad_token_id)]
+        longest = max(len(row["input_ids"]) for row in rows)
+        width = -(-longest // self.multiple) * self.multiple
+        ids = np.full((len(rows), width), self.pad_token_id, dtype=np.int64)
+        labels = np.full((len(rows), width), IGNORE_INDEX, dtype=np.int64)
+        mask = np.zeros((len(rows), width), dtype=np.int64)
+        for index, row in enumerate(rows):
+            length = len(row["input_ids"])
+            ids[index, :length] = row["input_ids"]
+            labels[index, :length] = row["labels"]
+            mask[index, :length] = row.get("attention_mask", 1)
+        batch = {"input_ids": ids, "labels": labels, "attention_mask": mask}
+        return {key: torch.from_numpy(values) for key, values in batch.items()}
 
 
-def _blank(pad_token_id: int, extra: str, value: int) -> dict[str, list[int]]:
-    return {"input_ids": [pad_token_id], "labels": [IGNORE_INDEX], extra: [value]}
+def _blank(pad_token_id: int) -> dict[str, Sequence[int]]:
+    return {"input_ids": [pad_token_id], "labels": [IGNORE_INDEX]}
+
+
+@dataclass(frozen=True)
+class Blank:
+    """Stands in a batch for the rows that a rank has none of, with one that shows what rows are."""
+
+    row: Any
+
+
+class BlankRows(Dataset[Any]):
+    """A map-style data set of the user's own, of which no rows are ``Blank(first row)``."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, idx: int) -> Any:
+        return self.dataset[idx]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.dataset)
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Any]:
+        if not indices:
+            return [Blank(self.dataset[0])]
+        many = getattr(self.dataset, "__getitems__", None)
+        return many(indices) if many else [self.dataset[index] for index in indices]
+
+
+class BlankCollator:
+    """Any collator, which is never called without rows: ranks must all take the same steps.
+
+    A rank that no row is left for collates the data set's first row, and no label of it counts.
+    Rows that are arrays are handed on as lists, for that is what collators are written for.
+    """
+
+    def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
+        self.collate = collate
+
+    def __call__(self, rows: Sequence[Any]) -> Any:
+        blank = len(rows) == 1 and isinstance(rows[0], Blank)
+        batch = self.collate([_as_lists(row.row if blank else row) for row in rows])
+        if blank:
+            batch["labels"] = torch.full_like(batch["labels"], IGNORE_INDEX)
+        return batch
+
+
+def _as_lists(row: Any) -> Any:
+    if isinstance(row, dict) and any(isinstance(value, np.ndarray) for value in row.values()):
+        return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in row.items()}
+    return row

@@ -1,76 +1,116 @@
 """Packing: whole documents side by side in rows of ``context_length`` tokens."""
 
-from bisect import bisect_left, insort
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-IGNORE_INDEX = -100
+from llama_recipes_local import run
+from llama_recipes_local.data.documents import Row, side_by_side, without_labels
+from llama_recipes_local.data.labels import IGNORE_INDEX
+from llama_recipes_local.data.limits import fit
+from llama_recipes_local.data.packing import pack
+from llama_recipes_local.data.streaming import PackedStream, as_stream, is_stream
+from llama_recipes_local.data.tokens import TokenRows
 
-Sample = Mapping[str, Sequence[int]]
+__all__ = ["IGNORE_INDEX", "ConcatDataset"]
+
+DEFAULT_SEED = 42  # upstream's train_config.seed
 
 
 class ConcatDataset(Dataset[dict[str, list[int]]]):
     """Documents packed into rows, every token kept and no document seen by another.
 
     Documents go, longest first, each into the fullest row that still holds it (best fit), so the
-    packing follows from the data alone. Positions restart with each document, and its first token
-    is no label, for nothing before it in the row may predict it. A document longer than a row is
-    cut into rows.
+    packing follows from the data and the seed alone. Only which documents share a row is held in
+    memory; their tokens stay where they are. Positions restart with each document, and its first
+    token is no label. What of a document longer than a row is trained, ``limits.fit`` says.
 
     Each item holds ``input_ids``, ``labels`` and ``position_ids``, lists of one length of at most
-    ``chunk_size``.
+    ``chunk_size``. Of a stream, this makes a ``PackedStream``.
     """
 
-    def __init__(self, dataset: Iterable[Sample], chunk_size: int = 4096) -> None:
-        """Pack ``dataset``, whose samples have ``input_ids`` and ``labels``.
+    def __new__(cls, dataset: Any = (), chunk_size: int = 4096, seed: int | None = None) -> Any:
+        if is_stream(dataset):
+            return PackedStream(as_stream(dataset), chunk_size, _seed(seed))
+        return super().__new__(cls)
+
+    def __init__(
+        self, dataset: Iterable[Any], chunk_size: int = 4096, seed: int | None = None
+    ) -> None:
+        """Pack ``dataset``, ``TokenRows`` or samples that have ``input_ids`` and ``labels``.
+
+        Args:
+            dataset: the documents; samples are gathered in ``TokenRows``.
+            chunk_size: tokens of a row, 2 or more.
+            seed: decides between equal fits; None means the run's, 42 outside one.
 
         Raises:
-            ValueError: if there is not one token to pack.
+            ValueError: if there is not one token to pack, or rows are too short to predict one.
         """
         self.chunk_size = chunk_size
-        self._pieces = [piece for sample in dataset for piece in _cut(sample, chunk_size)]
-        if not self._pieces:
+        self.documents = _that_fit(dataset, chunk_size)
+        self.packing = pack(self.documents.lengths, chunk_size, _seed(seed))
+        if not len(self.packing):
             raise ValueError("the data set has no tokens to pack")
-        self.rows = _best_fit([len(ids) for ids, _ in self._pieces], chunk_size)
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.packing)
 
     def __getitem__(self, idx: int) -> dict[str, list[int]]:
-        row: dict[str, list[int]] = {"input_ids": [], "labels": [], "position_ids": []}
-        for piece in self.rows[idx]:
-            ids, labels = self._pieces[piece]
-            row["input_ids"] += ids
-            row["labels"] += [IGNORE_INDEX, *labels[1:]]
-            row["position_ids"] += range(len(ids))
-        return row
+        return {key: values.tolist() for key, values in self.row(idx).items()}
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Row]:
+        """Return rows as arrays, which a collator joins quickly; ``DataLoader`` calls this.
+
+        A rank that no row is left for asks for none, and gets one that has no label.
+        """
+        if not indices:
+            return [without_labels(self.row(0))]
+        return [self.row(index) for index in indices]
+
+    def row(self, idx: int) -> Row:
+        """Return an item as int32 arrays."""
+        if not -len(self) <= idx < len(self):
+            raise IndexError(f"row {idx} of {len(self)}")
+        return side_by_side([self.documents.arrays(i) for i in self.documents_of(idx).tolist()])
+
+    def documents_of(self, idx: int) -> NDArray[np.int32]:
+        """Return the indices of a row's documents in ``documents``."""
+        return self.packing.row(idx % len(self))
 
     @property
     def used(self) -> float:
         """The share of the rows' positions that hold a token."""
-        tokens = sum(len(ids) for ids, _ in self._pieces)
-        return tokens / (len(self.rows) * self.chunk_size)
+        return int(self.documents.lengths.sum(dtype=np.int64)) / (len(self) * self.chunk_size)
 
 
-def _cut(sample: Sample, size: int) -> Iterable[tuple[Sequence[int], Sequence[int]]]:
-    ids, labels = sample["input_ids"], sample["labels"]
-    for start in range(0, len(ids), size):
-        yield ids[start : start + size], labels[start : start + size]
+def _seed(given: int | None) -> int:
+    active = run.active()
+    if given is not None:
+        return given
+    return active.train.seed if active is not None else DEFAULT_SEED
 
 
-def _best_fit(lengths: Sequence[int], size: int) -> list[list[int]]:
-    """Assign pieces to rows; a row lists the indices of its pieces, in the data's order."""
-    rows: list[list[int]] = []
-    space: list[tuple[int, int]] = []  # (free positions, row), sorted
-    for piece in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
-        fit = bisect_left(space, (lengths[piece], -1))
-        if fit == len(space):
-            rows.append([])
-            free, row = size, len(rows) - 1
-        else:
-            free, row = space.pop(fit)
-        rows[row].append(piece)
-        if free > lengths[piece]:
-            insort(space, (free - lengths[piece], row))
-    return [sorted(row) for row in rows]
+def _that_fit(dataset: Iterable[Any], limit: int) -> TokenRows:
+    """Return ``dataset`` if it is ``TokenRows`` that fit, else gather what fits of its samples."""
+    if isinstance(dataset, TokenRows) and not (dataset.lengths > limit).any():
+        return dataset
+    too_long = 0
+
+    def fitted() -> Iterator[dict[str, Any]]:
+        nonlocal too_long
+        for sample in dataset:
+            too_long += len(sample["input_ids"]) > limit
+            for ids, labels in fit(sample["input_ids"], sample["labels"], limit):
+                yield {"input_ids": ids, "labels": labels}
+
+    gathered = TokenRows.from_samples(fitted())
+    if too_long:
+        print(
+            f"--> {too_long} documents are longer than {limit} tokens: a prompt loses its middle, "
+            "then a response its end; plain text is cut"
+        )
+    return gathered

@@ -1,6 +1,47 @@
-"""Where documents begin in a packed batch: positions restart there."""
+"""Documents side by side in a row: they are laid so, and found again where positions restart."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
+
+from llama_recipes_local.data.labels import IGNORE_INDEX
+
+Document = tuple[NDArray[np.int32], NDArray[np.int32]]
+"""Ids and labels, as many of each."""
+
+Row = dict[str, NDArray[np.int32]]
+
+
+def side_by_side(documents: Sequence[Document]) -> Row:
+    """Lay documents in a row and keep them apart.
+
+    Positions restart with each document, and its first token is no label, for nothing before it
+    in the row may predict it.
+
+    Args:
+        documents: none of them empty.
+
+    Returns:
+        ``input_ids``, ``labels`` and ``position_ids``, each (tokens,) int32, copies.
+    """
+    lengths = [len(ids) for ids, _ in documents]
+    starts = np.cumsum([0, *lengths[:-1]], dtype=np.int32)
+    labels = np.concatenate([labels for _, labels in documents])
+    labels[starts] = IGNORE_INDEX
+    return {
+        "input_ids": np.concatenate([ids for ids, _ in documents]),
+        "labels": labels,
+        "position_ids": np.arange(sum(lengths), dtype=np.int32) - np.repeat(starts, lengths),
+    }
+
+
+def without_labels(row: Row) -> Row:
+    """Return the first token of a row by itself: a row that predicts nothing and costs nothing."""
+    first = {key: values[:1].copy() for key, values in row.items()}
+    first["labels"][:] = IGNORE_INDEX
+    return first
 
 
 def document_bounds(position_ids: torch.Tensor) -> tuple[torch.Tensor, int]:

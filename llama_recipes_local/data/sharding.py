@@ -1,10 +1,18 @@
 """Which rows each rank trains on in each step: every row once an epoch, on any number of ranks."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import Sampler
+
+from llama_recipes_local.data.position import Position, resumed
+from llama_recipes_local.data.randomness import generator
+
+MEGABATCH = 50
+"""Groups in which like lengths are looked for together; a row waits for no more than that."""
 
 
 class ShardedBatchSampler(Sampler[list[int]]):
@@ -13,8 +21,11 @@ class ShardedBatchSampler(Sampler[list[int]]):
     Micro-batch ``m`` of all ranks together is rows ``[m * batch_size * num_replicas, ...)`` of the
     order; each rank takes an equal run of it. So the global batch does not depend on the number of
     ranks. The last rows are dealt out too: where they do not go round, a rank's batch is short or
-    empty, for all ranks must take the same number of steps.
+    empty, for all ranks must take the same number of steps. A position in the order can be saved
+    and gone on from, see ``data.position``.
     """
+
+    order = "shuffled rows"
 
     def __init__(
         self,
@@ -31,43 +42,105 @@ class ShardedBatchSampler(Sampler[list[int]]):
         self.num_replicas = num_replicas
         self.shuffle = shuffle
         self.seed = seed
-        self.epoch = 0
+        self._start = self._beginning(0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order comes next."""
-        self.epoch = epoch
+        """Choose the epoch whose order comes next; the restored one keeps its place."""
+        if epoch != self._start.epoch:
+            self._start = self._beginning(epoch)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch whose order comes next."""
+        return self._start.epoch
+
+    def state(self, micro_batches: int) -> dict[str, Any]:
+        """Return the position after so many micro-batches of the epoch, or since ``restore``."""
+        rows = self._start.rows + micro_batches * self._stride
+        if rows < self.num_rows:
+            return replace(self._start, rows=rows, batch_size=self.batch_size).state()
+        return self._beginning(self.epoch + 1).state()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a position, on whatever number of ranks it was reached.
+
+        The rest of its epoch is dealt from the order that it was a place in; the epochs after it
+        are this sampler's own.
+
+        Raises:
+            ValueError: if the position is in other rows or another order.
+        """
+        self._start = resumed(state, self._beginning(0))
 
     def __len__(self) -> int:
-        return -(-self.num_rows // self._stride)
+        return -(-(self.num_rows - self._start.rows) // self._stride)
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = self._order(torch.Generator().manual_seed(self.seed + self.epoch))
-        for start in range(0, self.num_rows, self._stride):
+        order = self._order(self._start)
+        for start in range(self._start.rows, self.num_rows, self._stride):
             first = start + self.rank * self.batch_size
-            yield order[first : min(first + self.batch_size, start + self._stride)]
+            yield order[first : min(first + self.batch_size, start + self._stride)].tolist()
 
     @property
     def _stride(self) -> int:
         return self.batch_size * self.num_replicas
 
-    def _order(self, generator: torch.Generator) -> list[int]:
+    def _beginning(self, epoch: int) -> Position:
+        return Position(
+            self.order, self.seed, self.num_rows, self.batch_size, self._stride, epoch=epoch
+        )
+
+    def _order(self, position: Position) -> NDArray[np.int64]:
+        """Return all rows in the order of the position's epoch."""
         if not self.shuffle:
-            return list(range(self.num_rows))
-        return torch.randperm(self.num_rows, generator=generator).tolist()
+            return np.arange(self.num_rows)
+        return generator(self.seed, position.epoch).permutation(self.num_rows)
 
 
 class LengthGroupedBatchSampler(ShardedBatchSampler):
-    """Puts rows of like length into a batch, and the batches in random order."""
+    """Puts rows of like length into a batch, and the batches in random order.
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, **kwargs: Any) -> None:
+    The rows are shuffled, and of each ``MEGABATCH`` groups in that order like lengths are put
+    together. So a row's neighbours are others in each epoch, and no length is always first or last:
+    the rows that do not fill a group are the last of the shuffled order, whatever their length.
+    Without shuffling, rows and groups keep the data's order but for that.
+    """
+
+    order = "like lengths"
+
+    def __init__(
+        self, lengths: Sequence[int] | NDArray[np.int32], batch_size: int, **kwargs: Any
+    ) -> None:
         super().__init__(len(lengths), batch_size, **kwargs)
-        self.lengths = lengths
+        self.lengths = np.asarray(lengths)
 
-    def _order(self, generator: torch.Generator) -> list[int]:
-        by_length = sorted(range(self.num_rows), key=lambda index: self.lengths[index])
-        whole = self.num_rows - self.num_rows % self._stride
-        batches = [by_length[i : i + self._stride] for i in range(0, whole, self._stride)]
-        if self.shuffle:
-            order = torch.randperm(len(batches), generator=generator).tolist()
-            batches = [batches[index] for index in order]
-        return [row for batch in batches for row in batch] + by_length[whole:]
+    def _order(self, position: Position) -> NDArray[np.int64]:
+        random = generator(self.seed, position.epoch) if self.shuffle else None
+        rows = random.permutation(self.num_rows) if random else np.arange(self.num_rows)
+        whole = self.num_rows - self.num_rows % position.group
+        size = MEGABATCH * position.group
+        megabatches = np.split(rows[:whole], range(size, whole, size))
+        ordered = [
+            grouped_by_length(megabatch, self.lengths, position.group, random)
+            for megabatch in megabatches
+        ]
+        return np.concatenate([*ordered, rows[whole:]])
+
+
+def grouped_by_length(
+    rows: NDArray[np.int64],
+    lengths: NDArray[np.int32],
+    group: int,
+    random: np.random.RandomState | None,
+) -> NDArray[np.int64]:
+    """Put rows of like length into groups, and the groups in random order.
+
+    Args:
+        rows: (rows,) indices, a multiple of ``group``.
+        lengths: (all rows,) tokens of each.
+        group: rows of a group.
+        random: where the order of the groups comes from; None keeps that of their first rows.
+    """
+    groups = rows[np.argsort(lengths[rows], kind="stable")].reshape(-1, group)
+    order = random.permutation(len(groups)) if random else np.argsort(groups.min(axis=1))
+    return groups[order].ravel()

@@ -10,7 +10,8 @@ import numpy.typing as npt
 import pyarrow as pa  # type: ignore[import-untyped]
 from torch.utils.data import Dataset
 
-IGNORE_INDEX = -100
+from llama_recipes_local.data.labels import IGNORE_INDEX
+
 ROWS_PER_BATCH = 4096
 
 Int32 = npt.NDArray[np.int32]

@@ -2,13 +2,18 @@
 
 from typing import Any
 
+import torch
 from torch.distributed.fsdp import StateDictType
 
 from llama_recipes_local._upstream import fall_back
 from llama_recipes_local.adapters import generate_peft_config
-from llama_recipes_local.data.collation import PackedCollator, PaddedCollator
+from llama_recipes_local.data.collation import BlankCollator, PackedCollator, PaddedCollator
 from llama_recipes_local.data.sharding import LengthGroupedBatchSampler, ShardedBatchSampler
-from llama_recipes_local.parallel import rank, world_size
+from llama_recipes_local.data.streaming import SampleStream, is_stream
+from llama_recipes_local.errors import UsageError
+from llama_recipes_local.models.precision import weight_dtype
+from llama_recipes_local.parallel import device_type, rank, world_size
+from llama_recipes_local.preflight.data_rules import stream_problems
 from llama_recipes_local.run import DATASET_CONFIGS, update_config
 
 __all__ = [
@@ -18,6 +23,9 @@ __all__ = [
     "get_dataloader_kwargs",
     "update_config",
 ]
+
+HALF_PRECISION_MULTIPLE = 8  # see data.collation.PaddedCollator
+PREFETCHED = 4  # batches a worker makes ahead
 
 
 def generate_dataset_config(train_config: Any, kwargs: dict[str, Any]) -> Any:
@@ -46,13 +54,16 @@ def get_dataloader_kwargs(
 
     Args:
         train_config: its batch sizes, seed and ``batching_strategy``.
-        dataset: the samples, or their ``ConcatDataset`` with packing.
+        dataset: the samples, or their ``ConcatDataset`` with packing; a stream is dealt here.
         dataset_processer: the tokenizer.
         mode: "train" shuffles, anything else does not.
 
     Raises:
         ValueError: if the batching strategy is unknown.
+        UsageError: if a stream is not told how long to go on.
     """
+    if train_config.batching_strategy not in ("packing", "padding"):
+        raise ValueError(f"Unknown batching strategy: {train_config.batching_strategy}")
     training = mode == "train"
     batch_size = train_config.batch_size_training if training else train_config.val_batch_size
     place: dict[str, Any] = {
@@ -61,18 +72,62 @@ def get_dataloader_kwargs(
         "shuffle": training,
         "seed": train_config.seed,
     }
+    collate = {"collate_fn": _collator(train_config, dataset_processer)}
+    if is_stream(dataset):
+        measure_stream(dataset, train_config, training)
+        dataset.deal(batch_size, **place)
+        return {"batch_size": None, **collate, **_workers(train_config, persistent=False)}
+    sampler = _sampler(train_config, dataset, batch_size, place)
+    return {"batch_sampler": sampler, **collate, **_workers(train_config, persistent=True)}
+
+
+def measure_stream(stream: SampleStream, train_config: Any, training: bool) -> None:
+    """Tell a stream how many micro-batches are asked of it; validation reads it once.
+
+    Raises:
+        UsageError: if nothing says how many.
+    """
+    problems = stream_problems(train_config)
+    if problems:
+        raise UsageError(problems)
+    if training:
+        steps = train_config.max_train_step
+        stream.micro_batches = steps * train_config.gradient_accumulation_steps
+    else:
+        stream.micro_batches = train_config.max_eval_step
+        stream.passes = 1
+
+
+def _sampler(
+    train_config: Any, dataset: Any, batch_size: int, place: dict[str, Any]
+) -> ShardedBatchSampler:
     if train_config.batching_strategy == "packing":
-        return {
-            "batch_sampler": ShardedBatchSampler(len(dataset), batch_size, **place),
-            "collate_fn": PackedCollator(dataset_processer.pad_token_id),
-        }
-    if train_config.batching_strategy == "padding":
+        return ShardedBatchSampler(len(dataset), batch_size, **place)
+    lengths = getattr(dataset, "lengths", None)
+    if lengths is None and "input_ids" not in dataset[0]:
+        print("--> rows have no input_ids: batches are not of like length")
+        return ShardedBatchSampler(len(dataset), batch_size, **place)
+    if lengths is None:
         lengths = [len(sample["input_ids"]) for sample in dataset]
-        return {
-            "batch_sampler": LengthGroupedBatchSampler(lengths, batch_size, **place),
-            "collate_fn": PaddedCollator(dataset_processer),
-        }
-    raise ValueError(f"Unknown batching strategy: {train_config.batching_strategy}")
+    return LengthGroupedBatchSampler(lengths, batch_size, **place)
+
+
+def _collator(train_config: Any, tokenizer: Any) -> Any:
+    if train_config.batching_strategy == "packing":
+        return PackedCollator(tokenizer.pad_token_id)
+    return BlankCollator(PaddedCollator(tokenizer, _padding_multiple(train_config)))
+
+
+def _padding_multiple(train_config: Any) -> int:
+    half = train_config.mixed_precision or weight_dtype(train_config) != torch.float32
+    return HALF_PRECISION_MULTIPLE if half and device_type() == "cuda" else 1
+
+
+def _workers(train_config: Any, persistent: bool) -> dict[str, Any]:
+    """Return how workers run ahead; a stream's are started anew, to be told where it begins."""
+    if not train_config.num_workers_dataloader:
+        return {}
+    return {"prefetch_factor": PREFETCHED, "persistent_workers": persistent}
 
 
 __getattr__ = fall_back("utils.config_utils")

@@ -4,27 +4,43 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
+from llama_recipes_local import run
+from llama_recipes_local.data.collation import BlankCollator, BlankRows
 from llama_recipes_local.data.concatenator import ConcatDataset
+from llama_recipes_local.data.streaming import as_stream, is_stream
 from llama_recipes_local.datasets import DATALOADER_COLLATE_FUNC, DATASET_PREPROC
-from llama_recipes_local.utils.config_utils import get_dataloader_kwargs
+from llama_recipes_local.utils.config_utils import get_dataloader_kwargs, measure_stream
 
 
 def get_preprocessed_dataset(tokenizer: Any, dataset_config: Any, split: str = "train") -> Any:
     """Return the tokenised samples of a data set's "train" or other split.
 
+    Samples that come one by one, as an ``IterableDataset``, are returned as a ``SampleStream``.
+
     Raises:
         NotImplementedError: if the data set is unknown.
+        UsageError: if they are a stream, and the run does not say how long to go on.
     """
     if dataset_config.dataset not in DATASET_PREPROC:
         raise NotImplementedError(f"{dataset_config.dataset} is not (yet) implemented")
     name = dataset_config.train_split if split == "train" else dataset_config.test_split
-    return DATASET_PREPROC[dataset_config.dataset](dataset_config, tokenizer, name)
+    dataset = DATASET_PREPROC[dataset_config.dataset](dataset_config, tokenizer, name)
+    if is_stream(dataset):
+        stream, active = as_stream(dataset), run.active()
+        if active is not None:
+            measure_stream(stream, active.train, training=split == "train")
+        return stream
+    return BlankRows(dataset) if dataset_config.dataset in DATALOADER_COLLATE_FUNC else dataset
 
 
 def get_custom_data_collator(dataset_processer: Any, dataset_config: Any) -> Any:
-    """Return the collator that the data set brings, or None."""
+    """Return the collator that the data set brings, or None.
+
+    It is never called without rows, see ``data.collation.BlankCollator``.
+    """
     make = DATALOADER_COLLATE_FUNC.get(dataset_config.dataset)
-    return make(dataset_processer, dataset_config) if make else None
+    collate = make(dataset_processer, dataset_config) if make else None
+    return BlankCollator(collate) if collate else None
 
 
 def get_dataloader(

@@ -1,5 +1,6 @@
 """Packing keeps every token once and every document to itself."""
 
+import pickle
 import random
 from collections.abc import Sequence
 from itertools import chain, pairwise, permutations
@@ -8,9 +9,10 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from llama_recipes_local import configs
+from llama_recipes_local import configs, run
 from llama_recipes_local._upstream import VENDORED_DIR
 from llama_recipes_local.data.concatenator import IGNORE_INDEX, ConcatDataset
+from llama_recipes_local.data.tokens import TokenRows
 from llama_recipes_local.datasets import get_grammar_dataset
 
 CHUNK = 64
@@ -65,7 +67,7 @@ def test_labels_are_the_documents_own_but_for_the_first_token() -> None:
 
 def test_no_row_is_longer_than_a_chunk() -> None:
     packed = ConcatDataset(documents(random_lengths(200, 3 * CHUNK)), CHUNK)
-    assert len(packed) > 100
+    assert len(packed) > 50
     assert max(len(row["input_ids"]) for row in packed) <= CHUNK
 
 
@@ -75,15 +77,68 @@ def test_fields_of_a_row_have_one_length() -> None:
         assert len({len(values) for values in row.values()}) == 1
 
 
-def test_long_documents_are_cut_into_rows() -> None:
-    (document,) = documents([2 * CHUNK + 5])
-    packed = ConcatDataset([document], CHUNK)
-    assert sorted(len(row["input_ids"]) for row in packed) == [5, CHUNK, CHUNK]
-    assert sorted(chain.from_iterable(row["input_ids"] for row in packed)) == document["input_ids"]
+def test_long_texts_are_cut_into_rows_and_every_label_stays_one() -> None:
+    ids = list(range(2 * CHUNK + 5))
+    packed = ConcatDataset([{"input_ids": ids, "labels": ids}], CHUNK)
+    # a row begins with the last token of the one before, to predict its second from
+    assert sorted(len(row["input_ids"]) for row in packed) == [7, CHUNK, CHUNK]
+    labels = chain.from_iterable(row["labels"] for row in packed)
+    assert sorted(label for label in labels if label != IGNORE_INDEX) == ids[1:]
     assert all(starts(row) == [0] for row in packed)
 
 
-def test_packing_follows_from_the_data_alone() -> None:
+def test_long_documents_with_a_prompt_keep_their_response(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (document,) = documents([CHUNK + 10])
+    packed = ConcatDataset([document, *documents([3])], CHUNK + 3)
+    assert "1 documents are longer than 67 tokens" in capsys.readouterr().out
+    labels = set(chain.from_iterable(row["labels"] for row in packed))
+    assert labels > {label for label in document["labels"] if label != IGNORE_INDEX}
+
+
+def test_token_rows_are_not_copied() -> None:
+    rows = TokenRows.from_samples(documents(random_lengths(50, CHUNK)))
+    assert ConcatDataset(rows, CHUNK).documents is rows
+    assert ConcatDataset(rows, CHUNK // 2).documents is not rows
+    assert rows.arrays(0)[0].base is not None
+
+
+def test_rows_of_a_batch_are_the_items_as_arrays() -> None:
+    packed = ConcatDataset(documents(random_lengths(50, CHUNK)), CHUNK)
+    assert [
+        {key: values.tolist() for key, values in row.items()} for row in packed.__getitems__([3, 0])
+    ] == [packed[3], packed[0]]
+
+
+def test_a_rank_without_rows_gets_one_that_predicts_nothing() -> None:
+    (row,) = ConcatDataset(documents([5, 4]), CHUNK).__getitems__([])
+    assert [values.tolist() for values in row.values()] == [[0], [IGNORE_INDEX], [0]]
+
+
+@pytest.mark.parametrize("idx", [2, -3])
+def test_a_row_that_is_not_there_is_an_error(idx: int) -> None:
+    with pytest.raises(IndexError, match="of 2"):
+        ConcatDataset(documents([5, 4]), 5)[idx]
+
+
+def test_seed_is_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = documents(random_lengths(200, CHUNK))
+
+    def rows(**kwargs: int) -> list[dict[str, list[int]]]:
+        return list(ConcatDataset(made, CHUNK, **kwargs))
+
+    assert rows() == rows(seed=42) != rows(seed=7)
+    with run.activate(run.Run({}, train=configs.train_config(seed=7))):
+        assert rows() == rows(seed=7)
+
+
+def test_workers_get_the_same_rows() -> None:
+    packed = ConcatDataset(documents([5, 4]), CHUNK)
+    assert list(pickle.loads(pickle.dumps(packed))) == list(packed)
+
+
+def test_packing_follows_from_the_data_and_the_seed_alone() -> None:
     made = documents(random_lengths(200, CHUNK))
     random.seed(1)
     first = ConcatDataset(made, CHUNK)
@@ -98,7 +153,7 @@ def test_the_longest_go_first_each_into_the_fullest_row_that_holds_it(
 ) -> None:
     # 6 and 5 open rows with 4 and 5 positions left; 4 fits both, and the first exactly
     packed = ConcatDataset(documents(lengths), chunk_size=10)
-    assert [len(row["input_ids"]) for row in packed] == [10, 5]
+    assert sorted(len(row["input_ids"]) for row in packed) == [5, 10]
 
 
 def test_reading_a_row_changes_nothing() -> None:

@@ -1,0 +1,92 @@
+"""Where in its data a run is: what it saves, and how it goes on, also on other numbers of ranks.
+
+Workers prefetch, so only the loop knows how far a run is: it counts the micro-batches that it took
+and asks ``of(dataloader).state(count)``. After a restart, ``of(dataloader).restore(state)`` comes
+before the ``DataLoader`` is iterated; the loop goes on in the epoch that ``state["epoch"]`` names.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol, runtime_checkable
+
+
+@dataclass(frozen=True)
+class Position:
+    """A place in an order of rows, the same on every rank.
+
+    Attributes:
+        order: what made the order, by name.
+        seed: what it was made from, with the epoch.
+        num_rows: rows in an epoch; None in a stream, whose rows are not known.
+        batch_size: rows of a rank's micro-batch; told, not needed.
+        group: rows of a micro-batch over all ranks that the order was made for.
+        epoch: the epoch, from 0; a stream has only the first.
+        rows: how many of the order's rows have been taken.
+        micro_batches: how many micro-batches a rank took of a stream; None if not one.
+    """
+
+    order: str
+    seed: int
+    num_rows: int | None
+    batch_size: int
+    group: int
+    epoch: int = 0
+    rows: int = 0
+    micro_batches: int | None = None
+
+    def state(self) -> dict[str, Any]:
+        """Return the position as JSON-ready data."""
+        return asdict(self)
+
+
+SAME = {
+    "order": "the batches were made in another way: give the same --batching_strategy and data",
+    "seed": "the rows would come in another order: give the same --seed",
+    "num_rows": "the data or its layout changed: give the same files and --context_length",
+}
+"""What must be as it was, and what to do where it is not."""
+
+
+def resumed(state: dict[str, Any], now: Position) -> Position:
+    """Return the position that ``state`` tells, to go on from where ``now`` is the beginning.
+
+    Raises:
+        ValueError: if the state is not one, or tells of other rows or another order.
+    """
+    try:
+        saved = Position(**state)
+    except TypeError as error:
+        raise ValueError(f"this is not a position in the data: {error}") from error
+    for name, reason in SAME.items():
+        was, is_now = getattr(saved, name), getattr(now, name)
+        if was != is_now:
+            raise ValueError(f"the saved position has {name} {was}, this run {is_now}; {reason}")
+    return saved
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """What deals the rows of a ``DataLoader``: a batch sampler, or a stream."""
+
+    def __len__(self) -> int:
+        """Return the micro-batches of the current epoch, after ``restore`` those left in it."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that comes next."""
+
+    def state(self, micro_batches: int) -> dict[str, Any]:
+        """Return the position once this many micro-batches were taken.
+
+        They are counted from the beginning of the epoch, or from the ``restore`` in it.
+        """
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a position; raises ``ValueError`` if it is not one in this data."""
+
+
+def of(dataloader: Any) -> Resumable | None:
+    """Return what deals a ``DataLoader``'s rows, or None if its position cannot be told."""
+    for name in ("batch_sampler", "dataset"):
+        dealer = getattr(dataloader, name, None)
+        if isinstance(dealer, Resumable):
+            return dealer
+    return None

@@ -1,0 +1,255 @@
+"""Batches of samples whose number is not known, read as they are trained on.
+
+Every rank reads the whole stream and keeps its share, so what each gets follows from the stream,
+the seed and the number of ranks. The stream may be larger than memory or without an end: it is
+shuffled in a buffer, and laid out window by window. When it ends it is opened anew, as its next
+pass.
+"""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from itertools import count, islice
+from typing import Any
+
+import numpy as np
+from torch.utils.data import IterableDataset, get_worker_info
+
+from llama_recipes_local.data.collation import Blank
+from llama_recipes_local.data.documents import Document, Row, side_by_side, without_labels
+from llama_recipes_local.data.limits import fit
+from llama_recipes_local.data.packing import pack
+from llama_recipes_local.data.position import Position, resumed
+from llama_recipes_local.data.randomness import generator
+from llama_recipes_local.data.sharding import grouped_by_length
+
+BUFFER = 4096
+"""Samples that wait to be drawn from: what "shuffled" means in a stream."""
+WINDOW = 1024
+"""Documents that are laid out together."""
+WINDOW_ROWS = 8
+"""Rows that a packed window fills at least, so that little is lost where documents are short."""
+
+_PASSES, _WINDOWS = 0, 1  # what a generator is for
+
+OpenPass = Callable[[int], Iterable[Any]]
+
+
+class SampleStream(IterableDataset[list[Any]]):
+    """Micro-batches of samples of like length, a list of samples each.
+
+    Its length is the number of micro-batches that are left of those asked for. A position in it can
+    be saved and gone on from, see ``data.position``: what was taken is read again, and left out.
+
+    Of several ``DataLoader`` workers the first reads and the others end at once. If all read, each
+    would tokenise the whole stream; and no sample must come twice.
+    """
+
+    order = "stream of samples"
+
+    def __init__(
+        self, open_pass: OpenPass, micro_batches: int | None = None, passes: int | None = None
+    ) -> None:
+        """Stream what ``open_pass`` opens.
+
+        Args:
+            open_pass: given the number of the pass, from 0, returns its samples, which have
+                ``input_ids`` and ``labels``; the same on every rank. It must be picklable where
+                workers are spawned. A pass without samples ends the stream.
+            micro_batches: how many to give; None means all, and the length is not known.
+            passes: how often to read the stream; None means for as long as is asked for.
+        """
+        self.open_pass = open_pass
+        self.micro_batches = micro_batches
+        self.passes = passes
+        self.deal(batch_size=1)
+
+    def deal(
+        self,
+        batch_size: int,
+        rank: int = 0,
+        num_replicas: int = 1,
+        shuffle: bool = True,
+        seed: int = 0,
+    ) -> None:
+        """Set what each rank gets, from the beginning; see ``sharding.ShardedBatchSampler``."""
+        self.batch_size = batch_size
+        self.rank = rank
+        self.num_replicas = num_replicas
+        self.shuffle = shuffle
+        self.seed = seed
+        self._start = self._beginning()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Do nothing: a stream counts its passes itself, and goes on for as long as it is asked."""
+
+    def state(self, micro_batches: int) -> dict[str, Any]:
+        """Return the position after so many micro-batches, or after so many since ``restore``."""
+        return replace(
+            self._start,
+            batch_size=self.batch_size,
+            rows=self._start.rows + micro_batches * self._stride,
+            micro_batches=self._taken + micro_batches,
+        ).state()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a position, on whatever number of ranks it was reached.
+
+        Like lengths are still grouped for the number of ranks that the stream began with.
+
+        Raises:
+            ValueError: if the position is in another order.
+        """
+        self._start = resumed(state, self._beginning())
+
+    def __len__(self) -> int:
+        if self.micro_batches is None:
+            raise TypeError("the length of a stream is not known: say how many micro-batches")
+        return max(self.micro_batches - self._taken, 0)
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        worker = get_worker_info()
+        if worker is not None and worker.id > 0:
+            return
+        rows = islice(self._rows(), self._start.rows, None)
+        mine = slice(self.rank * self.batch_size, (self.rank + 1) * self.batch_size)
+        for _ in count() if self.micro_batches is None else range(len(self)):
+            group = list(islice(rows, self._stride))
+            if not group:
+                return
+            yield group[mine] or [self._blank(group[0])]
+
+    @property
+    def _stride(self) -> int:
+        return self.batch_size * self.num_replicas
+
+    @property
+    def _taken(self) -> int:
+        return self._start.micro_batches or 0
+
+    def _beginning(self) -> Position:
+        return Position(self.order, self.seed, None, self.batch_size, self._stride, micro_batches=0)
+
+    def _samples(self) -> Iterator[Any]:
+        """Yield the samples of all passes, each pass shuffled."""
+        for number in count() if self.passes is None else range(self.passes):
+            samples = iter(self.open_pass(number))
+            if self.shuffle:
+                samples = shuffled(samples, BUFFER, generator(self.seed, _PASSES, number))
+            first = next(samples, None)
+            if first is None:
+                return
+            yield first
+            yield from samples
+
+    def _rows(self) -> Iterator[Any]:
+        """Yield the rows of all micro-batches of all ranks."""
+        samples = self._samples()
+        group = self._start.group
+        size = -(-WINDOW // group) * group
+        for number in count():
+            window = list(islice(samples, size))
+            whole = len(window) - len(window) % group
+            lengths = np.array([len(sample.get("input_ids", ())) for sample in window])
+            random = generator(self.seed, _WINDOWS, number) if self.shuffle else None
+            order = grouped_by_length(np.arange(whole), lengths, group, random)
+            yield from (window[index] for index in order.tolist())
+            yield from window[whole:]
+            if len(window) < size:
+                return
+
+    def _blank(self, row: Any) -> Any:
+        return Blank(row)
+
+
+class PackedStream(SampleStream):
+    """Micro-batches of packed rows, a list of rows each, of int32 arrays as ``ConcatDataset`` has.
+
+    The emptiest row of a window is not given: its documents wait for the next window.
+    """
+
+    order = "stream of packed rows"
+
+    def __init__(self, stream: SampleStream, chunk_size: int = 4096, seed: int = 0) -> None:
+        """Pack the samples of ``stream`` into rows of ``chunk_size`` tokens."""
+        self.chunk_size = chunk_size
+        super().__init__(stream.open_pass, stream.micro_batches, stream.passes)
+        self.deal(batch_size=1, seed=seed)
+
+    def _rows(self) -> Iterator[Row]:
+        documents = self._documents()
+        waiting: list[Document] = []
+        for number in count():
+            taken = self._window(documents, waiting)
+            lengths = [len(ids) for ids, _ in waiting]
+            packing = pack(lengths, self.chunk_size, self.seed, _WINDOWS, number)
+            rows = [
+                [waiting[index] for index in packing.row(row).tolist()]
+                for row in range(len(packing))
+            ]
+            waiting = rows.pop(_emptiest(rows)) if taken else []
+            yield from map(side_by_side, rows)
+            if not taken:
+                return
+
+    def _documents(self) -> Iterator[Document]:
+        for sample in self._samples():
+            for ids, labels in fit(sample["input_ids"], sample["labels"], self.chunk_size):
+                if len(ids):
+                    yield np.asarray(ids, dtype=np.int32), np.asarray(labels, dtype=np.int32)
+
+    def _window(self, documents: Iterator[Document], waiting: list[Document]) -> int:
+        """Add a window's documents to those that wait; return how many came."""
+        taken, tokens = 0, 0
+        for document in documents:
+            waiting.append(document)
+            taken += 1
+            tokens += len(document[0])
+            if taken >= WINDOW and tokens >= WINDOW_ROWS * self.chunk_size:
+                break
+        return taken
+
+    def _blank(self, row: Row) -> Row:
+        return without_labels(row)
+
+
+def _emptiest(rows: list[list[Document]]) -> int:
+    tokens = [sum(len(ids) for ids, _ in row) for row in rows]
+    return tokens.index(min(tokens))
+
+
+def shuffled(samples: Iterable[Any], size: int, random: np.random.RandomState) -> Iterator[Any]:
+    """Draw each sample at random from a buffer of the next ``size``."""
+    remaining = iter(samples)
+    buffer = list(islice(remaining, size))
+    for sample in remaining:
+        drawn = random.randint(len(buffer))
+        yield buffer[drawn]
+        buffer[drawn] = sample
+    for index in random.permutation(len(buffer)).tolist():
+        yield buffer[index]
+
+
+def is_stream(dataset: Any) -> bool:
+    """Whether a data set is torch's or datasets' ``IterableDataset``."""
+    if isinstance(dataset, IterableDataset):
+        return True
+    datasets = sys.modules.get("datasets")  # who has one of its streams has imported it
+    return datasets is not None and isinstance(dataset, datasets.IterableDataset)
+
+
+def as_stream(dataset: Any) -> SampleStream:
+    """Return a data set that ``is_stream`` as a ``SampleStream``; it must not shard itself."""
+    return dataset if isinstance(dataset, SampleStream) else SampleStream(_Passes(dataset))
+
+
+class _Passes:
+    """Opens the passes of an ``IterableDataset``."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __call__(self, number: int) -> Iterator[Any]:
+        if hasattr(self.dataset, "set_epoch"):
+            self.dataset.set_epoch(number)
+        return iter(self.dataset)

@@ -1,0 +1,40 @@
+"""What data asks of the rest of a run."""
+
+from typing import Any
+
+from llama_recipes_local.data.limits import SHORTEST
+from llama_recipes_local.errors import Problem
+from llama_recipes_local.run import Run
+
+
+def check_data_rules(run: Run) -> list[Problem]:
+    """Return what does not go with the data and how it is batched."""
+    train = run.train
+    problems = stream_problems(train) if getattr(run.dataset, "streaming", False) else []
+    if train.batching_strategy == "packing" and 0 < train.context_length < SHORTEST:
+        problems.append(
+            Problem(
+                f"--context_length {train.context_length}",
+                "a row of one token predicts nothing",
+                f"give --context_length {SHORTEST} or more",
+            )
+        )
+    return problems
+
+
+def stream_problems(train: Any) -> list[Problem]:
+    """Return what a run lacks whose data is a stream, for nobody knows how long that is."""
+    needs = [("max_train_step", "how many optimiser steps to train", "")]
+    if train.run_validation:
+        needs.append(
+            ("max_eval_step", "how many batches to validate on", ", or --run_validation False")
+        )
+    return [
+        Problem(
+            f"a streamed data set without --{flag}",
+            f"a stream has no known length: it does not say {unknown}",
+            f"give --{flag} N{otherwise}",
+        )
+        for flag, unknown, otherwise in needs
+        if not getattr(train, flag)
+    ]
