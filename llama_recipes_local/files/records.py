@@ -1,176 +1,117 @@
-"""Reads records one at a time from tsv, csv, json and parquet files.
+"""Reads the records of a data file one at a time, whatever its format and packing.
 
-What cannot be used is a ``UsageError`` that names the file and the line, row or item.
+Data sets call ``records``. Every mistake in a file is a ``UsageError`` that names the file and the
+line, row, item or byte.
 """
 
-import csv
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
 
+from llama_recipes_local.errors import UsageError
+from llama_recipes_local.files import finding
+from llama_recipes_local.files.json_records import read_json
+from llama_recipes_local.files.tables import read_csv, read_parquet
 from llama_recipes_local.files.text_lines import (
+    LONGEST_RECORD,
     Source,
+    compression,
     refusal,
-    text_lines,
-    unreadable,
-    without_end,
 )
+from llama_recipes_local.files.values import Record as Record
 
-# The csv module reads no longer cell, so a longer one could be written but not trained on.
-LONGEST_TEXT = 131_072
-PARQUET_ROWS = 1_000
-PARQUET_BYTES = 1 << 18
-
-# What the user may know a record by ("line 7 of FILE"), and its values by column.
-Record = tuple[str, Mapping[str, Any]]
-
-
-def read_tsv(source: Source, columns: Sequence[str]) -> Iterator[Record]:
-    """Yield the lines of a file of tab-separated columns, which has no header and no quotes.
-
-    A first line that is the columns' names is taken for a header and left out.
-    """
-    for number, line in text_lines(source):
-        cells = without_end(line).split("\t")
-        where = f"line {number} of {source}"
-        if len(cells) != len(columns):
-            raise refusal(
-                f"{where} has {_columns(len(cells))}",
-                f"each line has {len(columns)} with a tab between: {', '.join(columns)}",
-            )
-        if number > 1 or cells != list(columns):
-            yield where, dict(zip(columns, cells, strict=True))
+_PART = re.compile(r"-\d+-of-\d+$")
+_FORMATS = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".json": "json",
+    ".jsonl": "json",
+    ".ndjson": "json",
+    ".parquet": "parquet",
+}
+_DELIMITERS = {"csv": ",", "tsv": "\t"}
+READ = "jsonl, json, csv, tsv or parquet files, all but parquet also as gz, bz2, xz, zst or lz4"
 
 
-def read_csv(source: Source, columns: Sequence[str]) -> Iterator[Record]:
-    """Yield the rows of a CSV file whose header has the columns, and perhaps others."""
-    # a NUL is no error of the user's, but one to the csv module before Python 3.11
-    lines = (line.replace("\0", " ") for _, line in text_lines(source))
-    reader = csv.reader(lines, strict=True)
-    try:
-        header = next(reader, [])
-        check_columns(source, header, columns)
-        for row in reader:
-            where = f"line {reader.line_num} of {source}"
-            if row and len(row) != len(header):
-                raise refusal(f"{where} has {_columns(len(row))}", f"the header has {len(header)}")
-            if row:  # an empty line is no row
-                yield where, dict(zip(header, row, strict=True))
-    except csv.Error as error:
-        where = f"line {reader.line_num} of {source}"
-        raise refusal(f"{where} is not CSV", str(error), "mend its quotes") from error
+def records(
+    data: Source | Path,
+    columns: Sequence[str] = (),
+    form: str = "",
+    longest: int = LONGEST_RECORD,
+) -> Iterator[Record]:
+    """Yield the records of a file, in its order, with what the user may know each by.
 
+    Lines are read one at a time, parquet some rows at a time; a JSON file that is one value is
+    held whole. A tsv file has a header and quotes as a csv file has.
 
-def read_json_lines(source: Source) -> Iterator[Record]:
-    """Yield the objects of a file that has one a line; empty lines are passed over."""
-    for number, line in text_lines(source):
-        where = f"line {number} of {source}"
-        if number == 1 and line.lstrip().startswith("["):
-            raise refusal(
-                f"{source} is a JSON array",
-                "it is read one line at a time, an object each",
-                f"jq -c '.[]' {source.path.name} > rows.jsonl",
-            )
-        if line.strip():
-            yield where, _object(_loads(line, where), where)
-
-
-def read_json_array(source: Source) -> Iterator[Record]:
-    """Yield the objects of a file that is one JSON array; the file is read whole."""
-    text = "".join(line for _, line in text_lines(source))
-    for number, value in enumerate(_loads(text, str(source)), 1):
-        where = f"item {number} of {source}"
-        yield where, _object(value, where)
-
-
-def read_parquet(source: Source, columns: Sequence[str]) -> Iterator[Record]:
-    """Yield the rows of a parquet file, of which no columns but these are read."""
-    import pyarrow as pa  # type: ignore[import-untyped]
-    from pyarrow import parquet
-
-    try:
-        # with pre_buffer a row group, of any size, would be read whole
-        with parquet.ParquetFile(source.path, buffer_size=PARQUET_BYTES, pre_buffer=False) as file:
-            check_columns(source, file.schema_arrow.names, columns)
-            before = 0
-            for batch in file.iter_batches(PARQUET_ROWS, columns=list(columns)):
-                _check_utf_8(batch, f"rows {before + 1} to {before + len(batch)} of {source}")
-                for row, record in enumerate(batch.to_pylist(), before + 1):
-                    yield f"row {row} of {source}", record
-                before += len(batch)
-    except (pa.ArrowException, OSError) as error:
-        raise unreadable(source, error) from error
-
-
-def check_columns(source: Source, found: Sequence[str], columns: Sequence[str]) -> None:
-    """Refuse a table that lacks one of the columns.
+    Args:
+        data: the file, or a member of an archive.
+        columns: those that a table must have; of parquet no others are read.
+        form: "csv", "tsv", "json" or "parquet"; "" means that the name tells.
+        longest: bytes that a line may have, and characters that a cell of a table may have.
 
     Raises:
-        UsageError: with the columns that were found.
+        UsageError: at the first record that cannot be used; or if the file is missing, empty, a
+            pointer of Git LFS, damaged, or of a format that is not read.
     """
-    lacking = [column for column in columns if column not in found]
-    if lacking:
-        raise refusal(
-            f"{source} has no column {', '.join(lacking)}",
-            f"the columns found are {', '.join(found) or 'none'}",
-            f"name its columns {', '.join(columns)}",
-        )
+    source = data if isinstance(data, Source) else Source(data)
+    _check_file(source)
+    none = True
+    for record in _read(source, columns, form or format_of(source.name), longest):
+        none = False
+        yield record
+    if none:
+        raise refusal(f"{source} has no rows", "there is nothing to train on", "fill it")
 
 
-def column_of(record: Mapping[str, Any], column: str, where: str) -> Any:
-    """Return the value of a column; ``where`` is what the user knows the record by.
+def format_of(name: str) -> str:
+    """Return the format that a file's name tells; empty if it tells none that is read."""
+    packing = compression(name)
+    inner = _PART.sub("", name[: len(name) - len(packing)])
+    form = _FORMATS.get(PurePosixPath(inner).suffix.lower(), "")
+    return "" if packing and form == "parquet" else form
+
+
+def data_files(folder: Path, mend: str) -> list[Path]:
+    """Return the files in a folder and its folders that can be read, in natural order.
+
+    Args:
+        folder: where to look.
+        mend: what the user can do if there are none.
 
     Raises:
-        UsageError: if the record lacks it.
+        UsageError: if there are none, or pointers of Git LFS in their place.
     """
-    if column not in record:
-        found = ", ".join(record) or "none"
-        raise refusal(f"{where} has no {column!r}", f"its keys are {found}")
-    return record[column]
+    below = [path for path in finding.files_below(folder) if format_of(path.name)]
+    found = finding.without_packed_twins(below)
+    if not found:
+        why = f"{finding.told(folder)}; read are {READ}"
+        raise refusal(f"{folder} holds no data that is read", why, mend)
+    pointers = finding.pointer_problems(found)
+    if pointers:
+        raise UsageError(pointers)
+    return found
 
 
-def checked_text(value: object, what: str) -> str:
-    """Return a text in which each NUL is a space, as in the Hub's own loader of C4_200M.
-
-    Raises:
-        UsageError: if it is not a text that a CSV file can hold; ``what`` names it.
-    """
-    if not isinstance(value, str):
-        raise refusal(f"{what} is not text", f"it is {value!r:.80}")
-    if len(value) > LONGEST_TEXT:
-        why = f"a cell of a CSV file is read up to {LONGEST_TEXT}"
-        raise refusal(f"{what} has {len(value)} characters", why, "shorten it")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:  # JSON may escape half of a surrogate pair
-        raise refusal(f"{what} cannot be written as UTF-8", str(error)) from error
-    return value.replace("\0", " ")
+def _check_file(source: Source) -> None:
+    path = source.path
+    if not path.exists():
+        raise UsageError([finding.missing(path, "put it there, or name another")])
+    if path.is_dir():
+        raise refusal(f"{path} is a folder", finding.told(path), "name a file")
+    pointers = finding.pointer_problems([path])
+    if pointers:
+        raise UsageError(pointers)
+    if path.stat().st_size == 0:
+        raise refusal(f"{source} has no rows", "the file is empty", "fill it")
 
 
-def _loads(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        line = f"line {error.lineno} " if error.lineno > 1 else ""
-        why = f"{error.msg}: {line}column {error.colno}"
-        mend = "mend it, or download the file again if it is cut off"
-        raise refusal(f"{where} is not JSON", why, mend) from error
-    except RecursionError as error:
-        raise refusal(f"{where} is not a record", "it is nested too deeply") from error
-
-
-def _object(value: object, where: str) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise refusal(f"{where} is not a JSON object", f"it is {value!r:.80}")
-    return value
-
-
-def _check_utf_8(batch: Any, where: str) -> None:
-    try:
-        batch.validate(full=True)
-    except ValueError as error:
-        raise refusal(f"{where} are damaged", str(error), "write the file again") from error
-
-
-def _columns(number: int) -> str:
-    return "1 column" if number == 1 else f"{number} columns"
+def _read(source: Source, columns: Sequence[str], form: str, longest: int) -> Iterator[Record]:
+    if form == "json":
+        return read_json(source, longest)
+    if form == "parquet":
+        return read_parquet(source, columns)
+    if form in _DELIMITERS:
+        return read_csv(source, columns, _DELIMITERS[form], longest)
+    why = f"its name tells no format that is read, which are {READ}"
+    raise refusal(f"{source} cannot be read", why, "name it by its format")

@@ -13,21 +13,10 @@ from pathlib import Path, PurePosixPath
 
 from llama_recipes_local.errors import UsageError
 from llama_recipes_local.files import finding
-from llama_recipes_local.files.records import (
-    Record,
-    checked_text,
-    column_of,
-    read_csv,
-    read_json_lines,
-    read_parquet,
-    read_tsv,
-)
-from llama_recipes_local.files.text_lines import (
-    Source,
-    compression,
-    refusal,
-    zip_members,
-)
+from llama_recipes_local.files.json_records import read_json_lines
+from llama_recipes_local.files.tables import read_csv, read_parquet, read_plain_tsv
+from llama_recipes_local.files.text_lines import Source, compression, refusal, zip_members
+from llama_recipes_local.files.values import Record, checked_text, column_of
 
 INPUT = "input"
 OUTPUT = "output"
@@ -39,7 +28,7 @@ ACCEPTED = (
 )
 
 READERS: dict[str, Callable[[Source], Iterator[Record]]] = {
-    "tsv": partial(read_tsv, columns=COLUMNS),
+    "tsv": partial(read_plain_tsv, columns=COLUMNS),
     "csv": partial(read_csv, columns=COLUMNS),
     "jsonl": read_json_lines,
     "parquet": partial(read_parquet, columns=COLUMNS),

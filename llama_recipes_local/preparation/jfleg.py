@@ -16,14 +16,8 @@ from pathlib import Path
 
 from llama_recipes_local.errors import Problem, UsageError
 from llama_recipes_local.files import finding
-from llama_recipes_local.files.records import (
-    Record,
-    checked_text,
-    column_of,
-    read_json_array,
-    read_json_lines,
-    read_parquet,
-)
+from llama_recipes_local.files.json_records import read_json
+from llama_recipes_local.files.tables import read_parquet
 from llama_recipes_local.files.text_lines import (
     Source,
     compression,
@@ -31,6 +25,7 @@ from llama_recipes_local.files.text_lines import (
     text_lines,
     without_end,
 )
+from llama_recipes_local.files.values import Record, checked_text, column_of
 
 SENTENCE = "sentence"
 CORRECTIONS = "corrections"
@@ -103,7 +98,7 @@ def read_split(paths: list[Path]) -> Iterator[tuple[str, list[str]]]:
 def _records(source: Source) -> Iterator[Record]:
     if source.path.suffix == ".parquet":
         return read_parquet(source, (SENTENCE, CORRECTIONS))
-    return read_json_array(source) if _is_array(source) else read_json_lines(source)
+    return read_json(source)
 
 
 def _read_text(sources: list[Source]) -> Iterator[tuple[str, list[str]]]:
@@ -161,10 +156,3 @@ def _references(sentences: Path) -> list[Path]:
         why = f"each sentence has {REFERENCES} corrections; {finding.told(sentences.parent)}"
         raise refusal(f"{sentences} has no {lacking} beside it", why, "download them")
     return paths
-
-
-def _is_array(source: Source) -> bool:
-    for _, line in text_lines(source):
-        if line.strip():
-            return line.lstrip().startswith("[")
-    return False
