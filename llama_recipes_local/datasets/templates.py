@@ -142,12 +142,12 @@ def render_chat(
     """
     chosen = find_template(name, tokenizer)
     chat = _Chat(chosen.text, dict(tokenizer.special_tokens_map), where)
-    if labels == "all":
-        return Marked(chat.render(messages), None, chosen.complete)
-    if _GENERATION.search(chosen.text):
+    if labels == "assistant" and _GENERATION.search(chosen.text):
         text, spans = chat.render_marked(messages)
     else:
-        text = chat.render(messages)
+        text, spans = chat.render(messages), None
+    _check_nothing_is_lost(messages, text, where)
+    if labels == "assistant" and spans is None:
         spans = tuple(
             _said(chat, messages, turn, text)
             for turn, message in enumerate(messages)
@@ -194,6 +194,20 @@ def _own_template(tokenizer: PreTrainedTokenizerBase) -> str:
 def _is_token(token: str, tokenizer: PreTrainedTokenizerBase) -> bool:
     found = tokenizer.convert_tokens_to_ids(token)
     return found is not None and (found != tokenizer.unk_token_id or token == tokenizer.unk_token)
+
+
+def _check_nothing_is_lost(messages: Sequence[Message], text: str, where: str) -> None:
+    """Refuse a template that passes over plain text, as those of models that see pictures may.
+
+    What users say is looked for: a template may leave out an assistant's thoughts.
+    """
+    for message in messages:
+        if message["role"] == "user" and message["content"].strip() not in text:
+            raise refusal(
+                f"the chat template leaves out what the user says in {where}",
+                f"its text is {text!r:.200}",
+                f"name a template for text: {FLAG}=llama2, or another of {', '.join(TEMPLATES)}",
+            )
 
 
 @dataclass(frozen=True)
