@@ -2,9 +2,9 @@
 
     python benchmarks/data_pipeline.py --tokenizer DIR --out benchmarks/results/data-pipeline.json
 
-For each number of rows a process of its own tokenises a synthetic file into an empty cache, packs it
-and takes a batch; a second one does the same from the cache. Memory is the sum over the processes of
-what each does not share, sampled while they run.
+For each number of rows a process of its own tokenises a synthetic file into an empty cache, packs
+it and takes a batch; a second one does the same from the cache. Memory is the sum over the
+processes of what each does not share, sampled while they run.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from pathlib import Path
 import psutil
 
 SIZES = (10_000, 100_000, 1_000_000)
-WORDS = "she go to the school yesterday and have many book that was read by them all day".split()
+WORDS = ("she", "go", "to", "the", "school", "yesterday", "and", "have", "many", "book", "that")
 SAMPLE_SECONDS = 0.2
 
 
@@ -46,12 +46,14 @@ def main() -> None:
 
 def first_batch(file: Path, tokenizer_folder: Path) -> dict[str, float]:
     """Return the seconds from the flags to tokens, and to the first batch, imports apart."""
+    from torch.utils.data import DataLoader
+
     from llama_recipes_local.configs import local_dataset, train_config
     from llama_recipes_local.data.concatenator import ConcatDataset
-    from llama_recipes_local.datasets.run_data import load_tokenizer, prepare_data
+    from llama_recipes_local.datasets.run_data import prepare_data
+    from llama_recipes_local.models.loading import load_tokenizer
     from llama_recipes_local.run import Run
     from llama_recipes_local.utils.config_utils import get_dataloader_kwargs
-    from torch.utils.data import DataLoader
 
     train = train_config(dataset="local_dataset", tokenizer_name=str(tokenizer_folder))
     data = local_dataset(data_path=str(file), validation_path=str(file.with_suffix(".val.jsonl")))

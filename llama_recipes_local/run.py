@@ -24,6 +24,7 @@ DATASET_CONFIGS: dict[str, type] = {
         configs.grammar_dataset,
         configs.guanaco_dataset,
         configs.llamaguard_toxicchat_dataset,
+        configs.local_dataset,
         configs.samsum_dataset,
     )
 }

@@ -7,6 +7,7 @@ from llama_recipes_local.configs.datasets import (
     grammar_dataset,
     guanaco_dataset,
     llamaguard_toxicchat_dataset,
+    local_dataset,
     samsum_dataset,
 )
 from llama_recipes_local.configs.fsdp import fsdp_config
@@ -24,6 +25,7 @@ __all__ = [
     "guanaco_dataset",
     "llama_adapter_config",
     "llamaguard_toxicchat_dataset",
+    "local_dataset",
     "lora_config",
     "prefix_config",
     "quantization_config",

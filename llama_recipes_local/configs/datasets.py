@@ -67,3 +67,34 @@ class llamaguard_toxicchat_dataset(_upstream.llamaguard_toxicchat_dataset):  # t
 
     data_path: str = "datasets/toxic-chat/"
     """Folder with toxic-chat's csv or parquet files, in it or below; of two releases, 0124's."""
+
+
+@dataclass
+class local_dataset:
+    """Data of the user's own: jsonl, json, csv, tsv or parquet, columns found by themselves."""
+
+    dataset: str = "local_dataset"
+    train_split: str = "train"
+    test_split: str = "validation"
+    data_path: str = "datasets/local/"
+    """A file, a folder or a glob pattern; compressed files too."""
+    validation_path: str = ""
+    """The same for validation. "" takes the files named for it (validation, val, eval, dev or test)
+    if ``data_path`` has some beside those named train, and else holds rows out."""
+    validation_fraction: float = 0.05
+    """The share of rows held out where there are no files for validation: 0.05 is every 20th row,
+    beginning with the first. Above 0, at most 0.5."""
+    format: str = "auto"
+    """What a record is: "instruction", "prompt", "conversations", "messages" or "text"; "auto"
+    tells by the first record's columns."""
+    columns: str = ""
+    """Columns of other names, as ``prompt=question,completion=answer``; "" finds them."""
+    template: str = "auto"
+    """How a record becomes text: "tokenizer" is the chat template of the model's folder, "llama2",
+    "llama3", "chatml" and "guanaco" are public chat formats, "alpaca" is Alpaca's prompt, "none"
+    adds nothing. "auto" is tokenizer for turns, alpaca for instructions, none for the others."""
+    labels: str = "assistant"
+    """What is trained: "assistant" is what the assistant says (a completion, an output, and all of
+    plain text), "all" is everything."""
+    streaming: bool = False
+    """Whether rows are read and tokenised as training goes, for more data than is worth a cache."""

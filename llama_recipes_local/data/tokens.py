@@ -11,11 +11,12 @@ import pyarrow as pa  # type: ignore[import-untyped]
 from torch.utils.data import Dataset
 
 from llama_recipes_local.data.labels import IGNORE_INDEX
+from llama_recipes_local.data.limits import Tokens
 
 ROWS_PER_BATCH = 4096
 
 Int32 = npt.NDArray[np.int32]
-Sample = Mapping[str, Sequence[int]]
+Sample = Mapping[str, Tokens]
 
 SCHEMA = pa.schema(
     [
@@ -41,7 +42,7 @@ class Chunk:
     labels: Int32
 
     @classmethod
-    def of(cls, ids: Sequence[Sequence[int]], labels: Sequence[Sequence[int]]) -> "Chunk":
+    def of(cls, ids: Sequence[Tokens], labels: Sequence[Tokens]) -> "Chunk":
         """Lay rows one after another."""
         lengths = np.fromiter(map(len, ids), np.int32, len(ids))
         return cls(lengths, _flat(ids, int(lengths.sum())), _flat(labels, int(lengths.sum())))
@@ -64,7 +65,7 @@ def _digests(offsets: Int32, ids: Int32) -> npt.NDArray[np.uint64]:
     return sums[offsets[1:]] - sums[offsets[:-1]]
 
 
-def _flat(rows: Sequence[Sequence[int]], total: int) -> Int32:
+def _flat(rows: Sequence[Tokens], total: int) -> Int32:
     return np.fromiter((token for row in rows for token in row), np.int32, total)
 
 
@@ -117,6 +118,9 @@ class TokenRows(Dataset[dict[str, list[int]]]):
             "attention_mask": [1] * len(ids),
         }
 
+    def __iter__(self) -> Iterator[dict[str, list[int]]]:
+        return map(self.__getitem__, range(len(self)))
+
     def arrays(self, idx: int) -> tuple[Int32, Int32]:
         """Return a row's ids and labels, (tokens,) each, as views that are not to be written.
 
@@ -154,8 +158,8 @@ def _label_counts(offsets: Int32, labels: Int32) -> Int32:
 
 
 def _chunks(samples: Iterable[Sample]) -> Iterator[Chunk]:
-    ids: list[Sequence[int]] = []
-    labels: list[Sequence[int]] = []
+    ids: list[Tokens] = []
+    labels: list[Tokens] = []
     for sample in samples:
         ids.append(sample["input_ids"])
         labels.append(sample["labels"])

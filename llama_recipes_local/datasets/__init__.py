@@ -12,6 +12,7 @@ from llama_recipes_local.datasets.sources import (
     get_grammar_dataset,
     get_guanaco_dataset,
     get_llamaguard_toxicchat_dataset,
+    get_local_dataset,
     get_samsum_dataset,
 )
 
@@ -23,6 +24,7 @@ DATASET_PREPROC: dict[str, Callable[..., Any]] = {
     "grammar_dataset": get_grammar_dataset,
     "guanaco_dataset": get_guanaco_dataset,
     "llamaguard_toxicchat_dataset": get_llamaguard_toxicchat_dataset,
+    "local_dataset": get_local_dataset,
     "samsum_dataset": get_samsum_dataset,
 }
 DATALOADER_COLLATE_FUNC = {"custom_dataset": get_data_collator}

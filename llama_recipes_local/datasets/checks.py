@@ -23,9 +23,14 @@ FLAGS = {
     "alpaca_dataset": "--alpaca_dataset.data_path=FILE",
     "grammar_dataset": "--grammar_dataset.{part}_split=FILE",
     "guanaco_dataset": "--guanaco_dataset.data_path=DIR",
+    "local_dataset": "--local_dataset.data_path=PATH",
     "llamaguard_toxicchat_dataset": "--llamaguard_toxicchat_dataset.data_path=DIR",
     "samsum_dataset": "--samsum_dataset.data_path=DIR",
 }
+
+
+# whose records may be put into the tokenizer's chat template
+NEEDS_TOKENIZER = ("local_dataset",)
 
 
 def check_splits(name: str, config: Any, tokenizer: Any = None) -> list[Problem]:

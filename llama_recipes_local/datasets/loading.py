@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,24 @@ from transformers import PreTrainedTokenizerBase
 from llama_recipes_local import __version__, parallel
 from llama_recipes_local.data.audit import Counts, SplitAudit, audit_split
 from llama_recipes_local.data.cache import Built, cache_folder, cached
-from llama_recipes_local.data.limits import fit
+from llama_recipes_local.data.labels import IGNORE_INDEX
+from llama_recipes_local.data.limits import Tokens, fit
+from llama_recipes_local.data.streaming import SampleStream
 from llama_recipes_local.data.tokenizing import tokenize
-from llama_recipes_local.data.tokens import IGNORE_INDEX, Chunk, Sample, TokenRows
+from llama_recipes_local.data.tokens import Chunk, Sample, TokenRows
 from llama_recipes_local.datasets.splits import Formatter, Split
 from llama_recipes_local.datasets.tokenization import encode
 from llama_recipes_local.errors import Problem, UsageError
 from llama_recipes_local.files.hashing import FileHashes
-from llama_recipes_local.files.records import Record
+from llama_recipes_local.files.values import Record
 
 # Counts up when the same files would give other tokens than before.
 FORMAT = 1
 HASHES = "hashes.json"
+RECORDS_AT_A_TIME = 256  # of a stream
+
+Document = tuple[Tokens, Tokens]
+"""Ids and labels, as many of each."""
 
 
 @dataclass(frozen=True)
@@ -80,16 +87,17 @@ class _Encoder:
     limit: int | None
 
     def __call__(self, records: Sequence[Record]) -> tuple[Chunk, Counts]:
+        rows, counts = self.rows(records)
+        return Chunk.of([ids for ids, _ in rows], [labels for _, labels in rows]), counts
+
+    def rows(self, records: Sequence[Record]) -> tuple[list[Document], Counts]:
+        """Return the rows that records are trained as, and what was found in them."""
         examples = [self.formatter(record, self.tokenizer) for record in records]
         kept = [example for example in examples if example is not None]
         counts = Counts(records=len(records), blank=len(records) - len(kept))
-        ids: list[Sequence[int]] = []
-        labels: list[Sequence[int]] = []
-        for sample in encode(self.tokenizer, kept):
-            for row_ids, row_labels in _fitted(sample, self.limit, counts):
-                ids.append(row_ids)
-                labels.append(row_labels)
-        return Chunk.of(ids, labels), counts
+        samples = encode(self.tokenizer, kept, attention_mask=False)
+        rows = [row for sample in samples for row in _fitted(sample, self.limit, counts)]
+        return rows, counts
 
 
 def load_samples(samples: Iterable[Sample], limit: int | None = None) -> Loaded:
@@ -111,9 +119,34 @@ def load_samples(samples: Iterable[Sample], limit: int | None = None) -> Loaded:
     return Loaded(rows, audit_split(rows, counts), "made")
 
 
-def _fitted(
-    sample: Sample, limit: int | None, counts: Counts
-) -> list[tuple[Sequence[int], Sequence[int]]]:
+def stream_split(
+    split: Split, tokenizer: PreTrainedTokenizerBase, limit: int | None = None
+) -> SampleStream:
+    """Return a split that is read and tokenised as it is trained on, and not cached.
+
+    Args:
+        split: what to read and how to format it.
+        tokenizer: the model's tokenizer.
+        limit: the longest row, in tokens; None means that rows stay as long as they are.
+    """
+    return SampleStream(_Pass(split, _Encoder(split.formatter, tokenizer, limit)))
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """Reads a split from its beginning; every pass is alike, for the stream shuffles."""
+
+    split: Split
+    encoder: _Encoder
+
+    def __call__(self, number: int) -> Iterator[Sample]:
+        remaining = iter(self.split.records())
+        while records := list(islice(remaining, RECORDS_AT_A_TIME)):
+            for ids, labels in self.encoder.rows(records)[0]:
+                yield {"input_ids": ids, "labels": labels}
+
+
+def _fitted(sample: Sample, limit: int | None, counts: Counts) -> list[Document]:
     """Return the rows that a sample is trained as, and count what became of it."""
     ids, labels = sample["input_ids"], sample["labels"]
     if all(label == IGNORE_INDEX for label in labels[1:]):

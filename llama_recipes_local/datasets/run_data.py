@@ -7,21 +7,19 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local.data import audit
-from llama_recipes_local.data.audit import Counts, SplitAudit, audit_split
+from llama_recipes_local.data.audit import Counts, SplitAudit
+from llama_recipes_local.data.streaming import is_stream
 from llama_recipes_local.data.tokens import TokenRows
-from llama_recipes_local.datasets.loading import Loaded, load_samples, load_split
-from llama_recipes_local.datasets.table import SPLITS
+from llama_recipes_local.datasets import DATALOADER_COLLATE_FUNC, DATASET_PREPROC, SPLITS
+from llama_recipes_local.datasets.loading import Loaded, load_samples, load_split, stream_split
+from llama_recipes_local.datasets.sources import Part, split_name
 from llama_recipes_local.errors import Problem, UsageError
-from llama_recipes_local.models import AutoTokenizer
+from llama_recipes_local.models.loading import load_tokenizer
 from llama_recipes_local.run import Run
-from llama_recipes_local.utils.dataset_utils import (
-    get_custom_data_collator,
-    get_preprocessed_dataset,
-)
 
 AUDIT_FILE = "data_audit.json"
 # main's words for the two splits, and what they are for
-PARTS = {"train": "train", "test": "validation"}
+PARTS: dict[Part, str] = {"train": "train", "test": "validation"}
 
 
 @dataclass
@@ -34,7 +32,7 @@ class RunData:
             tokenised ahead has none.
     """
 
-    splits: dict[str, Any] = field(default_factory=dict)
+    splits: dict[Part, Any] = field(default_factory=dict)
     audits: dict[str, SplitAudit] = field(default_factory=dict)
 
     @property
@@ -65,30 +63,31 @@ def prepare_data(run: Run) -> RunData:
             print(f"--> {name} data: {len(loaded.rows):,} rows, {loaded.how}")
             data.splits[part], data.audits[name] = loaded.rows, loaded.audit
         else:
-            print(f"--> {name} data: as its function returns it, for its own collator")
+            how = "read as training goes" if is_stream(loaded) else "left to its own collator"
+            print(f"--> {name} data: {how}, so it is not looked through before")
             data.splits[part] = loaded
     _refuse_empty(data.audits, run.train)
     return data
 
 
-def _load(run: Run, part: str, tokenizer: PreTrainedTokenizerBase) -> Any:
-    """Return a split as ``Loaded``, or as the user's function made it for a collator of theirs."""
+def _load(run: Run, part: Part, tokenizer: PreTrainedTokenizerBase) -> Any:
+    """Return a split as ``Loaded``; as it is, if it is a stream or for a collator of the user's."""
     train = run.train
     if train.dataset in SPLITS:
         split = SPLITS[train.dataset](run.dataset, part)
+        if getattr(run.dataset, "streaming", False):
+            return stream_split(split, tokenizer, train.context_length)
         return load_split(split, tokenizer, train.context_length, train.data_cache)
-    samples = get_preprocessed_dataset(tokenizer, run.dataset, part)
-    if train.batching_strategy == "packing" or not get_custom_data_collator(tokenizer, run.dataset):
-        return load_samples(samples, train.context_length)
-    return samples
+    samples = DATASET_PREPROC[train.dataset](run.dataset, tokenizer, split_name(run.dataset, part))
+    if is_stream(samples) or _has_collator(run, tokenizer):
+        return samples
+    return load_samples(samples, train.context_length)
 
 
-def load_tokenizer(train: Any) -> PreTrainedTokenizerBase:
-    """Load the tokenizer as ``main`` does."""
-    tokenizer = AutoTokenizer.from_pretrained(train.tokenizer_name or train.model_name)
-    if not tokenizer.pad_token_id:
-        tokenizer.pad_token_id = tokenizer.eos_token_id
-    return tokenizer
+def _has_collator(run: Run, tokenizer: PreTrainedTokenizerBase) -> bool:
+    make = DATALOADER_COLLATE_FUNC.get(run.train.dataset)
+    packing = run.train.batching_strategy == "packing"
+    return not packing and make is not None and make(tokenizer, run.dataset) is not None
 
 
 def _refuse_empty(audits: dict[str, SplitAudit], train: Any) -> None:

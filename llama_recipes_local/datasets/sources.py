@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local._upstream import load
 from llama_recipes_local.datasets import alpaca, custom, grammar, guanaco, samsum, toxicchat
+from llama_recipes_local.datasets.local import local_split
 from llama_recipes_local.datasets.splits import Split
 from llama_recipes_local.files.finding import listed
 
@@ -31,6 +32,7 @@ SPLITS: dict[str, Callable[[Any, Part], Split]] = {
     "alpaca_dataset": partial(_of, alpaca.split),
     "grammar_dataset": partial(_of, grammar.split),
     "guanaco_dataset": partial(_of, guanaco.split),
+    "local_dataset": partial(_of, local_split),
     "samsum_dataset": partial(_of, samsum.split),
 }
 
@@ -63,6 +65,11 @@ def get_guanaco_dataset(dataset_config: Any, tokenizer: PreTrainedTokenizerBase,
     return _load(guanaco.split(dataset_config, split), tokenizer)
 
 
+def get_local_dataset(dataset_config: Any, tokenizer: PreTrainedTokenizerBase, split: str) -> Any:
+    """Load the user's own files."""
+    return _load(local_split(dataset_config, split), tokenizer)
+
+
 def get_custom_dataset(dataset_config: Any, tokenizer: PreTrainedTokenizerBase, split: str) -> Any:
     """Call the user's function of ``file.py`` or ``file.py:function``, as upstream does."""
     return custom.call(dataset_config, tokenizer, split)
@@ -91,4 +98,4 @@ def load_toxicchat(dataset_config: Any, split: str) -> Any:
 def _load(split: Split, tokenizer: PreTrainedTokenizerBase) -> Any:
     from llama_recipes_local.datasets.loading import load_split
 
-    return load_split(split, tokenizer)
+    return load_split(split, tokenizer).rows

@@ -8,7 +8,7 @@ from typing import Protocol
 from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local.datasets.examples import Example
-from llama_recipes_local.files.records import Record
+from llama_recipes_local.files.values import Record
 
 
 class Formatter(Protocol):

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local.data.concatenator import ConcatDataset
 from llama_recipes_local.data.tokens import TokenRows
-from llama_recipes_local.datasets.run_data import PARTS, RunData, load_tokenizer, prepare_data
+from llama_recipes_local.datasets.run_data import PARTS, RunData, prepare_data
 from llama_recipes_local.inspection.lengths import histogram_text, save_histogram
 from llama_recipes_local.inspection.rows import (
     COLOUR,
@@ -19,6 +19,7 @@ from llama_recipes_local.inspection.rows import (
     packed_layout,
     row_text,
 )
+from llama_recipes_local.models.loading import load_tokenizer
 from llama_recipes_local.preflight import preflight_data
 from llama_recipes_local.run import Run, activate
 

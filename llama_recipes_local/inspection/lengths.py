@@ -50,7 +50,7 @@ def save_histogram(lengths: dict[str, npt.NDArray[np.int32]], limit: int, path: 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     longest = max(int(each.max()) for each in lengths.values())
-    bins = np.linspace(0, longest + 1, 61)
+    bins = np.linspace(0, longest + 1, 61).tolist()
     for name, each in lengths.items():
         label = f"{name}: {len(each):,} rows, median {int(np.median(each)):,}"
         axes.hist(each, bins=bins, alpha=0.6, label=label)

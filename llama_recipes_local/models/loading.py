@@ -62,6 +62,15 @@ class AutoTokenizer:
         return _load(transformers.AutoTokenizer, name, **kwargs)
 
 
+def load_tokenizer(train_config: Any) -> transformers.PreTrainedTokenizerBase:
+    """Load a run's tokenizer as ``main`` does."""
+    folder = train_config.tokenizer_name or train_config.model_name
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    if not tokenizer.pad_token_id:
+        tokenizer.pad_token_id = tokenizer.eos_token_id
+    return tokenizer
+
+
 class AutoProcessor:
     """``transformers.AutoProcessor`` from a local folder."""
 

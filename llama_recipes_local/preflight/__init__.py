@@ -4,6 +4,7 @@ from typing import Any
 
 from llama_recipes_local import paths
 from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.models.loading import load_tokenizer
 from llama_recipes_local.preflight import data_rules, flags, machine, model, rules
 from llama_recipes_local.run import Run, resolve
 
@@ -22,7 +23,7 @@ def preflight(arguments: tuple[Any, ...], given: dict[str, Any]) -> Run:
     problems += rules.check_rules(run, given)
     problems += data_rules.check_data_rules(run)
     problems += model.check_model(run)
-    problems += check_data(run)
+    problems += check_data(run, model.check_tokenizer(run))
     problems += machine.check_output(run)
     problems += machine.check_processes(run)
     if problems:
@@ -37,9 +38,10 @@ def preflight_data(arguments: tuple[Any, ...], given: dict[str, Any]) -> Run:
         UsageError: with every problem found.
     """
     run, problems = _resolved(arguments, given)
-    problems += rules.check_data_rules(run)
-    problems += model.check_tokenizer(run)
-    problems += check_data(run)
+    problems += rules.check_data_choices(run) + data_rules.check_data_rules(run)
+    without_tokenizer = model.check_tokenizer(run)
+    problems += without_tokenizer
+    problems += check_data(run, without_tokenizer)
     if problems:
         raise UsageError(problems)
     return run
@@ -53,10 +55,19 @@ def _resolved(arguments: tuple[Any, ...], given: dict[str, Any]) -> tuple[Run, l
     return run, problems
 
 
-def check_data(run: Run) -> list[Problem]:
-    """Return what is wrong with the data set's files."""
-    from llama_recipes_local.datasets.checks import CHECKS
+def check_data(run: Run, without_tokenizer: list[Problem]) -> list[Problem]:
+    """Return what is wrong with the data set's files and the first record of each.
 
+    Args:
+        run: the run.
+        without_tokenizer: why the tokenizer cannot be loaded; data that needs its chat template is
+            not looked at then.
+    """
+    from llama_recipes_local.datasets.checks import CHECKS, NEEDS_TOKENIZER, check_splits
+
+    name = run.train.dataset
     if run.dataset is None:
         return []
-    return CHECKS[run.train.dataset](run.dataset)
+    if name not in NEEDS_TOKENIZER:
+        return CHECKS[name](run.dataset)
+    return [] if without_tokenizer else check_splits(name, run.dataset, load_tokenizer(run.train))

@@ -42,7 +42,7 @@ def check_rules(run: Run, given: dict[str, Any]) -> list[Problem]:
     """Return what is wrong with the configurations by themselves."""
     train = run.train
     return [
-        *check_data_rules(run),
+        *check_data_choices(run),
         *_choice("peft_method", train.peft_method, PEFT_CONFIGS),
         *_choice("dtype", train.dtype, ("auto", *DTYPES)),
         *_choice("attn_implementation", train.attn_implementation, ATTENTION),
@@ -58,7 +58,7 @@ def check_rules(run: Run, given: dict[str, Any]) -> list[Problem]:
     ]
 
 
-def check_data_rules(run: Run) -> list[Problem]:
+def check_data_choices(run: Run) -> list[Problem]:
     """Return what is wrong with the choices that shape the data."""
     train = run.train
     return [

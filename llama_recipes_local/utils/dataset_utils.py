@@ -8,12 +8,13 @@ from llama_recipes_local import run
 from llama_recipes_local.data.collation import BlankCollator, BlankRows
 from llama_recipes_local.data.concatenator import ConcatDataset
 from llama_recipes_local.data.streaming import as_stream, is_stream
+from llama_recipes_local.data.tokens import TokenRows
 from llama_recipes_local.datasets import DATALOADER_COLLATE_FUNC, DATASET_PREPROC
 from llama_recipes_local.utils.config_utils import get_dataloader_kwargs, measure_stream
 
 
 def get_preprocessed_dataset(tokenizer: Any, dataset_config: Any, split: str = "train") -> Any:
-    """Return the tokenised samples of a data set's "train" or other split.
+    """Return the tokenised samples of a data set's "train" or other split; a run has them ready.
 
     Samples that come one by one, as an ``IterableDataset``, are returned as a ``SampleStream``.
 
@@ -23,14 +24,20 @@ def get_preprocessed_dataset(tokenizer: Any, dataset_config: Any, split: str = "
     """
     if dataset_config.dataset not in DATASET_PREPROC:
         raise NotImplementedError(f"{dataset_config.dataset} is not (yet) implemented")
-    name = dataset_config.train_split if split == "train" else dataset_config.test_split
-    dataset = DATASET_PREPROC[dataset_config.dataset](dataset_config, tokenizer, name)
+    active = run.active()
+    if active is not None and active.data is not None:
+        dataset = active.data.splits[split]
+    else:
+        name = dataset_config.train_split if split == "train" else dataset_config.test_split
+        dataset = DATASET_PREPROC[dataset_config.dataset](dataset_config, tokenizer, name)
     if is_stream(dataset):
-        stream, active = as_stream(dataset), run.active()
+        stream = as_stream(dataset)
         if active is not None:
             measure_stream(stream, active.train, training=split == "train")
         return stream
-    return BlankRows(dataset) if dataset_config.dataset in DATALOADER_COLLATE_FUNC else dataset
+    if isinstance(dataset, TokenRows) or dataset_config.dataset not in DATALOADER_COLLATE_FUNC:
+        return dataset
+    return BlankRows(dataset)
 
 
 def get_custom_data_collator(dataset_processer: Any, dataset_config: Any) -> Any:

@@ -1,0 +1,245 @@
+"""What the columns of a record of the user's own are: found by their names, or named by the user.
+
+``local`` asks this for each record's texts and turns.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llama_recipes_local.datasets.templates import Message
+from llama_recipes_local.files.text_lines import refusal
+from llama_recipes_local.files.values import Record
+
+FLAG = "--local_dataset.columns"
+FORMAT_FLAG = "--local_dataset.format"
+# The columns of each layout, by what they are; any of the names will do.
+LAYOUTS: dict[str, dict[str, tuple[str, ...]]] = {
+    "messages": {"messages": ("messages",)},
+    "conversations": {"conversations": ("conversations",)},
+    "instruction": {
+        "instruction": ("instruction",),
+        "input": ("input",),
+        "output": ("output",),
+    },
+    "prompt": {"prompt": ("prompt",), "completion": ("completion", "response")},
+    "text": {"text": ("text",)},
+}
+OPTIONAL = ("input",)
+ACCEPTED = (
+    "messages (a list of role and content), conversations (a list of from and value), "
+    "instruction and output and perhaps input, prompt and completion or response, or text"
+)
+# What data sets call the speakers, and what chat templates do.
+ROLES = {
+    "system": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which column of a record is what.
+
+    Attributes:
+        name: one of ``LAYOUTS``.
+        columns: (what it is, the column's name) for each column of the layout.
+    """
+
+    name: str
+    columns: tuple[tuple[str, str], ...]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({', '.join(column for _, column in self.columns)})"
+
+    def values(self, record: Record) -> dict[str, Any]:
+        """Return a record's values by what they are; None for an optional one that it lacks.
+
+        Raises:
+            UsageError: if the record is of another layout.
+        """
+        where, values = record
+        for role, column in self.columns:
+            if column not in values and role not in OPTIONAL:
+                other = _fitting(values, {})
+                raise refusal(
+                    f"{where} has no {column!r}",
+                    f"the first record's layout is {self}; this one's keys are {_keys(values)}, "
+                    f"which is {' or '.join(map(str, other)) or 'none of the known layouts'}",
+                    "keep records of one layout in a file, and train on one layout at a time",
+                )
+        return {role: values.get(column) for role, column in self.columns}
+
+
+def parse_columns(named: str) -> dict[str, str]:
+    """Return the columns that the flag names, by what they are.
+
+    Raises:
+        UsageError: if one is not ``WHAT=COLUMN``, or there is no such thing to be.
+    """
+    known = {role: role for roles in LAYOUTS.values() for role in roles} | {
+        "response": "completion"
+    }
+    parsed: dict[str, str] = {}
+    for part in filter(None, (part.strip() for part in named.split(","))):
+        role, _, column = (side.strip() for side in part.partition("="))
+        if role not in known or not column or known[role] in parsed:
+            raise refusal(
+                f"{FLAG}={named} is not understood at {part!r}",
+                f"it says once what a column is, one of {', '.join(known)}, and its name",
+                f"for example {FLAG}=prompt=question,completion=answer",
+            )
+        parsed[known[role]] = column
+    return parsed
+
+
+def find_layout(record: Record, wanted: str, named: Mapping[str, str]) -> Layout:
+    """Return the layout of the first record.
+
+    Args:
+        record: the record.
+        wanted: the layout's name, or "auto" to find it.
+        named: the columns that the user named, by what they are.
+
+    Raises:
+        UsageError: if it is none of the layouts, or could be more than one.
+    """
+    where, values = record
+    fitting = [layout for layout in _fitting(values, named) if wanted in ("auto", layout.name)]
+    if len(fitting) == 1:
+        return fitting[0]
+    if not fitting:
+        asked = "" if wanted == "auto" else f" of the layout {wanted}"
+        raise refusal(
+            f"{where} is not a record{asked} that can be trained on",
+            f"its keys are {_keys(values)}; taken are {ACCEPTED}",
+            f"say what they are, for example {FLAG}=prompt=question,completion=answer",
+        )
+    one = fitting[0]
+    if len({layout.name for layout in fitting}) > 1:
+        mend = f"say which: {FORMAT_FLAG}={one.name}"
+    else:
+        mend = f"say which: {FLAG}={','.join(f'{role}={name}' for role, name in one.columns)}"
+    raise refusal(
+        f"{where} can be read in more than one way",
+        f"its keys are {_keys(values)}: {', or '.join(map(str, fitting))}",
+        mend,
+    )
+
+
+def read_text(value: object, what: str) -> str | None:
+    """Return a text, or None if it is missing or blank; ``what`` names it.
+
+    Raises:
+        UsageError: if it is no text, or none that UTF-8 can hold.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise refusal(f"{what} is not text", f"it is {value!r:.80}", "mend it")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:  # JSON may escape half of a surrogate pair
+        raise refusal(f"{what} is not Unicode text", str(error), "mend it") from error
+    return value if value.strip() else None
+
+
+def read_turns(value: object, what: str) -> list[Message] | None:
+    """Return a conversation's turns, or None if there are none or one of them is blank.
+
+    A turn has ``role`` and ``content`` (OpenAI's names) or ``from`` and ``value`` (ShareGPT's). A
+    blank system turn is left out: it says nothing, and the rest of the conversation stands.
+
+    Args:
+        value: the turns, or their JSON text, as a cell of a CSV file holds it.
+        what: names the value.
+
+    Raises:
+        UsageError: if a turn is not of this form, or its speaker is unknown.
+    """
+    if isinstance(value, str) and value.strip():
+        value = _parsed(value, what)
+    if not value:
+        return None
+    if not isinstance(value, list):
+        raise refusal(f"{what} is not a list of turns", f"it is {value!r:.80}", "mend it")
+    turns = []
+    for number, turn in enumerate(value, 1):
+        role, content = _read_turn(turn, f"turn {number} of {what}")
+        if content is not None:
+            turns.append({"role": role, "content": content})
+        elif role != "system":
+            return None
+    return turns or None
+
+
+def _fitting(values: Mapping[str, Any], named: Mapping[str, str]) -> list[Layout]:
+    """Return every way in which a record's columns make up a layout."""
+    layouts = []
+    for name, roles in LAYOUTS.items():
+        ways: list[tuple[tuple[str, str], ...]] = [()] if set(named) <= set(roles) else []
+        for role, names in roles.items():
+            choices = (named[role],) if role in named else names
+            present = [column for column in choices if column in values]
+            if not present and role in OPTIONAL and role not in named:
+                present = list(choices)
+            ways = [(*way, (role, column)) for way in ways for column in present]
+        layouts += [Layout(name, way) for way in ways]
+    return layouts
+
+
+def _read_turn(turn: object, what: str) -> tuple[str, str | None]:
+    if not isinstance(turn, Mapping):
+        raise refusal(f"{what} is not a turn", f"it is {turn!r:.80}", "mend it")
+    for speaker, words in (("role", "content"), ("from", "value")):
+        if turn.get(speaker) is not None:
+            role = ROLES.get(turn[speaker]) if isinstance(turn[speaker], str) else None
+            if role is None:
+                raise refusal(
+                    f"{what} is said by {turn[speaker]!r:.80}",
+                    f"the speakers are {', '.join(ROLES)}",
+                    "rename the speaker, or leave such conversations out",
+                )
+            return role, read_text(_joined(turn.get(words), what), f"{words!r} of {what}")
+    raise refusal(
+        f"{what} does not tell who says it",
+        f"its keys are {_keys(turn)}",
+        "give each turn role and content, or from and value",
+    )
+
+
+def _joined(content: object, what: str) -> object:
+    """Return the text of content that is a list of parts; other content as it is."""
+    if not isinstance(content, list):
+        return content
+    texts = []
+    for part in content:
+        text = part.get("text") if isinstance(part, Mapping) else None
+        if not isinstance(text, str) or part.get("type") != "text":
+            raise refusal(
+                f"{what} holds something that is not text",
+                f"a part of its content is {part!r:.80}; each must be "
+                '{"type": "text", "text": ...}',
+                "leave such conversations out",
+            )
+        texts.append(text)
+    return "".join(texts)
+
+
+def _parsed(text: str, what: str) -> object:
+    try:
+        return json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise refusal(
+            f"{what} is text, and not a list of turns in JSON",
+            f"{error}; it begins {text!r:.80}",
+            f"train it as plain text: {FORMAT_FLAG}=text {FLAG}=text=COLUMN",
+        ) from error
+
+
+def _keys(values: Mapping[str, Any]) -> str:
+    return ", ".join(map(str, values)) or "none"

@@ -1,0 +1,199 @@
+"""``local_dataset``: the user's own files, found, told apart by split, and looked into."""
+
+import glob
+import re
+from collections.abc import Iterator, Sequence
+from functools import cache, partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from llama_recipes_local import parallel, paths
+from llama_recipes_local.datasets.layouts import (
+    FORMAT_FLAG,
+    LAYOUTS,
+    OPTIONAL,
+    Layout,
+    find_layout,
+    parse_columns,
+)
+from llama_recipes_local.datasets.rows import CHOICES, RowFormatter, default_template
+from llama_recipes_local.datasets.splits import Split
+from llama_recipes_local.datasets.templates import FLAG as TEMPLATE_FLAG
+from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.files.finding import listed, missing, natural_key, without_packed_twins
+from llama_recipes_local.files.records import READ, data_files, records
+from llama_recipes_local.files.text_lines import refusal
+from llama_recipes_local.files.values import Record
+
+DATA_FLAG = "--local_dataset.data_path=PATH"
+VALIDATION_FLAG = "--local_dataset.validation_path=PATH"
+LABELS = ("assistant", "all")
+
+_NAMES = {
+    "train": re.compile(r"(?<![a-z])[a-z]?train(ing)?(?![a-z])"),
+    "validation": re.compile(r"(?<![a-z])(valid|validation|val|eval|evaluation|dev)(?![a-z])"),
+    "test": re.compile(r"(?<![a-z])(test|testing)(?![a-z])"),
+}
+
+
+def local_split(config: Any, part: str) -> Split:
+    """Find a split of the user's data, and say how it is read.
+
+    Args:
+        config: a ``local_dataset``.
+        part: its ``train_split``; anything else is validation.
+
+    Raises:
+        UsageError: if a flag is wrong, there is no file, or the first record is not understood.
+    """
+    problems = _flag_problems(config)
+    if problems:
+        raise UsageError(problems)
+    named = parse_columns(config.columns)
+    training = part == config.train_split
+    files, every = _chosen(config, training)
+    begun = [record for path in files[:1] for record in islice(records(path), 2)]
+    if every and training and len(files) == 1 and len(begun) < 2:
+        raise refusal(
+            f"{files[0]} has one record",
+            "the first is held out for validation: none is left to train on",
+            f"add records, or name others for validation: {VALIDATION_FLAG}",
+        )
+    layout = find_layout(begun[0], config.format, named)
+    formatter = _formatter(config, layout)
+    columns = [name for role, name in layout.columns if _has(begun[0], role, name)]
+    _tell(
+        f"--> {part}: {layout} from {listed(map(str, files))}, "
+        f"template {formatter.template}, labels {formatter.labels}{_told_part(every, training)}"
+    )
+    read = partial(_read, tuple(files), tuple(columns), every, training)
+    return Split(tuple(files), f"{part} of 1 row in {every}" if every else "all", read, formatter)
+
+
+def _flag_problems(config: Any) -> list[Problem]:
+    problems = []
+    for name, choices in (
+        ("format", ("auto", *LAYOUTS)),
+        ("template", ("auto", *CHOICES)),
+        ("labels", LABELS),
+    ):
+        value = getattr(config, name)
+        if value not in choices:
+            what = f"--local_dataset.{name}={value} does not exist"
+            why = f"there are {', '.join(choices)}"
+            problems.append(Problem(what, why, f"choose one: --local_dataset.{name}={choices[0]}"))
+    if not 0 < config.validation_fraction <= 0.5:
+        problems.append(
+            Problem(
+                f"--local_dataset.validation_fraction={config.validation_fraction} is not a share "
+                "that can be held out",
+                "it is above 0, and at most 0.5",
+                f"to train on every row, name the rows for validation: {VALIDATION_FLAG}",
+            )
+        )
+    return problems
+
+
+def _chosen(config: Any, training: bool) -> tuple[list[Path], int]:
+    """Return a split's files, and of how many rows in them one is held out; 0 if none is."""
+    files = _files(config.data_path, DATA_FLAG)
+    if config.validation_path:
+        held_out = _files(config.validation_path, VALIDATION_FLAG)
+        if not training:
+            return held_out, 0
+        # the same file for both is the user's wish; a folder's own validation files are not
+        return [path for path in files if path not in held_out] or files, 0
+    kinds = [_kind(path, files) for path in files]
+    for_validation = "validation" if "validation" in kinds else "test"
+    if "train" in kinds and for_validation in kinds:
+        left_out = [
+            str(path)
+            for path, kind in zip(files, kinds, strict=True)
+            if kind not in ("train", for_validation)
+        ]
+        if left_out:
+            _tell(f"--> left out, for their names are of no split: {listed(left_out)}")
+        wanted = "train" if training else for_validation
+        return [path for path, kind in zip(files, kinds, strict=True) if kind == wanted], 0
+    return files, round(1 / config.validation_fraction)
+
+
+def _files(path: str, flag: str) -> list[Path]:
+    """Return the files that a path means, in natural order.
+
+    Raises:
+        UsageError: if there are none.
+    """
+    place = paths.resolve(path)
+    if place.is_dir():
+        return data_files(place, f"put them there, or name another place: {flag}")
+    if place.is_file():
+        return [place]
+    if place.exists():
+        why = "it is read more than once, and a pipe or device can be read only once"
+        raise refusal(f"{place} is no file", why, f"write it to a file first, or name one: {flag}")
+    if not glob.has_magic(str(place)):
+        raise UsageError([missing(place, f"put data there, or name another place: {flag}")])
+    found = [Path(name) for name in glob.glob(str(place), recursive=True)]
+    files = sorted((path for path in found if path.is_file()), key=lambda p: natural_key(str(p)))
+    if not files:
+        raise refusal(f"no file is named like {place}", f"read are {READ}", f"name one: {flag}")
+    return without_packed_twins(files)
+
+
+def _kind(path: Path, beside: Sequence[Path]) -> str:
+    """Return which split a file is of by its name, or else by its folder's; empty if neither tells.
+
+    Folders that all the files are in tell nothing.
+    """
+    shared = set.intersection(*(set(other.parents) for other in beside))
+    for part in (path, *(parent for parent in path.parents if parent not in shared)):
+        kinds = [kind for kind, name in _NAMES.items() if name.search(part.name.lower())]
+        if kinds:
+            return kinds[0] if len(kinds) == 1 else ""
+    return ""
+
+
+def _formatter(config: Any, layout: Layout) -> RowFormatter:
+    template = config.template
+    if template == "auto":
+        template = default_template(layout.name)
+    if layout.name not in CHOICES[template]:
+        fitting = [name for name, layouts in CHOICES.items() if layout.name in layouts]
+        raise refusal(
+            f"{TEMPLATE_FLAG}={template} does not go with {layout} records",
+            f"it is for {', '.join(CHOICES[template])}",
+            f"name another, {TEMPLATE_FLAG}={fitting[0]}, or another layout, {FORMAT_FLAG}=NAME",
+        )
+    return RowFormatter(layout, template, config.labels)
+
+
+def _has(record: Record, role: str, column: str) -> bool:
+    return role not in OPTIONAL or column in record[1]
+
+
+def _read(
+    files: Sequence[Path], columns: Sequence[str], every: int, training: bool
+) -> Iterator[Record]:
+    """Yield one part's records; the first of each ``every``, if any, is for validation."""
+    number = 0
+    for path in files:
+        for record in records(path, columns):
+            if not every or (number % every == 0) != training:
+                yield record
+            number += 1
+
+
+def _told_part(every: int, training: bool) -> str:
+    if not every:
+        return ""
+    which = "all rows but" if training else "of the rows,"
+    return f"; {which} the first of each {every}, for there are no files for validation"
+
+
+@cache
+def _tell(line: str) -> None:
+    """Print a line once: a split is looked at before the run and again when it is read."""
+    if parallel.is_rank_zero():
+        print(line)
