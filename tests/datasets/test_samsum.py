@@ -93,7 +93,14 @@ def unpacked_beside_the_archive(folder: Path) -> None:
     (folder / "corpus.7z").write_bytes(b"not read")
 
 
+def unpacked_beside_a_table(folder: Path) -> None:
+    unpacked(folder)
+    for name in LONG.values():
+        (folder / f"{name}.csv").write_text("not read")
+
+
 LAYOUTS = [
+    unpacked_beside_a_table,
     corpus,
     corpus_in_data,
     unpacked,
