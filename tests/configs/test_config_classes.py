@@ -96,3 +96,10 @@ def test_two_configurations_share_no_list() -> None:
     one, other = configs.lora_config(), configs.lora_config()
     one.target_modules.append("k_proj")
     assert other.target_modules == ["q_proj", "v_proj"]
+
+
+def test_a_data_set_of_ours_is_configured_as_upstreams_are() -> None:
+    guanaco = configs.datasets.guanaco_dataset()
+    assert guanaco.dataset == type(guanaco).__name__
+    assert guanaco.data_path == "datasets/openassistant-guanaco"
+    assert {"dataset", "train_split", "test_split"} < set(settings(type(guanaco)))

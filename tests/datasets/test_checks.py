@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from llama_recipes_local import configs, paths
-from llama_recipes_local.datasets import DATASET_PREPROC, readers
+from llama_recipes_local.datasets import DATASET_PREPROC
 from llama_recipes_local.datasets.checks import CHECKS
 
 
@@ -23,34 +23,65 @@ def test_grammar_checks_both_files(grammar_data: Path) -> None:
     paths.set_data_root(str(grammar_data))
     assert problems_of(configs.grammar_dataset()) == []
     first, second = problems_of(configs.grammar_dataset("grammar_dataset", "a.csv", "b.csv"))
-    assert f"{grammar_data / 'a.csv'} is no file" in first
+    assert f"{grammar_data / 'a.csv'} does not exist" in first
+    assert "llama-recipes-local prepare grammar" in first
     assert "--grammar_dataset.train_split=FILE" in first
     assert "--grammar_dataset.test_split=FILE" in second
 
 
-def test_samsum_checks_both_splits(tmp_path: Path) -> None:
+def test_the_first_usable_record_is_formatted(tmp_path: Path) -> None:
     config = configs.samsum_dataset(data_path=str(tmp_path))
-    (tmp_path / "train.json").write_text(json.dumps([{"dialogue": "a", "summary": "b"}]))
+    good = {"dialogue": "a", "summary": "b"}
+    blank = {"dialogue": "a", "summary": " "}
+    (tmp_path / "train.json").write_text(json.dumps([blank, good]))
+    (tmp_path / "val.json").write_text(json.dumps([blank, {"dialogue": "a", "text": "b"}]))
     (problem,) = problems_of(config)
-    assert f"{tmp_path / 'val.json'} is no file" in problem
-    assert "--samsum_dataset.data_path=FOLDER" in problem
-    (tmp_path / "val.json").write_text(json.dumps([{"dialogue": "a", "text": "b"}]))
-    (problem,) = problems_of(config)
-    assert f"record 0 of {tmp_path / 'val.json'} lacks one of the keys dialogue, summary" in problem
+    assert f"item 2 of {tmp_path / 'val.json'} has no 'summary'" in problem
+    assert "--samsum_dataset.data_path=DIR" in problem
 
 
-def test_alpaca_checks_its_file(tmp_path: Path) -> None:
-    file = tmp_path / "alpaca.json"
-    config = configs.alpaca_dataset(data_path=str(file))
-    file.write_text(json.dumps([{"instruction": "a", "output": "b"}] * 20))
-    assert problems_of(config) == []
-    file.write_text(json.dumps([{"instruction": "a"}] * 20))
+def test_files_of_blank_records_are_told(tmp_path: Path) -> None:
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).write_text("input,target\na,\n ,b\n", "utf-8")
+    names = [str(tmp_path / name) for name in ("a.csv", "b.csv")]
+    for problem, name in zip(
+        problems_of(configs.grammar_dataset("grammar_dataset", *names)), names, strict=True
+    ):
+        assert f"nothing in {name} is for the " in problem
+        assert "one side is blank" in problem
+
+
+def test_what_is_wrong_with_both_parts_is_told_once(tmp_path: Path) -> None:
+    config = configs.alpaca_dataset(data_path=str(tmp_path / "none.json"))
     (problem,) = problems_of(config)
-    assert "lacks one of the keys instruction, output" in problem
+    assert f"{tmp_path / 'none.json'} does not exist" in problem
     assert "--alpaca_dataset.data_path=FILE" in problem
 
 
-def test_toxicchat_checks_both_splits(tmp_path: Path) -> None:
+def test_guanaco_checks_both_files(tmp_path: Path) -> None:
+    config = configs.guanaco_dataset(data_path=str(tmp_path))
+    first, second = problems_of(config)
+    assert "openassistant_best_replies_train.jsonl" in first
+    assert "openassistant_best_replies_eval.jsonl" in second
+    for name in ("train", "eval"):
+        file = tmp_path / f"openassistant_best_replies_{name}.jsonl"
+        file.write_text('{"text": "### Human: a### Assistant: b"}\n')
+    assert problems_of(config) == []
+
+
+def test_alpaca_needs_a_record_to_train_on(tmp_path: Path) -> None:
+    file = tmp_path / "alpaca.json"
+    config = configs.alpaca_dataset(data_path=str(file))
+    record = {"instruction": "Say hello.", "output": "Hello."}
+    file.write_text(json.dumps([record]), "utf-8")
+    (problem,) = problems_of(config)
+    assert f"nothing in {file} is for the train part" in problem
+    assert "all but the first 5%" in problem
+    file.write_text(json.dumps([record, record]), "utf-8")
+    assert problems_of(config) == []
+
+
+def test_toxicchat_checks_both_parts(tmp_path: Path) -> None:
     config = configs.llamaguard_toxicchat_dataset(data_path=str(tmp_path))
     assert len(problems_of(config)) == 2
     header = "user_input,model_output,toxicity,openai_moderation"
@@ -58,6 +89,10 @@ def test_toxicchat_checks_both_splits(tmp_path: Path) -> None:
         file = tmp_path / f"toxic-chat_annotation_{split}.csv"
         file.write_text(f"{header}\nhi,hello,0,[]\n")
     assert problems_of(config) == []
+    file.write_text(f"{header}\nhi,hello,no,[]\n")
+    (problem,) = problems_of(config)
+    assert "'toxicity' in line 2" in problem
+    assert "--llamaguard_toxicchat_dataset.data_path=DIR" in problem
 
 
 @pytest.mark.parametrize(
@@ -78,7 +113,7 @@ def test_a_custom_function_is_found(source: str, function: str, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("name", "source", "expected"),
     [
-        ("data.py", None, "{folder}/data.py is no file"),
+        ("data.py", None, "{folder}/data.py does not exist"),
         ("data.csv", "", "{folder}/data.csv is no .py file"),
         ("data.py", "def f(:", "{folder}/data.py is not Python"),
         ("data.py", "x = 1", "{folder}/data.py defines no function get_custom_dataset"),
@@ -98,23 +133,3 @@ def test_what_is_wrong_with_a_custom_file(
 def test_a_custom_file_is_not_run(tmp_path: Path) -> None:
     (tmp_path / "data.py").write_text("raise SystemExit\ndef get_custom_dataset(): ...")
     assert problems_of(configs.custom_dataset(file=f"{tmp_path}/data.py")) == []
-
-
-def test_alpaca_needs_a_record_to_train_on(tmp_path: Path) -> None:
-    file = tmp_path / "alpaca.json"
-    config = configs.alpaca_dataset(data_path=str(file))
-    record = {"instruction": "Say hello.", "output": "Hello."}
-    file.write_text(json.dumps([record]), "utf-8")
-    (problem,) = CHECKS["alpaca_dataset"](config)
-    assert problem.what == f"{file} has one record"
-    file.write_text(json.dumps([record, record]), "utf-8")
-    assert CHECKS["alpaca_dataset"](config) == []
-
-
-def test_a_csv_of_blank_rows_is_told(tmp_path: Path) -> None:
-    file = tmp_path / "blank.csv"
-    file.write_text("input,target\na,\n ,b\n", "utf-8")
-    (problem,) = readers.check_csv(file, ("input", "target"), "--flag")
-    assert problem.what == f"{file} has no row with input and target"
-    file.write_text("input,target\na,\n ,b\nc,d\n", "utf-8")
-    assert readers.check_csv(file, ("input", "target"), "--flag") == []

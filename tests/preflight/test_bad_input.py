@@ -3,12 +3,14 @@
 import json
 import os
 import shutil
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import fire
+import py7zr
 import pytest
 import torch
 
@@ -114,7 +116,27 @@ def another_model_type(work: Path) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"model_type": "gpt2"}))
 
 
+def a_folder_of_words(work: Path) -> None:
+    (work / "nothing").mkdir()
+    (work / "nothing/README.md").touch()
+
+
+def archive(contents: dict[str, str], **first: Any) -> Callable[[Path], Any]:
+    """Write ``corpus.7z``; in its header, the first member's fields are replaced."""
+
+    def spoil(work: Path) -> None:
+        with py7zr.SevenZipFile(work / "corpus.7z", "w") as opened:
+            for name, text in contents.items():
+                opened.writestr(text, name)
+            if first:
+                opened.header.files_info.files[0].update(first)
+
+    return spoil
+
+
 TRAIN = "datasets/grammar/gtrain_10k.csv"
+SAMSUM = {"dataset": "samsum_dataset", "samsum_dataset__data_path": "corpus.7z"}
+LINK = 0x8000 | (stat.S_IFLNK | 0o777) << 16
 CASES = {
     "unknown flag": Case(
         "--batch_size_trainning is no flag",
@@ -231,14 +253,14 @@ CASES = {
         flags={"from_peft_checkpoint": "nowhere"},
     ),
     "missing data file": Case(
-        "{work}/nowhere.csv is no file",
-        "its folder holds datasets, model",
+        "{work}/nowhere.csv does not exist",
+        "{work} holds datasets, model",
         "--grammar_dataset.train_split=FILE",
         flags={"grammar_dataset__train_split": "nowhere.csv"},
     ),
     "empty data file": Case(
         "{work}/" + TRAIN + " has no rows",
-        "there is nothing to train on",
+        "the file is empty",
         "--grammar_dataset.train_split=FILE",
         spoil=write(TRAIN, ""),
     ),
@@ -255,23 +277,78 @@ CASES = {
         spoil=write(TRAIN, "input,output\na,b\n"),
     ),
     "not UTF-8": Case(
-        "{work}/" + TRAIN + " cannot be read as CSV",
-        "can't decode byte 0xd6",
-        "save it as CSV in UTF-8",
+        "byte 13 of {work}/" + TRAIN + ", in line 2, is not UTF-8",
+        "it is 0xd6",
+        "save it as UTF-8",
         spoil=write(TRAIN, b"input,target\n\xd6\xd0,b\n"),
     ),
+    "a pointer of Git LFS": Case(
+        "{work}/" + TRAIN + " is a pointer of Git LFS, not the data",
+        "cloned without Git LFS",
+        "git lfs install",
+        spoil=write(TRAIN, "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"),
+    ),
     "data root that is not there": Case(
-        "{work}/elsewhere/" + TRAIN + " is no file",
-        "its folder {work}/elsewhere/datasets/grammar does not exist",
+        "{work}/elsewhere/" + TRAIN + " does not exist",
+        "neither does {work}/elsewhere/datasets/grammar",
         "--grammar_dataset.train_split=FILE",
         flags={
             "data_root": "elsewhere",
             "grammar_dataset__test_split": "{work}/datasets/grammar/grammar_validation.csv",
         },
     ),
+    "half a JSON line": Case(
+        "line 2 of {work}/alpaca.jsonl is not JSON",
+        "Unterminated string",
+        "--alpaca_dataset.data_path=FILE",
+        flags={"dataset": "alpaca_dataset", "alpaca_dataset__data_path": "alpaca.jsonl"},
+        spoil=write("alpaca.jsonl", '{"instruction": "a", "output": "b"}\n{"instruction": "a'),
+    ),
+    "JSON lines of mixed shapes": Case(
+        "line 2 of {work}/alpaca.jsonl is not a JSON object",
+        "it is ['a', 'b']",
+        "--alpaca_dataset.data_path=FILE",
+        flags={"dataset": "alpaca_dataset", "alpaca_dataset__data_path": "alpaca.jsonl"},
+        spoil=write("alpaca.jsonl", '{"instruction": "a", "output": "b"}\n["a", "b"]\n'),
+    ),
+    "a folder with nothing readable": Case(
+        "there is no Alpaca data in {work}/nothing",
+        "it holds README.md; read is alpaca_data.json",
+        "--alpaca_dataset.data_path=FILE",
+        flags={"dataset": "alpaca_dataset", "alpaca_dataset__data_path": "nothing"},
+        spoil=a_folder_of_words,
+    ),
+    "an empty archive": Case(
+        "{work}/corpus.7z is empty",
+        "the archive holds no file",
+        "download it again",
+        flags=SAMSUM,
+        spoil=archive({}),
+    ),
+    "a damaged archive": Case(
+        "{work}/corpus.7z cannot be read",
+        "not a 7z file",
+        "download it again",
+        flags=SAMSUM,
+        spoil=write("corpus.7z", "PK"),
+    ),
+    "an archive with a path outside": Case(
+        "{work}/corpus.7z is not read",
+        "../train.json leads outside",
+        "get the archive from where it is published",
+        flags=SAMSUM,
+        spoil=archive({"train.json": "[]", "val.json": "[]"}, filename="../train.json"),
+    ),
+    "an archive with a link": Case(
+        "{work}/corpus.7z is not read",
+        "train.json is a link",
+        "get the archive from where it is published",
+        flags=SAMSUM,
+        spoil=archive({"train.json": "/etc/passwd", "val.json": "[]"}, attributes=LINK),
+    ),
     "unknown data set": Case(
         "--dataset grammer_dataset does not exist",
-        "there are alpaca_dataset, custom_dataset, grammar_dataset",
+        "there are alpaca_dataset, custom_dataset, grammar_dataset, guanaco_dataset",
         "did you mean --dataset grammar_dataset?",
         flags={"dataset": "grammer_dataset"},
     ),
@@ -373,14 +450,14 @@ CASES = {
         flags={"max_train_step": -1},
     ),
     "custom data set's file missing": Case(
-        "{work}/mine.py is no file",
-        "its folder holds datasets, model",
+        "{work}/mine.py does not exist",
+        "{work} holds datasets, model",
         "--custom_dataset.file=FILE.py:FUNCTION",
         flags={"dataset": "custom_dataset", "custom_dataset__file": "mine.py"},
     ),
     "custom data set's file is no Python": Case(
         "{work}/model/config.json is no .py file",
-        "it is imported as a module",
+        "it is run as Python",
         "--custom_dataset.file=FILE.py:FUNCTION",
         flags={"dataset": "custom_dataset", "custom_dataset__file": "model/config.json"},
     ),
