@@ -123,8 +123,7 @@ def _start(offset: tuple[int, int]) -> int:
 
 
 def _end(offset: tuple[int, int]) -> int:
-    # a token of no width, such as a leading space that the text lacks, goes with what follows it
-    return max(offset[1], offset[0] + 1)
+    return offset[1]
 
 
 def _completed(
