@@ -30,6 +30,7 @@ DIFFERENCES: dict[str, dict[str, Any]] = {
         "dist_checkpoint_root_folder": "checkpoints",
         "profiler_dir": "profiles",
         "data_root": "",
+        "data_cache": "",
         "dtype": "auto",
         "attn_implementation": "auto",
     },
