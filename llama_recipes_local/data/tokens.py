@@ -35,7 +35,9 @@ class TokenRows(Dataset[dict[str, list[int]]]):
         """Gather samples, which have ``input_ids`` and ``labels``."""
         kept = [(sample["input_ids"], sample["labels"]) for sample in samples]
         lengths = np.array([len(ids) for ids, _ in kept], dtype=np.int32)
-        return cls(_joined([ids for ids, _ in kept]), _joined([labels for _, labels in kept]), lengths)
+        return cls(
+            _joined([ids for ids, _ in kept]), _joined([labels for _, labels in kept]), lengths
+        )
 
     def __len__(self) -> int:
         return len(self.lengths)

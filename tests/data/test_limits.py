@@ -66,7 +66,9 @@ def test_pieces_without_a_label_are_left_out() -> None:
 
 def test_arrays_give_lists() -> None:
     ids = np.arange(6, dtype=np.int32)
-    assert fit(ids, np.array([X, X, X, 3, 4, 5], dtype=np.int32), 4) == [([0, 3, 4, 5], [X, 3, 4, 5])]
+    assert fit(ids, np.array([X, X, X, 3, 4, 5], dtype=np.int32), 4) == [
+        ([0, 3, 4, 5], [X, 3, 4, 5])
+    ]
 
 
 def test_a_row_of_one_token_is_an_error() -> None:
