@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from dealing import flat, same, take
 from torch.utils.data import DataLoader
 
 from llama_recipes_local.data import position
 from llama_recipes_local.data.sharding import LengthGroupedBatchSampler, ShardedBatchSampler
-from dealing import flat, same, take
 
 ROWS = 101
 BATCH = 2

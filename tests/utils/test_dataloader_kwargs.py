@@ -123,10 +123,13 @@ def test_workers_run_ahead_and_stay(strategy: str) -> None:
         return {k: v for k, v in given.items() if k in ("prefetch_factor", "persistent_workers")}
 
     rows = TokenRows.from_samples(SAMPLES)
-    assert kwargs(0, rows) == {}
-    assert kwargs(2, rows) == {"prefetch_factor": 4, "persistent_workers": True}
-    # a worker that stays would not hear where a restored stream begins
-    assert kwargs(2, SampleStream(opened)) == {"prefetch_factor": 4, "persistent_workers": False}
+    with run.activate(run.Run({})):
+        assert kwargs(0, rows) == {}
+        assert kwargs(2, rows) == {"prefetch_factor": 4, "persistent_workers": True}
+        # a worker that stays would not hear where a restored stream begins
+        stream = {"prefetch_factor": 4, "persistent_workers": False}
+        assert kwargs(2, SampleStream(opened)) == stream
+    assert kwargs(2, rows) == {}  # who calls it elsewhere may have no workers
 
 
 @pytest.mark.parametrize(
