@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch.distributed.fsdp import StateDictType
 
+from llama_recipes_local import run
 from llama_recipes_local._upstream import fall_back
 from llama_recipes_local.adapters import generate_peft_config
 from llama_recipes_local.data.collation import BlankCollator, PackedCollator, PaddedCollator
@@ -124,8 +125,12 @@ def _padding_multiple(train_config: Any) -> int:
 
 
 def _workers(train_config: Any, persistent: bool) -> dict[str, Any]:
-    """Return how workers run ahead; a stream's are started anew, to be told where it begins."""
-    if not train_config.num_workers_dataloader:
+    """Return how workers run ahead; a stream's are started anew, to be told where it begins.
+
+    Outside a run nothing is returned: ``DataLoader`` refuses it without workers, and whether the
+    caller asks for any, as ``main`` does, is not known.
+    """
+    if run.active() is None or not train_config.num_workers_dataloader:
         return {}
     return {"prefetch_factor": PREFETCHED, "persistent_workers": persistent}
 

@@ -134,3 +134,40 @@ def test_all_ranks_get_like_lengths_at_once() -> None:
     length = lengths(96)
     groups = sorted(sorted(length[row] for row in step) for step in global_batches(taken))
     assert flat(groups) == sorted(length)
+
+
+def test_like_lengths_have_other_neighbours_in_each_epoch() -> None:
+    def pairs(epoch: int) -> set[tuple[int, ...]]:
+        (taken,) = epoch_of(grouped, 1000, 2, ranks=1, epoch=epoch)
+        return {tuple(sorted(batch)) for batch in taken}
+
+    assert len(pairs(0) & pairs(1)) < 100
+
+
+def test_rows_that_are_left_over_are_not_always_the_longest() -> None:
+    length = lengths(1001)
+    left = [epoch_of(grouped, 1001, 4, ranks=1, epoch=epoch)[0][-1] for epoch in range(8)]
+    assert all(len(batch) == 1 for batch in left)
+    assert len({length[row] for (row,) in left}) > 4
+
+
+def test_lengths_do_not_depend_on_when_they_come() -> None:
+    length = lengths(4000)
+    (taken,) = epoch_of(grouped, 4000, 4, ranks=1)
+    means = [
+        sum(length[row] for row in flat(taken[i : i + 100])) / 400 for i in range(0, 1000, 100)
+    ]
+    overall = sum(length) / 4000
+    assert all(abs(mean - overall) < 12 for mean in means)  # in order of length it would be 45
+
+
+def test_validation_does_not_begin_with_the_shortest() -> None:
+    length = lengths(400)
+    (taken,) = epoch_of(grouped, 400, 4, ranks=1, shuffle=False)
+    assert epoch_of(grouped, 400, 4, ranks=1, shuffle=False, epoch=5) == [taken]
+    first = [length[row] for row in flat(taken[:25])]
+    assert sum(first) / 100 == pytest.approx(sum(length) / 400, rel=0.2)
+
+
+def test_indices_are_plain_numbers() -> None:
+    assert all(type(row) is int for row in next(iter(plain(1000, 4))))

@@ -51,7 +51,7 @@ def test_data_from_a_file_is_upstreams(custom: Path, tokenizer: Any) -> None:
     theirs = load("datasets.custom_dataset").get_custom_dataset
     for split, name in (("train", "train"), ("test", "validation")):
         ours = get_preprocessed_dataset(tokenizer, config, split)
-        assert ours == theirs(configs.custom_dataset(file=str(custom)), tokenizer, name)
+        assert list(ours) == theirs(configs.custom_dataset(file=str(custom)), tokenizer, name)
         assert ours[0]["input_ids"] == tokenizer.encode(name)
 
 

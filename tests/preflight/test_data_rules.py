@@ -1,0 +1,40 @@
+"""A stream needs to be told where to end, and a row needs two tokens."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from llama_recipes_local import configs
+from llama_recipes_local.preflight.data_rules import check_data_rules
+from llama_recipes_local.run import Run
+
+
+@dataclass
+class StreamedConfig:
+    streaming: bool = True
+
+
+def whats(dataset: Any, **fields: Any) -> list[str]:
+    run = Run({}, train=configs.train_config(**fields), dataset=dataset)
+    return [problem.what for problem in check_data_rules(run)]
+
+
+def test_a_stream_needs_both_lengths() -> None:
+    assert whats(StreamedConfig()) == [
+        "a streamed data set without --max_train_step",
+        "a streamed data set without --max_eval_step",
+    ]
+    assert whats(StreamedConfig(), max_train_step=5, max_eval_step=5) == []
+    assert whats(StreamedConfig(), max_train_step=5, run_validation=False) == []
+
+
+@pytest.mark.parametrize("dataset", [None, configs.grammar_dataset(), StreamedConfig(False)])
+def test_other_data_needs_none(dataset: Any) -> None:
+    assert whats(dataset) == []
+
+
+def test_packed_rows_hold_two_tokens_or_more() -> None:
+    assert whats(None, context_length=1) == ["--context_length 1"]
+    assert whats(None, context_length=2) == []
+    assert whats(None, context_length=1, batching_strategy="padding") == []
