@@ -64,7 +64,7 @@ def tokenizer(tiny_model: Path) -> PreTrainedTokenizerBase:
 def samples(grammar_data: Path, tokenizer: PreTrainedTokenizerBase) -> list[dict[str, list[int]]]:
     """The real training rows, tokenised; only the responses are labels."""
     paths.set_data_root(str(grammar_data))
-    rows = get_grammar_dataset(configs.grammar_dataset(), tokenizer)
+    rows = list(get_grammar_dataset(configs.grammar_dataset(), tokenizer))
     assert len(rows) == 60
     return rows
 
