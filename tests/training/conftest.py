@@ -114,6 +114,7 @@ def run_training(
         defaults = {
             "context_length": CONTEXT_LENGTH,
             "num_epochs": 1,
+            "num_workers_dataloader": 0,
             "lr": 0.1,
             "save_model": False,
             "run_validation": validation is not None,
