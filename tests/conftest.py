@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from llama_recipes_local import paths
+from llama_recipes_local.data import cache
 
 PROJECT = Path(__file__).resolve().parents[1]
 UPSTREAM_GRAMMAR = PROJECT / "llama_recipes_local/_vendor/llama_recipes/datasets/grammar_dataset"
@@ -34,9 +35,16 @@ OFFLINE_SWITCHES = (
 RunFinetuning = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+@pytest.fixture(scope="session")
+def token_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the tests keep tokens, out of the user's cache."""
+    return tmp_path_factory.mktemp("token-cache")
+
+
 @pytest.fixture(autouse=True)
-def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _plain_environment(monkeypatch: pytest.MonkeyPatch, token_cache: Path) -> Iterator[None]:
     """Each test is one process without a data root, whatever shell it is run from."""
+    monkeypatch.setenv(cache.ENVIRONMENT_VARIABLE, str(token_cache))
     for name in (paths.ENVIRONMENT_VARIABLE, *TORCHRUN_VARIABLES):
         monkeypatch.delenv(name, raising=False)
     yield
@@ -44,12 +52,15 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def environment() -> dict[str, str]:
+def environment(token_cache: Path) -> dict[str, str]:
     """A user's environment for a subprocess: no switch, no rank, no data root; this checkout."""
     dropped = {paths.ENVIRONMENT_VARIABLE, *TORCHRUN_VARIABLES, *OFFLINE_SWITCHES}
     kept = {name: value for name, value in os.environ.items() if name not in dropped}
     places = [str(PROJECT), kept.get("PYTHONPATH", "")]
-    return kept | {"PYTHONPATH": os.pathsep.join(filter(None, places))}
+    return kept | {
+        "PYTHONPATH": os.pathsep.join(filter(None, places)),
+        cache.ENVIRONMENT_VARIABLE: str(token_cache),
+    }
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """The README's commands: the same in both languages, and they run."""
 
+import json
 import os
 import re
 import shlex
@@ -52,19 +53,30 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("command", run_here())
-def test_command_runs(command, tiny_model, grammar_data, adapter, environment):
-    command = re.sub(r"\.\./Llama-2-7b-hf/?", str(tiny_model), command)
+def test_command_runs(command, tiny_model, grammar_data, adapter, environment, tmp_path):
+    rows = [
+        {"prompt": f"{number} and one is ", "completion": str(number + 1)} for number in range(40)
+    ]
+    (grammar_data / "my_rows.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    command = re.sub(r"\.\./Llama-2-7b-hf/?|models/stand-in", str(tiny_model), command)
     command = re.sub(r"\.\./Llama-2-7b-my-lora/?", str(adapter), command)
     words = shlex.split(command)
     if words[0] == "make":
         if not Path(sys.prefix, ".installed").is_file():
             pytest.skip("the environment was not made by make")
         length = " --context_length 256" if any(w.startswith("MODEL=") for w in words) else ""
-        words += [f"ARGS={SHORT}{length}", f"VENV={sys.prefix}", f"OUTPUT={adapter}"]
+        own = [word for word in words if word.startswith("ARGS=")]
+        words = [word for word in words if word not in own] + [
+            f"{' '.join(own) or 'ARGS='} {SHORT}{length}",
+            f"VENV={sys.prefix}",
+            f"OUTPUT={adapter}",
+        ]
     else:
         words[0] = str(Path(sys.executable).with_name(words[0]))
         if "finetuning.py" in words:
             words += [*SHORT.split(), "--context_length", "256"]
+    if "inspect" in words:
+        words += ["--png", str(tmp_path / "lengths.png")]
     data = {"LLAMA_RECIPES_DATA_ROOT": str(grammar_data), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         words, cwd=PROJECT, env=environment | data, capture_output=True, text=True

@@ -1,5 +1,6 @@
 """From a split's files to its tokens: formatted, tokenised, cut to the context, cached."""
 
+import copy
 import errno
 import hashlib
 import json
@@ -7,7 +8,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import tokenizers
 from transformers import PreTrainedTokenizerBase
@@ -178,12 +178,19 @@ def _key(split: Split, encoder: _Encoder, folder: Path) -> str:
 def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     """Return a hash of what a tokenizer makes of texts: its rules, special tokens and template."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    rules: Any = json.loads(backend.to_str()) if backend else sorted(tokenizer.get_vocab().items())
-    if backend:  # set by the last call, not by the tokenizer's files
-        rules.update(padding=None, truncation=None)
+    rules = _rules(backend) if backend else json.dumps(sorted(tokenizer.get_vocab().items()))
     special = [str(tokenizer.bos_token), str(tokenizer.eos_token), type(tokenizer).__name__]
-    content = json.dumps([rules, special, tokenizer.chat_template])
+    content = rules + json.dumps([special, tokenizer.chat_template])
     return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _rules(backend: tokenizers.Tokenizer) -> str:
+    """Return a tokenizer's rules but for what the last call to it has set."""
+    if backend.padding or backend.truncation:
+        backend = copy.deepcopy(backend)
+        backend.no_padding()
+        backend.no_truncation()
+    return str(backend.to_str())
 
 
 def _unwritable(folder: Path, error: OSError) -> Problem:
