@@ -1,0 +1,107 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llama_recipes_local import configs, paths
+from llama_recipes_local.data.streaming import SampleStream
+from llama_recipes_local.data.tokens import TokenRows
+from llama_recipes_local.datasets.run_data import AUDIT_FILE, prepare_data
+from llama_recipes_local.errors import UsageError
+from llama_recipes_local.run import Run, activate
+from llama_recipes_local.utils.dataset_utils import get_preprocessed_dataset
+
+ROWS = [{"prompt": f"{number} and one is ", "completion": str(number + 1)} for number in range(9)]
+
+
+@pytest.fixture(autouse=True)
+def _data_root(tmp_path: Path) -> None:
+    paths.set_data_root(str(tmp_path))
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return str(path)
+
+
+def local_run(tmp_path: Path, model: Path, train: Any, validation: Any, **fields: Any) -> Run:
+    data = configs.local_dataset(
+        data_path=write(tmp_path / "rows.jsonl", train),
+        validation_path=write(tmp_path / "others.jsonl", validation),
+        **fields,
+    )
+    settings = configs.train_config(dataset="local_dataset", model_name=str(model))
+    return Run({}, train=settings, dataset=data)
+
+
+def test_main_gets_what_was_prepared(tmp_path: Path, tiny_model: Path):
+    run = local_run(tmp_path, tiny_model, ROWS, ROWS[:2])
+    run.data = prepare_data(run)
+    with activate(run):
+        for part in ("train", "test"):
+            assert get_preprocessed_dataset(None, run.dataset, part) is run.data.splits[part]
+
+
+def test_the_audit_is_told_and_saved(tmp_path: Path, tiny_model: Path):
+    rows = [*ROWS, ROWS[0], {"prompt": "blank", "completion": " "}]
+    data = prepare_data(local_run(tmp_path, tiny_model, rows, ROWS[:2]))
+    data.save(tmp_path)
+    saved = json.loads((tmp_path / AUDIT_FILE).read_text())
+    assert saved["train"]["counts"]["records"] == 11
+    assert saved["train"]["counts"]["blank"] == 1
+    assert (saved["train"]["rows"], saved["train"]["repeated"]) == (10, 1)
+    assert saved["validation_rows_in_training"] == 2
+    assert "  repeated                                 1               0" in str(data)
+
+
+def test_rows_are_cut_to_the_context(tmp_path: Path, tiny_model: Path):
+    run = local_run(tmp_path, tiny_model, ROWS, ROWS[:2])
+    run.train.context_length = 6
+    assert prepare_data(run).splits["train"].lengths.max() <= 6
+
+
+@pytest.mark.parametrize("part", ["train", "validation"])
+def test_a_part_without_labels_is_refused(tmp_path: Path, tiny_model: Path, part: str):
+    blank = [{"prompt": "blank", "completion": ""}] * 3
+    parts = {"train": ROWS, "validation": ROWS} | {part: blank}
+    run = local_run(tmp_path, tiny_model, *parts.values())
+    with pytest.raises(UsageError, match=f"the {part} data .* has no label"):
+        prepare_data(run)
+
+
+def test_validation_data_may_be_empty_where_there_is_no_validation(
+    tmp_path: Path, tiny_model: Path
+):
+    run = local_run(tmp_path, tiny_model, ROWS, [{"prompt": "blank", "completion": ""}])
+    run.train.run_validation = False
+    assert len(prepare_data(run).splits["train"]) == 9
+
+
+def test_streamed_data_is_not_read_ahead(tmp_path: Path, tiny_model: Path):
+    data = prepare_data(local_run(tmp_path, tiny_model, ROWS, ROWS, streaming=True))
+    assert all(isinstance(split, SampleStream) for split in data.splits.values())
+    assert data.audits == {}
+
+
+CUSTOM = """
+def get_custom_dataset(config, tokenizer, split):
+    return [{"input_ids": [1, 2, 3], "labels": [-100, 2, 3], "attention_mask": [1, 1, 1]}] * 4
+"""
+COLLATOR = "def get_data_collator(tokenizer):\n    return lambda rows: rows\n"
+
+
+@pytest.mark.parametrize(
+    ("strategy", "collator", "audited"),
+    [("packing", COLLATOR, True), ("padding", "", True), ("padding", COLLATOR, False)],
+)
+def test_custom_data_is_audited_unless_it_is_for_a_collator_of_its_own(
+    tmp_path: Path, tiny_model: Path, strategy: str, collator: str, audited: bool
+):
+    (tmp_path / "mine.py").write_text(CUSTOM + collator)
+    train = configs.train_config(
+        dataset="custom_dataset", model_name=str(tiny_model), batching_strategy=strategy
+    )
+    data = prepare_data(Run({}, train=train, dataset=configs.custom_dataset(file="mine.py")))
+    assert isinstance(data.splits["train"], TokenRows) is audited
+    assert ("train" in data.audits) is audited

@@ -1,0 +1,67 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from llama_recipes_local.cli import main
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.jsonl"
+    with path.open("w") as file:
+        for number in range(40):
+            row = {"prompt": f"{number} and one is ", "completion": str(number + 1)}
+            file.write(json.dumps(row) + "\n")
+    return path
+
+
+def inspect(rows: Path, model: Path, *further: str) -> int:
+    flags = ["--dataset", "local_dataset", f"--local_dataset.data_path={rows}"]
+    return main(["inspect", *flags, "--model_name", str(model), *further])
+
+
+def test_it_shows_rows_packing_audit_and_lengths(
+    rows: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    png = tmp_path / "seen.png"
+    assert inspect(rows, tiny_model, "--rows", "2", "--png", str(png)) == 0
+    shown = capsys.readouterr().out
+    assert "records read                              38               2" in shown
+    # row 0 is held out for validation
+    assert "1 and one is [[2" in shown
+    assert "2 and one is [[3" in shown
+    assert "3 and one is" not in shown
+    assert "documents," in shown
+    assert "tokens        rows" in shown
+    assert png.read_bytes().startswith(b"\x89PNG")
+
+
+def test_padding_has_no_packed_row_and_no_picture_if_none_is_wanted(
+    rows: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert inspect(rows, tiny_model, "--batching_strategy", "padding", "--png", "") == 0
+    assert "documents," not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--modl_name", "x"], "--modl_name is no flag"),
+        (["--context_length", "0"], "--context_length"),
+        (["--tokenizer_name", "/nowhere"], "has no tokenizer"),
+    ],
+)
+def test_a_mistake_is_told_with_exit_code_2(
+    rows: Path, tiny_model: Path, flags: list[str], said: str, capsys: pytest.CaptureFixture[str]
+):
+    assert inspect(rows, tiny_model, *flags) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_the_models_weights_are_not_needed(rows: Path, tiny_model: Path, tmp_path: Path):
+    folder = tmp_path / "tokenizer"
+    folder.mkdir()
+    for path in tiny_model.glob("tokenizer*"):
+        (folder / path.name).write_bytes(path.read_bytes())
+    assert inspect(rows, folder, "--png", "") == 0
