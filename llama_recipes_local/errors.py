@@ -37,3 +37,9 @@ class UsageError(ValueError):
     def __reduce__(self) -> tuple[type["UsageError"], tuple[list[Problem]]]:
         # it may be raised in a worker process
         return UsageError, (self.problems,)
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; a command prints it and exits with ``EXIT_CODE``, no traceback."""
+
+    EXIT_CODE = 1

@@ -17,7 +17,7 @@ import transformers
 from llama_recipes_local import parallel
 from llama_recipes_local._upstream import fall_back, load
 from llama_recipes_local.datasets.run_data import prepare_data
-from llama_recipes_local.errors import UsageError
+from llama_recipes_local.errors import TrainingError, UsageError
 from llama_recipes_local.preflight import preflight
 from llama_recipes_local.preflight.flags import CONFIGS
 from llama_recipes_local.run import Run, activate, save_description
@@ -46,6 +46,10 @@ def main(*arguments: Any, **flags: Any) -> None:
             start(run)
             load("finetuning").main(**run.flags)
             report(run)
+        except TrainingError as error:
+            if parallel.is_rank_zero():
+                print(error, file=sys.stderr)
+            raise SystemExit(error.EXIT_CODE) from None
         finally:
             parallel.cleanup()
 

@@ -1,4 +1,8 @@
-"""Optimisers and schedules; ``finetuning.main`` imports this module in place of ``torch.optim``."""
+"""Optimisers and schedules; ``finetuning.main`` imports this module in place of ``torch.optim``.
+
+``main`` makes torch's ``StepLR``; ``train`` completes it to the schedule that was asked for, since
+only there the number of steps is known (``training.schedules``).
+"""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,20 +11,26 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import StepLR
 
+from llama_recipes_local import run
+from llama_recipes_local.training.optimizers import make_optimizer
+
 __all__ = ["AdamW", "StepLR"]
 
 
 def AdamW(  # noqa: N802 (the name that main calls)
     params: Iterable[nn.Parameter], lr: float, weight_decay: float = 0.0, **kwargs: Any
-) -> torch.optim.AdamW:
-    """Return AdamW over the parameters that are trained; fused on CUDA.
+) -> torch.optim.Optimizer:
+    """Return the optimiser that ``--optimizer`` names over the parameters that are trained.
+
+    Outside a run, and by default, that is AdamW, fused.
 
     Args:
         params: all parameters of the model.
         lr: learning rate.
         weight_decay: decoupled weight decay.
-        **kwargs: further arguments of ``torch.optim.AdamW``.
+        **kwargs: further arguments of the optimiser's class.
     """
+    active = run.active()
+    name = active.fsdp.optimizer if active is not None else "AdamW"
     trained = [parameter for parameter in params if parameter.requires_grad]
-    kwargs.setdefault("fused", all(parameter.is_cuda for parameter in trained))
-    return torch.optim.AdamW(trained, lr=lr, weight_decay=weight_decay, **kwargs)
+    return make_optimizer(name, trained, lr, weight_decay, **kwargs)

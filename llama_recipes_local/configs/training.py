@@ -1,6 +1,6 @@
 """``train_config``: upstream's fields and defaults, local folders, and the fork's own flags."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from llama_recipes_local._upstream import load
 
@@ -49,3 +49,23 @@ class train_config(load("configs.training").train_config):  # type: ignore[misc]
     attn_implementation: str = "auto"
     """Attention kernel: "auto", "documents" (packed documents apart, without a mask), or one of
     transformers': "sdpa", "eager", "flash_attention_2"."""
+
+    scheduler: str = "step"
+    """Learning rate: "step" (upstream's: times ``gamma`` after each epoch), or by optimiser step
+    "constant", "linear", "cosine" or "wsd" (warm up, stay, decay)."""
+
+    warmup_steps: int = 0
+    """Optimiser steps in which the rate rises to ``lr``, with any scheduler."""
+
+    min_lr_ratio: float = 0.0
+    """Where "linear", "cosine" and "wsd" decay to, as a fraction of ``lr``."""
+
+    wsd_decay_ratio: float = 0.1
+    """Last part of the run, as a fraction of its steps, in which "wsd" decays."""
+
+    eval_steps: int = 0
+    """Optimiser steps from one validation to the next; 0 validates after each epoch."""
+
+    report_to: list[str] = field(default_factory=list)
+    """Loggers beside ``metrics.jsonl``: "tensorboard", "wandb", "mlflow"; all write below
+    ``output_dir``."""

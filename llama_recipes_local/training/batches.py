@@ -1,4 +1,4 @@
-"""Micro-batches on their way to the device, and how many label tokens they hold."""
+"""Micro-batches on their way to the device, and what they hold: label tokens, documents, rows."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
@@ -15,13 +15,12 @@ Batch = dict[str, Any]
 def prepare(batch: Mapping[str, Any], device: torch.device) -> Batch:
     """Name the documents of a packed batch and send its tensors to the device.
 
-    A batch with positions and without a padding mask is packed. Its documents are found here, on
-    the CPU, so that the device is not waited for; the names are transformers' own.
+    The documents are found here, on the CPU, so that the device is not waited for; the names are
+    transformers' own.
     """
     prepared = dict(batch)
-    positions = prepared.get("position_ids")
-    if positions is not None and prepared.get("attention_mask") is None:
-        bounds, longest = document_bounds(positions)
+    if is_packed(batch):
+        bounds, longest = document_bounds(prepared["position_ids"])
         prepared.update(cu_seq_lens_q=bounds, cu_seq_lens_k=bounds)
         prepared.update(max_length_q=longest, max_length_k=longest)
         # with a cache, transformers' own kernels overlook that the positions restart
@@ -30,6 +29,11 @@ def prepare(batch: Mapping[str, Any], device: torch.device) -> Batch:
         key: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
         for key, value in prepared.items()
     }
+
+
+def is_packed(batch: Mapping[str, Any]) -> bool:
+    """Whether rows hold several documents: a batch with positions and without a padding mask."""
+    return batch.get("position_ids") is not None and batch.get("attention_mask") is None
 
 
 def label_tokens(batch: Mapping[str, Any]) -> int:
@@ -42,8 +46,31 @@ def tokens(batch: Mapping[str, Any]) -> int:
     return batch["input_ids"].numel()
 
 
+def document_lengths(batch: Mapping[str, Any]) -> torch.Tensor:
+    """Return how many tokens each document has, (documents,) int64; padding is no document's."""
+    if is_packed(batch):
+        return document_bounds(batch["position_ids"])[0].diff().long()
+    mask = batch.get("attention_mask")
+    if mask is not None and mask.dim() == 2:
+        return mask.sum(1).long()
+    rows, width = batch["input_ids"].shape
+    return torch.full((rows,), width)
+
+
 def in_steps(batches: Iterable[Batch], accumulation_steps: int) -> Iterator[list[Batch]]:
     """Group micro-batches into optimiser steps; the last step of an epoch may have fewer."""
     remaining = iter(batches)
     while group := list(islice(remaining, accumulation_steps)):
         yield group
+
+
+def rows_of(dataloader: Any, micro_batch: int) -> list[int] | None:
+    """Return the rows of this rank's micro-batch, counted from 0 in the epoch at hand.
+
+    The batch sampler is asked anew, so it makes no difference how far workers have read ahead.
+    None if the sampler would not give the same order again.
+    """
+    sampler: Any = getattr(dataloader, "batch_sampler", None)
+    if not hasattr(sampler, "set_epoch"):
+        return None
+    return next(islice(iter(sampler), micro_batch, None), None)

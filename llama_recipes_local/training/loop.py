@@ -4,8 +4,7 @@ The loss of a step is the mean over the label tokens of all its micro-batches on
 gradient does not depend on how the rows are spread over micro-batches and ranks.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +12,22 @@ import torch
 from torch import nn
 
 from llama_recipes_local import model_checkpointing as checkpoints
-from llama_recipes_local import run
-from llama_recipes_local._upstream import load
-from llama_recipes_local.models.precision import compute_context
-from llama_recipes_local.parallel import (
-    all_reduce_sum,
-    compute_device,
-    full_tensor,
-    is_rank_zero,
-    set_gradient_sync,
-    world_size,
-)
-from llama_recipes_local.training import batches
+from llama_recipes_local import parallel, run
+from llama_recipes_local.parallel import is_rank_zero
+from llama_recipes_local.training import batches, guard
+from llama_recipes_local.training.agreement import agree
 from llama_recipes_local.training.evaluation import evaluation
+from llama_recipes_local.training.flops import peak_flops, training_flops
+from llama_recipes_local.training.groups import split_lora_plus
 from llama_recipes_local.training.history import History
-from llama_recipes_local.training.progress import Progress
+from llama_recipes_local.training.loggers import METRICS_FILE, make_loggers
+from llama_recipes_local.training.profiling import profile, profile_step
+from llama_recipes_local.training.progress import FetchedStep, PendingStep, Progress
+from llama_recipes_local.training.saving import save
+from llama_recipes_local.training.schedules import Schedule, complete
+from llama_recipes_local.training.stepping import Stepper, unwrapped
 
-METRICS_FILE = "metrics.jsonl"
+__all__ = ["METRICS_FILE", "TrainState", "Trainer", "train"]
 
 
 def train(
@@ -48,8 +46,8 @@ def train(
 ) -> dict[str, Any]:
     """Train the model on the batches of ``train_dataloader`` and save it.
 
-    The model is saved after each epoch in which the validation loss fell; after each epoch if there
-    is no validation.
+    The model is saved after each validation at which the loss fell; after each epoch if there is no
+    validation.
 
     Args:
         model: the model, on its device, sharded or not.
@@ -58,7 +56,8 @@ def train(
         eval_dataloader: batches to validate on; None goes with ``run_validation=False``.
         tokenizer: the model's tokenizer.
         optimizer: the optimiser over the trained parameters.
-        lr_scheduler: stepped once an epoch, as upstream does.
+        lr_scheduler: stepped once an epoch, as upstream does; another takes its place if
+            ``train_config`` asks for one.
         gradient_accumulation_steps: micro-batches in an optimiser step.
         train_config: see ``configs.train_config``; ``max_train_step`` counts optimiser steps.
         fsdp_config: see ``configs.fsdp_config``; None without FSDP.
@@ -70,33 +69,25 @@ def train(
         Upstream's keys: ``avg_train_prep``, ``avg_train_loss``, ``avg_eval_prep``,
         ``avg_eval_loss``, ``avg_epoch_time``, ``avg_checkpoint_time``; ``metrics_filename`` with
         ``save_metrics``, ``model_tflops`` with ``flop_counter``.
+
+    Raises:
+        NonFiniteError: if a loss or gradient is not finite on any rank; no weight was changed.
     """
-    output = Path(train_config.output_dir)
-    output.mkdir(parents=True, exist_ok=True)
-    trainer = _Trainer(model, optimizer, gradient_accumulation_steps, train_config, wandb_run)
-    history = History(train_config, local_rank)
-    validate = train_config.run_validation and eval_dataloader is not None
-    if validate:
-        history.add_initial_evaluation(trainer.evaluate(eval_dataloader, tokenizer))
-    total = _total_steps(len(train_dataloader), gradient_accumulation_steps, train_config)
-    best = float("inf")
-    with Progress(output / METRICS_FILE, total) as progress:
-        for epoch in range(train_config.num_epochs):
-            if trainer.steps == total:
-                break
-            with history.epoch():
-                _set_epoch(train_dataloader, epoch)
-                trainer.train_epoch(train_dataloader, epoch, total, progress, history)
-            lr_scheduler.step()
-            loss = history.train_loss[-1]
-            if validate:
-                loss = history.add_evaluation(trainer.evaluate(eval_dataloader, tokenizer))
-            if train_config.save_model and (not validate or loss < best):
-                best = min(best, loss)
-                with history.checkpoint():
-                    save(model, optimizer, rank or 0, train_config, fsdp_config, epoch)
-            progress.pause()
-            history.save()
+    Path(train_config.output_dir).mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(
+        model,
+        train_dataloader,
+        eval_dataloader if train_config.run_validation else None,
+        tokenizer,
+        optimizer,
+        lr_scheduler,
+        gradient_accumulation_steps,
+        train_config,
+        fsdp_config,
+        History(train_config, local_rank),
+        wandb_run,
+    )
+    history = trainer.run()
     if fsdp_config is not None and not train_config.use_peft and not rank:
         checkpoints.save_train_params(train_config, fsdp_config, rank or 0)
     active = run.active()
@@ -105,140 +96,193 @@ def train(
     return history.results()
 
 
-class _Trainer:
-    """Takes optimiser steps with one model and one optimiser."""
+@dataclass
+class TrainState:
+    """How far a run has come.
+
+    Attributes:
+        step: optimiser steps done.
+        epoch: epochs done.
+        micro_batches: micro-batches that this rank has consumed in the epoch at hand.
+        best_loss: the lowest loss that the model was saved at.
+        validated: the step of the last validation.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    micro_batches: int = 0
+    best_loss: float = float("inf")
+    validated: int = -1
+
+
+class Trainer:
+    """Runs epochs of optimiser steps over one model, validates, reports and saves."""
 
     def __init__(
         self,
         model: nn.Module,
+        train_dataloader: Any,
+        eval_dataloader: Any,
+        tokenizer: Any,
         optimizer: torch.optim.Optimizer,
+        lr_scheduler: Any,
         accumulation_steps: int,
         train_config: Any,
+        fsdp_config: Any,
+        history: History,
         wandb_run: Any,
     ) -> None:
         self.model = model
+        self.train_dataloader = train_dataloader
+        self.eval_dataloader = eval_dataloader
+        self.tokenizer = tokenizer
         self.optimizer = optimizer
         self.accumulation_steps = accumulation_steps
         self.config = train_config
-        self.wandb_run = wandb_run
-        self.device = compute_device(model)
-        self.trained = [p for group in optimizer.param_groups for p in group["params"]]
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=train_config.use_fp16)
-        self.steps = 0
+        self.fsdp_config = fsdp_config
+        self.history = history
+        self.state = TrainState()
+        self.steps_per_epoch = -(-len(train_dataloader) // accumulation_steps)
+        total = self.steps_per_epoch * train_config.num_epochs
+        self.total_steps = min(total, train_config.max_train_step or total)
+        split_lora_plus(model, optimizer, _lora_plus_ratio())
+        self.schedule: Schedule = complete(
+            lr_scheduler, optimizer, train_config, self.total_steps, self.steps_per_epoch
+        )
+        self.stepper = Stepper(model, optimizer, train_config)
+        self.progress = Progress(
+            self.total_steps,
+            make_loggers(train_config, wandb_run) if is_rank_zero() else [],
+            training_flops(unwrapped(model)),
+            peak_flops(self.stepper.device),
+        )
 
-    def evaluate(self, dataloader: Any, tokenizer: Any) -> tuple[float, list[float]]:
-        """Evaluate and print, on rank 0 only; return the loss and each batch's."""
+    def run(self) -> History:
+        """Train until the last step, and return what happened."""
+        with self.progress:
+            if self.eval_dataloader is not None:
+                self.history.add_initial_evaluation(self.evaluate())
+            while self.state.step < self.total_steps and self.state.epoch < self.config.num_epochs:
+                with self.history.epoch():
+                    self._train_epoch()
+                self._end_epoch()
+        return self.history
+
+    def evaluate(self) -> tuple[float, list[float]]:
+        """Evaluate, print and log on the first rank; return the loss and each batch's."""
         if is_rank_zero():
             print("validating ...", end=" ", flush=True)
+        model = unwrapped(self.model)
         ppl, loss, step_losses, _ = evaluation(
-            self.model, self.config, dataloader, None, tokenizer, self.wandb_run
+            model, self.config, self.eval_dataloader, None, self.tokenizer, None
         )
         if is_rank_zero():
             print(f"loss {loss:.4f}  perplexity {ppl:.3f}", flush=True)
+        self.progress.log("eval", {"step": self.state.step, "loss": loss, "perplexity": ppl})
+        self.progress.pause()
         return loss, step_losses
 
-    def train_epoch(
-        self, dataloader: Any, epoch: int, total: int, progress: Progress, history: "History"
-    ) -> None:
-        """Take an epoch's steps, until ``total`` steps have been taken in all."""
+    def _train_epoch(self) -> None:
+        """Take an epoch's steps, as far as the run goes."""
         self.model.train()
-        steps_per_epoch = -(-len(dataloader) // self.accumulation_steps)
-        progress.pause()
+        self.state.micro_batches = 0
+        _set_epoch(self.train_dataloader, self.state.epoch)
+        self.progress.pause()
+        steps = batches.in_steps(self.train_dataloader, self.accumulation_steps)
         with profile(self.config) as profiler:
-            for index, micro_batches in enumerate(
-                batches.in_steps(dataloader, self.accumulation_steps), 1
-            ):
-                loss, grad_norm, label_tokens = self.step(micro_batches)
-                self.steps += 1
-                history.add_step(loss, label_tokens)
-                progress.step(
-                    step=self.steps,
-                    epoch=epoch + index / steps_per_epoch,
-                    loss=loss,
-                    lr=self.optimizer.param_groups[0]["lr"],
-                    grad_norm=grad_norm,
-                    label_tokens=label_tokens,
-                    tokens=sum(batches.tokens(batch) for batch in micro_batches),
-                )
-                if self.wandb_run is not None:
-                    logged = {"train/epoch": epoch + 1, "train/step": self.steps}
-                    self.wandb_run.log(logged | {"train/loss": loss})
-                if profiler is not None:
-                    profiler.step()
-                if self.config.flop_counter and profiler.is_done():
-                    history.tflops = profiler.get_flops_per_sec() / 1e12
-                if self.steps == total:
+            for micro_batches in steps:
+                self._take_step(micro_batches)
+                counted = profile_step(profiler, self.config, self.stepper.device)
+                self.history.tflops = counted or self.history.tflops
+                if self.state.step == self.total_steps:
                     break
+                if self.config.eval_steps and self.state.step % self.config.eval_steps == 0:
+                    self._validate()
+        self._publish(line=False)
 
-    def step(self, micro_batches: list[batches.Batch]) -> tuple[float, float | None, int]:
-        """Take one optimiser step over this rank's micro-batches.
+    def _take_step(self, micro_batches: list[batches.Batch]) -> None:
+        """Take a step, and fetch its numbers and those before if a rank wants to print them."""
+        state = self.state
+        plan = agree(micro_batches, self.progress.due(state.step + 1))
+        lr = self.optimizer.param_groups[0]["lr"]
+        figures = self.stepper.step(micro_batches, plan.label_tokens)
+        first = state.micro_batches
+        state.micro_batches += len(micro_batches)
+        state.step += 1
+        index = -(-state.micro_batches // self.accumulation_steps)
+        self.progress.add(
+            PendingStep(
+                step=state.step,
+                epoch=state.epoch + index / self.steps_per_epoch,
+                lr=lr,
+                plan=plan,
+                figures=figures,
+                first_micro_batch=first,
+                input_ids=[batch["input_ids"] for batch in micro_batches],
+            )
+        )
+        self.schedule.after_step()
+        if plan.report:
+            self._publish(line=True)
 
-        Returns:
-            The loss, the gradient's norm before clipping (None without clipping), and the label
-            tokens, all of the global batch.
+    def _publish(self, line: bool) -> None:
+        """Fetch the numbers of the pending steps; all ranks call this together.
+
+        Raises:
+            NonFiniteError: if one of the steps had a loss or gradient that is not finite.
         """
-        counted = torch.tensor(float(sum(map(batches.label_tokens, micro_batches))))
-        label_tokens = all_reduce_sum(counted.to(self.device))
-        # gradients are averaged over ranks, the loss is summed over them
-        share = label_tokens.clamp(min=1) / world_size()
-        loss_sum = torch.zeros((), device=self.device)
-        # entered anew each step: autocast keeps its casts of the weights until it is left
-        with compute_context(self.model, self.config):
-            for index, batch in enumerate(micro_batches, 1):
-                set_gradient_sync(self.model, index == len(micro_batches))
-                inputs = batches.prepare(batch, self.device)
-                loss = self.model(**inputs, num_items_in_batch=share).loss
-                self.scaler.scale(loss).backward()
-                loss_sum += loss.detach()
-        grad_norm = self._clip()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad()
-        return float(all_reduce_sum(loss_sum)) / world_size(), grad_norm, int(label_tokens)
+        for fetched in self.progress.fetch(line):
+            if fetched.stop:
+                guard.stop(_fault(fetched), self.train_dataloader, self.tokenizer)
+            self.history.add_step(fetched.metrics.loss, fetched.metrics.label_tokens)
 
-    def _clip(self) -> float | None:
-        threshold = self.config.gradient_clipping_threshold
-        if not self.config.gradient_clipping or threshold <= 0:
-            return None
-        self.scaler.unscale_(self.optimizer)
-        return float(full_tensor(nn.utils.clip_grad_norm_(self.trained, threshold)))
+    def _end_epoch(self) -> None:
+        """Validate where an epoch or the run asks for it, and save."""
+        self.schedule.after_epoch()
+        finished = self.state.step == self.total_steps
+        if self.eval_dataloader is None:
+            self._save()
+        elif (finished or not self.config.eval_steps) and self.state.validated != self.state.step:
+            self._validate()
+        self.state.epoch += 1
+        self.progress.pause()
+        self.history.save()
 
+    def _validate(self) -> None:
+        """Validate, and save the model if the loss fell; training goes on after it."""
+        self._publish(line=False)
+        loss = self.history.add_evaluation(self.evaluate())
+        self.state.validated = self.state.step
+        if loss < self.state.best_loss:
+            self.state.best_loss = loss
+            self._save()
+        self.model.train()
+        self.progress.pause()
 
-def save(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    rank: int,
-    train_config: Any,
-    fsdp_config: Any,
-    epoch: int,
-) -> None:
-    """Save the adapter or the model as upstream's loop does; all ranks call this together."""
-    if train_config.use_peft:
-        checkpoints.save_peft_checkpoint(model, train_config.output_dir)
-    elif fsdp_config is None:
-        checkpoints.save_model_checkpoint(model, train_config.output_dir)
-    elif fsdp_config.checkpoint_type == checkpoints.StateDictType.FULL_STATE_DICT:
-        checkpoints.save_fsdp_model_checkpoint_full(model, optimizer, rank, train_config, epoch)
-        if train_config.save_optimizer:
-            checkpoints.save_optimizer_checkpoint(model, optimizer, rank, train_config, epoch)
-    else:
-        kept = optimizer if train_config.save_optimizer else None
-        checkpoints.save_model_and_optimizer_sharded(model, rank, train_config, kept)
+    def _save(self) -> None:
+        if not self.config.save_model:
+            return
+        model, epoch = unwrapped(self.model), self.state.epoch
+        with self.history.checkpoint():
+            save(model, self.optimizer, parallel.rank(), self.config, self.fsdp_config, epoch)
 
 
-@contextmanager
-def profile(train_config: Any) -> Iterator[Any]:
-    """Profile or count FLOPs as upstream does, where a flag asks for it; else yield None."""
-    if train_config.use_profiler or train_config.flop_counter:
-        with load("utils.train_utils").profile(train_config) as profiler:
-            yield profiler
-    else:
-        yield None
+def _lora_plus_ratio() -> float:
+    """Return the active run's ratio of LoRA+; 0 leaves all rates alike."""
+    active = run.active()
+    peft = active.peft if active is not None else None
+    return float(getattr(peft, "loraplus_lr_ratio", None) or 0)
 
 
-def _total_steps(micro_batches: int, accumulation_steps: int, train_config: Any) -> int:
-    total = -(-micro_batches // accumulation_steps) * train_config.num_epochs
-    return min(total, train_config.max_train_step or total)
+def _fault(fetched: FetchedStep) -> guard.Fault:
+    pending = fetched.pending
+    return guard.Fault(
+        step=pending.step,
+        bad_ranks=fetched.bad_ranks,
+        micro_losses=pending.figures.micro_losses.tolist(),
+        first_micro_batch=pending.first_micro_batch,
+        input_ids=list(pending.input_ids),
+    )
 
 
 def _set_epoch(dataloader: Any, epoch: int) -> None:

@@ -1,15 +1,24 @@
-"""What a run reports: a line on the console now and then, and every step as a line of JSON."""
+"""What a run reports: a line on the console now and then, and every step to its loggers.
 
-import json
+Steps wait here with their numbers still on the device. They are fetched all at once when a line is
+due, at the end of an epoch, and when a run ends in whatever way.
+"""
+
+import contextlib
+import math
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from types import TracebackType
 
 import psutil
 import torch
 
 from llama_recipes_local.parallel import is_rank_zero, world_size
+from llama_recipes_local.training.agreement import StepPlan
+from llama_recipes_local.training.flops import TrainingFlops
+from llama_recipes_local.training.loggers import Logger
+from llama_recipes_local.training.stepping import Figures
 
 GIB = 2**30
 SECONDS_BETWEEN_LINES = 1.0
@@ -24,12 +33,14 @@ class StepMetrics:
         epoch: epochs done, as a fraction.
         loss: mean over the label tokens of the global batch.
         lr: learning rate the step was taken with.
-        grad_norm: norm of the gradient before clipping; None where it is not computed.
+        grad_norm: norm of the gradient before clipping; None where it overflowed in float16.
         label_tokens: label tokens of the global batch.
         tokens: positions computed by all ranks.
-        tokens_per_second: over all ranks, since the step before.
+        tokens_per_second: over all ranks, in the steps that were fetched together.
+        tflops: operations a second and device that the model needs, in 10**12; None if not counted.
+        mfu: those, as a fraction of what the device could do; None if that is not known.
         memory_gib: peak memory allocated on this rank's CUDA device, or resident in this process.
-        seconds: since training began.
+        seconds: since training began; steps that were fetched together share the time between.
     """
 
     step: int
@@ -40,19 +51,64 @@ class StepMetrics:
     label_tokens: int
     tokens: int
     tokens_per_second: float
+    tflops: float | None
+    mfu: float | None
     memory_gib: float
     seconds: float
 
 
-class Progress:
-    """Reports steps, on rank 0 only: a console line a second at most, and ``metrics.jsonl``."""
+@dataclass(frozen=True)
+class PendingStep:
+    """A step that was sent to the device.
 
-    def __init__(self, path: Path, total_steps: int) -> None:
+    Attributes:
+        step: steps done with it, from 1.
+        epoch: epochs done, as a fraction.
+        lr: learning rate it is taken with.
+        plan: what its global batch holds.
+        figures: its numbers, on the device.
+        first_micro_batch: its first micro-batch in the epoch, from 0.
+        input_ids: of this rank's micro-batches, in host memory.
+    """
+
+    step: int
+    epoch: float
+    lr: float
+    plan: StepPlan
+    figures: Figures
+    first_micro_batch: int
+    input_ids: Sequence[torch.Tensor]
+
+
+@dataclass(frozen=True)
+class FetchedStep:
+    """A step whose numbers have arrived; see ``stepping.Figures`` for the last two."""
+
+    pending: PendingStep
+    metrics: StepMetrics
+    stop: bool
+    bad_ranks: list[int]
+
+
+class Progress:
+    """Reports steps: on the first rank's console, a line a second at most, and to loggers."""
+
+    def __init__(
+        self,
+        total_steps: int,
+        loggers: Sequence[Logger] = (),
+        flops: TrainingFlops | None = None,
+        peak_flops: float | None = None,
+    ) -> None:
         self.total_steps = total_steps
-        self._file = path.open("w", encoding="utf-8") if is_rank_zero() else None
-        self._started = self._last_step = time.perf_counter()
-        self._last_line = 0.0
+        self.loggers = loggers
+        self._flops = flops
+        self._peak_flops = peak_flops
+        self._pending: list[PendingStep] = []
+        self._started = self._window_began = time.perf_counter()
+        self._last_line = -math.inf
         self._step_seconds = 0.0
+        self._steps_done = 0
 
     def __enter__(self) -> "Progress":
         return self
@@ -63,55 +119,111 @@ class Progress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._file:
-            self._file.close()
+        # a device that failed has no numbers to give, and its error is the one to be seen
+        with contextlib.suppress(RuntimeError) if error else contextlib.nullcontext():
+            self.fetch()
+        for logger in self.loggers:
+            logger.close()
+
+    def due(self, step: int) -> bool:
+        """Whether this rank wants to print a line after ``step``."""
+        late = time.perf_counter() - self._last_line >= SECONDS_BETWEEN_LINES
+        return is_rank_zero() and (step == self.total_steps or late)
+
+    def add(self, pending: PendingStep) -> None:
+        """Take a step that was sent to the device."""
+        self._pending.append(pending)
 
     def pause(self) -> None:
-        """Leave the time since the last step out of the next step's."""
-        self._last_step = time.perf_counter()
+        """Leave the time since the last fetch out of the next steps'."""
+        self._window_began = time.perf_counter()
 
-    def step(
-        self,
-        step: int,
-        epoch: float,
-        loss: float,
-        lr: float,
-        grad_norm: float | None,
-        label_tokens: int,
-        tokens: int,
-    ) -> None:
-        """Report a step; ``tokens`` are this rank's, and all ranks have about as many."""
+    def fetch(self, line: bool = False) -> list[FetchedStep]:
+        """Wait for the steps that are pending and report them.
+
+        Args:
+            line: whether to print a line for the last of them.
+
+        Returns:
+            The steps up to the first at which training has to stop; that one is not reported.
+        """
+        if not self._pending:
+            return []
+        pending, self._pending = self._pending, []
+        values = torch.stack([step.figures.values for step in pending]).tolist()
+        fetched = self._measure(pending, values)
+        for step in fetched:
+            if step.stop:
+                break
+            self.log("train", asdict(step.metrics))
+        if line and is_rank_zero() and not fetched[-1].stop:
+            self._last_line = time.perf_counter()
+            print(self._line(fetched[-1].metrics), flush=True)
+        return fetched
+
+    def log(self, kind: str, numbers: dict[str, float | None]) -> None:
+        """Hand numbers with their ``step`` to all loggers."""
+        rest = dict(numbers)
+        step = rest.pop("step")
+        assert isinstance(step, int)
+        for logger in self.loggers:
+            logger.log(kind, step, rest)
+
+    def _measure(self, pending: list[PendingStep], values: list[list[float]]) -> list[FetchedStep]:
+        """Spread the time since the last fetch over the steps, by their tokens."""
         now = time.perf_counter()
-        seconds, self._last_step = now - self._last_step, now
+        began, self._window_began = self._window_began, now
+        seconds = now - began
         self._step_seconds += seconds
-        tokens *= world_size()
-        metrics = StepMetrics(
-            step=step,
-            epoch=round(epoch, 4),
-            loss=loss,
-            lr=lr,
-            grad_norm=grad_norm,
-            label_tokens=label_tokens,
-            tokens=tokens,
-            tokens_per_second=round(tokens / seconds, 1),
-            memory_gib=round(memory_gib(), 3),
-            seconds=round(now - self._started, 3),
+        self._steps_done += len(pending)
+        tokens = sum(step.plan.tokens for step in pending)
+        memory = round(memory_gib(), 3)
+        tflops, mfu = self._rates(pending, seconds)
+        fetched, done = [], 0
+        for step, (loss, norm, stop, *bad) in zip(pending, values, strict=True):
+            done += step.plan.tokens
+            metrics = StepMetrics(
+                step=step.step,
+                epoch=round(step.epoch, 4),
+                loss=loss,
+                lr=step.lr,
+                grad_norm=norm if math.isfinite(norm) else None,
+                label_tokens=step.plan.label_tokens,
+                tokens=step.plan.tokens,
+                tokens_per_second=round(tokens / seconds, 1),
+                tflops=tflops,
+                mfu=mfu,
+                memory_gib=memory,
+                seconds=round(began - self._started + seconds * done / tokens, 3),
+            )
+            bad_ranks = [number for number, flag in enumerate(bad) if flag]
+            fetched.append(FetchedStep(step, metrics, bool(stop), bad_ranks))
+            if stop:
+                break
+        return fetched
+
+    def _rates(
+        self, pending: list[PendingStep], seconds: float
+    ) -> tuple[float | None, float | None]:
+        """Return the operations a second and device in 10**12, and as a fraction of the peak."""
+        if self._flops is None:
+            return None, None
+        needed = sum(
+            self._flops.of(step.plan.real_tokens, step.plan.squared_lengths) for step in pending
         )
-        if self._file is None:
-            return
-        self._file.write(json.dumps(asdict(metrics)) + "\n")
-        self._file.flush()
-        if step == self.total_steps or now - self._last_line >= SECONDS_BETWEEN_LINES:
-            self._last_line = now
-            print(self._line(metrics), flush=True)
+        rate = needed / seconds / world_size()
+        mfu = None if self._peak_flops is None else round(rate / self._peak_flops, 4)
+        return float(f"{rate / 1e12:.4g}"), mfu
 
     def _line(self, metrics: StepMetrics) -> str:
-        left = self._step_seconds / metrics.step * (self.total_steps - metrics.step)
+        left = self._step_seconds / self._steps_done * (self.total_steps - metrics.step)
         width = len(str(self.total_steps))
-        norm = "" if metrics.grad_norm is None else f"  grad_norm {metrics.grad_norm:7.3f}"
+        norm = math.inf if metrics.grad_norm is None else metrics.grad_norm
+        tflops = f"  {metrics.tflops:6.1f} tflops" if metrics.tflops else ""
         return (
             f"step {metrics.step:>{width}}/{self.total_steps}  loss {metrics.loss:7.4f}"
-            f"{norm}  lr {metrics.lr:.2e}  {metrics.tokens_per_second:9,.0f} tok/s"
+            f"  grad_norm {norm:7.3f}  lr {metrics.lr:.2e}"
+            f"  {metrics.tokens_per_second:9,.0f} tok/s{tflops}"
             f"  memory {metrics.memory_gib:5.1f} GiB  left {clock(left)}"
         )
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 import transformers
 
-from llama_recipes_local.training import loop
+from llama_recipes_local.errors import TrainingError
+from llama_recipes_local.training import loop, stepping
 
 Samples = list[dict[str, list[int]]]
 RunTraining = Callable[..., Any]
@@ -90,8 +91,8 @@ def test_clipping_leaves_small_gradients_alone(run_training: RunTraining, sample
     clipped = run_training(
         samples, gradient_clipping=True, gradient_clipping_threshold=1e6, **fields
     )
-    assert plain.steps[0]["grad_norm"] is None
-    assert clipped.steps[0]["grad_norm"] == pytest.approx(norm(plain.gradients[0]), rel=1e-6)
+    for training in (plain, clipped):
+        assert training.steps[0]["grad_norm"] == pytest.approx(norm(plain.gradients[0]), rel=1e-6)
     for name, gradient in clipped.gradients[0].items():
         assert gradient.equal(plain.gradients[0][name])
 
@@ -197,3 +198,66 @@ def test_weights_and_biases_hears_every_step(run_training: RunTraining, samples:
     losses = [values["train/loss"] for values in logged if "train/loss" in values]
     assert losses == [line["loss"] for line in training.steps]
     assert sum("eval/loss" in values for values in logged) == 2
+
+
+@pytest.mark.parametrize(
+    ("every", "validated"), [(0, [0, 5, 10]), (2, [0, 2, 4, 6, 8, 10]), (4, [0, 4, 8, 10])]
+)
+def test_validation_comes_with_epochs_or_with_steps(
+    run_training: RunTraining, samples: Samples, every: int, validated: list[int]
+) -> None:
+    training = run_training(samples, samples[:2], eval_steps=every, num_epochs=2, **FIVE)
+    lines = (training.output / "evaluations.jsonl").read_text().splitlines()
+    evaluations = [json.loads(line) for line in lines]
+    assert [line["step"] for line in evaluations] == validated
+    losses = [line["loss"] for line in evaluations[1:]]
+    assert training.results["avg_eval_loss"] == pytest.approx(sum(losses) / len(losses))
+    assert len(training.steps) == 10
+
+
+def test_the_model_is_saved_at_the_best_validation_between_epochs(
+    run_training: RunTraining, samples: Samples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluated, saved = iter([9.0, 3.0, 1.0, 2.0]), []
+    monkeypatch.setattr(loop, "evaluation", lambda *_: (0.0, next(evaluated), [], []))
+    monkeypatch.setattr(loop, "save", lambda *arguments: saved.append(arguments[-1]))
+    fields = FIVE | {"eval_steps": 2}
+    run_training(samples, samples[:1], save_model=True, **fields)
+    assert len(saved) == 2
+
+
+def test_a_scaler_skips_a_step_that_overflows_and_goes_on(
+    run_training: RunTraining, make_model: MakeModel, samples: Samples
+) -> None:
+    model, calls = make_model(), 0
+
+    def overflow(module: Any, inputs: Any, output: torch.Tensor) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            output.register_hook(lambda gradient: gradient * float("inf"))
+
+    model.get_input_embeddings().register_forward_hook(overflow)
+    training = run_training(samples, model=model, use_fp16=True, **FIVE)
+    assert len(training.gradients) == 4  # of five steps
+    assert [line["grad_norm"] is None for line in training.steps] == [False, True, *[False] * 3]
+    plain = run_training(samples, use_fp16=False, max_train_step=1, **FIVE).gradients[0]
+    # scaled and unscaled by a power of two
+    assert all(value.equal(plain[name]) for name, value in training.gradients[0].items())
+
+
+def test_a_scaler_does_not_hide_a_gradient_that_is_never_finite(
+    run_training: RunTraining,
+    make_model: MakeModel,
+    samples: Samples,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stepping, "MOST_OVERFLOWS", 2)
+
+    def spoil(module: Any, inputs: Any, output: torch.Tensor) -> None:
+        output.register_hook(lambda gradient: gradient * float("inf"))
+
+    model = make_model()
+    model.get_input_embeddings().register_forward_hook(spoil)
+    with pytest.raises(TrainingError, match="stopped at step 3: the gradient is not finite"):
+        run_training(samples, model=model, use_fp16=True, **FIVE)

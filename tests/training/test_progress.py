@@ -1,6 +1,7 @@
 """Every step is a line of JSON; the console gets one now and then."""
 
 import json
+import math
 import re
 from collections.abc import Callable
 from dataclasses import fields
@@ -8,12 +9,31 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from llama_recipes_local.training import progress
-from llama_recipes_local.training.progress import Progress, StepMetrics, clock
+from llama_recipes_local.training.agreement import StepPlan
+from llama_recipes_local.training.flops import TrainingFlops
+from llama_recipes_local.training.loggers import JsonLines
+from llama_recipes_local.training.progress import PendingStep, Progress, StepMetrics, clock
+from llama_recipes_local.training.stepping import Figures
 
 Samples = list[dict[str, list[int]]]
-STEP = {"epoch": 0.5, "loss": 2.0, "lr": 1e-4, "grad_norm": None, "label_tokens": 3, "tokens": 8}
+
+
+def a_step(step: int, tokens: int = 8, norm: float = 1.5, stop: bool = False) -> PendingStep:
+    """A step that was sent to the device, on one rank."""
+    plan = StepPlan(3, tokens, real_tokens=tokens, squared_lengths=tokens**2, report=False)
+    values = torch.tensor([2.0, norm, float(stop), float(stop)])
+    return PendingStep(step, 0.5, 1e-4, plan, Figures(values, values[:1]), 0, [])
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time that is told, in seconds."""
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
+    return now
 
 
 def test_every_step_is_a_line_with_every_field(
@@ -26,7 +46,9 @@ def test_every_step_is_a_line_with_every_field(
         assert list(line) == [field.name for field in fields(StepMetrics)]
         assert line["step"] == number
         assert line["tokens"] >= line["label_tokens"] > 0
-        assert all(line[name] > 0 for name in ("grad_norm", "tokens_per_second", "memory_gib"))
+        assert all(
+            line[name] > 0 for name in ("grad_norm", "tokens_per_second", "tflops", "memory_gib")
+        )
     seconds = [json.loads(line)["seconds"] for line in lines]
     assert seconds == sorted(seconds)
 
@@ -40,49 +62,109 @@ def test_tokens_are_all_positions_of_the_epoch(
 
 
 def test_console_gets_the_last_step_and_a_line_a_second_at_most(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], now: list[float]
 ) -> None:
-    now = 100.0
-    monkeypatch.setattr(progress.time, "perf_counter", lambda: now)
-    with Progress(tmp_path / "metrics.jsonl", total_steps=9) as reporter:
+    with Progress(9, [JsonLines(tmp_path)]) as reporter:
         for step in range(1, 10):
-            now += 0.4
-            reporter.step(step=step, **STEP)
+            now[0] += 0.4
+            due = reporter.due(step)
+            reporter.add(a_step(step))
+            if due:
+                reporter.fetch(line=True)
     printed = re.findall(r"^step +(\d+)/9 ", capsys.readouterr().out, re.MULTILINE)
     assert printed == ["1", "4", "7", "9"]
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 9
 
 
 def test_console_line_tells_rate_and_time_left(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], now: list[float]
 ) -> None:
-    now = 100.0
-    monkeypatch.setattr(progress.time, "perf_counter", lambda: now)
-    with Progress(tmp_path / "metrics.jsonl", total_steps=61) as reporter:
-        now += 50.0  # validation, which is no step's time
+    flops = TrainingFlops(per_token=10**9, per_squared_length=10**6)
+    with Progress(61, flops=flops, peak_flops=1e15) as reporter:
+        now[0] += 50.0  # validation, which is no step's time
         reporter.pause()
-        now += 2.0
-        reporter.step(step=1, **STEP | {"tokens": 9000, "grad_norm": 1.5})
+        now[0] += 2.0
+        reporter.add(a_step(1, tokens=9000))
+        (fetched,) = reporter.fetch(line=True)
     (line,) = capsys.readouterr().out.splitlines()
     for part in ("step  1/61", "loss  2.0000", "grad_norm   1.500", "lr 1.00e-04", "4,500 tok/s"):
         assert part in line
     assert line.endswith("left 0:02:00")
+    # (9000 * 10**9 + 9000**2 * 10**6) / 2 seconds
+    assert fetched.metrics.tflops == 45.0
+    assert "    45.0 tflops" in line
+    assert fetched.metrics.mfu == 0.045
 
 
-def test_lines_are_there_as_soon_as_the_step_is_done(tmp_path: Path) -> None:
+def test_lines_keep_their_columns(capsys: pytest.CaptureFixture[str], now: list[float]) -> None:
+    with Progress(100) as reporter:
+        for step, tokens, norm in ((1, 8, 0.001), (20, 900_000, 123.4), (100, 50, math.inf)):
+            now[0] += 1.0
+            reporter.add(a_step(step, tokens, norm))
+            reporter.fetch(line=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert len({len(line) for line in lines}) == 1
+
+
+def test_steps_that_are_fetched_together_share_the_time_by_tokens(now: list[float]) -> None:
+    with Progress(9) as reporter:
+        for step, tokens in ((1, 10), (2, 30), (3, 40)):
+            reporter.add(a_step(step, tokens))
+        now[0] += 8.0
+        metrics = [fetched.metrics for fetched in reporter.fetch()]
+    assert [each.seconds for each in metrics] == [1.0, 4.0, 8.0]
+    assert [each.tokens_per_second for each in metrics] == [10.0] * 3
+
+
+def test_steps_wait_on_the_device_until_they_are_fetched(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    with Progress(path, total_steps=2) as reporter:
-        reporter.step(step=1, **STEP)
-        assert json.loads(path.read_text())["step"] == 1
+    with Progress(3, [JsonLines(tmp_path)]) as reporter:
+        reporter.add(a_step(1))
+        reporter.add(a_step(2))
+        assert path.read_text() == ""
+        reporter.fetch()
+        assert len(path.read_text().splitlines()) == 2
 
 
-def test_other_ranks_say_and_write_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_an_interrupted_run_writes_every_step_it_took(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), Progress(9, [JsonLines(tmp_path)]) as reporter:
+        reporter.add(a_step(1))
+        reporter.add(a_step(2))
+        raise KeyboardInterrupt
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2]
+
+
+def test_a_step_that_stops_training_is_no_line_nor_is_any_after_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Progress(9, [JsonLines(tmp_path)]) as reporter:
+        for step in (1, 2, 3):
+            reporter.add(a_step(step, stop=step > 1))
+        fetched = reporter.fetch(line=True)
+    assert [(each.pending.step, each.stop, each.bad_ranks) for each in fetched] == [
+        (1, False, []),
+        (2, True, [0]),
+    ]
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
+    assert capsys.readouterr().out == ""
+
+
+def test_a_norm_that_overflowed_is_valid_json(tmp_path: Path) -> None:
+    with Progress(9, [JsonLines(tmp_path)]) as reporter:
+        reporter.add(a_step(1, norm=math.inf))
+    assert json.loads((tmp_path / "metrics.jsonl").read_text())["grad_norm"] is None
+
+
+def test_other_ranks_print_nothing_and_ask_for_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RANK", "1")
-    with Progress(tmp_path / "metrics.jsonl", total_steps=1) as reporter:
-        reporter.step(step=1, **STEP)
-    assert list(tmp_path.iterdir()) == []
+    with Progress(1) as reporter:
+        assert not reporter.due(1)
+        reporter.add(a_step(1))
+        assert len(reporter.fetch(line=True)) == 1
     assert capsys.readouterr().out == ""
 
 

@@ -1,0 +1,139 @@
+"""Settings of the training loop: schedule, optimiser, validation, loggers, float16."""
+
+from collections.abc import Iterable
+from importlib.util import find_spec
+from typing import Any
+
+from torch.distributed.fsdp import ShardingStrategy
+
+from llama_recipes_local.errors import Problem
+from llama_recipes_local.preflight.rules import _choice as choice
+from llama_recipes_local.run import Run
+from llama_recipes_local.training.optimizers import BITSANDBYTES, OPTIMIZERS
+from llama_recipes_local.training.schedules import DECAYING, SCHEDULERS
+
+REPORTERS = ("tensorboard", "wandb", "mlflow")
+PACKAGE = "llama-recipes-local"
+
+
+def check_training(run: Run) -> list[Problem]:
+    """Return what is wrong with how the loop is set up."""
+    return [
+        *choice("scheduler", run.train.scheduler, SCHEDULERS),
+        *_ranges(run.train),
+        *_warmup(run.train),
+        *_unused(run),
+        *_optimizer(run),
+        *_validation(run.train),
+        *_reporters(run.train),
+        *_half_precision(run),
+    ]
+
+
+def _ranges(train: Any) -> list[Problem]:
+    wrong = [
+        (name, "0 or more") for name in ("warmup_steps", "eval_steps") if getattr(train, name) < 0
+    ]
+    if not 0 <= train.min_lr_ratio <= 1:
+        wrong.append(("min_lr_ratio", "from 0 to 1"))
+    if not 0 < train.wsd_decay_ratio <= 1:
+        wrong.append(("wsd_decay_ratio", "above 0 and at most 1"))
+    return [
+        Problem(f"--{name} is {getattr(train, name)}", f"it must be {bound}", f"give it {bound}")
+        for name, bound in wrong
+    ]
+
+
+def _warmup(train: Any) -> list[Problem]:
+    if not 0 < train.max_train_step <= train.warmup_steps:
+        return []
+    return [
+        Problem(
+            f"--warmup_steps {train.warmup_steps} with --max_train_step {train.max_train_step}",
+            f"the run would end before the learning rate is --lr {train.lr}",
+            f"give --warmup_steps less than {train.max_train_step}",
+        )
+    ]
+
+
+def _unused(run: Run) -> list[Problem]:
+    """Find settings of a schedule that the one chosen does not have."""
+    owners: dict[str, Iterable[str]] = {
+        "gamma": ("step",),
+        "min_lr_ratio": DECAYING,
+        "wsd_decay_ratio": ("wsd",),
+    }
+    name = run.train.scheduler
+    if name not in SCHEDULERS:
+        return []
+    given = {flag.rpartition(".")[2] for flag in run.flags}
+    return [
+        Problem(
+            f"--{flag} with --scheduler {name}",
+            f"it would be ignored: it is for --scheduler {' or '.join(takers)}",
+            f"leave it out, or use --scheduler {next(iter(takers))}",
+        )
+        for flag, takers in owners.items()
+        if flag in given and name not in takers
+    ]
+
+
+def _optimizer(run: Run) -> list[Problem]:
+    name = run.fsdp.optimizer.lower()
+    problems = choice("optimizer", name, OPTIMIZERS)
+    if name not in BITSANDBYTES:
+        return problems
+    sharded = run.train.enable_fsdp and run.fsdp.sharding_strategy != ShardingStrategy.NO_SHARD
+    if sharded:
+        problems.append(
+            Problem(
+                f"--optimizer {name} with weights that are sharded",
+                "bitsandbytes has no update for a parameter that is spread over ranks",
+                "use --optimizer AdamW, or keep whole weights: --sharding_strategy NO_SHARD",
+            )
+        )
+    return problems + _needs("bitsandbytes", f"--optimizer {name}", "quantization")
+
+
+def _validation(train: Any) -> list[Problem]:
+    if not train.eval_steps or train.run_validation:
+        return []
+    return [
+        Problem(
+            f"--eval_steps {train.eval_steps} with --run_validation False",
+            "nothing would be validated",
+            "leave one of them out",
+        )
+    ]
+
+
+def _reporters(train: Any) -> list[Problem]:
+    problems = []
+    for name in train.report_to:
+        unknown = choice("report_to", name, REPORTERS)
+        problems += unknown or _needs(name, f"--report_to {name}", name)
+    return problems
+
+
+def _half_precision(run: Run) -> list[Problem]:
+    if not (run.train.use_fp16 and run.fsdp.pure_bf16):
+        return []
+    return [
+        Problem(
+            "--use_fp16 with --pure_bf16",
+            "weights are computed in float16 or in bfloat16",
+            "leave one of them out; bfloat16 needs no scaler",
+        )
+    ]
+
+
+def _needs(module: str, flag: str, extra: str) -> list[Problem]:
+    if find_spec(module) is not None:
+        return []
+    return [
+        Problem(
+            flag,
+            f"it needs the package {module}, which is not installed",
+            f'pip install "{PACKAGE}[{extra}]"',
+        )
+    ]

@@ -1,0 +1,117 @@
+"""What is said when a loss or a gradient is not finite: where, and in which rows."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from llama_recipes_local.errors import TrainingError
+from llama_recipes_local.parallel import rank, world_size
+from llama_recipes_local.training.batches import rows_of
+
+MOST_NAMED = 8
+TOKENS_SHOWN = 24
+CHARACTERS_SHOWN = 100
+MEND = (
+    "look at these rows; if they are sound, try a lower --lr, --warmup_steps, "
+    "--gradient_clipping, or bfloat16 or float32 in place of float16"
+)
+
+
+class NonFiniteError(TrainingError):
+    """A loss or a gradient is not finite; no weight was changed by it."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A step that stopped training, as one rank knows it.
+
+    Attributes:
+        step: the step, from 1.
+        bad_ranks: ranks whose loss is not finite; empty if only the gradient is not.
+        micro_losses: this rank's losses.
+        first_micro_batch: the step's first micro-batch in the epoch, from 0.
+        input_ids: of this rank's micro-batches, (rows, seq) each.
+    """
+
+    step: int
+    bad_ranks: list[int]
+    micro_losses: list[float]
+    first_micro_batch: int
+    input_ids: list[torch.Tensor]
+
+
+def stop(fault: Fault, dataloader: Any, tokenizer: Any) -> None:
+    """Raise the error that names the fault's rows on every rank; all ranks call this together.
+
+    Raises:
+        NonFiniteError: always.
+    """
+    own = suspects(fault, dataloader, tokenizer)
+    lines = [line for each in _from_all_ranks(own) for line in each]
+    if fault.bad_ranks:
+        ranks = ", ".join(map(str, fault.bad_ranks))
+        what = f"the loss is not finite on rank{'s' * (len(fault.bad_ranks) > 1)} {ranks}"
+    else:
+        what = "the gradient is not finite, though every rank's loss is"
+    raise NonFiniteError(
+        f"training stopped at step {fault.step}: {what}\n"
+        f"   the weights are those after step {fault.step - 1}; nothing was saved since\n"
+        + "\n".join(f"   {line}" for line in lines)
+        + f"\n   mend: {MEND}"
+    )
+
+
+def suspects(fault: Fault, dataloader: Any, tokenizer: Any) -> list[str]:
+    """Return a line for each micro-batch of this rank that may be at fault."""
+    if fault.bad_ranks and rank() not in fault.bad_ranks and world_size() > 1:
+        return []
+    numbers = range(len(fault.micro_losses))
+    bad = [n for n in numbers if not math.isfinite(fault.micro_losses[n])] or list(numbers)
+    lines = []
+    for number in bad:
+        rows = rows_of(dataloader, fault.first_micro_batch + number)
+        where = f"rank {rank()}, micro-batch {fault.first_micro_batch + number}"
+        lines.append(f"{where}, {_named(rows)}")
+        texts = _texts(rows, dataloader, tokenizer) or [
+            _text(fault.input_ids[number][0], tokenizer)
+        ]
+        lines += [f"   {text}" for text in texts if text]
+    return lines
+
+
+def _named(rows: list[int] | None) -> str:
+    if rows is None:
+        return "rows not known"
+    shown = ", ".join(map(str, rows[:MOST_NAMED]))
+    more = f" and {len(rows) - MOST_NAMED} more" if len(rows) > MOST_NAMED else ""
+    return f"row{'s' * (len(rows) != 1)} {shown}{more}"
+
+
+def _texts(rows: list[int] | None, dataloader: Any, tokenizer: Any) -> list[str]:
+    """Return how each of the rows begins, if the data set still tells."""
+    texts = []
+    for row in (rows or [])[:MOST_NAMED]:
+        try:
+            text = _text(dataloader.dataset[row]["input_ids"], tokenizer)
+        except (KeyError, IndexError, TypeError):
+            continue
+        texts.append(f"row {row}: {text}" if text else "")
+    return texts
+
+
+def _text(input_ids: Any, tokenizer: Any) -> str:
+    if tokenizer is None:
+        return ""
+    text = tokenizer.decode(input_ids[:TOKENS_SHOWN])
+    return repr(text if len(text) <= CHARACTERS_SHOWN else f"{text[:CHARACTERS_SHOWN]}...")
+
+
+def _from_all_ranks(own: list[str]) -> list[list[str]]:
+    if world_size() == 1:
+        return [own]
+    gathered: list[Any] = [None] * world_size()
+    dist.all_gather_object(gathered, own)
+    return gathered

@@ -1,0 +1,145 @@
+"""Where a run's numbers go: JSON lines always; TensorBoard, Weights & Biases, MLflow on request.
+
+Each writes below the output folder. None is told of a server, so nothing leaves the machine unless
+``wandb_config.mode`` says so by name.
+"""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+from llama_recipes_local import configs, run
+
+METRICS_FILE = "metrics.jsonl"
+EVALUATIONS_FILE = "evaluations.jsonl"
+TENSORBOARD_FOLDER = "tensorboard"
+MLFLOW_FOLDER = "mlruns"
+Numbers = Mapping[str, float | None]
+
+
+class Logger(Protocol):
+    """Takes the numbers of a run."""
+
+    def log(self, kind: str, step: int, numbers: Numbers) -> None:
+        """Keep numbers of one ``kind``, "train" or "eval", after ``step`` optimiser steps."""
+
+    def close(self) -> None:
+        """Write what is left."""
+
+
+class JsonLines:
+    """``metrics.jsonl`` holds a line a step, ``evaluations.jsonl`` a line a validation."""
+
+    def __init__(self, output: Path) -> None:
+        self._paths = {"train": output / METRICS_FILE, "eval": output / EVALUATIONS_FILE}
+        self._files = {"train": self._paths["train"].open("w", encoding="utf-8")}
+        self._paths["eval"].unlink(missing_ok=True)
+
+    def log(self, kind: str, step: int, numbers: Numbers) -> None:
+        if kind not in self._files:
+            self._files[kind] = self._paths[kind].open("w", encoding="utf-8")
+        self._files[kind].write(json.dumps({"step": step, **numbers}) + "\n")
+        self._files[kind].flush()
+
+    def close(self) -> None:
+        for file in self._files.values():
+            file.close()
+
+
+class TensorBoard:
+    """Event files for ``tensorboard --logdir OUTPUT/tensorboard``."""
+
+    def __init__(self, output: Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer: Any = SummaryWriter(str(output / TENSORBOARD_FOLDER))
+
+    def log(self, kind: str, step: int, numbers: Numbers) -> None:
+        for name, value in _present(kind, numbers).items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class WeightsAndBiases:
+    """A run of Weights & Biases: the one given, or one of ``wandb_config``, offline by default."""
+
+    def __init__(self, output: Path, wandb_run: Any = None) -> None:
+        self._own = wandb_run is None
+        self._run = _start_wandb(output) if self._own else wandb_run
+
+    def log(self, kind: str, step: int, numbers: Numbers) -> None:
+        self._run.log({f"{kind}/step": step} | _present(kind, numbers))
+
+    def close(self) -> None:
+        if self._own:
+            self._run.finish()
+
+
+class MlFlow:
+    """A run in a local MLflow folder, for ``mlflow ui --backend-store-uri OUTPUT/mlruns``."""
+
+    def __init__(self, output: Path, train_config: Any) -> None:
+        os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+        # a folder is all that is wanted; MLflow would rather have a database
+        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+        from mlflow import MlflowClient
+
+        self._client = MlflowClient(tracking_uri=(output / MLFLOW_FOLDER).resolve().as_uri())
+        experiment = self._client.get_experiment_by_name("llama-recipes-local")
+        identity = (
+            experiment.experiment_id
+            if experiment
+            else self._client.create_experiment("llama-recipes-local")
+        )
+        self._run = self._client.create_run(identity, run_name=output.name).info.run_id
+        for name, value in vars(train_config).items():
+            self._client.log_param(self._run, name, value)
+
+    def log(self, kind: str, step: int, numbers: Numbers) -> None:
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        present = _present(kind, numbers).items()
+        metrics = [Metric(name, value, now, step) for name, value in present]
+        self._client.log_batch(self._run, metrics=metrics)
+
+    def close(self) -> None:
+        self._client.set_terminated(self._run)
+
+
+def make_loggers(train_config: Any, wandb_run: Any = None) -> list[Logger]:
+    """Return the loggers of a run, for its first rank.
+
+    Args:
+        train_config: its ``output_dir``, which exists, and ``report_to``.
+        wandb_run: the run that upstream's ``use_wandb`` has started, or None.
+    """
+    output = Path(train_config.output_dir)
+    loggers: list[Logger] = [JsonLines(output)]
+    if "tensorboard" in train_config.report_to:
+        loggers.append(TensorBoard(output))
+    if wandb_run is not None or "wandb" in train_config.report_to:
+        loggers.append(WeightsAndBiases(output, wandb_run))
+    if "mlflow" in train_config.report_to:
+        loggers.append(MlFlow(output, train_config))
+    return loggers
+
+
+def _start_wandb(output: Path) -> Any:
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    import wandb
+
+    active = run.active()
+    config = active.wandb if active is not None else configs.wandb_config()
+    return wandb.init(**asdict(config), dir=str(output))
+
+
+def _present(kind: str, numbers: Numbers) -> dict[str, float]:
+    """Return the numbers that there are, under the names that loggers group by."""
+    return {f"{kind}/{name}": value for name, value in numbers.items() if value is not None}

@@ -1,0 +1,93 @@
+"""Learning rates: upstream's once an epoch, others at each optimiser step, with warm-up."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+PER_STEP = ("constant", "linear", "cosine", "wsd")
+SCHEDULERS = ("step", *PER_STEP)
+DECAYING = ("linear", "cosine", "wsd")
+
+
+class Schedule:
+    """The schedule that ``train`` follows: it is told of each step and each epoch.
+
+    Attributes:
+        scheduler: torch's; its state is all there is to save.
+    """
+
+    def __init__(self, scheduler: Any, every_step: bool) -> None:
+        self.scheduler = scheduler
+        self._every_step = every_step
+
+    def after_step(self) -> None:
+        """Set the rate of the next step."""
+        if self._every_step:
+            self.scheduler.step()
+
+    def after_epoch(self) -> None:
+        """Set the rate of the next epoch, where it changes with epochs only."""
+        if not self._every_step:
+            self.scheduler.step()
+
+
+def complete(
+    given: Any, optimizer: Optimizer, train_config: Any, total_steps: int, steps_per_epoch: int
+) -> Schedule:
+    """Return the schedule that ``train_config`` asks for, now that the run's length is known.
+
+    Args:
+        given: the scheduler that ``train`` was called with: it is followed, once an epoch, unless
+            the configuration asks for another.
+        optimizer: each of its groups follows the schedule from its own rate.
+        train_config: its ``scheduler``, ``warmup_steps``, ``min_lr_ratio``, ``wsd_decay_ratio``
+            and ``gamma``.
+        total_steps: optimiser steps of the run.
+        steps_per_epoch: optimiser steps of an epoch.
+    """
+    rates = getattr(given, "base_lrs", None)
+    covers_all = rates is None or len(rates) == len(optimizer.param_groups)
+    if train_config.scheduler == "step" and not train_config.warmup_steps and covers_all:
+        return Schedule(given, every_step=False)
+    factor = factor_by_step(train_config, total_steps, steps_per_epoch)
+    return Schedule(LambdaLR(optimizer, factor), every_step=True)
+
+
+def factor_by_step(
+    train_config: Any, total_steps: int, steps_per_epoch: int
+) -> Callable[[int], float]:
+    """Return the function from a step, counted from 0, to its rate as a fraction of ``lr``.
+
+    In warm-up, step ``s`` of ``w`` has ``(s + 1) / w``: no step is taken at rate 0. A decay goes
+    from 1 in its first step towards ``min_lr_ratio``, which it would reach right after the run.
+    """
+    warmup = train_config.warmup_steps
+    shape = _shape(train_config, total_steps, steps_per_epoch)
+
+    def factor(step: int) -> float:
+        return (step + 1) / warmup if step < warmup else shape(step)
+
+    return factor
+
+
+def _shape(train_config: Any, total_steps: int, steps_per_epoch: int) -> Callable[[int], float]:
+    """Return the schedule after its warm-up."""
+    name, warmup = train_config.scheduler, train_config.warmup_steps
+    if name == "step":
+        return lambda step: train_config.gamma ** (step // steps_per_epoch)
+    if name == "constant":
+        return lambda step: 1.0
+    start = warmup
+    if name == "wsd":
+        start = max(warmup, total_steps - round(train_config.wsd_decay_ratio * total_steps))
+    lowest = train_config.min_lr_ratio
+
+    def decay(step: int) -> float:
+        done = min(max(step - start, 0) / max(total_steps - start, 1), 1.0)
+        left = (1 + math.cos(math.pi * done)) / 2 if name == "cosine" else 1 - done
+        return lowest + (1 - lowest) * left
+
+    return decay

@@ -1,0 +1,136 @@
+"""An optimiser step over a rank's micro-batches, without waiting for the device.
+
+The loss is the mean over the label tokens of the global batch: of all micro-batches on all ranks.
+A step whose loss or gradient is not finite on any rank changes nothing, and neither does any step
+after it. Fused optimisers are told so on the device; for others the host looks before each step.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from llama_recipes_local.models.precision import compute_context
+from llama_recipes_local.parallel import (
+    all_reduce_sum,
+    compute_device,
+    full_tensor,
+    rank,
+    set_gradient_sync,
+    world_size,
+)
+from llama_recipes_local.training import batches
+from llama_recipes_local.training.groups import trained_parameters
+
+# A scaler begins at 2**16 and halves: after so many overflows it is at 2**-8, and the gradient
+# itself is what is not finite.
+MOST_OVERFLOWS = 24
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Numbers of a step, on the device.
+
+    Attributes:
+        values: (3 + ranks,) float32, the same on all ranks: the loss; the gradient's norm before
+            clipping; 1 if training has to stop; 1 for each rank whose loss is not finite.
+        micro_losses: (micro-batches,) this rank's losses, each a part of the whole.
+    """
+
+    values: torch.Tensor
+    micro_losses: torch.Tensor
+
+
+class Stepper:
+    """Takes optimiser steps with one model and one optimiser."""
+
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, config: Any) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.config = config
+        self.device = compute_device(model)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.use_fp16)
+        self._trained = trained_parameters(optimizer)
+        self._told_on_device = getattr(optimizer, "_step_supports_amp_scaling", False)
+        self._own_place = torch.zeros(world_size(), device=self.device)
+        self._own_place[rank() if world_size() > 1 else 0] = 1
+        self._stopped = torch.zeros((), dtype=torch.bool, device=self.device)
+        self._overflows = torch.zeros((), device=self.device)
+
+    def step(self, micro_batches: list[batches.Batch], label_tokens: int) -> Figures:
+        """Take a step.
+
+        Args:
+            micro_batches: this rank's, in host memory.
+            label_tokens: label tokens of the global batch.
+        """
+        # gradients are averaged over ranks, the loss is summed over them
+        share = torch.full((), max(label_tokens, 1) / world_size(), device=self.device)
+        losses = []
+        # entered anew each step: autocast keeps its casts of the weights until it is left
+        with compute_context(unwrapped(self.model), self.config):
+            for number, batch in enumerate(micro_batches, 1):
+                with gradient_sync(self.model, number == len(micro_batches)):
+                    inputs = batches.prepare(batch, self.device)
+                    loss = self.model(**inputs, num_items_in_batch=share).loss
+                    self.scaler.scale(loss).backward()
+                losses.append(loss.detach().float())
+        self.scaler.unscale_(self.optimizer)
+        norm = self._gradient_norm()
+        figures, skip = self._judge(torch.stack(losses), norm)
+        self._clip(norm)
+        self._update(skip)
+        return figures
+
+    def _gradient_norm(self) -> torch.Tensor:
+        gradients = [p.grad for p in self._trained if p.grad is not None]
+        return full_tensor(get_total_norm(gradients)).to(self.device, torch.float32)
+
+    def _judge(self, losses: torch.Tensor, norm: torch.Tensor) -> tuple[Figures, torch.Tensor]:
+        """Return the step's figures, and whether its update must be left out, for all ranks."""
+        loss = losses.sum()
+        own = torch.stack([loss / world_size(), (~norm.isfinite()).float()])
+        shared = all_reduce_sum(torch.cat([own, self._own_place * ~loss.isfinite()]))
+        bad_gradient, bad_ranks = shared[1] > 0, shared[2:].clamp(max=1)
+        if self.scaler.is_enabled():
+            self._overflows = (self._overflows + 1) * bad_gradient
+            fatal = self._overflows > MOST_OVERFLOWS
+        else:
+            fatal = bad_gradient
+        self._stopped = self._stopped | fatal | bad_ranks.any()
+        values = torch.cat([torch.stack([shared[0], norm, self._stopped.float()]), bad_ranks])
+        return Figures(values, losses), self._stopped | bad_gradient
+
+    def _clip(self, norm: torch.Tensor) -> None:
+        threshold = self.config.gradient_clipping_threshold
+        if self.config.gradient_clipping and threshold > 0:
+            clip_grads_with_norm_(self._trained, threshold, norm)
+
+    def _update(self, skip: torch.Tensor) -> None:
+        """Update the weights unless ``skip`` is true, as torch's own scaler tells optimisers."""
+        optimizer: Any = self.optimizer
+        if self._told_on_device:
+            optimizer.grad_scale, optimizer.found_inf = None, skip.float()
+            optimizer.step()
+            del optimizer.grad_scale, optimizer.found_inf
+        elif not skip:
+            optimizer.step()
+        self.scaler.update()
+        optimizer.zero_grad()
+
+
+def gradient_sync(model: nn.Module, enabled: bool) -> AbstractContextManager[None]:
+    """Reduce gradients over ranks in a backward pass, or leave them local until a later one."""
+    if isinstance(model, DistributedDataParallel) and not enabled:
+        return model.no_sync()
+    set_gradient_sync(model, enabled)
+    return nullcontext()
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the model inside DistributedDataParallel, or the model itself."""
+    return model.module if isinstance(model, DistributedDataParallel) else model

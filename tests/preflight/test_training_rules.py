@@ -1,0 +1,89 @@
+"""Settings of the loop that cannot be, or that nothing would use."""
+
+from typing import Any
+
+import pytest
+
+from llama_recipes_local.preflight import training_rules
+from llama_recipes_local.preflight.training_rules import check_training
+from llama_recipes_local.run import resolve
+
+
+def problems_of(**flags: Any) -> list[str]:
+    return [problem.what for problem in check_training(resolve(flags))]
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {},
+        {"gamma": 0.9},
+        {"scheduler": "cosine", "warmup_steps": 10, "min_lr_ratio": 0.1},
+        {"scheduler": "wsd", "wsd_decay_ratio": 0.2, "max_train_step": 100, "warmup_steps": 99},
+        {"optimizer": "anyprecision"},
+        {"optimizer": "AdamW", "enable_fsdp": True},
+        {"optimizer": "paged_adamw"},
+        {"optimizer": "adamw_8bit", "enable_fsdp": True, "sharding_strategy": "NO_SHARD"},
+        {"eval_steps": 5},
+        {"report_to": "tensorboard,wandb,mlflow"},
+        {"use_fp16": True},
+    ],
+)
+def test_what_can_be_has_no_problem(flags: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_rules, "find_spec", lambda name: True)
+    assert problems_of(**flags) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "what"),
+    [
+        ({"scheduler": "cosin"}, "--scheduler cosin does not exist"),
+        ({"warmup_steps": -1}, "--warmup_steps is -1"),
+        ({"eval_steps": -1}, "--eval_steps is -1"),
+        ({"scheduler": "cosine", "min_lr_ratio": 1.5}, "--min_lr_ratio is 1.5"),
+        ({"scheduler": "wsd", "wsd_decay_ratio": 0}, "--wsd_decay_ratio is 0.0"),
+        (
+            {"warmup_steps": 10, "max_train_step": 10},
+            "--warmup_steps 10 with --max_train_step 10",
+        ),
+        ({"scheduler": "linear", "gamma": 0.9}, "--gamma with --scheduler linear"),
+        ({"min_lr_ratio": 0.1}, "--min_lr_ratio with --scheduler step"),
+        (
+            {"scheduler": "cosine", "train_config.wsd_decay_ratio": 0.2},
+            "--wsd_decay_ratio with --scheduler cosine",
+        ),
+        ({"optimizer": "lion"}, "--optimizer lion does not exist"),
+        (
+            {"optimizer": "paged_adamw_8bit", "enable_fsdp": True},
+            "--optimizer paged_adamw_8bit with weights that are sharded",
+        ),
+        (
+            {"eval_steps": 5, "run_validation": False},
+            "--eval_steps 5 with --run_validation False",
+        ),
+        ({"report_to": "tensorbord"}, "--report_to tensorbord does not exist"),
+        ({"use_fp16": True, "pure_bf16": True}, "--use_fp16 with --pure_bf16"),
+    ],
+)
+def test_what_cannot_be_is_named(
+    flags: dict[str, Any], what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_rules, "find_spec", lambda name: True)
+    assert problems_of(**flags) == [what]
+
+
+@pytest.mark.parametrize(
+    ("flags", "extra"),
+    [
+        ({"optimizer": "adamw_8bit"}, "quantization"),
+        ({"report_to": "tensorboard"}, "tensorboard"),
+        ({"report_to": "wandb"}, "wandb"),
+        ({"report_to": "mlflow"}, "mlflow"),
+    ],
+)
+def test_a_package_that_is_not_there_is_named_with_its_extra(
+    flags: dict[str, Any], extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_rules, "find_spec", lambda name: None)
+    (problem,) = check_training(resolve(flags))
+    assert problem.mend == f'pip install "llama-recipes-local[{extra}]"'

@@ -1,0 +1,50 @@
+"""What a batch holds: documents without their padding, and rows that can be told afterwards."""
+
+import torch
+from torch.utils.data import DataLoader
+
+from llama_recipes_local.data.sharding import ShardedBatchSampler
+from llama_recipes_local.training.agreement import StepPlan, agree
+from llama_recipes_local.training.batches import document_lengths, rows_of
+
+PACKED = {
+    "input_ids": torch.arange(6).unsqueeze(0),
+    "labels": torch.tensor([[-100, 1, -100, -100, 4, 5]]),
+    "position_ids": torch.tensor([[0, 1, 0, 1, 2, 3]]),
+}
+PADDED = {
+    "input_ids": torch.zeros(2, 5, dtype=torch.long),
+    "labels": torch.tensor([[7, 7, -100, -100, -100], [7] * 5]),
+    "attention_mask": torch.tensor([[1, 1, 0, 0, 0], [1] * 5]),
+}
+
+
+def test_documents_are_told_from_positions_or_from_padding() -> None:
+    assert document_lengths(PACKED).tolist() == [2, 4]
+    assert document_lengths(PADDED).tolist() == [2, 5]
+    assert document_lengths({"input_ids": torch.zeros(3, 4)}).tolist() == [4, 4, 4]
+
+
+def test_a_step_adds_up_its_micro_batches() -> None:
+    assert agree([PACKED, PADDED], report=False) == StepPlan(
+        label_tokens=3 + 1 + 4,
+        tokens=16,
+        real_tokens=13,
+        squared_lengths=4 + 16 + 4 + 25,
+        report=False,
+    )
+    assert agree([PACKED], report=True).report
+
+
+def test_rows_are_told_though_workers_have_read_ahead() -> None:
+    sampler = ShardedBatchSampler(20, batch_size=3, seed=1)
+    sampler.set_epoch(2)
+    loader = DataLoader(list(range(20)), batch_sampler=sampler)
+    seen = [batch.tolist() for batch in loader]
+    assert [rows_of(loader, number) for number in range(len(seen))] == seen
+    assert rows_of(loader, len(seen)) is None
+
+
+def test_rows_of_an_order_that_does_not_come_again_are_not_guessed() -> None:
+    assert rows_of(DataLoader(list(range(20)), batch_size=3, shuffle=True), 0) is None
+    assert rows_of([{"input_ids": torch.zeros(1, 1)}], 0) is None

@@ -1,0 +1,113 @@
+"""Each logger holds the numbers of ``metrics.jsonl``, below the output folder."""
+
+import json
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llama_recipes_local import configs
+from llama_recipes_local.training import loggers
+from llama_recipes_local.training.loggers import make_loggers
+
+Samples = list[dict[str, list[int]]]
+# 24 rows: four steps, validated after the second and the fourth
+FIELDS = {"batching_strategy": "padding", "batch_size_training": 6, "eval_steps": 2}
+NUMBERS = ("loss", "lr", "grad_norm", "tokens_per_second", "tokens", "memory_gib")
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No name can be looked up, and no address outside this machine reached."""
+    connect = socket.socket.connect
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("a logger asked for the network")
+
+    def local(self: socket.socket, address: Any) -> None:
+        assert self.family == socket.AF_UNIX or address[0] in ("127.0.0.1", "::1", "localhost")
+        connect(self, address)
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", local)
+
+
+@pytest.fixture
+def train_with(run_training: Callable[..., Any], samples: Samples) -> Callable[..., Any]:
+    return lambda **fields: run_training(samples[:24], samples[24:30], **FIELDS | fields)
+
+
+def test_validations_are_lines_of_their_own(train_with: Callable[..., Any]) -> None:
+    training = train_with()
+    lines = (training.output / "evaluations.jsonl").read_text().splitlines()
+    evaluations = [json.loads(line) for line in lines]
+    assert [line["step"] for line in evaluations] == [0, 2, 4]
+    assert set(evaluations[0]) == {"step", "loss", "perplexity"}
+    assert evaluations[0]["loss"] > evaluations[-1]["loss"]
+
+
+@pytest.mark.usefixtures("offline")
+def test_tensorboard_holds_every_step(train_with: Callable[..., Any]) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    training = train_with(report_to=["tensorboard"])
+    events = EventAccumulator(str(training.output / "tensorboard")).Reload()
+    for name in NUMBERS:
+        kept = [(event.step, event.value) for event in events.Scalars(f"train/{name}")]
+        # TensorBoard keeps float32
+        expected = [(line["step"], pytest.approx(line[name], rel=1e-6)) for line in training.steps]
+        assert kept == expected
+    assert [event.step for event in events.Scalars("eval/loss")] == [0, 2, 4]
+
+
+@pytest.mark.usefixtures("offline")
+def test_mlflow_holds_every_step_and_the_settings(train_with: Callable[..., Any]) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    training = train_with(report_to=["mlflow"])
+    client = mlflow.MlflowClient(tracking_uri=(training.output / "mlruns").as_uri())
+    experiment = client.get_experiment_by_name("llama-recipes-local")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED"
+    assert run.data.params["batch_size_training"] == "6"
+    for name in NUMBERS:
+        history = client.get_metric_history(run.info.run_id, f"train/{name}")
+        kept = {metric.step: metric.value for metric in history}
+        assert kept == {line["step"]: line[name] for line in training.steps}
+
+
+@pytest.mark.usefixtures("offline")
+def test_weights_and_biases_is_offline_and_below_the_output_folder(tmp_path: Path) -> None:
+    pytest.importorskip("wandb")
+    config = configs.train_config(output_dir=str(tmp_path), report_to=["wandb"])
+    _, logger = make_loggers(config)
+    assert isinstance(logger, loggers.WeightsAndBiases)
+    assert logger._run.offline
+    logger.log("train", 1, {"loss": 2.53125, "mfu": None})
+    logger.close()
+    (written,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
+    kept = written.read_bytes()
+    assert b"train/loss" in kept
+    assert b"2.53125" in kept
+    assert b"mfu" not in kept
+
+
+def test_upstreams_run_is_used_where_it_is_given_and_left_to_its_owner(tmp_path: Path) -> None:
+    class Given(list):
+        def log(self, values: dict[str, float]) -> None:
+            self.append(values)
+
+    given = Given()
+    config = configs.train_config(output_dir=str(tmp_path), report_to=["wandb"])
+    _, logger = make_loggers(config, given)
+    logger.log("train", 3, {"loss": 2.5, "mfu": None})
+    logger.close()
+    assert given == [{"train/step": 3, "train/loss": 2.5}]
+
+
+def test_without_a_request_there_is_one_file(tmp_path: Path) -> None:
+    for logger in make_loggers(configs.train_config(output_dir=str(tmp_path))):
+        logger.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
