@@ -24,9 +24,7 @@ def use_fused_kernels(model: transformers.LlamaForCausalLM) -> None:
     elif find_spec("liger_kernel") is None:
         print(f"--> Fused kernels: none, liger-kernel is not installed; {INSTALL}")
     else:
-        from liger_kernel.transformers import (
-            apply_liger_kernel_to_llama,
-        )
+        from liger_kernel.transformers import apply_liger_kernel_to_llama
 
         apply_liger_kernel_to_llama(model=model)
         print("--> Fused kernels: RMSNorm, rotary embedding, SwiGLU and the loss, by liger-kernel")
