@@ -1,4 +1,4 @@
-"""Times each way to fine-tune a 7B-shaped model on one CUDA device, and both of the guide's scripts.
+"""Times each way to fine-tune a 7B-shaped model on one CUDA device.
 
 The model has Llama-2-7B's shape and random bfloat16 weights (speed does not depend on the values);
 the data are the real grammar CSVs. Each run is a process of its own; one that fails is reported and
