@@ -23,6 +23,7 @@ from llama_recipes_local.parallel.sharding import (
     full_tensor,
     get_policies,
     hsdp_device_mesh,
+    reshard,
     set_gradient_sync,
 )
 
@@ -41,6 +42,7 @@ __all__ = [
     "is_rank_zero",
     "launched_by_torchrun",
     "rank",
+    "reshard",
     "set_gradient_sync",
     "setup",
     "world_size",
