@@ -90,7 +90,8 @@ def _load_weights(cls: Any, name: str | Path, best_kernel: str, **kwargs: Any) -
         **kwargs: what upstream passes; ``torch_dtype`` is transformers' old name for ``dtype``, and
             an option of None means that it was not chosen.
     """
-    kwargs["dtype"] = kwargs.pop("torch_dtype", None)
+    old_name = kwargs.pop("torch_dtype", None)
+    kwargs["dtype"] = kwargs.get("dtype", old_name)
     active = run.active()
     if active is not None:
         chosen = active.train.attn_implementation
