@@ -13,6 +13,7 @@ import transformers
 from llama_recipes_local import run
 from llama_recipes_local.models import attention
 from llama_recipes_local.models.precision import weight_dtype
+from llama_recipes_local.models.quantization import bnb_config, keep_packing
 from llama_recipes_local.parallel import device_type
 
 attention.register()
@@ -98,10 +99,14 @@ def _load_weights(cls: Any, name: str | Path, best_kernel: str, **kwargs: Any) -
         kwargs["attn_implementation"] = best_kernel if chosen == "auto" else chosen
         kwargs["dtype"] = weight_dtype(active.train)
         kwargs["use_cache"] = False
-        if not active.train.enable_fsdp and device_type() == "cuda":
+        quantized = kwargs["quantization_config"] = bnb_config(active)
+        kwargs["device_map"] = None
+        if device_type() == "cuda" and (quantized or not active.train.enable_fsdp):
             kwargs["device_map"] = {"": torch.cuda.current_device()}
     options = {option: value for option, value in kwargs.items() if value is not None}
-    return _load(cls, name, use_safetensors=True, **options)
+    model = _load(cls, name, use_safetensors=True, **options)
+    keep_packing(model)
+    return model
 
 
 class LlamaForCausalLM:
