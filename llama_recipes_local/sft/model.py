@@ -20,7 +20,7 @@ def load_model(config: ModelConfig, device: torch.device) -> Any:
     return AutoModelForCausalLM.from_pretrained(
         config.model_name_or_path,
         torch_dtype=DTYPES.get(config.dtype, config.dtype),
-        attn_implementation=config.attn_implementation or "sdpa",
+        attn_implementation=config.attn_implementation,
         quantization_config=get_quantization_config(config),
         device_map={"": device},
     )
