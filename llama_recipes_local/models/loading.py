@@ -12,6 +12,7 @@ import transformers
 
 from llama_recipes_local import run
 from llama_recipes_local.models import attention
+from llama_recipes_local.models.fused import use_fused_kernels
 from llama_recipes_local.models.precision import weight_dtype
 from llama_recipes_local.parallel import device_type
 
@@ -114,7 +115,11 @@ class LlamaForCausalLM:
         """
         model = _load_weights(transformers.LlamaForCausalLM, name, attention.NAME, **kwargs)
         active = run.active()
-        if active is not None and active.train.freeze_layers and not active.train.use_peft:
+        if active is None:
+            return model
+        if active.train.use_fast_kernels:
+            use_fused_kernels(model)
+        if active.train.freeze_layers and not active.train.use_peft:
             freeze_transformer_layers(model, active.train.num_freeze_layers)
         return model
 
