@@ -8,6 +8,7 @@ from torch.distributed.fsdp import ShardingStrategy
 from llama_recipes_local.parallel.process_group import (
     all_reduce_sum,
     barrier,
+    broadcast,
     cleanup,
     device_type,
     is_rank_zero,
@@ -31,6 +32,7 @@ __all__ = [
     "ShardingStrategy",
     "all_reduce_sum",
     "barrier",
+    "broadcast",
     "cleanup",
     "compute_device",
     "device_type",

@@ -5,7 +5,15 @@ from typing import Any
 from llama_recipes_local import paths
 from llama_recipes_local.errors import Problem, UsageError
 from llama_recipes_local.models.loading import load_tokenizer
-from llama_recipes_local.preflight import data_rules, flags, machine, model, rules, training_rules
+from llama_recipes_local.preflight import (
+    data_rules,
+    flags,
+    machine,
+    method_rules,
+    model,
+    rules,
+    training_rules,
+)
 from llama_recipes_local.run import Run, resolve
 
 
@@ -23,6 +31,7 @@ def preflight(arguments: tuple[Any, ...], given: dict[str, Any]) -> Run:
     problems += rules.check_rules(run, given)
     problems += data_rules.check_data_rules(run)
     problems += training_rules.check_training(run)
+    problems += method_rules.check_methods(run)
     problems += model.check_model(run)
     problems += check_data(run, model.check_tokenizer(run))
     problems += machine.check_output(run)

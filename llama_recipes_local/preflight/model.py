@@ -26,7 +26,7 @@ def check_model(run: Run) -> list[Problem]:
     folder = Path(train.model_name).expanduser().resolve()
     if not folder.is_dir():
         return [_no_folder(train.model_name, folder)]
-    problems = _check_config(folder, train, run.peft)
+    problems = _check_config(folder, train)
     problems += check_weights(folder)
     problems += check_tokenizer(run)
     if train.use_peft and train.from_peft_checkpoint:
@@ -52,7 +52,7 @@ def _no_folder(name: str, folder: Path) -> Problem:
     )
 
 
-def _check_config(folder: Path, train: Any, peft: Any) -> list[Problem]:
+def _check_config(folder: Path, train: Any) -> list[Problem]:
     path = folder / "config.json"
     if not path.is_file():
         return [
@@ -78,16 +78,6 @@ def _check_config(folder: Path, train: Any, peft: Any) -> list[Problem]:
         ]
     # padded rows are as long as the data, whatever the context length
     packing = train.batching_strategy == "packing"
-    layers = config.get("num_hidden_layers")
-    wanted = getattr(peft, "adapter_layers", 0)
-    if isinstance(layers, int) and wanted > layers:
-        return [
-            Problem(
-                f"--adapter_layers {wanted}",
-                f"the model in {folder} has {layers} layers (num_hidden_layers)",
-                f"add --adapter_layers {layers}, or less",
-            )
-        ]
     if packing and longest and train.context_length > longest:
         return [
             Problem(
