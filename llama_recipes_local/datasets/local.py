@@ -17,6 +17,7 @@ from llama_recipes_local.datasets.layouts import (
     find_layout,
     parse_columns,
 )
+from llama_recipes_local.datasets.locating import EVERY_RECORD
 from llama_recipes_local.datasets.rows import CHOICES, RowFormatter, default_template
 from llama_recipes_local.datasets.splits import Split
 from llama_recipes_local.datasets.templates import FLAG as TEMPLATE_FLAG
@@ -54,13 +55,13 @@ def local_split(config: Any, part: str) -> Split:
     training = part == config.train_split
     files, every = _chosen(config, training)
     begun = [record for path in files[:1] for record in islice(records(path), 2)]
+    layout = find_layout(begun[0], config.format, named)
     if every and training and len(files) == 1 and len(begun) < 2:
         raise refusal(
             f"{files[0]} has one record",
             "the first is held out for validation: none is left to train on",
             f"add records, or name others for validation: {VALIDATION_FLAG}",
         )
-    layout = find_layout(begun[0], config.format, named)
     formatter = _formatter(config, layout)
     columns = [name for role, name in layout.columns if _has(begun[0], role, name)]
     _tell(
@@ -68,7 +69,7 @@ def local_split(config: Any, part: str) -> Split:
         f"template {formatter.template}, labels {formatter.labels}{_told_part(every, training)}"
     )
     read = partial(_read, tuple(files), tuple(columns), every, training)
-    return Split(tuple(files), f"{part} of 1 row in {every}" if every else "all", read, formatter)
+    return Split(tuple(files), _part(every, training), read, formatter)
 
 
 def _flag_problems(config: Any) -> list[Problem]:
@@ -183,6 +184,12 @@ def _read(
             if not every or (number % every == 0) != training:
                 yield record
             number += 1
+
+
+def _part(every: int, training: bool) -> str:
+    if not every:
+        return EVERY_RECORD
+    return f"all but 1 record in {every}" if training else f"1 record in {every}"
 
 
 def _told_part(every: int, training: bool) -> str:
