@@ -18,6 +18,7 @@ from llama_recipes_local.datasets.layouts import (
     find_layout,
     parse_columns,
 )
+from llama_recipes_local.datasets.locating import EVERY_RECORD
 from llama_recipes_local.datasets.rows import CHOICES, RowFormatter, default_template
 from llama_recipes_local.datasets.splits import Split
 from llama_recipes_local.datasets.templates import FLAG as TEMPLATE_FLAG
@@ -85,13 +86,13 @@ def find_part(config: Any, training: bool) -> LocalPart:
     named = parse_columns(config.columns)
     files, every = _chosen(config, training)
     begun = [record for path in files[:1] for record in islice(records(path), 2)]
+    layout = find_layout(begun[0], config.format, named)
     if every and training and len(files) == 1 and len(begun) < 2:
         raise refusal(
             f"{files[0]} has one record",
             "the first is held out for validation: none is left to train on",
             f"add records, or name others for validation: {VALIDATION_FLAG}",
         )
-    layout = find_layout(begun[0], config.format, named)
     columns = [name for role, name in layout.columns if _has(begun[0], role, name)]
     return LocalPart(tuple(files), every, training, layout, tuple(columns))
 
@@ -112,8 +113,7 @@ def local_split(config: Any, part: str) -> Split:
         f"--> {part}: {found}, template {formatter.template}, "
         f"labels {formatter.labels}{found.told_held_out}"
     )
-    share = f"{part} of 1 row in {found.every}" if found.every else "all"
-    return Split(found.files, share, found.records, formatter)
+    return Split(found.files, _part(found.every, found.training), found.records, formatter)
 
 
 def _flag_problems(config: Any) -> list[Problem]:
@@ -228,6 +228,12 @@ def _read(
             if not every or (number % every == 0) != training:
                 yield record
             number += 1
+
+
+def _part(every: int, training: bool) -> str:
+    if not every:
+        return EVERY_RECORD
+    return f"all but 1 record in {every}" if training else f"1 record in {every}"
 
 
 def _told_part(every: int, training: bool) -> str:

@@ -103,8 +103,8 @@ class Watch(TrainerCallback):
         if not math.isfinite(loss):
             raise TrainingError(
                 f"the loss at step {state.global_step} is {loss}: training ends here, "
-                "and nothing more is saved\n   mend: lower --learning_rate, or look into the data with "
-                "`llama-recipes-local inspect`"
+                "and nothing more is saved\n   mend: lower --learning_rate, or look into the data "
+                "with `llama-recipes-local inspect`"
             )
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

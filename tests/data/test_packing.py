@@ -67,6 +67,16 @@ def test_seed_decides_between_equals_and_nothing_else() -> None:
     assert sorted(fills(first, lengths)) == sorted(fills(other, lengths))
 
 
+def test_seed_decides_who_shares_a_row() -> None:
+    lengths = LENGTHS["few lengths"]
+
+    def neighbours(seed: int) -> set[tuple[int, ...]]:
+        packing = pack(lengths, SIZE, seed)
+        return {tuple(packing.row(row).tolist()) for row in range(len(packing))}
+
+    assert neighbours(1) == neighbours(1) != neighbours(2)
+
+
 def test_rows_do_not_come_longest_document_first() -> None:
     lengths = LENGTHS["all sizes"]
     packing = pack(lengths, SIZE, 0)
