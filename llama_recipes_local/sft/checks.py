@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from llama_recipes_local.datasets.local import LocalPart
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.parallel import device_type, launched_by_torchrun
-from llama_recipes_local.preflight.rules import LLAMA_LINEARS
+from llama_recipes_local.preflight.adapter_rules import check_targets
 from llama_recipes_local.sft.arguments import Arguments
 from llama_recipes_local.sft.choices import model_positions
 from llama_recipes_local.sft.data import data_type
@@ -211,17 +211,8 @@ def _quantisation(options: Arguments) -> list[Problem]:
 
 def _targets(options: Arguments) -> list[Problem]:
     wanted = options.lora_target_modules or []
-    if wanted == ["all-linear"]:
-        return []
-    problems = [
-        Problem(
-            f"--lora_target_modules {name} is no layer of a Llama",
-            f"there are {', '.join(LLAMA_LINEARS)}",
-            "name some of them, or --lora_target_modules all-linear",
-        )
-        for name in wanted
-        if name not in LLAMA_LINEARS
-    ]
+    model = Path(options.model_name_or_path or "").expanduser()
+    problems = check_targets(wanted, model, "lora_target_modules")
     if "lm_head" in wanted:
         problems.append(
             Problem(

@@ -38,10 +38,6 @@ def found(flags: str) -> dict[str, str]:
         ("--load_in_8bit", "--load_in_8bit without --use_peft"),
         ("--use_peft --load_in_4bit --load_in_8bit", "--load_in_4bit with --load_in_8bit"),
         ("--use_peft --lora_target_modules lm_head", "--lora_target_modules lm_head"),
-        (
-            "--use_peft --lora_target_modules qproj",
-            "--lora_target_modules qproj is no layer of a Llama",
-        ),
         ("--per_device_train_batch_size 0", "--per_device_train_batch_size is 0"),
         ("--learning_rate -1", "--learning_rate is -1.0"),
         ("--fp16 --use_cpu", "--fp16 on CPU"),
@@ -55,6 +51,13 @@ def found(flags: str) -> dict[str, str]:
 )
 def test_options(flags: str, what: str) -> None:
     assert list(found(flags)) == [what]
+
+
+def test_layers_are_those_of_the_model(tiny_model: Path) -> None:
+    flags = f"--model_name_or_path {tiny_model} --use_peft --lora_target_modules qproj o_proj"
+    assert found(flags) == {
+        "--lora_target_modules qproj": "did you mean --lora_target_modules q_proj?"
+    }
 
 
 @pytest.mark.parametrize(
