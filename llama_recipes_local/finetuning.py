@@ -16,8 +16,10 @@ import transformers
 
 from llama_recipes_local import parallel
 from llama_recipes_local._upstream import fall_back, load
+from llama_recipes_local.configs.quantization import INT8
 from llama_recipes_local.datasets.run_data import prepare_data
 from llama_recipes_local.errors import TrainingError, UsageError
+from llama_recipes_local.models.quantization import quantized_bits
 from llama_recipes_local.preflight import preflight
 from llama_recipes_local.preflight.flags import CONFIGS
 from llama_recipes_local.run import Run, activate, save_description
@@ -44,7 +46,7 @@ def main(*arguments: Any, **flags: Any) -> None:
     with only_rank_zero_speaks(), activate(run):
         try:
             start(run)
-            load("finetuning").main(**run.flags)
+            load("finetuning").main(**_flags_for_main(run))
             report(run)
         except TrainingError as error:
             if parallel.is_rank_zero():
@@ -77,6 +79,13 @@ def report(run: Run) -> None:
     if run.train.save_model and run.train.use_peft and adapter.is_file():
         print(f"adapter: {adapter}")
         print(f"try it:  {_try_command(run, output)}")
+
+
+def _flags_for_main(run: Run) -> dict[str, Any]:
+    """Return the flags, with 8 bits under a name that ``main`` takes with replicated weights."""
+    if not run.train.enable_fsdp or quantized_bits(run.train) != "8bit":
+        return run.flags
+    return run.flags | {"quantization": INT8}
 
 
 def _try_command(run: Run, output: Path) -> str:

@@ -28,6 +28,18 @@ def weight_dtype(train_config: Any) -> torch.dtype:
     return torch.bfloat16
 
 
+def compute_dtype(train_config: Any, fsdp_config: Any) -> torch.dtype:
+    """Return the dtype that weights are multiplied in.
+
+    That is half precision on CUDA with ``mixed_precision``, and the weights' own dtype elsewhere
+    and with ``pure_bf16``.
+    """
+    casts = train_config.mixed_precision and not fsdp_config.pure_bf16
+    if device_type() == "cpu" or not casts:
+        return weight_dtype(train_config)
+    return torch.float16 if train_config.use_fp16 else torch.bfloat16
+
+
 def compute_context(model: nn.Module, train_config: Any) -> AbstractContextManager[None]:
     """Return the context that a model's forward passes run in, for as long as no weight changes.
 

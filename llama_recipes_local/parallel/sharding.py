@@ -3,6 +3,9 @@
 One unit per decoder layer and one for the rest. Master weights keep their dtype; ``fully_shard``
 casts them to the compute dtype as it gathers them, so float32 adapters and bfloat16 weights meet
 in one dtype inside a unit.
+
+4-bit weights are sharded as the numbers they are packed into; bitsandbytes finds their scales in
+their layer, whole on every rank (https://github.com/bitsandbytes-foundation/bitsandbytes/pull/1719).
 """
 
 import os
@@ -60,6 +63,9 @@ def FullyShardedDataParallel(  # noqa: N802 (the name that main calls)
         "reshard_after_forward": sharding_strategy
         in (ShardingStrategy.FULL_SHARD, ShardingStrategy.HYBRID_SHARD),
     }
+    if sharding_strategy == ShardingStrategy.NO_SHARD:
+        # every rank has them whole and none trains them
+        arguments["ignored_params"] = _quantized_parameters(module)
     layers = tuple(auto_wrap_policy or ())
     for layer in [child for child in module.modules() if isinstance(child, layers)]:
         fully_shard(layer, **arguments)
@@ -161,6 +167,15 @@ def set_gradient_sync(model: nn.Module, enabled: bool) -> None:
 def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
     """Return the whole of a tensor that may be sharded; all ranks must call this together."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def _quantized_parameters(model: nn.Module) -> set[nn.Parameter]:
+    kinds = ("is_loaded_in_4bit", "is_loaded_in_8bit")
+    if not any(getattr(model, kind, False) for kind in kinds):
+        return set()
+    from bitsandbytes.nn.modules import Int8Params, Params4bit
+
+    return {p for p in model.parameters() if isinstance(p, (Int8Params, Params4bit))}
 
 
 def _ranks_per_host() -> int:

@@ -13,18 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from bitsandbytes import functional as F
+from bitsandbytes.nn import Params4bit
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
-from torch.distributed.fsdp import MixedPrecisionPolicy, ShardingStrategy
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, ShardingStrategy
 from torch.distributed.tensor import DTensor
 from transformers import LlamaForCausalLM
 
-from llama_recipes_local import configs, parallel
+from llama_recipes_local import configs, models, parallel
 from llama_recipes_local._upstream import load
 from llama_recipes_local.finetuning import main
 from llama_recipes_local.model_checkpointing import save_peft_checkpoint
 from llama_recipes_local.optimization import AdamW, StepLR
 from llama_recipes_local.parallel import FullyShardedDataParallel, fsdp_auto_wrap_policy
+from llama_recipes_local.run import activate, resolve
 from llama_recipes_local.training.loop import train
 
 
@@ -120,10 +123,58 @@ def train_in_half(output: Path, model_name: str, data: dict[str, list[list[int]]
         (output / "report.json").write_text(json.dumps(report))
 
 
+def compare_packed_weights(output: Path, model_name: str) -> None:
+    """Say whether 4-bit weights, and what a layer makes of them, are the same when sharded."""
+    report = {}
+    for storage in ("float32", "bfloat16", "float16"):
+        flags = {"quantization": "4bit", "use_double_quant": True, "quant_storage": storage}
+        model = quantized_and_adapted(model_name, flags)
+        before = {
+            name: (parameter.detach().clone(), F.dequantize_4bit(parameter, parameter.quant_state))
+            for name, parameter in model.named_parameters()
+            if isinstance(parameter, Params4bit)
+        }
+        layers = fsdp_auto_wrap_policy(model, [type(model.get_base_model().model.layers[0])])
+        sharded: Any = FullyShardedDataParallel(model, layers)
+        shares = [dict(sharded.named_parameters())[name] for name in before]
+        report[storage] = {
+            "layers": len(before),
+            "split": all(2 * share.to_local().numel() == share.numel() for share in shares),
+            "same": [same_when_gathered(sharded, name, *values) for name, values in before.items()],
+        }
+    if parallel.is_rank_zero():
+        output.mkdir()
+        (output / "report.json").write_text(json.dumps(report))
+
+
+def quantized_and_adapted(model_name: str, flags: dict[str, Any]) -> PeftModel:
+    flags = {"model_name": model_name, "use_peft": True, "enable_fsdp": True, **flags}
+    with activate(resolve(flags)):
+        model = models.LlamaForCausalLM.from_pretrained(model_name)
+    return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM"))
+
+
+def same_when_gathered(
+    model: Any, name: str, packed: torch.Tensor, weights: torch.Tensor
+) -> list[bool]:
+    """Compare the packed numbers bit by bit, and the weights that a layer computes with."""
+    gathered = dict(model.named_parameters())[name].full_tensor()
+    layer = model.get_submodule(name.rpartition(".")[0])
+    units = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    for unit in units:
+        unit.unshard()
+    product = layer(torch.eye(layer.in_features))
+    for unit in units:
+        unit.reshard()
+    same_bits = gathered.view(torch.uint8).equal(packed.view(torch.uint8))
+    return [same_bits, product.T.equal(weights.float())]
+
+
 CHECKS = {
     "sentinels": save_sentinels,
     "hybrid-sentinels": save_sentinels,
     "half": train_in_half,
+    "packed": compare_packed_weights,
 }
 
 if __name__ == "__main__":
