@@ -12,13 +12,13 @@ from safetensors import SafetensorError, safe_open
 from llama_recipes_local.configs.fields import field_names
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.models.attention import NAME as DOCUMENT_ATTENTION
+from llama_recipes_local.models.quantization import quantized_bits
 from llama_recipes_local.preflight.rules import _choice as choice
 from llama_recipes_local.run import PEFT_CONFIGS, Run
 
 ALL_LINEAR = "all-linear"
 LORA_BIASES = ("none", "all", "lora_only")
 PISSA = re.compile(r"pissa(_niter_[1-9]\d*)?")
-QUANTIZED = ("4bit", "8bit", True)
 EMBEDDING = "embed_tokens"
 PEFT_TYPES = {"LORA": "lora", "ADAPTION_PROMPT": "llama_adapter", "PREFIX_TUNING": "prefix"}
 
@@ -107,7 +107,7 @@ def _first_weights(run: Run) -> list[Problem]:
     if not PISSA.fullmatch(first):
         why = "there are true, false, gaussian, pissa, pissa_niter_N"
         return [Problem(what, why, "leave it out, or use --init_lora_weights pissa_niter_16")]
-    if run.train.quantization in QUANTIZED:
+    if quantized_bits(run.train):
         return [
             Problem(
                 f"{what} with --quantization {run.train.quantization}",
