@@ -104,3 +104,8 @@ def test_a_million_lengths_take_under_two_seconds_of_work(
     packing = pack(lengths, size, 42)
     assert time.process_time() - begin < 2
     assert lengths.sum() / (len(packing) * size) > 0.999
+
+
+@pytest.mark.parametrize("seed", [-1, 2**40 + 5])
+def test_any_whole_number_is_a_seed(seed: int) -> None:
+    assert len(pack(LENGTHS["few lengths"], SIZE, seed)) > 0
