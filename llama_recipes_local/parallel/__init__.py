@@ -9,6 +9,7 @@ from llama_recipes_local.parallel.packed import is_quantized
 from llama_recipes_local.parallel.process_group import (
     all_reduce_sum,
     barrier,
+    broadcast,
     cleanup,
     device_type,
     is_rank_zero,
@@ -32,6 +33,7 @@ __all__ = [
     "ShardingStrategy",
     "all_reduce_sum",
     "barrier",
+    "broadcast",
     "cleanup",
     "compute_device",
     "device_type",

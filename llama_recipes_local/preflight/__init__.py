@@ -9,6 +9,7 @@ from llama_recipes_local.preflight import (
     data_rules,
     flags,
     machine,
+    method_rules,
     model,
     quantization_rules,
     rules,
@@ -31,6 +32,7 @@ def preflight(arguments: tuple[Any, ...], given: dict[str, Any]) -> Run:
     problems += rules.check_rules(run, given)
     problems += data_rules.check_data_rules(run)
     problems += training_rules.check_training(run)
+    problems += method_rules.check_methods(run)
     problems += quantization_rules.check_quantization(run)
     problems += model.check_model(run)
     problems += check_data(run, model.check_tokenizer(run))

@@ -190,8 +190,8 @@ class Trainer:
         self.progress.pause()
         steps = batches.in_steps(self.train_dataloader, self.accumulation_steps)
         with profile(self.config) as profiler:
-            for micro_batches in steps:
-                self._take_step(micro_batches)
+            for micro_batches, waited in steps:
+                self._take_step(micro_batches, waited)
                 counted = profile_step(profiler, self.config, self.stepper.device)
                 self.history.tflops = counted or self.history.tflops
                 if self.state.step == self.total_steps:
@@ -200,8 +200,13 @@ class Trainer:
                     self._validate()
         self._publish(line=False)
 
-    def _take_step(self, micro_batches: list[batches.Batch]) -> None:
-        """Take a step, and fetch its numbers and those before if a rank wants to print them."""
+    def _take_step(self, micro_batches: list[batches.Batch], waited: float) -> None:
+        """Take a step, and fetch its numbers and those before if a rank wants to print them.
+
+        Args:
+            micro_batches: this rank's.
+            waited: seconds that were waited for them.
+        """
         state = self.state
         plan = agree(micro_batches, self.progress.due(state.step + 1))
         lr = self.optimizer.param_groups[0]["lr"]
@@ -217,6 +222,7 @@ class Trainer:
                 lr=lr,
                 plan=plan,
                 figures=figures,
+                data_seconds=waited,
                 first_micro_batch=first,
                 input_ids=[batch["input_ids"] for batch in micro_batches],
             )

@@ -40,6 +40,7 @@ class StepMetrics:
         tflops: operations a second and device that the model needs, in 10**12; None if not counted.
         mfu: those, as a fraction of what the device could do; None if that is not known.
         memory_gib: peak memory allocated on this rank's CUDA device, or resident in this process.
+        data_seconds: what the host waited for the step's data; the device works on meanwhile.
         seconds: since training began; steps that were fetched together share the time between.
     """
 
@@ -54,6 +55,7 @@ class StepMetrics:
     tflops: float | None
     mfu: float | None
     memory_gib: float
+    data_seconds: float
     seconds: float
 
 
@@ -67,6 +69,7 @@ class PendingStep:
         lr: learning rate it is taken with.
         plan: what its global batch holds.
         figures: its numbers, on the device.
+        data_seconds: what this rank waited for its micro-batches.
         first_micro_batch: its first micro-batch in the epoch, from 0.
         input_ids: of this rank's micro-batches, in host memory.
     """
@@ -76,6 +79,7 @@ class PendingStep:
     lr: float
     plan: StepPlan
     figures: Figures
+    data_seconds: float
     first_micro_batch: int
     input_ids: Sequence[torch.Tensor]
 
@@ -194,6 +198,7 @@ class Progress:
                 tflops=tflops,
                 mfu=mfu,
                 memory_gib=memory,
+                data_seconds=round(step.data_seconds, 4),
                 seconds=round(began - self._started + seconds * done / tokens, 3),
             )
             bad_ranks = [number for number, flag in enumerate(bad) if flag]

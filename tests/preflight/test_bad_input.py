@@ -394,19 +394,6 @@ CASES = {
         "add --enable_fsdp",
         environment=TORCHRUN,
     ),
-    "prefix tuning": Case(
-        "--peft_method prefix",
-        "prefix tuning is not supported",
-        "use --peft_method lora",
-        flags={"peft_method": "prefix"},
-    ),
-    "LLaMA-Adapter with FSDP": Case(
-        "--peft_method llama_adapter",
-        "LLaMA-Adapter is not supported with FSDP",
-        "use --peft_method lora",
-        flags={"peft_method": "llama_adapter", "adapter_layers": 2, "enable_fsdp": True},
-        environment=TORCHRUN,
-    ),
     "more adapter layers than the model has": Case(
         "--adapter_layers 30",
         "has 2 layers (num_hidden_layers)",

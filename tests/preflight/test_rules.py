@@ -84,8 +84,6 @@ def test_an_adapters_method_without_the_adapter() -> None:
 @pytest.mark.parametrize(
     ("flags", "what"),
     [
-        ({"use_peft": True, "target_modules": ["q_proj", "w_proj"]}, "--target_modules w_proj"),
-        ({"use_peft": True, "lora_dropout": 1.0}, "--lora_dropout is 1.0"),
         ({"hsdp": True, "sharding_group_size": 2, "replica_group_size": 2}, "--hsdp with"),
         ({"use_profiler": True, "flop_counter": True}, "--use_profiler with --flop_counter"),
         ({"use_profiler": True, "max_train_step": 6}, "--max_train_step 6"),
@@ -100,8 +98,6 @@ def test_settings_that_would_fail_later_are_found_now(flags: dict[str, Any], wha
 @pytest.mark.parametrize(
     "flags",
     [
-        {"use_peft": True, "target_modules": "all-linear"},
-        {"use_peft": True, "target_modules": "q_proj,down_proj", "lora_dropout": 0},
         {"hsdp": True, "sharding_group_size": 1, "replica_group_size": 1},
         {"use_profiler": True, "max_train_step": 7},
         {"flop_counter": True, "max_train_step": 4},
