@@ -24,6 +24,14 @@ class train_config(load("configs.training").train_config):  # type: ignore[misc]
     peft_method: str = "lora"
     """"lora", "llama_adapter" or "prefix"; used with ``use_peft``."""
 
+    train_only: str = ""
+    """What is trained without an adapter: "lm_head" is the head alone, "last:N" the last N decoder
+    layers, without the normalisation and the head behind them; "" is every weight."""
+
+    top_layers: int = 0
+    """New fully connected layers between the last hidden state and the head; they alone are
+    trained, and saved with the model."""
+
     quantization: bool | str | None = None
     """"4bit" or "8bit"; None means the weights stay as they are, True is upstream's old name for
     "8bit"."""

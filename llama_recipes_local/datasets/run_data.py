@@ -11,6 +11,7 @@ from llama_recipes_local.data.audit import Counts, SplitAudit
 from llama_recipes_local.data.streaming import is_stream
 from llama_recipes_local.data.tokens import TokenRows
 from llama_recipes_local.datasets import DATALOADER_COLLATE_FUNC, DATASET_PREPROC, SPLITS
+from llama_recipes_local.datasets.frames import Frame, save_frame
 from llama_recipes_local.datasets.loading import (
     Loaded,
     load_samples,
@@ -38,12 +39,14 @@ class RunData:
             tokenised ahead has none.
         fingerprints: hashes of their content, by "train" and "validation"; a stream has none.
         tokenizer: a hash of the tokenizer.
+        frame: what generation is to put a user's text into; None where that cannot be told.
     """
 
     splits: dict[Part, Any] = field(default_factory=dict)
     audits: dict[str, SplitAudit] = field(default_factory=dict)
     fingerprints: dict[str, str] = field(default_factory=dict)
     tokenizer: str = ""
+    frame: Frame | None = None
 
     @property
     def shared_rows(self) -> int:
@@ -55,8 +58,9 @@ class RunData:
         return audit.table(self.audits, self.shared_rows)
 
     def save(self, folder: Path) -> None:
-        """Write the audit into a folder."""
+        """Write the audit and the frame into a folder."""
         audit.save_audit(self.audits, self.shared_rows, folder / AUDIT_FILE)
+        save_frame(self.frame, folder)
 
 
 def prepare_data(run: Run) -> RunData:
@@ -66,7 +70,7 @@ def prepare_data(run: Run) -> RunData:
         UsageError: if a record cannot be used, or a split has nothing to train or validate on.
     """
     tokenizer = load_tokenizer(run.train)
-    data = RunData(tokenizer=tokenizer_hash(tokenizer))
+    data = RunData(tokenizer=tokenizer_hash(tokenizer), frame=_frame(run, tokenizer))
     for part, name in PARTS.items():
         loaded = _load(run, part, tokenizer)
         if isinstance(loaded, Loaded):
@@ -93,6 +97,11 @@ def _load(run: Run, part: Part, tokenizer: PreTrainedTokenizerBase) -> Any:
     if is_stream(samples) or _has_collator(run, tokenizer):
         return samples
     return load_samples(samples, train.context_length)
+
+
+def _frame(run: Run, tokenizer: PreTrainedTokenizerBase) -> Frame | None:
+    find = SPLITS.get(run.train.dataset)
+    return find(run.dataset, "train").formatter.frame(tokenizer) if find else None
 
 
 def _has_collator(run: Run, tokenizer: PreTrainedTokenizerBase) -> bool:
