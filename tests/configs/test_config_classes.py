@@ -41,6 +41,11 @@ DIFFERENCES: dict[str, dict[str, Any]] = {
         "report_to": [],
         "train_only": "",
         "top_layers": 0,
+        "save_steps": 0,
+        "save_total_limit": 0,
+        "async_save": False,
+        "resume_from_checkpoint": "",
+        "resume_despite": [],
     },
     "lora_config": {
         "use_rslora": False,
