@@ -8,30 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from peft import PeftModel
-from safetensors import SafetensorError
 from torch import nn
-from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
-from torch.distributed.checkpoint.state_dict_loader import load
 from torch.optim import Optimizer
 
 from llama_recipes_local.checkpoints.layout import DamagedError
+from llama_recipes_local.checkpoints.reading import read_tensors
 from llama_recipes_local.model_checkpointing.checkpoint_handler import resized_embeddings
 
 Tensors = dict[str, torch.Tensor]
-
-# what torch's loader and the safetensors library raise on files that are not what they should be
-_UNREADABLE = (
-    AssertionError,
-    CheckpointException,
-    KeyError,
-    OSError,
-    RuntimeError,
-    SafetensorError,
-    ValueError,
-)
 
 
 def model_tensors(model: nn.Module) -> Tensors:
@@ -83,7 +68,7 @@ def optimizer_values(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
 
 
 def restore_model(model: nn.Module, folder: Path) -> None:
-    """Read what ``model_tensors`` gave; all ranks call this together.
+    """Read what ``model_tensors`` gave.
 
     Raises:
         DamagedError: if the folder does not hold it.
@@ -94,7 +79,7 @@ def restore_model(model: nn.Module, folder: Path) -> None:
 def restore_optimizer(
     model: nn.Module, optimizer: Optimizer, folder: Path, values: Mapping[str, Any]
 ) -> None:
-    """Put an optimiser that has taken no step into a saved state; all ranks call this together.
+    """Put an optimiser that has taken no step into a saved state.
 
     It takes one step at rate 0 on gradients of 0, so that its state comes to be in the form and on
     the device that this very optimiser wants; weights are to be restored after that.
@@ -128,21 +113,6 @@ def restore_groups(optimizer: Optimizer, groups: list[dict[str, Any]]) -> None:
                 group[key].fill_(value)
             else:
                 group[key] = tuple(value) if isinstance(value, list) else value
-
-
-def read_tensors(folder: Path, targets: Tensors) -> None:
-    """Fill tensors from a folder of a checkpoint; all ranks call this together.
-
-    Raises:
-        DamagedError: if it lacks one of them, or has it in another shape.
-    """
-    if not targets:
-        return
-    reader = HuggingFaceStorageReader(str(folder))
-    try:
-        load(dict(targets), storage_reader=reader, no_dist=not dist.is_initialized())
-    except _UNREADABLE as error:
-        raise DamagedError(f"{folder} does not hold the state of this model: {error}") from error
 
 
 def _come_to_have_state(optimizer: Optimizer, parameters: list[nn.Parameter]) -> None:

@@ -37,16 +37,16 @@ class RunData:
         splits: what ``get_preprocessed_dataset`` returns, by "train" and "test".
         audits: what was found in them, by "train" and "validation"; a split that was not
             tokenised ahead has none.
-        frame: what generation is to put a user's text into; None where that cannot be told.
         fingerprints: hashes of their content, by "train" and "validation"; a stream has none.
         tokenizer: a hash of the tokenizer.
+        frame: what generation is to put a user's text into; None where that cannot be told.
     """
 
     splits: dict[Part, Any] = field(default_factory=dict)
     audits: dict[str, SplitAudit] = field(default_factory=dict)
-    frame: Frame | None = None
     fingerprints: dict[str, str] = field(default_factory=dict)
     tokenizer: str = ""
+    frame: Frame | None = None
 
     @property
     def shared_rows(self) -> int:
@@ -70,7 +70,7 @@ def prepare_data(run: Run) -> RunData:
         UsageError: if a record cannot be used, or a split has nothing to train or validate on.
     """
     tokenizer = load_tokenizer(run.train)
-    data = RunData(frame=_frame(run, tokenizer), tokenizer=tokenizer_hash(tokenizer))
+    data = RunData(tokenizer=tokenizer_hash(tokenizer), frame=_frame(run, tokenizer))
     for part, name in PARTS.items():
         loaded = _load(run, part, tokenizer)
         if isinstance(loaded, Loaded):
