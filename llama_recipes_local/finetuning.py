@@ -23,9 +23,8 @@ from llama_recipes_local.models.quantization import quantized_bits
 from llama_recipes_local.preflight import preflight
 from llama_recipes_local.preflight.flags import CONFIGS
 from llama_recipes_local.run import Run, activate, save_description
+from llama_recipes_local.saved_run import CONFIGURATION_FILE
 from llama_recipes_local.training.evaluation import perplexity
-
-CONFIGURATION_FILE = "run_config.json"
 
 
 def main(*arguments: Any, **flags: Any) -> None:

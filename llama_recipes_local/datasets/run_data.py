@@ -11,6 +11,7 @@ from llama_recipes_local.data.audit import Counts, SplitAudit
 from llama_recipes_local.data.streaming import is_stream
 from llama_recipes_local.data.tokens import TokenRows
 from llama_recipes_local.datasets import DATALOADER_COLLATE_FUNC, DATASET_PREPROC, SPLITS
+from llama_recipes_local.datasets.frames import Frame, save_frame
 from llama_recipes_local.datasets.loading import Loaded, load_samples, load_split, stream_split
 from llama_recipes_local.datasets.sources import Part, split_name
 from llama_recipes_local.errors import Problem, UsageError
@@ -30,10 +31,12 @@ class RunData:
         splits: what ``get_preprocessed_dataset`` returns, by "train" and "test".
         audits: what was found in them, by "train" and "validation"; a split that was not
             tokenised ahead has none.
+        frame: what generation is to put a user's text into; None where that cannot be told.
     """
 
     splits: dict[Part, Any] = field(default_factory=dict)
     audits: dict[str, SplitAudit] = field(default_factory=dict)
+    frame: Frame | None = None
 
     @property
     def shared_rows(self) -> int:
@@ -45,8 +48,9 @@ class RunData:
         return audit.table(self.audits, self.shared_rows)
 
     def save(self, folder: Path) -> None:
-        """Write the audit into a folder."""
+        """Write the audit and the frame into a folder."""
         audit.save_audit(self.audits, self.shared_rows, folder / AUDIT_FILE)
+        save_frame(self.frame, folder)
 
 
 def prepare_data(run: Run) -> RunData:
@@ -56,7 +60,7 @@ def prepare_data(run: Run) -> RunData:
         UsageError: if a record cannot be used, or a split has nothing to train or validate on.
     """
     tokenizer = load_tokenizer(run.train)
-    data = RunData()
+    data = RunData(frame=_frame(run, tokenizer))
     for part, name in PARTS.items():
         loaded = _load(run, part, tokenizer)
         if isinstance(loaded, Loaded):
@@ -82,6 +86,11 @@ def _load(run: Run, part: Part, tokenizer: PreTrainedTokenizerBase) -> Any:
     if is_stream(samples) or _has_collator(run, tokenizer):
         return samples
     return load_samples(samples, train.context_length)
+
+
+def _frame(run: Run, tokenizer: PreTrainedTokenizerBase) -> Frame | None:
+    find = SPLITS.get(run.train.dataset)
+    return find(run.dataset, "train").formatter.frame(tokenizer) if find else None
 
 
 def _has_collator(run: Run, tokenizer: PreTrainedTokenizerBase) -> bool:

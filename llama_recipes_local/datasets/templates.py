@@ -156,6 +156,27 @@ def render_chat(
     return Marked(text, spans, chosen.complete)
 
 
+def render_turns(
+    turns: Sequence[Message],
+    template: str,
+    tokenizer: PreTrainedTokenizerBase,
+    open_turn: bool = False,
+) -> str:
+    """Return turns as a text.
+
+    Args:
+        turns: the turns, at least one.
+        template: the Jinja template.
+        tokenizer: the model's; its special tokens are the template's.
+        open_turn: whether the text goes on to where an assistant's words begin.
+
+    Raises:
+        UsageError: if the template does not take the turns.
+    """
+    chat = _Chat(template, dict(tokenizer.special_tokens_map), "the conversation")
+    return chat.render(turns, open_turn)
+
+
 def find_template(name: str, tokenizer: PreTrainedTokenizerBase) -> Template:
     """Return a named template, or the tokenizer's own for "tokenizer".
 

@@ -61,14 +61,14 @@ def _lora(run: Run, config: dict[str, Any], folder: Path) -> list[Problem]:
             )
         )
     problems += choice("bias", lora.bias, LORA_BIASES)
-    problems += _targets(lora.target_modules, folder)
+    problems += check_targets(lora.target_modules, folder, "target_modules")
     return problems + _first_weights(run) + _dora(run)
 
 
-def _targets(targets: list[str] | str, folder: Path) -> list[Problem]:
+def check_targets(targets: list[str] | str, folder: Path, flag: str) -> list[Problem]:
     """Compare what LoRA is to be put on with the names in the model's files."""
     names = linear_layers(folder)
-    if targets == ALL_LINEAR or not names:
+    if targets in (ALL_LINEAR, [ALL_LINEAR]) or not names:
         return []
     last = sorted({name.rpartition(".")[2] for name in names})
     problems = []
@@ -78,11 +78,9 @@ def _targets(targets: list[str] | str, folder: Path) -> list[Problem]:
         near = get_close_matches(target, last, n=1)
         problems.append(
             Problem(
-                f"--target_modules {target}",
+                f"--{flag} {target}",
                 f"the model has {', '.join(last)}",
-                f"did you mean --target_modules {near[0]}?"
-                if near
-                else f"use --target_modules {ALL_LINEAR}",
+                f"did you mean --{flag} {near[0]}?" if near else f"use --{flag} {ALL_LINEAR}",
             )
         )
     return problems
