@@ -91,10 +91,8 @@ def _try_command(run: Run, output: Path) -> str:
     script = "llama-recipes-local"
     if shutil.which(script) is None:  # an environment that is not activated
         script = os.path.relpath(Path(sys.executable).with_name(script))
-    command = f"{script} generate --adapter {shlex.quote(str(output))}"
-    if run.train.dataset == "grammar_dataset":
-        return f'{command} --dataset grammar_dataset --prompt "She go to school yesterday."'
-    return f'{command} --prompt "..."'
+    prompt = "She go to school yesterday." if run.train.dataset == "grammar_dataset" else "..."
+    return f'{script} generate --adapter {shlex.quote(str(output))} --prompt "{prompt}"'
 
 
 @contextlib.contextmanager

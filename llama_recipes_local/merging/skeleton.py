@@ -1,7 +1,7 @@
 """The adapted model without its weights: which layers are adapted, and what goes where in them."""
 
 import copy
-from typing import Any
+from typing import Any, cast
 
 import peft
 import torch
@@ -13,6 +13,7 @@ from torch import nn
 from llama_recipes_local.errors import Problem, UsageError
 from llama_recipes_local.files.finding import listed
 from llama_recipes_local.merging.adapter import Adapter
+from llama_recipes_local.models.top_layers import LlamaWithTopLayersForCausalLM, TopLayersConfig
 
 PREFIX = "base_model.model."
 # What PEFT puts into the names of a layer's own parameters when it wraps the layer.
@@ -116,6 +117,8 @@ def _on_meta(config: transformers.PreTrainedConfig, vocabulary: int) -> Any:
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     with torch.device("meta"):
+        if getattr(config, "top_layers", 0):
+            return LlamaWithTopLayersForCausalLM(cast(TopLayersConfig, config))
         return transformers.AutoModelForCausalLM.from_config(config)
 
 

@@ -1,8 +1,7 @@
 """Weights in 4 or 8 bits, by bitsandbytes.
 
-4-bit weights are packed several to a number of the storage dtype. FSDP casts what it gathers to
-the compute dtype, which would ruin them, so the storage dtype is the compute dtype and nothing is
-cast (https://github.com/huggingface/accelerate/issues/3983 tells of other choices).
+4-bit weights are packed several to a number of the storage dtype; ``parallel.packed`` tells how
+they are sharded.
 """
 
 from typing import Any
@@ -38,13 +37,8 @@ def bnb_config(run: Run) -> BitsAndBytesConfig | None:
         bnb_4bit_quant_type=settings.quant_type,
         bnb_4bit_use_double_quant=settings.use_double_quant,
         bnb_4bit_compute_dtype=_given_or_computed_in(run, "compute_dtype"),
-        bnb_4bit_quant_storage=storage_dtype(run),
+        bnb_4bit_quant_storage=_given_or_computed_in(run, "quant_storage"),
     )
-
-
-def storage_dtype(run: Run) -> torch.dtype:
-    """Return the dtype of the numbers that 4-bit weights are packed into."""
-    return _given_or_computed_in(run, "quant_storage")
 
 
 def describe(config: BitsAndBytesConfig) -> str:

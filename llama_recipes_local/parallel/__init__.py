@@ -5,6 +5,7 @@
 
 from torch.distributed.fsdp import ShardingStrategy
 
+from llama_recipes_local.parallel.packed import is_quantized
 from llama_recipes_local.parallel.process_group import (
     all_reduce_sum,
     barrier,
@@ -40,6 +41,7 @@ __all__ = [
     "full_tensor",
     "get_policies",
     "hsdp_device_mesh",
+    "is_quantized",
     "is_rank_zero",
     "launched_by_torchrun",
     "rank",

@@ -3,13 +3,11 @@
 One unit per decoder layer and one for the rest. Master weights keep their dtype; ``fully_shard``
 casts them to the compute dtype as it gathers them, so float32 adapters and bfloat16 weights meet
 in one dtype inside a unit.
-
-4-bit weights are sharded as the numbers they are packed into; bitsandbytes finds their scales in
-their layer, whole on every rank (https://github.com/bitsandbytes-foundation/bitsandbytes/pull/1719).
 """
 
 import os
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -25,6 +23,11 @@ from torch.distributed.fsdp import (
 )
 from torch.distributed.tensor import DTensor
 
+from llama_recipes_local.parallel.packed import (
+    is_quantized,
+    quantized_parameters,
+    shard_as_bytes,
+)
 from llama_recipes_local.parallel.process_group import device_type, world_size
 
 
@@ -50,22 +53,28 @@ def FullyShardedDataParallel(  # noqa: N802 (the name that main calls)
         module: the model, the same on all ranks.
         auto_wrap_policy: classes of the layers that become units of their own.
         cpu_offload: if its ``offload_params`` is true, parameters rest in host memory.
-        mixed_precision: compute and reduction dtypes; None keeps the parameters' own.
+        mixed_precision: compute and reduction dtypes; None keeps the parameters' own. The
+            parameters of a quantised model are not cast, see ``parallel.packed``.
         sharding_strategy: what is sharded, see ``mesh_for``.
         device_mesh: a (replicate, shard) mesh, as ``hsdp_device_mesh`` makes it.
     """
     # on CPU, parameters rest in host memory as it is
     offloads = cpu_offload and cpu_offload.offload_params and device_type() != "cpu"
+    policy = mixed_precision or MixedPrecisionPolicy()
+    if is_quantized(module):
+        policy = replace(policy, param_dtype=None)
     arguments: dict[str, Any] = {
         "mesh": device_mesh or mesh_for(sharding_strategy),
-        "mp_policy": mixed_precision or MixedPrecisionPolicy(),
+        "mp_policy": policy,
         "offload_policy": CPUOffloadPolicy() if offloads else OffloadPolicy(),
         "reshard_after_forward": sharding_strategy
         in (ShardingStrategy.FULL_SHARD, ShardingStrategy.HYBRID_SHARD),
     }
     if sharding_strategy == ShardingStrategy.NO_SHARD:
         # every rank has them whole and none trains them
-        arguments["ignored_params"] = _quantized_parameters(module)
+        arguments["ignored_params"] = quantized_parameters(module)
+    else:
+        shard_as_bytes(module)
     layers = tuple(auto_wrap_policy or ())
     for layer in [child for child in module.modules() if isinstance(child, layers)]:
         fully_shard(layer, **arguments)
@@ -167,15 +176,6 @@ def set_gradient_sync(model: nn.Module, enabled: bool) -> None:
 def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
     """Return the whole of a tensor that may be sharded; all ranks must call this together."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
-def _quantized_parameters(model: nn.Module) -> set[nn.Parameter]:
-    kinds = ("is_loaded_in_4bit", "is_loaded_in_8bit")
-    if not any(getattr(model, kind, False) for kind in kinds):
-        return set()
-    from bitsandbytes.nn.modules import Int8Params, Params4bit
-
-    return {p for p in model.parameters() if isinstance(p, (Int8Params, Params4bit))}
 
 
 def _ranks_per_host() -> int:

@@ -3,8 +3,7 @@
 from torch.distributed.fsdp import ShardingStrategy
 
 from llama_recipes_local.errors import Problem
-from llama_recipes_local.models.precision import compute_dtype
-from llama_recipes_local.models.quantization import quantized_bits, storage_dtype
+from llama_recipes_local.models.quantization import quantized_bits
 from llama_recipes_local.preflight.rules import _choice as choice
 from llama_recipes_local.run import Run
 
@@ -60,25 +59,12 @@ def _without_adapter(run: Run) -> list[Problem]:
 
 
 def _sharding(run: Run) -> list[Problem]:
-    if not is_sharded(run):
-        return []
-    if quantized_bits(run.train) == "8bit":
-        return [
-            Problem(
-                "--quantization 8bit with weights that are sharded",
-                "a row of 8-bit weights and its scale do not go through FSDP's all-gather",
-                "use --quantization 4bit, or whole weights on each rank: "
-                "--sharding_strategy NO_SHARD",
-            )
-        ]
-    stored, computed = storage_dtype(run), compute_dtype(run.train, run.fsdp)
-    if stored == computed:
+    if not is_sharded(run) or quantized_bits(run.train) != "8bit":
         return []
     return [
         Problem(
-            f"--quant_storage {stored} with weights that are sharded".replace("torch.", ""),
-            f"FSDP gathers weights in {computed}, and a cast would ruin what is packed into "
-            "them".replace("torch.", ""),
-            "leave --quant_storage out",
+            "--quantization 8bit with weights that are sharded",
+            "a row of 8-bit weights and its scale do not go through FSDP's all-gather",
+            "use --quantization 4bit, or whole weights on each rank: --sharding_strategy NO_SHARD",
         )
     ]

@@ -102,9 +102,9 @@ class Watch(TrainerCallback):
             self._lines.log(kind, state.global_step, numbers)
         if not math.isfinite(loss):
             raise TrainingError(
-                f"the loss at step {state.global_step} is {loss}: training ends here, "
-                "and nothing more is saved\n   mend: lower --learning_rate, or look into the data "
-                "with `llama-recipes-local inspect`"
+                f"the loss at step {state.global_step} is {loss}: training ends here, and nothing "
+                "more is saved\n   mend: lower --learning_rate, or look into the data with "
+                "`llama-recipes-local inspect`"
             )
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

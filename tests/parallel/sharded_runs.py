@@ -14,12 +14,13 @@ from typing import Any
 
 import torch
 from bitsandbytes import functional as F
-from bitsandbytes.nn import Params4bit
+from bitsandbytes.nn import Linear4bit, Params4bit
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, ShardingStrategy
 from torch.distributed.tensor import DTensor
 from transformers import LlamaForCausalLM
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from llama_recipes_local import configs, models, parallel
 from llama_recipes_local._upstream import load
@@ -126,25 +127,12 @@ def train_in_half(output: Path, model_name: str, data: dict[str, list[list[int]]
 def compare_packed_weights(output: Path, model_name: str) -> None:
     """Say whether 4-bit weights, and what a layer makes of them, are the same when sharded."""
     report = {}
-    for storage in ("float32", "bfloat16", "float16"):
+    for storage in ("float32", "bfloat16", "float16", "uint8"):
         flags = {"quantization": "4bit", "use_double_quant": True, "quant_storage": storage}
-        model = quantized_and_adapted(model_name, flags)
-        before = {
-            name: (parameter.detach().clone(), F.dequantize_4bit(parameter, parameter.quant_state))
-            for name, parameter in model.named_parameters()
-            if isinstance(parameter, Params4bit)
-        }
-        layers = fsdp_auto_wrap_policy(model, [type(model.get_base_model().model.layers[0])])
-        sharded: Any = FullyShardedDataParallel(model, layers)
-        shares = [dict(sharded.named_parameters())[name] for name in before]
-        report[storage] = {
-            "layers": len(before),
-            "split": all(2 * share.to_local().numel() == share.numel() for share in shares),
-            "same": [same_when_gathered(sharded, name, *values) for name, values in before.items()],
-        }
-    if parallel.is_rank_zero():
-        output.mkdir()
-        (output / "report.json").write_text(json.dumps(report))
+        report[storage] = compare_sharded(quantized_and_adapted(model_name, flags))
+    report["uneven"] = compare_sharded(layers_of_odd_size())
+    output.mkdir(exist_ok=True)
+    (output / f"report-{parallel.rank()}.json").write_text(json.dumps(report))
 
 
 def quantized_and_adapted(model_name: str, flags: dict[str, Any]) -> PeftModel:
@@ -154,20 +142,49 @@ def quantized_and_adapted(model_name: str, flags: dict[str, Any]) -> PeftModel:
     return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM"))
 
 
-def same_when_gathered(
-    model: Any, name: str, packed: torch.Tensor, weights: torch.Tensor
-) -> list[bool]:
-    """Compare the packed numbers bit by bit, and the weights that a layer computes with."""
-    gathered = dict(model.named_parameters())[name].full_tensor()
-    layer = model.get_submodule(name.rpartition(".")[0])
-    units = [module for module in model.modules() if isinstance(module, FSDPModule)]
-    for unit in units:
-        unit.unshard()
-    product = layer(torch.eye(layer.in_features))
-    for unit in units:
-        unit.reshard()
-    same_bits = gathered.view(torch.uint8).equal(packed.view(torch.uint8))
-    return [same_bits, product.T.equal(weights.float())]
+def layers_of_odd_size() -> Any:
+    """Return layers whose packed weights take 5 bytes and 3."""
+    model: Any = torch.nn.Sequential(Linear4bit(3, 3, bias=False), Linear4bit(6, 1, bias=False))
+    model.is_loaded_in_4bit = True
+    return model.to(parallel.device_type())
+
+
+def compare_sharded(model: Any) -> dict[str, Any]:
+    """Shard with a cast to bfloat16; compare the packed numbers by their bits, and the products."""
+    before = {
+        name: (bits_of(weight), F.dequantize_4bit(weight, weight.quant_state))
+        for name, weight in model.named_parameters()
+        if isinstance(weight, Params4bit)
+    }
+    policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    layers = fsdp_auto_wrap_policy(model, [LlamaDecoderLayer])
+    sharded = FullyShardedDataParallel(model, layers, None, policy)
+    weights = {name: dict(sharded.named_parameters())[name] for name in before}
+    units = [module for module in sharded.modules() if isinstance(module, FSDPModule)]
+    equal = []
+    for _ in range(2):  # the first gather makes the memory that the others fill again
+        for unit in units:
+            unit.unshard()
+        for name, (bits, values) in before.items():
+            layer: Any = sharded.get_submodule(name.rpartition(".")[0])
+            gathered = bits_of(layer.weight)
+            identity = torch.eye(layer.in_features, device=values.device)
+            product = layer(identity).T
+            equal.append([gathered.equal(bits), product.equal(values.to(product.dtype))])
+        for unit in units:
+            unit.reshard()
+    return {
+        "layers": len(before),
+        # on CUDA, FSDP's copies of floats would not keep every bit, and neither would a cast
+        "gathered_as": sorted({str(w.dtype) for w in weights.values()}),
+        "cast_to": [str(unit._get_fsdp_state()._mp_policy.param_dtype) for unit in units],
+        "shares": sorted({w.to_local().numel() / w.numel() for w in weights.values()}),
+        "equal": equal,
+    }
+
+
+def bits_of(weight: torch.Tensor) -> torch.Tensor:
+    return weight.detach().clone().view(torch.uint8).flatten()
 
 
 CHECKS = {

@@ -42,11 +42,18 @@ def test_quantised_weights_give_losses_of_their_own(one_process: Callable[[str],
     assert abs(first["8bit"] - first["lora"]) > 1e-6
 
 
-def test_packed_weights_are_gathered_to_the_bit(two_ranks: Any) -> None:
-    report = json.loads((two_ranks["packed"].output / "report.json").read_text())
-    assert list(report) == ["float32", "bfloat16", "float16"]
+@pytest.mark.parametrize(("rank", "shares"), [(0, [3 / 5, 2 / 3]), (1, [1 / 3, 2 / 5])])
+def test_packed_weights_are_gathered_to_the_bit(
+    two_ranks: Any, rank: int, shares: list[float]
+) -> None:
+    report = json.loads((two_ranks["packed"].output / f"report-{rank}.json").read_text())
+    expected = {"gathered_as": ["torch.uint8"], "cast_to": ["None"]}
+    uneven = expected | {"layers": 2, "shares": shares, "equal": [[True, True]] * 4}
+    assert report.pop("uneven") == uneven
+    expected["cast_to"] *= 3
+    assert list(report) == ["float32", "bfloat16", "float16", "uint8"]
     for storage in report.values():
-        assert storage == {"layers": 14, "split": True, "same": [[True, True]] * 14}
+        assert storage == expected | {"layers": 14, "shares": [1 / 2], "equal": [[True, True]] * 28}
 
 
 def test_an_adapter_trained_on_shards_is_reloaded(

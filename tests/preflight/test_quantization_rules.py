@@ -3,14 +3,12 @@
 from typing import Any
 
 import pytest
-import torch
 
 from llama_recipes_local.preflight.quantization_rules import check_quantization
 from llama_recipes_local.run import resolve
 
 SHARDED = {"use_peft": True, "enable_fsdp": True}
 FOUR = {"quantization": "4bit"}
-HALF = {"quant_storage": "bfloat16", "dtype": "bfloat16"}
 
 
 @pytest.mark.parametrize(
@@ -23,9 +21,9 @@ HALF = {"quant_storage": "bfloat16", "dtype": "bfloat16"}
         {"use_peft": True, "quantization": "8bit"},
         {"use_peft": True, "quantization": True},
         SHARDED | FOUR,
-        SHARDED | FOUR | HALF,
+        SHARDED | FOUR | {"quant_storage": "uint8"},
         SHARDED | FOUR | {"sharding_strategy": "HYBRID_SHARD", "fsdp_cpu_offload": True},
-        SHARDED | FOUR | {"sharding_strategy": "NO_SHARD", "quant_storage": "uint8"},
+        SHARDED | FOUR | {"sharding_strategy": "NO_SHARD"},
         SHARDED | {"quantization": "8bit", "sharding_strategy": "NO_SHARD"},
     ],
 )
@@ -68,30 +66,9 @@ def test_what_goes_together(flags: dict[str, Any]) -> None:
             "--quantization 8bit with weights that are sharded",
             "use --quantization 4bit",
         ),
-        (
-            SHARDED | FOUR | {"quant_storage": "uint8"},
-            "--quant_storage uint8 with weights that are sharded",
-            "leave --quant_storage out",
-        ),
-        (
-            SHARDED | FOUR | HALF | {"dtype": "float32"},
-            "--quant_storage bfloat16 with weights that are sharded",
-            "leave --quant_storage out",
-        ),
     ],
 )
 def test_what_cannot_work(flags: dict[str, Any], what: str, mend: str) -> None:
     (problem,) = check_quantization(resolve(flags))
     assert problem.what.startswith(what)
     assert mend in problem.mend
-
-
-def test_on_cuda_packed_weights_are_gathered_in_half(monkeypatch: pytest.MonkeyPatch) -> None:
-    from llama_recipes_local.models import precision
-
-    monkeypatch.setattr(precision, "device_type", lambda: "cuda")
-    assert check_quantization(resolve(SHARDED | FOUR | {"quant_storage": "bfloat16"})) == []
-    (problem,) = check_quantization(
-        resolve(SHARDED | FOUR | {"quant_storage": "bfloat16", "use_fp16": True})
-    )
-    assert f"gathers weights in {torch.float16}".replace("torch.", "") in problem.why
