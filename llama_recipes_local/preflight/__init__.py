@@ -36,6 +36,7 @@ def preflight(arguments: tuple[Any, ...], given: dict[str, Any]) -> Run:
     problems += checkpoint_rules.check_checkpoints(run)
     problems += method_rules.check_methods(run)
     problems += quantization_rules.check_quantization(run)
+    problems += method_rules.check_methods(run)
     problems += model.check_model(run)
     problems += check_data(run, model.check_tokenizer(run))
     problems += machine.check_output(run)
