@@ -34,7 +34,6 @@ def preflight(arguments: tuple[Any, ...], given: dict[str, Any]) -> Run:
     problems += data_rules.check_data_rules(run)
     problems += training_rules.check_training(run)
     problems += checkpoint_rules.check_checkpoints(run)
-    problems += method_rules.check_methods(run)
     problems += quantization_rules.check_quantization(run)
     problems += method_rules.check_methods(run)
     problems += model.check_model(run)
