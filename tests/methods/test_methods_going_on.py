@@ -1,4 +1,4 @@
-"""``--from_peft_checkpoint`` goes on with any adapter that a run has saved."""
+"""Runs go on: with any saved adapter, and from a checkpoint of any method."""
 
 import json
 from pathlib import Path
@@ -7,16 +7,13 @@ from typing import Any
 import pytest
 import torch
 from methods import ADAPTER, TRAINED_ALONE, WHOLE_WEIGHTS, Cell
-from recording import IDS, LOGITS, replaced_train
+from recording import IDS, LOGITS, TENSORS, fine_tune, replaced_train
 from safetensors.torch import load_file
 
 from llama_recipes_local.finetuning import main
 
-ADAPTERS = [
-    cell
-    for cell in TRAINED_ALONE
-    if cell.method.saves == ADAPTER and cell.quantization == WHOLE_WEIGHTS
-]
+IN_WHOLE_WEIGHTS = [cell for cell in TRAINED_ALONE if cell.quantization == WHOLE_WEIGHTS]
+ADAPTERS = [cell for cell in IN_WHOLE_WEIGHTS if cell.method.saves == ADAPTER]
 
 
 @pytest.mark.parametrize("cell", ADAPTERS, ids=str)
@@ -48,3 +45,18 @@ def test_a_run_goes_on_with_a_saved_adapter(
     names = [load_file(f / "adapter_model.safetensors") for f in (before.saved, tmp_path)]
     assert names[0].keys() == names[1].keys()
     assert not any(names[1][name].equal(tensor) for name, tensor in names[0].items())
+
+
+@pytest.mark.parametrize("cell", IN_WHOLE_WEIGHTS, ids=str)
+def test_a_run_is_resumed_exactly(
+    cell: Cell, alone: Any, common: dict[str, Any], tmp_path: Path
+) -> None:
+    flags = common | cell.flags | {"save_steps": 2}
+    fine_tune(flags, tmp_path / "straight")
+    checkpoint = tmp_path / "straight/checkpoint-2"
+    fine_tune(flags | {"resume_from_checkpoint": str(checkpoint)}, tmp_path / "resumed")
+    straight, resumed = (load_file(tmp_path / run / TENSORS) for run in ("straight", "resumed"))
+    assert resumed.keys() == straight.keys()
+    assert all(resumed[name].equal(tensor) for name, tensor in straight.items())
+    # checkpoints themselves change nothing
+    assert all(straight[name].equal(tensor) for name, tensor in alone(cell).tensors.items())
