@@ -136,6 +136,7 @@ def packing(documents: int = 1_000_000) -> dict[str, float]:
         "short documents": (np.clip(draw.lognormal(4.2, 0.55, documents), 20, 1217), 4096),
         "any length": (draw.integers(1, 4097, documents), 4096),
         "long rows": (draw.integers(1, 20_000, documents), 131_072),
+        "long rows, any length": (draw.integers(1, 131_073, documents), 131_072),
     }
     seconds = {}
     for name, (lengths, size) in cases.items():

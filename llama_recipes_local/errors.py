@@ -43,3 +43,13 @@ class TrainingError(RuntimeError):
     """Training cannot go on; a command prints it and exits with ``EXIT_CODE``, no traceback."""
 
     EXIT_CODE = 1
+
+
+class RecordError(TrainingError):
+    """A record that was read while training cannot be used; it is the user's mistake."""
+
+    EXIT_CODE = UsageError.EXIT_CODE
+
+    def __init__(self, told: str) -> None:
+        # a DataLoader raises a worker's error anew, with the message behind the traceback
+        super().__init__(told.rpartition(f"{type(self).__name__}: ")[2].strip())

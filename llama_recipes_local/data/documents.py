@@ -38,10 +38,8 @@ def side_by_side(documents: Sequence[Document]) -> Row:
 
 
 def without_labels(row: Row) -> Row:
-    """Return the first token of a row by itself: a row that predicts nothing and costs nothing."""
-    first = {key: values[:1].copy() for key, values in row.items()}
-    first["labels"][:] = IGNORE_INDEX
-    return first
+    """Return the first token of a row, which is no label: a row that predicts and costs nothing."""
+    return {key: values[:1] for key, values in row.items()}
 
 
 def document_bounds(position_ids: torch.Tensor) -> tuple[torch.Tensor, int]:

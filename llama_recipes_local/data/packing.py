@@ -68,7 +68,7 @@ def _grouped(documents: NDArray[np.int64], rows: "_Rows", random: np.random.Rand
     if not len(documents):
         return Packing(np.empty(0, np.int32), np.zeros(1, np.int64))
     row_of = np.full(documents.max() + 1, rows.opened)
-    row_of[documents] = random.permutation(rows.opened)[np.concatenate(rows.chosen)]
+    row_of[documents] = random.permutation(rows.opened)[np.repeat(rows.chosen, rows.taken)]
     order = np.argsort(row_of, kind="stable")[: len(documents)]
     starts = np.concatenate([[0], np.bincount(row_of[documents]).cumsum()])
     return Packing(order.astype(np.int32), starts.astype(np.int64))
@@ -81,8 +81,9 @@ class _Rows:
         self.size = size
         self.shortest = shortest
         self.opened = 0
-        self.chosen: list[NDArray[np.int64]] = []
-        """The row of each document placed so far."""
+        self.chosen: list[int] = []
+        self.taken: list[int] = []
+        """How many documents, from the longest on, each row of ``chosen`` took in its turn."""
         self._rows: dict[int, list[int]] = {}
         self._levels = _Levels(size)
 
@@ -107,7 +108,8 @@ class _Rows:
         whole, rest = divmod(placed, each)
         used = rows[len(rows) - whole - bool(rest) :]
         del rows[len(rows) - len(used) :]
-        self.chosen.append(np.repeat(np.array(used, dtype=np.int64), each)[:placed])
+        self.chosen += used
+        self.taken += [each] * whole + [rest] * bool(rest)
         self._put(free - each * length, used[:whole])
         self._put(free - rest * length, used[whole:])
         return placed

@@ -79,7 +79,7 @@ class ShardedBatchSampler(Sampler[list[int]]):
         order = self._order(self._start)
         for start in range(self._start.rows, self.num_rows, self._stride):
             first = start + self.rank * self.batch_size
-            yield order[first : min(first + self.batch_size, start + self._stride)].tolist()
+            yield order[first : first + self.batch_size].tolist()
 
     @property
     def _stride(self) -> int:

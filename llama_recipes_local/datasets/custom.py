@@ -31,7 +31,7 @@ def call(config: Any, tokenizer: PreTrainedTokenizerBase, split: str) -> Any:
     """Call the user's function, as upstream does, and return what it returns.
 
     Raises:
-        UsageError: if the file does not have the function.
+        UsageError: if the file does not have the function, or it returns nothing.
     """
     path, name = location(config)
     source = path.read_bytes()
@@ -45,7 +45,11 @@ def call(config: Any, tokenizer: PreTrainedTokenizerBase, split: str) -> Any:
             f"--custom_dataset.file {config.file} names it",
             f"name one that is there: {FLAG}",
         )
-    return function(config, tokenizer, split)
+    samples = function(config, tokenizer, split)
+    if samples is None:
+        what = f"{name} of {path} returned no data set for {split}"
+        raise refusal(what, "it returned None", "return a data set or a list of samples")
+    return samples
 
 
 def collator(config: Any, tokenizer: PreTrainedTokenizerBase) -> Any:

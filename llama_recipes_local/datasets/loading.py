@@ -4,7 +4,7 @@ import copy
 import errno
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,8 +22,9 @@ from llama_recipes_local.data.tokenizing import tokenize
 from llama_recipes_local.data.tokens import Chunk, Sample, TokenRows
 from llama_recipes_local.datasets.splits import Formatter, Split
 from llama_recipes_local.datasets.tokenization import encode
-from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.errors import Problem, RecordError, UsageError
 from llama_recipes_local.files.hashing import FileHashes
+from llama_recipes_local.files.text_lines import refusal
 from llama_recipes_local.files.values import Record
 
 # Counts up when the same files would give other tokens than before.
@@ -43,11 +44,14 @@ class Loaded:
         rows: the rows.
         audit: what was found on the way.
         how: "from cache", "made", or "made again" and why.
+        fingerprint: a hash of what the rows were made from: of files and how they are read, or of
+            the samples themselves.
     """
 
     rows: TokenRows
     audit: SplitAudit
     how: str
+    fingerprint: str
 
 
 def load_split(
@@ -73,7 +77,7 @@ def load_split(
         return tokenize(split.records(), encoder, title, show=parallel.is_rank_zero())
 
     try:
-        return Loaded(*cached(entry, build))
+        return Loaded(*cached(entry, build), fingerprint=_fingerprint(split, folder))
     except OSError as error:
         raise UsageError([_unwritable(folder, error)]) from error
 
@@ -106,17 +110,21 @@ def load_samples(samples: Iterable[Sample], limit: int | None = None) -> Loaded:
     Args:
         samples: each with ``input_ids`` and ``labels``.
         limit: the longest row, in tokens; None means that rows stay as long as they are.
+
+    Raises:
+        UsageError: if one is no such sample.
     """
     counts = Counts()
 
     def fitted() -> Iterator[Sample]:
         for sample in samples:
             counts.records += 1
+            _check_sample(sample, counts.records)
             for ids, labels in _fitted(sample, limit, counts):
                 yield {"input_ids": ids, "labels": labels}
 
     rows = TokenRows.from_samples(fitted())
-    return Loaded(rows, audit_split(rows, counts), "made")
+    return Loaded(rows, audit_split(rows, counts), "made", _content_hash(rows))
 
 
 def stream_split(
@@ -134,16 +142,37 @@ def stream_split(
 
 @dataclass(frozen=True)
 class _Pass:
-    """Reads a split from its beginning; every pass is alike, for the stream shuffles."""
+    """Reads a split from its beginning; every pass is alike, for the stream shuffles.
+
+    Raises:
+        RecordError: at the first record that cannot be used.
+    """
 
     split: Split
     encoder: _Encoder
 
     def __call__(self, number: int) -> Iterator[Sample]:
-        remaining = iter(self.split.records())
-        while records := list(islice(remaining, RECORDS_AT_A_TIME)):
-            for ids, labels in self.encoder.rows(records)[0]:
-                yield {"input_ids": ids, "labels": labels}
+        try:
+            remaining = iter(self.split.records())
+            while records := list(islice(remaining, RECORDS_AT_A_TIME)):
+                for ids, labels in self.encoder.rows(records)[0]:
+                    yield {"input_ids": ids, "labels": labels}
+        except UsageError as error:
+            told = "\n".join(map(str, error.problems))
+            raise RecordError(f"training stopped, for a record cannot be used:\n{told}") from error
+
+
+def _check_sample(sample: object, number: int) -> None:
+    """Refuse what a function of the user's own may have returned in a sample's place."""
+    columns = ("input_ids", "labels")
+    if not isinstance(sample, Mapping) or not set(columns) <= set(sample):
+        why = f"it is {sample!r:.80}"
+    elif len({len(sample[column]) for column in columns}) > 1:
+        why = ", ".join(f"{column} has {len(sample[column])} tokens" for column in columns)
+    else:
+        return
+    what = f"sample {number} of the data set cannot be trained on"
+    raise refusal(what, why, f"give each sample {' and '.join(columns)} of one length")
 
 
 def _fitted(sample: Sample, limit: int | None, counts: Counts) -> list[Document]:
@@ -159,6 +188,20 @@ def _fitted(sample: Sample, limit: int | None, counts: Counts) -> list[Document]
     counts.divided += len(pieces) > 1
     counts.without_label += not pieces
     return pieces
+
+
+def _fingerprint(split: Split, folder: Path) -> str:
+    """Return a hash of a split's files and of how examples are made of them."""
+    files = FileHashes(folder / HASHES).of(split.files)
+    content = [files, split.part, repr(split.formatter)]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _content_hash(rows: TokenRows) -> str:
+    digest = hashlib.sha256(rows.digests.tobytes())
+    digest.update(rows.lengths.tobytes())
+    digest.update(rows.label_counts.tobytes())
+    return digest.hexdigest()
 
 
 def _key(split: Split, encoder: _Encoder, folder: Path) -> str:

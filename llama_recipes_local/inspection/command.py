@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from llama_recipes_local.data.concatenator import ConcatDataset
 from llama_recipes_local.data.tokens import TokenRows
 from llama_recipes_local.datasets.run_data import PARTS, RunData, prepare_data
+from llama_recipes_local.errors import Problem, UsageError
 from llama_recipes_local.inspection.lengths import histogram_text, save_histogram
 from llama_recipes_local.inspection.rows import (
     COLOUR,
@@ -34,15 +35,18 @@ def inspect(*arguments: Any, rows: int = 3, png: str = "lengths.png", **flags: A
         **flags: those of finetuning.py, --dataset and --model_name among them.
 
     Raises:
-        UsageError: if the data or the tokenizer cannot be used.
+        UsageError: if a flag is wrong, or the data or the tokenizer cannot be used.
     """
+    problems = _flag_problems(rows, png)
+    if problems:
+        raise UsageError(problems)
     run = preflight_data(arguments, flags)
     with activate(run):
         run.data = prepare_data(run)
         tokenizer = load_tokenizer(run.train)
         show(run, run.data, tokenizer, rows, _style())
         if png:
-            print(f"\n{_draw(run, run.data, Path(png))}")
+            print(f"\n{_draw(run, run.data, _place(png))}")
 
 
 def show(
@@ -66,15 +70,32 @@ def show(
     print(histogram_text(train.lengths))
 
 
+def _flag_problems(rows: Any, png: Any) -> list[Problem]:
+    problems = []
+    if type(rows) is not int or rows < 0:
+        mend = "give a number, 0 or more: --rows 3"
+        problems.append(Problem(f"--rows {rows}", "it is how many rows are shown", mend))
+    path = _place(png)
+    if png and (path.suffix.lower() != ".png" or not os.access(path.parent, os.W_OK)):
+        why = f"it is no .png file, or {path.parent} is no folder that can be written to"
+        problems.append(
+            Problem(f"--png {png}", why, 'name another: --png FILE.png, or none: --png ""')
+        )
+    return problems
+
+
+def _place(png: Any) -> Path:
+    return Path(str(png)).expanduser().resolve()
+
+
 def _draw(run: Run, data: RunData, path: Path) -> Path:
     lengths = {
         PARTS[part]: split.lengths
         for part, split in data.splits.items()
         if isinstance(split, TokenRows) and len(split)
     }
-    target = path.expanduser().resolve()
-    save_histogram(lengths, run.train.context_length, target)
-    return target
+    save_histogram(lengths, run.train.context_length, path)
+    return path
 
 
 def _style() -> Style:

@@ -12,6 +12,7 @@ from llama_recipes_local.models.loading import (
     LlamaForCausalLM,
     MllamaForConditionalGeneration,
 )
+from llama_recipes_local.models.quantization import bnb_config
 
 __all__ = [
     "AutoConfig",
@@ -22,5 +23,6 @@ __all__ = [
     "LlamaConfig",
     "LlamaForCausalLM",
     "MllamaForConditionalGeneration",
+    "bnb_config",
     "freeze_transformer_layers",
 ]

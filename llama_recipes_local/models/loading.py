@@ -16,6 +16,7 @@ from llama_recipes_local.models import attention
 from llama_recipes_local.models.freezing import freeze_all_but_chosen
 from llama_recipes_local.models.fused import use_fused_kernels
 from llama_recipes_local.models.precision import weight_dtype
+from llama_recipes_local.models.quantization import bnb_config, keep_packing
 from llama_recipes_local.models.top_layers import LlamaWithTopLayersForCausalLM, begin_at_zero
 from llama_recipes_local.parallel import device_type
 
@@ -94,17 +95,22 @@ def _load_weights(cls: Any, name: str | Path, best_kernel: str, **kwargs: Any) -
         **kwargs: what upstream passes; ``torch_dtype`` is transformers' old name for ``dtype``, and
             an option of None means that it was not chosen.
     """
-    kwargs["dtype"] = kwargs.pop("torch_dtype", None)
+    old_name = kwargs.pop("torch_dtype", None)
+    kwargs["dtype"] = kwargs.get("dtype", old_name)
     active = run.active()
     if active is not None:
         chosen = active.train.attn_implementation
         kwargs["attn_implementation"] = best_kernel if chosen == "auto" else chosen
         kwargs["dtype"] = weight_dtype(active.train)
         kwargs["use_cache"] = False
-        if not active.train.enable_fsdp and device_type() == "cuda":
+        quantized = kwargs["quantization_config"] = bnb_config(active)
+        kwargs["device_map"] = None
+        if device_type() == "cuda" and (quantized or not active.train.enable_fsdp):
             kwargs["device_map"] = {"": torch.cuda.current_device()}
     options = {option: value for option, value in kwargs.items() if value is not None}
-    return _load(cls, name, use_safetensors=True, **options)
+    model = _load(cls, name, use_safetensors=True, **options)
+    keep_packing(model)
+    return model
 
 
 class LlamaForCausalLM:

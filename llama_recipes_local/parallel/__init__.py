@@ -5,6 +5,7 @@
 
 from torch.distributed.fsdp import ShardingStrategy
 
+from llama_recipes_local.parallel.packed import is_quantized
 from llama_recipes_local.parallel.process_group import (
     all_reduce_sum,
     barrier,
@@ -24,6 +25,7 @@ from llama_recipes_local.parallel.sharding import (
     full_tensor,
     get_policies,
     hsdp_device_mesh,
+    reshard,
     set_gradient_sync,
 )
 
@@ -40,9 +42,11 @@ __all__ = [
     "full_tensor",
     "get_policies",
     "hsdp_device_mesh",
+    "is_quantized",
     "is_rank_zero",
     "launched_by_torchrun",
     "rank",
+    "reshard",
     "set_gradient_sync",
     "setup",
     "world_size",

@@ -12,13 +12,13 @@ from safetensors import SafetensorError, safe_open
 from llama_recipes_local.configs.fields import field_names
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.models.attention import NAME as DOCUMENT_ATTENTION
+from llama_recipes_local.models.quantization import quantized_bits
 from llama_recipes_local.preflight.rules import _choice as choice
 from llama_recipes_local.run import PEFT_CONFIGS, Run
 
 ALL_LINEAR = "all-linear"
 LORA_BIASES = ("none", "all", "lora_only")
 PISSA = re.compile(r"pissa(_niter_[1-9]\d*)?")
-QUANTIZED = ("4bit", "8bit", True)
 EMBEDDING = "embed_tokens"
 PEFT_TYPES = {"LORA": "lora", "ADAPTION_PROMPT": "llama_adapter", "PREFIX_TUNING": "prefix"}
 
@@ -60,14 +60,14 @@ def _lora(run: Run, config: dict[str, Any], folder: Path) -> list[Problem]:
             )
         )
     problems += choice("bias", lora.bias, LORA_BIASES)
-    problems += _targets(lora.target_modules, folder)
+    problems += check_targets(lora.target_modules, folder, "target_modules")
     return problems + _first_weights(run)
 
 
-def _targets(targets: list[str] | str, folder: Path) -> list[Problem]:
+def check_targets(targets: list[str] | str, folder: Path, flag: str) -> list[Problem]:
     """Compare what LoRA is to be put on with the names in the model's files."""
     names = linear_layers(folder)
-    if targets == ALL_LINEAR or not names:
+    if targets in (ALL_LINEAR, [ALL_LINEAR]) or not names:
         return []
     last = sorted({name.rpartition(".")[2] for name in names})
     problems = []
@@ -77,11 +77,9 @@ def _targets(targets: list[str] | str, folder: Path) -> list[Problem]:
         near = get_close_matches(target, last, n=1)
         problems.append(
             Problem(
-                f"--target_modules {target}",
+                f"--{flag} {target}",
                 f"the model has {', '.join(last)}",
-                f"did you mean --target_modules {near[0]}?"
-                if near
-                else f"use --target_modules {ALL_LINEAR}",
+                f"did you mean --{flag} {near[0]}?" if near else f"use --{flag} {ALL_LINEAR}",
             )
         )
     return problems
@@ -109,7 +107,7 @@ def _first_weights(run: Run) -> list[Problem]:
     if not PISSA.fullmatch(first):
         why = "there are true, false, gaussian, pissa, pissa_niter_N"
         return [Problem(what, why, "leave it out, or use --init_lora_weights pissa_niter_16")]
-    if run.train.quantization in QUANTIZED:
+    if quantized_bits(run.train):
         return [
             Problem(
                 f"{what} with --quantization {run.train.quantization}",

@@ -7,7 +7,7 @@ from typing import Any
 from llama_recipes_local.configs.fields import field_names
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.models.freezing import LM_HEAD, last_layers
-from llama_recipes_local.preflight.adapter_rules import QUANTIZED, check_adapter
+from llama_recipes_local.preflight.adapter_rules import check_adapter
 from llama_recipes_local.run import PEFT_CONFIGS, Run
 
 
@@ -17,7 +17,6 @@ def check_methods(run: Run) -> list[Problem]:
     config = read_config(folder)
     return [
         *_settings_of_others(run),
-        *_whole_and_quantized(run.train),
         *_partial_with_partial(run.train),
         *_frozen_layers(run.train, config),
         *_train_only(run.train, config),
@@ -61,18 +60,6 @@ def _settings_of_others(run: Run) -> list[Problem]:
             )
         )
     return problems
-
-
-def _whole_and_quantized(train: Any) -> list[Problem]:
-    if train.use_peft or train.quantization not in QUANTIZED:
-        return []
-    return [
-        Problem(
-            f"--quantization {train.quantization} without --use_peft",
-            "quantised weights cannot be trained",
-            "add --use_peft, which trains an adapter on them, or leave --quantization out",
-        )
-    ]
 
 
 def _partial_with_partial(train: Any) -> list[Problem]:

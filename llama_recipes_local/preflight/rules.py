@@ -34,7 +34,6 @@ def check_rules(run: Run, given: dict[str, Any]) -> list[Problem]:
         *_choice("peft_method", train.peft_method, PEFT_CONFIGS),
         *_choice("dtype", train.dtype, ("auto", *DTYPES)),
         *_choice("attn_implementation", train.attn_implementation, ATTENTION),
-        *_choice("quantization", train.quantization, (None, False, True, "4bit", "8bit")),
         *_numbers(train, POSITIVE, NOT_NEGATIVE),
         *_sharding(train),
         *_hybrid_sharding(run.fsdp),
@@ -125,14 +124,6 @@ def _sharding(train: Any) -> list[Problem]:
                 "torchrun without --enable_fsdp",
                 "every process would train the same model on the same data by itself",
                 "add --enable_fsdp, or start it with: python finetuning.py ...",
-            )
-        )
-    if train.enable_fsdp and train.quantization in ("8bit", True):
-        problems.append(
-            Problem(
-                "--quantization 8bit with --enable_fsdp",
-                "8-bit weights cannot be sharded",
-                "use --quantization 4bit",
             )
         )
     return problems

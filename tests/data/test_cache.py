@@ -75,6 +75,8 @@ def test_a_damaged_entry_is_made_again(entry: Path, name: str, harm: Callable[[P
     assert found == IDS
     if not (name == ABOUT and harm is flip_a_byte):  # a flipped digit of a count is still JSON
         assert how.startswith("made again, for in the cache ")
+    if harm is Path.unlink:
+        assert how.endswith(f"{name} is missing")
     assert ids(entry, never) == (IDS, "from cache")
 
 
@@ -87,6 +89,24 @@ def test_a_failed_build_leaves_nothing(entry: Path):
         cached(entry, fail)
     assert [path.name for path in entry.parent.iterdir() if path.is_dir()] == []
     assert ids(entry, build) == (IDS, "made")
+
+
+def test_an_entry_appears_whole(entry: Path, monkeypatch: pytest.MonkeyPatch):
+    def slow() -> Built:
+        for part in build():
+            assert not entry.exists()
+            yield part
+        assert not entry.exists()
+
+    def fail(self: Path, target: Path) -> None:
+        raise OSError("no renaming")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", fail)
+        with pytest.raises(OSError, match="no renaming"):
+            cached(entry, slow)
+    assert not entry.exists()
+    assert ids(entry, slow) == (IDS, "made")
 
 
 def test_what_a_killed_process_left_is_removed(entry: Path):
@@ -127,3 +147,4 @@ def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("LLAMA_RECIPES_CACHE", str(tmp_path / "env"))
     assert cache_folder() == tmp_path / "env"
     assert cache_folder(str(tmp_path / "flag")) == tmp_path / "flag"
+    assert cache_folder("~/flag") == Path.home().resolve() / "flag"

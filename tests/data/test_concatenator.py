@@ -116,6 +116,11 @@ def test_a_rank_without_rows_gets_one_that_predicts_nothing() -> None:
     assert [values.tolist() for values in row.values()] == [[0], [IGNORE_INDEX], [0]]
 
 
+def test_rows_are_counted_from_the_end_too() -> None:
+    packed = ConcatDataset(documents([5, 4]), 5)
+    assert packed[-1] == packed[1] != packed[0]
+
+
 @pytest.mark.parametrize("idx", [2, -3])
 def test_a_row_that_is_not_there_is_an_error(idx: int) -> None:
     with pytest.raises(IndexError, match="of 2"):
@@ -129,6 +134,7 @@ def test_seed_is_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:
         return list(ConcatDataset(made, CHUNK, **kwargs))
 
     assert rows() == rows(seed=42) != rows(seed=7)
+    assert rows(seed=0) != rows()
     with run.activate(run.Run({}, train=configs.train_config(seed=7))):
         assert rows() == rows(seed=7)
 

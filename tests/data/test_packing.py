@@ -67,6 +67,16 @@ def test_seed_decides_between_equals_and_nothing_else() -> None:
     assert sorted(fills(first, lengths)) == sorted(fills(other, lengths))
 
 
+def test_seed_decides_who_shares_a_row() -> None:
+    lengths = LENGTHS["few lengths"]
+
+    def neighbours(seed: int) -> set[tuple[int, ...]]:
+        packing = pack(lengths, SIZE, seed)
+        return {tuple(packing.row(row).tolist()) for row in range(len(packing))}
+
+    assert neighbours(1) == neighbours(1) != neighbours(2)
+
+
 def test_rows_do_not_come_longest_document_first() -> None:
     lengths = LENGTHS["all sizes"]
     packing = pack(lengths, SIZE, 0)
@@ -94,3 +104,8 @@ def test_a_million_lengths_take_under_two_seconds_of_work(
     packing = pack(lengths, size, 42)
     assert time.process_time() - begin < 2
     assert lengths.sum() / (len(packing) * size) > 0.999
+
+
+@pytest.mark.parametrize("seed", [-1, 2**40 + 5])
+def test_any_whole_number_is_a_seed(seed: int) -> None:
+    assert len(pack(LENGTHS["few lengths"], SIZE, seed)) > 0

@@ -106,6 +106,12 @@ def test_end_of_an_epoch_is_the_beginning_of_the_next(make: Make) -> None:
     assert take(at(make, 4, state), 2) == take(at(make, 4), 2)
 
 
+def test_an_epoch_that_goes_round_ends_at_its_last_row() -> None:
+    sampler = ShardedBatchSampler(12, BATCH, num_replicas=3)
+    assert (sampler.state(1)["epoch"], sampler.state(1)["rows"]) == (0, 6)
+    assert (sampler.state(2)["epoch"], sampler.state(2)["rows"]) == (1, 0)
+
+
 @both
 @pytest.mark.parametrize(
     ("change", "message"),

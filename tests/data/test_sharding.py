@@ -6,7 +6,11 @@ from typing import Any
 
 import pytest
 
-from llama_recipes_local.data.sharding import LengthGroupedBatchSampler, ShardedBatchSampler
+from llama_recipes_local.data.sharding import (
+    MEGABATCH,
+    LengthGroupedBatchSampler,
+    ShardedBatchSampler,
+)
 
 Make = Callable[..., ShardedBatchSampler]
 Batches = list[list[int]]
@@ -120,6 +124,19 @@ def test_grouped_batches_hold_like_lengths() -> None:
     length = lengths(96)
     groups = sorted(sorted(length[row] for row in batch) for batch in taken)
     assert flat(groups) == sorted(length)
+
+
+def test_like_lengths_are_looked_for_among_near_rows() -> None:
+    (taken,) = epoch_of(grouped, 1000, 2, ranks=1, shuffle=False)
+    assert max(max(batch) - min(batch) for batch in taken) < 2 * MEGABATCH
+
+
+def test_rows_that_are_left_over_come_last() -> None:
+    (taken,) = epoch_of(grouped, 98, 4, ranks=1)
+    assert [len(batch) for batch in taken] == [4] * 24 + [2]
+    length = lengths(98)
+    spreads = [max(length[r] for r in batch) - min(length[r] for r in batch) for batch in taken]
+    assert max(spreads[:-1]) < 10
 
 
 def test_grouped_batches_come_in_random_order() -> None:

@@ -16,6 +16,7 @@ from llama_recipes_local.data import position, streaming
 from llama_recipes_local.data.collation import Blank, BlankCollator
 from llama_recipes_local.data.concatenator import ConcatDataset
 from llama_recipes_local.data.labels import IGNORE_INDEX
+from llama_recipes_local.data.limits import fit
 from llama_recipes_local.data.streaming import PackedStream, SampleStream, as_stream, is_stream
 
 CHUNK = 64
@@ -138,6 +139,9 @@ def test_length_after_restoring_is_what_is_left(make: Any) -> None:
     again.restore(stream.state(5))
     assert len(again) == 13
     assert again.state(0)["rows"] == 12 * 3 * BATCH + 5 * 2 * BATCH
+    shorter = make(micro_batches=10, passes=None)
+    shorter.restore(stream.state(0))
+    assert len(shorter) == len(list(shorter)) == 0
 
 
 @both
@@ -169,9 +173,42 @@ def test_padded_batches_hold_like_lengths_in_no_order() -> None:
     assert abs(np.corrcoef(shortest, range(len(shortest)))[0, 1]) < 0.3
 
 
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_all_ranks_get_like_lengths_at_once(ranks: int) -> None:
+    taken = take(on_ranks(padded), ranks)
+    steps = [flat(step) for step in zip(*taken, strict=True)][:-2]
+    lengths = [[len(sample["input_ids"]) for sample in step] for step in steps]
+    assert np.mean([max(step) - min(step) for step in lengths]) < 8
+
+
 def test_long_documents_are_fitted_into_packed_rows() -> None:
-    stream = PackedStream(SampleStream(lambda number: iter(documents(50, 200)), passes=1), CHUNK)
-    assert max(len(row["input_ids"]) for row in flat(stream)) == CHUNK
+    long = documents(50, 200)
+    stream = PackedStream(SampleStream(lambda number: iter(long), passes=1), CHUNK)
+    rows = flat(stream)
+    assert max(len(row["input_ids"]) for row in rows) == CHUNK
+    pieces = [piece for each in long for piece in fit(each["input_ids"], each["labels"], CHUNK)]
+    assert labels([[rows]]) == labels_of({"labels": list(own)} for _, own in pieces)
+
+
+def test_samples_without_tokens_are_passed_over() -> None:
+    nothing = SampleStream(lambda number: iter([{"input_ids": [], "labels": []}]), passes=1)
+    assert list(PackedStream(nothing, CHUNK)) == []
+
+
+def test_samples_are_drawn_from_a_buffer() -> None:
+    drawn = list(streaming.shuffled(range(1000), 100, np.random.RandomState(0)))
+    assert sorted(drawn) == list(range(1000))
+    assert all(sample < place + 100 for place, sample in enumerate(drawn))
+    for part in (drawn[:500], drawn[-100:]):  # while it is filled, and once it is not any more
+        assert sum(abs(first - second) == 1 for first, second in pairwise(part)) < len(part) / 5
+
+
+def test_each_pass_is_shuffled_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "WINDOW", 1)  # so that nothing else changes the order
+    order = [sample["input_ids"][0] for sample in flat(SampleStream(opened, passes=2))]
+    first, second = order[: len(SAMPLES)], order[len(SAMPLES) :]
+    assert sorted(first) == sorted(second)
+    assert first != second
 
 
 @both

@@ -1,3 +1,4 @@
+import multiprocessing
 import os
 from collections.abc import Iterator
 
@@ -31,6 +32,12 @@ def test_many_records_are_encoded_in_other_processes_in_their_order(
     assert os.getpid() not in {process for _, process in encoded}
 
 
+def test_one_core_encodes_many_records_here_in_their_order(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    number = 4 * RECORDS_PER_TASK + 5
+    assert rows(iter(range(number))) == [[record, os.getpid()] for record in range(number)]
+
+
 def test_few_records_are_encoded_here():
     encoded = rows(iter(range(2 * RECORDS_PER_TASK)))
     assert {process for _, process in encoded} == {os.getpid()}
@@ -49,7 +56,9 @@ def test_records_are_read_a_bounded_number_ahead(monkeypatch: pytest.MonkeyPatch
     chunks = tokenize(count(), encode, "test", show=False)
     next(chunks)
     assert read < 10 * RECORDS_PER_TASK
+    assert multiprocessing.active_children()
     chunks.close()
+    assert not multiprocessing.active_children()
 
 
 @pytest.mark.parametrize("number", [10, 5 * RECORDS_PER_TASK])

@@ -5,6 +5,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from llama_recipes_local.data import tokens
 from llama_recipes_local.data.tokens import IGNORE_INDEX, SCHEMA, Chunk, TokenRows
 
 SAMPLES = [
@@ -73,3 +74,19 @@ def test_no_rows_at_all():
     rows = TokenRows.from_samples([])
     assert len(rows) == 0
     assert rows.label_counts.tolist() == rows.digests.tolist() == rows.lengths.tolist() == []
+
+
+def test_a_row_without_tokens_has_no_label():
+    rows = TokenRows.from_samples([SAMPLES[0], {"input_ids": [], "labels": []}, SAMPLES[2]])
+    assert rows.lengths.tolist() == [4, 0, 4]
+    assert rows.label_counts.tolist() == [2, 0, 3]
+
+
+def test_many_rows_are_held_in_batches(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tokens, "ROWS_PER_BATCH", 2)
+    made = []
+    monkeypatch.setattr(TokenRows, "__init__", lambda self, batches: made.extend(batches))
+    TokenRows.from_samples([*SAMPLES, SAMPLES[0]])
+    assert [batch.num_rows for batch in made] == [2, 2, 1]
+    ids = [row for batch in made for row in batch.column("input_ids").to_pylist()]
+    assert ids == [sample["input_ids"] for sample in [*SAMPLES, SAMPLES[0]]]

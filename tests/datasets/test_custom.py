@@ -96,6 +96,14 @@ def test_a_function_that_is_not_there(custom: Path, tokenizer: Any) -> None:
         get_preprocessed_dataset(tokenizer, configs.custom_dataset(file="mine.py:rows"))
 
 
+def test_a_function_that_returns_nothing(custom: Path, tokenizer: Any) -> None:
+    custom.write_text("def get_custom_dataset(config, tokenizer, split): ...", "utf-8")
+    with pytest.raises(
+        UsageError, match=r"get_custom_dataset of .* returned no data set for train"
+    ):
+        get_preprocessed_dataset(tokenizer, configs.custom_dataset(file="mine.py"))
+
+
 def test_an_error_of_the_users_function_is_left_as_it_is(
     custom: Path, tokenizer: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

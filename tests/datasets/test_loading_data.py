@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch.utils.data import DataLoader
 
 from llama_recipes_local.data.labels import IGNORE_INDEX
 from llama_recipes_local.datasets.examples import Example, Marked, Pair
@@ -16,7 +17,7 @@ from llama_recipes_local.datasets.loading import (
     tokenizer_hash,
 )
 from llama_recipes_local.datasets.splits import Split
-from llama_recipes_local.errors import UsageError
+from llama_recipes_local.errors import RecordError, UsageError
 from llama_recipes_local.files.records import records
 from llama_recipes_local.files.values import Record
 
@@ -154,3 +155,37 @@ def test_samples_made_elsewhere_are_cut_and_counted():
     loaded = load_samples([long, unlabelled], 6)
     assert [row["labels"][-3:] for row in loaded.rows] == [[7, 8, 9]]
     assert (loaded.audit.counts.truncated, loaded.audit.counts.without_label) == (1, 1)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_record_that_a_stream_cannot_use_is_told_without_a_traceback(
+    workers: int, file: Path, tokenizer: Any
+):
+    write(file, ROWS * 40)
+    file.write_text(file.read_text() + '{"q": "half', "utf-8")
+    stream = stream_split(Split((file,), "all", lambda: records(file), Questions()), tokenizer)
+    loader = DataLoader(stream, batch_size=None, num_workers=workers, collate_fn=len)
+    with pytest.raises(RecordError) as caught:
+        list(loader)
+    first, second, *_ = str(caught.value).splitlines()
+    assert first == "training stopped, for a record cannot be used:"
+    assert second == f"line 321 of {file} is not JSON"
+    assert "Traceback" not in str(caught.value)
+    assert caught.value.EXIT_CODE == 2
+
+
+@pytest.mark.parametrize(
+    ("sample", "why"),
+    [
+        ("a text", "it is 'a text'"),
+        ({"input_ids": [1, 2]}, "it is {'input_ids': [1, 2]}"),
+        ({"input_ids": [1, 2], "labels": [1, 2, 3]}, "input_ids has 2 tokens, labels has 3 tokens"),
+    ],
+)
+def test_what_is_no_sample_is_told(sample: Any, why: str):
+    good = {"input_ids": [1, 2], "labels": [1, 2]}
+    with pytest.raises(UsageError) as caught:
+        load_samples([good, sample])
+    (problem,) = caught.value.problems
+    assert problem.what == "sample 2 of the data set cannot be trained on"
+    assert problem.why == why

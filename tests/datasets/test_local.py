@@ -315,7 +315,12 @@ def test_rows_are_held_out_of_one_file(tmp_path: Path, capsys: pytest.CaptureFix
     assert rows(tenths, "validation") == texts[::10]
     assert set(rows(tenths, "train")) == set(texts) - set(texts[::10])
     splits = [local_split(each, part) for each in (config, tenths) for part in ("train", "test")]
-    assert len({split.part for split in splits}) == 4
+    assert [split.part for split in splits] == [
+        "all but 1 record in 20",
+        "1 record in 20",
+        "all but 1 record in 10",
+        "1 record in 10",
+    ]
     said = capsys.readouterr().out
     assert "all rows but the first of each 20" in said
     assert "of the rows, the first of each 10" in said
@@ -324,6 +329,8 @@ def test_rows_are_held_out_of_one_file(tmp_path: Path, capsys: pytest.CaptureFix
 def test_a_single_row_cannot_be_held_out_and_trained(tmp_path: Path) -> None:
     file = write(tmp_path / "rows.jsonl", {"text": "a"})
     assert refused(local_dataset(data_path=file)).what == f"{file} has one record"
+    write(tmp_path / "rows.jsonl", {"unknown": "a"})
+    assert "is not a record" in refused(local_dataset(data_path=file)).what
     write(tmp_path / "rows.jsonl", {"text": "a"}, {"text": "b"})
     config = local_dataset(data_path=file)
     assert (rows(config, "train"), rows(config, "validation")) == (["b"], ["a"])

@@ -50,6 +50,10 @@ def test_padding_has_no_packed_row_and_no_picture_if_none_is_wanted(
         (["--modl_name", "x"], "--modl_name is no flag"),
         (["--context_length", "0"], "--context_length"),
         (["--tokenizer_name", "/nowhere"], "has no tokenizer"),
+        (["--rows", "-1"], "--rows -1"),
+        (["--rows", "two"], "--rows two"),
+        (["--png", "seen.svg"], "--png seen.svg"),
+        (["--png", "no/such/folder.png"], "no/such is no folder that can be written to"),
     ],
 )
 def test_a_mistake_is_told_with_exit_code_2(

@@ -511,9 +511,9 @@ def test_8_bit_with_fsdp(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> N
     for name, value in TORCHRUN.items():
         monkeypatch.setenv(name, value)
     report = refused(good_flags(quantization="8bit", enable_fsdp=True))
-    assert "--quantization 8bit with --enable_fsdp" in report
-    assert "8-bit weights cannot be sharded" in report
-    assert "use --quantization 4bit" in report
+    assert "--quantization 8bit with weights that are sharded" in report
+    assert "do not go through FSDP's all-gather" in report
+    assert "use --quantization 4bit, or whole weights on each rank: --sharding_strategy" in report
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -107,12 +107,6 @@ REFUSED = [
     ),
     Refused({"lora_alpha": 8}, "--lora_alpha with no --use_peft", "nothing", "--peft_method lora"),
     Refused(
-        {"quantization": "8bit"},
-        "--quantization 8bit without --use_peft",
-        "quantised weights cannot be trained",
-        "add --use_peft",
-    ),
-    Refused(
         PEFT | {"train_only": "lm_head"},
         "--train_only lm_head with --use_peft",
         "only the adapter is trained",

@@ -30,22 +30,9 @@ def test_adapters_that_exist_have_no_problem(method: str) -> None:
     assert problems_of(use_peft=True, peft_method=method) == []
 
 
-@pytest.mark.parametrize("quantization", ["4bit", "8bit"])
-def test_quantization_on_one_device_has_no_problem(quantization: str) -> None:
-    assert problems_of(use_peft=True, quantization=quantization) == []
-
-
 @pytest.mark.usefixtures("torchrun")
 def test_fsdp_under_torchrun_has_no_problem() -> None:
     assert problems_of(enable_fsdp=True, use_peft=True) == []
-    assert problems_of(enable_fsdp=True, use_peft=True, quantization="4bit") == []
-
-
-@pytest.mark.usefixtures("torchrun")
-def test_8_bit_cannot_be_sharded() -> None:
-    assert problems_of(enable_fsdp=True, quantization="8bit") == [
-        "--quantization 8bit with --enable_fsdp"
-    ]
 
 
 @pytest.mark.parametrize("missing", TORCHRUN)
