@@ -34,6 +34,7 @@ def whole(tiny_model: Path, grammar_data: Path, tmp_path_factory: pytest.TempPat
         "attn_implementation": "sdpa",
         "context_length": 128,
         "num_epochs": 2,
+        "max_eval_step": 5,
         "num_workers_dataloader": 0,
         "lr": 1e-3,
         "scheduler": "cosine",

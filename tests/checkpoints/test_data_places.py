@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 from resumable import STEPS, Runs
-from test_exact_resume import AUTO, hashes, untimed
+from test_exact_resume import AUTO, KILLED, hashes, untimed
 
-KILLED = {"at": "step", "count": 6, "signal": "SIGKILL"}
 # the stream's rows are read more than twice
 WAYS: dict[str, dict[str, Any]] = {
     "workers": {"num_workers_dataloader": 1, "eval_steps": 4},

@@ -10,8 +10,9 @@ from llama_recipes_local.checkpoints.layout import folder_of, read_manifest
 
 # what takes another time in another run; all else of a step is to be the same
 TIMED = ("tokens_per_second", "tflops", "mfu", "memory_gib", "data_seconds", "seconds")
-# the sixth step is under way, the fifth was saved
-KILLED = {"at": "step", "count": 6, "signal": "SIGKILL"}
+# the fifth step was saved; the sixth ended an epoch, so it is logged, and validated; the eighth is
+# under way
+KILLED = {"at": "step", "count": 8, "signal": "SIGKILL"}
 AUTO = {"resume_from_checkpoint": "auto"}
 PADDING = 2  # the tiny model's token
 
@@ -44,6 +45,7 @@ def test_killed_and_resumed_is_straight(
     killed = runs(tmp_path / "killed", flags, ranks, KILLED)
     assert killed.codes == [-9] * ranks, killed.logs
     assert killed.checkpoints == [5]
+    assert killed.metrics[-1]["step"] == killed.evaluations[-1]["step"] == 6
     resumed = runs(tmp_path / "killed", flags | AUTO, ranks)
     assert resumed.codes == [0] * ranks, resumed.logs
     assert "going on after step 5" in resumed.logs[0]

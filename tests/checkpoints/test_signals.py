@@ -20,17 +20,16 @@ def straight(
     return ended
 
 
-# one of two ranks gets the signal; validation has one batch a row: 20 before training, then 20
-# after six steps
+# one of two ranks gets the signal; six batches are asked for to validate before training, and six
+# more after the first six steps
 @pytest.mark.parametrize(
     ("ranks", "at", "count", "name", "saved"),
     [
-        (1, "step", 4, "SIGTERM", [4]),
         (1, "step", 6, "SIGUSR1", [5, 6]),
-        (1, "evaluation", 25, "SIGINT", [5, 6]),
+        (1, "evaluation", 9, "SIGINT", [5, 6]),
         (1, "saving", 2, "SIGTERM", [5]),
-        (2, "step", 4, "SIGUSR1", [4]),
-        (2, "evaluation", 13, "SIGTERM", [5, 6]),
+        (2, "step", 4, "SIGTERM", [4]),
+        (2, "evaluation", 9, "SIGTERM", [5, 6]),
         (2, "saving", 2, "SIGTERM", [5]),
     ],
 )
