@@ -11,6 +11,7 @@ OUTPUT  ?= outputs/$(DATASET)
 NPROC   ?= 1
 ARGS    ?=
 
+COMMA     := ,
 BIN       := $(VENV)/bin
 STAND_IN  := models/stand-in
 INSTALL   := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
@@ -21,6 +22,13 @@ MODEL_FLAGS := $(if $(MODEL),--model_name $(MODEL),--model_name $(STAND_IN) --nu
 LAUNCH      := $(if $(filter 1,$(NPROC)),$(BIN)/python finetuning.py,\
 	OMP_NUM_THREADS=$$(( ($$(nproc) + $(NPROC) - 1) / $(NPROC) )) \
 	$(BIN)/torchrun --nnodes 1 --nproc_per_node $(NPROC) finetuning.py --enable_fsdp)
+
+# TRL's script takes a place, not a name; the same rows are the default.
+SFT_DATA := $(if $(filter grammar_dataset,$(DATASET)),\
+	datasets/grammar --local_dataset.columns=prompt=input$(COMMA)completion=target,$(DATASET))
+SFT_OUTPUT := $(if $(filter file,$(origin OUTPUT)),outputs/sft,$(OUTPUT))
+SFT_FLAGS := $(if $(MODEL),--model_name_or_path $(MODEL),\
+	--model_name_or_path $(STAND_IN) --num_train_epochs 1 --learning_rate 2e-3)
 
 # Threads that wait for each other sleep: spinning, they starve whatever else runs on the machine.
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -35,10 +43,26 @@ help: ## list targets and variables
 	@echo '  OUTPUT=DIR     where the adapter is saved (default: outputs/DATASET)'
 	@echo '  NPROC=N        processes; more than 1 means torchrun and FSDP (default: 1)'
 	@echo '  ARGS="..."     any flags of finetuning.py; python finetuning.py --help lists them'
+	@echo
+	@echo 'make qlora takes the same, OUTPUT is outputs/qlora'
+	@echo
+	@echo 'make sft takes the same, but DATASET=PATH, a file or folder (default: the grammar data), OUTPUT'
+	@echo '  is outputs/sft, and ARGS="..." are flags of sft.py; python sft.py --help lists them'
 
 .PHONY: finetune
 finetune: install $(if $(filter grammar_dataset,$(DATASET)),grammar-data) $(if $(MODEL),,stand-in) ## fine-tune with LoRA on a local data set
 	$(LAUNCH) $(MODEL_FLAGS) --use_peft --dataset $(DATASET) --output_dir $(OUTPUT) $(ARGS)
+
+.PHONY: qlora
+qlora: override ARGS := --preset qlora $(ARGS)
+qlora: OUTPUT := $(if $(filter file,$(origin OUTPUT)),outputs/qlora,$(OUTPUT))
+qlora: $(VENV)/.installed-quantization finetune ## fine-tune with LoRA on 4-bit weights, as the QLoRA paper does
+
+.PHONY: sft
+sft: install $(VENV)/.installed-sft $(if $(filter grammar_dataset,$(DATASET)),grammar-data) $(if $(MODEL),,stand-in) ## fine-tune with TRL's SFTTrainer on a local file or folder
+	OMP_NUM_THREADS=$$(( ($$(nproc) + $(NPROC) - 1) / $(NPROC) )) \
+	$(BIN)/torchrun --nnodes 1 --nproc_per_node $(NPROC) sft.py $(SFT_FLAGS) \
+		--use_peft --dataset_name $(SFT_DATA) --output_dir $(SFT_OUTPUT) $(ARGS)
 
 .PHONY: install
 install: $(VENV)/.installed ## make .venv with the package and its dependencies, and the vendored copy
@@ -48,6 +72,14 @@ $(VENV)/.installed: $(INPUTS)
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) --upgrade pip
 	$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.installed-quantization: $(VENV)/.installed
+	$(INSTALL) --editable '.[quantization]'
+	@touch $@
+
+$(VENV)/.installed-sft: $(VENV)/.installed
+	$(INSTALL) --editable '.[sft]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
@@ -78,6 +110,10 @@ check: dev ## format, lint, types, patches
 .PHONY: test
 test: dev ## run the tests
 	$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: methods-table
+methods-table: dev ## write the table of methods, made from the tests, into both READMEs
+	$(BIN)/python tests/methods/methods_table.py
 
 .PHONY: clean
 clean: ## remove what is made here, but no data, models or outputs

@@ -13,17 +13,21 @@ from typing import Any
 
 import fire
 import transformers
+from safetensors import SafetensorError
 
 from llama_recipes_local import parallel
 from llama_recipes_local._upstream import fall_back, load
+from llama_recipes_local.checkpoints.identity import check_identity
+from llama_recipes_local.configs.quantization import INT8
 from llama_recipes_local.datasets.run_data import prepare_data
 from llama_recipes_local.errors import TrainingError, UsageError
+from llama_recipes_local.files.disk import what_filled
+from llama_recipes_local.models.quantization import quantized_bits
 from llama_recipes_local.preflight import preflight
 from llama_recipes_local.preflight.flags import CONFIGS
 from llama_recipes_local.run import Run, activate, save_description
+from llama_recipes_local.saved_run import CONFIGURATION_FILE
 from llama_recipes_local.training.evaluation import perplexity
-
-CONFIGURATION_FILE = "run_config.json"
 
 
 def main(*arguments: Any, **flags: Any) -> None:
@@ -38,18 +42,24 @@ def main(*arguments: Any, **flags: Any) -> None:
         try:
             run = preflight(arguments, flags)
             run.data = prepare_data(run)
+            check_identity(run)
         except UsageError as error:
             print(error, file=sys.stderr if parallel.is_rank_zero() else sys.stdout)
             raise SystemExit(error.EXIT_CODE) from None
     with only_rank_zero_speaks(), activate(run):
         try:
             start(run)
-            load("finetuning").main(**run.flags)
+            load("finetuning").main(**_flags_for_main(run))
             report(run)
         except TrainingError as error:
             if parallel.is_rank_zero():
                 print(error, file=sys.stderr)
             raise SystemExit(error.EXIT_CODE) from None
+        except (OSError, SafetensorError) as error:
+            if not what_filled(error):
+                raise
+            print(f"training stopped, for {what_filled(error)}", file=sys.stderr)
+            raise SystemExit(TrainingError.EXIT_CODE) from None
         finally:
             parallel.cleanup()
 
@@ -58,6 +68,8 @@ def start(run: Run) -> None:
     """Say what the data holds, and write that and the configuration into the output folder."""
     output = Path(run.train.output_dir)
     print(f"\n{run.data}\n")
+    if run.preset:
+        print(f"{run.preset}\n")
     if parallel.is_rank_zero():
         output.mkdir(parents=True, exist_ok=True)
         run.data.save(output)
@@ -79,14 +91,19 @@ def report(run: Run) -> None:
         print(f"try it:  {_try_command(run, output)}")
 
 
+def _flags_for_main(run: Run) -> dict[str, Any]:
+    """Return the flags, with 8 bits under a name that ``main`` takes with replicated weights."""
+    if not run.train.enable_fsdp or quantized_bits(run.train) != "8bit":
+        return run.flags
+    return run.flags | {"quantization": INT8}
+
+
 def _try_command(run: Run, output: Path) -> str:
     script = "llama-recipes-local"
     if shutil.which(script) is None:  # an environment that is not activated
         script = os.path.relpath(Path(sys.executable).with_name(script))
-    command = f"{script} generate --adapter {shlex.quote(str(output))}"
-    if run.train.dataset == "grammar_dataset":
-        return f'{command} --dataset grammar_dataset --prompt "She go to school yesterday."'
-    return f'{command} --prompt "..."'
+    prompt = "She go to school yesterday." if run.train.dataset == "grammar_dataset" else "..."
+    return f'{script} generate --adapter {shlex.quote(str(output))} --prompt "{prompt}"'
 
 
 @contextlib.contextmanager

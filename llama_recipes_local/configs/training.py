@@ -24,6 +24,17 @@ class train_config(load("configs.training").train_config):  # type: ignore[misc]
     peft_method: str = "lora"
     """"lora", "llama_adapter" or "prefix"; used with ``use_peft``."""
 
+    preset: str = ""
+    """Settings by name: "qlora" is the QLoRA paper's; a flag that is given goes before them."""
+
+    train_only: str = ""
+    """What is trained without an adapter: "lm_head" is the head alone, "last:N" the last N decoder
+    layers, without the normalisation and the head behind them; "" is every weight."""
+
+    top_layers: int = 0
+    """New fully connected layers between the last hidden state and the head; they alone are
+    trained, and saved with the model."""
+
     quantization: bool | str | None = None
     """"4bit" or "8bit"; None means the weights stay as they are, True is upstream's old name for
     "8bit"."""
@@ -69,3 +80,20 @@ class train_config(load("configs.training").train_config):  # type: ignore[misc]
     report_to: list[str] = field(default_factory=list)
     """Loggers beside ``metrics.jsonl``: "tensorboard", "wandb", "mlflow"; all write below
     ``output_dir``."""
+
+    save_steps: int = 0
+    """Optimiser steps from one checkpoint to the next; 0 saves none but where a signal asks."""
+
+    save_total_limit: int = 0
+    """How many checkpoints to keep, the newest, and the best beside them; 0 keeps all."""
+
+    async_save: bool = False
+    """Whether training goes on while a checkpoint is written, from a copy in host memory."""
+
+    resume_from_checkpoint: str = ""
+    """Folder of a checkpoint to go on from, or "auto": the newest whole one in ``output_dir``, or
+    afresh if there is none."""
+
+    resume_despite: list[str] = field(default_factory=list)
+    """What may differ from the run that is gone on from: "data", "tokenizer", "batch", "model",
+    "method", "schedule"."""

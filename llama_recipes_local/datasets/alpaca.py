@@ -13,6 +13,7 @@ from llama_recipes_local import paths
 from llama_recipes_local._upstream import load
 from llama_recipes_local.datasets.columns import is_blank, text_of
 from llama_recipes_local.datasets.examples import Continuation
+from llama_recipes_local.datasets.frames import PLACE, PROMPT, Frame
 from llama_recipes_local.datasets.locating import data_files_in, what_is_there
 from llama_recipes_local.datasets.splits import Split
 from llama_recipes_local.errors import UsageError
@@ -48,6 +49,10 @@ class AlpacaFormatter:
         given = text_of(record, "input") if "input" in values else ""
         template = self.with_input if given else self.without_input
         return Continuation(template.format(instruction=instruction, input=given), output)
+
+    def frame(self, tokenizer: PreTrainedTokenizerBase) -> Frame:
+        """Return what generation is to put an instruction into."""
+        return Frame(PROMPT, self.without_input.format(instruction=PLACE))
 
 
 def split(config: Any, name: str) -> Split:

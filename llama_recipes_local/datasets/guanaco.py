@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from llama_recipes_local import paths
 from llama_recipes_local.datasets.columns import is_blank, text_of
 from llama_recipes_local.datasets.examples import Marked
+from llama_recipes_local.datasets.frames import CHAT, Frame
 from llama_recipes_local.datasets.locating import (
     EVERY_RECORD,
     data_files_in,
@@ -28,6 +29,17 @@ FILES = {
     "test": "openassistant_best_replies_eval.jsonl",
 }
 MEND = "put them there, or name the clone's folder: --guanaco_dataset.data_path=DIR"
+# The turns as the data set writes them; the assistant's words begin with the space.
+_TURNS = """
+{{%- for message in messages -%}}
+    {{%- if message.role == 'assistant' -%}}
+        {{{{ '{assistant} ' + message.content | trim }}}}
+    {{%- else -%}}
+        {{{{ '{human} ' + message.content | trim }}}}
+    {{%- endif -%}}
+{{%- endfor -%}}
+{{%- if add_generation_prompt -%}}{{{{ '{assistant}' }}}}{{%- endif -%}}
+"""
 
 
 @dataclass(frozen=True)
@@ -65,6 +77,10 @@ class TurnFormatter:
             if marker[0] == self.assistant and not is_blank(text[marker.end() : end])
         )
         return Marked(text, tuple(spans))
+
+    def frame(self, tokenizer: PreTrainedTokenizerBase) -> Frame:
+        """Return what generation is to put turns into."""
+        return Frame(CHAT, _TURNS.format(human=self.human, assistant=self.assistant))
 
 
 def split(config: Any, name: str) -> Split:

@@ -3,7 +3,8 @@
 import glob
 import re
 from collections.abc import Iterator, Sequence
-from functools import cache, partial
+from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,64 @@ _NAMES = {
 }
 
 
+@dataclass(frozen=True)
+class LocalPart:
+    """The training or the validation part of the user's data.
+
+    Attributes:
+        files: the files it is read from.
+        every: of how many rows in them one is held out for validation; 0 if none is.
+        training: whether it is the part to train on.
+        layout: which column is what.
+        columns: the columns that are read.
+    """
+
+    files: tuple[Path, ...]
+    every: int
+    training: bool
+    layout: Layout
+    columns: tuple[str, ...]
+
+    def records(self) -> Iterator[Record]:
+        """Yield the part's records."""
+        return _read(self.files, self.columns, self.every, self.training)
+
+    def __str__(self) -> str:
+        return f"{self.layout} from {listed(map(str, self.files))}"
+
+    @property
+    def told_held_out(self) -> str:
+        """What to say of rows that are held out; empty if none are."""
+        return _told_part(self.every, self.training)
+
+
+def find_part(config: Any, training: bool) -> LocalPart:
+    """Find the files of a part of the user's data, and tell their layout by the first record.
+
+    Args:
+        config: a ``local_dataset``.
+        training: whether the part to train on is wanted; else the one for validation.
+
+    Raises:
+        UsageError: if a flag is wrong, there is no file, or the first record is not understood.
+    """
+    problems = _flag_problems(config)
+    if problems:
+        raise UsageError(problems)
+    named = parse_columns(config.columns)
+    files, every = _chosen(config, training)
+    begun = [record for path in files[:1] for record in islice(records(path), 2)]
+    layout = find_layout(begun[0], config.format, named)
+    if every and training and len(files) == 1 and len(begun) < 2:
+        raise refusal(
+            f"{files[0]} has one record",
+            "the first is held out for validation: none is left to train on",
+            f"add records, or name others for validation: {VALIDATION_FLAG}",
+        )
+    columns = [name for role, name in layout.columns if _has(begun[0], role, name)]
+    return LocalPart(tuple(files), every, training, layout, tuple(columns))
+
+
 def local_split(config: Any, part: str) -> Split:
     """Find a split of the user's data, and say how it is read.
 
@@ -48,28 +107,13 @@ def local_split(config: Any, part: str) -> Split:
     Raises:
         UsageError: if a flag is wrong, there is no file, or the first record is not understood.
     """
-    problems = _flag_problems(config)
-    if problems:
-        raise UsageError(problems)
-    named = parse_columns(config.columns)
-    training = part == config.train_split
-    files, every = _chosen(config, training)
-    begun = [record for path in files[:1] for record in islice(records(path), 2)]
-    layout = find_layout(begun[0], config.format, named)
-    if every and training and len(files) == 1 and len(begun) < 2:
-        raise refusal(
-            f"{files[0]} has one record",
-            "the first is held out for validation: none is left to train on",
-            f"add records, or name others for validation: {VALIDATION_FLAG}",
-        )
-    formatter = _formatter(config, layout)
-    columns = [name for role, name in layout.columns if _has(begun[0], role, name)]
-    _tell(
-        f"--> {part}: {layout} from {listed(map(str, files))}, "
-        f"template {formatter.template}, labels {formatter.labels}{_told_part(every, training)}"
+    found = find_part(config, part == config.train_split)
+    formatter = _formatter(config, found.layout)
+    tell(
+        f"--> {part}: {found}, template {formatter.template}, "
+        f"labels {formatter.labels}{found.told_held_out}"
     )
-    read = partial(_read, tuple(files), tuple(columns), every, training)
-    return Split(tuple(files), _part(every, training), read, formatter)
+    return Split(found.files, _part(found.every, found.training), found.records, formatter)
 
 
 def _flag_problems(config: Any) -> list[Problem]:
@@ -114,7 +158,7 @@ def _chosen(config: Any, training: bool) -> tuple[list[Path], int]:
             if kind not in ("train", for_validation)
         ]
         if left_out:
-            _tell(f"--> left out, for their names are of no split: {listed(left_out)}")
+            tell(f"--> left out, for their names are of no split: {listed(left_out)}")
         wanted = "train" if training else for_validation
         return [path for path, kind in zip(files, kinds, strict=True) if kind == wanted], 0
     return files, round(1 / config.validation_fraction)
@@ -200,7 +244,7 @@ def _told_part(every: int, training: bool) -> str:
 
 
 @cache
-def _tell(line: str) -> None:
+def tell(line: str) -> None:
     """Print a line once: a split is looked at before the run and again when it is read."""
     if parallel.is_rank_zero():
         print(line)

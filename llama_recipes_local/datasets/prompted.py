@@ -6,6 +6,7 @@ from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local.datasets.columns import is_blank, text_of
 from llama_recipes_local.datasets.examples import Pair
+from llama_recipes_local.datasets.frames import PROMPT, Frame
 from llama_recipes_local.files.values import Record
 
 
@@ -31,3 +32,7 @@ class PromptFormatter:
         if is_blank(text) or is_blank(response):
             return None
         return Pair(self.template.format(text), response)
+
+    def frame(self, tokenizer: PreTrainedTokenizerBase) -> Frame:
+        """Return what generation is to put a text into."""
+        return Frame(PROMPT, self.template)

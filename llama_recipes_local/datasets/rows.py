@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local._upstream import load
 from llama_recipes_local.datasets.examples import Continuation, Example, Marked, Pair
+from llama_recipes_local.datasets.frames import PLACE, PROMPT, Frame, chat_frame
 from llama_recipes_local.datasets.layouts import Layout, read_text, read_turns
 from llama_recipes_local.datasets.templates import TEMPLATES, Message, render_chat
 from llama_recipes_local.files.values import Record
@@ -69,6 +70,19 @@ class RowFormatter:
         said = f"{instruction}\n{further}" if further else instruction
         turns = [{"role": "user", "content": said}, {"role": "assistant", "content": response}]
         return self._chat(turns, tokenizer, where)
+
+    def frame(self, tokenizer: PreTrainedTokenizerBase) -> Frame:
+        """Return what generation is to put a text or turns into.
+
+        Raises:
+            UsageError: if the tokenizer lacks the template or its tokens.
+        """
+        if self.template == "alpaca":
+            return Frame(PROMPT, _alpaca_prompt(PLACE, None))
+        if self.layout.name == "text" or self.template == "none":
+            line_end = "\n" if self.layout.name == "instruction" else ""
+            return Frame(PROMPT, f"{PLACE}{line_end}")
+        return chat_frame(self.template, tokenizer)
 
     def _pair(self, instruction: str, further: str | None, response: str) -> Example:
         """Return a prompt and its response, without turns."""

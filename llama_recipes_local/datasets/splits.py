@@ -8,6 +8,7 @@ from typing import Protocol
 from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local.datasets.examples import Example
+from llama_recipes_local.datasets.frames import Frame
 from llama_recipes_local.files.values import Record
 
 
@@ -25,6 +26,9 @@ class Formatter(Protocol):
             UsageError: if the record is not of the form it should have; the record's place, which
                 is the first of its two parts, is named.
         """
+
+    def frame(self, tokenizer: PreTrainedTokenizerBase) -> Frame:
+        """Return what generation is to put a user's text into, so that it looks as in training."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from transformers import BitsAndBytesConfig
 
+from llama_recipes_local.models.freezing import freeze_transformer_layers
 from llama_recipes_local.models.loading import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -10,8 +11,8 @@ from llama_recipes_local.models.loading import (
     LlamaConfig,
     LlamaForCausalLM,
     MllamaForConditionalGeneration,
-    freeze_transformer_layers,
 )
+from llama_recipes_local.models.quantization import bnb_config
 
 __all__ = [
     "AutoConfig",
@@ -22,5 +23,6 @@ __all__ = [
     "LlamaConfig",
     "LlamaForCausalLM",
     "MllamaForConditionalGeneration",
+    "bnb_config",
     "freeze_transformer_layers",
 ]

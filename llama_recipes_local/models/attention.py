@@ -9,7 +9,6 @@ SDPA unchanged.
 """
 
 import inspect
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -21,6 +20,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from llama_recipes_local.data.documents import document_bounds
+from llama_recipes_local.models.prefixed import Prefix
+from llama_recipes_local.models.prompted import Prompts
 
 NAME = "documents"
 HALF_PRECISION = (torch.bfloat16, torch.float16)
@@ -42,9 +43,8 @@ def document_attention(
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    cu_seq_lens_q: torch.Tensor | None = None,
-    max_length_q: int | None = None,
-    position_ids: torch.Tensor | None = None,
+    prefix: Prefix | None = None,
+    prompts: Prompts | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attend causally within each document.
@@ -57,36 +57,83 @@ def document_attention(
         attention_mask: None unless there is padding or a cache.
         scaling: factor on the scores; None means 1/sqrt(head_dim).
         dropout: probability of dropping a score; documents are attended without dropout.
-        cu_seq_lens_q: (documents + 1,) int32, where each document begins in the rows one after
-            another, and the total.
-        max_length_q: tokens in the longest document.
-        position_ids: (batch, seq), used where ``cu_seq_lens_q`` is not given.
+        prefix: keys and values before every document, see ``adapters.prefix``.
+        prompts: what is attended to beside the text, see ``adapters.llama_adapter``.
+        **kwargs: what names the documents, see ``_documents``.
 
     Returns:
         (batch, seq, heads, head_dim), and None for the scores.
     """
-    if attention_mask is not None or query.shape[2] != key.shape[2]:
-        return sdpa_attention_forward(
+    if attention_mask is None and query.shape[2] == key.shape[2]:
+        attended = _attend_documents(module, query, key, value, scaling, prefix, **kwargs)
+    else:
+        if prefix is not None:
+            assert attention_mask is not None
+            layer: Any = module.layer_idx
+            key, value, attention_mask = prefix.before_rows(layer, key, value, attention_mask)
+        attended, _ = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
-    if cu_seq_lens_q is None or max_length_q is None:
-        if position_ids is None:
-            position_ids = torch.arange(query.shape[2], device=query.device)
-        cu_seq_lens_q, max_length_q = document_bounds(position_ids.expand(query.shape[0], -1))
+    return (attended if prompts is None else attended + prompts.attend(query)), None
+
+
+def _attend_documents(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scaling: float | None,
+    prefix: Prefix | None,
+    **kwargs: Any,
+) -> torch.Tensor:
+    """Attend within documents, each behind the prefix if there is one."""
+    shape = query.transpose(1, 2).shape
     groups = query.shape[1] // key.shape[1]
+    if prefix is None:
+        bounds, longest = _documents(query, **kwargs)
+        key_bounds, longest_key = bounds, longest
+    else:
+        bounds, longest = prefix.bounds, prefix.longest
+        key_bounds, longest_key = prefix.key_bounds, longest + prefix.length
+    query, key, value = (x.transpose(1, 2).flatten(0, 1) for x in (query, key, value))
+    if prefix is not None:
+        layer: Any = module.layer_idx
+        key, value = prefix.before_documents(layer, key, value)
     if groups > 1:
         key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
-    shape = query.transpose(1, 2).shape
-    query, key, value = (x.transpose(1, 2).flatten(0, 1) for x in (query, key, value))
     if _kernel_takes(query):
-        bounds, longest = cu_seq_lens_q, max_length_q
         attended = varlen_attn(
-            query, key, value, bounds, bounds, longest, longest, scale=scaling, **_CAUSAL
+            query, key, value, bounds, key_bounds, longest, longest_key, scale=scaling, **_CAUSAL
         )
         assert isinstance(attended, torch.Tensor)
     else:
-        attended = _attend_one_by_one(query, key, value, cu_seq_lens_q.tolist(), scaling)
-    return attended.view(shape), None
+        lengths = bounds.diff().tolist(), key_bounds.diff().tolist()
+        attended = _attend_one_by_one(query, key, value, *lengths, scaling)
+    return attended.view(shape)
+
+
+def _documents(
+    query: torch.Tensor,
+    cu_seq_lens_q: torch.Tensor | None = None,
+    max_length_q: int | None = None,
+    position_ids: torch.Tensor | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, int]:
+    """Return where documents begin, and the longest one's length; see ``document_bounds``.
+
+    Args:
+        query: (batch, heads, seq, head_dim).
+        cu_seq_lens_q: (documents + 1,) int32, where each document begins in the rows one after
+            another, and the total.
+        max_length_q: tokens in the longest document.
+        position_ids: (batch, seq), used where ``cu_seq_lens_q`` is not given.
+        **kwargs: what else transformers passes on.
+    """
+    if cu_seq_lens_q is not None and max_length_q is not None:
+        return cu_seq_lens_q, max_length_q
+    if position_ids is None:
+        position_ids = torch.arange(query.shape[2], device=query.device)
+    return document_bounds(position_ids.expand(query.shape[0], -1))
 
 
 def _kernel_takes(query: torch.Tensor) -> bool:
@@ -102,17 +149,28 @@ def _attend_one_by_one(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    bounds: list[int],
+    lengths: list[int],
+    key_lengths: list[int],
     scaling: float | None,
 ) -> torch.Tensor:
-    """Attend with plain SDPA; all tensors are (tokens, heads, head_dim)."""
-    lengths = [end - start for start, end in pairwise(bounds)]
+    """Attend with plain SDPA; all tensors are (tokens, heads, head_dim).
+
+    A document that has more keys than queries has them before its first query.
+    """
     # with a batch dimension of 1: SDPA has no fast kernel for three dimensions on CPU
-    batched = (x.transpose(0, 1).unsqueeze(0).split(lengths, dim=2) for x in (query, key, value))
-    attended = [
-        F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling)
-        for q, k, v in zip(*batched, strict=True)
+    batched = (x.transpose(0, 1).unsqueeze(0) for x in (query, key, value))
+    split = [
+        x.split(n, dim=2) for x, n in zip(batched, (lengths, key_lengths, key_lengths), strict=True)
     ]
+    attended = []
+    for q, k, v in zip(*split, strict=True):
+        before = k.shape[2] - q.shape[2]
+        if before:
+            mask = q.new_ones(q.shape[2], k.shape[2], dtype=torch.bool).tril(before)
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling)
+        else:
+            out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling)
+        attended.append(out)
     return torch.cat(attended, dim=2).squeeze(0).transpose(0, 1).contiguous()
 
 

@@ -4,6 +4,7 @@ The kernels are Liger's (https://github.com/linkedin/Liger-Kernel), written in T
 ``--use_fast_kernels`` asks for them; attention has a fast kernel anyway, see ``models.attention``.
 """
 
+import logging
 from importlib.util import find_spec
 
 import transformers
@@ -24,9 +25,9 @@ def use_fused_kernels(model: transformers.LlamaForCausalLM) -> None:
     elif find_spec("liger_kernel") is None:
         print(f"--> Fused kernels: none, liger-kernel is not installed; {INSTALL}")
     else:
-        from liger_kernel.transformers import (
-            apply_liger_kernel_to_llama,
-        )
+        from liger_kernel.transformers import apply_liger_kernel_to_llama
 
+        # it tries backends for other hardware first, and warns of each that is not there
+        logging.getLogger("liger_kernel.backends").setLevel(logging.ERROR)
         apply_liger_kernel_to_llama(model=model)
         print("--> Fused kernels: RMSNorm, rotary embedding, SwiGLU and the loss, by liger-kernel")

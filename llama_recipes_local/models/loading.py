@@ -4,6 +4,7 @@ Each class below stands where ``finetuning.main`` and ``inference.model_utils`` 
 transformers' class of the same name and call its ``from_pretrained``.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,11 @@ import transformers
 
 from llama_recipes_local import run
 from llama_recipes_local.models import attention
+from llama_recipes_local.models.freezing import freeze_all_but_chosen
+from llama_recipes_local.models.fused import use_fused_kernels
 from llama_recipes_local.models.precision import weight_dtype
+from llama_recipes_local.models.quantization import bnb_config, keep_packing
+from llama_recipes_local.models.top_layers import LlamaWithTopLayersForCausalLM, begin_at_zero
 from llama_recipes_local.parallel import device_type
 
 attention.register()
@@ -90,17 +95,22 @@ def _load_weights(cls: Any, name: str | Path, best_kernel: str, **kwargs: Any) -
         **kwargs: what upstream passes; ``torch_dtype`` is transformers' old name for ``dtype``, and
             an option of None means that it was not chosen.
     """
-    kwargs["dtype"] = kwargs.pop("torch_dtype", None)
+    old_name = kwargs.pop("torch_dtype", None)
+    kwargs["dtype"] = kwargs.get("dtype", old_name)
     active = run.active()
     if active is not None:
         chosen = active.train.attn_implementation
         kwargs["attn_implementation"] = best_kernel if chosen == "auto" else chosen
         kwargs["dtype"] = weight_dtype(active.train)
         kwargs["use_cache"] = False
-        if not active.train.enable_fsdp and device_type() == "cuda":
+        quantized = kwargs["quantization_config"] = bnb_config(active)
+        kwargs["device_map"] = None
+        if device_type() == "cuda" and (quantized or not active.train.enable_fsdp):
             kwargs["device_map"] = {"": torch.cuda.current_device()}
     options = {option: value for option, value in kwargs.items() if value is not None}
-    return _load(cls, name, use_safetensors=True, **options)
+    model = _load(cls, name, use_safetensors=True, **options)
+    keep_packing(model)
+    return model
 
 
 class LlamaForCausalLM:
@@ -108,15 +118,47 @@ class LlamaForCausalLM:
 
     @staticmethod
     def from_pretrained(name: str | Path, **kwargs: Any) -> transformers.LlamaForCausalLM:
-        """Load a Llama; with ``--freeze_layers`` its first layers come frozen.
+        """Load a Llama, with its layers on top if it was saved with some or the run asks for some.
 
-        Upstream freezes layers with FSDP only, so it is done here for every run.
+        Without an adapter, only what the run trains requires a gradient. Upstream freezes layers
+        with FSDP only, so it is done here for every run.
         """
-        model = _load_weights(transformers.LlamaForCausalLM, name, attention.NAME, **kwargs)
         active = run.active()
-        if active is not None and active.train.freeze_layers and not active.train.use_peft:
-            freeze_transformer_layers(model, active.train.num_freeze_layers)
+        if active is None:
+            return _load_weights(_llama_class(name), name, attention.NAME, **kwargs)
+        if active.train.top_layers:
+            model = _with_top_layers(name, active.train.top_layers, **kwargs)
+            if not active.fsdp.pure_bf16:
+                model.model.top_layers.float()
+        else:
+            model = _load_weights(_llama_class(name), name, attention.NAME, **kwargs)
+        if active.train.use_fast_kernels:
+            use_fused_kernels(model)
+        if not active.train.use_peft:
+            freeze_all_but_chosen(model, active.train)
         return model
+
+
+def _with_top_layers(name: str | Path, number: int, **kwargs: Any) -> Any:
+    """Load a Llama with the layers it has on top, or with new ones if it has none."""
+    cls = LlamaWithTopLayersForCausalLM
+    model = _load_weights(cls, name, attention.NAME, top_layers=number, **kwargs)
+    if not top_layers_in(name):
+        begin_at_zero(model)
+        print(f"--> New layers between the last hidden state and the head: {number}")
+    return model
+
+
+def _llama_class(folder: str | Path) -> type[transformers.LlamaForCausalLM]:
+    """Return the class of the Llama that a folder holds."""
+    has_some = top_layers_in(folder)
+    return LlamaWithTopLayersForCausalLM if has_some else transformers.LlamaForCausalLM
+
+
+def top_layers_in(folder: str | Path) -> int:
+    """Return how many layers on top a model's folder was saved with."""
+    config = json.loads((local_folder(folder) / "config.json").read_text("utf-8"))
+    return int(config.get("top_layers", 0))
 
 
 class AutoModelForCausalLM:
@@ -124,8 +166,13 @@ class AutoModelForCausalLM:
 
     @staticmethod
     def from_pretrained(name: str | Path, **kwargs: Any) -> Any:
-        """Load a causal language model."""
-        return _load_weights(transformers.AutoModelForCausalLM, name, attention.NAME, **kwargs)
+        """Load a causal language model, with its layers on top if it was saved with some."""
+        cls = (
+            LlamaWithTopLayersForCausalLM
+            if top_layers_in(name)
+            else transformers.AutoModelForCausalLM
+        )
+        return _load_weights(cls, name, attention.NAME, **kwargs)
 
 
 class MllamaForConditionalGeneration:
@@ -135,9 +182,3 @@ class MllamaForConditionalGeneration:
     def from_pretrained(name: str | Path, **kwargs: Any) -> Any:
         """Load a Llama vision model."""
         return _load_weights(transformers.MllamaForConditionalGeneration, name, "sdpa", **kwargs)
-
-
-def freeze_transformer_layers(model: Any, num_layer: int) -> None:
-    """Keep a Llama's first ``num_layer`` decoder layers as they are in training."""
-    for layer in model.model.layers[:num_layer]:
-        layer.requires_grad_(False)

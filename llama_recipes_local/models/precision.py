@@ -11,7 +11,7 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
 from llama_recipes_local.configs.fields import DTYPES
-from llama_recipes_local.parallel import device_type
+from llama_recipes_local.parallel import compute_device, device_type, is_quantized
 
 
 def weight_dtype(train_config: Any) -> torch.dtype:
@@ -28,16 +28,30 @@ def weight_dtype(train_config: Any) -> torch.dtype:
     return torch.bfloat16
 
 
+def compute_dtype(train_config: Any, fsdp_config: Any) -> torch.dtype:
+    """Return the dtype that weights are multiplied in.
+
+    That is half precision on CUDA with ``mixed_precision``, and the weights' own dtype elsewhere
+    and with ``pure_bf16``.
+    """
+    casts = train_config.mixed_precision and not fsdp_config.pure_bf16
+    if device_type() == "cpu" or not casts:
+        return weight_dtype(train_config)
+    return torch.float16 if train_config.use_fp16 else torch.bfloat16
+
+
 def compute_context(model: nn.Module, train_config: Any) -> AbstractContextManager[None]:
     """Return the context that a model's forward passes run in, for as long as no weight changes.
 
-    FSDP2 casts parameters as it gathers them. Elsewhere autocast does, where ``mixed_precision`` is
-    on and a parameter is held in float32: the adapters, or all weights. It keeps its casts until
-    the context is left, so a context that spans optimiser steps would train on the first weights.
+    FSDP2 casts parameters as it gathers them, but for those of a quantised model. Elsewhere
+    autocast does, where ``mixed_precision`` is on and a parameter is held in float32: the adapters,
+    or all weights. It keeps its casts until the context is left, so a context that spans optimiser
+    steps would train on the first weights.
     """
     floats = any(parameter.dtype == torch.float32 for parameter in model.parameters())
-    on_cuda = next(model.parameters()).is_cuda
-    if isinstance(model, FSDPModule) or not (floats and on_cuda and train_config.mixed_precision):
+    on_cuda = compute_device(model).type == "cuda"
+    cast_by_fsdp = isinstance(model, FSDPModule) and not is_quantized(model)
+    if cast_by_fsdp or not (floats and on_cuda and train_config.mixed_precision):
         return contextlib.nullcontext()
     compute = torch.float16 if train_config.use_fp16 else torch.bfloat16
     return _autocast(model, compute)

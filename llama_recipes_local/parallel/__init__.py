@@ -5,9 +5,11 @@
 
 from torch.distributed.fsdp import ShardingStrategy
 
+from llama_recipes_local.parallel.packed import is_quantized
 from llama_recipes_local.parallel.process_group import (
     all_reduce_sum,
     barrier,
+    broadcast,
     cleanup,
     device_type,
     is_rank_zero,
@@ -23,6 +25,7 @@ from llama_recipes_local.parallel.sharding import (
     full_tensor,
     get_policies,
     hsdp_device_mesh,
+    reshard,
     set_gradient_sync,
 )
 
@@ -31,6 +34,7 @@ __all__ = [
     "ShardingStrategy",
     "all_reduce_sum",
     "barrier",
+    "broadcast",
     "cleanup",
     "compute_device",
     "device_type",
@@ -38,9 +42,11 @@ __all__ = [
     "full_tensor",
     "get_policies",
     "hsdp_device_mesh",
+    "is_quantized",
     "is_rank_zero",
     "launched_by_torchrun",
     "rank",
+    "reshard",
     "set_gradient_sync",
     "setup",
     "world_size",

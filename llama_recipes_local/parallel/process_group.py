@@ -59,3 +59,9 @@ def all_reduce_sum(value: torch.Tensor) -> torch.Tensor:
     if world_size() > 1:
         dist.all_reduce(value, op=dist.ReduceOp.SUM)
     return value
+
+
+def broadcast(value: torch.Tensor) -> None:
+    """Write the first rank's ``value`` over every rank's."""
+    if world_size() > 1:
+        dist.broadcast(value, src=0)

@@ -7,6 +7,7 @@ in one dtype inside a unit.
 
 import os
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,6 +23,11 @@ from torch.distributed.fsdp import (
 )
 from torch.distributed.tensor import DTensor
 
+from llama_recipes_local.parallel.packed import (
+    is_quantized,
+    quantized_parameters,
+    shard_as_bytes,
+)
 from llama_recipes_local.parallel.process_group import device_type, world_size
 
 
@@ -47,19 +53,28 @@ def FullyShardedDataParallel(  # noqa: N802 (the name that main calls)
         module: the model, the same on all ranks.
         auto_wrap_policy: classes of the layers that become units of their own.
         cpu_offload: if its ``offload_params`` is true, parameters rest in host memory.
-        mixed_precision: compute and reduction dtypes; None keeps the parameters' own.
+        mixed_precision: compute and reduction dtypes; None keeps the parameters' own. The
+            parameters of a quantised model are not cast, see ``parallel.packed``.
         sharding_strategy: what is sharded, see ``mesh_for``.
         device_mesh: a (replicate, shard) mesh, as ``hsdp_device_mesh`` makes it.
     """
     # on CPU, parameters rest in host memory as it is
     offloads = cpu_offload and cpu_offload.offload_params and device_type() != "cpu"
+    policy = mixed_precision or MixedPrecisionPolicy()
+    if is_quantized(module):
+        policy = replace(policy, param_dtype=None)
     arguments: dict[str, Any] = {
         "mesh": device_mesh or mesh_for(sharding_strategy),
-        "mp_policy": mixed_precision or MixedPrecisionPolicy(),
+        "mp_policy": policy,
         "offload_policy": CPUOffloadPolicy() if offloads else OffloadPolicy(),
         "reshard_after_forward": sharding_strategy
         in (ShardingStrategy.FULL_SHARD, ShardingStrategy.HYBRID_SHARD),
     }
+    if sharding_strategy == ShardingStrategy.NO_SHARD:
+        # every rank has them whole and none trains them
+        arguments["ignored_params"] = quantized_parameters(module)
+    else:
+        shard_as_bytes(module)
     layers = tuple(auto_wrap_policy or ())
     for layer in [child for child in module.modules() if isinstance(child, layers)]:
         fully_shard(layer, **arguments)
@@ -156,6 +171,13 @@ def set_gradient_sync(model: nn.Module, enabled: bool) -> None:
     """Reduce gradients over ranks in the next backward pass, or leave them local until later."""
     if isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(enabled)
+
+
+def reshard(model: nn.Module) -> None:
+    """Leave each rank its own part of the parameters again, where a forward pass gathered them."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def full_tensor(tensor: torch.Tensor) -> torch.Tensor:

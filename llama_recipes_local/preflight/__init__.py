@@ -5,7 +5,18 @@ from typing import Any
 from llama_recipes_local import paths
 from llama_recipes_local.errors import Problem, UsageError
 from llama_recipes_local.models.loading import load_tokenizer
-from llama_recipes_local.preflight import data_rules, flags, machine, model, rules, training_rules
+from llama_recipes_local.preflight import (
+    checkpoint_rules,
+    data_rules,
+    flags,
+    machine,
+    method_rules,
+    model,
+    quantization_rules,
+    rules,
+    training_rules,
+)
+from llama_recipes_local.presets import PRESETS, chosen, describe
 from llama_recipes_local.run import Run, resolve
 
 
@@ -23,6 +34,9 @@ def preflight(arguments: tuple[Any, ...], given: dict[str, Any]) -> Run:
     problems += rules.check_rules(run, given)
     problems += data_rules.check_data_rules(run)
     problems += training_rules.check_training(run)
+    problems += checkpoint_rules.check_checkpoints(run)
+    problems += quantization_rules.check_quantization(run)
+    problems += method_rules.check_methods(run)
     problems += model.check_model(run)
     problems += check_data(run, model.check_tokenizer(run))
     problems += machine.check_output(run)
@@ -52,6 +66,10 @@ def _resolved(arguments: tuple[Any, ...], given: dict[str, Any]) -> tuple[Run, l
     """Build the run that the flags ask for, and say which of them it could not take."""
     problems = flags.check_arguments(arguments) + flags.check_flags(given)
     run = resolve(flags.usable(given))
+    if run.train.preset in PRESETS:
+        values = chosen(run)
+        run = resolve({name: value for name, (value, _) in values.items()} | run.flags)
+        run.preset = describe(run.train.preset, values)
     paths.set_data_root(run.train.data_root)
     return run, problems
 

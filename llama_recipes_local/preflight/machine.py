@@ -9,6 +9,8 @@ import torch
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.run import Run
 
+INSTALL = {"bitsandbytes": 'pip install "llama-recipes-local[quantization]"'}
+
 
 def check_output(run: Run) -> list[Problem]:
     """Return why the output folder cannot be written; nothing is written to find out."""
@@ -53,7 +55,7 @@ def check_processes(run: Run) -> list[Problem]:
                 Problem(
                     f"--{flag}",
                     f"it needs the package {package}, which is not installed",
-                    f"pip install {package}",
+                    INSTALL.get(module, f"pip install {package}"),
                 )
             )
     return problems

@@ -26,8 +26,8 @@ def check_model(run: Run) -> list[Problem]:
     folder = Path(train.model_name).expanduser().resolve()
     if not folder.is_dir():
         return [_no_folder(train.model_name, folder)]
-    problems = _check_config(folder, train, run.peft)
-    problems += _check_weights(folder)
+    problems = _check_config(folder, train)
+    problems += check_weights(folder)
     problems += check_tokenizer(run)
     if train.use_peft and train.from_peft_checkpoint:
         problems += _check_adapter(Path(train.from_peft_checkpoint).expanduser().resolve())
@@ -47,18 +47,18 @@ def _no_folder(name: str, folder: Path) -> Problem:
         )
     return Problem(
         f"--model_name {name}: there is no folder {folder}",
-        _listing(folder.parent),
+        listing(folder.parent),
         "name the folder that holds config.json: --model_name DIR",
     )
 
 
-def _check_config(folder: Path, train: Any, peft: Any) -> list[Problem]:
+def _check_config(folder: Path, train: Any) -> list[Problem]:
     path = folder / "config.json"
     if not path.is_file():
         return [
             Problem(
                 f"{folder} has no config.json",
-                _listing(folder),
+                listing(folder),
                 "name a model in the Hugging Face layout; Meta's own layout (params.json, .pth) "
                 "is converted with transformers' convert_llama_weights_to_hf.py",
             )
@@ -78,16 +78,6 @@ def _check_config(folder: Path, train: Any, peft: Any) -> list[Problem]:
         ]
     # padded rows are as long as the data, whatever the context length
     packing = train.batching_strategy == "packing"
-    layers = config.get("num_hidden_layers")
-    wanted = getattr(peft, "adapter_layers", 0)
-    if isinstance(layers, int) and wanted > layers:
-        return [
-            Problem(
-                f"--adapter_layers {wanted}",
-                f"the model in {folder} has {layers} layers (num_hidden_layers)",
-                f"add --adapter_layers {layers}, or less",
-            )
-        ]
     if packing and longest and train.context_length > longest:
         return [
             Problem(
@@ -99,14 +89,15 @@ def _check_config(folder: Path, train: Any, peft: Any) -> list[Problem]:
     return []
 
 
-def _check_weights(folder: Path) -> list[Problem]:
+def check_weights(folder: Path) -> list[Problem]:
+    """Return why a folder's weights cannot be read."""
     present = [name for name in WEIGHTS if (folder / name).is_file()]
     if not present:
         pickled = sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pth"))
         why = (
             f"only {pickled[0].name} is there, a pickle, which could run code when it is read"
             if pickled
-            else _listing(folder)
+            else listing(folder)
         )
         return [
             Problem(
@@ -151,7 +142,7 @@ def check_tokenizer(run: Run) -> list[Problem]:
         return [
             Problem(
                 f"{folder} has no tokenizer",
-                f"{' or '.join(TOKENIZERS)} is needed; {_listing(folder)}",
+                f"{' or '.join(TOKENIZERS)} is needed; {listing(folder)}",
                 "copy the model's tokenizer files there, or name another: --tokenizer_name DIR",
             )
         ]
@@ -181,7 +172,7 @@ def _check_adapter(folder: Path) -> list[Problem]:
     return [
         Problem(
             f"--from_peft_checkpoint {folder} has no {' and no '.join(missing)}",
-            _listing(folder),
+            listing(folder),
             "name the folder of a saved adapter",
         )
     ]
@@ -194,7 +185,7 @@ def _importable(module: str) -> bool:
         return False
 
 
-def _listing(folder: Path) -> str:
+def listing(folder: Path) -> str:
     """Say what is found in a folder."""
     if not folder.is_dir():
         return f"{folder} does not exist"

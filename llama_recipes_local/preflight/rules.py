@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from llama_recipes_local.adapters import unsupported
 from llama_recipes_local.configs.fields import DTYPES
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.models.attention import NAME as DOCUMENT_ATTENTION
 from llama_recipes_local.parallel import launched_by_torchrun
+from llama_recipes_local.presets import PRESETS
 from llama_recipes_local.run import DATASET_CONFIGS, PEFT_CONFIGS, Run
 
 ATTENTION = ("auto", DOCUMENT_ATTENTION, "sdpa", "eager", "flash_attention_2")
@@ -21,17 +21,6 @@ POSITIVE = (
     "gradient_accumulation_steps",
     "num_epochs",
     "lr",
-)
-LLAMA_LINEARS = (
-    "q_proj",
-    "k_proj",
-    "v_proj",
-    "o_proj",
-    "gate_proj",
-    "up_proj",
-    "down_proj",
-    "embed_tokens",
-    "lm_head",
 )
 # upstream's profiler waits for one step, warms up for two and records three
 PROFILED_STEPS = 7
@@ -43,13 +32,11 @@ def check_rules(run: Run, given: dict[str, Any]) -> list[Problem]:
     train = run.train
     return [
         *check_data_choices(run),
+        *_choice("preset", train.preset, ("", *PRESETS)),
         *_choice("peft_method", train.peft_method, PEFT_CONFIGS),
         *_choice("dtype", train.dtype, ("auto", *DTYPES)),
         *_choice("attn_implementation", train.attn_implementation, ATTENTION),
-        *_choice("quantization", train.quantization, (None, False, True, "4bit", "8bit")),
         *_numbers(train, POSITIVE, NOT_NEGATIVE),
-        *_adapter(train),
-        *_lora(run),
         *_sharding(train),
         *_hybrid_sharding(run.fsdp),
         *_profiling(train),
@@ -84,34 +71,6 @@ def _numbers(train: Any, positive: Iterable[str], not_negative: Iterable[str]) -
         Problem(f"--{name} is {getattr(train, name)}", f"it must be {bound}", f"give it {bound}")
         for name, bound in too_small
     ]
-
-
-def _adapter(train: Any) -> list[Problem]:
-    if not train.use_peft:
-        return []
-    reason = unsupported(train.peft_method, train.enable_fsdp)
-    if not reason:
-        return []
-    return [Problem(f"--peft_method {train.peft_method}", reason, "use --peft_method lora")]
-
-
-def _lora(run: Run) -> list[Problem]:
-    if not run.train.use_peft or run.train.peft_method != "lora":
-        return []
-    problems = []
-    targets = run.peft.target_modules
-    if targets != "all-linear":
-        for target in targets:
-            problems += _choice("target_modules", target, LLAMA_LINEARS)
-    if not 0 <= run.peft.lora_dropout < 1:
-        problems.append(
-            Problem(
-                f"--lora_dropout is {run.peft.lora_dropout}",
-                "it is the probability of dropping an input",
-                "give it at least 0 and less than 1",
-            )
-        )
-    return problems
 
 
 def _hybrid_sharding(fsdp: Any) -> list[Problem]:
@@ -167,14 +126,6 @@ def _sharding(train: Any) -> list[Problem]:
                 "torchrun without --enable_fsdp",
                 "every process would train the same model on the same data by itself",
                 "add --enable_fsdp, or start it with: python finetuning.py ...",
-            )
-        )
-    if train.enable_fsdp and train.quantization in ("8bit", True):
-        problems.append(
-            Problem(
-                "--quantization 8bit with --enable_fsdp",
-                "8-bit weights cannot be sharded",
-                "use --quantization 4bit",
             )
         )
     return problems

@@ -4,9 +4,8 @@ from collections.abc import Iterable
 from importlib.util import find_spec
 from typing import Any
 
-from torch.distributed.fsdp import ShardingStrategy
-
 from llama_recipes_local.errors import Problem
+from llama_recipes_local.preflight.quantization_rules import is_sharded
 from llama_recipes_local.preflight.rules import _choice as choice
 from llama_recipes_local.run import Run
 from llama_recipes_local.training.optimizers import BITSANDBYTES, OPTIMIZERS
@@ -83,8 +82,7 @@ def _optimizer(run: Run) -> list[Problem]:
     problems = choice("optimizer", name, OPTIMIZERS)
     if name not in BITSANDBYTES:
         return problems
-    sharded = run.train.enable_fsdp and run.fsdp.sharding_strategy != ShardingStrategy.NO_SHARD
-    if sharded:
+    if is_sharded(run):
         problems.append(
             Problem(
                 f"--optimizer {name} with weights that are sharded",

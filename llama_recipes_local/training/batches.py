@@ -1,5 +1,6 @@
 """Micro-batches on their way to the device, and what they hold: label tokens, documents, rows."""
 
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
@@ -57,11 +58,21 @@ def document_lengths(batch: Mapping[str, Any]) -> torch.Tensor:
     return torch.full((rows,), width)
 
 
-def in_steps(batches: Iterable[Batch], accumulation_steps: int) -> Iterator[list[Batch]]:
-    """Group micro-batches into optimiser steps; the last step of an epoch may have fewer."""
+def in_steps(
+    batches: Iterable[Batch], accumulation_steps: int
+) -> Iterator[tuple[list[Batch], float]]:
+    """Group micro-batches into optimiser steps; the last step of an epoch may have fewer.
+
+    Yields:
+        The micro-batches of a step, and the seconds that were waited for them.
+    """
     remaining = iter(batches)
-    while group := list(islice(remaining, accumulation_steps)):
-        yield group
+    while True:
+        began = time.perf_counter()
+        group = list(islice(remaining, accumulation_steps))
+        if not group:
+            return
+        yield group, time.perf_counter() - began
 
 
 def rows_of(dataloader: Any, micro_batch: int) -> list[int] | None:

@@ -40,6 +40,7 @@ class StepMetrics:
         tflops: operations a second and device that the model needs, in 10**12; None if not counted.
         mfu: those, as a fraction of what the device could do; None if that is not known.
         memory_gib: peak memory allocated on this rank's CUDA device, or resident in this process.
+        data_seconds: what the host waited for the step's data; the device works on meanwhile.
         seconds: since training began; steps that were fetched together share the time between.
     """
 
@@ -54,6 +55,7 @@ class StepMetrics:
     tflops: float | None
     mfu: float | None
     memory_gib: float
+    data_seconds: float
     seconds: float
 
 
@@ -67,6 +69,7 @@ class PendingStep:
         lr: learning rate it is taken with.
         plan: what its global batch holds.
         figures: its numbers, on the device.
+        data_seconds: what this rank waited for its micro-batches.
         first_micro_batch: its first micro-batch in the epoch, from 0.
         input_ids: of this rank's micro-batches, in host memory.
     """
@@ -76,6 +79,7 @@ class PendingStep:
     lr: float
     plan: StepPlan
     figures: Figures
+    data_seconds: float
     first_micro_batch: int
     input_ids: Sequence[torch.Tensor]
 
@@ -124,6 +128,23 @@ class Progress:
             self.fetch()
         for logger in self.loggers:
             logger.close()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since training began, without those between a run and the one that goes on."""
+        return time.perf_counter() - self._started
+
+    def go_on_from(self, step: int, validated: int, seconds: float) -> None:
+        """Go on after a checkpoint; what was logged after it is forgotten.
+
+        Args:
+            step: the checkpoint's.
+            validated: the step of the last validation before it.
+            seconds: what training took until then.
+        """
+        self._started = time.perf_counter() - seconds
+        for logger in self.loggers:
+            logger.go_on_from(step, validated)
 
     def due(self, step: int) -> bool:
         """Whether this rank wants to print a line after ``step``."""
@@ -194,6 +215,7 @@ class Progress:
                 tflops=tflops,
                 mfu=mfu,
                 memory_gib=memory,
+                data_seconds=round(step.data_seconds, 4),
                 seconds=round(began - self._started + seconds * done / tokens, 3),
             )
             bad_ranks = [number for number, flag in enumerate(bad) if flag]

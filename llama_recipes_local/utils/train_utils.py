@@ -5,10 +5,12 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from llama_recipes_local._upstream import fall_back
 from llama_recipes_local.model_checkpointing import save_train_params
 from llama_recipes_local.models import freeze_transformer_layers
+from llama_recipes_local.models.quantization import describe
 from llama_recipes_local.parallel import cleanup, device_type, get_policies, setup
 from llama_recipes_local.training.evaluation import evaluation
 from llama_recipes_local.training.loop import train
@@ -42,12 +44,20 @@ def print_model_size(model: nn.Module, config: Any, rank: int = 0) -> None:
     """Print the model's folder, size, dtype and attention kernel, on rank 0."""
     if rank != 0:
         return
-    parameters = list(model.parameters())
-    millions = sum(parameter.numel() for parameter in parameters) / 1e6
-    dtypes = ", ".join(sorted({str(p.dtype).removeprefix("torch.") for p in parameters}))
+    dtypes = ", ".join(sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters()}))
     kernel = getattr(getattr(model, "config", None), "_attn_implementation", "its own")
-    print(f"--> Model {config.model_name}: {millions:,.1f} M parameters, {dtypes}")
+    print(f"--> Model {config.model_name}: {_parameters(model) / 1e6:,.1f} M parameters, {dtypes}")
     print(f"--> Device {device_type()}, attention kernel {kernel!r}")
+    quantization = getattr(getattr(model, "config", None), "quantization_config", None)
+    if isinstance(quantization, BitsAndBytesConfig):
+        print(describe(quantization))
+
+
+def _parameters(model: nn.Module) -> int:
+    """Return how many weights a model has, of those packed into 4 bits each one."""
+    if isinstance(model, PreTrainedModel):
+        return model.num_parameters()
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 __getattr__ = fall_back("utils.train_utils")

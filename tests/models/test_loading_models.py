@@ -90,8 +90,9 @@ def test_a_run_loads_the_dtype_it_names(tiny_model: Path) -> None:
     assert dtypes(load(tiny_model, dtype="bfloat16")) == {torch.bfloat16}
 
 
-def test_without_a_run_the_callers_dtype_counts(tiny_model: Path) -> None:
-    model = models.LlamaForCausalLM.from_pretrained(tiny_model, torch_dtype=torch.bfloat16)
+@pytest.mark.parametrize("name", ["dtype", "torch_dtype"])
+def test_without_a_run_the_callers_dtype_counts(tiny_model: Path, name: str) -> None:
+    model = models.LlamaForCausalLM.from_pretrained(tiny_model, **{name: torch.bfloat16})
     assert dtypes(model) == {torch.bfloat16}
 
 

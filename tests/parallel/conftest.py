@@ -23,6 +23,7 @@ GLOBAL_BATCH = 4
 UNEVEN_BATCH = 22
 UNEVEN_PADDED_BATCH = 56
 PADDED = {"batching_strategy": "padding"}
+NF4 = {"quantization": "4bit", "quant_type": "nf4", "use_double_quant": True}
 # between the norms of the adapter's gradients, so that some steps are clipped
 CLIPPING = {"gradient_clipping": True, "gradient_clipping_threshold": 0.35}
 
@@ -154,8 +155,17 @@ def two_ranks(
     mains["uneven"] = uneven | {"batch_size_training": UNEVEN_BATCH // 2}
     mains["uneven-padded"] = uneven | PADDED | {"batch_size_training": UNEVEN_PADDED_BATCH // 2}
     mains["whole"] = whole | {"batch_size_training": GLOBAL_BATCH // 2}
+    mains["4bit"] = lora | NF4
+    mains["4bit-grad-op"] = lora | NF4 | {"sharding_strategy": "SHARD_GRAD_OP"}
+    mains["4bit-hybrid"] = lora | NF4 | {"sharding_strategy": "HYBRID_SHARD"}
+    mains["4bit-offloaded"] = lora | NF4 | {"fsdp_cpu_offload": True}
+    mains["4bit-kept-activations"] = lora | NF4 | {"fsdp_activation_checkpointing": False}
+    replicated = {"sharding_strategy": "NO_SHARD"}
+    mains["4bit-replicated"] = lora | NF4 | replicated
+    mains["paged"] = lora | replicated | {"optimizer": "paged_adamw"}
+    mains["8bit-replicated"] = lora | {"quantization": "8bit"} | replicated
     model = {"model_name": lora["model_name"]}
-    checks = {"sentinels": model, "half": model | {"data": half_batch}}
+    checks = {"sentinels": model, "half": model | {"data": half_batch}, "packed": model}
     return launch(2, mains, checks)
 
 
@@ -187,6 +197,9 @@ def one_process(
         "uneven": uneven | {"batch_size_training": UNEVEN_BATCH},
         "uneven-padded": uneven | PADDED | {"batch_size_training": UNEVEN_PADDED_BATCH},
         "whole": whole | {"batch_size_training": GLOBAL_BATCH},
+        "paged": lora | {"optimizer": "paged_adamw", "batch_size_training": GLOBAL_BATCH},
+        "4bit": lora | NF4 | {"batch_size_training": GLOBAL_BATCH},
+        "8bit": lora | {"quantization": "8bit", "batch_size_training": GLOBAL_BATCH},
     }
     runs: dict[str, Run] = {}
 

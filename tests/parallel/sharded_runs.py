@@ -13,18 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from bitsandbytes import functional as F
+from bitsandbytes.nn import Linear4bit, Params4bit
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
-from torch.distributed.fsdp import MixedPrecisionPolicy, ShardingStrategy
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, ShardingStrategy
 from torch.distributed.tensor import DTensor
 from transformers import LlamaForCausalLM
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
-from llama_recipes_local import configs, parallel
+from llama_recipes_local import configs, models, parallel
 from llama_recipes_local._upstream import load
 from llama_recipes_local.finetuning import main
 from llama_recipes_local.model_checkpointing import save_peft_checkpoint
 from llama_recipes_local.optimization import AdamW, StepLR
 from llama_recipes_local.parallel import FullyShardedDataParallel, fsdp_auto_wrap_policy
+from llama_recipes_local.run import activate, resolve
 from llama_recipes_local.training.loop import train
 
 
@@ -120,10 +124,74 @@ def train_in_half(output: Path, model_name: str, data: dict[str, list[list[int]]
         (output / "report.json").write_text(json.dumps(report))
 
 
+def compare_packed_weights(output: Path, model_name: str) -> None:
+    """Say whether 4-bit weights, and what a layer makes of them, are the same when sharded."""
+    report = {}
+    for storage in ("float32", "bfloat16", "float16", "uint8"):
+        flags = {"quantization": "4bit", "use_double_quant": True, "quant_storage": storage}
+        report[storage] = compare_sharded(quantized_and_adapted(model_name, flags))
+    report["uneven"] = compare_sharded(layers_of_odd_size())
+    output.mkdir(exist_ok=True)
+    (output / f"report-{parallel.rank()}.json").write_text(json.dumps(report))
+
+
+def quantized_and_adapted(model_name: str, flags: dict[str, Any]) -> PeftModel:
+    flags = {"model_name": model_name, "use_peft": True, "enable_fsdp": True, **flags}
+    with activate(resolve(flags)):
+        model = models.LlamaForCausalLM.from_pretrained(model_name)
+    return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM"))
+
+
+def layers_of_odd_size() -> Any:
+    """Return layers whose packed weights take 5 bytes and 3."""
+    model: Any = torch.nn.Sequential(Linear4bit(3, 3, bias=False), Linear4bit(6, 1, bias=False))
+    model.is_loaded_in_4bit = True
+    return model.to(parallel.device_type())
+
+
+def compare_sharded(model: Any) -> dict[str, Any]:
+    """Shard with a cast to bfloat16; compare the packed numbers by their bits, and the products."""
+    before = {
+        name: (bits_of(weight), F.dequantize_4bit(weight, weight.quant_state))
+        for name, weight in model.named_parameters()
+        if isinstance(weight, Params4bit)
+    }
+    policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    layers = fsdp_auto_wrap_policy(model, [LlamaDecoderLayer])
+    sharded = FullyShardedDataParallel(model, layers, None, policy)
+    weights = {name: dict(sharded.named_parameters())[name] for name in before}
+    units = [module for module in sharded.modules() if isinstance(module, FSDPModule)]
+    equal = []
+    for _ in range(2):  # the first gather makes the memory that the others fill again
+        for unit in units:
+            unit.unshard()
+        for name, (bits, values) in before.items():
+            layer: Any = sharded.get_submodule(name.rpartition(".")[0])
+            gathered = bits_of(layer.weight)
+            identity = torch.eye(layer.in_features, device=values.device)
+            product = layer(identity).T
+            equal.append([gathered.equal(bits), product.equal(values.to(product.dtype))])
+        for unit in units:
+            unit.reshard()
+    return {
+        "layers": len(before),
+        # on CUDA, FSDP's copies of floats would not keep every bit, and neither would a cast
+        "gathered_as": sorted({str(w.dtype) for w in weights.values()}),
+        "cast_to": [str(unit._get_fsdp_state()._mp_policy.param_dtype) for unit in units],
+        "shares": sorted({w.to_local().numel() / w.numel() for w in weights.values()}),
+        "equal": equal,
+    }
+
+
+def bits_of(weight: torch.Tensor) -> torch.Tensor:
+    return weight.detach().clone().view(torch.uint8).flatten()
+
+
 CHECKS = {
     "sentinels": save_sentinels,
     "hybrid-sentinels": save_sentinels,
     "half": train_in_half,
+    "packed": compare_packed_weights,
 }
 
 if __name__ == "__main__":

@@ -394,19 +394,6 @@ CASES = {
         "add --enable_fsdp",
         environment=TORCHRUN,
     ),
-    "prefix tuning": Case(
-        "--peft_method prefix",
-        "prefix tuning is not supported",
-        "use --peft_method lora",
-        flags={"peft_method": "prefix"},
-    ),
-    "LLaMA-Adapter with FSDP": Case(
-        "--peft_method llama_adapter",
-        "LLaMA-Adapter is not supported with FSDP",
-        "use --peft_method lora",
-        flags={"peft_method": "llama_adapter", "adapter_layers": 2, "enable_fsdp": True},
-        environment=TORCHRUN,
-    ),
     "more adapter layers than the model has": Case(
         "--adapter_layers 30",
         "has 2 layers (num_hidden_layers)",
@@ -524,9 +511,9 @@ def test_8_bit_with_fsdp(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> N
     for name, value in TORCHRUN.items():
         monkeypatch.setenv(name, value)
     report = refused(good_flags(quantization="8bit", enable_fsdp=True))
-    assert "--quantization 8bit with --enable_fsdp" in report
-    assert "8-bit weights cannot be sharded" in report
-    assert "use --quantization 4bit" in report
+    assert "--quantization 8bit with weights that are sharded" in report
+    assert "do not go through FSDP's all-gather" in report
+    assert "use --quantization 4bit, or whole weights on each rank: --sharding_strategy" in report
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

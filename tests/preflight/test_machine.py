@@ -48,7 +48,7 @@ def test_without_cuda_any_number_of_processes_will_do(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("flags", "package"),
     [
-        ({"quantization": "4bit"}, "bitsandbytes"),
+        ({"quantization": "4bit"}, '"llama-recipes-local[quantization]"'),
         ({"use_wandb": True}, "wandb"),
         ({"attn_implementation": "flash_attention_2"}, "flash-attn"),
     ],

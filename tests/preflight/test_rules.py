@@ -30,22 +30,9 @@ def test_adapters_that_exist_have_no_problem(method: str) -> None:
     assert problems_of(use_peft=True, peft_method=method) == []
 
 
-@pytest.mark.parametrize("quantization", ["4bit", "8bit"])
-def test_quantization_on_one_device_has_no_problem(quantization: str) -> None:
-    assert problems_of(use_peft=True, quantization=quantization) == []
-
-
 @pytest.mark.usefixtures("torchrun")
 def test_fsdp_under_torchrun_has_no_problem() -> None:
     assert problems_of(enable_fsdp=True, use_peft=True) == []
-    assert problems_of(enable_fsdp=True, use_peft=True, quantization="4bit") == []
-
-
-@pytest.mark.usefixtures("torchrun")
-def test_8_bit_cannot_be_sharded() -> None:
-    assert problems_of(enable_fsdp=True, quantization="8bit") == [
-        "--quantization 8bit with --enable_fsdp"
-    ]
 
 
 @pytest.mark.parametrize("missing", TORCHRUN)
@@ -97,8 +84,6 @@ def test_an_adapters_method_without_the_adapter() -> None:
 @pytest.mark.parametrize(
     ("flags", "what"),
     [
-        ({"use_peft": True, "target_modules": ["q_proj", "w_proj"]}, "--target_modules w_proj"),
-        ({"use_peft": True, "lora_dropout": 1.0}, "--lora_dropout is 1.0"),
         ({"hsdp": True, "sharding_group_size": 2, "replica_group_size": 2}, "--hsdp with"),
         ({"use_profiler": True, "flop_counter": True}, "--use_profiler with --flop_counter"),
         ({"use_profiler": True, "max_train_step": 6}, "--max_train_step 6"),
@@ -113,8 +98,6 @@ def test_settings_that_would_fail_later_are_found_now(flags: dict[str, Any], wha
 @pytest.mark.parametrize(
     "flags",
     [
-        {"use_peft": True, "target_modules": "all-linear"},
-        {"use_peft": True, "target_modules": "q_proj,down_proj", "lora_dropout": 0},
         {"hsdp": True, "sharding_group_size": 1, "replica_group_size": 1},
         {"use_profiler": True, "max_train_step": 7},
         {"flop_counter": True, "max_train_step": 4},

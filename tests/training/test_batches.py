@@ -1,11 +1,16 @@
 """What a batch holds: documents without their padding, and rows that can be told afterwards."""
 
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
 import torch
 from torch.utils.data import DataLoader
 
 from llama_recipes_local.data.sharding import ShardedBatchSampler
+from llama_recipes_local.training import batches
 from llama_recipes_local.training.agreement import StepPlan, agree
-from llama_recipes_local.training.batches import document_lengths, rows_of
+from llama_recipes_local.training.batches import document_lengths, in_steps, rows_of
 
 PACKED = {
     "input_ids": torch.arange(6).unsqueeze(0),
@@ -48,3 +53,19 @@ def test_rows_are_told_though_workers_have_read_ahead() -> None:
 def test_rows_of_an_order_that_does_not_come_again_are_not_guessed() -> None:
     assert rows_of(DataLoader(list(range(20)), batch_size=3, shuffle=True), 0) is None
     assert rows_of([{"input_ids": torch.zeros(1, 1)}], 0) is None
+
+
+def test_the_wait_for_a_steps_data_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(batches.time, "perf_counter", lambda: now[0])
+
+    def slow() -> Iterator[dict[str, Any]]:
+        for seconds in (1.0, 2.0, 4.0):
+            now[0] += seconds
+            yield {}
+
+    waits = []
+    for _, waited in in_steps(slow(), 2):
+        now[0] += 100.0  # the step itself
+        waits.append(waited)
+    assert waits == [3.0, 4.0]

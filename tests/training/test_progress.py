@@ -25,7 +25,7 @@ def a_step(step: int, tokens: int = 8, norm: float = 1.5, stop: bool = False) ->
     """A step that was sent to the device, on one rank."""
     plan = StepPlan(3, tokens, real_tokens=tokens, squared_lengths=tokens**2, report=False)
     values = torch.tensor([2.0, norm, float(stop), float(stop)])
-    return PendingStep(step, 0.5, 1e-4, plan, Figures(values, values[:1]), 0, [])
+    return PendingStep(step, 0.5, 1e-4, plan, Figures(values, values[:1]), 0.25, 0, [])
 
 
 @pytest.fixture
@@ -115,6 +115,7 @@ def test_steps_that_are_fetched_together_share_the_time_by_tokens(now: list[floa
         metrics = [fetched.metrics for fetched in reporter.fetch()]
     assert [each.seconds for each in metrics] == [1.0, 4.0, 8.0]
     assert [each.tokens_per_second for each in metrics] == [10.0] * 3
+    assert [each.data_seconds for each in metrics] == [0.25] * 3
 
 
 def test_steps_wait_on_the_device_until_they_are_fetched(tmp_path: Path) -> None:

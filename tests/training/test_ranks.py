@@ -13,6 +13,7 @@ from test_loss import GRADIENT_ERROR, LOSS, largest_difference
 
 from llama_recipes_local import configs
 from llama_recipes_local.data.concatenator import IGNORE_INDEX
+from llama_recipes_local.utils import config_utils
 from llama_recipes_local.utils.config_utils import get_dataloader_kwargs
 
 Samples = list[dict[str, list[int]]]
@@ -115,11 +116,9 @@ def rows_of_rank(
     config = configs.train_config(
         batch_size_training=2, batching_strategy="padding", enable_fsdp=True
     )
-    monkeypatch.setenv("RANK", str(rank))
-    sampler = get_dataloader_kwargs(config, rows, tokenizer, "train")["batch_sampler"]
-    sampler.num_replicas = 2
-    sampler.set_epoch(0)
-    return list(sampler)
+    monkeypatch.setattr(config_utils, "rank", lambda: rank)
+    monkeypatch.setattr(config_utils, "world_size", lambda: 2)
+    return list(get_dataloader_kwargs(config, rows, tokenizer, "train")["batch_sampler"])
 
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])

@@ -1,0 +1,131 @@
+"""What the benchmarks of whole commands share: a 7B-shaped model, a timed run, a report."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("torch", "transformers", "peft", "accelerate", "triton", "bitsandbytes", "liger-kernel")
+TORCHRUN = ("-m", "torch.distributed.run", "--nnodes", "1", "--nproc_per_node", "1")
+WARM_UP = 4
+
+
+def make_model(folder: Path, tokenizer: Path, layers: int = 32) -> Path:
+    """Write a model of Llama-2-7B's shape with random bfloat16 weights, once."""
+    if (folder / "model.safetensors.index.json").exists():
+        return folder
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        hidden_size=4096,
+        intermediate_size=11008,
+        num_hidden_layers=layers,
+        num_attention_heads=32,
+        num_key_value_heads=32,
+        vocab_size=32000,
+        max_position_embeddings=4096,
+    )
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.bfloat16)
+    with torch.device("cuda"):
+        model = LlamaForCausalLM(config)
+    torch.set_default_dtype(torch.float32)
+    model.save_pretrained(folder, max_shard_size="5GB")
+    AutoTokenizer.from_pretrained(tokenizer, local_files_only=True).save_pretrained(folder)
+    del model
+    torch.cuda.empty_cache()
+    return folder
+
+
+def time_finetuning(
+    name: str, command: Sequence[str], output: Path, flags: dict[str, Any]
+) -> dict[str, Any]:
+    """Run ``finetuning.py`` and read its metrics.
+
+    Args:
+        name: of the result.
+        command: what Python runs: torchrun or not, the script, and its flags.
+        output: folder for what the run writes.
+        flags: further flags, by name.
+
+    Returns:
+        The median speed and wait for data over the steps after warm-up, the peak memory, and the
+        loss of the first and the last of them.
+    """
+    every = flags | {"output_dir": output}
+    run([*command, *(str(word) for flag in every.items() for word in (f"--{flag[0]}", flag[1]))])
+    lines = (output / "metrics.jsonl").read_text().splitlines()
+    steps = [step for step in map(json.loads, lines) if "tokens_per_second" in step][WARM_UP:]
+    return {
+        "name": name,
+        "tokens_per_second": round(median(step["tokens_per_second"] for step in steps)),
+        "peak_gib": round(max(step["memory_gib"] for step in steps), 1),
+        "first_loss": steps[0]["loss"],
+        "last_loss": steps[-1]["loss"],
+    }
+
+
+def run(command: Sequence[str]) -> str:
+    """Run Python on ``command`` in the checkout, showing what it prints; return that.
+
+    Raises:
+        RuntimeError: if it fails.
+    """
+    print("$ python", *command, flush=True)
+    environment = os.environ | {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "8"}
+    process = subprocess.Popen(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    printed = []
+    for line in process.stdout:
+        printed.append(line)
+        print(line, end="", flush=True)
+    if process.wait():
+        raise RuntimeError(f"exit code {process.returncode}: {command}")
+    return "".join(printed)
+
+
+def report(results: list[dict[str, Any]], out: Path) -> None:
+    """Write the results as JSON with the machine and versions, and print them as a table."""
+    where = environment()
+    out.write_text(json.dumps({"environment": where, "results": results}, indent=2) + "\n")
+    print("\n" + ", ".join(f"{key} {value}" for key, value in where.items()))
+    for result in results:
+        if "error" in result:
+            print(f"{result['name']:<44} {result['error']}")
+            continue
+        print(
+            f"{result['name']:<44} {result['tokens_per_second']:>8,} tok/s"
+            f" {result['peak_gib']:>7} GiB"
+        )
+
+
+def environment() -> dict[str, str | None]:
+    """Return the machine and the versions that results hold for."""
+    return {
+        "device": torch.cuda.get_device_name(),
+        "cuda": torch.version.cuda,
+        "python": sys.version.split()[0],
+        **{package: _version(package) for package in PACKAGES},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,103 @@
+"""Adapters: PEFT behind the calls that upstream's ``main`` makes.
+
+What PEFT does not do well enough is here, behind PEFT's own classes: ``prefix``, ``llama_adapter``
+and ``pissa``. All of it is saved in PEFT's format and loads in plain PEFT.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+from peft.utils import load_peft_weights, set_peft_model_state_dict
+from torch import nn
+
+from llama_recipes_local import run
+from llama_recipes_local.adapters import llama_adapter, pissa, prefix
+from llama_recipes_local.models.loading import local_folder
+
+_PEFT_CLASSES = {
+    "lora": peft.LoraConfig,
+    "llama_adapter": peft.AdaptionPromptConfig,
+    "prefix": peft.PrefixTuningConfig,
+}
+# ours, not PEFT's: training.groups reads them
+_NOT_PEFT = ("loraplus_lr_ratio",)
+
+
+def generate_peft_config(train_config: Any, kwargs: dict[str, Any]) -> peft.PeftConfig:
+    """Return PEFT's configuration for ``train_config.peft_method`` and the flags in ``kwargs``.
+
+    Raises:
+        RuntimeError: if the method is unknown.
+    """
+    method = train_config.peft_method
+    if method not in _PEFT_CLASSES:
+        raise RuntimeError(f"Peft config not found: {method}")
+    config = run.PEFT_CONFIGS[method]()
+    run.update_config(config, **kwargs)
+    fields = {name: value for name, value in asdict(config).items() if name not in _NOT_PEFT}
+    return _PEFT_CLASSES[method](**fields)
+
+
+def get_peft_model(model: nn.Module, peft_config: peft.PeftConfig) -> peft.PeftModel:
+    """Put an adapter on ``model``, to be trained.
+
+    It is held in float32, with ``pure_bf16`` in the weights' own dtype: float32 keeps the small
+    updates that bfloat16 rounds away. It is multiplied in the compute dtype all the same, see
+    ``models.precision``.
+    """
+    adapted = peft.get_peft_model(model, peft_config)
+    pissa.take_over(adapted)
+    return _for_training(adapted)
+
+
+def _for_training(adapted: peft.PeftModel) -> peft.PeftModel:
+    """Give the adapter its dtype, and put this package's computation in place of PEFT's."""
+    active = run.active()
+    base: Any = adapted.get_base_model()
+    pure = active is not None and active.fsdp.pure_bf16
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(base.dtype if pure else torch.float32)
+    prefix.take_over(adapted)
+    llama_adapter.take_over(adapted)
+    return adapted
+
+
+class _PeftConfigs(dict[str, peft.PeftConfig]):
+    """The configurations by adapter name; ``main`` calls the attribute as if it were a method."""
+
+    def __call__(self) -> "_PeftConfigs":
+        return self
+
+
+class PeftModel:
+    """``peft.PeftModel`` from a local folder."""
+
+    @staticmethod
+    def from_pretrained(
+        model: nn.Module, model_id: str | Path, is_trainable: bool = False, **kwargs: Any
+    ) -> peft.PeftModel:
+        """Put the adapter saved in the folder ``model_id`` on ``model``."""
+        folder = str(local_folder(model_id))
+        config = peft.PeftConfig.from_pretrained(folder, local_files_only=True)
+        if is_trainable and config.is_prompt_learning:
+            adapted = _prefix_to_train(model, config, folder)
+        else:
+            kwargs["local_files_only"] = True
+            adapted = peft.PeftModel.from_pretrained(
+                model, folder, is_trainable=is_trainable, **kwargs
+            )
+        adapted.peft_config = _PeftConfigs(adapted.peft_config)  # type: ignore[misc]
+        return _for_training(adapted) if is_trainable else adapted
+
+
+def _prefix_to_train(model: nn.Module, config: peft.PeftConfig, folder: str) -> peft.PeftModel:
+    """Load a prefix to go on with; PEFT itself loads one for inference only."""
+    config.inference_mode = False
+    config.base_model_name_or_path = None  # the model's own, without a word on where it was
+    adapted = peft.get_peft_model(model, config)
+    set_peft_model_state_dict(adapted, load_peft_weights(folder, device="cpu"))
+    return adapted

@@ -1,0 +1,94 @@
+"""Prefix tuning on packed and padded rows, with activation checkpointing and with FSDP2.
+
+PEFT hands a prefix to the model as a cache of keys and values. A cache does not go with activation
+checkpointing, which drops it, and not with packed rows, whose documents it mixes up. Here the same
+keys and values go to this package's attention by themselves; see ``models.attention``. The
+parameters and the saved files are PEFT's, and a loaded adapter generates by PEFT's own way.
+"""
+
+from typing import Any
+
+import peft
+import torch
+
+from llama_recipes_local.data.documents import document_bounds
+from llama_recipes_local.models.attention import NAME
+from llama_recipes_local.models.prefixed import Prefix
+
+PARAMETER = "prompt_encoder.default.embedding.weight"
+
+
+def take_over(adapted: peft.PeftModel) -> None:
+    """Have a model with a prefix compute it here; other models stay as they are."""
+    if isinstance(adapted.active_peft_config, peft.PrefixTuningConfig):
+        adapted.__class__ = PrefixTunedModel
+
+
+class PrefixTunedModel(peft.PeftModelForCausalLM):
+    """A causal language model with a prefix to train."""
+
+    def forward(  # type: ignore[override]
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        cu_seq_lens_q: torch.Tensor | None = None,
+        max_length_q: int | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Compute the model with the prefix before every document.
+
+        Positions begin behind the prefix, as they do behind a cache.
+
+        Args:
+            input_ids: (batch, seq).
+            attention_mask: (batch, seq), 0 where a row is padded; None for packed rows.
+            position_ids: (batch, seq), restarting at each document; None if each row is one.
+            cu_seq_lens_q: (documents + 1,) int32, where each document begins, and the total.
+            max_length_q: tokens in the longest document.
+            **kwargs: for the model.
+
+        Raises:
+            ValueError: if the model's attention is another package's.
+        """
+        base: Any = self.get_base_model()
+        if base.config._attn_implementation != NAME:
+            raise ValueError(f"prefix tuning needs attn_implementation={NAME!r}")
+        if position_ids is None:
+            position_ids = torch.arange(input_ids.shape[1], device=input_ids.device)
+            position_ids = position_ids.expand(input_ids.shape)
+        if cu_seq_lens_q is None or max_length_q is None:
+            cu_seq_lens_q, max_length_q = document_bounds(position_ids)
+        keys, values = self._keys_and_values()
+        # the attention counts the keys of a document by itself
+        kwargs.pop("cu_seq_lens_k", None)
+        kwargs.pop("max_length_k", None)
+        return base(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids + keys.shape[2],
+            prefix=Prefix(keys, values, cu_seq_lens_q, max_length_q, input_ids.numel()),
+            **kwargs,
+        )
+
+    def _keys_and_values(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return both as (layers, kv_heads, virtual tokens, head_dim), as PEFT lays them out."""
+        config: Any = self.active_peft_config
+        encoder: Any = self.prompt_encoder[self.active_adapter]
+        heads = config.num_attention_heads
+        weight = encoder.embedding.weight
+        split = weight.view(len(weight), config.num_layers, 2, heads, config.token_dim // heads)
+        keys, values = split.permute(2, 1, 3, 0, 4)
+        return keys, values
+
+    def save_pretrained(  # type: ignore[override]
+        self, save_directory: str, state_dict: dict[str, torch.Tensor] | None = None, **kwargs: Any
+    ) -> None:
+        """Save the adapter from ``state_dict``, which PEFT's does not look at for a prefix."""
+        self._to_save = (state_dict or self.state_dict())[PARAMETER]
+        super().save_pretrained(save_directory, state_dict=state_dict, **kwargs)
+        del self._to_save
+
+    def get_prompt_embedding_to_save(self, adapter_name: str) -> torch.Tensor:
+        """Return the whole prefix, while the model's own may be a rank's shard."""
+        return self._to_save.detach().cpu()

@@ -1,0 +1,76 @@
+"""Merge a LoRA adapter into its base model: a new folder that plain transformers loads."""
+
+import argparse
+from pathlib import Path
+
+from llama_recipes_local.cli.parsing import one_of
+
+DTYPES = ("bfloat16", "float16", "float32")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's flags."""
+    parser.add_argument(
+        "--adapter", required=True, metavar="DIR", type=Path, help="folder that training saved"
+    )
+    parser.add_argument(
+        "--model",
+        "--model_name",
+        metavar="DIR",
+        type=Path,
+        help="the base model's folder (the one that the adapter names)",
+    )
+    parser.add_argument(
+        "--out", required=True, metavar="DIR", type=Path, help="the new model's folder"
+    )
+    parser.add_argument(
+        "--tokenizer_name",
+        metavar="DIR",
+        type=Path,
+        help="folder of the tokenizer that goes with the model (the one that training used)",
+    )
+    parser.add_argument(
+        "--dtype",
+        type=one_of(DTYPES),
+        metavar="NAME",
+        help="what the base model is read in and the result is saved in: "
+        f"{', '.join(DTYPES)} (the base model's)",
+    )
+    parser.add_argument(
+        "--quantization",
+        type=one_of(("4bit", "none")),
+        metavar="BITS",
+        help="4bit: add to what 4 bits leave of each weight, which is what QLoRA trains on; "
+        "none: add to the weights themselves (as the adapter was trained)",
+    )
+    parser.add_argument(
+        "--quant_type",
+        type=one_of(("nf4", "fp4")),
+        metavar="TYPE",
+        help="with 4 bits: nf4 or fp4 (as the adapter was trained)",
+    )
+    parser.add_argument(
+        "--use_double_quant",
+        action=argparse.BooleanOptionalAction,
+        help="with 4 bits: whether the scales are quantised too (as the adapter was trained)",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Merge, and say where the model is."""
+    import torch
+
+    from llama_recipes_local.merging import Merge, merge
+
+    merge(
+        Merge(
+            adapter=args.adapter,
+            out=args.out,
+            model=args.model,
+            tokenizer=args.tokenizer_name,
+            dtype=getattr(torch, args.dtype) if args.dtype else None,
+            quantization=args.quantization,
+            quant_type=args.quant_type,
+            use_double_quant=args.use_double_quant,
+        )
+    )

@@ -1,0 +1,79 @@
+"""A saved LoRA adapter, and whether it can be merged."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import peft
+
+from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.model_folders import StoredTensors
+from llama_recipes_local.preflight.model import listing
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+# The ways to begin that leave the base model's weights as they are.
+HARMLESS_INITS = (True, False, "gaussian", "eva", "orthogonal")
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A LoRA adapter.
+
+    Attributes:
+        folder: where it was saved.
+        config: PEFT's configuration.
+        tensors: its tensors, under the names that PEFT saves them by.
+    """
+
+    folder: Path
+    config: peft.LoraConfig
+    tensors: StoredTensors
+
+
+def read_adapter(folder: Path) -> Adapter:
+    """Read an adapter that is to be merged.
+
+    Raises:
+        UsageError: if there is none, it is damaged, or of a kind that cannot be merged.
+    """
+    missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
+    if missing:
+        raise _refused(
+            f"--adapter {folder} has no {' and no '.join(missing)}",
+            listing(folder),
+            "name the --output_dir of a run with --use_peft",
+        )
+    try:
+        settings = json.loads((folder / CONFIG).read_text("utf-8"))
+        kind = settings["peft_type"]
+    except (ValueError, KeyError, TypeError) as error:
+        mend = "copy the adapter again"
+        raise _refused(
+            f"{folder / CONFIG} is no configuration of PEFT", repr(error), mend
+        ) from error
+    _check_kind(folder, kind, settings)
+    config: Any = peft.PeftConfig.from_pretrained(str(folder))
+    return Adapter(folder, config, StoredTensors([folder / WEIGHTS]))
+
+
+def _check_kind(folder: Path, kind: str, settings: dict[str, Any]) -> None:
+    if kind != "LORA":
+        raise _refused(
+            f"--adapter {folder} is of the kind {kind}, which cannot be merged",
+            "it adds to what the model computes, not to its weights; only LoRA is a change of them",
+            f"use it beside its base model: llama-recipes-local generate --adapter {folder}",
+        )
+    init = settings.get("init_lora_weights", True)
+    if init not in HARMLESS_INITS:
+        raise _refused(
+            f"--adapter {folder} was begun with init_lora_weights={init}",
+            "that changed the base model's weights too, and the change is not in the adapter",
+            "save it as plain LoRA first: PEFT's save_pretrained with "
+            "path_initial_model_for_weight_conversion",
+        )
+
+
+def _refused(what: str, why: str, mend: str) -> UsageError:
+    return UsageError([Problem(what, why, mend)])

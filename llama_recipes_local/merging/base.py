@@ -1,0 +1,104 @@
+"""The base model's tensors as the adapter is to be added to them: plain, in some dtype."""
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from llama_recipes_local.model_folders import StoredTensors
+
+_QUANT_STATE = ".quant_state.bitsandbytes__"
+
+
+@dataclass(frozen=True)
+class FourBit:
+    """How bitsandbytes quantises to 4 bits.
+
+    Attributes:
+        quant_type: "nf4" or "fp4".
+        double: whether the scales are quantised too.
+    """
+
+    quant_type: str
+    double: bool
+
+    def round(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return what is left of a weight after 4 bits, in its own dtype."""
+        from bitsandbytes import functional
+
+        packed, state = functional.quantize_4bit(
+            tensor.contiguous(), compress_statistics=self.double, quant_type=self.quant_type
+        )
+        return functional.dequantize_4bit(packed, state).to(tensor.dtype)
+
+
+class BaseTensors:
+    """A base model's tensors by name.
+
+    A folder may hold weights that bitsandbytes has packed to 4 bits; they come unpacked.
+    """
+
+    def __init__(
+        self,
+        stored: StoredTensors,
+        dtype: torch.dtype | None = None,
+        four_bit: FourBit | None = None,
+        linears: Collection[str] = (),
+    ) -> None:
+        """Take tensors from a folder.
+
+        Args:
+            stored: the folder's.
+            dtype: what they are cast to; None leaves each as it is.
+            four_bit: how the linear layers' are rounded to what 4 bits hold; None leaves them.
+            linears: the names of those.
+        """
+        self._stored = stored
+        self._dtype = dtype
+        self._four_bit = four_bit
+        self._linears = frozenset(linears)
+        self._packed = {
+            name.partition(_QUANT_STATE)[0]: name for name in stored if _QUANT_STATE in name
+        }
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._stored
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        tensor = self._unpacked(name) if name in self._packed else self._stored[name]
+        tensor = tensor.to(self._dtype or tensor.dtype)
+        if self._four_bit is not None and name in self._linears and name not in self._packed:
+            return self._four_bit.round(tensor)
+        return tensor
+
+    @property
+    def packed(self) -> bool:
+        """Whether the folder holds weights of 4 bits."""
+        return bool(self._packed)
+
+    def dtype(self, name: str) -> torch.dtype:
+        """Return the dtype that a tensor comes in."""
+        if self._dtype is not None:
+            return self._dtype
+        if name in self._packed:
+            return getattr(torch, self._state(name)["dtype"])
+        return self._stored[name].dtype
+
+    def shape(self, name: str) -> torch.Size:
+        """Return the shape that a tensor comes in."""
+        if name in self._packed:
+            return torch.Size(self._state(name)["shape"])
+        return self._stored[name].shape
+
+    def _state(self, name: str) -> dict[str, Any]:
+        """Return what bitsandbytes wrote beside a packed weight: its shape and dtype and more."""
+        return json.loads(bytes(self._stored[self._packed[name]].tolist()))
+
+    def _unpacked(self, name: str) -> torch.Tensor:
+        from bitsandbytes import functional
+
+        parts = {key: self._stored[key] for key in self._stored if key.startswith(f"{name}.")}
+        state = functional.QuantState.from_dict(parts, torch.device("cpu"))
+        return functional.dequantize_4bit(self._stored[name], state)

@@ -1,0 +1,80 @@
+"""The tensors of safetensors files, each read when it is asked for."""
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.preflight.model import check_weights, listing
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+
+
+class StoredTensors(Mapping[str, torch.Tensor]):
+    """Tensors by name, on the CPU; none is held in memory.
+
+    A tensor is mapped from its file, so one that is asked for takes memory only as it is used.
+    """
+
+    def __init__(self, files: Iterable[Path]) -> None:
+        """Read the names in the files' headers.
+
+        Raises:
+            UsageError: if a file is no safetensors file, or is cut off.
+        """
+        self._files: dict[str, Path] = {}
+        for path in files:
+            try:
+                with safe_open(path, framework="pt") as file:
+                    self._files |= dict.fromkeys(file.keys(), path)
+            except (SafetensorError, OSError) as error:
+                raise UsageError([_unreadable(path, error)]) from error
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        with safe_open(self._files[name], framework="pt") as file:
+            return file.get_tensor(name)
+
+    def numel(self) -> int:
+        """Return how many numbers all tensors hold together, by the files' headers."""
+        total = 0
+        for name, path in self._files.items():
+            with safe_open(path, framework="pt") as file:
+                total += math.prod(file.get_slice(name).get_shape())
+        return total
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+
+def model_tensors(folder: Path, flag: str) -> StoredTensors:
+    """Return the tensors of a model's folder.
+
+    Args:
+        folder: a folder in the Hugging Face layout.
+        flag: the flag that names it.
+
+    Raises:
+        UsageError: if it has no ``config.json``, or its weights are not there or damaged.
+    """
+    if not (folder / "config.json").is_file():
+        mend = f"name the folder of a model in the Hugging Face layout: {flag} DIR"
+        raise UsageError([Problem(f"{folder} has no config.json", listing(folder), mend)])
+    problems = check_weights(folder)
+    if problems:
+        raise UsageError(problems)
+    if (folder / SINGLE).is_file():
+        return StoredTensors([folder / SINGLE])
+    weight_map = json.loads((folder / INDEX).read_text("utf-8"))["weight_map"]
+    return StoredTensors(folder / name for name in sorted(set(weight_map.values())))
+
+
+def _unreadable(path: Path, error: Exception) -> Problem:
+    return Problem(f"{path} is not a whole safetensors file", str(error), "copy the file again")

@@ -1,0 +1,65 @@
+"""Writes a model's folder shard by shard, so that no more than one shard is held in memory."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import split_torch_state_dict_into_shards
+from safetensors.torch import save_file
+from tqdm import tqdm
+
+from llama_recipes_local.model_folders.reading import INDEX
+
+SHARD_BYTES = 5 * 10**9
+"""What model folders have been split at since before safetensors."""
+
+
+def write_weights(
+    folder: Path, planned: Mapping[str, torch.Tensor], tensor: Callable[[str], torch.Tensor]
+) -> None:
+    """Write a model's weights and, if they take several files, the index of them.
+
+    Args:
+        folder: where to.
+        planned: a meta tensor of each tensor's shape and dtype.
+        tensor: gives a tensor by its name; called once for each, file by file.
+    """
+    split = split_torch_state_dict_into_shards(
+        dict(planned), max_shard_size=SHARD_BYTES, filename_pattern="model{suffix}.safetensors"
+    )
+    with tqdm(total=len(planned), unit=" tensors", desc="writing", leave=False) as bar:
+        for file, names in split.filename_to_tensors.items():
+            _write_shard(folder / file, names, tensor, bar)
+    if split.is_sharded:
+        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+        _write_json(folder / INDEX, index)
+
+
+def _write_shard(
+    path: Path, names: list[str], tensor: Callable[[str], torch.Tensor], bar: Any
+) -> None:
+    shard = {}
+    for name in names:
+        shard[name] = tensor(name).detach().contiguous()
+        bar.update()
+    save_file(shard, path, metadata={"format": "pt"})
+
+
+def write_config(source: Path, folder: Path, without: Sequence[str] = (), **changes: Any) -> None:
+    """Write ``config.json`` as it is in the folder ``source``, but for some changes.
+
+    Args:
+        source: the folder of the model that is written anew.
+        folder: where to.
+        without: keys that are left out.
+        **changes: keys with new values.
+    """
+    config = json.loads((source / "config.json").read_text("utf-8")) | changes
+    kept = {key: value for key, value in config.items() if key not in without}
+    _write_json(folder / "config.json", kept)
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")

@@ -1,0 +1,73 @@
+"""Weights in 4 or 8 bits, by bitsandbytes.
+
+4-bit weights are packed several to a number of the storage dtype; ``parallel.packed`` tells how
+they are sharded.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import BitsAndBytesConfig
+
+from llama_recipes_local.models.precision import compute_dtype
+from llama_recipes_local.run import Run
+
+SWITCH = "support_avx512bf16_for_cpu"
+
+
+def quantized_bits(train_config: Any) -> str | None:
+    """Return "4bit", "8bit" or None; True is upstream's old name for "8bit"."""
+    return "8bit" if train_config.quantization is True else train_config.quantization or None
+
+
+def bnb_config(run: Run) -> BitsAndBytesConfig | None:
+    """Return how transformers is to quantise a run's weights, or None if they stay as they are.
+
+    ``compute_dtype`` and ``quant_storage`` follow the run unless they are given as flags.
+    """
+    bits = quantized_bits(run.train)
+    if bits is None:
+        return None
+    if bits == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    settings = run.quantization
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=settings.quant_type,
+        bnb_4bit_use_double_quant=settings.use_double_quant,
+        bnb_4bit_compute_dtype=_given_or_computed_in(run, "compute_dtype"),
+        bnb_4bit_quant_storage=_given_or_computed_in(run, "quant_storage"),
+    )
+
+
+def describe(config: BitsAndBytesConfig) -> str:
+    """Say how weights are quantised, and what was chosen for the user and why."""
+    if config.load_in_8bit:
+        return "--> Quantization: 8-bit (LLM.int8), by bitsandbytes"
+    double = " with double quantisation" if config.bnb_4bit_use_double_quant else ""
+    computed, stored = (
+        str(dtype).removeprefix("torch.")
+        for dtype in (config.bnb_4bit_compute_dtype, config.bnb_4bit_quant_storage)
+    )
+    return (
+        f"--> Quantization: 4-bit {config.bnb_4bit_quant_type}{double}, computed in {computed} and "
+        f"packed into {stored}, as the run's precision has it unless a flag names another"
+    )
+
+
+def keep_packing(model: nn.Module) -> None:
+    """Keep bitsandbytes from packing 4-bit weights anew for inference on some CPUs.
+
+    Validation would do that between steps, and it rounds the scales to bfloat16 for good.
+    """
+    for layer in model.modules():
+        if hasattr(layer, SWITCH):
+            setattr(layer, SWITCH, False)
+
+
+def _given_or_computed_in(run: Run, field: str) -> torch.dtype:
+    given = {flag.rpartition(".")[2] for flag in run.flags}
+    if field in given:
+        return getattr(run.quantization, field)
+    return compute_dtype(run.train, run.fsdp)

@@ -1,0 +1,45 @@
+"""Quantised weights among FSDP2's parameters.
+
+bitsandbytes packs 4-bit weights into numbers of a float dtype, many of which are NaN by their
+bits. FSDP would cast them to its compute dtype, and on CUDA its copies of half precision write
+every NaN as the same one (https://github.com/huggingface/accelerate/issues/3983,
+https://github.com/bitsandbytes-foundation/bitsandbytes/issues/1945). So they are sharded as the
+bytes they are, and a quantised model is not cast: autocast takes that over, see
+``models.precision``.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def is_quantized(model: nn.Module) -> bool:
+    """Whether ``model`` has 4-bit or 8-bit weights, under an adapter or not."""
+    return any(getattr(model, f"is_loaded_in_{bits}bit", False) for bits in (4, 8))
+
+
+def quantized_parameters(model: nn.Module) -> set[nn.Parameter]:
+    """Return the parameters that hold 4-bit or 8-bit weights."""
+    if not is_quantized(model):
+        return set()
+    from bitsandbytes.nn.modules import Int8Params, Params4bit
+
+    return {p for p in model.parameters() if isinstance(p, (Int8Params, Params4bit))}
+
+
+def shard_as_bytes(model: nn.Module) -> None:
+    """Make the 4-bit weights of ``model`` plain parameters of bytes, (bytes, 1), in place.
+
+    bitsandbytes finds the scales of a plain parameter in its layer
+    (https://github.com/bitsandbytes-foundation/bitsandbytes/pull/1719); every rank has them whole.
+    """
+    if not is_quantized(model):
+        return
+    from bitsandbytes.nn.modules import Linear4bit
+
+    layers: list[Any] = [layer for layer in model.modules() if isinstance(layer, Linear4bit)]
+    for layer in layers:
+        layer.quant_state = layer.weight.quant_state
+        packed = layer.weight.data.view(torch.uint8).reshape(-1, 1)
+        layer.weight = nn.Parameter(packed, requires_grad=False)

@@ -1,0 +1,218 @@
+"""Adapters: each method's own settings, and the model and adapter that they are for."""
+
+import json
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from llama_recipes_local.configs.fields import field_names
+from llama_recipes_local.errors import Problem
+from llama_recipes_local.models.attention import NAME as DOCUMENT_ATTENTION
+from llama_recipes_local.models.quantization import quantized_bits
+from llama_recipes_local.parallel import device_type
+from llama_recipes_local.preflight.rules import _choice as choice
+from llama_recipes_local.run import PEFT_CONFIGS, Run
+
+ALL_LINEAR = "all-linear"
+LORA_BIASES = ("none", "all", "lora_only")
+PISSA = re.compile(r"pissa(_niter_[1-9]\d*)?")
+EMBEDDING = "embed_tokens"
+PEFT_TYPES = {"LORA": "lora", "ADAPTION_PROMPT": "llama_adapter", "PREFIX_TUNING": "prefix"}
+
+
+def check_adapter(run: Run, config: dict[str, Any], folder: Path) -> list[Problem]:
+    """Return what is wrong with the adapter that a run trains.
+
+    Args:
+        run: the run.
+        config: the model's ``config.json``; empty if it cannot be read.
+        folder: the model's folder.
+    """
+    if not run.train.use_peft or run.peft is None:
+        return []
+    if run.train.from_peft_checkpoint:
+        return _going_on(run)
+    checks = {"lora": _lora, "llama_adapter": _llama_adapter, "prefix": _prefix}
+    problems = choice("task_type", run.peft.task_type, ("CAUSAL_LM",))
+    return problems + checks[run.train.peft_method](run, config, folder)
+
+
+def _lora(run: Run, config: dict[str, Any], folder: Path) -> list[Problem]:
+    lora = run.peft
+    bounds = {
+        "r": (lora.r >= 1, "1 or more"),
+        "lora_alpha": (lora.lora_alpha > 0, "above 0"),
+        "lora_dropout": (0 <= lora.lora_dropout < 1, "at least 0 and less than 1"),
+        "loraplus_lr_ratio": (lora.loraplus_lr_ratio >= 0, "0 or more"),
+    }
+    problems = [
+        Problem(f"--{name} is {getattr(lora, name)}", f"it must be {bound}", f"give it {bound}")
+        for name, (good, bound) in bounds.items()
+        if not good
+    ]
+    if lora.inference_mode:
+        problems.append(
+            Problem(
+                "--inference_mode True", "nothing would be trained", "leave --inference_mode out"
+            )
+        )
+    problems += choice("bias", lora.bias, LORA_BIASES)
+    problems += check_targets(lora.target_modules, folder, "target_modules")
+    return problems + _first_weights(run) + _dora(run)
+
+
+def check_targets(targets: list[str] | str, folder: Path, flag: str) -> list[Problem]:
+    """Compare what LoRA is to be put on with the names in the model's files."""
+    names = linear_layers(folder)
+    if targets in (ALL_LINEAR, [ALL_LINEAR]) or not names:
+        return []
+    last = sorted({name.rpartition(".")[2] for name in names})
+    problems = []
+    for target in targets:
+        if any(name == target or name.endswith(f".{target}") for name in names):
+            continue
+        near = get_close_matches(target, last, n=1)
+        problems.append(
+            Problem(
+                f"--{flag} {target}",
+                f"the model has {', '.join(last)}",
+                f"did you mean --{flag} {near[0]}?" if near else f"use --{flag} {ALL_LINEAR}",
+            )
+        )
+    return problems
+
+
+def linear_layers(folder: Path) -> list[str]:
+    """Return the layers whose weight is a matrix, by the names in a folder's safetensors files."""
+    names = []
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118 (it is no dict)
+                    if name.endswith(".weight") and len(file.get_slice(name).get_shape()) == 2:
+                        names.append(name.removesuffix(".weight"))
+        except (OSError, SafetensorError):
+            return []
+    return names
+
+
+def _first_weights(run: Run) -> list[Problem]:
+    first = run.peft.init_lora_weights
+    if isinstance(first, bool) or first == "gaussian":
+        return []
+    what = f"--init_lora_weights {first}"
+    if not PISSA.fullmatch(first):
+        why = "there are true, false, gaussian, pissa, pissa_niter_N"
+        return [Problem(what, why, "leave it out, or use --init_lora_weights pissa_niter_16")]
+    if quantized_bits(run.train):
+        return [
+            Problem(
+                f"{what} with --quantization {run.train.quantization}",
+                "PiSSA takes its part out of the weights, which quantised ones do not allow",
+                "leave one of them out",
+            )
+        ]
+    if EMBEDDING in run.peft.target_modules:
+        return [
+            Problem(
+                f"{what} with --target_modules {EMBEDDING}",
+                "PiSSA is for linear layers",
+                f"leave {EMBEDDING} out of --target_modules",
+            )
+        ]
+    return []
+
+
+def _dora(run: Run) -> list[Problem]:
+    eight_bits_on_cpu = quantized_bits(run.train) == "8bit" and device_type() == "cpu"
+    if not run.peft.use_dora or not eight_bits_on_cpu:
+        return []
+    return [
+        Problem(
+            "--use_dora with --quantization 8bit on the CPU",
+            "there PEFT loses the scales of 8-bit weights",
+            "use --quantization 4bit, or a CUDA device",
+        )
+    ]
+
+
+def _llama_adapter(run: Run, config: dict[str, Any], folder: Path) -> list[Problem]:
+    layers = config.get("num_hidden_layers")
+    problems = _at_least_one(run.peft, ("adapter_len", "adapter_layers"))
+    if isinstance(layers, int) and run.peft.adapter_layers > layers:
+        problems.append(
+            Problem(
+                f"--adapter_layers {run.peft.adapter_layers}",
+                f"the model in {folder} has {layers} layers (num_hidden_layers)",
+                f"add --adapter_layers {layers}, or less",
+            )
+        )
+    return problems
+
+
+def _prefix(run: Run, config: dict[str, Any], folder: Path) -> list[Problem]:
+    problems = _at_least_one(run.peft, ("num_virtual_tokens",))
+    kernel = run.train.attn_implementation
+    if kernel not in ("auto", DOCUMENT_ATTENTION):
+        problems.append(
+            Problem(
+                f"--attn_implementation {kernel} with --peft_method prefix",
+                "that attention knows no prefix before each of a row's documents",
+                f"leave it out, or use --attn_implementation {DOCUMENT_ATTENTION}",
+            )
+        )
+    longest = config.get("max_position_embeddings") or 0
+    room = longest - run.peft.num_virtual_tokens
+    if run.train.batching_strategy == "packing" and room < run.train.context_length <= longest:
+        problems.append(
+            Problem(
+                f"--context_length {run.train.context_length} with "
+                f"--num_virtual_tokens {run.peft.num_virtual_tokens}",
+                f"the model takes {longest} positions (max_position_embeddings), the prefix's too",
+                f"add --context_length {room}, or less",
+            )
+        )
+    return problems
+
+
+def _at_least_one(config: Any, names: Iterable[str]) -> list[Problem]:
+    return [
+        Problem(f"--{name} is {getattr(config, name)}", "it is a number", "give it 1 or more")
+        for name in names
+        if getattr(config, name) < 1
+    ]
+
+
+def _going_on(run: Run) -> list[Problem]:
+    """Compare the flags with the adapter that the run goes on from: it stays what it is."""
+    folder = Path(run.train.from_peft_checkpoint).expanduser().resolve()
+    path = folder / "adapter_config.json"
+    try:
+        saved = json.loads(path.read_text("utf-8"))
+        kind = saved["peft_type"]
+    except FileNotFoundError:  # told with the model's files
+        return []
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return [Problem(f"{path} is no adapter's configuration", repr(error), "copy it again")]
+    method = PEFT_TYPES.get(kind, kind)
+    what = f"--from_peft_checkpoint {run.train.from_peft_checkpoint}"
+    if method != run.train.peft_method:
+        why, mend = f"the adapter there is {method}", f"use --peft_method {method}"
+        if method not in PEFT_CONFIGS:
+            mend = f"name an adapter that is {', '.join(PEFT_CONFIGS)}"
+        return [Problem(f"{what} with --peft_method {run.train.peft_method}", why, mend)]
+    problems = []
+    for name in {flag.rpartition(".")[2] for flag in run.flags} & set(field_names(run.peft)):
+        asked, there = getattr(run.peft, name), saved.get(name)
+        if name in saved and _plain(asked) != _plain(there):
+            why, mend = f"the adapter there has {name} {there}", f"leave --{name} out"
+            problems.append(Problem(f"{what} with --{name} {asked}", why, mend))
+    return problems
+
+
+def _plain(value: Any) -> Any:
+    return sorted(value) if isinstance(value, list) else value

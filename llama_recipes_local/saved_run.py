@@ -1,0 +1,44 @@
+"""What a run wrote into its output folder about itself, for the commands that come after it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from llama_recipes_local.errors import Problem, UsageError
+
+CONFIGURATION_FILE = "run_config.json"
+
+
+class SavedRun:
+    """A run's configurations as ``run.save_description`` wrote them; empty where there are none."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read the record in a run's folder, or for a ``checkpoint-STEP`` in the run's above it.
+
+        Raises:
+            UsageError: if the record is there and is no JSON object.
+        """
+        places = [folder, folder.parent] if folder.name.startswith("checkpoint-") else [folder]
+        paths = [place / CONFIGURATION_FILE for place in places]
+        self.path = next((path for path in paths if path.is_file()), None)
+        self._configs: dict[str, Any] = _read(self.path) if self.path else {}
+
+    def get(self, config: str, field: str, default: Any = None) -> Any:
+        """Return a configuration's field, or the default if it was not recorded."""
+        fields = self._configs.get(config)
+        return fields.get(field, default) if isinstance(fields, dict) else default
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("it is no JSON object")
+    except (OSError, ValueError) as error:
+        problem = Problem(
+            f"{path} is not the record of a run",
+            str(error),
+            "copy the run's folder again, or remove the file and name what it would tell",
+        )
+        raise UsageError([problem]) from error
+    return content

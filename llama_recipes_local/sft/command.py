@@ -1,0 +1,54 @@
+"""``main``: everything is checked, then the data is read, then the model is trained."""
+
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+from llama_recipes_local import parallel
+from llama_recipes_local.errors import Problem, TrainingError, UsageError
+from llama_recipes_local.finetuning import only_rank_zero_speaks
+
+
+def main(words: Sequence[str]) -> int:
+    """Run one command line of ``sft.py``.
+
+    Args:
+        words: those after the script's name.
+
+    Returns:
+        The exit code: 0 if the model is trained, 1 if training could not go on, 2 if the user's
+        input kept it from starting.
+    """
+    try:
+        with only_rank_zero_speaks():
+            _run(words)
+    except (UsageError, TrainingError) as error:
+        if parallel.is_rank_zero():
+            print(error, file=sys.stderr)
+        return error.EXIT_CODE
+    finally:
+        parallel.cleanup()
+    return 0
+
+
+def _run(words: Sequence[str]) -> None:
+    _require_trl()
+    from llama_recipes_local.sft.arguments import make_parser
+    from llama_recipes_local.sft.preflight import preflight
+    from llama_recipes_local.sft.training import load_data, train
+
+    if {"-h", "--help"} & set(words):
+        make_parser().print_help()
+        return
+    run = preflight(words)
+    train(run, load_data(run))
+
+
+def _require_trl() -> None:
+    if find_spec("trl") is None:
+        problem = Problem(
+            "sft.py needs the package trl, which is not installed",
+            "TRL's SFTTrainer does the training",
+            "pip install 'llama-recipes-local[sft]', or pip install 'trl>=1.14,!=1.15.*'",
+        )
+        raise UsageError([problem])

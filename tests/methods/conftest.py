@@ -1,0 +1,131 @@
+"""Each method trained alone and spread over ranks, each way once."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from launching import run_ranks
+from methods import (
+    ALONE,
+    SENTINELS,
+    TRAINED_ALONE,
+    TRAINED_SPREAD,
+    WHOLE_WEIGHTS,
+    Cell,
+)
+from recording import REPORT, TENSORS, fine_tune
+from safetensors.torch import load_file
+
+SCRIPT = Path(__file__).with_name("method_ranks.py")
+
+
+@dataclass
+class Trained:
+    """What a run left."""
+
+    output: Path
+
+    @property
+    def report(self) -> dict[str, list[str]]:
+        return json.loads((self.output / REPORT).read_text())
+
+    @property
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return load_file(self.output / TENSORS)
+
+    @property
+    def saved(self) -> Path:
+        """The folder of what was saved, adapter or model."""
+        (weights,) = self.output.rglob("*model.safetensors")
+        return weights.parent
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Compute in one thread, as each rank does."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def common(tiny_model: Path, grammar_data: Path) -> dict[str, Any]:
+    """The flags of four steps in float32; the global batch is of four packed rows."""
+    return {
+        "model_name": str(tiny_model),
+        "data_root": str(grammar_data),
+        "dataset": "grammar_dataset",
+        "lr": 1e-3,
+        "context_length": 64,
+        "batch_size_training": 4,
+        "num_epochs": 1,
+        "max_train_step": 4,
+        "num_workers_dataloader": 0,
+        "run_validation": False,
+    }
+
+
+@pytest.fixture(scope="session")
+def alone(
+    common: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Cell], Trained]:
+    """What is trained in this process, each cell of one device when it is first asked for."""
+    runs: dict[str, Trained] = {}
+
+    def run(cell: Cell) -> Trained:
+        cell = replace(cell, sharding=ALONE)
+        if str(cell) not in runs:
+            output = tmp_path_factory.mktemp("alone")
+            fine_tune(common | cell.flags, output)
+            runs[str(cell)] = Trained(output)
+        return runs[str(cell)]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def launch(
+    environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Path]:
+    """Runs ``method_ranks.py`` on several ranks; returns the folder of what they left."""
+
+    def run(ranks: int, trained: dict[str, Any], sentinels: dict[str, Any]) -> Path:
+        folder = tmp_path_factory.mktemp(f"ranks-{ranks}")
+        runs = {"trained": trained, "sentinels": sentinels}
+        (folder / "runs.json").write_text(json.dumps(runs))
+        logs = tmp_path_factory.mktemp("logs")
+        run_ranks(SCRIPT, folder, ranks=ranks, env=environment, logs=logs)
+        return folder
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def sentinels(common: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    chosen = [cell for cell in TRAINED_ALONE if str(cell).endswith(WHOLE_WEIGHTS)]
+    return {
+        f"sentinels-{cell.method}": common | cell.flags | {"batch_size_training": 1}
+        for cell in chosen
+        if cell.method.name in SENTINELS
+    }
+
+
+@pytest.fixture(scope="session")
+def on_two_ranks(
+    common: dict[str, Any], sentinels: dict[str, dict[str, Any]], launch: Callable[..., Path]
+) -> Path:
+    trained = {
+        str(cell): common | cell.flags | {"batch_size_training": 2} for cell in TRAINED_SPREAD
+    }
+    return launch(2, trained, sentinels)
+
+
+@pytest.fixture(scope="session")
+def spread(on_two_ranks: Path) -> Callable[[Cell], Trained]:
+    """What is trained on two ranks."""
+    return lambda cell: Trained(on_two_ranks / str(cell))

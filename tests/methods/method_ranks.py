@@ -1,0 +1,44 @@
+"""Runs under torchrun: each method fine-tuned on several ranks, and ranks' own numbers saved.
+
+Started with a folder that holds ``runs.json``: the flags of ``finetuning.main`` by name. All runs
+share one process group, see ``parallel/sharded_runs.py``.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from recording import fine_tune, replaced_train
+
+from llama_recipes_local import parallel
+from llama_recipes_local._upstream import load
+from llama_recipes_local.finetuning import main
+from llama_recipes_local.model_checkpointing import save_peft_checkpoint
+
+
+def run_all(folder: Path) -> None:
+    parallel.setup()
+    load("finetuning").setup = parallel.cleanup = lambda: None
+    runs = json.loads((folder / "runs.json").read_text())
+    for name, flags in runs["trained"].items():
+        fine_tune(flags | {"enable_fsdp": True}, folder / name)
+    for name, flags in runs["sentinels"].items():
+        with replaced_train(save_sentinels):
+            main(**flags, enable_fsdp=True, output_dir=str(folder / name))
+
+
+@torch.no_grad()
+def save_sentinels(original: Any, model: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    """Save an adapter whose every entry is the number of the rank that holds it, from 1."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.to_local().fill_(parallel.rank() + 1)
+    (config,) = (arg for arg in args if hasattr(arg, "output_dir"))
+    save_peft_checkpoint(model, config.output_dir)
+    return {}
+
+
+if __name__ == "__main__":
+    run_all(Path(sys.argv[1]))

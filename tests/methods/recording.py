@@ -1,0 +1,85 @@
+"""Trains by ``finetuning.main``, writes down what moved and what the model says then, reloads."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+from methods import MODEL, QUANTIZATIONS, Cell
+from safetensors.torch import save_file
+
+from llama_recipes_local import models
+from llama_recipes_local._upstream import load
+from llama_recipes_local.finetuning import main
+from llama_recipes_local.parallel import full_tensor, is_rank_zero
+from llama_recipes_local.run import activate, resolve
+
+REPORT, TENSORS = "report.json", "recorded.safetensors"
+IDS = torch.arange(3, 40).unsqueeze(0)
+# logits of about 1, sums of some hundred float32 products that another kernel may add up in
+# another order: 1e-6 is seen
+LOGITS = 1e-5
+
+
+@contextmanager
+def replaced_train(train: Any) -> Iterator[None]:
+    """Have ``main`` call ``train(original, model, ...)`` for ``train(model, ...)``."""
+    module = load("finetuning")
+    original = module.train
+    module.train = lambda *args, **kwargs: train(original, *args, **kwargs)
+    try:
+        yield
+    finally:
+        module.train = original
+
+
+def fine_tune(flags: dict[str, Any], output: Path) -> None:
+    """Run ``main`` and leave a report, the trained weights and some logits in ``output``."""
+
+    def train(original: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
+        before = weights_of(model)
+        results = original(model, *args, **kwargs)
+        after = weights_of(model)
+        with torch.no_grad():
+            logits = model.eval()(input_ids=IDS, use_cache=False).logits
+        trained = {name for name, p in model.named_parameters() if p.requires_grad}
+        moved = {name for name, tensor in after.items() if not same_bits(tensor, before[name])}
+        if is_rank_zero():
+            kept = {name: after[name].contiguous() for name in trained}
+            save_file(kept | {"logits": logits}, output / TENSORS)
+            report = {
+                "all": sorted(after),
+                "trained": sorted(trained),
+                "moved": sorted(moved),
+                "dtypes": sorted({str(after[name].dtype) for name in trained}),
+            }
+            (output / REPORT).write_text(json.dumps(report))
+        return results
+
+    with replaced_train(train):
+        main(**flags, output_dir=str(output), dist_checkpoint_root_folder=str(output))
+
+
+def weights_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: full_tensor(p.detach()).clone() for name, p in model.named_parameters()}
+
+
+def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether all bits agree; numbers that pack 4-bit weights may look like NaN."""
+    return one.contiguous().view(torch.uint8).equal(other.contiguous().view(torch.uint8))
+
+
+def reloaded_logits(cell: Cell, saved: Path | None, base: Path) -> torch.Tensor:
+    """Return the logits of what was saved, an adapter by plain PEFT; None saved nothing."""
+    if cell.method.saves == MODEL and saved is not None:
+        model: Any = models.AutoModelForCausalLM.from_pretrained(saved)
+    else:
+        as_trained = {"attn_implementation": "sdpa", **QUANTIZATIONS[cell.quantization]}
+        with activate(resolve(as_trained)):
+            model = models.AutoModelForCausalLM.from_pretrained(base)
+        model = model if saved is None else peft.PeftModel.from_pretrained(model, saved)
+    with torch.no_grad():
+        return model.eval()(input_ids=IDS).logits

@@ -1,0 +1,74 @@
+"""Quantised weights and what does not go with them."""
+
+from typing import Any
+
+import pytest
+
+from llama_recipes_local.preflight.quantization_rules import check_quantization
+from llama_recipes_local.run import resolve
+
+SHARDED = {"use_peft": True, "enable_fsdp": True}
+FOUR = {"quantization": "4bit"}
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {},
+        {"quantization": False},
+        {"use_peft": True, **FOUR, "quant_type": "nf4", "use_double_quant": True},
+        {"use_peft": True, **FOUR, "quant_storage": "uint8", "compute_dtype": "bfloat16"},
+        {"use_peft": True, "quantization": "8bit"},
+        {"use_peft": True, "quantization": True},
+        SHARDED | FOUR,
+        SHARDED | FOUR | {"quant_storage": "uint8"},
+        SHARDED | FOUR | {"sharding_strategy": "HYBRID_SHARD", "fsdp_cpu_offload": True},
+        SHARDED | FOUR | {"sharding_strategy": "NO_SHARD"},
+        SHARDED | {"quantization": "8bit", "sharding_strategy": "NO_SHARD"},
+    ],
+)
+def test_what_goes_together(flags: dict[str, Any]) -> None:
+    assert check_quantization(resolve(flags)) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "what", "mend"),
+    [
+        (
+            {"quantization": "2bit", "use_peft": True},
+            "--quantization 2bit does not exist",
+            "did you mean --quantization",
+        ),
+        (
+            {"use_peft": True, **FOUR, "quant_type": "nf8"},
+            "--quant_type nf8 does not exist",
+            "did you mean --quant_type nf4?",
+        ),
+        (FOUR, "--quantization 4bit without --use_peft", "add --use_peft"),
+        ({"quantization": True}, "--quantization True without --use_peft", "add --use_peft"),
+        (
+            {"use_double_quant": True},
+            "--use_double_quant without --quantization 4bit",
+            "add --quantization 4bit",
+        ),
+        (
+            {"quantization_config.quant_type": "nf4", "use_peft": True, "quantization": "8bit"},
+            "--quant_type without --quantization 4bit",
+            "add --quantization 4bit",
+        ),
+        (
+            SHARDED | {"quantization": "8bit"},
+            "--quantization 8bit with weights that are sharded",
+            "--sharding_strategy NO_SHARD",
+        ),
+        (
+            SHARDED | {"quantization": True, "sharding_strategy": "HYBRID_SHARD"},
+            "--quantization 8bit with weights that are sharded",
+            "use --quantization 4bit",
+        ),
+    ],
+)
+def test_what_cannot_work(flags: dict[str, Any], what: str, mend: str) -> None:
+    (problem,) = check_quantization(resolve(flags))
+    assert problem.what.startswith(what)
+    assert mend in problem.mend
