@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from tabulate import tabulate
 from tqdm import tqdm
 
 from llama_recipes_local import packages
@@ -14,7 +13,7 @@ from llama_recipes_local.evaluating.bootstrap import interval
 from llama_recipes_local.evaluating.comparing import compare as compare_files
 from llama_recipes_local.evaluating.examples import Question, questions
 from llama_recipes_local.evaluating.losses import measure_loss
-from llama_recipes_local.evaluating.results import GENERATED, METRICS, Result
+from llama_recipes_local.evaluating.results import GENERATED, METRICS, Result, table
 from llama_recipes_local.evaluating.runs import resolve_run
 from llama_recipes_local.generation.generator import Generator
 from llama_recipes_local.generation.loading import load_model, load_tokenizer
@@ -195,7 +194,7 @@ def _report(result: Result, path: Path) -> None:
         [name, f"{each['value']:.4f}", f"{each['low']:.4f} to {each['high']:.4f}"]
         for name, each in result.metrics.items()
     ]
-    print(f"\n{tabulate(rows, headers=['', 'value', '95% interval'])}")
+    print(f"\n{table(rows, ['', 'value', '95% interval'])}")
     items = [f"{len(result.documents):,} documents"] * bool(result.documents)
     items += [f"{len(result.answers):,} answers"] * bool(result.answers)
     print(f"\n--> of {' and '.join(items)}; kept in {path}")

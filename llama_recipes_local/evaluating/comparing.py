@@ -2,12 +2,10 @@
 
 from pathlib import Path
 
-from tabulate import tabulate
-
 from llama_recipes_local.errors import Problem, UsageError
 from llama_recipes_local.evaluating.bootstrap import Difference, difference
 from llama_recipes_local.evaluating.measures import Measure
-from llama_recipes_local.evaluating.results import read_result
+from llama_recipes_local.evaluating.results import read_result, table
 
 
 def compare(first: Path, second: Path) -> dict[str, Difference]:
@@ -34,7 +32,8 @@ def compare(first: Path, second: Path) -> dict[str, Difference]:
         found[name] = difference(a, b.of_keys(a.keys))
         rows.append(_row(a, b, found[name]))
     print(f"a is {first}, b is {second}\n")
-    print(tabulate(rows, headers=["", "a", "b", "b - a", "95% interval", "p", "better"]))
+    headers = ["", "a", "b", "b - a", "95% interval", "p", "better"]
+    print(table(rows, headers))
     return found
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tabulate import tabulate
 
 from llama_recipes_local.errors import Problem, UsageError
 from llama_recipes_local.evaluating.gleu import gleu, words
@@ -60,6 +61,12 @@ class Result:
         draft = path.with_name(f".{path.name}.incomplete")
         draft.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", "utf-8")
         os.replace(draft, path)
+
+
+def table(rows: list[list[str]], headers: list[str]) -> str:
+    """Return a table; figures keep the places that they are given with."""
+    alignment = ("left", *["right"] * (len(headers) - 1))
+    return tabulate(rows, headers=headers, disable_numparse=True, colalign=alignment)
 
 
 def read_result(path: Path) -> Result:

@@ -45,6 +45,7 @@ def resolve_run(arguments: tuple[Any, ...], adapter: Path | None, flags: dict[st
         given["model_name"] = str(base_model(adapter))
     run = preflight_data(arguments, given | _without_owner(flags, given))
     run.train.enable_fsdp = False
+    run.train.num_workers_dataloader = 0  # the batches are ready sooner than the model is
     return run
 
 
