@@ -68,6 +68,8 @@ def start(run: Run) -> None:
     """Say what the data holds, and write that and the configuration into the output folder."""
     output = Path(run.train.output_dir)
     print(f"\n{run.data}\n")
+    if run.preset:
+        print(f"{run.preset}\n")
     if parallel.is_rank_zero():
         output.mkdir(parents=True, exist_ok=True)
         run.data.save(output)

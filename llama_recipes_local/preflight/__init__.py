@@ -16,6 +16,7 @@ from llama_recipes_local.preflight import (
     rules,
     training_rules,
 )
+from llama_recipes_local.presets import PRESETS, chosen, describe
 from llama_recipes_local.run import Run, resolve
 
 
@@ -65,6 +66,10 @@ def _resolved(arguments: tuple[Any, ...], given: dict[str, Any]) -> tuple[Run, l
     """Build the run that the flags ask for, and say which of them it could not take."""
     problems = flags.check_arguments(arguments) + flags.check_flags(given)
     run = resolve(flags.usable(given))
+    if run.train.preset in PRESETS:
+        values = chosen(run)
+        run = resolve({name: value for name, (value, _) in values.items()} | run.flags)
+        run.preset = describe(run.train.preset, values)
     paths.set_data_root(run.train.data_root)
     return run, problems
 

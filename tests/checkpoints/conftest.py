@@ -46,3 +46,9 @@ def whole(tiny_model: Path, grammar_data: Path, tmp_path_factory: pytest.TempPat
 def lora(whole: dict[str, Any]) -> dict[str, Any]:
     """The same with LoRA, whose inputs are dropped too."""
     return whole | {"use_peft": True, "lora_dropout": 0.1}
+
+
+@pytest.fixture(scope="session")
+def quantized(lora: dict[str, Any]) -> dict[str, Any]:
+    """The same on weights of 4 bits."""
+    return lora | {"quantization": "4bit"}

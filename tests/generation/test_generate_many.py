@@ -45,7 +45,7 @@ def framed(adapter: Path, tmp_path: Path) -> Path:
 
 
 def test_a_batch_says_what_each_prompt_alone_gets(
-    adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    adapter: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "prompts.txt"
     file.write_text("\n\n".join(PROMPTS) + "\n", "utf-8")
@@ -55,9 +55,13 @@ def test_a_batch_says_what_each_prompt_alone_gets(
         for prompt in PROMPTS
     ]
     assert len({each["completion"] for each in alone}) == len(PROMPTS)
-    for size in (1, 3):
-        printed = generate(capsys, *words, "--prompts", file, "--batch_size", size)
-        assert records(printed) == alone
+    # a tokenizer without a token to pad with pads with the one that ends a text
+    unpadded = tmp_path / "unpadded"
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(tiny_model)
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(unpadded)
+    for more in (("--batch_size", 1), ("--batch_size", 3), ("--tokenizer_name", unpadded)):
+        assert records(generate(capsys, *words, "--prompts", file, *more)) == alone
 
 
 def test_records_have_prompts_or_turns(
@@ -139,7 +143,7 @@ def test_the_model_may_be_whole_and_its_tokenizer_elsewhere(
     for name in ("config.json", "model.safetensors"):
         shutil.copy(tiny_model / name, bare)
     # what the folder says of sampling does not count
-    config = {"do_sample": True, "temperature": 9.0, "repetition_penalty": 5.0, "eos_token_id": 1}
+    config = {"do_sample": True, "suppress_tokens": list(range(300, 1000)), "eos_token_id": 1}
     (bare / "generation_config.json").write_text(json.dumps(config))
     whole = generate(capsys, "--model_name", tiny_model, *words)
     assert "--tokenizer_name DIR" in refused(capsys, "--model_name", bare, *words)

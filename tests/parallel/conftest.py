@@ -162,6 +162,7 @@ def two_ranks(
     mains["4bit-kept-activations"] = lora | NF4 | {"fsdp_activation_checkpointing": False}
     replicated = {"sharding_strategy": "NO_SHARD"}
     mains["4bit-replicated"] = lora | NF4 | replicated
+    mains["paged"] = lora | replicated | {"optimizer": "paged_adamw"}
     mains["8bit-replicated"] = lora | {"quantization": "8bit"} | replicated
     model = {"model_name": lora["model_name"]}
     checks = {"sentinels": model, "half": model | {"data": half_batch}, "packed": model}
@@ -196,6 +197,7 @@ def one_process(
         "uneven": uneven | {"batch_size_training": UNEVEN_BATCH},
         "uneven-padded": uneven | PADDED | {"batch_size_training": UNEVEN_PADDED_BATCH},
         "whole": whole | {"batch_size_training": GLOBAL_BATCH},
+        "paged": lora | {"optimizer": "paged_adamw", "batch_size_training": GLOBAL_BATCH},
         "4bit": lora | NF4 | {"batch_size_training": GLOBAL_BATCH},
         "8bit": lora | {"quantization": "8bit", "batch_size_training": GLOBAL_BATCH},
     }
