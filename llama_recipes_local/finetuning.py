@@ -21,7 +21,7 @@ from llama_recipes_local.checkpoints.identity import check_identity
 from llama_recipes_local.configs.quantization import INT8
 from llama_recipes_local.datasets.run_data import prepare_data
 from llama_recipes_local.errors import TrainingError, UsageError
-from llama_recipes_local.files.disk import what_filled
+from llama_recipes_local.files.disk import room, what_filled
 from llama_recipes_local.models.quantization import quantized_bits
 from llama_recipes_local.preflight import preflight
 from llama_recipes_local.preflight.flags import CONFIGS
@@ -68,7 +68,9 @@ def main(*arguments: Any, **flags: Any) -> None:
         except (OSError, SafetensorError) as error:
             if not what_filled(error):
                 raise
-            print(f"training stopped, for {what_filled(error)}", file=sys.stderr)
+            output = Path(run.train.output_dir).resolve()
+            said = f"training stopped, for {what_filled(error)}; {room(output)} bytes are free in"
+            print(f"{said} {output}", file=sys.stderr)
             raise SystemExit(TrainingError.EXIT_CODE) from None
         finally:
             parallel.cleanup()

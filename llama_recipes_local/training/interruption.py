@@ -66,7 +66,14 @@ class Signals:
 def leave_signals_to_the_trainer(worker: int) -> None:
     """Have a data loader's worker survive what the whole process group is sent.
 
-    The trainer needs its workers up to the next step boundary; they end when it does.
+    The trainer needs its workers up to the next step boundary, and ends them itself. A
+    second SIGTERM ends one all the same: at the exit of a process that could not, Python sends it
+    to those that are left and waits for them.
     """
-    for number in SIGNALS:
+    signal.signal(signal.SIGTERM, _heed_the_next)
+    for number in (signal.SIGUSR1, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
+
+
+def _heed_the_next(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)
