@@ -8,6 +8,7 @@ from llama_recipes_local.models.loading import load_tokenizer
 from llama_recipes_local.preflight import (
     data_rules,
     flags,
+    low_memory_rules,
     machine,
     method_rules,
     model,
@@ -35,6 +36,7 @@ def preflight(arguments: tuple[Any, ...], given: dict[str, Any]) -> Run:
     problems += training_rules.check_training(run)
     problems += method_rules.check_methods(run)
     problems += quantization_rules.check_quantization(run)
+    problems += low_memory_rules.check_low_memory(run)
     problems += model.check_model(run)
     problems += check_data(run, model.check_tokenizer(run))
     problems += machine.check_output(run)
