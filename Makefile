@@ -111,6 +111,10 @@ check: dev ## format, lint, types, patches
 test: dev ## run the tests
 	$(BIN)/python -m pytest $(ARGS)
 
+.PHONY: methods-table
+methods-table: dev ## write the table of methods, made from the tests, into both READMEs
+	$(BIN)/python tests/methods/methods_table.py
+
 .PHONY: clean
 clean: ## remove what is made here, but no data, models or outputs
 	rm -rf $(VENV) build dist llama_recipes_local/_vendor .pytest_cache .mypy_cache .ruff_cache

@@ -4,10 +4,11 @@ The model has Llama-2-7B's shape and random bfloat16 weights (speed does not dep
 the data are the real grammar CSVs. Each run is a process of its own; one that fails is reported and
 the rest go on. Prints a table, writes JSON:
 
-    python benchmarks/methods.py --tokenizer DIR --work DIR --out FILE.json [--only TEXT]
+    python benchmarks/methods.py --tokenizer DIR --work DIR --out FILE.json [--only REGEX]
 """
 
 import argparse
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,12 +38,12 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for the model and outputs")
     parser.add_argument("--out", type=Path, required=True, help="JSON file for the results")
     parser.add_argument("--steps", type=int, default=14, help="optimiser steps a run")
-    parser.add_argument("--only", default="", help="run what has this text in its name")
+    parser.add_argument("--only", default="", help="regular expression of names to run")
     options = parser.parse_args()
     model = make_model(options.work / "llama-7b-shaped", options.tokenizer)
     results = []
     for name, command in commands():
-        if options.only not in name:
+        if not re.search(options.only, name):
             continue
         output = options.work / f"run-{len(results)}"
         flags = {"model_name": model, "max_train_step": options.steps}

@@ -18,7 +18,7 @@ TORCHRUN = ("-m", "torch.distributed.run", "--nnodes", "1", "--nproc_per_node", 
 WARM_UP = 4
 
 
-def make_model(folder: Path, tokenizer: Path) -> Path:
+def make_model(folder: Path, tokenizer: Path, layers: int = 32) -> Path:
     """Write a model of Llama-2-7B's shape with random bfloat16 weights, once."""
     if (folder / "model.safetensors.index.json").exists():
         return folder
@@ -27,7 +27,7 @@ def make_model(folder: Path, tokenizer: Path) -> Path:
     config = LlamaConfig(
         hidden_size=4096,
         intermediate_size=11008,
-        num_hidden_layers=32,
+        num_hidden_layers=layers,
         num_attention_heads=32,
         num_key_value_heads=32,
         vocab_size=32000,
@@ -101,14 +101,9 @@ def run(command: Sequence[str]) -> str:
 
 def report(results: list[dict[str, Any]], out: Path) -> None:
     """Write the results as JSON with the machine and versions, and print them as a table."""
-    environment = {
-        "device": torch.cuda.get_device_name(),
-        "cuda": torch.version.cuda,
-        "python": sys.version.split()[0],
-        **{package: _version(package) for package in PACKAGES},
-    }
-    out.write_text(json.dumps({"environment": environment, "results": results}, indent=2) + "\n")
-    print("\n" + ", ".join(f"{key} {value}" for key, value in environment.items()))
+    where = environment()
+    out.write_text(json.dumps({"environment": where, "results": results}, indent=2) + "\n")
+    print("\n" + ", ".join(f"{key} {value}" for key, value in where.items()))
     for result in results:
         if "error" in result:
             print(f"{result['name']:<44} {result['error']}")
@@ -117,6 +112,16 @@ def report(results: list[dict[str, Any]], out: Path) -> None:
             f"{result['name']:<44} {result['tokens_per_second']:>8,} tok/s"
             f" {result['peak_gib']:>7} GiB"
         )
+
+
+def environment() -> dict[str, str | None]:
+    """Return the machine and the versions that results hold for."""
+    return {
+        "device": torch.cuda.get_device_name(),
+        "cuda": torch.version.cuda,
+        "python": sys.version.split()[0],
+        **{package: _version(package) for package in PACKAGES},
+    }
 
 
 def _version(package: str) -> str | None:

@@ -13,12 +13,15 @@ from typing import Any
 
 import fire
 import transformers
+from safetensors import SafetensorError
 
 from llama_recipes_local import parallel
 from llama_recipes_local._upstream import fall_back, load
+from llama_recipes_local.checkpoints.identity import check_identity
 from llama_recipes_local.configs.quantization import INT8
 from llama_recipes_local.datasets.run_data import prepare_data
 from llama_recipes_local.errors import TrainingError, UsageError
+from llama_recipes_local.files.disk import what_filled
 from llama_recipes_local.models.quantization import quantized_bits
 from llama_recipes_local.preflight import preflight
 from llama_recipes_local.preflight.flags import CONFIGS
@@ -39,6 +42,7 @@ def main(*arguments: Any, **flags: Any) -> None:
         try:
             run = preflight(arguments, flags)
             run.data = prepare_data(run)
+            check_identity(run)
         except UsageError as error:
             print(error, file=sys.stderr if parallel.is_rank_zero() else sys.stdout)
             raise SystemExit(error.EXIT_CODE) from None
@@ -51,6 +55,11 @@ def main(*arguments: Any, **flags: Any) -> None:
             if parallel.is_rank_zero():
                 print(error, file=sys.stderr)
             raise SystemExit(error.EXIT_CODE) from None
+        except (OSError, SafetensorError) as error:
+            if not what_filled(error):
+                raise
+            print(f"training stopped, for {what_filled(error)}", file=sys.stderr)
+            raise SystemExit(TrainingError.EXIT_CODE) from None
         finally:
             parallel.cleanup()
 
@@ -93,10 +102,8 @@ def _try_command(run: Run, output: Path) -> str:
     script = "llama-recipes-local"
     if shutil.which(script) is None:  # an environment that is not activated
         script = os.path.relpath(Path(sys.executable).with_name(script))
-    command = f"{script} generate --adapter {shlex.quote(str(output))}"
-    if run.train.dataset == "grammar_dataset":
-        return f'{command} --dataset grammar_dataset --prompt "She go to school yesterday."'
-    return f'{command} --prompt "..."'
+    prompt = "She go to school yesterday." if run.train.dataset == "grammar_dataset" else "..."
+    return f'{script} generate --adapter {shlex.quote(str(output))} --prompt "{prompt}"'
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ has the queries; see ``models.attention``. Parameters, result and saved files ar
 from typing import Any
 
 import peft
+import torch
 from peft.tuners.adaption_prompt.layer import AdaptedAttention
 
 from llama_recipes_local.models.attention import NAME
@@ -24,9 +25,12 @@ def take_over(adapted: peft.PeftModel) -> None:
 def _attends_here(module: Any) -> bool:
     """Whether the layer uses this package's attention, and adding before its projection is right.
 
-    PEFT projects the prompts' part by itself, and so would add a bias twice.
+    PEFT projects the prompts' part by itself: it adds a bias twice, and 8-bit layers round what is
+    projected, each part by itself.
     """
-    return module.model.config._attn_implementation == NAME and module.model.o_proj.bias is None
+    projection = module.model.o_proj
+    adds_up = projection.bias is None and projection.weight.dtype != torch.int8
+    return adds_up and module.model.config._attn_implementation == NAME
 
 
 class PromptedAttention(AdaptedAttention):

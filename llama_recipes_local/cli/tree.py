@@ -37,6 +37,7 @@ ROOT = Command(
         "inspect": Command("show what the model will see of a data set", "inspect", verbatim=True),
         "finetune": Command("fine-tune a model, as finetuning.py does", "finetune", verbatim=True),
         "merge": Command("merge an adapter into its base model", "merge"),
+        "convert": Command("make a model's folder of a sharded checkpoint", "convert"),
         "generate": Command("let a fine-tuned model complete a prompt", "generate"),
     },
 )

@@ -80,3 +80,20 @@ class train_config(load("configs.training").train_config):  # type: ignore[misc]
     report_to: list[str] = field(default_factory=list)
     """Loggers beside ``metrics.jsonl``: "tensorboard", "wandb", "mlflow"; all write below
     ``output_dir``."""
+
+    save_steps: int = 0
+    """Optimiser steps from one checkpoint to the next; 0 saves none but where a signal asks."""
+
+    save_total_limit: int = 0
+    """How many checkpoints to keep, the newest, and the best beside them; 0 keeps all."""
+
+    async_save: bool = False
+    """Whether training goes on while a checkpoint is written, from a copy in host memory."""
+
+    resume_from_checkpoint: str = ""
+    """Folder of a checkpoint to go on from, or "auto": the newest whole one in ``output_dir``, or
+    afresh if there is none."""
+
+    resume_despite: list[str] = field(default_factory=list)
+    """What may differ from the run that is gone on from: "data", "tokenizer", "batch", "model",
+    "method", "schedule"."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from llama_recipes_local.datasets.templates import Message, find_template, render_turns
+from llama_recipes_local.datasets.templates import FLAG, Message, find_template, render_turns
 from llama_recipes_local.errors import Problem, UsageError
 
 FRAME_FILE = "prompt_template.json"
@@ -59,14 +59,25 @@ class Frame:
         return text if self.complete else (tokenizer.bos_token or "") + text
 
 
-def chat_frame(name: str, tokenizer: PreTrainedTokenizerBase) -> Frame:
+def chat_frame(name: str, tokenizer: PreTrainedTokenizerBase, flag: str = FLAG) -> Frame:
     """Return the frame of a chat template by its name; "tokenizer" is the tokenizer's own.
+
+    ``flag`` is the one that names it.
 
     Raises:
         UsageError: as ``find_template``.
     """
-    template = find_template(name, tokenizer)
+    template = find_template(name, tokenizer, flag)
     return Frame(CHAT, template.text, template.complete)
+
+
+def find_frame(folder: Path) -> Path | None:
+    """Return the file with the frame of the run that a folder is of, if there is one.
+
+    That of a ``checkpoint-STEP`` is in the run's folder above it.
+    """
+    places = [folder, folder.parent] if folder.name.startswith("checkpoint-") else [folder]
+    return next((path for place in places if (path := place / FRAME_FILE).is_file()), None)
 
 
 def save_frame(frame: Frame | None, folder: Path) -> None:

@@ -44,11 +44,14 @@ class Loaded:
         rows: the rows.
         audit: what was found on the way.
         how: "from cache", "made", or "made again" and why.
+        fingerprint: a hash of what the rows were made from: of files and how they are read, or of
+            the samples themselves.
     """
 
     rows: TokenRows
     audit: SplitAudit
     how: str
+    fingerprint: str
 
 
 def load_split(
@@ -74,7 +77,7 @@ def load_split(
         return tokenize(split.records(), encoder, title, show=parallel.is_rank_zero())
 
     try:
-        return Loaded(*cached(entry, build))
+        return Loaded(*cached(entry, build), fingerprint=_fingerprint(split, folder))
     except OSError as error:
         raise UsageError([_unwritable(folder, error)]) from error
 
@@ -121,7 +124,7 @@ def load_samples(samples: Iterable[Sample], limit: int | None = None) -> Loaded:
                 yield {"input_ids": ids, "labels": labels}
 
     rows = TokenRows.from_samples(fitted())
-    return Loaded(rows, audit_split(rows, counts), "made")
+    return Loaded(rows, audit_split(rows, counts), "made", _content_hash(rows))
 
 
 def stream_split(
@@ -156,7 +159,7 @@ class _Pass:
                     yield {"input_ids": ids, "labels": labels}
         except UsageError as error:
             told = "\n".join(map(str, error.problems))
-            raise RecordError(f"training stopped, for a record cannot be used:\n{told}") from error
+            raise RecordError(f"stopped at a record that cannot be used:\n{told}") from error
 
 
 def _check_sample(sample: object, number: int) -> None:
@@ -183,8 +186,21 @@ def _fitted(sample: Sample, limit: int | None, counts: Counts) -> list[Document]
     pieces = fit(ids, labels, limit)
     counts.truncated += len(pieces) == 1
     counts.divided += len(pieces) > 1
-    counts.without_label += not pieces
     return pieces
+
+
+def _fingerprint(split: Split, folder: Path) -> str:
+    """Return a hash of a split's files and of how examples are made of them."""
+    files = FileHashes(folder / HASHES).of(split.files)
+    content = [files, split.part, repr(split.formatter)]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _content_hash(rows: TokenRows) -> str:
+    digest = hashlib.sha256(rows.digests.tobytes())
+    digest.update(rows.lengths.tobytes())
+    digest.update(rows.label_counts.tobytes())
+    return digest.hexdigest()
 
 
 def _key(split: Split, encoder: _Encoder, folder: Path) -> str:

@@ -12,7 +12,13 @@ from llama_recipes_local.data.streaming import is_stream
 from llama_recipes_local.data.tokens import TokenRows
 from llama_recipes_local.datasets import DATALOADER_COLLATE_FUNC, DATASET_PREPROC, SPLITS
 from llama_recipes_local.datasets.frames import Frame, save_frame
-from llama_recipes_local.datasets.loading import Loaded, load_samples, load_split, stream_split
+from llama_recipes_local.datasets.loading import (
+    Loaded,
+    load_samples,
+    load_split,
+    stream_split,
+    tokenizer_hash,
+)
 from llama_recipes_local.datasets.sources import Part, split_name
 from llama_recipes_local.errors import Problem, UsageError
 from llama_recipes_local.models.loading import load_tokenizer
@@ -31,11 +37,15 @@ class RunData:
         splits: what ``get_preprocessed_dataset`` returns, by "train" and "test".
         audits: what was found in them, by "train" and "validation"; a split that was not
             tokenised ahead has none.
+        fingerprints: hashes of their content, by "train" and "validation"; a stream has none.
+        tokenizer: a hash of the tokenizer.
         frame: what generation is to put a user's text into; None where that cannot be told.
     """
 
     splits: dict[Part, Any] = field(default_factory=dict)
     audits: dict[str, SplitAudit] = field(default_factory=dict)
+    fingerprints: dict[str, str] = field(default_factory=dict)
+    tokenizer: str = ""
     frame: Frame | None = None
 
     @property
@@ -45,6 +55,8 @@ class RunData:
         return audit.shared_rows(*rows) if len(rows) == len(PARTS) else 0
 
     def __str__(self) -> str:
+        if not self.audits:
+            return "no audit, for the data is not looked through before it is trained on"
         return audit.table(self.audits, self.shared_rows)
 
     def save(self, folder: Path) -> None:
@@ -60,12 +72,13 @@ def prepare_data(run: Run) -> RunData:
         UsageError: if a record cannot be used, or a split has nothing to train or validate on.
     """
     tokenizer = load_tokenizer(run.train)
-    data = RunData(frame=_frame(run, tokenizer))
+    data = RunData(tokenizer=tokenizer_hash(tokenizer), frame=_frame(run, tokenizer))
     for part, name in PARTS.items():
         loaded = _load(run, part, tokenizer)
         if isinstance(loaded, Loaded):
             print(f"--> {name} data: {len(loaded.rows):,} rows, {loaded.how}")
             data.splits[part], data.audits[name] = loaded.rows, loaded.audit
+            data.fingerprints[name] = loaded.fingerprint
         else:
             how = "read as training goes" if is_stream(loaded) else "left to its own collator"
             print(f"--> {name} data: {how}, so it is not looked through before")

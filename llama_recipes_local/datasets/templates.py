@@ -173,33 +173,34 @@ def render_turns(
     Raises:
         UsageError: if the template does not take the turns.
     """
-    chat = _Chat(template, dict(tokenizer.special_tokens_map), "the conversation")
+    special = dict(tokenizer.special_tokens_map)
+    chat = _Chat(template, special, "the conversation", "--template")
     return chat.render(turns, open_turn)
 
 
-def find_template(name: str, tokenizer: PreTrainedTokenizerBase) -> Template:
-    """Return a named template, or the tokenizer's own for "tokenizer".
+def find_template(name: str, tokenizer: PreTrainedTokenizerBase, flag: str = FLAG) -> Template:
+    """Return a named template, or the tokenizer's own for "tokenizer"; ``flag`` names it.
 
     Raises:
         UsageError: if the tokenizer has none, or lacks the tokens that the named one writes.
     """
     if name == "tokenizer":
-        return Template(_own_template(tokenizer))
+        return Template(_own_template(tokenizer, flag))
     template = TEMPLATES[name]
     lacking = [token for token in template.tokens if not _is_token(token, tokenizer)]
     if name == "llama2" and not (tokenizer.bos_token and tokenizer.eos_token):
         lacking = ["one that begins a text", "one that ends it"]
     if lacking:
         raise refusal(
-            f"{FLAG}={name} does not go with this tokenizer",
+            f"{flag}={name} does not go with this tokenizer",
             f"it lacks the tokens {', '.join(lacking)}",
-            f"take the tokenizer's own template, {FLAG}=tokenizer, or one without them, "
-            f"{FLAG}=guanaco",
+            f"take the tokenizer's own template, {flag}=tokenizer, or one without them, "
+            f"{flag}=guanaco",
         )
     return template
 
 
-def _own_template(tokenizer: PreTrainedTokenizerBase) -> str:
+def _own_template(tokenizer: PreTrainedTokenizerBase, flag: str) -> str:
     try:
         return tokenizer.get_chat_template()
     except ValueError as error:
@@ -208,7 +209,7 @@ def _own_template(tokenizer: PreTrainedTokenizerBase) -> str:
             "turns become one text by a chat template, and the model's folder brings none"
             if not tokenizer.chat_template
             else "it has several, and none is the default",
-            f"name the model's format: {FLAG}=llama2, or another of {', '.join(TEMPLATES)}",
+            f"name the model's format: {flag}=llama2, or another of {', '.join(TEMPLATES)}",
         ) from error
 
 
@@ -233,11 +234,12 @@ def _check_nothing_is_lost(messages: Sequence[Message], text: str, where: str) -
 
 @dataclass(frozen=True)
 class _Chat:
-    """A template, the special tokens it may write, and what the user knows the turns by."""
+    """A template, the special tokens it may write, what the user knows the turns and it by."""
 
     template: str
     tokens: dict[str, Any]
     where: str
+    flag: str = FLAG
 
     def render(self, messages: Sequence[Message], open_turn: bool = False) -> str:
         """Return the turns' text; ``open_turn`` begins an assistant turn after them."""
@@ -265,7 +267,7 @@ class _Chat:
             raise refusal(
                 f"{self.where} cannot be put into the chat template",
                 f"the turns are {roles}; the template says: {error}",
-                f"mend the turns, or name another template, such as {FLAG}=chatml",
+                f"mend the turns, or name another template, such as {self.flag}=chatml",
             ) from error
         return texts[0], spans[0] if marked else []
 

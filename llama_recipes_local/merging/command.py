@@ -10,6 +10,7 @@ import torch
 
 from llama_recipes_local import packages
 from llama_recipes_local.configs import quantization_config
+from llama_recipes_local.datasets.frames import find_frame, read_frame, save_frame
 from llama_recipes_local.errors import Problem, UsageError
 from llama_recipes_local.merging.adapter import Adapter, read_adapter
 from llama_recipes_local.merging.base import BaseTensors, FourBit
@@ -22,6 +23,7 @@ from llama_recipes_local.model_folders import (
     check_target,
     copy_companions,
     copy_tokenizer,
+    has_tokenizer,
     model_tensors,
     write_config,
     write_weights,
@@ -85,6 +87,9 @@ def merge(asked: Merge) -> None:
         write_weights(draft, merged.planned, merged)
         _write_config(folder, draft, skeleton, merged, asked.dtype)
         copy_companions(folder, draft)
+        frame = find_frame(adapter.folder)
+        if frame:
+            save_frame(read_frame(frame), draft)
         _copy_trained_tokenizer(asked, run, adapter, draft)
     print(f"--> the merged model is in {out}")
 
@@ -156,7 +161,7 @@ def _copy_trained_tokenizer(asked: Merge, run: SavedRun, adapter: Adapter, draft
     trained = run.get("train_config", "tokenizer_name")
     places = [asked.tokenizer, adapter.folder, Path(trained) if trained else None]
     for place in filter(None, places):
-        if (place / "tokenizer_config.json").is_file() or (place / "tokenizer.model").is_file():
+        if has_tokenizer(place):
             copy_tokenizer(place, draft)
             print(f"--> the tokenizer is the one in {place}")
             return

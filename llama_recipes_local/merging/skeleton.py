@@ -4,7 +4,6 @@ import copy
 from typing import Any
 
 import peft
-import torch
 import transformers
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
@@ -13,6 +12,7 @@ from torch import nn
 from llama_recipes_local.errors import Problem, UsageError
 from llama_recipes_local.files.finding import listed
 from llama_recipes_local.merging.adapter import Adapter
+from llama_recipes_local.models.empty import empty_model, weight_name
 
 PREFIX = "base_model.model."
 # What PEFT puts into the names of a layer's own parameters when it wraps the layer.
@@ -40,14 +40,14 @@ class Skeleton:
         Raises:
             UsageError: if the adapter's tensors are not those that this model would have.
         """
-        plain = _on_meta(config, config.vocab_size)
-        self.embedding = _weight_name(plain, plain.get_input_embeddings())
-        self.head = _weight_name(plain, plain.get_output_embeddings())
+        plain = empty_model(config)
+        self.embedding = weight_name(plain, plain.get_input_embeddings())
+        self.head = weight_name(plain, plain.get_output_embeddings())
         self.vocabulary = _rows(adapter, self.embedding) or config.vocab_size
         if self.vocabulary != config.vocab_size:
-            plain = _on_meta(config, self.vocabulary)
+            plain = empty_model(config, self.vocabulary)
         linears = (module for module in plain.modules() if isinstance(module, nn.Linear))
-        self.linears = {_weight_name(plain, module) for module in linears} - {self.head}
+        self.linears = {weight_name(plain, module) for module in linears} - {self.head}
         self.shapes = {name: tensor.shape for name, tensor in plain.named_parameters()}
         self.model = _adapted(plain, adapter)
         self.parameters = dict(self.model.named_parameters())
@@ -107,21 +107,6 @@ def base_name(name: str) -> str:
     for wrapping in _WRAPPINGS:
         name = name.replace(wrapping, "")
     return name
-
-
-def _on_meta(config: transformers.PreTrainedConfig, vocabulary: int) -> Any:
-    config = copy.deepcopy(config)
-    config.vocab_size = vocabulary
-    config.tie_word_embeddings = False
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    with torch.device("meta"):
-        return transformers.AutoModelForCausalLM.from_config(config)
-
-
-def _weight_name(model: nn.Module, module: nn.Module) -> str:
-    (name,) = (name for name, each in model.named_modules() if each is module)
-    return f"{name}.weight"
 
 
 def _rows(adapter: Adapter, embedding: str) -> int | None:

@@ -50,22 +50,32 @@ def model_label(cfg: Any) -> str:
 
 
 def save_peft_checkpoint(model: nn.Module, model_path: str | Path) -> None:
-    """Save the adapter in PEFT's format; all ranks call this together.
+    """Save the adapter in PEFT's format; all ranks call this together."""
+    state = adapter_state(model)
+    if is_rank_zero():
+        with published_files(Path(model_path)) as draft:
+            write_adapter(model, state, draft)
+    barrier()
 
-    Each trained tensor is gathered from all ranks' slices before rank 0 writes. Embeddings that
-    were resized for new tokens are saved too, for the base model has no rows for those.
+
+def adapter_state(model: nn.Module) -> Tensors:
+    """Return a copy of an adapter in host memory; all ranks call this together.
+
+    Each trained tensor is gathered from all ranks' slices. Embeddings that were resized for new
+    tokens are among them, for the base model has no rows for those.
     """
     assert isinstance(model, PeftModel)
-    resized = {id(parameter) for parameter in _resized_embeddings(model)}
-    state = {
-        name: full_tensor(parameter.detach()).cpu()
+    resized = {id(parameter) for parameter in resized_embeddings(model)}
+    return {
+        name: full_tensor(parameter.detach()).to("cpu", copy=True)
         for name, parameter in model.named_parameters()
         if parameter.requires_grad or id(parameter) in resized
     }
-    if is_rank_zero():
-        with published_files(Path(model_path)) as draft:
-            model.save_pretrained(str(draft), state_dict=state)
-    barrier()
+
+
+def write_adapter(model: nn.Module, state: Tensors, folder: Path) -> None:
+    """Write what ``adapter_state`` returned into a folder in PEFT's format; one rank does."""
+    _as_any(model).save_pretrained(str(folder), state_dict=state)
 
 
 def save_model_checkpoint(model: nn.Module, output_dir: str | Path) -> None:
@@ -172,7 +182,7 @@ def save_train_params(train_config: Any, fsdp_config: Any, rank: int) -> None:
         (draft / "train_params.yaml").write_text(yaml.safe_dump(params, indent=4), "utf-8")
 
 
-def _resized_embeddings(model: PeftModel) -> list[nn.Parameter]:
+def resized_embeddings(model: PeftModel) -> list[nn.Parameter]:
     """Return the embeddings' parameters if the base model's folder names another vocabulary."""
     folder = model.active_peft_config.base_model_name_or_path
     if not folder or not (Path(folder) / "config.json").is_file():

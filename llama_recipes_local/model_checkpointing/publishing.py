@@ -16,21 +16,15 @@ def published_folder(target: Path) -> Iterator[Path]:
     What was in ``target`` before is removed only once the new folder stands there. All ranks enter
     and leave together, and may all write.
     """
-    draft = target.with_name(f".{target.name}.incomplete")
+    draft = draft_of(target)
     if is_rank_zero():
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
+        begin_draft(target)
     barrier()
     yield draft
     barrier()
     if is_rank_zero():
-        _sync(draft)
-        old = target.with_name(f".{target.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        if target.exists():
-            target.rename(old)
-        draft.rename(target)
-        shutil.rmtree(old, ignore_errors=True)
+        _sync_files(draft)
+        publish(draft, target)
     barrier()
 
 
@@ -43,14 +37,52 @@ def published_files(target: Path) -> Iterator[Path]:
     draft = target / ".incomplete"
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
-    yield draft
-    _sync(draft)
-    for path in sorted(draft.iterdir()):
-        os.replace(path, target / path.name)
-    draft.rmdir()
+    try:
+        yield draft
+        _sync_files(draft)
+        for path in sorted(draft.iterdir()):
+            os.replace(path, target / path.name)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    sync_folder(target)
 
 
-def _sync(folder: Path) -> None:
+def draft_of(target: Path) -> Path:
+    """Return the folder that ``target`` is written in before it is published."""
+    return target.with_name(f".{target.name}.incomplete")
+
+
+def begin_draft(target: Path) -> Path:
+    """Make the empty folder that ``target`` is written in; one process does."""
+    draft = draft_of(target)
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    return draft
+
+
+def publish(draft: Path, target: Path) -> None:
+    """Rename a folder into its place; one process does, once all files are on the disk."""
+    for folder in (draft, *(path for path in draft.rglob("*") if path.is_dir())):
+        sync_folder(folder)
+    old = target.with_name(f".{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    draft.rename(target)
+    sync_folder(target.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have a folder's entries on the disk: without that, a crash may undo a rename."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_files(folder: Path) -> None:
     """Have a folder's files on the disk before a rename makes them count."""
     for path in folder.rglob("*"):
         if path.is_file():

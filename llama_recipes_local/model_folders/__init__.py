@@ -1,6 +1,10 @@
 """Folders in the Hugging Face layout: their tensors read one at a time, and new ones written."""
 
-from llama_recipes_local.model_folders.companions import copy_companions, copy_tokenizer
+from llama_recipes_local.model_folders.companions import (
+    copy_companions,
+    copy_tokenizer,
+    has_tokenizer,
+)
 from llama_recipes_local.model_folders.reading import StoredTensors, model_tensors
 from llama_recipes_local.model_folders.targets import check_room, check_target
 from llama_recipes_local.model_folders.writing import write_config, write_weights
@@ -11,6 +15,7 @@ __all__ = [
     "check_target",
     "copy_companions",
     "copy_tokenizer",
+    "has_tokenizer",
     "model_tensors",
     "write_config",
     "write_weights",

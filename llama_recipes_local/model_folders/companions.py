@@ -4,6 +4,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from llama_recipes_local.preflight.model import TOKENIZERS
+
 TOKENIZER = (
     "tokenizer.json",
     "tokenizer.model",
@@ -28,6 +30,11 @@ def copy_tokenizer(source: Path, folder: Path) -> None:
     for name in TOKENIZER:
         (folder / name).unlink(missing_ok=True)
     _copy(source, folder, TOKENIZER)
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Tell whether a tokenizer can be loaded from a folder."""
+    return any((folder / name).is_file() for name in TOKENIZERS)
 
 
 def _copy(source: Path, folder: Path, patterns: Sequence[str]) -> None:

@@ -25,6 +25,7 @@ from llama_recipes_local.parallel.sharding import (
     full_tensor,
     get_policies,
     hsdp_device_mesh,
+    reshard,
     set_gradient_sync,
 )
 
@@ -45,6 +46,7 @@ __all__ = [
     "is_rank_zero",
     "launched_by_torchrun",
     "rank",
+    "reshard",
     "set_gradient_sync",
     "setup",
     "world_size",

@@ -180,6 +180,13 @@ def set_gradient_sync(model: nn.Module, enabled: bool) -> None:
         model.set_requires_gradient_sync(enabled)
 
 
+def reshard(model: nn.Module) -> None:
+    """Leave each rank its own part of the parameters again, where a forward pass gathered them."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
 def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
     """Return the whole of a tensor that may be sharded; all ranks must call this together."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

@@ -6,6 +6,7 @@ from llama_recipes_local import paths
 from llama_recipes_local.errors import Problem, UsageError
 from llama_recipes_local.models.loading import load_tokenizer
 from llama_recipes_local.preflight import (
+    checkpoint_rules,
     data_rules,
     flags,
     low_memory_rules,
@@ -34,9 +35,10 @@ def preflight(arguments: tuple[Any, ...], given: dict[str, Any]) -> Run:
     problems += rules.check_rules(run, given)
     problems += data_rules.check_data_rules(run)
     problems += training_rules.check_training(run)
-    problems += method_rules.check_methods(run)
+    problems += checkpoint_rules.check_checkpoints(run)
     problems += quantization_rules.check_quantization(run)
     problems += low_memory_rules.check_low_memory(run)
+    problems += method_rules.check_methods(run)
     problems += model.check_model(run)
     problems += check_data(run, model.check_tokenizer(run))
     problems += machine.check_output(run)

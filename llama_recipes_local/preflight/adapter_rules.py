@@ -13,6 +13,7 @@ from llama_recipes_local.configs.fields import field_names
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.models.attention import NAME as DOCUMENT_ATTENTION
 from llama_recipes_local.models.quantization import quantized_bits
+from llama_recipes_local.parallel import device_type
 from llama_recipes_local.preflight.rules import _choice as choice
 from llama_recipes_local.run import PEFT_CONFIGS, Run
 
@@ -61,7 +62,7 @@ def _lora(run: Run, config: dict[str, Any], folder: Path) -> list[Problem]:
         )
     problems += choice("bias", lora.bias, LORA_BIASES)
     problems += check_targets(lora.target_modules, folder, "target_modules")
-    return problems + _first_weights(run)
+    return problems + _first_weights(run) + _dora(run)
 
 
 def check_targets(targets: list[str] | str, folder: Path, flag: str) -> list[Problem]:
@@ -124,6 +125,19 @@ def _first_weights(run: Run) -> list[Problem]:
             )
         ]
     return []
+
+
+def _dora(run: Run) -> list[Problem]:
+    eight_bits_on_cpu = quantized_bits(run.train) == "8bit" and device_type() == "cpu"
+    if not run.peft.use_dora or not eight_bits_on_cpu:
+        return []
+    return [
+        Problem(
+            "--use_dora with --quantization 8bit on the CPU",
+            "there PEFT loses the scales of 8-bit weights",
+            "use --quantization 4bit, or a CUDA device",
+        )
+    ]
 
 
 def _llama_adapter(run: Run, config: dict[str, Any], folder: Path) -> list[Problem]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from llama_recipes_local.parallel import all_reduce_sum
+from llama_recipes_local.parallel import all_reduce_sum, world_size
 from llama_recipes_local.training import batches
 
 
@@ -23,6 +23,8 @@ class StepPlan:
         real_tokens: those that are not padding.
         squared_lengths: sum of the squares of the documents' lengths.
         report: whether the numbers of the steps so far are fetched after this step.
+        stop: whether a rank was asked to stop, so that this step is not taken.
+        written: whether every rank has its part of a checkpoint on the disk.
     """
 
     label_tokens: int
@@ -30,22 +32,42 @@ class StepPlan:
     real_tokens: int
     squared_lengths: int
     report: bool
+    stop: bool = False
+    written: bool = False
 
 
-def agree(micro_batches: Iterable[batches.Batch], report: bool) -> StepPlan:
+def agree(
+    micro_batches: Iterable[batches.Batch], report: bool, stop: bool = False, written: bool = False
+) -> StepPlan:
     """Add up what the ranks hold and want; all ranks call this together.
 
     Args:
         micro_batches: this rank's, in host memory.
         report: whether this rank wants the numbers fetched; one is enough.
+        stop: whether this rank was asked to stop; one is enough.
+        written: whether this rank has written its part of a checkpoint; all are needed.
     """
-    counts = torch.zeros(5, dtype=torch.int64)
+    counts = torch.zeros(7, dtype=torch.int64)
     for batch in micro_batches:
         lengths = batches.document_lengths(batch)
         counts[0] += batches.label_tokens(batch)
         counts[1] += batches.tokens(batch)
         counts[2] += lengths.sum()
         counts[3] += lengths.square().sum()
-    counts[4] = report
-    label_tokens, tokens, real_tokens, squared_lengths, wanted = all_reduce_sum(counts).tolist()
-    return StepPlan(label_tokens, tokens, real_tokens, squared_lengths, report=wanted > 0)
+    counts[4:] = torch.tensor([report, stop, written])
+    label_tokens, tokens, real_tokens, squared_lengths, *flags = all_reduce_sum(counts).tolist()
+    wanted, stopping, ready = flags
+    return StepPlan(
+        label_tokens,
+        tokens,
+        real_tokens,
+        squared_lengths,
+        report=wanted > 0,
+        stop=stopping > 0,
+        written=ready == world_size(),
+    )
+
+
+def any_rank(flag: bool) -> bool:
+    """Whether a flag is set on any rank; all ranks call this together."""
+    return bool(all_reduce_sum(torch.tensor(int(flag))))

@@ -42,13 +42,15 @@ def training_flops(model: nn.Module) -> TrainingFlops | None:
 
     A weight costs two operations a token forward, two for the gradient of its input, and two for
     its own gradient. The last is needed only if it is trained, the one before only if anything is
-    trained up to there: LoRA saves a third, frozen first layers two thirds.
+    trained up to there: LoRA saves a third, frozen first layers two thirds. A prefix is trained
+    before all of it.
     """
     config = getattr(model, "config", None)
     if getattr(config, "vision_config", None) is not None:
         return None
     per_token, per_square = 0, 0
-    backward = False  # modules are met in the order in which they compute
+    # modules are met in the order in which they compute, but for a prefix's encoder
+    backward = hasattr(model, "prompt_encoder")
     for module in model.modules():
         backward = backward or any(p.requires_grad for p in module.parameters(recurse=False))
         if isinstance(module, nn.Linear):

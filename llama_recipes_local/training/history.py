@@ -11,6 +11,18 @@ from typing import Any
 from llama_recipes_local._upstream import load
 from llama_recipes_local.training.evaluation import perplexity
 
+# what a run that goes on needs of the one before
+KEPT = (
+    "initial_eval_loss",
+    "train_loss",
+    "eval_loss",
+    "train_step_loss",
+    "eval_step_loss",
+    "epoch_seconds",
+    "checkpoint_seconds",
+    "tflops",
+)
+
 
 class History:
     """Collects losses and times; with ``save_metrics``, writes upstream's JSON file of them."""
@@ -28,17 +40,22 @@ class History:
         self.checkpoint_seconds: list[float] = []
         self.tflops: float | None = None
         self._epoch_steps: list[tuple[float, int]] = []
+        self._epoch_began = 0.0
+        self._seconds_before = 0.0  # of the epoch at hand, in runs that this one goes on from
 
     @contextmanager
     def epoch(self) -> Iterator[None]:
-        """Time an epoch; its loss is the mean over its label tokens."""
-        started = time.perf_counter()
-        self._epoch_steps = []
+        """Time what is left of an epoch; its loss is the mean over all its label tokens."""
+        self._epoch_began = time.perf_counter()
         yield
-        self.epoch_seconds.append(time.perf_counter() - started)
+        self.epoch_seconds.append(self._epoch_seconds())
         labels = sum(count for _, count in self._epoch_steps)
         total = sum(loss * count for loss, count in self._epoch_steps)
         self.train_loss.append(total / max(labels, 1))
+        self._epoch_steps, self._seconds_before = [], 0.0
+
+    def _epoch_seconds(self) -> float:
+        return self._seconds_before + time.perf_counter() - self._epoch_began
 
     @contextmanager
     def checkpoint(self) -> Iterator[None]:
@@ -62,6 +79,24 @@ class History:
         self.eval_loss.append(loss)
         self.eval_step_loss.extend(step_losses)
         return loss
+
+    def state(self) -> dict[str, Any]:
+        """Return what happened so far as JSON-ready data."""
+        kept: dict[str, Any] = {name: getattr(self, name) for name in KEPT}
+        began = bool(self._epoch_steps)
+        return kept | {
+            "file": self.path.name,
+            "epoch_steps": self._epoch_steps,
+            "seconds_of_epoch": self._epoch_seconds() if began else 0.0,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what ``state`` returned."""
+        for name in KEPT:
+            setattr(self, name, state[name])
+        self.path = self.path.with_name(Path(state["file"]).name)
+        self._epoch_steps = [(loss, labels) for loss, labels in state["epoch_steps"]]
+        self._seconds_before = state["seconds_of_epoch"]
 
     def summary(self) -> dict[str, Any]:
         """Return the validation losses before and after."""

@@ -7,10 +7,10 @@ Each writes below the output folder. None is told of a server, so nothing leaves
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 from llama_recipes_local import configs, run
 
@@ -24,6 +24,14 @@ Numbers = Mapping[str, float | None]
 class Logger(Protocol):
     """Takes the numbers of a run."""
 
+    def go_on_from(self, step: int, validated: int) -> None:
+        """Keep what an earlier run logged up to its checkpoint, and drop what it logged after that.
+
+        Args:
+            step: the checkpoint's.
+            validated: the step of the last validation before it.
+        """
+
     def log(self, kind: str, step: int, numbers: Numbers) -> None:
         """Keep numbers of one ``kind``, "train" or "eval", after ``step`` optimiser steps."""
 
@@ -36,18 +44,51 @@ class JsonLines:
 
     def __init__(self, output: Path) -> None:
         self._paths = {"train": output / METRICS_FILE, "eval": output / EVALUATIONS_FILE}
-        self._files = {"train": self._paths["train"].open("w", encoding="utf-8")}
-        self._paths["eval"].unlink(missing_ok=True)
+        self._files: dict[str, TextIO] = {}
+        self._kept = {"train": -1, "eval": -1}  # the steps that an earlier run is kept up to
+        self._paths["train"].touch()
+
+    def go_on_from(self, step: int, validated: int) -> None:
+        self._kept = {"train": step, "eval": max(validated, 0)}
 
     def log(self, kind: str, step: int, numbers: Numbers) -> None:
+        if not self._files:
+            self._begin()
         if kind not in self._files:
-            self._files[kind] = self._paths[kind].open("w", encoding="utf-8")
+            self._files[kind] = self._paths[kind].open("a", encoding="utf-8")
         self._files[kind].write(json.dumps({"step": step, **numbers}) + "\n")
         self._files[kind].flush()
 
+    def _begin(self) -> None:
+        """Cut the files back to what is kept of an earlier run, each at once or not at all."""
+        for kind, path in self._paths.items():
+            kept = "".join(_lines_up_to(path, self._kept[kind]))
+            draft = path.with_name(f".{path.name}.incomplete")
+            draft.write_text(kept, "utf-8")
+            os.replace(draft, path)
+            if not kept:
+                path.unlink()
+        self._files["train"] = self._paths["train"].open("a", encoding="utf-8")
+
     def close(self) -> None:
+        if not self._files:
+            self._begin()
         for file in self._files.values():
             file.close()
+
+
+def _lines_up_to(path: Path, last: int) -> Iterator[str]:
+    """Yield the lines up to a step; a line that was cut off ends them."""
+    if last < 0 or not path.is_file():
+        return
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            try:
+                step = json.loads(line)["step"]
+            except (ValueError, KeyError):
+                return
+            if step <= last:
+                yield line
 
 
 class TensorBoard:
@@ -56,7 +97,12 @@ class TensorBoard:
     def __init__(self, output: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer: Any = SummaryWriter(str(output / TENSORBOARD_FOLDER))
+        self._make = lambda **kwargs: SummaryWriter(str(output / TENSORBOARD_FOLDER), **kwargs)
+        self._writer: Any = self._make()
+
+    def go_on_from(self, step: int, validated: int) -> None:
+        self._writer.close()
+        self._writer = self._make(purge_step=step + 1)
 
     def log(self, kind: str, step: int, numbers: Numbers) -> None:
         for name, value in _present(kind, numbers).items():
@@ -72,6 +118,9 @@ class WeightsAndBiases:
     def __init__(self, output: Path, wandb_run: Any = None) -> None:
         self._own = wandb_run is None
         self._run = _start_wandb(output) if self._own else wandb_run
+
+    def go_on_from(self, step: int, validated: int) -> None:
+        """Do nothing: what goes on is a run of its own."""
 
     def log(self, kind: str, step: int, numbers: Numbers) -> None:
         self._run.log({f"{kind}/step": step} | _present(kind, numbers))
@@ -100,6 +149,9 @@ class MlFlow:
         self._run = self._client.create_run(identity, run_name=output.name).info.run_id
         for name, value in vars(train_config).items():
             self._client.log_param(self._run, name, value)
+
+    def go_on_from(self, step: int, validated: int) -> None:
+        """Do nothing: what goes on is a run of its own."""
 
     def log(self, kind: str, step: int, numbers: Numbers) -> None:
         from mlflow.entities import Metric

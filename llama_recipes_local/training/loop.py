@@ -4,7 +4,9 @@ The loss of a step is the mean over the label tokens of all its micro-batches on
 gradient does not depend on how the rows are spread over micro-batches and ranks.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,18 @@ from torch import nn
 
 from llama_recipes_local import model_checkpointing as checkpoints
 from llama_recipes_local import parallel, run
+from llama_recipes_local.checkpoints import generators
+from llama_recipes_local.errors import TrainingError
 from llama_recipes_local.parallel import is_rank_zero
 from llama_recipes_local.training import batches, guard
-from llama_recipes_local.training.agreement import agree
+from llama_recipes_local.training.agreement import agree, any_rank
+from llama_recipes_local.training.checkpointing import Checkpointing
 from llama_recipes_local.training.evaluation import evaluation
+from llama_recipes_local.training.feed import Feed
 from llama_recipes_local.training.flops import peak_flops, training_flops
 from llama_recipes_local.training.groups import split_lora_plus
 from llama_recipes_local.training.history import History
+from llama_recipes_local.training.interruption import Signals, StopRequested
 from llama_recipes_local.training.loggers import METRICS_FILE, make_loggers
 from llama_recipes_local.training.profiling import profile, profile_step
 from llama_recipes_local.training.progress import FetchedStep, PendingStep, Progress
@@ -72,6 +79,8 @@ def train(
 
     Raises:
         NonFiniteError: if a loss or gradient is not finite on any rank; no weight was changed.
+        InterruptedRun: if a signal asked to stop; a checkpoint was saved.
+        TrainingError: if a checkpoint cannot be saved, or not be gone on from.
     """
     Path(train_config.output_dir).mkdir(parents=True, exist_ok=True)
     trainer = Trainer(
@@ -103,20 +112,21 @@ class TrainState:
     Attributes:
         step: optimiser steps done.
         epoch: epochs done.
-        micro_batches: micro-batches that this rank has consumed in the epoch at hand.
         best_loss: the lowest loss that the model was saved at.
         validated: the step of the last validation.
     """
 
     step: int = 0
     epoch: int = 0
-    micro_batches: int = 0
     best_loss: float = float("inf")
     validated: int = -1
 
 
 class Trainer:
-    """Runs epochs of optimiser steps over one model, validates, reports and saves."""
+    """Runs epochs of optimiser steps over one model, validates, reports and saves.
+
+    The epoch at hand ends, and is counted, once its last step was validated.
+    """
 
     def __init__(
         self,
@@ -133,21 +143,18 @@ class Trainer:
         wandb_run: Any,
     ) -> None:
         self.model = model
-        self.train_dataloader = train_dataloader
+        self.feed = Feed(train_dataloader, accumulation_steps, train_config.seed)
         self.eval_dataloader = eval_dataloader
         self.tokenizer = tokenizer
         self.optimizer = optimizer
-        self.accumulation_steps = accumulation_steps
         self.config = train_config
         self.fsdp_config = fsdp_config
         self.history = history
         self.state = TrainState()
-        self.steps_per_epoch = -(-len(train_dataloader) // accumulation_steps)
-        total = self.steps_per_epoch * train_config.num_epochs
-        self.total_steps = min(total, train_config.max_train_step or total)
+        self.total_steps = self._all_steps()
         split_lora_plus(model, optimizer, _lora_plus_ratio())
         self.schedule: Schedule = complete(
-            lr_scheduler, optimizer, train_config, self.total_steps, self.steps_per_epoch
+            lr_scheduler, optimizer, train_config, self.total_steps, self.feed.steps_per_epoch
         )
         self.stepper = Stepper(model, optimizer, train_config)
         self.progress = Progress(
@@ -156,26 +163,55 @@ class Trainer:
             training_flops(unwrapped(model)),
             peak_flops(self.stepper.device),
         )
+        self.signals = Signals(enabled=run.active() is not None)
+        self.checkpointing = Checkpointing(self)
 
     def run(self) -> History:
         """Train until the last step, and return what happened."""
-        with self.progress:
-            if self.eval_dataloader is not None:
-                self.history.add_initial_evaluation(self.evaluate())
-            while self.state.step < self.total_steps and self.state.epoch < self.config.num_epochs:
-                with self.history.epoch():
-                    self._train_epoch()
-                self._end_epoch()
+        with self.progress, self.signals:
+            try:
+                self._begin()
+                while self._unfinished():
+                    with self.history.epoch():
+                        self._train_epoch()
+                    self._end_epoch()
+            except StopRequested:
+                self.checkpointing.stop()
+            except TrainingError:
+                self.checkpointing.writer.finish()  # what was being saved is sound
+                raise
+            finally:
+                self.checkpointing.writer.close()
         return self.history
+
+    def _all_steps(self) -> int:
+        """Return the optimiser steps of the run, from where it is, and those it has taken."""
+        epochs_left = self.config.num_epochs - self.state.epoch - 1
+        left = self.feed.steps_left + self.feed.steps_per_epoch * epochs_left
+        total = self.state.step + left
+        return min(total, self.config.max_train_step or total)
+
+    def _begin(self) -> None:
+        """Go on from a checkpoint if there is one to go on from, else validate first."""
+        if self.checkpointing.resume():
+            self.total_steps = self.progress.total_steps = self._all_steps()
+        if self.eval_dataloader is not None and self.history.initial_eval_loss is None:
+            self.history.add_initial_evaluation(self.evaluate())
+
+    def _unfinished(self) -> bool:
+        """Whether steps are left, or the epoch of the last one was not ended."""
+        steps_left = self.state.step < self.total_steps
+        return (steps_left or self.feed.taken > 0) and self.state.epoch < self.config.num_epochs
 
     def evaluate(self) -> tuple[float, list[float]]:
         """Evaluate, print and log on the first rank; return the loss and each batch's."""
         if is_rank_zero():
             print("validating ...", end=" ", flush=True)
         model = unwrapped(self.model)
-        ppl, loss, step_losses, _ = evaluation(
-            model, self.config, self.eval_dataloader, None, self.tokenizer, None
-        )
+        with generators.left_alone():
+            ppl, loss, step_losses, _ = evaluation(
+                model, self.config, self._unless_asked_to_stop(), None, self.tokenizer, None
+            )
         if is_rank_zero():
             print(f"loss {loss:.4f}  perplexity {ppl:.3f}", flush=True)
         self.progress.log("eval", {"step": self.state.step, "loss": loss, "perplexity": ppl})
@@ -183,22 +219,22 @@ class Trainer:
         return loss, step_losses
 
     def _train_epoch(self) -> None:
-        """Take an epoch's steps, as far as the run goes."""
+        """Take the steps that are left of an epoch, as far as the run goes."""
+        self._validate_if_due()
         self.model.train()
-        self.state.micro_batches = 0
-        _set_epoch(self.train_dataloader, self.state.epoch)
         self.progress.pause()
-        steps = batches.in_steps(self.train_dataloader, self.accumulation_steps)
+        steps = max(self.total_steps - self.state.step, 0)
         with profile(self.config) as profiler:
-            for micro_batches, waited in steps:
+            for micro_batches, waited in islice(self.feed.steps(self.state.epoch), steps):
                 self._take_step(micro_batches, waited)
                 counted = profile_step(profiler, self.config, self.stepper.device)
                 self.history.tflops = counted or self.history.tflops
                 if self.state.step == self.total_steps:
                     break
-                if self.config.eval_steps and self.state.step % self.config.eval_steps == 0:
-                    self._validate()
-        self._publish(line=False)
+                self._validate_if_due()
+                if self.feed.steps_left:  # the last step is saved when its epoch has ended
+                    self.checkpointing.save_if_due()
+        self.publish()
 
     def _take_step(self, micro_batches: list[batches.Batch], waited: float) -> None:
         """Take a step, and fetch its numbers and those before if a rank wants to print them.
@@ -208,17 +244,21 @@ class Trainer:
             waited: seconds that were waited for them.
         """
         state = self.state
-        plan = agree(micro_batches, self.progress.due(state.step + 1))
+        report, stop = self.progress.due(state.step + 1), self.signals.received is not None
+        plan = agree(micro_batches, report, stop, self.checkpointing.writer.written)
+        if plan.stop:
+            raise StopRequested
+        if plan.written:
+            self.checkpointing.writer.finish()
         lr = self.optimizer.param_groups[0]["lr"]
         figures = self.stepper.step(micro_batches, plan.label_tokens)
-        first = state.micro_batches
-        state.micro_batches += len(micro_batches)
+        first = self.feed.since_resumed
+        self.feed.took(len(micro_batches))
         state.step += 1
-        index = -(-state.micro_batches // self.accumulation_steps)
         self.progress.add(
             PendingStep(
                 step=state.step,
-                epoch=state.epoch + index / self.steps_per_epoch,
+                epoch=state.epoch + self.feed.steps_taken / self.feed.steps_per_epoch,
                 lr=lr,
                 plan=plan,
                 figures=figures,
@@ -229,9 +269,9 @@ class Trainer:
         )
         self.schedule.after_step()
         if plan.report:
-            self._publish(line=True)
+            self.publish(line=True)
 
-    def _publish(self, line: bool) -> None:
+    def publish(self, line: bool = False) -> None:
         """Fetch the numbers of the pending steps; all ranks call this together.
 
         Raises:
@@ -239,24 +279,40 @@ class Trainer:
         """
         for fetched in self.progress.fetch(line):
             if fetched.stop:
-                guard.stop(_fault(fetched), self.train_dataloader, self.tokenizer)
+                guard.stop(_fault(fetched), self.feed.dataloader, self.tokenizer)
             self.history.add_step(fetched.metrics.loss, fetched.metrics.label_tokens)
 
     def _end_epoch(self) -> None:
         """Validate where an epoch or the run asks for it, and save."""
-        self.schedule.after_epoch()
-        finished = self.state.step == self.total_steps
+        finished = self.state.step >= self.total_steps
         if self.eval_dataloader is None:
             self._save()
         elif (finished or not self.config.eval_steps) and self.state.validated != self.state.step:
             self._validate()
+        self.schedule.after_epoch()
         self.state.epoch += 1
-        self.progress.pause()
+        self.feed.end_epoch()
         self.history.save()
+        self.checkpointing.save_if_due(finished)
+        if finished:
+            self.checkpointing.writer.finish()
+        self.progress.pause()
+
+    def _validate_if_due(self) -> None:
+        every, step = self.config.eval_steps, self.state.step
+        if every and step and step % every == 0 and self.state.validated != step:
+            self._validate()
+
+    def _unless_asked_to_stop(self) -> Iterator[batches.Batch]:
+        """Yield the batches to validate on, until a rank is asked to stop."""
+        for batch in self.eval_dataloader:
+            if any_rank(self.signals.received is not None):
+                raise StopRequested
+            yield batch
 
     def _validate(self) -> None:
         """Validate, and save the model if the loss fell; training goes on after it."""
-        self._publish(line=False)
+        self.publish()
         loss = self.history.add_evaluation(self.evaluate())
         self.state.validated = self.state.step
         if loss < self.state.best_loss:
@@ -271,6 +327,10 @@ class Trainer:
         model, epoch = unwrapped(self.model), self.state.epoch
         with self.history.checkpoint():
             save(model, self.optimizer, parallel.rank(), self.config, self.fsdp_config, epoch)
+
+    def last_validation_loss(self) -> float | None:
+        """Return the loss of a validation after this very step, if there was one."""
+        return self.history.eval_loss[-1] if self.state.validated == self.state.step else None
 
 
 def _lora_plus_ratio() -> float:
@@ -289,10 +349,3 @@ def _fault(fetched: FetchedStep) -> guard.Fault:
         first_micro_batch=pending.first_micro_batch,
         input_ids=list(pending.input_ids),
     )
-
-
-def _set_epoch(dataloader: Any, epoch: int) -> None:
-    for name in ("batch_sampler", "sampler"):
-        sampler: Any = getattr(dataloader, name, None)
-        if hasattr(sampler, "set_epoch"):
-            sampler.set_epoch(epoch)

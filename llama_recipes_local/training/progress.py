@@ -129,6 +129,23 @@ class Progress:
         for logger in self.loggers:
             logger.close()
 
+    @property
+    def seconds(self) -> float:
+        """Seconds since training began, without those between a run and the one that goes on."""
+        return time.perf_counter() - self._started
+
+    def go_on_from(self, step: int, validated: int, seconds: float) -> None:
+        """Go on after a checkpoint; what was logged after it is forgotten.
+
+        Args:
+            step: the checkpoint's.
+            validated: the step of the last validation before it.
+            seconds: what training took until then.
+        """
+        self._started = time.perf_counter() - seconds
+        for logger in self.loggers:
+            logger.go_on_from(step, validated)
+
     def due(self, step: int) -> bool:
         """Whether this rank wants to print a line after ``step``."""
         late = time.perf_counter() - self._last_line >= SECONDS_BETWEEN_LINES

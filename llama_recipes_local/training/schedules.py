@@ -23,6 +23,26 @@ class Schedule:
         self.scheduler = scheduler
         self._every_step = every_step
 
+    def state(self) -> dict[str, Any]:
+        """Return the schedule's state as JSON-ready data: what follows from the run is left out."""
+        plain = (int, float, bool, str, list, type(None))
+        return {
+            key: value
+            for key, value in self.scheduler.state_dict().items()
+            if isinstance(value, plain) and key != "lr_lambdas"
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from ``state``."""
+        if isinstance(self.scheduler, LambdaLR):
+            state = state | {"lr_lambdas": [None] * len(self.scheduler.lr_lambdas)}
+        self.scheduler.load_state_dict(state)
+
+    def replay(self, state: dict[str, Any]) -> None:
+        """Go on as if this schedule had been followed all along."""
+        for _ in range(state["last_epoch"]):
+            self.scheduler.step()
+
     def after_step(self) -> None:
         """Set the rate of the next step."""
         if self._every_step:

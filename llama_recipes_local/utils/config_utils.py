@@ -16,6 +16,7 @@ from llama_recipes_local.models.precision import weight_dtype
 from llama_recipes_local.parallel import device_type, rank, world_size
 from llama_recipes_local.preflight.data_rules import stream_problems
 from llama_recipes_local.run import DATASET_CONFIGS, update_config
+from llama_recipes_local.training.interruption import leave_signals_to_the_trainer
 
 __all__ = [
     "check_fsdp_config",
@@ -132,7 +133,11 @@ def _workers(train_config: Any, persistent: bool) -> dict[str, Any]:
     """
     if run.active() is None or not train_config.num_workers_dataloader:
         return {}
-    return {"prefetch_factor": PREFETCHED, "persistent_workers": persistent}
+    return {
+        "prefetch_factor": PREFETCHED,
+        "persistent_workers": persistent,
+        "worker_init_fn": leave_signals_to_the_trainer,
+    }
 
 
 __getattr__ = fall_back("utils.config_utils")

@@ -215,6 +215,7 @@ def test_padding_and_truncation_of_a_tokenizer_file_do_not_hold(words: Any, tmp_
     backend = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     backend.enable_truncation(2)
     backend.enable_padding(length=9)
+    backend.encode_special_tokens = True
     cut = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
     assert len(cut.backend_tokenizer.encode("say hi you").ids) == 9
     assert encode_pairs(cut, [("say", "hi you : say")]) == encode_pairs(
@@ -225,5 +226,6 @@ def test_padding_and_truncation_of_a_tokenizer_file_do_not_hold(words: Any, tmp_
 def test_without_a_token_that_ends_a_text(words: Any) -> None:
     endless = PreTrainedTokenizerFast(tokenizer_object=words.backend_tokenizer)
     assert one(endless, Pair("ask", "hi")) == ([ASK, HI], [NO, HI])
+    assert one(endless, Marked("", complete=True)) == ([], [])
     assert one(endless, Marked("ask hi")) == ([ASK, HI], [NO, HI])
     assert one(endless, Continuation("ask ", "hi")) == ([BOS, ASK, HI], [NO, NO, HI])

@@ -2,19 +2,25 @@
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from launching import run_ranks
-from methods import ADAPTER, METHODS, SENTINELS, SHARDINGS, SPREAD, Method
+from methods import (
+    ALONE,
+    SENTINELS,
+    TRAINED_ALONE,
+    TRAINED_SPREAD,
+    WHOLE_WEIGHTS,
+    Cell,
+)
 from recording import REPORT, TENSORS, fine_tune
 from safetensors.torch import load_file
 
 SCRIPT = Path(__file__).with_name("method_ranks.py")
-GLOBAL_BATCH = 4
 
 
 @dataclass
@@ -48,41 +54,36 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def flags_of(tiny_model: Path, grammar_data: Path) -> Callable[..., dict[str, Any]]:
-    """The flags of four steps of a method, in float32, on so many ranks."""
-
-    def flags(method: Method, ranks: int = 1) -> dict[str, Any]:
-        return {
-            "model_name": str(tiny_model),
-            "data_root": str(grammar_data),
-            "dataset": "grammar_dataset",
-            "lr": 1e-3,
-            "context_length": 64,
-            "batch_size_training": GLOBAL_BATCH // ranks,
-            "num_epochs": 1,
-            "max_train_step": 4,
-            "num_workers_dataloader": 0,
-            "run_validation": False,
-            **method.flags,
-            **method.small,
-        }
-
-    return flags
+def common(tiny_model: Path, grammar_data: Path) -> dict[str, Any]:
+    """The flags of four steps in float32; the global batch is of four packed rows."""
+    return {
+        "model_name": str(tiny_model),
+        "data_root": str(grammar_data),
+        "dataset": "grammar_dataset",
+        "lr": 1e-3,
+        "context_length": 64,
+        "batch_size_training": 4,
+        "num_epochs": 1,
+        "max_train_step": 4,
+        "num_workers_dataloader": 0,
+        "run_validation": False,
+    }
 
 
 @pytest.fixture(scope="session")
 def alone(
-    flags_of: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[Method], Trained]:
-    """Methods trained in this process, each when it is first asked for."""
+    common: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Cell], Trained]:
+    """What is trained in this process, each cell of one device when it is first asked for."""
     runs: dict[str, Trained] = {}
 
-    def run(method: Method) -> Trained:
-        if method.name not in runs:
+    def run(cell: Cell) -> Trained:
+        cell = replace(cell, sharding=ALONE)
+        if str(cell) not in runs:
             output = tmp_path_factory.mktemp("alone")
-            fine_tune(flags_of(method), output)
-            runs[method.name] = Trained(output)
-        return runs[method.name]
+            fine_tune(common | cell.flags, output)
+            runs[str(cell)] = Trained(output)
+        return runs[str(cell)]
 
     return run
 
@@ -105,30 +106,26 @@ def launch(
 
 
 @pytest.fixture(scope="session")
-def sentinels(flags_of: Callable[..., dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    chosen = [method for method in METHODS if method.name in SENTINELS]
-    return {f"sentinels-{method}": flags_of(method, 2) for method in chosen}
+def sentinels(common: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    chosen = [cell for cell in TRAINED_ALONE if str(cell).endswith(WHOLE_WEIGHTS)]
+    return {
+        f"sentinels-{cell.method}": common | cell.flags | {"batch_size_training": 1}
+        for cell in chosen
+        if cell.method.name in SENTINELS
+    }
 
 
 @pytest.fixture(scope="session")
-def two_ranks(
-    flags_of: Callable[..., dict[str, Any]],
-    sentinels: dict[str, dict[str, Any]],
-    launch: Callable[..., Path],
-) -> Callable[[Method, str], Trained]:
-    """Methods trained on two ranks, by method and sharding."""
-    full = {"checkpoint_type": "FULL_STATE_DICT"}
+def on_two_ranks(
+    common: dict[str, Any], sentinels: dict[str, dict[str, Any]], launch: Callable[..., Path]
+) -> Path:
     trained = {
-        f"{method}-{sharding}": flags_of(method, 2)
-        | SHARDINGS[sharding]
-        | ({} if method.saves == ADAPTER else full)
-        for method in METHODS
-        for sharding in SPREAD
+        str(cell): common | cell.flags | {"batch_size_training": 2} for cell in TRAINED_SPREAD
     }
-    folder = launch(2, trained, sentinels)
+    return launch(2, trained, sentinels)
 
-    def run(method: Any, sharding: str) -> Trained:
-        return Trained(folder / f"{method}-{sharding}")
 
-    run.folder = folder  # type: ignore[attr-defined]
-    return run
+@pytest.fixture(scope="session")
+def spread(on_two_ranks: Path) -> Callable[[Cell], Trained]:
+    """What is trained on two ranks."""
+    return lambda cell: Trained(on_two_ranks / str(cell))

@@ -42,11 +42,14 @@ def other_adapter(name: str, method: str, trained: str, **small: Any) -> Method:
 
 METHODS = [
     lora("LoRA"),
-    lora("LoRA, all linear layers", target_modules="all-linear"),
-    lora("rsLoRA", use_rslora=True),
+    lora(
+        "LoRA+, rsLoRA, all linear layers",
+        loraplus_lr_ratio=16.0,
+        use_rslora=True,
+        target_modules="all-linear",
+    ),
     lora("DoRA", r"\.lora_(A|B|magnitude_vector)\.", use_dora=True),
     lora("PiSSA", init_lora_weights="pissa"),
-    lora("LoRA+", loraplus_lr_ratio=16.0),
     other_adapter(
         "LLaMA-Adapter",
         "llama_adapter",
@@ -81,6 +84,66 @@ SHARDINGS: dict[str, dict[str, Any]] = {
     },
     "CPU offload": {"fsdp_cpu_offload": True},
 }
-SPREAD = [name for name in SHARDINGS if name != ALONE]
 # whose saved files show each rank's share
 SENTINELS = ("LoRA", "DoRA", "LLaMA-Adapter", "prefix tuning")
+
+WHOLE_WEIGHTS, IN_4BIT, IN_8BIT = "none", "4bit", "8bit"
+QUANTIZATIONS: dict[str, dict[str, Any]] = {
+    WHOLE_WEIGHTS: {},
+    IN_4BIT: {"quantization": "4bit"},
+    IN_8BIT: {"quantization": "8bit"},
+}
+UNTRAINABLE = "--quantization {quantization} without --use_peft"
+UNSHARDABLE = "--quantization 8bit with weights that are sharded"
+NO_DORA = "--use_dora with --quantization 8bit on the CPU"
+NO_PISSA = "--init_lora_weights pissa with --quantization {quantization}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A method with a sharding and a quantisation."""
+
+    method: Method
+    sharding: str
+    quantization: str
+
+    def __str__(self) -> str:
+        return f"{self.method}-{self.sharding}-{self.quantization}"
+
+    @property
+    def flags(self) -> dict[str, Any]:
+        """The flags that ask for it, and the settings of the tests' model."""
+        chosen = SHARDINGS[self.sharding] | QUANTIZATIONS[self.quantization]
+        saved = {"checkpoint_type": "FULL_STATE_DICT"} if self.method.saves == MODEL else {}
+        return self.method.flags | self.method.small | chosen | (saved if self.is_spread else {})
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether it is for several ranks."""
+        return self.sharding != ALONE
+
+    @property
+    def refused(self) -> str | None:
+        """How the refusal begins, or None for what works and is trained."""
+        if self.quantization == WHOLE_WEIGHTS:
+            return None
+        if self.method.saves == MODEL:
+            return UNTRAINABLE.format(quantization=self.quantization)
+        if self.quantization == IN_8BIT and self.sharding not in (ALONE, "NO_SHARD"):
+            return UNSHARDABLE
+        if self.method.flags.get("init_lora_weights") == "pissa":
+            return NO_PISSA.format(quantization=self.quantization)
+        if self.quantization == IN_8BIT and self.method.flags.get("use_dora"):
+            return NO_DORA
+        return None
+
+
+CELLS = [
+    Cell(method, sharding, quantization)
+    for quantization in QUANTIZATIONS
+    for method in METHODS
+    for sharding in SHARDINGS
+]
+TRAINED_ALONE = [cell for cell in CELLS if not cell.is_spread and cell.refused is None]
+TRAINED_SPREAD = [cell for cell in CELLS if cell.is_spread and cell.refused is None]
+REFUSED = [cell for cell in CELLS if cell.refused is not None]

@@ -8,14 +8,14 @@ from typing import Any
 
 import peft
 import torch
-from methods import ADAPTER
+from methods import MODEL, QUANTIZATIONS, Cell
 from safetensors.torch import save_file
-from transformers import LlamaForCausalLM
 
 from llama_recipes_local import models
 from llama_recipes_local._upstream import load
 from llama_recipes_local.finetuning import main
 from llama_recipes_local.parallel import full_tensor, is_rank_zero
+from llama_recipes_local.run import activate, resolve
 
 REPORT, TENSORS = "report.json", "recorded.safetensors"
 IDS = torch.arange(3, 40).unsqueeze(0)
@@ -46,7 +46,7 @@ def fine_tune(flags: dict[str, Any], output: Path) -> None:
         with torch.no_grad():
             logits = model.eval()(input_ids=IDS, use_cache=False).logits
         trained = {name for name, p in model.named_parameters() if p.requires_grad}
-        moved = {name for name, tensor in after.items() if not tensor.equal(before[name])}
+        moved = {name for name, tensor in after.items() if not same_bits(tensor, before[name])}
         if is_rank_zero():
             kept = {name: after[name].contiguous() for name in trained}
             save_file(kept | {"logits": logits}, output / TENSORS)
@@ -67,11 +67,19 @@ def weights_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: full_tensor(p.detach()).clone() for name, p in model.named_parameters()}
 
 
-def reloaded_logits(saves: str, saved: Path, base: Path) -> torch.Tensor:
-    """Return the logits of what was saved: an adapter by plain PEFT on the model's folder."""
-    if saves == ADAPTER:
-        model: Any = peft.PeftModel.from_pretrained(LlamaForCausalLM.from_pretrained(base), saved)
+def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether all bits agree; numbers that pack 4-bit weights may look like NaN."""
+    return one.contiguous().view(torch.uint8).equal(other.contiguous().view(torch.uint8))
+
+
+def reloaded_logits(cell: Cell, saved: Path | None, base: Path) -> torch.Tensor:
+    """Return the logits of what was saved, an adapter by plain PEFT; None saved nothing."""
+    if cell.method.saves == MODEL and saved is not None:
+        model: Any = models.AutoModelForCausalLM.from_pretrained(saved)
     else:
-        model = models.AutoModelForCausalLM.from_pretrained(saved)
+        as_trained = {"attn_implementation": "sdpa", **QUANTIZATIONS[cell.quantization]}
+        with activate(resolve(as_trained)):
+            model = models.AutoModelForCausalLM.from_pretrained(base)
+        model = model if saved is None else peft.PeftModel.from_pretrained(model, saved)
     with torch.no_grad():
         return model.eval()(input_ids=IDS).logits

@@ -6,7 +6,7 @@ from typing import Any
 import peft
 import pytest
 import torch
-from methods import METHODS, SENTINELS, SPREAD, Method
+from methods import SENTINELS, TRAINED_SPREAD, Cell
 from recording import LOGITS, reloaded_logits
 from safetensors.torch import load_file
 from transformers import LlamaForCausalLM
@@ -17,29 +17,23 @@ from transformers import LlamaForCausalLM
 LARGEST, MEAN = 1e-4, 3e-8
 
 
-@pytest.mark.parametrize("sharding", SPREAD)
-@pytest.mark.parametrize("method", METHODS, ids=str)
-def test_two_ranks_train_what_one_process_trains(
-    method: Method, sharding: str, alone: Any, two_ranks: Any
-) -> None:
-    ours, theirs = two_ranks(method, sharding), alone(method)
+@pytest.mark.parametrize("cell", TRAINED_SPREAD, ids=str)
+def test_two_ranks_train_what_one_process_trains(cell: Cell, alone: Any, spread: Any) -> None:
+    ours, theirs = spread(cell), alone(cell)
     assert ours.report == theirs.report
     tensors, expected = ours.tensors, theirs.tensors
     del tensors["logits"], expected["logits"]
     assert tensors.keys() == expected.keys()
     differences = {name: (tensor - expected[name]).abs() for name, tensor in tensors.items()}
-    rate = method.flags.get("loraplus_lr_ratio", 1)
+    rate = cell.method.flags.get("loraplus_lr_ratio", 1)
     assert max(float(difference.max()) for difference in differences.values()) < LARGEST * rate
     assert max(float(difference.mean()) for difference in differences.values()) < MEAN * rate
 
 
-@pytest.mark.parametrize("sharding", SPREAD)
-@pytest.mark.parametrize("method", METHODS, ids=str)
-def test_what_two_ranks_save_says_the_same(
-    method: Method, sharding: str, two_ranks: Any, tiny_model: Path
-) -> None:
-    run = two_ranks(method, sharding)
-    again = reloaded_logits(method.saves, run.saved, tiny_model)
+@pytest.mark.parametrize("cell", TRAINED_SPREAD, ids=str)
+def test_what_two_ranks_save_says_the_same(cell: Cell, spread: Any, tiny_model: Path) -> None:
+    run = spread(cell)
+    again = reloaded_logits(cell, run.saved, tiny_model)
     torch.testing.assert_close(again, run.tensors["logits"], atol=LOGITS, rtol=0)
 
 
@@ -62,15 +56,13 @@ def assert_every_rank_was_saved(folder: Path, ranks: int, base: Path) -> None:
 
 
 @pytest.mark.parametrize("name", SENTINELS)
-def test_every_one_of_two_ranks_is_saved(name: str, two_ranks: Any, tiny_model: Path) -> None:
-    assert_every_rank_was_saved(two_ranks.folder / f"sentinels-{name}", 2, tiny_model)
+def test_every_one_of_two_ranks_is_saved(name: str, on_two_ranks: Path, tiny_model: Path) -> None:
+    assert_every_rank_was_saved(on_two_ranks / f"sentinels-{name}", 2, tiny_model)
 
 
 @pytest.fixture(scope="module")
 def four_ranks(sentinels: dict[str, Any], launch: Any) -> Path:
-    return launch(
-        4, {}, {name: flags | {"batch_size_training": 1} for name, flags in sentinels.items()}
-    )
+    return launch(4, {}, sentinels)
 
 
 @pytest.mark.parametrize("name", SENTINELS)

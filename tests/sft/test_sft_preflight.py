@@ -54,8 +54,8 @@ def test_options(flags: str, what: str) -> None:
 
 
 def test_layers_are_those_of_the_model(tiny_model: Path) -> None:
-    flags = f"--model_name_or_path {tiny_model} --use_peft --lora_target_modules qproj o_proj"
-    assert found(flags) == {
+    flags = f"--model_name_or_path {tiny_model} --max_length 64 --use_peft"
+    assert found(f"{flags} --lora_target_modules qproj o_proj") == {
         "--lora_target_modules qproj": "did you mean --lora_target_modules q_proj?"
     }
 

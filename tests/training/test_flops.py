@@ -62,6 +62,13 @@ def test_lora_needs_no_gradient_of_frozen_weights() -> None:
     assert counted(model) == pytest.approx(whole, rel=2e-2)
 
 
+def test_a_prefix_needs_the_gradient_of_every_input() -> None:
+    config = peft.PrefixTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM")
+    needed = training_flops(peft.get_peft_model(make_model(), config))
+    assert needed.per_token == 4 * (LAYERS * LAYER + HEAD)
+    assert needed.per_squared_length == 3 * ATTENTION
+
+
 def test_frozen_first_layers_are_only_computed_forward() -> None:
     model = make_model()
     for parameter in model.parameters():

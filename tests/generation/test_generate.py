@@ -14,26 +14,6 @@ from llama_recipes_local.prompts import format_prompt
 SENTENCE = "She go to school yesterday."
 
 
-@pytest.fixture(scope="module")
-def adapter(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A LoRA adapter with weights large enough to change what the tiny model says."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from transformers import LlamaForCausalLM
-
-    folder = tmp_path_factory.mktemp("adapters") / "lora"
-    base = LlamaForCausalLM.from_pretrained(tiny_model, local_files_only=True)
-    config = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
-    model = get_peft_model(base, config)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if "lora_" in name:
-                weight.copy_(torch.randn(weight.shape, generator=generator))
-    model.save_pretrained(folder)
-    return folder
-
-
 def expected(base: Path, adapter: Path | None, prompt: str, tokens: int) -> str:
     """Greedy decoding, one whole forward pass a token."""
     import torch
@@ -152,7 +132,10 @@ def test_a_pickled_adapter_is_not_read(
     assert "adapter_model.safetensors" in error
 
 
-@pytest.mark.parametrize("words", [("--temperature", 0.5), ("--top_p", 0.5)])
+@pytest.mark.parametrize(
+    "words",
+    [("--temperature", 0.5), ("--top_p", 0.5), ("--top_k", 5), ("--num_return_sequences", 2)],
+)
 def test_a_way_to_draw_without_drawing_is_refused(
     words: tuple[object, ...], adapter: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -169,6 +152,9 @@ def test_a_way_to_draw_without_drawing_is_refused(
         ("--temperature", "0"),
         ("--top_p", "1.1"),
         ("--top_p", "nan"),
+        ("--top_k", "-1"),
+        ("--repetition_penalty", "0"),
+        ("--batch_size", "0"),
     ],
 )
 def test_an_impossible_number_is_refused(

@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Fine-tune on several nodes under Slurm, and go on by itself after a time limit or a preemption:
+#
+#   sbatch --nodes 2 --gpus-per-node 8 examples/slurm.sh \
+#       --model_name DIR --output_dir DIR --dataset NAME --use_peft --save_steps 100
+#
+# Run from the checkout, which all nodes see, as they do --output_dir. Every argument is one of
+# finetuning.py; what is saved is gone on from each time the job starts.
+
+#SBATCH --job-name=finetune
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node=8
+#SBATCH --exclusive
+#SBATCH --time=24:00:00
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output=slurm-%j.log
+# this script gets SIGUSR1 so many seconds before the time is up: longer than a checkpoint takes
+#SBATCH --signal=B:USR1@300
+
+set -euo pipefail
+
+ranks_per_node=${SLURM_GPUS_ON_NODE:-1}
+head_node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+launch=(
+    --nnodes "$SLURM_JOB_NUM_NODES" --nproc_per_node "$ranks_per_node"
+    --rdzv_backend c10d --rdzv_id "$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}"
+    --rdzv_endpoint "$head_node:${MASTER_PORT:-29500}"
+    --max_restarts 0 # the ranks end when they have saved, and Slurm starts them again
+)
+
+# On each node: hand the signal on to the ranks, which are torchrun's children. To torchrun itself it
+# would mean its end; SIGTERM it hands on, but kills what has not saved 30 seconds later.
+on_each_node='
+    torchrun "$@" &
+    launcher=$!
+    trap "pkill -USR1 -P $launcher" USR1
+    until wait $launcher; status=$?; ((status <= 128)) || ! kill -0 $launcher 2>/dev/null; do :; done
+    exit $status
+'
+
+# srun hands on the signals that it gets.
+srun --kill-on-bad-exit=0 bash -c "$on_each_node" on_each_node "${launch[@]}" \
+    finetuning.py --enable_fsdp "$@" --resume_from_checkpoint auto &
+step=$!
+
+time_is_up=
+trap 'time_is_up=1; kill -USR1 $step' USR1
+status=0
+while kill -0 $step 2>/dev/null; do
+    wait $step && status=0 || status=$?
+done
+
+if [[ $time_is_up ]]; then
+    scontrol requeue "$SLURM_JOB_ID"
+fi
+exit $status

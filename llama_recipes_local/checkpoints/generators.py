@@ -1,0 +1,66 @@
+"""The states of a process's random generators: Python's, numpy's, torch's on CPU and on CUDA."""
+
+import base64
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def states() -> dict[str, Any]:
+    """Return the states as JSON-ready data; of CUDA devices, the current one's."""
+    version, numbers, gauss = random.getstate()
+    kind, keys, *place = np.random.get_state(legacy=True)
+    found: dict[str, Any] = {
+        "python": [version, list(numbers), gauss],
+        "numpy": [kind, np.asarray(keys).tolist(), *place],
+        "torch": _text(torch.get_rng_state()),
+    }
+    if torch.cuda.is_available():
+        found["cuda"] = _text(torch.cuda.get_rng_state())
+    return found
+
+
+def restore(found: dict[str, Any]) -> None:
+    """Put the generators into the states that ``states`` returned; CUDA's where both have it."""
+    version, numbers, gauss = found["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    kind, keys, *rest = found["numpy"]
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
+    torch.set_rng_state(_tensor(found["torch"]))
+    if "cuda" in found and torch.cuda.is_available():
+        torch.cuda.set_rng_state(_tensor(found["cuda"]))
+
+
+def begin_anew(seed: int) -> None:
+    """Seed all generators."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+@contextmanager
+def left_alone(seed: int | None = None) -> Iterator[None]:
+    """Leave the generators as they were when the block is left.
+
+    Args:
+        seed: what torch's generator on CPU starts from in the block; None means from where it is.
+    """
+    before = states()
+    try:
+        if seed is not None:
+            torch.default_generator.manual_seed(seed)
+        yield
+    finally:
+        restore(before)
+
+
+def _text(state: torch.Tensor) -> str:
+    return base64.b64encode(state.numpy().tobytes()).decode()
+
+
+def _tensor(text: str) -> torch.Tensor:
+    return torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8)

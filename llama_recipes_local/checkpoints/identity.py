@@ -1,0 +1,138 @@
+"""What a run that goes on from a checkpoint must share with the one that wrote it."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from llama_recipes_local.checkpoints import choosing, layout
+from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.models.precision import weight_dtype
+from llama_recipes_local.run import Run
+
+# its kinds, as --resume_despite names them, and where a difference is mended
+KINDS = {
+    "data": "give the same files, --seed, --batching_strategy and --context_length",
+    "tokenizer": "give the same --tokenizer_name",
+    "batch": "keep --batch_size_training times --gradient_accumulation_steps times ranks",
+    "model": "give the same --model_name",
+    "method": "give the same settings",
+    "schedule": "give the same settings",
+}
+SCHEDULE = (
+    "lr",
+    "weight_decay",
+    "gamma",
+    "scheduler",
+    "warmup_steps",
+    "min_lr_ratio",
+    "wsd_decay_ratio",
+)
+ENDS = 1 << 20  # bytes that are looked at on either end of a file of weights
+Identity = dict[str, dict[str, Any]]
+
+
+def identity(run: Run) -> Identity:
+    """Return what of a run must be as it was, by its kind, JSON-ready.
+
+    Args:
+        run: its data is prepared.
+    """
+    train = run.train
+    ranks = int(os.environ.get("WORLD_SIZE", 1))
+    rows = train.batch_size_training * train.gradient_accumulation_steps * ranks
+    found = {
+        "data": dict(run.data.fingerprints)
+        | {name: getattr(train, name) for name in ("seed", "batching_strategy", "context_length")},
+        "tokenizer": {"tokenizer": run.data.tokenizer},
+        "batch": {"rows of a global batch": rows},
+        "model": _model(Path(train.model_name)),
+        "method": _method(run),
+        "schedule": {name: getattr(train, name) for name in SCHEDULE},
+    }
+    return json.loads(json.dumps(found))  # as a file gives it back
+
+
+def differences(was: Identity, now: Identity) -> Iterator[tuple[str, str]]:
+    """Yield the kinds that differ, each with all that does."""
+    for kind in KINDS:
+        before, after = was.get(kind, {}), now[kind]
+        changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+        if changed:
+            told = (f"{name} was {_short(before.get(name))}" for name in changed)
+            yield kind, ", ".join(told)
+
+
+def check_identity(run: Run) -> None:
+    """Refuse to go on from a checkpoint of another run; does nothing if none is gone on from.
+
+    Args:
+        run: its data is prepared.
+
+    Raises:
+        UsageError: with each kind of difference that ``resume_despite`` does not name.
+    """
+    folder = choosing.likely(run.train)
+    if folder is None:
+        return
+    path = folder / layout.IDENTITY
+    try:
+        was = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return  # saved by a script, which has no run to describe
+    except (OSError, ValueError) as error:
+        mend = choosing.instead(folder)
+        raise UsageError([Problem(f"{path} is damaged", str(error), mend)]) from error
+    problems = [
+        Problem(
+            f"--resume_from_checkpoint {folder} with another {kind}",
+            told,
+            f"{KINDS[kind]}, or go on all the same: --resume_despite {kind}",
+        )
+        for kind, told in differences(was, identity(run))
+        if kind not in run.train.resume_despite
+    ]
+    if problems:
+        raise UsageError(problems)
+
+
+def _method(run: Run) -> dict[str, Any]:
+    """Return what decides which parameters there are and how they are trained."""
+    train = run.train
+    method = {
+        "use_peft": train.use_peft,
+        "quantization": train.quantization,
+        "dtype": str(weight_dtype(train)).removeprefix("torch."),
+        "pure_bf16": run.fsdp.pure_bf16,
+        "use_fp16": train.use_fp16,
+        "optimizer": run.fsdp.optimizer,
+        "freeze_layers": train.num_freeze_layers if train.freeze_layers else 0,
+        "train_only": train.train_only,
+        "top_layers": train.top_layers,
+    }
+    if train.quantization:
+        method |= {name: str(value) for name, value in vars(run.quantization).items()}
+    if run.peft is not None:
+        method |= {"peft_method": train.peft_method} | vars(run.peft)
+    return method
+
+
+def _model(folder: Path) -> dict[str, str]:
+    """Return hashes that tell a model from another wherever it is, without reading it whole."""
+    config = hashlib.sha256((folder / "config.json").read_bytes()).hexdigest()
+    weights = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        size = path.stat().st_size
+        weights.update(f"{path.name} {size}".encode())
+        with path.open("rb") as file:
+            weights.update(file.read(ENDS))
+            file.seek(max(size - ENDS, 0))
+            weights.update(file.read(ENDS))
+    return {"config": config, "weights": weights.hexdigest()}
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 24 else f"{text[:12]}..."

@@ -1,0 +1,144 @@
+"""The state of a model and its optimiser by the names of the model's parameters.
+
+Tensors may be sharded; they are read in place, whatever ranks wrote them.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import nn
+from torch.optim import Optimizer
+
+from llama_recipes_local.checkpoints.layout import DamagedError
+from llama_recipes_local.checkpoints.reading import read_tensors
+from llama_recipes_local.model_checkpointing.checkpoint_handler import resized_embeddings
+
+Tensors = dict[str, torch.Tensor]
+
+
+def model_tensors(model: nn.Module) -> Tensors:
+    """Return what training changes of a model: trained parameters, and buffers that are kept.
+
+    Embeddings that were resized under an adapter are among them, for the model's folder has no rows
+    for the new tokens. All else is the base model's, unchanged.
+    """
+    resized = resized_embeddings(model) if isinstance(model, PeftModel) else []
+    kept = {id(parameter) for parameter in resized}
+    tensors: Tensors = {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad or id(parameter) in kept
+    }
+    return tensors | dict(_persistent_buffers(model))
+
+
+def _persistent_buffers(model: nn.Module) -> Iterable[tuple[str, torch.Tensor]]:
+    for prefix, module in model.named_modules():
+        for name, buffer in module.named_buffers(prefix, recurse=False):
+            if name.rpartition(".")[2] not in module._non_persistent_buffers_set:
+                yield name, buffer
+
+
+def optimizer_tensors(model: nn.Module, optimizer: Optimizer) -> Tensors:
+    """Return the tensors of an optimiser's state as NAME/KEY; those of no dimension are plain."""
+    return {
+        f"{name}/{key}": value
+        for name, state in _named_states(model, optimizer)
+        for key, value in state.items()
+        if _is_array(value)
+    }
+
+
+def optimizer_values(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
+    """Return the rest of an optimiser's state, JSON-ready: numbers, and its groups' settings."""
+    numbers = {
+        name: {key: _number(value) for key, value in state.items() if not _is_array(value)}
+        for name, state in _named_states(model, optimizer)
+    }
+    names = _names(model)
+    groups = [
+        {key: _number(value) for key, value in group.items() if key != "params"}
+        | {"params": [names[id(parameter)] for parameter in group["params"]]}
+        for group in optimizer.param_groups
+    ]
+    return {"numbers": numbers, "groups": groups}
+
+
+def restore_model(model: nn.Module, folder: Path) -> None:
+    """Read what ``model_tensors`` gave.
+
+    Raises:
+        DamagedError: if the folder does not hold it.
+    """
+    read_tensors(folder, model_tensors(model))
+
+
+def restore_optimizer(
+    model: nn.Module, optimizer: Optimizer, folder: Path, values: Mapping[str, Any]
+) -> None:
+    """Put an optimiser that has taken no step into a saved state.
+
+    It takes one step at rate 0 on gradients of 0, so that its state comes to be in the form and on
+    the device that this very optimiser wants; weights are to be restored after that.
+
+    Raises:
+        DamagedError: if the folder does not hold the state of these parameters.
+    """
+    parameters = dict(model.named_parameters())
+    try:
+        stepped = [parameters[name] for name in values["numbers"]]
+    except KeyError as error:
+        raise DamagedError(f"{folder} has the state of {error}, which this model lacks") from None
+    _come_to_have_state(optimizer, stepped)
+    read_tensors(folder, optimizer_tensors(model, optimizer))
+    for name, numbers in values["numbers"].items():
+        state = optimizer.state[parameters[name]]
+        for key, value in numbers.items():
+            if isinstance(state.get(key), torch.Tensor):
+                state[key].fill_(value)
+            else:
+                state[key] = value
+
+
+def restore_groups(optimizer: Optimizer, groups: list[dict[str, Any]]) -> None:
+    """Give an optimiser's groups their saved settings: rates, decay and the like."""
+    for group, saved in zip(optimizer.param_groups, groups, strict=True):
+        for key, value in saved.items():
+            if key == "params":
+                continue
+            if isinstance(group.get(key), torch.Tensor):
+                group[key].fill_(value)
+            else:
+                group[key] = tuple(value) if isinstance(value, list) else value
+
+
+def _come_to_have_state(optimizer: Optimizer, parameters: list[nn.Parameter]) -> None:
+    rates = [group["lr"] for group in optimizer.param_groups]
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+    optimizer.step()
+    optimizer.zero_grad()
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+
+
+def _named_states(model: nn.Module, optimizer: Optimizer) -> list[tuple[str, dict[str, Any]]]:
+    names = _names(model)
+    return [(names[id(parameter)], state) for parameter, state in optimizer.state.items()]
+
+
+def _names(model: nn.Module) -> dict[int, str]:
+    return {id(parameter): name for name, parameter in model.named_parameters()}
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.dim() > 0
+
+
+def _number(value: Any) -> Any:
+    return value.item() if isinstance(value, torch.Tensor) else value

@@ -1,0 +1,101 @@
+"""Makes a Hugging Face folder of a sharded checkpoint."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from llama_recipes_local.converting.parameters import read_parameters, trained_model
+from llama_recipes_local.converting.readers import open_checkpoint
+from llama_recipes_local.converting.weights import ShardedWeights
+from llama_recipes_local.datasets.frames import find_frame, read_frame, save_frame
+from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.model_checkpointing.publishing import published_folder
+from llama_recipes_local.model_folders import (
+    check_room,
+    check_target,
+    copy_companions,
+    copy_tokenizer,
+    has_tokenizer,
+    write_config,
+    write_weights,
+)
+from llama_recipes_local.models import AutoConfig
+from llama_recipes_local.preflight.model import listing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversion:
+    """What to convert.
+
+    Attributes:
+        checkpoint: the sharded checkpoint's folder.
+        out: the new model's folder.
+        model: the folder of the model that was trained, for its configuration and tokenizer; None
+            means the one that ``train_params.yaml`` names.
+        tokenizer: the tokenizer's folder; None means the run's, or the model's.
+        dtype: what the weights are saved in; None leaves them.
+    """
+
+    checkpoint: Path
+    out: Path
+    model: Path | None = None
+    tokenizer: Path | None = None
+    dtype: torch.dtype | None = None
+
+
+def convert(asked: Conversion) -> None:
+    """Write the model, whole or not at all; no more than one file of it is held in memory.
+
+    Raises:
+        UsageError: if a folder is not what it should be, or there is no room; nothing is written.
+    """
+    checkpoint = asked.checkpoint.expanduser().resolve()
+    out = asked.out.expanduser().resolve()
+    _refuse(check_target(out))
+    reader, table = open_checkpoint(checkpoint)
+    parameters = read_parameters(checkpoint)
+    folder = _model_folder(asked, checkpoint, parameters)
+    config = AutoConfig.from_pretrained(folder)
+    weights = ShardedWeights(reader, table, config, asked.dtype)
+    _refuse(check_room(out, weights.size()))
+    print(f"--> converting {checkpoint}\n    a model like {folder}")
+    dtype = str(next(iter(weights.planned.values())).dtype).removeprefix("torch.")
+    changes = {"vocab_size": weights.vocabulary, "dtype": dtype}
+    with published_folder(out) as draft:
+        write_weights(draft, weights.planned, weights)
+        write_config(folder, draft, without=["quantization_config", "torch_dtype"], **changes)
+        copy_companions(folder, draft)
+        _copy_of_run(asked, parameters, draft)
+    print(f"--> the model, in {dtype}, is in {out}")
+
+
+def _refuse(problems: Sequence[Problem]) -> None:
+    if problems:
+        raise UsageError(problems)
+
+
+def _model_folder(asked: Conversion, checkpoint: Path, parameters: dict[str, str]) -> Path:
+    if asked.model is None:
+        return trained_model(checkpoint, parameters)
+    folder = asked.model.expanduser().resolve()
+    if not (folder / "config.json").is_file():
+        mend = "name the folder of the model that was trained: --model DIR"
+        raise UsageError([Problem(f"{folder} has no config.json", listing(folder), mend)])
+    return folder
+
+
+def _copy_of_run(asked: Conversion, parameters: dict[str, str], draft: Path) -> None:
+    """Put the run's tokenizer and prompt with the model, where they are still there."""
+    named = [asked.tokenizer, parameters.get("tokenizer_name")]
+    places = [Path(place).expanduser() for place in named if place]
+    if asked.tokenizer and not has_tokenizer(places[0]):
+        mend = "name a folder that has one: --tokenizer_name DIR"
+        raise UsageError([Problem(f"{places[0]} has no tokenizer", listing(places[0]), mend)])
+    for place in filter(has_tokenizer, places):
+        copy_tokenizer(place, draft)
+        break
+    frame = find_frame(Path(parameters["output_dir"])) if "output_dir" in parameters else None
+    if frame:
+        save_frame(read_frame(frame), draft)

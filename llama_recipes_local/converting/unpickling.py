@@ -1,0 +1,73 @@
+"""Unpickles the table of contents of upstream's sharded checkpoints, and nothing else.
+
+A pickle may call whatever it names, so only what torch's own tables name can be named: the plain
+classes that they are made of.
+"""
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+from torch.distributed.checkpoint.metadata import Metadata
+
+from llama_recipes_local.errors import Problem, UsageError
+
+_METADATA = "torch.distributed.checkpoint.metadata"
+_METADATA_OF_2_0 = "torch.distributed._shard.sharded_tensor.metadata"
+DTYPES = ("bfloat16", "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8")
+ADMITTED = frozenset(
+    {
+        (_METADATA, "Metadata"),
+        (_METADATA, "MetadataIndex"),
+        (_METADATA, "ChunkStorageMetadata"),
+        (_METADATA, "TensorStorageMetadata"),
+        (_METADATA, "BytesStorageMetadata"),
+        (_METADATA, "TensorProperties"),
+        (_METADATA, "StorageMeta"),
+        (_METADATA, "_MEM_FORMAT_ENCODING"),
+        (_METADATA_OF_2_0, "TensorProperties"),
+        (_METADATA_OF_2_0, "MEM_FORMAT_ENCODING"),
+        ("torch.distributed.checkpoint.filesystem", "_StorageInfo"),
+        ("torch.serialization", "_get_layout"),
+        ("torch", "Size"),
+        ("torch", "bool"),
+        *(("torch", dtype) for dtype in DTYPES),
+        ("pathlib", "PosixPath"),
+        ("pathlib._local", "PosixPath"),
+        ("collections", "OrderedDict"),
+    }
+)
+
+
+class _Refused(pickle.UnpicklingError):
+    """The pickle names what it has no business with."""
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in ADMITTED:
+            raise _Refused(f"it asks for {module}.{name}, which no such file needs")
+        return super().find_class(module, name)
+
+
+def read_metadata(path: Path) -> Metadata:
+    """Read a checkpoint's ``.metadata``.
+
+    Raises:
+        UsageError: if it names anything that such a file does not need, or is damaged.
+    """
+    try:
+        metadata = _Unpickler(io.BytesIO(path.read_bytes())).load()
+        if not isinstance(metadata, Metadata):
+            raise _Refused(f"it holds a {type(metadata).__name__}")
+    except Exception as error:  # a damaged pickle raises nearly anything
+        problem = Problem(
+            f"{path} is not the table of a sharded checkpoint",
+            str(error) or type(error).__name__,
+            "copy the checkpoint again from where it was trained"
+            if not isinstance(error, _Refused)
+            else "do not trust where it came from: a pickle can run code, and this one was not let",
+        )
+        raise UsageError([problem]) from error
+    return metadata

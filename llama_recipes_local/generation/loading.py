@@ -1,0 +1,45 @@
+"""Loads what completes prompts."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from llama_recipes_local.adapters import PeftModel
+from llama_recipes_local.generation.sources import ADAPTER_FILES, Source
+from llama_recipes_local.models import AutoModelForCausalLM, AutoTokenizer
+from llama_recipes_local.parallel import device_type
+
+
+def load_model(source: Source) -> Any:
+    """Load the model, and the adapter onto it, for use on CUDA or else on the CPU."""
+    device = torch.device(device_type())
+    model = AutoModelForCausalLM.from_pretrained(
+        source.model,
+        dtype=source.dtype,
+        quantization_config=source.bitsandbytes(),
+        device_map={"": device},
+    )
+    if source.adapter is not None:
+        rows = _rows_of_embedding(source.adapter)
+        if rows not in (None, model.get_input_embeddings().weight.shape[0]):
+            model.resize_token_embeddings(rows, mean_resizing=False)
+        model = PeftModel.from_pretrained(model, source.adapter)
+    return model.eval()
+
+
+def load_tokenizer(source: Source) -> Any:
+    """Load the tokenizer, to pad before the prompts: what is generated goes on from their ends."""
+    tokenizer: Any = AutoTokenizer.from_pretrained(source.tokenizer)
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token_id = tokenizer.eos_token_id
+    return tokenizer
+
+
+def _rows_of_embedding(adapter: Path) -> int | None:
+    """Return the size of the vocabulary if the adapter came with an embedding for it."""
+    with safe_open(adapter / ADAPTER_FILES[1], framework="pt") as file:
+        names = [name for name in file.keys() if name.endswith("embed_tokens.weight")]  # noqa: SIM118
+        return file.get_slice(names[0]).get_shape()[0] if names else None

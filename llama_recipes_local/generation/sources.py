@@ -1,0 +1,150 @@
+"""Finds what completes prompts: an adapter and its base model, or a whole model; its tokenizer."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llama_recipes_local import packages
+from llama_recipes_local.configs import quantization_config
+from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.model_folders import has_tokenizer, model_tensors
+from llama_recipes_local.parallel import device_type
+from llama_recipes_local.preflight.model import TOKENIZERS, listing
+from llama_recipes_local.saved_run import SavedRun
+
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What to load.
+
+    Attributes:
+        adapter: the folder that training saved; None means the model alone.
+        model: the model's folder, under the adapter if there is one.
+        tokenizer: the tokenizer's folder.
+        dtype: what the weights are held in.
+        quantization: "4bit", "8bit" or "none".
+        run: what the run wrote about itself.
+    """
+
+    adapter: Path | None
+    model: Path
+    tokenizer: Path
+    dtype: torch.dtype
+    quantization: str
+    run: SavedRun
+
+    @property
+    def folder(self) -> Path:
+        """The folder that training saved."""
+        return self.adapter or self.model
+
+    def bitsandbytes(self) -> Any:
+        """Return how bitsandbytes quantises the weights, as in training; None if it does not."""
+        if self.quantization == "none":
+            return None
+        config = quantization_config()
+        for name in ("quant_type", "use_double_quant"):
+            trained = self.run.get("quantization_config", name, getattr(config, name))
+            setattr(config, name, trained)
+        return config.create_bnb_config(self.quantization)
+
+
+def find_source(
+    adapter: Path | None = None,
+    model: Path | None = None,
+    tokenizer: Path | None = None,
+    dtype: torch.dtype | None = None,
+    quantization: str | None = None,
+) -> Source:
+    """Find what is to be loaded; no weight is read.
+
+    Args:
+        adapter: the folder that training saved; None means the model alone.
+        model: the model's folder; None means the one that the adapter names.
+        tokenizer: the tokenizer's folder; None means the one that training used, or the model's.
+        dtype: what the weights are held in; None means bfloat16 on CUDA and float32 on the CPU.
+        quantization: "4bit", "8bit" or "none"; None means as the adapter was trained.
+
+    Raises:
+        UsageError: if a folder is not what it should be.
+    """
+    adapter = adapter.expanduser().resolve() if adapter else None
+    named = base_model(adapter) if adapter else None
+    if model is None and named is None:
+        mend = "name what training saved, --adapter DIR, or a whole model, --model_name DIR"
+        raise UsageError([Problem("there is no model to load", "none was named", mend)])
+    model = Path(model or named or "").expanduser().resolve()
+    if adapter and not (model / "config.json").is_file():
+        raise UsageError([_no_base_model(model)])
+    model_tensors(model, "--model_name")
+    run = SavedRun(adapter or model)
+    return Source(
+        adapter=adapter,
+        model=model,
+        tokenizer=_find_tokenizer(tokenizer, adapter, model, run),
+        dtype=dtype or (torch.bfloat16 if device_type() == "cuda" else torch.float32),
+        quantization=_choose_quantization(quantization, run if adapter else None),
+        run=run,
+    )
+
+
+def base_model(adapter: Path) -> Path:
+    """Return the folder of the base model that an adapter names.
+
+    Raises:
+        UsageError: if the folder holds no adapter.
+    """
+    missing = [name for name in ADAPTER_FILES if not (adapter / name).is_file()]
+    if missing:
+        problem = Problem(
+            f"--adapter {adapter} has no {' and no '.join(missing)}",
+            listing(adapter),
+            "name the --output_dir of a run with --use_peft, or a whole model: --model_name DIR",
+        )
+        raise UsageError([problem])
+    path = adapter / ADAPTER_FILES[0]
+    try:
+        return Path(json.loads(path.read_text("utf-8"))["base_model_name_or_path"] or "")
+    except (ValueError, KeyError, TypeError) as error:
+        problem = Problem(f"{path} is no configuration of PEFT", repr(error), "copy it again")
+        raise UsageError([problem]) from error
+
+
+def _find_tokenizer(named: Path | None, adapter: Path | None, model: Path, run: SavedRun) -> Path:
+    """Return the first folder with a tokenizer of those that may have the one of training."""
+    trained = (run.get("train_config", name) for name in ("tokenizer_name", "model_name"))
+    of_run, of_base = (Path(name) if name else None for name in trained)
+    places = [named] if named else [adapter, of_run, model, of_base]
+    found = [place for place in places if place is not None and has_tokenizer(place.expanduser())]
+    if not found:
+        place = (named or model).expanduser().resolve()
+        problem = Problem(
+            f"{place} has no tokenizer",
+            f"{' or '.join(TOKENIZERS)} is needed; {listing(place)}",
+            "name the folder that has it: --tokenizer_name DIR",
+        )
+        raise UsageError([problem])
+    return found[0].expanduser().resolve()
+
+
+def _choose_quantization(asked: str | None, run: SavedRun | None) -> str:
+    trained = run.get("train_config", "quantization") if run else None
+    # upstream's old name for 8 bits is True
+    trained = "8bit" if trained is True else trained
+    chosen = asked or trained or "none"
+    if chosen != "none":
+        packages.require("bitsandbytes", f"--quantization {chosen}", "quantization")
+    return chosen
+
+
+def _no_base_model(base: Path) -> Problem:
+    return Problem(
+        f"the base model is not in {base}",
+        "an adapter is a small addition to the model it was trained on",
+        "name the model's folder: --model_name DIR",
+    )

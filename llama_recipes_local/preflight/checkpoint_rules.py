@@ -1,0 +1,86 @@
+"""Checkpoints: how often, how many, and which one is gone on from."""
+
+from pathlib import Path
+from typing import Any
+
+from llama_recipes_local.checkpoints import choosing, layout, verifying
+from llama_recipes_local.checkpoints.choosing import AUTO
+from llama_recipes_local.checkpoints.identity import KINDS
+from llama_recipes_local.checkpoints.layout import DamagedError
+from llama_recipes_local.errors import Problem
+from llama_recipes_local.preflight.rules import _choice as choice
+from llama_recipes_local.run import Run
+
+NUMBERS = ("save_steps", "save_total_limit")
+
+
+def check_checkpoints(run: Run) -> list[Problem]:
+    """Return what is wrong with how checkpoints are saved and gone on from."""
+    train = run.train
+    problems = [
+        Problem(f"--{name} is {getattr(train, name)}", "it must be 0 or more", "give it 0 or more")
+        for name in NUMBERS
+        if getattr(train, name) < 0
+    ]
+    for kind in train.resume_despite:
+        problems += choice("resume_despite", kind, KINDS)
+    return problems + _unused(train) + _resumed(train)
+
+
+def _unused(train: Any) -> list[Problem]:
+    needs = [
+        ("save_total_limit", "save_steps", "no checkpoint would be saved that it could count"),
+        ("async_save", "save_steps", "no checkpoint would be saved while training goes on"),
+        ("resume_despite", "resume_from_checkpoint", "no run would be gone on from"),
+    ]
+    return [
+        Problem(f"--{name} without --{other}", why, f"give --{other} too, or leave --{name} out")
+        for name, other, why in needs
+        if getattr(train, name) and not getattr(train, other)
+    ]
+
+
+def _resumed(train: Any) -> list[Problem]:
+    output, asked = Path(train.output_dir), train.resume_from_checkpoint
+    there = layout.checkpoints_in(output)
+    if asked == AUTO:
+        return []
+    if not asked:
+        return [_in_the_way(output, there[0])] if there else []
+    folder = Path(asked)
+    problems = _named(folder)
+    step = layout.step_of(folder.resolve())
+    newer = [path for path in there if (layout.step_of(path) or 0) > (step or 0)]
+    elsewhere = folder.resolve().parent != output.resolve()
+    if not problems and newer:
+        problems.append(_superseded(folder, newer[0]))
+    elif not problems and there and elsewhere:
+        problems.append(_in_the_way(output, there[0]))
+    return problems
+
+
+def _named(folder: Path) -> list[Problem]:
+    """Return why a checkpoint cannot be gone on from, as far as a look at it tells."""
+    try:
+        verifying.check_sizes(folder)
+    except DamagedError as error:
+        why = str(error) if folder.is_dir() else f"there is no folder {folder.resolve()}"
+        what = f"--resume_from_checkpoint {folder}"
+        return [Problem(what, why, choosing.instead(folder))]
+    return []
+
+
+def _in_the_way(output: Path, newest: Path) -> Problem:
+    return Problem(
+        f"--output_dir {output} holds {newest.name} of another run",
+        "a new run's checkpoints would stand among those, and be taken for them",
+        "go on from it with --resume_from_checkpoint auto, or name another --output_dir",
+    )
+
+
+def _superseded(folder: Path, newer: Path) -> Problem:
+    return Problem(
+        f"--resume_from_checkpoint {folder} with {newer.name} in --output_dir",
+        "the newer one would be gone on from the next time, though it was not made by this run",
+        "use --resume_from_checkpoint auto, or name another --output_dir",
+    )

@@ -1,0 +1,54 @@
+"""What runs that are ended midway start from."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from resumable import Runs
+
+
+@pytest.fixture(scope="session")
+def runs(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    server = Runs(environment, tmp_path_factory.mktemp("server") / "log")
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def whole(tiny_model: Path, grammar_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The flags of twelve steps that train every weight, with dropout, validated each epoch."""
+    folder = tmp_path_factory.mktemp("models") / "dropping"
+    folder.mkdir()
+    for path in tiny_model.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    config = json.loads((tiny_model / "config.json").read_text()) | {"attention_dropout": 0.1}
+    (folder / "config.json").write_text(json.dumps(config))
+    return {
+        "model_name": str(folder),
+        "data_root": str(grammar_data),
+        "dataset": "grammar_dataset",
+        "batching_strategy": "padding",
+        "attn_implementation": "sdpa",
+        "context_length": 128,
+        "num_epochs": 2,
+        "num_workers_dataloader": 0,
+        "lr": 1e-3,
+        "scheduler": "cosine",
+        "warmup_steps": 3,
+        "gradient_clipping": True,
+        "save_steps": 5,
+    }
+
+
+@pytest.fixture(scope="session")
+def lora(whole: dict[str, Any]) -> dict[str, Any]:
+    """The same with LoRA, whose inputs are dropped too."""
+    return whole | {"use_peft": True, "lora_dropout": 0.1}
+
+
+@pytest.fixture(scope="session")
+def quantized(lora: dict[str, Any]) -> dict[str, Any]:
+    """The same on weights of 4 bits."""
+    return lora | {"quantization": "4bit"}

@@ -1,0 +1,126 @@
+"""Runs fine-tunings in forks of one process that has imported torch, and can end them midway.
+
+Reads a line of JSON for each run: ``flags`` of ``finetuning.main``, ``ranks``, ``logs`` (a folder),
+and ``trigger``, which sends a signal: ``{"at": "step" | "evaluation" | "saving", "count": the
+how-manieth, "signal": names, "ranks": those that get it}``. Answers with the ranks' exit codes;
+a process that a signal ended has minus its number. Each rank logs what it trains on.
+"""
+
+import json
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llama_recipes_local import finetuning
+from llama_recipes_local._upstream import load
+from llama_recipes_local.checkpoints import writing
+from llama_recipes_local.training import loop, stepping
+
+
+def serve() -> None:
+    torch.set_num_threads(1)
+    load("finetuning")
+    for line in sys.stdin:
+        print(json.dumps(run(**json.loads(line))), flush=True)
+
+
+def run(
+    flags: dict[str, Any], ranks: int, logs: str, trigger: dict[str, Any] | None = None
+) -> list[int]:
+    port = free_port()
+    children = []
+    for rank in range(ranks):
+        child = os.fork()
+        if not child:
+            os._exit(train(flags, rank, ranks, port, Path(logs), trigger))
+        children.append(child)
+    statuses = [os.waitpid(child, 0)[1] for child in children]
+    return [os.waitstatus_to_exitcode(status) for status in statuses]
+
+
+def train(
+    flags: dict[str, Any],
+    rank: int,
+    ranks: int,
+    port: int,
+    logs: Path,
+    trigger: dict[str, Any] | None,
+) -> int:
+    redirect(logs / f"{rank}.log")
+    if ranks > 1:
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
+        os.environ.update({name: str(value) for name, value in place.items()})
+        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+        flags = flags | {"enable_fsdp": True}
+    record_samples(logs / f"samples-{rank}.jsonl")
+    if trigger is not None and rank in trigger.get("ranks", range(ranks)):
+        numbers = [signal.Signals[name] for name in trigger["signal"].split()]
+        arm(trigger["at"], trigger["count"], numbers)
+    try:
+        finetuning.main(**flags)
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    return 0
+
+
+def arm(at: str, count: int, numbers: list[signal.Signals]) -> None:
+    """Send this process signals in the middle of the ``count``-th step, batch or file."""
+    places: dict[str, tuple[Any, str]] = {
+        "step": (stepping.Stepper, "_judge"),
+        "evaluation": (loop, "any_rank"),
+        "saving": (writing.files, "write_tensors"),
+    }
+    owner, name = places[at]
+    original: Callable[..., Any] = getattr(owner, name)
+    calls = 0
+
+    def counting(*arguments: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == count:
+            for number in numbers:
+                os.kill(os.getpid(), number)
+        return original(*arguments, **options)
+
+    setattr(owner, name, counting)
+
+
+def record_samples(path: Path) -> None:
+    take_step = loop.Trainer._take_step
+
+    def recording(self: Any, micro_batches: Any, waited: float) -> None:
+        take_step(self, micro_batches, waited)
+        rows = [row for batch in micro_batches for row in batch["input_ids"].tolist()]
+        with path.open("a") as file:
+            print(json.dumps({"step": self.state.step, "rows": rows}), file=file)
+
+    loop.Trainer._take_step = recording  # type: ignore[method-assign]
+
+
+def redirect(path: Path) -> None:
+    with path.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+if __name__ == "__main__":
+    serve()
