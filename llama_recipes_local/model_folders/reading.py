@@ -39,6 +39,10 @@ class StoredTensors(Mapping[str, torch.Tensor]):
         with safe_open(self._files[name], framework="pt") as file:
             return file.get_tensor(name)
 
+    def path(self, name: str) -> Path:
+        """Return the file that a tensor is in."""
+        return self._files[name]
+
     def numel(self) -> int:
         """Return how many numbers all tensors hold together, by the files' headers."""
         total = 0
