@@ -9,26 +9,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from torch import nn
+from transformers.utils import GENERATION_CONFIG_NAME
 
 from llama_recipes_local.errors import TrainingError
 from llama_recipes_local.parallel.filling import Stored
 
 
-def load_hollow(cls: Any, folder: Path, **options: Any) -> Any:
+def load_hollow(cls: Any, folder: Path, dtype: torch.dtype, **options: Any) -> Any:
     """Return a Llama of class ``cls`` with hollow parameters, on the CPU.
 
     Args:
         cls: the transformers class.
         folder: the model's folder.
-        **options: further arguments of ``from_pretrained``.
+        dtype: that the weights are to have.
+        **options: settings of the model's configuration.
 
     Raises:
         TrainingError: if the folder's files lack a parameter.
     """
     from llama_recipes_local.model_folders import model_tensors
 
-    model = cls.from_pretrained(folder, **options, device_map="meta")
+    model = _on_meta(cls, folder, dtype, **options)
     tensors = model_tensors(folder, "--model_name")
     hollow: dict[nn.Parameter, nn.Parameter] = {}
     for name, parameter in model.named_parameters():
@@ -43,6 +46,18 @@ def load_hollow(cls: Any, folder: Path, **options: Any) -> Any:
             # a Llama's only buffers are its rotary frequencies, which its configuration gives
             module._buffers = type(module)(module.config)._buffers
     return model
+
+
+def _on_meta(cls: Any, folder: Path, dtype: torch.dtype, **options: Any) -> Any:
+    """Make the model that ``from_pretrained`` would load, without reading a weight."""
+    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, **options)
+    with torch.device("meta"):
+        model = cls._from_config(config, dtype=dtype)
+    if (folder / GENERATION_CONFIG_NAME).is_file():
+        model.generation_config = transformers.GenerationConfig.from_pretrained(
+            folder, local_files_only=True, use_cache=config.use_cache
+        )
+    return model.eval()
 
 
 def _hollow(parameter: nn.Parameter, place: Stored) -> nn.Parameter:

@@ -112,7 +112,6 @@ def _load_weights(cls: Any, name: str | Path, best_kernel: str, **kwargs: Any) -
     if active is not None and active.train.low_cpu_fsdp:
         if active.fsdp.pure_bf16:  # what main casts to, which would take the weights' memory
             options["dtype"] = torch.bfloat16
-        options |= {"local_files_only": True, "use_safetensors": True}
         return load_hollow(cls, local_folder(name), **options)
     model = _load(cls, name, use_safetensors=True, **options)
     keep_packing(model)

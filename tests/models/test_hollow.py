@@ -78,6 +78,11 @@ def test_a_filled_model_is_the_one_that_is_loaded(
     tied = filled.lm_head.weight is filled.model.embed_tokens.weight
     assert tied == (which == "tied_model")
     assert filled.generation_config.to_dict() == ordinary.generation_config.to_dict()
+    # main's cast does not reach the configuration
+    ours, theirs = filled.config.to_dict(), ordinary.config.to_dict()
+    assert ours | {"dtype": None} == theirs | {"dtype": None}
+    assert filled.config._attn_implementation == ordinary.config._attn_implementation
+    assert filled.name_or_path == ordinary.name_or_path
     assert filled(IDS).logits.equal(ordinary(IDS).logits)
 
 
