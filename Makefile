@@ -115,6 +115,10 @@ test: dev ## run the tests
 methods-table: dev ## write the table of methods, made from the tests, into both READMEs
 	$(BIN)/python tests/methods/methods_table.py
 
+.PHONY: test-kills
+test-kills: dev ## end runs at 40 random moments and go on from each; minutes
+	KILLS=40 $(BIN)/python -m pytest -s tests/checkpoints/test_kills.py $(ARGS)
+
 .PHONY: clean
 clean: ## remove what is made here, but no data, models or outputs
 	rm -rf $(VENV) build dist llama_recipes_local/_vendor .pytest_cache .mypy_cache .ruff_cache
