@@ -13,7 +13,7 @@ import transformers
 
 from llama_recipes_local import run
 from llama_recipes_local.models import attention
-from llama_recipes_local.models.freezing import freeze_all_but_chosen
+from llama_recipes_local.models.freezing import LM_HEAD, freeze_all_but_chosen
 from llama_recipes_local.models.fused import use_fused_kernels
 from llama_recipes_local.models.hollow import load_hollow
 from llama_recipes_local.models.precision import weight_dtype
@@ -138,7 +138,7 @@ class LlamaForCausalLM:
         else:
             model = _load_weights(_llama_class(name), name, attention.NAME, **kwargs)
         if active.train.use_fast_kernels:
-            use_fused_kernels(model)
+            use_fused_kernels(model, body_is_trained=active.train.train_only != LM_HEAD)
         if not active.train.use_peft:
             freeze_all_but_chosen(model, active.train)
         return model

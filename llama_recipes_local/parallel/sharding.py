@@ -27,7 +27,7 @@ from llama_recipes_local.parallel.filling import empty_hollow, fill
 from llama_recipes_local.parallel.packed import (
     is_quantized,
     quantized_parameters,
-    shard_as_bytes,
+    shard_as_words,
 )
 from llama_recipes_local.parallel.process_group import device_type, world_size
 
@@ -76,7 +76,7 @@ def FullyShardedDataParallel(  # noqa: N802 (the name that main calls)
         # every rank has them whole and none trains them
         arguments["ignored_params"] = quantized_parameters(module)
     else:
-        shard_as_bytes(module)
+        shard_as_words(module)
     layers = tuple(auto_wrap_policy or ())
     places = empty_hollow(module) if sync_module_states else {}
     for layer in [child for child in module.modules() if isinstance(child, layers)]:
