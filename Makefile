@@ -44,12 +44,19 @@ help: ## list targets and variables
 	@echo '  NPROC=N        processes; more than 1 means torchrun and FSDP (default: 1)'
 	@echo '  ARGS="..."     any flags of finetuning.py; python finetuning.py --help lists them'
 	@echo
+	@echo 'make qlora takes the same, OUTPUT is outputs/qlora'
+	@echo
 	@echo 'make sft takes the same, but DATASET=PATH, a file or folder (default: the grammar data), OUTPUT'
 	@echo '  is outputs/sft, and ARGS="..." are flags of sft.py; python sft.py --help lists them'
 
 .PHONY: finetune
 finetune: install $(if $(filter grammar_dataset,$(DATASET)),grammar-data) $(if $(MODEL),,stand-in) ## fine-tune with LoRA on a local data set
 	$(LAUNCH) $(MODEL_FLAGS) --use_peft --dataset $(DATASET) --output_dir $(OUTPUT) $(ARGS)
+
+.PHONY: qlora
+qlora: override ARGS := --preset qlora $(ARGS)
+qlora: OUTPUT := $(if $(filter file,$(origin OUTPUT)),outputs/qlora,$(OUTPUT))
+qlora: $(VENV)/.installed-quantization finetune ## fine-tune with LoRA on 4-bit weights, as the QLoRA paper does
 
 .PHONY: sft
 sft: install $(VENV)/.installed-sft $(if $(filter grammar_dataset,$(DATASET)),grammar-data) $(if $(MODEL),,stand-in) ## fine-tune with TRL's SFTTrainer on a local file or folder
@@ -65,6 +72,10 @@ $(VENV)/.installed: $(INPUTS)
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) --upgrade pip
 	$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.installed-quantization: $(VENV)/.installed
+	$(INSTALL) --editable '.[quantization]'
 	@touch $@
 
 $(VENV)/.installed-sft: $(VENV)/.installed
@@ -103,6 +114,10 @@ test: dev ## run the tests
 .PHONY: methods-table
 methods-table: dev ## write the table of methods, made from the tests, into both READMEs
 	$(BIN)/python tests/methods/methods_table.py
+
+.PHONY: test-kills
+test-kills: dev ## end runs at 40 random moments and go on from each; minutes
+	KILLS=40 $(BIN)/python -m pytest -s tests/checkpoints/test_kills.py $(ARGS)
 
 .PHONY: clean
 clean: ## remove what is made here, but no data, models or outputs

@@ -21,13 +21,23 @@ from llama_recipes_local.checkpoints.identity import check_identity
 from llama_recipes_local.configs.quantization import INT8
 from llama_recipes_local.datasets.run_data import prepare_data
 from llama_recipes_local.errors import TrainingError, UsageError
-from llama_recipes_local.files.disk import what_filled
+from llama_recipes_local.files.disk import room, what_filled
 from llama_recipes_local.models.quantization import quantized_bits
 from llama_recipes_local.preflight import preflight
 from llama_recipes_local.preflight.flags import CONFIGS
 from llama_recipes_local.run import Run, activate, save_description
 from llama_recipes_local.saved_run import CONFIGURATION_FILE
 from llama_recipes_local.training.evaluation import perplexity
+
+# whose flags --help lists
+HELPED = (
+    "train_config",
+    "fsdp_config",
+    "lora_config",
+    "llama_adapter_config",
+    "prefix_config",
+    "quantization_config",
+)
 
 
 def main(*arguments: Any, **flags: Any) -> None:
@@ -58,7 +68,9 @@ def main(*arguments: Any, **flags: Any) -> None:
         except (OSError, SafetensorError) as error:
             if not what_filled(error):
                 raise
-            print(f"training stopped, for {what_filled(error)}", file=sys.stderr)
+            output = Path(run.train.output_dir).resolve()
+            said = f"training stopped, for {what_filled(error)}; {room(output)} bytes are free in"
+            print(f"{said} {output}", file=sys.stderr)
             raise SystemExit(TrainingError.EXIT_CODE) from None
         finally:
             parallel.cleanup()
@@ -68,6 +80,8 @@ def start(run: Run) -> None:
     """Say what the data holds, and write that and the configuration into the output folder."""
     output = Path(run.train.output_dir)
     print(f"\n{run.data}\n")
+    if run.preset:
+        print(f"{run.preset}\n")
     if parallel.is_rank_zero():
         output.mkdir(parents=True, exist_ok=True)
         run.data.save(output)
@@ -127,8 +141,8 @@ def _signature() -> inspect.Signature:
     words = inspect.Parameter("arguments", inspect.Parameter.VAR_POSITIONAL)
     rest = inspect.Parameter("flags", inspect.Parameter.VAR_KEYWORD)
     plain: dict[str, inspect.Parameter] = {}
-    for owner in ("train_config", "fsdp_config", "lora_config", "quantization_config"):
-        for name, value in vars(CONFIGS[owner]()).items():
+    for config in HELPED:
+        for name, value in vars(CONFIGS[config]()).items():
             plain.setdefault(
                 name, inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value)
             )

@@ -50,6 +50,8 @@ class Run:
     """Its ``datasets.run_data.RunData``, once that is prepared."""
     results: dict[str, Any] = field(default_factory=dict)
     """What ``train`` returned, and the losses before training."""
+    preset: str = ""
+    """What the preset has set, in words."""
 
     def configurations(self) -> list[Any]:
         """Return the configurations that flags reach."""

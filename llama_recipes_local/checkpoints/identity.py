@@ -108,8 +108,12 @@ def _method(run: Run) -> dict[str, Any]:
         "pure_bf16": run.fsdp.pure_bf16,
         "use_fp16": train.use_fp16,
         "optimizer": run.fsdp.optimizer,
-        "frozen_layers": train.num_freeze_layers if train.freeze_layers else 0,
+        "freeze_layers": train.num_freeze_layers if train.freeze_layers else 0,
+        "train_only": train.train_only,
+        "top_layers": train.top_layers,
     }
+    if train.quantization:
+        method |= {name: str(value) for name, value in vars(run.quantization).items()}
     if run.peft is not None:
         method |= {"peft_method": train.peft_method} | vars(run.peft)
     return method

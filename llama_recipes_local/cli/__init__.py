@@ -12,7 +12,7 @@ from importlib import import_module
 
 from llama_recipes_local.cli.parsing import Parser
 from llama_recipes_local.cli.tree import ROOT, Command, choosing_parser
-from llama_recipes_local.errors import UsageError
+from llama_recipes_local.errors import TrainingError, UsageError
 
 PROGRAM = "llama-recipes-local"
 
@@ -24,7 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the words after the program's name; None means those of this process.
 
     Returns:
-        The exit code: 0 if the command did its work, 2 if the user's input kept it from that.
+        The exit code: 0 if the command did its work, 2 if the user's input kept it from that, 1 if
+        training could not go on.
 
     Raises:
         SystemExit: by argparse, after ``--help`` (code 0) and on an error of usage (code 2).
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         _run(ROOT, PROGRAM, words)
-    except UsageError as error:
+    except (UsageError, TrainingError) as error:
         print(error, file=sys.stderr)
         return error.EXIT_CODE
     return 0

@@ -24,6 +24,9 @@ class train_config(load("configs.training").train_config):  # type: ignore[misc]
     peft_method: str = "lora"
     """"lora", "llama_adapter" or "prefix"; used with ``use_peft``."""
 
+    preset: str = ""
+    """Settings by name: "qlora" is the QLoRA paper's; a flag that is given goes before them."""
+
     train_only: str = ""
     """What is trained without an adapter: "lm_head" is the head alone, "last:N" the last N decoder
     layers, without the normalisation and the head behind them; "" is every weight."""

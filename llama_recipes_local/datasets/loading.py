@@ -159,7 +159,7 @@ class _Pass:
                     yield {"input_ids": ids, "labels": labels}
         except UsageError as error:
             told = "\n".join(map(str, error.problems))
-            raise RecordError(f"training stopped, for a record cannot be used:\n{told}") from error
+            raise RecordError(f"stopped at a record that cannot be used:\n{told}") from error
 
 
 def _check_sample(sample: object, number: int) -> None:
@@ -186,7 +186,6 @@ def _fitted(sample: Sample, limit: int | None, counts: Counts) -> list[Document]
     pieces = fit(ids, labels, limit)
     counts.truncated += len(pieces) == 1
     counts.divided += len(pieces) > 1
-    counts.without_label += not pieces
     return pieces
 
 

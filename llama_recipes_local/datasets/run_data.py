@@ -56,6 +56,8 @@ class RunData:
         return audit.shared_rows(*rows) if len(rows) == len(PARTS) else 0
 
     def __str__(self) -> str:
+        if not self.audits:
+            return "no audit, for the data is not looked through before it is trained on"
         return audit.table(self.audits, self.shared_rows)
 
     def save(self, folder: Path) -> None:

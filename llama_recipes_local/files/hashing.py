@@ -5,6 +5,7 @@ import json
 import os
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 BLOCK = 1 << 22
@@ -46,7 +47,8 @@ class FileHashes:
             draft.write_text(json.dumps(self._known), "utf-8")
             os.replace(draft, self._memory)
         except OSError:  # a hash that is not remembered is computed again
-            draft.unlink(missing_ok=True)
+            with suppress(OSError):
+                draft.unlink()
 
 
 def contents_hash(path: Path) -> str:

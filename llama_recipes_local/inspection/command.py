@@ -2,12 +2,16 @@
 
 import os
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local.data.concatenator import ConcatDataset
+from llama_recipes_local.data.streaming import SampleStream
 from llama_recipes_local.data.tokens import TokenRows
 from llama_recipes_local.datasets.run_data import PARTS, RunData, prepare_data
 from llama_recipes_local.errors import Problem, UsageError
@@ -45,23 +49,30 @@ def inspect(*arguments: Any, rows: int = 3, png: str = "lengths.png", **flags: A
         run.data = prepare_data(run)
         tokenizer = load_tokenizer(run.train)
         show(run, run.data, tokenizer, rows, _style())
-        if png:
-            print(f"\n{_draw(run, run.data, _place(png))}")
+        lengths = _lengths(run.data)
+        if png and lengths:
+            save_histogram(lengths, run.train.context_length, _place(png))
+            print(f"\n{_place(png)}")
 
 
 def show(
     run: Run, data: RunData, tokenizer: PreTrainedTokenizerBase, number: int, style: Style
 ) -> None:
-    """Print the audit, some rows, a packed row and the lengths."""
+    """Print the audit, some rows, a packed row and the lengths.
+
+    Of a stream there are but rows, and nothing of rows for a collator of the user's own.
+    """
     print(f"\n{data}")
     train = data.splits["train"]
-    if not isinstance(train, TokenRows):
+    if not isinstance(train, (TokenRows, SampleStream)):
         return
     print(f"\nthe first rows of the training data: {legend(style)}")
-    for index in range(min(number, len(train))):
-        row = train[index]
+    rows = train.open_pass(0) if isinstance(train, SampleStream) else train
+    for index, row in enumerate(islice(rows, number)):
         print(f"\n--- row {index}: {len(row['input_ids'])} tokens")
         print(row_text(row, tokenizer, style))
+    if isinstance(train, SampleStream):
+        return
     if run.train.batching_strategy == "packing":
         packed = ConcatDataset(train, run.train.context_length)
         print(f"\npacked into {len(packed)} rows, {packed.used:.2%} of positions used; the first:")
@@ -88,14 +99,12 @@ def _place(png: Any) -> Path:
     return Path(str(png)).expanduser().resolve()
 
 
-def _draw(run: Run, data: RunData, path: Path) -> Path:
-    lengths = {
+def _lengths(data: RunData) -> dict[str, npt.NDArray[np.int32]]:
+    return {
         PARTS[part]: split.lengths
         for part, split in data.splits.items()
         if isinstance(split, TokenRows) and len(split)
     }
-    save_histogram(lengths, run.train.context_length, path)
-    return path
 
 
 def _style() -> Style:

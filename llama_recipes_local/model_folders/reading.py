@@ -1,6 +1,7 @@
 """The tensors of safetensors files, each read when it is asked for."""
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -37,6 +38,18 @@ class StoredTensors(Mapping[str, torch.Tensor]):
     def __getitem__(self, name: str) -> torch.Tensor:
         with safe_open(self._files[name], framework="pt") as file:
             return file.get_tensor(name)
+
+    def path(self, name: str) -> Path:
+        """Return the file that a tensor is in."""
+        return self._files[name]
+
+    def numel(self) -> int:
+        """Return how many numbers all tensors hold together, by the files' headers."""
+        total = 0
+        for name, path in self._files.items():
+            with safe_open(path, framework="pt") as file:
+                total += math.prod(file.get_slice(name).get_shape())
+        return total
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._files)

@@ -1,9 +1,12 @@
 """The processes of a run: who they are, how they meet, and what they add up."""
 
 import os
+from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 _TORCHRUN_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -34,12 +37,20 @@ def device_type() -> str:
 
 
 def setup() -> None:
-    """Join the process group: nccl for CUDA tensors, gloo for those in host memory."""
+    """Join the process group: nccl for CUDA tensors, gloo for those in host memory.
+
+    torchrun keeps its store when it starts ranks again, and there the addresses of those that are
+    gone, so each start has its own part of the store.
+    """
+    store, rank, ranks = next(rendezvous("env://"))
+    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    options: dict[str, Any] = {"rank": rank, "world_size": ranks}
+    options["store"] = PrefixStore(f"start-{start}", store)
     if device_type() == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group("cpu:gloo,cuda:nccl", device_id=device)
+        dist.init_process_group("cpu:gloo,cuda:nccl", device_id=device, **options)
     else:
-        dist.init_process_group("gloo")
+        dist.init_process_group("gloo", **options)
 
 
 def cleanup() -> None:

@@ -11,11 +11,14 @@ def apply_fsdp_checkpointing(model: Any) -> None:
     """Recompute each decoder layer's activations in the backward pass instead of keeping them.
 
     ``main`` has switched transformers' checkpointing on just before, so nothing is wrapped a second
-    time: it is set again with the variant that does not need a gradient on its inputs. Nor do the
-    inputs get one then, for the backward pass would go through frozen first layers to find it.
+    time: it is set again with the variant that does not need a gradient on its inputs. Both calls
+    have the embeddings' output require one all the same. It is taken off if they are frozen, or
+    the backward pass would go through frozen first layers to find it.
     """
-    model.disable_input_require_grads()
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    embeddings = model.get_input_embeddings()
+    if not any(parameter.requires_grad for parameter in embeddings.parameters()):
+        embeddings.register_forward_hook(lambda module, inputs, output: output.detach())
 
 
 __getattr__ = fall_back("policies")

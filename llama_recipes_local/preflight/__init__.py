@@ -9,6 +9,7 @@ from llama_recipes_local.preflight import (
     checkpoint_rules,
     data_rules,
     flags,
+    low_memory_rules,
     machine,
     method_rules,
     model,
@@ -16,6 +17,7 @@ from llama_recipes_local.preflight import (
     rules,
     training_rules,
 )
+from llama_recipes_local.presets import PRESETS, chosen, describe
 from llama_recipes_local.run import Run, resolve
 
 
@@ -35,6 +37,7 @@ def preflight(arguments: tuple[Any, ...], given: dict[str, Any]) -> Run:
     problems += training_rules.check_training(run)
     problems += checkpoint_rules.check_checkpoints(run)
     problems += quantization_rules.check_quantization(run)
+    problems += low_memory_rules.check_low_memory(run)
     problems += method_rules.check_methods(run)
     problems += model.check_model(run)
     problems += check_data(run, model.check_tokenizer(run))
@@ -65,6 +68,10 @@ def _resolved(arguments: tuple[Any, ...], given: dict[str, Any]) -> tuple[Run, l
     """Build the run that the flags ask for, and say which of them it could not take."""
     problems = flags.check_arguments(arguments) + flags.check_flags(given)
     run = resolve(flags.usable(given))
+    if run.train.preset in PRESETS:
+        values = chosen(run)
+        run = resolve({name: value for name, (value, _) in values.items()} | run.flags)
+        run.preset = describe(run.train.preset, values)
     paths.set_data_root(run.train.data_root)
     return run, problems
 

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from torch.distributed.fsdp import StateDictType
+
 from llama_recipes_local.configs.fields import field_names
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.models.freezing import LM_HEAD, last_layers
@@ -125,7 +127,20 @@ def _top_layers(run: Run, config: dict[str, Any]) -> list[Problem]:
                 f"use --top_layers {there}, which goes on with them",
             )
         ]
-    return []
+    return _top_layers_in_shards(run) if asked or there else []
+
+
+def _top_layers_in_shards(run: Run) -> list[Problem]:
+    trains_whole = run.train.enable_fsdp and run.train.save_model and not run.train.use_peft
+    if not trains_whole or run.fsdp.checkpoint_type == StateDictType.FULL_STATE_DICT:
+        return []
+    return [
+        Problem(
+            "layers on top with --checkpoint_type SHARDED_STATE_DICT",
+            "a folder of shards has no config.json, and does not say that the model has them",
+            "add --checkpoint_type FULL_STATE_DICT",
+        )
+    ]
 
 
 def _of_vision_models(train: Any, config: dict[str, Any]) -> list[Problem]:

@@ -11,6 +11,7 @@ from llama_recipes_local.configs.fields import DTYPES
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.models.attention import NAME as DOCUMENT_ATTENTION
 from llama_recipes_local.parallel import launched_by_torchrun
+from llama_recipes_local.presets import PRESETS
 from llama_recipes_local.run import DATASET_CONFIGS, PEFT_CONFIGS, Run
 
 ATTENTION = ("auto", DOCUMENT_ATTENTION, "sdpa", "eager", "flash_attention_2")
@@ -31,6 +32,7 @@ def check_rules(run: Run, given: dict[str, Any]) -> list[Problem]:
     train = run.train
     return [
         *check_data_choices(run),
+        *_choice("preset", train.preset, ("", *PRESETS)),
         *_choice("peft_method", train.peft_method, PEFT_CONFIGS),
         *_choice("dtype", train.dtype, ("auto", *DTYPES)),
         *_choice("attn_implementation", train.attn_implementation, ATTENTION),

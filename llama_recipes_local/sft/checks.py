@@ -91,49 +91,64 @@ def check_data(
     options: Arguments, part: LocalPart, tokenizer: PreTrainedTokenizerBase
 ) -> list[Problem]:
     """Return what the data cannot be trained with."""
-    kind = data_type(part)
-    problems = []
+    return [
+        *_template(options, part, tokenizer),
+        *_loss(options, part),
+        *_tokens(options, tokenizer),
+    ]
+
+
+def _template(
+    options: Arguments, part: LocalPart, tokenizer: PreTrainedTokenizerBase
+) -> list[Problem]:
     template = options.chat_template_path
     if template and not Path(template).expanduser().exists():
-        problems.append(
+        return [
             Problem(
                 f"--chat_template_path {template} does not exist",
                 "templates are read from this machine",
                 "name a .jinja file, or the folder of a tokenizer",
             )
-        )
-    if kind == "conversational" and not (tokenizer.chat_template or template):
-        problems.append(
+        ]
+    if data_type(part) == "conversational" and not (tokenizer.chat_template or template):
+        return [
             Problem(
                 f"{part} is conversations, and the tokenizer has no chat template",
                 "the template says how turns become text",
                 "name a .jinja file: --chat_template_path FILE",
             )
+        ]
+    return []
+
+
+def _loss(options: Arguments, part: LocalPart) -> list[Problem]:
+    kind = data_type(part)
+    wanted = {
+        "assistant_only_loss": "conversational",
+        "completion_only_loss": "prompt-completion",
+    }
+    return [
+        Problem(
+            f"--{flag} with {part}",
+            f"it is for {fitting} data, and this is {kind}",
+            "leave it out, or use finetuning.py --dataset guanaco_dataset, which trains what "
+            "follows '### Assistant:'",
         )
-    for flag, wanted in (
-        ("assistant_only_loss", "conversational"),
-        ("completion_only_loss", "prompt-completion"),
-    ):
-        if getattr(options, flag) and kind != wanted:
-            problems.append(
-                Problem(
-                    f"--{flag} with {part}",
-                    f"it is for {wanted} data, and this is {kind}",
-                    "leave it out, or use finetuning.py --dataset guanaco_dataset, which trains "
-                    "what follows '### Assistant:'",
-                )
-            )
-    for flag in ("eos_token", "pad_token"):
-        token = getattr(options, flag)
-        if token is not None and token not in tokenizer.get_vocab():
-            problems.append(
-                Problem(
-                    f"--{flag} {token}",
-                    "the tokenizer has no such token",
-                    "name one that it has, or leave it out",
-                )
-            )
-    return problems
+        for flag, fitting in wanted.items()
+        if getattr(options, flag) and kind != fitting
+    ]
+
+
+def _tokens(options: Arguments, tokenizer: PreTrainedTokenizerBase) -> list[Problem]:
+    return [
+        Problem(
+            f"--{flag} {getattr(options, flag)}",
+            "the tokenizer has no such token",
+            "name one that it has, or leave it out",
+        )
+        for flag in ("eos_token", "pad_token")
+        if getattr(options, flag) not in (None, *tokenizer.get_vocab())
+    ]
 
 
 def _named(options: Arguments) -> list[Problem]:

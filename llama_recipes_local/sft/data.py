@@ -32,11 +32,6 @@ FEATURES = {
     "prompt-completion": {"prompt": _TEXT, "completion": _TEXT},
     "conversational": {"messages": datasets.List({"role": _TEXT, "content": _TEXT})},
 }
-TRAINED = {
-    "language modeling": "all of each text",
-    "prompt-completion": "the completions",
-    "conversational": "all of each conversation",
-}
 
 
 def data_type(part: LocalPart) -> str:
@@ -44,6 +39,20 @@ def data_type(part: LocalPart) -> str:
     if part.layout.name in ("messages", "conversations"):
         return "conversational"
     return "language modeling" if part.layout.name == "text" else "prompt-completion"
+
+
+def trained(part: LocalPart, training: Any) -> str:
+    """Say which tokens TRL computes the loss on.
+
+    Args:
+        part: the data.
+        training: TRL's configuration.
+    """
+    if training.assistant_only_loss:
+        return "what the assistant says"
+    if data_type(part) == "prompt-completion" and training.completion_only_loss is not False:
+        return "the completions"
+    return "all of each row, whoever speaks"
 
 
 def data_config(options: Arguments) -> Any:

@@ -24,7 +24,7 @@ _SHARDING = (
 _RESUMING = (
     "TRL resumes from pickles of the optimiser and of random states, which could run code when "
     "they are read",
-    "leave it out: train from the start",
+    "leave it out, or use finetuning.py, which resumes from safetensors and JSON",
 )
 _IDLE = ("it has no effect in TRL's script", "leave it out")
 _LOADING = (

@@ -20,7 +20,7 @@ from llama_recipes_local import parallel
 from llama_recipes_local.configs.fields import DTYPES
 from llama_recipes_local.errors import TrainingError
 from llama_recipes_local.run import PACKAGES
-from llama_recipes_local.sft.data import load
+from llama_recipes_local.sft.data import load, trained
 from llama_recipes_local.sft.model import cast_trained, load_model
 from llama_recipes_local.sft.preflight import SftRun
 from llama_recipes_local.training.loggers import JsonLines
@@ -34,7 +34,9 @@ def load_data(run: SftRun) -> dict[str, datasets.Dataset]:
     Raises:
         UsageError: at the first record that cannot be used.
     """
-    return {name: load(part, name, run.local.data_cache) for name, part in run.parts.items()}
+    data = {name: load(part, name, run.local.data_cache) for name, part in run.parts.items()}
+    print(f"--> loss: {trained(run.parts['train'], run.training)}")
+    return data
 
 
 def train(run: SftRun, data: dict[str, datasets.Dataset]) -> None:
@@ -123,9 +125,9 @@ def _computing(model: Any, args: Any) -> AbstractContextManager[None]:
 
 
 def _tell_model(model: Any, args: Any) -> None:
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    dtypes = ", ".join(sorted({str(p.dtype).removeprefix("torch.") for p in trained}))
-    print(f"--> trained: {sum(p.numel() for p in trained):,} parameters in {dtypes}")
+    moved = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    dtypes = ", ".join(sorted({str(p.dtype).removeprefix("torch.") for p in moved}))
+    print(f"--> trained: {sum(p.numel() for p in moved):,} parameters in {dtypes}")
     rows, accumulated = args.per_device_train_batch_size, args.gradient_accumulation_steps
     print(
         f"--> a step: {rows * accumulated * args.world_size} rows "

@@ -66,7 +66,16 @@ class Signals:
 def leave_signals_to_the_trainer(worker: int) -> None:
     """Have a data loader's worker survive what the whole process group is sent.
 
-    The trainer needs its workers up to the next step boundary; they end when it does.
+    The trainer needs its workers up to the next step boundary. A SIGTERM of its own ends them: it
+    sends one when it exits, and waits for them.
     """
-    for number in SIGNALS:
+    for number in (signal.SIGUSR1, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_when_the_trainer_says, daemon=True).start()
+
+
+def _end_when_the_trainer_says() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)

@@ -1,7 +1,8 @@
 """The optimisers that ``--optimizer`` names."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -61,8 +62,39 @@ def _bitsandbytes(name: str, params: list[nn.Parameter], **kwargs: Any) -> torch
     """Return one of bitsandbytes' optimisers; on CPU a paged one keeps its state where it is."""
     import bitsandbytes
 
-    if any(isinstance(p, DTensor) for p in params):
+    cls = getattr(bitsandbytes.optim, BITSANDBYTES[name])
+    distributed = [p for p in params if isinstance(p, DTensor)]
+    if any(p.to_local().shape != p.shape for p in distributed):
         raise ValueError(f"{name} does not take parameters that are sharded: use AdamW")
+    if distributed:
+        cls = _on_replicas(cls)
     # on CPU there is nothing to page out, which bitsandbytes says for each parameter
     warnings.filterwarnings("ignore", message="Paged optimizers are not supported on CPU")
-    return getattr(bitsandbytes.optim, BITSANDBYTES[name])(params, **kwargs)
+    return cls(params, **kwargs)
+
+
+def _on_replicas(cls: Any) -> Any:
+    """Return bitsandbytes' optimiser for DTensors that each rank has whole, as with NO_SHARD.
+
+    Its kernels take no DTensor, so each step is on the rank's own tensor.
+    """
+
+    class OnReplicas(cls):  # type: ignore[misc]
+        def init_state(self, group: Any, p: DTensor, gindex: int, pindex: int) -> None:
+            with self._own(p) as own:
+                super().init_state(group, own, gindex, pindex)
+
+        def update_step(self, group: Any, p: DTensor, gindex: int, pindex: int) -> None:
+            with self._own(p) as own:
+                super().update_step(group, own, gindex, pindex)
+
+        @contextmanager
+        def _own(self, p: DTensor) -> Iterator[torch.Tensor]:
+            own, gradient = p.to_local(), p.grad
+            assert isinstance(gradient, DTensor)
+            own.grad = gradient.to_local()
+            self.state[own] = self.state[p]
+            yield own
+            del self.state[own]
+
+    return OnReplicas

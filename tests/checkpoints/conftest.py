@@ -1,12 +1,13 @@
 """What runs that are ended midway start from."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from resumable import Runs
+from resumable import STEPS, Runs
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +47,24 @@ def whole(tiny_model: Path, grammar_data: Path, tmp_path_factory: pytest.TempPat
 def lora(whole: dict[str, Any]) -> dict[str, Any]:
     """The same with LoRA, whose inputs are dropped too."""
     return whole | {"use_peft": True, "lora_dropout": 0.1}
+
+
+@pytest.fixture(scope="session")
+def quantized(lora: dict[str, Any]) -> dict[str, Any]:
+    """The same on weights of 4 bits."""
+    return lora | {"quantization": "4bit"}
+
+
+@pytest.fixture(scope="session")
+def saved(runs: Runs, lora: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of a run with a checkpoint at each of its last two steps."""
+    output = tmp_path_factory.mktemp("saved")
+    ended = runs(output, lora | {"save_steps": 11})
+    assert ended.codes == [0], ended.logs
+    assert ended.checkpoints == [11, STEPS]
+    return output
+
+
+@pytest.fixture
+def output(saved: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(saved, tmp_path / "output"))

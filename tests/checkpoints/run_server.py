@@ -1,16 +1,24 @@
 """Runs fine-tunings in forks of one process that has imported torch, and can end them midway.
 
 Reads a line of JSON for each run: ``flags`` of ``finetuning.main``, ``ranks``, ``logs`` (a folder),
-and ``trigger``, which sends a signal: ``{"at": "step" | "evaluation" | "saving", "count": the
-how-manieth, "signal": names, "ranks": those that get it}``. Answers with the ranks' exit codes;
-a process that a signal ended has minus its number. Each rank logs what it trains on.
+and ``trigger``, which does something to ``ranks``, or to all:
+
+- ``{"at": "step" | "evaluation" | "saving", "count": N, "signal": names}`` sends signals in the
+  middle of the Nth step, batch or file,
+- ``{"after": seconds}`` of training kills all,
+- ``{"bytes": N}`` of checkpoints make the disk full.
+
+Answers with the ranks' exit codes; a process that a signal ended has minus its number. Each rank
+logs what it trains on.
 """
 
+import errno
 import json
 import os
 import signal
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -35,12 +43,20 @@ def run(
     flags: dict[str, Any], ranks: int, logs: str, trigger: dict[str, Any] | None = None
 ) -> list[int]:
     port = free_port()
+    begun, begins = os.pipe()
     children = []
     for rank in range(ranks):
         child = os.fork()
         if not child:
+            tell_when_it_begins(begins)
             os._exit(train(flags, rank, ranks, port, Path(logs), trigger))
         children.append(child)
+    os.close(begins)
+    if trigger is not None and "after" in trigger and os.read(begun, 1):
+        time.sleep(trigger["after"])
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+    os.close(begun)
     statuses = [os.waitpid(child, 0)[1] for child in children]
     return [os.waitstatus_to_exitcode(status) for status in statuses]
 
@@ -60,7 +76,10 @@ def train(
         os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
         flags = flags | {"enable_fsdp": True}
     record_samples(logs / f"samples-{rank}.jsonl")
-    if trigger is not None and rank in trigger.get("ranks", range(ranks)):
+    trigger = trigger if trigger and rank in trigger.get("ranks", range(ranks)) else {}
+    if "bytes" in trigger:
+        fill_disk(trigger["bytes"])
+    if "at" in trigger:
         numbers = [signal.Signals[name] for name in trigger["signal"].split()]
         arm(trigger["at"], trigger["count"], numbers)
     try:
@@ -96,6 +115,34 @@ def arm(at: str, count: int, numbers: list[signal.Signals]) -> None:
         return original(*arguments, **options)
 
     setattr(owner, name, counting)
+
+
+def fill_disk(room: int) -> None:
+    """Have writes to checkpoints fail as on a full disk, in the middle, after so many bytes."""
+    write_file = writing.files.write_file
+
+    def limited(path: Path, blocks: Any) -> Any:
+        def until_full() -> Any:
+            nonlocal room
+            for block in blocks:
+                yield block[: max(room, 0)]
+                room -= len(block)
+                if room < 0:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+        return write_file(path, until_full())
+
+    writing.files.write_file = limited
+
+
+def tell_when_it_begins(pipe: int) -> None:
+    run = loop.Trainer.run
+
+    def telling(self: Any) -> Any:
+        os.write(pipe, b".")
+        return run(self)
+
+    loop.Trainer.run = telling  # type: ignore[method-assign]
 
 
 def record_samples(path: Path) -> None:

@@ -27,21 +27,6 @@ READ = (
 )
 
 
-@pytest.fixture(scope="module")
-def saved(runs: Runs, lora: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The output of a run with a checkpoint at each of its last two steps."""
-    output = tmp_path_factory.mktemp("saved")
-    ended = runs(output, lora | {"save_steps": 11})
-    assert ended.codes == [0], ended.logs
-    assert ended.checkpoints == [11, STEPS]
-    return output
-
-
-@pytest.fixture
-def output(saved: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(saved, tmp_path / "output"))
-
-
 def chosen(output: Path, asked: str = "auto") -> Path | None:
     return choosing.choose(train_config(output_dir=str(output), resume_from_checkpoint=asked))
 

@@ -9,7 +9,7 @@ import pytest
 
 from llama_recipes_local import cli
 from llama_recipes_local.cli.tree import ROOT, Command
-from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.errors import Problem, RecordError, TrainingError, UsageError
 
 
 def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -58,18 +58,27 @@ def test_a_value_may_look_like_a_flag(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (seen[0].prompt, seen[0].seed) == ("- a list", -1)
 
 
-def test_a_mistake_of_the_users_is_reported_without_a_traceback(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UsageError([Problem("it is so", "for a reason", "mend it")]), 2),
+        (RecordError("a record cannot be used"), 2),
+        (TrainingError("the loss is not finite"), 1),
+    ],
+)
+def test_what_stops_a_command_is_reported_without_a_traceback(
+    error: UsageError | TrainingError,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     from llama_recipes_local.cli import prepare_grammar
-
-    error = UsageError([Problem("it is so", "for a reason", "mend it")])
 
     def fail(_: Any) -> None:
         raise error
 
     monkeypatch.setattr(prepare_grammar, "run", fail)
-    assert cli.main(["prepare", "grammar"]) == 2
+    assert cli.main(["prepare", "grammar"]) == code
     output = capsys.readouterr()
     assert (output.out, output.err) == ("", f"{error}\n")
 

@@ -8,7 +8,7 @@ import pytest
 
 from llama_recipes_local import configs, paths
 from llama_recipes_local.datasets import DATASET_PREPROC
-from llama_recipes_local.datasets.checks import CHECKS
+from llama_recipes_local.datasets.checks import CHECKS, FLAGS
 
 
 def problems_of(config: Any) -> list[str]:
@@ -16,7 +16,7 @@ def problems_of(config: Any) -> list[str]:
 
 
 def test_every_data_set_has_a_check() -> None:
-    assert set(CHECKS) == set(DATASET_PREPROC)
+    assert set(CHECKS) == set(DATASET_PREPROC) == {*FLAGS, "custom_dataset"}
 
 
 def test_grammar_checks_both_files(grammar_data: Path) -> None:
@@ -40,6 +40,16 @@ def test_the_first_usable_record_is_formatted(tmp_path: Path) -> None:
     assert "--samsum_dataset.data_path=DIR" in problem
 
 
+def test_a_file_without_the_columns_is_told_once(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("source,corrected\na,b\n")
+    file = str(tmp_path / "a.csv")
+    problem, _ = problems_of(configs.grammar_dataset("grammar_dataset", file, file))
+    assert f"{file} has no column input, target" in problem
+    (problem,) = problems_of(configs.local_dataset(data_path=file))
+    assert f"line 2 of {file} is not a record" in problem
+    assert "--local_dataset.data_path=PATH" in problem
+
+
 def test_files_of_blank_records_are_told(tmp_path: Path) -> None:
     for name in ("a.csv", "b.csv"):
         (tmp_path / name).write_text("input,target\na,\n ,b\n", "utf-8")
@@ -55,7 +65,7 @@ def test_what_is_wrong_with_both_parts_is_told_once(tmp_path: Path) -> None:
     config = configs.alpaca_dataset(data_path=str(tmp_path / "none.json"))
     (problem,) = problems_of(config)
     assert f"{tmp_path / 'none.json'} does not exist" in problem
-    assert "--alpaca_dataset.data_path=FILE" in problem
+    assert problem.count("--alpaca_dataset.data_path=FILE") == 1
 
 
 def test_guanaco_checks_both_files(tmp_path: Path) -> None:

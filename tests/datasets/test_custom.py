@@ -84,6 +84,13 @@ def test_a_file_runs_once_for_each_content(
     assert capsys.readouterr().out.count("it runs, changed") == 1
 
 
+def test_two_files_with_one_content_are_two_modules(tmp_path: Path, tokenizer: Any) -> None:
+    for name in ("a.py", "b.py"):
+        (tmp_path / name).write_text("def get_custom_dataset(c, t, s): return [__file__]", "utf-8")
+        config = configs.custom_dataset(file=str(tmp_path / name))
+        assert get_preprocessed_dataset(tokenizer, config, "train")[0] == str(tmp_path / name)
+
+
 def test_a_file_that_fails_fails_again(custom: Path, tokenizer: Any) -> None:
     custom.write_text("import no_such_module\n", "utf-8")
     for _ in range(2):

@@ -100,3 +100,9 @@ def test_what_is_wrong(content: str | None, what: str, why: str, tmp_path: Path)
 def test_a_blank_text_is_no_example(tmp_path: Path) -> None:
     (tmp_path / TRAIN).write_text('{"text": " "}\n{"text": null}\n')
     assert examples(tmp_path) == [None, None]
+
+
+def test_a_file_is_read_before_its_packed_twin(tmp_path: Path) -> None:
+    write(tmp_path)
+    write(tmp_path, packed=True)
+    assert len(examples(tmp_path)) == 3

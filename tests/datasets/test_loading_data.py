@@ -1,13 +1,18 @@
+import copy
 import dataclasses
+import errno
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from torch.utils.data import DataLoader
+from tokenizers import Tokenizer, models
+from torch._utils import ExceptionWrapper  # what a DataLoader takes a worker's error home in
+from transformers import PreTrainedTokenizerFast
 
 from llama_recipes_local.data.labels import IGNORE_INDEX
+from llama_recipes_local.datasets import loading
 from llama_recipes_local.datasets.examples import Example, Marked, Pair
 from llama_recipes_local.datasets.loading import (
     Loaded,
@@ -89,6 +94,22 @@ def test_a_changed_row_is_a_miss(load: Any, file: Path):
     assert load().how == "made"
 
 
+@pytest.mark.parametrize(
+    ("owner", "name", "value"),
+    [
+        ("tokenizer", "chat_template", "{{ messages }}"),
+        ("loading", "FORMAT", 0),
+        ("loading", "__version__", "another"),
+    ],
+)
+def test_another_tokenizer_or_version_is_a_miss(
+    load: Any, owner: str, name: str, value: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+):
+    load()
+    monkeypatch.setattr({"tokenizer": tokenizer, "loading": loading}[owner], name, value)
+    assert load().how == "made"
+
+
 @pytest.mark.parametrize("change", [{"part": "some"}, {"form": "{}? "}, {"limit": 5}])
 def test_what_shapes_the_tokens_is_in_the_key(load: Any, change: dict[str, Any]):
     load()
@@ -100,6 +121,15 @@ def test_a_tokenizers_template_and_rules_are_in_its_hash(tokenizer: Any, monkeyp
     tokenizer(["one", "another text"], padding=True, truncation=True, max_length=4)
     assert tokenizer.backend_tokenizer.padding is not None
     assert tokenizer_hash(tokenizer) == before
+    assert tokenizer.backend_tokenizer.padding is not None
+    for change in ({"eos_token": "<s>"}, {"additional_special_tokens": ["<more>"]}):
+        other = copy.deepcopy(tokenizer)
+        other.add_special_tokens(change)
+        assert tokenizer_hash(other) != before
+    merged = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.BPE()), bos_token="<s>", eos_token="</s>"
+    )
+    assert tokenizer_hash(merged) != before
     monkeypatch.setattr(tokenizer, "chat_template", "{{ messages }}")
     assert tokenizer_hash(tokenizer) != before
 
@@ -141,6 +171,15 @@ def test_a_cache_that_cannot_be_written_is_told(file: Path, tmp_path: Path, toke
         load_split(split, tokenizer, None, str(tmp_path / "taken"))
 
 
+def test_a_full_disk_is_told(load: Any, monkeypatch: pytest.MonkeyPatch):
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(loading, "cached", full)
+    with pytest.raises(UsageError, match="make room there, or name another folder: --data_cache"):
+        load()
+
+
 def test_a_stream_gives_the_rows_of_the_file(load: Any, file: Path, tokenizer: Any):
     split = Split((file,), "all", lambda: records(file), Questions())
     streamed = list(stream_split(split, tokenizer).open_pass(0))
@@ -157,18 +196,22 @@ def test_samples_made_elsewhere_are_cut_and_counted():
     assert (loaded.audit.counts.truncated, loaded.audit.counts.without_label) == (1, 1)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("in_a_worker", [False, True])
 def test_a_record_that_a_stream_cannot_use_is_told_without_a_traceback(
-    workers: int, file: Path, tokenizer: Any
+    in_a_worker: bool, file: Path, tokenizer: Any
 ):
     write(file, ROWS * 40)
     file.write_text(file.read_text() + '{"q": "half', "utf-8")
     stream = stream_split(Split((file,), "all", lambda: records(file), Questions()), tokenizer)
-    loader = DataLoader(stream, batch_size=None, num_workers=workers, collate_fn=len)
     with pytest.raises(RecordError) as caught:
-        list(loader)
+        try:
+            list(stream.open_pass(0))
+        except RecordError:
+            if in_a_worker:
+                ExceptionWrapper(where="in DataLoader worker process 0").reraise()
+            raise
     first, second, *_ = str(caught.value).splitlines()
-    assert first == "training stopped, for a record cannot be used:"
+    assert first == "stopped at a record that cannot be used:"
     assert second == f"line 321 of {file} is not JSON"
     assert "Traceback" not in str(caught.value)
     assert caught.value.EXIT_CODE == 2

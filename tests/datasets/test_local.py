@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from llama_recipes_local import paths
+from llama_recipes_local import parallel, paths
 from llama_recipes_local._upstream import load
 from llama_recipes_local.configs.datasets import local_dataset
 from llama_recipes_local.datasets.examples import Continuation, Example, Marked, Pair
@@ -68,6 +68,7 @@ def refused(config: local_dataset, tokenizer: Any = None, part: str = "train") -
         ({"messages": SHARED}, {"template": "llama2"}, LLAMA2),
         ({"conversations": SHARED}, {"template": "llama2"}, LLAMA2),
         ({"conversations": TURNS}, {"template": "llama2"}, LLAMA2),
+        ({"messages": [{"role": None} | turn for turn in SHARED]}, {"template": "llama2"}, LLAMA2),
         (
             {"conversations": SHARED},
             {"template": "llama2", "labels": "all"},
@@ -194,6 +195,11 @@ def test_a_value_that_is_no_text_is_told(
             "image_url",
         ),
         (
+            [{"role": "user", "content": [{"type": "thought", "text": "x"}]}],
+            "turn 1 of 'messages' in {line} holds something that is not text",
+            "thought",
+        ),
+        (
             [{"role": "user", "content": 5}],
             "'content' of turn 1 of 'messages' in {line} is not text",
             "it is 5",
@@ -297,6 +303,18 @@ def test_each_file_format(tmp_path: Path, tokenizer: Any) -> None:
         assert examples(configured(tmp_path / name), tokenizer) == [Pair(row["prompt"], "ü")], name
 
 
+def test_a_table_may_lack_what_is_optional(tmp_path: Path, tokenizer: Any) -> None:
+    (tmp_path / "a.csv").write_text("instruction,output\nHi,Yo\n")
+    config = configured(tmp_path / "a.csv", template="none")
+    assert examples(config, tokenizer) == [Pair("Hi\n", "Yo")]
+
+
+def test_no_other_columns_are_read(tmp_path: Path) -> None:
+    parquet.write_table(pa.Table.from_pylist([{"text": "a", "id": 1}]), tmp_path / "a.parquet")
+    (record,) = local_split(configured(tmp_path / "a.parquet"), "train").records()
+    assert record[1] == {"text": "a"}
+
+
 def test_turns_in_a_parquet_file(tmp_path: Path, tokenizer: Any) -> None:
     turns = [TURNS[0] | {"name": None}, TURNS[1] | {"name": "x"}]
     parquet.write_table(pa.Table.from_pylist([{"messages": turns}]), tmp_path / "a.parquet")
@@ -369,7 +387,14 @@ def test_files_of_a_folder_are_told_apart_by_name(
 
 
 @pytest.mark.parametrize(
-    "names", [["a.jsonl", "b.jsonl"], ["train.jsonl"], ["latest.jsonl", "constrained.jsonl"]]
+    "names",
+    [
+        ["a.jsonl", "b.jsonl"],
+        ["train.jsonl"],
+        ["latest.jsonl", "constrained.jsonl"],
+        ["train-and-test.jsonl", "val.jsonl"],
+        ["train/a.jsonl", "train/val.jsonl"],
+    ],
 )
 def test_rows_are_held_out_where_names_tell_no_split(names: list[str], tmp_path: Path) -> None:
     for name in names:
@@ -378,6 +403,14 @@ def test_rows_are_held_out_where_names_tell_no_split(names: list[str], tmp_path:
     every = [f"{name} {number}" for name in sorted(names) for number in range(15)]
     assert rows(config, "validation") == every[::20]
     assert sorted(rows(config, "train")) == sorted(set(every) - set(every[::20]))
+
+
+def test_files_of_no_split_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("train", "val", "more"):
+        write(tmp_path / f"{name}.jsonl", {"text": name})
+    assert rows(local_dataset(data_path=str(tmp_path)), "train") == ["train"]
+    told = f"--> left out, for their names are of no split: {tmp_path / 'more.jsonl'}"
+    assert told in capsys.readouterr().out.splitlines()
 
 
 def test_named_validation_data_is_not_trained_on(tmp_path: Path) -> None:
@@ -419,6 +452,9 @@ def test_half_a_line_is_told_with_its_number(tmp_path: Path, tokenizer: Any) -> 
     file = tmp_path / "rows.jsonl"
     file.write_text('{"text": "a"}\n{"text": "b', "utf-8")
     assert f"line 2 of {file} is not JSON" in refused(configured(file), tokenizer).what
+    file.write_text('{"text": "a"}\n{"text": "b"}\n{"text": "c', "utf-8")
+    assert local_split(configured(file), "train").files == (file,)  # no further than it needs
+    assert f"line 3 of {file} is not JSON" in refused(configured(file), tokenizer).what
 
 
 def test_a_split_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -428,6 +464,14 @@ def test_a_split_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().out == (
         f"--> train: prompt (prompt, completion) from {file}, template none, labels assistant\n"
     )
+
+
+def test_one_rank_says_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parallel, "is_rank_zero", lambda: False)
+    local_split(configured(write(tmp_path / "rows.jsonl", {"text": "a"})), "train")
+    assert capsys.readouterr().out == ""
 
 
 def test_a_split_can_be_sent_to_another_process(tmp_path: Path, tokenizer: Any) -> None:

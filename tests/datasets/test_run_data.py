@@ -59,6 +59,17 @@ def test_rows_are_cut_to_the_context(tmp_path: Path, tiny_model: Path):
     run = local_run(tmp_path, tiny_model, ROWS, ROWS[:2])
     run.train.context_length = 6
     assert prepare_data(run).splits["train"].lengths.max() <= 6
+    run.dataset.streaming = True
+    (train, _) = prepare_data(run).splits.values()
+    assert max(len(row["input_ids"]) for row in train.open_pass(0)) <= 6
+
+
+def test_tokens_are_kept_where_the_flag_says(tmp_path: Path, tiny_model: Path):
+    run = local_run(tmp_path, tiny_model, ROWS, ROWS[:2])
+    run.train.data_cache = str(tmp_path / "here")
+    prepare_data(run)
+    kept = {path.name.split("-")[0] for path in (tmp_path / "here").iterdir() if path.is_dir()}
+    assert kept == {"rows", "others"}
 
 
 @pytest.mark.parametrize("part", ["train", "validation"])
@@ -105,3 +116,31 @@ def test_custom_data_is_audited_unless_it_is_for_a_collator_of_its_own(
     data = prepare_data(Run({}, train=train, dataset=configs.custom_dataset(file="mine.py")))
     assert isinstance(data.splits["train"], TokenRows) is audited
     assert ("train" in data.audits) is audited
+
+
+def custom_run(tmp_path: Path, model: Path, source: str) -> Run:
+    (tmp_path / "mine.py").write_text(source)
+    train = configs.train_config(
+        dataset="custom_dataset", model_name=str(model), context_length=2, max_train_step=1
+    )
+    return Run({}, train=train, dataset=configs.custom_dataset(file="mine.py"))
+
+
+def test_custom_rows_are_cut_to_the_context(tmp_path: Path, tiny_model: Path):
+    data = prepare_data(custom_run(tmp_path, tiny_model, CUSTOM))
+    assert data.splits["train"].lengths.tolist() == [2] * 8
+    assert data.audits["train"].counts.divided == 4
+    del data.splits["test"]
+    assert data.shared_rows == 0  # as if that part were left to a collator
+
+
+def test_a_custom_stream_is_not_read_ahead(tmp_path: Path, tiny_model: Path):
+    source = (
+        "from torch.utils.data import IterableDataset\n"
+        "class Endless(IterableDataset):\n"
+        "    def __iter__(self): raise RuntimeError('read')\n"
+        "def get_custom_dataset(config, tokenizer, split): return Endless()\n"
+    )
+    data = prepare_data(custom_run(tmp_path, tiny_model, source))
+    assert data.audits == {}
+    assert str(data).startswith("no audit")

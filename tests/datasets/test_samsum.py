@@ -13,7 +13,7 @@ import pytest
 from pyarrow import parquet
 
 from llama_recipes_local import configs
-from llama_recipes_local.datasets import SPLITS
+from llama_recipes_local.datasets import SPLITS, samsum
 from llama_recipes_local.datasets.examples import Pair
 from llama_recipes_local.errors import Problem, UsageError
 from llama_recipes_local.utils.dataset_utils import get_preprocessed_dataset
@@ -99,7 +99,13 @@ def unpacked_beside_a_table(folder: Path) -> None:
         (folder / f"{name}.csv").write_text("not read")
 
 
+def corpus_beside_one_in_data(folder: Path) -> None:
+    corpus_in_data(folder)
+    (folder / "corpus.7z").write_bytes(b"not read")
+
+
 LAYOUTS = [
+    corpus_beside_one_in_data,
     unpacked_beside_a_table,
     corpus,
     corpus_in_data,
@@ -181,6 +187,19 @@ def test_what_is_missing_is_told_with_what_is_accepted(tmp_path: Path) -> None:
         assert layout in problem.why
     assert "--samsum_dataset.data_path=DIR" in problem.mend
     assert "of which none exists" in problem_of(tmp_path / "none").why
+
+
+def test_parts_are_read_in_their_order_and_nothing_else(tmp_path: Path) -> None:
+    for name in (
+        "Train-10.jsonl",
+        "Train-2.jsonl",
+        ".train-1.jsonl",
+        "train-3.md",
+        "trainer.jsonl",
+    ):
+        (tmp_path / name).write_text(json.dumps({"dialogue": name, "summary": "s"}))
+    found = samsum.find(configs.samsum_dataset(data_path=str(tmp_path)), "train")
+    assert [source.name for source in found] == ["Train-2.jsonl", "Train-10.jsonl"]
 
 
 def test_a_split_that_is_there_twice(tmp_path: Path) -> None:

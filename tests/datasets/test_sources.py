@@ -61,6 +61,19 @@ def test_blank_rows_are_left_out(mark: str, tmp_path: Path, tokenizer: Any) -> N
     ]
 
 
+@pytest.mark.parametrize("name", ["rows", "rows.txt"])
+def test_a_file_is_csv_unless_its_name_says_otherwise(
+    name: str, tmp_path: Path, tokenizer: Any
+) -> None:
+    (tmp_path / name).write_text("input,target\na,b\n")
+    assert (
+        len(
+            datasets.get_grammar_dataset(configs.grammar_dataset(), tokenizer, str(tmp_path / name))
+        )
+        == 1
+    )
+
+
 def test_a_cell_may_hold_commas_quotes_and_line_ends(tmp_path: Path, tokenizer: Any) -> None:
     file = tmp_path / "rows.csv"
     with file.open("w", newline="", encoding="utf-8") as opened:

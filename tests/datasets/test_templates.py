@@ -201,6 +201,19 @@ def test_a_format_whose_tokens_are_lacking_is_told(name: str, tokenizer: Any) ->
     assert TEMPLATES[name].tokens[0] in problem.why
 
 
+def test_an_unknown_token_is_none(tokenizer: Any) -> None:
+    own = copy.deepcopy(tokenizer)
+    own.unk_token = "<pad>"
+    assert own.convert_tokens_to_ids("<|im_start|>") == own.unk_token_id
+    assert "it lacks the tokens <|im_start|>" in refusal(CHAT, own, "chatml").why
+
+
+def test_white_space_around_a_users_words_is_none_of_llama2(tokenizer: Any) -> None:
+    turns = [{"role": "user", "content": " Hi\n"}, CHAT[1]]
+    text = render_chat(turns, tokenizer, "llama2", "assistant", "").text
+    assert text == "<s>[INST] Hi [/INST] Hello. </s>"
+
+
 def test_llama2_needs_the_tokens_that_begin_and_end_a_text(tokenizer: Any) -> None:
     endless = copy.deepcopy(tokenizer)
     endless.eos_token = None

@@ -217,6 +217,7 @@ def test_padding_and_truncation_of_a_tokenizer_file_do_not_hold(words: Any, tmp_
     backend.enable_padding(length=9)
     cut = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
     assert len(cut.backend_tokenizer.encode("say hi you").ids) == 9
+    cut.backend_tokenizer.encode_special_tokens = True
     assert encode_pairs(cut, [("say", "hi you : say")]) == encode_pairs(
         words, [("say", "hi you : say")]
     )
@@ -225,5 +226,6 @@ def test_padding_and_truncation_of_a_tokenizer_file_do_not_hold(words: Any, tmp_
 def test_without_a_token_that_ends_a_text(words: Any) -> None:
     endless = PreTrainedTokenizerFast(tokenizer_object=words.backend_tokenizer)
     assert one(endless, Pair("ask", "hi")) == ([ASK, HI], [NO, HI])
+    assert one(endless, Marked("", complete=True)) == ([], [])
     assert one(endless, Marked("ask hi")) == ([ASK, HI], [NO, HI])
     assert one(endless, Continuation("ask ", "hi")) == ([BOS, ASK, HI], [NO, NO, HI])

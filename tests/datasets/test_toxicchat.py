@@ -41,6 +41,12 @@ def clone(folder: Path) -> None:
         (folder / f"data/1123/toxic-chat_annotation_{split}.csv").write_text("not read")
 
 
+def packed_too(folder: Path) -> None:
+    write_csv(folder)
+    for split in ROWS:
+        (folder / f"toxic-chat_annotation_{split}.csv.gz").write_bytes(b"not read")
+
+
 def converted(folder: Path) -> None:
     for split, rows in ROWS.items():
         path = folder / "toxicchat0124" / split / "0000.parquet"
@@ -56,7 +62,7 @@ def parquet_parts(folder: Path) -> None:
             parquet.write_table(pa.Table.from_pylist([row]), path)
 
 
-@pytest.mark.parametrize("layout", [beside, clone, converted, parquet_parts])
+@pytest.mark.parametrize("layout", [beside, clone, packed_too, converted, parquet_parts])
 def test_each_layout_gives_the_same_rows(layout: Callable[[Path], None], tmp_path: Path) -> None:
     layout(tmp_path)
     config = configs.llamaguard_toxicchat_dataset(data_path=str(tmp_path))

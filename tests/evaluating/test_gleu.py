@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import UPSTREAM_GRAMMAR
 
+from llama_recipes_local._upstream import VENDORED_DIR
 from llama_recipes_local.evaluating.gleu import gleu, statistics, words
 
+GRAMMAR = VENDORED_DIR / "datasets" / "grammar_dataset"
 # What the authors' script (https://github.com/keisks/jfleg, eval/gleu.py, run under Python 3)
 # prints for these corrections of the 747 sentences of the validation data, to all its digits:
 # against the four references, and against the third alone.
@@ -25,7 +26,7 @@ AUTHORS = {
 def corpus() -> dict[str, list[str]]:
     """Upstream's validation sentences with their references, in order."""
     references: dict[str, list[str]] = {}
-    with (UPSTREAM_GRAMMAR / "grammar_validation.csv").open(encoding="utf-8-sig") as file:
+    with (GRAMMAR / "grammar_validation.csv").open(encoding="utf-8-sig") as file:
         for row in csv.DictReader(file):
             references.setdefault(row["input"], []).append(row["target"])
     assert len(references) == 747

@@ -75,3 +75,20 @@ def test_a_damaged_memory_is_no_harm(file: Path, memory: Path, content: str):
     memory.parent.mkdir()
     memory.write_text(content)
     assert FileHashes(memory).of([file]) == [hashlib.sha256(file.read_bytes()).hexdigest()]
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_remembered(
+    file: Path, memory: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def write_after(path: Path) -> str:
+        path.write_text('{"text": "other"}\n')
+        settle(path)
+        return "what was read before"
+
+    monkeypatch.setattr(hashing, "contents_hash", write_after)
+    FileHashes(memory).of([file])
+    assert not memory.exists()
+
+
+def test_a_memory_that_cannot_be_written_is_no_harm(file: Path):
+    assert len(FileHashes(file / "hashes.json").of([file])) == 1

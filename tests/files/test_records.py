@@ -72,6 +72,12 @@ PACKINGS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
+def table_bytes(columns: dict[str, list[str]]) -> bytes:
+    buffer = pa.BufferOutputStream()
+    parquet.write_table(pa.table(columns), buffer)
+    return buffer.getvalue().to_pybytes()
+
+
 def values(path: Path | Source, **options: Any) -> list[dict[str, Any]]:
     return [dict(row) for _, row in records(path, **options)]
 
@@ -160,6 +166,18 @@ def test_lines_may_be_longer_than_a_sentence(tmp_path: Path) -> None:
     assert problem.what == f"line 1 of {tmp_path / 'a.jsonl'} is longer than 1000 bytes"
 
 
+def test_the_longest_cell_is_never_lowered(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text\na\n")
+    before = csv.field_size_limit()
+    assert values(tmp_path / "a.csv", longest=10) == [{"text": "a"}]
+    assert csv.field_size_limit() == before
+
+
+def test_a_nul_in_a_table_is_a_space(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"input,target\na\0b,c\n")
+    assert values(tmp_path / "a.csv") == [{"input": "a b", "target": "c"}]
+
+
 @pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.jsonl.gz"])
 def test_no_more_is_read_than_is_asked_for(name: str, tmp_path: Path) -> None:
     good = b'{"a": "1"}\n' if "json" in name else b"1\n"
@@ -179,6 +197,8 @@ def problem_of(path: Path, **options: Any) -> Problem:
 
 HALF = b'{"a": "b"}\n{"a": "c"}\n{"a": '
 NO_ROWS = "{} has no rows"
+SPOILT = gzip.compress(HALF)[:10] + b"\xff" * 20
+OTHER_COLUMNS = table_bytes({"a": ["b"]})
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
 
 
@@ -197,6 +217,7 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
         ("a.tsv", b"input\ttarget\na\n", "line 2 of {} has 1 column", "the header has 2"),
         ("a.csv", b'input,target\na,"b', "line 2 of {} is not CSV", "unexpected end of data"),
         ("a.csv", b"input,target\na,b\nc,\xff\n", "byte 19 of {}, in line 3, is not", "0xff"),
+        ("a.csv", "input,target\né,b\nc,".encode() + b"\xff", "byte 20 of {}, in line 3", "0xff"),
         ("a.jsonl", b'{"a": "b"}\n{"a": "\xff"}', "byte 18 of {}, in line 2, is not", "0xff"),
         ("a.json", b'[{"a": "b"},\n{"a": "\xff"}]', "byte 20 of {}, in line 2, is not", "0xff"),
         ("a.jsonl", "é".encode("utf-16"), "byte 0 of {}, in line 1, is not UTF-8", "0xff"),
@@ -211,7 +232,13 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
         ("a.json", b'{"a": [1, 2],\n"b": [1]}', "{} has columns of different", "a has 2, b has 1"),
         ("a.jsonl", b'{"a": ' + b"9" * 5000 + b"}", "line 1 of {} is not JSON", "limit"),
         ("a.jsonl", b"[" * 100_000, "{} is not a record", "nested too deeply"),
+        ("a.jsonl", b'{"a": ' + b"[" * 100_000, "line 1 of {} is not a record", "nested too"),
         ("a.jsonl.gz", gzip.compress(HALF)[:-9], "{} cannot be read", "ended before"),
+        ("a.jsonl.gz", SPOILT, "{} cannot be read", "Error -3 while decompressing"),
+        ("a.jsonl.xz", lzma.compress(HALF)[:-9] + bytes(9), "{} cannot be read", ""),
+        ("a.jsonl.bz2", b"BZh9 plain", "{} cannot be read", ""),
+        ("a.jsonl.zst", b"plain", "{} cannot be read", ""),
+        ("a.parquet", OTHER_COLUMNS, "{} has no column input", "the columns found are a"),
         ("a.parquet", b"PAR1", "{} cannot be read", "Parquet"),
         ("a.parquet.gz", b"x", "{} cannot be read", "its name tells no format"),
         ("a.txt", b"x", "{} cannot be read", "its name tells no format"),
@@ -243,6 +270,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         ("a.csv", "csv"),
         ("a.tsv.gz", "tsv"),
         ("a.JSON.zst", "json"),
+        ("a.JSON.GZ", "json"),
         ("a.jsonl-00001-of-00002", "json"),
         ("a-00001-of-00002.parquet", "parquet"),
         ("a.parquet.gz", ""),
@@ -260,6 +288,12 @@ def test_the_data_files_of_a_folder(tmp_path: Path) -> None:
         (tmp_path / name).write_text("x")
     found = [path.relative_to(tmp_path).as_posix() for path in data_files(tmp_path, "mend")]
     assert found == ["b2.csv", "b10.csv", "below/a.json"]
+
+
+def test_pointers_in_a_folder_are_told(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_bytes(POINTER)
+    with pytest.raises(UsageError, match="a pointer of Git LFS"):
+        data_files(tmp_path, "mend")
 
 
 def test_a_folder_with_nothing_to_read(tmp_path: Path) -> None:

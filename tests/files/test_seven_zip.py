@@ -96,6 +96,14 @@ def to_a_pipe(path: Path) -> None:
     to_another_kind(path, stat.S_IFIFO)
 
 
+def to_a_junction(path: Path) -> None:
+    with py7zr.SevenZipFile(path, "w") as opened:
+        opened.writestr("elsewhere", "train.json")
+        opened.writestr("[]", "val.json")
+        file = opened.header.files_info.files[0]
+        file["attributes"] = stat.FILE_ATTRIBUTE_REPARSE_POINT | stat.FILE_ATTRIBUTE_DIRECTORY
+
+
 def to_a_repeated_name(path: Path) -> None:
     rename(path, "val.json", "train.json")
 
@@ -143,6 +151,7 @@ SPOILT: list[tuple[Callable[[Path], None], str, str]] = [
     (to_a_link, HARM, "train.json is a link or another special file"),
     (to_a_link_out, HARM, "train.json is a link or another special file"),
     (to_a_pipe, HARM, "train.json is a link or another special file"),
+    (to_a_junction, HARM, "train.json is a link or another special file"),
     (to_a_repeated_name, HARM, "train.json is there more than once"),
     (to_an_empty_archive, "{} is empty", "the archive holds no file"),
     (to_an_archive_of_a_folder, "{} is empty", "the archive holds no file"),

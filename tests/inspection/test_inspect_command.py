@@ -1,9 +1,12 @@
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from llama_recipes_local.cli import main
+from llama_recipes_local.inspection import command
+from llama_recipes_local.inspection.rows import COLOUR, PLAIN, Style
 
 
 @pytest.fixture
@@ -40,8 +43,61 @@ def test_it_shows_rows_packing_audit_and_lengths(
 def test_padding_has_no_packed_row_and_no_picture_if_none_is_wanted(
     rows: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ):
-    assert inspect(rows, tiny_model, "--batching_strategy", "padding", "--png", "") == 0
-    assert "documents," not in capsys.readouterr().out
+    before = set(rows.parent.parent.rglob("*"))
+    further = ("--batching_strategy", "padding", "--png", "", "--rows", "100")
+    assert inspect(rows, tiny_model, *further) == 0
+    shown = capsys.readouterr().out
+    assert "documents," not in shown
+    assert shown.count("--- row") == 38
+    assert ".png" not in shown
+    assert set(rows.parent.parent.rglob("*")) == before
+
+
+STREAMED = ("--local_dataset.streaming", "True", "--max_train_step", "1", "--max_eval_step", "1")
+
+
+def test_a_stream_shows_its_first_rows_alone(
+    rows: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    png = tmp_path / "seen.png"
+    assert inspect(rows, tiny_model, *STREAMED, "--rows", "2", "--png", str(png)) == 0
+    shown = capsys.readouterr().out
+    assert "no audit" in shown and "records read" not in shown
+    assert "1 and one is [[2" in shown and "2 and one is [[3" in shown
+    assert shown.count("--- row") == 2
+    assert "documents," not in shown and not png.exists()
+    rows.write_text(rows.read_text() + '{"prompt": ')
+    assert inspect(rows, tiny_model, *STREAMED) == 2
+    assert f"line 41 of {rows} is not JSON" in capsys.readouterr().err
+
+
+def test_rows_for_a_collator_of_ones_own_are_not_shown(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    file, png = tmp_path / "mine.py", tmp_path / "seen.png"
+    file.write_text(
+        "def get_custom_dataset(config, tokenizer, split):\n    return ['a picture']\n"
+        "def get_data_collator(tokenizer):\n    return list\n"
+    )
+    flags = ["--dataset", "custom_dataset", f"--custom_dataset.file={file}", "--png", str(png)]
+    further = ["--model_name", str(tiny_model), "--batching_strategy", "padding"]
+    assert main(["inspect", *flags, *further]) == 0
+    assert "left to its own collator" in capsys.readouterr().out
+    assert not png.exists()
+
+
+@pytest.mark.parametrize(
+    ("terminal", "variables", "style"),
+    [(True, {}, COLOUR), (False, {}, PLAIN), (True, {"NO_COLOR": "1"}, PLAIN)],
+)
+def test_colours_are_for_terminals(
+    terminal: bool, variables: dict[str, str], style: Style, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(
+        command, "sys", SimpleNamespace(stdout=SimpleNamespace(isatty=lambda: terminal))
+    )
+    monkeypatch.setattr(command, "os", SimpleNamespace(environ=variables))
+    assert command._style() is style
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,10 @@
-from typing import Any
-
-from llama_recipes_local.inspection.rows import COLOUR, PLAIN, packed_layout, row_text
+from llama_recipes_local.inspection.rows import (
+    COLOUR,
+    PLAIN,
+    STRIP_COLUMNS,
+    packed_layout,
+    row_text,
+)
 
 ROW = {"input_ids": [10, 11, 12, 13], "labels": [-100, -100, 12, 13]}
 
@@ -8,7 +12,8 @@ ROW = {"input_ids": [10, 11, 12, 13], "labels": [-100, -100, 12, 13]}
 class Words:
     """Decodes an id as a letter."""
 
-    def decode(self, ids: list[int], **_: Any) -> str:
+    def decode(self, ids: list[int], skip_special_tokens: bool = True) -> str:
+        assert not skip_special_tokens
         return "".join(chr(ord("a") + token - 10) for token in ids)
 
 
@@ -38,3 +43,14 @@ def test_a_packed_row_is_drawn_to_scale():
 def test_only_the_first_documents_are_listed():
     row = {"input_ids": [1] * 30, "labels": [-100] * 30, "position_ids": [0, 1] * 15}
     assert packed_layout(row, 30, PLAIN).endswith("  and 3 more")
+
+
+def test_a_long_row_is_drawn_in_steps():
+    row = {
+        "input_ids": [1] * 192,
+        "labels": [-100] * 96 + [1] * 96,
+        "position_ids": [*range(96), 0, 0, 0, 0, *range(92)],
+    }
+    strip = packed_layout(row, 2 * STRIP_COLUMNS, PLAIN).splitlines()[1]
+    # a step is two positions, so that of the documents of one token every other is seen
+    assert strip == "|" + "#" * 48 + "[[==" + "=" * 46 + "]]|"

@@ -25,6 +25,7 @@ NF4 = {"quantization": "4bit", "quant_type": "nf4", "use_double_quant": True}
         ("4bit-kept-activations", "4bit"),
         ("4bit-replicated", "4bit"),
         ("8bit-replicated", "8bit"),
+        ("paged", "paged"),
     ],
 )
 def test_two_ranks_train_the_adapter_of_one_process(

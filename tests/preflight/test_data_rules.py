@@ -37,4 +37,5 @@ def test_other_data_needs_none(dataset: Any) -> None:
 def test_packed_rows_hold_two_tokens_or_more() -> None:
     assert whats(None, context_length=1) == ["--context_length 1"]
     assert whats(None, context_length=2) == []
+    assert whats(None, context_length=0) == []  # told by the rules of flags
     assert whats(None, context_length=1, batching_strategy="padding") == []

@@ -150,6 +150,19 @@ REFUSED = [
         "use --top_layers 2, which goes on with them",
         config={"top_layers": 2},
     ),
+    Refused(
+        {"top_layers": 1, "enable_fsdp": True},
+        "layers on top with --checkpoint_type SHARDED_STATE_DICT",
+        "does not say that the model has them",
+        "add --checkpoint_type FULL_STATE_DICT",
+    ),
+    Refused(
+        {"enable_fsdp": True},
+        "layers on top with --checkpoint_type SHARDED_STATE_DICT",
+        "does not say that the model has them",
+        "add --checkpoint_type FULL_STATE_DICT",
+        config={"top_layers": 2},
+    ),
     Refused({"top_layers": 1}, "--top_layers 1 with a vision", "text", "method lora", VISION),
     Refused({"train_only": "last:1"}, "--train_only last:1 with a v", "text", "lora", VISION),
     Refused({"freeze_layers": True}, "--freeze_layers with a vision", "text", "lora", VISION),
@@ -198,6 +211,8 @@ ACCEPTED: list[dict[str, Any]] = [
     {"train_only": "lm_head"},
     {"train_only": "last:2"},
     {"top_layers": 3},
+    {"top_layers": 3, "enable_fsdp": True, "checkpoint_type": "FULL_STATE_DICT"},
+    {"top_layers": 3, "enable_fsdp": True, "save_model": False},
     {"freeze_layers": True, "num_freeze_layers": 2},
     PEFT | GOING_ON | {"r": 8, "target_modules": "v_proj,q_proj", "loraplus_lr_ratio": 4},
 ]

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from trl import SFTConfig
 
 from llama_recipes_local import configs
 from llama_recipes_local.errors import UsageError
-from llama_recipes_local.sft.data import data_type, find, load
+from llama_recipes_local.sft.data import data_type, find, load, trained
 
 TURNS = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
 SHAREGPT = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
@@ -80,3 +81,27 @@ def test_a_missing_place_is_mended_by_this_scripts_flag(tmp_path: Path) -> None:
         find(configs.local_dataset(data_path=str(tmp_path / "none")), training=True)
     (problem,) = caught.value.problems
     assert problem.mend.endswith("--dataset_name PATH")
+
+
+@pytest.mark.parametrize(
+    ("row", "asked", "expected"),
+    [
+        ({"text": "a"}, {}, "all of each row, whoever speaks"),
+        ({"messages": TURNS}, {}, "all of each row, whoever speaks"),
+        ({"messages": TURNS}, {"assistant_only_loss": True}, "what the assistant says"),
+        ({"prompt": "a", "completion": "b"}, {}, "the completions"),
+        (
+            {"prompt": "a", "completion": "b"},
+            {"completion_only_loss": False},
+            "all of each row, whoever speaks",
+        ),
+    ],
+)
+def test_what_is_trained_is_told(
+    row: dict[str, Any], asked: dict[str, Any], expected: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(f"{json.dumps(row)}\n" * 2)
+    training = SFTConfig(output_dir="out", use_cpu=True, bf16=False, report_to="none", **asked)
+    part = find(configs.local_dataset(data_path=str(path)), training=True)
+    assert trained(part, training) == expected

@@ -1,0 +1,79 @@
+"""What is said of checkpoints before anything is loaded."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llama_recipes_local.checkpoints.files import write_file
+from llama_recipes_local.checkpoints.layout import MANIFEST, Manifest, folder_of
+from llama_recipes_local.preflight.checkpoint_rules import check_checkpoints
+from llama_recipes_local.run import resolve
+
+
+def problems(**flags: Any) -> list[str]:
+    return [str(problem) for problem in check_checkpoints(resolve(flags))]
+
+
+def checkpoint(output: Path, step: int) -> Path:
+    """Make a whole checkpoint of one file."""
+    folder = folder_of(output, step)
+    folder.mkdir(parents=True)
+    files = {"trainer.json": write_file(folder / "trainer.json", [b"{}"])}
+    manifest = Manifest(step, ranks=1, validation_loss=None, files=files)
+    (folder / MANIFEST).write_text(manifest.text())
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"save_steps": -1}, "--save_steps is -1"),
+        ({"save_steps": 1, "save_total_limit": -1}, "--save_total_limit is -1"),
+        ({"save_total_limit": 2}, "--save_total_limit without --save_steps"),
+        ({"async_save": True}, "--async_save without --save_steps"),
+        ({"resume_despite": "data"}, "--resume_despite without --resume_from_checkpoint"),
+        (
+            {"resume_from_checkpoint": "auto", "resume_despite": "date"},
+            "did you mean --resume_despite data?",
+        ),
+        ({"resume_from_checkpoint": "nowhere"}, "there is no folder"),
+    ],
+)
+def test_settings_that_cannot_be(tmp_path: Path, flags: dict[str, Any], said: str) -> None:
+    (problem,) = problems(output_dir=str(tmp_path), **flags)
+    assert said in problem
+
+
+def test_auto_and_afresh_have_no_problem(tmp_path: Path) -> None:
+    assert not problems(output_dir=str(tmp_path), save_steps=1)
+    assert not problems(output_dir=str(tmp_path), resume_from_checkpoint="auto")
+    folder = checkpoint(tmp_path, 5)
+    assert not problems(output_dir=str(tmp_path), resume_from_checkpoint="auto")
+    assert not problems(output_dir=str(tmp_path), resume_from_checkpoint=str(folder))
+    assert not problems(output_dir=str(tmp_path / "new"), resume_from_checkpoint=str(folder))
+
+
+def test_a_new_run_does_not_mix_with_another_runs_checkpoints(tmp_path: Path) -> None:
+    checkpoint(tmp_path / "old", 5)
+    (problem,) = problems(output_dir=str(tmp_path / "old"))
+    assert "checkpoint-5 of another run" in problem
+    assert "--resume_from_checkpoint auto" in problem
+    other = checkpoint(tmp_path / "other", 7)
+    (problem,) = problems(output_dir=str(tmp_path / "old"), resume_from_checkpoint=str(other))
+    assert "checkpoint-5 of another run" in problem
+
+
+def test_an_older_checkpoint_is_not_gone_on_from_beside_a_newer(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path, 5)
+    checkpoint(tmp_path, 10)
+    (problem,) = problems(output_dir=str(tmp_path), resume_from_checkpoint=str(folder))
+    assert "with checkpoint-10 in --output_dir" in problem
+
+
+def test_what_is_missing_is_named_with_the_last_whole(tmp_path: Path) -> None:
+    whole, folder = checkpoint(tmp_path, 5), checkpoint(tmp_path, 10)
+    (folder / "trainer.json").unlink()
+    (problem,) = problems(output_dir=str(tmp_path), resume_from_checkpoint=str(folder))
+    assert f"{folder / 'trainer.json'} is missing" in problem
+    assert f"--resume_from_checkpoint {whole}" in problem

@@ -1,0 +1,45 @@
+"""Data loaders' workers: they outlive a signal to the whole group, and no run."""
+
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+import psutil
+import pytest
+from torch.utils.data import DataLoader
+
+from llama_recipes_local.training.interruption import leave_signals_to_the_trainer
+
+HELD_UNTIL_EXIT = """
+import sys
+from torch.utils.data import DataLoader
+from llama_recipes_local.training.interruption import leave_signals_to_the_trainer
+sys.held = DataLoader([0, 1], num_workers=1, persistent_workers=True,
+                      worker_init_fn=leave_signals_to_the_trainer)
+sys.held_too = next(iter(sys.held))
+sys.exit(3)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_worker_outlives_what_the_group_is_sent(number: signal.Signals) -> None:
+    loader: Any = DataLoader(
+        list(range(8)),
+        num_workers=1,
+        persistent_workers=True,
+        worker_init_fn=leave_signals_to_the_trainer,
+    )
+    batches = iter(loader)
+    assert next(batches) == 0
+    (worker,) = psutil.Process().children()
+    subprocess.run(["kill", f"-{number}", str(worker.pid)], check=True)
+    time.sleep(0.5)
+    assert worker.status() != psutil.STATUS_ZOMBIE
+    assert [int(batch) for batch in batches] == list(range(1, 8))
+
+
+def test_a_process_exits_while_its_workers_are_held(environment: dict[str, str]) -> None:
+    command = [sys.executable, "-c", HELD_UNTIL_EXIT]
+    assert subprocess.run(command, env=environment, timeout=60, check=False).returncode == 3
