@@ -7,10 +7,10 @@ import peft
 import pytest
 import torch
 import transformers
-
-from llama_recipes_local import cli
 from llama_recipes_local.inference.chat_utils import read_dialogs_from_file
 from llama_recipes_local.inference.model_utils import load_model, load_peft_model
+
+from llama_recipes_local import cli
 from llama_recipes_local.models import AutoTokenizer
 
 PROMPT = "She go to school."
