@@ -1,18 +1,23 @@
-"""Times each way to fine-tune a 7B-shaped model on one CUDA device.
+"""Times each way to fine-tune a 7B-shaped model on one CUDA device, and the guide's ``sft.py``.
 
 The model has Llama-2-7B's shape and random bfloat16 weights (speed does not depend on the values);
-the data are the real grammar CSVs. Each run is a process of its own; one that fails is reported and
-the rest go on. Prints a table, writes JSON:
+the data are the real grammar CSVs, for ``sft.py`` put together to the lengths of a conversation.
+Each run is a process of its own; one that fails is reported and the rest go on. Prints a table,
+writes JSON:
 
     python benchmarks/methods.py --tokenizer DIR --work DIR --out FILE.json [--only REGEX]
 """
 
 import argparse
+import csv
+import itertools
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from runs import TORCHRUN, make_model, report, time_finetuning
+from runs import ROOT, TORCHRUN, make_model, report, run, time_finetuning
 
 COMMON = [
     *("--dataset", "grammar_dataset", "--run_validation", "False", "--save_model", "False"),
@@ -29,6 +34,13 @@ METHODS = {
     # what fits beside weights, gradients and moments in bfloat16 without checkpointing
     "full": ["--batch_size_training", "1"],
 }
+SFT = "4-bit LoRA, sft.py"
+SFT_FLAGS = [
+    *("--learning_rate=1.41e-5", "--per_device_train_batch_size=64"),
+    *("--gradient_accumulation_steps=2", "--logging_steps=1", "--max_steps=4"),
+    *("--gradient_checkpointing", "--use_peft", "--lora_r=64", "--lora_alpha=16"),
+    *("--batch_size=4", "--load_in_4bit"),
+]
 
 
 def main() -> None:
@@ -48,7 +60,10 @@ def main() -> None:
         output = options.work / f"run-{len(results)}"
         flags = {"model_name": model, "max_train_step": options.steps}
         try:
-            results.append(time_finetuning(name, [*command, *COMMON], output, flags))
+            if name == SFT:
+                results.append(time_sft(command, model, options.work))
+            else:
+                results.append(time_finetuning(name, [*command, *COMMON], output, flags))
         except RuntimeError as error:
             results.append({"name": name, "error": str(error)[:60]})
         report(results, options.out)
@@ -62,6 +77,40 @@ def commands() -> Iterator[tuple[str, list[str]]]:
             f"{method}, torchrun --enable_fsdp",
             [*TORCHRUN, "finetuning.py", "--enable_fsdp", *flags],
         )
+    yield SFT, [*TORCHRUN, "sft.py", *SFT_FLAGS]
+
+
+def time_sft(command: list[str], model: Path, work: Path) -> dict[str, Any]:
+    """Run the guide's second script for some steps; its speed counts the first one too."""
+    data, output = work / "openassistant-guanaco", work / "sft"
+    write_conversations(data)
+    where = {"model_name": model, "dataset_name": data, "output_dir": output}
+    printed = run([*command, *(f"--{flag}={value}" for flag, value in where.items())])
+    speed = re.findall(r"([\d,]+) tok/s", printed)[-1]
+    losses = re.findall(r"'loss': '?([\d.]+)", printed)
+    return {
+        "name": SFT,
+        "tokens_per_second": int(speed.replace(",", "")),
+        "peak_gib": float(re.findall(r"peak memory of rank 0: ([\d.]+) GiB", printed)[-1]),
+        "first_loss": float(losses[0]) if losses else None,
+        "last_loss": float(losses[-1]) if losses else None,
+    }
+
+
+def write_conversations(folder: Path) -> None:
+    """Write a clone's training file: 1,024 texts of 2 to 20 of the grammar data's pairs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (ROOT / "datasets/grammar/gtrain_10k.csv").open(encoding="utf-8-sig") as file:
+        pairs = itertools.cycle(list(csv.DictReader(file)))
+    lines = []
+    for number in range(1024):
+        texts = [
+            f"### Human: {pair['input']}### Assistant: {pair['target']}"
+            for pair in itertools.islice(pairs, 2 + number % 19)
+        ]
+        lines.append(json.dumps({"text": "".join(texts)}))
+    text = "\n".join(lines) + "\n"
+    (folder / "openassistant_best_replies_train.jsonl").write_text(text, "utf-8")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import torch
@@ -68,6 +68,7 @@ def time_finetuning(
         "name": name,
         "tokens_per_second": round(median(step["tokens_per_second"] for step in steps)),
         "peak_gib": round(max(step["memory_gib"] for step in steps), 1),
+        "data_seconds_per_step": round(mean(step["data_seconds"] for step in steps), 4),
         "first_loss": steps[0]["loss"],
         "last_loss": steps[-1]["loss"],
     }

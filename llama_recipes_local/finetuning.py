@@ -29,6 +29,16 @@ from llama_recipes_local.run import Run, activate, save_description
 from llama_recipes_local.saved_run import CONFIGURATION_FILE
 from llama_recipes_local.training.evaluation import perplexity
 
+# whose flags --help lists
+HELPED = (
+    "train_config",
+    "fsdp_config",
+    "lora_config",
+    "llama_adapter_config",
+    "prefix_config",
+    "quantization_config",
+)
+
 
 def main(*arguments: Any, **flags: Any) -> None:
     """Fine-tune a Llama from a local folder on local data.
@@ -131,8 +141,8 @@ def _signature() -> inspect.Signature:
     words = inspect.Parameter("arguments", inspect.Parameter.VAR_POSITIONAL)
     rest = inspect.Parameter("flags", inspect.Parameter.VAR_KEYWORD)
     plain: dict[str, inspect.Parameter] = {}
-    for owner in ("train_config", "fsdp_config", "lora_config", "quantization_config"):
-        for name, value in vars(CONFIGS[owner]()).items():
+    for config in HELPED:
+        for name, value in vars(CONFIGS[config]()).items():
             plain.setdefault(
                 name, inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value)
             )

@@ -38,7 +38,8 @@ ROOT = Command(
         "finetune": Command("fine-tune a model, as finetuning.py does", "finetune", verbatim=True),
         "merge": Command("merge an adapter into its base model", "merge"),
         "convert": Command("make a model's folder of a sharded checkpoint", "convert"),
-        "generate": Command("let a fine-tuned model complete a prompt", "generate"),
+        "generate": Command("let a fine-tuned model complete prompts", "generate"),
+        "evaluate": Command("measure a model, or compare two", "evaluate", verbatim=True),
     },
 )
 

@@ -13,6 +13,7 @@ from llama_recipes_local.datasets.frames import find_frame, read_frame, save_fra
 from llama_recipes_local.errors import Problem, UsageError
 from llama_recipes_local.model_checkpointing.publishing import published_folder
 from llama_recipes_local.model_folders import (
+    check_config,
     check_room,
     check_target,
     copy_companions,
@@ -80,9 +81,7 @@ def _model_folder(asked: Conversion, checkpoint: Path, parameters: dict[str, str
     if asked.model is None:
         return trained_model(checkpoint, parameters)
     folder = asked.model.expanduser().resolve()
-    if not (folder / "config.json").is_file():
-        mend = "name the folder of the model that was trained: --model DIR"
-        raise UsageError([Problem(f"{folder} has no config.json", listing(folder), mend)])
+    check_config(folder, "--model")
     return folder
 
 

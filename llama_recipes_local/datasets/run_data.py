@@ -1,5 +1,6 @@
 """A run's data, tokenised and audited before any weight is loaded."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,15 +66,20 @@ class RunData:
         save_frame(self.frame, folder)
 
 
-def prepare_data(run: Run) -> RunData:
-    """Tokenise both splits, or find them in the cache, and say what is in them.
+def prepare_data(run: Run, parts: Sequence[Part] = tuple(PARTS)) -> RunData:
+    """Tokenise splits, or find them in the cache, and say what is in them.
+
+    Args:
+        run: the run.
+        parts: which; both, unless nothing is trained.
 
     Raises:
         UsageError: if a record cannot be used, or a split has nothing to train or validate on.
     """
     tokenizer = load_tokenizer(run.train)
-    data = RunData(tokenizer=tokenizer_hash(tokenizer), frame=_frame(run, tokenizer))
-    for part, name in PARTS.items():
+    data = RunData(tokenizer=tokenizer_hash(tokenizer), frame=_frame(run, parts[0], tokenizer))
+    for part in parts:
+        name = PARTS[part]
         loaded = _load(run, part, tokenizer)
         if isinstance(loaded, Loaded):
             print(f"--> {name} data: {len(loaded.rows):,} rows, {loaded.how}")
@@ -101,9 +107,9 @@ def _load(run: Run, part: Part, tokenizer: PreTrainedTokenizerBase) -> Any:
     return load_samples(samples, train.context_length)
 
 
-def _frame(run: Run, tokenizer: PreTrainedTokenizerBase) -> Frame | None:
+def _frame(run: Run, part: Part, tokenizer: PreTrainedTokenizerBase) -> Frame | None:
     find = SPLITS.get(run.train.dataset)
-    return find(run.dataset, "train").formatter.frame(tokenizer) if find else None
+    return find(run.dataset, part).formatter.frame(tokenizer) if find else None
 
 
 def _has_collator(run: Run, tokenizer: PreTrainedTokenizerBase) -> bool:

@@ -11,7 +11,7 @@ import torch
 from llama_recipes_local.generation.chat import chat
 from llama_recipes_local.generation.framing import choose_frame
 from llama_recipes_local.generation.generator import Generator
-from llama_recipes_local.generation.loading import load_tokenizer
+from llama_recipes_local.generation.loading import load_model, load_tokenizer
 from llama_recipes_local.generation.prompt_files import Prompt, read_prompts
 from llama_recipes_local.generation.sampling import Sampling
 from llama_recipes_local.generation.sources import find_source
@@ -41,7 +41,7 @@ def generate(args: argparse.Namespace, prompt: str) -> None:
         return
     prompts = read_prompts(args.prompts) if args.prompts else [Prompt("the prompt", prompt)]
     texts = [each.framed(frame, tokenizer) for each in prompts]
-    generator = Generator(source, tokenizer)
+    generator = Generator(load_model(source), tokenizer)
     stops = find_stops(frame, tokenizer, generator.ends)
     if args.stream:
         streamer = StoppingStreamer(tokenizer, stops)

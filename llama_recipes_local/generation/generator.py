@@ -7,9 +7,7 @@ import torch
 from transformers import GenerationConfig
 
 from llama_recipes_local.errors import Problem, UsageError
-from llama_recipes_local.generation.loading import load_model
 from llama_recipes_local.generation.sampling import Sampling
-from llama_recipes_local.generation.sources import Source
 from llama_recipes_local.generation.stopping import Stops
 
 
@@ -21,9 +19,9 @@ class Generator:
         ends: the tokens that end a text, as the model's folder names them.
     """
 
-    def __init__(self, source: Source, tokenizer: Any) -> None:
-        """Load the model; the tokenizer is that of ``load_tokenizer``."""
-        self._model = load_model(source)
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        """Take a model and its tokenizer, which ``loading`` loads."""
+        self._model = model
         self.tokenizer = tokenizer
         ends = self._model.generation_config.eos_token_id
         self.ends: list[int] = [] if ends is None else ends if isinstance(ends, list) else [ends]
@@ -60,6 +58,7 @@ class Generator:
             stop_strings=list(stops.texts) or None,
             tokenizer=self.tokenizer,
             streamer=streamer,
+            use_cache=True,
             **sampling.options(),
         )
         new = generated[:, inputs["input_ids"].shape[1] :]

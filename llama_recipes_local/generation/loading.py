@@ -7,6 +7,7 @@ import torch
 from safetensors import safe_open
 
 from llama_recipes_local.adapters import PeftModel
+from llama_recipes_local.errors import Problem, UsageError
 from llama_recipes_local.generation.sources import ADAPTER_FILES, Source
 from llama_recipes_local.models import AutoModelForCausalLM, AutoTokenizer
 from llama_recipes_local.parallel import device_type
@@ -30,8 +31,20 @@ def load_model(source: Source) -> Any:
 
 
 def load_tokenizer(source: Source) -> Any:
-    """Load the tokenizer, to pad before the prompts: what is generated goes on from their ends."""
-    tokenizer: Any = AutoTokenizer.from_pretrained(source.tokenizer)
+    """Load the tokenizer, to pad before the prompts: what is generated goes on from their ends.
+
+    Raises:
+        UsageError: if its files are damaged.
+    """
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(source.tokenizer)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        problem = Problem(
+            f"the tokenizer in {source.tokenizer} cannot be loaded",
+            str(error).strip().splitlines()[0],
+            "copy its files again, or name another: --tokenizer_name DIR",
+        )
+        raise UsageError([problem]) from error
     tokenizer.padding_side = "left"
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token_id = tokenizer.eos_token_id

@@ -10,7 +10,7 @@ import torch
 from llama_recipes_local import packages
 from llama_recipes_local.configs import quantization_config
 from llama_recipes_local.errors import Problem, UsageError
-from llama_recipes_local.model_folders import has_tokenizer, model_tensors
+from llama_recipes_local.model_folders import StoredTensors, has_tokenizer, model_tensors
 from llama_recipes_local.parallel import device_type
 from llama_recipes_local.preflight.model import TOKENIZERS, listing
 from llama_recipes_local.saved_run import SavedRun
@@ -97,7 +97,7 @@ def base_model(adapter: Path) -> Path:
     """Return the folder of the base model that an adapter names.
 
     Raises:
-        UsageError: if the folder holds no adapter.
+        UsageError: if the folder holds no adapter, or a damaged one.
     """
     missing = [name for name in ADAPTER_FILES if not (adapter / name).is_file()]
     if missing:
@@ -107,6 +107,7 @@ def base_model(adapter: Path) -> Path:
             "name the --output_dir of a run with --use_peft, or a whole model: --model_name DIR",
         )
         raise UsageError([problem])
+    StoredTensors([adapter / ADAPTER_FILES[1]])
     path = adapter / ADAPTER_FILES[0]
     try:
         return Path(json.loads(path.read_text("utf-8"))["base_model_name_or_path"] or "")

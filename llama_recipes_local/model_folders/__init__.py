@@ -5,12 +5,13 @@ from llama_recipes_local.model_folders.companions import (
     copy_tokenizer,
     has_tokenizer,
 )
-from llama_recipes_local.model_folders.reading import StoredTensors, model_tensors
+from llama_recipes_local.model_folders.reading import StoredTensors, check_config, model_tensors
 from llama_recipes_local.model_folders.targets import check_room, check_target
 from llama_recipes_local.model_folders.writing import write_config, write_weights
 
 __all__ = [
     "StoredTensors",
+    "check_config",
     "check_room",
     "check_target",
     "copy_companions",

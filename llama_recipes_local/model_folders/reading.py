@@ -39,6 +39,10 @@ class StoredTensors(Mapping[str, torch.Tensor]):
         with safe_open(self._files[name], framework="pt") as file:
             return file.get_tensor(name)
 
+    def path(self, name: str) -> Path:
+        """Return the file that a tensor is in."""
+        return self._files[name]
+
     def numel(self) -> int:
         """Return how many numbers all tensors hold together, by the files' headers."""
         total = 0
@@ -64,9 +68,7 @@ def model_tensors(folder: Path, flag: str) -> StoredTensors:
     Raises:
         UsageError: if it has no ``config.json``, or its weights are not there or damaged.
     """
-    if not (folder / "config.json").is_file():
-        mend = f"name the folder of a model in the Hugging Face layout: {flag} DIR"
-        raise UsageError([Problem(f"{folder} has no config.json", listing(folder), mend)])
+    check_config(folder, flag)
     problems = check_weights(folder)
     if problems:
         raise UsageError(problems)
@@ -74,6 +76,23 @@ def model_tensors(folder: Path, flag: str) -> StoredTensors:
         return StoredTensors([folder / SINGLE])
     weight_map = json.loads((folder / INDEX).read_text("utf-8"))["weight_map"]
     return StoredTensors(folder / name for name in sorted(set(weight_map.values())))
+
+
+def check_config(folder: Path, flag: str) -> None:
+    """Refuse a folder without a configuration.
+
+    Raises:
+        UsageError: if there is no ``config.json``, or it is damaged.
+    """
+    path = folder / "config.json"
+    mend = f"name the folder of a model in the Hugging Face layout: {flag} DIR"
+    if not path.is_file():
+        raise UsageError([Problem(f"{folder} has no config.json", listing(folder), mend)])
+    try:
+        if not isinstance(json.loads(path.read_text("utf-8")), dict):
+            raise ValueError("it is no JSON object")
+    except ValueError as error:
+        raise UsageError([Problem(f"{path} cannot be read", str(error), mend)]) from error
 
 
 def _unreadable(path: Path, error: Exception) -> Problem:

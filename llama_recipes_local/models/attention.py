@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+from transformers.masking_utils import AttentionMaskInterface, create_causal_mask, sdpa_mask
+from transformers.models.llama import modeling_llama
 
 from llama_recipes_local.data.documents import document_bounds
 from llama_recipes_local.models.prefixed import Prefix
@@ -181,7 +182,21 @@ def _mask(**arguments: Any) -> torch.Tensor | None:
     return sdpa_mask(**arguments)
 
 
+def _create_causal_mask(*args: Any, **kwargs: Any) -> Any:
+    """Make a Llama's mask as transformers does, but do not look for one where there is none.
+
+    transformers looks into the positions for packed documents first, and so waits for the device
+    in each micro-batch. This package's attention is told where they are.
+    """
+    config = kwargs.get("config")
+    unmasked = kwargs.get("attention_mask") is None and kwargs.get("past_key_values") is None
+    if config is not None and config._attn_implementation == NAME and unmasked:
+        return None
+    return create_causal_mask(*args, **kwargs)
+
+
 def register() -> None:
     """Make the kernel known to transformers as ``attn_implementation="documents"``."""
     AttentionInterface.register(NAME, document_attention)
     AttentionMaskInterface.register(NAME, _mask)
+    modeling_llama.create_causal_mask = _create_causal_mask  # type: ignore[attr-defined]

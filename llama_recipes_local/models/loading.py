@@ -13,8 +13,9 @@ import transformers
 
 from llama_recipes_local import run
 from llama_recipes_local.models import attention
-from llama_recipes_local.models.freezing import freeze_all_but_chosen
+from llama_recipes_local.models.freezing import LM_HEAD, freeze_all_but_chosen
 from llama_recipes_local.models.fused import use_fused_kernels
+from llama_recipes_local.models.hollow import load_hollow
 from llama_recipes_local.models.precision import weight_dtype
 from llama_recipes_local.models.quantization import bnb_config, keep_packing
 from llama_recipes_local.models.top_layers import LlamaWithTopLayersForCausalLM, begin_at_zero
@@ -108,6 +109,10 @@ def _load_weights(cls: Any, name: str | Path, best_kernel: str, **kwargs: Any) -
         if device_type() == "cuda" and (quantized or not active.train.enable_fsdp):
             kwargs["device_map"] = {"": torch.cuda.current_device()}
     options = {option: value for option, value in kwargs.items() if value is not None}
+    if active is not None and active.train.low_cpu_fsdp:
+        if active.fsdp.pure_bf16:  # what main casts to, which would take the weights' memory
+            options["dtype"] = torch.bfloat16
+        return load_hollow(cls, local_folder(name), **options)
     model = _load(cls, name, use_safetensors=True, **options)
     keep_packing(model)
     return model
@@ -133,7 +138,7 @@ class LlamaForCausalLM:
         else:
             model = _load_weights(_llama_class(name), name, attention.NAME, **kwargs)
         if active.train.use_fast_kernels:
-            use_fused_kernels(model)
+            use_fused_kernels(model, body_is_trained=active.train.train_only != LM_HEAD)
         if not active.train.use_peft:
             freeze_all_but_chosen(model, active.train)
         return model

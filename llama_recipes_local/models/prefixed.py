@@ -48,7 +48,7 @@ class Prefix:
         device = self.bounds.device
         virtual = torch.arange(self.length, device=device)
         of_prefixes = (self.key_bounds[:-1, None] + virtual).flatten()
-        tokens = torch.arange(self.tokens, device=device)
+        tokens = torch.arange(self.tokens, device=device, dtype=torch.int32)
         document = torch.searchsorted(self.bounds[1:], tokens, right=True)
         of_tokens = tokens + (document + 1) * self.length
         places = torch.cat([of_prefixes, of_tokens])

@@ -3,9 +3,9 @@
 bitsandbytes packs 4-bit weights into numbers of a float dtype, many of which are NaN by their
 bits. FSDP would cast them to its compute dtype, and on CUDA its copies of half precision write
 every NaN as the same one (https://github.com/huggingface/accelerate/issues/3983,
-https://github.com/bitsandbytes-foundation/bitsandbytes/issues/1945). So they are sharded as the
-bytes they are, and a quantised model is not cast: autocast takes that over, see
-``models.precision``.
+https://github.com/bitsandbytes-foundation/bitsandbytes/issues/1945). So they are sharded as
+float32, which is copied as it is (bytes would be, too, but torch 2.11 shards floats only), and a
+quantised model is not cast: autocast takes that over, see ``models.precision``.
 """
 
 from typing import Any
@@ -28,9 +28,10 @@ def quantized_parameters(model: nn.Module) -> set[nn.Parameter]:
     return {p for p in model.parameters() if isinstance(p, (Int8Params, Params4bit))}
 
 
-def shard_as_bytes(model: nn.Module) -> None:
-    """Make the 4-bit weights of ``model`` plain parameters of bytes, (bytes, 1), in place.
+def shard_as_words(model: nn.Module) -> None:
+    """Make the 4-bit weights of ``model`` plain parameters, (words, 1) float32, in place.
 
+    A word has eight weights; bitsandbytes quantises 64 and more together.
     bitsandbytes finds the scales of a plain parameter in its layer
     (https://github.com/bitsandbytes-foundation/bitsandbytes/pull/1719); every rank has them whole.
     """
@@ -41,5 +42,5 @@ def shard_as_bytes(model: nn.Module) -> None:
     layers: list[Any] = [layer for layer in model.modules() if isinstance(layer, Linear4bit)]
     for layer in layers:
         layer.quant_state = layer.weight.quant_state
-        packed = layer.weight.data.view(torch.uint8).reshape(-1, 1)
-        layer.weight = nn.Parameter(packed, requires_grad=False)
+        words = layer.weight.data.reshape(-1).view(torch.float32).reshape(-1, 1)
+        layer.weight = nn.Parameter(words, requires_grad=False)

@@ -23,10 +23,11 @@ from torch.distributed.fsdp import (
 )
 from torch.distributed.tensor import DTensor
 
+from llama_recipes_local.parallel.filling import empty_hollow, fill
 from llama_recipes_local.parallel.packed import (
     is_quantized,
     quantized_parameters,
-    shard_as_bytes,
+    shard_as_words,
 )
 from llama_recipes_local.parallel.process_group import device_type, world_size
 
@@ -45,9 +46,9 @@ def FullyShardedDataParallel(  # noqa: N802 (the name that main calls)
 ) -> nn.Module:
     """Shard ``module`` in place over all ranks and return it.
 
-    Arguments have FSDP1's names. Every rank holds the whole model already, so there is nothing to
-    send from rank 0 (``sync_module_states``, ``param_init_fn``), FSDP2 limits its all-gathers by
-    itself, and the device follows from the mesh.
+    Arguments have FSDP1's names. Nothing is sent from rank 0 (``param_init_fn``): every rank holds
+    the whole model, or reads its share of it. FSDP2 limits its all-gathers by itself, and the
+    device follows from the mesh.
 
     Args:
         module: the model, the same on all ranks.
@@ -57,6 +58,7 @@ def FullyShardedDataParallel(  # noqa: N802 (the name that main calls)
             parameters of a quantised model are not cast, see ``parallel.packed``.
         sharding_strategy: what is sharded, see ``mesh_for``.
         device_mesh: a (replicate, shard) mesh, as ``hsdp_device_mesh`` makes it.
+        sync_module_states: whether parameters may be hollow, and are filled from their files.
     """
     # on CPU, parameters rest in host memory as it is
     offloads = cpu_offload and cpu_offload.offload_params and device_type() != "cpu"
@@ -74,11 +76,16 @@ def FullyShardedDataParallel(  # noqa: N802 (the name that main calls)
         # every rank has them whole and none trains them
         arguments["ignored_params"] = quantized_parameters(module)
     else:
-        shard_as_bytes(module)
+        shard_as_words(module)
     layers = tuple(auto_wrap_policy or ())
+    places = empty_hollow(module) if sync_module_states else {}
     for layer in [child for child in module.modules() if isinstance(child, layers)]:
         fully_shard(layer, **arguments)
     fully_shard(module, **arguments)
+    if places:
+        rest = torch.device("cpu" if offloads or device_type() == "cpu" else "cuda")
+        fill(module, places, rest)
+        print("--> Weights: each rank has read its share from the files (--low_cpu_fsdp)")
     return module
 
 

@@ -9,6 +9,7 @@ from llama_recipes_local.preflight import (
     checkpoint_rules,
     data_rules,
     flags,
+    low_memory_rules,
     machine,
     method_rules,
     model,
@@ -36,6 +37,7 @@ def preflight(arguments: tuple[Any, ...], given: dict[str, Any]) -> Run:
     problems += training_rules.check_training(run)
     problems += checkpoint_rules.check_checkpoints(run)
     problems += quantization_rules.check_quantization(run)
+    problems += low_memory_rules.check_low_memory(run)
     problems += method_rules.check_methods(run)
     problems += model.check_model(run)
     problems += check_data(run, model.check_tokenizer(run))

@@ -11,6 +11,8 @@ from llama_recipes_local.run import Run
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 TOKENIZERS = ("tokenizer.json", "tokenizer.model")
+# What transformers reads to load a tokenizer, where it is there.
+TOKENIZER_JSON = ("tokenizer.json", "tokenizer_config.json", "config.json")
 MODEL_TYPES = ("llama", "mllama")
 BRING_IT_OVER = (
     "on a machine with access run `hf download {name} --local-dir DIR`, copy DIR here, "
@@ -28,7 +30,8 @@ def check_model(run: Run) -> list[Problem]:
         return [_no_folder(train.model_name, folder)]
     problems = _check_config(folder, train)
     problems += check_weights(folder)
-    problems += check_tokenizer(run)
+    told = {problem.what for problem in problems}
+    problems += [problem for problem in check_tokenizer(run) if problem.what not in told]
     if train.use_peft and train.from_peft_checkpoint:
         problems += _check_adapter(Path(train.from_peft_checkpoint).expanduser().resolve())
     return problems
@@ -67,7 +70,7 @@ def _check_config(folder: Path, train: Any) -> list[Problem]:
         config = json.loads(path.read_text("utf-8"))
         kind, longest = config.get("model_type"), config.get("max_position_embeddings")
     except (ValueError, AttributeError) as error:
-        return [Problem(f"{path} is not a JSON object", str(error), "copy the model again")]
+        return [Problem(_no_object(path), str(error), "copy the model again")]
     if kind not in MODEL_TYPES:
         return [
             Problem(
@@ -146,6 +149,10 @@ def check_tokenizer(run: Run) -> list[Problem]:
                 "copy the model's tokenizer files there, or name another: --tokenizer_name DIR",
             )
         ]
+    damaged = [name for name in TOKENIZER_JSON if not _is_json(folder / name)]
+    if damaged:
+        why = "it is read with the tokenizer"
+        return [Problem(_no_object(folder / damaged[0]), why, "copy its files again")]
     if (folder / "tokenizer.json").is_file():
         return []
     lacking = [
@@ -176,6 +183,21 @@ def _check_adapter(folder: Path) -> list[Problem]:
             "name the folder of a saved adapter",
         )
     ]
+
+
+def _no_object(path: Path) -> str:
+    return f"{path} is not a JSON object"
+
+
+def _is_json(path: Path) -> bool:
+    """Tell whether a file is JSON, or not there."""
+    try:
+        json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return True
+    except ValueError:
+        return False
+    return True
 
 
 def _importable(module: str) -> bool:

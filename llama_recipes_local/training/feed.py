@@ -103,17 +103,6 @@ class Feed:
         self._before = self.taken
 
 
-def end_workers(dataloader: Any) -> None:
-    """End the workers that a data loader keeps from one epoch to the next.
-
-    It would end them when it is collected, but a traceback may hold it until the process exits.
-    """
-    iterator = getattr(dataloader, "_iterator", None)
-    if iterator is not None:
-        iterator._shutdown_workers()
-        dataloader._iterator = None
-
-
 def _set_epoch(dataloader: Any, epoch: int) -> None:
     for name in ("batch_sampler", "sampler"):
         sampler: Any = getattr(dataloader, name, None)

@@ -66,14 +66,16 @@ class Signals:
 def leave_signals_to_the_trainer(worker: int) -> None:
     """Have a data loader's worker survive what the whole process group is sent.
 
-    The trainer needs its workers up to the next step boundary, and ends them itself. A
-    second SIGTERM ends one all the same: at the exit of a process that could not, Python sends it
-    to those that are left and waits for them.
+    The trainer needs its workers up to the next step boundary. A SIGTERM of its own ends them: it
+    sends one when it exits, and waits for them.
     """
-    signal.signal(signal.SIGTERM, _heed_the_next)
     for number in (signal.SIGUSR1, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_when_the_trainer_says, daemon=True).start()
 
 
-def _heed_the_next(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_DFL)
+def _end_when_the_trainer_says() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)

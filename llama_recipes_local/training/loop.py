@@ -22,7 +22,7 @@ from llama_recipes_local.training import batches, guard
 from llama_recipes_local.training.agreement import agree, any_rank
 from llama_recipes_local.training.checkpointing import Checkpointing
 from llama_recipes_local.training.evaluation import evaluation
-from llama_recipes_local.training.feed import Feed, end_workers
+from llama_recipes_local.training.feed import Feed
 from llama_recipes_local.training.flops import peak_flops, training_flops
 from llama_recipes_local.training.groups import split_lora_plus
 from llama_recipes_local.training.history import History
@@ -182,8 +182,6 @@ class Trainer:
                 raise
             finally:
                 self.checkpointing.writer.close()
-                for dataloader in (self.feed.dataloader, self.eval_dataloader):
-                    end_workers(dataloader)
         return self.history
 
     def _all_steps(self) -> int:

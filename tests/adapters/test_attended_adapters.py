@@ -139,6 +139,7 @@ def test_training_goes_on_from_what_was_saved(
     assert kept.keys() == trained.keys()
     assert all(kept[name].equal(parameter) for name, parameter in trained.items())
     assert type(again) is type(ours)
+    assert not again.active_peft_config.inference_mode
     assert again(**padded).loss.equal(ours(**padded).loss)
 
 

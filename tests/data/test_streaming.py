@@ -203,6 +203,11 @@ def test_samples_are_drawn_from_a_buffer() -> None:
         assert sum(abs(first - second) == 1 for first, second in pairwise(part)) < len(part) / 5
 
 
+def test_what_the_buffer_holds_is_shuffled() -> None:
+    drawn = list(streaming.shuffled(range(50), 100, np.random.RandomState(0)))
+    assert sorted(drawn) == list(range(50)) != drawn
+
+
 def test_each_pass_is_shuffled_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming, "WINDOW", 1)  # so that nothing else changes the order
     order = [sample["input_ids"][0] for sample in flat(SampleStream(opened, passes=2))]

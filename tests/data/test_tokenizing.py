@@ -1,9 +1,11 @@
 import multiprocessing
 import os
 from collections.abc import Iterator
+from unittest.mock import MagicMock
 
 import pytest
 
+from llama_recipes_local.data import tokenizing
 from llama_recipes_local.data.audit import Counts
 from llama_recipes_local.data.tokenizing import RECORDS_PER_TASK, tokenize
 from llama_recipes_local.data.tokens import Chunk
@@ -66,6 +68,16 @@ def test_an_error_names_its_row_wherever_it_was_found(number: int):
     with pytest.raises(UsageError) as caught:
         rows(iter([*range(number), -1]))
     assert caught.value.problems == [Problem("row -1", "it is negative", "mend it")]
+
+
+@pytest.mark.parametrize(("show", "disable"), [(True, None), (False, True)])
+def test_the_bar_counts_records(show: bool, disable: bool | None, monkeypatch: pytest.MonkeyPatch):
+    bar = MagicMock()
+    monkeypatch.setattr(tokenizing, "tqdm", bar)
+    list(tokenize(iter(range(RECORDS_PER_TASK + 5)), encode, "test", show))
+    assert bar.call_args.kwargs["disable"] is disable  # None: shown where there is a terminal
+    updates = bar.return_value.__enter__.return_value.update.call_args_list
+    assert [update.args for update in updates] == [(RECORDS_PER_TASK,), (5,)]
 
 
 def test_nothing_is_nothing():

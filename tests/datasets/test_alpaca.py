@@ -99,6 +99,7 @@ def test_blank_records(record: dict[str, Any], tmp_path: Path) -> None:
 def test_an_input_of_null_is_none(tmp_path: Path) -> None:
     record = {"instruction": "a", "input": None, "output": "b"}
     (tmp_path / "a.json").write_text(json.dumps([record]))
+    (tmp_path / ".b.json").write_text("hidden, so not read")
     (example,) = examples(configs.alpaca_dataset(data_path=str(tmp_path)), "test")
     assert isinstance(example, Continuation) and "### Input" not in example.prompt
 

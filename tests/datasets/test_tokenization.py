@@ -215,9 +215,9 @@ def test_padding_and_truncation_of_a_tokenizer_file_do_not_hold(words: Any, tmp_
     backend = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     backend.enable_truncation(2)
     backend.enable_padding(length=9)
-    backend.encode_special_tokens = True
     cut = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
     assert len(cut.backend_tokenizer.encode("say hi you").ids) == 9
+    cut.backend_tokenizer.encode_special_tokens = True
     assert encode_pairs(cut, [("say", "hi you : say")]) == encode_pairs(
         words, [("say", "hi you : say")]
     )

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,37 +11,16 @@ import torch
 from launching import run_ranks
 from methods import (
     ALONE,
+    IN_HALF,
     SENTINELS,
     TRAINED_ALONE,
     TRAINED_SPREAD,
     WHOLE_WEIGHTS,
     Cell,
 )
-from recording import REPORT, TENSORS, fine_tune
-from safetensors.torch import load_file
+from recording import Trained, fine_tune
 
 SCRIPT = Path(__file__).with_name("method_ranks.py")
-
-
-@dataclass
-class Trained:
-    """What a run left."""
-
-    output: Path
-
-    @property
-    def report(self) -> dict[str, list[str]]:
-        return json.loads((self.output / REPORT).read_text())
-
-    @property
-    def tensors(self) -> dict[str, torch.Tensor]:
-        return load_file(self.output / TENSORS)
-
-    @property
-    def saved(self) -> Path:
-        """The folder of what was saved, adapter or model."""
-        (weights,) = self.output.rglob("*model.safetensors")
-        return weights.parent
 
 
 @pytest.fixture(autouse=True)
@@ -94,9 +73,14 @@ def launch(
 ) -> Callable[..., Path]:
     """Runs ``method_ranks.py`` on several ranks; returns the folder of what they left."""
 
-    def run(ranks: int, trained: dict[str, Any], sentinels: dict[str, Any]) -> Path:
+    def run(
+        ranks: int,
+        trained: dict[str, Any],
+        sentinels: dict[str, Any],
+        half: dict[str, Any],
+    ) -> Path:
         folder = tmp_path_factory.mktemp(f"ranks-{ranks}")
-        runs = {"trained": trained, "sentinels": sentinels}
+        runs = {"trained": trained, "sentinels": sentinels, "half": half}
         (folder / "runs.json").write_text(json.dumps(runs))
         logs = tmp_path_factory.mktemp("logs")
         run_ranks(SCRIPT, folder, ranks=ranks, env=environment, logs=logs)
@@ -122,7 +106,10 @@ def on_two_ranks(
     trained = {
         str(cell): common | cell.flags | {"batch_size_training": 2} for cell in TRAINED_SPREAD
     }
-    return launch(2, trained, sentinels)
+    half = {
+        f"half-{cell.method}": common | cell.flags | {"batch_size_training": 2} for cell in IN_HALF
+    }
+    return launch(2, trained, sentinels, half)
 
 
 @pytest.fixture(scope="session")

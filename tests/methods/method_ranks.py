@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 from recording import fine_tune, replaced_train
+from torch.distributed.fsdp import MixedPrecisionPolicy
 
-from llama_recipes_local import parallel
+from llama_recipes_local import configs, parallel
 from llama_recipes_local._upstream import load
 from llama_recipes_local.finetuning import main
 from llama_recipes_local.model_checkpointing import save_peft_checkpoint
@@ -27,6 +28,16 @@ def run_all(folder: Path) -> None:
     for name, flags in runs["sentinels"].items():
         with replaced_train(save_sentinels):
             main(**flags, enable_fsdp=True, output_dir=str(folder / name))
+    with_policies_of_cuda()
+    for name, flags in runs["half"].items():
+        fine_tune(flags | {"enable_fsdp": True, "dtype": "bfloat16"}, folder / name)
+
+
+def with_policies_of_cuda() -> None:
+    """Have FSDP2 gather in bfloat16 and reduce in float32, as on CUDA."""
+    layers = parallel.get_policies(configs.fsdp_config(), parallel.rank())[1]
+    policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    load("finetuning").get_policies = lambda *_: (policy, layers)
 
 
 @torch.no_grad()

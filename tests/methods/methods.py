@@ -147,3 +147,11 @@ CELLS = [
 TRAINED_ALONE = [cell for cell in CELLS if not cell.is_spread and cell.refused is None]
 TRAINED_SPREAD = [cell for cell in CELLS if cell.is_spread and cell.refused is None]
 REFUSED = [cell for cell in CELLS if cell.refused is not None]
+# what is held in float32 beside bfloat16 weights; LoRA+'s rate makes too much of each rounding
+IN_HALF = [
+    cell
+    for cell in TRAINED_SPREAD
+    if (cell.sharding, cell.quantization) == ("FULL_SHARD", WHOLE_WEIGHTS)
+    and (cell.method.saves == ADAPTER or "top_layers" in cell.method.flags)
+    and "loraplus_lr_ratio" not in cell.method.flags
+]

@@ -3,18 +3,19 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import peft
 import torch
 from methods import MODEL, QUANTIZATIONS, Cell
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from llama_recipes_local import models
 from llama_recipes_local._upstream import load
 from llama_recipes_local.finetuning import main
-from llama_recipes_local.parallel import full_tensor, is_rank_zero
+from llama_recipes_local.parallel import device_type, full_tensor, is_rank_zero
 from llama_recipes_local.run import activate, resolve
 
 REPORT, TENSORS = "report.json", "recorded.safetensors"
@@ -22,6 +23,27 @@ IDS = torch.arange(3, 40).unsqueeze(0)
 # logits of about 1, sums of some hundred float32 products that another kernel may add up in
 # another order: 1e-6 is seen
 LOGITS = 1e-5
+
+
+@dataclass
+class Trained:
+    """What a run left."""
+
+    output: Path
+
+    @property
+    def report(self) -> dict[str, list[str]]:
+        return json.loads((self.output / REPORT).read_text())
+
+    @property
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return load_file(self.output / TENSORS)
+
+    @property
+    def saved(self) -> Path:
+        """The folder of what was saved, adapter or model."""
+        (weights,) = self.output.rglob("*model.safetensors")
+        return weights.parent
 
 
 @contextmanager
@@ -44,12 +66,12 @@ def fine_tune(flags: dict[str, Any], output: Path) -> None:
         results = original(model, *args, **kwargs)
         after = weights_of(model)
         with torch.no_grad():
-            logits = model.eval()(input_ids=IDS, use_cache=False).logits
+            logits = model.eval()(input_ids=IDS.to(device_type()), use_cache=False).logits
         trained = {name for name, p in model.named_parameters() if p.requires_grad}
         moved = {name for name, tensor in after.items() if not same_bits(tensor, before[name])}
         if is_rank_zero():
             kept = {name: after[name].contiguous() for name in trained}
-            save_file(kept | {"logits": logits}, output / TENSORS)
+            save_file(kept | {"logits": logits.cpu()}, output / TENSORS)
             report = {
                 "all": sorted(after),
                 "trained": sorted(trained),
@@ -82,4 +104,4 @@ def reloaded_logits(cell: Cell, saved: Path | None, base: Path) -> torch.Tensor:
             model = models.AutoModelForCausalLM.from_pretrained(base)
         model = model if saved is None else peft.PeftModel.from_pretrained(model, saved)
     with torch.no_grad():
-        return model.eval()(input_ids=IDS).logits
+        return model.to(device_type()).eval()(input_ids=IDS.to(device_type())).logits.cpu()

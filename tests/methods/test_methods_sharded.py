@@ -6,8 +6,8 @@ from typing import Any
 import peft
 import pytest
 import torch
-from methods import SENTINELS, TRAINED_SPREAD, Cell
-from recording import LOGITS, reloaded_logits
+from methods import IN_HALF, SENTINELS, TRAINED_SPREAD, Cell
+from recording import LOGITS, Trained, reloaded_logits
 from safetensors.torch import load_file
 from transformers import LlamaForCausalLM
 
@@ -15,6 +15,7 @@ from transformers import LlamaForCausalLM
 # by its size, so an entry close to zero may be off by a part of a step of lr 1e-3 (of 16e-3 with
 # LoRA+), while the mean difference is rounding.
 LARGEST, MEAN = 1e-4, 3e-8
+HALF = 0.05
 
 
 @pytest.mark.parametrize("cell", TRAINED_SPREAD, ids=str)
@@ -35,6 +36,16 @@ def test_what_two_ranks_save_says_the_same(cell: Cell, spread: Any, tiny_model: 
     run = spread(cell)
     again = reloaded_logits(cell, run.saved, tiny_model)
     torch.testing.assert_close(again, run.tensors["logits"], atol=LOGITS, rtol=0)
+
+
+@pytest.mark.parametrize("cell", IN_HALF, ids=str)
+def test_float32_is_held_beside_bfloat16(cell: Cell, alone: Any, on_two_ranks: Path) -> None:
+    half, whole = Trained(on_two_ranks / f"half-{cell.method}"), alone(cell)
+    assert half.report == whole.report  # the names, what moved, and float32
+    assert half.tensors["logits"].dtype == torch.bfloat16
+    # bfloat16 keeps 8 bits: through two layers an error of some 2**-8 of logits of about 1
+    logits = half.tensors["logits"].float()
+    torch.testing.assert_close(logits, whole.tensors["logits"], atol=HALF, rtol=0)
 
 
 def rows_of_ranks(rows: int, ranks: int) -> list[float]:
@@ -62,7 +73,7 @@ def test_every_one_of_two_ranks_is_saved(name: str, on_two_ranks: Path, tiny_mod
 
 @pytest.fixture(scope="module")
 def four_ranks(sentinels: dict[str, Any], launch: Any) -> Path:
-    return launch(4, {}, sentinels)
+    return launch(4, {}, sentinels, {})
 
 
 @pytest.mark.parametrize("name", SENTINELS)

@@ -217,3 +217,25 @@ def test_going_on_with_a_cache_equals_one_pass(
     start = models[NAME](ids[:, :12], use_cache=True)
     rest = models[NAME](ids[:, 12:], past_key_values=start.past_key_values).logits
     torch.testing.assert_close(rest, whole[:, 12:], **LOGITS_TOLERANCE)
+
+
+def test_documents_are_not_looked_for_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking waits for the device; sdpa, which is told nothing, has to look."""
+    looked = []
+
+    def find(positions: torch.Tensor) -> None:
+        looked.append(positions)
+
+    monkeypatch.setattr(transformers.masking_utils, "find_packed_sequence_indices", find)
+    config = transformers.LlamaConfig(
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        vocab_size=9,
+    )
+    inputs = {"input_ids": torch.ones(1, 5, dtype=torch.long), "position_ids": positions([[3, 2]])}
+    for kernel, looks in ((NAME, 0), ("sdpa", 1)):
+        config._attn_implementation = kernel
+        transformers.LlamaForCausalLM(config)(**inputs, use_cache=False)
+        assert len(looked) == looks

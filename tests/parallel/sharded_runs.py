@@ -143,8 +143,8 @@ def quantized_and_adapted(model_name: str, flags: dict[str, Any]) -> PeftModel:
 
 
 def layers_of_odd_size() -> Any:
-    """Return layers whose packed weights take 5 bytes and 3."""
-    model: Any = torch.nn.Sequential(Linear4bit(3, 3, bias=False), Linear4bit(6, 1, bias=False))
+    """Return layers whose packed weights take 5 words of four bytes, and 3."""
+    model: Any = torch.nn.Sequential(Linear4bit(8, 5, bias=False), Linear4bit(6, 4, bias=False))
     model.is_loaded_in_4bit = True
     return model.to(parallel.device_type())
 
@@ -175,7 +175,7 @@ def compare_sharded(model: Any) -> dict[str, Any]:
             unit.reshard()
     return {
         "layers": len(before),
-        # on CUDA, FSDP's copies of floats would not keep every bit, and neither would a cast
+        # on CUDA, FSDP's copies of half floats would not keep every bit, and neither would a cast
         "gathered_as": sorted({str(w.dtype) for w in weights.values()}),
         "cast_to": [str(unit._get_fsdp_state()._mp_policy.param_dtype) for unit in units],
         "shares": sorted({w.to_local().numel() / w.numel() for w in weights.values()}),

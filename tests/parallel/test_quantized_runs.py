@@ -48,7 +48,7 @@ def test_packed_weights_are_gathered_to_the_bit(
     two_ranks: Any, rank: int, shares: list[float]
 ) -> None:
     report = json.loads((two_ranks["packed"].output / f"report-{rank}.json").read_text())
-    expected = {"gathered_as": ["torch.uint8"], "cast_to": ["None"]}
+    expected = {"gathered_as": ["torch.float32"], "cast_to": ["None"]}
     uneven = expected | {"layers": 2, "shares": shares, "equal": [[True, True]] * 4}
     assert report.pop("uneven") == uneven
     expected["cast_to"] *= 3

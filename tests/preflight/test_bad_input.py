@@ -561,5 +561,6 @@ def test_help_is_no_mistake(capsys: pytest.CaptureFixture[str]) -> None:
         fire.Fire(main, command=["--help"])
     assert raised.value.code == 0
     said = "".join(capsys.readouterr())
-    for flag in ("model_name", "use_peft", "lora_alpha", "data_root", "sharding_strategy"):
+    flags = ("model_name", "use_peft", "lora_alpha", "data_root", "sharding_strategy")
+    for flag in (*flags, "train_only", "adapter_len", "num_virtual_tokens"):
         assert f"--{flag}=" in said

@@ -1,0 +1,200 @@
+"""``llama-recipes-local evaluate``: measures a model, or compares two results."""
+
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from llama_recipes_local import packages
+from llama_recipes_local.datasets import SPLITS
+from llama_recipes_local.datasets.run_data import prepare_data
+from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.evaluating.bootstrap import interval
+from llama_recipes_local.evaluating.comparing import compare as compare_files
+from llama_recipes_local.evaluating.examples import Question, questions
+from llama_recipes_local.evaluating.losses import measure_loss
+from llama_recipes_local.evaluating.results import GENERATED, METRICS, Result, table
+from llama_recipes_local.evaluating.runs import resolve_run
+from llama_recipes_local.generation.generator import Generator
+from llama_recipes_local.generation.loading import load_model, load_tokenizer
+from llama_recipes_local.generation.sampling import Sampling
+from llama_recipes_local.generation.sources import Source, find_source
+from llama_recipes_local.generation.stopping import find_stops
+from llama_recipes_local.run import Run, activate, describe
+from llama_recipes_local.training.evaluation import perplexity
+from llama_recipes_local.utils.dataset_utils import get_dataloader
+
+DEFAULTS = {"grammar_dataset": ("gleu",), "samsum_dataset": ("rouge",)}
+NEEDED = {"gleu": ("nltk",), "rouge": ("rouge_score",)}
+
+
+def evaluate(
+    *arguments: Any,
+    adapter: str = "",
+    metrics: Any = "",
+    out: str = "evaluation.json",
+    compare: str = "",
+    batch_size: int = 8,
+    max_new_tokens: int = 100,
+    max_examples: int = 0,
+    **flags: Any,
+) -> None:
+    """Measure a model on a data set's validation part. Takes the flags of finetuning.py too.
+
+    The data set and its flags are those that the adapter's run recorded, unless others are given.
+
+    Args:
+        *arguments: with --compare, the second file.
+        adapter: the folder that training saved; without, --model_name is a whole model.
+        metrics: of loss, perplexity, gleu (grammar) and rouge (summaries), with commas between;
+            empty takes those that go with the data set.
+        out: the JSON file that is written.
+        compare: two such files, to tell how much the second is better: --compare A.json B.json.
+        batch_size: how many prompts are completed at a time.
+        max_new_tokens: how long an answer may be.
+        max_examples: how many prompts are completed; 0 means all.
+        **flags: those of finetuning.py, --dataset and --model_name among them.
+
+    Raises:
+        UsageError: if a flag is wrong, or the model or the data cannot be used.
+    """
+    packages.require("scipy", "evaluate", "evaluate")
+    if compare:
+        compare_files(*_two_files(compare, arguments, flags))
+        return
+    folder = Path(str(adapter)).expanduser().resolve() if adapter else None
+    _check_numbers(batch_size=batch_size, max_new_tokens=max_new_tokens)
+    run = resolve_run(arguments, folder, flags)
+    asked = _choose(metrics, run.train.dataset)
+    tokenizer_folder = Path(run.train.tokenizer_name or run.train.model_name)
+    source = find_source(folder, Path(run.train.model_name), tokenizer_folder)
+    result = Result({"adapter": str(folder or ""), **describe(run)}, asked)
+    with activate(run):
+        _measure(run, source, result, batch_size, max_new_tokens, max_examples)
+    _report(result, Path(str(out)).expanduser().resolve())
+
+
+def _measure(
+    run: Run, source: Source, result: Result, batch_size: int, length: int, most: int
+) -> None:
+    """Fill a result with what the model makes of the validation part."""
+    tokenizer = load_tokenizer(source)
+    generating = [name for name in result.asked if name in GENERATED]
+    found: list[Question] = []
+    if generating:
+        found = questions(SPLITS[run.train.dataset](run.dataset, "test"), tokenizer, most)
+        _check_sources(found, result.asked)
+    losses = {"loss", "perplexity"} & set(result.asked)
+    if losses:
+        run.data = prepare_data(run, ("test",))
+    model = load_model(source)
+    if losses:
+        right_padded = load_tokenizer(source)
+        right_padded.padding_side = "right"
+        batches = get_dataloader(right_padded, run.dataset, run.train, "test")
+        loss, documents = measure_loss(model, run.train, tqdm(batches, "loss", leave=False))
+        result.documents = documents.records()
+        result.metrics["loss"] = {"value": loss}
+        result.metrics["perplexity"] = {"value": perplexity(loss)}
+    if generating:
+        generator = Generator(model, tokenizer)
+        result.answers = _answer(generator, found, batch_size, length)
+    for measure in result.measures():
+        low, high = interval(measure)
+        known = result.metrics.get(measure.name, {"value": measure.of_all()})
+        result.metrics[measure.name] = {**known, "low": low, "high": high}
+    result.metrics = {name: each for name, each in result.metrics.items() if "low" in each}
+
+
+def _answer(
+    generator: Generator, asked: list[Question], batch_size: int, length: int
+) -> list[dict[str, Any]]:
+    """Return what the model answers, the likeliest token each time."""
+    sampling = Sampling(max_new_tokens=length)
+    stops = find_stops(None, generator.tokenizer, generator.ends)
+    by_length = sorted(range(len(asked)), key=lambda place: -len(asked[place].prompt))
+    said: dict[int, str] = {}
+    with tqdm(total=len(asked), desc="answers", leave=False) as bar:
+        for start in range(0, len(asked), batch_size):
+            places = by_length[start : start + batch_size]
+            prompts = [asked[place].prompt for place in places]
+            for place, texts in zip(
+                places, generator.complete(prompts, sampling, stops), strict=True
+            ):
+                said[place] = texts[0].strip()
+            bar.update(len(places))
+    return [
+        {
+            "key": each.prompt,
+            "source": each.source,
+            "prediction": said[place],
+            "references": each.references,
+        }
+        for place, each in enumerate(asked)
+    ]
+
+
+def _choose(metrics: Any, dataset: str) -> list[str]:
+    """Return the metrics that are asked for, or those that go with the data set.
+
+    Raises:
+        UsageError: if there is no such metric, a package is missing, or the data has no answers.
+    """
+    named = metrics.split(",") if isinstance(metrics, str) else list(metrics)
+    asked = [str(name).strip() for name in named if str(name).strip()]
+    asked = asked or ["loss", "perplexity", *DEFAULTS.get(dataset, ())]
+    problems = [
+        Problem(f"--metrics {name}", "there is none of this name", f"choose of {','.join(METRICS)}")
+        for name in asked
+        if name not in METRICS
+    ]
+    if set(asked) & set(GENERATED) and dataset not in SPLITS:
+        why = f"{dataset} does not tell prompts and responses apart"
+        problems.append(Problem(f"--metrics {','.join(asked)}", why, "--metrics loss,perplexity"))
+    if problems:
+        raise UsageError(problems)
+    for name in asked:
+        for module in NEEDED.get(name, ()):
+            packages.require(module, f"--metrics {name}", "evaluate")
+    return asked
+
+
+def _check_sources(asked: list[Question], metrics: list[str]) -> None:
+    if "gleu" in metrics and not all(each.source for each in asked):
+        problem = Problem(
+            "--metrics gleu with this data set",
+            "it compares a correction with the text that was corrected, which cannot be told here",
+            "leave it out, or take grammar_dataset with files of your own: "
+            "--grammar_dataset.test_split=FILE.csv",
+        )
+        raise UsageError([problem])
+
+
+def _check_numbers(**numbers: Any) -> None:
+    problems = [
+        Problem(f"--{name} {value}", "it is a number above 0", f"give one: --{name} 8")
+        for name, value in numbers.items()
+        if type(value) is not int or value < 1
+    ]
+    if problems:
+        raise UsageError(problems)
+
+
+def _two_files(first: Any, others: tuple[Any, ...], flags: dict[str, Any]) -> tuple[Path, Path]:
+    if len(others) != 1 or flags:
+        given = " ".join([str(first), *map(str, others), *(f"--{name}" for name in flags)])
+        mend = "--compare A.json B.json"
+        raise UsageError([Problem(f"--compare {given}", "it takes two files and no more", mend)])
+    return Path(str(first)).expanduser(), Path(str(others[0])).expanduser()
+
+
+def _report(result: Result, path: Path) -> None:
+    result.save(path)
+    rows = [
+        [name, f"{each['value']:.4f}", f"{each['low']:.4f} to {each['high']:.4f}"]
+        for name, each in result.metrics.items()
+    ]
+    print(f"\n{table(rows, ['', 'value', '95% interval'])}")
+    items = [f"{len(result.documents):,} documents"] * bool(result.documents)
+    items += [f"{len(result.answers):,} answers"] * bool(result.answers)
+    print(f"\n--> of {' and '.join(items)}; kept in {path}")

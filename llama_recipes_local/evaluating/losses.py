@@ -1,0 +1,101 @@
+"""The loss on validation batches: the mean that training logs, and each document's part of it."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from llama_recipes_local.data.labels import IGNORE_INDEX
+from llama_recipes_local.training.batches import Batch, is_packed
+from llama_recipes_local.training.evaluation import evaluation
+
+
+@dataclass
+class DocumentLosses:
+    """What each document adds to the loss.
+
+    Attributes:
+        keys: a hash of each document's ids and labels, and which of those alike it is.
+        losses: the sum over its label tokens.
+        tokens: how many those are.
+    """
+
+    keys: list[str] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    _seen: Counter[str] = field(default_factory=Counter)
+
+    def add(self, batch: Batch, logits: torch.Tensor) -> None:
+        """Add a batch's documents.
+
+        Args:
+            batch: ``input_ids`` and ``labels``, (batch, seq), packed or padded.
+            logits: (batch, seq, vocabulary).
+        """
+        labels = batch["labels"][:, 1:]
+        each = F.cross_entropy(
+            logits[:, :-1].float().transpose(1, 2),
+            labels.to(logits.device),
+            ignore_index=IGNORE_INDEX,
+            reduction="none",
+        )
+        sums = each.double().cpu()
+        for row, start, end in _documents(batch):
+            # a document's first token is predicted by none of its own
+            targets = slice(start, end - 1)
+            count = int((labels[row, targets] != IGNORE_INDEX).sum())
+            if count:
+                ids = batch["input_ids"][row, start:end].tolist()
+                self.keys.append(self._key([ids, batch["labels"][row, start:end].tolist()]))
+                self.losses.append(float(sums[row, targets].sum()))
+                self.tokens.append(count)
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return each document's key, loss and tokens."""
+        each = zip(self.keys, self.losses, self.tokens, strict=True)
+        return [{"key": key, "loss": loss, "tokens": tokens} for key, loss, tokens in each]
+
+    def _key(self, content: Any) -> str:
+        digest = hashlib.sha256(repr(content).encode()).hexdigest()[:16]
+        self._seen[digest] += 1
+        return f"{digest}-{self._seen[digest]}"
+
+
+def measure_loss(
+    model: nn.Module, train_config: Any, batches: Iterable[Batch]
+) -> tuple[float, DocumentLosses]:
+    """Return the mean loss over all label tokens, as training evaluates it, and its parts."""
+    documents = DocumentLosses()
+    at_hand: list[Batch] = []
+
+    def remembered() -> Iterable[Batch]:
+        for batch in batches:
+            at_hand[:] = [batch]
+            yield batch
+
+    def record(module: nn.Module, arguments: Any, output: Any) -> None:
+        documents.add(at_hand[0], output.logits)
+
+    hook = model.register_forward_hook(record)
+    try:
+        _, loss, _, _ = evaluation(model, train_config, remembered())
+    finally:
+        hook.remove()
+    return loss, documents
+
+
+def _documents(batch: Batch) -> list[tuple[int, int, int]]:
+    """Return the row of each document, its first position and the one after its last."""
+    rows, width = batch["input_ids"].shape
+    if not is_packed(batch):
+        return [(row, 0, width) for row in range(rows)]
+    found = []
+    for row, positions in enumerate(batch["position_ids"]):
+        starts = (positions == 0).nonzero().flatten().tolist()
+        found += [(row, a, b) for a, b in zip(starts, [*starts[1:], width], strict=True)]
+    return found

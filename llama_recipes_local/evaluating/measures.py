@@ -1,0 +1,54 @@
+"""A measure of a corpus, kept in parts that can be summed over any choice of its items."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A measure, such as a corpus's GLEU.
+
+    Attributes:
+        name: what it is called in results.
+        keys: what each item is known by, the same wherever the same item is measured.
+        parts: (items, parts) float64, what each item adds.
+        value: the measure of summed parts, (..., parts) to (...).
+        higher_is_better: which of two values is better.
+    """
+
+    name: str
+    keys: tuple[str, ...]
+    parts: Array
+    value: Callable[[Array], Array]
+    higher_is_better: bool = True
+
+    def of_all(self) -> float:
+        """Return the measure of the whole corpus."""
+        return float(self.value(self.parts.sum(0)))
+
+    def of(self, indices: Array) -> Array:
+        """Return the measure of each choice of items, (choices, items) of indices."""
+        counts = np.stack([np.bincount(row, minlength=len(self.parts)) for row in indices])
+        return self.value(counts @ self.parts)
+
+    def of_keys(self, keys: tuple[str, ...]) -> "Measure":
+        """Return the measure with its items in the order of the keys."""
+        places = {key: place for place, key in enumerate(self.keys)}
+        parts = self.parts[[places[key] for key in keys]]
+        return Measure(self.name, keys, parts, self.value, self.higher_is_better)
+
+
+def ratio(sums: Array) -> Array:
+    """Return the mean that a sum and a number of things are of."""
+    return sums[..., 0] / sums[..., 1]
+
+
+def exponential_ratio(sums: Array) -> Array:
+    """Return e to the mean: the perplexity of a sum of losses and a number of tokens."""
+    with np.errstate(over="ignore"):
+        return np.exp(ratio(sums))

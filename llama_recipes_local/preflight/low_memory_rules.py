@@ -1,0 +1,78 @@
+"""``--low_cpu_fsdp``: what cannot be done before a rank has its share of the weights."""
+
+from pathlib import Path
+from typing import Any
+
+from llama_recipes_local.errors import Problem
+from llama_recipes_local.models.loading import load_tokenizer
+from llama_recipes_local.models.quantization import quantized_bits
+from llama_recipes_local.preflight.method_rules import read_config
+from llama_recipes_local.preflight.model import check_tokenizer
+from llama_recipes_local.run import Run
+
+FLAG = "--low_cpu_fsdp"
+LEAVE_OUT = f"leave {FLAG} out"
+
+
+def check_low_memory(run: Run) -> list[Problem]:
+    """Return what does not go with weights that are read once they are sharded."""
+    if not run.train.low_cpu_fsdp:
+        return []
+    if not run.train.enable_fsdp:
+        why = "it has each of FSDP's ranks read its share of the weights"
+        return [Problem(f"{FLAG} without --enable_fsdp", why, f"add --enable_fsdp, or {LEAVE_OUT}")]
+    return [
+        *_quantized(run.train),
+        *_weights_needed_early(run),
+        *_model(run),
+    ]
+
+
+def _quantized(train: Any) -> list[Problem]:
+    if quantized_bits(train) is None:
+        return []
+    return [
+        Problem(
+            f"{FLAG} with --quantization {train.quantization}",
+            "weights are quantised whole, one at a time and on their device, so that the host's "
+            "memory stays low without it",
+            LEAVE_OUT,
+        )
+    ]
+
+
+def _weights_needed_early(run: Run) -> list[Problem]:
+    """Find what is made from the weights before they are read."""
+    train = run.train
+    lora = run.peft if train.use_peft and train.peft_method == "lora" else None
+    pissa = str(getattr(lora, "init_lora_weights", "")).startswith("pissa")
+    early = {
+        "--use_dora": (getattr(lora, "use_dora", False), "begins with the weights' magnitudes"),
+        "--init_lora_weights pissa": (pissa, "takes its part out of the weights"),
+        "--top_layers": (train.top_layers, "makes layers that the model's files lack"),
+    }
+    return [
+        Problem(f"{FLAG} with {flag}", f"it {why}, which are read only later", LEAVE_OUT)
+        for flag, (asked, why) in early.items()
+        if asked
+    ]
+
+
+def _model(run: Run) -> list[Problem]:
+    config = read_config(Path(run.train.model_name or ".").expanduser().resolve())
+    if config.get("model_type") == "mllama":
+        what = f"{FLAG} with a vision model"
+        return [Problem(what, "only text models can be loaded so", LEAVE_OUT)]
+    rows = config.get("vocab_size")
+    if not isinstance(rows, int) or check_tokenizer(run):
+        return []
+    tokens = len(load_tokenizer(run.train))
+    if tokens <= rows:
+        return []
+    return [
+        Problem(
+            f"{FLAG} with a tokenizer of {tokens} tokens and a model of {rows}",
+            "the embeddings are made larger before they are read",
+            LEAVE_OUT,
+        )
+    ]

@@ -1,0 +1,36 @@
+"""With ``--low_cpu_fsdp`` each rank reads its own share, and trains what it would otherwise."""
+
+from typing import Any
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("launched", "name", "ordinary"),
+    [
+        ("two_ranks", "filled", "FULL_SHARD"),
+        ("two_ranks", "filled-offloaded", "offloaded"),
+        ("two_ranks", "filled-replicated", "NO_SHARD"),
+        ("four_ranks", "filled-hybrid", "HYBRID_SHARD"),
+    ],
+)
+def test_adapters_train_to_the_same_bits(
+    request: pytest.FixtureRequest, launched: str, name: str, ordinary: str
+) -> None:
+    runs = request.getfixturevalue(launched)
+    ours, theirs = runs[name], runs[ordinary]
+    assert [step["loss"] for step in ours.steps] == [step["loss"] for step in theirs.steps]
+    assert ours.adapter.keys() == theirs.adapter.keys()
+    assert all(tensor.equal(theirs.adapter[key]) for key, tensor in ours.adapter.items())
+
+
+def test_all_weights_train_to_the_same_bits(two_ranks: Any) -> None:
+    ours, theirs = two_ranks["filled-whole"], two_ranks["whole"]
+    assert [step["loss"] for step in ours.steps] == [step["loss"] for step in theirs.steps]
+    assert ours.model.keys() == theirs.model.keys()
+    assert all(tensor.equal(theirs.model[key]) for key, tensor in ours.model.items())
+
+
+def test_it_is_said(two_ranks: Any) -> None:
+    said = two_ranks.launched.out[0]
+    assert said.count("--> Weights: each rank has read its share from the files") == 4
