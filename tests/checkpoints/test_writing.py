@@ -2,6 +2,7 @@
 
 import errno
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ def test_nothing_is_published_before_all_ranks_have_written(
     assert not layout.checkpoints_in(tmp_path)
     gate.open.set()
     while not writer.written:
-        pass
+        time.sleep(0.01)
     assert not layout.checkpoints_in(tmp_path)
     writer.finish()
     assert len(layout.checkpoints_in(tmp_path)) == 1
