@@ -89,9 +89,7 @@ def _measure(
         run.data = prepare_data(run, ("test",))
     model = load_model(source)
     if losses:
-        right_padded = load_tokenizer(source)
-        right_padded.padding_side = "right"
-        batches = get_dataloader(right_padded, run.dataset, run.train, "test")
+        batches = get_dataloader(tokenizer, run.dataset, run.train, "test")
         loss, documents = measure_loss(model, run.train, tqdm(batches, "loss", leave=False))
         result.documents = documents.records()
         result.metrics["loss"] = {"value": loss}

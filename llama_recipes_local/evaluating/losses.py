@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from llama_recipes_local.data.labels import IGNORE_INDEX
-from llama_recipes_local.training.batches import Batch, is_packed
+from llama_recipes_local.training.batches import Batch, document_lengths, is_packed
 from llama_recipes_local.training.evaluation import evaluation
 
 
@@ -91,9 +91,9 @@ def measure_loss(
 
 def _documents(batch: Batch) -> list[tuple[int, int, int]]:
     """Return the row of each document, its first position and the one after its last."""
-    rows, width = batch["input_ids"].shape
-    if not is_packed(batch):
-        return [(row, 0, width) for row in range(rows)]
+    if not is_packed(batch):  # padded on the right
+        return [(row, 0, length) for row, length in enumerate(document_lengths(batch).tolist())]
+    width = batch["input_ids"].shape[1]
     found = []
     for row, positions in enumerate(batch["position_ids"]):
         starts = (positions == 0).nonzero().flatten().tolist()

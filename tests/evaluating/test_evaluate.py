@@ -156,6 +156,14 @@ def test_a_documents_loss_is_its_own_in_a_packed_row(tiny_model: Path) -> None:
     for ids, each in zip(documents, labels, strict=True):
         again.add({"input_ids": ids, "labels": each}, model(ids).logits.detach())
     assert again.keys == found.keys
+    padded = DocumentLosses()
+    filled = torch.cat([documents[0], torch.full((1, 3), 2)], 1)
+    unlabelled = torch.cat([labels[0], torch.full((1, 3), IGNORE_INDEX)], 1)
+    mask = torch.tensor([[1] * 5 + [0] * 3])
+    row = {"input_ids": filled, "labels": unlabelled, "attention_mask": mask}
+    padded.add(row, model(filled, attention_mask=mask).logits.detach())
+    assert padded.keys == found.keys[:1]
+    assert padded.losses == pytest.approx(alone[:1], rel=1e-5)
     again.add({"input_ids": ids, "labels": each}, model(ids).logits.detach())
     assert again.keys[-1] == again.keys[-2].replace("-1", "-2")
 
