@@ -30,7 +30,8 @@ METHODS = {
     "4-bit LoRA": [*PEFT, "lora", "--quantization", "4bit"],
     "QLoRA (--preset qlora)": ["--preset", "qlora", "--batch_size_training", "2"],
     "LLaMA-Adapter": [*PEFT, "llama_adapter"],
-    "prefix": [*PEFT, "prefix"],
+    # the model takes 4,096 positions, 30 of them are the prefix's
+    "prefix": [*PEFT, "prefix", "--context_length", "4066"],
     # what fits beside weights, gradients and moments in bfloat16 without checkpointing
     "full": ["--batch_size_training", "1"],
 }
@@ -65,7 +66,7 @@ def main() -> None:
             else:
                 results.append(time_finetuning(name, [*command, *COMMON], output, flags))
         except RuntimeError as error:
-            results.append({"name": name, "error": str(error)[:60]})
+            results.append({"name": name, "error": str(error).partition(":")[0]})
         report(results, options.out)
 
 
