@@ -1,5 +1,6 @@
 """Keeps the Hugging Face libraries off the network, whatever the user's environment says."""
 
+import logging
 import os
 import sys
 
@@ -19,6 +20,8 @@ def enforce() -> None:
     notebook, its constant is set as well.
     """
     os.environ.update(_SWITCHES)
+    # on a CPU it asks the Hub for a kernel when it is imported, and says that it got none
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     hub_constants = sys.modules.get("huggingface_hub.constants")
     if hub_constants is not None:
         hub_constants.HF_HUB_OFFLINE = True  # type: ignore[attr-defined]

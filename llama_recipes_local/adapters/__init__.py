@@ -22,8 +22,6 @@ _PEFT_CLASSES = {
     "llama_adapter": peft.AdaptionPromptConfig,
     "prefix": peft.PrefixTuningConfig,
 }
-# ours, not PEFT's: training.groups reads them
-_NOT_PEFT = ("loraplus_lr_ratio",)
 
 
 def generate_peft_config(train_config: Any, kwargs: dict[str, Any]) -> peft.PeftConfig:
@@ -37,8 +35,7 @@ def generate_peft_config(train_config: Any, kwargs: dict[str, Any]) -> peft.Peft
         raise RuntimeError(f"Peft config not found: {method}")
     config = run.PEFT_CONFIGS[method]()
     run.update_config(config, **kwargs)
-    fields = {name: value for name, value in asdict(config).items() if name not in _NOT_PEFT}
-    return _PEFT_CLASSES[method](**fields)
+    return _PEFT_CLASSES[method](**asdict(config))
 
 
 def get_peft_model(model: nn.Module, peft_config: peft.PeftConfig) -> peft.PeftModel:

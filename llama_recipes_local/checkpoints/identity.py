@@ -103,6 +103,7 @@ def _method(run: Run) -> dict[str, Any]:
     train = run.train
     method = {
         "use_peft": train.use_peft,
+        "loraplus_lr_ratio": train.loraplus_lr_ratio,
         "quantization": train.quantization,
         "dtype": str(weight_dtype(train)).removeprefix("torch."),
         "pure_bf16": run.fsdp.pure_bf16,

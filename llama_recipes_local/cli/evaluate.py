@@ -2,11 +2,11 @@
 
 import argparse
 
+from llama_recipes_local.cli.fire_flags import call
+
 
 def run(args: argparse.Namespace) -> None:
     """Hand ``args.words`` to ``evaluating.command.evaluate`` as ``fire`` reads them."""
-    import fire
-
     from llama_recipes_local.evaluating.command import evaluate
 
-    fire.Fire(evaluate, command=args.words, name=args.program)
+    call(evaluate, args)

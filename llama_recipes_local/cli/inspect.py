@@ -2,11 +2,11 @@
 
 import argparse
 
+from llama_recipes_local.cli.fire_flags import call
+
 
 def run(args: argparse.Namespace) -> None:
     """Hand ``args.words`` to ``inspection.command.inspect`` as ``fire`` reads them."""
-    import fire
-
     from llama_recipes_local.inspection.command import inspect
 
-    fire.Fire(inspect, command=args.words, name=args.program)
+    call(inspect, args)

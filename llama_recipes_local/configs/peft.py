@@ -24,9 +24,6 @@ class lora_config(load("configs.peft").lora_config):  # type: ignore[misc]
     "pissa_niter_16" does that faster, with 16 subspace iterations. All but false, which is for
     tests, leave the model as it was. A PiSSA adapter is saved as a plain one of rank ``2 * r``."""
 
-    loraplus_lr_ratio: float = 0.0
-    """The learning rate of B as a multiple of ``lr`` (LoRA+, 2402.12354); 0 means the same."""
-
 
 @dataclass
 class llama_adapter_config(load("configs.peft").llama_adapter_config):  # type: ignore[misc]

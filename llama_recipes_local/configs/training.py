@@ -65,6 +65,10 @@ class train_config(load("configs.training").train_config):  # type: ignore[misc]
     """Learning rate: "step" (upstream's: times ``gamma`` after each epoch), or by optimiser step
     "constant", "linear", "cosine" or "wsd" (warm up, stay, decay)."""
 
+    loraplus_lr_ratio: float = 0.0
+    """The learning rate of LoRA's matrices B as a multiple of ``lr`` (LoRA+, 2402.12354); 0 means
+    the same."""
+
     warmup_steps: int = 0
     """Optimiser steps in which the rate rises to ``lr``, with any scheduler."""
 

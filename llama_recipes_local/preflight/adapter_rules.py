@@ -14,7 +14,7 @@ from llama_recipes_local.errors import Problem
 from llama_recipes_local.models.attention import NAME as DOCUMENT_ATTENTION
 from llama_recipes_local.models.quantization import quantized_bits
 from llama_recipes_local.parallel import device_type
-from llama_recipes_local.preflight.rules import _choice as choice
+from llama_recipes_local.preflight.rules import choice
 from llama_recipes_local.run import PEFT_CONFIGS, Run
 
 ALL_LINEAR = "all-linear"
@@ -47,7 +47,6 @@ def _lora(run: Run, config: dict[str, Any], folder: Path) -> list[Problem]:
         "r": (lora.r >= 1, "1 or more"),
         "lora_alpha": (lora.lora_alpha > 0, "above 0"),
         "lora_dropout": (0 <= lora.lora_dropout < 1, "at least 0 and less than 1"),
-        "loraplus_lr_ratio": (lora.loraplus_lr_ratio >= 0, "0 or more"),
     }
     problems = [
         Problem(f"--{name} is {getattr(lora, name)}", f"it must be {bound}", f"give it {bound}")

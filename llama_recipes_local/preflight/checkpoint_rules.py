@@ -8,7 +8,7 @@ from llama_recipes_local.checkpoints.choosing import AUTO
 from llama_recipes_local.checkpoints.identity import KINDS
 from llama_recipes_local.checkpoints.layout import DamagedError
 from llama_recipes_local.errors import Problem
-from llama_recipes_local.preflight.rules import _choice as choice
+from llama_recipes_local.preflight.rules import choice
 from llama_recipes_local.run import Run
 
 NUMBERS = ("save_steps", "save_total_limit")

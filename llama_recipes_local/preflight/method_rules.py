@@ -19,6 +19,7 @@ def check_methods(run: Run) -> list[Problem]:
     config = read_config(folder)
     return [
         *_settings_of_others(run),
+        *_lora_plus(run.train),
         *_partial_with_partial(run.train),
         *_frozen_layers(run.train, config),
         *_train_only(run.train, config),
@@ -62,6 +63,17 @@ def _settings_of_others(run: Run) -> list[Problem]:
             )
         )
     return problems
+
+
+def _lora_plus(train: Any) -> list[Problem]:
+    ratio = train.loraplus_lr_ratio
+    what = f"--loraplus_lr_ratio {ratio}"
+    if ratio < 0:
+        return [Problem(what, "it is a multiple of --lr", "give it 1 or more, or leave it out")]
+    if ratio and not (train.use_peft and train.peft_method == "lora"):
+        mend = "leave it out, or use --use_peft --peft_method lora"
+        return [Problem(f"{what} without LoRA", "only LoRA has matrices B", mend)]
+    return []
 
 
 def _partial_with_partial(train: Any) -> list[Problem]:

@@ -32,10 +32,10 @@ def check_rules(run: Run, given: dict[str, Any]) -> list[Problem]:
     train = run.train
     return [
         *check_data_choices(run),
-        *_choice("preset", train.preset, ("", *PRESETS)),
-        *_choice("peft_method", train.peft_method, PEFT_CONFIGS),
-        *_choice("dtype", train.dtype, ("auto", *DTYPES)),
-        *_choice("attn_implementation", train.attn_implementation, ATTENTION),
+        *choice("preset", train.preset, ("", *PRESETS)),
+        *choice("peft_method", train.peft_method, PEFT_CONFIGS),
+        *choice("dtype", train.dtype, ("auto", *DTYPES)),
+        *choice("attn_implementation", train.attn_implementation, ATTENTION),
         *_numbers(train, POSITIVE, NOT_NEGATIVE),
         *_sharding(train),
         *_hybrid_sharding(run.fsdp),
@@ -49,14 +49,15 @@ def check_data_choices(run: Run) -> list[Problem]:
     """Return what is wrong with the choices that shape the data."""
     train = run.train
     return [
-        *_choice("dataset", train.dataset, DATASET_CONFIGS),
-        *_choice("batching_strategy", train.batching_strategy, ("packing", "padding")),
+        *choice("dataset", train.dataset, DATASET_CONFIGS),
+        *choice("batching_strategy", train.batching_strategy, ("packing", "padding")),
         *_numbers(train, ("context_length",), ()),
     ]
 
 
-def _choice(flag: str, value: Any, choices: Iterable[Any]) -> list[Problem]:
-    names = [choice for choice in choices if isinstance(choice, str)]
+def choice(flag: str, value: Any, choices: Iterable[Any]) -> list[Problem]:
+    """Return what is wrong with a flag that is one of some choices; those that are words are named."""
+    names = [name for name in choices if isinstance(name, str)]
     if value in choices:
         return []
     near = get_close_matches(str(value), names, n=1)

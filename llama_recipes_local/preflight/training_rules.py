@@ -6,7 +6,7 @@ from typing import Any
 
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.preflight.quantization_rules import is_sharded
-from llama_recipes_local.preflight.rules import _choice as choice
+from llama_recipes_local.preflight.rules import choice
 from llama_recipes_local.run import Run
 from llama_recipes_local.training.optimizers import BITSANDBYTES, OPTIMIZERS
 from llama_recipes_local.training.schedules import DECAYING, SCHEDULERS

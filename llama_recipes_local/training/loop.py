@@ -152,7 +152,7 @@ class Trainer:
         self.history = history
         self.state = TrainState()
         self.total_steps = self._all_steps()
-        split_lora_plus(model, optimizer, _lora_plus_ratio())
+        split_lora_plus(model, optimizer, train_config.loraplus_lr_ratio)
         self.schedule: Schedule = complete(
             lr_scheduler, optimizer, train_config, self.total_steps, self.feed.steps_per_epoch
         )
@@ -331,13 +331,6 @@ class Trainer:
     def last_validation_loss(self) -> float | None:
         """Return the loss of a validation after this very step, if there was one."""
         return self.history.eval_loss[-1] if self.state.validated == self.state.step else None
-
-
-def _lora_plus_ratio() -> float:
-    """Return the active run's ratio of LoRA+; 0 leaves all rates alike."""
-    active = run.active()
-    peft = active.peft if active is not None else None
-    return float(getattr(peft, "loraplus_lr_ratio", None) or 0)
 
 
 def _fault(fetched: FetchedStep) -> guard.Fault:

@@ -36,7 +36,7 @@ def train_a_little(model: Any) -> None:
 
 def test_flags_reach_peft() -> None:
     flags = {"r": 4, "use_rslora": True, "use_dora": "true", "init_lora_weights": "gaussian"}
-    config = make_config(**flags, target_modules="all-linear", loraplus_lr_ratio=16)
+    config = make_config(**flags, target_modules="all-linear")
     assert (config.r, config.use_rslora, config.use_dora) == (4, True, True)
     assert (config.init_lora_weights, config.target_modules) == ("gaussian", "all-linear")
     assert make_config(init_lora_weights="False").init_lora_weights is False

@@ -96,6 +96,17 @@ def test_finetune_hands_its_words_over_untouched(monkeypatch: pytest.MonkeyPatch
     assert calls == [(finetuning.main, expected)]
 
 
+@pytest.mark.parametrize("word", ["--help", "-h"])
+@pytest.mark.parametrize(("name", "flag"), [("inspect", "--png"), ("evaluate", "--adapter")])
+def test_commands_that_take_any_flag_tell_their_own(
+    name: str, flag: str, word: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([name, "--dataset", "grammar_dataset", word])
+    assert stopped.value.code == 0
+    assert flag in "".join(capfd.readouterr())
+
+
 def leaves(command: Command, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     if not command.commands:
         return [] if command.verbatim else [path]

@@ -31,9 +31,10 @@ def test_a_worker_outlives_what_the_group_is_sent(number: signal.Signals) -> Non
         persistent_workers=True,
         worker_init_fn=leave_signals_to_the_trainer,
     )
+    before = set(psutil.Process().children())
     batches = iter(loader)
     assert next(batches) == 0
-    (worker,) = psutil.Process().children()
+    (worker,) = set(psutil.Process().children()) - before
     subprocess.run(["kill", f"-{number}", str(worker.pid)], check=True)
     time.sleep(0.5)
     assert worker.status() != psutil.STATUS_ZOMBIE
