@@ -56,7 +56,7 @@ def check_data_choices(run: Run) -> list[Problem]:
 
 
 def choice(flag: str, value: Any, choices: Iterable[Any]) -> list[Problem]:
-    """Return what is wrong with a flag that is one of some choices; those that are words are named."""
+    """Return what is wrong with a flag whose value is one of some choices."""
     names = [name for name in choices if isinstance(name, str)]
     if value in choices:
         return []
