@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from guide import write_clone
 
 PROJECT = Path(__file__).resolve().parents[1]
 ENGLISH, CHINESE = PROJECT / "README.md", PROJECT / "README.zh-CN.md"
@@ -51,6 +52,13 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("readme") / "adapter"
 
 
+def shortened(words: list[str]) -> str:
+    """Return the flags that make a ``make`` command a matter of seconds."""
+    if words[1] == "sft":
+        return "--max_steps 2"
+    return SHORT + " --context_length 256" * any(word.startswith("MODEL=") for word in words)
+
+
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("command", run_here())
 def test_command_runs(command, tiny_model, grammar_data, adapter, environment, tmp_path):
@@ -58,18 +66,21 @@ def test_command_runs(command, tiny_model, grammar_data, adapter, environment, t
         {"prompt": f"{number} and one is ", "completion": str(number + 1)} for number in range(40)
     ]
     (grammar_data / "my_rows.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    clone = grammar_data / "datasets/openassistant-guanaco"
+    if not clone.is_dir():
+        write_clone(clone)
     command = re.sub(r"\.\./Llama-2-7b-hf/?|models/stand-in", str(tiny_model), command)
     command = re.sub(r"\.\./Llama-2-7b-my-lora/?", str(adapter), command)
+    command = re.sub(r"\.\./Llama-2-7b-merged", str(tmp_path / "merged"), command)
     words = shlex.split(command)
     if words[0] == "make":
         if not Path(sys.prefix, ".installed").is_file():
             pytest.skip("the environment was not made by make")
-        length = " --context_length 256" if any(w.startswith("MODEL=") for w in words) else ""
         own = [word for word in words if word.startswith("ARGS=")]
         words = [word for word in words if word not in own] + [
-            f"{' '.join(own) or 'ARGS='} {SHORT}{length}",
+            f"{' '.join(own) or 'ARGS='} {shortened(words)}",
             f"VENV={sys.prefix}",
-            f"OUTPUT={adapter}",
+            f"OUTPUT={tmp_path / 'out' if own or words[1] != 'finetune' else adapter}",
         ]
     else:
         words[0] = str(Path(sys.executable).with_name(words[0]))
@@ -77,6 +88,8 @@ def test_command_runs(command, tiny_model, grammar_data, adapter, environment, t
             words += [*SHORT.split(), "--context_length", "256"]
     if "inspect" in words:
         words += ["--png", str(tmp_path / "lengths.png")]
+    if "evaluate" in words:
+        words += ["--out", str(tmp_path / "evaluation.json"), "--max_new_tokens", "4"]
     data = {"LLAMA_RECIPES_DATA_ROOT": str(grammar_data), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         words, cwd=PROJECT, env=environment | data, capture_output=True, text=True
