@@ -3,9 +3,7 @@
 import argparse
 from pathlib import Path
 
-from llama_recipes_local.cli.parsing import one_of
-
-DTYPES = ("bfloat16", "float16", "float32")
+from llama_recipes_local.cli.new_model import add_new_model_flags
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,27 +14,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="folder of shard-*.safetensors, or of .metadata and *.distcp",
     )
-    parser.add_argument(
-        "--out", required=True, metavar="DIR", type=Path, help="the new model's folder"
-    )
-    parser.add_argument(
-        "--model",
-        "--model_name",
-        metavar="DIR",
-        type=Path,
-        help="folder of the model that was trained (the one that train_params.yaml names)",
-    )
-    parser.add_argument(
-        "--tokenizer_name",
-        metavar="DIR",
-        type=Path,
-        help="folder of the tokenizer that goes with the model (the one that training used)",
-    )
-    parser.add_argument(
-        "--dtype",
-        type=one_of(DTYPES),
-        metavar="NAME",
-        help=f"what the weights are saved in: {', '.join(DTYPES)} (as in the checkpoint)",
+    add_new_model_flags(
+        parser,
+        model="folder of the model that was trained (the one that train_params.yaml names)",
+        dtype="what the weights are saved in",
+        otherwise="as in the checkpoint",
     )
 
 

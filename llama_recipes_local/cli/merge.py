@@ -3,9 +3,8 @@
 import argparse
 from pathlib import Path
 
+from llama_recipes_local.cli.new_model import add_new_model_flags
 from llama_recipes_local.cli.parsing import one_of
-
-DTYPES = ("bfloat16", "float16", "float32")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,28 +12,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--adapter", required=True, metavar="DIR", type=Path, help="folder that training saved"
     )
-    parser.add_argument(
-        "--model",
-        "--model_name",
-        metavar="DIR",
-        type=Path,
-        help="the base model's folder (the one that the adapter names)",
-    )
-    parser.add_argument(
-        "--out", required=True, metavar="DIR", type=Path, help="the new model's folder"
-    )
-    parser.add_argument(
-        "--tokenizer_name",
-        metavar="DIR",
-        type=Path,
-        help="folder of the tokenizer that goes with the model (the one that training used)",
-    )
-    parser.add_argument(
-        "--dtype",
-        type=one_of(DTYPES),
-        metavar="NAME",
-        help="what the base model is read in and the result is saved in: "
-        f"{', '.join(DTYPES)} (the base model's)",
+    add_new_model_flags(
+        parser,
+        model="the base model's folder (the one that the adapter names)",
+        dtype="what the base model is read in and the result is saved in",
+        otherwise="the base model's",
     )
     parser.add_argument(
         "--quantization",

@@ -57,7 +57,7 @@ def check_data_choices(run: Run) -> list[Problem]:
 
 def choice(flag: str, value: Any, choices: Iterable[Any]) -> list[Problem]:
     """Return what is wrong with a flag whose value is one of some choices."""
-    names = [name for name in choices if isinstance(name, str)]
+    names = [name for name in choices if isinstance(name, str) and name]
     if value in choices:
         return []
     near = get_close_matches(str(value), names, n=1)
