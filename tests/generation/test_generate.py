@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asking import generate, refused
 
 from llama_recipes_local import cli
 from llama_recipes_local.prompts import format_prompt
@@ -31,22 +32,6 @@ def expected(base: Path, adapter: Path | None, prompt: str, tokens: int) -> str:
         while len(ids) < len(start) + tokens and ids[-1] != tokenizer.eos_token_id:
             ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
     return tokenizer.decode(ids[len(start) :], skip_special_tokens=True)
-
-
-def generate(capsys: pytest.CaptureFixture[str], *words: object) -> str:
-    """What the command prints on standard output."""
-    capsys.readouterr()
-    assert cli.main(["generate", *map(str, words)]) == 0
-    return capsys.readouterr().out
-
-
-def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
-    """What the command prints on standard error; nothing else, exit code 2."""
-    capsys.readouterr()
-    assert cli.main(["generate", *map(str, words)]) == 2
-    output = capsys.readouterr()
-    assert output.out == ""
-    return output.err
 
 
 def test_only_the_completion_is_printed(

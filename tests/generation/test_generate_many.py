@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import transformers
+from asking import generate, refused
 
 from llama_recipes_local import cli
 from llama_recipes_local.datasets.frames import CHAT, FRAME_FILE, Frame, save_frame
@@ -16,20 +17,6 @@ from llama_recipes_local.generation.stopping import Stops, find_stops
 from llama_recipes_local.prompts import format_prompt
 
 PROMPTS = ["She go to school.", "I", "He have\ttwo very old cat and she like it much.", "Why?"]
-
-
-def generate(capsys: pytest.CaptureFixture[str], *words: object) -> str:
-    capsys.readouterr()
-    assert cli.main(["generate", *map(str, words)]) == 0
-    return capsys.readouterr().out
-
-
-def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
-    capsys.readouterr()
-    assert cli.main(["generate", *map(str, words)]) == 2
-    output = capsys.readouterr()
-    assert output.out == ""
-    return output.err
 
 
 def records(printed: str) -> list[dict[str, Any]]:
