@@ -1,4 +1,4 @@
-"""Times each way to fine-tune a 7B-shaped model on one CUDA device, and the guide's ``sft.py``.
+"""Times each way to fine-tune a 7B-shaped model on CUDA, and the guide's ``sft.py``.
 
 The model has Llama-2-7B's shape and random bfloat16 weights (speed does not depend on the values);
 the data are the real grammar CSVs, for ``sft.py`` put together to the lengths of a conversation.
@@ -6,6 +6,8 @@ Each run is a process of its own; one that fails is reported and the rest go on.
 writes JSON:
 
     python benchmarks/methods.py --tokenizer DIR --work DIR --out FILE.json [--only REGEX]
+
+With ``--devices N`` each method runs on N devices, sharded and replicated.
 """
 
 import argparse
@@ -17,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from runs import ROOT, TORCHRUN, make_model, report, run, time_finetuning
+from runs import ROOT, make_model, report, run, time_finetuning, torchrun
 
 COMMON = [
     *("--dataset", "grammar_dataset", "--run_validation", "False", "--save_model", "False"),
@@ -51,11 +53,12 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for the model and outputs")
     parser.add_argument("--out", type=Path, required=True, help="JSON file for the results")
     parser.add_argument("--steps", type=int, default=14, help="optimiser steps a run")
+    parser.add_argument("--devices", type=int, default=1, help="CUDA devices a run")
     parser.add_argument("--only", default="", help="regular expression of names to run")
     options = parser.parse_args()
     model = make_model(options.work / "llama-7b-shaped", options.tokenizer)
     results = []
-    for name, command in commands():
+    for name, command in commands(options.devices):
         if not re.search(options.only, name):
             continue
         output = options.work / f"run-{len(results)}"
@@ -70,15 +73,18 @@ def main() -> None:
         report(results, options.out)
 
 
-def commands() -> Iterator[tuple[str, list[str]]]:
+def commands(devices: int) -> Iterator[tuple[str, list[str]]]:
     """Yield each run's name and what Python runs."""
+    fsdp = [*torchrun(devices), "finetuning.py", "--enable_fsdp"]
     for method, flags in METHODS.items():
-        yield f"{method}, python", ["finetuning.py", *flags]
-        yield (
-            f"{method}, torchrun --enable_fsdp",
-            [*TORCHRUN, "finetuning.py", "--enable_fsdp", *flags],
-        )
-    yield SFT, [*TORCHRUN, "sft.py", *SFT_FLAGS]
+        if devices > 1:
+            yield f"{method}, {devices} devices, FULL_SHARD", [*fsdp, *flags]
+            replicated = ["--sharding_strategy", "NO_SHARD"]
+            yield f"{method}, {devices} devices, NO_SHARD", [*fsdp, *replicated, *flags]
+        else:
+            yield f"{method}, python", ["finetuning.py", *flags]
+            yield f"{method}, torchrun --enable_fsdp", [*fsdp, *flags]
+    yield SFT, [*torchrun(devices), "sft.py", *SFT_FLAGS]
 
 
 def time_sft(command: list[str], model: Path, work: Path) -> dict[str, Any]:

@@ -14,8 +14,12 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "triton", "bitsandbytes", "liger-kernel")
-TORCHRUN = ("-m", "torch.distributed.run", "--nnodes", "1", "--nproc_per_node", "1")
 WARM_UP = 4
+
+
+def torchrun(devices: int = 1) -> list[str]:
+    """Return what Python runs to start a script on each of some devices of this machine."""
+    return ["-m", "torch.distributed.run", "--nnodes", "1", "--nproc_per_node", str(devices)]
 
 
 def make_model(folder: Path, tokenizer: Path, layers: int = 32) -> Path:

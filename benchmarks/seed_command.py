@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from runs import ROOT, TORCHRUN, make_model, report, run, time_finetuning
+from runs import ROOT, make_model, report, run, time_finetuning, torchrun
 
 SEED_FLAGS = [
     *("--use_peft", "--peft_method", "lora", "--use_fast_kernels"),
@@ -32,10 +32,10 @@ def main() -> None:
     model = make_model(options.work / "llama-7b-shaped", options.tokenizer)
     results = []
     if options.upstream:
-        command = [*TORCHRUN, str(ROOT / "benchmarks" / "upstream_baseline.py"), str(model)]
+        command = [*torchrun(), str(ROOT / "benchmarks" / "upstream_baseline.py"), str(model)]
         results.append(time_upstream([*command, str(options.upstream), str(2 * options.steps)]))
     for name, command in {
-        "torchrun --enable_fsdp": [*TORCHRUN, "finetuning.py", "--enable_fsdp", *SEED_FLAGS],
+        "torchrun --enable_fsdp": [*torchrun(), "finetuning.py", "--enable_fsdp", *SEED_FLAGS],
         "python": ["finetuning.py", *SEED_FLAGS],
         "python, pure bf16": ["finetuning.py", *SEED_FLAGS, "--pure_bf16"],
     }.items():

@@ -102,6 +102,7 @@ def _attend_documents(
         key, value = prefix.before_documents(layer, key, value)
     if groups > 1:
         key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
+    query, key, value = (_autocast(x) for x in (query, key, value))
     if _kernel_takes(query):
         attended = varlen_attn(
             query, key, value, bounds, key_bounds, longest, longest_key, scale=scaling, **_CAUSAL
@@ -135,6 +136,16 @@ def _documents(
     if position_ids is None:
         position_ids = torch.arange(query.shape[2], device=query.device)
     return document_bounds(position_ids.expand(query.shape[0], -1))
+
+
+def _autocast(x: torch.Tensor) -> torch.Tensor:
+    """Return ``x`` in autocast's dtype, as it would be in torch's own attention.
+
+    Rotary embeddings are in float32 where the embedding's weights are, and so are queries and keys
+    that were turned by them.
+    """
+    device = x.device.type
+    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
 
 
 def _kernel_takes(query: torch.Tensor) -> bool:

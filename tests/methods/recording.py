@@ -11,6 +11,7 @@ import peft
 import torch
 from methods import MODEL, QUANTIZATIONS, Cell
 from safetensors.torch import load_file, save_file
+from transformers import LlamaForCausalLM
 
 from llama_recipes_local import models
 from llama_recipes_local._upstream import load
@@ -105,3 +106,21 @@ def reloaded_logits(cell: Cell, saved: Path | None, base: Path) -> torch.Tensor:
         model = model if saved is None else peft.PeftModel.from_pretrained(model, saved)
     with torch.no_grad():
         return model.to(device_type()).eval()(input_ids=IDS.to(device_type())).logits.cpu()
+
+
+def rows_of_ranks(rows: int, ranks: int) -> list[float]:
+    """Return the number of the rank that holds each row, as torch deals rows out."""
+    share = -(-rows // ranks)
+    return [float(row // share + 1) for row in range(rows)]
+
+
+def assert_every_rank_was_saved(folder: Path, ranks: int, base: Path) -> None:
+    saved = load_file(folder / "adapter_model.safetensors")
+    assert saved
+    for tensor in saved.values():
+        held = [row.unique().tolist() for row in tensor]
+        assert held == [[number] for number in rows_of_ranks(len(tensor), ranks)]
+    loaded = peft.PeftModel.from_pretrained(LlamaForCausalLM.from_pretrained(base), folder)
+    again = peft.get_peft_model_state_dict(loaded)
+    assert again.keys() == saved.keys()
+    assert all(again[name].equal(tensor) for name, tensor in saved.items())

@@ -3,13 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-import peft
 import pytest
 import torch
 from methods import IN_HALF, SENTINELS, TRAINED_SPREAD, Cell
-from recording import LOGITS, Trained, reloaded_logits
-from safetensors.torch import load_file
-from transformers import LlamaForCausalLM
+from recording import LOGITS, Trained, assert_every_rank_was_saved, reloaded_logits
 
 # As in parallel/test_fsdp.py: ranks add gradients up in another order, and AdamW divides a gradient
 # by its size, so an entry close to zero may be off by a part of a step of lr 1e-3 (of 16e-3 with
@@ -46,24 +43,6 @@ def test_float32_is_held_beside_bfloat16(cell: Cell, alone: Any, on_two_ranks: P
     # bfloat16 keeps 8 bits: through two layers an error of some 2**-8 of logits of about 1
     logits = half.tensors["logits"].float()
     torch.testing.assert_close(logits, whole.tensors["logits"], atol=HALF, rtol=0)
-
-
-def rows_of_ranks(rows: int, ranks: int) -> list[float]:
-    """Return the number of the rank that holds each row, as torch deals rows out."""
-    share = -(-rows // ranks)
-    return [float(row // share + 1) for row in range(rows)]
-
-
-def assert_every_rank_was_saved(folder: Path, ranks: int, base: Path) -> None:
-    saved = load_file(folder / "adapter_model.safetensors")
-    assert saved
-    for tensor in saved.values():
-        held = [row.unique().tolist() for row in tensor]
-        assert held == [[number] for number in rows_of_ranks(len(tensor), ranks)]
-    loaded = peft.PeftModel.from_pretrained(LlamaForCausalLM.from_pretrained(base), folder)
-    again = peft.get_peft_model_state_dict(loaded)
-    assert again.keys() == saved.keys()
-    assert all(again[name].equal(tensor) for name, tensor in saved.items())
 
 
 @pytest.mark.parametrize("name", SENTINELS)
