@@ -77,8 +77,9 @@ class Stepper:
             micro_batches: this rank's, in host memory.
             label_tokens: label tokens of the global batch.
         """
-        # gradients are averaged over ranks, the loss is summed over them
-        share = torch.full((), max(label_tokens, 1) / world_size(), device=self.device)
+        # gradients are averaged over ranks, the loss is summed over them; no tensor, for FSDP2
+        # casts those that go into a model to the compute dtype
+        share = max(label_tokens, 1) / world_size()
         losses = []
         # entered anew each step: autocast keeps its casts of the weights until it is left
         with compute_context(unwrapped(self.model), self.config):
