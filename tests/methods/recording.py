@@ -95,17 +95,35 @@ def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
     return one.contiguous().view(torch.uint8).equal(other.contiguous().view(torch.uint8))
 
 
-def reloaded_logits(cell: Cell, saved: Path | None, base: Path) -> torch.Tensor:
-    """Return the logits of what was saved, an adapter by plain PEFT; None saved nothing."""
+def reloaded_logits(cell: Cell, saved: Path | None, base: Path, **precision: Any) -> torch.Tensor:
+    """Return the logits of what was saved, an adapter by plain PEFT; None saved nothing.
+
+    The base model of an adapter is loaded with the flags ``precision``.
+    """
     if cell.method.saves == MODEL and saved is not None:
         model: Any = models.AutoModelForCausalLM.from_pretrained(saved)
     else:
-        as_trained = {"attn_implementation": "sdpa", **QUANTIZATIONS[cell.quantization]}
+        as_trained = {
+            "attn_implementation": "sdpa",
+            **QUANTIZATIONS[cell.quantization],
+            **precision,
+        }
         with activate(resolve(as_trained)):
             model = models.AutoModelForCausalLM.from_pretrained(base)
         model = model if saved is None else peft.PeftModel.from_pretrained(model, saved)
     with torch.no_grad():
         return model.to(device_type()).eval()(input_ids=IDS.to(device_type())).logits.cpu()
+
+
+def reloaded_errors(cell: Cell, run: Trained, base: Path) -> tuple[float, float]:
+    """Return how far what was saved, and the model before training, are from what was trained.
+
+    Both are norms of what the logits differ by, relative to the norm of the logits.
+    """
+    logits = run.tensors["logits"].float()
+    start, again = (reloaded_logits(cell, saved, base) for saved in (None, run.saved))
+    norms = [float((each.float() - logits).norm() / logits.norm()) for each in (again, start)]
+    return norms[0], norms[1]
 
 
 def rows_of_ranks(rows: int, ranks: int) -> list[float]:
