@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import fire
+import torch
 import transformers
 from safetensors import SafetensorError
 
@@ -28,6 +29,7 @@ from llama_recipes_local.preflight.flags import CONFIGS
 from llama_recipes_local.run import Run, activate, save_description
 from llama_recipes_local.saved_run import CONFIGURATION_FILE
 from llama_recipes_local.training.evaluation import perplexity
+from llama_recipes_local.training.memory import no_memory_left
 
 # whose flags --help lists
 HELPED = (
@@ -65,6 +67,9 @@ def main(*arguments: Any, **flags: Any) -> None:
             if parallel.is_rank_zero():
                 print(error, file=sys.stderr)
             raise SystemExit(error.EXIT_CODE) from None
+        except torch.OutOfMemoryError as error:
+            print(no_memory_left(run, error), file=sys.stderr)
+            raise SystemExit(TrainingError.EXIT_CODE) from None
         except (OSError, SafetensorError) as error:
             if not what_filled(error):
                 raise

@@ -42,6 +42,8 @@ def qlora(run: Run) -> Values:
         "gradient_clipping_threshold": (0.3, ""),
         "optimizer": _optimizer(run),
     }
+    if not run.train.enable_fsdp:  # whose own setting is on by default
+        values["gradient_checkpointing"] = (True, "")
     if run.train.use_peft and run.train.peft_method != "lora":
         values = {name: value for name, value in values.items() if name not in OF_LORA}
     if run.train.quantization not in (None, "4bit"):
@@ -56,9 +58,8 @@ def chosen(run: Run) -> Values:
     """Return what a run's preset sets, without what is given as a flag."""
     if run.train.preset not in PRESETS:
         return {}
-    given = {flag.rpartition(".")[2] for flag in run.flags}
     values = PRESETS[run.train.preset](run)
-    return {name: value for name, value in values.items() if name not in given}
+    return {name: value for name, value in values.items() if name not in run.given}
 
 
 def describe(name: str, values: Values) -> str:

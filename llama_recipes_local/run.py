@@ -53,6 +53,11 @@ class Run:
     preset: str = ""
     """What the preset has set, in words."""
 
+    @property
+    def given(self) -> set[str]:
+        """Names of the fields that flags set, whichever configuration a flag names."""
+        return {flag.rpartition(".")[2] for flag in self.flags}
+
     def configurations(self) -> list[Any]:
         """Return the configurations that flags reach."""
         every = [self.train, self.fsdp, self.quantization, self.wandb, self.dataset, self.peft]

@@ -38,6 +38,7 @@ def test_the_papers_settings(run_of: Any, monkeypatch: pytest.MonkeyPatch) -> No
     assert (lora.lora_dropout, train.lr, train.scheduler) == (0.1, 2e-4, "constant")
     assert (train.gradient_clipping, train.gradient_clipping_threshold) == (True, 0.3)
     assert run.fsdp.optimizer == "paged_adamw"
+    assert train.gradient_checkpointing is True
 
 
 @pytest.mark.parametrize(
@@ -91,6 +92,7 @@ def test_where_the_paged_optimiser_does_not_work(
         monkeypatch.setenv(name, "1")
     sharded = run_of(enable_fsdp=True)
     assert sharded.fsdp.optimizer == "AdamW"
+    assert "gradient_checkpointing" not in sharded.preset
     assert "bitsandbytes has no update for sharded parameters" in sharded.preset
 
 

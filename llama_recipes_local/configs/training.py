@@ -61,6 +61,10 @@ class train_config(load("configs.training").train_config):  # type: ignore[misc]
     """Attention kernel: "auto", "documents" (packed documents apart, without a mask), or one of
     transformers': "sdpa", "eager", "flash_attention_2"."""
 
+    gradient_checkpointing: bool = False
+    """Whether each layer's activations are computed again in the backward pass: less memory for
+    about a third more work. With FSDP ``fsdp_activation_checkpointing`` says so."""
+
     scheduler: str = "step"
     """Learning rate: "step" (upstream's: times ``gamma`` after each epoch), or by optimiser step
     "constant", "linear", "cosine" or "wsd" (warm up, stay, decay)."""

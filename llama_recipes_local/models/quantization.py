@@ -67,7 +67,6 @@ def keep_packing(model: nn.Module) -> None:
 
 
 def _given_or_computed_in(run: Run, field: str) -> torch.dtype:
-    given = {flag.rpartition(".")[2] for flag in run.flags}
-    if field in given:
+    if field in run.given:
         return getattr(run.quantization, field)
     return compute_dtype(run.train, run.fsdp)

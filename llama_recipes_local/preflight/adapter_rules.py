@@ -205,7 +205,7 @@ def _going_on(run: Run) -> list[Problem]:
             mend = f"name an adapter that is {', '.join(PEFT_CONFIGS)}"
         return [Problem(f"{what} with --peft_method {run.train.peft_method}", why, mend)]
     problems = []
-    for name in {flag.rpartition(".")[2] for flag in run.flags} & set(field_names(run.peft)):
+    for name in run.given & set(field_names(run.peft)):
         asked, there = getattr(run.peft, name), saved.get(name)
         if name in saved and _plain(asked) != _plain(there):
             why, mend = f"the adapter there has {name} {there}", f"leave --{name} out"

@@ -34,7 +34,6 @@ def is_sharded(run: Run) -> bool:
 def _unused(run: Run) -> list[Problem]:
     if quantized_bits(run.train) == "4bit":
         return []
-    given = {flag.rpartition(".")[2] for flag in run.flags}
     return [
         Problem(
             f"--{flag} without --quantization 4bit",
@@ -42,7 +41,7 @@ def _unused(run: Run) -> list[Problem]:
             "add --quantization 4bit, or leave it out",
         )
         for flag in ONLY_4BIT
-        if flag in given
+        if flag in run.given
     ]
 
 

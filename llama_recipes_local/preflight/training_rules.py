@@ -26,6 +26,7 @@ def check_training(run: Run) -> list[Problem]:
         *_validation(run.train),
         *_reporters(run.train),
         *_half_precision(run),
+        *_gradient_checkpointing(run),
     ]
 
 
@@ -65,7 +66,6 @@ def _unused(run: Run) -> list[Problem]:
     name = run.train.scheduler
     if name not in SCHEDULERS:
         return []
-    given = {flag.rpartition(".")[2] for flag in run.flags}
     return [
         Problem(
             f"--{flag} with --scheduler {name}",
@@ -73,7 +73,7 @@ def _unused(run: Run) -> list[Problem]:
             f"leave it out, or use --scheduler {next(iter(takers))}",
         )
         for flag, takers in owners.items()
-        if flag in given and name not in takers
+        if flag in run.given and name not in takers
     ]
 
 
@@ -121,6 +121,21 @@ def _half_precision(run: Run) -> list[Problem]:
             "--use_fp16 with --pure_bf16",
             "weights are computed in float16 or in bfloat16",
             "leave one of them out; bfloat16 needs no scaler",
+        )
+    ]
+
+
+def _gradient_checkpointing(run: Run) -> list[Problem]:
+    asked, with_fsdp = run.train.gradient_checkpointing, run.fsdp.fsdp_activation_checkpointing
+    if not run.train.enable_fsdp or "gradient_checkpointing" not in run.given:
+        return []
+    if asked == with_fsdp:
+        return []
+    return [
+        Problem(
+            f"--gradient_checkpointing {asked} with --enable_fsdp",
+            f"with FSDP --fsdp_activation_checkpointing says so, which is {with_fsdp}",
+            f"give --fsdp_activation_checkpointing {asked}",
         )
     ]
 

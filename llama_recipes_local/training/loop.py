@@ -18,6 +18,7 @@ from llama_recipes_local import parallel, run
 from llama_recipes_local.checkpoints import generators
 from llama_recipes_local.errors import TrainingError
 from llama_recipes_local.parallel import is_rank_zero
+from llama_recipes_local.policies import apply_fsdp_checkpointing
 from llama_recipes_local.training import batches, guard
 from llama_recipes_local.training.agreement import agree, any_rank
 from llama_recipes_local.training.checkpointing import Checkpointing
@@ -83,6 +84,8 @@ def train(
         TrainingError: if a checkpoint cannot be saved, or not be gone on from.
     """
     Path(train_config.output_dir).mkdir(parents=True, exist_ok=True)
+    if train_config.gradient_checkpointing and not train_config.enable_fsdp:
+        apply_fsdp_checkpointing(unwrapped(model))
     trainer = Trainer(
         model,
         train_dataloader,

@@ -27,6 +27,9 @@ def problems_of(**flags: Any) -> list[str]:
         {"eval_steps": 5},
         {"report_to": "tensorboard,wandb,mlflow"},
         {"use_fp16": True},
+        {"gradient_checkpointing": True},
+        {"gradient_checkpointing": True, "enable_fsdp": True},
+        {"fsdp_activation_checkpointing": False, "enable_fsdp": True},
     ],
 )
 def test_what_can_be_has_no_problem(flags: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,6 +66,18 @@ def test_what_can_be_has_no_problem(flags: dict[str, Any], monkeypatch: pytest.M
         ),
         ({"report_to": "tensorbord"}, "--report_to tensorbord does not exist"),
         ({"use_fp16": True, "pure_bf16": True}, "--use_fp16 with --pure_bf16"),
+        (
+            {"gradient_checkpointing": False, "enable_fsdp": True},
+            "--gradient_checkpointing False with --enable_fsdp",
+        ),
+        (
+            {
+                "train_config.gradient_checkpointing": True,
+                "enable_fsdp": True,
+                "fsdp_activation_checkpointing": False,
+            },
+            "--gradient_checkpointing True with --enable_fsdp",
+        ),
     ],
 )
 def test_what_cannot_be_is_named(
