@@ -12,6 +12,7 @@ from launching import run_ranks
 from methods import (
     ALONE,
     IN_HALF,
+    PRECISION,
     SENTINELS,
     TRAINED_ALONE,
     TRAINED_SPREAD,
@@ -39,6 +40,7 @@ def common(tiny_model: Path, grammar_data: Path) -> dict[str, Any]:
         "model_name": str(tiny_model),
         "data_root": str(grammar_data),
         "dataset": "grammar_dataset",
+        **PRECISION,
         "lr": 1e-3,
         "context_length": 64,
         "batch_size_training": 4,

@@ -84,6 +84,8 @@ SHARDINGS: dict[str, dict[str, Any]] = {
     },
     "CPU offload": {"fsdp_cpu_offload": True},
 }
+# float32 on any device
+PRECISION: dict[str, Any] = {"dtype": "float32", "mixed_precision": False}
 # whose saved files show each rank's share
 SENTINELS = ("LoRA", "DoRA", "LLaMA-Adapter", "prefix tuning")
 

@@ -21,7 +21,7 @@ Pairs = list[tuple[str, str]]
 TRAINING = "gtrain_10k.csv"
 VALIDATION = "grammar_validation.csv"
 
-# as the issue lists them, with a bar between the two sides
+# as the recipe of the published files has them, with a bar between the two sides
 LISTED = (
     " .|.", " ,|,", " '|'", " ?|?", " !|!", " :|:", " ;|;", " n't|n't", " v|v", "2 0 0 6|2006",
     "5 5|55", "4 0 0|400", "1 7-5 0|1750", "2 0 %|20%", "5 0|50", "1 2|12", "1 0|10",

@@ -4,7 +4,7 @@ import pytest
 
 from llama_recipes_local.preparation.spacing import CORRECTIONS, correct, corrections
 
-# as the issue "Every data set of the guide from local files" lists them
+# as the recipe of the published files has them
 LISTED = [
     (" .", "."),
     (" ,", ","),
