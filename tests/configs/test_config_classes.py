@@ -44,6 +44,7 @@ DIFFERENCES: dict[str, dict[str, Any]] = {
         "save_steps": 0,
         "save_total_limit": 0,
         "async_save": False,
+        "gradient_checkpointing": False,
         "resume_from_checkpoint": "",
         "resume_despite": [],
         "train_only": "",
