@@ -48,7 +48,8 @@ def main(*arguments: Any, **flags: Any) -> None:
     Flags are the fields of upstream's configurations. A field of one configuration alone is
     reached with its name before it, as in --grammar_dataset.train_split=FILE.
     """
-    if "help" in flags:  # fire hands --help on, because any flag may be one of ours
+    # fire hands --help on, because any flag may be one of ours, and -h as a flag named h
+    if flags.keys() & {"help", "h"}:
         fire.Fire(main, command=["--", "--help"], name="finetuning.py")
     with only_rank_zero_speaks():
         try:
