@@ -26,6 +26,7 @@ from llama_recipes_local.files.disk import room, what_filled
 from llama_recipes_local.models.quantization import quantized_bits
 from llama_recipes_local.preflight import preflight
 from llama_recipes_local.preflight.flags import CONFIGS
+from llama_recipes_local.preflight.model import WEIGHTS
 from llama_recipes_local.run import Run, activate, save_description
 from llama_recipes_local.saved_run import CONFIGURATION_FILE
 from llama_recipes_local.training.evaluation import perplexity
@@ -48,7 +49,8 @@ def main(*arguments: Any, **flags: Any) -> None:
     Flags are the fields of upstream's configurations. A field of one configuration alone is
     reached with its name before it, as in --grammar_dataset.train_split=FILE.
     """
-    if "help" in flags:  # fire hands --help on, because any flag may be one of ours
+    # fire hands --help on, because any flag may be one of ours, and -h as a flag named h
+    if flags.keys() & {"help", "h"}:
         fire.Fire(main, command=["--", "--help"], name="finetuning.py")
     with only_rank_zero_speaks():
         try:
@@ -103,9 +105,15 @@ def report(run: Run) -> None:
             text = f"loss {loss:.4f}  perplexity {perplexity(loss):.3f}"
             print(f"validation {when:>6} training: {text}")
     adapter = output / "adapter_model.safetensors"
-    if run.train.save_model and run.train.use_peft and adapter.is_file():
+    if not run.train.save_model:
+        return
+    if run.train.use_peft and adapter.is_file():
         print(f"adapter: {adapter}")
-        print(f"try it:  {_try_command(run, output)}")
+        print(f"try it:  {_try_command(run, '--adapter', output)}")
+    # sharded, the model is in a folder of its own, which was named as it was saved
+    if not run.train.use_peft and any((output / name).is_file() for name in WEIGHTS):
+        print(f"model:   {output}")
+        print(f"try it:  {_try_command(run, '--model_name', output)}")
 
 
 def _flags_for_main(run: Run) -> dict[str, Any]:
@@ -115,12 +123,12 @@ def _flags_for_main(run: Run) -> dict[str, Any]:
     return run.flags | {"quantization": INT8}
 
 
-def _try_command(run: Run, output: Path) -> str:
+def _try_command(run: Run, flag: str, output: Path) -> str:
     script = "llama-recipes-local"
     if shutil.which(script) is None:  # an environment that is not activated
         script = os.path.relpath(Path(sys.executable).with_name(script))
     prompt = "She go to school yesterday." if run.train.dataset == "grammar_dataset" else "..."
-    return f'{script} generate --adapter {shlex.quote(str(output))} --prompt "{prompt}"'
+    return f'{script} generate {flag} {shlex.quote(str(output))} --prompt "{prompt}"'
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, is_dataclass
 from importlib import import_module
@@ -33,6 +34,18 @@ PEFT_CONFIGS: dict[str, type] = {
     "llama_adapter": configs.llama_adapter_config,
     "prefix": configs.prefix_config,
 }
+
+FOLDERS = (
+    "model_name",
+    "tokenizer_name",
+    "output_dir",
+    "dist_checkpoint_root_folder",
+    "profiler_dir",
+    "data_root",
+    "data_cache",
+    "from_peft_checkpoint",
+    "resume_from_checkpoint",
+)
 
 
 @dataclass
@@ -70,7 +83,8 @@ def resolve(flags: dict[str, Any]) -> Run:
     Raises:
         ValueError: if a value cannot mean its field's type.
     """
-    run = Run(flags)
+    run = Run({flag: _at_home(flag, value) for flag, value in flags.items()})
+    flags = run.flags
     for config in run.configurations():
         update_config(config, **flags)
     if run.train.dataset in DATASET_CONFIGS:
@@ -80,6 +94,12 @@ def resolve(flags: dict[str, Any]) -> Run:
         run.peft = PEFT_CONFIGS[run.train.peft_method]()
         update_config(run.peft, **flags)
     return run
+
+
+def _at_home(flag: str, value: Any) -> Any:
+    """Return a folder with its ~ expanded, which a shell leaves alone in --flag=~/folder."""
+    is_folder = flag.rpartition(".")[2] in FOLDERS and isinstance(value, str)
+    return os.path.expanduser(value) if is_folder else value
 
 
 def update_config(config: Any, **kwargs: Any) -> None:

@@ -7,6 +7,7 @@ imported once its name has been read from the command line, and imports torch an
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -32,7 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        _run(ROOT, PROGRAM, words)
+        with warnings.catch_warnings():
+            # transformers' and torch's about each other's code, which no user can mend
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.filterwarnings("ignore", message=".*pin_memory.*")
+            _run(ROOT, PROGRAM, words)
     except (UsageError, TrainingError) as error:
         print(error, file=sys.stderr)
         return error.EXIT_CODE

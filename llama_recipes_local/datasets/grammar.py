@@ -1,6 +1,8 @@
 """The grammar data set: wrong sentences and their corrections, one file a split."""
 
+import shlex
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from llama_recipes_local import paths
@@ -24,7 +26,9 @@ def split(config: Any, name: str) -> Split:
     """
     path = paths.resolve(name)
     if not path.exists():
-        mend = "make the files: llama-recipes-local prepare grammar; or name one with the flag"
+        mend = "make the files: llama-recipes-local prepare grammar"
+        if paths.data_root() != Path.cwd():  # which the command would not know of
+            mend += f" --out {shlex.quote(str(path.parent))}"
         raise UsageError([finding.missing(path, mend)])
     form = format_of(path.name) or "csv"
     return Split((path,), EVERY_RECORD, partial(records, path, COLUMNS, form), FORMATTER)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_recipes_local.generation.sources import base_model
+from llama_recipes_local.model_folders import has_tokenizer
 from llama_recipes_local.preflight import preflight_data
 from llama_recipes_local.run import DATASET_CONFIGS, Run
 from llama_recipes_local.saved_run import SavedRun
@@ -39,8 +40,12 @@ def resolve_run(arguments: tuple[Any, ...], adapter: Path | None, flags: dict[st
     Raises:
         UsageError: if there is no model, a flag is wrong, or the data cannot be used.
     """
-    folder = adapter or Path(str(flags.get("model_name", "")))
-    given = recorded(SavedRun(folder.expanduser().resolve()), quantization=adapter is not None)
+    folder = (adapter or Path(str(flags.get("model_name", "")))).expanduser().resolve()
+    given = {}
+    if adapter or flags.get("model_name"):  # not what lies in the working directory
+        given = recorded(SavedRun(folder), quantization=adapter is not None)
+    if adapter is None and not has_tokenizer(folder) and "model_name" in given:
+        given.setdefault("tokenizer_name", given["model_name"])  # training saves none
     if adapter is not None and not given.get("model_name"):
         given["model_name"] = str(base_model(adapter))
     run = preflight_data(arguments, given | _without_owner(flags, given))

@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from llama_recipes_local.errors import Problem, UsageError
-from llama_recipes_local.preflight.model import check_weights, listing
+from llama_recipes_local.preflight.model import check_weights, listing, unreadable
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -33,7 +33,7 @@ class StoredTensors(Mapping[str, torch.Tensor]):
                 with safe_open(path, framework="pt") as file:
                     self._files |= dict.fromkeys(file.keys(), path)
             except (SafetensorError, OSError) as error:
-                raise UsageError([_unreadable(path, error)]) from error
+                raise UsageError([unreadable(path, error)]) from error
 
     def __getitem__(self, name: str) -> torch.Tensor:
         with safe_open(self._files[name], framework="pt") as file:
@@ -93,7 +93,3 @@ def check_config(folder: Path, flag: str) -> None:
             raise ValueError("it is no JSON object")
     except ValueError as error:
         raise UsageError([Problem(f"{path} cannot be read", str(error), mend)]) from error
-
-
-def _unreadable(path: Path, error: Exception) -> Problem:
-    return Problem(f"{path} is not a whole safetensors file", str(error), "copy the file again")

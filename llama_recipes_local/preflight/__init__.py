@@ -67,7 +67,10 @@ def preflight_data(arguments: tuple[Any, ...], given: dict[str, Any]) -> Run:
 def _resolved(arguments: tuple[Any, ...], given: dict[str, Any]) -> tuple[Run, list[Problem]]:
     """Build the run that the flags ask for, and say which of them it could not take."""
     problems = flags.check_arguments(arguments) + flags.check_flags(given)
-    run = resolve(flags.usable(given))
+    usable = flags.usable(given)
+    run = resolve(usable)
+    if {"dataset", "train_config.dataset"} & given.keys() - usable.keys():
+        run.dataset = None  # the default's files, which may be missing, are not what was asked for
     if run.train.preset in PRESETS:
         values = chosen(run)
         run = resolve({name: value for name, (value, _) in values.items()} | run.flags)

@@ -22,6 +22,32 @@ CONFIGS: dict[str, type] = {
     )
 }
 
+# what a flag is called in TRL, transformers and sft.py, where the nearest name is another's
+ELSEWHERE = {
+    "batch_size": "batch_size_training",
+    "batchsize": "batch_size_training",
+    "fp16": "use_fp16",
+    "fsdp": "enable_fsdp",
+    "learning_rate": "lr",
+    "load_in_4bit": "quantization 4bit",
+    "load_in_8bit": "quantization 8bit",
+    "lora": "use_peft",
+    "lora_r": "r",
+    "lora_target_modules": "target_modules",
+    "lr_scheduler_type": "scheduler",
+    "max_grad_norm": "gradient_clipping --gradient_clipping_threshold",
+    "max_seq_length": "context_length",
+    "max_length": "context_length",
+    "max_steps": "max_train_step",
+    "model": "model_name",
+    "model_name_or_path": "model_name",
+    "optim": "optimizer",
+    "per_device_eval_batch_size": "val_batch_size",
+    "per_device_train_batch_size": "batch_size_training",
+    "qlora": "preset qlora",
+    "warmup": "warmup_steps",
+}
+
 
 def known_flags() -> list[str]:
     """Return every flag: each field by itself, and with its configuration's name before it."""
@@ -63,6 +89,9 @@ def usable(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _unknown(flag: str, known: list[str]) -> Problem:
+    if flag in ELSEWHERE:
+        mend = f"here it is called --{ELSEWHERE[flag]}"
+        return Problem(f"--{flag} is no flag", "it is what other scripts call it", mend)
     near = get_close_matches(flag, known, n=1, cutoff=0.5)
     mend = f"did you mean --{near[0]}?" if near else "see `python finetuning.py --help`"
     return Problem(f"--{flag} is no flag", "no configuration has a field of this name", mend)
@@ -76,9 +105,11 @@ def _mismatch(flag: str, value: Any) -> list[Problem]:
         try:
             convert(value, typing.get_type_hints(cls)[name])
         except ValueError as error:
+            # fire makes True of a flag that nothing follows
+            what = f"--{flag} has no value" if value is True else f"--{flag} cannot be {value!r}"
             return [
                 Problem(
-                    f"--{flag} cannot be {value!r}",
+                    what,
                     f"{cls.__name__}.{name}: {error}",
                     f"give --{flag} a value of that kind",
                 )

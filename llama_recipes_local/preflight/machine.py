@@ -14,7 +14,14 @@ INSTALL = {"bitsandbytes": 'pip install "llama-recipes-local[quantization]"'}
 
 def check_output(run: Run) -> list[Problem]:
     """Return why the output folder cannot be written; nothing is written to find out."""
+    if not run.train.output_dir:
+        why = "the run's files would lie among those of the working directory"
+        return [Problem("--output_dir is empty", why, "name a folder: --output_dir DIR")]
     output = Path(run.train.output_dir).expanduser().resolve()
+    if run.train.model_name and output == Path(run.train.model_name).expanduser().resolve():
+        why = "it is the model's own folder, whose files would be written over"
+        mend = "name another folder: --output_dir DIR"
+        return [Problem(f"--output_dir {output}", why, mend)]
     existing = output
     while not existing.exists():
         existing = existing.parent

@@ -2,9 +2,12 @@
 
 import json
 import re
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError, safe_open
 
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.run import Run
@@ -112,7 +115,7 @@ def check_weights(folder: Path) -> list[Problem]:
         ]
     if present == [WEIGHTS[1]]:
         return _check_shards(folder)
-    return []
+    return _damaged([folder / WEIGHTS[0]])
 
 
 def _check_shards(folder: Path) -> list[Problem]:
@@ -123,7 +126,7 @@ def _check_shards(folder: Path) -> list[Problem]:
         return [Problem(f"{index} is no index of weights", repr(error), "copy the model again")]
     missing = sorted(shard for shard in shards if not (folder / shard).is_file())
     if not missing:
-        return []
+        return _damaged(folder / shard for shard in sorted(shards))
     return [
         Problem(
             f"{folder} lacks {len(missing)} of {len(shards)} weight files",
@@ -131,6 +134,23 @@ def _check_shards(folder: Path) -> list[Problem]:
             "copy these files into the folder",
         )
     ]
+
+
+def _damaged(files: Iterable[Path]) -> list[Problem]:
+    """Find files that were cut off, or are a pointer of git-lfs; only their headers are read."""
+    problems = []
+    for path in files:
+        try:
+            with safe_open(path, framework="pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            problems.append(unreadable(path, error))
+    return problems
+
+
+def unreadable(path: Path, error: Exception) -> Problem:
+    """Return the problem with a file of weights that safetensors refuses."""
+    return Problem(f"{path} is not a whole safetensors file", str(error), "copy the file again")
 
 
 def check_tokenizer(run: Run) -> list[Problem]:

@@ -38,6 +38,10 @@ def _ranges(train: Any) -> list[Problem]:
         wrong.append(("min_lr_ratio", "from 0 to 1"))
     if not 0 < train.wsd_decay_ratio <= 1:
         wrong.append(("wsd_decay_ratio", "above 0 and at most 1"))
+    if train.gamma <= 0:  # the rate would be 0, or climb the loss, from the second epoch on
+        wrong.append(("gamma", "above 0"))
+    if train.gradient_clipping and train.gradient_clipping_threshold <= 0:
+        wrong.append(("gradient_clipping_threshold", "above 0"))
     return [
         Problem(f"--{name} is {getattr(train, name)}", f"it must be {bound}", f"give it {bound}")
         for name, bound in wrong

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,20 @@ def test_what_stops_a_command_is_reported_without_a_traceback(
     assert cli.main(["prepare", "grammar"]) == code
     output = capsys.readouterr()
     assert (output.out, output.err) == ("", f"{error}\n")
+
+
+def test_warnings_that_no_user_can_mend_are_not_shown(
+    monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    from llama_recipes_local.cli import prepare_grammar
+
+    def warn(_: Any) -> None:
+        warnings.warn("`old` is deprecated", FutureWarning, stacklevel=1)
+        warnings.warn("this concerns the user", UserWarning, stacklevel=1)
+
+    monkeypatch.setattr(prepare_grammar, "run", warn)
+    assert cli.main(["prepare", "grammar"]) == 0
+    assert [str(each.message) for each in recwarn] == ["this concerns the user"]
 
 
 def test_finetune_hands_its_words_over_untouched(monkeypatch: pytest.MonkeyPatch) -> None:

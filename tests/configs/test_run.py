@@ -36,6 +36,21 @@ def test_flags_reach_the_data_set_and_the_adapter() -> None:
     assert resolved.flags == flags
 
 
+def test_home_is_where_a_shell_leaves_it_unexpanded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    given = {"output_dir": "~/x", "train_config.model_name": "~/Llama", "data_root": "./~/x"}
+    resolved = run.resolve(given)
+    assert resolved.train.output_dir == "/home/me/x"
+    assert resolved.train.model_name == "/home/me/Llama"
+    assert resolved.train.data_root == "./~/x"
+    # upstream's main reads the flags once more
+    assert resolved.flags["output_dir"] == "/home/me/x"
+
+
+def test_every_folder_that_may_be_at_home_is_a_flag() -> None:
+    assert set(run.FOLDERS) <= vars(configs.train_config()).keys()
+
+
 def test_there_is_no_adapter_without_use_peft() -> None:
     assert run.resolve({"peft_method": "lora"}).peft is None
     assert run.resolve({"use_peft": True, "peft_method": "llama_adapter"}).peft == (

@@ -229,3 +229,33 @@ def test_a_whole_model_is_measured_by_its_runs_record(
     words = ("--model_name", whole, "--metrics", "loss")
     result = evaluate(tmp_path / "a.json", *words)
     assert result["metrics"]["loss"]["value"] == logged(trained)[0]
+
+
+def test_a_model_that_training_saved_is_measured_and_is_what_the_run_proposes(
+    tiny_model: Path, grammar_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All layers are trained: the folder has no tokenizer, its record names the one it used."""
+    main(
+        model_name=str(tiny_model),
+        data_root=str(grammar_data),
+        output_dir=str(tmp_path / "run"),
+        dataset="grammar_dataset",
+        context_length=128,
+        lr=0.01,
+        num_epochs=1,
+        max_train_step=2,
+        num_workers_dataloader=0,
+    )
+    said = capsys.readouterr().out
+    assert f"model:   {tmp_path / 'run'}\n" in said
+    assert f"generate --model_name {tmp_path / 'run'} --prompt" in said
+    words = ("--model_name", tmp_path / "run", "--metrics", "loss")
+    result = evaluate(tmp_path / "a.json", *words)
+    assert result["metrics"]["loss"]["value"] == logged(tmp_path / "run")[1]
+
+
+def test_a_run_in_the_working_directory_is_not_meant_where_none_is_named(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(trained)
+    assert "no model was named" in refused(capsys)

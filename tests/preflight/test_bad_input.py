@@ -163,7 +163,7 @@ CASES = {
         flags={"num_epochs": "many"},
     ),
     "flag without its value": Case(
-        "--tokenizer_name cannot be True",
+        "--tokenizer_name has no value",
         "train_config.tokenizer_name: expected a text",
         "give --tokenizer_name a value of that kind",
         words=("--tokenizer_name",),
@@ -291,6 +291,7 @@ CASES = {
     "data root that is not there": Case(
         "{work}/elsewhere/" + TRAIN + " does not exist",
         "neither does {work}/elsewhere/datasets/grammar",
+        "prepare grammar --out {work}/elsewhere/datasets/grammar, or name another: "
         "--grammar_dataset.train_split=FILE",
         flags={
             "data_root": "elsewhere",
@@ -556,9 +557,19 @@ def test_a_rank_that_is_not_the_first_says_nothing(
     assert capfd.readouterr() == ("", "")
 
 
-def test_help_is_no_mistake(capsys: pytest.CaptureFixture[str]) -> None:
+def test_of_a_data_set_without_a_name_no_files_are_missing(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        fire.Fire(main, command=["--model_name=model", "--context_length=64", "--dataset"])
+    report = capsys.readouterr().err
+    assert report.startswith("1 problem found, nothing was started:\n1. --dataset has no value")
+
+
+@pytest.mark.parametrize("word", ["--help", "-h"])
+def test_help_is_no_mistake(word: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as raised:
-        fire.Fire(main, command=["--help"])
+        fire.Fire(main, command=[word])
     assert raised.value.code == 0
     said = "".join(capsys.readouterr())
     flags = ("model_name", "use_peft", "lora_alpha", "data_root", "sharding_strategy")

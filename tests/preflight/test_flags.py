@@ -67,3 +67,25 @@ def test_one_problem_for_a_value_that_two_configurations_refuse() -> None:
 def test_each_stray_word_is_a_problem() -> None:
     first, second = flags.check_arguments(("lora", 7))
     assert first.what.startswith("'lora'") and second.what.startswith("7 ")
+
+
+@pytest.mark.parametrize(
+    ("given", "ours"),
+    [("learning_rate", "lr"), ("batch_size", "batch_size_training"), ("model", "model_name")],
+)
+def test_what_other_scripts_call_a_flag_is_no_riddle(given: str, ours: str) -> None:
+    (problem,) = flags.check_flags({given: 1})
+    assert problem.what == f"--{given} is no flag"
+    assert problem.mend == f"here it is called --{ours}"
+
+
+def test_other_scripts_names_are_not_ours_and_lead_to_ours() -> None:
+    known = set(flags.known_flags())
+    assert not known & flags.ELSEWHERE.keys()
+    assert {name.split()[0] for name in flags.ELSEWHERE.values()} <= known
+
+
+@pytest.mark.parametrize("flag", ["dataset", "output_dir", "lora_config.lora_alpha"])
+def test_a_flag_that_nothing_follows(flag: str) -> None:
+    (problem,) = flags.check_flags({flag: True})
+    assert problem.what == f"--{flag} has no value"

@@ -25,6 +25,19 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Mon
     assert problem.why == f"{tmp_path} cannot be written by this user"
 
 
+def test_an_empty_output_folder() -> None:
+    (problem,) = machine.check_output(resolve({"output_dir": ""}))
+    assert problem.what == "--output_dir is empty"
+
+
+@pytest.mark.parametrize("name", ["model", "model/", "below/../model"])
+def test_the_models_own_folder_is_not_written_over(name: str, tmp_path: Path) -> None:
+    flags = {"model_name": str(tmp_path / "model"), "output_dir": f"{tmp_path}/{name}"}
+    (problem,) = machine.check_output(resolve(flags))
+    assert problem.why == "it is the model's own folder, whose files would be written over"
+    assert machine.check_output(resolve(flags | {"output_dir": f"{tmp_path}/model/out"})) == []
+
+
 @pytest.mark.parametrize("processes", ["2", "4"])
 def test_a_process_needs_a_device(processes: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

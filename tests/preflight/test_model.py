@@ -39,6 +39,25 @@ def test_an_index_that_is_none(content: str, folder: Path) -> None:
     assert f"{folder / 'model.safetensors.index.json'} is no index of weights" in problem
 
 
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 1\n"
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+@pytest.mark.parametrize("content", [None, POINTER, b""], ids=["cut off", "git-lfs", "empty"])
+def test_weights_that_were_not_copied_whole(
+    content: bytes | None, sharded: bool, folder: Path
+) -> None:
+    path = folder / "model.safetensors"
+    if sharded:
+        path = path.rename(folder / "model-00001-of-00001.safetensors")
+        index = {"weight_map": {"a": path.name}}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    path.write_bytes(path.read_bytes()[:-1] if content is None else content)
+    (problem,) = problems_of(folder)
+    assert problem.startswith(f"{path} is not a whole safetensors file")
+    assert problem.endswith("mend: copy the file again")
+
+
 @pytest.mark.parametrize("config", ["null", "5", '"llama"', "\ufeff{}", ""])
 def test_a_config_that_is_no_object(config: str, folder: Path) -> None:
     (folder / "config.json").write_text(config, "utf-8")

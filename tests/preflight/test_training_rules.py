@@ -43,6 +43,12 @@ def test_what_can_be_has_no_problem(flags: dict[str, Any], monkeypatch: pytest.M
         ({"scheduler": "cosin"}, "--scheduler cosin does not exist"),
         ({"warmup_steps": -1}, "--warmup_steps is -1"),
         ({"eval_steps": -1}, "--eval_steps is -1"),
+        ({"gamma": 0}, "--gamma is 0.0"),
+        ({"gamma": -0.9}, "--gamma is -0.9"),
+        (
+            {"gradient_clipping": True, "gradient_clipping_threshold": -1},
+            "--gradient_clipping_threshold is -1.0",
+        ),
         ({"scheduler": "cosine", "min_lr_ratio": 1.5}, "--min_lr_ratio is 1.5"),
         ({"scheduler": "wsd", "wsd_decay_ratio": 0}, "--wsd_decay_ratio is 0.0"),
         (
