@@ -16,7 +16,7 @@ from llama_recipes_local.models import attention
 from llama_recipes_local.models.freezing import LM_HEAD, freeze_all_but_chosen
 from llama_recipes_local.models.fused import use_fused_kernels
 from llama_recipes_local.models.hollow import load_hollow
-from llama_recipes_local.models.precision import weight_dtype
+from llama_recipes_local.models.precision import keep_frequencies, weight_dtype
 from llama_recipes_local.models.quantization import bnb_config, keep_packing
 from llama_recipes_local.models.top_layers import LlamaWithTopLayersForCausalLM, begin_at_zero
 from llama_recipes_local.parallel import device_type
@@ -112,9 +112,11 @@ def _load_weights(cls: Any, name: str | Path, best_kernel: str, **kwargs: Any) -
     if active is not None and active.train.low_cpu_fsdp:
         if active.fsdp.pure_bf16:  # what main casts to, which would take the weights' memory
             options["dtype"] = torch.bfloat16
-        return load_hollow(cls, local_folder(name), **options)
-    model = _load(cls, name, use_safetensors=True, **options)
-    keep_packing(model)
+        model = load_hollow(cls, local_folder(name), **options)
+    else:
+        model = _load(cls, name, use_safetensors=True, **options)
+        keep_packing(model)
+    keep_frequencies(model)
     return model
 
 

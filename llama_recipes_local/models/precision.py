@@ -1,6 +1,7 @@
 """In which dtype weights are held and in which they are multiplied."""
 
 import contextlib
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -26,6 +27,30 @@ def weight_dtype(train_config: Any) -> torch.dtype:
     if train_config.use_fp16:
         return torch.float16 if train_config.use_peft else torch.float32
     return torch.bfloat16
+
+
+class _KeepsBuffers(nn.Module):
+    """A layer whose buffers keep their dtype when the model is cast."""
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
+        kept = dict(self._buffers)
+        super()._apply(fn, recurse)
+        for name, buffer in self._buffers.items():
+            if buffer is not None and (old := kept[name]) is not None and buffer.dtype != old.dtype:
+                self._buffers[name] = old.to(buffer.device)
+        return self
+
+
+def keep_frequencies(model: nn.Module) -> None:
+    """Keep rotary frequencies in float32 when ``model`` is cast, as ``main`` does for pure_bf16.
+
+    Positions are multiplied by them: rounded to bfloat16, an angle of 512 is off by up to one, so
+    what is trained would see far tokens elsewhere than the model that it is saved for.
+    """
+    for module in model.modules():
+        if "inv_freq" in module._buffers:
+            cls = type(module)
+            module.__class__ = type(cls.__name__, (_KeepsBuffers, cls), {})
 
 
 def compute_dtype(train_config: Any, fsdp_config: Any) -> torch.dtype:

@@ -68,13 +68,16 @@ def test_a_filled_model_is_the_one_that_is_loaded(
     hollow = load(folder, low_cpu_fsdp=True, **flags)
     assert held(hollow) == sum(p.element_size() for p in hollow.parameters())
     ordinary = load(folder, **flags).eval()
-    if flags.get("pure_bf16"):  # as main does, the rotary frequencies too
+    if flags.get("pure_bf16"):  # as main does
         hollow, ordinary = hollow.to(torch.bfloat16), ordinary.to(torch.bfloat16)
     filled = fill(hollow)
     expected = ordinary.state_dict()
     state = {name: parallel.full_tensor(tensor) for name, tensor in filled.state_dict().items()}
     assert state.keys() == expected.keys()
     assert all(tensor.equal(expected[name]) for name, tensor in state.items())
+    rotary = filled.model.rotary_emb
+    assert {buffer.dtype for buffer in rotary.buffers()} == {torch.float32}
+    assert rotary.inv_freq.equal(ordinary.model.rotary_emb.inv_freq)
     tied = filled.lm_head.weight is filled.model.embed_tokens.weight
     assert tied == (which == "tied_model")
     assert filled.generation_config.to_dict() == ordinary.generation_config.to_dict()

@@ -1,5 +1,6 @@
 """Models and tokenizers come from local folders, as the run at hand asks for them."""
 
+import copy
 import os
 import shutil
 from pathlib import Path
@@ -88,6 +89,21 @@ def test_a_run_on_cpu_loads_float32(tiny_model: Path) -> None:
 
 def test_a_run_loads_the_dtype_it_names(tiny_model: Path) -> None:
     assert dtypes(load(tiny_model, dtype="bfloat16")) == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("flags", [{}, {"top_layers": 1}, {"low_cpu_fsdp": True}], ids=str)
+def test_positions_are_what_they_are_when_weights_are_cast(
+    tiny_model: Path, flags: dict[str, Any]
+) -> None:
+    """As ``main`` casts with pure_bf16; rounded frequencies turn position 8192 by any angle."""
+    model = load(tiny_model, **flags)
+    arguments = torch.zeros(1), torch.tensor([[8192]])
+    expected = model.model.rotary_emb(*arguments)
+    cast = copy.deepcopy(model).to(torch.bfloat16)
+    assert dtypes(cast) == {torch.bfloat16}
+    turned = cast.model.rotary_emb(*arguments)
+    assert all(ours.equal(theirs) for ours, theirs in zip(turned, expected, strict=True))
+    assert cast.to("meta").model.rotary_emb.inv_freq.is_meta
 
 
 @pytest.mark.parametrize("name", ["dtype", "torch_dtype"])

@@ -21,7 +21,7 @@ FIVE = {"batching_strategy": "padding", "batch_size_training": 12, "lr": 1e-3}
 
 
 def norm(gradients: dict[str, torch.Tensor]) -> float:
-    return float(torch.stack([gradient.norm() for gradient in gradients.values()]).norm())
+    return float(torch.stack([gradient.float().norm() for gradient in gradients.values()]).norm())
 
 
 @pytest.mark.parametrize(
@@ -95,6 +95,17 @@ def test_clipping_leaves_small_gradients_alone(run_training: RunTraining, sample
         assert training.steps[0]["grad_norm"] == pytest.approx(norm(plain.gradients[0]), rel=1e-6)
     for name, gradient in clipped.gradients[0].items():
         assert gradient.equal(plain.gradients[0][name])
+
+
+def test_the_norm_of_half_gradients_is_not_rounded(
+    run_training: RunTraining, make_model: MakeModel, samples: Samples
+) -> None:
+    """bfloat16 would round each tensor's norm and their sum: the norm was off by up to 0.5%."""
+    training = run_training(samples, model=make_model(dtype=torch.bfloat16), **FIVE)
+    assert {gradient.dtype for gradient in training.gradients[0].values()} == {torch.bfloat16}
+    norms = [norm(gradients) for gradients in training.gradients]
+    # one more float32 sum of squares, as above
+    assert [step["grad_norm"] for step in training.steps] == pytest.approx(norms, rel=1e-6)
 
 
 def test_adapters_move_and_the_model_does_not(
