@@ -94,6 +94,21 @@ def test_the_base_model_may_have_moved(
     assert printed == expected(tiny_model, adapter, SENTENCE, 4) + "\n"
 
 
+def test_a_base_model_that_is_not_named_is_not_looked_for_where_one_stands(
+    adapter: Path,
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    nameless = shutil.copytree(adapter, tmp_path / "adapter")
+    path = nameless / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": None}))
+    monkeypatch.chdir(tiny_model)
+    error = refused(capsys, "--adapter", nameless, "--prompt", SENTENCE)
+    assert "does not name its base model" in error and "--model_name DIR" in error
+
+
 @pytest.mark.parametrize("named", [False, True], ids=["base from the adapter", "base named"])
 def test_a_folder_without_an_adapter_is_the_users_mistake(
     named: bool, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -71,6 +71,59 @@ def test_a_beginning_that_changed_the_base_model(
     assert f"init_lora_weights={init}" in error
 
 
+@pytest.mark.parametrize(
+    ("field", "value"), [("layer_replication", [[0, 2], [1, 2]]), ("alora_invocation_tokens", [5])]
+)
+def test_what_lora_does_besides_changing_weights(
+    field: str,
+    value: Any,
+    adapter: Path,
+    base: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = transformers.AutoModelForCausalLM.from_pretrained(base)
+    options = {"r": 4, "target_modules": ["q_proj"], "task_type": "CAUSAL_LM", field: value}
+    peft.get_peft_model(model, peft.LoraConfig(**options)).save_pretrained(str(adapter))
+    error = refused(capsys, tmp_path, "--adapter", adapter, "--model", base)
+    assert f"has {field}, which cannot be merged" in error
+    assert f"generate --adapter {adapter}" in error
+
+
+@pytest.mark.parametrize("changes", [{"r": "four"}, {"target_modules": 5}, {"rank_pattern": None}])
+def test_a_configuration_with_values_of_another_type(
+    changes: dict[str, Any],
+    adapter: Path,
+    base: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    change(adapter / "adapter_config.json", **changes)
+    error = refused(capsys, tmp_path, "--adapter", adapter, "--model", base)
+    assert f"{adapter / 'adapter_config.json'} is no configuration of PEFT" in error
+
+
+def test_a_base_model_that_is_not_named_is_not_looked_for_where_one_stands(
+    adapter: Path,
+    base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    change(adapter / "adapter_config.json", base_model_name_or_path=None)
+    monkeypatch.chdir(base)
+    error = refused(capsys, tmp_path, "--adapter", adapter)
+    assert "does not name its base model" in error and "--model DIR" in error
+
+
+def test_a_folder_that_was_named_for_its_tokenizer_and_has_none(
+    adapter: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--adapter", adapter, "--model", base, "--tokenizer_name", tmp_path / "gone")
+    error = refused(capsys, tmp_path, *words)
+    assert f"{tmp_path / 'gone'} has no tokenizer" in error
+
+
 def test_a_base_model_that_has_moved(
     adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
