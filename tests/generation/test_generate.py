@@ -109,6 +109,33 @@ def test_a_base_model_that_is_not_named_is_not_looked_for_where_one_stands(
     assert "does not name its base model" in error and "--model_name DIR" in error
 
 
+@pytest.mark.parametrize("wrong", ["lacking", "left over", "of another shape", "a wrong setting"])
+def test_an_adapter_that_does_not_fit_is_refused(
+    wrong: str, adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """PEFT would draw what is lacking at random, and leave out what it does not know."""
+    from safetensors.torch import load_file, save_file
+
+    damaged = shutil.copytree(adapter, tmp_path / "adapter")
+    path = damaged / "adapter_model.safetensors"
+    tensors = load_file(path)
+    name = min(tensors)
+    if wrong == "lacking":
+        del tensors[name]
+    elif wrong == "left over":
+        name = name.replace("q_proj", "o_proj")
+        tensors[name] = tensors[min(tensors)].clone()
+    elif wrong == "of another shape":
+        tensors[name] = tensors[name][:, :-1].contiguous()
+    else:
+        name, config = "NoneType", damaged / "adapter_config.json"
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"rank_pattern": None}))
+    save_file(tensors, path)
+    error = refused(capsys, "--adapter", damaged, "--prompt", SENTENCE)
+    assert f"--adapter {damaged} does not fit the base model" in error
+    assert name.removesuffix(".weight") in error
+
+
 @pytest.mark.parametrize("named", [False, True], ids=["base from the adapter", "base named"])
 def test_a_folder_without_an_adapter_is_the_users_mistake(
     named: bool, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
