@@ -12,7 +12,7 @@ from llama_recipes_local.errors import Problem, UsageError
 from llama_recipes_local.files.finding import listed
 from llama_recipes_local.generation.sources import ADAPTER_FILES, Source
 from llama_recipes_local.merging.skeleton import base_name
-from llama_recipes_local.models import AutoModelForCausalLM, AutoTokenizer
+from llama_recipes_local.models import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from llama_recipes_local.parallel import device_type
 
 
@@ -85,6 +85,13 @@ def load_tokenizer(source: Source) -> Any:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token_id = tokenizer.eos_token_id
     return tokenizer
+
+
+def limits(source: Source) -> tuple[int, int | None]:
+    """Return how many tokens the model knows, and how many positions it has, if it tells."""
+    config: Any = AutoConfig.from_pretrained(source.model).get_text_config()
+    rows = _rows_of_embedding(source.adapter) if source.adapter else None
+    return rows or config.vocab_size, getattr(config, "max_position_embeddings", None)
 
 
 def _rows_of_embedding(adapter: Path) -> int | None:
