@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from llama_recipes_local.converting.parameters import read_parameters, trained_model
-from llama_recipes_local.converting.readers import open_checkpoint
+from llama_recipes_local.converting.readers import open_checkpoint, weights_of
 from llama_recipes_local.converting.weights import ShardedWeights
 from llama_recipes_local.datasets.frames import find_frame, read_frame, save_frame
 from llama_recipes_local.errors import Problem, UsageError
@@ -55,7 +55,7 @@ def convert(asked: Conversion) -> None:
     checkpoint = asked.checkpoint.expanduser().resolve()
     out = asked.out.expanduser().resolve()
     _refuse(check_target(out))
-    reader, table = open_checkpoint(checkpoint)
+    reader, table = open_checkpoint(weights_of(checkpoint))
     parameters = read_parameters(checkpoint)
     folder = _model_folder(asked, checkpoint, parameters)
     if asked.tokenizer:
