@@ -23,6 +23,7 @@ from llama_recipes_local.configs.quantization import INT8
 from llama_recipes_local.datasets.run_data import prepare_data
 from llama_recipes_local.errors import TrainingError, UsageError
 from llama_recipes_local.files.disk import room, what_filled
+from llama_recipes_local.files.occupying import occupied
 from llama_recipes_local.models.quantization import quantized_bits
 from llama_recipes_local.preflight import preflight
 from llama_recipes_local.preflight.flags import CONFIGS
@@ -62,9 +63,10 @@ def main(*arguments: Any, **flags: Any) -> None:
             raise SystemExit(error.EXIT_CODE) from None
     with only_rank_zero_speaks(), activate(run):
         try:
-            start(run)
-            load("finetuning").main(**_flags_for_main(run))
-            report(run)
+            with _alone(Path(run.train.output_dir)):
+                start(run)
+                load("finetuning").main(**_flags_for_main(run))
+                report(run)
         except TrainingError as error:
             if parallel.is_rank_zero():
                 print(error, file=sys.stderr)
@@ -83,6 +85,11 @@ def main(*arguments: Any, **flags: Any) -> None:
             parallel.cleanup()
 
 
+def _alone(output: Path) -> contextlib.AbstractContextManager[None]:
+    """Keep other runs out of the output folder; the first rank does for all."""
+    return occupied(output) if parallel.is_rank_zero() else contextlib.nullcontext()
+
+
 def start(run: Run) -> None:
     """Say what the data holds, and write that and the configuration into the output folder."""
     output = Path(run.train.output_dir)
@@ -90,7 +97,6 @@ def start(run: Run) -> None:
     if run.preset:
         print(f"{run.preset}\n")
     if parallel.is_rank_zero():
-        output.mkdir(parents=True, exist_ok=True)
         run.data.save(output)
         save_description(run, output / CONFIGURATION_FILE)
 

@@ -63,8 +63,8 @@ def last_whole(output: Path) -> Path | None:
 
 
 def instead(folder: Path) -> str:
-    """Tell what to give in place of a damaged checkpoint."""
-    whole = last_whole(folder.resolve().parent)
+    """Tell what to give in place of a damaged checkpoint, or of a run's folder with some in it."""
+    whole = last_whole(folder) or last_whole(folder.resolve().parent)
     return f"--resume_from_checkpoint {whole}" if whole else "start afresh in another --output_dir"
 
 

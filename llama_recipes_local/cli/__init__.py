@@ -6,6 +6,8 @@ imported once its name has been read from the command line, and imports torch an
 """
 
 import argparse
+import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -14,8 +16,10 @@ from importlib import import_module
 from llama_recipes_local.cli.parsing import Parser
 from llama_recipes_local.cli.tree import ROOT, Command, choosing_parser
 from llama_recipes_local.errors import TrainingError, UsageError
+from llama_recipes_local.files.disk import what_filled
 
 PROGRAM = "llama-recipes-local"
+INTERRUPTED = 128 + signal.SIGINT
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0 if the command did its work, 2 if the user's input kept it from that, 1 if
-        training could not go on.
+        it could not go on, 130 if it was interrupted, as a shell has it.
 
     Raises:
         SystemExit: by argparse, after ``--help`` (code 0) and on an error of usage (code 2).
@@ -41,6 +45,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (UsageError, TrainingError) as error:
         print(error, file=sys.stderr)
         return error.EXIT_CODE
+    except KeyboardInterrupt:
+        print("\nstopped by Ctrl-C", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # who read the output has enough, as head has; the interpreter flushes once more as it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return TrainingError.EXIT_CODE
+    except Exception as error:  # what writes safetensors has errors of its own
+        if not what_filled(error):
+            raise
+        print(f"stopped, for {what_filled(error)}", file=sys.stderr)
+        print("   mend: make room there, and give the command again", file=sys.stderr)
+        return TrainingError.EXIT_CODE
     return 0
 
 

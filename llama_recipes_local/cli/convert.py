@@ -12,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "checkpoint",
         metavar="CHECKPOINT",
         type=Path,
-        help="folder of shard-*.safetensors, or of .metadata and *.distcp",
+        help="folder of shard-*.safetensors, or of .metadata and *.distcp; or a checkpoint-STEP",
     )
     add_new_model_flags(
         parser,

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from llama_recipes_local.converting.parameters import read_parameters, trained_model
-from llama_recipes_local.converting.readers import open_checkpoint
+from llama_recipes_local.converting.readers import open_checkpoint, weights_of
 from llama_recipes_local.converting.weights import ShardedWeights
 from llama_recipes_local.datasets.frames import find_frame, read_frame, save_frame
 from llama_recipes_local.errors import Problem, UsageError
@@ -16,6 +16,7 @@ from llama_recipes_local.model_folders import (
     check_config,
     check_room,
     check_target,
+    check_tokenizer_folder,
     copy_companions,
     copy_tokenizer,
     has_tokenizer,
@@ -23,7 +24,6 @@ from llama_recipes_local.model_folders import (
     write_weights,
 )
 from llama_recipes_local.models import AutoConfig
-from llama_recipes_local.preflight.model import listing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +55,11 @@ def convert(asked: Conversion) -> None:
     checkpoint = asked.checkpoint.expanduser().resolve()
     out = asked.out.expanduser().resolve()
     _refuse(check_target(out))
-    reader, table = open_checkpoint(checkpoint)
+    reader, table = open_checkpoint(weights_of(checkpoint))
     parameters = read_parameters(checkpoint)
     folder = _model_folder(asked, checkpoint, parameters)
+    if asked.tokenizer:
+        check_tokenizer_folder(asked.tokenizer)
     config = AutoConfig.from_pretrained(folder)
     weights = ShardedWeights(reader, table, config, asked.dtype)
     _refuse(check_room(out, weights.size()))
@@ -89,9 +91,6 @@ def _copy_of_run(asked: Conversion, parameters: dict[str, str], draft: Path) -> 
     """Put the run's tokenizer and prompt with the model, where they are still there."""
     named = [asked.tokenizer, parameters.get("tokenizer_name")]
     places = [Path(place).expanduser() for place in named if place]
-    if asked.tokenizer and not has_tokenizer(places[0]):
-        mend = "name a folder that has one: --tokenizer_name DIR"
-        raise UsageError([Problem(f"{places[0]} has no tokenizer", listing(places[0]), mend)])
     for place in filter(has_tokenizer, places):
         copy_tokenizer(place, draft)
         break

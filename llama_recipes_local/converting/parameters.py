@@ -5,20 +5,26 @@ from pathlib import Path
 import yaml
 
 from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.saved_run import SavedRun
 
 PARAMETERS = "train_params.yaml"
+NAMES = ("model_name", "tokenizer_name", "output_dir")
 MEND = "name the model that was trained: --model DIR"
 
 
 def read_parameters(checkpoint: Path) -> dict[str, str]:
     """Return the run's parameters, all of them text; none if they were not saved.
 
+    A ``checkpoint-STEP`` has them in the record of its run.
+
     Raises:
         UsageError: if the file is there and holds something else.
     """
     path = checkpoint / PARAMETERS
     if not path.is_file():
-        return {}
+        run = SavedRun(checkpoint)
+        found = {name: run.get("train_config", name) for name in NAMES}
+        return {name: str(value) for name, value in found.items() if value}
     try:
         content = yaml.safe_load(path.read_text("utf-8"))
         if not isinstance(content, dict):
@@ -44,5 +50,5 @@ def trained_model(checkpoint: Path, parameters: dict[str, str]) -> Path:
     folder = Path(named).expanduser().resolve()
     if not (folder / "config.json").is_file():
         what = f"the model that was trained is not in {folder}"
-        raise UsageError([Problem(what, f"that is what {path} names", MEND)])
+        raise UsageError([Problem(what, f"that is what {checkpoint} names", MEND)])
     return folder

@@ -9,12 +9,16 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 
+from llama_recipes_local.checkpoints import layout
 from llama_recipes_local.converting.unpickling import read_metadata
 from llama_recipes_local.errors import Problem, UsageError
 from llama_recipes_local.files.finding import listed
 from llama_recipes_local.preflight.model import listing
+from llama_recipes_local.saved_run import SavedRun
 
 TABLE = ".metadata"
+ADAPTER = "adapter_model.safetensors"
+PARTIAL = ("freeze_layers", "train_only", "top_layers")
 AGAIN = "copy the checkpoint again from where it was trained"
 
 
@@ -41,6 +45,33 @@ class _PickledTableReader(FileSystemReader):
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
         """Return the table that was read before."""
         return self.table
+
+
+def weights_of(folder: Path) -> Path:
+    """Return where a checkpoint's weights are: a run is gone on from ``checkpoint-STEP/model``.
+
+    Raises:
+        UsageError: if what was saved of the run is an adapter, or a part of the model.
+    """
+    if not (folder / layout.MANIFEST).is_file():
+        return folder
+    if (folder / ADAPTER).is_file():
+        problem = Problem(
+            f"{folder} holds an adapter",
+            "it is in PEFT's format already, beside what a run is gone on from",
+            "use it as it is: --adapter of llama-recipes-local generate, evaluate or merge",
+        )
+        raise UsageError([problem])
+    run = SavedRun(folder)
+    for flag in PARTIAL:
+        if run.get("train_config", flag):
+            problem = Problem(
+                f"{folder} holds a part of the model",
+                f"its run has --{flag}, and no weights are saved there but those that are trained",
+                f"go on from it, which saves the whole: --resume_from_checkpoint {folder}",
+            )
+            raise UsageError([problem])
+    return folder / layout.WEIGHTS
 
 
 def open_checkpoint(folder: Path) -> tuple[FileSystemReader, Metadata]:
@@ -70,7 +101,7 @@ def open_checkpoint(folder: Path) -> tuple[FileSystemReader, Metadata]:
 
 
 def _is_sharded(folder: Path) -> bool:
-    return any(folder.glob("shard-*.safetensors"))
+    return any(any(folder.glob(f"{name}-*.safetensors")) for name in ("shard", "rank"))
 
 
 def _read_headers(folder: Path, reader: FileSystemReader) -> Metadata:

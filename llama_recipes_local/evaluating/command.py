@@ -1,5 +1,6 @@
 """``llama-recipes-local evaluate``: measures a model, or compares two results."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,8 @@ def evaluate(
         compare_files(*_two_files(compare, arguments, flags))
         return
     folder = Path(str(adapter)).expanduser().resolve() if adapter else None
-    _check_numbers(batch_size=batch_size, max_new_tokens=max_new_tokens)
+    _check_numbers(batch_size, max_new_tokens, max_examples)
+    kept = _place(out)
     run = resolve_run(arguments, folder, flags)
     asked = _choose(metrics, run.train.dataset)
     tokenizer_folder = Path(run.train.tokenizer_name or run.train.model_name)
@@ -71,7 +73,7 @@ def evaluate(
     result = Result({"adapter": str(folder or ""), **describe(run)}, asked)
     with activate(run):
         _measure(run, source, result, batch_size, max_new_tokens, max_examples)
-    _report(result, Path(str(out)).expanduser().resolve())
+    _report(result, kept)
 
 
 def _measure(
@@ -168,14 +170,34 @@ def _check_sources(asked: list[Question], metrics: list[str]) -> None:
         raise UsageError([problem])
 
 
-def _check_numbers(**numbers: Any) -> None:
+def _check_numbers(batch_size: Any, max_new_tokens: Any, max_examples: Any) -> None:
     problems = [
         Problem(f"--{name} {value}", "it is a number above 0", f"give one: --{name} 8")
-        for name, value in numbers.items()
+        for name, value in (("batch_size", batch_size), ("max_new_tokens", max_new_tokens))
         if type(value) is not int or value < 1
     ]
+    if type(max_examples) is not int or max_examples < 0:
+        why, mend = "it is a number, and 0 means all", "give one: --max_examples 100"
+        problems.append(Problem(f"--max_examples {max_examples}", why, mend))
     if problems:
         raise UsageError(problems)
+
+
+def _place(out: Any) -> Path:
+    """Return where the result is kept, which is asked before anything is measured.
+
+    Raises:
+        UsageError: if nothing can be written there.
+    """
+    path = Path(str(out)).expanduser().resolve()
+    why = ""
+    if path.is_dir():
+        why = f"{path} is a folder"
+    elif not os.access(path.parent, os.W_OK):
+        why = f"{path.parent} is no folder that can be written to"
+    if why:
+        raise UsageError([Problem(f"--out {out}", why, "name a file: --out evaluation.json")])
+    return path
 
 
 def _two_files(first: Any, others: tuple[Any, ...], flags: dict[str, Any]) -> tuple[Path, Path]:

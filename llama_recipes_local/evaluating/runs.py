@@ -47,7 +47,7 @@ def resolve_run(arguments: tuple[Any, ...], adapter: Path | None, flags: dict[st
     if adapter is None and not has_tokenizer(folder) and "model_name" in given:
         given.setdefault("tokenizer_name", given["model_name"])  # training saves none
     if adapter is not None and not given.get("model_name"):
-        given["model_name"] = str(base_model(adapter))
+        given["model_name"] = str(base_model(adapter) or "")
     run = preflight_data(arguments, given | _without_owner(flags, given))
     run.train.enable_fsdp = False
     run.train.num_workers_dataloader = 0  # the batches are ready sooner than the model is

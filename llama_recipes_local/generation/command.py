@@ -8,14 +8,18 @@ from typing import Any
 
 import torch
 
+from llama_recipes_local.errors import Problem, UsageError
 from llama_recipes_local.generation.chat import chat
 from llama_recipes_local.generation.framing import choose_frame
 from llama_recipes_local.generation.generator import Generator
-from llama_recipes_local.generation.loading import load_model, load_tokenizer
+from llama_recipes_local.generation.loading import limits, load_model, load_tokenizer
 from llama_recipes_local.generation.prompt_files import Prompt, read_prompts
 from llama_recipes_local.generation.sampling import Sampling
-from llama_recipes_local.generation.sources import find_source
+from llama_recipes_local.generation.sources import Source, find_source
 from llama_recipes_local.generation.stopping import StoppingStreamer, find_stops
+
+MOST_PROBLEMS = 10
+"""How many prompts are told of at a time."""
 
 
 def generate(args: argparse.Namespace, prompt: str) -> None:
@@ -41,6 +45,7 @@ def generate(args: argparse.Namespace, prompt: str) -> None:
         return
     prompts = read_prompts(args.prompts) if args.prompts else [Prompt("the prompt", prompt)]
     texts = [each.framed(frame, tokenizer) for each in prompts]
+    _check_limits(prompts, texts, tokenizer, source)
     generator = Generator(load_model(source), tokenizer)
     stops = find_stops(frame, tokenizer, generator.ends)
     if args.stream:
@@ -54,6 +59,31 @@ def generate(args: argparse.Namespace, prompt: str) -> None:
             completions = generator.complete(texts[batch], sampling, stops)
             for each, completed in zip(prompts[batch], completions, strict=True):
                 print(json.dumps(_record(each, completed), ensure_ascii=False), flush=True)
+
+
+def _check_limits(prompts: list[Prompt], texts: list[str], tokenizer: Any, source: Source) -> None:
+    """Refuse prompts that the model has no place for, before its weights are loaded.
+
+    Raises:
+        UsageError: if one has more tokens than the model has positions, or a token that it lacks.
+    """
+    rows, positions = limits(source)
+    problems = []
+    for prompt, text in zip(prompts, texts, strict=True):
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        if positions and len(ids) >= positions:
+            what = f"{prompt.where} has {len(ids):,} tokens"
+            why = f"the model in {source.model} takes {positions:,} positions"
+            problems.append(Problem(what, f"{why} (max_position_embeddings)", "shorten it"))
+        unknown = [token for token in ids if token >= rows]
+        if unknown:
+            token = tokenizer.convert_ids_to_tokens(unknown[0])
+            what = f"{prompt.where} has the token {token!r}, number {unknown[0]:,}"
+            why = f"the model in {source.model} knows {rows:,}, so the tokenizer is another's"
+            mend = "name the tokenizer that goes with it: --tokenizer_name DIR"
+            problems.append(Problem(what, why, mend))
+    if problems:
+        raise UsageError(problems[:MOST_PROBLEMS])
 
 
 def _sampling(args: argparse.Namespace) -> Sampling:

@@ -76,8 +76,7 @@ def find_source(
     adapter = adapter.expanduser().resolve() if adapter else None
     named = base_model(adapter) if adapter else None
     if model is None and named is None:
-        mend = "name what training saved, --adapter DIR, or a whole model, --model_name DIR"
-        raise UsageError([Problem("there is no model to load", "none was named", mend)])
+        raise UsageError([_unnamed(adapter)])
     model = Path(model or named or "").expanduser().resolve()
     if adapter and not (model / "config.json").is_file():
         raise UsageError([_no_base_model(model)])
@@ -93,8 +92,8 @@ def find_source(
     )
 
 
-def base_model(adapter: Path) -> Path:
-    """Return the folder of the base model that an adapter names.
+def base_model(adapter: Path) -> Path | None:
+    """Return the folder of the base model that an adapter names; None if it names none.
 
     Raises:
         UsageError: if the folder holds no adapter, or a damaged one.
@@ -110,7 +109,8 @@ def base_model(adapter: Path) -> Path:
     StoredTensors([adapter / ADAPTER_FILES[1]])
     path = adapter / ADAPTER_FILES[0]
     try:
-        return Path(json.loads(path.read_text("utf-8"))["base_model_name_or_path"] or "")
+        name = json.loads(path.read_text("utf-8"))["base_model_name_or_path"]
+        return Path(name) if name else None
     except (ValueError, KeyError, TypeError) as error:
         problem = Problem(f"{path} is no configuration of PEFT", repr(error), "copy it again")
         raise UsageError([problem]) from error
@@ -141,6 +141,17 @@ def _choose_quantization(asked: str | None, run: SavedRun | None) -> str:
     if chosen != "none":
         packages.require("bitsandbytes", f"--quantization {chosen}", "quantization")
     return chosen
+
+
+def _unnamed(adapter: Path | None) -> Problem:
+    if adapter is None:
+        mend = "name what training saved, --adapter DIR, or a whole model, --model_name DIR"
+        return Problem("there is no model to load", "none was named", mend)
+    return Problem(
+        f"--adapter {adapter} does not name its base model",
+        "base_model_name_or_path in its adapter_config.json is empty",
+        "name the model's folder: --model_name DIR",
+    )
 
 
 def _no_base_model(base: Path) -> Problem:

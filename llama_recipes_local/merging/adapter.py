@@ -1,6 +1,7 @@
 """A saved LoRA adapter, and whether it can be merged."""
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,11 @@ CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 # The ways to begin that leave the base model's weights as they are.
 HARMLESS_INITS = (True, False, "gaussian", "eva", "orthogonal")
+# What LoRA may do besides changing weights, as the fields of its configuration that ask for it.
+BEYOND_WEIGHTS = {
+    "layer_replication": "it runs some layers several times, each time with weights of its own",
+    "alora_invocation_tokens": "it changes only what comes after those tokens, not all of a text",
+}
 
 
 @dataclass(frozen=True)
@@ -63,8 +69,17 @@ def _check_kind(folder: Path, kind: str, settings: dict[str, Any]) -> None:
         raise _refused(
             f"--adapter {folder} is of the kind {kind}, which cannot be merged",
             "it adds to what the model computes, not to its weights; only LoRA is a change of them",
-            f"use it beside its base model: llama-recipes-local generate --adapter {folder}",
+            "use it beside its base model: "
+            f"llama-recipes-local generate --adapter {shlex.quote(str(folder))}",
         )
+    for field, why in BEYOND_WEIGHTS.items():
+        if settings.get(field):
+            raise _refused(
+                f"--adapter {folder} has {field}, which cannot be merged",
+                why,
+                "use it beside its base model: "
+                f"llama-recipes-local generate --adapter {shlex.quote(str(folder))}",
+            )
     init = settings.get("init_lora_weights", True)
     if init not in HARMLESS_INITS:
         raise _refused(

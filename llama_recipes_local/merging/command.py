@@ -21,6 +21,7 @@ from llama_recipes_local.model_checkpointing.publishing import published_folder
 from llama_recipes_local.model_folders import (
     check_room,
     check_target,
+    check_tokenizer_folder,
     copy_companions,
     copy_tokenizer,
     has_tokenizer,
@@ -72,6 +73,8 @@ def merge(asked: Merge) -> None:
     _refuse(check_target(out))
     folder = _base_folder(asked, adapter)
     stored = model_tensors(folder, "--model")
+    if asked.tokenizer:
+        check_tokenizer_folder(asked.tokenizer)
     run = SavedRun(adapter.folder)
     config = AutoConfig.from_pretrained(folder)
     skeleton = Skeleton(config, adapter)
@@ -101,7 +104,12 @@ def _refuse(problems: Sequence[Problem]) -> None:
 
 def _base_folder(asked: Merge, adapter: Adapter) -> Path:
     """Return the base model's folder, absolute; the adapter may name one that has moved."""
-    named = Path(adapter.config.base_model_name_or_path or "").expanduser().resolve()
+    name = adapter.config.base_model_name_or_path
+    if asked.model is None and not name:
+        what = f"--adapter {adapter.folder} does not name its base model"
+        why = "base_model_name_or_path in its adapter_config.json is empty"
+        raise UsageError([Problem(what, why, "name its folder: --model DIR")])
+    named = Path(name or "").expanduser().resolve()
     if asked.model is None and not (named / "config.json").is_file():
         problem = Problem(
             f"the base model is not in {named}",
@@ -160,7 +168,7 @@ def _copy_trained_tokenizer(asked: Merge, run: SavedRun, adapter: Adapter, draft
     """Put the tokenizer that training used with the model, where it is not the base model's."""
     trained = run.get("train_config", "tokenizer_name")
     places = [asked.tokenizer, adapter.folder, Path(trained) if trained else None]
-    for place in filter(None, places):
+    for place in (place.expanduser() for place in places if place):
         if has_tokenizer(place):
             copy_tokenizer(place, draft)
             print(f"--> the tokenizer is the one in {place}")

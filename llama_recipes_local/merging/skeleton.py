@@ -11,7 +11,7 @@ from torch import nn
 
 from llama_recipes_local.errors import Problem, UsageError
 from llama_recipes_local.files.finding import listed
-from llama_recipes_local.merging.adapter import Adapter
+from llama_recipes_local.merging.adapter import CONFIG, Adapter
 from llama_recipes_local.models.empty import empty_model, weight_name
 
 PREFIX = "base_model.model."
@@ -123,6 +123,9 @@ def _adapted(plain: Any, adapter: Adapter) -> peft.PeftModel:
         return peft.get_peft_model(plain, config, low_cpu_mem_usage=True)
     except ValueError as error:  # no layer of the model is named as the configuration says
         raise UsageError([_of_another(adapter, str(error))]) from error
+    except (TypeError, AttributeError) as error:  # a field is of another type than PEFT's
+        what = f"{adapter.folder / CONFIG} is no configuration of PEFT"
+        raise UsageError([Problem(what, str(error), "copy the adapter again")]) from error
 
 
 def _own_keys(model: peft.PeftModel, parameters: dict[str, nn.Parameter]) -> dict[str, str]:

@@ -14,13 +14,19 @@ def published_folder(target: Path) -> Iterator[Path]:
     """Yield a folder that takes ``target``'s place when all ranks have left the block.
 
     What was in ``target`` before is removed only once the new folder stands there. All ranks enter
-    and leave together, and may all write.
+    and leave together, and may all write. Where the block fails nothing is left of it, for a draft
+    of many gigabytes may be what fills the disk.
     """
     draft = draft_of(target)
     if is_rank_zero():
         begin_draft(target)
     barrier()
-    yield draft
+    try:
+        yield draft
+    except BaseException:
+        if is_rank_zero():
+            shutil.rmtree(draft, ignore_errors=True)
+        raise
     barrier()
     if is_rank_zero():
         _sync_files(draft)

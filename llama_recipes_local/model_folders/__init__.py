@@ -1,6 +1,7 @@
 """Folders in the Hugging Face layout: their tensors read one at a time, and new ones written."""
 
 from llama_recipes_local.model_folders.companions import (
+    check_tokenizer_folder,
     copy_companions,
     copy_tokenizer,
     has_tokenizer,
@@ -14,6 +15,7 @@ __all__ = [
     "check_config",
     "check_room",
     "check_target",
+    "check_tokenizer_folder",
     "copy_companions",
     "copy_tokenizer",
     "has_tokenizer",

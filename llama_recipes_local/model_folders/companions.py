@@ -4,7 +4,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from llama_recipes_local.preflight.model import TOKENIZERS
+from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.preflight.model import TOKENIZERS, listing
 
 TOKENIZER = (
     "tokenizer.json",
@@ -35,6 +36,18 @@ def copy_tokenizer(source: Path, folder: Path) -> None:
 def has_tokenizer(folder: Path) -> bool:
     """Tell whether a tokenizer can be loaded from a folder."""
     return any((folder / name).is_file() for name in TOKENIZERS)
+
+
+def check_tokenizer_folder(folder: Path) -> None:
+    """Refuse a folder that was named for its tokenizer and has none.
+
+    Raises:
+        UsageError: if there is none.
+    """
+    place = folder.expanduser().resolve()
+    if not has_tokenizer(place):
+        mend = "name a folder that has one: --tokenizer_name DIR"
+        raise UsageError([Problem(f"{place} has no tokenizer", listing(place), mend)])
 
 
 def _copy(source: Path, folder: Path, patterns: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.models import AutoConfig
 from llama_recipes_local.preflight.model import check_weights, listing, unreadable
 
 INDEX = "model.safetensors.index.json"
@@ -79,10 +80,10 @@ def model_tensors(folder: Path, flag: str) -> StoredTensors:
 
 
 def check_config(folder: Path, flag: str) -> None:
-    """Refuse a folder without a configuration.
+    """Refuse a folder without a configuration that transformers reads.
 
     Raises:
-        UsageError: if there is no ``config.json``, or it is damaged.
+        UsageError: if there is no ``config.json``, or it is damaged, or of no known model.
     """
     path = folder / "config.json"
     mend = f"name the folder of a model in the Hugging Face layout: {flag} DIR"
@@ -91,5 +92,7 @@ def check_config(folder: Path, flag: str) -> None:
     try:
         if not isinstance(json.loads(path.read_text("utf-8")), dict):
             raise ValueError("it is no JSON object")
-    except ValueError as error:
-        raise UsageError([Problem(f"{path} cannot be read", str(error), mend)]) from error
+        AutoConfig.from_pretrained(folder)
+    except Exception as error:  # transformers has an error of its own for each field
+        why = " ".join(str(error).split("\n\n")[0].split())
+        raise UsageError([Problem(f"{path} cannot be read", why, mend)]) from error

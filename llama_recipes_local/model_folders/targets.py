@@ -1,5 +1,6 @@
 """Whether a new model's folder can be written, asked before any weight is read."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,17 @@ SPARE_BYTES = 100 * 10**6
 def check_target(folder: Path, flag: str = "--out") -> list[Problem]:
     """Return a problem if there is something in the folder already: nothing is ever overwritten."""
     mend = f"name a new folder: {flag} DIR"
+    try:
+        return _in_the_way(folder, flag, mend) or _unwritable(folder, flag, mend)
+    except OSError as error:  # a name that is too long, a folder that may not be looked into
+        return [Problem(f"{flag} {folder} cannot be written", str(error), mend)]
+
+
+def _in_the_way(folder: Path, flag: str, mend: str) -> list[Problem]:
+    if folder.is_mount():
+        why = "a disk begins there, and the model's folder is renamed into its place once written"
+        mend = f"name a new folder in it: {flag} {folder / 'model'}"
+        return [Problem(f"{flag} {folder} cannot be replaced", why, mend)]
     if folder.is_dir():
         if any(folder.iterdir()):
             return [Problem(f"{flag} {folder} is not empty", "nothing in it is overwritten", mend)]
@@ -20,12 +32,25 @@ def check_target(folder: Path, flag: str = "--out") -> list[Problem]:
     return []
 
 
+def _unwritable(folder: Path, flag: str, mend: str) -> list[Problem]:
+    # the model is written beside its place, so a folder that is there already does not suffice
+    above = _existing(folder.parent)
+    if not above.is_dir():
+        return [Problem(f"{flag} {folder} cannot be written", f"{above} is a file", mend)]
+    if not os.access(above, os.W_OK | os.X_OK):
+        why = f"nothing can be written in {above}"
+        return [Problem(f"{flag} {folder} cannot be written", why, mend)]
+    return []
+
+
+def _existing(folder: Path) -> Path:
+    """Return the nearest of a folder and those above it that is there."""
+    return next(place for place in (folder, *folder.parents) if place.exists())
+
+
 def check_room(folder: Path, size: int, flag: str = "--out") -> list[Problem]:
     """Return a problem if the disk has no room for ``size`` bytes of weights."""
-    existing = folder
-    while not existing.exists():
-        existing = existing.parent
-    free = shutil.disk_usage(existing).free
+    free = shutil.disk_usage(_existing(folder)).free
     if free >= size + SPARE_BYTES:
         return []
     return [

@@ -121,7 +121,7 @@ def check_weights(folder: Path) -> list[Problem]:
 def _check_shards(folder: Path) -> list[Problem]:
     index = folder / WEIGHTS[1]
     try:
-        shards = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+        shards = {str(name) for name in json.loads(index.read_text("utf-8"))["weight_map"].values()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         return [Problem(f"{index} is no index of weights", repr(error), "copy the model again")]
     missing = sorted(shard for shard in shards if not (folder / shard).is_file())

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.nn.utils import clip_grads_with_norm_
 
 from llama_recipes_local.models.precision import compute_context
 from llama_recipes_local.parallel import (
@@ -99,11 +99,12 @@ class Stepper:
     def _gradient_norm(self) -> torch.Tensor:
         """Return the norm in float32; torch gives it in the gradients' dtype, rounded many times.
 
-        Summed up of several ranks' parts in bfloat16, it would be off by half a percent.
+        Summed up of several ranks' parts in bfloat16, it would be off by half a percent. The norms
+        of sharded gradients are stacked before ranks add up their parts, once for all.
         """
         gradients = [p.grad for p in self._trained if p.grad is not None]
         norms = torch._foreach_norm(gradients, dtype=torch.float32)
-        return full_tensor(get_total_norm(norms)).to(self.device)
+        return full_tensor(torch.linalg.vector_norm(torch.stack(norms))).to(self.device)
 
     def _judge(self, losses: torch.Tensor, norm: torch.Tensor) -> tuple[Figures, torch.Tensor]:
         """Return the step's figures, and whether its update must be left out, for all ranks."""

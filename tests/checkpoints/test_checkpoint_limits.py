@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_recipes_local.checkpoints import limits
+from llama_recipes_local.checkpoints import choosing, limits
 from llama_recipes_local.checkpoints.layout import MANIFEST, Manifest, folder_of, step_of
 
 
@@ -45,6 +45,11 @@ def test_what_is_no_checkpoint_is_neither_counted_nor_touched(tmp_path: Path) ->
         *("checkpoint-2", "checkpoint-3"),
         *("checkpoint-4", "checkpoint-x", "checkpoint-5.bak"),
     }
+
+
+def test_a_runs_folder_that_is_named_as_a_checkpoint_is_told_its_newest(tmp_path: Path) -> None:
+    checkpoints(tmp_path, {1: None, 2: None})
+    assert choosing.instead(tmp_path) == f"--resume_from_checkpoint {tmp_path / 'checkpoint-2'}"
 
 
 def test_leftovers_go_and_nothing_else(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch.distributed.checkpoint.metadata import Metadata
 
 from llama_recipes_local import cli
+from llama_recipes_local.finetuning import main
 from llama_recipes_local.model_folders import writing
 
 SCRIPT = Path(__file__).with_name("converting_ranks.py")
@@ -253,3 +254,40 @@ def test_an_embedding_that_has_grown(saved: Path, tiny_model: Path, tmp_path: Pa
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="auto")
     assert model.config.vocab_size == 1003
     assert all(model.state_dict()[name].equal(tensor) for name, tensor in expected.items())
+
+
+def test_a_checkpoint_of_a_run_becomes_the_model_that_was_trained(
+    tiny_model: Path, grammar_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    options = {"model_name": str(tiny_model), "data_root": str(grammar_data), "lr": 0.01}
+    options |= {"dataset": "grammar_dataset", "context_length": 128, "num_workers_dataloader": 0}
+    limits = {"num_epochs": 1, "max_train_step": 2, "save_steps": 1, "run_validation": False}
+    main(output_dir=str(run), **options, **limits)
+    assert cli.main(["convert", str(run / "checkpoint-2"), "--out", str(tmp_path / "out")]) == 0
+    ours, theirs = (load_file(path / "model.safetensors") for path in (tmp_path / "out", run))
+    start = load_file(tiny_model / "model.safetensors")
+    assert any(not theirs[name].equal(start[name]) for name in start)
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        assert tensor.equal(theirs[name].to(tensor.dtype)), name
+    assert transformers.AutoTokenizer.from_pretrained(tmp_path / "out")("She")["input_ids"]
+
+    main(output_dir=str(tmp_path / "part"), train_only="lm_head", **options, **limits)
+    part = tmp_path / "part/checkpoint-2"
+    assert cli.main(["convert", str(part), "--out", str(tmp_path / "other")]) == 2
+    error = capsys.readouterr().err
+    assert f"{part} holds a part of the model" in error and "--train_only" in error
+
+
+def test_a_checkpoint_of_an_adapter_is_used_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "checkpoint-3"
+    folder.mkdir()
+    (folder / "manifest.json").touch()
+    (folder / "adapter_model.safetensors").touch()
+    assert cli.main(["convert", str(folder), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert f"{folder} holds an adapter" in error and "--adapter" in error
+    assert not (tmp_path / "out").exists()

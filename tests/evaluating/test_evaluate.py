@@ -189,6 +189,17 @@ def test_what_cannot_be_measured(
     assert said in refused(capsys, *base, *data, *words)
 
 
+def test_what_would_fail_once_all_is_measured_is_refused_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--adapter", tmp_path / "none", "--out")
+    assert "no folder that can be written to" in refused(capsys, *words, tmp_path / "new/a.json")
+    assert f"{tmp_path} is a folder" in refused(capsys, *words, tmp_path)
+    words = (*words, tmp_path / "a.json", "--max_examples")
+    assert "--max_examples -1" in refused(capsys, *words, -1)
+    assert "--max_examples all" in refused(capsys, *words, "all")
+
+
 def test_other_data_has_its_own_answers(
     tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

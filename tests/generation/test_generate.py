@@ -94,6 +94,94 @@ def test_the_base_model_may_have_moved(
     assert printed == expected(tiny_model, adapter, SENTENCE, 4) + "\n"
 
 
+def test_a_base_model_that_is_not_named_is_not_looked_for_where_one_stands(
+    adapter: Path,
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    nameless = shutil.copytree(adapter, tmp_path / "adapter")
+    path = nameless / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": None}))
+    monkeypatch.chdir(tiny_model)
+    error = refused(capsys, "--adapter", nameless, "--prompt", SENTENCE)
+    assert "does not name its base model" in error and "--model_name DIR" in error
+
+
+def test_prompts_that_the_model_has_no_place_for(
+    adapter: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from transformers import AutoTokenizer
+
+    file = tmp_path / "prompts.txt"
+    file.write_text("She go.\n" + "She go. " * 600 + "\n")
+    error = refused(capsys, "--adapter", adapter, "--prompts", file)
+    assert f"line 2 of {file} has" in error and "takes 512 positions" in error
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    tokenizer.add_tokens([f"<{number}>" for number in range(len(tokenizer), 1002)])
+    tokenizer.save_pretrained(tmp_path / "larger")
+    words = ("--adapter", adapter, "--tokenizer_name", tmp_path / "larger", "--prompt")
+    error = refused(capsys, *words, "She <1001> go.")
+    assert "'<1001>', number 1,001" in error and "knows 1,000" in error
+    assert generate(capsys, *words, "She go.", "--max_new_tokens", 1)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"num_attention_heads": "four"}, {"model_type": "no_such_model"}]
+)
+def test_a_configuration_that_transformers_does_not_read(
+    changes: dict[str, Any],
+    adapter: Path,
+    tiny_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    base = shutil.copytree(tiny_model, tmp_path / "base")
+    path = base / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    error = refused(capsys, "--adapter", adapter, "--model_name", base, "--prompt", SENTENCE)
+    assert f"{path} cannot be read" in error
+    assert str(next(iter(changes.values()))) in error
+
+
+def test_an_index_of_weights_that_names_no_files(
+    adapter: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = shutil.copytree(tiny_model, tmp_path / "base")
+    (base / "model.safetensors").unlink()
+    (base / "model.safetensors.index.json").write_text('{"weight_map": {"lm_head.weight": 3}}')
+    error = refused(capsys, "--adapter", adapter, "--model_name", base, "--prompt", SENTENCE)
+    assert f"{base} lacks 1 of 1 weight files" in error
+
+
+@pytest.mark.parametrize("wrong", ["lacking", "left over", "of another shape", "a wrong setting"])
+def test_an_adapter_that_does_not_fit_is_refused(
+    wrong: str, adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """PEFT would draw what is lacking at random, and leave out what it does not know."""
+    from safetensors.torch import load_file, save_file
+
+    damaged = shutil.copytree(adapter, tmp_path / "adapter")
+    path = damaged / "adapter_model.safetensors"
+    tensors = load_file(path)
+    name = min(tensors)
+    if wrong == "lacking":
+        del tensors[name]
+    elif wrong == "left over":
+        name = name.replace("q_proj", "o_proj")
+        tensors[name] = tensors[min(tensors)].clone()
+    elif wrong == "of another shape":
+        tensors[name] = tensors[name][:, :-1].contiguous()
+    else:
+        name, config = "NoneType", damaged / "adapter_config.json"
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"rank_pattern": None}))
+    save_file(tensors, path)
+    error = refused(capsys, "--adapter", damaged, "--prompt", SENTENCE)
+    assert f"--adapter {damaged} does not fit the base model" in error
+    assert name.removesuffix(".weight") in error
+
+
 @pytest.mark.parametrize("named", [False, True], ids=["base from the adapter", "base named"])
 def test_a_folder_without_an_adapter_is_the_users_mistake(
     named: bool, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -1,7 +1,9 @@
 """What ``merge`` cannot do it says before anything is written."""
 
 import json
+import resource
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,59 @@ def test_a_beginning_that_changed_the_base_model(
     change(adapter / "adapter_config.json", init_lora_weights=init)
     error = refused(capsys, tmp_path, "--adapter", adapter, "--model", base)
     assert f"init_lora_weights={init}" in error
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("layer_replication", [[0, 2], [1, 2]]), ("alora_invocation_tokens", [5])]
+)
+def test_what_lora_does_besides_changing_weights(
+    field: str,
+    value: Any,
+    adapter: Path,
+    base: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = transformers.AutoModelForCausalLM.from_pretrained(base)
+    options = {"r": 4, "target_modules": ["q_proj"], "task_type": "CAUSAL_LM", field: value}
+    peft.get_peft_model(model, peft.LoraConfig(**options)).save_pretrained(str(adapter))
+    error = refused(capsys, tmp_path, "--adapter", adapter, "--model", base)
+    assert f"has {field}, which cannot be merged" in error
+    assert f"generate --adapter {adapter}" in error
+
+
+@pytest.mark.parametrize("changes", [{"r": "four"}, {"target_modules": 5}, {"rank_pattern": None}])
+def test_a_configuration_with_values_of_another_type(
+    changes: dict[str, Any],
+    adapter: Path,
+    base: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    change(adapter / "adapter_config.json", **changes)
+    error = refused(capsys, tmp_path, "--adapter", adapter, "--model", base)
+    assert f"{adapter / 'adapter_config.json'} is no configuration of PEFT" in error
+
+
+def test_a_base_model_that_is_not_named_is_not_looked_for_where_one_stands(
+    adapter: Path,
+    base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    change(adapter / "adapter_config.json", base_model_name_or_path=None)
+    monkeypatch.chdir(base)
+    error = refused(capsys, tmp_path, "--adapter", adapter)
+    assert "does not name its base model" in error and "--model DIR" in error
+
+
+def test_a_folder_that_was_named_for_its_tokenizer_and_has_none(
+    adapter: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--adapter", adapter, "--model", base, "--tokenizer_name", tmp_path / "gone")
+    error = refused(capsys, tmp_path, *words)
+    assert f"{tmp_path / 'gone'} has no tokenizer" in error
 
 
 def test_a_base_model_that_has_moved(
@@ -160,13 +215,65 @@ def test_a_disk_without_room(
 
 
 def test_a_merge_that_fails_publishes_nothing(
-    adapter: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    adapter: Path,
+    base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def fail(*_: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(command, "copy_companions", fail)
     words = ("merge", "--adapter", adapter, "--model", base, "--out", tmp_path / "out")
-    with pytest.raises(KeyboardInterrupt):
-        cli.main([*map(str, words)])
-    assert not (tmp_path / "out").exists()
+    assert cli.main([*map(str, words)]) == 130
+    assert "stopped by Ctrl-C" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*out*"))
+
+
+def test_a_disk_that_fills_up(
+    adapter: Path,
+    base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    monkeypatch.setattr(targets, "SPARE_BYTES", 0)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        words = ("merge", "--adapter", adapter, "--model", base, "--out", tmp_path / "out")
+        code = cli.main([*map(str, words)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert code == 1
+    error = capsys.readouterr().err
+    assert "stopped, for there is no room left" in error and "make room there" in error
+    assert not list(tmp_path.glob("*out*"))
+
+
+@pytest.mark.parametrize("kind", ["below a file", "too long", "read-only", "a disk's root"])
+def test_a_place_that_cannot_be_written(
+    kind: str,
+    adapter: Path,
+    base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out, said = tmp_path / "out", "cannot be written"
+    if kind == "below a file":
+        out = base / "config.json/merged"
+    elif kind == "too long":
+        out = tmp_path / ("n" * 300)
+    elif kind == "read-only":  # root may write where nobody may, so the question is answered here
+        monkeypatch.setattr(targets.os, "access", lambda *_: False)
+    else:
+        monkeypatch.setattr(Path, "is_mount", lambda path: path == out)
+        said = "cannot be replaced"
+    words = ("merge", "--adapter", adapter, "--model", base, "--out", out)
+    assert cli.main([*map(str, words)]) == 2
+    assert said in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "base"]
