@@ -19,6 +19,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, ShardingStrategy
 from torch.distributed.tensor import DTensor
+from torch.distributed.tensor.debug import CommDebugMode
 from transformers import LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
@@ -30,6 +31,7 @@ from llama_recipes_local.optimization import AdamW, StepLR
 from llama_recipes_local.parallel import FullyShardedDataParallel, fsdp_auto_wrap_policy
 from llama_recipes_local.run import activate, resolve
 from llama_recipes_local.training.loop import train
+from llama_recipes_local.training.stepping import Stepper
 
 
 def run_all(folder: Path) -> None:
@@ -124,6 +126,21 @@ def train_in_half(output: Path, model_name: str, data: dict[str, list[list[int]]
         (output / "report.json").write_text(json.dumps(report))
 
 
+def count_collectives(output: Path, model_name: str) -> None:
+    """Say how many times ranks talk to each other to know the gradient's norm."""
+    model = adapted_and_sharded(model_name)
+    for parameter in shards(model).values():
+        parameter.grad = torch.ones_like(parameter)
+    stepper = Stepper(model, AdamW(model.parameters(), lr=1e-3), configs.train_config())
+    with CommDebugMode() as counted:
+        norm = float(stepper._gradient_norm())
+    entries = sum(parameter.numel() for parameter in shards(model).values())
+    if parallel.is_rank_zero():
+        output.mkdir()
+        report = {"collectives": counted.get_total_counts(), "norm": norm, "entries": entries}
+        (output / "report.json").write_text(json.dumps(report))
+
+
 def compare_packed_weights(output: Path, model_name: str) -> None:
     """Say whether 4-bit weights, and what a layer makes of them, are the same when sharded."""
     report = {}
@@ -192,6 +209,7 @@ CHECKS = {
     "hybrid-sentinels": save_sentinels,
     "half": train_in_half,
     "packed": compare_packed_weights,
+    "norm": count_collectives,
 }
 
 if __name__ == "__main__":

@@ -182,6 +182,12 @@ def test_label_tokens_are_counted_in_no_half_precision(
     assert two_ranks["half"].steps[0]["loss"] == pytest.approx(float(whole), rel=1e-3)
 
 
+def test_ranks_add_up_the_gradients_norm_once(two_ranks: Any) -> None:
+    report = json.loads((two_ranks["norm"].output / "report.json").read_text())
+    assert report["collectives"] == 1  # not one for each of the adapter's tensors
+    assert report["norm"] == pytest.approx(math.sqrt(report["entries"]), rel=1e-6)
+
+
 def test_no_run_leaves_a_pickle(two_ranks: Any, four_ranks: Any) -> None:
     for runs in (two_ranks, four_ranks):
         kinds = {path.suffix for path in runs.folder.rglob("*") if path.is_file()}
