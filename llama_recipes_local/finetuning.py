@@ -63,7 +63,7 @@ def main(*arguments: Any, **flags: Any) -> None:
             raise SystemExit(error.EXIT_CODE) from None
     with only_rank_zero_speaks(), activate(run):
         try:
-            with _alone(Path(run.train.output_dir)):
+            with occupied(Path(run.train.output_dir)):
                 start(run)
                 load("finetuning").main(**_flags_for_main(run))
                 report(run)
@@ -83,11 +83,6 @@ def main(*arguments: Any, **flags: Any) -> None:
             raise SystemExit(TrainingError.EXIT_CODE) from None
         finally:
             parallel.cleanup()
-
-
-def _alone(output: Path) -> contextlib.AbstractContextManager[None]:
-    """Keep other runs out of the output folder; the first rank does for all."""
-    return occupied(output) if parallel.is_rank_zero() else contextlib.nullcontext()
 
 
 def start(run: Run) -> None:

@@ -50,7 +50,8 @@ def identity(run: Run) -> Identity:
         "batch": {"rows of a global batch": rows},
         "model": _model(Path(train.model_name)),
         "method": _method(run),
-        "schedule": {name: getattr(train, name) for name in SCHEDULE},
+        "schedule": {name: getattr(train, name) for name in SCHEDULE}
+        | {"gradient_clipping": train.gradient_clipping and train.gradient_clipping_threshold},
     }
     return json.loads(json.dumps(found))  # as a file gives it back
 

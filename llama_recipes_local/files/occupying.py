@@ -12,6 +12,7 @@ except ImportError:  # Windows, where nothing is locked
     fcntl = None  # type: ignore[assignment]
 
 from llama_recipes_local.errors import TrainingError, UsageError
+from llama_recipes_local.parallel import is_rank_zero
 
 _held: set[int] = set()
 
@@ -26,12 +27,15 @@ class OccupiedError(TrainingError):
 def occupied(folder: Path) -> Iterator[None]:
     """Keep other runs out of a folder, which is made; a process that dies leaves it free.
 
-    The lock is the folder's own, so nothing is written. Some network file systems have none: there
-    nothing is kept out.
+    The first rank does for all. The lock is the folder's own, so nothing is written. Some network
+    file systems have none: there nothing is kept out.
 
     Raises:
         OccupiedError: if another run is in it.
     """
+    if not is_rank_zero():
+        yield
+        return
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     _held.add(descriptor)

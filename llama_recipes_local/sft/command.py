@@ -3,9 +3,11 @@
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
+from pathlib import Path
 
 from llama_recipes_local import parallel
 from llama_recipes_local.errors import Problem, TrainingError, UsageError
+from llama_recipes_local.files.occupying import occupied
 from llama_recipes_local.finetuning import only_rank_zero_speaks
 
 
@@ -41,7 +43,9 @@ def _run(words: Sequence[str]) -> None:
         make_parser().print_help()
         return
     run = preflight(words)
-    train(run, load_data(run))
+    data = load_data(run)
+    with occupied(Path(run.training.output_dir)):
+        train(run, data)
 
 
 def _require_trl() -> None:

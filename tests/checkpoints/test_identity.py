@@ -87,6 +87,16 @@ def test_each_difference_is_refused_and_can_be_asked_for(
             assert ended.metrics[-1]["lr"] == pytest.approx(2 * 3.0153e-5, rel=1e-3)
 
 
+def test_gradients_are_clipped_as_they_were(
+    runs: Runs, lora: dict[str, Any], before_the_last: Path
+) -> None:
+    for change in ({"gradient_clipping": False}, {"gradient_clipping_threshold": 0.5}):
+        ended, said = go_on(runs, before_the_last, lora | FROM | change)
+        assert ended.codes == [REFUSED], said
+        assert "with another schedule" in said
+        assert "gradient_clipping was 1.0" in said
+
+
 def test_the_same_run_from_folders_that_moved_goes_on(
     runs: Runs, lora: dict[str, Any], before_the_last: Path, tmp_path: Path
 ) -> None:

@@ -16,6 +16,8 @@ from safetensors.torch import load_file, save_file
 from test_no_network import run_denied
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from llama_recipes_local.files.occupying import occupied
+
 PROJECT = Path(__file__).resolve().parents[2]
 Sft = Callable[..., int]
 OUTPUT = Path("../Llama-2-7b-my-lora")
@@ -115,6 +117,15 @@ def test_a_mistake_ends_with_code_2(sft: Sft, capsys: pytest.CaptureFixture[str]
     assert sft("--lora_rr", "4") == 2
     assert "mend: did you mean --lora_r?" in capsys.readouterr().err
     assert not OUTPUT.exists()
+
+
+def test_a_second_run_in_the_same_folder_starts_nothing(
+    sft: Sft, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with occupied(OUTPUT):
+        assert sft("--use_peft", *SHORT) == 2
+    assert "another run writes into" in capsys.readouterr().err
+    assert not list(OUTPUT.iterdir())
 
 
 def test_trl_is_asked_for_where_it_is_missing(
