@@ -1,7 +1,6 @@
 """``main``: upstream's, between a check of everything it is given and a word on what came out."""
 
 import contextlib
-import inspect
 import os
 import shlex
 import shutil
@@ -26,33 +25,25 @@ from llama_recipes_local.files.disk import room, what_filled
 from llama_recipes_local.files.occupying import occupied
 from llama_recipes_local.models.quantization import quantized_bits
 from llama_recipes_local.preflight import preflight
-from llama_recipes_local.preflight.flags import CONFIGS
+from llama_recipes_local.preflight.help import help_text
 from llama_recipes_local.preflight.model import WEIGHTS
 from llama_recipes_local.run import Run, activate, save_description
 from llama_recipes_local.saved_run import CONFIGURATION_FILE
 from llama_recipes_local.training.evaluation import perplexity
 from llama_recipes_local.training.memory import no_memory_left
 
-# whose flags --help lists
-HELPED = (
-    "train_config",
-    "fsdp_config",
-    "lora_config",
-    "llama_adapter_config",
-    "prefix_config",
-    "quantization_config",
-)
-
 
 def main(*arguments: Any, **flags: Any) -> None:
     """Fine-tune a Llama from a local folder on local data.
 
-    Flags are the fields of upstream's configurations. A field of one configuration alone is
-    reached with its name before it, as in --grammar_dataset.train_split=FILE.
+    Flags are the fields of upstream's configurations and of this package's; ``--help`` lists them.
+    A field of one configuration alone is reached with its name before it, as in
+    ``--grammar_dataset.train_split=FILE``.
     """
     # fire hands --help on, because any flag may be one of ours, and -h as a flag named h
     if flags.keys() & {"help", "h"}:
-        fire.Fire(main, command=["--", "--help"], name="finetuning.py")
+        print(help_text())
+        raise SystemExit(0)
     with only_rank_zero_speaks():
         try:
             run = preflight(arguments, flags)
@@ -149,21 +140,6 @@ def only_rank_zero_speaks() -> Iterator[None]:
             stack.enter_context(contextlib.redirect_stdout(silence))
         yield
 
-
-def _signature() -> inspect.Signature:
-    """Return the signature that fire's ``--help`` shows: every plain flag with its default."""
-    words = inspect.Parameter("arguments", inspect.Parameter.VAR_POSITIONAL)
-    rest = inspect.Parameter("flags", inspect.Parameter.VAR_KEYWORD)
-    plain: dict[str, inspect.Parameter] = {}
-    for config in HELPED:
-        for name, value in vars(CONFIGS[config]()).items():
-            plain.setdefault(
-                name, inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value)
-            )
-    return inspect.Signature([words, *plain.values(), rest])
-
-
-main.__signature__ = _signature()  # type: ignore[attr-defined]
 
 __getattr__ = fall_back("finetuning")
 

@@ -574,4 +574,4 @@ def test_help_is_no_mistake(word: str, capsys: pytest.CaptureFixture[str]) -> No
     said = "".join(capsys.readouterr())
     flags = ("model_name", "use_peft", "lora_alpha", "data_root", "sharding_strategy")
     for flag in (*flags, "train_only", "adapter_len", "num_virtual_tokens"):
-        assert f"--{flag}=" in said
+        assert f"\n  --{flag}" in said

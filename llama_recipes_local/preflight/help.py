@@ -1,0 +1,60 @@
+"""``finetuning.py --help``: every flag, its default, and what it means."""
+
+import enum
+import textwrap
+from typing import Any
+
+from llama_recipes_local.configs.descriptions import descriptions
+from llama_recipes_local.preflight.flags import CONFIGS
+from llama_recipes_local.run import DATASET_CONFIGS
+
+INTRODUCTION = """\
+usage: finetuning.py --model_name DIR --dataset NAME [--use_peft] [--FLAG VALUE ...]
+       torchrun --nproc_per_node N finetuning.py --enable_fsdp ...
+
+Fine-tune a Llama from a local folder on local data. A flag reaches every configuration that has a
+field of its name; one of a single configuration is --CONFIGURATION.FIELD, as the data sets' below.
+A flag that is on or off may stand alone; --FLAG False turns it off.
+"""
+SECTIONS = {
+    "train_config": "Training",
+    "fsdp_config": "Several ranks (--enable_fsdp)",
+    "lora_config": "LoRA (--use_peft)",
+    "llama_adapter_config": "LLaMA-Adapter (--use_peft --peft_method llama_adapter)",
+    "prefix_config": "Prefix tuning (--use_peft --peft_method prefix)",
+    "quantization_config": "4-bit weights (--use_peft --quantization 4bit)",
+}
+WIDTH = 88
+
+
+def help_text() -> str:
+    """Return what ``--help`` prints."""
+    sections, listed = [INTRODUCTION], set[str]()
+    for name, title in SECTIONS.items():
+        cls = CONFIGS[name]
+        flags = {flag: text for flag, text in descriptions(cls).items() if flag not in listed}
+        sections.append(_section(title, cls(), flags, ""))
+        listed |= flags.keys()
+    for name, cls in DATASET_CONFIGS.items():
+        sections.append(_section(f"--dataset {name}", cls(), descriptions(cls), f"{name}."))
+    return "\n".join(sections)
+
+
+def _section(title: str, config: Any, flags: dict[str, str], owner: str) -> str:
+    lines = [f"{title}:"]
+    for flag, text in flags.items():
+        lines.append(f"  --{owner}{flag}{_default(getattr(config, flag))}")
+        plain = text.replace("``", "")
+        lines += textwrap.wrap(plain, WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return "\n".join([*lines, ""])
+
+
+def _default(value: Any) -> str:
+    """Return a default as it would be given; nothing for one that is empty."""
+    if value in (None, "", []):
+        return ""
+    if isinstance(value, enum.Enum):
+        value = value.name
+    if isinstance(value, list):
+        value = ",".join(map(str, value))
+    return f" ({str(value).removeprefix('torch.')})"
