@@ -53,14 +53,21 @@ def optimizer_tensors(model: nn.Module, optimizer: Optimizer) -> Tensors:
 
 
 def optimizer_values(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
-    """Return the rest of an optimiser's state, JSON-ready: numbers, and its groups' settings."""
+    """Return the rest of an optimiser's state, JSON-ready: numbers, and its groups' settings.
+
+    The dtypes that AnyPrecisionAdamW has among its settings are left out: each run makes them anew.
+    """
     numbers = {
         name: {key: _number(value) for key, value in state.items() if not _is_array(value)}
         for name, state in _named_states(model, optimizer)
     }
     names = _names(model)
     groups = [
-        {key: _number(value) for key, value in group.items() if key != "params"}
+        {
+            key: _number(value)
+            for key, value in group.items()
+            if key != "params" and not isinstance(value, torch.dtype)
+        }
         | {"params": [names[id(parameter)] for parameter in group["params"]]}
         for group in optimizer.param_groups
     ]

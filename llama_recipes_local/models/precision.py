@@ -70,8 +70,8 @@ def compute_context(model: nn.Module, train_config: Any) -> AbstractContextManag
 
     FSDP2 casts parameters as it gathers them, but for those of a quantised model. Elsewhere
     autocast does, where ``mixed_precision`` is on and a parameter is held in float32: the adapters,
-    or all weights. It keeps its casts until the context is left, so a context that spans optimiser
-    steps would train on the first weights.
+    or all weights. On one device it keeps its casts until the context is left, so a context that
+    spans optimiser steps would train on the first weights.
     """
     floats = any(parameter.dtype == torch.float32 for parameter in model.parameters())
     on_cuda = compute_device(model).type == "cuda"
@@ -84,7 +84,16 @@ def compute_context(model: nn.Module, train_config: Any) -> AbstractContextManag
 
 @contextlib.contextmanager
 def _autocast(model: nn.Module, dtype: torch.dtype) -> Any:
-    """Autocast to ``dtype``, without PEFT's cast of each input to its adapter's float32."""
+    """Autocast to ``dtype``, without PEFT's cast of each input to its adapter's float32.
+
+    In FSDP's units nothing cast is kept: the gradient of what an earlier micro-batch cast arrives
+    when the unit's gradients of a later one have been reduced, and would be added a step late.
+    """
     uncast = disable_input_dtype_casting(model) if isinstance(model, PeftModel) else None
-    with uncast or contextlib.nullcontext(), torch.autocast("cuda", dtype=dtype):
+    keeps = not isinstance(model, FSDPModule)
+    device = compute_device(model).type
+    with (
+        uncast or contextlib.nullcontext(),
+        torch.autocast(device, dtype=dtype, cache_enabled=keeps),
+    ):
         yield
