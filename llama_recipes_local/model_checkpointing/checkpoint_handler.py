@@ -1,5 +1,7 @@
 """Upstream's checkpoint functions, for FSDP2, in safetensors and JSON."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +100,8 @@ def save_optimizer_checkpoint(
     model: nn.Module, optimizer: torch.optim.Optimizer, rank: int, cfg: Any, epoch: int = 1
 ) -> None:
     """Gather a sharded optimiser's state on rank 0 and save it as one safetensors file."""
-    state = get_optimizer_state_dict(model, optimizer, options=_GATHERED_FLAT)
+    with _no_dtypes(optimizer):
+        state = get_optimizer_state_dict(model, optimizer, options=_GATHERED_FLAT)
     if rank == 0:
         folder = checkpoint_folder(cfg)
         with published_files(folder) as draft:
@@ -126,7 +129,8 @@ def save_model_and_optimizer_sharded(
     """
     state: dict[str, Any] = _untied_state(model)
     if optim is not None:
-        flat = get_optimizer_state_dict(model, optim, options=_SHARDED_FLAT)
+        with _no_dtypes(optim):
+            flat = get_optimizer_state_dict(model, optim, options=_SHARDED_FLAT)
         state |= {f"optim.{name}": tensor for name, tensor in _only_tensors(flat).items()}
     with published_folder(checkpoint_folder(cfg)) as draft:
         writer = HuggingFaceStorageWriter(str(draft), save_distributed=True)
@@ -218,6 +222,22 @@ def _tied_names(model: nn.Module) -> dict[str, str]:
         if first != name:
             tied[name] = first
     return tied
+
+
+@contextmanager
+def _no_dtypes(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Leave dtypes, which AnyPrecisionAdamW has among its settings, out of an optimiser's state."""
+
+    def leave_out(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+        for group in state["param_groups"]:
+            for name in [key for key in group if isinstance(group[key], torch.dtype)]:
+                del group[name]
+
+    hook = optimizer.register_state_dict_post_hook(leave_out)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _only_tensors(state: dict[str, Any]) -> Tensors:

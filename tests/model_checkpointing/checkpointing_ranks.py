@@ -17,8 +17,8 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 from llama_recipes_local import configs, parallel
 from llama_recipes_local import model_checkpointing as checkpoints
 from llama_recipes_local.model_checkpointing.publishing import published_folder
-from llama_recipes_local.optimization import AdamW
 from llama_recipes_local.parallel import FullyShardedDataParallel
+from llama_recipes_local.training.optimizers import make_optimizer
 
 
 def config(folder: Path, kind: str, model: Path) -> Any:
@@ -33,11 +33,11 @@ def sharded(model: Path) -> LlamaForCausalLM:
     return loaded
 
 
-def trained(model: Path) -> tuple[LlamaForCausalLM, torch.optim.Optimizer]:
+def trained(model: Path, name: str = "adamw") -> tuple[LlamaForCausalLM, torch.optim.Optimizer]:
     """Return a sharded model after a step, so that it is no longer the one in the folder."""
     torch.manual_seed(0)
     loaded = sharded(model)
-    optimizer = AdamW(loaded.parameters(), lr=1e-2)
+    optimizer = make_optimizer(name, list(loaded.parameters()), lr=1e-2, weight_decay=0.0)
     ids = torch.arange(3, 40).unsqueeze(0)
     loaded(ids, labels=ids).loss.backward()
     optimizer.step()
@@ -71,7 +71,7 @@ def save(folder: Path, model: Path, tied_model: Path) -> None:
     checkpoints.save_fsdp_model_checkpoint_full(loaded, optimizer, rank, cfg, epoch=3)
     checkpoints.save_optimizer_checkpoint(loaded, optimizer, rank, cfg, epoch=3)
 
-    tied, optimizer = trained(tied_model)
+    tied, optimizer = trained(tied_model, "anyprecision")
     write_whole(dict(tied.named_parameters()), folder / "expected-tied.safetensors")
     cfg = config(folder, "tied", tied_model)
     checkpoints.save_model_and_optimizer_sharded(tied, rank, cfg, optimizer)

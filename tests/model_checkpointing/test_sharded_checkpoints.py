@@ -142,6 +142,16 @@ def test_optimizer_state_is_whole(saved: Path, tiny_model: Path) -> None:
     assert "param_groups.model.norm.weight.lr" in state
 
 
+def test_an_optimizer_with_dtypes_among_its_settings_is_saved(
+    saved: Path, tied_model: Path
+) -> None:
+    folder = checkpoint_of(saved, "tied-full", tied_model)
+    state = load_file(folder / f"optimizer-{tied_model.name}-0.safetensors")
+    assert state["state.model.norm.weight.exp_avg"].dtype == torch.bfloat16
+    assert "param_groups.model.norm.weight.lr" in state
+    assert not [name for name in state if name.endswith("_dtype")]
+
+
 def test_optimizer_shards_are_saved_beside_the_models(saved: Path, tiny_model: Path) -> None:
     folder = checkpoint_of(saved, "sharded", tiny_model)
     shards = [load_file(path) for path in sorted(folder.glob("*.safetensors"))]
