@@ -1,4 +1,4 @@
-"""How much room a disk has, and errors that say that it has none."""
+"""How much room a disk has and where, and errors that say that it has none."""
 
 import errno
 import shutil
@@ -14,6 +14,11 @@ def room(folder: Path) -> int | None:
         return shutil.disk_usage(folder).free
     except OSError:
         return None
+
+
+def nearest_existing(folder: Path) -> Path:
+    """Return the nearest of a folder and those above it that is there."""
+    return next(place for place in (folder, *folder.parents) if place.exists())
 
 
 def what_filled(error: BaseException) -> str:

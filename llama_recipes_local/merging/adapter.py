@@ -65,20 +65,20 @@ def read_adapter(folder: Path) -> Adapter:
 
 
 def _check_kind(folder: Path, kind: str, settings: dict[str, Any]) -> None:
+    command = f"llama-recipes-local generate --adapter {shlex.quote(str(folder))}"
+    beside = f"use it beside its base model: {command}"
     if kind != "LORA":
         raise _refused(
             f"--adapter {folder} is of the kind {kind}, which cannot be merged",
             "it adds to what the model computes, not to its weights; only LoRA is a change of them",
-            "use it beside its base model: "
-            f"llama-recipes-local generate --adapter {shlex.quote(str(folder))}",
+            beside,
         )
     for field, why in BEYOND_WEIGHTS.items():
         if settings.get(field):
             raise _refused(
                 f"--adapter {folder} has {field}, which cannot be merged",
                 why,
-                "use it beside its base model: "
-                f"llama-recipes-local generate --adapter {shlex.quote(str(folder))}",
+                beside,
             )
     init = settings.get("init_lora_weights", True)
     if init not in HARMLESS_INITS:

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 from llama_recipes_local.errors import Problem
+from llama_recipes_local.files.disk import nearest_existing
 
 SPARE_BYTES = 100 * 10**6
 """Room for the tokenizer and the like."""
@@ -34,7 +35,7 @@ def _in_the_way(folder: Path, flag: str, mend: str) -> list[Problem]:
 
 def _unwritable(folder: Path, flag: str, mend: str) -> list[Problem]:
     # the model is written beside its place, so a folder that is there already does not suffice
-    above = _existing(folder.parent)
+    above = nearest_existing(folder.parent)
     if not above.is_dir():
         return [Problem(f"{flag} {folder} cannot be written", f"{above} is a file", mend)]
     if not os.access(above, os.W_OK | os.X_OK):
@@ -43,14 +44,9 @@ def _unwritable(folder: Path, flag: str, mend: str) -> list[Problem]:
     return []
 
 
-def _existing(folder: Path) -> Path:
-    """Return the nearest of a folder and those above it that is there."""
-    return next(place for place in (folder, *folder.parents) if place.exists())
-
-
 def check_room(folder: Path, size: int, flag: str = "--out") -> list[Problem]:
     """Return a problem if the disk has no room for ``size`` bytes of weights."""
-    free = shutil.disk_usage(_existing(folder)).free
+    free = shutil.disk_usage(nearest_existing(folder)).free
     if free >= size + SPARE_BYTES:
         return []
     return [

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from llama_recipes_local.errors import Problem
+from llama_recipes_local.files.disk import nearest_existing
 from llama_recipes_local.run import Run
 
 INSTALL = {"bitsandbytes": 'pip install "llama-recipes-local[quantization]"'}
@@ -22,9 +23,7 @@ def check_output(run: Run) -> list[Problem]:
         why = "it is the model's own folder, whose files would be written over"
         mend = "name another folder: --output_dir DIR"
         return [Problem(f"--output_dir {output}", why, mend)]
-    existing = output
-    while not existing.exists():
-        existing = existing.parent
+    existing = nearest_existing(output)
     if not existing.is_dir():
         return [_output(output, f"{existing} is a file")]
     if not os.access(existing, os.W_OK | os.X_OK):

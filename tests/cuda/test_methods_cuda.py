@@ -34,14 +34,6 @@ ON_ONE_GPU += [Cell(m, ALONE, IN_8BIT) for m in METHODS if "use_dora" in m.flags
 LOGITS, ROUNDED_MORE = 0.05, 0.1
 
 
-@pytest.fixture
-def one_rank(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Be the one process that torchrun has started; its store takes any port that is free."""
-    names = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "LOCAL_WORLD_SIZE": 1}
-    for name, value in {**names, "MASTER_ADDR": "localhost", "MASTER_PORT": 0}.items():
-        monkeypatch.setenv(name, str(value))
-
-
 def fine_tuned(cell: Cell, model: Path, data: Path, output: Path) -> Trained:
     flags: dict[str, Any] = {
         "model_name": str(model),

@@ -1,0 +1,11 @@
+"""What tests on a CUDA device share: a process that stands where torchrun would have put it."""
+
+import pytest
+
+
+@pytest.fixture
+def one_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be the one process that torchrun has started; its store takes any port that is free."""
+    names = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "LOCAL_WORLD_SIZE": 1}
+    for name, value in {**names, "MASTER_ADDR": "localhost", "MASTER_PORT": 0}.items():
+        monkeypatch.setenv(name, str(value))
