@@ -25,7 +25,7 @@ from runs import environment, make_model, run
 
 CHECKPOINTS, WARM_UP = 3, 4
 # steps from one checkpoint to the next: time enough for an asynchronous one to be written
-EVERY = {"LoRA": 15, "full": 64}
+EVERY = {"LoRA": 15, "full": 48}
 COMMON = {
     "dataset": "grammar_dataset",
     "run_validation": False,

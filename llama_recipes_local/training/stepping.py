@@ -55,8 +55,11 @@ class Stepper:
         self.device = compute_device(model)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.use_fp16)
         self._trained = trained_parameters(optimizer)
-        # torch does not wait for what it copies to weights in host memory before it reads it there
-        beside = self._trained[0].device.type == self.device.type
+        # torch does not wait for what it copies to weights in host memory before it reads it there,
+        # so with those the host looks, and the scale is made beside them
+        home = self._trained[0].device
+        self.scaler.scale(torch.ones((), device=home))
+        beside = home.type == self.device.type
         self._told_on_device = beside and getattr(optimizer, "_step_supports_amp_scaling", False)
         self._own_place = torch.zeros(world_size(), device=self.device)
         self._own_place[rank() if world_size() > 1 else 0] = 1

@@ -60,7 +60,9 @@ def test_packed_model_equals_documents_alone_on_cuda():
     assert (packed - alone).norm() / alone.norm() < 1e-2
 
 
-@pytest.mark.parametrize("flags", [{}, {"pure_bf16": True}, {"dtype": "float32"}])
+@pytest.mark.parametrize(
+    "flags", [{}, {"pure_bf16": True}, {"dtype": "float32"}, {"gradient_checkpointing": True}]
+)
 def test_loss_falls_in_each_precision(flags, tiny_model, grammar_data, tmp_path):
     main(
         model_name=str(tiny_model),
@@ -79,7 +81,15 @@ def test_loss_falls_in_each_precision(flags, tiny_model, grammar_data, tmp_path)
     assert steps[-1]["loss"] < steps[0]["loss"] - 0.1
 
 
-@pytest.mark.parametrize("flags", [[], ["--fsdp_cpu_offload"], ["--pure_bf16"]])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        [],
+        ["--fsdp_cpu_offload"],
+        ["--fsdp_cpu_offload", "--use_fp16"],
+        ["--pure_bf16"],
+    ],
+)
 def test_one_rank_of_fsdp_trains_on_cuda(flags, tiny_model, grammar_data, run_finetuning, tmp_path):
     done = run_finetuning(
         "--enable_fsdp",

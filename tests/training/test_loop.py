@@ -10,6 +10,7 @@ import pytest
 import torch
 import transformers
 
+from llama_recipes_local import configs
 from llama_recipes_local.errors import TrainingError
 from llama_recipes_local.training import loop, stepping
 
@@ -272,3 +273,14 @@ def test_a_scaler_does_not_hide_a_gradient_that_is_never_finite(
     model.get_input_embeddings().register_forward_hook(spoil)
     with pytest.raises(TrainingError, match="stopped at step 3: the gradient is not finite"):
         run_training(samples, model=model, use_fp16=True, **FIVE)
+
+
+def test_a_scaler_keeps_its_scale_beside_weights_in_host_memory(
+    make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_model()
+    monkeypatch.setattr(stepping, "compute_device", lambda _: torch.device("meta"))
+    optimizer = torch.optim.AdamW(model.parameters())
+    stepper = stepping.Stepper(model, optimizer, configs.train_config(use_fp16=True))
+    stepper.scaler.scale(torch.ones((), device="meta"))  # a loss
+    assert stepper.scaler.get_scale() == 2**16  # which no host can read from such a device
