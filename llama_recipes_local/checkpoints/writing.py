@@ -17,7 +17,8 @@ import torch.distributed as dist
 
 from llama_recipes_local.checkpoints import files, layout, limits
 from llama_recipes_local.checkpoints.layout import FileEntry, Manifest
-from llama_recipes_local.checkpoints.pieces import Piece, copied_to_host, in_files, piece_of
+from llama_recipes_local.checkpoints.pieces import Piece, in_files, piece_of
+from llama_recipes_local.checkpoints.staging import Staging
 from llama_recipes_local.errors import TrainingError
 from llama_recipes_local.files.disk import room, what_filled
 from llama_recipes_local.model_checkpointing.publishing import begin_draft, draft_of, publish
@@ -74,10 +75,9 @@ class Writer:
         """
         self.output = output
         self.limit = limit
-        self.asynchronous = asynchronous
         self._job: _Job | None = None
         self._thread = ThreadPoolExecutor(1, "checkpoint")
-        self._buffers: dict[tuple[str, int], torch.Tensor] = {}
+        self._staging = Staging() if asynchronous else None
 
     @property
     def written(self) -> bool:
@@ -97,10 +97,11 @@ class Writer:
         if is_rank_zero():
             begin_draft(target)
         barrier()
-        self._job = _Job(content, target, self._staged(parts) if self.asynchronous else parts)
-        if self.asynchronous:
+        if self._staging is not None:
+            self._job = _Job(content, target, self._staging.copies(parts))
             self._thread.submit(_write_part, self._job)
         else:
+            self._job = _Job(content, target, parts)
             _write_part(self._job)
             self.finish()
 
@@ -125,6 +126,8 @@ class Writer:
     def close(self) -> None:
         """Let the thread end; what it writes will not be published."""
         self._thread.shutdown(wait=False, cancel_futures=True)
+        if self._staging is not None:
+            self._staging.close()
 
     def _publish(self, job: _Job, entries: Entries) -> None:
         content = job.content
@@ -133,21 +136,6 @@ class Writer:
         files.write_file(draft / layout.MANIFEST, [manifest.text().encode()])
         publish(draft, job.target)
         limits.remove_surplus(self.output, self.limit)
-
-    def _staged(self, parts: dict[str, list[Piece]]) -> dict[str, list[Piece]]:
-        """Copy a rank's pieces to host memory that is kept for the next time."""
-        staged = {}
-        for path, pieces in parts.items():
-            size = sum(piece.size for piece in pieces)
-            buffer = self._buffers.get((path, size))
-            if buffer is None:
-                pinned = torch.cuda.is_available()
-                buffer = torch.empty(size, dtype=torch.uint8, pin_memory=pinned)
-                self._buffers[path, size] = buffer
-            staged[path] = copied_to_host(pieces, buffer)
-        if torch.cuda.is_available():
-            torch.cuda.current_stream().synchronize()
-        return staged
 
 
 def _parts(content: Content) -> dict[str, list[Piece]]:

@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
-from llama_recipes_local.checkpoints import files, verifying
+from llama_recipes_local.checkpoints import files, layout, verifying
 from llama_recipes_local.checkpoints.pieces import Piece
+from llama_recipes_local.checkpoints.reading import read_tensors
+from llama_recipes_local.checkpoints.writing import Content, Writer
 from llama_recipes_local.finetuning import main
 
 pytestmark = [
@@ -39,6 +42,23 @@ def test_tensors_larger_than_a_block_are_written_whole(tmp_path: Path) -> None:
     read = load_file(path)
     assert read.keys() == tensors.keys()
     assert all(read[name].equal(tensor.cpu()) for name, tensor in tensors.items())
+
+
+def test_a_step_does_not_change_what_was_copied(tmp_path: Path) -> None:
+    weight = nn.Parameter(torch.zeros(1 << 28, device="cuda"))  # a gibibyte: 20 ms to copy
+    weight.grad = torch.ones_like(weight)
+    optimizer = torch.optim.SGD([weight], lr=1)
+    writer = Writer(tmp_path, asynchronous=True)
+    for step in (1, 2):  # the first one makes the memory that it copies to
+        writer.save(Content(step, None, {"model": {"weight": weight}}, {}))
+        optimizer.step()
+        torch.cuda.synchronize()
+    writer.finish()
+    writer.close()
+    for step in (1, 2):
+        saved = torch.empty(weight.shape)
+        read_tensors(layout.folder_of(tmp_path, step) / "model", {"weight": saved})
+        assert saved.eq(1 - step).all()
 
 
 @pytest.mark.parametrize("method", METHODS)
