@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 from peft.helpers import disable_input_dtype_casting
-from transformers import TrainerCallback
+from transformers import TrainerCallback, set_seed
 from trl import SFTTrainer, get_peft_config
 
 import datasets
@@ -49,6 +49,7 @@ def train(run: SftRun, data: dict[str, datasets.Dataset]) -> None:
     if parallel.is_rank_zero():
         output.mkdir(parents=True, exist_ok=True)
         save_configuration(run, output / CONFIGURATION_FILE)
+    set_seed(run.training.seed)  # TRL before 1.16 draws the adapter before it does so
     trainer = Trainer(
         model=load_model(run.model, run.training.device),
         args=run.training,
