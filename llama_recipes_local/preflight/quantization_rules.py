@@ -4,7 +4,7 @@ from torch.distributed.fsdp import ShardingStrategy
 
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.models.quantization import quantized_bits
-from llama_recipes_local.preflight.rules import choice
+from llama_recipes_local.preflight.values import choice
 from llama_recipes_local.run import Run
 
 QUANTIZATIONS = (None, False, True, "4bit", "8bit")

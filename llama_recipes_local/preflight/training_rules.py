@@ -6,11 +6,18 @@ from typing import Any
 
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.preflight.quantization_rules import is_sharded
-from llama_recipes_local.preflight.rules import choice
+from llama_recipes_local.preflight.values import ABOVE_0, AT_LEAST_0, Range, choice, out_of_range
 from llama_recipes_local.run import Run
 from llama_recipes_local.training.optimizers import BITSANDBYTES, OPTIMIZERS
 from llama_recipes_local.training.schedules import DECAYING, SCHEDULERS
 
+RANGES = {
+    "warmup_steps": AT_LEAST_0,
+    "eval_steps": AT_LEAST_0,
+    "min_lr_ratio": Range("from 0 to 1", lambda number: 0 <= number <= 1),
+    "wsd_decay_ratio": Range("above 0 and at most 1", lambda number: 0 < number <= 1),
+    "gamma": ABOVE_0,  # else the rate would be 0, or climb the loss, from the second epoch on
+}
 REPORTERS = ("tensorboard", "wandb", "mlflow")
 PACKAGE = "llama-recipes-local"
 
@@ -31,21 +38,8 @@ def check_training(run: Run) -> list[Problem]:
 
 
 def _ranges(train: Any) -> list[Problem]:
-    wrong = [
-        (name, "0 or more") for name in ("warmup_steps", "eval_steps") if getattr(train, name) < 0
-    ]
-    if not 0 <= train.min_lr_ratio <= 1:
-        wrong.append(("min_lr_ratio", "from 0 to 1"))
-    if not 0 < train.wsd_decay_ratio <= 1:
-        wrong.append(("wsd_decay_ratio", "above 0 and at most 1"))
-    if train.gamma <= 0:  # the rate would be 0, or climb the loss, from the second epoch on
-        wrong.append(("gamma", "above 0"))
-    if train.gradient_clipping and train.gradient_clipping_threshold <= 0:
-        wrong.append(("gradient_clipping_threshold", "above 0"))
-    return [
-        Problem(f"--{name} is {getattr(train, name)}", f"it must be {bound}", f"give it {bound}")
-        for name, bound in wrong
-    ]
+    clipping = {"gradient_clipping_threshold": ABOVE_0} if train.gradient_clipping else {}
+    return out_of_range(train, RANGES | clipping)
 
 
 def _warmup(train: Any) -> list[Problem]:

@@ -11,6 +11,7 @@ from llama_recipes_local.datasets.local import LocalPart
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.parallel import device_type, launched_by_torchrun
 from llama_recipes_local.preflight.adapter_rules import check_targets
+from llama_recipes_local.preflight.values import ABOVE_0, out_of_range
 from llama_recipes_local.sft.arguments import Arguments
 from llama_recipes_local.sft.choices import model_positions
 from llama_recipes_local.sft.data import data_type
@@ -173,11 +174,8 @@ def _named(options: Arguments) -> list[Problem]:
 
 
 def _numbers(options: Arguments) -> list[Problem]:
-    return [
-        Problem(f"--{name} is {getattr(options, name)}", "it must be above 0", "give it above 0")
-        for name in POSITIVE
-        if getattr(options, name) is not None and getattr(options, name) <= 0
-    ]
+    given = [name for name in POSITIVE if getattr(options, name) is not None]
+    return out_of_range(options, dict.fromkeys(given, ABOVE_0))
 
 
 def _without_its_topic(options: Arguments, given: set[str]) -> list[Problem]:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from llama_recipes_local.preflight.rules import check_rules, choice
+from llama_recipes_local.preflight.rules import check_rules
 from llama_recipes_local.run import resolve
 
 TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -106,8 +106,3 @@ def test_settings_that_would_fail_later_are_found_now(flags: dict[str, Any], wha
 )
 def test_their_neighbours_have_no_problem(flags: dict[str, Any]) -> None:
     assert problems_of(**flags) == []
-
-
-def test_leaving_a_flag_empty_is_no_choice_to_name() -> None:
-    (problem,) = choice("preset", "lora", ("", "qlora"))
-    assert problem.why == "there are qlora"
