@@ -26,7 +26,7 @@ from llama_recipes_local.training.evaluation import perplexity
 from llama_recipes_local.utils.dataset_utils import get_dataloader
 
 DEFAULTS = {"grammar_dataset": ("gleu",), "samsum_dataset": ("rouge",)}
-NEEDED = {"gleu": ("nltk",), "rouge": ("rouge_score",)}
+PACKAGES = {"gleu": "nltk", "rouge": "rouge_score"}
 
 
 def evaluate(
@@ -154,8 +154,8 @@ def _choose(metrics: Any, dataset: str) -> list[str]:
     if problems:
         raise UsageError(problems)
     for name in asked:
-        for module in NEEDED.get(name, ()):
-            packages.require(module, f"--metrics {name}", "evaluate")
+        if name in PACKAGES:
+            packages.require(PACKAGES[name], f"--metrics {name}", "evaluate")
     return asked
 
 

@@ -42,7 +42,7 @@ def preflight(arguments: tuple[Any, ...], given: dict[str, Any]) -> Run:
     problems += model.check_model(run)
     problems += check_data(run, model.check_tokenizer(run))
     problems += machine.check_output(run)
-    problems += machine.check_processes(run)
+    problems += machine.check_processes() + machine.check_packages(run)
     if problems:
         raise UsageError(problems)
     return run

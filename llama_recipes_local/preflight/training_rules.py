@@ -1,9 +1,9 @@
 """Settings of the training loop: schedule, optimiser, validation, loggers, float16."""
 
 from collections.abc import Iterable
-from importlib.util import find_spec
 from typing import Any
 
+from llama_recipes_local import packages
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.preflight.quantization_rules import is_sharded
 from llama_recipes_local.preflight.values import ABOVE_0, AT_LEAST_0, Range, choice, out_of_range
@@ -19,7 +19,6 @@ RANGES = {
     "gamma": ABOVE_0,  # else the rate would be 0, or climb the loss, from the second epoch on
 }
 REPORTERS = ("tensorboard", "wandb", "mlflow")
-PACKAGE = "llama-recipes-local"
 
 
 def check_training(run: Run) -> list[Problem]:
@@ -88,7 +87,7 @@ def _optimizer(run: Run) -> list[Problem]:
                 "use --optimizer AdamW, or keep whole weights: --sharding_strategy NO_SHARD",
             )
         )
-    return problems + _needs("bitsandbytes", f"--optimizer {name}", "quantization")
+    return problems + packages.missing("bitsandbytes", f"--optimizer {name}", "quantization")
 
 
 def _validation(train: Any) -> list[Problem]:
@@ -107,7 +106,7 @@ def _reporters(train: Any) -> list[Problem]:
     problems = []
     for name in train.report_to:
         unknown = choice("report_to", name, REPORTERS)
-        problems += unknown or _needs(name, f"--report_to {name}", name)
+        problems += unknown or packages.missing(name, f"--report_to {name}", name)
     return problems
 
 
@@ -134,17 +133,5 @@ def _gradient_checkpointing(run: Run) -> list[Problem]:
             f"--gradient_checkpointing {asked} with --enable_fsdp",
             f"with FSDP --fsdp_activation_checkpointing says so, which is {with_fsdp}",
             f"give --fsdp_activation_checkpointing {asked}",
-        )
-    ]
-
-
-def _needs(module: str, flag: str, extra: str) -> list[Problem]:
-    if find_spec(module) is not None:
-        return []
-    return [
-        Problem(
-            flag,
-            f"it needs the package {module}, which is not installed",
-            f'pip install "{PACKAGE}[{extra}]"',
         )
     ]

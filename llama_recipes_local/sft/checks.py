@@ -1,12 +1,12 @@
 """What is wrong with the flags of ``sft.py`` by themselves, with the machine, and with the data."""
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 import trl
 from transformers import PreTrainedTokenizerBase
 
+from llama_recipes_local import packages
 from llama_recipes_local.datasets.local import LocalPart
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.parallel import device_type, launched_by_torchrun
@@ -75,16 +75,8 @@ def check_machine(options: Arguments) -> list[Problem]:
             )
         )
     optimiser = str(getattr(options.optim, "value", options.optim))
-    if any(word in optimiser for word in ("8bit", "paged", "bnb")) and not find_spec(
-        "bitsandbytes"
-    ):
-        problems.append(
-            Problem(
-                f"--optim {optimiser}",
-                "it needs the package bitsandbytes, which is not installed",
-                "pip install bitsandbytes",
-            )
-        )
+    if any(word in optimiser for word in ("8bit", "paged", "bnb")):
+        problems += packages.missing("bitsandbytes", f"--optim {optimiser}", "quantization")
     return problems
 
 
@@ -271,14 +263,8 @@ def _loggers(options: Arguments) -> list[Problem]:
                 "use --report_to tensorboard; metrics.jsonl is written in any case",
             )
         ]
-    if logger == "tensorboard" and find_spec("tensorboard") is None:
-        return [
-            Problem(
-                "--report_to tensorboard",
-                "it needs the package tensorboard, which is not installed",
-                "pip install tensorboard",
-            )
-        ]
+    if logger == "tensorboard":
+        return packages.missing("tensorboard", "--report_to tensorboard", "tensorboard")
     return []
 
 

@@ -66,7 +66,8 @@ def preflight(words: Sequence[str]) -> SftRun:
     run = _as_finetuning(options)
     problems += checks.check_options(options, given) + checks.check_machine(options)
     problems += model.check_model(run)
-    problems += [*machine.check_output(run), *machine.check_processes(run)]
+    problems += machine.check_output(run)
+    problems += machine.check_processes() + machine.check_packages(run)
     parts, of_data = _find_data(options)
     problems += of_data
     tokenizer = None
