@@ -10,9 +10,14 @@ import torch
 from llama_recipes_local import packages
 from llama_recipes_local.configs import quantization_config
 from llama_recipes_local.errors import Problem, UsageError
-from llama_recipes_local.model_folders import StoredTensors, has_tokenizer, model_tensors
+from llama_recipes_local.files.finding import listing
+from llama_recipes_local.model_folders import (
+    TOKENIZERS,
+    StoredTensors,
+    has_tokenizer,
+    model_tensors,
+)
 from llama_recipes_local.parallel import device_type
-from llama_recipes_local.preflight.model import TOKENIZERS, listing
 from llama_recipes_local.saved_run import SavedRun
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")

@@ -9,8 +9,8 @@ from typing import Any
 import peft
 
 from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.files.finding import listing
 from llama_recipes_local.model_folders import StoredTensors
-from llama_recipes_local.preflight.model import listing
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"

@@ -5,7 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llama_recipes_local.errors import Problem, UsageError
-from llama_recipes_local.preflight.model import TOKENIZERS, listing
+from llama_recipes_local.files.finding import listing
+
+TOKENIZERS = ("tokenizer.json", "tokenizer.model")
+"""One of them is what a tokenizer is loaded from."""
 
 TOKENIZER = (
     "tokenizer.json",

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from llama_recipes_local.errors import Problem
+from llama_recipes_local.model_folders import read_config
 from llama_recipes_local.models.loading import load_tokenizer
 from llama_recipes_local.models.quantization import quantized_bits
-from llama_recipes_local.preflight.method_rules import read_config
 from llama_recipes_local.preflight.model import check_tokenizer
 from llama_recipes_local.run import Run
 

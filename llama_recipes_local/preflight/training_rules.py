@@ -5,7 +5,6 @@ from typing import Any
 
 from llama_recipes_local import packages
 from llama_recipes_local.errors import Problem
-from llama_recipes_local.preflight.quantization_rules import is_sharded
 from llama_recipes_local.preflight.values import ABOVE_0, AT_LEAST_0, Range, choice, out_of_range
 from llama_recipes_local.run import Run
 from llama_recipes_local.training.optimizers import BITSANDBYTES, OPTIMIZERS
@@ -79,7 +78,7 @@ def _optimizer(run: Run) -> list[Problem]:
     problems = choice("optimizer", name, OPTIMIZERS)
     if name not in BITSANDBYTES:
         return problems
-    if is_sharded(run):
+    if run.is_sharded:
         problems.append(
             Problem(
                 f"--optimizer {name} with weights that are sharded",
