@@ -11,7 +11,7 @@ from llama_recipes_local.models.attention import NAME as DOCUMENT_ATTENTION
 from llama_recipes_local.parallel import launched_by_torchrun
 from llama_recipes_local.preflight.values import ABOVE_0, AT_LEAST_0, choice, out_of_range
 from llama_recipes_local.presets import PRESETS
-from llama_recipes_local.run import DATASET_CONFIGS, PEFT_CONFIGS, Run
+from llama_recipes_local.run import PEFT_CONFIGS, Run
 
 ATTENTION = ("auto", DOCUMENT_ATTENTION, "sdpa", "eager", "flash_attention_2")
 RANGES = {
@@ -29,11 +29,10 @@ RANGES = {
 PROFILED_STEPS = 7
 
 
-def check_rules(run: Run, given: dict[str, Any]) -> list[Problem]:
+def check_rules(run: Run) -> list[Problem]:
     """Return what is wrong with the configurations by themselves."""
     train = run.train
     return [
-        *check_data_choices(run),
         *choice("preset", train.preset, ("", *PRESETS)),
         *choice("peft_method", train.peft_method, PEFT_CONFIGS),
         *choice("dtype", train.dtype, ("auto", *DTYPES)),
@@ -43,17 +42,7 @@ def check_rules(run: Run, given: dict[str, Any]) -> list[Problem]:
         *_hybrid_sharding(run.fsdp),
         *_profiling(train),
         *_precision(train),
-        *_forgotten(train, given),
-    ]
-
-
-def check_data_choices(run: Run) -> list[Problem]:
-    """Return what is wrong with the choices that shape the data."""
-    train = run.train
-    return [
-        *choice("dataset", train.dataset, DATASET_CONFIGS),
-        *choice("batching_strategy", train.batching_strategy, ("packing", "padding")),
-        *out_of_range(train, {"context_length": ABOVE_0}),
+        *_forgotten(run),
     ]
 
 
@@ -127,13 +116,12 @@ def _precision(train: Any) -> list[Problem]:
     return []
 
 
-def _forgotten(train: Any, given: dict[str, Any]) -> list[Problem]:
+def _forgotten(run: Run) -> list[Problem]:
     """Find LoRA settings that nothing uses, for the run would train every weight."""
-    named = {"peft_method", "train_config.peft_method"} & given.keys()
-    if named and not train.use_peft:
+    if "peft_method" in run.given and not run.train.use_peft:
         return [
             Problem(
-                f"--peft_method {train.peft_method} without --use_peft",
+                f"--peft_method {run.train.peft_method} without --use_peft",
                 "no adapter would be made, all weights would be trained",
                 "add --use_peft, or leave --peft_method out",
             )
