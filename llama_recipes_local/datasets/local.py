@@ -58,8 +58,13 @@ class LocalPart:
     columns: tuple[str, ...]
 
     def records(self) -> Iterator[Record]:
-        """Yield the part's records."""
-        return _read(self.files, self.columns, self.every, self.training)
+        """Yield the part's records; the first of each ``every``, if any, is for validation."""
+        number = 0
+        for path in self.files:
+            for record in records(path, self.columns):
+                if not self.every or (number % self.every == 0) != self.training:
+                    yield record
+                number += 1
 
     def __str__(self) -> str:
         return f"{self.layout} from {listed(map(str, self.files))}"
@@ -67,7 +72,18 @@ class LocalPart:
     @property
     def told_held_out(self) -> str:
         """What to say of rows that are held out; empty if none are."""
-        return _told_part(self.every, self.training)
+        if not self.every:
+            return ""
+        which = "all rows but" if self.training else "of the rows,"
+        return f"; {which} the first of each {self.every}, for there are no files for validation"
+
+    @property
+    def which(self) -> str:
+        """Which of the files' records the part has; see ``Split.part``."""
+        if not self.every:
+            return EVERY_RECORD
+        held_out = f"1 record in {self.every}"
+        return f"all but {held_out}" if self.training else held_out
 
 
 def find_part(config: Any, training: bool) -> LocalPart:
@@ -93,7 +109,8 @@ def find_part(config: Any, training: bool) -> LocalPart:
             "the first is held out for validation: none is left to train on",
             f"add records, or name others for validation: {VALIDATION_FLAG}",
         )
-    columns = [name for role, name in layout.columns if _has(begun[0], role, name)]
+    there = begun[0][1]
+    columns = [name for role, name in layout.columns if role not in OPTIONAL or name in there]
     return LocalPart(tuple(files), every, training, layout, tuple(columns))
 
 
@@ -113,7 +130,7 @@ def local_split(config: Any, part: str) -> Split:
         f"--> {part}: {found}, template {formatter.template}, "
         f"labels {formatter.labels}{found.told_held_out}"
     )
-    return Split(found.files, _part(found.every, found.training), found.records, formatter)
+    return Split(found.files, found.which, found.records, formatter)
 
 
 def _flag_problems(config: Any) -> list[Problem]:
@@ -212,35 +229,6 @@ def _formatter(config: Any, layout: Layout) -> RowFormatter:
             f"name another, {TEMPLATE_FLAG}={fitting[0]}, or another layout, {FORMAT_FLAG}=NAME",
         )
     return RowFormatter(layout, template, config.labels)
-
-
-def _has(record: Record, role: str, column: str) -> bool:
-    return role not in OPTIONAL or column in record[1]
-
-
-def _read(
-    files: Sequence[Path], columns: Sequence[str], every: int, training: bool
-) -> Iterator[Record]:
-    """Yield one part's records; the first of each ``every``, if any, is for validation."""
-    number = 0
-    for path in files:
-        for record in records(path, columns):
-            if not every or (number % every == 0) != training:
-                yield record
-            number += 1
-
-
-def _part(every: int, training: bool) -> str:
-    if not every:
-        return EVERY_RECORD
-    return f"all but 1 record in {every}" if training else f"1 record in {every}"
-
-
-def _told_part(every: int, training: bool) -> str:
-    if not every:
-        return ""
-    which = "all rows but" if training else "of the rows,"
-    return f"; {which} the first of each {every}, for there are no files for validation"
 
 
 @cache
