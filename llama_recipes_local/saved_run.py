@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.errors import refusal
 
 CONFIGURATION_FILE = "run_config.json"
 
@@ -42,10 +42,9 @@ def _read(path: Path) -> dict[str, Any]:
         if not isinstance(content, dict):
             raise ValueError("it is no JSON object")
     except (OSError, ValueError) as error:
-        problem = Problem(
+        raise refusal(
             f"{path} is not the record of a run",
             str(error),
             "copy the run's folder again, or remove the file and name what it would tell",
-        )
-        raise UsageError([problem]) from error
+        ) from error
     return content

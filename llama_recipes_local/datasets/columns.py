@@ -1,6 +1,6 @@
 """What a formatter takes from a record, and how a record that lacks it is refused."""
 
-from llama_recipes_local.files.text_lines import refusal
+from llama_recipes_local.errors import refusal
 from llama_recipes_local.files.values import Record, column_of
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local.datasets.templates import FLAG, Message, find_template, render_turns
-from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.errors import refusal
 from llama_recipes_local.saved_run import find_in_run
 
 FRAME_FILE = "prompt_template.json"
@@ -99,5 +99,5 @@ def read_frame(path: Path) -> Frame:
             raise ValueError(f"there is no kind {frame.kind!r}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         mend = "copy the file again, or leave the text as it is: --raw"
-        raise UsageError([Problem(f"{path} holds no prompt", repr(error), mend)]) from error
+        raise refusal(f"{path} holds no prompt", repr(error), mend) from error
     return frame

@@ -10,7 +10,7 @@ from typing import Any
 
 from llama_recipes_local.datasets.columns import as_text, is_blank
 from llama_recipes_local.datasets.templates import Message
-from llama_recipes_local.files.text_lines import refusal
+from llama_recipes_local.errors import refusal
 from llama_recipes_local.files.values import Record
 
 FLAG = "--local_dataset.columns"

@@ -22,10 +22,9 @@ from llama_recipes_local.datasets.locating import EVERY_RECORD
 from llama_recipes_local.datasets.rows import CHOICES, RowFormatter, default_template
 from llama_recipes_local.datasets.splits import Split
 from llama_recipes_local.datasets.templates import FLAG as TEMPLATE_FLAG
-from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.errors import Problem, UsageError, refusal
 from llama_recipes_local.files.finding import listed, missing, natural_key, without_packed_twins
 from llama_recipes_local.files.records import READ, data_files, records
-from llama_recipes_local.files.text_lines import refusal
 from llama_recipes_local.files.values import Record
 
 DATA_FLAG = "--local_dataset.data_path=PATH"

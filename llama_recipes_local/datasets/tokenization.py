@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from llama_recipes_local.data.labels import IGNORE_INDEX
 from llama_recipes_local.datasets.examples import Continuation, Example, Marked, Pair
-from llama_recipes_local.files.text_lines import refusal
+from llama_recipes_local.errors import refusal
 
 Sample = dict[str, list[int]]
 # A token's first character and the one after its last.

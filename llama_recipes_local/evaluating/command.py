@@ -9,7 +9,7 @@ from tqdm import tqdm
 from llama_recipes_local import packages
 from llama_recipes_local.datasets import SPLITS
 from llama_recipes_local.datasets.run_data import prepare_data
-from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.errors import Problem, UsageError, refusal
 from llama_recipes_local.evaluating.bootstrap import interval
 from llama_recipes_local.evaluating.comparing import compare as compare_files
 from llama_recipes_local.evaluating.examples import Question, questions
@@ -161,13 +161,12 @@ def _choose(metrics: Any, dataset: str) -> list[str]:
 
 def _check_sources(asked: list[Question], metrics: list[str]) -> None:
     if "gleu" in metrics and not all(each.source for each in asked):
-        problem = Problem(
+        raise refusal(
             "--metrics gleu with this data set",
             "it compares a correction with the text that was corrected, which cannot be told here",
             "leave it out, or take grammar_dataset with files of your own: "
             "--grammar_dataset.test_split=FILE.csv",
         )
-        raise UsageError([problem])
 
 
 def _check_numbers(batch_size: Any, max_new_tokens: Any, max_examples: Any) -> None:
@@ -196,7 +195,7 @@ def _place(out: Any) -> Path:
     elif not os.access(path.parent, os.W_OK):
         why = f"{path.parent} is no folder that can be written to"
     if why:
-        raise UsageError([Problem(f"--out {out}", why, "name a file: --out evaluation.json")])
+        raise refusal(f"--out {out}", why, "name a file: --out evaluation.json")
     return path
 
 
@@ -204,7 +203,7 @@ def _two_files(first: Any, others: tuple[Any, ...], flags: dict[str, Any]) -> tu
     if len(others) != 1 or flags:
         given = " ".join([str(first), *map(str, others), *(f"--{name}" for name in flags)])
         mend = "--compare A.json B.json"
-        raise UsageError([Problem(f"--compare {given}", "it takes two files and no more", mend)])
+        raise refusal(f"--compare {given}", "it takes two files and no more", mend)
     return Path(str(first)).expanduser(), Path(str(others[0])).expanduser()
 
 

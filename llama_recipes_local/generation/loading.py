@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 
 from llama_recipes_local.adapters import PeftModel
-from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.errors import Problem, UsageError, refusal
 from llama_recipes_local.files.finding import listed
 from llama_recipes_local.generation.sources import ADAPTER_FILES, Source
 from llama_recipes_local.merging.skeleton import base_name
@@ -75,12 +75,11 @@ def load_tokenizer(source: Source) -> Any:
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(source.tokenizer)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        problem = Problem(
+        raise refusal(
             f"the tokenizer in {source.tokenizer} cannot be loaded",
             str(error).strip().splitlines()[0],
             "copy its files again, or name another: --tokenizer_name DIR",
-        )
-        raise UsageError([problem]) from error
+        ) from error
     tokenizer.padding_side = "left"
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token_id = tokenizer.eos_token_id

@@ -9,7 +9,7 @@ import torch
 
 from llama_recipes_local import packages
 from llama_recipes_local.configs import quantization_config
-from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.errors import Problem, UsageError, refusal
 from llama_recipes_local.files.finding import listing
 from llama_recipes_local.model_folders import (
     TOKENIZERS,
@@ -105,20 +105,20 @@ def base_model(adapter: Path) -> Path | None:
     """
     missing = [name for name in ADAPTER_FILES if not (adapter / name).is_file()]
     if missing:
-        problem = Problem(
+        raise refusal(
             f"--adapter {adapter} has no {' and no '.join(missing)}",
             listing(adapter),
             "name the --output_dir of a run with --use_peft, or a whole model: --model_name DIR",
         )
-        raise UsageError([problem])
     StoredTensors([adapter / ADAPTER_FILES[1]])
     path = adapter / ADAPTER_FILES[0]
     try:
         name = json.loads(path.read_text("utf-8"))["base_model_name_or_path"]
         return Path(name) if name else None
     except (ValueError, KeyError, TypeError) as error:
-        problem = Problem(f"{path} is no configuration of PEFT", repr(error), "copy it again")
-        raise UsageError([problem]) from error
+        raise refusal(
+            f"{path} is no configuration of PEFT", repr(error), "copy it again"
+        ) from error
 
 
 def _find_tokenizer(named: Path | None, adapter: Path | None, model: Path, run: SavedRun) -> Path:
@@ -129,12 +129,11 @@ def _find_tokenizer(named: Path | None, adapter: Path | None, model: Path, run: 
     found = [place for place in places if place is not None and has_tokenizer(place.expanduser())]
     if not found:
         place = (named or model).expanduser().resolve()
-        problem = Problem(
+        raise refusal(
             f"{place} has no tokenizer",
             f"{' or '.join(TOKENIZERS)} is needed; {listing(place)}",
             "name the folder that has it: --tokenizer_name DIR",
         )
-        raise UsageError([problem])
     return found[0].expanduser().resolve()
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import peft
 
-from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.errors import refusal
 from llama_recipes_local.files.finding import listing
 from llama_recipes_local.model_folders import StoredTensors
 
@@ -46,7 +46,7 @@ def read_adapter(folder: Path) -> Adapter:
     """
     missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
     if missing:
-        raise _refused(
+        raise refusal(
             f"--adapter {folder} has no {' and no '.join(missing)}",
             listing(folder),
             "name the --output_dir of a run with --use_peft",
@@ -56,7 +56,7 @@ def read_adapter(folder: Path) -> Adapter:
         kind = settings["peft_type"]
     except (ValueError, KeyError, TypeError) as error:
         mend = "copy the adapter again"
-        raise _refused(
+        raise refusal(
             f"{folder / CONFIG} is no configuration of PEFT", repr(error), mend
         ) from error
     _check_kind(folder, kind, settings)
@@ -68,27 +68,23 @@ def _check_kind(folder: Path, kind: str, settings: dict[str, Any]) -> None:
     command = f"llama-recipes-local generate --adapter {shlex.quote(str(folder))}"
     beside = f"use it beside its base model: {command}"
     if kind != "LORA":
-        raise _refused(
+        raise refusal(
             f"--adapter {folder} is of the kind {kind}, which cannot be merged",
             "it adds to what the model computes, not to its weights; only LoRA is a change of them",
             beside,
         )
     for field, why in BEYOND_WEIGHTS.items():
         if settings.get(field):
-            raise _refused(
+            raise refusal(
                 f"--adapter {folder} has {field}, which cannot be merged",
                 why,
                 beside,
             )
     init = settings.get("init_lora_weights", True)
     if init not in HARMLESS_INITS:
-        raise _refused(
+        raise refusal(
             f"--adapter {folder} was begun with init_lora_weights={init}",
             "that changed the base model's weights too, and the change is not in the adapter",
             "save it as plain LoRA first: PEFT's save_pretrained with "
             "path_initial_model_for_weight_conversion",
         )
-
-
-def _refused(what: str, why: str, mend: str) -> UsageError:
-    return UsageError([Problem(what, why, mend)])

@@ -9,7 +9,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 
-from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.errors import Problem, UsageError, refusal
 from llama_recipes_local.files.finding import listed
 from llama_recipes_local.merging.adapter import CONFIG, Adapter
 from llama_recipes_local.models.empty import empty_model, weight_name
@@ -125,7 +125,7 @@ def _adapted(plain: Any, adapter: Adapter) -> peft.PeftModel:
         raise UsageError([_of_another(adapter, str(error))]) from error
     except (TypeError, AttributeError) as error:  # a field is of another type than PEFT's
         what = f"{adapter.folder / CONFIG} is no configuration of PEFT"
-        raise UsageError([Problem(what, str(error), "copy the adapter again")]) from error
+        raise refusal(what, str(error), "copy the adapter again") from error
 
 
 def _own_keys(model: peft.PeftModel, parameters: dict[str, nn.Parameter]) -> dict[str, str]:

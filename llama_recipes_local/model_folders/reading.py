@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.errors import UsageError, refusal
 from llama_recipes_local.files.finding import listing
 from llama_recipes_local.model_folders.weight_files import (
     INDEX,
@@ -101,11 +101,11 @@ def check_config(folder: Path, flag: str) -> None:
     path = folder / "config.json"
     mend = f"name the folder of a model in the Hugging Face layout: {flag} DIR"
     if not path.is_file():
-        raise UsageError([Problem(f"{folder} has no config.json", listing(folder), mend)])
+        raise refusal(f"{folder} has no config.json", listing(folder), mend)
     try:
         if not isinstance(json.loads(path.read_text("utf-8")), dict):
             raise ValueError("it is no JSON object")
         AutoConfig.from_pretrained(folder)
     except Exception as error:  # transformers has an error of its own for each field
         why = " ".join(str(error).split("\n\n")[0].split())
-        raise UsageError([Problem(f"{path} cannot be read", why, mend)]) from error
+        raise refusal(f"{path} cannot be read", why, mend) from error

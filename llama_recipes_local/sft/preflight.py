@@ -8,7 +8,7 @@ from trl import ModelConfig
 
 from llama_recipes_local import paths
 from llama_recipes_local.datasets.local import LocalPart
-from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.errors import Problem, UsageError, refusal
 from llama_recipes_local.models import AutoTokenizer
 from llama_recipes_local.models.loading import local_folder
 from llama_recipes_local.preflight import machine, model
@@ -128,4 +128,4 @@ def _build(flags: list[Flag]) -> tuple[LocalArguments, TrainingArguments, ModelC
     except (ValueError, ImportError) as error:
         why = " ".join(str(error).split())
         mend = "change or leave out the flag that it names"
-        raise UsageError([Problem("the flags do not go together", why, mend)]) from error
+        raise refusal("the flags do not go together", why, mend) from error
