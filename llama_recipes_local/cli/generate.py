@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from llama_recipes_local.cli.new_model import DTYPES
 from llama_recipes_local.cli.parsing import number, one_of
 from llama_recipes_local.errors import Problem, UsageError, refusal
 from llama_recipes_local.prompts import PROMPTS
 
-DTYPES = ("bfloat16", "float16", "float32")
 TEMPLATES = ("tokenizer", "llama2", "llama3", "chatml", "guanaco")
 
 

@@ -50,20 +50,6 @@ def encode(
     return samples
 
 
-def encode_pairs(
-    tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]]
-) -> list[Sample]:
-    """Tokenise prompts and responses apart: ``encode`` of a ``Pair`` each."""
-    return encode(tokenizer, [Pair(prompt, response) for prompt, response in pairs])
-
-
-def encode_prefixed(
-    tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]]
-) -> list[Sample]:
-    """Tokenise each prompt and response as one text: ``encode`` of a ``Continuation`` each."""
-    return encode(tokenizer, [Continuation(prompt, response) for prompt, response in pairs])
-
-
 def _pairs(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Pair]) -> list[Sample]:
     bos, eos = tokenizer.bos_token or "", tokenizer.eos_token or ""
     prompts = _ids(tokenizer, [bos + pair.prompt for pair in pairs])

@@ -87,6 +87,7 @@ def _measure(
         found = questions(SPLITS[run.train.dataset](run.dataset, "test"), tokenizer, most)
         _check_sources(found, result.asked)
     losses = {"loss", "perplexity"} & set(result.asked)
+    known: dict[str, float] = {}
     if losses:
         run.data = prepare_data(run, ("test",))
     model = load_model(source)
@@ -94,16 +95,14 @@ def _measure(
         batches = get_dataloader(tokenizer, run.dataset, run.train, "test")
         loss, documents = measure_loss(model, run.train, tqdm(batches, "loss", leave=False))
         result.documents = documents.records()
-        result.metrics["loss"] = {"value": loss}
-        result.metrics["perplexity"] = {"value": perplexity(loss)}
+        known = {"loss": loss, "perplexity": perplexity(loss)}
     if generating:
         generator = Generator(model, tokenizer)
         result.answers = _answer(generator, found, batch_size, length)
     for measure in result.measures():
         low, high = interval(measure)
-        known = result.metrics.get(measure.name, {"value": measure.of_all()})
-        result.metrics[measure.name] = {**known, "low": low, "high": high}
-    result.metrics = {name: each for name, each in result.metrics.items() if "low" in each}
+        value = known.get(measure.name, measure.of_all())
+        result.metrics[measure.name] = {"value": value, "low": low, "high": high}
 
 
 def _answer(
