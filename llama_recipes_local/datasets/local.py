@@ -163,9 +163,10 @@ def _chosen(config: Any, training: bool) -> tuple[list[Path], int]:
         held_out = _files(config.validation_path, VALIDATION_FLAG)
         if not training:
             return held_out, 0
+        known = set(held_out)
         # the same file for both is the user's wish; a folder's own validation files are not
-        return [path for path in files if path not in held_out] or files, 0
-    kinds = [_kind(path, files) for path in files]
+        return [path for path in files if path not in known] or files, 0
+    kinds = _kinds(files)
     for_validation = "validation" if "validation" in kinds else "test"
     if "train" in kinds and for_validation in kinds:
         left_out = [
@@ -203,13 +204,18 @@ def _files(path: str, flag: str) -> list[Path]:
     return without_packed_twins(files)
 
 
-def _kind(path: Path, beside: Sequence[Path]) -> str:
-    """Return which split a file is of by its name, or else by its folder's; empty if neither tells.
+def _kinds(files: Sequence[Path]) -> list[str]:
+    """Return which split each file is of by its name, or else by its folder's.
 
-    Folders that all the files are in tell nothing.
+    It is empty if neither tells. Folders that all the files are in tell nothing.
     """
-    shared = set.intersection(*(set(other.parents) for other in beside))
-    for part in (path, *(parent for parent in path.parents if parent not in shared)):
+    shared = set.intersection(*(set(path.parents) for path in files))
+    return [_kind([path, *(each for each in path.parents if each not in shared)]) for path in files]
+
+
+def _kind(parts: Sequence[Path]) -> str:
+    """Return the split that the first of a path's parts tells which tells one."""
+    for part in parts:
         kinds = [kind for kind, name in _NAMES.items() if name.search(part.name.lower())]
         if kinds:
             return kinds[0] if len(kinds) == 1 else ""
