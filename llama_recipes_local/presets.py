@@ -77,7 +77,7 @@ def describe(name: str, values: Values) -> str:
 def parameter_count(folder: str) -> int | None:
     """Return how many parameters a model's folder holds; None if that cannot be read."""
     try:
-        return model_tensors(Path(folder).expanduser(), "--model_name").numel()
+        return model_tensors(Path(folder), "--model_name").numel()
     except UsageError:  # which the check of the model tells
         return None
 

@@ -59,7 +59,7 @@ def _weights_needed_early(run: Run) -> list[Problem]:
 
 
 def _model(run: Run) -> list[Problem]:
-    config = read_config(Path(run.train.model_name or ".").expanduser().resolve())
+    config = read_config(Path(run.train.model_name))
     if config.get("model_type") == "mllama":
         what = f"{FLAG} with a vision model"
         return [Problem(what, "only text models can be loaded so", LEAVE_OUT)]

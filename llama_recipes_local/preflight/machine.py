@@ -17,8 +17,8 @@ def check_output(run: Run) -> list[Problem]:
     if not run.train.output_dir:
         why = "the run's files would lie among those of the working directory"
         return [Problem("--output_dir is empty", why, "name a folder: --output_dir DIR")]
-    output = Path(run.train.output_dir).expanduser().resolve()
-    if run.train.model_name and output == Path(run.train.model_name).expanduser().resolve():
+    output = Path(run.train.output_dir).resolve()
+    if run.train.model_name and output == Path(run.train.model_name).resolve():
         why = "it is the model's own folder, whose files would be written over"
         mend = "name another folder: --output_dir DIR"
         return [Problem(f"--output_dir {output}", why, mend)]

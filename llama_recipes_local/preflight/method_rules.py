@@ -15,7 +15,7 @@ from llama_recipes_local.run import PEFT_CONFIGS, Run
 
 def check_methods(run: Run) -> list[Problem]:
     """Return what is wrong with the method, its settings and the model it is for."""
-    folder = Path(run.train.model_name or ".").expanduser().resolve()
+    folder = Path(run.train.model_name).resolve()
     config = read_config(folder)
     return [
         *_settings_of_others(run),

@@ -25,7 +25,7 @@ def check_model(run: Run) -> list[Problem]:
     train = run.train
     if not train.model_name:
         return [_unnamed("fine-tuning starts from a model's folder")]
-    folder = Path(train.model_name).expanduser().resolve()
+    folder = Path(train.model_name).resolve()
     if not folder.is_dir():
         return [_no_folder(train.model_name, folder)]
     problems = _check_config(folder, train)
@@ -97,7 +97,7 @@ def check_tokenizer(run: Run) -> list[Problem]:
     name = run.train.tokenizer_name or run.train.model_name
     if not name:
         return [_unnamed("the tokenizer is in a model's folder")]
-    folder = Path(name).expanduser().resolve()
+    folder = Path(name).resolve()
     if not folder.is_dir() and not run.train.tokenizer_name:
         return [_no_folder(name, folder)]
     if not has_tokenizer(folder):
