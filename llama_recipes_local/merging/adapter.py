@@ -1,6 +1,5 @@
 """A saved LoRA adapter, and whether it can be merged."""
 
-import json
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +8,8 @@ from typing import Any
 import peft
 
 from llama_recipes_local.errors import refusal
-from llama_recipes_local.files.finding import listing
-from llama_recipes_local.model_folders import StoredTensors
+from llama_recipes_local.model_folders import ADAPTER_WEIGHTS, StoredTensors, read_adapter_config
 
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
 # The ways to begin that leave the base model's weights as they are.
 HARMLESS_INITS = (True, False, "gaussian", "eva", "orthogonal")
 # What LoRA may do besides changing weights, as the fields of its configuration that ask for it.
@@ -44,27 +40,14 @@ def read_adapter(folder: Path) -> Adapter:
     Raises:
         UsageError: if there is none, it is damaged, or of a kind that cannot be merged.
     """
-    missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
-    if missing:
-        raise refusal(
-            f"--adapter {folder} has no {' and no '.join(missing)}",
-            listing(folder),
-            "name the --output_dir of a run with --use_peft",
-        )
-    try:
-        settings = json.loads((folder / CONFIG).read_text("utf-8"))
-        kind = settings["peft_type"]
-    except (ValueError, KeyError, TypeError) as error:
-        mend = "copy the adapter again"
-        raise refusal(
-            f"{folder / CONFIG} is no configuration of PEFT", repr(error), mend
-        ) from error
-    _check_kind(folder, kind, settings)
+    settings = read_adapter_config(folder, "name the --output_dir of a run with --use_peft")
+    _check_kind(folder, settings)
     config: Any = peft.PeftConfig.from_pretrained(str(folder))
-    return Adapter(folder, config, StoredTensors([folder / WEIGHTS]))
+    return Adapter(folder, config, StoredTensors([folder / ADAPTER_WEIGHTS]))
 
 
-def _check_kind(folder: Path, kind: str, settings: dict[str, Any]) -> None:
+def _check_kind(folder: Path, settings: dict[str, Any]) -> None:
+    kind = settings["peft_type"]
     command = f"llama-recipes-local generate --adapter {shlex.quote(str(folder))}"
     beside = f"use it beside its base model: {command}"
     if kind != "LORA":

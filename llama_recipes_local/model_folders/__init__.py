@@ -1,5 +1,10 @@
 """Folders in the Hugging Face layout: their tensors read one at a time, and new ones written."""
 
+from llama_recipes_local.model_folders.adapters import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    read_adapter_config,
+)
 from llama_recipes_local.model_folders.companions import (
     TOKENIZERS,
     check_tokenizer_folder,
@@ -18,6 +23,8 @@ from llama_recipes_local.model_folders.weight_files import check_weights, has_we
 from llama_recipes_local.model_folders.writing import write_config, write_weights
 
 __all__ = [
+    "ADAPTER_CONFIG",
+    "ADAPTER_WEIGHTS",
     "TOKENIZERS",
     "StoredTensors",
     "check_config",
@@ -30,6 +37,7 @@ __all__ = [
     "has_tokenizer",
     "has_weights",
     "model_tensors",
+    "read_adapter_config",
     "read_config",
     "write_config",
     "write_weights",
