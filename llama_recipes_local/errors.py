@@ -39,6 +39,11 @@ class UsageError(ValueError):
         return UsageError, (self.problems,)
 
 
+def refusal(what: str, why: str, mend: str = "mend it") -> UsageError:
+    """Return the error for one thing that cannot be used."""
+    return UsageError([Problem(what, why, mend)])
+
+
 class TrainingError(RuntimeError):
     """Training cannot go on; a command prints it and exits with ``EXIT_CODE``, no traceback."""
 

@@ -23,10 +23,10 @@ from llama_recipes_local.datasets.run_data import prepare_data
 from llama_recipes_local.errors import TrainingError, UsageError
 from llama_recipes_local.files.disk import room, what_filled
 from llama_recipes_local.files.occupying import occupied
+from llama_recipes_local.model_folders import has_weights
 from llama_recipes_local.models.quantization import quantized_bits
 from llama_recipes_local.preflight import preflight
 from llama_recipes_local.preflight.help import help_text
-from llama_recipes_local.preflight.model import WEIGHTS
 from llama_recipes_local.run import Run, activate, save_description
 from llama_recipes_local.saved_run import CONFIGURATION_FILE
 from llama_recipes_local.training.evaluation import perplexity
@@ -103,7 +103,7 @@ def report(run: Run) -> None:
         print(f"adapter: {adapter}")
         print(f"try it:  {_try_command(run, '--adapter', output)}")
     # sharded, the model is in a folder of its own, which was named as it was saved
-    if not run.train.use_peft and any((output / name).is_file() for name in WEIGHTS):
+    if not run.train.use_peft and has_weights(output):
         print(f"model:   {output}")
         print(f"try it:  {_try_command(run, '--model_name', output)}")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_recipes_local.errors import UsageError
+from llama_recipes_local.model_folders import model_tensors
 from llama_recipes_local.parallel import device_type
 from llama_recipes_local.run import Run
 
@@ -75,19 +76,15 @@ def describe(name: str, values: Values) -> str:
 
 def parameter_count(folder: str) -> int | None:
     """Return how many parameters a model's folder holds; None if that cannot be read."""
-    from llama_recipes_local.model_folders import model_tensors
-
     try:
-        return model_tensors(Path(folder).expanduser(), "--model_name").numel()
+        return model_tensors(Path(folder), "--model_name").numel()
     except UsageError:  # which the check of the model tells
         return None
 
 
 def _optimizer(run: Run) -> tuple[str, str]:
     """Return the paper's paged optimiser where there is memory to page out of, else AdamW."""
-    from llama_recipes_local.preflight.quantization_rules import is_sharded
-
-    if is_sharded(run):
+    if run.is_sharded:
         return "AdamW", "not paged_adamw: bitsandbytes has no update for sharded parameters"
     if device_type() != "cuda":
         return "AdamW", "not paged_adamw: it pages between a CUDA device and the host"

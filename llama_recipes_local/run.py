@@ -13,6 +13,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from torch.distributed.fsdp import ShardingStrategy
+
 from llama_recipes_local import configs
 from llama_recipes_local.configs.fields import field_names, set_field
 from llama_recipes_local.vendoring import read_manifest
@@ -70,6 +72,12 @@ class Run:
     def given(self) -> set[str]:
         """Names of the fields that flags set, whichever configuration a flag names."""
         return {flag.rpartition(".")[2] for flag in self.flags}
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether weights are spread over ranks; with NO_SHARD every rank has them whole."""
+        no_shard = self.fsdp.sharding_strategy == ShardingStrategy.NO_SHARD
+        return self.train.enable_fsdp and not no_shard
 
     def configurations(self) -> list[Any]:
         """Return the configurations that flags reach."""

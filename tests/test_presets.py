@@ -21,7 +21,7 @@ def run_of(tiny_model: Path) -> Any:
     def resolve(**flags: Any) -> Run:
         run, problems = resolved((), {"preset": "qlora", "model_name": str(tiny_model), **flags})
         assert problems == []
-        assert check_rules(run, flags) == []
+        assert check_rules(run) == []
         assert check_quantization(run) == []
         return run
 
@@ -99,7 +99,7 @@ def test_where_the_paged_optimiser_does_not_work(
 def test_a_preset_that_does_not_exist() -> None:
     run, _ = resolved((), {"preset": "qlore"})
     assert run.preset == ""
-    (problem,) = check_rules(run, {})
+    (problem,) = check_rules(run)
     assert (problem.what, problem.mend) == (
         "--preset qlore does not exist",
         "did you mean --preset qlora?",

@@ -2,7 +2,9 @@
 
 A subcommand is a module of this folder with ``add_arguments(parser)`` and ``run(args)``. It is
 imported once its name has been read from the command line, and imports torch and transformers in
-``run``, so help and errors of usage come at once.
+``run``, so help and errors of usage come at once. A verbatim one, which takes any flag of
+finetuning.py, has ``run`` alone: its help is that of the function it calls, which takes seconds to
+import.
 """
 
 import argparse

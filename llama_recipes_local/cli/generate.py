@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from llama_recipes_local.cli.new_model import DTYPES
 from llama_recipes_local.cli.parsing import number, one_of
-from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.errors import Problem, UsageError, refusal
 from llama_recipes_local.prompts import PROMPTS
 
-DTYPES = ("bfloat16", "float16", "float32")
 TEMPLATES = ("tokenizer", "llama2", "llama3", "chatml", "guanaco")
 
 
@@ -212,9 +212,8 @@ def _read_prompt(args: argparse.Namespace) -> str:
         # the line's end that an editor adds is no part of the text
         return path.read_text("utf-8").removesuffix("\n")
     except (OSError, UnicodeDecodeError) as error:
-        problem = Problem(
+        raise refusal(
             f"--prompt_file {path} cannot be read",
             str(error),
             "name a text file in UTF-8, or give the text itself: --prompt TEXT",
-        )
-        raise UsageError([problem]) from error
+        ) from error

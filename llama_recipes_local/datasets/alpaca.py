@@ -16,10 +16,9 @@ from llama_recipes_local.datasets.examples import Continuation
 from llama_recipes_local.datasets.frames import PLACE, PROMPT, Frame
 from llama_recipes_local.datasets.locating import data_files_in, what_is_there
 from llama_recipes_local.datasets.splits import Split
-from llama_recipes_local.errors import UsageError
+from llama_recipes_local.errors import UsageError, refusal
 from llama_recipes_local.files import finding
 from llama_recipes_local.files.records import Record, records
-from llama_recipes_local.files.text_lines import refusal
 
 NAME = "alpaca_data"
 ACCEPTED = f"read is {NAME}.json, a list of objects, or {NAME}.jsonl, an object a line"

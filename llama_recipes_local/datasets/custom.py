@@ -13,7 +13,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local import paths
-from llama_recipes_local.files.text_lines import refusal
+from llama_recipes_local.errors import refusal
 
 FUNCTION = "get_custom_dataset"
 COLLATOR = "get_data_collator"

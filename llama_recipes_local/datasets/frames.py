@@ -11,7 +11,8 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local.datasets.templates import FLAG, Message, find_template, render_turns
-from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.errors import refusal
+from llama_recipes_local.saved_run import find_in_run
 
 FRAME_FILE = "prompt_template.json"
 PLACE = "{}"
@@ -72,12 +73,8 @@ def chat_frame(name: str, tokenizer: PreTrainedTokenizerBase, flag: str = FLAG) 
 
 
 def find_frame(folder: Path) -> Path | None:
-    """Return the file with the frame of the run that a folder is of, if there is one.
-
-    That of a ``checkpoint-STEP`` is in the run's folder above it.
-    """
-    places = [folder, folder.parent] if folder.name.startswith("checkpoint-") else [folder]
-    return next((path for place in places if (path := place / FRAME_FILE).is_file()), None)
+    """Return the file with the frame of the run that wrote a model's folder, if there is one."""
+    return find_in_run(folder, FRAME_FILE)
 
 
 def save_frame(frame: Frame | None, folder: Path) -> None:
@@ -102,5 +99,5 @@ def read_frame(path: Path) -> Frame:
             raise ValueError(f"there is no kind {frame.kind!r}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         mend = "copy the file again, or leave the text as it is: --raw"
-        raise UsageError([Problem(f"{path} holds no prompt", repr(error), mend)]) from error
+        raise refusal(f"{path} holds no prompt", repr(error), mend) from error
     return frame

@@ -19,7 +19,8 @@ from llama_recipes_local.datasets.locating import (
     what_is_there,
 )
 from llama_recipes_local.datasets.splits import Split
-from llama_recipes_local.files.text_lines import Source, refusal
+from llama_recipes_local.errors import refusal
+from llama_recipes_local.files.text_lines import Source
 from llama_recipes_local.files.values import Record
 
 HUMAN, ASSISTANT = "### Human:", "### Assistant:"

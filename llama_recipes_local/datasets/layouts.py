@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from llama_recipes_local.datasets.columns import as_text, is_blank
 from llama_recipes_local.datasets.templates import Message
-from llama_recipes_local.files.text_lines import refusal
+from llama_recipes_local.errors import refusal
 from llama_recipes_local.files.values import Record
 
 FLAG = "--local_dataset.columns"
@@ -137,15 +138,8 @@ def read_text(value: object, what: str) -> str | None:
     Raises:
         UsageError: if it is no text, or none that UTF-8 can hold.
     """
-    if value is None:
-        return None
-    if not isinstance(value, str):
-        raise refusal(f"{what} is not text", f"it is {value!r:.80}", "mend it")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:  # JSON may escape half of a surrogate pair
-        raise refusal(f"{what} is not Unicode text", str(error), "mend it") from error
-    return value if value.strip() else None
+    text = as_text(value, what)
+    return None if is_blank(text) else text
 
 
 def read_turns(value: object, what: str) -> list[Message] | None:
@@ -166,7 +160,7 @@ def read_turns(value: object, what: str) -> list[Message] | None:
     if not value:
         return None
     if not isinstance(value, list):
-        raise refusal(f"{what} is not a list of turns", f"it is {value!r:.80}", "mend it")
+        raise refusal(f"{what} is not a list of turns", f"it is {value!r:.80}")
     turns = []
     for number, turn in enumerate(value, 1):
         role, content = _read_turn(turn, f"turn {number} of {what}")
@@ -194,7 +188,7 @@ def _fitting(values: Mapping[str, Any], named: Mapping[str, str]) -> list[Layout
 
 def _read_turn(turn: object, what: str) -> tuple[str, str | None]:
     if not isinstance(turn, Mapping):
-        raise refusal(f"{what} is not a turn", f"it is {turn!r:.80}", "mend it")
+        raise refusal(f"{what} is not a turn", f"it is {turn!r:.80}")
     for speaker, words in (("role", "content"), ("from", "value")):
         if turn.get(speaker) is not None:
             role = ROLES.get(turn[speaker]) if isinstance(turn[speaker], str) else None

@@ -22,9 +22,8 @@ from llama_recipes_local.data.tokenizing import tokenize
 from llama_recipes_local.data.tokens import Chunk, Sample, TokenRows
 from llama_recipes_local.datasets.splits import Formatter, Split
 from llama_recipes_local.datasets.tokenization import encode
-from llama_recipes_local.errors import Problem, RecordError, UsageError
+from llama_recipes_local.errors import Problem, RecordError, UsageError, refusal
 from llama_recipes_local.files.hashing import FileHashes
-from llama_recipes_local.files.text_lines import refusal
 from llama_recipes_local.files.values import Record
 
 # Counts up when the same files would give other tokens than before.

@@ -22,10 +22,9 @@ from llama_recipes_local.datasets.locating import EVERY_RECORD
 from llama_recipes_local.datasets.rows import CHOICES, RowFormatter, default_template
 from llama_recipes_local.datasets.splits import Split
 from llama_recipes_local.datasets.templates import FLAG as TEMPLATE_FLAG
-from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.errors import Problem, UsageError, refusal
 from llama_recipes_local.files.finding import listed, missing, natural_key, without_packed_twins
 from llama_recipes_local.files.records import READ, data_files, records
-from llama_recipes_local.files.text_lines import refusal
 from llama_recipes_local.files.values import Record
 
 DATA_FLAG = "--local_dataset.data_path=PATH"
@@ -58,8 +57,13 @@ class LocalPart:
     columns: tuple[str, ...]
 
     def records(self) -> Iterator[Record]:
-        """Yield the part's records."""
-        return _read(self.files, self.columns, self.every, self.training)
+        """Yield the part's records; the first of each ``every``, if any, is for validation."""
+        number = 0
+        for path in self.files:
+            for record in records(path, self.columns):
+                if not self.every or (number % self.every == 0) != self.training:
+                    yield record
+                number += 1
 
     def __str__(self) -> str:
         return f"{self.layout} from {listed(map(str, self.files))}"
@@ -67,7 +71,18 @@ class LocalPart:
     @property
     def told_held_out(self) -> str:
         """What to say of rows that are held out; empty if none are."""
-        return _told_part(self.every, self.training)
+        if not self.every:
+            return ""
+        which = "all rows but" if self.training else "of the rows,"
+        return f"; {which} the first of each {self.every}, for there are no files for validation"
+
+    @property
+    def which(self) -> str:
+        """Which of the files' records the part has; see ``Split.part``."""
+        if not self.every:
+            return EVERY_RECORD
+        held_out = f"1 record in {self.every}"
+        return f"all but {held_out}" if self.training else held_out
 
 
 def find_part(config: Any, training: bool) -> LocalPart:
@@ -93,7 +108,8 @@ def find_part(config: Any, training: bool) -> LocalPart:
             "the first is held out for validation: none is left to train on",
             f"add records, or name others for validation: {VALIDATION_FLAG}",
         )
-    columns = [name for role, name in layout.columns if _has(begun[0], role, name)]
+    there = begun[0][1]
+    columns = [name for role, name in layout.columns if role not in OPTIONAL or name in there]
     return LocalPart(tuple(files), every, training, layout, tuple(columns))
 
 
@@ -113,7 +129,7 @@ def local_split(config: Any, part: str) -> Split:
         f"--> {part}: {found}, template {formatter.template}, "
         f"labels {formatter.labels}{found.told_held_out}"
     )
-    return Split(found.files, _part(found.every, found.training), found.records, formatter)
+    return Split(found.files, found.which, found.records, formatter)
 
 
 def _flag_problems(config: Any) -> list[Problem]:
@@ -147,9 +163,10 @@ def _chosen(config: Any, training: bool) -> tuple[list[Path], int]:
         held_out = _files(config.validation_path, VALIDATION_FLAG)
         if not training:
             return held_out, 0
+        known = set(held_out)
         # the same file for both is the user's wish; a folder's own validation files are not
-        return [path for path in files if path not in held_out] or files, 0
-    kinds = [_kind(path, files) for path in files]
+        return [path for path in files if path not in known] or files, 0
+    kinds = _kinds(files)
     for_validation = "validation" if "validation" in kinds else "test"
     if "train" in kinds and for_validation in kinds:
         left_out = [
@@ -187,13 +204,18 @@ def _files(path: str, flag: str) -> list[Path]:
     return without_packed_twins(files)
 
 
-def _kind(path: Path, beside: Sequence[Path]) -> str:
-    """Return which split a file is of by its name, or else by its folder's; empty if neither tells.
+def _kinds(files: Sequence[Path]) -> list[str]:
+    """Return which split each file is of by its name, or else by its folder's.
 
-    Folders that all the files are in tell nothing.
+    It is empty if neither tells. Folders that all the files are in tell nothing.
     """
-    shared = set.intersection(*(set(other.parents) for other in beside))
-    for part in (path, *(parent for parent in path.parents if parent not in shared)):
+    shared = set.intersection(*(set(path.parents) for path in files))
+    return [_kind([path, *(each for each in path.parents if each not in shared)]) for path in files]
+
+
+def _kind(parts: Sequence[Path]) -> str:
+    """Return the split that the first of a path's parts tells which tells one."""
+    for part in parts:
         kinds = [kind for kind, name in _NAMES.items() if name.search(part.name.lower())]
         if kinds:
             return kinds[0] if len(kinds) == 1 else ""
@@ -212,35 +234,6 @@ def _formatter(config: Any, layout: Layout) -> RowFormatter:
             f"name another, {TEMPLATE_FLAG}={fitting[0]}, or another layout, {FORMAT_FLAG}=NAME",
         )
     return RowFormatter(layout, template, config.labels)
-
-
-def _has(record: Record, role: str, column: str) -> bool:
-    return role not in OPTIONAL or column in record[1]
-
-
-def _read(
-    files: Sequence[Path], columns: Sequence[str], every: int, training: bool
-) -> Iterator[Record]:
-    """Yield one part's records; the first of each ``every``, if any, is for validation."""
-    number = 0
-    for path in files:
-        for record in records(path, columns):
-            if not every or (number % every == 0) != training:
-                yield record
-            number += 1
-
-
-def _part(every: int, training: bool) -> str:
-    if not every:
-        return EVERY_RECORD
-    return f"all but 1 record in {every}" if training else f"1 record in {every}"
-
-
-def _told_part(every: int, training: bool) -> str:
-    if not every:
-        return ""
-    which = "all rows but" if training else "of the rows,"
-    return f"; {which} the first of each {every}, for there are no files for validation"
 
 
 @cache

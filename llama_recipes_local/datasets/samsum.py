@@ -15,7 +15,8 @@ from llama_recipes_local.datasets.locating import (
 )
 from llama_recipes_local.datasets.prompted import PromptFormatter
 from llama_recipes_local.datasets.splits import Split
-from llama_recipes_local.files.text_lines import Source, is_seven_zip, refusal
+from llama_recipes_local.errors import refusal
+from llama_recipes_local.files.text_lines import Source, is_seven_zip
 from llama_recipes_local.prompts import PROMPTS
 
 COLUMNS = ("dialogue", "summary")

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local._upstream import load
 from llama_recipes_local.datasets import alpaca, custom, grammar, guanaco, samsum, toxicchat
+from llama_recipes_local.datasets.loading import load_split
 from llama_recipes_local.datasets.local import local_split
 from llama_recipes_local.datasets.splits import Split
 from llama_recipes_local.files.finding import listed
@@ -96,6 +97,4 @@ def load_toxicchat(dataset_config: Any, split: str) -> Any:
 
 
 def _load(split: Split, tokenizer: PreTrainedTokenizerBase) -> Any:
-    from llama_recipes_local.datasets.loading import load_split
-
     return load_split(split, tokenizer).rows

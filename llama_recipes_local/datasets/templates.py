@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from llama_recipes_local.datasets.examples import Marked
-from llama_recipes_local.files.text_lines import refusal
+from llama_recipes_local.errors import refusal
 
 FLAG = "--local_dataset.template"
 # Templates that write the day's date would give other tokens tomorrow. Llama 3.1's own default.

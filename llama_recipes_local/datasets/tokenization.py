@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from llama_recipes_local.data.labels import IGNORE_INDEX
 from llama_recipes_local.datasets.examples import Continuation, Example, Marked, Pair
-from llama_recipes_local.files.text_lines import refusal
+from llama_recipes_local.errors import refusal
 
 Sample = dict[str, list[int]]
 # A token's first character and the one after its last.
@@ -48,20 +48,6 @@ def encode(
         for sample in samples:
             sample["attention_mask"] = [1] * len(sample["input_ids"])
     return samples
-
-
-def encode_pairs(
-    tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]]
-) -> list[Sample]:
-    """Tokenise prompts and responses apart: ``encode`` of a ``Pair`` each."""
-    return encode(tokenizer, [Pair(prompt, response) for prompt, response in pairs])
-
-
-def encode_prefixed(
-    tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]]
-) -> list[Sample]:
-    """Tokenise each prompt and response as one text: ``encode`` of a ``Continuation`` each."""
-    return encode(tokenizer, [Continuation(prompt, response) for prompt, response in pairs])
 
 
 def _pairs(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Pair]) -> list[Sample]:

@@ -11,9 +11,10 @@ from typing import Any
 from llama_recipes_local import paths
 from llama_recipes_local.datasets.columns import text_of
 from llama_recipes_local.datasets.locating import one_set, read_all, what_is_there
+from llama_recipes_local.errors import refusal
 from llama_recipes_local.files import finding
 from llama_recipes_local.files.records import format_of
-from llama_recipes_local.files.text_lines import Source, refusal
+from llama_recipes_local.files.text_lines import Source
 from llama_recipes_local.files.values import column_of
 
 COLUMNS = ("user_input", "model_output", "toxicity", "openai_moderation")

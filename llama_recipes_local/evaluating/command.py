@@ -9,7 +9,7 @@ from tqdm import tqdm
 from llama_recipes_local import packages
 from llama_recipes_local.datasets import SPLITS
 from llama_recipes_local.datasets.run_data import prepare_data
-from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.errors import Problem, UsageError, refusal
 from llama_recipes_local.evaluating.bootstrap import interval
 from llama_recipes_local.evaluating.comparing import compare as compare_files
 from llama_recipes_local.evaluating.examples import Question, questions
@@ -26,7 +26,7 @@ from llama_recipes_local.training.evaluation import perplexity
 from llama_recipes_local.utils.dataset_utils import get_dataloader
 
 DEFAULTS = {"grammar_dataset": ("gleu",), "samsum_dataset": ("rouge",)}
-NEEDED = {"gleu": ("nltk",), "rouge": ("rouge_score",)}
+PACKAGES = {"gleu": "nltk", "rouge": "rouge_score"}
 
 
 def evaluate(
@@ -87,6 +87,7 @@ def _measure(
         found = questions(SPLITS[run.train.dataset](run.dataset, "test"), tokenizer, most)
         _check_sources(found, result.asked)
     losses = {"loss", "perplexity"} & set(result.asked)
+    known: dict[str, float] = {}
     if losses:
         run.data = prepare_data(run, ("test",))
     model = load_model(source)
@@ -94,16 +95,14 @@ def _measure(
         batches = get_dataloader(tokenizer, run.dataset, run.train, "test")
         loss, documents = measure_loss(model, run.train, tqdm(batches, "loss", leave=False))
         result.documents = documents.records()
-        result.metrics["loss"] = {"value": loss}
-        result.metrics["perplexity"] = {"value": perplexity(loss)}
+        known = {"loss": loss, "perplexity": perplexity(loss)}
     if generating:
         generator = Generator(model, tokenizer)
         result.answers = _answer(generator, found, batch_size, length)
     for measure in result.measures():
         low, high = interval(measure)
-        known = result.metrics.get(measure.name, {"value": measure.of_all()})
-        result.metrics[measure.name] = {**known, "low": low, "high": high}
-    result.metrics = {name: each for name, each in result.metrics.items() if "low" in each}
+        value = known.get(measure.name, measure.of_all())
+        result.metrics[measure.name] = {"value": value, "low": low, "high": high}
 
 
 def _answer(
@@ -154,20 +153,19 @@ def _choose(metrics: Any, dataset: str) -> list[str]:
     if problems:
         raise UsageError(problems)
     for name in asked:
-        for module in NEEDED.get(name, ()):
-            packages.require(module, f"--metrics {name}", "evaluate")
+        if name in PACKAGES:
+            packages.require(PACKAGES[name], f"--metrics {name}", "evaluate")
     return asked
 
 
 def _check_sources(asked: list[Question], metrics: list[str]) -> None:
     if "gleu" in metrics and not all(each.source for each in asked):
-        problem = Problem(
+        raise refusal(
             "--metrics gleu with this data set",
             "it compares a correction with the text that was corrected, which cannot be told here",
             "leave it out, or take grammar_dataset with files of your own: "
             "--grammar_dataset.test_split=FILE.csv",
         )
-        raise UsageError([problem])
 
 
 def _check_numbers(batch_size: Any, max_new_tokens: Any, max_examples: Any) -> None:
@@ -196,7 +194,7 @@ def _place(out: Any) -> Path:
     elif not os.access(path.parent, os.W_OK):
         why = f"{path.parent} is no folder that can be written to"
     if why:
-        raise UsageError([Problem(f"--out {out}", why, "name a file: --out evaluation.json")])
+        raise refusal(f"--out {out}", why, "name a file: --out evaluation.json")
     return path
 
 
@@ -204,7 +202,7 @@ def _two_files(first: Any, others: tuple[Any, ...], flags: dict[str, Any]) -> tu
     if len(others) != 1 or flags:
         given = " ".join([str(first), *map(str, others), *(f"--{name}" for name in flags)])
         mend = "--compare A.json B.json"
-        raise UsageError([Problem(f"--compare {given}", "it takes two files and no more", mend)])
+        raise refusal(f"--compare {given}", "it takes two files and no more", mend)
     return Path(str(first)).expanduser(), Path(str(others[0])).expanduser()
 
 

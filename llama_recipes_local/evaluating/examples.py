@@ -8,7 +8,7 @@ from llama_recipes_local.datasets.columns import text_of
 from llama_recipes_local.datasets.examples import Continuation, Example, Marked, Pair
 from llama_recipes_local.datasets.prompted import PromptFormatter
 from llama_recipes_local.datasets.splits import Split
-from llama_recipes_local.files.text_lines import refusal
+from llama_recipes_local.errors import refusal
 
 
 @dataclass

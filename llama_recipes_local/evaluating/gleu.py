@@ -34,7 +34,6 @@ def gleu(
     sources: Sequence[Tokens],
     hypotheses: Sequence[Tokens],
     references: Sequence[Sequence[Tokens]],
-    iterations: int = ITERATIONS,
 ) -> Measure:
     """Measure corrections.
 
@@ -43,10 +42,9 @@ def gleu(
         sources: the sentences, in tokens.
         hypotheses: their corrections.
         references: the corrections that people made, one or more of each sentence.
-        iterations: how often a reference is drawn for each sentence, if there are several.
     """
     several = any(len(each) > 1 for each in references)
-    draws = _draw([len(each) for each in references], iterations if several else 1)
+    draws = _draw([len(each) for each in references], ITERATIONS if several else 1)
     parts = np.empty((len(sources), len(draws), PARTS), dtype=np.float64)
     for place, texts in enumerate(zip(sources, hypotheses, references, strict=True)):
         source, hypothesis, corrected = texts

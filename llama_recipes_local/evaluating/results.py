@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.errors import refusal
 from llama_recipes_local.evaluating.gleu import gleu, words
 from llama_recipes_local.evaluating.measures import Measure, exponential_ratio, ratio
 from llama_recipes_local.evaluating.rouge import rouge
@@ -82,5 +82,5 @@ def read_result(path: Path) -> Result:
                 raise ValueError(f"it has no items of {measure.name}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         mend = "name two files that `llama-recipes-local evaluate --out FILE` wrote"
-        raise UsageError([Problem(f"{path} is no result", repr(error), mend)]) from error
+        raise refusal(f"{path} is no result", repr(error), mend) from error
     return result

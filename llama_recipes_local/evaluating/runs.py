@@ -48,7 +48,7 @@ def resolve_run(arguments: tuple[Any, ...], adapter: Path | None, flags: dict[st
         given.setdefault("tokenizer_name", given["model_name"])  # training saves none
     if adapter is not None and not given.get("model_name"):
         given["model_name"] = str(base_model(adapter) or "")
-    run = preflight_data(arguments, given | _without_owner(flags, given))
+    run = preflight_data(arguments, _replaced(given, flags) | flags)
     run.train.enable_fsdp = False
     run.train.num_workers_dataloader = 0  # the batches are ready sooner than the model is
     return run
@@ -68,9 +68,6 @@ def recorded(saved: SavedRun, quantization: bool) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _without_owner(flags: Mapping[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """Return the flags; a field that the record names with its owner takes the user's value."""
-    for name in flags:
-        for recorded_name in [known for known in given if known.endswith(f".{name}")]:
-            del given[recorded_name]
-    return dict(flags)
+def _replaced(given: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record's fields but for those that flags replace, with their owner or without."""
+    return {name: value for name, value in given.items() if name.rpartition(".")[2] not in flags}

@@ -56,6 +56,13 @@ def listed(names: Iterable[str]) -> str:
     return f"{', '.join(known[:TOLD_NAMES])}{rest}" or "nothing"
 
 
+def listing(folder: Path) -> str:
+    """Say what is found in a folder, but not below it."""
+    if not folder.is_dir():
+        return f"{folder} does not exist"
+    return f"{folder} holds {listed(sorted(entry.name for entry in folder.iterdir()))}"
+
+
 def missing(path: Path, mend: str) -> Problem:
     """Return the problem with a path that leads nowhere."""
     parent = path.parent

@@ -26,7 +26,12 @@ class FileHashes:
 
     def of(self, paths: Iterable[Path]) -> list[str]:
         """Return the hash of each file's contents, as hexadecimal text."""
-        return [self._of(path) for path in paths]
+        known = dict(self._known)
+        try:
+            return [self._of(path) for path in paths]
+        finally:  # once, and also what was hashed before an interruption
+            if self._known != known:
+                self._save()
 
     def _of(self, path: Path) -> str:
         place = str(path.resolve())
@@ -37,7 +42,6 @@ class FileHashes:
         digest = contents_hash(path)
         if before == _look(path) and time.time() - path.stat().st_mtime > SETTLED_SECONDS:
             self._known[place] = [*before, digest]
-            self._save()
         return digest
 
     def _save(self) -> None:

@@ -7,13 +7,12 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
-from llama_recipes_local.errors import UsageError
+from llama_recipes_local.errors import UsageError, refusal
 from llama_recipes_local.files.text_lines import (
     BYTE_ORDER_MARK,
     LONGEST_LINE,
     Source,
     opened,
-    refusal,
     text_lines,
     whole_text,
 )

@@ -8,16 +8,11 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from llama_recipes_local.errors import UsageError
+from llama_recipes_local.errors import UsageError, refusal
 from llama_recipes_local.files import finding
 from llama_recipes_local.files.json_records import read_json
 from llama_recipes_local.files.tables import read_csv, read_parquet
-from llama_recipes_local.files.text_lines import (
-    LONGEST_RECORD,
-    Source,
-    compression,
-    refusal,
-)
+from llama_recipes_local.files.text_lines import LONGEST_RECORD, Source, compression
 from llama_recipes_local.files.values import Record as Record
 
 _PART = re.compile(r"-\d+-of-\d+$")

@@ -14,9 +14,9 @@ from typing import Any
 import py7zr
 from py7zr.io import Py7zIO, WriterFactory
 
-from llama_recipes_local.errors import UsageError
+from llama_recipes_local.errors import UsageError, refusal
 from llama_recipes_local.files.finding import listed
-from llama_recipes_local.files.text_lines import Source, refusal, unreadable
+from llama_recipes_local.files.text_lines import Source, unreadable
 
 # What all members of an archive may unpack to, together: SAMSum's are 11 MB.
 LARGEST_CONTENT = 256 << 20

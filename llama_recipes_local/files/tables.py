@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from llama_recipes_local.errors import refusal
 from llama_recipes_local.files.text_lines import (
     LONGEST_LINE,
     Source,
-    refusal,
     text_lines,
     unreadable,
     without_end,

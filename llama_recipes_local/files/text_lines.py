@@ -17,7 +17,7 @@ from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
-from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.errors import UsageError, refusal
 
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst", ".lz4")
 BYTE_ORDER_MARK = "\ufeff"
@@ -129,11 +129,6 @@ def zip_members(path: Path) -> list[str]:
             return archive.namelist()
     except _UNREADABLE as error:
         raise unreadable(Source(path), error) from error
-
-
-def refusal(what: str, why: str, mend: str = "mend it") -> UsageError:
-    """Return the error for one thing that cannot be used."""
-    return UsageError([Problem(what, why, mend)])
 
 
 def unreadable(source: Source, error: Exception) -> UsageError:

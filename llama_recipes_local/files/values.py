@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from llama_recipes_local.files.text_lines import refusal
+from llama_recipes_local.errors import refusal
 
 # The csv module reads no longer cell by itself, so upstream could not train on a longer one.
 LONGEST_TEXT = 131_072

@@ -6,7 +6,7 @@ from typing import Any
 
 from llama_recipes_local.datasets.frames import CHAT, Frame
 from llama_recipes_local.datasets.templates import Message
-from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.errors import refusal
 from llama_recipes_local.generation.generator import Generator
 from llama_recipes_local.generation.loading import load_model
 from llama_recipes_local.generation.sampling import Sampling
@@ -32,7 +32,7 @@ def chat(
     """
     if frame is None:
         why = "turns become one text by a chat template, and none was saved with the model"
-        raise UsageError([Problem("--chat has no template", why, "add --template NAME")])
+        raise refusal("--chat has no template", why, "add --template NAME")
     generator = Generator(load_model(source), tokenizer)
     stops = find_stops(frame, tokenizer, generator.ends)
     begun: list[Message] = [{"role": "system", "content": system}] if system else []

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
-from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.errors import refusal
 from llama_recipes_local.generation.sampling import Sampling
 from llama_recipes_local.generation.stopping import Stops
 
@@ -48,8 +48,7 @@ class Generator:
             list(prompts), add_special_tokens=False, padding=True, return_tensors="pt"
         ).to(self._model.device)
         if not inputs["attention_mask"].any(1).all():
-            problem = Problem("a prompt is empty", "there is nothing to go on from", "write one")
-            raise UsageError([problem])
+            raise refusal("a prompt is empty", "there is nothing to go on from", "write one")
         generated = self._model.generate(
             input_ids=inputs["input_ids"],
             attention_mask=inputs["attention_mask"],

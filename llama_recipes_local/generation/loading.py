@@ -8,10 +8,11 @@ import torch
 from safetensors import safe_open
 
 from llama_recipes_local.adapters import PeftModel
-from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.errors import Problem, UsageError, refusal
 from llama_recipes_local.files.finding import listed
-from llama_recipes_local.generation.sources import ADAPTER_FILES, Source
+from llama_recipes_local.generation.sources import Source
 from llama_recipes_local.merging.skeleton import base_name
+from llama_recipes_local.model_folders import ADAPTER_WEIGHTS
 from llama_recipes_local.models import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from llama_recipes_local.parallel import device_type
 
@@ -48,7 +49,7 @@ def _adapted(model: Any, folder: Path) -> Any:
         own = set(peft.get_peft_model_state_dict(adapted, save_embedding_layers=False))
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError([_unfit(folder, str(error).strip().splitlines()[-1].strip())]) from error
-    with safe_open(folder / ADAPTER_FILES[1], framework="pt") as file:
+    with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as file:
         there = set(file.keys())
     # embeddings with rows for new tokens come under their names in the base model
     unknown = {name for name in there - own if base_name(name) not in plain}
@@ -75,12 +76,11 @@ def load_tokenizer(source: Source) -> Any:
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(source.tokenizer)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        problem = Problem(
+        raise refusal(
             f"the tokenizer in {source.tokenizer} cannot be loaded",
             str(error).strip().splitlines()[0],
             "copy its files again, or name another: --tokenizer_name DIR",
-        )
-        raise UsageError([problem]) from error
+        ) from error
     tokenizer.padding_side = "left"
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token_id = tokenizer.eos_token_id
@@ -96,6 +96,6 @@ def limits(source: Source) -> tuple[int, int | None]:
 
 def _rows_of_embedding(adapter: Path) -> int | None:
     """Return the size of the vocabulary if the adapter came with an embedding for it."""
-    with safe_open(adapter / ADAPTER_FILES[1], framework="pt") as file:
+    with safe_open(adapter / ADAPTER_WEIGHTS, framework="pt") as file:
         names = [name for name in file.keys() if name.endswith("embed_tokens.weight")]  # noqa: SIM118
         return file.get_slice(names[0]).get_shape()[0] if names else None

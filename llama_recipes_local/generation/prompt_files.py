@@ -7,10 +7,10 @@ from typing import Any
 
 from llama_recipes_local.datasets.frames import CHAT, Frame
 from llama_recipes_local.datasets.layouts import read_text, read_turns
-from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.errors import UsageError, refusal
 from llama_recipes_local.files import finding
 from llama_recipes_local.files.records import format_of, records
-from llama_recipes_local.files.text_lines import Source, refusal, text_lines, without_end
+from llama_recipes_local.files.text_lines import Source, text_lines, without_end
 
 FLAG = "--prompts"
 
@@ -41,7 +41,7 @@ class Prompt:
         if not isinstance(self.asked, str):
             if frame is None or frame.kind != CHAT:
                 why = "turns become one text by a chat template, and there is none here"
-                raise UsageError([Problem(f"{self.where} has turns", why, "add --template NAME")])
+                raise refusal(f"{self.where} has turns", why, "add --template NAME")
             return frame.of_turns(self.asked, tokenizer)
         if frame is None:
             return (tokenizer.bos_token or "") + self.asked

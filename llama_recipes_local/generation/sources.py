@@ -1,6 +1,5 @@
 """Finds what completes prompts: an adapter and its base model, or a whole model; its tokenizer."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,13 +8,18 @@ import torch
 
 from llama_recipes_local import packages
 from llama_recipes_local.configs import quantization_config
-from llama_recipes_local.errors import Problem, UsageError
-from llama_recipes_local.model_folders import StoredTensors, has_tokenizer, model_tensors
+from llama_recipes_local.errors import Problem, UsageError, refusal
+from llama_recipes_local.files.finding import listing
+from llama_recipes_local.model_folders import (
+    ADAPTER_WEIGHTS,
+    TOKENIZERS,
+    StoredTensors,
+    has_tokenizer,
+    model_tensors,
+    read_adapter_config,
+)
 from llama_recipes_local.parallel import device_type
-from llama_recipes_local.preflight.model import TOKENIZERS, listing
 from llama_recipes_local.saved_run import SavedRun
-
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,22 +102,10 @@ def base_model(adapter: Path) -> Path | None:
     Raises:
         UsageError: if the folder holds no adapter, or a damaged one.
     """
-    missing = [name for name in ADAPTER_FILES if not (adapter / name).is_file()]
-    if missing:
-        problem = Problem(
-            f"--adapter {adapter} has no {' and no '.join(missing)}",
-            listing(adapter),
-            "name the --output_dir of a run with --use_peft, or a whole model: --model_name DIR",
-        )
-        raise UsageError([problem])
-    StoredTensors([adapter / ADAPTER_FILES[1]])
-    path = adapter / ADAPTER_FILES[0]
-    try:
-        name = json.loads(path.read_text("utf-8"))["base_model_name_or_path"]
-        return Path(name) if name else None
-    except (ValueError, KeyError, TypeError) as error:
-        problem = Problem(f"{path} is no configuration of PEFT", repr(error), "copy it again")
-        raise UsageError([problem]) from error
+    mend = "name the --output_dir of a run with --use_peft, or a whole model: --model_name DIR"
+    name = read_adapter_config(adapter, mend).get("base_model_name_or_path")
+    StoredTensors([adapter / ADAPTER_WEIGHTS])
+    return Path(str(name)) if name else None
 
 
 def _find_tokenizer(named: Path | None, adapter: Path | None, model: Path, run: SavedRun) -> Path:
@@ -124,12 +116,11 @@ def _find_tokenizer(named: Path | None, adapter: Path | None, model: Path, run: 
     found = [place for place in places if place is not None and has_tokenizer(place.expanduser())]
     if not found:
         place = (named or model).expanduser().resolve()
-        problem = Problem(
+        raise refusal(
             f"{place} has no tokenizer",
             f"{' or '.join(TOKENIZERS)} is needed; {listing(place)}",
             "name the folder that has it: --tokenizer_name DIR",
         )
-        raise UsageError([problem])
     return found[0].expanduser().resolve()
 
 

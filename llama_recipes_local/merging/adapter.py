@@ -1,6 +1,5 @@
 """A saved LoRA adapter, and whether it can be merged."""
 
-import json
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,12 +7,9 @@ from typing import Any
 
 import peft
 
-from llama_recipes_local.errors import Problem, UsageError
-from llama_recipes_local.model_folders import StoredTensors
-from llama_recipes_local.preflight.model import listing
+from llama_recipes_local.errors import refusal
+from llama_recipes_local.model_folders import ADAPTER_WEIGHTS, StoredTensors, read_adapter_config
 
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
 # The ways to begin that leave the base model's weights as they are.
 HARMLESS_INITS = (True, False, "gaussian", "eva", "orthogonal")
 # What LoRA may do besides changing weights, as the fields of its configuration that ask for it.
@@ -44,51 +40,34 @@ def read_adapter(folder: Path) -> Adapter:
     Raises:
         UsageError: if there is none, it is damaged, or of a kind that cannot be merged.
     """
-    missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
-    if missing:
-        raise _refused(
-            f"--adapter {folder} has no {' and no '.join(missing)}",
-            listing(folder),
-            "name the --output_dir of a run with --use_peft",
-        )
-    try:
-        settings = json.loads((folder / CONFIG).read_text("utf-8"))
-        kind = settings["peft_type"]
-    except (ValueError, KeyError, TypeError) as error:
-        mend = "copy the adapter again"
-        raise _refused(
-            f"{folder / CONFIG} is no configuration of PEFT", repr(error), mend
-        ) from error
-    _check_kind(folder, kind, settings)
+    settings = read_adapter_config(folder, "name the --output_dir of a run with --use_peft")
+    _check_kind(folder, settings)
     config: Any = peft.PeftConfig.from_pretrained(str(folder))
-    return Adapter(folder, config, StoredTensors([folder / WEIGHTS]))
+    return Adapter(folder, config, StoredTensors([folder / ADAPTER_WEIGHTS]))
 
 
-def _check_kind(folder: Path, kind: str, settings: dict[str, Any]) -> None:
+def _check_kind(folder: Path, settings: dict[str, Any]) -> None:
+    kind = settings["peft_type"]
     command = f"llama-recipes-local generate --adapter {shlex.quote(str(folder))}"
     beside = f"use it beside its base model: {command}"
     if kind != "LORA":
-        raise _refused(
+        raise refusal(
             f"--adapter {folder} is of the kind {kind}, which cannot be merged",
             "it adds to what the model computes, not to its weights; only LoRA is a change of them",
             beside,
         )
     for field, why in BEYOND_WEIGHTS.items():
         if settings.get(field):
-            raise _refused(
+            raise refusal(
                 f"--adapter {folder} has {field}, which cannot be merged",
                 why,
                 beside,
             )
     init = settings.get("init_lora_weights", True)
     if init not in HARMLESS_INITS:
-        raise _refused(
+        raise refusal(
             f"--adapter {folder} was begun with init_lora_weights={init}",
             "that changed the base model's weights too, and the change is not in the adapter",
             "save it as plain LoRA first: PEFT's save_pretrained with "
             "path_initial_model_for_weight_conversion",
         )
-
-
-def _refused(what: str, why: str, mend: str) -> UsageError:
-    return UsageError([Problem(what, why, mend)])

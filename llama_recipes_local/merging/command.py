@@ -11,7 +11,7 @@ import torch
 from llama_recipes_local import packages
 from llama_recipes_local.configs import quantization_config
 from llama_recipes_local.datasets.frames import find_frame, read_frame, save_frame
-from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.errors import Problem, UsageError, refusal
 from llama_recipes_local.merging.adapter import Adapter, read_adapter
 from llama_recipes_local.merging.base import BaseTensors, FourBit
 from llama_recipes_local.merging.checks import check_base
@@ -108,15 +108,14 @@ def _base_folder(asked: Merge, adapter: Adapter) -> Path:
     if asked.model is None and not name:
         what = f"--adapter {adapter.folder} does not name its base model"
         why = "base_model_name_or_path in its adapter_config.json is empty"
-        raise UsageError([Problem(what, why, "name its folder: --model DIR")])
+        raise refusal(what, why, "name its folder: --model DIR")
     named = Path(name or "").expanduser().resolve()
     if asked.model is None and not (named / "config.json").is_file():
-        problem = Problem(
+        raise refusal(
             f"the base model is not in {named}",
             f"that is the folder which {adapter.folder} names",
             "name the folder it is in now: --model DIR",
         )
-        raise UsageError([problem])
     return asked.model.expanduser().resolve() if asked.model else named
 
 

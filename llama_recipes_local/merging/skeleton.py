@@ -9,9 +9,10 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 
-from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.errors import Problem, UsageError, refusal
 from llama_recipes_local.files.finding import listed
-from llama_recipes_local.merging.adapter import CONFIG, Adapter
+from llama_recipes_local.merging.adapter import Adapter
+from llama_recipes_local.model_folders import ADAPTER_CONFIG
 from llama_recipes_local.models.empty import empty_model, weight_name
 
 PREFIX = "base_model.model."
@@ -124,8 +125,8 @@ def _adapted(plain: Any, adapter: Adapter) -> peft.PeftModel:
     except ValueError as error:  # no layer of the model is named as the configuration says
         raise UsageError([_of_another(adapter, str(error))]) from error
     except (TypeError, AttributeError) as error:  # a field is of another type than PEFT's
-        what = f"{adapter.folder / CONFIG} is no configuration of PEFT"
-        raise UsageError([Problem(what, str(error), "copy the adapter again")]) from error
+        what = f"{adapter.folder / ADAPTER_CONFIG} is no configuration of PEFT"
+        raise refusal(what, str(error), "copy the adapter again") from error
 
 
 def _own_keys(model: peft.PeftModel, parameters: dict[str, nn.Parameter]) -> dict[str, str]:

@@ -1,25 +1,44 @@
 """Folders in the Hugging Face layout: their tensors read one at a time, and new ones written."""
 
+from llama_recipes_local.model_folders.adapters import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    read_adapter_config,
+)
 from llama_recipes_local.model_folders.companions import (
+    TOKENIZERS,
     check_tokenizer_folder,
     copy_companions,
     copy_tokenizer,
     has_tokenizer,
 )
-from llama_recipes_local.model_folders.reading import StoredTensors, check_config, model_tensors
+from llama_recipes_local.model_folders.reading import (
+    StoredTensors,
+    check_config,
+    model_tensors,
+    read_config,
+)
 from llama_recipes_local.model_folders.targets import check_room, check_target
+from llama_recipes_local.model_folders.weight_files import check_weights, has_weights
 from llama_recipes_local.model_folders.writing import write_config, write_weights
 
 __all__ = [
+    "ADAPTER_CONFIG",
+    "ADAPTER_WEIGHTS",
+    "TOKENIZERS",
     "StoredTensors",
     "check_config",
     "check_room",
     "check_target",
     "check_tokenizer_folder",
+    "check_weights",
     "copy_companions",
     "copy_tokenizer",
     "has_tokenizer",
+    "has_weights",
     "model_tensors",
+    "read_adapter_config",
+    "read_config",
     "write_config",
     "write_weights",
 ]

@@ -4,8 +4,11 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from llama_recipes_local.errors import Problem, UsageError
-from llama_recipes_local.preflight.model import TOKENIZERS, listing
+from llama_recipes_local.errors import refusal
+from llama_recipes_local.files.finding import listing
+
+TOKENIZERS = ("tokenizer.json", "tokenizer.model")
+"""One of them is what a tokenizer is loaded from."""
 
 TOKENIZER = (
     "tokenizer.json",
@@ -47,7 +50,7 @@ def check_tokenizer_folder(folder: Path) -> None:
     place = folder.expanduser().resolve()
     if not has_tokenizer(place):
         mend = "name a folder that has one: --tokenizer_name DIR"
-        raise UsageError([Problem(f"{place} has no tokenizer", listing(place), mend)])
+        raise refusal(f"{place} has no tokenizer", listing(place), mend)
 
 
 def _copy(source: Path, folder: Path, patterns: Sequence[str]) -> None:

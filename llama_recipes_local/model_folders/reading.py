@@ -4,16 +4,20 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 
-from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.errors import UsageError, refusal
+from llama_recipes_local.files.finding import listing
+from llama_recipes_local.model_folders.weight_files import (
+    INDEX,
+    SINGLE,
+    check_weights,
+    unreadable,
+)
 from llama_recipes_local.models import AutoConfig
-from llama_recipes_local.preflight.model import check_weights, listing, unreadable
-
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
 
 
 class StoredTensors(Mapping[str, torch.Tensor]):
@@ -47,9 +51,9 @@ class StoredTensors(Mapping[str, torch.Tensor]):
     def numel(self) -> int:
         """Return how many numbers all tensors hold together, by the files' headers."""
         total = 0
-        for name, path in self._files.items():
+        for path in set(self._files.values()):
             with safe_open(path, framework="pt") as file:
-                total += math.prod(file.get_slice(name).get_shape())
+                total += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
         return total
 
     def __iter__(self) -> Iterator[str]:
@@ -79,6 +83,15 @@ def model_tensors(folder: Path, flag: str) -> StoredTensors:
     return StoredTensors(folder / name for name in sorted(set(weight_map.values())))
 
 
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return a model's ``config.json``; nothing if it cannot be read."""
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
 def check_config(folder: Path, flag: str) -> None:
     """Refuse a folder without a configuration that transformers reads.
 
@@ -88,11 +101,11 @@ def check_config(folder: Path, flag: str) -> None:
     path = folder / "config.json"
     mend = f"name the folder of a model in the Hugging Face layout: {flag} DIR"
     if not path.is_file():
-        raise UsageError([Problem(f"{folder} has no config.json", listing(folder), mend)])
+        raise refusal(f"{folder} has no config.json", listing(folder), mend)
     try:
         if not isinstance(json.loads(path.read_text("utf-8")), dict):
             raise ValueError("it is no JSON object")
         AutoConfig.from_pretrained(folder)
     except Exception as error:  # transformers has an error of its own for each field
         why = " ".join(str(error).split("\n\n")[0].split())
-        raise UsageError([Problem(f"{path} cannot be read", why, mend)]) from error
+        raise refusal(f"{path} cannot be read", why, mend) from error

@@ -10,7 +10,7 @@ from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 from tqdm import tqdm
 
-from llama_recipes_local.model_folders.reading import INDEX
+from llama_recipes_local.model_folders.weight_files import INDEX
 
 SHARD_BYTES = 5 * 10**9
 """What model folders have been split at since before safetensors."""

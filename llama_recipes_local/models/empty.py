@@ -6,7 +6,7 @@ from typing import Any, cast
 import torch
 import transformers
 
-from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.errors import refusal
 from llama_recipes_local.models.top_layers import LlamaWithTopLayersForCausalLM, TopLayersConfig
 
 
@@ -21,12 +21,11 @@ def empty_model(config: transformers.PreTrainedConfig, vocabulary: int | None = 
         UsageError: if it is not the configuration of a language model alone.
     """
     if not hasattr(config, "vocab_size"):
-        problem = Problem(
+        raise refusal(
             f"the model is of type {config.model_type}",
             "models that see pictures are neither merged nor converted",
             "name a Llama for text",
         )
-        raise UsageError([problem])
     config = copy.deepcopy(config)
     config.vocab_size = vocabulary or config.vocab_size
     config.tie_word_embeddings = False

@@ -34,9 +34,8 @@ def _chosen(model: Any, train_config: Any) -> list[Any]:
         return [model.model.top_layers]
     if train_config.train_only == LM_HEAD:
         return [model.lm_head]
-    return (
-        list(model.model.layers[-last:]) if (last := last_layers(train_config.train_only)) else []
-    )
+    last = last_layers(train_config.train_only)
+    return list(model.model.layers[-last:]) if last else []
 
 
 def freeze_transformer_layers(model: Any, num_layer: int) -> None:

@@ -1,6 +1,6 @@
 """Weights in 4 or 8 bits, by bitsandbytes.
 
-4-bit weights are packed several to a number of the storage dtype; ``parallel.packed`` tells how
+4-bit weights are packed several to a number of the storage dtype; ``parallel.quantized`` tells how
 they are sharded.
 """
 

@@ -5,7 +5,6 @@
 
 from torch.distributed.fsdp import ShardingStrategy
 
-from llama_recipes_local.parallel.packed import is_quantized
 from llama_recipes_local.parallel.process_group import (
     all_reduce_sum,
     barrier,
@@ -18,6 +17,7 @@ from llama_recipes_local.parallel.process_group import (
     setup,
     world_size,
 )
+from llama_recipes_local.parallel.quantized import is_quantized
 from llama_recipes_local.parallel.sharding import (
     FullyShardedDataParallel,
     compute_device,

@@ -24,12 +24,12 @@ from torch.distributed.fsdp import (
 from torch.distributed.tensor import DTensor
 
 from llama_recipes_local.parallel.filling import empty_hollow, fill
-from llama_recipes_local.parallel.packed import (
+from llama_recipes_local.parallel.process_group import device_type, world_size
+from llama_recipes_local.parallel.quantized import (
     is_quantized,
     quantized_parameters,
     shard_as_words,
 )
-from llama_recipes_local.parallel.process_group import device_type, world_size
 
 
 def FullyShardedDataParallel(  # noqa: N802 (the name that main calls)
@@ -55,7 +55,7 @@ def FullyShardedDataParallel(  # noqa: N802 (the name that main calls)
         auto_wrap_policy: classes of the layers that become units of their own.
         cpu_offload: if its ``offload_params`` is true, parameters rest in host memory.
         mixed_precision: compute and reduction dtypes; None keeps the parameters' own. The
-            parameters of a quantised model are not cast, see ``parallel.packed``.
+            parameters of a quantised model are not cast, see ``parallel.quantized``.
         sharding_strategy: what is sharded, see ``mesh_for``.
         device_mesh: a (replicate, shard) mesh, as ``hsdp_device_mesh`` makes it.
         sync_module_states: whether parameters may be hollow, and are filled from their files.

@@ -32,8 +32,8 @@ def preflight(arguments: tuple[Any, ...], given: dict[str, Any]) -> Run:
         UsageError: with every problem found.
     """
     run, problems = _resolved(arguments, given)
-    problems += rules.check_rules(run, given)
     problems += data_rules.check_data_rules(run)
+    problems += rules.check_rules(run)
     problems += training_rules.check_training(run)
     problems += checkpoint_rules.check_checkpoints(run)
     problems += quantization_rules.check_quantization(run)
@@ -42,7 +42,7 @@ def preflight(arguments: tuple[Any, ...], given: dict[str, Any]) -> Run:
     problems += model.check_model(run)
     problems += check_data(run, model.check_tokenizer(run))
     problems += machine.check_output(run)
-    problems += machine.check_processes(run)
+    problems += machine.check_processes() + machine.check_packages(run)
     if problems:
         raise UsageError(problems)
     return run
@@ -55,7 +55,7 @@ def preflight_data(arguments: tuple[Any, ...], given: dict[str, Any]) -> Run:
         UsageError: with every problem found.
     """
     run, problems = _resolved(arguments, given)
-    problems += rules.check_data_choices(run) + data_rules.check_data_rules(run)
+    problems += data_rules.check_data_rules(run)
     without_tokenizer = model.check_tokenizer(run)
     problems += without_tokenizer
     problems += check_data(run, without_tokenizer)
@@ -66,8 +66,8 @@ def preflight_data(arguments: tuple[Any, ...], given: dict[str, Any]) -> Run:
 
 def _resolved(arguments: tuple[Any, ...], given: dict[str, Any]) -> tuple[Run, list[Problem]]:
     """Build the run that the flags ask for, and say which of them it could not take."""
-    problems = flags.check_arguments(arguments) + flags.check_flags(given)
-    usable = flags.usable(given)
+    usable, refused = flags.check_flags(given)
+    problems = flags.check_arguments(arguments) + refused
     run = resolve(usable)
     if {"dataset", "train_config.dataset"} & given.keys() - usable.keys():
         run.dataset = None  # the default's files, which may be missing, are not what was asked for

@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,15 @@ from llama_recipes_local.errors import Problem
 from llama_recipes_local.models.attention import NAME as DOCUMENT_ATTENTION
 from llama_recipes_local.models.quantization import quantized_bits
 from llama_recipes_local.parallel import device_type
-from llama_recipes_local.preflight.rules import choice
+from llama_recipes_local.preflight.values import ABOVE_0, AT_LEAST_1, Range, choice, out_of_range
 from llama_recipes_local.run import PEFT_CONFIGS, Run
 
 ALL_LINEAR = "all-linear"
+LORA_RANGES = {
+    "r": AT_LEAST_1,
+    "lora_alpha": ABOVE_0,
+    "lora_dropout": Range("at least 0 and less than 1", lambda share: 0 <= share < 1),
+}
 LORA_BIASES = ("none", "all", "lora_only")
 PISSA = re.compile(r"pissa(_niter_[1-9]\d*)?")
 EMBEDDING = "embed_tokens"
@@ -43,16 +47,7 @@ def check_adapter(run: Run, config: dict[str, Any], folder: Path) -> list[Proble
 
 def _lora(run: Run, config: dict[str, Any], folder: Path) -> list[Problem]:
     lora = run.peft
-    bounds = {
-        "r": (lora.r >= 1, "1 or more"),
-        "lora_alpha": (lora.lora_alpha > 0, "above 0"),
-        "lora_dropout": (0 <= lora.lora_dropout < 1, "at least 0 and less than 1"),
-    }
-    problems = [
-        Problem(f"--{name} is {getattr(lora, name)}", f"it must be {bound}", f"give it {bound}")
-        for name, (good, bound) in bounds.items()
-        if not good
-    ]
+    problems = out_of_range(lora, LORA_RANGES)
     if lora.inference_mode:
         problems.append(
             Problem(
@@ -141,7 +136,7 @@ def _dora(run: Run) -> list[Problem]:
 
 def _llama_adapter(run: Run, config: dict[str, Any], folder: Path) -> list[Problem]:
     layers = config.get("num_hidden_layers")
-    problems = _at_least_one(run.peft, ("adapter_len", "adapter_layers"))
+    problems = out_of_range(run.peft, {"adapter_len": AT_LEAST_1, "adapter_layers": AT_LEAST_1})
     if isinstance(layers, int) and run.peft.adapter_layers > layers:
         problems.append(
             Problem(
@@ -154,7 +149,7 @@ def _llama_adapter(run: Run, config: dict[str, Any], folder: Path) -> list[Probl
 
 
 def _prefix(run: Run, config: dict[str, Any], folder: Path) -> list[Problem]:
-    problems = _at_least_one(run.peft, ("num_virtual_tokens",))
+    problems = out_of_range(run.peft, {"num_virtual_tokens": AT_LEAST_1})
     kernel = run.train.attn_implementation
     if kernel not in ("auto", DOCUMENT_ATTENTION):
         problems.append(
@@ -176,14 +171,6 @@ def _prefix(run: Run, config: dict[str, Any], folder: Path) -> list[Problem]:
             )
         )
     return problems
-
-
-def _at_least_one(config: Any, names: Iterable[str]) -> list[Problem]:
-    return [
-        Problem(f"--{name} is {getattr(config, name)}", "it is a number", "give it 1 or more")
-        for name in names
-        if getattr(config, name) < 1
-    ]
 
 
 def _going_on(run: Run) -> list[Problem]:

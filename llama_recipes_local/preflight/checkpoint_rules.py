@@ -8,20 +8,14 @@ from llama_recipes_local.checkpoints.choosing import AUTO
 from llama_recipes_local.checkpoints.identity import KINDS
 from llama_recipes_local.checkpoints.layout import DamagedError
 from llama_recipes_local.errors import Problem
-from llama_recipes_local.preflight.rules import choice
+from llama_recipes_local.preflight.values import AT_LEAST_0, choice, out_of_range
 from llama_recipes_local.run import Run
-
-NUMBERS = ("save_steps", "save_total_limit")
 
 
 def check_checkpoints(run: Run) -> list[Problem]:
     """Return what is wrong with how checkpoints are saved and gone on from."""
     train = run.train
-    problems = [
-        Problem(f"--{name} is {getattr(train, name)}", "it must be 0 or more", "give it 0 or more")
-        for name in NUMBERS
-        if getattr(train, name) < 0
-    ]
+    problems = out_of_range(train, {"save_steps": AT_LEAST_0, "save_total_limit": AT_LEAST_0})
     for kind in train.resume_despite:
         problems += choice("resume_despite", kind, KINDS)
     return problems + _unused(train) + _resumed(train)

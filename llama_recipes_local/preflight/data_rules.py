@@ -1,16 +1,23 @@
-"""What data asks of the rest of a run."""
+"""Which data is taken, how it is batched, and what it asks of the rest of a run."""
 
 from typing import Any
 
 from llama_recipes_local.data.limits import SHORTEST
 from llama_recipes_local.errors import Problem
-from llama_recipes_local.run import Run
+from llama_recipes_local.preflight.values import ABOVE_0, choice, out_of_range
+from llama_recipes_local.run import DATASET_CONFIGS, Run
 
 
 def check_data_rules(run: Run) -> list[Problem]:
-    """Return what does not go with the data and how it is batched."""
+    """Return what is wrong with which data is taken and how it is batched."""
     train = run.train
-    problems = stream_problems(train) if getattr(run.dataset, "streaming", False) else []
+    problems = [
+        *choice("dataset", train.dataset, DATASET_CONFIGS),
+        *choice("batching_strategy", train.batching_strategy, ("packing", "padding")),
+        *out_of_range(train, {"context_length": ABOVE_0}),
+    ]
+    if getattr(run.dataset, "streaming", False):
+        problems += stream_problems(train)
     if train.batching_strategy == "packing" and 0 < train.context_length < SHORTEST:
         problems.append(
             Problem(

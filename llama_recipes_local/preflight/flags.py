@@ -68,24 +68,19 @@ def check_arguments(arguments: Iterable[Any]) -> list[Problem]:
     ]
 
 
-def check_flags(given: dict[str, Any]) -> list[Problem]:
-    """Return a problem for each unknown flag, and each value that its field cannot take."""
+def check_flags(given: dict[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
+    """Return the flags that can be taken, and what is wrong with the others.
+
+    That is a problem for each unknown flag, and each value that its field cannot take.
+    """
     known = known_flags()
-    problems = []
+    usable, problems = {}, []
     for flag, value in given.items():
-        if flag not in known:
-            problems.append(_unknown(flag, known))
-        else:
-            problems += _mismatch(flag, value)
-    return problems
-
-
-def usable(given: dict[str, Any]) -> dict[str, Any]:
-    """Return the flags that have no problem."""
-    known = set(known_flags())
-    return {
-        flag: value for flag, value in given.items() if flag in known and not _mismatch(flag, value)
-    }
+        wrong = _mismatch(flag, value) if flag in known else [_unknown(flag, known)]
+        if not wrong:
+            usable[flag] = value
+        problems += wrong
+    return usable, problems
 
 
 def _unknown(flag: str, known: list[str]) -> Problem:

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from llama_recipes_local.errors import Problem
+from llama_recipes_local.model_folders import read_config
 from llama_recipes_local.models.loading import load_tokenizer
 from llama_recipes_local.models.quantization import quantized_bits
-from llama_recipes_local.preflight.method_rules import read_config
 from llama_recipes_local.preflight.model import check_tokenizer
 from llama_recipes_local.run import Run
 
@@ -59,7 +59,7 @@ def _weights_needed_early(run: Run) -> list[Problem]:
 
 
 def _model(run: Run) -> list[Problem]:
-    config = read_config(Path(run.train.model_name or ".").expanduser().resolve())
+    config = read_config(Path(run.train.model_name))
     if config.get("model_type") == "mllama":
         what = f"{FLAG} with a vision model"
         return [Problem(what, "only text models can be loaded so", LEAVE_OUT)]

@@ -1,6 +1,5 @@
 """What is trained and how: the methods' own settings, and those that do not go together."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ from torch.distributed.fsdp import StateDictType
 
 from llama_recipes_local.configs.fields import field_names
 from llama_recipes_local.errors import Problem
+from llama_recipes_local.model_folders import read_config
 from llama_recipes_local.models.freezing import LM_HEAD, last_layers
 from llama_recipes_local.preflight.adapter_rules import check_adapter
 from llama_recipes_local.run import PEFT_CONFIGS, Run
@@ -15,7 +15,7 @@ from llama_recipes_local.run import PEFT_CONFIGS, Run
 
 def check_methods(run: Run) -> list[Problem]:
     """Return what is wrong with the method, its settings and the model it is for."""
-    folder = Path(run.train.model_name or ".").expanduser().resolve()
+    folder = Path(run.train.model_name).resolve()
     config = read_config(folder)
     return [
         *_settings_of_others(run),
@@ -27,15 +27,6 @@ def check_methods(run: Run) -> list[Problem]:
         *_of_vision_models(run.train, config),
         *check_adapter(run, config, folder),
     ]
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """Return a model's ``config.json``; nothing if it cannot be read, which is told elsewhere."""
-    try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return config if isinstance(config, dict) else {}
 
 
 def _settings_of_others(run: Run) -> list[Problem]:

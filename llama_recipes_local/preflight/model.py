@@ -2,18 +2,15 @@
 
 import json
 import re
-from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from llama_recipes_local.errors import Problem
+from llama_recipes_local.files.finding import listing as listing
+from llama_recipes_local.model_folders import TOKENIZERS, check_weights, has_tokenizer
 from llama_recipes_local.run import Run
 
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
-TOKENIZERS = ("tokenizer.json", "tokenizer.model")
 # What transformers reads to load a tokenizer, where it is there.
 TOKENIZER_JSON = ("tokenizer.json", "tokenizer_config.json", "config.json")
 MODEL_TYPES = ("llama", "mllama")
@@ -28,7 +25,7 @@ def check_model(run: Run) -> list[Problem]:
     train = run.train
     if not train.model_name:
         return [_unnamed("fine-tuning starts from a model's folder")]
-    folder = Path(train.model_name).expanduser().resolve()
+    folder = Path(train.model_name).resolve()
     if not folder.is_dir():
         return [_no_folder(train.model_name, folder)]
     problems = _check_config(folder, train)
@@ -95,73 +92,15 @@ def _check_config(folder: Path, train: Any) -> list[Problem]:
     return []
 
 
-def check_weights(folder: Path) -> list[Problem]:
-    """Return why a folder's weights cannot be read."""
-    present = [name for name in WEIGHTS if (folder / name).is_file()]
-    if not present:
-        pickled = sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pth"))
-        why = (
-            f"only {pickled[0].name} is there, a pickle, which could run code when it is read"
-            if pickled
-            else listing(folder)
-        )
-        return [
-            Problem(
-                f"{folder} has no weights in safetensors",
-                why,
-                "download the model's *.safetensors files, or save it again with "
-                "save_pretrained of a current transformers",
-            )
-        ]
-    if present == [WEIGHTS[1]]:
-        return _check_shards(folder)
-    return _damaged([folder / WEIGHTS[0]])
-
-
-def _check_shards(folder: Path) -> list[Problem]:
-    index = folder / WEIGHTS[1]
-    try:
-        shards = {str(name) for name in json.loads(index.read_text("utf-8"))["weight_map"].values()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        return [Problem(f"{index} is no index of weights", repr(error), "copy the model again")]
-    missing = sorted(shard for shard in shards if not (folder / shard).is_file())
-    if not missing:
-        return _damaged(folder / shard for shard in sorted(shards))
-    return [
-        Problem(
-            f"{folder} lacks {len(missing)} of {len(shards)} weight files",
-            f"missing: {', '.join(missing[:5])}",
-            "copy these files into the folder",
-        )
-    ]
-
-
-def _damaged(files: Iterable[Path]) -> list[Problem]:
-    """Find files that were cut off, or are a pointer of git-lfs; only their headers are read."""
-    problems = []
-    for path in files:
-        try:
-            with safe_open(path, framework="pt"):
-                pass
-        except (SafetensorError, OSError) as error:
-            problems.append(unreadable(path, error))
-    return problems
-
-
-def unreadable(path: Path, error: Exception) -> Problem:
-    """Return the problem with a file of weights that safetensors refuses."""
-    return Problem(f"{path} is not a whole safetensors file", str(error), "copy the file again")
-
-
 def check_tokenizer(run: Run) -> list[Problem]:
     """Return what is wrong with the folder that the tokenizer is loaded from."""
     name = run.train.tokenizer_name or run.train.model_name
     if not name:
         return [_unnamed("the tokenizer is in a model's folder")]
-    folder = Path(name).expanduser().resolve()
+    folder = Path(name).resolve()
     if not folder.is_dir() and not run.train.tokenizer_name:
         return [_no_folder(name, folder)]
-    if not any((folder / name).is_file() for name in TOKENIZERS):
+    if not has_tokenizer(folder):
         return [
             Problem(
                 f"{folder} has no tokenizer",
@@ -225,12 +164,3 @@ def _importable(module: str) -> bool:
         return find_spec(module) is not None
     except ModuleNotFoundError:
         return False
-
-
-def listing(folder: Path) -> str:
-    """Say what is found in a folder."""
-    if not folder.is_dir():
-        return f"{folder} does not exist"
-    names = sorted(entry.name for entry in folder.iterdir())
-    shown = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
-    return f"{folder} holds {shown or 'nothing'}"

@@ -1,10 +1,8 @@
 """Quantised weights: what goes with them, and what they need."""
 
-from torch.distributed.fsdp import ShardingStrategy
-
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.models.quantization import quantized_bits
-from llama_recipes_local.preflight.rules import choice
+from llama_recipes_local.preflight.values import choice
 from llama_recipes_local.run import Run
 
 QUANTIZATIONS = (None, False, True, "4bit", "8bit")
@@ -24,11 +22,6 @@ def check_quantization(run: Run) -> list[Problem]:
         *_without_adapter(run),
         *_sharding(run),
     ]
-
-
-def is_sharded(run: Run) -> bool:
-    """Whether weights are spread over ranks; with NO_SHARD every rank has them whole."""
-    return run.train.enable_fsdp and run.fsdp.sharding_strategy != ShardingStrategy.NO_SHARD
 
 
 def _unused(run: Run) -> list[Problem]:
@@ -58,7 +51,7 @@ def _without_adapter(run: Run) -> list[Problem]:
 
 
 def _sharding(run: Run) -> list[Problem]:
-    if not is_sharded(run) or quantized_bits(run.train) != "8bit":
+    if not run.is_sharded or quantized_bits(run.train) != "8bit":
         return []
     return [
         Problem(

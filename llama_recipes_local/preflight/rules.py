@@ -1,8 +1,6 @@
 """Choices that do not exist, and settings that do not go together."""
 
 import os
-from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -11,66 +9,40 @@ from llama_recipes_local.configs.fields import DTYPES
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.models.attention import NAME as DOCUMENT_ATTENTION
 from llama_recipes_local.parallel import launched_by_torchrun
+from llama_recipes_local.preflight.values import ABOVE_0, AT_LEAST_0, choice, out_of_range
 from llama_recipes_local.presets import PRESETS
-from llama_recipes_local.run import DATASET_CONFIGS, PEFT_CONFIGS, Run
+from llama_recipes_local.run import PEFT_CONFIGS, Run
 
 ATTENTION = ("auto", DOCUMENT_ATTENTION, "sdpa", "eager", "flash_attention_2")
-POSITIVE = (
-    "batch_size_training",
-    "val_batch_size",
-    "gradient_accumulation_steps",
-    "num_epochs",
-    "lr",
-)
+RANGES = {
+    "batch_size_training": ABOVE_0,
+    "val_batch_size": ABOVE_0,
+    "gradient_accumulation_steps": ABOVE_0,
+    "num_epochs": ABOVE_0,
+    "lr": ABOVE_0,
+    "max_train_step": AT_LEAST_0,
+    "max_eval_step": AT_LEAST_0,
+    "num_workers_dataloader": AT_LEAST_0,
+    "weight_decay": AT_LEAST_0,
+}
 # upstream's profiler waits for one step, warms up for two and records three
 PROFILED_STEPS = 7
-NOT_NEGATIVE = ("max_train_step", "max_eval_step", "num_workers_dataloader", "weight_decay")
 
 
-def check_rules(run: Run, given: dict[str, Any]) -> list[Problem]:
+def check_rules(run: Run) -> list[Problem]:
     """Return what is wrong with the configurations by themselves."""
     train = run.train
     return [
-        *check_data_choices(run),
         *choice("preset", train.preset, ("", *PRESETS)),
         *choice("peft_method", train.peft_method, PEFT_CONFIGS),
         *choice("dtype", train.dtype, ("auto", *DTYPES)),
         *choice("attn_implementation", train.attn_implementation, ATTENTION),
-        *_numbers(train, POSITIVE, NOT_NEGATIVE),
+        *out_of_range(train, RANGES),
         *_sharding(train),
         *_hybrid_sharding(run.fsdp),
         *_profiling(train),
         *_precision(train),
-        *_forgotten(train, given),
-    ]
-
-
-def check_data_choices(run: Run) -> list[Problem]:
-    """Return what is wrong with the choices that shape the data."""
-    train = run.train
-    return [
-        *choice("dataset", train.dataset, DATASET_CONFIGS),
-        *choice("batching_strategy", train.batching_strategy, ("packing", "padding")),
-        *_numbers(train, ("context_length",), ()),
-    ]
-
-
-def choice(flag: str, value: Any, choices: Iterable[Any]) -> list[Problem]:
-    """Return what is wrong with a flag whose value is one of some choices."""
-    names = [name for name in choices if isinstance(name, str) and name]
-    if value in choices:
-        return []
-    near = get_close_matches(str(value), names, n=1)
-    mend = f"did you mean --{flag} {near[0]}?" if near else f"choose one: --{flag} {names[0]}"
-    return [Problem(f"--{flag} {value} does not exist", f"there are {', '.join(names)}", mend)]
-
-
-def _numbers(train: Any, positive: Iterable[str], not_negative: Iterable[str]) -> list[Problem]:
-    too_small = [(name, "above 0") for name in positive if getattr(train, name) <= 0]
-    too_small += [(name, "0 or more") for name in not_negative if getattr(train, name) < 0]
-    return [
-        Problem(f"--{name} is {getattr(train, name)}", f"it must be {bound}", f"give it {bound}")
-        for name, bound in too_small
+        *_forgotten(run),
     ]
 
 
@@ -144,13 +116,12 @@ def _precision(train: Any) -> list[Problem]:
     return []
 
 
-def _forgotten(train: Any, given: dict[str, Any]) -> list[Problem]:
+def _forgotten(run: Run) -> list[Problem]:
     """Find LoRA settings that nothing uses, for the run would train every weight."""
-    named = {"peft_method", "train_config.peft_method"} & given.keys()
-    if named and not train.use_peft:
+    if "peft_method" in run.given and not run.train.use_peft:
         return [
             Problem(
-                f"--peft_method {train.peft_method} without --use_peft",
+                f"--peft_method {run.train.peft_method} without --use_peft",
                 "no adapter would be made, all weights would be trained",
                 "add --use_peft, or leave --peft_method out",
             )

@@ -1,18 +1,23 @@
 """Settings of the training loop: schedule, optimiser, validation, loggers, float16."""
 
 from collections.abc import Iterable
-from importlib.util import find_spec
 from typing import Any
 
+from llama_recipes_local import packages
 from llama_recipes_local.errors import Problem
-from llama_recipes_local.preflight.quantization_rules import is_sharded
-from llama_recipes_local.preflight.rules import choice
+from llama_recipes_local.preflight.values import ABOVE_0, AT_LEAST_0, Range, choice, out_of_range
 from llama_recipes_local.run import Run
 from llama_recipes_local.training.optimizers import BITSANDBYTES, OPTIMIZERS
 from llama_recipes_local.training.schedules import DECAYING, SCHEDULERS
 
+RANGES = {
+    "warmup_steps": AT_LEAST_0,
+    "eval_steps": AT_LEAST_0,
+    "min_lr_ratio": Range("from 0 to 1", lambda number: 0 <= number <= 1),
+    "wsd_decay_ratio": Range("above 0 and at most 1", lambda number: 0 < number <= 1),
+    "gamma": ABOVE_0,  # else the rate would be 0, or climb the loss, from the second epoch on
+}
 REPORTERS = ("tensorboard", "wandb", "mlflow")
-PACKAGE = "llama-recipes-local"
 
 
 def check_training(run: Run) -> list[Problem]:
@@ -31,21 +36,8 @@ def check_training(run: Run) -> list[Problem]:
 
 
 def _ranges(train: Any) -> list[Problem]:
-    wrong = [
-        (name, "0 or more") for name in ("warmup_steps", "eval_steps") if getattr(train, name) < 0
-    ]
-    if not 0 <= train.min_lr_ratio <= 1:
-        wrong.append(("min_lr_ratio", "from 0 to 1"))
-    if not 0 < train.wsd_decay_ratio <= 1:
-        wrong.append(("wsd_decay_ratio", "above 0 and at most 1"))
-    if train.gamma <= 0:  # the rate would be 0, or climb the loss, from the second epoch on
-        wrong.append(("gamma", "above 0"))
-    if train.gradient_clipping and train.gradient_clipping_threshold <= 0:
-        wrong.append(("gradient_clipping_threshold", "above 0"))
-    return [
-        Problem(f"--{name} is {getattr(train, name)}", f"it must be {bound}", f"give it {bound}")
-        for name, bound in wrong
-    ]
+    clipping = {"gradient_clipping_threshold": ABOVE_0} if train.gradient_clipping else {}
+    return out_of_range(train, RANGES | clipping)
 
 
 def _warmup(train: Any) -> list[Problem]:
@@ -86,7 +78,7 @@ def _optimizer(run: Run) -> list[Problem]:
     problems = choice("optimizer", name, OPTIMIZERS)
     if name not in BITSANDBYTES:
         return problems
-    if is_sharded(run):
+    if run.is_sharded:
         problems.append(
             Problem(
                 f"--optimizer {name} with weights that are sharded",
@@ -94,7 +86,7 @@ def _optimizer(run: Run) -> list[Problem]:
                 "use --optimizer AdamW, or keep whole weights: --sharding_strategy NO_SHARD",
             )
         )
-    return problems + _needs("bitsandbytes", f"--optimizer {name}", "quantization")
+    return problems + packages.missing("bitsandbytes", f"--optimizer {name}", "quantization")
 
 
 def _validation(train: Any) -> list[Problem]:
@@ -113,7 +105,7 @@ def _reporters(train: Any) -> list[Problem]:
     problems = []
     for name in train.report_to:
         unknown = choice("report_to", name, REPORTERS)
-        problems += unknown or _needs(name, f"--report_to {name}", name)
+        problems += unknown or packages.missing(name, f"--report_to {name}", name)
     return problems
 
 
@@ -140,17 +132,5 @@ def _gradient_checkpointing(run: Run) -> list[Problem]:
             f"--gradient_checkpointing {asked} with --enable_fsdp",
             f"with FSDP --fsdp_activation_checkpointing says so, which is {with_fsdp}",
             f"give --fsdp_activation_checkpointing {asked}",
-        )
-    ]
-
-
-def _needs(module: str, flag: str, extra: str) -> list[Problem]:
-    if find_spec(module) is not None:
-        return []
-    return [
-        Problem(
-            flag,
-            f"it needs the package {module}, which is not installed",
-            f'pip install "{PACKAGE}[{extra}]"',
         )
     ]

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TextIO
 
 from llama_recipes_local import paths
-from llama_recipes_local.errors import Problem, UsageError
-from llama_recipes_local.files.text_lines import Source, refusal
+from llama_recipes_local.errors import Problem, UsageError, refusal
+from llama_recipes_local.files.text_lines import Source
 from llama_recipes_local.preparation import spacing as spacings
 from llama_recipes_local.preparation.c4_200m import find_sources, read_examples
 from llama_recipes_local.preparation.grammar import TRAINING_FILE, VALIDATION_FILE

@@ -11,11 +11,11 @@ from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from llama_recipes_local.errors import UsageError
+from llama_recipes_local.errors import UsageError, refusal
 from llama_recipes_local.files import finding
 from llama_recipes_local.files.json_records import read_json_lines
 from llama_recipes_local.files.tables import read_csv, read_parquet, read_plain_tsv
-from llama_recipes_local.files.text_lines import Source, compression, refusal, zip_members
+from llama_recipes_local.files.text_lines import Source, compression, zip_members
 from llama_recipes_local.files.values import Record, checked_text, column_of
 
 INPUT = "input"

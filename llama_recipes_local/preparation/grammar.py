@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llama_recipes_local._upstream import VENDORED_DIR
-from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.errors import refusal
 from llama_recipes_local.vendoring import MAKE_COMMAND
 
 DEFAULT_FOLDER = "datasets/grammar"
@@ -42,12 +42,11 @@ def carried_file(name: str) -> Path:
     """
     path = CARRIED_FOLDER / name
     if not path.is_file():
-        problem = Problem(
+        raise refusal(
             f"there is no {path}",
             "the grammar data set comes with the copy of llama-recipes",
             f"make the copy: {MAKE_COMMAND}",
         )
-        raise UsageError([problem])
     return path
 
 
@@ -65,10 +64,7 @@ def prepare_grammar(folder: Path) -> list[PreparedFile]:
     """
     sources = [carried_file(name) for name in (TRAINING_FILE, VALIDATION_FILE)]
     if folder.exists() and not folder.is_dir():
-        problem = Problem(
-            f"{folder} is a file", "the data set is a folder", "name another: --out DIR"
-        )
-        raise UsageError([problem])
+        raise refusal(f"{folder} is a file", "the data set is a folder", "name another: --out DIR")
     folder.mkdir(parents=True, exist_ok=True)
     return [_put(source, folder / source.name) for source in sources]
 

@@ -14,17 +14,11 @@ from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
 
-from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.errors import Problem, UsageError, refusal
 from llama_recipes_local.files import finding
 from llama_recipes_local.files.json_records import read_json
 from llama_recipes_local.files.tables import read_parquet
-from llama_recipes_local.files.text_lines import (
-    Source,
-    compression,
-    refusal,
-    text_lines,
-    without_end,
-)
+from llama_recipes_local.files.text_lines import Source, compression, text_lines, without_end
 from llama_recipes_local.files.values import Record, checked_text, column_of
 
 SENTENCE = "sentence"

@@ -1,16 +1,17 @@
 """What is wrong with the flags of ``sft.py`` by themselves, with the machine, and with the data."""
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 import trl
 from transformers import PreTrainedTokenizerBase
 
+from llama_recipes_local import packages
 from llama_recipes_local.datasets.local import LocalPart
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.parallel import device_type, launched_by_torchrun
 from llama_recipes_local.preflight.adapter_rules import check_targets
+from llama_recipes_local.preflight.values import ABOVE_0, out_of_range
 from llama_recipes_local.sft.arguments import Arguments
 from llama_recipes_local.sft.choices import model_positions
 from llama_recipes_local.sft.data import data_type
@@ -74,16 +75,8 @@ def check_machine(options: Arguments) -> list[Problem]:
             )
         )
     optimiser = str(getattr(options.optim, "value", options.optim))
-    if any(word in optimiser for word in ("8bit", "paged", "bnb")) and not find_spec(
-        "bitsandbytes"
-    ):
-        problems.append(
-            Problem(
-                f"--optim {optimiser}",
-                "it needs the package bitsandbytes, which is not installed",
-                "pip install bitsandbytes",
-            )
-        )
+    if any(word in optimiser for word in ("8bit", "paged", "bnb")):
+        problems += packages.missing("bitsandbytes", f"--optim {optimiser}", "quantization")
     return problems
 
 
@@ -173,11 +166,8 @@ def _named(options: Arguments) -> list[Problem]:
 
 
 def _numbers(options: Arguments) -> list[Problem]:
-    return [
-        Problem(f"--{name} is {getattr(options, name)}", "it must be above 0", "give it above 0")
-        for name in POSITIVE
-        if getattr(options, name) is not None and getattr(options, name) <= 0
-    ]
+    given = [name for name in POSITIVE if getattr(options, name) is not None]
+    return out_of_range(options, dict.fromkeys(given, ABOVE_0))
 
 
 def _without_its_topic(options: Arguments, given: set[str]) -> list[Problem]:
@@ -273,14 +263,8 @@ def _loggers(options: Arguments) -> list[Problem]:
                 "use --report_to tensorboard; metrics.jsonl is written in any case",
             )
         ]
-    if logger == "tensorboard" and find_spec("tensorboard") is None:
-        return [
-            Problem(
-                "--report_to tensorboard",
-                "it needs the package tensorboard, which is not installed",
-                "pip install tensorboard",
-            )
-        ]
+    if logger == "tensorboard":
+        return packages.missing("tensorboard", "--report_to tensorboard", "tensorboard")
     return []
 
 

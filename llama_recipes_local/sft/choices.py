@@ -1,11 +1,11 @@
 """What ``sft.py`` decides where the flags leave it open; each choice is printed with its reason."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from llama_recipes_local.model_folders import read_config
 from llama_recipes_local.parallel import device_type, launched_by_torchrun
 from llama_recipes_local.sft.arguments import Arguments
 from llama_recipes_local.sft.words import Flag
@@ -88,9 +88,5 @@ def _length(options: Arguments, given: set[str]) -> list[Choice]:
 
 def model_positions(folder: str | None) -> int | None:
     """Return how many positions a model takes; None if its ``config.json`` does not tell."""
-    try:
-        config = json.loads((Path(folder or "") / "config.json").expanduser().read_text("utf-8"))
-        positions = config.get("max_position_embeddings")
-    except (OSError, ValueError, AttributeError):
-        return None
+    positions = read_config(Path(folder or "").expanduser()).get("max_position_embeddings")
     return positions if isinstance(positions, int) else None

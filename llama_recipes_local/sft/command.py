@@ -2,11 +2,10 @@
 
 import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
-from llama_recipes_local import parallel
-from llama_recipes_local.errors import Problem, TrainingError, UsageError
+from llama_recipes_local import packages, parallel
+from llama_recipes_local.errors import TrainingError, UsageError
 from llama_recipes_local.files.occupying import occupied
 from llama_recipes_local.finetuning import only_rank_zero_speaks
 
@@ -34,7 +33,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def _run(words: Sequence[str]) -> None:
-    _require_trl()
+    packages.require("trl", "sft.py", "sft")
     from llama_recipes_local.sft.arguments import make_parser
     from llama_recipes_local.sft.preflight import preflight
     from llama_recipes_local.sft.training import load_data, train
@@ -46,13 +45,3 @@ def _run(words: Sequence[str]) -> None:
     data = load_data(run)
     with occupied(Path(run.training.output_dir)):
         train(run, data)
-
-
-def _require_trl() -> None:
-    if find_spec("trl") is None:
-        problem = Problem(
-            "sft.py needs the package trl, which is not installed",
-            "TRL's SFTTrainer does the training",
-            "pip install 'llama-recipes-local[sft]', or pip install 'trl>=1.14,!=1.15.*'",
-        )
-        raise UsageError([problem])

@@ -16,10 +16,9 @@ from llama_recipes_local.datasets.examples import Continuation, Marked, Pair
 from llama_recipes_local.datasets.layouts import read_turns
 from llama_recipes_local.datasets.local import LocalPart, find_part, tell
 from llama_recipes_local.datasets.rows import RowFormatter, default_template
-from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.errors import Problem, UsageError, refusal
 from llama_recipes_local.files.finding import listed
 from llama_recipes_local.files.hashing import FileHashes
-from llama_recipes_local.files.text_lines import refusal
 from llama_recipes_local.files.values import Record
 from llama_recipes_local.sft.arguments import DATA_SETTINGS, Arguments
 

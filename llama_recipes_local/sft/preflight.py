@@ -8,7 +8,7 @@ from trl import ModelConfig
 
 from llama_recipes_local import paths
 from llama_recipes_local.datasets.local import LocalPart
-from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.errors import Problem, UsageError, refusal
 from llama_recipes_local.models import AutoTokenizer
 from llama_recipes_local.models.loading import local_folder
 from llama_recipes_local.preflight import machine, model
@@ -66,7 +66,8 @@ def preflight(words: Sequence[str]) -> SftRun:
     run = _as_finetuning(options)
     problems += checks.check_options(options, given) + checks.check_machine(options)
     problems += model.check_model(run)
-    problems += [*machine.check_output(run), *machine.check_processes(run)]
+    problems += machine.check_output(run)
+    problems += machine.check_processes() + machine.check_packages(run)
     parts, of_data = _find_data(options)
     problems += of_data
     tokenizer = None
@@ -127,4 +128,4 @@ def _build(flags: list[Flag]) -> tuple[LocalArguments, TrainingArguments, ModelC
     except (ValueError, ImportError) as error:
         why = " ".join(str(error).split())
         mend = "change or leave out the flag that it names"
-        raise UsageError([Problem("the flags do not go together", why, mend)]) from error
+        raise refusal("the flags do not go together", why, mend) from error

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.errors import refusal
 from llama_recipes_local.files.records import records
 from llama_recipes_local.model_checkpointing.publishing import published_folder
 from llama_recipes_local.standin.settings import StandInSettings
@@ -62,12 +62,11 @@ def _read(data: Path) -> list[tuple[str, str]]:
     pairs = [(row["input"], row["target"]) for _, row in records(data, COLUMNS, "csv")]
     if any(text.strip() and target.strip() for text, target in pairs):
         return pairs
-    problem = Problem(
+    raise refusal(
         f"{data} has no row with {' and '.join(COLUMNS)}",
         "rows in which one of them is blank are left out, and nothing would be left",
         "fill them in, or name another file: --data FILE",
     )
-    raise UsageError([problem])
 
 
 def _write(
@@ -95,12 +94,11 @@ def _stale(folder: Path, record: dict[str, Any]) -> str | None:
     try:
         found = dict(json.loads((folder / RECORD).read_text("utf-8")))
     except (OSError, TypeError, ValueError) as error:
-        problem = Problem(
+        raise refusal(
             f"{folder} is there and is no stand-in",
             f"{RECORD} cannot be read in it: {error}",
             "name another folder: --out DIR",
-        )
-        raise UsageError([problem]) from error
+        ) from error
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
         return f"{', '.join(missing)} is missing"

@@ -14,7 +14,8 @@ from llama_recipes_local import configs, optimization
 from llama_recipes_local.data.collation import PackedCollator
 from llama_recipes_local.data.concatenator import ConcatDataset
 from llama_recipes_local.data.sharding import ShardedBatchSampler
-from llama_recipes_local.datasets.tokenization import encode_pairs
+from llama_recipes_local.datasets.examples import Pair
+from llama_recipes_local.datasets.tokenization import encode
 from llama_recipes_local.models import attention
 from llama_recipes_local.standin.settings import StandInSettings
 from llama_recipes_local.training.loop import train
@@ -40,7 +41,7 @@ def pretrain(
     torch.manual_seed(settings.seed)
     model = LlamaForCausalLM(_model_config(tokenizer, settings))
     model.set_attn_implementation(attention.NAME)
-    samples = encode_pairs(tokenizer, [("", sentence) for sentence in sentences])
+    samples = encode(tokenizer, [Pair("", sentence) for sentence in sentences])
     rows = ConcatDataset(samples, settings.row_tokens)
     sampler = ShardedBatchSampler(len(rows), settings.batch_rows, seed=settings.seed)
     loader = DataLoader(

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 
 from llama_recipes_local.models.quantization import quantized_bits
-from llama_recipes_local.preflight.quantization_rules import is_sharded
 from llama_recipes_local.run import Run
 
 SHORT = 1024
@@ -39,7 +38,7 @@ def _mends(run: Run) -> Iterator[tuple[str, str]]:
     if batch > 1:
         smaller = f"--batch_size_training 1 --gradient_accumulation_steps {batch * steps}"
         yield smaller, "the same global batch in smaller parts"
-    if not is_sharded(run):
+    if not run.is_sharded:
         yield "torchrun --nproc_per_node N finetuning.py --enable_fsdp", "weights on N devices"
     if not train.use_peft:
         yield "--use_peft", "an adapter; gradients and optimiser state for it alone"

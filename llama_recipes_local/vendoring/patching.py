@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from llama_recipes_local.vendoring.errors import VendoringError
-from llama_recipes_local.vendoring.manifest import sha256
 from llama_recipes_local.vendoring.wheel import UPSTREAM_PACKAGE, is_plain_path
 
 NO_NEWLINE = b"\\ No newline at end of file\n"
@@ -85,7 +84,7 @@ class _Reader:
         self._at = 0
 
     def patch(self) -> Patch:
-        while self._at < len(self._lines) and not self._peek().startswith(b"--- "):
+        while self._peek() and not self._peek().startswith(b"--- "):
             self._at += 1
         header = b"".join(self._lines[: self._at])
         if _EXTENDED.search(header):
@@ -94,7 +93,7 @@ class _Reader:
                 "modes, renames and binary files"
             )
         targets: dict[str, tuple[Hunk, ...]] = {}
-        while self._at < len(self._lines):
+        while self._peek():
             path = self._target()
             if path in targets:
                 raise self._error(f"{path} is patched twice")
@@ -116,7 +115,7 @@ class _Reader:
         return old
 
     def _label(self, marker: bytes, prefix: str) -> str:
-        line = self._next() if self._at < len(self._lines) else b""
+        line = self._next()
         label = line.removeprefix(marker).removesuffix(b"\n").decode(errors="replace")
         if not line.startswith(marker):
             raise self._error(f"expected a hunk, or '{marker.decode()}{prefix}PATH', not {line!r}")
@@ -132,7 +131,7 @@ class _Reader:
     def _hunks(self) -> tuple[Hunk, ...]:
         hunks: list[Hunk] = []
         end, shift = 0, 0
-        while self._at < len(self._lines) and self._peek().startswith(b"@@"):
+        while self._peek().startswith(b"@@"):
             hunk = self._hunk()
             if hunk.old_start < end:
                 raise self._error("hunks overlap or are out of order")
@@ -178,23 +177,25 @@ class _Reader:
         )
 
     def _body_line(self) -> tuple[bytes, bytes]:
-        line = self._next() if self._at < len(self._lines) else b""
+        line = self._next()
         mark, text = line[:1], line[1:]
         if mark not in (b" ", b"-", b"+"):
             raise self._error(
                 f"the hunk has fewer lines than it states, or {line!r} lost its first character"
             )
-        if self._at < len(self._lines) and self._peek() == NO_NEWLINE:
+        if self._peek() == NO_NEWLINE:
             self._at += 1
             text = text.removesuffix(b"\n")
         return mark, text
 
     def _peek(self) -> bytes:
-        return self._lines[self._at]
+        """Return the line that comes next; no bytes behind the last."""
+        return self._lines[self._at] if self._at < len(self._lines) else b""
 
     def _next(self) -> bytes:
-        self._at += 1
-        return self._lines[self._at - 1]
+        line = self._peek()
+        self._at += bool(line)
+        return line
 
     def _error(self, what: str) -> VendoringError:
         return VendoringError(f"{self._name}:{self._at}: {what}")
@@ -216,7 +217,7 @@ def apply_patch(patch: Patch, files: Mapping[str, bytes]) -> dict[str, bytes]:
         if path not in files:
             raise VendoringError(f"{patch.name}: {path} is not in upstream's release")
         patched[path] = _apply_hunks(patch.name, path, hunks, files[path])
-        if sha256(patched[path]) == sha256(files[path]):
+        if patched[path] == files[path]:
             raise VendoringError(f"{patch.name}: {path} is the same after the patch as before")
     return patched
 

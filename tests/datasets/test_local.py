@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import pickle
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from pyarrow import parquet
 from llama_recipes_local import parallel, paths
 from llama_recipes_local._upstream import load
 from llama_recipes_local.configs.datasets import local_dataset
+from llama_recipes_local.datasets import local
 from llama_recipes_local.datasets.examples import Continuation, Example, Marked, Pair
 from llama_recipes_local.datasets.local import local_split
 from llama_recipes_local.datasets.tokenization import encode
@@ -495,3 +497,12 @@ def test_all_that_shapes_an_example_is_in_the_formatters_name(tmp_path: Path) ->
         )
     }
     assert len(names) == 5
+
+
+def test_the_splits_of_many_files_are_told_at_once() -> None:
+    files = [
+        Path(f"/data/{split}/{number}.csv") for split in ("train", "dev") for number in range(5000)
+    ]
+    begun = time.perf_counter()
+    assert local._kinds(files) == ["train"] * 5000 + ["validation"] * 5000
+    assert time.perf_counter() - begun < 5  # not with the square of their number: minutes

@@ -9,7 +9,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizer, PreTrainedTokenizerFast
 
 from llama_recipes_local.datasets.examples import Continuation, Marked, Pair
-from llama_recipes_local.datasets.tokenization import encode, encode_pairs
+from llama_recipes_local.datasets.tokenization import encode
 from llama_recipes_local.errors import UsageError
 
 WORDS = ["<s>", "</s>", "<unk>", "ask", "say", "hi", "you", ":"]
@@ -218,9 +218,8 @@ def test_padding_and_truncation_of_a_tokenizer_file_do_not_hold(words: Any, tmp_
     cut = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
     assert len(cut.backend_tokenizer.encode("say hi you").ids) == 9
     cut.backend_tokenizer.encode_special_tokens = True
-    assert encode_pairs(cut, [("say", "hi you : say")]) == encode_pairs(
-        words, [("say", "hi you : say")]
-    )
+    said = [Pair("say", "hi you : say")]
+    assert encode(cut, said) == encode(words, said)
 
 
 def test_without_a_token_that_ends_a_text(words: Any) -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from llama_recipes_local.files.finding import files_below, listed, told
+from llama_recipes_local.files.finding import files_below, listed, listing, told
 
 
 def test_links_are_followed_but_not_round_and_round(tmp_path: Path) -> None:
@@ -23,3 +23,9 @@ def test_the_first_ten_names_are_told() -> None:
     assert listed([]) == "nothing"
     assert listed(map(str, range(10))) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
     assert listed(map(str, range(12))) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"
+
+
+def test_a_long_listing_is_cut(tmp_path: Path) -> None:
+    for number in range(12):
+        (tmp_path / f"file{number:02d}").touch()
+    assert listing(tmp_path).endswith("file08, file09 and 2 more")

@@ -467,7 +467,7 @@ ON_CPU = {
     "flash attention without its package": Case(
         "--attn_implementation flash_attention_2",
         "it needs the package flash-attn, which is not installed",
-        "pip install flash-attn",
+        "pip install 'llama-recipes-local[flash]'",
         flags={"attn_implementation": "flash_attention_2"},
     ),
 }
@@ -504,7 +504,7 @@ def test_what_this_machine_cannot_do(
     case: Case, work: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr("llama_recipes_local.preflight.machine.find_spec", lambda name: None)
+    monkeypatch.setattr("llama_recipes_local.packages.find_spec", lambda name: None)
     check(case, work, refused)
 
 

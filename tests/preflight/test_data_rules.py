@@ -1,4 +1,4 @@
-"""A stream needs to be told where to end, and a row needs two tokens."""
+"""Which data there is; a stream needs to be told where to end, and a row needs two tokens."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -37,5 +37,6 @@ def test_other_data_needs_none(dataset: Any) -> None:
 def test_packed_rows_hold_two_tokens_or_more() -> None:
     assert whats(None, context_length=1) == ["--context_length 1"]
     assert whats(None, context_length=2) == []
-    assert whats(None, context_length=0) == []  # told by the rules of flags
+    assert whats(None, context_length=0) == ["--context_length is 0"]
+    assert whats(None, context_length=-1) == ["--context_length is -1"]
     assert whats(None, context_length=1, batching_strategy="padding") == []

@@ -31,12 +31,14 @@ def test_good_flags_have_no_problem() -> None:
         "target_modules": "all-linear",
         "quantization": None,
     }
-    assert flags.check_flags(given) == []
-    assert flags.usable(given) == given
+    assert flags.check_flags(given) == (given, [])
 
 
 def test_flags_with_a_problem_are_not_used() -> None:
-    assert flags.usable({"lr": "x", "nothing": 1, "seed": 3, "fsdp_config.hsdp": 7}) == {"seed": 3}
+    given = {"lr": "x", "nothing": 1, "seed": 3, "fsdp_config.hsdp": 7}
+    usable, problems = flags.check_flags(given)
+    assert usable == {"seed": 3}
+    assert len(problems) == 3
 
 
 @pytest.mark.parametrize(
@@ -50,17 +52,17 @@ def test_flags_with_a_problem_are_not_used() -> None:
     ],
 )
 def test_an_unknown_flag_gets_the_nearest_one(given: str, nearest: str) -> None:
-    (problem,) = flags.check_flags({given: 1})
+    _, (problem,) = flags.check_flags({given: 1})
     assert problem.mend == f"did you mean --{nearest}?"
 
 
 def test_a_dotted_flag_is_checked_against_its_own_configuration() -> None:
-    (problem,) = flags.check_flags({"fsdp_config.sharding_strategy": "SHARD"})
+    _, (problem,) = flags.check_flags({"fsdp_config.sharding_strategy": "SHARD"})
     assert problem.why.startswith("fsdp_config.sharding_strategy: expected one of FULL_SHARD")
 
 
 def test_one_problem_for_a_value_that_two_configurations_refuse() -> None:
-    (problem,) = flags.check_flags({"use_fp16": "perhaps"})
+    _, (problem,) = flags.check_flags({"use_fp16": "perhaps"})
     assert problem.why == "train_config.use_fp16: expected true or false"
 
 
@@ -74,7 +76,7 @@ def test_each_stray_word_is_a_problem() -> None:
     [("learning_rate", "lr"), ("batch_size", "batch_size_training"), ("model", "model_name")],
 )
 def test_what_other_scripts_call_a_flag_is_no_riddle(given: str, ours: str) -> None:
-    (problem,) = flags.check_flags({given: 1})
+    _, (problem,) = flags.check_flags({given: 1})
     assert problem.what == f"--{given} is no flag"
     assert problem.mend == f"here it is called --{ours}"
 
@@ -87,5 +89,5 @@ def test_other_scripts_names_are_not_ours_and_lead_to_ours() -> None:
 
 @pytest.mark.parametrize("flag", ["dataset", "output_dir", "lora_config.lora_alpha"])
 def test_a_flag_that_nothing_follows(flag: str) -> None:
-    (problem,) = flags.check_flags({flag: True})
+    _, (problem,) = flags.check_flags({flag: True})
     assert problem.what == f"--{flag} has no value"

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from llama_recipes_local import packages
 from llama_recipes_local.preflight import machine
 from llama_recipes_local.run import resolve
 
@@ -43,7 +44,7 @@ def test_a_process_needs_a_device(processes: str, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
-    problems = machine.check_processes(resolve({}))
+    problems = machine.check_processes()
     if processes == "2":
         assert problems == []
     else:
@@ -55,23 +56,23 @@ def test_a_process_needs_a_device(processes: str, monkeypatch: pytest.MonkeyPatc
 def test_without_cuda_any_number_of_processes_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    assert machine.check_processes(resolve({})) == []
+    assert machine.check_processes() == []
 
 
 @pytest.mark.parametrize(
-    ("flags", "package"),
+    ("flags", "extra"),
     [
-        ({"quantization": "4bit"}, '"llama-recipes-local[quantization]"'),
+        ({"quantization": "4bit"}, "quantization"),
         ({"use_wandb": True}, "wandb"),
-        ({"attn_implementation": "flash_attention_2"}, "flash-attn"),
+        ({"attn_implementation": "flash_attention_2"}, "flash"),
     ],
 )
 def test_an_optional_package_is_asked_for_only_where_it_is_used(
-    flags: dict[str, object], package: str, monkeypatch: pytest.MonkeyPatch
+    flags: dict[str, object], extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine, "find_spec", lambda name: None)
-    assert machine.check_processes(resolve({})) == []
-    (problem,) = machine.check_processes(resolve(flags))
-    assert problem.mend == f"pip install {package}"
-    monkeypatch.setattr(machine, "find_spec", lambda name: True)
-    assert machine.check_processes(resolve(flags)) == []
+    monkeypatch.setattr(packages, "find_spec", lambda name: None)
+    assert machine.check_packages(resolve({})) == []
+    (problem,) = machine.check_packages(resolve(flags))
+    assert problem.mend == f"pip install 'llama-recipes-local[{extra}]'"
+    monkeypatch.setattr(packages, "find_spec", lambda name: True)
+    assert machine.check_packages(resolve(flags)) == []

@@ -74,15 +74,17 @@ REFUSED = [
         "linear layers",
         "leave embed_tokens out",
     ),
-    Refused(ADAPTER | {"adapter_len": 0}, "--adapter_len is 0", "a number", "give it 1 or more"),
-    Refused(ADAPTER | {"adapter_layers": 0}, "--adapter_layers is 0", "a number", "give it 1"),
+    Refused(ADAPTER | {"adapter_len": 0}, "--adapter_len is 0", "1 or more", "give it 1 or more"),
+    Refused(ADAPTER | {"adapter_layers": 0}, "--adapter_layers is 0", "must be", "give it 1"),
     Refused(
         ADAPTER | {"adapter_layers": 3},
         "--adapter_layers 3",
         "has 2 layers (num_hidden_layers)",
         "add --adapter_layers 2, or less",
     ),
-    Refused(PREFIX | {"num_virtual_tokens": 0}, "--num_virtual_tokens is 0", "number", "1 or more"),
+    Refused(
+        PREFIX | {"num_virtual_tokens": 0}, "--num_virtual_tokens is 0", "must be", "1 or more"
+    ),
     Refused(
         PREFIX | {"attn_implementation": "sdpa"},
         "--attn_implementation sdpa with --peft_method prefix",

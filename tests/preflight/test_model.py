@@ -119,9 +119,3 @@ def test_a_path_that_looks_like_no_name_on_the_hub_lists_its_parent(tmp_path: Pa
     (tmp_path / "Llama-2-7b").mkdir()
     (problem,) = problems_of(tmp_path / "Llama-2-7")
     assert f"{tmp_path} holds Llama-2-7b" in problem and "Hub" not in problem
-
-
-def test_a_long_listing_is_cut(tmp_path: Path) -> None:
-    for number in range(12):
-        (tmp_path / f"file{number:02d}").touch()
-    assert model.listing(tmp_path).endswith("file08, file09 and 2 more")

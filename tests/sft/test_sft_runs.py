@@ -131,7 +131,7 @@ def test_a_second_run_in_the_same_folder_starts_nothing(
 def test_trl_is_asked_for_where_it_is_missing(
     sft: Sft, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llama_recipes_local.sft.command.find_spec", lambda name: None)
+    monkeypatch.setattr("llama_recipes_local.packages.find_spec", lambda name: None)
     assert sft() == 2
     assert "mend: pip install 'llama-recipes-local[sft]'" in capsys.readouterr().err
 
