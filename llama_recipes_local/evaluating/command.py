@@ -145,7 +145,8 @@ def _choose(metrics: Any, dataset: str) -> list[str]:
     Raises:
         UsageError: if there is no such metric, a package is missing, or the data has no answers.
     """
-    named = metrics.split(",") if isinstance(metrics, str) else list(metrics)
+    # fire makes a tuple or a list of several names, and True of a flag that has none behind it
+    named = metrics if isinstance(metrics, (tuple, list)) else str(metrics).split(",")
     asked = [str(name).strip() for name in named if str(name).strip()]
     asked = asked or [*LOSSES, *DEFAULTS.get(dataset, ())]
     problems = [

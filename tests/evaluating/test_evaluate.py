@@ -189,6 +189,7 @@ def test_a_documents_loss_is_its_own_in_a_packed_row(tiny_model: Path) -> None:
     ("words", "said"),
     [
         (("--metrics", "bleu"), "there is none of this name"),
+        (("--metrics",), "--metrics True"),
         (("--batch_size", 0), "--batch_size 0"),
         (("--max_new_token", 3), "did you mean"),
         (("--local_dataset.columns", "text=a", "--dataset", "local_dataset"), "datasets/local"),
