@@ -207,7 +207,7 @@ def _read_prompt(args: argparse.Namespace) -> str:
         return args.prompt
     if args.prompt_file is None:
         return sys.stdin.read().rstrip("\n")
-    path = args.prompt_file.expanduser().resolve()
+    path = args.prompt_file.expanduser().absolute()  # resolved, a pipe's name leads nowhere
     try:
         # the line's end that an editor adds is no part of the text
         return path.read_text("utf-8").removesuffix("\n")
