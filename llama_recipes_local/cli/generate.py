@@ -134,7 +134,11 @@ def _add_sampling(group: Any) -> None:
         help="above 1 makes what the text has already less likely (%(default)s)",
     )
     group.add_argument(
-        "--seed", type=int, default=42, metavar="N", help="for drawing (%(default)s)"
+        "--seed",
+        type=number(int, -(2**63) - 1, 2**63 - 1),
+        default=42,
+        metavar="N",
+        help="for drawing (%(default)s)",
     )
 
 

@@ -52,6 +52,7 @@ def check_data_choices(run: Run) -> list[Problem]:
         *choice("dataset", train.dataset, DATASET_CONFIGS),
         *choice("batching_strategy", train.batching_strategy, ("packing", "padding")),
         *_numbers(train, ("context_length",), ()),
+        *_seed(train.seed),
     ]
 
 
@@ -72,6 +73,12 @@ def _numbers(train: Any, positive: Iterable[str], not_negative: Iterable[str]) -
         Problem(f"--{name} is {getattr(train, name)}", f"it must be {bound}", f"give it {bound}")
         for name, bound in too_small
     ]
+
+
+def _seed(seed: int) -> list[Problem]:
+    if -(2**63) <= seed < 2**63:
+        return []
+    return [Problem(f"--seed is {seed}", "torch's seeds have 64 bits", "give a smaller number")]
 
 
 def _hybrid_sharding(fsdp: Any) -> list[Problem]:

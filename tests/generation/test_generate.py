@@ -228,6 +228,7 @@ def test_a_way_to_draw_without_drawing_is_refused(
         ("--top_k", "-1"),
         ("--repetition_penalty", "0"),
         ("--batch_size", "0"),
+        ("--seed", "9223372036854775808"),
     ],
 )
 def test_an_impossible_number_is_refused(

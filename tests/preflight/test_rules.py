@@ -76,6 +76,11 @@ def test_numbers_that_may_be_zero(name: str) -> None:
     assert problem.startswith(f"--{name} is -1")
 
 
+def test_a_seed_that_torch_does_not_take() -> None:
+    assert problems_of(seed=2**63 - 1) == problems_of(seed=-(2**63)) == []
+    assert problems_of(seed=2**63) == [f"--seed is {2**63}"]
+
+
 def test_an_adapters_method_without_the_adapter() -> None:
     assert problems_of(peft_method="lora") == ["--peft_method lora without --use_peft"]
     assert problems_of(peft_method="lora", **{"train_config.use_peft": True}) == []
