@@ -8,7 +8,7 @@ from typing import Any
 
 from llama_recipes_local.cli.parsing import number, one_of
 from llama_recipes_local.errors import Problem, UsageError
-from llama_recipes_local.prompts import PROMPTS
+from llama_recipes_local.prompts import PROMPTS, read_typed
 
 DTYPES = ("bfloat16", "float16", "float32")
 TEMPLATES = ("tokenizer", "llama2", "llama3", "chatml", "guanaco")
@@ -208,9 +208,9 @@ def _check(args: argparse.Namespace) -> None:
 
 def _read_prompt(args: argparse.Namespace) -> str:
     if args.prompt is not None:
-        return args.prompt
+        return read_typed(lambda: args.prompt)
     if args.prompt_file is None:
-        return sys.stdin.read().rstrip("\n")
+        return read_typed(sys.stdin.read).rstrip("\n")
     path = args.prompt_file.expanduser().absolute()  # resolved, a pipe's name leads nowhere
     try:
         # the line's end that an editor adds is no part of the text
