@@ -9,7 +9,7 @@ from typing import Any
 from llama_recipes_local.cli.new_model import DTYPES
 from llama_recipes_local.cli.parsing import number, one_of
 from llama_recipes_local.errors import Problem, UsageError, refusal
-from llama_recipes_local.prompts import PROMPTS
+from llama_recipes_local.prompts import PROMPTS, read_typed
 
 TEMPLATES = ("tokenizer", "llama2", "llama3", "chatml", "guanaco")
 
@@ -134,7 +134,11 @@ def _add_sampling(group: Any) -> None:
         help="above 1 makes what the text has already less likely (%(default)s)",
     )
     group.add_argument(
-        "--seed", type=int, default=42, metavar="N", help="for drawing (%(default)s)"
+        "--seed",
+        type=number(int, -(2**63) - 1, 2**63 - 1),
+        default=42,
+        metavar="N",
+        help="for drawing (%(default)s)",
     )
 
 
@@ -204,10 +208,10 @@ def _check(args: argparse.Namespace) -> None:
 
 def _read_prompt(args: argparse.Namespace) -> str:
     if args.prompt is not None:
-        return args.prompt
+        return read_typed(lambda: args.prompt)
     if args.prompt_file is None:
-        return sys.stdin.read().rstrip("\n")
-    path = args.prompt_file.expanduser().resolve()
+        return read_typed(sys.stdin.read).rstrip("\n")
+    path = args.prompt_file.expanduser().absolute()  # resolved, a pipe's name leads nowhere
     try:
         # the line's end that an editor adds is no part of the text
         return path.read_text("utf-8").removesuffix("\n")

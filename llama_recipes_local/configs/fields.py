@@ -101,6 +101,8 @@ def _to_str(value: Any) -> str:
 def _to_number(value: Any, kind: type) -> int | float:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise ValueError
+    if kind is int and isinstance(value, int):
+        return value  # a float would round it from 2**53 on
     number = float(value)
     if not math.isfinite(number) or (kind is int and not number.is_integer()):
         raise ValueError

@@ -21,11 +21,14 @@ from llama_recipes_local.generation.loading import load_model, load_tokenizer
 from llama_recipes_local.generation.sampling import Sampling
 from llama_recipes_local.generation.sources import Source, find_source
 from llama_recipes_local.generation.stopping import find_stops
+from llama_recipes_local.model_folders import read_adapter_config
+from llama_recipes_local.preflight.adapter_rules import PEFT_TYPES, check_prefix_kernel
 from llama_recipes_local.run import Run, activate, describe
 from llama_recipes_local.training.evaluation import perplexity
 from llama_recipes_local.utils.dataset_utils import get_dataloader
 
 DEFAULTS = {"grammar_dataset": ("gleu",), "samsum_dataset": ("rouge",)}
+LOSSES = ("loss", "perplexity")
 PACKAGES = {"gleu": "nltk", "rouge": "rouge_score"}
 
 
@@ -70,6 +73,8 @@ def evaluate(
     asked = _choose(metrics, run.train.dataset)
     tokenizer_folder = Path(run.train.tokenizer_name or run.train.model_name)
     source = find_source(folder, Path(run.train.model_name), tokenizer_folder)
+    if set(asked) & set(LOSSES):
+        _check_kernel(run, source)
     result = Result({"adapter": str(folder or ""), **describe(run)}, asked)
     with activate(run):
         _measure(run, source, result, batch_size, max_new_tokens, max_examples)
@@ -86,7 +91,7 @@ def _measure(
     if generating:
         found = questions(SPLITS[run.train.dataset](run.dataset, "test"), tokenizer, most)
         _check_sources(found, result.asked)
-    losses = {"loss", "perplexity"} & set(result.asked)
+    losses = set(LOSSES) & set(result.asked)
     known: dict[str, float] = {}
     if losses:
         run.data = prepare_data(run, ("test",))
@@ -139,9 +144,10 @@ def _choose(metrics: Any, dataset: str) -> list[str]:
     Raises:
         UsageError: if there is no such metric, a package is missing, or the data has no answers.
     """
-    named = metrics.split(",") if isinstance(metrics, str) else list(metrics)
+    # fire makes a tuple or a list of several names, and True of a flag that has none behind it
+    named = metrics if isinstance(metrics, (tuple, list)) else str(metrics).split(",")
     asked = [str(name).strip() for name in named if str(name).strip()]
-    asked = asked or ["loss", "perplexity", *DEFAULTS.get(dataset, ())]
+    asked = asked or [*LOSSES, *DEFAULTS.get(dataset, ())]
     problems = [
         Problem(f"--metrics {name}", "there is none of this name", f"choose of {','.join(METRICS)}")
         for name in asked
@@ -156,6 +162,16 @@ def _choose(metrics: Any, dataset: str) -> list[str]:
         if name in PACKAGES:
             packages.require(PACKAGES[name], f"--metrics {name}", "evaluate")
     return asked
+
+
+def _check_kernel(run: Run, source: Source) -> None:
+    if source.adapter is None:
+        return
+    if PEFT_TYPES.get(read_adapter_config(source.adapter)["peft_type"]) != "prefix":
+        return
+    problems = check_prefix_kernel(run, f"--adapter {source.adapter}, which is a prefix")
+    if problems:
+        raise UsageError(problems)
 
 
 def _check_sources(asked: list[Question], metrics: list[str]) -> None:

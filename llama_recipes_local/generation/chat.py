@@ -12,6 +12,7 @@ from llama_recipes_local.generation.loading import load_model
 from llama_recipes_local.generation.sampling import Sampling
 from llama_recipes_local.generation.sources import Source
 from llama_recipes_local.generation.stopping import StoppingStreamer, find_stops
+from llama_recipes_local.prompts import read_typed
 
 HELP = "a line is a turn; /new begins anew, /quit or Ctrl-D ends"
 
@@ -28,7 +29,7 @@ def chat(
     Where training put single texts in a prompt, each line is one by itself.
 
     Raises:
-        UsageError: if there is no frame.
+        UsageError: if there is no frame, or a line is not UTF-8.
     """
     if frame is None:
         why = "turns become one text by a chat template, and none was saved with the model"
@@ -58,7 +59,7 @@ def _lines() -> Iterator[str]:
     while True:
         if interactive:
             print("> ", end="", file=sys.stderr, flush=True)
-        line = sys.stdin.readline()
+        line = read_typed(sys.stdin.readline)
         if not line or line.strip() == "/quit":
             return
         if line.strip():

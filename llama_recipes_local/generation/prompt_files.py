@@ -55,9 +55,12 @@ def read_prompts(path: Path) -> list[Prompt]:
         UsageError: if the file cannot be read, a record has neither ``prompt`` nor ``messages``,
             or there is no prompt.
     """
-    path = path.expanduser().resolve()
-    if not path.is_file():
-        raise UsageError([finding.missing(path, f"name a file: {FLAG} FILE")])
+    path = path.expanduser().absolute()  # resolved, a pipe's name leads nowhere
+    mend = f"name a file: {FLAG} FILE"
+    if not path.exists():
+        raise UsageError([finding.missing(path, mend)])
+    if path.is_dir():
+        raise refusal(f"{FLAG} {path} is a folder", finding.told(path), mend)
     read = list(_records(path) if format_of(path.name) else _lines(path))
     if not read:
         raise refusal(f"{FLAG} {path} has no prompts", "every line is blank", "write some")

@@ -40,7 +40,7 @@ def read_adapter(folder: Path) -> Adapter:
     Raises:
         UsageError: if there is none, it is damaged, or of a kind that cannot be merged.
     """
-    settings = read_adapter_config(folder, "name the --output_dir of a run with --use_peft")
+    settings = read_adapter_config(folder)
     _check_kind(folder, settings)
     config: Any = peft.PeftConfig.from_pretrained(str(folder))
     return Adapter(folder, config, StoredTensors([folder / ADAPTER_WEIGHTS]))

@@ -31,7 +31,7 @@ class Skeleton:
         sources: the adapter's tensors by the parameters that they are; both are names.
         embedding: the embedding's name in the base model's files.
         head: the head's.
-        linears: those of what bitsandbytes quantises, all linear layers but the head.
+        linears: those of what bitsandbytes quantises, all of torch's linear layers but the head.
         vocabulary: rows of the embedding.
     """
 
@@ -47,7 +47,8 @@ class Skeleton:
         self.vocabulary = _rows(adapter, self.embedding) or config.vocab_size
         if self.vocabulary != config.vocab_size:
             plain = empty_model(config, self.vocabulary)
-        linears = (module for module in plain.modules() if isinstance(module, nn.Linear))
+        # not the new layers on top, which are of a class of their own
+        linears = (module for module in plain.modules() if type(module) is nn.Linear)
         self.linears = {weight_name(plain, module) for module in linears} - {self.head}
         self.shapes = {name: tensor.shape for name, tensor in plain.named_parameters()}
         self.model = _adapted(plain, adapter)

@@ -11,7 +11,9 @@ ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
-def read_adapter_config(folder: Path, mend: str) -> dict[str, Any]:
+def read_adapter_config(
+    folder: Path, mend: str = "name the --output_dir of a run with --use_peft"
+) -> dict[str, Any]:
     """Return an adapter's configuration, as JSON has it.
 
     Args:

@@ -150,15 +150,7 @@ def _llama_adapter(run: Run, config: dict[str, Any], folder: Path) -> list[Probl
 
 def _prefix(run: Run, config: dict[str, Any], folder: Path) -> list[Problem]:
     problems = out_of_range(run.peft, {"num_virtual_tokens": AT_LEAST_1})
-    kernel = run.train.attn_implementation
-    if kernel not in ("auto", DOCUMENT_ATTENTION):
-        problems.append(
-            Problem(
-                f"--attn_implementation {kernel} with --peft_method prefix",
-                "that attention knows no prefix before each of a row's documents",
-                f"leave it out, or use --attn_implementation {DOCUMENT_ATTENTION}",
-            )
-        )
+    problems += check_prefix_kernel(run, "--peft_method prefix")
     longest = config.get("max_position_embeddings") or 0
     room = longest - run.peft.num_virtual_tokens
     if run.train.batching_strategy == "packing" and room < run.train.context_length <= longest:
@@ -171,6 +163,20 @@ def _prefix(run: Run, config: dict[str, Any], folder: Path) -> list[Problem]:
             )
         )
     return problems
+
+
+def check_prefix_kernel(run: Run, prefix: str) -> list[Problem]:
+    """Find an attention that a prefix cannot be computed with; ``prefix`` is what named it."""
+    kernel = run.train.attn_implementation
+    if kernel in ("auto", DOCUMENT_ATTENTION):
+        return []
+    return [
+        Problem(
+            f"--attn_implementation {kernel} with {prefix}",
+            "that attention knows no prefix before each of a row's documents",
+            f"leave it out, or use --attn_implementation {DOCUMENT_ATTENTION}",
+        )
+    ]
 
 
 def _going_on(run: Run) -> list[Problem]:

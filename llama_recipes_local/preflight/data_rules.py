@@ -4,7 +4,7 @@ from typing import Any
 
 from llama_recipes_local.data.limits import SHORTEST
 from llama_recipes_local.errors import Problem
-from llama_recipes_local.preflight.values import ABOVE_0, choice, out_of_range
+from llama_recipes_local.preflight.values import ABOVE_0, BITS_64, choice, out_of_range
 from llama_recipes_local.run import DATASET_CONFIGS, Run
 
 
@@ -14,7 +14,7 @@ def check_data_rules(run: Run) -> list[Problem]:
     problems = [
         *choice("dataset", train.dataset, DATASET_CONFIGS),
         *choice("batching_strategy", train.batching_strategy, ("packing", "padding")),
-        *out_of_range(train, {"context_length": ABOVE_0}),
+        *out_of_range(train, {"context_length": ABOVE_0, "seed": BITS_64}),
     ]
     if getattr(run.dataset, "streaming", False):
         problems += stream_problems(train)

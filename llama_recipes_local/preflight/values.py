@@ -34,6 +34,7 @@ class Range:
 ABOVE_0 = Range("above 0", lambda number: number > 0)
 AT_LEAST_0 = Range("0 or more", lambda number: number >= 0)
 AT_LEAST_1 = Range("1 or more", lambda number: number >= 1)
+BITS_64 = Range("a number of 64 bits", lambda number: -(2**63) <= number < 2**63)
 
 
 def out_of_range(config: Any, ranges: Mapping[str, Range]) -> list[Problem]:

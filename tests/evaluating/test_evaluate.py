@@ -17,7 +17,9 @@ from llama_recipes_local.models import LlamaForCausalLM
 FEW = ("--max_examples", 3, "--max_new_tokens", 8)
 
 
-def train(model: Path, data: Path, folder: Path, strategy: str) -> Path:
+def train(
+    model: Path, data: Path, folder: Path, strategy: str, context: int = 128, **flags: Any
+) -> Path:
     """A short run's folder, its adapter that of the last validation."""
     main(
         model_name=str(model),
@@ -26,11 +28,12 @@ def train(model: Path, data: Path, folder: Path, strategy: str) -> Path:
         dataset="grammar_dataset",
         batching_strategy=strategy,
         use_peft=True,
-        context_length=128,
+        context_length=context,
         lr=0.01,
         num_epochs=1,
         max_train_step=4,
         num_workers_dataloader=0,
+        **flags,
     )
     return folder
 
@@ -83,6 +86,20 @@ def test_the_loss_of_padded_rows_is_what_training_logged(
     result = evaluate(tmp_path / "a.json", "--adapter", padded, "--metrics", "loss")
     assert result["metrics"]["loss"]["value"] == logged(padded)[1]
     assert len(result["documents"]) == 20
+
+
+def test_a_prefix_is_measured_as_training_measures_it(
+    tiny_model: Path, grammar_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """PEFT's own way, by which it answers, lets a packed row's documents see each other."""
+    prefix = train(tiny_model, grammar_data, tmp_path / "run", "packing", 400, peft_method="prefix")
+    words = ("--adapter", prefix, *FEW, "--metrics")
+    result = evaluate(tmp_path / "a.json", *words, "loss,gleu")
+    assert result["metrics"]["loss"]["value"] == logged(prefix)[1]
+    alone = evaluate(tmp_path / "b.json", *words, "gleu", "--attn_implementation", "sdpa")
+    assert result["answers"] == alone["answers"]
+    said = refused(capsys, *words, "loss", "--attn_implementation", "sdpa", "--out", tmp_path / "c")
+    assert f"--attn_implementation sdpa with --adapter {prefix}" in said
 
 
 def test_answers_are_generates(
@@ -172,6 +189,7 @@ def test_a_documents_loss_is_its_own_in_a_packed_row(tiny_model: Path) -> None:
     ("words", "said"),
     [
         (("--metrics", "bleu"), "there is none of this name"),
+        (("--metrics",), "--metrics True"),
         (("--batch_size", 0), "--batch_size 0"),
         (("--max_new_token", 3), "did you mean"),
         (("--local_dataset.columns", "text=a", "--dataset", "local_dataset"), "datasets/local"),

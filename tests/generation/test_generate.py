@@ -228,6 +228,7 @@ def test_a_way_to_draw_without_drawing_is_refused(
         ("--top_k", "-1"),
         ("--repetition_penalty", "0"),
         ("--batch_size", "0"),
+        ("--seed", "9223372036854775808"),
     ],
 )
 def test_an_impossible_number_is_refused(
@@ -244,3 +245,20 @@ def test_a_missing_prompt_file_is_the_users_mistake(
 ) -> None:
     file = tmp_path / "none.txt"
     assert str(file) in refused(capsys, "--adapter", adapter, "--prompt_file", file)
+
+
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
+def test_a_prompt_in_another_encoding_is_refused(
+    errors: str,
+    adapter: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Standard input is strict or not by the locale, and what is typed as a flag never is."""
+    typed = "你好\n".encode("gbk")
+    for words in ((), ("--chat", "--template", "llama2")):
+        stdin = io.TextIOWrapper(io.BytesIO(typed), "utf-8", errors)
+        monkeypatch.setattr("sys.stdin", stdin)
+        assert "a prompt is not UTF-8" in refused(capsys, "--adapter", adapter, *words)
+    prompt = typed.decode("utf-8", "surrogateescape")
+    assert "a prompt is not UTF-8" in refused(capsys, "--adapter", adapter, "--prompt", prompt)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,21 @@ def test_a_batch_says_what_each_prompt_alone_gets(
         assert records(generate(capsys, *words, "--prompts", file, *more)) == alone
 
 
+def test_prompts_come_through_a_pipe_as_from_a_file(
+    adapter: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a shell names one: ``--prompts <(head -20 prompts.txt)``."""
+    words = ("--adapter", adapter, "--max_new_tokens", 4)
+    alone = generate(capsys, *words, "--prompt", PROMPTS[0])
+    for flag in ("--prompts", "--prompt_file"):
+        reading, writing = os.pipe()
+        os.write(writing, f"{PROMPTS[0]}\n".encode())
+        os.close(writing)
+        said = generate(capsys, *words, flag, f"/dev/fd/{reading}")
+        os.close(reading)
+        assert said == alone or records(said)[0]["completion"] == alone[:-1]
+
+
 def test_records_have_prompts_or_turns(
     framed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -77,6 +93,7 @@ def test_records_have_prompts_or_turns(
     file.write_text("\n")
     assert "has no" in refused(capsys, *words, "--prompts", file)
     assert str(tmp_path / "none") in refused(capsys, *words, "--prompts", tmp_path / "none")
+    assert f"{tmp_path} is a folder" in refused(capsys, *words, "--prompts", tmp_path)
 
 
 def test_what_training_saved_is_used(

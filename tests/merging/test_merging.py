@@ -11,7 +11,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from llama_recipes_local import cli
+from llama_recipes_local import cli, models, run
 from llama_recipes_local.model_folders import writing
 
 ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -287,3 +287,20 @@ def test_an_adapter_is_added_to_what_4_bits_leave(
     merge("--adapter", adapter, "--model", stored, "--out", tmp_path / "unpacked")
     assert "quantization_config" not in json.loads((tmp_path / "unpacked/config.json").read_text())
     assert_same(load(tmp_path / "unpacked"), theirs)
+
+
+def test_new_layers_on_top_are_not_rounded(tiny_model: Path, tmp_path: Path) -> None:
+    """They are in no 4 bits in training either."""
+    with run.activate(run.resolve({"top_layers": 2})):
+        model = models.LlamaForCausalLM.from_pretrained(tiny_model)
+    randomize(model, "top_layers")
+    model.save_pretrained(tmp_path / "base")
+    adapter = save_adapter(tiny_model, tmp_path / "adapter", target_modules=["q_proj"])
+    words = ("--adapter", adapter, "--model", tmp_path / "base", "--out", tmp_path / "out")
+    merge(*words, "--quantization", "4bit")
+    base, merged = (load_file(tmp_path / name / "model.safetensors") for name in ("base", "out"))
+    same = {name for name, tensor in base.items() if merged[name].equal(tensor)}
+    on_top = {name for name in base if "top_layers" in name}
+    assert len(on_top) == 4
+    assert on_top <= same
+    assert not any("proj" in name for name in same)

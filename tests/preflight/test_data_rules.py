@@ -40,3 +40,8 @@ def test_packed_rows_hold_two_tokens_or_more() -> None:
     assert whats(None, context_length=0) == ["--context_length is 0"]
     assert whats(None, context_length=-1) == ["--context_length is -1"]
     assert whats(None, context_length=1, batching_strategy="padding") == []
+
+
+def test_a_seed_that_torch_does_not_take() -> None:
+    assert whats(None, seed=2**63 - 1) == whats(None, seed=-(2**63)) == []
+    assert whats(None, seed=2**63) == [f"--seed is {2**63}"]
