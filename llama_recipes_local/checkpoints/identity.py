@@ -122,8 +122,13 @@ def _method(run: Run) -> dict[str, Any]:
 
 
 def _model(folder: Path) -> dict[str, str]:
-    """Return hashes that tell a model from another wherever it is, without reading it whole."""
+    """Return hashes that tell a model from another wherever it is."""
     config = hashlib.sha256((folder / "config.json").read_bytes()).hexdigest()
+    return {"config": config, "weights": weights_hash(folder)}
+
+
+def weights_hash(folder: Path) -> str:
+    """Return a hash that tells a model's weights from others, without reading them whole."""
     weights = hashlib.sha256()
     for path in sorted(folder.glob("*.safetensors")):
         size = path.stat().st_size
@@ -132,7 +137,7 @@ def _model(folder: Path) -> dict[str, str]:
             weights.update(file.read(ENDS))
             file.seek(max(size - ENDS, 0))
             weights.update(file.read(ENDS))
-    return {"config": config, "weights": weights.hexdigest()}
+    return weights.hexdigest()
 
 
 def _short(value: Any) -> str:

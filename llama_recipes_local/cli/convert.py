@@ -12,11 +12,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "checkpoint",
         metavar="CHECKPOINT",
         type=Path,
-        help="folder of shard-*.safetensors, or of .metadata and *.distcp; or a checkpoint-STEP",
+        help="folder of shard-*.safetensors, or of .metadata and *.distcp; or a "
+        "checkpoint-STEP of a run without an adapter",
     )
     add_new_model_flags(
         parser,
-        model="folder of the model that was trained (the one that train_params.yaml names)",
+        model="folder of the model that was trained, which has what a run did not train "
+        "(the one that the checkpoint names)",
         dtype="what the weights are saved in",
         otherwise="as in the checkpoint",
     )

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from llama_recipes_local.converting.base import BaseModel
 from llama_recipes_local.converting.parameters import read_parameters, trained_model
-from llama_recipes_local.converting.readers import open_checkpoint, weights_of
+from llama_recipes_local.converting.readers import is_of_a_run, open_checkpoint, weights_of
 from llama_recipes_local.converting.weights import ShardedWeights
 from llama_recipes_local.datasets.frames import find_frame, read_frame, save_frame
 from llama_recipes_local.errors import Problem, UsageError
@@ -24,6 +26,7 @@ from llama_recipes_local.model_folders import (
     write_weights,
 )
 from llama_recipes_local.models import AutoConfig
+from llama_recipes_local.models.top_layers import LlamaWithTopLayersForCausalLM
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +36,8 @@ class Conversion:
     Attributes:
         checkpoint: the sharded checkpoint's folder.
         out: the new model's folder.
-        model: the folder of the model that was trained, for its configuration and tokenizer; None
-            means the one that ``train_params.yaml`` names.
+        model: the folder of the model that was trained, for its configuration, its tokenizer and
+            what the run did not train; None means the one that the checkpoint names.
         tokenizer: the tokenizer's folder; None means the run's, or the model's.
         dtype: what the weights are saved in; None leaves them.
     """
@@ -60,18 +63,18 @@ def convert(asked: Conversion) -> None:
     folder = _model_folder(asked, checkpoint, parameters)
     if asked.tokenizer:
         check_tokenizer_folder(asked.tokenizer)
-    config = AutoConfig.from_pretrained(folder)
-    weights = ShardedWeights(reader, table, config, asked.dtype)
+    base = BaseModel(folder, checkpoint) if is_of_a_run(checkpoint) else None
+    config = base.config if base else AutoConfig.from_pretrained(folder)
+    weights = ShardedWeights(reader, table, config, asked.dtype, base)
     _refuse(check_room(out, weights.size()))
-    print(f"--> converting {checkpoint}\n    a model like {folder}")
-    dtype = str(next(iter(weights.planned.values())).dtype).removeprefix("torch.")
-    changes = {"vocab_size": weights.vocabulary, "dtype": dtype}
+    _say_what_is_converted(checkpoint, folder, weights)
+    changes = _changes(config, weights)
     with published_folder(out) as draft:
         write_weights(draft, weights.planned, weights)
         write_config(folder, draft, without=["quantization_config", "torch_dtype"], **changes)
         copy_companions(folder, draft)
         _copy_of_run(asked, parameters, draft)
-    print(f"--> the model, in {dtype}, is in {out}")
+    print(f"--> the model, in {changes['dtype']}, is in {out}")
 
 
 def _refuse(problems: Sequence[Problem]) -> None:
@@ -85,6 +88,23 @@ def _model_folder(asked: Conversion, checkpoint: Path, parameters: dict[str, str
     folder = asked.model.expanduser().resolve()
     check_config(folder, "--model")
     return folder
+
+
+def _say_what_is_converted(checkpoint: Path, folder: Path, weights: ShardedWeights) -> None:
+    print(f"--> converting {checkpoint}\n    a model like {folder}")
+    if weights.untrained:
+        count = f"{len(weights.untrained)} of {len(weights.planned)} tensors"
+        print(f"    {count} were not trained and are as they are there")
+
+
+def _changes(config: Any, weights: ShardedWeights) -> dict[str, Any]:
+    """Return what the model's ``config.json`` has otherwise than the one that was trained."""
+    dtype = str(next(iter(weights.planned.values())).dtype).removeprefix("torch.")
+    changes = {"vocab_size": weights.vocabulary, "dtype": dtype}
+    if getattr(config, "top_layers", 0):
+        architecture = LlamaWithTopLayersForCausalLM.__name__
+        changes |= {"top_layers": config.top_layers, "architectures": [architecture]}
+    return changes
 
 
 def _copy_of_run(asked: Conversion, parameters: dict[str, str], draft: Path) -> None:

@@ -14,11 +14,9 @@ from llama_recipes_local.converting.unpickling import read_metadata
 from llama_recipes_local.errors import Problem, UsageError
 from llama_recipes_local.files.finding import listed
 from llama_recipes_local.preflight.model import listing
-from llama_recipes_local.saved_run import SavedRun
 
 TABLE = ".metadata"
 ADAPTER = "adapter_model.safetensors"
-PARTIAL = ("freeze_layers", "train_only", "top_layers")
 AGAIN = "copy the checkpoint again from where it was trained"
 
 
@@ -47,13 +45,18 @@ class _PickledTableReader(FileSystemReader):
         return self.table
 
 
+def is_of_a_run(folder: Path) -> bool:
+    """Tell whether a folder is a ``checkpoint-STEP``, which may hold a part of the model."""
+    return (folder / layout.MANIFEST).is_file()
+
+
 def weights_of(folder: Path) -> Path:
     """Return where a checkpoint's weights are: a run is gone on from ``checkpoint-STEP/model``.
 
     Raises:
-        UsageError: if what was saved of the run is an adapter, or a part of the model.
+        UsageError: if what was saved of the run is an adapter.
     """
-    if not (folder / layout.MANIFEST).is_file():
+    if not is_of_a_run(folder):
         return folder
     if (folder / ADAPTER).is_file():
         problem = Problem(
@@ -62,15 +65,6 @@ def weights_of(folder: Path) -> Path:
             "use it as it is: --adapter of llama-recipes-local generate, evaluate or merge",
         )
         raise UsageError([problem])
-    run = SavedRun(folder)
-    for flag in PARTIAL:
-        if run.get("train_config", flag):
-            problem = Problem(
-                f"{folder} holds a part of the model",
-                f"its run has --{flag}, and no weights are saved there but those that are trained",
-                f"go on from it, which saves the whole: --resume_from_checkpoint {folder}",
-            )
-            raise UsageError([problem])
     return folder / layout.WEIGHTS
 
 

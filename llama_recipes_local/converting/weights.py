@@ -1,9 +1,10 @@
-"""The model's tensors in a sharded checkpoint, put together when they are asked for."""
+"""The tensors of the model that a sharded checkpoint is of, each put together when asked for."""
 
 import math
 import pickle
 import re
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +14,25 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 
+from llama_recipes_local.converting.base import BaseModel
+from llama_recipes_local.converting.parameters import MEND
 from llama_recipes_local.errors import Problem, UsageError
 from llama_recipes_local.files.finding import listed
 from llama_recipes_local.models.empty import empty_model, weight_name
 
 OPTIMIZER = "optim."
+# Buffers that transformers saved once: what a configuration gives.
+FREQUENCIES = ".inv_freq"
 # What wrappers put into the names of upstream's tensors.
 _WRAPPERS = re.compile(r"_fsdp_wrapped_module\.|_checkpoint_wrapped_module\.|_orig_mod\.")
 
 
 class ShardedWeights:
-    """A model's tensors in a sharded checkpoint.
+    """A model's tensors: those in a sharded checkpoint, and what its run did not train.
 
     Attributes:
         planned: meta tensors of what is written, by name.
+        untrained: the names of those that are the base model's.
         vocabulary: rows of the embedding.
     """
 
@@ -36,6 +42,7 @@ class ShardedWeights:
         table: Metadata,
         config: Any,
         dtype: torch.dtype | None = None,
+        base: BaseModel | None = None,
     ) -> None:
         """Find the tensors of a model with this configuration.
 
@@ -44,6 +51,7 @@ class ShardedWeights:
             table: the checkpoint's.
             config: the trained model's.
             dtype: what the tensors are cast to; None leaves them.
+            base: the model that the run started from; None means that the checkpoint holds all.
 
         Raises:
             UsageError: if they are not all there, or of another shape.
@@ -58,14 +66,22 @@ class ShardedWeights:
         shapes = {name: tensor.shape for name, tensor in plain.named_parameters()}
         if config.tie_word_embeddings:
             del shapes[weight_name(plain, plain.get_output_embeddings())]
-        self._check(shapes, Path(reader.path))
+        self.untrained = base.untrained(plain) & shapes.keys() if base else set()
+        trained = {name: shape for name, shape in shapes.items() if name not in self.untrained}
+        self._check(trained, plain, Path(reader.path))
+        self._base: Mapping[str, torch.Tensor] = {}
+        if base and self.untrained:
+            self._base = base.tensors({name: shapes[name] for name in self.untrained})
+        self._base_dtype = config.dtype
         self.planned = {
             name: torch.empty(shape, dtype=dtype or self._dtype(name), device="meta")
             for name, shape in shapes.items()
         }
 
     def __call__(self, name: str) -> torch.Tensor:
-        """Return a tensor, put together from what each rank saved of it."""
+        """Return a tensor: the base model's, or put together from what each rank saved of it."""
+        if name in self.untrained:
+            return self._base[name].to(self._base_dtype).to(self.planned[name].dtype)
         key, stored = self._stored[name]
         tensor = torch.empty(stored.size, dtype=self._dtype(name))
         try:
@@ -81,20 +97,24 @@ class ShardedWeights:
         return sum(math.prod(each.shape) * each.element_size() for each in self.planned.values())
 
     def _dtype(self, name: str) -> torch.dtype:
+        if name in self.untrained:
+            return self._base_dtype
         return self._stored[name][1].properties.dtype
 
-    def _check(self, shapes: dict[str, torch.Size], checkpoint: Path) -> None:
+    def _check(self, shapes: dict[str, torch.Size], plain: Any, checkpoint: Path) -> None:
         lacking = [name for name in shapes if name not in self._stored]
         wrong = [
             f"{name} of shape {tuple(self._stored[name][1].size)} instead of {tuple(shape)}"
             for name, shape in shapes.items()
             if name in self._stored and self._stored[name][1].size != shape
         ]
-        why = f"it lacks {listed(lacking)}" if lacking else f"it holds {listed(wrong)}"
-        if lacking or wrong:
-            what = f"{checkpoint} does not hold the model that was named"
-            mend = "name the model that was trained: --model DIR"
-            raise UsageError([Problem(what, why, mend)])
+        known = {name for name, _ in plain.named_parameters()}
+        unknown = [name for name in self._stored if name not in known]
+        for verb, names in (("lacks", lacking), ("holds", wrong), ("holds", unknown)):
+            if names:
+                what = f"{checkpoint} does not hold the model that was named"
+                mend = f"{MEND}, or copy the checkpoint again"
+                raise UsageError([Problem(what, f"it {verb} {listed(names)}", mend)])
 
 
 def _unreadable(name: str, checkpoint: Path, error: BaseException) -> Problem:
@@ -119,4 +139,7 @@ def _by_model_names(table: Metadata) -> dict[str, tuple[str, TensorStorageMetada
     }
     upstreams = any(key.startswith("model.model.") for key in tensors)
     level = "model." if upstreams else ""
-    return {_WRAPPERS.sub("", key.removeprefix(level)): (key, tensors[key]) for key in tensors}
+    named = {_WRAPPERS.sub("", key.removeprefix(level)): key for key in tensors}
+    return {
+        name: (key, tensors[key]) for name, key in named.items() if not name.endswith(FREQUENCIES)
+    }

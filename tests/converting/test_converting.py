@@ -7,6 +7,7 @@ import pickle
 import shutil
 import zipfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 import transformers
 import yaml
 from launching import run_ranks
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.distributed.checkpoint.metadata import Metadata
 
@@ -63,6 +65,18 @@ def refused(capsys: pytest.CaptureFixture[str], out: Path, *words: object) -> st
     assert cli.main(["convert", *map(str, words), "--out", str(out)]) == 2
     assert not out.exists()
     return capsys.readouterr().err
+
+
+def assert_same(ours: Path, theirs: dict[str, torch.Tensor]) -> None:
+    """Compare a model's file with tensors, to the bit."""
+    found = load_file(ours / "model.safetensors")
+    assert found.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        assert found[name].dtype == tensor.dtype and found[name].equal(tensor), name
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text())
 
 
 @pytest.mark.parametrize("kind", ["ours", "theirs", "ours-tied", "theirs-tied"])
@@ -136,6 +150,9 @@ def test_another_model_is_refused(
     (other / "config.json").write_text(json.dumps(config | {"intermediate_size": 96}))
     error = refused(capsys, tmp_path / "out", checkpoint(saved, "ours"), "--model", other)
     assert "down_proj.weight of shape (64, 128) instead of (64, 96)" in error
+    (other / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1}))
+    error = refused(capsys, tmp_path / "out", checkpoint(saved, "ours"), "--model", other)
+    assert "it holds model.layers.1." in error
     assert "no sharded checkpoint" in refused(capsys, tmp_path / "out", tiny_model)
 
 
@@ -256,28 +273,227 @@ def test_an_embedding_that_has_grown(saved: Path, tiny_model: Path, tmp_path: Pa
     assert all(model.state_dict()[name].equal(tensor) for name, tensor in expected.items())
 
 
-def test_a_checkpoint_of_a_run_becomes_the_model_that_was_trained(
-    tiny_model: Path, grammar_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_frequencies_that_transformers_once_saved_are_left_out(
+    saved: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
-    run = tmp_path / "run"
-    options = {"model_name": str(tiny_model), "data_root": str(grammar_data), "lr": 0.01}
-    options |= {"dataset": "grammar_dataset", "context_length": 128, "num_workers_dataloader": 0}
-    limits = {"num_epochs": 1, "max_train_step": 2, "save_steps": 1, "run_validation": False}
-    main(output_dir=str(run), **options, **limits)
-    assert cli.main(["convert", str(run / "checkpoint-2"), "--out", str(tmp_path / "out")]) == 0
-    ours, theirs = (load_file(path / "model.safetensors") for path in (tmp_path / "out", run))
-    start = load_file(tiny_model / "model.safetensors")
-    assert any(not theirs[name].equal(start[name]) for name in start)
-    assert ours.keys() == theirs.keys()
-    for name, tensor in ours.items():
-        assert tensor.equal(theirs[name].to(tensor.dtype)), name
+    expected = load_file(saved / "expected.safetensors")
+    name = "model.layers.0.self_attn.rotary_emb.inv_freq"
+    folder = tmp_path / "sharded"
+    folder.mkdir()
+    path = folder / "shard-00001-model-00001-of-00001.safetensors"
+    save_file(expected | {name: torch.ones(8)}, path)
+    convert(folder, "--model", tiny_model, "--out", tmp_path / "out")
+    assert_same(tmp_path / "out", expected)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of two steps with a checkpoint of each."""
+
+    base: Path
+    output: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.output / "checkpoint-2"
+
+    @property
+    def first(self) -> Path:
+        """Written before the model has been saved for the first time."""
+        return self.output / "checkpoint-1"
+
+    @property
+    def final(self) -> dict[str, torch.Tensor]:
+        return load_file(self.output / "model.safetensors")
+
+
+@pytest.fixture
+def trained(tiny_model: Path, grammar_data: Path, tmp_path: Path) -> Callable[..., Run]:
+    """Fine-tunes a model of its own, the tiny one unless another is named."""
+
+    def train(model: Path = tiny_model, **flags: Any) -> Run:
+        base = shutil.copytree(model, tmp_path / "base")
+        options = {"model_name": str(base), "data_root": str(grammar_data), "lr": 0.01}
+        options |= {"dataset": "grammar_dataset", "context_length": 128, "num_epochs": 1}
+        options |= {"max_train_step": 2, "save_steps": 1, "num_workers_dataloader": 0}
+        main(**options | flags, output_dir=str(tmp_path / "run"), run_validation=False)
+        return Run(base, tmp_path / "run")
+
+    return train
+
+
+def test_a_checkpoint_of_a_run_becomes_the_model_that_was_trained(
+    trained: Callable[..., Run], tmp_path: Path
+) -> None:
+    run = trained()
+    (run.base / "model.safetensors").unlink()  # every weight is in the checkpoint
+    convert(run.checkpoint, "--out", tmp_path / "out")
+    assert_same(tmp_path / "out", run.final)
     assert transformers.AutoTokenizer.from_pretrained(tmp_path / "out")("She")["input_ids"]
 
-    main(output_dir=str(tmp_path / "part"), train_only="lm_head", **options, **limits)
-    part = tmp_path / "part/checkpoint-2"
-    assert cli.main(["convert", str(part), "--out", str(tmp_path / "other")]) == 2
-    error = capsys.readouterr().err
-    assert f"{part} holds a part of the model" in error and "--train_only" in error
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("flags", "count"),
+    [
+        ({"freeze_layers": True, "num_freeze_layers": 1}, 9),
+        ({"train_only": "lm_head"}, 20),
+        ({"train_only": "last:1"}, 12),
+        ({"top_layers": 2}, 21),
+    ],
+    ids=str,
+)
+def test_what_was_not_trained_is_the_base_models(
+    flags: dict[str, Any],
+    count: int,
+    dtype: str,
+    trained: Callable[..., Run],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = trained(dtype=dtype, **flags)
+    capsys.readouterr()
+    convert(run.checkpoint, "--out", tmp_path / "out")
+    said = capsys.readouterr().out
+    assert f"{count} of {len(run.final)} tensors were not trained" in said and str(run.base) in said
+    assert_same(tmp_path / "out", run.final)
+    convert(run.first, "--out", tmp_path / "first")
+    theirs = read_json(run.output / "config.json") | {"use_cache": True}
+    assert read_json(tmp_path / "out/config.json") == theirs
+    assert read_json(tmp_path / "first/config.json") == theirs
+    _, info = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "out", dtype="auto", output_loading_info=True
+    )
+    left = {name.partition(".linear")[0] for name in info.pop("unexpected_keys")}
+    assert left == {f"model.top_layers.{number}" for number in range(flags.get("top_layers", 0))}
+    assert not any(info.values()), info
+
+
+@pytest.mark.parametrize("flags", [{"train_only": "last:1"}, {"top_layers": 1}], ids=str)
+def test_a_tied_head_is_written_once(
+    flags: dict[str, Any], tied_model: Path, trained: Callable[..., Run], tmp_path: Path
+) -> None:
+    run = trained(tied_model, **flags)
+    convert(run.checkpoint, "--out", tmp_path / "out")
+    assert "lm_head.weight" not in run.final
+    assert_same(tmp_path / "out", run.final)
+
+
+def test_a_base_in_shards_has_moved_and_another_dtype_is_asked_for(
+    trained: Callable[..., Run], tiny_model: Path, tmp_path: Path, capsys: Any
+) -> None:
+    """Each number is rounded to what the run held before it is cast."""
+    shards = shutil.copytree(tiny_model, tmp_path / "shards")
+    (shards / "model.safetensors").unlink()
+    model = transformers.LlamaForCausalLM.from_pretrained(tiny_model)
+    model.save_pretrained(shards, max_shard_size="200KB")
+    assert len(list(shards.glob("*.safetensors"))) > 1
+    run = trained(shards, train_only="last:1", dtype="bfloat16")
+    moved = run.base.rename(tmp_path / "moved")
+    error = refused(capsys, tmp_path / "out", run.checkpoint)
+    assert f"the model that was trained is not in {run.base}" in error and "--model DIR" in error
+    words = ("--model", moved, "--dtype", "float32")
+    convert(run.checkpoint, *words, "--out", tmp_path / "out")
+    assert_same(tmp_path / "out", {name: tensor.float() for name, tensor in run.final.items()})
+
+
+def test_shards_of_two_ranks_that_were_cast_once_loaded(
+    run_finetuning: Callable[..., Any], tiny_model: Path, grammar_data: Path, tmp_path: Path
+) -> None:
+    flags = ["--enable_fsdp", "--pure_bf16", "--top_layers", 2, "--model_name", tiny_model]
+    flags += ["--checkpoint_type", "FULL_STATE_DICT", "--data_root", grammar_data, "--lr", 0.01]
+    flags += ["--dataset", "grammar_dataset", "--context_length", 128, "--num_epochs", 1]
+    flags += ["--max_train_step", 2, "--save_steps", 1, "--run_validation", False]
+    ran = run_finetuning(*flags, "--output_dir", "run", cwd=tmp_path, nproc=2)
+    assert ran.returncode == 0, ran.stderr
+    run = Run(tiny_model, tmp_path / "run")
+    convert(run.checkpoint, "--out", tmp_path / "out")
+    (whole,) = (tmp_path / "checkpoints").rglob("model.safetensors")
+    assert_same(tmp_path / "out", load_file(whole))
+    convert(run.first, "--out", tmp_path / "first")
+    dtypes = {tensor.dtype for tensor in load_file(tmp_path / "first/model.safetensors").values()}
+    assert dtypes == {torch.bfloat16}
+
+
+@pytest.fixture
+def more_tokens(tiny_model: Path, tmp_path: Path) -> dict[str, str]:
+    """The flag of a tokenizer with three tokens that the tiny model has no rows for."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_model)
+    tokenizer.add_tokens([f"<{number}>" for number in range(1003 - len(tokenizer))])
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    return {"tokenizer_name": str(tmp_path / "tokenizer")}
+
+
+@pytest.mark.parametrize("name", ["last:1", "lm_head"])
+def test_rows_for_new_tokens_that_are_not_trained_are_nowhere(
+    name: str, more_tokens: Any, trained: Callable[..., Run], tmp_path: Path, capsys: Any
+) -> None:
+    run = trained(train_only=name, **more_tokens)
+    error = refused(capsys, tmp_path / "out", run.checkpoint)
+    assert "embed_tokens.weight of shape (1000, 64) instead of (1003, 64)" in error
+    assert f"--resume_from_checkpoint {run.checkpoint}" in error
+
+
+def test_rows_for_new_tokens_that_are_trained(
+    more_tokens: Any, trained: Callable[..., Run], tmp_path: Path
+) -> None:
+    run = trained(freeze_layers=True, num_freeze_layers=1, **more_tokens)
+    convert(run.checkpoint, "--out", tmp_path / "out")
+    assert_same(tmp_path / "out", run.final)
+    assert read_json(tmp_path / "out/config.json")["vocab_size"] == 1003
+
+
+def test_a_checkpoint_that_lacks_what_it_is_to_hold(
+    trained: Callable[..., Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = trained(freeze_layers=True, num_freeze_layers=1)
+    fewer = shutil.copytree(run.base, tmp_path / "fewer")
+    config = read_json(run.base / "config.json") | {"num_hidden_layers": 1}
+    (fewer / "config.json").write_text(json.dumps(config))
+    error = refused(capsys, tmp_path / "out", run.checkpoint, "--model", fewer)
+    assert "it holds model.layers.1." in error
+    (path,) = (run.checkpoint / "model").glob("*.safetensors")
+    whole = path.read_bytes()
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    save_file({"lm_head.weight": load_file(path)["lm_head.weight"]}, path, metadata)
+    error = refused(capsys, tmp_path / "out", run.checkpoint)
+    assert "it lacks model.embed_tokens.weight" in error and "copy the checkpoint again" in error
+    path.write_bytes(whole)
+    for name in ("identity.json", "model/config.json"):
+        (run.checkpoint / name).write_text("{")
+        error = refused(capsys, tmp_path / "out", run.checkpoint)
+        assert f"{run.checkpoint / name}" in error and "copy the checkpoint again" in error
+
+
+def test_a_base_that_is_not_the_runs_is_refused(
+    trained: Callable[..., Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = trained(train_only="last:1")
+    start = load_file(run.base / "model.safetensors")
+    config = read_json(run.base / "config.json")
+
+    def error(changed: dict[str, torch.Tensor], **settings: Any) -> str:
+        other = shutil.copytree(run.base, tmp_path / "other", dirs_exist_ok=True)
+        save_file(changed, other / "model.safetensors", {"format": "pt"})
+        (other / "config.json").write_text(json.dumps(config | settings))
+        said = refused(capsys, tmp_path / "out", run.checkpoint, "--model", other)
+        assert "1 problem found" in said and "--model DIR" in said
+        return said
+
+    norm = "model.norm.weight"
+    assert f"it lacks {norm}" in error({name: start[name] for name in start if name != norm})
+    rows = start | {"lm_head.weight": start["lm_head.weight"][:-1].clone()}
+    assert "it holds lm_head.weight of shape (999, 64) instead of (1000, 64)" in error(rows)
+    wider = error(start, intermediate_size=96)
+    assert "layers.1.mlp.down_proj.weight of shape (64, 128) instead of (64, 96)" in wider
+    assert "it lacks model.layers.2." in error(start, num_hidden_layers=3)
+    assert "it lacks model.layers.0." in error(start, num_hidden_layers=1)
+    assert "its weights were others" in error(start | {norm: start[norm] + 1})
+    said = refused(capsys, tmp_path / "out", run.checkpoint, "--model", tmp_path / "none")
+    assert "has no config.json" in said and "--model DIR" in said
+    (run.base / "model.safetensors").unlink()
+    assert f"{run.base} has no weights" in refused(capsys, tmp_path / "out", run.checkpoint)
 
 
 def test_a_checkpoint_of_an_adapter_is_used_as_it_is(
