@@ -12,8 +12,7 @@ from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadat
 from llama_recipes_local.checkpoints import layout
 from llama_recipes_local.converting.unpickling import read_metadata
 from llama_recipes_local.errors import Problem, UsageError
-from llama_recipes_local.files.finding import listed
-from llama_recipes_local.preflight.model import listing
+from llama_recipes_local.files.finding import listed, listing
 
 TABLE = ".metadata"
 ADAPTER = "adapter_model.safetensors"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_recipes_local.errors import Problem
-from llama_recipes_local.files.finding import listing as listing
+from llama_recipes_local.files.finding import listing
 from llama_recipes_local.model_folders import TOKENIZERS, check_weights, has_tokenizer
 from llama_recipes_local.run import Run
 
