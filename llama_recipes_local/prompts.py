@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.errors import refusal
 
 PROMPTS = {
     "grammar_dataset": "Correct this to standard English: {}\n---\nCorrected: ",
@@ -31,5 +31,5 @@ def read_typed(read: Callable[[], str]) -> str:
         text.encode("utf-8")
     except UnicodeError as error:
         mend = "write it in UTF-8, for example with iconv -f ENCODING -t UTF-8"
-        raise UsageError([Problem("a prompt is not UTF-8", str(error), mend)]) from error
+        raise refusal("a prompt is not UTF-8", str(error), mend) from error
     return text

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_recipes_local.checkpoints import choosing, layout
-from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.errors import Problem, UsageError, refusal
 from llama_recipes_local.models.precision import weight_dtype
 from llama_recipes_local.run import Run
 
@@ -85,7 +85,7 @@ def check_identity(run: Run) -> None:
         return  # saved by a script, which has no run to describe
     except (OSError, ValueError) as error:
         mend = choosing.instead(folder)
-        raise UsageError([Problem(f"{path} is damaged", str(error), mend)]) from error
+        raise refusal(f"{path} is damaged", str(error), mend) from error
     problems = [
         Problem(
             f"--resume_from_checkpoint {folder} with another {kind}",

@@ -12,7 +12,7 @@ from llama_recipes_local.checkpoints import layout
 from llama_recipes_local.checkpoints.identity import weights_hash
 from llama_recipes_local.converting.parameters import MEND
 from llama_recipes_local.converting.readers import AGAIN
-from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.errors import UsageError, refusal
 from llama_recipes_local.files.finding import listed
 from llama_recipes_local.model_folders import StoredTensors, model_tensors
 from llama_recipes_local.models import AutoConfig
@@ -106,11 +106,11 @@ class BaseModel:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UsageError([Problem(f"{path} is damaged", repr(error), AGAIN)]) from error
+            raise refusal(f"{path} is damaged", repr(error), AGAIN) from error
 
     def _refused(self, why: str, mend: str) -> UsageError:
         what = f"{self._folder} is not the model that the run of {self._checkpoint} started from"
-        return UsageError([Problem(what, why, mend)])
+        return refusal(what, why, mend)
 
 
 def _trained_config(checkpoint: Path) -> Any:
@@ -119,4 +119,4 @@ def _trained_config(checkpoint: Path) -> Any:
     except Exception as error:  # transformers has an error of its own for each field
         what = f"{checkpoint / layout.MODEL_CONFIG} cannot be read"
         why = " ".join(str(error).split("\n\n")[0].split())
-        raise UsageError([Problem(what, why, AGAIN)]) from error
+        raise refusal(what, why, AGAIN) from error

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 
-from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.errors import refusal
 from llama_recipes_local.saved_run import SavedRun
 
 PARAMETERS = "train_params.yaml"
@@ -31,7 +31,7 @@ def read_parameters(checkpoint: Path) -> dict[str, str]:
             raise ValueError("it holds no names with values")
     except (OSError, ValueError, yaml.YAMLError) as error:
         mend = f"remove the file, and {MEND}"
-        raise UsageError([Problem(f"{path} cannot be read", str(error), mend)]) from error
+        raise refusal(f"{path} cannot be read", str(error), mend) from error
     return {str(name): str(value) for name, value in content.items() if str(value) != "None"}
 
 
@@ -46,9 +46,9 @@ def trained_model(checkpoint: Path, parameters: dict[str, str]) -> Path:
     if not named:
         why = "that file tells which model was trained, for its configuration and tokenizer"
         what = f"{path} does not name a model" if path.is_file() else f"there is no {path}"
-        raise UsageError([Problem(what, why, MEND)])
+        raise refusal(what, why, MEND)
     folder = Path(named).expanduser().resolve()
     if not (folder / "config.json").is_file():
         what = f"the model that was trained is not in {folder}"
-        raise UsageError([Problem(what, f"that is what {checkpoint} names", MEND)])
+        raise refusal(what, f"that is what {checkpoint} names", MEND)
     return folder

@@ -11,7 +11,7 @@ from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadat
 
 from llama_recipes_local.checkpoints import layout
 from llama_recipes_local.converting.unpickling import read_metadata
-from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.errors import refusal
 from llama_recipes_local.files.finding import listed, listing
 
 TABLE = ".metadata"
@@ -58,12 +58,11 @@ def weights_of(folder: Path) -> Path:
     if not is_of_a_run(folder):
         return folder
     if (folder / ADAPTER).is_file():
-        problem = Problem(
+        raise refusal(
             f"{folder} holds an adapter",
             "it is in PEFT's format already, beside what a run is gone on from",
             "use it as it is: --adapter of llama-recipes-local generate, evaluate or merge",
         )
-        raise UsageError([problem])
     return folder / layout.WEIGHTS
 
 
@@ -82,13 +81,12 @@ def open_checkpoint(folder: Path) -> tuple[FileSystemReader, Metadata]:
         reader = _SafetensorsReader(str(folder))
         table = _read_headers(folder, reader)
     else:
-        problem = Problem(
+        raise refusal(
             f"{folder} is no sharded checkpoint",
             f"it has neither {TABLE} nor shard-*.safetensors; {listing(folder)}",
             "name the folder that --dist_checkpoint_root_folder and --dist_checkpoint_folder led "
             "to; what --checkpoint_type FULL_STATE_DICT saved is a model's folder already",
         )
-        raise UsageError([problem])
     _check_chunks(folder, table)
     return reader, table
 
@@ -102,7 +100,7 @@ def _read_headers(folder: Path, reader: FileSystemReader) -> Metadata:
         return reader.read_metadata()
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         why = f"a file is cut off or not of a checkpoint: {error}"
-        raise UsageError([Problem(f"{folder} is not whole", why, AGAIN)]) from error
+        raise refusal(f"{folder} is not whole", why, AGAIN) from error
 
 
 def _check_files(folder: Path, table: Metadata) -> None:
@@ -112,7 +110,7 @@ def _check_files(folder: Path, table: Metadata) -> None:
         name = str(place.relative_path)
         if Path(name).name != name:
             why = f"a part of it is said to be in {name}"
-            raise UsageError([Problem(f"{folder / TABLE} leads out of its folder", why, AGAIN)])
+            raise refusal(f"{folder / TABLE} leads out of its folder", why, AGAIN)
         needed[name] = max(needed.get(name, 0), place.offset + place.length)
     wrong = [
         name
@@ -121,7 +119,7 @@ def _check_files(folder: Path, table: Metadata) -> None:
     ]
     if wrong:
         why = f"missing or cut off: {listed(wrong)}"
-        raise UsageError([Problem(f"{folder} is not whole", why, AGAIN)])
+        raise refusal(f"{folder} is not whole", why, AGAIN)
 
 
 def _check_chunks(folder: Path, table: Metadata) -> None:
@@ -134,4 +132,4 @@ def _check_chunks(folder: Path, table: Metadata) -> None:
     ]
     if partial:
         why = f"there are only parts of {listed(partial)}"
-        raise UsageError([Problem(f"{folder} is not whole", why, AGAIN)])
+        raise refusal(f"{folder} is not whole", why, AGAIN)

@@ -16,7 +16,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 
 from llama_recipes_local.converting.base import BaseModel
 from llama_recipes_local.converting.parameters import MEND
-from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.errors import Problem, UsageError, refusal
 from llama_recipes_local.files.finding import listed
 from llama_recipes_local.models.empty import empty_model, weight_name
 
@@ -114,7 +114,7 @@ class ShardedWeights:
             if names:
                 what = f"{checkpoint} does not hold the model that was named"
                 mend = f"{MEND}, or copy the checkpoint again"
-                raise UsageError([Problem(what, f"it {verb} {listed(names)}", mend)])
+                raise refusal(what, f"it {verb} {listed(names)}", mend)
 
 
 def _unreadable(name: str, checkpoint: Path, error: BaseException) -> Problem:
