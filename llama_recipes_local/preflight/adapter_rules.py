@@ -14,6 +14,7 @@ from llama_recipes_local.errors import Problem
 from llama_recipes_local.models.attention import NAME as DOCUMENT_ATTENTION
 from llama_recipes_local.models.quantization import quantized_bits
 from llama_recipes_local.parallel import device_type
+from llama_recipes_local.preflight.model import unreadable
 from llama_recipes_local.preflight.rules import choice
 from llama_recipes_local.run import PEFT_CONFIGS, Run
 
@@ -35,7 +36,7 @@ def check_adapter(run: Run, config: dict[str, Any], folder: Path) -> list[Proble
     if not run.train.use_peft or run.peft is None:
         return []
     if run.train.from_peft_checkpoint:
-        return _going_on(run)
+        return _going_on(run) or _whole(run, config, folder)
     checks = {"lora": _lora, "llama_adapter": _llama_adapter, "prefix": _prefix}
     problems = choice("task_type", run.peft.task_type, ("CAUSAL_LM",))
     return problems + checks[run.train.peft_method](run, config, folder)
@@ -211,6 +212,30 @@ def _going_on(run: Run) -> list[Problem]:
             why, mend = f"the adapter there has {name} {there}", f"leave --{name} out"
             problems.append(Problem(f"{what} with --{name} {asked}", why, mend))
     return problems
+
+
+def _whole(run: Run, config: dict[str, Any], model: Path) -> list[Problem]:
+    """Compare the names in the adapter's file with those that the model's adapter will have."""
+    import peft
+
+    from llama_recipes_local.adapters.fitting import UNFIT, adapted_empty, misfit, unfit
+    from llama_recipes_local.models import AutoConfig
+    from llama_recipes_local.models.empty import empty_model
+
+    folder = Path(run.train.from_peft_checkpoint).expanduser().resolve()
+    weights = folder / "adapter_model.safetensors"
+    if config.get("model_type") != "llama" or not weights.is_file():
+        return []
+    plain = empty_model(AutoConfig.from_pretrained(model))
+    names = {name for name, _ in plain.named_parameters()}
+    try:
+        saved = peft.PeftConfig.from_pretrained(str(folder), local_files_only=True)
+        why: Any = misfit(adapted_empty(plain, saved), names, weights)
+    except (OSError, SafetensorError) as error:
+        return [unreadable(weights, error)]
+    except UNFIT as error:
+        why = error
+    return [unfit("--from_peft_checkpoint", folder, why)] if why else []
 
 
 def _plain(value: Any) -> Any:
