@@ -22,7 +22,8 @@ from llama_recipes_local.generation.sampling import Sampling
 from llama_recipes_local.generation.sources import Source, find_source
 from llama_recipes_local.generation.stopping import find_stops
 from llama_recipes_local.model_folders import read_adapter_config
-from llama_recipes_local.preflight.adapter_rules import PEFT_TYPES, check_prefix_kernel
+from llama_recipes_local.preflight.adapter_rules import check_prefix_kernel
+from llama_recipes_local.preflight.saved_adapter_rules import PEFT_TYPES
 from llama_recipes_local.run import Run, activate, describe
 from llama_recipes_local.training.evaluation import perplexity
 from llama_recipes_local.utils.dataset_utils import get_dataloader

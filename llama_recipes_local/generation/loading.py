@@ -3,15 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-import peft
 import torch
 from safetensors import safe_open
 
 from llama_recipes_local.adapters import PeftModel
-from llama_recipes_local.errors import Problem, UsageError, refusal
-from llama_recipes_local.files.finding import listed
+from llama_recipes_local.adapters.fitting import UNFIT, misfit, unfit
+from llama_recipes_local.errors import UsageError, refusal
 from llama_recipes_local.generation.sources import Source
-from llama_recipes_local.merging.skeleton import base_name
 from llama_recipes_local.model_folders import ADAPTER_WEIGHTS
 from llama_recipes_local.models import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from llama_recipes_local.parallel import device_type
@@ -37,34 +35,18 @@ def load_model(source: Source) -> Any:
 def _adapted(model: Any, folder: Path) -> Any:
     """Put an adapter onto its base model.
 
-    PEFT says no more than a warning of a tensor that is missing, whose place then holds random
-    numbers, and nothing of one that is left over.
-
     Raises:
         UsageError: if the adapter is not one of this model, or is not whole.
     """
     plain = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     try:
         adapted = PeftModel.from_pretrained(model, folder)
-        own = set(peft.get_peft_model_state_dict(adapted, save_embedding_layers=False))
-    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError([_unfit(folder, str(error).strip().splitlines()[-1].strip())]) from error
-    with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as file:
-        there = set(file.keys())
-    # embeddings with rows for new tokens come under their names in the base model
-    unknown = {name for name in there - own if base_name(name) not in plain}
-    for verb, names in (("lacks", own - there), ("holds", unknown)):
-        if names:
-            raise UsageError([_unfit(folder, f"it {verb} {listed(sorted(names))}")])
+        why = misfit(adapted, plain, folder / ADAPTER_WEIGHTS)
+    except UNFIT as error:
+        raise UsageError([unfit("--adapter", folder, error)]) from error
+    if why:
+        raise UsageError([unfit("--adapter", folder, why)])
     return adapted
-
-
-def _unfit(folder: Path, why: str) -> Problem:
-    return Problem(
-        f"--adapter {folder} does not fit the base model",
-        why,
-        "name the model that it was trained on, --model_name DIR, or copy the adapter again",
-    )
 
 
 def load_tokenizer(source: Source) -> Any:

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 import torch
 
+from llama_recipes_local.adapters.fitting import PREFIX, base_name
 from llama_recipes_local.merging.base import BaseTensors
-from llama_recipes_local.merging.skeleton import PREFIX, Skeleton, base_name
+from llama_recipes_local.merging.skeleton import Skeleton
 
 Tensors = dict[str, torch.Tensor]
 

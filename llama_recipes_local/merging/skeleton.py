@@ -9,15 +9,12 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 
+from llama_recipes_local.adapters.fitting import PREFIX, adapted_empty, base_name
 from llama_recipes_local.errors import Problem, UsageError, refusal
 from llama_recipes_local.files.finding import listed
 from llama_recipes_local.merging.adapter import Adapter
 from llama_recipes_local.model_folders import ADAPTER_CONFIG
 from llama_recipes_local.models.empty import empty_model, weight_name
-
-PREFIX = "base_model.model."
-# What PEFT puts into the names of a layer's own parameters when it wraps the layer.
-_WRAPPINGS = ("token_adapter.", "base_layer.", "original_module.")
 
 
 class Skeleton:
@@ -103,14 +100,6 @@ class Skeleton:
         return copy.deepcopy(self.model.get_submodule(PREFIX + path))
 
 
-def base_name(name: str) -> str:
-    """Return the name in the base model's files of a parameter of the adapted model."""
-    name = name.removeprefix(PREFIX)
-    for wrapping in _WRAPPINGS:
-        name = name.replace(wrapping, "")
-    return name
-
-
 def _rows(adapter: Adapter, embedding: str) -> int | None:
     """Return the rows of the embedding that came with the adapter, if one did."""
     saved = [name for name in adapter.tensors if base_name(name) == embedding]
@@ -118,11 +107,8 @@ def _rows(adapter: Adapter, embedding: str) -> int | None:
 
 
 def _adapted(plain: Any, adapter: Adapter) -> peft.PeftModel:
-    config = copy.deepcopy(adapter.config)
-    config.init_lora_weights = False
-    config.base_model_name_or_path = None  # PEFT warns where the base has moved
     try:
-        return peft.get_peft_model(plain, config, low_cpu_mem_usage=True)
+        return adapted_empty(plain, adapter.config)
     except ValueError as error:  # no layer of the model is named as the configuration says
         raise UsageError([_of_another(adapter, str(error))]) from error
     except (TypeError, AttributeError) as error:  # a field is of another type than PEFT's

@@ -1,6 +1,5 @@
 """Adapters: each method's own settings, and the model and adapter that they are for."""
 
-import json
 import re
 from difflib import get_close_matches
 from pathlib import Path
@@ -8,13 +7,12 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from llama_recipes_local.configs.fields import field_names
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.models.attention import NAME as DOCUMENT_ATTENTION
 from llama_recipes_local.models.quantization import quantized_bits
 from llama_recipes_local.parallel import device_type
 from llama_recipes_local.preflight.values import ABOVE_0, AT_LEAST_1, Range, choice, out_of_range
-from llama_recipes_local.run import PEFT_CONFIGS, Run
+from llama_recipes_local.run import Run
 
 ALL_LINEAR = "all-linear"
 LORA_RANGES = {
@@ -25,21 +23,18 @@ LORA_RANGES = {
 LORA_BIASES = ("none", "all", "lora_only")
 PISSA = re.compile(r"pissa(_niter_[1-9]\d*)?")
 EMBEDDING = "embed_tokens"
-PEFT_TYPES = {"LORA": "lora", "ADAPTION_PROMPT": "llama_adapter", "PREFIX_TUNING": "prefix"}
 
 
 def check_adapter(run: Run, config: dict[str, Any], folder: Path) -> list[Problem]:
-    """Return what is wrong with the adapter that a run trains.
+    """Return what is wrong with the adapter that a run makes.
 
     Args:
         run: the run.
         config: the model's ``config.json``; empty if it cannot be read.
         folder: the model's folder.
     """
-    if not run.train.use_peft or run.peft is None:
+    if not run.train.use_peft or run.peft is None or run.train.from_peft_checkpoint:
         return []
-    if run.train.from_peft_checkpoint:
-        return _going_on(run)
     checks = {"lora": _lora, "llama_adapter": _llama_adapter, "prefix": _prefix}
     problems = choice("task_type", run.peft.task_type, ("CAUSAL_LM",))
     return problems + checks[run.train.peft_method](run, config, folder)
@@ -177,34 +172,3 @@ def check_prefix_kernel(run: Run, prefix: str) -> list[Problem]:
             f"leave it out, or use --attn_implementation {DOCUMENT_ATTENTION}",
         )
     ]
-
-
-def _going_on(run: Run) -> list[Problem]:
-    """Compare the flags with the adapter that the run goes on from: it stays what it is."""
-    folder = Path(run.train.from_peft_checkpoint).expanduser().resolve()
-    path = folder / "adapter_config.json"
-    try:
-        saved = json.loads(path.read_text("utf-8"))
-        kind = saved["peft_type"]
-    except FileNotFoundError:  # told with the model's files
-        return []
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return [Problem(f"{path} is no adapter's configuration", repr(error), "copy it again")]
-    method = PEFT_TYPES.get(kind, kind)
-    what = f"--from_peft_checkpoint {run.train.from_peft_checkpoint}"
-    if method != run.train.peft_method:
-        why, mend = f"the adapter there is {method}", f"use --peft_method {method}"
-        if method not in PEFT_CONFIGS:
-            mend = f"name an adapter that is {', '.join(PEFT_CONFIGS)}"
-        return [Problem(f"{what} with --peft_method {run.train.peft_method}", why, mend)]
-    problems = []
-    for name in run.given & set(field_names(run.peft)):
-        asked, there = getattr(run.peft, name), saved.get(name)
-        if name in saved and _plain(asked) != _plain(there):
-            why, mend = f"the adapter there has {name} {there}", f"leave --{name} out"
-            problems.append(Problem(f"{what} with --{name} {asked}", why, mend))
-    return problems
-
-
-def _plain(value: Any) -> Any:
-    return sorted(value) if isinstance(value, list) else value

@@ -10,6 +10,7 @@ from llama_recipes_local.errors import Problem
 from llama_recipes_local.model_folders import read_config
 from llama_recipes_local.models.freezing import LM_HEAD, last_layers
 from llama_recipes_local.preflight.adapter_rules import check_adapter
+from llama_recipes_local.preflight.saved_adapter_rules import check_saved_adapter
 from llama_recipes_local.run import PEFT_CONFIGS, Run
 
 
@@ -26,6 +27,7 @@ def check_methods(run: Run) -> list[Problem]:
         *_top_layers(run, config),
         *_of_vision_models(run.train, config),
         *check_adapter(run, config, folder),
+        *check_saved_adapter(run, config, folder),
     ]
 
 

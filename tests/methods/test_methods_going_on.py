@@ -1,6 +1,7 @@
 """Runs go on: with any saved adapter, and from a checkpoint of any method."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ import pytest
 import torch
 from methods import ADAPTER, TRAINED_ALONE, WHOLE_WEIGHTS, Cell
 from recording import IDS, LOGITS, TENSORS, fine_tune, replaced_train
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
 
 from llama_recipes_local.finetuning import main
 
@@ -45,6 +47,76 @@ def test_a_run_goes_on_with_a_saved_adapter(
     names = [load_file(f / "adapter_model.safetensors") for f in (before.saved, tmp_path)]
     assert names[0].keys() == names[1].keys()
     assert not any(names[1][name].equal(tensor) for name, tensor in names[0].items())
+
+
+@pytest.mark.parametrize("wrong", ["lacks", "holds"])
+@pytest.mark.parametrize("cell", ADAPTERS, ids=str)
+def test_an_adapter_that_is_not_whole_is_refused(
+    cell: Cell,
+    wrong: str,
+    alone: Any,
+    common: dict[str, Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """PEFT would draw what is lacking at random, and leave out what it does not know."""
+    folder = shutil.copytree(alone(cell).saved, tmp_path / "saved")
+    path = folder / "adapter_model.safetensors"
+    tensors = load_file(path)
+    name = min(tensors)
+    if wrong == "lacks":
+        tensors["another"] = tensors.pop(name)
+    else:
+        name = f"{name}.again"
+        tensors[name] = torch.zeros(1)
+    save_file(tensors, path)
+    flags = common | {"use_peft": True, "from_peft_checkpoint": str(folder)}
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match="2"):
+        main(
+            **flags,
+            peft_method=cell.method.flags.get("peft_method", "lora"),
+            output_dir=str(tmp_path / "run"),
+        )
+    said = capsys.readouterr()
+    assert "1 problem found, nothing was started" in said.err and "Loading" not in said.err
+    assert f"--from_peft_checkpoint {folder} does not fit the base model" in said.err
+    assert f"it {wrong} {name}\n" in said.err and "copy the adapter again" in said.err
+
+
+def test_a_run_goes_on_with_rows_for_new_tokens(
+    common: dict[str, Any], tiny_model: Path, tmp_path: Path
+) -> None:
+    """They are saved with the adapter, under their names in the base model."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    tokenizer.add_tokens([f"<{number}>" for number in range(1003 - len(tokenizer))])
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    flags = common | {"use_peft": True, "tokenizer_name": str(tmp_path / "tokenizer")}
+    main(**flags, output_dir=str(tmp_path / "first"))
+    main(**flags, from_peft_checkpoint=str(tmp_path / "first"), output_dir=str(tmp_path / "next"))
+    names = [load_file(tmp_path / run / "adapter_model.safetensors") for run in ("first", "next")]
+    assert names[0].keys() == names[1].keys()
+    assert any(tensor.shape == (1003, 64) for tensor in names[1].values())
+
+
+def test_an_adapter_of_another_model_or_cut_off_is_refused(
+    common: dict[str, Any], alone: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(alone(ADAPTERS[0]).saved, tmp_path / "saved")
+    flags = common | {"use_peft": True, "output_dir": str(tmp_path / "run")}
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"target_modules": ["query_key_value"]}))
+    with pytest.raises(SystemExit, match="2"):
+        main(**flags, from_peft_checkpoint=str(folder))
+    error = capsys.readouterr().err
+    assert "does not fit the base model" in error and "query_key_value" in error
+    path.write_text(json.dumps(config))
+    weights = folder / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(SystemExit, match="2"):
+        main(**flags, from_peft_checkpoint=str(folder))
+    assert f"{weights} is not a whole safetensors file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("cell", IN_WHOLE_WEIGHTS, ids=str)

@@ -187,6 +187,13 @@ REFUSED = [
         saved={"peft_type": "PREFIX_TUNING"},
     ),
     Refused(
+        PREFIX | GOING_ON | {"attn_implementation": "sdpa"},
+        "--attn_implementation sdpa with --from_peft_checkpoint saved",
+        "knows no prefix",
+        "use --attn_implementation documents",
+        saved={"peft_type": "PREFIX_TUNING"},
+    ),
+    Refused(
         PEFT | GOING_ON,
         "--from_peft_checkpoint saved with --peft_method lora",
         "the adapter there is IA3",
