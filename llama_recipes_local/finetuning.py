@@ -30,6 +30,7 @@ from llama_recipes_local.preflight.help import help_text
 from llama_recipes_local.run import Run, activate, save_description
 from llama_recipes_local.saved_run import CONFIGURATION_FILE
 from llama_recipes_local.training.evaluation import perplexity
+from llama_recipes_local.training.loggers import name_wandb_run
 from llama_recipes_local.training.memory import no_memory_left
 
 
@@ -49,6 +50,7 @@ def main(*arguments: Any, **flags: Any) -> None:
             run = preflight(arguments, flags)
             run.data = prepare_data(run)
             check_identity(run)
+            name_wandb_run(run)
         except UsageError as error:
             print(error, file=sys.stderr if parallel.is_rank_zero() else sys.stdout)
             raise SystemExit(error.EXIT_CODE) from None
@@ -109,10 +111,15 @@ def report(run: Run) -> None:
 
 
 def _flags_for_main(run: Run) -> dict[str, Any]:
-    """Return the flags, with 8 bits under a name that ``main`` takes with replicated weights."""
+    """Return the flags and the run's name in Weights & Biases, for ``main`` to hand on.
+
+    8 bits have a name that ``main`` takes with replicated weights.
+    """
+    named = {"id": run.wandb.id, "resume": run.wandb.resume}
+    flags = run.flags | {f"wandb_config.{name}": value for name, value in named.items() if value}
     if not run.train.enable_fsdp or quantized_bits(run.train) != "8bit":
-        return run.flags
-    return run.flags | {"quantization": INT8}
+        return flags
+    return flags | {"quantization": INT8}
 
 
 def _try_command(run: Run, flag: str, output: Path) -> str:

@@ -16,7 +16,8 @@ from unittest.mock import MagicMock
 import pytest
 import torch
 
-from llama_recipes_local import _upstream
+from llama_recipes_local import _upstream, configs, finetuning
+from llama_recipes_local.run import Run
 from llama_recipes_local.vendoring.checkout import Checkout, this_checkout
 from llama_recipes_local.vendoring.fetch import fetch_wheel
 from llama_recipes_local.vendoring.lock import read_lock
@@ -133,6 +134,15 @@ def test_wandb_is_told_by_our_configuration(monkeypatch: pytest.MonkeyPatch) -> 
     _upstream.load("finetuning").setup_wandb({}, {}, notes="a note")
     told = wandb.init.call_args.kwargs
     assert told["mode"] == "offline" and told["notes"] == "a note"
+
+
+def test_mains_wandb_run_has_the_runs_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    wandb = MagicMock()
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    run = Run({"notes": "a note"}, wandb=configs.wandb_config(id="before", resume="allow"))
+    _upstream.load("finetuning").setup_wandb({}, {}, **finetuning._flags_for_main(run))
+    told = wandb.init.call_args.kwargs
+    assert told["id"] == "before" and told["resume"] == "allow" and told["notes"] == "a note"
 
 
 def modules_of(wheel: zipfile.ZipFile) -> Iterator[str]:

@@ -51,6 +51,11 @@ def likely(train_config: Any) -> Path | None:
     return None
 
 
+def is_in(output: Path, folder: Path) -> bool:
+    """Whether a checkpoint is in a run's own folder, so that the run there goes on."""
+    return folder.resolve().parent == output.resolve()
+
+
 def last_whole(output: Path) -> Path | None:
     """Return the newest checkpoint of a folder that is whole; it is read to find out."""
     for folder in layout.checkpoints_in(output):

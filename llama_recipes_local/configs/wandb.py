@@ -11,3 +11,7 @@ class wandb_config(load("configs.wandb").wandb_config):  # type: ignore[misc]
 
     mode: str | None = "offline"
     """"offline", "online" or "disabled"."""
+    id: str | None = None
+    """A run of yours; without one, a new run, or the one that a resumed run began."""
+    resume: str | None = None
+    """What ``id`` means where there is such a run: "allow", "must" or "never"."""

@@ -45,10 +45,9 @@ def _resumed(train: Any) -> list[Problem]:
     problems = _named(folder)
     step = layout.step_of(folder.resolve())
     newer = [path for path in there if (layout.step_of(path) or 0) > (step or 0)]
-    elsewhere = folder.resolve().parent != output.resolve()
     if not problems and newer:
         problems.append(_superseded(folder, newer[0]))
-    elif not problems and there and elsewhere:
+    elif not problems and there and not choosing.is_in(output, folder):
         problems.append(_in_the_way(output, there[0]))
     return problems
 

@@ -45,13 +45,18 @@ ELSEWHERE = {
     "per_device_eval_batch_size": "val_batch_size",
     "per_device_train_batch_size": "batch_size_training",
     "qlora": "preset qlora",
+    "resume": "resume_from_checkpoint",
     "warmup": "warmup_steps",
 }
+
+# fields whose names say too little without their configuration's
+DOTTED_ONLY = {"id", "resume"}
 
 
 def known_flags() -> list[str]:
     """Return every flag: each field by itself, and with its configuration's name before it."""
-    plain = [name for cls in CONFIGS.values() for name in field_names(cls)]
+    names = [name for cls in CONFIGS.values() for name in field_names(cls)]
+    plain = [name for name in names if name not in DOTTED_ONLY]
     dotted = [f"{owner}.{name}" for owner, cls in CONFIGS.items() for name in field_names(cls)]
     return list(dict.fromkeys(plain + dotted))
 

@@ -41,8 +41,7 @@ class Checkpointing:
         resuming.restore(self._trainer, folder)
         restored = time.perf_counter()
         step = self._trainer.state.step
-        here = folder.resolve().parent == self.output.resolve()
-        self._saved_at = step if here else 0
+        self._saved_at = step if choosing.is_in(self.output, folder) else 0
         print(
             f"--> going on after step {step} from {folder.resolve()}: "
             f"verified in {verified - began:.2f} s, restored in {restored - verified:.2f} s"

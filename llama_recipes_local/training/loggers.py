@@ -6,13 +6,18 @@ Each writes below the output folder. None is told of a server, so nothing leaves
 
 import json
 import os
+import secrets
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
-from llama_recipes_local import configs, run
+from llama_recipes_local import configs
+from llama_recipes_local.checkpoints import choosing
+from llama_recipes_local.run import Run
+from llama_recipes_local.run import active as active_run
+from llama_recipes_local.saved_run import SavedRun
 
 METRICS_FILE = "metrics.jsonl"
 EVALUATIONS_FILE = "evaluations.jsonl"
@@ -71,8 +76,6 @@ class JsonLines:
         self._files["train"] = self._paths["train"].open("a", encoding="utf-8")
 
     def close(self) -> None:
-        if not self._files:
-            self._begin()
         for file in self._files.values():
             file.close()
 
@@ -113,17 +116,23 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A run of Weights & Biases: the one given, or one of ``wandb_config``, offline by default."""
+    """A run of Weights & Biases: the one given, or one of ``wandb_config``, offline by default.
+
+    Its steps are training's, so that what a resumed run logs again falls on what was there; a run
+    that a script gives may count its own.
+    """
 
     def __init__(self, output: Path, wandb_run: Any = None) -> None:
         self._own = wandb_run is None
         self._run = _start_wandb(output) if self._own else wandb_run
+        self._counts = self._own or active_run() is not None
 
     def go_on_from(self, step: int, validated: int) -> None:
-        """Do nothing: what goes on is a run of its own."""
+        """Do nothing: a run that goes on was begun with its ``id``, see ``name_wandb_run``."""
 
     def log(self, kind: str, step: int, numbers: Numbers) -> None:
-        self._run.log({f"{kind}/step": step} | _present(kind, numbers))
+        values = {f"{kind}/step": step} | _present(kind, numbers)
+        self._run.log(values, step=step if self._counts else None)
 
     def close(self) -> None:
         if self._own:
@@ -141,28 +150,47 @@ class MlFlow:
 
         self._client = MlflowClient(tracking_uri=(output / MLFLOW_FOLDER).resolve().as_uri())
         experiment = self._client.get_experiment_by_name("llama-recipes-local")
-        identity = (
+        self._experiment = (
             experiment.experiment_id
             if experiment
             else self._client.create_experiment("llama-recipes-local")
         )
-        self._run = self._client.create_run(identity, run_name=output.name).info.run_id
-        for name, value in vars(train_config).items():
-            self._client.log_param(self._run, name, value)
+        self._name = output.name
+        self._settings = vars(train_config)
+        self._run: str | None = None
+        self._logged = {"train": -1, "eval": -1}  # the last steps of the run that goes on
 
     def go_on_from(self, step: int, validated: int) -> None:
-        """Do nothing: what goes on is a run of its own."""
+        """Go on with the newest run, keeping what it has: MLflow forgets no step."""
+        newest = ["attributes.start_time DESC"]
+        for found in self._client.search_runs([self._experiment], order_by=newest, max_results=1):
+            self._run = found.info.run_id
+            self._client.update_run(self._run, status="RUNNING")
+            for kind in self._logged:
+                history = self._client.get_metric_history(self._run, f"{kind}/loss")
+                self._logged[kind] = max((metric.step for metric in history), default=-1)
 
     def log(self, kind: str, step: int, numbers: Numbers) -> None:
         from mlflow.entities import Metric
 
+        if step <= self._logged[kind]:
+            return
+        self._run = self._run or self._begin()
         now = int(time.time() * 1000)
         present = _present(kind, numbers).items()
         metrics = [Metric(name, value, now, step) for name, value in present]
         self._client.log_batch(self._run, metrics=metrics)
 
+    def _begin(self) -> str:
+        """Begin a run, and return its id."""
+        run_id: str = self._client.create_run(self._experiment, run_name=self._name).info.run_id
+        for name, value in self._settings.items():
+            self._client.log_param(run_id, name, value)
+        return run_id
+
     def close(self) -> None:
-        self._client.set_terminated(self._run)
+        if self._run is not None:
+            self._client.set_terminated(self._run)
 
 
 def make_loggers(train_config: Any, wandb_run: Any = None) -> list[Logger]:
@@ -183,11 +211,27 @@ def make_loggers(train_config: Any, wandb_run: Any = None) -> list[Logger]:
     return loggers
 
 
+def name_wandb_run(run: Run) -> None:
+    """Give a run its id in Weights & Biases: that of the run it goes on from, or a new one.
+
+    ``run_config.json`` keeps it, in each checkpoint too. What the user says of the id stands.
+    """
+    config, wanted = run.wandb, run.train.use_wandb or "wandb" in run.train.report_to
+    given = config.id or config.resume or {"WANDB_RUN_ID", "WANDB_RESUME"} & os.environ.keys()
+    if given or not wanted:
+        return
+    folder = choosing.likely(run.train)
+    if folder is not None and choosing.is_in(Path(run.train.output_dir), folder):
+        config.id = SavedRun(folder).get("wandb_config", "id")
+    config.resume = "allow" if config.id else None
+    config.id = config.id or secrets.token_hex(4)
+
+
 def _start_wandb(output: Path) -> Any:
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
 
-    active = run.active()
+    active = active_run()
     config = active.wandb if active is not None else configs.wandb_config()
     return wandb.init(**asdict(config), dir=str(output))
 

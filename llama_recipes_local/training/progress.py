@@ -134,16 +134,17 @@ class Progress:
         """Seconds since training began, without those between a run and the one that goes on."""
         return time.perf_counter() - self._started
 
-    def go_on_from(self, step: int, validated: int, seconds: float) -> None:
-        """Go on after a checkpoint; what was logged after it is forgotten.
+    def go_on_from(self, step: int, validated: int, seconds: float, same_folder: bool) -> None:
+        """Go on after a checkpoint; what the same run logged after it is forgotten.
 
         Args:
             step: the checkpoint's.
             validated: the step of the last validation before it.
             seconds: what training took until then.
+            same_folder: whether it is in this run's own folder, where that run's logs are.
         """
         self._started = time.perf_counter() - seconds
-        for logger in self.loggers:
+        for logger in self.loggers if same_folder else ():
             logger.go_on_from(step, validated)
 
     def due(self, step: int) -> bool:

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from llama_recipes_local import parallel, run
-from llama_recipes_local.checkpoints import generators, layout, state
+from llama_recipes_local.checkpoints import choosing, generators, layout, state
 from llama_recipes_local.checkpoints.identity import identity
 from llama_recipes_local.checkpoints.layout import DamagedError
 from llama_recipes_local.checkpoints.writing import Content
@@ -84,7 +84,12 @@ def _restore_state(trainer: "Trainer", folder: Path, saved: dict[str, Any]) -> N
     else:
         state.restore_groups(trainer.optimizer, values["groups"])
         trainer.schedule.restore(saved["schedule"])
-    trainer.progress.go_on_from(trainer.state.step, trainer.state.validated, saved["seconds"])
+    trainer.progress.go_on_from(
+        trainer.state.step,
+        trainer.state.validated,
+        saved["seconds"],
+        choosing.is_in(Path(trainer.config.output_dir), folder),
+    )
     _restore_place(trainer, saved["feed"])
     _restore_random(folder, saved["ranks"], trainer.config.seed + trainer.state.step)
 

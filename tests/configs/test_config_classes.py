@@ -55,7 +55,7 @@ DIFFERENCES: dict[str, dict[str, Any]] = {
         "use_dora": False,
         "init_lora_weights": True,
     },
-    "wandb_config": {"mode": "offline"},
+    "wandb_config": {"mode": "offline", "id": None, "resume": None},
     "samsum_dataset": {"data_path": "datasets/samsum/"},
     "grammar_dataset": {
         "train_split": "datasets/grammar/gtrain_10k.csv",

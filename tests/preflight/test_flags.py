@@ -6,12 +6,18 @@ from llama_recipes_local.preflight import flags
 from llama_recipes_local.run import DATASET_CONFIGS, PEFT_CONFIGS
 
 
-def test_every_field_is_a_flag_with_and_without_its_configuration() -> None:
+def test_fields_are_flags_with_and_without_their_configuration() -> None:
     known = flags.known_flags()
     for flag in ("lr", "train_config.lr", "pure_bf16", "fsdp_config.pure_bf16", "r", "mode"):
         assert flag in known
     assert "samsum_dataset.data_path" in known and "lora_config.target_modules" in known
     assert len(known) == len(set(known))
+
+
+def test_a_name_that_says_too_little_needs_its_configuration() -> None:
+    known = flags.known_flags()
+    assert {"wandb_config.id", "wandb_config.resume"} <= set(known)
+    assert not {"id", "resume"} & set(known)
 
 
 def test_every_configuration_has_flags() -> None:
@@ -73,7 +79,12 @@ def test_each_stray_word_is_a_problem() -> None:
 
 @pytest.mark.parametrize(
     ("given", "ours"),
-    [("learning_rate", "lr"), ("batch_size", "batch_size_training"), ("model", "model_name")],
+    [
+        ("learning_rate", "lr"),
+        ("batch_size", "batch_size_training"),
+        ("model", "model_name"),
+        ("resume", "resume_from_checkpoint"),
+    ],
 )
 def test_what_other_scripts_call_a_flag_is_no_riddle(given: str, ours: str) -> None:
     _, (problem,) = flags.check_flags({given: 1})

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from llama_recipes_local import configs
+from llama_recipes_local.run import Run, activate
 from llama_recipes_local.training import loggers
 from llama_recipes_local.training.loggers import make_loggers
 
@@ -97,17 +98,98 @@ def test_weights_and_biases_is_offline_and_below_the_output_folder(tmp_path: Pat
     assert b"mfu" not in kept
 
 
-def test_upstreams_run_is_used_where_it_is_given_and_left_to_its_owner(tmp_path: Path) -> None:
-    class Given(list):
-        def log(self, values: dict[str, float]) -> None:
-            self.append(values)
+class Given(list):
+    """A run of Weights & Biases that keeps what is logged, by the step that it is told."""
 
+    def log(self, values: dict[str, float], step: int | None = None) -> None:
+        self.append((step, values))
+
+
+def test_upstreams_run_is_used_where_it_is_given_and_left_to_its_owner(tmp_path: Path) -> None:
     given = Given()
     config = configs.train_config(output_dir=str(tmp_path), report_to=["wandb"])
     _, logger = make_loggers(config, given)
     logger.log("train", 3, {"loss": 2.5, "mfu": None})
     logger.close()
-    assert given == [{"train/step": 3, "train/loss": 2.5}]
+    assert given == [(None, {"train/step": 3, "train/loss": 2.5})]
+
+
+def test_a_run_of_ours_counts_trainings_steps(tmp_path: Path) -> None:
+    given = Given()
+    run = Run({}, configs.train_config(output_dir=str(tmp_path)))
+    with activate(run):
+        _, logger = make_loggers(run.train, given)
+    logger.log("train", 3, {"loss": 2.5})
+    assert given == [(3, {"train/step": 3, "train/loss": 2.5})]
+
+
+@pytest.fixture
+def named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Names the W&B run of a run in ``tmp_path``, whose checkpoint was saved by run "before"."""
+    monkeypatch.delenv("WANDB_RUN_ID", raising=False)
+    monkeypatch.delenv("WANDB_RESUME", raising=False)
+    checkpoint = tmp_path / "checkpoint-3"
+    checkpoint.mkdir()
+    (checkpoint / "run_config.json").write_text('{"wandb_config": {"id": "before"}}')
+
+    def name(wandb: dict[str, str] | None = None, **fields: Any) -> tuple[str | None, str | None]:
+        fields = {"output_dir": str(tmp_path), "use_wandb": True} | fields
+        run = Run({}, configs.train_config(**fields), wandb=configs.wandb_config(**wandb or {}))
+        loggers.name_wandb_run(run)
+        return run.wandb.id, run.wandb.resume
+
+    return name
+
+
+def test_a_resumed_run_has_the_id_of_the_one_before(
+    named: Callable[..., Any], tmp_path: Path
+) -> None:
+    checkpoint = {"resume_from_checkpoint": str(tmp_path / "checkpoint-3")}
+    assert named(**checkpoint) == ("before", "allow")
+    new, resume = named(**checkpoint, output_dir=str(tmp_path / "elsewhere"))
+    assert new != "before" and resume is None
+    (tmp_path / "checkpoint-3/run_config.json").write_text("{}")  # it did not log to W&B
+    new, resume = named(**checkpoint)
+    assert new != "before" and resume is None
+
+
+def test_a_fresh_run_has_an_id_of_its_own(named: Callable[..., Any]) -> None:
+    (first, resume), (second, _) = named(), named(use_wandb=False, report_to=["wandb"])
+    assert first and second and len({first, second, "before"}) == 3
+    assert resume is None
+    assert named(use_wandb=False) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("wandb", "environment"),
+    [
+        ({"id": "mine"}, {}),
+        ({"resume": "auto"}, {}),
+        ({}, {"WANDB_RUN_ID": "mine"}),
+        ({}, {"WANDB_RESUME": "auto"}),
+    ],
+)
+def test_what_the_user_says_of_the_run_stands(
+    named: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    wandb: dict[str, str],
+    environment: dict[str, str],
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    said = named(wandb, resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    assert said == (wandb.get("id"), wandb.get("resume"))
+
+
+def test_mlflow_begins_a_new_run_where_none_goes_on(train_with: Callable[..., Any]) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    fields = {"report_to": ["mlflow"]}
+    output = train_with(**fields).output
+    train_with(**fields, output_dir=str(output))
+    client = mlflow.MlflowClient(tracking_uri=(output / "mlruns").as_uri())
+    experiment = client.get_experiment_by_name("llama-recipes-local")
+    assert len(client.search_runs([experiment.experiment_id])) == 2
 
 
 def test_without_a_request_there_is_one_file(tmp_path: Path) -> None:
