@@ -53,8 +53,12 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch, token_cache: Path) -> It
 
 @pytest.fixture(scope="session")
 def environment(token_cache: Path) -> dict[str, str]:
-    """A user's environment for a subprocess: no switch, no rank, no data root; this checkout."""
-    dropped = {paths.ENVIRONMENT_VARIABLE, *TORCHRUN_VARIABLES, *OFFLINE_SWITCHES}
+    """A user's environment for a subprocess: no switch, no rank, no data root; this checkout.
+
+    Nor the process that wandb writes with, if a test has started it here.
+    """
+    own = (paths.ENVIRONMENT_VARIABLE, "WANDB_SERVICE")
+    dropped = {*own, *TORCHRUN_VARIABLES, *OFFLINE_SWITCHES}
     kept = {name: value for name, value in os.environ.items() if name not in dropped}
     places = [str(PROJECT), kept.get("PYTHONPATH", "")]
     return kept | {
