@@ -13,6 +13,7 @@ from llama_recipes_local.model_folders.companions import (
 from llama_recipes_local.model_folders.reading import (
     StoredTensors,
     check_config,
+    check_converted,
     model_tensors,
     read_config,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "TOKENIZERS",
     "StoredTensors",
     "check_config",
+    "check_converted",
     "check_room",
     "check_target",
     "check_weights",
