@@ -32,6 +32,7 @@ from llama_recipes_local.saved_run import CONFIGURATION_FILE
 from llama_recipes_local.training.evaluation import perplexity
 from llama_recipes_local.training.loggers import name_wandb_run
 from llama_recipes_local.training.memory import no_memory_left
+from llama_recipes_local.unread import ends_unread, goes_on_unread
 
 
 def main(*arguments: Any, **flags: Any) -> None:
@@ -41,11 +42,11 @@ def main(*arguments: Any, **flags: Any) -> None:
     A field of one configuration alone is reached with its name before it, as in
     ``--grammar_dataset.train_split=FILE``.
     """
-    # fire hands --help on, because any flag may be one of ours, and -h as a flag named h
-    if flags.keys() & {"help", "h"}:
-        print(help_text())
-        raise SystemExit(0)
-    with only_rank_zero_speaks():
+    with ends_unread(), only_rank_zero_speaks():
+        # fire hands --help on, because any flag may be one of ours, and -h as a flag named h
+        if flags.keys() & {"help", "h"}:
+            print(help_text())
+            raise SystemExit(0)
         try:
             run = preflight(arguments, flags)
             run.data = prepare_data(run)
@@ -54,7 +55,7 @@ def main(*arguments: Any, **flags: Any) -> None:
         except UsageError as error:
             print(error, file=sys.stderr if parallel.is_rank_zero() else sys.stdout)
             raise SystemExit(error.EXIT_CODE) from None
-    with only_rank_zero_speaks(), activate(run):
+    with goes_on_unread(), only_rank_zero_speaks(), activate(run):
         try:
             with occupied(Path(run.train.output_dir)):
                 start(run)

@@ -32,8 +32,12 @@ class SavedRun:
 
     def get(self, config: str, field: str, default: Any = None) -> Any:
         """Return a configuration's field, or the default if it was not recorded."""
+        return self.fields(config).get(field, default)
+
+    def fields(self, config: str) -> dict[str, Any]:
+        """Return a configuration's fields; none if it was not recorded."""
         fields = self._configs.get(config)
-        return fields.get(field, default) if isinstance(fields, dict) else default
+        return fields if isinstance(fields, dict) else {}
 
 
 def _read(path: Path) -> dict[str, Any]:

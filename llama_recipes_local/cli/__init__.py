@@ -8,7 +8,6 @@ import.
 """
 
 import argparse
-import os
 import signal
 import sys
 import warnings
@@ -19,6 +18,7 @@ from llama_recipes_local.cli.parsing import Parser
 from llama_recipes_local.cli.tree import ROOT, Command, choosing_parser
 from llama_recipes_local.errors import TrainingError, UsageError
 from llama_recipes_local.files.disk import what_filled
+from llama_recipes_local.unread import ends_unread
 
 PROGRAM = "llama-recipes-local"
 INTERRUPTED = 128 + signal.SIGINT
@@ -35,11 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         it could not go on, 130 if it was interrupted, as a shell has it.
 
     Raises:
-        SystemExit: by argparse, after ``--help`` (code 0) and on an error of usage (code 2).
+        SystemExit: by argparse, after ``--help`` (code 0) and on an error of usage (code 2); with
+            code 1 once nobody reads what is printed.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        with warnings.catch_warnings():
+        with ends_unread(), warnings.catch_warnings():
             # transformers' and torch's about each other's code, which no user can mend
             warnings.simplefilter("ignore", FutureWarning)
             warnings.filterwarnings("ignore", message=".*pin_memory.*")
@@ -50,10 +51,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nstopped by Ctrl-C", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
-        # who read the output has enough, as head has; the interpreter flushes once more as it ends
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return TrainingError.EXIT_CODE
     except Exception as error:  # what writes safetensors has errors of its own
         if not what_filled(error):
             raise

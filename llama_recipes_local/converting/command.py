@@ -18,10 +18,8 @@ from llama_recipes_local.model_folders import (
     check_config,
     check_room,
     check_target,
-    check_tokenizer_folder,
     copy_companions,
-    copy_tokenizer,
-    has_tokenizer,
+    find_tokenizer,
     write_config,
     write_weights,
 )
@@ -61,8 +59,7 @@ def convert(asked: Conversion) -> None:
     reader, table = open_checkpoint(weights_of(checkpoint))
     parameters = read_parameters(checkpoint)
     folder = _model_folder(asked, checkpoint, parameters)
-    if asked.tokenizer:
-        check_tokenizer_folder(asked.tokenizer)
+    tokenizer = find_tokenizer(asked.tokenizer, folder, parameters)
     base = BaseModel(folder, checkpoint) if is_of_a_run(checkpoint) else None
     config = base.config if base else AutoConfig.from_pretrained(folder)
     weights = ShardedWeights(reader, table, config, asked.dtype, base)
@@ -72,8 +69,8 @@ def convert(asked: Conversion) -> None:
     with published_folder(out) as draft:
         write_weights(draft, weights.planned, weights)
         write_config(folder, draft, without=["quantization_config", "torch_dtype"], **changes)
-        copy_companions(folder, draft)
-        _copy_of_run(asked, parameters, draft)
+        copy_companions(folder, draft, tokenizer)
+        _copy_frame(parameters, draft)
     print(f"--> the model, in {changes['dtype']}, is in {out}")
 
 
@@ -107,13 +104,8 @@ def _changes(config: Any, weights: ShardedWeights) -> dict[str, Any]:
     return changes
 
 
-def _copy_of_run(asked: Conversion, parameters: dict[str, str], draft: Path) -> None:
-    """Put the run's tokenizer and prompt with the model, where they are still there."""
-    named = [asked.tokenizer, parameters.get("tokenizer_name")]
-    places = [Path(place).expanduser() for place in named if place]
-    for place in filter(has_tokenizer, places):
-        copy_tokenizer(place, draft)
-        break
+def _copy_frame(parameters: dict[str, str], draft: Path) -> None:
+    """Put the run's prompt with the model, where it is still there."""
     frame = find_frame(Path(parameters["output_dir"])) if "output_dir" in parameters else None
     if frame:
         save_frame(read_frame(frame), draft)

@@ -5,7 +5,7 @@ the data is tokenised.
 """
 
 import ast
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -33,12 +33,15 @@ FLAGS = {
 NEEDS_TOKENIZER = ("local_dataset",)
 
 
-def check_splits(name: str, config: Any, tokenizer: Any = None) -> list[Problem]:
-    """Check both parts of a data set that ``SPLITS`` has.
+def check_splits(
+    name: str, config: Any, parts: Sequence[Part] = PARTS, tokenizer: Any = None
+) -> list[Problem]:
+    """Check parts of a data set that ``SPLITS`` has.
 
     Args:
         name: the data set's.
         config: its configuration.
+        parts: which.
         tokenizer: what its formatter takes; None for one that needs none.
     """
 
@@ -47,20 +50,23 @@ def check_splits(name: str, config: Any, tokenizer: Any = None) -> list[Problem]
         if not _has_example(split, tokenizer):
             raise UsageError([_nothing_left(split, part)])
 
-    return _problems(name, check)
+    return _problems(name, parts, check)
 
 
-def check_toxicchat(config: Any) -> list[Problem]:
-    """Check the first row of both parts."""
+def check_toxicchat(config: Any, parts: Sequence[Part] = PARTS) -> list[Problem]:
+    """Check the first row of each part."""
 
     def check(part: Part) -> None:
         next(toxicchat.rows(config, split_name(config, part)))
 
-    return _problems("llamaguard_toxicchat_dataset", check)
+    return _problems("llamaguard_toxicchat_dataset", parts, check)
 
 
-def check_custom(config: Any) -> list[Problem]:
-    """Check that the file is Python and defines the function; nothing in it is run."""
+def check_custom(config: Any, parts: Sequence[Part] = PARTS) -> list[Problem]:
+    """Check that the file is Python and defines the function; nothing in it is run.
+
+    It is one function whichever parts are asked for.
+    """
     path, function = custom.location(config)
     flag = f"name one: {custom.FLAG}"
     if not path.exists():
@@ -88,17 +94,17 @@ def check_custom(config: Any) -> list[Problem]:
     ]
 
 
-CHECKS: dict[str, Callable[[Any], list[Problem]]] = {
+CHECKS: dict[str, Callable[..., list[Problem]]] = {
     **{name: partial(check_splits, name) for name in SPLITS},
     "custom_dataset": check_custom,
     "llamaguard_toxicchat_dataset": check_toxicchat,
 }
 
 
-def _problems(name: str, check: Callable[[Part], None]) -> list[Problem]:
-    """Return what is wrong with either part; what is wrong with both is told once."""
+def _problems(name: str, parts: Sequence[Part], check: Callable[[Part], None]) -> list[Problem]:
+    """Return what is wrong with each part; what is wrong with both is told once."""
     problems: list[Problem] = []
-    for part in PARTS:
+    for part in parts:
         try:
             check(part)
         except UsageError as error:

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from llama_recipes_local.errors import Problem
 from llama_recipes_local.generation.sources import base_model
 from llama_recipes_local.model_folders import has_tokenizer
 from llama_recipes_local.preflight import preflight_data
 from llama_recipes_local.run import DATASET_CONFIGS, Run
-from llama_recipes_local.saved_run import SavedRun
+from llama_recipes_local.saved_run import CONFIGURATION_FILE, SavedRun
 
 # What of a run's configuration its validation loss depends on.
 TRAIN_FIELDS = (
@@ -48,10 +49,24 @@ def resolve_run(arguments: tuple[Any, ...], adapter: Path | None, flags: dict[st
         given.setdefault("tokenizer_name", given["model_name"])  # training saves none
     if adapter is not None and not given.get("model_name"):
         given["model_name"] = str(base_model(adapter) or "")
-    run = preflight_data(arguments, _replaced(given, flags) | flags)
+    named = {"dataset", "train_config.dataset"} & {*given, *flags}
+    run = preflight_data(
+        arguments,
+        _replaced(given, flags) | flags,
+        parts=("test",) if named else (),  # the default's files are not what was asked for
+        found=[] if named else [_no_data()],
+    )
     run.train.enable_fsdp = False
     run.train.num_workers_dataloader = 0  # the batches are ready sooner than the model is
     return run
+
+
+def _no_data() -> Problem:
+    return Problem(
+        "no data set was named",
+        f"the folder of a run has it in its {CONFIGURATION_FILE}, that of a merged model has none",
+        f"name one: --dataset NAME, which is one of {', '.join(DATASET_CONFIGS)}",
+    )
 
 
 def recorded(saved: SavedRun, quantization: bool) -> dict[str, Any]:

@@ -8,13 +8,11 @@ import torch
 
 from llama_recipes_local import packages
 from llama_recipes_local.configs import quantization_config
-from llama_recipes_local.errors import Problem, UsageError, refusal
-from llama_recipes_local.files.finding import listing
+from llama_recipes_local.errors import Problem, UsageError
 from llama_recipes_local.model_folders import (
     ADAPTER_WEIGHTS,
-    TOKENIZERS,
     StoredTensors,
-    has_tokenizer,
+    find_tokenizer,
     model_tensors,
     read_adapter_config,
 )
@@ -89,7 +87,7 @@ def find_source(
     return Source(
         adapter=adapter,
         model=model,
-        tokenizer=_find_tokenizer(tokenizer, adapter, model, run),
+        tokenizer=find_tokenizer(tokenizer, model, run.fields("train_config"), adapter),
         dtype=dtype or (torch.bfloat16 if device_type() == "cuda" else torch.float32),
         quantization=_choose_quantization(quantization, run if adapter else None),
         run=run,
@@ -106,22 +104,6 @@ def base_model(adapter: Path) -> Path | None:
     name = read_adapter_config(adapter, mend).get("base_model_name_or_path")
     StoredTensors([adapter / ADAPTER_WEIGHTS])
     return Path(str(name)) if name else None
-
-
-def _find_tokenizer(named: Path | None, adapter: Path | None, model: Path, run: SavedRun) -> Path:
-    """Return the first folder with a tokenizer of those that may have the one of training."""
-    trained = (run.get("train_config", name) for name in ("tokenizer_name", "model_name"))
-    of_run, of_base = (Path(name) if name else None for name in trained)
-    places = [named] if named else [adapter, of_run, model, of_base]
-    found = [place for place in places if place is not None and has_tokenizer(place.expanduser())]
-    if not found:
-        place = (named or model).expanduser().resolve()
-        raise refusal(
-            f"{place} has no tokenizer",
-            f"{' or '.join(TOKENIZERS)} is needed; {listing(place)}",
-            "name the folder that has it: --tokenizer_name DIR",
-        )
-    return found[0].expanduser().resolve()
 
 
 def _choose_quantization(asked: str | None, run: SavedRun | None) -> str:

@@ -21,10 +21,8 @@ from llama_recipes_local.model_checkpointing.publishing import published_folder
 from llama_recipes_local.model_folders import (
     check_room,
     check_target,
-    check_tokenizer_folder,
     copy_companions,
-    copy_tokenizer,
-    has_tokenizer,
+    find_tokenizer,
     model_tensors,
     write_config,
     write_weights,
@@ -41,7 +39,8 @@ class Merge:
         adapter: the folder that training saved.
         out: the new model's folder.
         model: the base model's folder; None means the one that the adapter names.
-        tokenizer: the folder of the tokenizer that goes with the model; None means the run's.
+        tokenizer: the folder of the tokenizer that goes with the model; None means the run's, or
+            the model's.
         dtype: what the base model is read in and the result is saved in; None leaves it.
         quantization: "4bit" adds to what 4 bits leave of the weights, "none" to the weights
             themselves; None means as the run trained.
@@ -73,9 +72,9 @@ def merge(asked: Merge) -> None:
     _refuse(check_target(out))
     folder = _base_folder(asked, adapter)
     stored = model_tensors(folder, "--model")
-    if asked.tokenizer:
-        check_tokenizer_folder(asked.tokenizer)
     run = SavedRun(adapter.folder)
+    trained = run.fields("train_config")
+    tokenizer = find_tokenizer(asked.tokenizer, folder, trained, adapter.folder)
     config = AutoConfig.from_pretrained(folder)
     skeleton = Skeleton(config, adapter)
     base = BaseTensors(stored, asked.dtype, _four_bit(asked, run), skeleton.linears)
@@ -89,11 +88,10 @@ def merge(asked: Merge) -> None:
     with published_folder(out) as draft:
         write_weights(draft, merged.planned, merged)
         _write_config(folder, draft, skeleton, merged, asked.dtype)
-        copy_companions(folder, draft)
+        copy_companions(folder, draft, tokenizer)
         frame = find_frame(adapter.folder)
         if frame:
             save_frame(read_frame(frame), draft)
-        _copy_trained_tokenizer(asked, run, adapter, draft)
     print(f"--> the merged model is in {out}")
 
 
@@ -161,17 +159,6 @@ def _write_config(
         changes["dtype"] = str(dtype).removeprefix("torch.")
         outdated.append("torch_dtype")  # its name before transformers 5
     write_config(folder, draft, without=outdated, **changes)
-
-
-def _copy_trained_tokenizer(asked: Merge, run: SavedRun, adapter: Adapter, draft: Path) -> None:
-    """Put the tokenizer that training used with the model, where it is not the base model's."""
-    trained = run.get("train_config", "tokenizer_name")
-    places = [asked.tokenizer, adapter.folder, Path(trained) if trained else None]
-    for place in (place.expanduser() for place in places if place):
-        if has_tokenizer(place):
-            copy_tokenizer(place, draft)
-            print(f"--> the tokenizer is the one in {place}")
-            return
 
 
 def _bytes(tensor: torch.Tensor) -> int:

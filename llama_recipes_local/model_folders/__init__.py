@@ -7,18 +7,18 @@ from llama_recipes_local.model_folders.adapters import (
 )
 from llama_recipes_local.model_folders.companions import (
     TOKENIZERS,
-    check_tokenizer_folder,
     copy_companions,
-    copy_tokenizer,
     has_tokenizer,
 )
 from llama_recipes_local.model_folders.reading import (
     StoredTensors,
     check_config,
+    check_converted,
     model_tensors,
     read_config,
 )
 from llama_recipes_local.model_folders.targets import check_room, check_target
+from llama_recipes_local.model_folders.tokenizers import find_tokenizer
 from llama_recipes_local.model_folders.weight_files import check_weights, has_weights
 from llama_recipes_local.model_folders.writing import write_config, write_weights
 
@@ -28,12 +28,12 @@ __all__ = [
     "TOKENIZERS",
     "StoredTensors",
     "check_config",
+    "check_converted",
     "check_room",
     "check_target",
-    "check_tokenizer_folder",
     "check_weights",
     "copy_companions",
-    "copy_tokenizer",
+    "find_tokenizer",
     "has_tokenizer",
     "has_weights",
     "model_tensors",

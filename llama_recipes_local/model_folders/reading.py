@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from llama_recipes_local.errors import UsageError, refusal
+from llama_recipes_local.checkpoints import layout
+from llama_recipes_local.errors import Problem, UsageError, refusal
 from llama_recipes_local.files.finding import listing
 from llama_recipes_local.model_folders.weight_files import (
     INDEX,
@@ -92,6 +94,21 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config if isinstance(config, dict) else {}
 
 
+def check_converted(folder: Path, flag: str) -> list[Problem]:
+    """Return a problem if a ``checkpoint-STEP`` of whole weights was named for a model's folder."""
+    weights = folder / layout.WEIGHTS
+    if not (folder / layout.MANIFEST).is_file() or not any(weights.glob("*.safetensors")):
+        return []
+    command = f"llama-recipes-local convert {shlex.quote(str(folder))} --out DIR"
+    return [
+        Problem(
+            f"{flag} {folder} is a checkpoint, not a model's folder",
+            f"what its run trains is in {weights}, in the pieces that the run is gone on from",
+            f"{command} makes a model of it, which is named instead: {flag} DIR",
+        )
+    ]
+
+
 def check_config(folder: Path, flag: str) -> None:
     """Refuse a folder without a configuration that transformers reads.
 
@@ -101,7 +118,8 @@ def check_config(folder: Path, flag: str) -> None:
     path = folder / "config.json"
     mend = f"name the folder of a model in the Hugging Face layout: {flag} DIR"
     if not path.is_file():
-        raise refusal(f"{folder} has no config.json", listing(folder), mend)
+        what = f"{folder} has no config.json"
+        raise UsageError(check_converted(folder, flag) or [Problem(what, listing(folder), mend)])
     try:
         if not isinstance(json.loads(path.read_text("utf-8")), dict):
             raise ValueError("it is no JSON object")

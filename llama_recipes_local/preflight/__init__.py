@@ -1,8 +1,11 @@
 """Finds every reason why a run cannot work, before any weight is loaded, and reports them all."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from llama_recipes_local import paths
+from llama_recipes_local.datasets.checks import CHECKS, NEEDS_TOKENIZER, PARTS, check_splits
+from llama_recipes_local.datasets.sources import Part
 from llama_recipes_local.errors import Problem, UsageError
 from llama_recipes_local.models.loading import load_tokenizer
 from llama_recipes_local.preflight import (
@@ -48,8 +51,19 @@ def preflight(arguments: tuple[Any, ...], given: dict[str, Any]) -> Run:
     return run
 
 
-def preflight_data(arguments: tuple[Any, ...], given: dict[str, Any]) -> Run:
+def preflight_data(
+    arguments: tuple[Any, ...],
+    given: dict[str, Any],
+    parts: Sequence[Part] = PARTS,
+    found: Sequence[Problem] = (),
+) -> Run:
     """Resolve the flags and check the data set and the tokenizer alone, for nothing is trained.
+
+    Args:
+        arguments: what stood on the command line without a flag.
+        given: the flags, by name, as fire parsed them.
+        parts: those of the data set that are used.
+        found: problems that are known already.
 
     Raises:
         UsageError: with every problem found.
@@ -58,7 +72,8 @@ def preflight_data(arguments: tuple[Any, ...], given: dict[str, Any]) -> Run:
     problems += data_rules.check_data_rules(run)
     without_tokenizer = model.check_tokenizer(run)
     problems += without_tokenizer
-    problems += check_data(run, without_tokenizer)
+    problems += check_data(run, without_tokenizer, parts)
+    problems += found
     if problems:
         raise UsageError(problems)
     return run
@@ -79,19 +94,22 @@ def _resolved(arguments: tuple[Any, ...], given: dict[str, Any]) -> tuple[Run, l
     return run, problems
 
 
-def check_data(run: Run, without_tokenizer: list[Problem]) -> list[Problem]:
+def check_data(
+    run: Run, without_tokenizer: list[Problem], parts: Sequence[Part] = PARTS
+) -> list[Problem]:
     """Return what is wrong with the data set's files and the first record of each.
 
     Args:
         run: the run.
         without_tokenizer: why the tokenizer cannot be loaded; data that needs its chat template is
             not looked at then.
+        parts: which parts of the data set.
     """
-    from llama_recipes_local.datasets.checks import CHECKS, NEEDS_TOKENIZER, check_splits
-
     name = run.train.dataset
     if run.dataset is None:
         return []
     if name not in NEEDS_TOKENIZER:
-        return CHECKS[name](run.dataset)
-    return [] if without_tokenizer else check_splits(name, run.dataset, load_tokenizer(run.train))
+        return CHECKS[name](run.dataset, parts)
+    if without_tokenizer:
+        return []
+    return check_splits(name, run.dataset, parts, load_tokenizer(run.train))

@@ -8,7 +8,12 @@ from typing import Any
 
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.files.finding import listing
-from llama_recipes_local.model_folders import TOKENIZERS, check_weights, has_tokenizer
+from llama_recipes_local.model_folders import (
+    TOKENIZERS,
+    check_converted,
+    check_weights,
+    has_tokenizer,
+)
 from llama_recipes_local.run import Run
 
 # What transformers reads to load a tokenizer, where it is there.
@@ -28,6 +33,8 @@ def check_model(run: Run) -> list[Problem]:
     folder = Path(train.model_name).resolve()
     if not folder.is_dir():
         return [_no_folder(train.model_name, folder)]
+    if unconverted := check_converted(folder, "--model_name"):
+        return unconverted
     problems = _check_config(folder, train)
     problems += check_weights(folder)
     told = {problem.what for problem in problems}

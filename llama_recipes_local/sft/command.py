@@ -8,6 +8,7 @@ from llama_recipes_local import packages, parallel
 from llama_recipes_local.errors import TrainingError, UsageError
 from llama_recipes_local.files.occupying import occupied
 from llama_recipes_local.finetuning import only_rank_zero_speaks
+from llama_recipes_local.unread import ends_unread, goes_on_unread
 
 
 def main(words: Sequence[str]) -> int:
@@ -38,10 +39,11 @@ def _run(words: Sequence[str]) -> None:
     from llama_recipes_local.sft.preflight import preflight
     from llama_recipes_local.sft.training import load_data, train
 
-    if {"-h", "--help"} & set(words):
-        make_parser().print_help()
-        return
-    run = preflight(words)
-    data = load_data(run)
-    with occupied(Path(run.training.output_dir)):
+    with ends_unread():
+        if {"-h", "--help"} & set(words):
+            make_parser().print_help()
+            return
+        run = preflight(words)
+        data = load_data(run)
+    with goes_on_unread(), occupied(Path(run.training.output_dir)):
         train(run, data)

@@ -1,8 +1,26 @@
-"""How a command ends that cannot go on to its own end."""
+"""How a command ends that cannot go on to its own end, and one whose output nobody reads."""
 
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+from llama_recipes_local.unread import GOES_ON
+
+PROJECT = Path(__file__).resolve().parents[2]
+SAVED = "adapter_model.safetensors"
+
+
+def start(environment: dict[str, str], cwd: Path, *words: object) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+        cwd=cwd,
+        text=True,
+    )
 
 
 def test_a_reader_that_has_enough(environment: dict[str, str], tmp_path: Path) -> None:
@@ -17,16 +35,62 @@ def test_a_reader_that_has_enough(environment: dict[str, str], tmp_path: Path) -
         "cli._run = talk\n"
         "sys.exit(cli.main([]))\n"
     )
-    talking = subprocess.Popen(
-        [sys.executable, str(script)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment,
-        text=True,
-    )
+    talking = start(environment, tmp_path, script)
     assert talking.stdout is not None and talking.stderr is not None
     assert talking.stdout.readline() == "0\n"
     talking.stdout.close()
     assert talking.stderr.read() == ""
     talking.stderr.close()
     assert talking.wait(60) == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [PROJECT / "finetuning.py"],
+        [PROJECT / "sft.py"],
+        ["-m", "llama_recipes_local", "finetune"],
+        ["-m", "llama_recipes_local", "merge"],
+    ],
+)
+def test_help_that_nobody_reads(
+    words: list[object], environment: dict[str, str], tmp_path: Path
+) -> None:
+    if PROJECT / "sft.py" in words:
+        pytest.importorskip("trl")
+    helping = start(environment, tmp_path, *words, "--help")
+    assert helping.stdout is not None
+    helping.stdout.close()
+    helping.stdout = None
+    assert helping.communicate(timeout=120)[1] == ""
+    assert helping.returncode in (0, 1)  # argparse itself passes over it
+
+
+def test_another_pipes_end_is_not_taken_for_it(environment: dict[str, str], tmp_path: Path) -> None:
+    script = tmp_path / "breaks.py"
+    script.write_text(
+        "from llama_recipes_local.unread import ends_unread\n"
+        "with ends_unread():\n"
+        "    raise BrokenPipeError('a worker is gone')\n"
+    )
+    _, said = start(environment, tmp_path, script).communicate(timeout=60)
+    assert said.endswith("BrokenPipeError: a worker is gone\n")
+
+
+def test_training_goes_on_when_nobody_reads_of_it(
+    tiny_model: Path, grammar_data: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    flags = ["--model_name", tiny_model, "--data_root", grammar_data, "--use_peft"]
+    flags += ["--dataset", "grammar_dataset", "--context_length", 64, "--num_epochs", 1]
+    flags += ["--output_dir", tmp_path / "out"]
+    training = start(environment, tmp_path, PROJECT / "finetuning.py", *flags)
+    assert training.stdout is not None
+    while not (line := training.stdout.readline()).startswith("step "):
+        assert line, training.communicate()[1]
+    training.stdout.close()
+    training.stdout = None
+    _, said = training.communicate(timeout=120)
+    assert said.count(GOES_ON) == 1
+    assert "Error" not in said
+    assert training.returncode == 0
+    assert (tmp_path / "out" / SAVED).is_file()

@@ -332,6 +332,39 @@ def test_a_checkpoint_of_a_run_becomes_the_model_that_was_trained(
     assert transformers.AutoTokenizer.from_pretrained(tmp_path / "out")("She")["input_ids"]
 
 
+@pytest.mark.parametrize("command", ["generate", "evaluate", "finetune"])
+def test_a_checkpoint_that_is_named_for_a_model_is_to_be_converted(
+    command: str, trained: Callable[..., Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = trained().checkpoint
+    words = ["--prompt", "She"] if command == "generate" else []
+    capsys.readouterr()
+    try:
+        code = cli.main([command, "--model_name", str(folder), *words])
+    except SystemExit as error:  # as finetuning.py ends
+        code = error.code
+    said = capsys.readouterr().err
+    assert code == 2 and "has no config.json" not in said
+    assert f"llama-recipes-local convert {folder} --out DIR" in said
+
+
+def test_the_tokenizer_is_the_one_of_training_or_is_asked_for(
+    trained: Callable[..., Run],
+    tiny_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = trained()
+    bare = tmp_path / "bare"
+    shutil.copytree(run.base, bare, ignore=shutil.ignore_patterns("tokenizer*"))
+    convert(run.checkpoint, "--model", bare, "--out", tmp_path / "out")
+    assert transformers.AutoTokenizer.from_pretrained(tmp_path / "out")("She")["input_ids"]
+    (run.base / "tokenizer.json").unlink()
+    words = (run.checkpoint, "--model", bare)
+    assert "--tokenizer_name DIR" in refused(capsys, tmp_path / "again", *words)
+    convert(*words, "--tokenizer_name", tiny_model, "--out", tmp_path / "again")
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
     ("flags", "count"),

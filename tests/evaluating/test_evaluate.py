@@ -207,6 +207,23 @@ def test_what_cannot_be_measured(
     assert said in refused(capsys, *base, *data, *words)
 
 
+def test_no_data_set_is_guessed_where_none_is_named_or_recorded(
+    tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = refused(capsys, "--model_name", tiny_model)
+    assert error.startswith("1 problem") and "no data set was named" in error
+    assert "--dataset NAME" in error and "samsum.json" not in error
+
+
+def test_the_training_part_need_not_be_there(
+    tiny_model: Path, grammar_data: Path, tmp_path: Path
+) -> None:
+    validation = shutil.copy(grammar_data / "datasets/grammar/grammar_validation.csv", tmp_path)
+    words = ("--model_name", tiny_model, "--dataset", "grammar_dataset", "--metrics", "loss")
+    words = (*words, "--data_root", tmp_path, "--grammar_dataset.test_split", validation)
+    assert evaluate(tmp_path / "a.json", *words)["metrics"]["loss"]["value"] > 0
+
+
 def test_what_would_fail_once_all_is_measured_is_refused_before(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -126,6 +126,16 @@ def test_a_folder_that_was_named_for_its_tokenizer_and_has_none(
     assert f"{tmp_path / 'gone'} has no tokenizer" in error
 
 
+def test_a_tokenizer_that_is_nowhere(
+    adapter: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in base.glob("tokenizer*"):
+        path.unlink()
+    change(adapter / "adapter_config.json", base_model_name_or_path="/no/such/model")
+    error = refused(capsys, tmp_path, "--adapter", adapter, "--model", base)
+    assert f"{base} has no tokenizer" in error and "--tokenizer_name DIR" in error
+
+
 def test_a_base_model_that_has_moved(
     adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -180,6 +180,23 @@ def test_what_goes_with_the_model_comes_along(biased_model: Path, tmp_path: Path
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.parametrize("named", ["model_name", "tokenizer_name"])
+def test_the_tokenizer_is_found_by_the_record_of_what_trained_the_base_model(
+    named: str, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Training leaves no tokenizer beside whole weights; ``generate`` finds it in the same way."""
+    base = shutil.copytree(tiny_model, tmp_path / "run")
+    for path in base.glob("tokenizer*"):
+        path.unlink()
+    record = {"train_config": {"model_name": "/no/such/model", named: str(tiny_model)}}
+    (base / "run_config.json").write_text(json.dumps(record))
+    adapter = save_adapter(base, tmp_path / "adapter")
+    merge("--adapter", adapter, "--model", base, "--out", tmp_path / "out")
+    theirs, ours = map(transformers.AutoTokenizer.from_pretrained, (tiny_model, tmp_path / "out"))
+    assert ours("She go to school.") == theirs("She go to school.")
+    assert f"the tokenizer is the one in {tiny_model}\n" in capsys.readouterr().out
+
+
 def test_the_dtype_may_be_chosen(biased_model: Path, tmp_path: Path) -> None:
     adapter = save_adapter(biased_model, tmp_path / "adapter")
     words = ("--model", biased_model, "--out", tmp_path / "out", "--dtype", "float32")
