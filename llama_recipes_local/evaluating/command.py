@@ -16,6 +16,7 @@ from llama_recipes_local.evaluating.examples import Question, questions
 from llama_recipes_local.evaluating.losses import measure_loss
 from llama_recipes_local.evaluating.results import GENERATED, METRICS, Result, table
 from llama_recipes_local.evaluating.runs import resolve_run
+from llama_recipes_local.files.names import refuse_name
 from llama_recipes_local.generation.generator import Generator
 from llama_recipes_local.generation.loading import load_model, load_tokenizer
 from llama_recipes_local.generation.sampling import Sampling
@@ -204,6 +205,7 @@ def _place(out: Any) -> Path:
         UsageError: if nothing can be written there.
     """
     path = Path(str(out)).expanduser().resolve()
+    refuse_name(path, "--out")
     why = ""
     if path.is_dir():
         why = f"{path} is a folder"
