@@ -64,6 +64,7 @@ def evaluate(
         UsageError: if a flag is wrong, or the model or the data cannot be used.
     """
     packages.require("scipy", "evaluate", "evaluate")
+    _check_values({"adapter": adapter, "out": out, "compare": compare})
     if compare:
         compare_files(*_two_files(compare, arguments, flags))
         return
@@ -183,6 +184,18 @@ def _check_sources(asked: list[Question], metrics: list[str]) -> None:
             "leave it out, or take grammar_dataset with files of your own: "
             "--grammar_dataset.test_split=FILE.csv",
         )
+
+
+def _check_values(flags: dict[str, Any]) -> None:
+    # fire makes True of a flag that nothing follows
+    mend = "give it the path behind it, or leave it out"
+    problems = [
+        Problem(f"--{name} has no value", "it takes a path", mend)
+        for name, value in flags.items()
+        if value is True
+    ]
+    if problems:
+        raise UsageError(problems)
 
 
 def _check_numbers(batch_size: Any, max_new_tokens: Any, max_examples: Any) -> None:
