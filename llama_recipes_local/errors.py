@@ -19,7 +19,9 @@ class Problem:
     mend: str
 
     def __str__(self) -> str:
-        return f"{self.what}\n   why:  {self.why}\n   mend: {self.mend}"
+        told = f"{self.what}\n   why:  {self.why}\n   mend: {self.mend}"
+        # names of files may have bytes that no stream takes
+        return told.encode("utf-8", "backslashreplace").decode()
 
 
 class UsageError(ValueError):

@@ -61,9 +61,11 @@ def number(kind: type[int] | type[float], above: float, most: float) -> Callable
         except ValueError:
             value = math.nan
         if not above < value <= most:
+            least = (
+                f"whole number of {above + 1} or more" if kind is int else f"number above {above}"
+            )
             bound = "" if most == math.inf else f" and at most {most}"
-            noun = "whole number" if kind is int else "number"
-            raise argparse.ArgumentTypeError(f"{word!r} is no {noun} above {above}{bound}")
+            raise argparse.ArgumentTypeError(f"{word!r} is no {least}{bound}")
         return value
 
     return check

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from llama_recipes_local import paths
 from llama_recipes_local.cli.parsing import one_of
+from llama_recipes_local.files.names import refuse_name
 from llama_recipes_local.preparation import spacing
 from llama_recipes_local.preparation.grammar import DEFAULT_FOLDER, prepare_grammar
 
@@ -44,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Put or make the files, and print what was done."""
+    refuse_name(args.out, "--out")
     options = {"num_c4": args.num_c4, "spacing": args.spacing}
     given = {name: value for name, value in options.items() if value is not None}
     if args.jfleg or args.c4_200m or given or args.overwrite:

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from llama_recipes_local.files.names import refuse_name
 from llama_recipes_local.preparation.grammar import TRAINING_FILE, carried_file
 
 DEFAULT_FOLDER = "models/stand-in"
@@ -22,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Make the stand-in, or say that it is there."""
+    refuse_name(args.out, "--out")
     from llama_recipes_local.standin.making import make_stand_in
 
     data = Path(args.data) if args.data else carried_file(TRAINING_FILE)

@@ -116,7 +116,9 @@ def _problems(name: str, parts: Sequence[Part], check: Callable[[Part], None]) -
 def _with_flag(problem: Problem, flag: str) -> Problem:
     if not flag or flag in problem.mend:
         return problem
-    return replace(problem, mend=f"{problem.mend}, or name another: {flag}")
+    says_so = problem.mend.endswith(("name a file", "name another"))
+    joined = ": " if says_so else ", or name another: "
+    return replace(problem, mend=f"{problem.mend}{joined}{flag}")
 
 
 def _has_example(split: Split, tokenizer: Any) -> bool:

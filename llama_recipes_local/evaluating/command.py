@@ -16,6 +16,7 @@ from llama_recipes_local.evaluating.examples import Question, questions
 from llama_recipes_local.evaluating.losses import measure_loss
 from llama_recipes_local.evaluating.results import GENERATED, METRICS, Result, table
 from llama_recipes_local.evaluating.runs import resolve_run
+from llama_recipes_local.files.names import refuse_name
 from llama_recipes_local.generation.generator import Generator
 from llama_recipes_local.generation.loading import load_model, load_tokenizer
 from llama_recipes_local.generation.sampling import Sampling
@@ -64,6 +65,7 @@ def evaluate(
         UsageError: if a flag is wrong, or the model or the data cannot be used.
     """
     packages.require("scipy", "evaluate", "evaluate")
+    _check_values({"adapter": adapter, "out": out, "compare": compare})
     if compare:
         compare_files(*_two_files(compare, arguments, flags))
         return
@@ -185,6 +187,18 @@ def _check_sources(asked: list[Question], metrics: list[str]) -> None:
         )
 
 
+def _check_values(flags: dict[str, Any]) -> None:
+    # fire makes True of a flag that nothing follows
+    mend = "give it the path behind it, or leave it out"
+    problems = [
+        Problem(f"--{name} has no value", "it takes a path", mend)
+        for name, value in flags.items()
+        if value is True
+    ]
+    if problems:
+        raise UsageError(problems)
+
+
 def _check_numbers(batch_size: Any, max_new_tokens: Any, max_examples: Any) -> None:
     problems = [
         Problem(f"--{name} {value}", "it is a number above 0", f"give one: --{name} 8")
@@ -205,6 +219,7 @@ def _place(out: Any) -> Path:
         UsageError: if nothing can be written there.
     """
     path = Path(str(out)).expanduser().resolve()
+    refuse_name(path, "--out")
     why = ""
     if path.is_dir():
         why = f"{path} is a folder"

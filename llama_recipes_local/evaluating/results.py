@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from llama_recipes_local.errors import refusal
+from llama_recipes_local.errors import UsageError, refusal
 from llama_recipes_local.evaluating.gleu import gleu, words
 from llama_recipes_local.evaluating.measures import Measure, exponential_ratio, ratio
 from llama_recipes_local.evaluating.rouge import rouge
+from llama_recipes_local.files.finding import missing
 
 METRICS = ("loss", "perplexity", "gleu", "rouge")
 GENERATED = ("gleu", "rouge")
@@ -75,12 +76,14 @@ def read_result(path: Path) -> Result:
     Raises:
         UsageError: if the file holds none.
     """
+    mend = "name two files that `llama-recipes-local evaluate --out FILE` wrote"
+    if not path.exists():
+        raise UsageError([missing(path.absolute(), mend)])
     try:
         result = Result(**json.loads(path.read_text("utf-8")))
         for measure in result.measures():
             if not len(measure.keys) or not math.isfinite(measure.of_all()):
                 raise ValueError(f"it has no items of {measure.name}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        mend = "name two files that `llama-recipes-local evaluate --out FILE` wrote"
         raise refusal(f"{path} is no result", repr(error), mend) from error
     return result

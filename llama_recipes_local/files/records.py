@@ -93,7 +93,7 @@ def _check_file(source: Source) -> None:
     if not path.exists():
         raise UsageError([finding.missing(path, "put it there, or name another")])
     if path.is_dir():
-        raise refusal(f"{path} is a folder", finding.told(path), "name a file")
+        raise refusal(f"{path} is a folder", finding.listing(path), "name a file")
     pointers = finding.pointer_problems([path])
     if pointers:
         raise UsageError(pointers)

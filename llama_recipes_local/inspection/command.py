@@ -15,6 +15,7 @@ from llama_recipes_local.data.streaming import SampleStream
 from llama_recipes_local.data.tokens import TokenRows
 from llama_recipes_local.datasets.run_data import PARTS, RunData, prepare_data
 from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.files.names import refuse_name
 from llama_recipes_local.inspection.lengths import histogram_text, save_histogram
 from llama_recipes_local.inspection.rows import (
     COLOUR,
@@ -44,6 +45,7 @@ def inspect(*arguments: Any, rows: int = 3, png: str = "lengths.png", **flags: A
     problems = _flag_problems(rows, png)
     if problems:
         raise UsageError(problems)
+    refuse_name(_place(png), "--png")
     run = preflight_data(arguments, flags)
     with activate(run):
         run.data = prepare_data(run)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.files.disk import nearest_existing
+from llama_recipes_local.files.names import check_name
 
 NEW_FOLDER = "name a new folder: --out DIR"
 SPARE_BYTES = 100 * 10**6
@@ -15,7 +16,7 @@ SPARE_BYTES = 100 * 10**6
 def check_target(folder: Path) -> list[Problem]:
     """Return a problem if there is something in the folder already: nothing is ever overwritten."""
     try:
-        return _in_the_way(folder) or _unwritable(folder)
+        return check_name(folder, "--out") or _in_the_way(folder) or _unwritable(folder)
     except OSError as error:  # a name that is too long, a folder that may not be looked into
         return [Problem(f"--out {folder} cannot be written", str(error), NEW_FOLDER)]
 

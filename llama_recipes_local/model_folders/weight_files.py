@@ -8,6 +8,7 @@ from safetensors import SafetensorError, safe_open
 
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.files.finding import listing
+from llama_recipes_local.files.names import check_name
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -72,4 +73,5 @@ def _damaged(files: Iterable[Path]) -> list[Problem]:
 
 def unreadable(path: Path, error: Exception) -> Problem:
     """Return the problem with a file of weights that safetensors refuses."""
-    return Problem(f"{path} is not a whole safetensors file", str(error), "copy the file again")
+    damaged = Problem(f"{path} is not a whole safetensors file", str(error), "copy the file again")
+    return next(iter(check_name(path)), damaged)

@@ -8,6 +8,7 @@ from typing import Any
 from llama_recipes_local import configs
 from llama_recipes_local.configs.fields import convert, field_names
 from llama_recipes_local.errors import Problem
+from llama_recipes_local.files.names import check_name
 from llama_recipes_local.run import DATASET_CONFIGS, PEFT_CONFIGS
 
 CONFIGS: dict[str, type] = {
@@ -76,7 +77,8 @@ def check_arguments(arguments: Iterable[Any]) -> list[Problem]:
 def check_flags(given: dict[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
     """Return the flags that can be taken, and what is wrong with the others.
 
-    That is a problem for each unknown flag, and each value that its field cannot take.
+    That is a problem for each unknown flag, and each value that its field cannot take, or that
+    cannot be written into the record of the run.
     """
     known = known_flags()
     usable, problems = {}, []
@@ -84,7 +86,8 @@ def check_flags(given: dict[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
         wrong = _mismatch(flag, value) if flag in known else [_unknown(flag, known)]
         if not wrong:
             usable[flag] = value
-        problems += wrong
+        # where output_dir leads is checked with the machine, as a relative one depends on it
+        problems += wrong or ([] if flag == "output_dir" else check_name(value, f"--{flag}"))
     return usable, problems
 
 

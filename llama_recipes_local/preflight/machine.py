@@ -8,6 +8,7 @@ import torch
 from llama_recipes_local import packages
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.files.disk import nearest_existing
+from llama_recipes_local.files.names import check_name
 from llama_recipes_local.models.quantization import quantized_bits
 from llama_recipes_local.run import Run
 
@@ -22,6 +23,8 @@ def check_output(run: Run) -> list[Problem]:
         why = "it is the model's own folder, whose files would be written over"
         mend = "name another folder: --output_dir DIR"
         return [Problem(f"--output_dir {output}", why, mend)]
+    if unwritable := check_name(output, "--output_dir"):
+        return unwritable
     existing = nearest_existing(output)
     if not existing.is_dir():
         return [_output(output, f"{existing} is a file")]

@@ -29,6 +29,15 @@ def test_grammar_checks_both_files(grammar_data: Path) -> None:
     assert "--grammar_dataset.test_split=FILE" in second
 
 
+def test_a_folder_that_is_named_for_a_file(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "a.csv").touch()
+    config = configs.grammar_dataset("grammar_dataset", str(tmp_path), str(tmp_path))
+    told, _ = problems_of(config)
+    assert f"{tmp_path} holds below\n" in told
+    assert told.endswith("mend: name a file: --grammar_dataset.train_split=FILE")
+
+
 def test_the_first_usable_record_is_formatted(tmp_path: Path) -> None:
     config = configs.samsum_dataset(data_path=str(tmp_path))
     good = {"dialogue": "a", "summary": "b"}

@@ -142,6 +142,13 @@ def test_two_results_are_compared(
     assert "two files" in refused(capsys, "--compare", a)
     a.write_text("{}")
     assert str(a) in refused(capsys, "--compare", a, b)
+    error = refused(capsys, "--compare", tmp_path / "c.json", b)
+    assert f"{tmp_path / 'c.json'} does not exist" in error and "Error" not in error
+
+
+@pytest.mark.parametrize("flag", ["--adapter", "--compare", "--out"])
+def test_a_flag_that_nothing_follows(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert f"{flag} has no value" in refused(capsys, flag)
 
 
 def test_a_documents_loss_is_its_own_in_a_packed_row(tiny_model: Path) -> None:
