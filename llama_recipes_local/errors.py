@@ -46,6 +46,16 @@ def refusal(what: str, why: str, mend: str = "mend it") -> UsageError:
     return UsageError([Problem(what, why, mend)])
 
 
+def refuse(problems: Sequence[Problem]) -> None:
+    """Raise the error for what was found, if anything was.
+
+    Raises:
+        UsageError: with all problems, if there are any.
+    """
+    if problems:
+        raise UsageError(problems)
+
+
 class TrainingError(RuntimeError):
     """Training cannot go on; a command prints it and exits with ``EXIT_CODE``, no traceback."""
 

@@ -23,7 +23,7 @@ from llama_recipes_local.datasets.run_data import prepare_data
 from llama_recipes_local.errors import TrainingError, UsageError
 from llama_recipes_local.files.disk import room, what_filled
 from llama_recipes_local.files.occupying import occupied
-from llama_recipes_local.model_folders import has_weights
+from llama_recipes_local.model_folders import ADAPTER_WEIGHTS, has_weights
 from llama_recipes_local.models.quantization import quantized_bits
 from llama_recipes_local.preflight import preflight
 from llama_recipes_local.preflight.help import help_text
@@ -99,7 +99,7 @@ def report(run: Run) -> None:
         if loss is not None:
             text = f"loss {loss:.4f}  perplexity {perplexity(loss):.3f}"
             print(f"validation {when:>6} training: {text}")
-    adapter = output / "adapter_model.safetensors"
+    adapter = output / ADAPTER_WEIGHTS
     if not run.train.save_model:
         return
     if run.train.use_peft and adapter.is_file():

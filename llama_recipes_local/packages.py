@@ -2,7 +2,7 @@
 
 from importlib.util import find_spec
 
-from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.errors import Problem, refuse
 
 DISTRIBUTION = "llama-recipes-local"
 
@@ -27,6 +27,4 @@ def require(module: str, what: str, extra: str) -> None:
     Raises:
         UsageError: if it is not installed.
     """
-    problems = missing(module, what, extra)
-    if problems:
-        raise UsageError(problems)
+    refuse(missing(module, what, extra))

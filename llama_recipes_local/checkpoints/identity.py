@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_recipes_local.checkpoints import choosing, layout
-from llama_recipes_local.errors import Problem, UsageError, refusal
+from llama_recipes_local.errors import Problem, refusal, refuse
 from llama_recipes_local.models.precision import weight_dtype
 from llama_recipes_local.run import Run
 
@@ -95,8 +95,7 @@ def check_identity(run: Run) -> None:
         for kind, told in differences(was, identity(run))
         if kind not in run.train.resume_despite
     ]
-    if problems:
-        raise UsageError(problems)
+    refuse(problems)
 
 
 def _method(run: Run) -> dict[str, Any]:

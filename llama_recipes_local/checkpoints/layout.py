@@ -113,6 +113,11 @@ def read_manifest(folder: Path) -> Manifest:
         raise DamagedError(f"{path} {error}") from error
 
 
+def is_checkpoint(folder: Path) -> bool:
+    """Tell whether a folder is a ``checkpoint-STEP``, whatever it is named, whole or not."""
+    return (folder / MANIFEST).is_file()
+
+
 def folder_of(output: Path, step: int) -> Path:
     """Return the folder of the checkpoint after ``step`` steps."""
     return output / f"checkpoint-{step}"

@@ -8,7 +8,7 @@ from typing import Any
 
 from llama_recipes_local.cli.new_model import DTYPES
 from llama_recipes_local.cli.parsing import number, one_of
-from llama_recipes_local.errors import Problem, UsageError, refusal
+from llama_recipes_local.errors import Problem, refusal, refuse
 from llama_recipes_local.prompts import PROMPTS, read_typed
 
 TEMPLATES = ("tokenizer", "llama2", "llama3", "chatml", "guanaco")
@@ -201,9 +201,7 @@ def _check(args: argparse.Namespace) -> None:
             "add --chat, or give --prompts FILE with messages",
         ),
     ]
-    problems = [Problem(*words) for wrong, *words in checks if wrong]
-    if problems:
-        raise UsageError(problems)
+    refuse([Problem(*words) for wrong, *words in checks if wrong])
 
 
 def _read_prompt(args: argparse.Namespace) -> str:

@@ -14,7 +14,7 @@ from llama_recipes_local.converting.parameters import MEND
 from llama_recipes_local.converting.readers import AGAIN
 from llama_recipes_local.errors import UsageError, refusal
 from llama_recipes_local.files.finding import listed
-from llama_recipes_local.model_folders import StoredTensors, model_tensors
+from llama_recipes_local.model_folders import StoredTensors, load_config, misshapen, model_tensors
 from llama_recipes_local.models import AutoConfig
 from llama_recipes_local.models.freezing import freeze_all_but_chosen
 from llama_recipes_local.saved_run import SavedRun
@@ -44,7 +44,7 @@ class BaseModel:
         self._checkpoint = checkpoint
         self._run = SavedRun(checkpoint)
         self.config: Any = AutoConfig.from_pretrained(folder)
-        trained = _trained_config(checkpoint)
+        trained = load_config(checkpoint / layout.WEIGHTS, AGAIN)
         for name in ("vocab_size", "top_layers", "dtype"):
             if hasattr(trained, name):
                 setattr(self.config, name, getattr(trained, name))
@@ -78,11 +78,7 @@ class BaseModel:
         lacking = [name for name in shapes if name not in stored]
         if lacking:
             raise self._refused(f"it lacks {listed(lacking)}", f"{MEND}, or copy it again")
-        wrong = [
-            f"{name} of shape {tuple(stored[name].shape)} instead of {tuple(shape)}"
-            for name, shape in shapes.items()
-            if stored[name].shape != shape
-        ]
+        wrong = misshapen({name: stored[name].shape for name in shapes}, shapes)
         if wrong:
             mend = (
                 f"{MEND}; if that is this one, rows for new tokens were added, which only going on "
@@ -111,12 +107,3 @@ class BaseModel:
     def _refused(self, why: str, mend: str) -> UsageError:
         what = f"{self._folder} is not the model that the run of {self._checkpoint} started from"
         return refusal(what, why, mend)
-
-
-def _trained_config(checkpoint: Path) -> Any:
-    try:
-        return AutoConfig.from_pretrained(checkpoint / layout.WEIGHTS)
-    except Exception as error:  # transformers has an error of its own for each field
-        what = f"{checkpoint / layout.MODEL_CONFIG} cannot be read"
-        why = " ".join(str(error).split("\n\n")[0].split())
-        raise refusal(what, why, AGAIN) from error

@@ -1,18 +1,18 @@
 """Makes a Hugging Face folder of a sharded checkpoint."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from llama_recipes_local.checkpoints.layout import is_checkpoint
 from llama_recipes_local.converting.base import BaseModel
 from llama_recipes_local.converting.parameters import read_parameters, trained_model
-from llama_recipes_local.converting.readers import is_of_a_run, open_checkpoint, weights_of
+from llama_recipes_local.converting.readers import open_checkpoint, weights_of
 from llama_recipes_local.converting.weights import ShardedWeights
 from llama_recipes_local.datasets.frames import find_frame, read_frame, save_frame
-from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.errors import refuse
 from llama_recipes_local.model_checkpointing.publishing import published_folder
 from llama_recipes_local.model_folders import (
     check_config,
@@ -55,15 +55,15 @@ def convert(asked: Conversion) -> None:
     """
     checkpoint = asked.checkpoint.expanduser().resolve()
     out = asked.out.expanduser().resolve()
-    _refuse(check_target(out))
+    refuse(check_target(out))
     reader, table = open_checkpoint(weights_of(checkpoint))
     parameters = read_parameters(checkpoint)
     folder = _model_folder(asked, checkpoint, parameters)
     tokenizer = find_tokenizer(asked.tokenizer, folder, parameters)
-    base = BaseModel(folder, checkpoint) if is_of_a_run(checkpoint) else None
+    base = BaseModel(folder, checkpoint) if is_checkpoint(checkpoint) else None
     config = base.config if base else AutoConfig.from_pretrained(folder)
     weights = ShardedWeights(reader, table, config, asked.dtype, base)
-    _refuse(check_room(out, weights.size()))
+    refuse(check_room(out, weights.size()))
     _say_what_is_converted(checkpoint, folder, weights)
     changes = _changes(config, weights)
     with published_folder(out) as draft:
@@ -72,11 +72,6 @@ def convert(asked: Conversion) -> None:
         copy_companions(folder, draft, tokenizer)
         _copy_frame(parameters, draft)
     print(f"--> the model, in {changes['dtype']}, is in {out}")
-
-
-def _refuse(problems: Sequence[Problem]) -> None:
-    if problems:
-        raise UsageError(problems)
 
 
 def _model_folder(asked: Conversion, checkpoint: Path, parameters: dict[str, str]) -> Path:

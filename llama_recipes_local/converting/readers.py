@@ -13,9 +13,9 @@ from llama_recipes_local.checkpoints import layout
 from llama_recipes_local.converting.unpickling import read_metadata
 from llama_recipes_local.errors import refusal
 from llama_recipes_local.files.finding import listed, listing
+from llama_recipes_local.model_folders import ADAPTER_WEIGHTS
 
 TABLE = ".metadata"
-ADAPTER = "adapter_model.safetensors"
 AGAIN = "copy the checkpoint again from where it was trained"
 
 
@@ -44,20 +44,15 @@ class _PickledTableReader(FileSystemReader):
         return self.table
 
 
-def is_of_a_run(folder: Path) -> bool:
-    """Tell whether a folder is a ``checkpoint-STEP``, which may hold a part of the model."""
-    return (folder / layout.MANIFEST).is_file()
-
-
 def weights_of(folder: Path) -> Path:
     """Return where a checkpoint's weights are: a run is gone on from ``checkpoint-STEP/model``.
 
     Raises:
         UsageError: if what was saved of the run is an adapter.
     """
-    if not is_of_a_run(folder):
+    if not layout.is_checkpoint(folder):
         return folder
-    if (folder / ADAPTER).is_file():
+    if (folder / ADAPTER_WEIGHTS).is_file():
         raise refusal(
             f"{folder} holds an adapter",
             "it is in PEFT's format already, beside what a run is gone on from",

@@ -18,6 +18,7 @@ from llama_recipes_local.converting.base import BaseModel
 from llama_recipes_local.converting.parameters import MEND
 from llama_recipes_local.errors import Problem, UsageError, refusal
 from llama_recipes_local.files.finding import listed
+from llama_recipes_local.model_folders import misshapen
 from llama_recipes_local.models.empty import empty_model, weight_name
 
 OPTIMIZER = "optim."
@@ -103,11 +104,7 @@ class ShardedWeights:
 
     def _check(self, shapes: dict[str, torch.Size], plain: Any, checkpoint: Path) -> None:
         lacking = [name for name in shapes if name not in self._stored]
-        wrong = [
-            f"{name} of shape {tuple(self._stored[name][1].size)} instead of {tuple(shape)}"
-            for name, shape in shapes.items()
-            if name in self._stored and self._stored[name][1].size != shape
-        ]
+        wrong = misshapen({name: stored.size for name, (_, stored) in self._stored.items()}, shapes)
         known = {name for name, _ in plain.named_parameters()}
         unknown = [name for name in self._stored if name not in known]
         for verb, names in (("lacks", lacking), ("holds", wrong), ("holds", unknown)):

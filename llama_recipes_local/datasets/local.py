@@ -22,7 +22,7 @@ from llama_recipes_local.datasets.locating import EVERY_RECORD
 from llama_recipes_local.datasets.rows import CHOICES, RowFormatter, default_template
 from llama_recipes_local.datasets.splits import Split
 from llama_recipes_local.datasets.templates import FLAG as TEMPLATE_FLAG
-from llama_recipes_local.errors import Problem, UsageError, refusal
+from llama_recipes_local.errors import Problem, UsageError, refusal, refuse
 from llama_recipes_local.files.finding import listed, missing, natural_key, without_packed_twins
 from llama_recipes_local.files.records import READ, data_files, records
 from llama_recipes_local.files.values import Record
@@ -95,9 +95,7 @@ def find_part(config: Any, training: bool) -> LocalPart:
     Raises:
         UsageError: if a flag is wrong, there is no file, or the first record is not understood.
     """
-    problems = _flag_problems(config)
-    if problems:
-        raise UsageError(problems)
+    refuse(_flag_problems(config))
     named = parse_columns(config.columns)
     files, every = _chosen(config, training)
     begun = [record for path in files[:1] for record in islice(records(path), 2)]

@@ -21,7 +21,7 @@ from llama_recipes_local.datasets.loading import (
     tokenizer_hash,
 )
 from llama_recipes_local.datasets.sources import Part, split_name
-from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.errors import Problem, refuse
 from llama_recipes_local.models.loading import load_tokenizer
 from llama_recipes_local.run import Run
 
@@ -130,8 +130,7 @@ def _refuse_empty(audits: dict[str, SplitAudit], train: Any) -> None:
         for name in needed
         if not audits[name].label_tokens
     ]
-    if problems:
-        raise UsageError(problems)
+    refuse(problems)
 
 
 def _told(counts: Counts) -> str:

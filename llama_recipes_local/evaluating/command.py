@@ -9,7 +9,7 @@ from tqdm import tqdm
 from llama_recipes_local import packages
 from llama_recipes_local.datasets import SPLITS
 from llama_recipes_local.datasets.run_data import prepare_data
-from llama_recipes_local.errors import Problem, UsageError, refusal
+from llama_recipes_local.errors import Problem, refusal, refuse
 from llama_recipes_local.evaluating.bootstrap import interval
 from llama_recipes_local.evaluating.comparing import compare as compare_files
 from llama_recipes_local.evaluating.examples import Question, questions
@@ -159,8 +159,7 @@ def _choose(metrics: Any, dataset: str) -> list[str]:
     if set(asked) & set(GENERATED) and dataset not in SPLITS:
         why = f"{dataset} does not tell prompts and responses apart"
         problems.append(Problem(f"--metrics {','.join(asked)}", why, "--metrics loss,perplexity"))
-    if problems:
-        raise UsageError(problems)
+    refuse(problems)
     for name in asked:
         if name in PACKAGES:
             packages.require(PACKAGES[name], f"--metrics {name}", "evaluate")
@@ -172,9 +171,7 @@ def _check_kernel(run: Run, source: Source) -> None:
         return
     if PEFT_TYPES.get(read_adapter_config(source.adapter)["peft_type"]) != "prefix":
         return
-    problems = check_prefix_kernel(run, f"--adapter {source.adapter}, which is a prefix")
-    if problems:
-        raise UsageError(problems)
+    refuse(check_prefix_kernel(run, f"--adapter {source.adapter}, which is a prefix"))
 
 
 def _check_sources(asked: list[Question], metrics: list[str]) -> None:
@@ -195,8 +192,7 @@ def _check_values(flags: dict[str, Any]) -> None:
         for name, value in flags.items()
         if value is True
     ]
-    if problems:
-        raise UsageError(problems)
+    refuse(problems)
 
 
 def _check_numbers(batch_size: Any, max_new_tokens: Any, max_examples: Any) -> None:
@@ -208,8 +204,7 @@ def _check_numbers(batch_size: Any, max_new_tokens: Any, max_examples: Any) -> N
     if type(max_examples) is not int or max_examples < 0:
         why, mend = "it is a number, and 0 means all", "give one: --max_examples 100"
         problems.append(Problem(f"--max_examples {max_examples}", why, mend))
-    if problems:
-        raise UsageError(problems)
+    refuse(problems)
 
 
 def _place(out: Any) -> Path:

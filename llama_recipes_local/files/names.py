@@ -2,7 +2,7 @@
 
 import os
 
-from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.errors import Problem, refuse
 
 
 def check_name(path: str | os.PathLike[str], flag: str = "") -> list[Problem]:
@@ -31,6 +31,4 @@ def refuse_name(path: str | os.PathLike[str], flag: str) -> None:
     Raises:
         UsageError: if it is one.
     """
-    problems = check_name(path, flag)
-    if problems:
-        raise UsageError(problems)
+    refuse(check_name(path, flag))

@@ -15,6 +15,7 @@ from llama_recipes_local.model_folders import (
     find_tokenizer,
     model_tensors,
     read_adapter_config,
+    unnamed_base,
 )
 from llama_recipes_local.parallel import device_type
 from llama_recipes_local.saved_run import SavedRun
@@ -120,11 +121,7 @@ def _unnamed(adapter: Path | None) -> Problem:
     if adapter is None:
         mend = "name what training saved, --adapter DIR, or a whole model, --model_name DIR"
         return Problem("there is no model to load", "none was named", mend)
-    return Problem(
-        f"--adapter {adapter} does not name its base model",
-        "base_model_name_or_path in its adapter_config.json is empty",
-        "name the model's folder: --model_name DIR",
-    )
+    return unnamed_base(adapter, "name the model's folder: --model_name DIR")
 
 
 def _no_base_model(base: Path) -> Problem:

@@ -14,7 +14,7 @@ from llama_recipes_local.data.concatenator import ConcatDataset
 from llama_recipes_local.data.streaming import SampleStream
 from llama_recipes_local.data.tokens import TokenRows
 from llama_recipes_local.datasets.run_data import PARTS, RunData, prepare_data
-from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.errors import Problem, refuse
 from llama_recipes_local.files.names import refuse_name
 from llama_recipes_local.inspection.lengths import histogram_text, save_histogram
 from llama_recipes_local.inspection.rows import (
@@ -42,9 +42,7 @@ def inspect(*arguments: Any, rows: int = 3, png: str = "lengths.png", **flags: A
     Raises:
         UsageError: if a flag is wrong, or the data or the tokenizer cannot be used.
     """
-    problems = _flag_problems(rows, png)
-    if problems:
-        raise UsageError(problems)
+    refuse(_flag_problems(rows, png))
     refuse_name(_place(png), "--png")
     run = preflight_data(arguments, flags)
     with activate(run):

@@ -4,6 +4,7 @@ from llama_recipes_local.errors import Problem
 from llama_recipes_local.files.finding import listed
 from llama_recipes_local.merging.base import BaseTensors
 from llama_recipes_local.merging.skeleton import Skeleton
+from llama_recipes_local.model_folders import misshapen
 
 
 def check_base(skeleton: Skeleton, base: BaseTensors, tied: bool) -> list[Problem]:
@@ -22,11 +23,8 @@ def check_base(skeleton: Skeleton, base: BaseTensors, tied: bool) -> list[Proble
     ]
     if lacking:
         return [_damaged(f"it lacks {listed(lacking)}")]
-    wrong = [
-        f"{name} of shape {tuple(base.shape(name))} instead of {tuple(shape)}"
-        for name, shape in skeleton.shapes.items()
-        if name in base and not skeleton.is_replaced(name) and base.shape(name) != shape
-    ]
+    kept = [name for name in skeleton.shapes if name in base and not skeleton.is_replaced(name)]
+    wrong = misshapen({name: base.shape(name) for name in kept}, skeleton.shapes)
     return [_damaged(f"it holds {listed(wrong)}")] if wrong else []
 
 

@@ -1,7 +1,6 @@
 """Merges an adapter's folder and a base model's into a new model's folder."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 from llama_recipes_local import packages
 from llama_recipes_local.configs import quantization_config
 from llama_recipes_local.datasets.frames import find_frame, read_frame, save_frame
-from llama_recipes_local.errors import Problem, UsageError, refusal
+from llama_recipes_local.errors import UsageError, refusal, refuse
 from llama_recipes_local.merging.adapter import Adapter, read_adapter
 from llama_recipes_local.merging.base import BaseTensors, FourBit
 from llama_recipes_local.merging.checks import check_base
@@ -24,6 +23,7 @@ from llama_recipes_local.model_folders import (
     copy_companions,
     find_tokenizer,
     model_tensors,
+    unnamed_base,
     write_config,
     write_weights,
 )
@@ -69,7 +69,7 @@ def merge(asked: Merge) -> None:
     """
     adapter = read_adapter(asked.adapter.expanduser().resolve())
     out = asked.out.expanduser().resolve()
-    _refuse(check_target(out))
+    refuse(check_target(out))
     folder = _base_folder(asked, adapter)
     stored = model_tensors(folder, "--model")
     run = SavedRun(adapter.folder)
@@ -79,10 +79,10 @@ def merge(asked: Merge) -> None:
     skeleton = Skeleton(config, adapter)
     base = BaseTensors(stored, asked.dtype, _four_bit(asked, run), skeleton.linears)
     tied = bool(config.tie_word_embeddings) and skeleton.head not in base
-    _refuse(check_base(skeleton, base, tied))
+    refuse(check_base(skeleton, base, tied))
     _say_what_is_added_to(base, adapter, folder)
     merged = MergedTensors(skeleton, base, adapter.tensors, tied)
-    _refuse(check_room(out, sum(map(_bytes, merged.planned.values()))))
+    refuse(check_room(out, sum(map(_bytes, merged.planned.values()))))
     if tied and not merged.tied:
         print("--> the adapter changes head and embedding apart: tie_word_embeddings is off")
     with published_folder(out) as draft:
@@ -95,18 +95,11 @@ def merge(asked: Merge) -> None:
     print(f"--> the merged model is in {out}")
 
 
-def _refuse(problems: Sequence[Problem]) -> None:
-    if problems:
-        raise UsageError(problems)
-
-
 def _base_folder(asked: Merge, adapter: Adapter) -> Path:
     """Return the base model's folder, absolute; the adapter may name one that has moved."""
     name = adapter.config.base_model_name_or_path
     if asked.model is None and not name:
-        what = f"--adapter {adapter.folder} does not name its base model"
-        why = "base_model_name_or_path in its adapter_config.json is empty"
-        raise refusal(what, why, "name its folder: --model DIR")
+        raise UsageError([unnamed_base(adapter.folder, "name its folder: --model DIR")])
     named = Path(name or "").expanduser().resolve()
     if asked.model is None and not (named / "config.json").is_file():
         raise refusal(

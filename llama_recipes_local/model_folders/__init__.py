@@ -3,7 +3,9 @@
 from llama_recipes_local.model_folders.adapters import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
+    check_adapter_files,
     read_adapter_config,
+    unnamed_base,
 )
 from llama_recipes_local.model_folders.companions import (
     TOKENIZERS,
@@ -14,6 +16,8 @@ from llama_recipes_local.model_folders.reading import (
     StoredTensors,
     check_config,
     check_converted,
+    load_config,
+    misshapen,
     model_tensors,
     read_config,
 )
@@ -27,6 +31,7 @@ __all__ = [
     "ADAPTER_WEIGHTS",
     "TOKENIZERS",
     "StoredTensors",
+    "check_adapter_files",
     "check_config",
     "check_converted",
     "check_room",
@@ -36,9 +41,12 @@ __all__ = [
     "find_tokenizer",
     "has_tokenizer",
     "has_weights",
+    "load_config",
+    "misshapen",
     "model_tensors",
     "read_adapter_config",
     "read_config",
+    "unnamed_base",
     "write_config",
     "write_weights",
 ]

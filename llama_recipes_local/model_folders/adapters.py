@@ -4,11 +4,25 @@ import json
 from pathlib import Path
 from typing import Any
 
-from llama_recipes_local.errors import refusal
+from llama_recipes_local.errors import Problem, refusal, refuse
 from llama_recipes_local.files.finding import listing
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+
+
+def check_adapter_files(folder: Path, flag: str, mend: str) -> list[Problem]:
+    """Return a problem if a folder that was named by a flag holds no adapter."""
+    missing = [name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) if not (folder / name).is_file()]
+    if not missing:
+        return []
+    return [Problem(f"{flag} {folder} has no {' and no '.join(missing)}", listing(folder), mend)]
+
+
+def unnamed_base(adapter: Path, mend: str) -> Problem:
+    """Return the problem with an adapter that does not tell what model it is for."""
+    why = f"base_model_name_or_path in its {ADAPTER_CONFIG} is empty"
+    return Problem(f"--adapter {adapter} does not name its base model", why, mend)
 
 
 def read_adapter_config(
@@ -23,10 +37,7 @@ def read_adapter_config(
     Raises:
         UsageError: if it lacks the configuration or the weights, or the configuration is damaged.
     """
-    missing = [name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) if not (folder / name).is_file()]
-    if missing:
-        what = f"--adapter {folder} has no {' and no '.join(missing)}"
-        raise refusal(what, listing(folder), mend)
+    refuse(check_adapter_files(folder, "--adapter", mend))
     path = folder / ADAPTER_CONFIG
     try:
         config = json.loads(path.read_text("utf-8"))

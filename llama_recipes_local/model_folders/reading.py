@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from llama_recipes_local.checkpoints import layout
-from llama_recipes_local.errors import Problem, UsageError, refusal
+from llama_recipes_local.errors import Problem, UsageError, refusal, refuse
 from llama_recipes_local.files.finding import listing
 from llama_recipes_local.model_folders.weight_files import (
     INDEX,
@@ -76,9 +76,7 @@ def model_tensors(folder: Path, flag: str) -> StoredTensors:
         UsageError: if it has no ``config.json``, or its weights are not there or damaged.
     """
     check_config(folder, flag)
-    problems = check_weights(folder)
-    if problems:
-        raise UsageError(problems)
+    refuse(check_weights(folder))
     if (folder / SINGLE).is_file():
         return StoredTensors([folder / SINGLE])
     weight_map = json.loads((folder / INDEX).read_text("utf-8"))["weight_map"]
@@ -97,7 +95,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 def check_converted(folder: Path, flag: str) -> list[Problem]:
     """Return a problem if a ``checkpoint-STEP`` of whole weights was named for a model's folder."""
     weights = folder / layout.WEIGHTS
-    if not (folder / layout.MANIFEST).is_file() or not any(weights.glob("*.safetensors")):
+    if not layout.is_checkpoint(folder) or not any(weights.glob("*.safetensors")):
         return []
     command = f"llama-recipes-local convert {shlex.quote(str(folder))} --out DIR"
     return [
@@ -123,7 +121,32 @@ def check_config(folder: Path, flag: str) -> None:
     try:
         if not isinstance(json.loads(path.read_text("utf-8")), dict):
             raise ValueError("it is no JSON object")
-        AutoConfig.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise refusal(f"{path} cannot be read", str(error), mend) from error
+    load_config(folder, mend)
+
+
+def load_config(folder: Path, mend: str) -> Any:
+    """Return a model's configuration as transformers reads it.
+
+    Args:
+        folder: the folder with ``config.json``.
+        mend: what the user can do if it cannot be read.
+
+    Raises:
+        UsageError: if it is missing or damaged, or of no known model.
+    """
+    try:
+        return AutoConfig.from_pretrained(folder)
     except Exception as error:  # transformers has an error of its own for each field
         why = " ".join(str(error).split("\n\n")[0].split())
-        raise refusal(f"{path} cannot be read", why, mend) from error
+        raise refusal(f"{folder / 'config.json'} cannot be read", why, mend) from error
+
+
+def misshapen(found: Mapping[str, torch.Size], wanted: Mapping[str, torch.Size]) -> list[str]:
+    """Tell which of the tensors that were found are of another shape than is wanted of them."""
+    return [
+        f"{name} of shape {tuple(found[name])} instead of {tuple(shape)}"
+        for name, shape in wanted.items()
+        if name in found and found[name] != shape
+    ]

@@ -6,7 +6,7 @@ from typing import Any
 from llama_recipes_local import paths
 from llama_recipes_local.datasets.checks import CHECKS, NEEDS_TOKENIZER, PARTS, check_splits
 from llama_recipes_local.datasets.sources import Part
-from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.errors import Problem, refuse
 from llama_recipes_local.models.loading import load_tokenizer
 from llama_recipes_local.preflight import (
     checkpoint_rules,
@@ -46,8 +46,7 @@ def preflight(arguments: tuple[Any, ...], given: dict[str, Any]) -> Run:
     problems += check_data(run, model.check_tokenizer(run))
     problems += machine.check_output(run)
     problems += machine.check_processes() + machine.check_packages(run)
-    if problems:
-        raise UsageError(problems)
+    refuse(problems)
     return run
 
 
@@ -74,8 +73,7 @@ def preflight_data(
     problems += without_tokenizer
     problems += check_data(run, without_tokenizer, parts)
     problems += found
-    if problems:
-        raise UsageError(problems)
+    refuse(problems)
     return run
 
 

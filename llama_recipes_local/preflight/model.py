@@ -10,6 +10,7 @@ from llama_recipes_local.errors import Problem
 from llama_recipes_local.files.finding import listing
 from llama_recipes_local.model_folders import (
     TOKENIZERS,
+    check_adapter_files,
     check_converted,
     check_weights,
     has_tokenizer,
@@ -40,7 +41,9 @@ def check_model(run: Run) -> list[Problem]:
     told = {problem.what for problem in problems}
     problems += [problem for problem in check_tokenizer(run) if problem.what not in told]
     if train.use_peft and train.from_peft_checkpoint:
-        problems += _check_adapter(Path(train.from_peft_checkpoint).expanduser().resolve())
+        adapter = Path(train.from_peft_checkpoint).expanduser().resolve()
+        mend = "name the folder of a saved adapter"
+        problems += check_adapter_files(adapter, "--from_peft_checkpoint", mend)
     return problems
 
 
@@ -133,20 +136,6 @@ def check_tokenizer(run: Run) -> list[Problem]:
             f"{folder} has a tokenizer.model only",
             f"reading it needs {' and '.join(lacking)}",
             f"pip install {' '.join(lacking)}",
-        )
-    ]
-
-
-def _check_adapter(folder: Path) -> list[Problem]:
-    names = ("adapter_config.json", "adapter_model.safetensors")
-    missing = [name for name in names if not (folder / name).is_file()]
-    if not missing:
-        return []
-    return [
-        Problem(
-            f"--from_peft_checkpoint {folder} has no {' and no '.join(missing)}",
-            listing(folder),
-            "name the folder of a saved adapter",
         )
     ]
 

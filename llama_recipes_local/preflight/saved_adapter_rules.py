@@ -8,6 +8,7 @@ from safetensors import SafetensorError
 
 from llama_recipes_local.configs.fields import field_names
 from llama_recipes_local.errors import Problem
+from llama_recipes_local.model_folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from llama_recipes_local.model_folders.weight_files import unreadable
 from llama_recipes_local.preflight.adapter_rules import check_prefix_kernel
 from llama_recipes_local.run import PEFT_CONFIGS, Run
@@ -31,7 +32,7 @@ def check_saved_adapter(run: Run, config: dict[str, Any], folder: Path) -> list[
 def _going_on(run: Run) -> list[Problem]:
     """Compare the flags with the adapter that the run goes on from: it stays what it is."""
     folder = Path(run.train.from_peft_checkpoint).expanduser().resolve()
-    path = folder / "adapter_config.json"
+    path = folder / ADAPTER_CONFIG
     try:
         saved = json.loads(path.read_text("utf-8"))
         kind = saved["peft_type"]
@@ -64,7 +65,7 @@ def _whole(run: Run, config: dict[str, Any], model: Path) -> list[Problem]:
     from llama_recipes_local.models.empty import empty_model
 
     folder = Path(run.train.from_peft_checkpoint).expanduser().resolve()
-    weights = folder / "adapter_model.safetensors"
+    weights = folder / ADAPTER_WEIGHTS
     if config.get("model_type") != "llama" or not weights.is_file():
         return []
     plain = empty_model(AutoConfig.from_pretrained(model))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 from llama_recipes_local import paths
-from llama_recipes_local.errors import Problem, UsageError, refusal
+from llama_recipes_local.errors import Problem, UsageError, refusal, refuse
 from llama_recipes_local.files.text_lines import Source
 from llama_recipes_local.preparation import spacing as spacings
 from llama_recipes_local.preparation.c4_200m import find_sources, read_examples
@@ -101,8 +101,7 @@ def build_grammar(
         splits = _find_jfleg(jfleg, c4_200m)
     with _collected(problems):
         sources = _find_c4(c4_200m, num_c4)
-    if problems:
-        raise UsageError(problems)
+    refuse(problems)
     training = BuiltFile(out / TRAINING_FILE)
     validation = BuiltFile(out / VALIDATION_FILE)
     out.mkdir(parents=True, exist_ok=True)
@@ -114,8 +113,7 @@ def build_grammar(
                 _write(train, training, C4_200M, _c4(sources, num_c4, training), spacing)
         with _collected(problems):
             _write(evaluate, validation, JFLEG, _jfleg(splits[TEST], validation), spacing)
-        if problems:
-            raise UsageError(problems)
+        refuse(problems)
     return Summary(training, validation, spacing)
 
 
@@ -167,8 +165,7 @@ def _find_c4(c4_200m: Path | None, num_c4: int) -> list[Source]:
         problems.append(Problem(f"--num_c4 {num_c4}", why, "leave out --c4_200m to take none"))
     with _collected(problems):
         sources = find_sources(_absolute(c4_200m))
-    if problems:
-        raise UsageError(problems)
+    refuse(problems)
     return sources
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from llama_recipes_local.errors import UsageError, refusal
+from llama_recipes_local.errors import UsageError, refusal, refuse
 from llama_recipes_local.files import finding
 from llama_recipes_local.files.json_records import read_json_lines
 from llama_recipes_local.files.tables import read_csv, read_parquet, read_plain_tsv
@@ -51,9 +51,7 @@ def find_sources(path: Path) -> list[Source]:
     candidates = [path] if path.is_file() else finding.files_below(path)
     plain = finding.without_packed_twins([file for file in candidates if format_of(file.name)])
     archives = [file for file in candidates if file.suffix.lower() == ".zip"]
-    problems = finding.pointer_problems(plain or archives)
-    if problems:
-        raise UsageError(problems)
+    refuse(finding.pointer_problems(plain or archives))
     sources = [Source(file) for file in plain]
     sources = sources or [source for archive in archives for source in _members(archive)]
     if not sources:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
 
-from llama_recipes_local.errors import Problem, UsageError, refusal
+from llama_recipes_local.errors import Problem, UsageError, refusal, refuse
 from llama_recipes_local.files import finding
 from llama_recipes_local.files.json_records import read_json
 from llama_recipes_local.files.tables import read_parquet
@@ -61,8 +61,7 @@ def find_splits(folder: Path) -> dict[str, list[Path]]:
             splits[name] = _only_split(folder, name, found)
         except UsageError as error:
             problems += error.problems
-    if problems:
-        raise UsageError(problems)
+    refuse(problems)
     return splits
 
 

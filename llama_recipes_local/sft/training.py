@@ -19,6 +19,8 @@ import datasets
 from llama_recipes_local import parallel
 from llama_recipes_local.configs.fields import DTYPES
 from llama_recipes_local.errors import TrainingError
+from llama_recipes_local.model_folders import ADAPTER_WEIGHTS
+from llama_recipes_local.model_folders.weight_files import SINGLE
 from llama_recipes_local.run import PACKAGES
 from llama_recipes_local.sft.data import load, trained
 from llama_recipes_local.sft.model import cast_trained, load_model
@@ -144,6 +146,6 @@ def _report(trainer: Trainer, seconds: float, output: Path) -> None:
     if torch.cuda.is_available() and not trainer.args.use_cpu:
         peak = torch.cuda.max_memory_allocated() / 2**30
         print(f"--> peak memory of rank 0: {peak:.1f} GiB")
-    for name in ("adapter_model.safetensors", "model.safetensors"):
+    for name in (ADAPTER_WEIGHTS, SINGLE):
         if (output / name).is_file():
             print(f"saved: {(output / name).resolve()}")

@@ -11,7 +11,7 @@ from llama_recipes_local.adapters import generate_peft_config
 from llama_recipes_local.data.collation import BlankCollator, PackedCollator, PaddedCollator
 from llama_recipes_local.data.sharding import LengthGroupedBatchSampler, ShardedBatchSampler
 from llama_recipes_local.data.streaming import SampleStream, is_stream
-from llama_recipes_local.errors import UsageError
+from llama_recipes_local.errors import refuse
 from llama_recipes_local.models.precision import weight_dtype
 from llama_recipes_local.parallel import device_type, rank, world_size
 from llama_recipes_local.preflight.data_rules import stream_problems
@@ -89,9 +89,7 @@ def measure_stream(stream: SampleStream, train_config: Any, training: bool) -> N
     Raises:
         UsageError: if nothing says how many.
     """
-    problems = stream_problems(train_config)
-    if problems:
-        raise UsageError(problems)
+    refuse(stream_problems(train_config))
     if training:
         steps = train_config.max_train_step
         stream.micro_batches = steps * train_config.gradient_accumulation_steps
