@@ -113,7 +113,7 @@ test: dev ## run the tests
 
 .PHONY: methods-table
 methods-table: dev ## write the table of methods, made from the tests, into both READMEs
-	$(BIN)/python tests/methods/methods_table.py
+	$(BIN)/python tests/helpers/methods_table.py
 
 .PHONY: test-kills
 test-kills: dev ## end runs at 40 random moments and go on from each; minutes

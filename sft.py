@@ -2,7 +2,7 @@
 
 import sys
 
-from llama_recipes_local.sft.command import main
+from llama_recipes_local.commands.sft.command import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

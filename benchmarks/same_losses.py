@@ -41,7 +41,9 @@ def make_model(folder: Path) -> None:
     bytes_alone = Tokenizer(models.BPE(vocab={s: i for i, s in enumerate(letters)}, merges=[]))
     bytes_alone.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bytes_alone.decoder = decoders.ByteLevel()
-    bytes_alone.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 0)])
+    bytes_alone.post_processor = processors.TemplateProcessing(
+        "<s> $A", special_tokens=[("<s>", 0)]
+    )
     PreTrainedTokenizerFast(
         tokenizer_object=bytes_alone, bos_token="<s>", eos_token="</s>", pad_token="<pad>"
     ).save_pretrained(folder)
@@ -75,7 +77,9 @@ def train(method: str, ranks: int, model: Path, output: Path, data: Path) -> dic
     command = [*launch, str(PROJECT / "finetuning.py"), *flags]
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if ran.returncode:
-        raise SystemExit(f"{method} on {ranks}: exit code {ran.returncode}\n{ran.stdout}{ran.stderr}")
+        raise SystemExit(
+            f"{method} on {ranks}: exit code {ran.returncode}\n{ran.stdout}{ran.stderr}"
+        )
     return recorded(output)
 
 
@@ -100,7 +104,9 @@ def recorded(output: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Record all six runs, and compare them with a file of earlier ones if one is named."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--against", type=Path, help="what an earlier call wrote")
     parser.add_argument("--data", type=Path, default=PROJECT, help="folder with datasets/grammar")

@@ -19,20 +19,20 @@ from llama_recipes_local import parallel
 from llama_recipes_local._upstream import fall_back, load
 from llama_recipes_local.checkpoints.identity import check_identity
 from llama_recipes_local.configs.quantization import INT8
+from llama_recipes_local.console import ends_unread, goes_on_unread
 from llama_recipes_local.datasets.run_data import prepare_data
 from llama_recipes_local.errors import TrainingError, UsageError
-from llama_recipes_local.files.disk import room, what_filled
-from llama_recipes_local.files.occupying import occupied
 from llama_recipes_local.model_folders import ADAPTER_WEIGHTS, has_weights
 from llama_recipes_local.models.quantization import quantized_bits
 from llama_recipes_local.preflight import preflight
 from llama_recipes_local.preflight.help import help_text
-from llama_recipes_local.run import Run, activate, save_description
-from llama_recipes_local.saved_run import CONFIGURATION_FILE
+from llama_recipes_local.run.record import CONFIGURATION_FILE
+from llama_recipes_local.run.resolution import Run, activate, save_description
+from llama_recipes_local.storage.disk import room, what_filled
+from llama_recipes_local.storage.lock import occupied
 from llama_recipes_local.training.evaluation import perplexity
 from llama_recipes_local.training.loggers import name_wandb_run
-from llama_recipes_local.training.memory import no_memory_left
-from llama_recipes_local.unread import ends_unread, goes_on_unread
+from llama_recipes_local.training.out_of_memory import no_memory_left
 
 
 def main(*arguments: Any, **flags: Any) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from llama_recipes_local import paths
 from llama_recipes_local.data import cache
+from llama_recipes_local.storage import data_root
 
 PROJECT = Path(__file__).resolve().parents[1]
 UPSTREAM_GRAMMAR = PROJECT / "llama_recipes_local/_vendor/llama_recipes/datasets/grammar_dataset"
@@ -45,10 +45,10 @@ def token_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _plain_environment(monkeypatch: pytest.MonkeyPatch, token_cache: Path) -> Iterator[None]:
     """Each test is one process without a data root, whatever shell it is run from."""
     monkeypatch.setenv(cache.ENVIRONMENT_VARIABLE, str(token_cache))
-    for name in (paths.ENVIRONMENT_VARIABLE, *TORCHRUN_VARIABLES):
+    for name in (data_root.ENVIRONMENT_VARIABLE, *TORCHRUN_VARIABLES):
         monkeypatch.delenv(name, raising=False)
     yield
-    paths.set_data_root("")
+    data_root.set_data_root("")
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +57,7 @@ def environment(token_cache: Path) -> dict[str, str]:
 
     Nor the process that wandb writes with, if a test has started it here.
     """
-    own = (paths.ENVIRONMENT_VARIABLE, "WANDB_SERVICE")
+    own = (data_root.ENVIRONMENT_VARIABLE, "WANDB_SERVICE")
     dropped = {*own, *TORCHRUN_VARIABLES, *OFFLINE_SWITCHES}
     kept = {name: value for name, value in os.environ.items() if name not in dropped}
     places = [str(PROJECT), kept.get("PYTHONPATH", "")]

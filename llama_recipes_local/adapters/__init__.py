@@ -13,9 +13,9 @@ import torch
 from peft.utils import load_peft_weights, set_peft_model_state_dict
 from torch import nn
 
-from llama_recipes_local import run
 from llama_recipes_local.adapters import llama_adapter, pissa, prefix
 from llama_recipes_local.models.loading import local_folder
+from llama_recipes_local.run import resolution
 
 _PEFT_CLASSES = {
     "lora": peft.LoraConfig,
@@ -33,8 +33,8 @@ def generate_peft_config(train_config: Any, kwargs: dict[str, Any]) -> peft.Peft
     method = train_config.peft_method
     if method not in _PEFT_CLASSES:
         raise RuntimeError(f"Peft config not found: {method}")
-    config = run.PEFT_CONFIGS[method]()
-    run.update_config(config, **kwargs)
+    config = resolution.PEFT_CONFIGS[method]()
+    resolution.update_config(config, **kwargs)
     return _PEFT_CLASSES[method](**asdict(config))
 
 
@@ -52,7 +52,7 @@ def get_peft_model(model: nn.Module, peft_config: peft.PeftConfig) -> peft.PeftM
 
 def _for_training(adapted: peft.PeftModel) -> peft.PeftModel:
     """Give the adapter its dtype, and put this package's computation in place of PEFT's."""
-    active = run.active()
+    active = resolution.active()
     base: Any = adapted.get_base_model()
     pure = active is not None and active.fsdp.pure_bf16
     for parameter in adapted.parameters():

@@ -2,7 +2,7 @@
 
 PEFT wraps an attention layer and attends to the prompts beside it, for which it projects the
 hidden states a second time. Here the prompts' keys and values go to this package's attention, which
-has the queries; see ``models.attention``. Parameters, result and saved files are PEFT's.
+has the queries; see ``kernels.attention``. Parameters, result and saved files are PEFT's.
 """
 
 from typing import Any
@@ -11,8 +11,8 @@ import peft
 import torch
 from peft.tuners.adaption_prompt.layer import AdaptedAttention
 
-from llama_recipes_local.models.attention import NAME
-from llama_recipes_local.models.prompted import Prompts
+from llama_recipes_local.kernels.adapter_prompts import Prompts
+from llama_recipes_local.kernels.attention import NAME
 
 
 def take_over(adapted: peft.PeftModel) -> None:

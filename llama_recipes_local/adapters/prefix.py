@@ -2,7 +2,7 @@
 
 PEFT hands a prefix to the model as a cache of keys and values. A cache does not go with activation
 checkpointing, which drops it, and not with packed rows, whose documents it mixes up. Here the same
-keys and values go to this package's attention by themselves; see ``models.attention``. The
+keys and values go to this package's attention by themselves; see ``kernels.attention``. The
 parameters and the saved files are PEFT's, and a loaded adapter generates by PEFT's own way.
 """
 
@@ -12,8 +12,8 @@ import peft
 import torch
 
 from llama_recipes_local.data.documents import document_bounds
-from llama_recipes_local.models.attention import NAME
-from llama_recipes_local.models.prefixed import Prefix
+from llama_recipes_local.kernels.attention import NAME
+from llama_recipes_local.kernels.prefix import Prefix
 
 PARAMETER = "prompt_encoder.default.embedding.weight"
 

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from llama_recipes_local.checkpoints.layout import FileEntry
-from llama_recipes_local.checkpoints.pieces import Piece, by_alignment
-from llama_recipes_local.files.hashing import contents_hash
+from llama_recipes_local.checkpoints.shards import Piece, by_alignment
+from llama_recipes_local.storage.hashing import contents_hash
 
 BLOCK = 1 << 24
 # https://github.com/huggingface/safetensors#format

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from llama_recipes_local.checkpoints import choosing, layout
+from llama_recipes_local.checkpoints import layout, selection
 from llama_recipes_local.errors import Problem, refusal, refuse
 from llama_recipes_local.models.precision import weight_dtype
-from llama_recipes_local.run import Run
+from llama_recipes_local.run.resolution import Run
 
 # its kinds, as --resume_despite names them, and where a difference is mended
 KINDS = {
@@ -75,7 +75,7 @@ def check_identity(run: Run) -> None:
     Raises:
         UsageError: with each kind of difference that ``resume_despite`` does not name.
     """
-    folder = choosing.likely(run.train)
+    folder = selection.likely(run.train)
     if folder is None:
         return
     path = folder / layout.IDENTITY
@@ -84,7 +84,7 @@ def check_identity(run: Run) -> None:
     except FileNotFoundError:
         return  # saved by a script, which has no run to describe
     except (OSError, ValueError) as error:
-        mend = choosing.instead(folder)
+        mend = selection.instead(folder)
         raise refusal(f"{path} is damaged", str(error), mend) from error
     problems = [
         Problem(

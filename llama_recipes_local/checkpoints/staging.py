@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
-from llama_recipes_local.checkpoints.pieces import Piece, copied_to_host
+from llama_recipes_local.checkpoints.shards import Piece, copied_to_host
 
 
 class Staging:

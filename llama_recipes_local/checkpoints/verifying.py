@@ -8,8 +8,8 @@ from typing import Any
 import torch.distributed as dist
 
 from llama_recipes_local.checkpoints.layout import DamagedError, FileEntry, read_manifest
-from llama_recipes_local.files.hashing import contents_hash
 from llama_recipes_local.parallel import rank, world_size
+from llama_recipes_local.storage.hashing import contents_hash
 
 THREADS = 4
 Entry = tuple[Path, FileEntry]

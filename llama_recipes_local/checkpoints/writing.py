@@ -15,14 +15,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from llama_recipes_local.checkpoints import files, layout, limits
+from llama_recipes_local.checkpoints import files, layout, retention
 from llama_recipes_local.checkpoints.layout import FileEntry, Manifest
-from llama_recipes_local.checkpoints.pieces import Piece, in_files, piece_of
+from llama_recipes_local.checkpoints.shards import Piece, in_files, piece_of
 from llama_recipes_local.checkpoints.staging import Staging
 from llama_recipes_local.errors import TrainingError
-from llama_recipes_local.files.disk import room, what_filled
-from llama_recipes_local.model_checkpointing.publishing import begin_draft, draft_of, publish
 from llama_recipes_local.parallel import all_reduce_sum, barrier, is_rank_zero, rank, world_size
+from llama_recipes_local.storage.disk import room, what_filled
+from llama_recipes_local.storage.publishing import begin_draft, draft_of, publish
 
 FILE_BYTES = 2 << 30
 THREADS = 4
@@ -135,7 +135,7 @@ class Writer:
         draft = draft_of(job.target)
         files.write_file(draft / layout.MANIFEST, [manifest.text().encode()])
         publish(draft, job.target)
-        limits.remove_surplus(self.output, self.limit)
+        retention.remove_surplus(self.output, self.limit)
 
 
 def _parts(content: Content) -> dict[str, list[Piece]]:

@@ -1,6 +1,6 @@
 """The console script ``llama-recipes-local``: one subcommand for each thing a person does.
 
-A subcommand is a module of this folder with ``add_arguments(parser)`` and ``run(args)``. It is
+A subcommand is a module of ``commands`` with ``add_arguments(parser)`` and ``run(args)``. It is
 imported once its name has been read from the command line, and imports torch and transformers in
 ``run``, so help and errors of usage come at once. A verbatim one, which takes any flag of
 finetuning.py, has ``run`` alone: its help is that of the function it calls, which takes seconds to
@@ -16,11 +16,12 @@ from importlib import import_module
 
 from llama_recipes_local.cli.parsing import Parser
 from llama_recipes_local.cli.tree import ROOT, Command, choosing_parser
+from llama_recipes_local.console import ends_unread
 from llama_recipes_local.errors import TrainingError, UsageError
-from llama_recipes_local.files.disk import what_filled
-from llama_recipes_local.unread import ends_unread
+from llama_recipes_local.storage.disk import what_filled
 
 PROGRAM = "llama-recipes-local"
+COMMANDS = "llama_recipes_local.commands"
 INTERRUPTED = 128 + signal.SIGINT
 
 
@@ -66,7 +67,7 @@ def _run(command: Command, name: str, words: list[str]) -> None:
         chosen = choosing_parser(command, name).parse(words[:1]).command
         _run(command.commands[chosen], f"{name} {chosen}", words[1:])
         return
-    module = import_module(f"{__name__}.{command.module}")
+    module = import_module(f"{COMMANDS}.{command.module}")
     if command.verbatim:
         module.run(argparse.Namespace(program=name, words=words))
         return

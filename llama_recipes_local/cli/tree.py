@@ -13,7 +13,7 @@ class Command:
 
     Attributes:
         help: what it does, in a few words.
-        module: the module of ``llama_recipes_local.cli`` that does it; empty for a group.
+        module: the module of ``llama_recipes_local.commands`` that does it; empty for a group.
         verbatim: whether the module is handed its words as they are, ``--help`` among them.
         commands: a group's subcommands by name.
     """
@@ -30,16 +30,22 @@ ROOT = Command(
         "prepare": Command(
             "put in place what a run needs",
             commands={
-                "grammar": Command("the grammar data set, two CSV files", "prepare_grammar"),
-                "stand-in": Command("a small model to try everything with", "prepare_stand_in"),
+                "grammar": Command("the grammar data set, two CSV files", "prepare.grammar_flags"),
+                "stand-in": Command(
+                    "a small model to try everything with", "prepare.stand_in.flags"
+                ),
             },
         ),
-        "inspect": Command("show what the model will see of a data set", "inspect", verbatim=True),
-        "finetune": Command("fine-tune a model, as finetuning.py does", "finetune", verbatim=True),
-        "merge": Command("merge an adapter into its base model", "merge"),
-        "convert": Command("make a model's folder of a sharded checkpoint", "convert"),
-        "generate": Command("let a fine-tuned model complete prompts", "generate"),
-        "evaluate": Command("measure a model, or compare two", "evaluate", verbatim=True),
+        "inspect": Command(
+            "show what the model will see of a data set", "inspect.flags", verbatim=True
+        ),
+        "finetune": Command(
+            "fine-tune a model, as finetuning.py does", "finetune.flags", verbatim=True
+        ),
+        "merge": Command("merge an adapter into its base model", "merge.flags"),
+        "convert": Command("make a model's folder of a sharded checkpoint", "convert.flags"),
+        "generate": Command("let a fine-tuned model complete prompts", "generate.flags"),
+        "evaluate": Command("measure a model, or compare two", "evaluate.flags", verbatim=True),
     },
 )
 

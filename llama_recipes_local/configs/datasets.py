@@ -1,6 +1,6 @@
 """The data set configurations: upstream's fields, local paths.
 
-Relative paths start from the data root; see ``llama_recipes_local.paths``.
+Relative paths start from the data root; see ``llama_recipes_local.storage.data_root``.
 """
 
 from dataclasses import dataclass

@@ -7,7 +7,7 @@ import ast
 import inspect
 import textwrap
 
-from llama_recipes_local.configs.fields import field_names
+from llama_recipes_local.fields import field_names
 
 UPSTREAM: dict[str, str] = {
     # train_config

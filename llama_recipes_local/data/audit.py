@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from llama_recipes_local.data.tokens import TokenRows
+from llama_recipes_local.data.token_rows import TokenRows
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """Tokens on disk, so that they are made once: by one process, whole or not at all.
 
-An entry is a folder named by its key: ``rows.arrow`` (see ``data.tokens``) and ``about.json``, with
-the audit and the size and checksum that tell a damaged file. Ranks and runs that want the same
+An entry is a folder named by its key: ``rows.arrow`` (see ``data.token_rows``) and ``about.json``,
+with the audit and the size and checksum that tell a damaged file. Ranks and runs that want the same
 entry at the same time wait for the one that makes it.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 import pyarrow as pa  # type: ignore[import-untyped]
 
 from llama_recipes_local.data.audit import Counts, SplitAudit, audit_split
-from llama_recipes_local.data.tokens import SCHEMA, Chunk, TokenRows
+from llama_recipes_local.data.token_rows import SCHEMA, Chunk, TokenRows
 
 ROWS = "rows.arrow"
 ABOUT = "about.json"

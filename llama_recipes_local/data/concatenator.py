@@ -7,13 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from llama_recipes_local import run
 from llama_recipes_local.data.documents import Row, side_by_side, without_labels
 from llama_recipes_local.data.labels import IGNORE_INDEX
-from llama_recipes_local.data.limits import fit
 from llama_recipes_local.data.packing import pack
 from llama_recipes_local.data.streaming import PackedStream, as_stream, is_stream
-from llama_recipes_local.data.tokens import TokenRows
+from llama_recipes_local.data.token_rows import TokenRows
+from llama_recipes_local.data.truncation import fit
+from llama_recipes_local.run import resolution
 
 __all__ = ["IGNORE_INDEX", "ConcatDataset"]
 
@@ -88,7 +88,7 @@ class ConcatDataset(Dataset[dict[str, list[int]]]):
 
 
 def _seed(given: int | None) -> int:
-    active = run.active()
+    active = resolution.active()
     if given is not None:
         return given
     return active.train.seed if active is not None else DEFAULT_SEED

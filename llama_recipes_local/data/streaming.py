@@ -17,11 +17,11 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from llama_recipes_local.data.collation import Blank
 from llama_recipes_local.data.documents import Document, Row, side_by_side, without_labels
-from llama_recipes_local.data.limits import fit
 from llama_recipes_local.data.packing import pack
 from llama_recipes_local.data.position import Position, resumed
 from llama_recipes_local.data.randomness import generator
 from llama_recipes_local.data.sharding import grouped_by_length
+from llama_recipes_local.data.truncation import fit
 
 BUFFER = 4096
 """Samples that wait to be drawn from: what "shuffled" means in a stream."""

@@ -9,16 +9,16 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from llama_recipes_local import paths
 from llama_recipes_local._upstream import load
 from llama_recipes_local.datasets.columns import is_blank, text_of
 from llama_recipes_local.datasets.examples import Continuation
-from llama_recipes_local.datasets.frames import PLACE, PROMPT, Frame
 from llama_recipes_local.datasets.locating import data_files_in, what_is_there
+from llama_recipes_local.datasets.prompt_template import PLACE, PROMPT, Frame
 from llama_recipes_local.datasets.splits import Split
 from llama_recipes_local.errors import UsageError, refusal
-from llama_recipes_local.files import finding
-from llama_recipes_local.files.records import Record, records
+from llama_recipes_local.records import finding
+from llama_recipes_local.records.reading import Record, records
+from llama_recipes_local.storage import data_root
 
 NAME = "alpaca_data"
 ACCEPTED = f"read is {NAME}.json, a list of objects, or {NAME}.jsonl, an object a line"
@@ -74,7 +74,7 @@ def find(config: Any) -> Path:
     Raises:
         UsageError: if there is none, or more than one.
     """
-    path = paths.resolve(config.data_path)
+    path = data_root.resolve(config.data_path)
     if not path.exists():
         raise UsageError([finding.missing(path, MEND)])
     if path.is_file():

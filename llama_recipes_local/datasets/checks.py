@@ -14,8 +14,8 @@ from llama_recipes_local.datasets import custom, toxicchat
 from llama_recipes_local.datasets.sources import SPLITS, Part, split_name
 from llama_recipes_local.datasets.splits import Split
 from llama_recipes_local.errors import Problem, UsageError
-from llama_recipes_local.files import finding
-from llama_recipes_local.files.finding import listed
+from llama_recipes_local.records import finding
+from llama_recipes_local.records.finding import listed
 
 PARTS: tuple[Part, Part] = ("train", "test")
 # How another place is named; {part} is "train" or "test".

@@ -1,7 +1,7 @@
 """What a formatter takes from a record, and how a record that lacks it is refused."""
 
 from llama_recipes_local.errors import refusal
-from llama_recipes_local.files.values import Record, column_of
+from llama_recipes_local.records.values import Record, column_of
 
 
 def text_of(record: Record, column: str) -> str:

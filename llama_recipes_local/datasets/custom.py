@@ -12,8 +12,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from llama_recipes_local import paths
 from llama_recipes_local.errors import refusal
+from llama_recipes_local.storage import data_root
 
 FUNCTION = "get_custom_dataset"
 COLLATOR = "get_data_collator"
@@ -23,7 +23,7 @@ FLAG = "--custom_dataset.file=FILE.py:FUNCTION"
 def location(config: Any) -> tuple[Path, str]:
     """Return the user's file and the name of the function that is called in it."""
     file, _, function = str(config.file).partition(".py:")
-    path = paths.resolve(file + ".py" if function else file)
+    path = data_root.resolve(file + ".py" if function else file)
     return path, function or FUNCTION
 
 

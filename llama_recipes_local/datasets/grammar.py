@@ -5,14 +5,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from llama_recipes_local import paths
 from llama_recipes_local.datasets.locating import EVERY_RECORD
 from llama_recipes_local.datasets.prompted import PromptFormatter
 from llama_recipes_local.datasets.splits import Split
 from llama_recipes_local.errors import UsageError
-from llama_recipes_local.files import finding
-from llama_recipes_local.files.records import format_of, records
 from llama_recipes_local.prompts import PROMPTS
+from llama_recipes_local.records import finding
+from llama_recipes_local.records.reading import format_of, records
+from llama_recipes_local.storage import data_root
 
 COLUMNS = ("input", "target")
 FORMATTER = PromptFormatter(PROMPTS["grammar_dataset"], *COLUMNS)
@@ -24,10 +24,10 @@ def split(config: Any, name: str) -> Split:
     Raises:
         UsageError: if there is no such file.
     """
-    path = paths.resolve(name)
+    path = data_root.resolve(name)
     if not path.exists():
         mend = "make the files: llama-recipes-local prepare grammar"
-        if paths.data_root() != Path.cwd():  # which the command would not know of
+        if data_root.data_root() != Path.cwd():  # which the command would not know of
             mend += f" --out {shlex.quote(str(path.parent))}"
         raise UsageError([finding.missing(path, mend)])
     form = format_of(path.name) or "csv"

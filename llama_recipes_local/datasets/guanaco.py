@@ -7,10 +7,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from llama_recipes_local import paths
 from llama_recipes_local.datasets.columns import is_blank, text_of
 from llama_recipes_local.datasets.examples import Marked
-from llama_recipes_local.datasets.frames import CHAT, Frame
 from llama_recipes_local.datasets.locating import (
     EVERY_RECORD,
     data_files_in,
@@ -18,10 +16,12 @@ from llama_recipes_local.datasets.locating import (
     read_all,
     what_is_there,
 )
+from llama_recipes_local.datasets.prompt_template import CHAT, Frame
 from llama_recipes_local.datasets.splits import Split
 from llama_recipes_local.errors import refusal
-from llama_recipes_local.files.text_lines import Source
-from llama_recipes_local.files.values import Record
+from llama_recipes_local.records.text_lines import Source
+from llama_recipes_local.records.values import Record
+from llama_recipes_local.storage import data_root
 
 HUMAN, ASSISTANT = "### Human:", "### Assistant:"
 COLUMN = "text"
@@ -101,7 +101,7 @@ def find(config: Any, name: str) -> tuple[Source, ...]:
     Raises:
         UsageError: if it is not there, or packed in two ways.
     """
-    root = paths.resolve(config.data_path)
+    root = data_root.resolve(config.data_path)
     file = FILES.get(name, name)
     folders = [root, root / "data"]
     for folder in folders:

@@ -16,15 +16,15 @@ from llama_recipes_local import __version__, parallel
 from llama_recipes_local.data.audit import Counts, SplitAudit, audit_split
 from llama_recipes_local.data.cache import Built, cache_folder, cached
 from llama_recipes_local.data.labels import IGNORE_INDEX
-from llama_recipes_local.data.limits import Tokens, fit
 from llama_recipes_local.data.streaming import SampleStream
-from llama_recipes_local.data.tokenizing import tokenize
-from llama_recipes_local.data.tokens import Chunk, Sample, TokenRows
+from llama_recipes_local.data.token_rows import Chunk, Sample, TokenRows
+from llama_recipes_local.data.truncation import Tokens, fit
+from llama_recipes_local.data.worker_pool import tokenize
+from llama_recipes_local.datasets.encoding import encode
 from llama_recipes_local.datasets.splits import Formatter, Split
-from llama_recipes_local.datasets.tokenization import encode
 from llama_recipes_local.errors import Problem, RecordError, UsageError, refusal
-from llama_recipes_local.files.hashing import FileHashes
-from llama_recipes_local.files.values import Record
+from llama_recipes_local.records.values import Record
+from llama_recipes_local.storage.hashing import FileHashes
 
 # Counts up when the same files would give other tokens than before.
 FORMAT = 1

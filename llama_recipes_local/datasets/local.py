@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from llama_recipes_local import parallel, paths
+from llama_recipes_local import parallel
 from llama_recipes_local.datasets.layouts import (
     FORMAT_FLAG,
     LAYOUTS,
@@ -23,9 +23,10 @@ from llama_recipes_local.datasets.rows import CHOICES, RowFormatter, default_tem
 from llama_recipes_local.datasets.splits import Split
 from llama_recipes_local.datasets.templates import FLAG as TEMPLATE_FLAG
 from llama_recipes_local.errors import Problem, UsageError, refusal, refuse
-from llama_recipes_local.files.finding import listed, missing, natural_key, without_packed_twins
-from llama_recipes_local.files.records import READ, data_files, records
-from llama_recipes_local.files.values import Record
+from llama_recipes_local.records.finding import listed, missing, natural_key, without_packed_twins
+from llama_recipes_local.records.reading import READ, data_files, records
+from llama_recipes_local.records.values import Record
+from llama_recipes_local.storage import data_root
 
 DATA_FLAG = "--local_dataset.data_path=PATH"
 VALIDATION_FLAG = "--local_dataset.validation_path=PATH"
@@ -185,7 +186,7 @@ def _files(path: str, flag: str) -> list[Path]:
     Raises:
         UsageError: if there are none.
     """
-    place = paths.resolve(path)
+    place = data_root.resolve(path)
     if place.is_dir():
         return data_files(place, f"put them there, or name another place: {flag}")
     if place.is_file():

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from llama_recipes_local.errors import refusal
-from llama_recipes_local.files import finding
-from llama_recipes_local.files.records import Record, format_of, records
-from llama_recipes_local.files.text_lines import Source
+from llama_recipes_local.records import finding
+from llama_recipes_local.records.reading import Record, format_of, records
+from llama_recipes_local.records.text_lines import Source
 
 EVERY_RECORD = "every record"
 

@@ -6,8 +6,8 @@ from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local.datasets.columns import is_blank, text_of
 from llama_recipes_local.datasets.examples import Pair
-from llama_recipes_local.datasets.frames import PROMPT, Frame
-from llama_recipes_local.files.values import Record
+from llama_recipes_local.datasets.prompt_template import PROMPT, Frame
+from llama_recipes_local.records.values import Record
 
 
 @dataclass(frozen=True)

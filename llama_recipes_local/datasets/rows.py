@@ -8,10 +8,10 @@ from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local._upstream import load
 from llama_recipes_local.datasets.examples import Continuation, Example, Marked, Pair
-from llama_recipes_local.datasets.frames import PLACE, PROMPT, Frame, chat_frame
 from llama_recipes_local.datasets.layouts import Layout, read_text, read_turns
+from llama_recipes_local.datasets.prompt_template import PLACE, PROMPT, Frame, chat_frame
 from llama_recipes_local.datasets.templates import TEMPLATES, Message, render_chat
-from llama_recipes_local.files.values import Record
+from llama_recipes_local.records.values import Record
 
 _TURNS = ("messages", "conversations")
 # The layouts that each template is for.

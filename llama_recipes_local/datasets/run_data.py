@@ -10,9 +10,8 @@ from transformers import PreTrainedTokenizerBase
 from llama_recipes_local.data import audit
 from llama_recipes_local.data.audit import Counts, SplitAudit
 from llama_recipes_local.data.streaming import is_stream
-from llama_recipes_local.data.tokens import TokenRows
+from llama_recipes_local.data.token_rows import TokenRows
 from llama_recipes_local.datasets import DATALOADER_COLLATE_FUNC, DATASET_PREPROC, SPLITS
-from llama_recipes_local.datasets.frames import Frame, save_frame
 from llama_recipes_local.datasets.loading import (
     Loaded,
     load_samples,
@@ -20,10 +19,11 @@ from llama_recipes_local.datasets.loading import (
     stream_split,
     tokenizer_hash,
 )
+from llama_recipes_local.datasets.prompt_template import Frame, save_frame
 from llama_recipes_local.datasets.sources import Part, split_name
 from llama_recipes_local.errors import Problem, refuse
 from llama_recipes_local.models.loading import load_tokenizer
-from llama_recipes_local.run import Run
+from llama_recipes_local.run.resolution import Run
 
 AUDIT_FILE = "data_audit.json"
 # main's words for the two splits, and what they are for

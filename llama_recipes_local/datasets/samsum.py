@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from llama_recipes_local import paths
 from llama_recipes_local.datasets.locating import (
     EVERY_RECORD,
     data_files_in,
@@ -16,8 +15,9 @@ from llama_recipes_local.datasets.locating import (
 from llama_recipes_local.datasets.prompted import PromptFormatter
 from llama_recipes_local.datasets.splits import Split
 from llama_recipes_local.errors import refusal
-from llama_recipes_local.files.text_lines import Source, is_seven_zip
 from llama_recipes_local.prompts import PROMPTS
+from llama_recipes_local.records.text_lines import Source, is_seven_zip
+from llama_recipes_local.storage import data_root
 
 COLUMNS = ("dialogue", "summary")
 FORMATTER = PromptFormatter(PROMPTS["samsum_dataset"], *COLUMNS)
@@ -53,7 +53,7 @@ def find(config: Any, name: str) -> tuple[Source, ...]:
     Raises:
         UsageError: as ``split``.
     """
-    root = paths.resolve(config.data_path)
+    root = data_root.resolve(config.data_path)
     words = next((words for words in WORDS.values() if name in words), (name,))
     member = f"{words[0]}.json"
     if root.is_file() and is_seven_zip(root):

@@ -15,7 +15,7 @@ from llama_recipes_local.datasets import alpaca, custom, grammar, guanaco, samsu
 from llama_recipes_local.datasets.loading import load_split
 from llama_recipes_local.datasets.local import local_split
 from llama_recipes_local.datasets.splits import Split
-from llama_recipes_local.files.finding import listed
+from llama_recipes_local.records.finding import listed
 
 Part = Literal["train", "test"]
 

@@ -8,8 +8,8 @@ from typing import Protocol
 from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local.datasets.examples import Example
-from llama_recipes_local.datasets.frames import Frame
-from llama_recipes_local.files.values import Record
+from llama_recipes_local.datasets.prompt_template import Frame
+from llama_recipes_local.records.values import Record
 
 
 class Formatter(Protocol):

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from llama_recipes_local import paths
 from llama_recipes_local.datasets.columns import text_of
 from llama_recipes_local.datasets.locating import one_set, read_all, what_is_there
 from llama_recipes_local.errors import refusal
-from llama_recipes_local.files import finding
-from llama_recipes_local.files.records import format_of
-from llama_recipes_local.files.text_lines import Source
-from llama_recipes_local.files.values import column_of
+from llama_recipes_local.records import finding
+from llama_recipes_local.records.reading import format_of
+from llama_recipes_local.records.text_lines import Source
+from llama_recipes_local.records.values import column_of
+from llama_recipes_local.storage import data_root
 
 COLUMNS = ("user_input", "model_output", "toxicity", "openai_moderation")
 VERSION = "0124"
@@ -32,7 +32,7 @@ def find(config: Any, name: str) -> tuple[Source, ...]:
     Raises:
         UsageError: if there is none, or more than one.
     """
-    root = paths.resolve(config.data_path)
+    root = data_root.resolve(config.data_path)
     below = finding.without_packed_twins(finding.files_below(root))
     found = [path for path in below if format_of(path.name) and name in _words(path, root)]
     chosen = [path for path in found if VERSION in str(path.relative_to(root))] or found

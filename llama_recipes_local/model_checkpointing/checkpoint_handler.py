@@ -24,8 +24,8 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from transformers import AutoConfig
 
-from llama_recipes_local.model_checkpointing.publishing import published_files, published_folder
 from llama_recipes_local.parallel import barrier, full_tensor, is_rank_zero
+from llama_recipes_local.storage.publishing import published_files, published_folder
 
 Tensors = dict[str, torch.Tensor]
 

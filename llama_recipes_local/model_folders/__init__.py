@@ -7,11 +7,12 @@ from llama_recipes_local.model_folders.adapters import (
     read_adapter_config,
     unnamed_base,
 )
-from llama_recipes_local.model_folders.companions import (
+from llama_recipes_local.model_folders.auxiliary_files import (
     TOKENIZERS,
     copy_companions,
     has_tokenizer,
 )
+from llama_recipes_local.model_folders.find_tokenizer import find_tokenizer
 from llama_recipes_local.model_folders.reading import (
     StoredTensors,
     check_config,
@@ -22,7 +23,6 @@ from llama_recipes_local.model_folders.reading import (
     read_config,
 )
 from llama_recipes_local.model_folders.targets import check_room, check_target
-from llama_recipes_local.model_folders.tokenizers import find_tokenizer
 from llama_recipes_local.model_folders.weight_files import check_weights, has_weights
 from llama_recipes_local.model_folders.writing import write_config, write_weights
 

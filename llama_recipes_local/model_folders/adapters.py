@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_recipes_local.errors import Problem, refusal, refuse
-from llama_recipes_local.files.finding import listing
+from llama_recipes_local.records.finding import listing
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"

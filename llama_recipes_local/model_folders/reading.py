@@ -12,7 +12,6 @@ from safetensors import SafetensorError, safe_open
 
 from llama_recipes_local.checkpoints import layout
 from llama_recipes_local.errors import Problem, UsageError, refusal, refuse
-from llama_recipes_local.files.finding import listing
 from llama_recipes_local.model_folders.weight_files import (
     INDEX,
     SINGLE,
@@ -20,6 +19,7 @@ from llama_recipes_local.model_folders.weight_files import (
     unreadable,
 )
 from llama_recipes_local.models import AutoConfig
+from llama_recipes_local.records.finding import listing
 
 
 class StoredTensors(Mapping[str, torch.Tensor]):

@@ -5,8 +5,8 @@ import shutil
 from pathlib import Path
 
 from llama_recipes_local.errors import Problem
-from llama_recipes_local.files.disk import nearest_existing
-from llama_recipes_local.files.names import check_name
+from llama_recipes_local.storage.disk import nearest_existing
+from llama_recipes_local.storage.names import check_name
 
 NEW_FOLDER = "name a new folder: --out DIR"
 SPARE_BYTES = 100 * 10**6

@@ -7,8 +7,8 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from llama_recipes_local.errors import Problem
-from llama_recipes_local.files.finding import listing
-from llama_recipes_local.files.names import check_name
+from llama_recipes_local.records.finding import listing
+from llama_recipes_local.storage.names import check_name
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"

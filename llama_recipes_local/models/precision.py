@@ -11,7 +11,7 @@ from peft.helpers import disable_input_dtype_casting
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
-from llama_recipes_local.configs.fields import DTYPES
+from llama_recipes_local.fields import DTYPES
 from llama_recipes_local.parallel import compute_device, device_type, is_quantized
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import BitsAndBytesConfig
 
 from llama_recipes_local.models.precision import compute_dtype
-from llama_recipes_local.run import Run
+from llama_recipes_local.run.resolution import Run
 
 SWITCH = "support_avx512bf16_for_cpu"
 

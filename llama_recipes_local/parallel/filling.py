@@ -1,4 +1,4 @@
-"""Gives a rank its share of weights that are still in their files; see ``models.hollow``."""
+"""Gives a rank its share of weights that are still in their files; see ``models.deferred``."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-from llama_recipes_local import paths
 from llama_recipes_local.datasets.checks import CHECKS, NEEDS_TOKENIZER, PARTS, check_splits
 from llama_recipes_local.datasets.sources import Part
 from llama_recipes_local.errors import Problem, refuse
@@ -20,8 +19,9 @@ from llama_recipes_local.preflight import (
     rules,
     training_rules,
 )
-from llama_recipes_local.presets import PRESETS, chosen, describe
-from llama_recipes_local.run import Run, resolve
+from llama_recipes_local.preflight.presets import PRESETS, chosen, describe
+from llama_recipes_local.run.resolution import Run, resolve
+from llama_recipes_local.storage import data_root
 
 
 def preflight(arguments: tuple[Any, ...], given: dict[str, Any]) -> Run:
@@ -88,7 +88,7 @@ def _resolved(arguments: tuple[Any, ...], given: dict[str, Any]) -> tuple[Run, l
         values = chosen(run)
         run = resolve({name: value for name, (value, _) in values.items()} | run.flags)
         run.preset = describe(run.train.preset, values)
-    paths.set_data_root(run.train.data_root)
+    data_root.set_data_root(run.train.data_root)
     return run, problems
 
 

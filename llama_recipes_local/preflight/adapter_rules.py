@@ -8,11 +8,11 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from llama_recipes_local.errors import Problem
-from llama_recipes_local.models.attention import NAME as DOCUMENT_ATTENTION
+from llama_recipes_local.kernels.attention import NAME as DOCUMENT_ATTENTION
 from llama_recipes_local.models.quantization import quantized_bits
 from llama_recipes_local.parallel import device_type
 from llama_recipes_local.preflight.values import ABOVE_0, AT_LEAST_1, Range, choice, out_of_range
-from llama_recipes_local.run import Run
+from llama_recipes_local.run.resolution import Run
 
 ALL_LINEAR = "all-linear"
 LORA_RANGES = {

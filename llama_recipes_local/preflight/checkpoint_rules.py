@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from llama_recipes_local.checkpoints import choosing, layout, verifying
-from llama_recipes_local.checkpoints.choosing import AUTO
+from llama_recipes_local.checkpoints import layout, selection, verifying
 from llama_recipes_local.checkpoints.identity import KINDS
 from llama_recipes_local.checkpoints.layout import DamagedError
+from llama_recipes_local.checkpoints.selection import AUTO
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.preflight.values import AT_LEAST_0, choice, out_of_range
-from llama_recipes_local.run import Run
+from llama_recipes_local.run.resolution import Run
 
 
 def check_checkpoints(run: Run) -> list[Problem]:
@@ -47,7 +47,7 @@ def _resumed(train: Any) -> list[Problem]:
     newer = [path for path in there if (layout.step_of(path) or 0) > (step or 0)]
     if not problems and newer:
         problems.append(_superseded(folder, newer[0]))
-    elif not problems and there and not choosing.is_in(output, folder):
+    elif not problems and there and not selection.is_in(output, folder):
         problems.append(_in_the_way(output, there[0]))
     return problems
 
@@ -59,7 +59,7 @@ def _named(folder: Path) -> list[Problem]:
     except DamagedError as error:
         why = str(error) if folder.is_dir() else f"there is no folder {folder.resolve()}"
         what = f"--resume_from_checkpoint {folder}"
-        return [Problem(what, why, choosing.instead(folder))]
+        return [Problem(what, why, selection.instead(folder))]
     return []
 
 

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from llama_recipes_local.data.limits import SHORTEST
+from llama_recipes_local.data.truncation import SHORTEST
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.preflight.values import ABOVE_0, BITS_64, choice, out_of_range
-from llama_recipes_local.run import DATASET_CONFIGS, Run
+from llama_recipes_local.run.resolution import DATASET_CONFIGS, Run
 
 
 def check_data_rules(run: Run) -> list[Problem]:

@@ -6,10 +6,10 @@ from difflib import get_close_matches
 from typing import Any
 
 from llama_recipes_local import configs
-from llama_recipes_local.configs.fields import convert, field_names
 from llama_recipes_local.errors import Problem
-from llama_recipes_local.files.names import check_name
-from llama_recipes_local.run import DATASET_CONFIGS, PEFT_CONFIGS
+from llama_recipes_local.fields import convert, field_names
+from llama_recipes_local.run.resolution import DATASET_CONFIGS, PEFT_CONFIGS
+from llama_recipes_local.storage.names import check_name
 
 CONFIGS: dict[str, type] = {
     cls.__name__: cls

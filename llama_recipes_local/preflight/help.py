@@ -6,7 +6,7 @@ from typing import Any
 
 from llama_recipes_local.configs.descriptions import descriptions
 from llama_recipes_local.preflight.flags import CONFIGS
-from llama_recipes_local.run import DATASET_CONFIGS
+from llama_recipes_local.run.resolution import DATASET_CONFIGS
 
 INTRODUCTION = """\
 usage: finetuning.py --model_name DIR --dataset NAME [--use_peft] [--FLAG VALUE ...]

@@ -8,7 +8,7 @@ from llama_recipes_local.model_folders import read_config
 from llama_recipes_local.models.loading import load_tokenizer
 from llama_recipes_local.models.quantization import quantized_bits
 from llama_recipes_local.preflight.model import check_tokenizer
-from llama_recipes_local.run import Run
+from llama_recipes_local.run.resolution import Run
 
 FLAG = "--low_cpu_fsdp"
 LEAVE_OUT = f"leave {FLAG} out"

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import torch
 
-from llama_recipes_local import packages
+from llama_recipes_local import extras
 from llama_recipes_local.errors import Problem
-from llama_recipes_local.files.disk import nearest_existing
-from llama_recipes_local.files.names import check_name
 from llama_recipes_local.models.quantization import quantized_bits
-from llama_recipes_local.run import Run
+from llama_recipes_local.run.resolution import Run
+from llama_recipes_local.storage.disk import nearest_existing
+from llama_recipes_local.storage.names import check_name
 
 
 def check_output(run: Run) -> list[Problem]:
@@ -56,10 +56,10 @@ def check_packages(run: Run) -> list[Problem]:
     train, problems = run.train, []
     if quantized_bits(train) in ("4bit", "8bit"):
         what = f"--quantization {train.quantization}"
-        problems += packages.missing("bitsandbytes", what, "quantization")
+        problems += extras.missing("bitsandbytes", what, "quantization")
     if train.use_wandb:
-        problems += packages.missing("wandb", "--use_wandb", "wandb")
+        problems += extras.missing("wandb", "--use_wandb", "wandb")
     if train.attn_implementation == "flash_attention_2":
         what = f"--attn_implementation {train.attn_implementation}"
-        problems += packages.missing("flash_attn", what, "flash")
+        problems += extras.missing("flash_attn", what, "flash")
     return problems

@@ -5,13 +5,13 @@ from typing import Any
 
 from torch.distributed.fsdp import StateDictType
 
-from llama_recipes_local.configs.fields import field_names
 from llama_recipes_local.errors import Problem
+from llama_recipes_local.fields import field_names
 from llama_recipes_local.model_folders import read_config
 from llama_recipes_local.models.freezing import LM_HEAD, last_layers
 from llama_recipes_local.preflight.adapter_rules import check_adapter
 from llama_recipes_local.preflight.saved_adapter_rules import check_saved_adapter
-from llama_recipes_local.run import PEFT_CONFIGS, Run
+from llama_recipes_local.run.resolution import PEFT_CONFIGS, Run
 
 
 def check_methods(run: Run) -> list[Problem]:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from llama_recipes_local.errors import Problem
-from llama_recipes_local.files.finding import listing
 from llama_recipes_local.model_folders import (
     TOKENIZERS,
     check_adapter_files,
@@ -15,7 +14,8 @@ from llama_recipes_local.model_folders import (
     check_weights,
     has_tokenizer,
 )
-from llama_recipes_local.run import Run
+from llama_recipes_local.records.finding import listing
+from llama_recipes_local.run.resolution import Run
 
 # What transformers reads to load a tokenizer, where it is there.
 TOKENIZER_JSON = ("tokenizer.json", "tokenizer_config.json", "config.json")

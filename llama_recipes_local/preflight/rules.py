@@ -5,13 +5,13 @@ from typing import Any
 
 import torch
 
-from llama_recipes_local.configs.fields import DTYPES
 from llama_recipes_local.errors import Problem
-from llama_recipes_local.models.attention import NAME as DOCUMENT_ATTENTION
+from llama_recipes_local.fields import DTYPES
+from llama_recipes_local.kernels.attention import NAME as DOCUMENT_ATTENTION
 from llama_recipes_local.parallel import launched_by_torchrun
+from llama_recipes_local.preflight.presets import PRESETS
 from llama_recipes_local.preflight.values import ABOVE_0, AT_LEAST_0, choice, out_of_range
-from llama_recipes_local.presets import PRESETS
-from llama_recipes_local.run import PEFT_CONFIGS, Run
+from llama_recipes_local.run.resolution import PEFT_CONFIGS, Run
 
 ATTENTION = ("auto", DOCUMENT_ATTENTION, "sdpa", "eager", "flash_attention_2")
 RANGES = {

@@ -6,12 +6,12 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from llama_recipes_local.configs.fields import field_names
 from llama_recipes_local.errors import Problem
+from llama_recipes_local.fields import field_names
 from llama_recipes_local.model_folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from llama_recipes_local.model_folders.weight_files import unreadable
 from llama_recipes_local.preflight.adapter_rules import check_prefix_kernel
-from llama_recipes_local.run import PEFT_CONFIGS, Run
+from llama_recipes_local.run.resolution import PEFT_CONFIGS, Run
 
 PEFT_TYPES = {"LORA": "lora", "ADAPTION_PROMPT": "llama_adapter", "PREFIX_TUNING": "prefix"}
 
@@ -60,7 +60,7 @@ def _whole(run: Run, config: dict[str, Any], model: Path) -> list[Problem]:
     """Compare the names in the adapter's file with those that the model's adapter will have."""
     import peft
 
-    from llama_recipes_local.adapters.fitting import UNFIT, adapted_empty, misfit, unfit
+    from llama_recipes_local.adapters.compatibility import UNFIT, adapted_empty, misfit, unfit
     from llama_recipes_local.models import AutoConfig
     from llama_recipes_local.models.empty import empty_model
 

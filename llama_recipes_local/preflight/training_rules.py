@@ -3,12 +3,12 @@
 from collections.abc import Iterable
 from typing import Any
 
-from llama_recipes_local import packages
+from llama_recipes_local import extras
 from llama_recipes_local.errors import Problem
+from llama_recipes_local.optimization.optimizers import BITSANDBYTES, OPTIMIZERS
+from llama_recipes_local.optimization.schedules import DECAYING, SCHEDULERS
 from llama_recipes_local.preflight.values import ABOVE_0, AT_LEAST_0, Range, choice, out_of_range
-from llama_recipes_local.run import Run
-from llama_recipes_local.training.optimizers import BITSANDBYTES, OPTIMIZERS
-from llama_recipes_local.training.schedules import DECAYING, SCHEDULERS
+from llama_recipes_local.run.resolution import Run
 
 RANGES = {
     "warmup_steps": AT_LEAST_0,
@@ -86,7 +86,7 @@ def _optimizer(run: Run) -> list[Problem]:
                 "use --optimizer AdamW, or keep whole weights: --sharding_strategy NO_SHARD",
             )
         )
-    return problems + packages.missing("bitsandbytes", f"--optimizer {name}", "quantization")
+    return problems + extras.missing("bitsandbytes", f"--optimizer {name}", "quantization")
 
 
 def _validation(train: Any) -> list[Problem]:
@@ -105,7 +105,7 @@ def _reporters(train: Any) -> list[Problem]:
     problems = []
     for name in train.report_to:
         unknown = choice("report_to", name, REPORTERS)
-        problems += unknown or packages.missing(name, f"--report_to {name}", name)
+        problems += unknown or extras.missing(name, f"--report_to {name}", name)
     return problems
 
 

@@ -4,11 +4,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llama_recipes_local.checkpoints import choosing, layout, limits
+from llama_recipes_local.checkpoints import layout, retention, selection
 from llama_recipes_local.checkpoints.writing import Writer
 from llama_recipes_local.parallel import is_rank_zero
 from llama_recipes_local.training import resuming
-from llama_recipes_local.training.interruption import InterruptedRun
+from llama_recipes_local.training.signals import InterruptedRun
 
 if TYPE_CHECKING:
     from llama_recipes_local.training.loop import Trainer
@@ -32,16 +32,16 @@ class Checkpointing:
             TrainingError: if the checkpoint is damaged, or of another run.
         """
         if is_rank_zero():
-            limits.remove_leftovers(self.output)
+            retention.remove_leftovers(self.output)
         began = time.perf_counter()
-        folder = choosing.choose(self._trainer.config)
+        folder = selection.choose(self._trainer.config)
         if folder is None:
             return False
         verified = time.perf_counter()
         resuming.restore(self._trainer, folder)
         restored = time.perf_counter()
         step = self._trainer.state.step
-        self._saved_at = step if choosing.is_in(self.output, folder) else 0
+        self._saved_at = step if selection.is_in(self.output, folder) else 0
         print(
             f"--> going on after step {step} from {folder.resolve()}: "
             f"verified in {verified - began:.2f} s, restored in {restored - verified:.2f} s"

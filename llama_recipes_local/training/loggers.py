@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from llama_recipes_local import configs
-from llama_recipes_local.checkpoints import choosing
-from llama_recipes_local.run import Run
-from llama_recipes_local.run import active as active_run
-from llama_recipes_local.saved_run import SavedRun
+from llama_recipes_local.checkpoints import selection
+from llama_recipes_local.run.record import SavedRun
+from llama_recipes_local.run.resolution import Run
+from llama_recipes_local.run.resolution import active as active_run
 
 METRICS_FILE = "metrics.jsonl"
 EVALUATIONS_FILE = "evaluations.jsonl"
@@ -220,8 +220,8 @@ def name_wandb_run(run: Run) -> None:
     given = config.id or config.resume or {"WANDB_RUN_ID", "WANDB_RESUME"} & os.environ.keys()
     if given or not wanted:
         return
-    folder = choosing.likely(run.train)
-    if folder is not None and choosing.is_in(Path(run.train.output_dir), folder):
+    folder = selection.likely(run.train)
+    if folder is not None and selection.is_in(Path(run.train.output_dir), folder):
         config.id = SavedRun(folder).get("wandb_config", "id")
     config.resume = "allow" if config.id else None
     config.id = config.id or secrets.token_hex(4)

@@ -14,25 +14,26 @@ import torch
 from torch import nn
 
 from llama_recipes_local import model_checkpointing as checkpoints
-from llama_recipes_local import parallel, run
-from llama_recipes_local.checkpoints import generators
+from llama_recipes_local import parallel
+from llama_recipes_local.checkpoints import rng_state
 from llama_recipes_local.errors import TrainingError
+from llama_recipes_local.optimization.parameter_groups import split_lora_plus
+from llama_recipes_local.optimization.schedules import Schedule, complete
 from llama_recipes_local.parallel import is_rank_zero
 from llama_recipes_local.policies import apply_fsdp_checkpointing
-from llama_recipes_local.training import batches, guard
-from llama_recipes_local.training.agreement import agree, any_rank
+from llama_recipes_local.run import resolution as run
+from llama_recipes_local.training import batches, nonfinite
 from llama_recipes_local.training.checkpointing import Checkpointing
+from llama_recipes_local.training.data_iterator import Feed
 from llama_recipes_local.training.evaluation import evaluation
-from llama_recipes_local.training.feed import Feed
 from llama_recipes_local.training.flops import peak_flops, training_flops
-from llama_recipes_local.training.groups import split_lora_plus
 from llama_recipes_local.training.history import History
-from llama_recipes_local.training.interruption import Signals, StopRequested
 from llama_recipes_local.training.loggers import METRICS_FILE, make_loggers
 from llama_recipes_local.training.profiling import profile, profile_step
 from llama_recipes_local.training.progress import FetchedStep, PendingStep, Progress
 from llama_recipes_local.training.saving import save
-from llama_recipes_local.training.schedules import Schedule, complete
+from llama_recipes_local.training.signals import Signals, StopRequested
+from llama_recipes_local.training.step_sync import agree, any_rank
 from llama_recipes_local.training.stepping import Stepper, unwrapped
 
 __all__ = ["METRICS_FILE", "TrainState", "Trainer", "train"]
@@ -211,7 +212,7 @@ class Trainer:
         if is_rank_zero():
             print("validating ...", end=" ", flush=True)
         model = unwrapped(self.model)
-        with generators.left_alone():
+        with rng_state.left_alone():
             ppl, loss, step_losses, _ = evaluation(
                 model, self.config, self._unless_asked_to_stop(), None, self.tokenizer, None
             )
@@ -282,7 +283,7 @@ class Trainer:
         """
         for fetched in self.progress.fetch(line):
             if fetched.stop:
-                guard.stop(_fault(fetched), self.feed.dataloader, self.tokenizer)
+                nonfinite.stop(_fault(fetched), self.feed.dataloader, self.tokenizer)
             self.history.add_step(fetched.metrics.loss, fetched.metrics.label_tokens)
 
     def _end_epoch(self) -> None:
@@ -336,9 +337,9 @@ class Trainer:
         return self.history.eval_loss[-1] if self.state.validated == self.state.step else None
 
 
-def _fault(fetched: FetchedStep) -> guard.Fault:
+def _fault(fetched: FetchedStep) -> nonfinite.Fault:
     pending = fetched.pending
-    return guard.Fault(
+    return nonfinite.Fault(
         step=pending.step,
         bad_ranks=fetched.bad_ranks,
         micro_losses=pending.figures.micro_losses.tolist(),

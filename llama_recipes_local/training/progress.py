@@ -15,9 +15,9 @@ import psutil
 import torch
 
 from llama_recipes_local.parallel import is_rank_zero, world_size
-from llama_recipes_local.training.agreement import StepPlan
 from llama_recipes_local.training.flops import TrainingFlops
 from llama_recipes_local.training.loggers import Logger
+from llama_recipes_local.training.step_sync import StepPlan
 from llama_recipes_local.training.stepping import Figures
 
 GIB = 2**30

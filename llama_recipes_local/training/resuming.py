@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 from transformers import PreTrainedConfig
 
-from llama_recipes_local import parallel, run
-from llama_recipes_local.checkpoints import choosing, generators, layout, state
+from llama_recipes_local import parallel
+from llama_recipes_local.checkpoints import layout, model_state, rng_state, selection
 from llama_recipes_local.checkpoints.identity import identity
 from llama_recipes_local.checkpoints.layout import DamagedError
 from llama_recipes_local.checkpoints.writing import Content
 from llama_recipes_local.errors import TrainingError
 from llama_recipes_local.model_checkpointing.checkpoint_handler import adapter_state, write_adapter
+from llama_recipes_local.run import resolution
 from llama_recipes_local.training.stepping import unwrapped
 
 if TYPE_CHECKING:
@@ -27,15 +28,15 @@ def captured(trainer: "Trainer") -> Content:
     """Return what a checkpoint of a trainer holds; all ranks call this together."""
     model = unwrapped(trainer.model)
     parallel.reshard(model)
-    values = {f"{layout.RANDOM}/rank-{parallel.rank()}.json": generators.states()}
+    values = {f"{layout.RANDOM}/rank-{parallel.rank()}.json": rng_state.states()}
     if parallel.is_rank_zero():
         values |= {layout.TRAINER: _trainer_state(trainer, model)} | _described(model)
     return Content(
         step=trainer.state.step,
         validation_loss=trainer.last_validation_loss(),
         tensors={
-            layout.WEIGHTS: state.model_tensors(model),
-            layout.OPTIMIZER: state.optimizer_tensors(model, trainer.optimizer),
+            layout.WEIGHTS: model_state.model_tensors(model),
+            layout.OPTIMIZER: model_state.optimizer_tensors(model, trainer.optimizer),
         },
         values=values,
         extra=_adapter_files(model) if trainer.config.use_peft else None,
@@ -63,7 +64,7 @@ def _trainer_state(trainer: "Trainer", model: nn.Module) -> dict[str, Any]:
         "history": trainer.history.state(),
         "schedule": trainer.schedule.state(),
         "stepper": trainer.stepper.state(),
-        "optimizer": state.optimizer_values(model, trainer.optimizer),
+        "optimizer": model_state.optimizer_values(model, trainer.optimizer),
         "seconds": trainer.progress.seconds,
         "ranks": parallel.world_size(),
     }
@@ -72,8 +73,8 @@ def _trainer_state(trainer: "Trainer", model: nn.Module) -> dict[str, Any]:
 def _restore_state(trainer: "Trainer", folder: Path, saved: dict[str, Any]) -> None:
     model = unwrapped(trainer.model)
     values = saved["optimizer"]
-    state.restore_optimizer(model, trainer.optimizer, folder / layout.OPTIMIZER, values)
-    state.restore_model(model, folder / layout.WEIGHTS)
+    model_state.restore_optimizer(model, trainer.optimizer, folder / layout.OPTIMIZER, values)
+    model_state.restore_model(model, folder / layout.WEIGHTS)
     best = saved["state"].pop("best_loss")
     trainer.state = type(trainer.state)(**saved["state"])
     trainer.state.best_loss = math.inf if best is None else best
@@ -82,13 +83,13 @@ def _restore_state(trainer: "Trainer", folder: Path, saved: dict[str, Any]) -> N
     if "schedule" in trainer.config.resume_despite:
         trainer.schedule.replay(saved["schedule"])
     else:
-        state.restore_groups(trainer.optimizer, values["groups"])
+        model_state.restore_groups(trainer.optimizer, values["groups"])
         trainer.schedule.restore(saved["schedule"])
     trainer.progress.go_on_from(
         trainer.state.step,
         trainer.state.validated,
         saved["seconds"],
-        choosing.is_in(Path(trainer.config.output_dir), folder),
+        selection.is_in(Path(trainer.config.output_dir), folder),
     )
     _restore_place(trainer, saved["feed"])
     _restore_random(folder, saved["ranks"], trainer.config.seed + trainer.state.step)
@@ -111,18 +112,18 @@ def _restore_random(folder: Path, ranks: int, seed: int) -> None:
             f"--> saved on {ranks} rank(s), gone on from on {parallel.world_size()}: the samples "
             "are the same, dropout draws other numbers"
         )
-        generators.begin_anew(seed + parallel.rank())
+        rng_state.begin_anew(seed + parallel.rank())
         return
     path = folder / layout.RANDOM / f"rank-{parallel.rank()}.json"
-    generators.restore(json.loads(path.read_text("utf-8")))
+    rng_state.restore(json.loads(path.read_text("utf-8")))
 
 
 def _described(model: nn.Module) -> dict[str, Any]:
     """Return what tells of the run and its model, by file."""
     files: dict[str, Any] = {}
-    active = run.active()
+    active = resolution.active()
     if active is not None and active.data is not None:
-        files |= {layout.RUN_CONFIG: run.describe(active), layout.IDENTITY: identity(active)}
+        files |= {layout.RUN_CONFIG: resolution.describe(active), layout.IDENTITY: identity(active)}
     config: Any = getattr(model, "config", None)
     if isinstance(config, PreTrainedConfig):
         files[layout.MODEL_CONFIG] = json.loads(config.to_json_string())

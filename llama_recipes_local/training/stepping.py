@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_
 
 from llama_recipes_local.models.precision import compute_context
+from llama_recipes_local.optimization.parameter_groups import trained_parameters
 from llama_recipes_local.parallel import (
     all_reduce_sum,
     compute_device,
@@ -24,7 +25,6 @@ from llama_recipes_local.parallel import (
     world_size,
 )
 from llama_recipes_local.training import batches
-from llama_recipes_local.training.groups import trained_parameters
 
 # A scaler begins at 2**16 and halves: after so many overflows it is at 2**-8, and the gradient
 # itself is what is not finite.

@@ -5,7 +5,6 @@ from typing import Any
 import torch
 from torch.distributed.fsdp import StateDictType
 
-from llama_recipes_local import run
 from llama_recipes_local._upstream import fall_back
 from llama_recipes_local.adapters import generate_peft_config
 from llama_recipes_local.data.collation import BlankCollator, PackedCollator, PaddedCollator
@@ -15,8 +14,9 @@ from llama_recipes_local.errors import refuse
 from llama_recipes_local.models.precision import weight_dtype
 from llama_recipes_local.parallel import device_type, rank, world_size
 from llama_recipes_local.preflight.data_rules import stream_problems
-from llama_recipes_local.run import DATASET_CONFIGS, update_config
-from llama_recipes_local.training.interruption import leave_signals_to_the_trainer
+from llama_recipes_local.run import resolution
+from llama_recipes_local.run.resolution import DATASET_CONFIGS, update_config
+from llama_recipes_local.training.signals import leave_signals_to_the_trainer
 
 __all__ = [
     "check_fsdp_config",
@@ -129,7 +129,7 @@ def _workers(train_config: Any, persistent: bool) -> dict[str, Any]:
     Outside a run nothing is returned: ``DataLoader`` refuses it without workers, and whether the
     caller asks for any, as ``main`` does, is not known.
     """
-    if run.active() is None or not train_config.num_workers_dataloader:
+    if resolution.active() is None or not train_config.num_workers_dataloader:
         return {}
     return {
         "prefetch_factor": PREFETCHED,

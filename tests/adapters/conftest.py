@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from llama_recipes_local.models import attention
+from llama_recipes_local.kernels import attention
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from resumable import STEPS, Runs
 
-from llama_recipes_local.checkpoints import choosing, layout, verifying
+from llama_recipes_local.checkpoints import layout, selection, verifying
 from llama_recipes_local.checkpoints.layout import DamagedError
 from llama_recipes_local.configs import train_config
-from llama_recipes_local.files.hashing import contents_hash
+from llama_recipes_local.storage.hashing import contents_hash
 
 Damage = Callable[[Path], None]
 # what is read of a checkpoint when a run goes on from it
@@ -28,7 +28,7 @@ READ = (
 
 
 def chosen(output: Path, asked: str = "auto") -> Path | None:
-    return choosing.choose(train_config(output_dir=str(output), resume_from_checkpoint=asked))
+    return selection.choose(train_config(output_dir=str(output), resume_from_checkpoint=asked))
 
 
 def truncate(path: Path) -> None:

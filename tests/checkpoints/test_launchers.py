@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from launching import HELPERS
 from resumable import ROWS, STEPS, lines
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -24,7 +25,7 @@ def test_torchrun_starts_ranks_again_that_go_on(
     lora: dict[str, Any], environment: dict[str, str], tmp_path: Path
 ) -> None:
     output, logs = tmp_path / "output", tmp_path / "logs"
-    script = Path(__file__).with_name("dying_rank.py")
+    script = HELPERS / "dying_rank.py"
     flags = lora | {
         "output_dir": output,
         "batch_size_training": ROWS // 2,

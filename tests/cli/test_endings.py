@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_recipes_local.unread import GOES_ON
+from llama_recipes_local.console import GOES_ON
 
 PROJECT = Path(__file__).resolve().parents[2]
 SAVED = "adapter_model.safetensors"
@@ -69,7 +69,7 @@ def test_help_that_nobody_reads(
 def test_another_pipes_end_is_not_taken_for_it(environment: dict[str, str], tmp_path: Path) -> None:
     script = tmp_path / "breaks.py"
     script.write_text(
-        "from llama_recipes_local.unread import ends_unread\n"
+        "from llama_recipes_local.console import ends_unread\n"
         "with ends_unread():\n"
         "    raise BrokenPipeError('a worker is gone')\n"
     )

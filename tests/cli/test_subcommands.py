@@ -50,10 +50,10 @@ def test_flags_are_not_abbreviated(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_value_may_look_like_a_flag(monkeypatch: pytest.MonkeyPatch) -> None:
-    from llama_recipes_local.cli import generate
+    from llama_recipes_local.commands.generate import flags
 
     seen: list[Any] = []
-    monkeypatch.setattr(generate, "run", seen.append)
+    monkeypatch.setattr(flags, "run", seen.append)
     words = ["generate", "--adapter", "x", "--prompt", "- a list", "--seed", "-1"]
     assert cli.main(words) == 0
     assert (seen[0].prompt, seen[0].seed) == ("- a list", -1)
@@ -73,12 +73,12 @@ def test_what_stops_a_command_is_reported_without_a_traceback(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from llama_recipes_local.cli import prepare_grammar
+    from llama_recipes_local.commands.prepare import grammar_flags
 
     def fail(_: Any) -> None:
         raise error
 
-    monkeypatch.setattr(prepare_grammar, "run", fail)
+    monkeypatch.setattr(grammar_flags, "run", fail)
     assert cli.main(["prepare", "grammar"]) == code
     output = capsys.readouterr()
     assert (output.out, output.err) == ("", f"{error}\n")
@@ -87,13 +87,13 @@ def test_what_stops_a_command_is_reported_without_a_traceback(
 def test_warnings_that_no_user_can_mend_are_not_shown(
     monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
 ) -> None:
-    from llama_recipes_local.cli import prepare_grammar
+    from llama_recipes_local.commands.prepare import grammar_flags
 
     def warn(_: Any) -> None:
         warnings.warn("`old` is deprecated", FutureWarning, stacklevel=1)
         warnings.warn("this concerns the user", UserWarning, stacklevel=1)
 
-    monkeypatch.setattr(prepare_grammar, "run", warn)
+    monkeypatch.setattr(grammar_flags, "run", warn)
     assert cli.main(["prepare", "grammar"]) == 0
     assert [str(each.message) for each in recwarn] == ["this concerns the user"]
 

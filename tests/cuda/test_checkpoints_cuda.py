@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from llama_recipes_local.checkpoints import files, layout, verifying
-from llama_recipes_local.checkpoints.pieces import Piece
 from llama_recipes_local.checkpoints.reading import read_tensors
+from llama_recipes_local.checkpoints.shards import Piece
 from llama_recipes_local.checkpoints.writing import Content, Writer
 from llama_recipes_local.finetuning import main
 

@@ -8,7 +8,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from llama_recipes_local.data.documents import document_bounds
 from llama_recipes_local.finetuning import main
-from llama_recipes_local.models import attention
+from llama_recipes_local.kernels import attention
 
 pytestmark = [
     pytest.mark.cuda,

@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from llama_recipes_local.models import attention
-from llama_recipes_local.models.fused import use_fused_kernels
+from llama_recipes_local.kernels import attention
+from llama_recipes_local.kernels.fused import use_fused_kernels
 
 pytest.importorskip("liger_kernel")
 pytestmark = [

@@ -12,9 +12,9 @@ from methods import ALONE, CELLS, IN_8BIT, METHODS, Cell, Method
 from recording import Trained, fine_tune, reloaded_errors
 
 from llama_recipes_local.data.documents import document_bounds
-from llama_recipes_local.models import attention
-from llama_recipes_local.models.prefixed import Prefix
-from llama_recipes_local.models.prompted import Prompts
+from llama_recipes_local.kernels import attention
+from llama_recipes_local.kernels.adapter_prompts import Prompts
+from llama_recipes_local.kernels.prefix import Prefix
 
 pytestmark = [
     pytest.mark.cuda,

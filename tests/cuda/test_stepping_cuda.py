@@ -8,7 +8,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from llama_recipes_local import configs
-from llama_recipes_local.models import attention
+from llama_recipes_local.kernels import attention
 from llama_recipes_local.optimization import AdamW
 from llama_recipes_local.training.stepping import Stepper
 

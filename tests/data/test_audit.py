@@ -11,7 +11,7 @@ from llama_recipes_local.data.audit import (
     shared_rows,
     table,
 )
-from llama_recipes_local.data.tokens import TokenRows
+from llama_recipes_local.data.token_rows import TokenRows
 
 TRAIN = SplitAudit(Counts(1001, 2, 3, 4, 5), 6, 7_000_000, 8, 9, 10)
 VALIDATION = SplitAudit(Counts(11, 12, 13, 14, 15), 16, 17, 18, 19, 20)

@@ -9,7 +9,7 @@ import pytest
 
 from llama_recipes_local.data.audit import Counts
 from llama_recipes_local.data.cache import ABOUT, ROWS, Built, cache_folder, cached
-from llama_recipes_local.data.tokens import Chunk
+from llama_recipes_local.data.token_rows import Chunk
 
 IDS = [[1, 5, 2], [1, 7, 8, 2]]
 

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from llama_recipes_local import configs
 from llama_recipes_local.data.concatenator import ConcatDataset
 from llama_recipes_local.data.streaming import SampleStream
-from llama_recipes_local.data.tokens import TokenRows
+from llama_recipes_local.data.token_rows import TokenRows
 from llama_recipes_local.utils import config_utils
 
 SAMPLES = documents(203)

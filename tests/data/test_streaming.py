@@ -16,8 +16,8 @@ from llama_recipes_local.data import position, streaming
 from llama_recipes_local.data.collation import Blank, BlankCollator
 from llama_recipes_local.data.concatenator import ConcatDataset
 from llama_recipes_local.data.labels import IGNORE_INDEX
-from llama_recipes_local.data.limits import fit
 from llama_recipes_local.data.streaming import PackedStream, SampleStream, as_stream, is_stream
+from llama_recipes_local.data.truncation import fit
 
 CHUNK = 64
 BATCH = 2

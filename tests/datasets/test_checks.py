@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from llama_recipes_local import configs, paths
+from llama_recipes_local import configs
 from llama_recipes_local.datasets import DATASET_PREPROC
 from llama_recipes_local.datasets.checks import CHECKS, FLAGS
+from llama_recipes_local.storage import data_root
 
 
 def problems_of(config: Any) -> list[str]:
@@ -20,7 +21,7 @@ def test_every_data_set_has_a_check() -> None:
 
 
 def test_grammar_checks_both_files(grammar_data: Path) -> None:
-    paths.set_data_root(str(grammar_data))
+    data_root.set_data_root(str(grammar_data))
     assert problems_of(configs.grammar_dataset()) == []
     first, second = problems_of(configs.grammar_dataset("grammar_dataset", "a.csv", "b.csv"))
     assert f"{grammar_data / 'a.csv'} does not exist" in first

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from llama_recipes_local import configs, paths
+from llama_recipes_local import configs
 from llama_recipes_local._upstream import load
 from llama_recipes_local.errors import UsageError
+from llama_recipes_local.storage import data_root
 from llama_recipes_local.utils.dataset_utils import (
     get_custom_data_collator,
     get_preprocessed_dataset,
@@ -40,7 +41,7 @@ def get_data_collator(processor):
 
 @pytest.fixture
 def custom(tmp_path: Path) -> Path:
-    paths.set_data_root(str(tmp_path))
+    data_root.set_data_root(str(tmp_path))
     file = tmp_path / "mine.py"
     file.write_text(CUSTOM.replace("from __future__ import annotations\n", ""), "utf-8")
     return file

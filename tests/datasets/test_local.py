@@ -14,14 +14,15 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from llama_recipes_local import parallel, paths
+from llama_recipes_local import parallel
 from llama_recipes_local._upstream import load
 from llama_recipes_local.configs.datasets import local_dataset
 from llama_recipes_local.datasets import local
+from llama_recipes_local.datasets.encoding import encode
 from llama_recipes_local.datasets.examples import Continuation, Example, Marked, Pair
 from llama_recipes_local.datasets.local import local_split
-from llama_recipes_local.datasets.tokenization import encode
 from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.storage import data_root
 
 TURNS = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]
 SHARED = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Yo"}]
@@ -424,7 +425,7 @@ def test_named_validation_data_is_not_trained_on(tmp_path: Path) -> None:
 
 
 def test_paths_start_from_the_data_root(tmp_path: Path) -> None:
-    paths.set_data_root(str(tmp_path))
+    data_root.set_data_root(str(tmp_path))
     write(tmp_path / "mine" / "part10.jsonl", {"text": "10"})
     write(tmp_path / "mine" / "part2.jsonl", {"text": "2"})
     (tmp_path / "mine" / "part2.jsonl.gz").write_bytes(b"its packed twin is not read")

@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 
-from llama_recipes_local import configs, paths
+from llama_recipes_local import configs
 from llama_recipes_local.data.streaming import SampleStream
-from llama_recipes_local.data.tokens import TokenRows
+from llama_recipes_local.data.token_rows import TokenRows
 from llama_recipes_local.datasets.run_data import AUDIT_FILE, prepare_data
 from llama_recipes_local.errors import UsageError
-from llama_recipes_local.run import Run, activate
+from llama_recipes_local.run.resolution import Run, activate
+from llama_recipes_local.storage import data_root
 from llama_recipes_local.utils.dataset_utils import get_preprocessed_dataset
 
 ROWS = [{"prompt": f"{number} and one is ", "completion": str(number + 1)} for number in range(9)]
@@ -17,7 +18,7 @@ ROWS = [{"prompt": f"{number} and one is ", "completion": str(number + 1)} for n
 
 @pytest.fixture(autouse=True)
 def _data_root(tmp_path: Path) -> None:
-    paths.set_data_root(str(tmp_path))
+    data_root.set_data_root(str(tmp_path))
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> str:

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from llama_recipes_local import configs, datasets, paths
+from llama_recipes_local import configs, datasets
 from llama_recipes_local._upstream import load
-from llama_recipes_local.run import DATASET_CONFIGS
+from llama_recipes_local.run.resolution import DATASET_CONFIGS
+from llama_recipes_local.storage import data_root
 from llama_recipes_local.utils.dataset_utils import (
     get_custom_data_collator,
     get_preprocessed_dataset,
@@ -28,7 +29,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 def test_grammar_samples_are_upstreams(
     split: str, file: str, count: int, grammar_data: Path, tokenizer: Any
 ) -> None:
-    paths.set_data_root(str(grammar_data))
+    data_root.set_data_root(str(grammar_data))
     ours = get_preprocessed_dataset(tokenizer, configs.grammar_dataset(), split)
     theirs = load("datasets.grammar_dataset.grammar_dataset").grammar
     upstream = SimpleNamespace(tokenizer=tokenizer, print_text=False)
@@ -39,7 +40,7 @@ def test_grammar_samples_are_upstreams(
 
 
 def test_grammar_labels_are_the_correction_alone(grammar_data: Path, tokenizer: Any) -> None:
-    paths.set_data_root(str(grammar_data))
+    data_root.set_data_root(str(grammar_data))
     (first, *_) = get_preprocessed_dataset(tokenizer, configs.grammar_dataset())
     (row, *_) = rows_of(grammar_data / "datasets/grammar/gtrain_10k.csv")
     labels = [label for label in first["labels"] if label != -100]

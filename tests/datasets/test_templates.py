@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from llama_recipes_local.datasets.encoding import encode
 from llama_recipes_local.datasets.examples import Marked
 from llama_recipes_local.datasets.templates import TEMPLATES, render_chat
-from llama_recipes_local.datasets.tokenization import encode
 from llama_recipes_local.errors import Problem, UsageError
 
 SYSTEM = {"role": "system", "content": "Be kind."}

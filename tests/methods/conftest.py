@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from launching import run_ranks
+from launching import HELPERS, run_ranks
 from methods import (
     ALONE,
     IN_HALF,
@@ -21,7 +21,7 @@ from methods import (
 )
 from recording import Trained, fine_tune
 
-SCRIPT = Path(__file__).with_name("method_ranks.py")
+SCRIPT = HELPERS / "method_ranks.py"
 
 
 @pytest.fixture(autouse=True)

@@ -7,14 +7,14 @@ import pytest
 import torch
 import transformers
 import yaml
-from launching import run_ranks
+from launching import HELPERS, run_ranks
 from safetensors.torch import load_file
 from transformers import LlamaForCausalLM
 
 from llama_recipes_local import configs
 from llama_recipes_local import model_checkpointing as checkpoints
 
-SCRIPT = Path(__file__).with_name("checkpointing_ranks.py")
+SCRIPT = HELPERS / "checkpointing_ranks.py"
 Tensors = dict[str, torch.Tensor]
 
 

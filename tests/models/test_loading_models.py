@@ -11,9 +11,9 @@ import torch
 import transformers
 
 from llama_recipes_local import models
-from llama_recipes_local.models.attention import NAME as DOCUMENTS
+from llama_recipes_local.kernels.attention import NAME as DOCUMENTS
 from llama_recipes_local.models.loading import local_folder
-from llama_recipes_local.run import activate, resolve
+from llama_recipes_local.run.resolution import activate, resolve
 
 LOADERS = (
     models.AutoConfig,

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from launching import Launched, run_ranks
+from launching import HELPERS, Launched, run_ranks
 from safetensors.torch import load_file
 
 from llama_recipes_local.finetuning import main
 
-SCRIPT = Path(__file__).with_name("sharded_runs.py")
+SCRIPT = HELPERS / "sharded_runs.py"
 Tensors = dict[str, torch.Tensor]
 
 # the global batch of every run, in packed rows

@@ -504,7 +504,7 @@ def test_what_this_machine_cannot_do(
     case: Case, work: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr("llama_recipes_local.packages.find_spec", lambda name: None)
+    monkeypatch.setattr("llama_recipes_local.extras.find_spec", lambda name: None)
     check(case, work, refused)
 
 

@@ -8,7 +8,7 @@ import pytest
 from llama_recipes_local.checkpoints.files import write_file
 from llama_recipes_local.checkpoints.layout import MANIFEST, Manifest, folder_of
 from llama_recipes_local.preflight.checkpoint_rules import check_checkpoints
-from llama_recipes_local.run import resolve
+from llama_recipes_local.run.resolution import resolve
 
 
 def problems(**flags: Any) -> list[str]:

@@ -7,7 +7,7 @@ import pytest
 
 from llama_recipes_local import configs
 from llama_recipes_local.preflight.data_rules import check_data_rules
-from llama_recipes_local.run import Run
+from llama_recipes_local.run.resolution import Run
 
 
 @dataclass

@@ -3,7 +3,7 @@
 import pytest
 
 from llama_recipes_local.preflight import flags
-from llama_recipes_local.run import DATASET_CONFIGS, PEFT_CONFIGS
+from llama_recipes_local.run.resolution import DATASET_CONFIGS, PEFT_CONFIGS
 
 
 def test_fields_are_flags_with_and_without_their_configuration() -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from llama_recipes_local.configs.descriptions import UPSTREAM, descriptions
-from llama_recipes_local.configs.fields import field_names
+from llama_recipes_local.fields import field_names
 from llama_recipes_local.preflight.flags import CONFIGS
 from llama_recipes_local.preflight.help import SECTIONS, help_text
 

@@ -9,7 +9,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from llama_recipes_local.preflight.low_memory_rules import check_low_memory
-from llama_recipes_local.run import resolve
+from llama_recipes_local.run.resolution import resolve
 
 FSDP = {"low_cpu_fsdp": True, "enable_fsdp": True}
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from llama_recipes_local import packages
+from llama_recipes_local import extras
 from llama_recipes_local.preflight import machine
-from llama_recipes_local.run import resolve
+from llama_recipes_local.run.resolution import resolve
 
 
 def test_an_output_folder_may_exist_or_not(tmp_path: Path) -> None:
@@ -70,9 +70,9 @@ def test_without_cuda_any_number_of_processes_will_do(monkeypatch: pytest.Monkey
 def test_an_optional_package_is_asked_for_only_where_it_is_used(
     flags: dict[str, object], extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packages, "find_spec", lambda name: None)
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
     assert machine.check_packages(resolve({})) == []
     (problem,) = machine.check_packages(resolve(flags))
     assert problem.mend == f"pip install 'llama-recipes-local[{extra}]'"
-    monkeypatch.setattr(packages, "find_spec", lambda name: True)
+    monkeypatch.setattr(extras, "find_spec", lambda name: True)
     assert machine.check_packages(resolve(flags)) == []

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llama_recipes_local.preflight.method_rules import check_methods
-from llama_recipes_local.run import resolve
+from llama_recipes_local.run.resolution import resolve
 
 PEFT = {"use_peft": True}
 PREFIX = PEFT | {"peft_method": "prefix"}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from llama_recipes_local.preflight import model
-from llama_recipes_local.run import resolve
+from llama_recipes_local.run.resolution import resolve
 
 
 def problems_of(folder: Path, **flags: object) -> list[str]:

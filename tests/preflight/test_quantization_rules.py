@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from llama_recipes_local.preflight.quantization_rules import check_quantization
-from llama_recipes_local.run import resolve
+from llama_recipes_local.run.resolution import resolve
 
 SHARDED = {"use_peft": True, "enable_fsdp": True}
 FOUR = {"quantization": "4bit"}

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from llama_recipes_local.preflight.rules import check_rules
-from llama_recipes_local.run import resolve
+from llama_recipes_local.run.resolution import resolve
 
 TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 

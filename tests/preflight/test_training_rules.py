@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from llama_recipes_local import packages
+from llama_recipes_local import extras
 from llama_recipes_local.preflight.training_rules import check_training
-from llama_recipes_local.run import resolve
+from llama_recipes_local.run.resolution import resolve
 
 
 def problems_of(**flags: Any) -> list[str]:
@@ -33,7 +33,7 @@ def problems_of(**flags: Any) -> list[str]:
     ],
 )
 def test_what_can_be_has_no_problem(flags: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packages, "find_spec", lambda name: True)
+    monkeypatch.setattr(extras, "find_spec", lambda name: True)
     assert problems_of(**flags) == []
 
 
@@ -89,7 +89,7 @@ def test_what_can_be_has_no_problem(flags: dict[str, Any], monkeypatch: pytest.M
 def test_what_cannot_be_is_named(
     flags: dict[str, Any], what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packages, "find_spec", lambda name: True)
+    monkeypatch.setattr(extras, "find_spec", lambda name: True)
     assert problems_of(**flags) == [what]
 
 
@@ -105,6 +105,6 @@ def test_what_cannot_be_is_named(
 def test_a_package_that_is_not_there_is_named_with_its_extra(
     flags: dict[str, Any], extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packages, "find_spec", lambda name: None)
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
     (problem,) = check_training(resolve(flags))
     assert problem.mend == f"pip install 'llama-recipes-local[{extra}]'"

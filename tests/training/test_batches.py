@@ -9,8 +9,8 @@ from torch.utils.data import DataLoader
 
 from llama_recipes_local.data.sharding import ShardedBatchSampler
 from llama_recipes_local.training import batches
-from llama_recipes_local.training.agreement import StepPlan, agree
 from llama_recipes_local.training.batches import document_lengths, in_steps, rows_of
+from llama_recipes_local.training.step_sync import StepPlan, agree
 
 PACKED = {
     "input_ids": torch.arange(6).unsqueeze(0),

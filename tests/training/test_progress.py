@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from llama_recipes_local.training import progress
-from llama_recipes_local.training.agreement import StepPlan
 from llama_recipes_local.training.flops import TrainingFlops
 from llama_recipes_local.training.loggers import JsonLines
 from llama_recipes_local.training.progress import PendingStep, Progress, StepMetrics, clock
+from llama_recipes_local.training.step_sync import StepPlan
 from llama_recipes_local.training.stepping import Figures
 
 Samples = list[dict[str, list[int]]]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from launching import run_ranks
+from launching import HELPERS, run_ranks
 from safetensors.torch import load_file
 from test_loss import GRADIENT_ERROR, LOSS, largest_difference
 
@@ -53,7 +53,7 @@ def folder(
     checks += [("stopped", name, fields) for name, fields in STOPS.items()]
     run = {"model": str(tiny_model), "samples": samples[:MORE_ROWS], "checks": checks}
     (folder / "runs.json").write_text(json.dumps(run))
-    script = Path(__file__).with_name("loop_ranks.py")
+    script = HELPERS / "loop_ranks.py"
     run_ranks(script, folder, ranks=2, env=environment, logs=logs)
     return folder
 

@@ -10,12 +10,12 @@ import psutil
 import pytest
 from torch.utils.data import DataLoader
 
-from llama_recipes_local.training.interruption import leave_signals_to_the_trainer
+from llama_recipes_local.training.signals import leave_signals_to_the_trainer
 
 HELD_UNTIL_EXIT = """
 import sys
 from torch.utils.data import DataLoader
-from llama_recipes_local.training.interruption import leave_signals_to_the_trainer
+from llama_recipes_local.training.signals import leave_signals_to_the_trainer
 sys.held = DataLoader([0, 1], num_workers=1, persistent_workers=True,
                       worker_init_fn=leave_signals_to_the_trainer)
 sys.held_too = next(iter(sys.held))

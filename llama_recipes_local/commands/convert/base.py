@@ -1,0 +1,109 @@
+"""The model that a run started from: a ``checkpoint-STEP`` holds no tensor but those it trains."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llama_recipes_local import configs
+from llama_recipes_local.checkpoints import layout
+from llama_recipes_local.checkpoints.identity import weights_hash
+from llama_recipes_local.commands.convert.parameters import MEND
+from llama_recipes_local.commands.convert.readers import AGAIN
+from llama_recipes_local.errors import UsageError, refusal
+from llama_recipes_local.model_folders import StoredTensors, load_config, misshapen, model_tensors
+from llama_recipes_local.models import AutoConfig
+from llama_recipes_local.models.freezing import freeze_all_but_chosen
+from llama_recipes_local.records.finding import listed
+from llama_recipes_local.run.record import SavedRun
+
+FLAGS = ("freeze_layers", "num_freeze_layers", "train_only", "top_layers")
+
+
+class BaseModel:
+    """The folder of the model that a run started from, and what the run left of it as it was.
+
+    Attributes:
+        config: the trained model's configuration: the base model's, with what the run made of it;
+            ``dtype`` is what the run held the weights in.
+    """
+
+    def __init__(self, folder: Path, checkpoint: Path) -> None:
+        """Read the configurations.
+
+        Args:
+            folder: the model's, with a configuration that transformers reads.
+            checkpoint: a ``checkpoint-STEP`` of the run.
+
+        Raises:
+            UsageError: if the checkpoint's configuration is missing or damaged.
+        """
+        self._folder = folder
+        self._checkpoint = checkpoint
+        self._run = SavedRun(checkpoint)
+        self.config: Any = AutoConfig.from_pretrained(folder)
+        trained = load_config(checkpoint / layout.WEIGHTS, AGAIN)
+        for name in ("vocab_size", "top_layers", "dtype"):
+            if hasattr(trained, name):
+                setattr(self.config, name, getattr(trained, name))
+        # sharded, the model is cast once it is loaded
+        sharded = self._run.get("train_config", "enable_fsdp")
+        if sharded and self._run.get("fsdp_config", "pure_bf16"):
+            self.config.dtype = torch.bfloat16
+
+    def untrained(self, model: Any) -> set[str]:
+        """Return the names of what the run does not train.
+
+        Args:
+            model: an empty one of ``config``.
+        """
+        train = configs.train_config()
+        for flag in FLAGS:
+            setattr(train, flag, self._run.get("train_config", flag, getattr(train, flag)))
+        freeze_all_but_chosen(model, train)
+        return {name for name, tensor in model.named_parameters() if not tensor.requires_grad}
+
+    def tensors(self, shapes: Mapping[str, torch.Size]) -> StoredTensors:
+        """Return the model's tensors, to be read one at a time.
+
+        Args:
+            shapes: of those that are needed, by name.
+
+        Raises:
+            UsageError: if they are not all there, of another shape, or not what the run had.
+        """
+        stored = model_tensors(self._folder, "--model")
+        lacking = [name for name in shapes if name not in stored]
+        if lacking:
+            raise self._refused(f"it lacks {listed(lacking)}", f"{MEND}, or copy it again")
+        wrong = misshapen({name: stored[name].shape for name in shapes}, shapes)
+        if wrong:
+            mend = (
+                f"{MEND}; if that is this one, rows for new tokens were added, which only going on "
+                f"saves: --resume_from_checkpoint {self._checkpoint}"
+            )
+            raise self._refused(f"it holds {listed(wrong)}", mend)
+        if self._recorded_hash() not in (None, weights_hash(self._folder)):
+            why = f"by {self._checkpoint / layout.IDENTITY} its weights were others"
+            raise self._refused(why, MEND)
+        return stored
+
+    def _recorded_hash(self) -> str | None:
+        """Return the hash of the weights that the run had; None if a script saved the checkpoint.
+
+        Raises:
+            UsageError: if the record is damaged.
+        """
+        path = self._checkpoint / layout.IDENTITY
+        try:
+            return json.loads(path.read_text("utf-8"))["model"]["weights"]
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise refusal(f"{path} is damaged", repr(error), AGAIN) from error
+
+    def _refused(self, why: str, mend: str) -> UsageError:
+        what = f"{self._folder} is not the model that the run of {self._checkpoint} started from"
+        return refusal(what, why, mend)

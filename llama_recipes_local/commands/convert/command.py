@@ -1,0 +1,106 @@
+"""Makes a Hugging Face folder of a sharded checkpoint."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llama_recipes_local.checkpoints.layout import is_checkpoint
+from llama_recipes_local.commands.convert.base import BaseModel
+from llama_recipes_local.commands.convert.parameters import read_parameters, trained_model
+from llama_recipes_local.commands.convert.readers import open_checkpoint, weights_of
+from llama_recipes_local.commands.convert.weights import ShardedWeights
+from llama_recipes_local.datasets.prompt_template import find_frame, read_frame, save_frame
+from llama_recipes_local.errors import refuse
+from llama_recipes_local.model_folders import (
+    check_config,
+    check_room,
+    check_target,
+    copy_companions,
+    find_tokenizer,
+    write_config,
+    write_weights,
+)
+from llama_recipes_local.models import AutoConfig
+from llama_recipes_local.models.top_layers import LlamaWithTopLayersForCausalLM
+from llama_recipes_local.storage.publishing import published_folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversion:
+    """What to convert.
+
+    Attributes:
+        checkpoint: the sharded checkpoint's folder.
+        out: the new model's folder.
+        model: the folder of the model that was trained, for its configuration, its tokenizer and
+            what the run did not train; None means the one that the checkpoint names.
+        tokenizer: the tokenizer's folder; None means the run's, or the model's.
+        dtype: what the weights are saved in; None leaves them.
+    """
+
+    checkpoint: Path
+    out: Path
+    model: Path | None = None
+    tokenizer: Path | None = None
+    dtype: torch.dtype | None = None
+
+
+def convert(asked: Conversion) -> None:
+    """Write the model, whole or not at all; no more than one file of it is held in memory.
+
+    Raises:
+        UsageError: if a folder is not what it should be, or there is no room; nothing is written.
+    """
+    checkpoint = asked.checkpoint.expanduser().resolve()
+    out = asked.out.expanduser().resolve()
+    refuse(check_target(out))
+    reader, table = open_checkpoint(weights_of(checkpoint))
+    parameters = read_parameters(checkpoint)
+    folder = _model_folder(asked, checkpoint, parameters)
+    tokenizer = find_tokenizer(asked.tokenizer, folder, parameters)
+    base = BaseModel(folder, checkpoint) if is_checkpoint(checkpoint) else None
+    config = base.config if base else AutoConfig.from_pretrained(folder)
+    weights = ShardedWeights(reader, table, config, asked.dtype, base)
+    refuse(check_room(out, weights.size()))
+    _say_what_is_converted(checkpoint, folder, weights)
+    changes = _changes(config, weights)
+    with published_folder(out) as draft:
+        write_weights(draft, weights.planned, weights)
+        write_config(folder, draft, without=["quantization_config", "torch_dtype"], **changes)
+        copy_companions(folder, draft, tokenizer)
+        _copy_frame(parameters, draft)
+    print(f"--> the model, in {changes['dtype']}, is in {out}")
+
+
+def _model_folder(asked: Conversion, checkpoint: Path, parameters: dict[str, str]) -> Path:
+    if asked.model is None:
+        return trained_model(checkpoint, parameters)
+    folder = asked.model.expanduser().resolve()
+    check_config(folder, "--model")
+    return folder
+
+
+def _say_what_is_converted(checkpoint: Path, folder: Path, weights: ShardedWeights) -> None:
+    print(f"--> converting {checkpoint}\n    a model like {folder}")
+    if weights.untrained:
+        count = f"{len(weights.untrained)} of {len(weights.planned)} tensors"
+        print(f"    {count} were not trained and are as they are there")
+
+
+def _changes(config: Any, weights: ShardedWeights) -> dict[str, Any]:
+    """Return what the model's ``config.json`` has otherwise than the one that was trained."""
+    dtype = str(next(iter(weights.planned.values())).dtype).removeprefix("torch.")
+    changes = {"vocab_size": weights.vocabulary, "dtype": dtype}
+    if getattr(config, "top_layers", 0):
+        architecture = LlamaWithTopLayersForCausalLM.__name__
+        changes |= {"top_layers": config.top_layers, "architectures": [architecture]}
+    return changes
+
+
+def _copy_frame(parameters: dict[str, str], draft: Path) -> None:
+    """Put the run's prompt with the model, where it is still there."""
+    frame = find_frame(Path(parameters["output_dir"])) if "output_dir" in parameters else None
+    if frame:
+        save_frame(read_frame(frame), draft)

@@ -1,0 +1,41 @@
+"""Make a Hugging Face folder of a sharded checkpoint: this package's, or upstream's."""
+
+import argparse
+from pathlib import Path
+
+from llama_recipes_local.cli.new_model import add_new_model_flags
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's flags."""
+    parser.add_argument(
+        "checkpoint",
+        metavar="CHECKPOINT",
+        type=Path,
+        help="folder of shard-*.safetensors, or of .metadata and *.distcp; or a "
+        "checkpoint-STEP of a run without an adapter",
+    )
+    add_new_model_flags(
+        parser,
+        model="folder of the model that was trained, which has what a run did not train "
+        "(the one that the checkpoint names)",
+        dtype="what the weights are saved in",
+        otherwise="as in the checkpoint",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Convert, and say where the model is."""
+    import torch
+
+    from llama_recipes_local.commands.convert.command import Conversion, convert
+
+    convert(
+        Conversion(
+            checkpoint=args.checkpoint,
+            out=args.out,
+            model=args.model,
+            tokenizer=args.tokenizer_name,
+            dtype=getattr(torch, args.dtype) if args.dtype else None,
+        )
+    )

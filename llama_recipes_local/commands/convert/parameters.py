@@ -1,0 +1,54 @@
+"""What ``train_params.yaml`` beside a sharded checkpoint tells of the run."""
+
+from pathlib import Path
+
+import yaml
+
+from llama_recipes_local.errors import refusal
+from llama_recipes_local.run.record import SavedRun
+
+PARAMETERS = "train_params.yaml"
+NAMES = ("model_name", "tokenizer_name", "output_dir")
+MEND = "name the model that was trained: --model DIR"
+
+
+def read_parameters(checkpoint: Path) -> dict[str, str]:
+    """Return the run's parameters, all of them text; none if they were not saved.
+
+    A ``checkpoint-STEP`` has them in the record of its run.
+
+    Raises:
+        UsageError: if the file is there and holds something else.
+    """
+    path = checkpoint / PARAMETERS
+    if not path.is_file():
+        run = SavedRun(checkpoint)
+        found = {name: run.get("train_config", name) for name in NAMES}
+        return {name: str(value) for name, value in found.items() if value}
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("it holds no names with values")
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        mend = f"remove the file, and {MEND}"
+        raise refusal(f"{path} cannot be read", str(error), mend) from error
+    return {str(name): str(value) for name, value in content.items() if str(value) != "None"}
+
+
+def trained_model(checkpoint: Path, parameters: dict[str, str]) -> Path:
+    """Return the folder of the model that was trained.
+
+    Raises:
+        UsageError: if the parameters do not tell, or there is no such folder.
+    """
+    path = checkpoint / PARAMETERS
+    named = parameters.get("model_name")
+    if not named:
+        why = "that file tells which model was trained, for its configuration and tokenizer"
+        what = f"{path} does not name a model" if path.is_file() else f"there is no {path}"
+        raise refusal(what, why, MEND)
+    folder = Path(named).expanduser().resolve()
+    if not (folder / "config.json").is_file():
+        what = f"the model that was trained is not in {folder}"
+        raise refusal(what, f"that is what {checkpoint} names", MEND)
+    return folder

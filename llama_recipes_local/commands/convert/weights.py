@@ -1,0 +1,142 @@
+"""The tensors of the model that a sharded checkpoint is of, each put together when asked for."""
+
+import math
+import pickle
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
+
+from llama_recipes_local.commands.convert.base import BaseModel
+from llama_recipes_local.commands.convert.parameters import MEND
+from llama_recipes_local.errors import Problem, UsageError, refusal
+from llama_recipes_local.model_folders import misshapen
+from llama_recipes_local.models.empty import empty_model, weight_name
+from llama_recipes_local.records.finding import listed
+
+OPTIMIZER = "optim."
+# Buffers that transformers saved once: what a configuration gives.
+FREQUENCIES = ".inv_freq"
+# What wrappers put into the names of upstream's tensors.
+_WRAPPERS = re.compile(r"_fsdp_wrapped_module\.|_checkpoint_wrapped_module\.|_orig_mod\.")
+
+
+class ShardedWeights:
+    """A model's tensors: those in a sharded checkpoint, and what its run did not train.
+
+    Attributes:
+        planned: meta tensors of what is written, by name.
+        untrained: the names of those that are the base model's.
+        vocabulary: rows of the embedding.
+    """
+
+    def __init__(
+        self,
+        reader: FileSystemReader,
+        table: Metadata,
+        config: Any,
+        dtype: torch.dtype | None = None,
+        base: BaseModel | None = None,
+    ) -> None:
+        """Find the tensors of a model with this configuration.
+
+        Args:
+            reader: reads the checkpoint.
+            table: the checkpoint's.
+            config: the trained model's.
+            dtype: what the tensors are cast to; None leaves them.
+            base: the model that the run started from; None means that the checkpoint holds all.
+
+        Raises:
+            UsageError: if they are not all there, or of another shape.
+        """
+        self._reader = reader
+        self._stored = _by_model_names(table)
+        plain = empty_model(config)
+        embedding = weight_name(plain, plain.get_input_embeddings())
+        if embedding in self._stored:
+            plain = empty_model(config, self._stored[embedding][1].size[0])
+        self.vocabulary: int = plain.config.vocab_size
+        shapes = {name: tensor.shape for name, tensor in plain.named_parameters()}
+        if config.tie_word_embeddings:
+            del shapes[weight_name(plain, plain.get_output_embeddings())]
+        self.untrained = base.untrained(plain) & shapes.keys() if base else set()
+        trained = {name: shape for name, shape in shapes.items() if name not in self.untrained}
+        self._check(trained, plain, Path(reader.path))
+        self._base: Mapping[str, torch.Tensor] = {}
+        if base and self.untrained:
+            self._base = base.tensors({name: shapes[name] for name in self.untrained})
+        self._base_dtype = config.dtype
+        self.planned = {
+            name: torch.empty(shape, dtype=dtype or self._dtype(name), device="meta")
+            for name, shape in shapes.items()
+        }
+
+    def __call__(self, name: str) -> torch.Tensor:
+        """Return a tensor: the base model's, or put together from what each rank saved of it."""
+        if name in self.untrained:
+            return self._base[name].to(self._base_dtype).to(self.planned[name].dtype)
+        key, stored = self._stored[name]
+        tensor = torch.empty(stored.size, dtype=self._dtype(name))
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # that there is but one process
+                load({key: tensor}, storage_reader=self._reader, no_dist=True)
+        except (CheckpointException, pickle.UnpicklingError) as error:
+            raise UsageError([_unreadable(name, Path(self._reader.path), error)]) from error
+        return tensor.to(self.planned[name].dtype)
+
+    def size(self) -> int:
+        """Return the bytes of all that is written."""
+        return sum(math.prod(each.shape) * each.element_size() for each in self.planned.values())
+
+    def _dtype(self, name: str) -> torch.dtype:
+        if name in self.untrained:
+            return self._base_dtype
+        return self._stored[name][1].properties.dtype
+
+    def _check(self, shapes: dict[str, torch.Size], plain: Any, checkpoint: Path) -> None:
+        lacking = [name for name in shapes if name not in self._stored]
+        wrong = misshapen({name: stored.size for name, (_, stored) in self._stored.items()}, shapes)
+        known = {name for name, _ in plain.named_parameters()}
+        unknown = [name for name in self._stored if name not in known]
+        for verb, names in (("lacks", lacking), ("holds", wrong), ("holds", unknown)):
+            if names:
+                what = f"{checkpoint} does not hold the model that was named"
+                mend = f"{MEND}, or copy the checkpoint again"
+                raise refusal(what, f"it {verb} {listed(names)}", mend)
+
+
+def _unreadable(name: str, checkpoint: Path, error: BaseException) -> Problem:
+    reason = next(filter(None, map(str.strip, str(error).splitlines()[::-1])), repr(error))
+    return Problem(
+        f"{name} in {checkpoint} cannot be read",
+        f"a file is damaged, or holds more than tensors: {reason}",
+        "copy the checkpoint again from where it was trained",
+    )
+
+
+def _by_model_names(table: Metadata) -> dict[str, tuple[str, TensorStorageMetadata]]:
+    """Return each tensor's key and place by the name that it has in a model.
+
+    Upstream saves ``{"model": ..., "optim": ...}``, this package the model's tensors beside the
+    optimiser's, so one has a level of names more than the other.
+    """
+    tensors = {
+        key: stored
+        for key, stored in table.state_dict_metadata.items()
+        if isinstance(stored, TensorStorageMetadata) and not key.startswith(OPTIMIZER)
+    }
+    upstreams = any(key.startswith("model.model.") for key in tensors)
+    level = "model." if upstreams else ""
+    named = {_WRAPPERS.sub("", key.removeprefix(level)): key for key in tensors}
+    return {
+        name: (key, tensors[key]) for name, key in named.items() if not name.endswith(FREQUENCIES)
+    }

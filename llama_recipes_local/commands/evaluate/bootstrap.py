@@ -1,0 +1,76 @@
+"""Confidence intervals, by measuring the corpus again on items drawn from it with replacement.
+
+A corpus's measure is aggregated anew from the items drawn, not averaged over them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from llama_recipes_local.commands.evaluate.measures import Array, Measure
+
+RESAMPLES = 1000
+CONFIDENCE = 0.95
+SEED = 0
+BATCH = 100  # resamples that are held at a time
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much more one result measures than another, on the same items.
+
+    Attributes:
+        value: the second's measure less the first's.
+        low: where its confidence interval begins.
+        high: where that ends.
+        p: the two-sided p-value of no difference (Koehn, EMNLP 2004).
+    """
+
+    value: float
+    low: float
+    high: float
+    p: float
+
+
+def interval(measure: Measure) -> tuple[float, float]:
+    """Return a measure's 95% confidence interval, by percentiles."""
+    return _bootstrap(len(measure.parts), measure.of)[:2]
+
+
+def difference(first: Measure, second: Measure) -> Difference:
+    """Return how two measures of the same items differ; both are drawn together."""
+
+    def statistic(indices: Array) -> Array:
+        return second.of(indices) - first.of(indices)
+
+    low, high, drawn = _bootstrap(len(first.parts), statistic)
+    share = min((drawn <= 0).mean(), (drawn >= 0).mean())
+    value = second.of_all() - first.of_all()
+    return Difference(value, low, high, min(1.0, 2 * float(share)))
+
+
+def _bootstrap(items: int, of: Callable[[Array], Array]) -> tuple[float, float, Array]:
+    """Return the interval of a statistic of indices, and its value for each resample."""
+    from scipy import stats
+
+    if items < 2:
+        value = float(of(np.zeros((1, 1), dtype=int))[0])
+        return value, value, np.array([value])
+
+    def statistic(indices: Array, axis: int) -> Array:
+        rows = np.moveaxis(indices, axis, -1)
+        return of(rows.reshape(-1, items)).reshape(rows.shape[:-1])
+
+    result = stats.bootstrap(
+        (np.arange(items),),
+        statistic,
+        n_resamples=RESAMPLES,
+        batch=BATCH,
+        vectorized=True,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=np.random.default_rng(SEED),
+    )
+    limits = result.confidence_interval
+    return float(limits.low), float(limits.high), result.bootstrap_distribution

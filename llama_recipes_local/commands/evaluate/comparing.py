@@ -1,0 +1,59 @@
+"""Compares two results on the items that both have measured."""
+
+from pathlib import Path
+
+from llama_recipes_local.commands.evaluate.bootstrap import Difference, difference
+from llama_recipes_local.commands.evaluate.measures import Measure
+from llama_recipes_local.commands.evaluate.results import read_result, table
+from llama_recipes_local.errors import Problem, UsageError
+
+
+def compare(first: Path, second: Path) -> dict[str, Difference]:
+    """Print and return how the second result differs from the first, metric by metric.
+
+    Raises:
+        UsageError: if a file is no result, or they are not of the same items.
+    """
+    ours, theirs = (
+        {measure.name: measure for measure in read_result(path).measures()}
+        for path in (first, second)
+    )
+    shared = [name for name in ours if name in theirs]
+    if not shared:
+        why = f"one has {', '.join(ours)}, the other {', '.join(theirs)}"
+        raise UsageError([_different(first, second, why)])
+    found, rows = {}, []
+    for name in shared:
+        a, b = ours[name], theirs[name]
+        if set(a.keys) != set(b.keys):
+            common = len(set(a.keys) & set(b.keys))
+            why = f"of {len(a.keys)} and {len(b.keys)} items of {name}, {common} are the same"
+            raise UsageError([_different(first, second, why)])
+        found[name] = difference(a, b.of_keys(a.keys))
+        rows.append(_row(a, b, found[name]))
+    print(f"a is {first}, b is {second}\n")
+    headers = ["", "a", "b", "b - a", "95% interval", "p", "better"]
+    print(table(rows, headers))
+    return found
+
+
+def _row(a: Measure, b: Measure, found: Difference) -> list[str]:
+    better = "b" if (found.value > 0) == a.higher_is_better else "a"
+    sure = found.low > 0 or found.high < 0
+    return [
+        a.name,
+        f"{a.of_all():.4f}",
+        f"{b.of_all():.4f}",
+        f"{found.value:+.4f}",
+        f"{found.low:+.4f} to {found.high:+.4f}",
+        f"{found.p:.3f}",
+        better if sure else "not told apart",
+    ]
+
+
+def _different(first: Path, second: Path, why: str) -> Problem:
+    return Problem(
+        f"{first} and {second} cannot be compared",
+        why,
+        "evaluate both on the same data, with the same tokenizer and the same --max_examples",
+    )

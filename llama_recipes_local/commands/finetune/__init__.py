@@ -1,0 +1,1 @@
+"""``llama-recipes-local finetune``: the same ``main`` as ``finetuning.py``."""

@@ -1,0 +1,1 @@
+"""Lets a fine-tuned model complete prompts: an adapter on its base model, or a whole model."""

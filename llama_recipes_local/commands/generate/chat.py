@@ -1,0 +1,66 @@
+"""Talks with the user: what is typed and what the model says alternate."""
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from llama_recipes_local.commands.generate.generator import Generator
+from llama_recipes_local.commands.generate.loading import load_model
+from llama_recipes_local.commands.generate.sampling import Sampling
+from llama_recipes_local.commands.generate.sources import Source
+from llama_recipes_local.commands.generate.stopping import StoppingStreamer, find_stops
+from llama_recipes_local.datasets.prompt_template import CHAT, Frame
+from llama_recipes_local.datasets.templates import Message
+from llama_recipes_local.errors import refusal
+from llama_recipes_local.prompts import read_typed
+
+HELP = "a line is a turn; /new begins anew, /quit or Ctrl-D ends"
+
+
+def chat(
+    source: Source,
+    tokenizer: Any,
+    frame: Frame | None,
+    sampling: Sampling,
+    system: str | None = None,
+) -> None:
+    """Answer each line of standard input, with the turns before it, as it is made.
+
+    Where training put single texts in a prompt, each line is one by itself.
+
+    Raises:
+        UsageError: if there is no frame, or a line is not UTF-8.
+    """
+    if frame is None:
+        why = "turns become one text by a chat template, and none was saved with the model"
+        raise refusal("--chat has no template", why, "add --template NAME")
+    generator = Generator(load_model(source), tokenizer)
+    stops = find_stops(frame, tokenizer, generator.ends)
+    begun: list[Message] = [{"role": "system", "content": system}] if system else []
+    turns = list(begun)
+    print(f"--> {HELP}", file=sys.stderr)
+    for line in _lines():
+        if line == "/new":
+            turns = list(begun)
+            continue
+        turns.append({"role": "user", "content": line})
+        if frame.kind == CHAT:
+            text = frame.of_turns(turns, tokenizer)
+        else:
+            text = frame.of_text(line, tokenizer)
+        streamer = StoppingStreamer(tokenizer, stops)
+        ((said,),) = generator.complete([text], sampling, stops, streamer)
+        turns.append({"role": "assistant", "content": said})
+
+
+def _lines() -> Iterator[str]:
+    """Yield what the user types; blank lines are passed over."""
+    interactive = sys.stdin.isatty()
+    while True:
+        if interactive:
+            print("> ", end="", file=sys.stderr, flush=True)
+        line = read_typed(sys.stdin.readline)
+        if not line or line.strip() == "/quit":
+            return
+        if line.strip():
+            yield line.strip()

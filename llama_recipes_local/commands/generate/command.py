@@ -1,0 +1,106 @@
+"""``llama-recipes-local generate``: answers one prompt, a file of them, or a person."""
+
+import argparse
+import json
+import sys
+from dataclasses import fields
+from typing import Any
+
+import torch
+
+from llama_recipes_local.commands.generate.chat import chat
+from llama_recipes_local.commands.generate.framing import choose_frame
+from llama_recipes_local.commands.generate.generator import Generator
+from llama_recipes_local.commands.generate.loading import limits, load_model, load_tokenizer
+from llama_recipes_local.commands.generate.prompt_files import Prompt, read_prompts
+from llama_recipes_local.commands.generate.sampling import Sampling
+from llama_recipes_local.commands.generate.sources import Source, find_source
+from llama_recipes_local.commands.generate.stopping import StoppingStreamer, find_stops
+from llama_recipes_local.errors import Problem, UsageError
+
+MOST_PROBLEMS = 10
+"""How many prompts are told of at a time."""
+
+
+def generate(args: argparse.Namespace, prompt: str) -> None:
+    """Print the completions; what else is said goes to standard error.
+
+    Args:
+        args: the command's flags.
+        prompt: the one prompt, if there is neither a file of them nor a conversation.
+
+    Raises:
+        UsageError: if something that was named is not what it should be.
+    """
+    dtype = getattr(torch, args.dtype) if args.dtype else None
+    source = find_source(
+        args.adapter, args.model_name, args.tokenizer_name, dtype, args.quantization
+    )
+    tokenizer = load_tokenizer(source)
+    frame, why = choose_frame(source, tokenizer, args.raw, args.dataset, args.template)
+    sampling = _sampling(args)
+    print(f"--> {why}", file=sys.stderr)
+    if args.chat:
+        chat(source, tokenizer, frame, sampling, args.system)
+        return
+    prompts = read_prompts(args.prompts) if args.prompts else [Prompt("the prompt", prompt)]
+    texts = [each.framed(frame, tokenizer) for each in prompts]
+    _check_limits(prompts, texts, tokenizer, source)
+    generator = Generator(load_model(source), tokenizer)
+    stops = find_stops(frame, tokenizer, generator.ends)
+    if args.stream:
+        streamer = StoppingStreamer(tokenizer, stops)
+        generator.complete(texts, sampling, stops, streamer)
+    elif not args.prompts:
+        _print_one(generator.complete(texts, sampling, stops)[0])
+    else:
+        for start in range(0, len(texts), args.batch_size):
+            batch = slice(start, start + args.batch_size)
+            completions = generator.complete(texts[batch], sampling, stops)
+            for each, completed in zip(prompts[batch], completions, strict=True):
+                print(json.dumps(_record(each, completed), ensure_ascii=False), flush=True)
+
+
+def _check_limits(prompts: list[Prompt], texts: list[str], tokenizer: Any, source: Source) -> None:
+    """Refuse prompts that the model has no place for, before its weights are loaded.
+
+    Raises:
+        UsageError: if one has more tokens than the model has positions, or a token that it lacks.
+    """
+    rows, positions = limits(source)
+    problems = []
+    for prompt, text in zip(prompts, texts, strict=True):
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        if positions and len(ids) >= positions:
+            what = f"{prompt.where} has {len(ids):,} tokens"
+            why = f"the model in {source.model} takes {positions:,} positions"
+            problems.append(Problem(what, f"{why} (max_position_embeddings)", "shorten it"))
+        unknown = [token for token in ids if token >= rows]
+        if unknown:
+            token = tokenizer.convert_ids_to_tokens(unknown[0])
+            what = f"{prompt.where} has the token {token!r}, number {unknown[0]:,}"
+            why = f"the model in {source.model} knows {rows:,}, so the tokenizer is another's"
+            mend = "name the tokenizer that goes with it: --tokenizer_name DIR"
+            problems.append(Problem(what, why, mend))
+    if problems:
+        raise UsageError(problems[:MOST_PROBLEMS])
+
+
+def _sampling(args: argparse.Namespace) -> Sampling:
+    names = (field.name for field in fields(Sampling))
+    given = {name: getattr(args, name) for name in names}
+    return Sampling(**{name: value for name, value in given.items() if value is not None})
+
+
+def _print_one(completions: list[str]) -> None:
+    """Print a prompt's completions, an empty line between them."""
+    if not any(completion.strip() for completion in completions):
+        print("the model ends the text here: there is no completion", file=sys.stderr)
+    print("\n\n".join(completions))
+
+
+def _record(prompt: Prompt, completions: list[str]) -> dict[str, Any]:
+    answer: dict[str, Any] = {"completion": completions[0]}
+    if len(completions) > 1:
+        answer = {"completions": completions}
+    return {prompt.key: prompt.asked} | answer

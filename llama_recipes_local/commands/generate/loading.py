@@ -1,0 +1,83 @@
+"""Loads what completes prompts."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from llama_recipes_local.adapters import PeftModel
+from llama_recipes_local.adapters.compatibility import UNFIT, misfit, unfit
+from llama_recipes_local.commands.generate.sources import Source
+from llama_recipes_local.errors import UsageError, refusal
+from llama_recipes_local.model_folders import ADAPTER_WEIGHTS
+from llama_recipes_local.models import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from llama_recipes_local.parallel import device_type
+
+
+def load_model(source: Source) -> Any:
+    """Load the model, and the adapter onto it, for use on CUDA or else on the CPU."""
+    device = torch.device(device_type())
+    model = AutoModelForCausalLM.from_pretrained(
+        source.model,
+        dtype=source.dtype,
+        quantization_config=source.bitsandbytes(),
+        device_map={"": device},
+    )
+    if source.adapter is not None:
+        rows = _rows_of_embedding(source.adapter)
+        if rows not in (None, model.get_input_embeddings().weight.shape[0]):
+            model.resize_token_embeddings(rows, mean_resizing=False)
+        model = _adapted(model, source.adapter)
+    return model.eval()
+
+
+def _adapted(model: Any, folder: Path) -> Any:
+    """Put an adapter onto its base model.
+
+    Raises:
+        UsageError: if the adapter is not one of this model, or is not whole.
+    """
+    plain = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    try:
+        adapted = PeftModel.from_pretrained(model, folder)
+        why = misfit(adapted, plain, folder / ADAPTER_WEIGHTS)
+    except UNFIT as error:
+        raise UsageError([unfit("--adapter", folder, error)]) from error
+    if why:
+        raise UsageError([unfit("--adapter", folder, why)])
+    return adapted
+
+
+def load_tokenizer(source: Source) -> Any:
+    """Load the tokenizer, to pad before the prompts: what is generated goes on from their ends.
+
+    Raises:
+        UsageError: if its files are damaged.
+    """
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(source.tokenizer)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise refusal(
+            f"the tokenizer in {source.tokenizer} cannot be loaded",
+            str(error).strip().splitlines()[0],
+            "copy its files again, or name another: --tokenizer_name DIR",
+        ) from error
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token_id = tokenizer.eos_token_id
+    return tokenizer
+
+
+def limits(source: Source) -> tuple[int, int | None]:
+    """Return how many tokens the model knows, and how many positions it has, if it tells."""
+    config: Any = AutoConfig.from_pretrained(source.model).get_text_config()
+    rows = _rows_of_embedding(source.adapter) if source.adapter else None
+    return rows or config.vocab_size, getattr(config, "max_position_embeddings", None)
+
+
+def _rows_of_embedding(adapter: Path) -> int | None:
+    """Return the size of the vocabulary if the adapter came with an embedding for it."""
+    with safe_open(adapter / ADAPTER_WEIGHTS, framework="pt") as file:
+        names = [name for name in file.keys() if name.endswith("embed_tokens.weight")]  # noqa: SIM118
+        return file.get_slice(names[0]).get_shape()[0] if names else None

@@ -1,0 +1,86 @@
+"""Reads a file of prompts: one a line, or records with a prompt or turns."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llama_recipes_local.datasets.layouts import read_text, read_turns
+from llama_recipes_local.datasets.prompt_template import CHAT, Frame
+from llama_recipes_local.errors import UsageError, refusal
+from llama_recipes_local.records import finding
+from llama_recipes_local.records.reading import format_of, records
+from llama_recipes_local.records.text_lines import Source, text_lines, without_end
+
+FLAG = "--prompts"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What the user asks.
+
+    Attributes:
+        where: what the user knows it by.
+        asked: a text, or turns.
+    """
+
+    where: str
+    asked: Any
+
+    @property
+    def key(self) -> str:
+        """What it is called in a record."""
+        return "prompt" if isinstance(self.asked, str) else "messages"
+
+    def framed(self, frame: Frame | None, tokenizer: Any) -> str:
+        """Return the whole text to go on from.
+
+        Raises:
+            UsageError: if it has turns and there is no template for them.
+        """
+        if not isinstance(self.asked, str):
+            if frame is None or frame.kind != CHAT:
+                why = "turns become one text by a chat template, and there is none here"
+                raise refusal(f"{self.where} has turns", why, "add --template NAME")
+            return frame.of_turns(self.asked, tokenizer)
+        if frame is None:
+            return (tokenizer.bos_token or "") + self.asked
+        return frame.of_text(self.asked, tokenizer)
+
+
+def read_prompts(path: Path) -> list[Prompt]:
+    """Return a file's prompts; blank lines of a text are passed over.
+
+    Raises:
+        UsageError: if the file cannot be read, a record has neither ``prompt`` nor ``messages``,
+            or there is no prompt.
+    """
+    path = path.expanduser().absolute()  # resolved, a pipe's name leads nowhere
+    mend = f"name a file: {FLAG} FILE"
+    if not path.exists():
+        raise UsageError([finding.missing(path, mend)])
+    if path.is_dir():
+        raise refusal(f"{FLAG} {path} is a folder", finding.told(path), mend)
+    read = list(_records(path) if format_of(path.name) else _lines(path))
+    if not read:
+        raise refusal(f"{FLAG} {path} has no prompts", "every line is blank", "write some")
+    return read
+
+
+def _lines(path: Path) -> Iterator[Prompt]:
+    for number, line in text_lines(Source(path)):
+        if line.strip():
+            yield Prompt(f"line {number} of {path}", without_end(line))
+
+
+def _records(path: Path) -> Iterator[Prompt]:
+    for where, values in records(path):
+        asked: Any = None
+        if "messages" in values:
+            asked = read_turns(values["messages"], f"'messages' in {where}")
+        elif "prompt" in values:
+            asked = read_text(values["prompt"], f"'prompt' in {where}")
+        if asked is None:
+            why = f"its keys are {', '.join(map(str, values))}; needed is prompt, or messages"
+            raise refusal(f"{where} has nothing to complete", why)
+        yield Prompt(where, asked)

@@ -1,0 +1,111 @@
+"""What ``llama-recipes-local inspect`` prints and draws."""
+
+import os
+import sys
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from transformers import PreTrainedTokenizerBase
+
+from llama_recipes_local.commands.inspect.lengths import histogram_text, save_histogram
+from llama_recipes_local.commands.inspect.rows import (
+    COLOUR,
+    PLAIN,
+    Style,
+    legend,
+    packed_layout,
+    row_text,
+)
+from llama_recipes_local.data.concatenator import ConcatDataset
+from llama_recipes_local.data.streaming import SampleStream
+from llama_recipes_local.data.token_rows import TokenRows
+from llama_recipes_local.datasets.run_data import PARTS, RunData, prepare_data
+from llama_recipes_local.errors import Problem, refuse
+from llama_recipes_local.models.loading import load_tokenizer
+from llama_recipes_local.preflight import preflight_data
+from llama_recipes_local.run.resolution import Run, activate
+from llama_recipes_local.storage.names import refuse_name
+
+
+def inspect(*arguments: Any, rows: int = 3, png: str = "lengths.png", **flags: Any) -> None:
+    """Show what the model will see of a data set. Takes the flags of finetuning.py.
+
+    Args:
+        *arguments: none; every setting has a flag.
+        rows: how many training rows to show.
+        png: the file that the histogram of lengths is drawn in; empty draws none.
+        **flags: those of finetuning.py, --dataset and --model_name among them.
+
+    Raises:
+        UsageError: if a flag is wrong, or the data or the tokenizer cannot be used.
+    """
+    refuse(_flag_problems(rows, png))
+    refuse_name(_place(png), "--png")
+    run = preflight_data(arguments, flags)
+    with activate(run):
+        run.data = prepare_data(run)
+        tokenizer = load_tokenizer(run.train)
+        show(run, run.data, tokenizer, rows, _style())
+        lengths = _lengths(run.data)
+        if png and lengths:
+            save_histogram(lengths, run.train.context_length, _place(png))
+            print(f"\n{_place(png)}")
+
+
+def show(
+    run: Run, data: RunData, tokenizer: PreTrainedTokenizerBase, number: int, style: Style
+) -> None:
+    """Print the audit, some rows, a packed row and the lengths.
+
+    Of a stream there are but rows, and nothing of rows for a collator of the user's own.
+    """
+    print(f"\n{data}")
+    train = data.splits["train"]
+    if not isinstance(train, (TokenRows, SampleStream)):
+        return
+    print(f"\nthe first rows of the training data: {legend(style)}")
+    rows = train.open_pass(0) if isinstance(train, SampleStream) else train
+    for index, row in enumerate(islice(rows, number)):
+        print(f"\n--- row {index}: {len(row['input_ids'])} tokens")
+        print(row_text(row, tokenizer, style))
+    if isinstance(train, SampleStream):
+        return
+    if run.train.batching_strategy == "packing":
+        packed = ConcatDataset(train, run.train.context_length)
+        print(f"\npacked into {len(packed)} rows, {packed.used:.2%} of positions used; the first:")
+        print(packed_layout(packed[0], run.train.context_length, style))
+    print("\nlengths of the training rows")
+    print(histogram_text(train.lengths))
+
+
+def _flag_problems(rows: Any, png: Any) -> list[Problem]:
+    problems = []
+    if type(rows) is not int or rows < 0:
+        mend = "give a number, 0 or more: --rows 3"
+        problems.append(Problem(f"--rows {rows}", "it is how many rows are shown", mend))
+    path = _place(png)
+    if png and (path.suffix.lower() != ".png" or not os.access(path.parent, os.W_OK)):
+        why = f"it is no .png file, or {path.parent} is no folder that can be written to"
+        problems.append(
+            Problem(f"--png {png}", why, 'name another: --png FILE.png, or none: --png ""')
+        )
+    return problems
+
+
+def _place(png: Any) -> Path:
+    return Path(str(png)).expanduser().resolve()
+
+
+def _lengths(data: RunData) -> dict[str, npt.NDArray[np.int32]]:
+    return {
+        PARTS[part]: split.lengths
+        for part, split in data.splits.items()
+        if isinstance(split, TokenRows) and len(split)
+    }
+
+
+def _style() -> Style:
+    return COLOUR if sys.stdout.isatty() and "NO_COLOR" not in os.environ else PLAIN

@@ -1,0 +1,158 @@
+"""Merges an adapter's folder and a base model's into a new model's folder."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llama_recipes_local import extras
+from llama_recipes_local.commands.merge.adapter import Adapter, read_adapter
+from llama_recipes_local.commands.merge.base import BaseTensors, FourBit
+from llama_recipes_local.commands.merge.checks import check_base
+from llama_recipes_local.commands.merge.merging import MergedTensors
+from llama_recipes_local.commands.merge.skeleton import Skeleton
+from llama_recipes_local.configs import quantization_config
+from llama_recipes_local.datasets.prompt_template import find_frame, read_frame, save_frame
+from llama_recipes_local.errors import UsageError, refusal, refuse
+from llama_recipes_local.model_folders import (
+    check_room,
+    check_target,
+    copy_companions,
+    find_tokenizer,
+    model_tensors,
+    unnamed_base,
+    write_config,
+    write_weights,
+)
+from llama_recipes_local.models import AutoConfig
+from llama_recipes_local.run.record import SavedRun
+from llama_recipes_local.storage.publishing import published_folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Merge:
+    """What to merge.
+
+    Attributes:
+        adapter: the folder that training saved.
+        out: the new model's folder.
+        model: the base model's folder; None means the one that the adapter names.
+        tokenizer: the folder of the tokenizer that goes with the model; None means the run's, or
+            the model's.
+        dtype: what the base model is read in and the result is saved in; None leaves it.
+        quantization: "4bit" adds to what 4 bits leave of the weights, "none" to the weights
+            themselves; None means as the run trained.
+        quant_type: "nf4" or "fp4"; None means as the run trained.
+        use_double_quant: whether the scales are quantised too; None means as the run trained.
+    """
+
+    adapter: Path
+    out: Path
+    model: Path | None = None
+    tokenizer: Path | None = None
+    dtype: torch.dtype | None = None
+    quantization: str | None = None
+    quant_type: str | None = None
+    use_double_quant: bool | None = None
+
+
+def merge(asked: Merge) -> None:
+    """Write the merged model, whole or not at all.
+
+    The result is what PEFT's ``merge_and_unload`` gives, to the bit. No more than one file of the
+    result and one layer are held in memory.
+
+    Raises:
+        UsageError: if a folder is not what it should be, or there is no room; nothing is written.
+    """
+    adapter = read_adapter(asked.adapter.expanduser().resolve())
+    out = asked.out.expanduser().resolve()
+    refuse(check_target(out))
+    folder = _base_folder(asked, adapter)
+    stored = model_tensors(folder, "--model")
+    run = SavedRun(adapter.folder)
+    trained = run.fields("train_config")
+    tokenizer = find_tokenizer(asked.tokenizer, folder, trained, adapter.folder)
+    config = AutoConfig.from_pretrained(folder)
+    skeleton = Skeleton(config, adapter)
+    base = BaseTensors(stored, asked.dtype, _four_bit(asked, run), skeleton.linears)
+    tied = bool(config.tie_word_embeddings) and skeleton.head not in base
+    refuse(check_base(skeleton, base, tied))
+    _say_what_is_added_to(base, adapter, folder)
+    merged = MergedTensors(skeleton, base, adapter.tensors, tied)
+    refuse(check_room(out, sum(map(_bytes, merged.planned.values()))))
+    if tied and not merged.tied:
+        print("--> the adapter changes head and embedding apart: tie_word_embeddings is off")
+    with published_folder(out) as draft:
+        write_weights(draft, merged.planned, merged)
+        _write_config(folder, draft, skeleton, merged, asked.dtype)
+        copy_companions(folder, draft, tokenizer)
+        frame = find_frame(adapter.folder)
+        if frame:
+            save_frame(read_frame(frame), draft)
+    print(f"--> the merged model is in {out}")
+
+
+def _base_folder(asked: Merge, adapter: Adapter) -> Path:
+    """Return the base model's folder, absolute; the adapter may name one that has moved."""
+    name = adapter.config.base_model_name_or_path
+    if asked.model is None and not name:
+        raise UsageError([unnamed_base(adapter.folder, "name its folder: --model DIR")])
+    named = Path(name or "").expanduser().resolve()
+    if asked.model is None and not (named / "config.json").is_file():
+        raise refusal(
+            f"the base model is not in {named}",
+            f"that is the folder which {adapter.folder} names",
+            "name the folder it is in now: --model DIR",
+        )
+    return asked.model.expanduser().resolve() if asked.model else named
+
+
+def _four_bit(asked: Merge, run: SavedRun) -> FourBit | None:
+    """Return how the base model's weights are rounded to 4 bits, or None if they are not."""
+    trained = run.get("train_config", "quantization")
+    if (asked.quantization or trained) != "4bit":
+        return None
+    extras.require("bitsandbytes", "--quantization 4bit", "quantization")
+    defaults = quantization_config()
+    kind = asked.quant_type or run.get("quantization_config", "quant_type", defaults.quant_type)
+    double = asked.use_double_quant
+    if double is None:
+        double = run.get("quantization_config", "use_double_quant", defaults.use_double_quant)
+    if asked.quantization is None:
+        print(
+            f"--> by {run.path} the adapter was trained on weights of 4 bits ({kind}): it is added "
+            "to what those hold (--quantization none adds it to the weights themselves)"
+        )
+    return FourBit(kind, double)
+
+
+def _say_what_is_added_to(base: BaseTensors, adapter: Adapter, folder: Path) -> None:
+    print(f"--> merging {adapter.folder}\n    into {folder}")
+    if base.packed:
+        extras.require("bitsandbytes", f"the weights of 4 bits in {folder}", "quantization")
+        print("    whose weights of 4 bits are unpacked first")
+
+
+def _write_config(
+    folder: Path,
+    draft: Path,
+    skeleton: Skeleton,
+    merged: MergedTensors,
+    dtype: torch.dtype | None,
+) -> None:
+    changes: dict[str, Any] = {
+        "tie_word_embeddings": merged.tied,
+        "vocab_size": skeleton.vocabulary,
+    }
+    outdated = ["quantization_config"]
+    if dtype is not None:
+        changes["dtype"] = str(dtype).removeprefix("torch.")
+        outdated.append("torch_dtype")  # its name before transformers 5
+    write_config(folder, draft, without=outdated, **changes)
+
+
+def _bytes(tensor: torch.Tensor) -> int:
+    return math.prod(tensor.shape) * tensor.element_size()

@@ -1,0 +1,58 @@
+"""Merge a LoRA adapter into its base model: a new folder that plain transformers loads."""
+
+import argparse
+from pathlib import Path
+
+from llama_recipes_local.cli.new_model import add_new_model_flags
+from llama_recipes_local.cli.parsing import one_of
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's flags."""
+    parser.add_argument(
+        "--adapter", required=True, metavar="DIR", type=Path, help="folder that training saved"
+    )
+    add_new_model_flags(
+        parser,
+        model="the base model's folder (the one that the adapter names)",
+        dtype="what the base model is read in and the result is saved in",
+        otherwise="the base model's",
+    )
+    parser.add_argument(
+        "--quantization",
+        type=one_of(("4bit", "none")),
+        metavar="BITS",
+        help="4bit: add to what 4 bits leave of each weight, which is what QLoRA trains on; "
+        "none: add to the weights themselves (as the adapter was trained)",
+    )
+    parser.add_argument(
+        "--quant_type",
+        type=one_of(("nf4", "fp4")),
+        metavar="TYPE",
+        help="with 4 bits: nf4 or fp4 (as the adapter was trained)",
+    )
+    parser.add_argument(
+        "--use_double_quant",
+        action=argparse.BooleanOptionalAction,
+        help="with 4 bits: whether the scales are quantised too (as the adapter was trained)",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Merge, and say where the model is."""
+    import torch
+
+    from llama_recipes_local.commands.merge.command import Merge, merge
+
+    merge(
+        Merge(
+            adapter=args.adapter,
+            out=args.out,
+            model=args.model,
+            tokenizer=args.tokenizer_name,
+            dtype=getattr(torch, args.dtype) if args.dtype else None,
+            quantization=args.quantization,
+            quant_type=args.quant_type,
+            use_double_quant=args.use_double_quant,
+        )
+    )

@@ -1,0 +1,104 @@
+"""Gives the merged model's tensors, by PEFT's own ``merge`` of one layer at a time."""
+
+from collections.abc import Mapping
+
+import torch
+
+from llama_recipes_local.adapters.compatibility import PREFIX, base_name
+from llama_recipes_local.commands.merge.base import BaseTensors
+from llama_recipes_local.commands.merge.skeleton import Skeleton
+
+Tensors = dict[str, torch.Tensor]
+
+
+class MergedTensors:
+    """The merged model's tensors, each made when it is asked for.
+
+    Attributes:
+        planned: meta tensors of their shapes and dtypes, by name.
+        tied: whether the merged model's head is its embedding; the head is not planned then.
+    """
+
+    def __init__(
+        self,
+        skeleton: Skeleton,
+        base: BaseTensors,
+        adapter: Mapping[str, torch.Tensor],
+        tied: bool,
+    ) -> None:
+        """Take the parts.
+
+        Args:
+            skeleton: tells which layers are adapted.
+            base: the base model's tensors.
+            adapter: the adapter's.
+            tied: whether the base model's head is its embedding.
+        """
+        self._skeleton = skeleton
+        self._base = base
+        self._adapter = adapter
+        self._stands_for = {skeleton.head: skeleton.embedding} if tied else {}
+        self._made: tuple[str, Tensors] = ("", {})
+        self.tied = tied and self._still_tied()
+        self.planned = {
+            name: torch.empty(shape, dtype=base.dtype(self._stored_name(name)), device="meta")
+            for name, shape in skeleton.shapes.items()
+            if not (self.tied and name == skeleton.head)
+        }
+
+    def __call__(self, name: str) -> torch.Tensor:
+        """Return a tensor of the merged model, in the base model's dtype."""
+        layer = self._skeleton.layer_of(name)
+        if layer is None:
+            return self._start(name)
+        if self._made[0] != layer:
+            self._made = (layer, self._merge(layer))
+        return self._made[1][name]
+
+    @torch.no_grad()
+    def _merge(self, path: str) -> Tensors:
+        """Fill a copy of a PEFT layer, merge it, and return the plain layer's tensors."""
+        layer = self._skeleton.layer(path)
+        filling = {
+            name: self._fill(f"{PREFIX}{path}.{name}") for name, _ in layer.named_parameters()
+        }
+        layer.load_state_dict(filling, strict=False, assign=True)
+        if hasattr(layer, "unload_and_optionally_merge_module"):
+            plain = layer.unload_and_optionally_merge_module(
+                merge=True, safe_merge=False, adapter_names=None
+            )
+        else:
+            layer.merge()
+            plain = layer.get_base_layer()
+        return {f"{path}.{name}": tensor for name, tensor in plain.state_dict().items()}
+
+    def _fill(self, parameter: str) -> torch.Tensor:
+        """Return a parameter of the adapted model; the adapter's own are float32, as PEFT loads."""
+        name = base_name(parameter)
+        if name in self._skeleton.bases:
+            return self._start(name)
+        tensor = self._adapter[self._skeleton.sources[parameter]]
+        return tensor.float() if tensor.is_floating_point() else tensor
+
+    def _start(self, name: str) -> torch.Tensor:
+        """Return a tensor that the adapter's change is added to.
+
+        It is the base model's, or what the adapter holds in its place, in the base model's dtype.
+        """
+        key = self._skeleton.sources.get(self._skeleton.bases[name])
+        if key is not None:
+            return self._adapter[key].to(self._base.dtype(self._stored_name(name)))
+        if name in self._base:
+            return self._base[name]
+        return self._start(self._stands_for[name])
+
+    def _stored_name(self, name: str) -> str:
+        return name if name in self._base else self._stands_for[name]
+
+    def _still_tied(self) -> bool:
+        """Tell whether the head is what the embedding is after the merge."""
+        config = self._skeleton.model.peft_config["default"]
+        if getattr(config, "ensure_weight_tying", False):
+            return True
+        head, embedding = self._skeleton.head, self._skeleton.embedding
+        return bool(self(head).equal(self(embedding)))

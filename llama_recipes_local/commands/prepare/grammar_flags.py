@@ -1,0 +1,58 @@
+"""Put the grammar data set in place, or make it from JFLEG and C4_200M.
+
+Without --jfleg, the two published CSV files are put there. With it, they are made: JFLEG's
+validation part and the first examples of C4_200M to train on, JFLEG's test part to validate on.
+"""
+
+import argparse
+from pathlib import Path
+
+from llama_recipes_local.cli.parsing import one_of
+from llama_recipes_local.commands.prepare import spacing
+from llama_recipes_local.commands.prepare.grammar import DEFAULT_FOLDER, prepare_grammar
+from llama_recipes_local.storage import data_root
+from llama_recipes_local.storage.names import refuse_name
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's flags."""
+    parser.add_argument(
+        "--out",
+        default=DEFAULT_FOLDER,
+        metavar="DIR",
+        help="the folder to put them in; a relative one is below the data root (%(default)s)",
+    )
+    parser.add_argument(
+        "--jfleg", type=Path, metavar="DIR", help="make the files from this folder of JFLEG"
+    )
+    parser.add_argument(
+        "--c4_200m",
+        type=Path,
+        metavar="DIR",
+        help="C4_200M's folder, or a file of it: train on its first examples too",
+    )
+    parser.add_argument(
+        "--num_c4", type=int, metavar="N", help="how many examples of C4_200M to take (10000)"
+    )
+    parser.add_argument(
+        "--spacing",
+        type=one_of(spacing.MODES),
+        metavar="|".join(spacing.MODES),
+        help=f"which spacing corrections to make ({spacing.PUBLISHED})",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Put or make the files, and print what was done."""
+    refuse_name(args.out, "--out")
+    options = {"num_c4": args.num_c4, "spacing": args.spacing}
+    given = {name: value for name, value in options.items() if value is not None}
+    if args.jfleg or args.c4_200m or given or args.overwrite:
+        from llama_recipes_local.commands.prepare.build import build_grammar
+
+        folder = Path(args.out)
+        print(build_grammar(folder, args.jfleg, args.c4_200m, overwrite=args.overwrite, **given))
+        return
+    for file in prepare_grammar(data_root.resolve(args.out)):
+        print(file)

@@ -1,0 +1,30 @@
+"""Make the small Llama that stands in where no model is named; it takes about a minute."""
+
+import argparse
+from pathlib import Path
+
+from llama_recipes_local.commands.prepare.grammar import TRAINING_FILE, carried_file
+from llama_recipes_local.storage.names import refuse_name
+
+DEFAULT_FOLDER = "models/stand-in"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's flags."""
+    parser.add_argument(
+        "--out", default=DEFAULT_FOLDER, metavar="DIR", help="the model's folder (%(default)s)"
+    )
+    parser.add_argument(
+        "--data",
+        metavar="CSV",
+        help="text to learn, columns input and target (llama-recipes' grammar data)",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Make the stand-in, or say that it is there."""
+    refuse_name(args.out, "--out")
+    from llama_recipes_local.commands.prepare.stand_in.making import make_stand_in
+
+    data = Path(args.data) if args.data else carried_file(TRAINING_FILE)
+    make_stand_in(Path(args.out).resolve(), data.resolve())

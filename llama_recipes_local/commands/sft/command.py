@@ -1,0 +1,49 @@
+"""``main``: everything is checked, then the data is read, then the model is trained."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from llama_recipes_local import extras, parallel
+from llama_recipes_local.console import ends_unread, goes_on_unread
+from llama_recipes_local.errors import TrainingError, UsageError
+from llama_recipes_local.finetuning import only_rank_zero_speaks
+from llama_recipes_local.storage.lock import occupied
+
+
+def main(words: Sequence[str]) -> int:
+    """Run one command line of ``sft.py``.
+
+    Args:
+        words: those after the script's name.
+
+    Returns:
+        The exit code: 0 if the model is trained, 1 if training could not go on, 2 if the user's
+        input kept it from starting.
+    """
+    try:
+        with only_rank_zero_speaks():
+            _run(words)
+    except (UsageError, TrainingError) as error:
+        if parallel.is_rank_zero():
+            print(error, file=sys.stderr)
+        return error.EXIT_CODE
+    finally:
+        parallel.cleanup()
+    return 0
+
+
+def _run(words: Sequence[str]) -> None:
+    extras.require("trl", "sft.py", "sft")
+    from llama_recipes_local.commands.sft.arguments import make_parser
+    from llama_recipes_local.commands.sft.preflight import preflight
+    from llama_recipes_local.commands.sft.training import load_data, train
+
+    with ends_unread():
+        if {"-h", "--help"} & set(words):
+            make_parser().print_help()
+            return
+        run = preflight(words)
+        data = load_data(run)
+    with goes_on_unread(), occupied(Path(run.training.output_dir)):
+        train(run, data)

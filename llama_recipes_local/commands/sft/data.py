@@ -1,0 +1,146 @@
+"""The user's rows as a ``datasets.Dataset`` of one of the types that TRL knows."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, cast
+
+from datasets.exceptions import DatasetGenerationError
+from transformers import PreTrainedTokenizerBase
+
+import datasets
+from llama_recipes_local import __version__, configs, parallel
+from llama_recipes_local.commands.sft.arguments import DATA_SETTINGS, Arguments
+from llama_recipes_local.data.cache import cache_folder
+from llama_recipes_local.datasets.examples import Continuation, Marked, Pair
+from llama_recipes_local.datasets.layouts import read_turns
+from llama_recipes_local.datasets.local import LocalPart, find_part, tell
+from llama_recipes_local.datasets.rows import RowFormatter, default_template
+from llama_recipes_local.errors import Problem, UsageError, refusal
+from llama_recipes_local.records.finding import listed
+from llama_recipes_local.records.values import Record
+from llama_recipes_local.storage.hashing import FileHashes
+
+# Counts up when the same files would give other rows than before.
+FORMAT = 1
+_TEXT = datasets.Value("string")
+# TRL's names for its types of data, and their columns.
+FEATURES = {
+    "language modeling": {"text": _TEXT},
+    "prompt-completion": {"prompt": _TEXT, "completion": _TEXT},
+    "conversational": {"messages": datasets.List({"role": _TEXT, "content": _TEXT})},
+}
+
+
+def data_type(part: LocalPart) -> str:
+    """Return which of TRL's types of data the rows are of."""
+    if part.layout.name in ("messages", "conversations"):
+        return "conversational"
+    return "language modeling" if part.layout.name == "text" else "prompt-completion"
+
+
+def trained(part: LocalPart, training: Any) -> str:
+    """Say which tokens TRL computes the loss on.
+
+    Args:
+        part: the data.
+        training: TRL's configuration.
+    """
+    if training.assistant_only_loss:
+        return "what the assistant says"
+    if data_type(part) == "prompt-completion" and training.completion_only_loss is not False:
+        return "the completions"
+    return "all of each row, whoever speaks"
+
+
+def data_config(options: Arguments) -> Any:
+    """Return the ``local_dataset`` that the flags describe."""
+    settings = {name: vars(options)[f"local_dataset.{name}"] for name in DATA_SETTINGS}
+    return configs.local_dataset(data_path=options.dataset_name, **settings)
+
+
+def find(config: Any, training: bool) -> LocalPart:
+    """Find a part of the data and look into it up to its first usable row.
+
+    Raises:
+        UsageError: if there is none; with the flags that ``sft.py`` has.
+    """
+    try:
+        part = find_part(config, training)
+        if not any(row is not None for row in rows(part)):
+            raise refusal(
+                f"nothing in {listed(map(str, part.files))} can be trained on",
+                "rows of which one side is blank are left out",
+                "add rows",
+            )
+    except UsageError as error:
+        raise UsageError([_with_own_flag(problem) for problem in error.problems]) from error
+    return part
+
+
+def rows(part: LocalPart) -> Iterator[dict[str, Any] | None]:
+    """Yield each record as a row of its type's columns; None for one with a blank side.
+
+    Raises:
+        UsageError: at the first record that cannot be used.
+    """
+    if data_type(part) == "conversational":
+        ((role, column),) = part.layout.columns
+        for record in part.records():
+            turns = read_turns(part.layout.values(record)[role], f"{column!r} in {record[0]}")
+            yield {"messages": turns} if turns else None
+        return
+    formatter = RowFormatter(part.layout, default_template(part.layout.name), "assistant")
+    for record in part.records():
+        yield _row(formatter, record)
+
+
+def load(part: LocalPart, name: str, cache: str) -> datasets.Dataset:
+    """Return the rows on disk, from the cache if the files' contents are those of before.
+
+    Args:
+        part: what to read.
+        name: what to call it in what is printed.
+        cache: the cache's folder; see ``cache_folder``.
+
+    Raises:
+        UsageError: at the first record that cannot be used.
+    """
+    if not parallel.is_rank_zero():
+        datasets.disable_progress_bars()
+    folder = cache_folder(cache)
+    kind = data_type(part)
+    try:
+        data = datasets.Dataset.from_generator(
+            lambda: (row for row in rows(part) if row is not None),
+            features=datasets.Features(FEATURES[kind]),
+            cache_dir=str(folder / "sft"),
+            fingerprint=_key(part, FileHashes(folder / "hashes.json")),
+        )
+    except DatasetGenerationError as error:
+        raise error.__cause__ if isinstance(error.__cause__, UsageError) else error from None
+    tell(f"--> {name}: {len(data)} rows of {part}{part.told_held_out}; {kind}")
+    return data
+
+
+def _row(formatter: RowFormatter, record: Record) -> dict[str, Any] | None:
+    # only a chat template asks for the tokenizer
+    example = formatter(record, cast(PreTrainedTokenizerBase, None))
+    if isinstance(example, Marked):
+        return {"text": example.text}
+    if isinstance(example, (Pair, Continuation)):
+        return {"prompt": example.prompt, "completion": example.response}
+    return None
+
+
+def _key(part: LocalPart, hashes: FileHashes) -> str:
+    """Return a short hash of all that the rows follow from."""
+    content = [FORMAT, __version__, datasets.__version__, hashes.of(part.files)]
+    content += [repr(part.layout), part.every, part.training]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:20]
+
+
+def _with_own_flag(problem: Problem) -> Problem:
+    mend = problem.mend.replace("--local_dataset.data_path=", "--dataset_name ")
+    return replace(problem, mend=mend)

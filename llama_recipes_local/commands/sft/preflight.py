@@ -1,0 +1,131 @@
+"""Everything that keeps ``sft.py`` from its work, found before any weight is loaded."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+from trl import ModelConfig
+
+from llama_recipes_local.commands.sft import checks, data
+from llama_recipes_local.commands.sft.arguments import (
+    Arguments,
+    LocalArguments,
+    TrainingArguments,
+    build,
+    check_flags,
+    known_names,
+    parse,
+)
+from llama_recipes_local.commands.sft.choices import choose
+from llama_recipes_local.commands.sft.refusals import refuse
+from llama_recipes_local.commands.sft.words import Flag, read_flags, renamed
+from llama_recipes_local.datasets.local import LocalPart
+from llama_recipes_local.errors import Problem, UsageError, refusal
+from llama_recipes_local.models import AutoTokenizer
+from llama_recipes_local.models.loading import local_folder
+from llama_recipes_local.preflight import machine, model
+from llama_recipes_local.run.resolution import Run, resolve
+from llama_recipes_local.storage import data_root
+
+
+@dataclass
+class SftRun:
+    """A run of ``sft.py``, resolved and checked.
+
+    Attributes:
+        local: where the data is, and what adapters are held in.
+        training: TRL's configuration of the trainer.
+        model: TRL's configuration of the model, of its adapter and of its quantisation.
+        tokenizer: the model's.
+        parts: the data by what it is for, "train" and perhaps "eval".
+    """
+
+    local: LocalArguments
+    training: TrainingArguments
+    model: ModelConfig
+    tokenizer: PreTrainedTokenizerBase
+    parts: dict[str, LocalPart]
+
+
+def preflight(words: Sequence[str]) -> SftRun:
+    """Resolve the words of the command line and check all that can be checked early.
+
+    Prints what flags of other names were read as, and what was decided where they left it open.
+
+    Raises:
+        UsageError: with every problem found.
+    """
+    flags, notes, problems = _read(words)
+    given = {flag.name.removeprefix("no_") for flag in flags}
+    options = parse(flags)
+    decided = choose(options, given)
+    flags += [choice.flag for choice in decided]
+    options = parse(flags)
+    data_root.set_data_root(options.data_root)
+
+    run = _as_finetuning(options)
+    problems += checks.check_options(options, given) + checks.check_machine(options)
+    problems += model.check_model(run)
+    problems += machine.check_output(run)
+    problems += machine.check_processes() + machine.check_packages(run)
+    parts, of_data = _find_data(options)
+    problems += of_data
+    tokenizer = None
+    if options.model_name_or_path and not model.check_tokenizer(run):
+        tokenizer = AutoTokenizer.from_pretrained(options.model_name_or_path)
+        for part in parts.values():
+            problems += checks.check_data(options, part, tokenizer)
+    if problems or tokenizer is None:
+        raise UsageError(list(dict.fromkeys(problems)))
+    print("\n".join([*notes, *map(str, decided)]))
+    local, training, model_config = _build(flags)
+    model_config.model_name_or_path = str(local_folder(options.model_name_or_path))
+    return SftRun(local, training, model_config, tokenizer, parts)
+
+
+def _read(words: Sequence[str]) -> tuple[list[Flag], list[str], list[Problem]]:
+    """Return the good flags under today's names, what to say of others, and what is wrong."""
+    flags, problems = read_flags(words)
+    flags, notes = renamed(flags)
+    flags, refused = refuse(flags, known_names())
+    flags, wrong = check_flags(flags)
+    return flags, notes, problems + refused + wrong
+
+
+def _as_finetuning(options: Arguments) -> Run:
+    """Return the run of ``finetuning.py`` that its checks of model and machine are asked about."""
+    return resolve(
+        {
+            "model_name": options.model_name_or_path or "",
+            "output_dir": options.output_dir or ".",
+            "batching_strategy": "padding",
+            "use_peft": options.use_peft,
+            "attn_implementation": options.attn_implementation or "auto",
+            **({"quantization": "4bit"} if options.load_in_4bit else {}),
+            **({"quantization": "8bit"} if options.load_in_8bit else {}),
+        }
+    )
+
+
+def _find_data(options: Arguments) -> tuple[dict[str, LocalPart], list[Problem]]:
+    """Return the parts of the data that the run reads, and what is wrong with them."""
+    if not options.dataset_name:
+        return {}, []
+    config = data.data_config(options)
+    wanted = ["train"] + ["eval"] * (options.eval_strategy != "no")
+    parts, problems = {}, []
+    for name in wanted:
+        try:
+            parts[name] = data.find(config, training=name == "train")
+        except UsageError as error:
+            problems += error.problems
+    return parts, problems
+
+
+def _build(flags: list[Flag]) -> tuple[LocalArguments, TrainingArguments, ModelConfig]:
+    try:
+        return build(flags)
+    except (ValueError, ImportError) as error:
+        why = " ".join(str(error).split())
+        mend = "change or leave out the flag that it names"
+        raise refusal("the flags do not go together", why, mend) from error

@@ -1,0 +1,170 @@
+"""Tokenised rows in Arrow, mapped from disk or held in memory: what packing and batches read."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa  # type: ignore[import-untyped]
+from torch.utils.data import Dataset
+
+from llama_recipes_local.data.labels import IGNORE_INDEX
+from llama_recipes_local.data.truncation import Tokens
+
+ROWS_PER_BATCH = 4096
+
+Int32 = npt.NDArray[np.int32]
+Sample = Mapping[str, Tokens]
+
+SCHEMA = pa.schema(
+    [
+        ("input_ids", pa.list_(pa.int32())),
+        ("labels", pa.list_(pa.int32())),
+        ("digest", pa.uint64()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some rows, their tokens one after another.
+
+    Attributes:
+        lengths: (rows,) tokens in each row.
+        ids: (tokens,) int32.
+        labels: (tokens,) int32, ``IGNORE_INDEX`` where a token is not trained.
+    """
+
+    lengths: Int32
+    ids: Int32
+    labels: Int32
+
+    @classmethod
+    def of(cls, ids: Sequence[Tokens], labels: Sequence[Tokens]) -> "Chunk":
+        """Lay rows one after another."""
+        lengths = np.fromiter(map(len, ids), np.int32, len(ids))
+        return cls(lengths, _flat(ids, int(lengths.sum())), _flat(labels, int(lengths.sum())))
+
+    def batch(self) -> pa.RecordBatch:
+        """Return the rows as Arrow, without a copy of their tokens."""
+        offsets = np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int32)
+        columns = [pa.ListArray.from_arrays(offsets, values) for values in (self.ids, self.labels)]
+        digests = pa.array(_digests(offsets, self.ids))
+        return pa.RecordBatch.from_arrays([*columns, digests], schema=SCHEMA)
+
+
+def _digests(offsets: Int32, ids: Int32) -> npt.NDArray[np.uint64]:
+    """Hash each row's ids and their order, to find equal rows: splitmix64 of each, summed."""
+    places = np.arange(len(ids)) - np.repeat(offsets[:-1], np.diff(offsets))
+    mixed = ids.astype(np.uint64) + (places.astype(np.uint64) << np.uint64(32))
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(mixed ^ (mixed >> np.uint64(31)))])
+    return sums[offsets[1:]] - sums[offsets[:-1]]
+
+
+def _flat(rows: Sequence[Tokens], total: int) -> Int32:
+    return np.fromiter((token for row in rows for token in row), np.int32, total)
+
+
+class TokenRows(Dataset[dict[str, list[int]]]):
+    """Rows of token ids and labels, at random access, without a copy of them in memory.
+
+    Each item holds ``input_ids``, ``labels`` and ``attention_mask``, lists of one length.
+
+    Attributes:
+        lengths: (rows,) tokens in each row.
+    """
+
+    def __init__(self, batches: Sequence[pa.RecordBatch], path: Path | None = None) -> None:
+        self._path = path
+        self._batches = batches
+        self._starts = np.cumsum([0, *(batch.num_rows for batch in batches)])
+        self._columns = [_views(batch) for batch in batches]
+        lengths = [np.diff(offsets) for offsets, _, _ in self._columns]
+        self.lengths: Int32 = np.concatenate([np.zeros(0, np.int32), *lengths])
+
+    @classmethod
+    def open(cls, path: Path) -> "TokenRows":
+        """Map the rows of an Arrow file.
+
+        Raises:
+            pyarrow.ArrowException: if it is no such file.
+        """
+        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        return cls([reader.get_batch(index) for index in range(reader.num_record_batches)], path)
+
+    @classmethod
+    def from_samples(cls, samples: Iterable[Sample]) -> "TokenRows":
+        """Hold samples, each with ``input_ids`` and ``labels``, in memory as Arrow."""
+        return cls([chunk.batch() for chunk in _chunks(samples)])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # a process that is not forked maps the file again instead of being sent its rows
+        if self._path is not None:
+            return TokenRows.open, (self._path,)
+        return TokenRows, (self._batches,)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, idx: int) -> dict[str, list[int]]:
+        ids, labels = self.arrays(idx)
+        return {
+            "input_ids": ids.tolist(),
+            "labels": labels.tolist(),
+            "attention_mask": [1] * len(ids),
+        }
+
+    def __iter__(self) -> Iterator[dict[str, list[int]]]:
+        return map(self.__getitem__, range(len(self)))
+
+    def arrays(self, idx: int) -> tuple[Int32, Int32]:
+        """Return a row's ids and labels, (tokens,) each, as views that are not to be written.
+
+        Raises:
+            IndexError: if there is no such row.
+        """
+        row = range(len(self))[idx]
+        batch = int(np.searchsorted(self._starts, row, side="right")) - 1
+        offsets, ids, labels = self._columns[batch]
+        start, end = offsets[row - self._starts[batch] :][:2]
+        return ids[start:end], labels[start:end]
+
+    @property
+    def digests(self) -> npt.NDArray[np.uint64]:
+        """A hash of each row's ids, (rows,): equal rows have equal ones."""
+        columns = [batch.column("digest").to_numpy() for batch in self._batches]
+        return np.concatenate([np.zeros(0, np.uint64), *columns])
+
+    @property
+    def label_counts(self) -> Int32:
+        """The labels that are predicted in each row, (rows,); its first token never is."""
+        counts = [_label_counts(offsets, labels) for offsets, _, labels in self._columns]
+        return np.concatenate([np.zeros(0, np.int32), *counts])
+
+
+def _views(batch: pa.RecordBatch) -> tuple[Int32, Int32, Int32]:
+    ids, labels = batch.column("input_ids"), batch.column("labels")
+    return ids.offsets.to_numpy(), ids.values.to_numpy(), labels.values.to_numpy()
+
+
+def _label_counts(offsets: Int32, labels: Int32) -> Int32:
+    before = np.concatenate([[0], np.cumsum(labels != IGNORE_INDEX)])
+    first = np.minimum(offsets[:-1] + 1, offsets[1:])  # an empty row has no first token
+    return (before[offsets[1:]] - before[first]).astype(np.int32)
+
+
+def _chunks(samples: Iterable[Sample]) -> Iterator[Chunk]:
+    ids: list[Tokens] = []
+    labels: list[Tokens] = []
+    for sample in samples:
+        ids.append(sample["input_ids"])
+        labels.append(sample["labels"])
+        if len(ids) == ROWS_PER_BATCH:
+            yield Chunk.of(ids, labels)
+            ids, labels = [], []
+    if ids:
+        yield Chunk.of(ids, labels)

@@ -1,0 +1,85 @@
+"""Records to tokens on all cores, in the order of the records, a bounded number in memory."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from itertools import chain, islice
+from multiprocessing import get_context
+from typing import Any
+
+from tqdm import tqdm
+
+from llama_recipes_local.data.audit import Counts
+from llama_recipes_local.data.token_rows import Chunk
+
+RECORDS_PER_TASK = 1_000
+# Fewer records are tokenised sooner than processes are started.
+TASKS_IN_THIS_PROCESS = 2
+
+Records = list[Any]
+Encode = Callable[[Records], tuple[Chunk, Counts]]
+
+
+def tokenize(
+    records: Iterable[Any], encode: Encode, title: str, show: bool
+) -> Iterator[tuple[Chunk, Counts]]:
+    """Yield the tokens of the records, chunk by chunk in their order.
+
+    Args:
+        records: read in this process, a bounded number ahead.
+        encode: makes a chunk of some records; it runs in forked processes, so whatever it refers to
+            is shared with them and only records and chunks are sent.
+        title: what the progress bar says.
+        show: whether there is a progress bar, if the console is a terminal.
+    """
+    tasks = _tasks(records)
+    first = list(islice(tasks, TASKS_IN_THIS_PROCESS))
+    workers = len(os.sched_getaffinity(0))
+    with tqdm(desc=title, unit=" rows", disable=None if show else True) as bar:
+        # a task more than would be done here means that there are many
+        following = list(islice(tasks, 1))
+        if workers > 1 and following:
+            chunks = _in_processes(chain(first, following, tasks), encode, workers)
+        else:
+            chunks = map(encode, chain(first, following, tasks))
+        for chunk, counts in chunks:
+            bar.update(counts.records)
+            yield chunk, counts
+
+
+def _tasks(records: Iterable[Any]) -> Iterator[Records]:
+    remaining = iter(records)
+    while task := list(islice(remaining, RECORDS_PER_TASK)):
+        yield task
+
+
+def _in_processes(
+    tasks: Iterator[Records], encode: Encode, workers: int
+) -> Iterator[tuple[Chunk, Counts]]:
+    # forked, not spawned: a new interpreter would take seconds to import transformers
+    pool = ProcessPoolExecutor(workers, get_context("fork"), _start, (encode,))
+    waiting: deque[Future[tuple[Chunk, Counts]]] = deque()
+    try:
+        for task in tasks:
+            waiting.append(pool.submit(_encode, task))
+            if len(waiting) > 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_encode_here: Encode | None = None
+
+
+def _start(encode: Encode) -> None:
+    global _encode_here
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
+    _encode_here = encode
+
+
+def _encode(task: Records) -> tuple[Chunk, Counts]:
+    assert _encode_here is not None
+    return _encode_here(task)

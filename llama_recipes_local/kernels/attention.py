@@ -1,0 +1,213 @@
+"""Attention that keeps packed documents apart without building a mask.
+
+Registered with transformers under the name ``NAME``. Documents are named by their cumulative
+lengths (``cu_seq_lens_q``, transformers' own argument); where that is missing, by positions that
+restart. They are attended one by one: in torch's variable-length kernel on CUDA in half precision,
+else by one causal SDPA call a document, which is exact and costs the sum of the squared lengths
+rather than the square of the sum. A batch with a padding mask or a cache goes to transformers'
+SDPA unchanged.
+"""
+
+import inspect
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.attention.varlen import varlen_attn
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, create_causal_mask, sdpa_mask
+from transformers.models.llama import modeling_llama
+
+from llama_recipes_local.data.documents import document_bounds
+from llama_recipes_local.kernels.adapter_prompts import Prompts
+from llama_recipes_local.kernels.prefix import Prefix
+
+NAME = "documents"
+HALF_PRECISION = (torch.bfloat16, torch.float16)
+MAX_KERNEL_HEAD_DIM = 256
+
+# torch 2.11 says causal in one way, 2.13 in another
+_CAUSAL: dict[str, Any] = (
+    {"window_size": (-1, 0)}
+    if "window_size" in inspect.signature(varlen_attn).parameters
+    else {"is_causal": True}
+)
+
+
+def document_attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    prefix: Prefix | None = None,
+    prompts: Prompts | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attend causally within each document.
+
+    Args:
+        module: the attention layer.
+        query: (batch, heads, seq, head_dim), the documents of each row one after another.
+        key: (batch, kv_heads, seq, head_dim).
+        value: (batch, kv_heads, seq, head_dim).
+        attention_mask: None unless there is padding or a cache.
+        scaling: factor on the scores; None means 1/sqrt(head_dim).
+        dropout: probability of dropping a score; documents are attended without dropout.
+        prefix: keys and values before every document, see ``adapters.prefix``.
+        prompts: what is attended to beside the text, see ``adapters.llama_adapter``.
+        **kwargs: what names the documents, see ``_documents``.
+
+    Returns:
+        (batch, seq, heads, head_dim), and None for the scores.
+    """
+    if attention_mask is None and query.shape[2] == key.shape[2]:
+        attended = _attend_documents(module, query, key, value, scaling, prefix, **kwargs)
+    else:
+        if prefix is not None:
+            assert attention_mask is not None
+            layer: Any = module.layer_idx
+            key, value, attention_mask = prefix.before_rows(layer, key, value, attention_mask)
+        attended, _ = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+    return (attended if prompts is None else attended + prompts.attend(query)), None
+
+
+def _attend_documents(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scaling: float | None,
+    prefix: Prefix | None,
+    **kwargs: Any,
+) -> torch.Tensor:
+    """Attend within documents, each behind the prefix if there is one."""
+    shape = query.transpose(1, 2).shape
+    groups = query.shape[1] // key.shape[1]
+    if prefix is None:
+        bounds, longest = _documents(query, **kwargs)
+        key_bounds, longest_key = bounds, longest
+    else:
+        bounds, longest = prefix.bounds, prefix.longest
+        key_bounds, longest_key = prefix.key_bounds, longest + prefix.length
+    query, key, value = (x.transpose(1, 2).flatten(0, 1) for x in (query, key, value))
+    if prefix is not None:
+        layer: Any = module.layer_idx
+        key, value = prefix.before_documents(layer, key, value)
+    if groups > 1:
+        key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
+    query, key, value = (_autocast(x) for x in (query, key, value))
+    if _kernel_takes(query):
+        attended = varlen_attn(
+            query, key, value, bounds, key_bounds, longest, longest_key, scale=scaling, **_CAUSAL
+        )
+        assert isinstance(attended, torch.Tensor)
+    else:
+        lengths = bounds.diff().tolist(), key_bounds.diff().tolist()
+        attended = _attend_one_by_one(query, key, value, *lengths, scaling)
+    return attended.view(shape)
+
+
+def _documents(
+    query: torch.Tensor,
+    cu_seq_lens_q: torch.Tensor | None = None,
+    max_length_q: int | None = None,
+    position_ids: torch.Tensor | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, int]:
+    """Return where documents begin, and the longest one's length; see ``document_bounds``.
+
+    Args:
+        query: (batch, heads, seq, head_dim).
+        cu_seq_lens_q: (documents + 1,) int32, where each document begins in the rows one after
+            another, and the total.
+        max_length_q: tokens in the longest document.
+        position_ids: (batch, seq), used where ``cu_seq_lens_q`` is not given.
+        **kwargs: what else transformers passes on.
+    """
+    if cu_seq_lens_q is not None and max_length_q is not None:
+        return cu_seq_lens_q, max_length_q
+    if position_ids is None:
+        position_ids = torch.arange(query.shape[2], device=query.device)
+    return document_bounds(position_ids.expand(query.shape[0], -1))
+
+
+def _autocast(x: torch.Tensor) -> torch.Tensor:
+    """Return ``x`` in autocast's dtype, as it would be in torch's own attention.
+
+    Rotary embeddings are in float32 where the embedding's weights are, and so are queries and keys
+    that were turned by them.
+    """
+    device = x.device.type
+    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
+
+
+def _kernel_takes(query: torch.Tensor) -> bool:
+    return (
+        query.is_cuda
+        and query.dtype in HALF_PRECISION
+        and query.shape[-1] <= MAX_KERNEL_HEAD_DIM
+        and torch.cuda.get_device_capability(query.device) >= (8, 0)
+    )
+
+
+def _attend_one_by_one(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    lengths: list[int],
+    key_lengths: list[int],
+    scaling: float | None,
+) -> torch.Tensor:
+    """Attend with plain SDPA; all tensors are (tokens, heads, head_dim).
+
+    A document that has more keys than queries has them before its first query.
+    """
+    # with a batch dimension of 1: SDPA has no fast kernel for three dimensions on CPU
+    batched = (x.transpose(0, 1).unsqueeze(0) for x in (query, key, value))
+    split = [
+        x.split(n, dim=2) for x, n in zip(batched, (lengths, key_lengths, key_lengths), strict=True)
+    ]
+    attended = []
+    for q, k, v in zip(*split, strict=True):
+        before = k.shape[2] - q.shape[2]
+        if before:
+            mask = q.new_ones(q.shape[2], k.shape[2], dtype=torch.bool).tril(before)
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling)
+        else:
+            out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling)
+        attended.append(out)
+    return torch.cat(attended, dim=2).squeeze(0).transpose(0, 1).contiguous()
+
+
+def _mask(**arguments: Any) -> torch.Tensor | None:
+    """Build transformers' SDPA mask, but none where neither padding nor a cache asks for one."""
+    if arguments["attention_mask"] is None and arguments["q_length"] == arguments["kv_length"]:
+        return None
+    return sdpa_mask(**arguments)
+
+
+def _create_causal_mask(*args: Any, **kwargs: Any) -> Any:
+    """Make a Llama's mask as transformers does, but do not look for one where there is none.
+
+    transformers looks into the positions for packed documents first, and so waits for the device
+    in each micro-batch. This package's attention is told where they are.
+    """
+    config = kwargs.get("config")
+    unmasked = kwargs.get("attention_mask") is None and kwargs.get("past_key_values") is None
+    if config is not None and config._attn_implementation == NAME and unmasked:
+        return None
+    return create_causal_mask(*args, **kwargs)
+
+
+def register() -> None:
+    """Make the kernel known to transformers as ``attn_implementation="documents"``."""
+    AttentionInterface.register(NAME, document_attention)
+    AttentionMaskInterface.register(NAME, _mask)
+    modeling_llama.create_causal_mask = _create_causal_mask  # type: ignore[attr-defined]

@@ -1,0 +1,36 @@
+"""Optimisers and schedules; ``finetuning.main`` imports this module in place of ``torch.optim``.
+
+``main`` makes torch's ``StepLR``; ``train`` completes it to the schedule that was asked for, since
+only there the number of steps is known (``optimization.schedules``).
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import StepLR
+
+from llama_recipes_local.optimization.optimizers import make_optimizer
+from llama_recipes_local.run import resolution
+
+__all__ = ["AdamW", "StepLR"]
+
+
+def AdamW(  # noqa: N802 (the name that main calls)
+    params: Iterable[nn.Parameter], lr: float, weight_decay: float = 0.0, **kwargs: Any
+) -> torch.optim.Optimizer:
+    """Return the optimiser that ``--optimizer`` names over the parameters that are trained.
+
+    Outside a run, and by default, that is AdamW, fused.
+
+    Args:
+        params: all parameters of the model.
+        lr: learning rate.
+        weight_decay: decoupled weight decay.
+        **kwargs: further arguments of the optimiser's class.
+    """
+    active = resolution.active()
+    name = active.fsdp.optimizer if active is not None else "AdamW"
+    trained = [parameter for parameter in params if parameter.requires_grad]
+    return make_optimizer(name, trained, lr, weight_decay, **kwargs)

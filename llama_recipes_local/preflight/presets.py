@@ -1,0 +1,91 @@
+"""``--preset``: settings by the name of the method that they are from.
+
+A preset is written out as flags before anything else looks at them; a flag that is given goes
+before the preset's. What came of it is printed.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from llama_recipes_local.errors import UsageError
+from llama_recipes_local.model_folders import model_tensors
+from llama_recipes_local.parallel import device_type
+from llama_recipes_local.run.resolution import Run
+
+Values = dict[str, tuple[Any, str]]
+"""Flags without their dashes; the value of each and the reason for it, which may be empty."""
+
+LARGE = 15e9
+"""Parameters above which a model counts as larger than 13B, in table 9 of the paper."""
+
+OF_LORA = ("r", "lora_alpha", "lora_dropout", "target_modules")
+OF_4BIT = ("quant_type", "use_double_quant")
+
+
+def qlora(run: Run) -> Values:
+    """Return the settings of QLoRA (2305.14314, sections 3 and B.2) for a run's model."""
+    size = parameter_count(run.train.model_name)
+    large = size is not None and size > LARGE
+    counted = f"{size / 1e9:.1f}B parameters" if size is not None else ""
+    values: Values = {
+        "use_peft": (True, ""),
+        "quantization": ("4bit", ""),
+        "quant_type": ("nf4", ""),
+        "use_double_quant": (True, ""),
+        "target_modules": ("all-linear", ""),
+        "r": (64, ""),
+        "lora_alpha": (16, ""),
+        "lora_dropout": (0.05 if large else 0.1, counted),
+        "lr": (1e-4 if large else 2e-4, counted),
+        "scheduler": ("constant", ""),
+        "gradient_clipping": (True, ""),
+        "gradient_clipping_threshold": (0.3, ""),
+        "optimizer": _optimizer(run),
+    }
+    if not run.train.enable_fsdp:  # whose own setting is on by default
+        values["gradient_checkpointing"] = (True, "")
+    if run.train.use_peft and run.train.peft_method != "lora":
+        values = {name: value for name, value in values.items() if name not in OF_LORA}
+    if run.train.quantization not in (None, "4bit"):
+        values = {name: value for name, value in values.items() if name not in OF_4BIT}
+    return values
+
+
+PRESETS: dict[str, Callable[[Run], Values]] = {"qlora": qlora}
+
+
+def chosen(run: Run) -> Values:
+    """Return what a run's preset sets, without what is given as a flag."""
+    if run.train.preset not in PRESETS:
+        return {}
+    values = PRESETS[run.train.preset](run)
+    return {name: value for name, value in values.items() if name not in run.given}
+
+
+def describe(name: str, values: Values) -> str:
+    """Say which flags a preset has set, and why where that depends."""
+    if not values:
+        return f"--> Preset {name}: every setting of it was given as a flag"
+    lines = [
+        f"      --{flag} {value}" + (f"  ({reason})" if reason else "")
+        for flag, (value, reason) in values.items()
+    ]
+    return "\n".join([f"--> Preset {name} sets, unless a flag says otherwise:", *lines])
+
+
+def parameter_count(folder: str) -> int | None:
+    """Return how many parameters a model's folder holds; None if that cannot be read."""
+    try:
+        return model_tensors(Path(folder), "--model_name").numel()
+    except UsageError:  # which the check of the model tells
+        return None
+
+
+def _optimizer(run: Run) -> tuple[str, str]:
+    """Return the paper's paged optimiser where there is memory to page out of, else AdamW."""
+    if run.is_sharded:
+        return "AdamW", "not paged_adamw: bitsandbytes has no update for sharded parameters"
+    if device_type() != "cuda":
+        return "AdamW", "not paged_adamw: it pages between a CUDA device and the host"
+    return "paged_adamw", ""

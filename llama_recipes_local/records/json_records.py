@@ -1,0 +1,143 @@
+"""Reads records from JSON files: an object a line, an array of objects, or one object of columns.
+
+What cannot be used is a ``UsageError`` that names the file and the line or item.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import IO, Any
+
+from llama_recipes_local.errors import UsageError, refusal
+from llama_recipes_local.records.text_lines import (
+    BYTE_ORDER_MARK,
+    LONGEST_LINE,
+    Source,
+    opened,
+    text_lines,
+    whole_text,
+)
+from llama_recipes_local.records.values import Record
+
+# A record of one turn-taking column looks like records in a wrapper, and is none.
+TURN_COLUMNS = ("messages", "conversations", "conversation", "turns")
+_MARK = BYTE_ORDER_MARK.encode()
+
+
+def read_json(source: Source, longest: int = LONGEST_LINE) -> Iterator[Record]:
+    """Yield the records of a JSON file, whichever of the forms it has; its beginning tells.
+
+    A file that is one value is read whole: an array of objects, an object that wraps one
+    (``{"data": [...]}``), or an object of columns (``{"text": [...], "label": [...]}``). Any other
+    is read one line at a time.
+
+    Args:
+        source: what to read.
+        longest: bytes that a line may have, if the file has an object a line.
+    """
+    if _is_one_value(source, longest):
+        return read_json_value(source)
+    return read_json_lines(source, longest)
+
+
+def read_json_lines(source: Source, longest: int = LONGEST_LINE) -> Iterator[Record]:
+    """Yield the objects of a file that has one a line; empty lines are passed over."""
+    name = str(source)
+    decode = json.JSONDecoder().decode
+    for number, line in text_lines(source, longest):
+        try:
+            value = decode(line)
+        except (ValueError, RecursionError) as error:
+            if not line.strip():
+                continue
+            _refuse_array(source, number, line)
+            raise _not_json(error, f"line {number} of {name}") from error
+        if type(value) is not dict:
+            _refuse_array(source, number, line)
+            _object(value, f"line {number} of {name}")
+        yield f"line {number} of {name}", value
+
+
+def read_json_value(source: Source) -> Iterator[Record]:
+    """Yield the objects of a file that is one JSON value; the file is read whole."""
+    text = whole_text(source)
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _not_json(error, str(source)) from error
+    for number, item in enumerate(_items(value, source), 1):
+        where = f"item {number} of {source}"
+        yield where, _object(item, where)
+
+
+def _items(value: Any, source: Source) -> list[Any]:
+    if isinstance(value, list):
+        return value
+    columns = _object(value, str(source))
+    lengths = {len(column) if isinstance(column, list) else -1 for column in columns.values()}
+    if -1 in lengths or not lengths or _is_conversation(columns):
+        return [columns]
+    if len(columns) == 1:
+        (only,) = columns.values()
+        if all(isinstance(item, dict) for item in only):
+            return only
+    if len(lengths) > 1:
+        told = ", ".join(f"{name} has {len(column)}" for name, column in columns.items())
+        raise refusal(f"{source} has columns of different lengths", told)
+    rows = zip(*columns.values(), strict=True)
+    return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
+def _is_conversation(columns: Mapping[str, Any]) -> bool:
+    return len(columns) == 1 and next(iter(columns)) in TURN_COLUMNS
+
+
+def _is_one_value(source: Source, longest: int) -> bool:
+    """Tell whether a file is one JSON value; if not, it has one a line, or what is neither."""
+    with opened(source) as file:
+        lines = (line.removeprefix(_MARK).strip() for line in _pieces(file, longest))
+        begin = next(filter(None, lines), b"")
+        if begin.startswith(b"["):
+            return True
+        if not begin.startswith(b"{") or _names_lines(source):
+            return False
+        try:
+            json.loads(begin)
+        except (ValueError, RecursionError):
+            return True  # an object over several lines, or half of one
+        return not any(lines)
+
+
+def _pieces(file: IO[bytes], longest: int) -> Iterator[bytes]:
+    return iter(lambda: file.readline(longest + 1), b"")
+
+
+def _names_lines(source: Source) -> bool:
+    return any(suffix in source.name.lower() for suffix in (".jsonl", ".ndjson"))
+
+
+def _not_json(error: Exception, where: str) -> UsageError:
+    """Return the error for a text that cannot be parsed; ``where`` is its line, or its file."""
+    if isinstance(error, RecursionError):
+        return refusal(f"{where} is not a record", "it is nested too deeply")
+    mend = "mend it, or download the file again if it is cut off"
+    if not isinstance(error, json.JSONDecodeError):  # a number of thousands of digits
+        return refusal(f"{where} is not JSON", str(error), mend)
+    place = f"column {error.colno}"
+    if not where.startswith("line "):
+        place = f"line {error.lineno} {place}"
+    return refusal(f"{where} is not JSON", f"{error.msg}: {place}", mend)
+
+
+def _refuse_array(source: Source, number: int, line: str) -> None:
+    if number == 1 and line.lstrip().startswith("["):
+        raise refusal(
+            f"{source} is a JSON array",
+            "it is read one line at a time, an object each",
+            f"jq -c '.[]' {source.path.name} > rows.jsonl",
+        )
+
+
+def _object(value: object, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise refusal(f"{where} is not a JSON object", f"it is {value!r:.80}")
+    return value

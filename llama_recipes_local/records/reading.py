@@ -1,0 +1,112 @@
+"""Reads the records of a data file one at a time, whatever its format and packing.
+
+Data sets call ``records``. Every mistake in a file is a ``UsageError`` that names the file and the
+line, row, item or byte.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+from llama_recipes_local.errors import UsageError, refusal
+from llama_recipes_local.records import finding
+from llama_recipes_local.records.json_records import read_json
+from llama_recipes_local.records.tables import read_csv, read_parquet
+from llama_recipes_local.records.text_lines import LONGEST_RECORD, Source, compression
+from llama_recipes_local.records.values import Record as Record
+
+_PART = re.compile(r"-\d+-of-\d+$")
+_FORMATS = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".json": "json",
+    ".jsonl": "json",
+    ".ndjson": "json",
+    ".parquet": "parquet",
+}
+_DELIMITERS = {"csv": ",", "tsv": "\t"}
+READ = "jsonl, json, csv, tsv or parquet files, all but parquet also as gz, bz2, xz, zst or lz4"
+
+
+def records(
+    data: Source | Path,
+    columns: Sequence[str] = (),
+    form: str = "",
+    longest: int = LONGEST_RECORD,
+) -> Iterator[Record]:
+    """Yield the records of a file, in its order, with what the user may know each by.
+
+    Lines are read one at a time, parquet some rows at a time; a JSON file that is one value is
+    held whole. A tsv file has a header and quotes as a csv file has.
+
+    Args:
+        data: the file, or a member of an archive.
+        columns: those that a table must have; of parquet no others are read.
+        form: "csv", "tsv", "json" or "parquet"; "" means that the name tells.
+        longest: bytes that a line may have, and characters that a cell of a table may have.
+
+    Raises:
+        UsageError: at the first record that cannot be used; or if the file is missing, empty, a
+            pointer of Git LFS, damaged, or of a format that is not read.
+    """
+    source = data if isinstance(data, Source) else Source(data)
+    _check_file(source)
+    none = True
+    for record in _read(source, columns, form or format_of(source.name), longest):
+        none = False
+        yield record
+    if none:
+        raise refusal(f"{source} has no rows", "there is nothing to train on", "fill it")
+
+
+def format_of(name: str) -> str:
+    """Return the format that a file's name tells; empty if it tells none that is read."""
+    packing = compression(name)
+    inner = _PART.sub("", name[: len(name) - len(packing)])
+    form = _FORMATS.get(PurePosixPath(inner).suffix.lower(), "")
+    return "" if packing and form == "parquet" else form
+
+
+def data_files(folder: Path, mend: str) -> list[Path]:
+    """Return the files in a folder and its folders that can be read, in natural order.
+
+    Args:
+        folder: where to look.
+        mend: what the user can do if there are none.
+
+    Raises:
+        UsageError: if there are none, or pointers of Git LFS in their place.
+    """
+    below = [path for path in finding.files_below(folder) if format_of(path.name)]
+    found = finding.without_packed_twins(below)
+    if not found:
+        why = f"{finding.told(folder)}; read are {READ}"
+        raise refusal(f"{folder} holds no data that is read", why, mend)
+    pointers = finding.pointer_problems(found)
+    if pointers:
+        raise UsageError(pointers)
+    return found
+
+
+def _check_file(source: Source) -> None:
+    path = source.path
+    if not path.exists():
+        raise UsageError([finding.missing(path, "put it there, or name another")])
+    if path.is_dir():
+        raise refusal(f"{path} is a folder", finding.listing(path), "name a file")
+    pointers = finding.pointer_problems([path])
+    if pointers:
+        raise UsageError(pointers)
+    if path.stat().st_size == 0:
+        raise refusal(f"{source} has no rows", "the file is empty", "fill it")
+
+
+def _read(source: Source, columns: Sequence[str], form: str, longest: int) -> Iterator[Record]:
+    if form == "json":
+        return read_json(source, longest)
+    if form == "parquet":
+        return read_parquet(source, columns)
+    if form in _DELIMITERS:
+        return read_csv(source, columns, _DELIMITERS[form], longest)
+    why = f"its name tells no format that is read, which are {READ}"
+    raise refusal(f"{source} cannot be read", why, "name it by its format")

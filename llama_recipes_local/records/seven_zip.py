@@ -1,0 +1,137 @@
+"""Reads a member of a 7z archive into memory; an archive that could do harm is not read at all.
+
+Nothing is written to disk. Refused are an archive with a link or other special file, with a path
+that leads outside, with one name twice, with a password, and one that unpacks to too much: by what
+its header says, and as it is unpacked.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import py7zr
+from py7zr.io import Py7zIO, WriterFactory
+
+from llama_recipes_local.errors import UsageError, refusal
+from llama_recipes_local.records.finding import listed
+from llama_recipes_local.records.text_lines import Source, unreadable
+
+# What all members of an archive may unpack to, together: SAMSum's are 11 MB.
+LARGEST_CONTENT = 256 << 20
+
+
+def members(path: Path) -> list[str]:
+    """Return the names of the files that an archive holds.
+
+    Raises:
+        UsageError: if the archive is empty, damaged, or could do harm.
+    """
+    with _opened(path) as archive:
+        return [file.filename for file in archive.files if not file.is_directory]
+
+
+def read_member(path: Path, name: str) -> bytes:
+    """Return what a member of an archive holds.
+
+    Raises:
+        UsageError: if the archive is empty, damaged, could do harm, or has no such member.
+    """
+    with _opened(path) as archive:
+        held = [file.filename for file in archive.files if not file.is_directory]
+        if name not in held:
+            raise refusal(f"{path} holds no {name}", f"it holds {listed(held)}")
+        memory = _Memory(path, name)
+        archive.extract(targets=[name], factory=memory)
+        return bytes(memory.content)
+
+
+class _Memory(WriterFactory, Py7zIO):
+    """Takes the one member that is unpacked, and no more than an archive may unpack to."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.content = bytearray()
+        self._path = path
+        self._name = name
+
+    def create(self, filename: str) -> Py7zIO:
+        if filename != self._name:
+            raise refusal(f"{self._path} unpacks {filename}", f"only {self._name} was asked for")
+        return self
+
+    def write(self, s: bytes | bytearray) -> int:
+        if len(self.content) + len(s) > LARGEST_CONTENT:
+            raise _too_large(self._path, f"{self._name} goes on after that")
+        self.content += s
+        return len(s)
+
+    def read(self, size: int | None = None) -> bytes:
+        return bytes(self.content[:size])
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return 0  # a member is written once, from its beginning
+
+    def flush(self) -> None: ...
+
+    def size(self) -> int:
+        return len(self.content)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[py7zr.SevenZipFile]:
+    """Open an archive that has passed every check of its header."""
+    try:
+        # given a file, not a name, it unpacks in this thread
+        with path.open("rb") as file, py7zr.SevenZipFile(file, "r") as archive:
+            _check(path, archive)
+            yield archive
+    except UsageError:
+        raise
+    except py7zr.exceptions.PasswordRequired as error:
+        raise _locked(path) from error
+    except Exception as error:  # on damaged bytes a parser stumbles wherever it happens to be
+        raise unreadable(Source(path), error) from error
+
+
+def _check(path: Path, archive: py7zr.SevenZipFile) -> None:
+    files = list(archive.files)
+    if archive.needs_password():
+        raise _locked(path)
+    if not any(not file.is_directory for file in files):
+        raise refusal(f"{path} is empty", "the archive holds no file", "download it again")
+    special = [file.filename for file in files if _is_special(file)]
+    if special:
+        raise _harmful(path, f"{listed(special)} is a link or another special file")
+    outside = [file.filename for file in files if _leads_outside(file.filename)]
+    if outside:
+        raise _harmful(path, f"{listed(outside)} leads outside the folder it is unpacked in")
+    twice = [name for name, times in Counter(file.filename for file in files).items() if times > 1]
+    if twice:
+        raise _harmful(path, f"{listed(twice)} is there more than once")
+    size = sum(file.uncompressed for file in files)
+    if size > LARGEST_CONTENT:
+        raise _too_large(path, f"its header says {size} bytes")
+
+
+def _is_special(file: Any) -> bool:
+    return file.is_symlink or file.is_junction or not (file.is_file or file.is_directory)
+
+
+def _leads_outside(name: str) -> bool:
+    windows = PureWindowsPath(name)
+    absolute = PurePosixPath(name).is_absolute() or windows.root or windows.drive
+    return bool(absolute) or ".." in windows.parts
+
+
+def _harmful(path: Path, why: str) -> UsageError:
+    return refusal(f"{path} is not read", why, "get the archive from where it is published")
+
+
+def _too_large(path: Path, why: str) -> UsageError:
+    what = f"{path} unpacks to more than {LARGEST_CONTENT} bytes"
+    return refusal(what, why, "get the archive from where it is published")
+
+
+def _locked(path: Path) -> UsageError:
+    return refusal(f"{path} has a password", "it cannot be read without", "unpack it yourself")

@@ -1,0 +1,129 @@
+"""Reads records one at a time from csv, tsv and parquet files.
+
+What cannot be used is a ``UsageError`` that names the file and the line or row.
+"""
+
+import csv
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from llama_recipes_local.errors import refusal
+from llama_recipes_local.records.text_lines import (
+    LONGEST_LINE,
+    Source,
+    text_lines,
+    unreadable,
+    without_end,
+)
+from llama_recipes_local.records.values import Record
+
+PARQUET_ROWS = 1_000
+PARQUET_BYTES = 1 << 18
+
+
+def read_plain_tsv(source: Source, columns: Sequence[str]) -> Iterator[Record]:
+    """Yield the lines of a file of tab-separated columns, which has no header and no quotes.
+
+    A first line that is the columns' names is taken for a header and left out.
+    """
+    for number, line in text_lines(source):
+        cells = without_end(line).split("\t")
+        where = f"line {number} of {source}"
+        if len(cells) != len(columns):
+            raise refusal(
+                f"{where} has {_columns(len(cells))}",
+                f"each line has {len(columns)} with a tab between: {', '.join(columns)}",
+            )
+        if number > 1 or cells != list(columns):
+            yield where, dict(zip(columns, cells, strict=True))
+
+
+def read_csv(
+    source: Source,
+    columns: Sequence[str] = (),
+    delimiter: str = ",",
+    longest: int = LONGEST_LINE,
+) -> Iterator[Record]:
+    """Yield the rows of a file whose header has the columns, and perhaps others.
+
+    Args:
+        source: what to read.
+        columns: the columns that the header must have.
+        delimiter: what stands between two cells.
+        longest: bytes that a line may have, and characters that a cell may have.
+    """
+    # the module's limit holds for all that read with it, so it is raised and never lowered
+    csv.field_size_limit(max(csv.field_size_limit(), longest))
+    # a NUL is no error of the user's, but one to the csv module before Python 3.11
+    lines = (line.replace("\0", " ") for _, line in text_lines(source, longest))
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    name = str(source)
+    try:
+        header = next(reader, [])
+        check_columns(source, header, columns)
+        _check_header(source, header)
+        for row in reader:
+            if len(row) == len(header):
+                yield f"line {reader.line_num} of {name}", dict(zip(header, row))  # noqa: B905
+            elif row:  # an empty line is no row
+                where = f"line {reader.line_num} of {name}"
+                raise refusal(f"{where} has {_columns(len(row))}", f"the header has {len(header)}")
+    except csv.Error as error:
+        where = f"line {reader.line_num} of {name}"
+        raise refusal(f"{where} is not CSV", str(error), "mend its quotes") from error
+
+
+def read_parquet(source: Source, columns: Sequence[str] = ()) -> Iterator[Record]:
+    """Yield the rows of a parquet file; if columns are named, no others are read."""
+    import pyarrow as pa  # type: ignore[import-untyped]
+    from pyarrow import parquet
+
+    try:
+        # with pre_buffer a row group, of any size, would be read whole
+        with parquet.ParquetFile(source.path, buffer_size=PARQUET_BYTES, pre_buffer=False) as file:
+            check_columns(source, file.schema_arrow.names, columns)
+            before = 0
+            for batch in file.iter_batches(PARQUET_ROWS, columns=list(columns) or None):
+                _check_utf_8(batch, f"rows {before + 1} to {before + len(batch)} of {source}")
+                for row, record in enumerate(batch.to_pylist(), before + 1):
+                    yield f"row {row} of {source}", record
+                before += len(batch)
+    except (pa.ArrowException, OSError) as error:
+        raise unreadable(source, error) from error
+
+
+def check_columns(source: Source, found: Sequence[str], columns: Sequence[str]) -> None:
+    """Refuse a table that lacks one of the columns.
+
+    Raises:
+        UsageError: with the columns that were found.
+    """
+    lacking = [column for column in columns if column not in found]
+    if lacking:
+        raise refusal(
+            f"{source} has no column {', '.join(lacking)}",
+            f"the columns found are {', '.join(found) or 'none'}",
+            f"name its columns {', '.join(columns)}",
+        )
+
+
+def _check_header(source: Source, header: Sequence[str]) -> None:
+    twice = [name for name, times in Counter(header).items() if name and times > 1]
+    if twice:
+        raise refusal(
+            f"{source} has the column {', '.join(twice)} more than once",
+            f"the columns found are {', '.join(header)}",
+            "give each column a name of its own",
+        )
+
+
+def _check_utf_8(batch: Any, where: str) -> None:
+    try:
+        batch.validate(full=True)
+    except ValueError as error:
+        raise refusal(f"{where} are damaged", str(error), "write the file again") from error
+
+
+def _columns(number: int) -> str:
+    return "1 column" if number == 1 else f"{number} columns"

@@ -1,0 +1,193 @@
+"""Reads the lines of text files one at a time, compressed ones and members of archives too.
+
+Nothing is unpacked to disk, and no more is held in memory than the line at hand, or the member of a
+7z archive. What cannot be read is a ``UsageError`` that names the file and the line or byte.
+"""
+
+import bz2
+import gzip
+import io
+import lzma
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import IO, Any
+
+from llama_recipes_local.errors import UsageError, refusal
+
+COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst", ".lz4")
+BYTE_ORDER_MARK = "\ufeff"
+# A file without line ends must not be read into memory whole. A sentence has some hundred bytes; a
+# record to train on may be a book.
+LONGEST_LINE = 1 << 20
+LONGEST_RECORD = 1 << 26
+
+BUFFER = 1 << 17  # for packed files, a small one costs half of the speed
+
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    zipfile.BadZipFile,
+    RuntimeError,  # a zip member with a password
+    NotImplementedError,  # a zip member packed in a way that zipfile does not know
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data file, or a member of a zip or 7z archive.
+
+    Attributes:
+        path: the file or the archive.
+        member: the member's name in the archive; empty for a file.
+    """
+
+    path: Path
+    member: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.member} in {self.path}" if self.member else str(self.path)
+
+    @property
+    def name(self) -> str:
+        """The name that tells the format."""
+        return self.member or self.path.name
+
+
+def text_lines(source: Source, longest: int = LONGEST_LINE) -> Iterator[tuple[int, str]]:
+    """Yield each line's number, from 1, and its text with its line end; UTF-8, BOM or not.
+
+    Args:
+        source: what to read.
+        longest: bytes that a line may have.
+
+    Raises:
+        UsageError: at the first line that is too long or not UTF-8, or if the file is damaged.
+    """
+    offset = 0
+    with opened(source) as file:
+        readline = file.readline
+        for number in count(1):
+            line = readline(longest + 1)
+            if not line:
+                return
+            if len(line) > longest:
+                raise refusal(
+                    f"line {number} of {source} is longer than {longest} bytes",
+                    "a line is a record, so this is not the format that its name tells",
+                    "name a file of another format, or break its lines",
+                )
+            try:
+                text = line.decode()
+            except UnicodeDecodeError as error:
+                raise _not_utf_8(error, offset, number, source) from error
+            yield number, text.removeprefix(BYTE_ORDER_MARK) if number == 1 else text
+            offset += len(line)
+
+
+def whole_text(source: Source) -> str:
+    """Return all of a file's text; UTF-8, BOM or not.
+
+    Raises:
+        UsageError: if it is not UTF-8, or the file is damaged.
+    """
+    with opened(source) as file:
+        content = file.read()
+    try:
+        return content.decode().removeprefix(BYTE_ORDER_MARK)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise _not_utf_8(error, 0, line, source) from error
+
+
+def without_end(line: str) -> str:
+    """Return a line without its line end."""
+    return line.removesuffix("\n").removesuffix("\r")
+
+
+def compression(name: str) -> str:
+    """Return the suffix that tells how a file is compressed; empty if it is not."""
+    suffix = Path(name).suffix.lower()
+    return suffix if suffix in COMPRESSIONS else ""
+
+
+def is_seven_zip(path: Path) -> bool:
+    """Tell whether a path's name is that of a 7z archive."""
+    return path.suffix.lower() == ".7z"
+
+
+def zip_members(path: Path) -> list[str]:
+    """Return the names of what a zip archive holds."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except _UNREADABLE as error:
+        raise unreadable(Source(path), error) from error
+
+
+def unreadable(source: Source, error: Exception) -> UsageError:
+    """Return the error for a file that is cut off, damaged or not allowed to be read."""
+    return refusal(
+        f"{source} cannot be read",
+        str(error) or type(error).__name__,
+        "download it again, or unpack it with the program that packed it",
+    )
+
+
+def _not_utf_8(error: UnicodeDecodeError, offset: int, number: int, source: Source) -> UsageError:
+    """Return the error for a byte; ``offset`` is where in the file the decoded part begins."""
+    unpacked = " when unpacked" if source.member or compression(source.name) else ""
+    return refusal(
+        f"byte {offset + error.start}{unpacked} of {source}, in line {number}, is not UTF-8",
+        f"it is 0x{error.object[error.start]:02x}: {error.reason}",
+        "save it as UTF-8, for example with iconv -f ENCODING -t UTF-8",
+    )
+
+
+@contextmanager
+def opened(source: Source) -> Iterator[IO[bytes]]:
+    """Open a file or a member of an archive, unpacked as it is read.
+
+    Raises:
+        UsageError: if it is not there, damaged or not allowed to be read, also while it is read.
+    """
+    with ExitStack() as stack:
+        try:
+            packed = _packed(source, stack)
+            unpacked = stack.enter_context(_unpacked(packed, compression(source.name)))
+            yield stack.enter_context(io.BufferedReader(unpacked, BUFFER))
+        except _UNREADABLE as error:
+            raise unreadable(source, error) from error
+
+
+def _packed(source: Source, stack: ExitStack) -> IO[bytes]:
+    if source.member and is_seven_zip(source.path):
+        from llama_recipes_local.records.seven_zip import read_member
+
+        return io.BytesIO(read_member(source.path, source.member))
+    if source.member:
+        archive = stack.enter_context(zipfile.ZipFile(source.path))
+        return stack.enter_context(archive.open(source.member))
+    return stack.enter_context(source.path.open("rb"))
+
+
+def _unpacked(packed: IO[bytes], suffix: str) -> Any:
+    """Return a raw stream of what a compressed stream holds."""
+    if suffix == ".gz":
+        return gzip.GzipFile(fileobj=packed)
+    if suffix == ".bz2":
+        return bz2.BZ2File(packed)
+    if suffix == ".xz":
+        return lzma.LZMAFile(packed)
+    if suffix:
+        import pyarrow as pa  # type: ignore[import-untyped]
+
+        codec = {".zst": "zstd", ".lz4": "lz4"}[suffix]
+        return pa.CompressedInputStream(pa.PythonFile(packed), codec)
+    return packed

@@ -1,0 +1,1 @@
+"""The run at hand, and what a finished run wrote about itself."""

@@ -1,0 +1,182 @@
+"""The run at hand: every configuration resolved from the flags, once, before anything is loaded.
+
+``finetuning.main`` resolves the flags and activates the run; the collaborators of upstream's
+``main`` that are not handed the configuration they need ask ``active`` for it.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, is_dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from torch.distributed.fsdp import ShardingStrategy
+
+from llama_recipes_local import configs
+from llama_recipes_local.fields import field_names, set_field
+from llama_recipes_local.vendoring import read_manifest
+
+DATASET_CONFIGS: dict[str, type] = {
+    cls.__name__: cls
+    for cls in (
+        configs.alpaca_dataset,
+        configs.custom_dataset,
+        configs.grammar_dataset,
+        configs.guanaco_dataset,
+        configs.llamaguard_toxicchat_dataset,
+        configs.local_dataset,
+        configs.samsum_dataset,
+    )
+}
+PEFT_CONFIGS: dict[str, type] = {
+    "lora": configs.lora_config,
+    "llama_adapter": configs.llama_adapter_config,
+    "prefix": configs.prefix_config,
+}
+
+FOLDERS = (
+    "model_name",
+    "tokenizer_name",
+    "output_dir",
+    "dist_checkpoint_root_folder",
+    "profiler_dir",
+    "data_root",
+    "data_cache",
+    "from_peft_checkpoint",
+    "resume_from_checkpoint",
+)
+
+
+@dataclass
+class Run:
+    """A fine-tuning run's configurations; ``dataset`` and ``peft`` are None if unknown."""
+
+    flags: dict[str, Any]
+    train: Any = field(default_factory=configs.train_config)
+    fsdp: Any = field(default_factory=configs.fsdp_config)
+    quantization: Any = field(default_factory=configs.quantization_config)
+    wandb: Any = field(default_factory=configs.wandb_config)
+    dataset: Any = None
+    peft: Any = None
+    data: Any = None
+    """Its ``datasets.run_data.RunData``, once that is prepared."""
+    results: dict[str, Any] = field(default_factory=dict)
+    """What ``train`` returned, and the losses before training."""
+    preset: str = ""
+    """What the preset has set, in words."""
+
+    @property
+    def given(self) -> set[str]:
+        """Names of the fields that flags set, whichever configuration a flag names."""
+        return {flag.rpartition(".")[2] for flag in self.flags}
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether weights are spread over ranks; with NO_SHARD every rank has them whole."""
+        no_shard = self.fsdp.sharding_strategy == ShardingStrategy.NO_SHARD
+        return self.train.enable_fsdp and not no_shard
+
+    def configurations(self) -> list[Any]:
+        """Return the configurations that flags reach."""
+        every = [self.train, self.fsdp, self.quantization, self.wandb, self.dataset, self.peft]
+        return [config for config in every if config is not None]
+
+
+def resolve(flags: dict[str, Any]) -> Run:
+    """Build the run that the flags ask for.
+
+    Raises:
+        ValueError: if a value cannot mean its field's type.
+    """
+    run = Run({flag: _at_home(flag, value) for flag, value in flags.items()})
+    flags = run.flags
+    for config in run.configurations():
+        update_config(config, **flags)
+    if run.train.dataset in DATASET_CONFIGS:
+        run.dataset = DATASET_CONFIGS[run.train.dataset]()
+        update_config(run.dataset, **flags)
+    if run.train.use_peft and run.train.peft_method in PEFT_CONFIGS:
+        run.peft = PEFT_CONFIGS[run.train.peft_method]()
+        update_config(run.peft, **flags)
+    return run
+
+
+def _at_home(flag: str, value: Any) -> Any:
+    """Return a folder with its ~ expanded, which a shell leaves alone in --flag=~/folder."""
+    is_folder = flag.rpartition(".")[2] in FOLDERS and isinstance(value, str)
+    return os.path.expanduser(value) if is_folder else value
+
+
+def update_config(config: Any, **kwargs: Any) -> None:
+    """Set a configuration's fields from flags, as upstream's function does, in the fields' types.
+
+    Args:
+        config: a configuration, or a list or tuple of them.
+        **kwargs: ``field=value``, or ``"config.field": value`` for one configuration alone. Flags
+            that belong to none of the given configurations are left out.
+
+    Raises:
+        ValueError: if a value cannot mean its field's type.
+    """
+    if isinstance(config, (list, tuple)):
+        for each in config:
+            update_config(each, **kwargs)
+        return
+    names = set(field_names(config))
+    for flag, value in kwargs.items():
+        owner, _, name = flag.rpartition(".")
+        if name in names and owner in ("", type(config).__name__):
+            try:
+                set_field(config, name, value)
+            except ValueError as error:
+                raise ValueError(f"--{flag} {value}: {error}") from error
+
+
+_active: Run | None = None
+
+
+def active() -> Run | None:
+    """Return the run that ``finetuning.main`` is in, or None in a script or notebook."""
+    return _active
+
+
+@contextlib.contextmanager
+def activate(run: Run) -> Iterator[Run]:
+    """Make ``run`` the active one inside the ``with`` block."""
+    global _active
+    _active = run
+    try:
+        yield run
+    finally:
+        _active = None
+
+
+PACKAGES = ("llama_recipes_local", "torch", "transformers", "peft", "tokenizers")
+
+
+def describe(run: Run) -> dict[str, Any]:
+    """Return the run as JSON-ready data: its configurations, the versions, and what was patched."""
+    described = {
+        type(config).__name__: {name: _plain(value) for name, value in vars(config).items()}
+        for config in run.configurations()
+    }
+    described["versions"] = {package: import_module(package).__version__ for package in PACKAGES}
+    manifest = read_manifest()
+    described["upstream"] = {"lock": manifest.lock, "patches": dict(manifest.patches)}
+    return described
+
+
+def save_description(run: Run, path: Path) -> None:
+    """Write ``describe(run)`` as JSON to ``path``."""
+    path.write_text(json.dumps(describe(run), indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, (str, int, float, bool, type(None), list)):
+        return value
+    return str(value)

@@ -1,0 +1,110 @@
+"""An epoch's micro-batches, from wherever the run is in it."""
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+from llama_recipes_local.checkpoints import rng_state
+from llama_recipes_local.data import position
+from llama_recipes_local.training import batches
+
+
+class Feed:
+    """Deals the training batches of a rank in optimiser steps, and knows how far it has come.
+
+    Attributes:
+        dataloader: the micro-batches.
+        per_epoch: how many micro-batches an epoch has.
+        taken: how many of the epoch at hand were taken.
+    """
+
+    def __init__(self, dataloader: Any, accumulation_steps: int, seed: int) -> None:
+        self.dataloader = dataloader
+        self.accumulation_steps = accumulation_steps
+        self.per_epoch = len(dataloader)
+        self.taken = 0
+        self._seed = seed
+        self._before = 0  # of those, taken before the run was resumed
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps of a whole epoch."""
+        return -(-self.per_epoch // self.accumulation_steps)
+
+    @property
+    def steps_taken(self) -> int:
+        """Optimiser steps of the epoch at hand that were taken."""
+        return -(-self.taken // self.accumulation_steps)
+
+    @property
+    def steps_left(self) -> int:
+        """Optimiser steps of the epoch at hand that are left."""
+        return -(-(self.per_epoch - self.taken) // self.accumulation_steps)
+
+    @property
+    def since_resumed(self) -> int:
+        """Micro-batches of the epoch at hand that were taken since the run was resumed in it."""
+        return self.taken - self._before
+
+    def steps(self, epoch: int) -> Iterator[tuple[list[batches.Batch], float]]:
+        """Yield what is left of an epoch, as ``batches.in_steps`` does.
+
+        What a data loader draws at random for itself follows from the seed and the epoch, and
+        leaves the generators that training uses alone.
+        """
+        if not self.steps_left:
+            return
+        _set_epoch(self.dataloader, epoch)
+        with rng_state.left_alone(seed=self._seed + epoch):
+            micro_batches = iter(self.dataloader)
+        if position.of(self.dataloader) is None:
+            micro_batches = islice(micro_batches, self._before, None)
+        yield from batches.in_steps(micro_batches, self.accumulation_steps)
+
+    def took(self, micro_batches: int) -> None:
+        """Count micro-batches that a step was taken with."""
+        self.taken += micro_batches
+
+    def end_epoch(self) -> None:
+        """Begin the next epoch with its first micro-batch."""
+        self.taken = self._before = 0
+
+    def state(self) -> dict[str, Any]:
+        """Return where in the data the run is, as JSON-ready data."""
+        dealer = position.of(self.dataloader)
+        return {
+            "taken": self.taken,
+            "ended": self.taken >= self.per_epoch,
+            "position": dealer.state(self.since_resumed) if dealer and self.taken else None,
+        }
+
+    def restore(self, state: dict[str, Any], steps: int) -> None:
+        """Go on from where ``state`` was, also on another number of ranks.
+
+        Args:
+            state: what ``state`` returned.
+            steps: optimiser steps of the run so far.
+
+        Raises:
+            ValueError: if that is no place in this data.
+        """
+        if not state["taken"]:  # an epoch's beginning is the same on any number of ranks
+            return
+        dealer, saved = position.of(self.dataloader), state["position"]
+        if (dealer is None) != (saved is None):
+            raise ValueError("the data is not dealt as it was")
+        if dealer is None or saved is None:
+            self.taken = state["taken"]
+        else:
+            if saved["micro_batches"] is not None:  # a stream counts them for the whole run
+                saved = saved | {"micro_batches": steps * self.accumulation_steps}
+            dealer.restore(saved)
+            self.taken = self.per_epoch if state["ended"] else self.per_epoch - len(dealer)
+        self._before = self.taken
+
+
+def _set_epoch(dataloader: Any, epoch: int) -> None:
+    for name in ("batch_sampler", "sampler"):
+        sampler: Any = getattr(dataloader, name, None)
+        if hasattr(sampler, "set_epoch"):
+            sampler.set_epoch(epoch)

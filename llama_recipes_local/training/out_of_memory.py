@@ -1,0 +1,48 @@
+"""What to say when a device has no memory left: which settings of a run would need less."""
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+
+from llama_recipes_local.models.quantization import quantized_bits
+from llama_recipes_local.run.resolution import Run
+
+SHORT = 1024
+RECOMPUTED = "activations are computed again in the backward pass"
+
+
+def no_memory_left(run: Run, error: BaseException) -> str:
+    """Return torch's own figures, and what of a run could be set otherwise.
+
+    Args:
+        run: the run that ended.
+        error: torch's ``OutOfMemoryError``; the first sentences of its message have the figures.
+    """
+    figures = ". ".join(str(error).split(". ")[:3])
+    mends = "\n".join(f"      {flags}  ({effect})" for flags, effect in _mends(run))
+    return (
+        f"stopped, for the device has no memory left ({figures})\n"
+        f"   mend: any of these takes less; what costs least comes first\n{mends}"
+    )
+
+
+def _mends(run: Run) -> Iterator[tuple[str, str]]:
+    """Yield flags that a run has not been given, and what they do."""
+    train, fsdp = run.train, run.fsdp
+    if not train.use_fast_kernels and find_spec("liger_kernel"):
+        yield "--use_fast_kernels", "no logits of a whole batch"
+    if train.enable_fsdp and not fsdp.fsdp_activation_checkpointing:
+        yield "--fsdp_activation_checkpointing True", RECOMPUTED
+    if not train.enable_fsdp and not train.gradient_checkpointing:
+        yield "--gradient_checkpointing", RECOMPUTED
+    batch, steps = train.batch_size_training, train.gradient_accumulation_steps
+    if batch > 1:
+        smaller = f"--batch_size_training 1 --gradient_accumulation_steps {batch * steps}"
+        yield smaller, "the same global batch in smaller parts"
+    if not run.is_sharded:
+        yield "torchrun --nproc_per_node N finetuning.py --enable_fsdp", "weights on N devices"
+    if not train.use_peft:
+        yield "--use_peft", "an adapter; gradients and optimiser state for it alone"
+    elif quantized_bits(train) is None:
+        yield "--quantization 4bit", "weights in a quarter of the memory"
+    if train.context_length > SHORT:
+        yield f"--context_length {train.context_length // 2}", "longer rows are truncated"

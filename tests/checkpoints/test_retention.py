@@ -1,0 +1,61 @@
+"""How many checkpoints are kept: the newest, and the best."""
+
+from pathlib import Path
+
+import pytest
+
+from llama_recipes_local.checkpoints import retention, selection
+from llama_recipes_local.checkpoints.layout import MANIFEST, Manifest, folder_of, step_of
+
+
+def checkpoints(output: Path, losses: dict[int, float | None]) -> None:
+    for step, loss in losses.items():
+        folder = folder_of(output, step)
+        folder.mkdir()
+        manifest = Manifest(step, ranks=1, validation_loss=loss, files={})
+        (folder / MANIFEST).write_text(manifest.text())
+
+
+@pytest.mark.parametrize(
+    ("losses", "limit", "kept"),
+    [
+        ({1: None, 2: None, 10: None}, 0, [1, 2, 10]),
+        ({1: None, 2: None, 10: None}, 2, [2, 10]),
+        ({1: None, 2: None, 10: None}, 1, [10]),
+        ({1: 0.5, 2: 0.7, 3: 0.6, 4: None}, 2, [1, 3, 4]),
+        ({1: 0.5, 2: 0.7, 3: 0.4, 4: None}, 2, [3, 4]),
+        ({1: 0.7, 2: 0.5, 3: 0.6, 4: 0.8}, 1, [2, 4]),
+    ],
+)
+def test_the_newest_and_the_best_stay(
+    tmp_path: Path, losses: dict[int, float | None], limit: int, kept: list[int]
+) -> None:
+    checkpoints(tmp_path, losses)
+    retention.remove_surplus(tmp_path, limit)
+    assert sorted(step_of(path) or 0 for path in tmp_path.iterdir()) == kept
+
+
+def test_what_is_no_checkpoint_is_neither_counted_nor_touched(tmp_path: Path) -> None:
+    checkpoints(tmp_path, {1: None, 2: None, 3: None})
+    for name in ("checkpoint-4", "checkpoint-x", "checkpoint-5.bak"):
+        (tmp_path / name).mkdir()
+    retention.remove_surplus(tmp_path, 2)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {
+        *("checkpoint-2", "checkpoint-3"),
+        *("checkpoint-4", "checkpoint-x", "checkpoint-5.bak"),
+    }
+
+
+def test_a_runs_folder_that_is_named_as_a_checkpoint_is_told_its_newest(tmp_path: Path) -> None:
+    checkpoints(tmp_path, {1: None, 2: None})
+    assert selection.instead(tmp_path) == f"--resume_from_checkpoint {tmp_path / 'checkpoint-2'}"
+
+
+def test_leftovers_go_and_nothing_else(tmp_path: Path) -> None:
+    checkpoints(tmp_path, {3: None})
+    for name in (".checkpoint-4.incomplete", ".checkpoint-2.old", ".incomplete", "mine.old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("half")
+    retention.remove_leftovers(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-3", ".incomplete", "mine.old"}

@@ -1,0 +1,258 @@
+"""Files of prompts, conversations, streaming and what training saved."""
+
+import io
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers
+from asking import generate, refused
+
+from llama_recipes_local import cli
+from llama_recipes_local.commands.generate.stopping import Stops, find_stops
+from llama_recipes_local.datasets.prompt_template import CHAT, FRAME_FILE, Frame, save_frame
+from llama_recipes_local.datasets.templates import TEMPLATES
+from llama_recipes_local.prompts import format_prompt
+
+PROMPTS = ["She go to school.", "I", "He have\ttwo very old cat and she like it much.", "Why?"]
+
+
+def records(printed: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in printed.splitlines()]
+
+
+@pytest.fixture
+def framed(adapter: Path, tmp_path: Path) -> Path:
+    """The adapter as a run leaves it, with the grammar data's prompt."""
+    folder = shutil.copytree(adapter, tmp_path / "framed")
+    save_frame(Frame("prompt", format_prompt("grammar_dataset", "{}")), folder)
+    return folder
+
+
+def test_a_batch_says_what_each_prompt_alone_gets(
+    adapter: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_text("\n\n".join(PROMPTS) + "\n", "utf-8")
+    words = ("--adapter", adapter, "--max_new_tokens", 12)
+    alone = [
+        {"prompt": prompt, "completion": generate(capsys, *words, "--prompt", prompt)[:-1]}
+        for prompt in PROMPTS
+    ]
+    assert len({each["completion"] for each in alone}) == len(PROMPTS)
+    # a tokenizer without a token to pad with pads with the one that ends a text
+    unpadded = tmp_path / "unpadded"
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(tiny_model)
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(unpadded)
+    for more in (("--batch_size", 1), ("--batch_size", 3), ("--tokenizer_name", unpadded)):
+        assert records(generate(capsys, *words, "--prompts", file, *more)) == alone
+
+
+def test_prompts_come_through_a_pipe_as_from_a_file(
+    adapter: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a shell names one: ``--prompts <(head -20 prompts.txt)``."""
+    words = ("--adapter", adapter, "--max_new_tokens", 4)
+    alone = generate(capsys, *words, "--prompt", PROMPTS[0])
+    for flag in ("--prompts", "--prompt_file"):
+        reading, writing = os.pipe()
+        os.write(writing, f"{PROMPTS[0]}\n".encode())
+        os.close(writing)
+        said = generate(capsys, *words, flag, f"/dev/fd/{reading}")
+        os.close(reading)
+        assert said == alone or records(said)[0]["completion"] == alone[:-1]
+
+
+def test_records_have_prompts_or_turns(
+    framed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--adapter", framed, "--max_new_tokens", 6)
+    file = tmp_path / "prompts.jsonl"
+    turns = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Yo"},
+        {"role": "user", "content": "Bye"},
+    ]
+    file.write_text(json.dumps({"prompt": "Hi", "more": 1}) + "\n")
+    alone = generate(capsys, *words, "--prompt", "Hi")[:-1]
+    assert records(generate(capsys, *words, "--prompts", file)) == [
+        {"prompt": "Hi", "completion": alone}
+    ]
+    file.write_text(json.dumps({"messages": turns}) + "\n")
+    assert "has turns" in refused(capsys, *words, "--prompts", file)
+    (told,) = records(generate(capsys, *words, "--prompts", file, "--template", "guanaco"))
+    text = "<s>### Human: Hi### Assistant: Yo### Human: Bye### Assistant: "
+    as_text = generate(capsys, *words, "--raw", "--prompt", text.removeprefix("<s>"))
+    assert told == {"messages": turns, "completion": as_text[:-1]}
+    file.write_text('{"question": "Hi"}\n')
+    assert "question" in refused(capsys, *words, "--prompts", file)
+    file.write_text("\n")
+    assert "has no" in refused(capsys, *words, "--prompts", file)
+    assert str(tmp_path / "none") in refused(capsys, *words, "--prompts", tmp_path / "none")
+    assert f"{tmp_path} is a folder" in refused(capsys, *words, "--prompts", tmp_path)
+
+
+def test_what_training_saved_is_used(
+    framed: Path, adapter: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--max_new_tokens", 8, "--prompt", PROMPTS[0])
+    plain = generate(capsys, "--adapter", adapter, *words)
+    as_trained = generate(capsys, "--adapter", adapter, "--dataset", "grammar_dataset", *words)
+    assert plain != as_trained
+    assert generate(capsys, "--adapter", framed, *words) == as_trained
+    assert generate(capsys, "--adapter", framed, "--raw", *words) == plain
+    step = shutil.copytree(adapter, framed / "checkpoint-3")
+    assert generate(capsys, "--adapter", step, *words) == as_trained
+
+
+def test_a_stream_prints_the_same(framed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--adapter", framed, "--max_new_tokens", 8, "--prompt", PROMPTS[0])
+    assert generate(capsys, *words, "--stream") == generate(capsys, *words)
+
+
+def test_several_are_drawn_of_each(
+    adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_text("\n".join(PROMPTS[:2]))
+    words = ("--adapter", adapter, "--max_new_tokens", 8, "--do_sample")
+    words = (*words, "--num_return_sequences", 3)
+    drawn = records(generate(capsys, *words, "--prompts", file))
+    assert [len(set(each["completions"])) for each in drawn] == [3, 3]
+    greedy = generate(capsys, *words[:4], "--prompt", PROMPTS[1])
+    printed = generate(capsys, *words, "--top_k", 1, "--prompt", PROMPTS[1])
+    assert printed == "\n\n".join([greedy[:-1]] * 3) + "\n"
+
+
+def test_what_was_said_may_be_made_less_likely(
+    adapter: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--adapter", adapter, "--max_new_tokens", 30, "--prompt", PROMPTS[0])
+    plain, again, penalized = (
+        generate(capsys, *words, "--repetition_penalty", penalty) for penalty in (1.0, 1.0, 1e6)
+    )
+    assert plain == again != penalized
+
+
+def test_the_model_may_be_whole_and_its_tokenizer_elsewhere(
+    adapter: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--max_new_tokens", 8, "--prompt", PROMPTS[0])
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(tiny_model / name, bare)
+    # what the folder says of sampling does not count
+    config = {"do_sample": True, "suppress_tokens": list(range(300, 1000)), "eos_token_id": 1}
+    (bare / "generation_config.json").write_text(json.dumps(config))
+    whole = generate(capsys, "--model_name", tiny_model, *words)
+    assert "--tokenizer_name DIR" in refused(capsys, "--model_name", bare, *words)
+    named = ("--tokenizer_name", tiny_model)
+    assert generate(capsys, "--model_name", bare, *named, *words) == whole
+    record = {"train_config": {"model_name": str(tiny_model)}}
+    (bare / "run_config.json").write_text(json.dumps(record))
+    assert generate(capsys, "--model_name", bare, *words) == whole
+    assert whole != generate(capsys, "--adapter", adapter, *words)
+
+
+def test_an_adapter_its_merged_folder_and_a_moved_base_say_the_same(
+    framed: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--max_new_tokens", 24, "--prompt", PROMPTS[2])
+    fresh = generate(capsys, "--adapter", framed, *words)
+    moved = shutil.copytree(tiny_model, tmp_path / "moved")
+    path = framed / "adapter_config.json"
+    gone = json.loads(path.read_text()) | {"base_model_name_or_path": str(tmp_path / "gone")}
+    path.write_text(json.dumps(gone))
+    assert generate(capsys, "--adapter", framed, "--model_name", moved, *words) == fresh
+    merge = ("merge", "--adapter", framed, "--model", moved, "--out", tmp_path / "merged")
+    assert cli.main([*map(str, merge)]) == 0
+    assert (tmp_path / "merged" / FRAME_FILE).is_file()
+    assert generate(capsys, "--model_name", tmp_path / "merged", *words) == fresh
+    assert generate(capsys, "--model_name", moved, "--dataset", "grammar_dataset", *words) != fresh
+
+
+def test_a_grown_vocabulary_is_put_under_the_adapter(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import peft
+
+    base: Any = transformers.LlamaForCausalLM.from_pretrained(tiny_model)
+    base.resize_token_embeddings(1003, mean_resizing=False)
+    adapted = peft.get_peft_model(base, peft.LoraConfig(task_type="CAUSAL_LM"))
+    adapted.save_pretrained(str(tmp_path / "grown"))
+    words = ("--max_new_tokens", 4, "--prompt", "x")
+    generate(capsys, "--adapter", tmp_path / "grown", *words)
+
+
+@pytest.mark.parametrize("bits", ["4bit", "8bit"])
+def test_weights_may_be_quantised(
+    bits: str, framed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As asked, or as the run's record says, and not with ``none``."""
+    words = ("--adapter", framed, "--max_new_tokens", 10, "--prompt", PROMPTS[0])
+    plain = generate(capsys, *words)
+    asked = generate(capsys, *words, "--quantization", bits)
+    record = {"train_config": {"quantization": True if bits == "8bit" else bits}}
+    (framed / "run_config.json").write_text(json.dumps(record))
+    assert generate(capsys, *words) == asked
+    assert generate(capsys, *words, "--quantization", "none") == plain
+    if bits == "4bit":  # 8 bits may say the same
+        assert asked != plain
+
+
+def test_a_conversation_goes_on_from_its_turns(
+    adapter: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--adapter", adapter, "--max_new_tokens", 6, "--system", "Be kind.")
+    typed = "Hi\n\nBye\n/new\nBye\n/quit\nnot read\n"
+    monkeypatch.setattr("sys.stdin", io.StringIO(typed))
+    printed = generate(capsys, *words, "--chat", "--template", "guanaco")
+
+    def answer(text: str) -> str:
+        return generate(capsys, *words[:4], "--raw", "--prompt", text)
+
+    first = answer("Be kind.\n### Human: Hi### Assistant: ")
+    said = first[:-1].strip()
+    second = answer(f"Be kind.\n### Human: Hi### Assistant: {said}### Human: Bye### Assistant: ")
+    third = answer("Be kind.\n### Human: Bye### Assistant: ")
+    assert printed == first + second + third
+    assert second != third
+    assert "--template NAME" in refused(capsys, "--adapter", adapter, "--chat")
+
+
+def test_where_an_answer_ends(tiny_model: Path) -> None:
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(tiny_model)
+    tokenizer.add_special_tokens({"additional_special_tokens": list(TEMPLATES["llama3"].tokens)})
+    ends = {name: tokenizer.convert_tokens_to_ids(name) for name in ("</s>", "<|eot_id|>")}
+    llama3 = find_stops(Frame(CHAT, TEMPLATES["llama3"].text, True), tokenizer, [7])
+    assert llama3 == Stops((7, ends["</s>"], ends["<|eot_id|>"]))
+    guanaco = find_stops(Frame(CHAT, TEMPLATES["guanaco"].text), tokenizer, [])
+    assert guanaco == Stops((ends["</s>"],), ("### Human:",))
+    assert guanaco.cut("Yes. ### Human: more") == "Yes."
+    assert [guanaco.sure(text) for text in ("Yes", "Yes ##", "Yes ### Hum", "Yes ### no")] == [
+        "Yes",
+        "Yes ",
+        "Yes ",
+        "Yes ### no",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "--adapter DIR"),
+        (("--adapter", "x", "--stream", "--prompts", "y"), "--stream"),
+        (("--adapter", "x", "--chat", "--raw"), "--raw"),
+        (("--adapter", "x", "--prompt", "y", "--system", "z"), "--system"),
+        (("--adapter", "x", "--chat", "--do_sample", "--num_return_sequences", 2), "--chat"),
+    ],
+)
+def test_what_does_not_go_together(
+    words: tuple[object, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert said in refused(capsys, *words)

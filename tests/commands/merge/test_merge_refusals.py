@@ -1,0 +1,289 @@
+"""What ``merge`` cannot do it says before anything is written."""
+
+import json
+import resource
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+from llama_recipes_local import cli
+from llama_recipes_local.commands.merge import command
+from llama_recipes_local.model_folders import targets
+
+FILE = "adapter_model.safetensors"
+
+
+@pytest.fixture
+def base(tiny_model: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(tiny_model, tmp_path / "base")
+
+
+@pytest.fixture(scope="module")
+def saved(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LoRA adapter as it is begun."""
+    folder = tmp_path_factory.mktemp("adapters") / "lora"
+    model = transformers.AutoModelForCausalLM.from_pretrained(tiny_model)
+    config = peft.LoraConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM")
+    peft.get_peft_model(model, config).save_pretrained(str(folder))
+    return folder
+
+
+@pytest.fixture
+def adapter(saved: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(saved, tmp_path / "adapter")
+
+
+def refused(capsys: pytest.CaptureFixture[str], folder: Path, *words: object) -> str:
+    """What is said; nothing is left in the folder ``folder / "out"``, and the exit code is 2."""
+    capsys.readouterr()
+    words = (*words, "--out", folder / "out")
+    assert cli.main(["merge", *map(str, words)]) == 2
+    assert not (folder / "out").exists()
+    assert not list(folder.glob(".out*"))
+    return capsys.readouterr().err
+
+
+def change(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize("kind", ["PREFIX_TUNING", "ADAPTION_PROMPT"])
+def test_what_is_no_change_of_weights(
+    kind: str, adapter: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change(adapter / "adapter_config.json", peft_type=kind)
+    error = refused(capsys, tmp_path, "--adapter", adapter, "--model", base)
+    assert kind in error and "cannot be merged" in error
+    assert f"generate --adapter {adapter}" in error
+
+
+@pytest.mark.parametrize("init", ["pissa_niter_4", "olora", "corda", "loftq"])
+def test_a_beginning_that_changed_the_base_model(
+    init: str, adapter: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change(adapter / "adapter_config.json", init_lora_weights=init)
+    error = refused(capsys, tmp_path, "--adapter", adapter, "--model", base)
+    assert f"init_lora_weights={init}" in error
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("layer_replication", [[0, 2], [1, 2]]), ("alora_invocation_tokens", [5])]
+)
+def test_what_lora_does_besides_changing_weights(
+    field: str,
+    value: Any,
+    adapter: Path,
+    base: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = transformers.AutoModelForCausalLM.from_pretrained(base)
+    options = {"r": 4, "target_modules": ["q_proj"], "task_type": "CAUSAL_LM", field: value}
+    peft.get_peft_model(model, peft.LoraConfig(**options)).save_pretrained(str(adapter))
+    error = refused(capsys, tmp_path, "--adapter", adapter, "--model", base)
+    assert f"has {field}, which cannot be merged" in error
+    assert f"generate --adapter {adapter}" in error
+
+
+@pytest.mark.parametrize("changes", [{"r": "four"}, {"target_modules": 5}, {"rank_pattern": None}])
+def test_a_configuration_with_values_of_another_type(
+    changes: dict[str, Any],
+    adapter: Path,
+    base: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    change(adapter / "adapter_config.json", **changes)
+    error = refused(capsys, tmp_path, "--adapter", adapter, "--model", base)
+    assert f"{adapter / 'adapter_config.json'} is no configuration of PEFT" in error
+
+
+def test_a_base_model_that_is_not_named_is_not_looked_for_where_one_stands(
+    adapter: Path,
+    base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    change(adapter / "adapter_config.json", base_model_name_or_path=None)
+    monkeypatch.chdir(base)
+    error = refused(capsys, tmp_path, "--adapter", adapter)
+    assert "does not name its base model" in error and "--model DIR" in error
+
+
+def test_a_folder_that_was_named_for_its_tokenizer_and_has_none(
+    adapter: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--adapter", adapter, "--model", base, "--tokenizer_name", tmp_path / "gone")
+    error = refused(capsys, tmp_path, *words)
+    assert f"{tmp_path / 'gone'} has no tokenizer" in error
+
+
+def test_a_tokenizer_that_is_nowhere(
+    adapter: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in base.glob("tokenizer*"):
+        path.unlink()
+    change(adapter / "adapter_config.json", base_model_name_or_path="/no/such/model")
+    error = refused(capsys, tmp_path, "--adapter", adapter, "--model", base)
+    assert f"{base} has no tokenizer" in error and "--tokenizer_name DIR" in error
+
+
+def test_a_base_model_that_has_moved(
+    adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = tmp_path / "gone"
+    change(adapter / "adapter_config.json", base_model_name_or_path=str(gone))
+    error = refused(capsys, tmp_path, "--adapter", adapter)
+    assert str(gone) in error and "--model DIR" in error
+
+
+@pytest.mark.parametrize("wrong", ["no file", "pickle", "cut", "no config", "a list"])
+def test_an_adapter_that_is_not_whole(
+    wrong: str, adapter: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = adapter / FILE
+    if wrong == "no file":
+        named.unlink()
+    elif wrong == "pickle":
+        named.rename(adapter / "adapter_model.bin")
+    elif wrong == "cut":
+        named.write_bytes(named.read_bytes()[:-10])
+    else:
+        named = adapter / "adapter_config.json"
+        named.unlink() if wrong == "no config" else named.write_text("[]")
+    error = refused(capsys, tmp_path, "--adapter", adapter, "--model", base)
+    assert named.name in error
+
+
+def test_another_models_adapter(
+    adapter: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tensors = load_file(adapter / FILE)
+    first, second = sorted(tensors)[:2]
+    words = ("--adapter", adapter, "--model", base)
+    for changed, said in (
+        ({name: tensors[name] for name in tensors if name != first}, f"lacks {first}"),
+        (tensors | {"base_model.model.more.weight": torch.ones(1)}, "base_model.model.more.weight"),
+        (tensors | {second: torch.ones(4, 3)}, f"{second} of shape (4, 3) instead of"),
+    ):
+        save_file(changed, adapter / FILE)
+        error = refused(capsys, tmp_path, *words)
+        assert said in error and "does not fit the base model" in error
+    change(adapter / "adapter_config.json", target_modules=["no_such_layer"])
+    assert "no_such_layer" in refused(capsys, tmp_path, *words)
+
+
+def test_a_base_model_that_is_not_whole(
+    adapter: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = base / "model.safetensors"
+    tensors = load_file(path)
+    words = ("--adapter", adapter, "--model", base)
+    save_file(tensors | {"lm_head.weight": torch.ones(2, 2)}, path)
+    assert "lm_head.weight of shape (2, 2)" in refused(capsys, tmp_path, *words)
+    del tensors["lm_head.weight"]
+    save_file(tensors, path)
+    assert "it lacks lm_head.weight" in refused(capsys, tmp_path, *words)
+    path.write_bytes(path.read_bytes()[:-1])
+    assert str(path) in refused(capsys, tmp_path, *words)
+    path.rename(base / "pytorch_model.bin")
+    assert "a pickle" in refused(capsys, tmp_path, *words)
+    (base / "config.json").unlink()
+    assert "has no config.json" in refused(capsys, tmp_path, *words)
+
+
+def test_a_folder_with_something_in_it_is_left_alone(
+    adapter: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/diary.txt").write_text("dear diary")
+    words = ("--adapter", adapter, "--model", base, "--out")
+    assert cli.main(["merge", *map(str, (*words, tmp_path / "full"))]) == 2
+    assert "is not empty" in capsys.readouterr().err
+    assert (tmp_path / "full/diary.txt").read_text() == "dear diary"
+    assert cli.main(["merge", *map(str, (*words, tmp_path / "full/diary.txt"))]) == 2
+    assert "is a file" in capsys.readouterr().err
+
+
+def test_a_disk_without_room(
+    adapter: Path,
+    base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(targets.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 4, 5))
+    assert "has no room" in refused(capsys, tmp_path, "--adapter", adapter, "--model", base)
+
+
+def test_a_merge_that_fails_publishes_nothing(
+    adapter: Path,
+    base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "copy_companions", fail)
+    words = ("merge", "--adapter", adapter, "--model", base, "--out", tmp_path / "out")
+    assert cli.main([*map(str, words)]) == 130
+    assert "stopped by Ctrl-C" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*out*"))
+
+
+def test_a_disk_that_fills_up(
+    adapter: Path,
+    base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    monkeypatch.setattr(targets, "SPARE_BYTES", 0)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        words = ("merge", "--adapter", adapter, "--model", base, "--out", tmp_path / "out")
+        code = cli.main([*map(str, words)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert code == 1
+    error = capsys.readouterr().err
+    assert "stopped, for there is no room left" in error and "make room there" in error
+    assert not list(tmp_path.glob("*out*"))
+
+
+@pytest.mark.parametrize("kind", ["below a file", "too long", "read-only", "a disk's root"])
+def test_a_place_that_cannot_be_written(
+    kind: str,
+    adapter: Path,
+    base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out, said = tmp_path / "out", "cannot be written"
+    if kind == "below a file":
+        out = base / "config.json/merged"
+    elif kind == "too long":
+        out = tmp_path / ("n" * 300)
+    elif kind == "read-only":  # root may write where nobody may, so the question is answered here
+        monkeypatch.setattr(targets.os, "access", lambda *_: False)
+    else:
+        monkeypatch.setattr(Path, "is_mount", lambda path: path == out)
+        said = "cannot be replaced"
+    words = ("merge", "--adapter", adapter, "--model", base, "--out", out)
+    assert cli.main([*map(str, words)]) == 2
+    assert said in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "base"]

@@ -1,0 +1,107 @@
+"""The user's rows as TRL's types of data."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trl import SFTConfig
+
+from llama_recipes_local import configs
+from llama_recipes_local.commands.sft.data import data_type, find, load, trained
+from llama_recipes_local.errors import UsageError
+
+TURNS = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+SHAREGPT = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
+
+
+def loaded(folder: Path, rows: list[dict[str, Any]], **settings: Any) -> tuple[str, list[Any]]:
+    path = folder / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    config = configs.local_dataset(data_path=str(path), validation_path=str(path), **settings)
+    part = find(config, training=True)
+    return data_type(part), load(part, "train", str(folder / "cache")).to_list()
+
+
+@pytest.mark.parametrize(
+    ("row", "settings", "kind", "expected"),
+    [
+        ({"text": " t ", "id": 1}, {}, "language modeling", {"text": " t "}),
+        ({"messages": TURNS}, {}, "conversational", {"messages": TURNS}),
+        ({"conversations": SHAREGPT}, {}, "conversational", {"messages": TURNS}),
+        (
+            {"prompt": "p", "response": "r"},
+            {},
+            "prompt-completion",
+            {"prompt": "p", "completion": "r"},
+        ),
+        (
+            {"input": "wrong", "target": "right"},
+            {"columns": "prompt=input,completion=target"},
+            "prompt-completion",
+            {"prompt": "wrong", "completion": "right"},
+        ),
+    ],
+)
+def test_each_layout(
+    row: dict[str, Any], settings: Any, kind: str, expected: Any, tmp_path: Path
+) -> None:
+    blank = dict.fromkeys(row)
+    assert loaded(tmp_path, [row, blank], **settings) == (kind, [expected])
+
+
+def test_instructions_are_put_as_alpaca_puts_them(tmp_path: Path) -> None:
+    kind, (row,) = loaded(tmp_path, [{"instruction": "Do.", "input": "", "output": "Done."}])
+    assert kind == "prompt-completion"
+    assert row["prompt"].endswith("### Instruction:\nDo.\n\n### Response:")
+    assert row["completion"] == "Done."
+
+
+def test_the_cache_goes_by_contents(tmp_path: Path) -> None:
+    assert loaded(tmp_path, [{"text": "a"}])[1] == [{"text": "a"}]
+    # as long as the first, so that only the contents tell
+    assert loaded(tmp_path, [{"text": "b"}])[1] == [{"text": "b"}]
+    assert loaded(tmp_path, [{"text": "a"}])[1] == [{"text": "a"}]
+
+
+def test_a_bad_row_far_down_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        loaded(tmp_path, [{"text": "a"}, {"text": 5}])
+    (problem,) = caught.value.problems
+    assert problem.what == f"'text' in line 2 of {tmp_path / 'rows.jsonl'} is not text"
+
+
+def test_nothing_to_train_on(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="can be trained on"):
+        loaded(tmp_path, [{"text": " "}, {"text": None}])
+
+
+def test_a_missing_place_is_mended_by_this_scripts_flag(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        find(configs.local_dataset(data_path=str(tmp_path / "none")), training=True)
+    (problem,) = caught.value.problems
+    assert problem.mend.endswith("--dataset_name PATH")
+
+
+@pytest.mark.parametrize(
+    ("row", "asked", "expected"),
+    [
+        ({"text": "a"}, {}, "all of each row, whoever speaks"),
+        ({"messages": TURNS}, {}, "all of each row, whoever speaks"),
+        ({"messages": TURNS}, {"assistant_only_loss": True}, "what the assistant says"),
+        ({"prompt": "a", "completion": "b"}, {}, "the completions"),
+        (
+            {"prompt": "a", "completion": "b"},
+            {"completion_only_loss": False},
+            "all of each row, whoever speaks",
+        ),
+    ],
+)
+def test_what_is_trained_is_told(
+    row: dict[str, Any], asked: dict[str, Any], expected: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(f"{json.dumps(row)}\n" * 2)
+    training = SFTConfig(output_dir="out", use_cpu=True, bf16=False, report_to="none", **asked)
+    part = find(configs.local_dataset(data_path=str(path)), training=True)
+    assert trained(part, training) == expected

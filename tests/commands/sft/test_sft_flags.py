@@ -1,0 +1,57 @@
+"""Which flags are known, and which values they take."""
+
+import pytest
+
+from llama_recipes_local.commands.sft.arguments import build, check_flags, parse
+from llama_recipes_local.commands.sft.words import Flag, read_flags
+
+
+@pytest.mark.parametrize(
+    ("words", "what", "mend"),
+    [
+        ("--lora_rr 4", "--lora_rr is no flag", "did you mean --lora_r?"),
+        ("--model_nam x", "--model_nam is no flag", "did you mean --model_name?"),
+        ("--lora_r", "--lora_r cannot be", "python sft.py --help"),
+        ("--lora_r four", "--lora_r four cannot be", "python sft.py --help"),
+        ("--bf16 maybe", "--bf16 maybe cannot be", "python sft.py --help"),
+        ("--packing_strategy best", "--packing_strategy best cannot be", "python sft.py --help"),
+        ("--learning_rate 1 2", "--learning_rate 1 2 cannot be", "python sft.py --help"),
+    ],
+)
+def test_what_is_wrong(words: str, what: str, mend: str) -> None:
+    good, (problem,) = check_flags(read_flags(["--seed=1", *words.split()])[0])
+    assert [flag.name for flag in good] == ["seed"]
+    assert problem.what == what
+    assert mend in problem.mend
+    assert "sft.py:" not in problem.why
+
+
+def test_a_beginning_of_a_name_is_not_the_name() -> None:
+    _, (problem,) = check_flags([Flag("per_device_train", ("4",))])
+    assert problem.mend == "did you mean --per_device_train_batch_size?"
+
+
+def test_values() -> None:
+    words = "--bf16 --no_save_only_model --max_steps -1 --lora_target_modules q_proj v_proj"
+    good, problems = check_flags(read_flags(words.split())[0])
+    assert problems == []
+    options = parse(good)
+    assert options.bf16 is True
+    assert options.save_only_model is False
+    assert options.max_steps == -1
+    assert options.lora_target_modules == ["q_proj", "v_proj"]
+
+
+def test_defaults_that_are_not_trls() -> None:
+    _, training, _ = build([Flag("output_dir", ("out",)), Flag("use_cpu"), Flag("bf16", ("no",))])
+    assert training.save_only_model is True
+    assert training.logging_nan_inf_filter is False
+
+
+def test_a_file_of_flags_beside_the_script_is_not_read(
+    tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sft.args").write_text("--seed 7")
+    monkeypatch.setattr("sys.argv", [str(tmp_path / "sft.py")])
+    _, training, _ = build([Flag("output_dir", ("out",)), Flag("use_cpu"), Flag("bf16", ("no",))])
+    assert training.seed == 42

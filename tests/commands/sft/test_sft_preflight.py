@@ -1,0 +1,174 @@
+"""Everything that is wrong is found at once, before a weight is loaded."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from guide import GUIDE
+
+from llama_recipes_local.commands.sft import checks, choices
+from llama_recipes_local.commands.sft.arguments import check_flags, parse
+from llama_recipes_local.commands.sft.preflight import preflight
+from llama_recipes_local.commands.sft.words import read_flags
+from llama_recipes_local.errors import UsageError
+
+
+def found(flags: str) -> dict[str, str]:
+    """What the checks of the options say of flags, and how each is mended."""
+    good, wrong = check_flags(read_flags(flags.split())[0])
+    assert wrong == []
+    named = ["--dataset_name", "x", "--output_dir", "x"]
+    options = parse([*read_flags(named)[0], *good])
+    given = {flag.name for flag in good}
+    return {problem.what: problem.mend for problem in checks.check_options(options, given)}
+
+
+@pytest.mark.parametrize(
+    ("flags", "what"),
+    [
+        ("--lora_r 8", "--lora_r without --use_peft"),
+        ("--use_dora", "--use_dora without --use_peft"),
+        ("--adapter_dtype bfloat16", "--adapter_dtype without --use_peft"),
+        (
+            "--use_peft --use_bnb_nested_quant",
+            "--use_bnb_nested_quant without --load_in_4bit",
+        ),
+        ("--load_in_4bit", "--load_in_4bit without --use_peft"),
+        ("--load_in_8bit", "--load_in_8bit without --use_peft"),
+        ("--use_peft --load_in_4bit --load_in_8bit", "--load_in_4bit with --load_in_8bit"),
+        ("--use_peft --lora_target_modules lm_head", "--lora_target_modules lm_head"),
+        ("--per_device_train_batch_size 0", "--per_device_train_batch_size is 0"),
+        ("--learning_rate -1", "--learning_rate is -1.0"),
+        ("--fp16 --use_cpu", "--fp16 on CPU"),
+        (
+            "--attn_implementation kernels-community/flash-attn",
+            "--attn_implementation kernels-community/flash-attn does not exist here",
+        ),
+        ("--report_to wandb", "--report_to wandb"),
+        ("--report_to all", "--report_to all"),
+    ],
+)
+def test_options(flags: str, what: str) -> None:
+    assert list(found(flags)) == [what]
+
+
+def test_layers_are_those_of_the_model(tiny_model: Path) -> None:
+    flags = f"--model_name_or_path {tiny_model} --max_length 64 --use_peft"
+    assert found(f"{flags} --lora_target_modules qproj o_proj") == {
+        "--lora_target_modules qproj": "did you mean --lora_target_modules q_proj?"
+    }
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "--use_peft --lora_r 8 --lora_target_modules all-linear --adapter_dtype bfloat16",
+        "--use_peft --load_in_4bit --use_bnb_nested_quant --bnb_4bit_quant_type fp4",
+        "--attn_implementation eager --report_to none",
+    ],
+)
+def test_what_goes_together(flags: str) -> None:
+    assert found(flags) == {}
+
+
+def test_all_problems_come_together(work: Path) -> None:
+    words = "--model_name ../none --dataset_name none.jsonl --lora_rank 4 --seed one --push_to_hub"
+    with pytest.raises(UsageError) as caught:
+        preflight([*words.split(), "--load_in_4bit", "--output_dir", "datasets/none"])
+    told = [problem.what for problem in caught.value.problems]
+    assert told == [
+        "--push_to_hub is not taken",
+        "--lora_rank is no flag",
+        "--seed one cannot be",
+        "--load_in_4bit without --use_peft",
+        f"--model_name ../none: there is no folder {work.parent / 'none'}",
+        f"{work / 'none.jsonl'} does not exist",
+    ]
+    assert not (work / "datasets" / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ("--assistant_only_loss", "--assistant_only_loss with text"),
+        ("--completion_only_loss", "--completion_only_loss with text"),
+        ("--eos_token <none>", "--eos_token <none>"),
+        ("--pad_token <none>", "--pad_token <none>"),
+        ("--chat_template_path no.jinja", "--chat_template_path no.jinja does not exist"),
+        ("--max_length 1024", "--max_length 1024"),
+        ("--eval_strategy steps --save_strategy epoch --load_best_model_at_end", "go together"),
+    ],
+)
+def test_flags_that_the_model_or_the_data_cannot_have(flags: str, told: str, work: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        preflight([*GUIDE, *flags.split()])
+    (problem,) = caught.value.problems
+    assert told in problem.what
+
+
+def test_conversations_need_a_template(work: Path) -> None:
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    Path("chat.jsonl").write_text(f"{json.dumps({'messages': turns})}\n" * 2)
+    words = [*GUIDE, "--dataset_name", "chat.jsonl"]
+    with pytest.raises(UsageError) as caught:
+        preflight(words)
+    (problem,) = caught.value.problems
+    assert "the tokenizer has no chat template" in problem.what
+    Path("chat.jinja").write_text("{{ messages[0]['content'] }}")
+    preflight([*words, "--chat_template_path", "chat.jinja"])
+
+
+def test_several_devices_in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    (problem,) = checks.check_machine(parse([]))
+    assert problem.what == "one process that sees 2 CUDA devices"
+    assert checks.check_machine(parse(read_flags(["--use_cpu"])[0])) == []
+
+
+def test_a_release_of_trl_without_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trl.__version__", "1.15.0")
+    (problem,) = checks.check_machine(parse(read_flags(["--use_cpu"])[0]))
+    assert problem.what == "TRL 1.15.0 on CPU"
+
+
+def chosen(flags: str, monkeypatch: pytest.MonkeyPatch, bfloat16: bool = True) -> list[str]:
+    """What is decided on a CUDA device."""
+    monkeypatch.setattr(choices, "device_type", lambda: "cuda")
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda **_: bfloat16)
+    given, _ = check_flags(read_flags(flags.split())[0])
+    decided = choices.choose(parse(given), {flag.name for flag in given})
+    return [str(choice.flag) for choice in decided]
+
+
+@pytest.mark.parametrize(
+    ("flags", "bfloat16", "expected"),
+    [
+        ("", True, ["--bf16 true"]),
+        ("--use_peft", True, ["--bf16 true", "--dtype bfloat16"]),
+        ("--use_peft --dtype float32", True, ["--bf16 true"]),
+        ("--use_peft --bf16 false", True, []),
+        ("--use_peft --fp16", True, ["--dtype float16"]),
+        ("--use_peft", False, ["--bf16 false", "--fp16 true", "--dtype float16"]),
+        ("--use_peft --use_cpu", True, ["--bf16 false"]),
+    ],
+)
+def test_precision_on_cuda(
+    flags: str, bfloat16: bool, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert chosen(flags, monkeypatch, bfloat16) == expected
+
+
+def test_what_is_decided_is_told_with_its_reason(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = preflight(GUIDE)
+    told = capsys.readouterr().out
+    assert re.findall(r"--> (--\S+ \S+): \w", told) == [
+        "--use_cpu true",
+        "--bf16 false",
+        "--max_length 512",
+    ]
+    assert run.training.per_device_train_batch_size == 64
+    assert run.training.max_length == 512
+    assert run.model.model_name_or_path == str((work.parent / "Llama-2-7b-hf").resolve())

@@ -1,0 +1,216 @@
+"""Runs under torchrun: whole fine-tunings, and checks that need a look at a rank's own shards.
+
+Started with a folder, which holds ``runs.json``: flags of ``finetuning.main`` by name. Every run
+leaves its output in a folder of that name. All runs share one process group, since the second
+start of one in a process cannot rely on what torchrun's store holds.
+"""
+
+import json
+import sys
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from bitsandbytes import functional as F
+from bitsandbytes.nn import Linear4bit, Params4bit
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, ShardingStrategy
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor.debug import CommDebugMode
+from transformers import LlamaForCausalLM
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+
+from llama_recipes_local import configs, models, parallel
+from llama_recipes_local._upstream import load
+from llama_recipes_local.finetuning import main
+from llama_recipes_local.model_checkpointing import save_peft_checkpoint
+from llama_recipes_local.optimization import AdamW, StepLR
+from llama_recipes_local.parallel import FullyShardedDataParallel, fsdp_auto_wrap_policy
+from llama_recipes_local.run.resolution import activate, resolve
+from llama_recipes_local.training.loop import train
+from llama_recipes_local.training.stepping import Stepper
+
+
+def run_all(folder: Path) -> None:
+    parallel.setup()
+    load("finetuning").setup = parallel.cleanup = lambda: None
+    runs = json.loads((folder / "runs.json").read_text())
+    for name, flags in runs["mains"].items():
+        main(**flags, enable_fsdp=True, output_dir=str(folder / name))
+    # from here on, not only main speaks
+    warnings.simplefilter("ignore")
+    for name, arguments in runs["checks"].items():
+        CHECKS[name](folder / name, **arguments)
+
+
+def adapted_and_sharded(
+    model_name: str,
+    dtype: torch.dtype = torch.float32,
+    policy: MixedPrecisionPolicy | None = None,
+    hsdp: bool = False,
+) -> PeftModel:
+    """Return the model with LoRA adapters, sharded as ``main`` does."""
+    kwargs: dict[str, Any] = {"dtype": dtype, "attn_implementation": "documents"}
+    torch.manual_seed(0)
+    model = LlamaForCausalLM.from_pretrained(model_name, **kwargs)
+    model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM"))
+    layers = fsdp_auto_wrap_policy(model, [type(model.get_base_model().model.layers[0])])
+    strategy = ShardingStrategy.HYBRID_SHARD if hsdp else ShardingStrategy.FULL_SHARD
+    mesh = parallel.hsdp_device_mesh(parallel.world_size() // 2, 2) if hsdp else None
+    sharded = FullyShardedDataParallel(
+        model, layers, None, policy, sharding_strategy=strategy, device_mesh=mesh
+    )
+    assert isinstance(sharded, PeftModel)
+    return sharded
+
+
+def shards(model: torch.nn.Module) -> Mapping[str, DTensor]:
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    assert trained
+    assert all(isinstance(p, DTensor) for p in trained.values())
+    return trained
+
+
+@torch.no_grad()
+def save_sentinels(output: Path, model_name: str, hsdp: bool = False) -> None:
+    """Save adapters whose every entry is the number of the rank that holds it."""
+    model = adapted_and_sharded(model_name, hsdp=hsdp)
+    for parameter in shards(model).values():
+        # with HSDP, ranks of equal number in their shard groups hold the same slice
+        number = parameter.device_mesh.get_local_rank(parameter.device_mesh.mesh_dim_names[-1])
+        parameter.to_local().fill_(number + 1)
+    save_peft_checkpoint(model, output)
+
+
+def train_in_half(output: Path, model_name: str, data: dict[str, list[list[int]]]) -> None:
+    """Train float32 adapters on bfloat16 weights, cast in one unit; say what they are after."""
+    policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    model = adapted_and_sharded(model_name, torch.bfloat16, policy)
+    before = {name: p.full_tensor().clone() for name, p in shards(model).items()}
+    seen = []
+    layer = model.get_base_model().model.layers[0].self_attn.q_proj.lora_A["default"]
+    layer.register_forward_hook(lambda *hooked: seen.append(str(hooked[2].dtype)))
+    batch = {key: torch.tensor(value) for key, value in data.items()}
+    optimizer = AdamW(model.parameters(), lr=1e-3)
+    schedule = StepLR(optimizer, step_size=1)
+    config = configs.train_config(
+        enable_fsdp=True,
+        use_peft=True,
+        num_epochs=1,
+        run_validation=False,
+        output_dir=str(output),
+    )
+    fsdp, rank = configs.fsdp_config(), parallel.rank()
+    results = train(
+        model, [batch] * 3, None, None, optimizer, schedule, 1, config, fsdp, rank, rank
+    )
+    after = {name: p.full_tensor() for name, p in shards(model).items()}
+    report = {
+        "loss": results["avg_train_loss"],
+        "computed_in": sorted(set(seen)),
+        "held_in": sorted({str(p.dtype) for p in shards(model).values()}),
+        "weights_held_in": sorted(
+            {str(p.dtype) for p in model.parameters() if not p.requires_grad}
+        ),
+        "moved": [not after[name].equal(before[name]) for name in after],
+        "optimizer_in": sorted(
+            {str(s[m].dtype) for s in optimizer.state.values() for m in ("exp_avg", "exp_avg_sq")}
+        ),
+    }
+    if parallel.is_rank_zero():
+        saved = load_file(output / "adapter_model.safetensors")
+        report["saved_in"] = sorted({str(tensor.dtype) for tensor in saved.values()})
+        (output / "report.json").write_text(json.dumps(report))
+
+
+def count_collectives(output: Path, model_name: str) -> None:
+    """Say how many times ranks talk to each other to know the gradient's norm."""
+    model = adapted_and_sharded(model_name)
+    for parameter in shards(model).values():
+        parameter.grad = torch.ones_like(parameter)
+    stepper = Stepper(model, AdamW(model.parameters(), lr=1e-3), configs.train_config())
+    with CommDebugMode() as counted:
+        norm = float(stepper._gradient_norm())
+    entries = sum(parameter.numel() for parameter in shards(model).values())
+    if parallel.is_rank_zero():
+        output.mkdir()
+        report = {"collectives": counted.get_total_counts(), "norm": norm, "entries": entries}
+        (output / "report.json").write_text(json.dumps(report))
+
+
+def compare_packed_weights(output: Path, model_name: str) -> None:
+    """Say whether 4-bit weights, and what a layer makes of them, are the same when sharded."""
+    report = {}
+    for storage in ("float32", "bfloat16", "float16", "uint8"):
+        flags = {"quantization": "4bit", "use_double_quant": True, "quant_storage": storage}
+        report[storage] = compare_sharded(quantized_and_adapted(model_name, flags))
+    report["uneven"] = compare_sharded(layers_of_odd_size())
+    output.mkdir(exist_ok=True)
+    (output / f"report-{parallel.rank()}.json").write_text(json.dumps(report))
+
+
+def quantized_and_adapted(model_name: str, flags: dict[str, Any]) -> PeftModel:
+    flags = {"model_name": model_name, "use_peft": True, "enable_fsdp": True, **flags}
+    with activate(resolve(flags)):
+        model = models.LlamaForCausalLM.from_pretrained(model_name)
+    return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM"))
+
+
+def layers_of_odd_size() -> Any:
+    """Return layers whose packed weights take 5 words of four bytes, and 3."""
+    model: Any = torch.nn.Sequential(Linear4bit(8, 5, bias=False), Linear4bit(6, 4, bias=False))
+    model.is_loaded_in_4bit = True
+    return model.to(parallel.device_type())
+
+
+def compare_sharded(model: Any) -> dict[str, Any]:
+    """Shard with a cast to bfloat16; compare the packed numbers by their bits, and the products."""
+    before = {
+        name: (bits_of(weight), F.dequantize_4bit(weight, weight.quant_state))
+        for name, weight in model.named_parameters()
+        if isinstance(weight, Params4bit)
+    }
+    policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    layers = fsdp_auto_wrap_policy(model, [LlamaDecoderLayer])
+    sharded = FullyShardedDataParallel(model, layers, None, policy)
+    weights = {name: dict(sharded.named_parameters())[name] for name in before}
+    units = [module for module in sharded.modules() if isinstance(module, FSDPModule)]
+    equal = []
+    for _ in range(2):  # the first gather makes the memory that the others fill again
+        for unit in units:
+            unit.unshard()
+        for name, (bits, values) in before.items():
+            layer: Any = sharded.get_submodule(name.rpartition(".")[0])
+            gathered = bits_of(layer.weight)
+            identity = torch.eye(layer.in_features, device=values.device)
+            product = layer(identity).T
+            equal.append([gathered.equal(bits), product.equal(values.to(product.dtype))])
+        for unit in units:
+            unit.reshard()
+    return {
+        "layers": len(before),
+        # on CUDA, FSDP's copies of half floats would not keep every bit, and neither would a cast
+        "gathered_as": sorted({str(w.dtype) for w in weights.values()}),
+        "cast_to": [str(unit._get_fsdp_state()._mp_policy.param_dtype) for unit in units],
+        "shares": sorted({w.to_local().numel() / w.numel() for w in weights.values()}),
+        "equal": equal,
+    }
+
+
+def bits_of(weight: torch.Tensor) -> torch.Tensor:
+    return weight.detach().clone().view(torch.uint8).flatten()
+
+
+CHECKS = {
+    "sentinels": save_sentinels,
+    "hybrid-sentinels": save_sentinels,
+    "half": train_in_half,
+    "packed": compare_packed_weights,
+    "norm": count_collectives,
+}
+
+if __name__ == "__main__":
+    run_all(Path(sys.argv[1]))

@@ -1,0 +1,121 @@
+"""Models whose weights stay in their files until each rank reads its share."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from peft import LoraConfig, get_peft_model
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from llama_recipes_local import models, parallel
+from llama_recipes_local.errors import TrainingError
+from llama_recipes_local.run.resolution import activate, resolve
+
+IDS = torch.arange(3, 40).unsqueeze(0)
+
+
+def load(folder: Path, **flags: Any) -> Any:
+    flags = {"model_name": str(folder), "enable_fsdp": True, **flags}
+    with activate(resolve(flags)):
+        return models.LlamaForCausalLM.from_pretrained(folder)
+
+
+def held(model: torch.nn.Module) -> int:
+    """The bytes of memory that a model's parameters hold."""
+    storages = {p.untyped_storage().data_ptr(): p.untyped_storage() for p in model.parameters()}
+    return sum(storage.nbytes() for storage in storages.values())
+
+
+@pytest.fixture
+def one_rank() -> Iterator[None]:
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.fixture
+def tied_model(tmp_path: Path) -> Path:
+    """A model in several files, whose head is its embedding."""
+    config = LlamaConfig(
+        vocab_size=1000,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        tie_word_embeddings=True,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        LlamaForCausalLM(config).save_pretrained(tmp_path, max_shard_size="100KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    return tmp_path
+
+
+def fill(model: Any) -> Any:
+    return parallel.FullyShardedDataParallel(model, sync_module_states=True).eval()
+
+
+@pytest.mark.usefixtures("one_rank")
+@pytest.mark.parametrize("which", ["tiny_model", "tied_model"])
+@pytest.mark.parametrize("flags", [{}, {"dtype": "bfloat16"}, {"pure_bf16": True}])
+def test_a_filled_model_is_the_one_that_is_loaded(
+    request: pytest.FixtureRequest, which: str, flags: dict[str, Any]
+) -> None:
+    folder = request.getfixturevalue(which)
+    hollow = load(folder, low_cpu_fsdp=True, **flags)
+    assert held(hollow) == sum(p.element_size() for p in hollow.parameters())
+    ordinary = load(folder, **flags).eval()
+    if flags.get("pure_bf16"):  # as main does
+        hollow, ordinary = hollow.to(torch.bfloat16), ordinary.to(torch.bfloat16)
+    filled = fill(hollow)
+    expected = ordinary.state_dict()
+    state = {name: parallel.full_tensor(tensor) for name, tensor in filled.state_dict().items()}
+    assert state.keys() == expected.keys()
+    assert all(tensor.equal(expected[name]) for name, tensor in state.items())
+    rotary = filled.model.rotary_emb
+    assert {buffer.dtype for buffer in rotary.buffers()} == {torch.float32}
+    assert rotary.inv_freq.equal(ordinary.model.rotary_emb.inv_freq)
+    tied = filled.lm_head.weight is filled.model.embed_tokens.weight
+    assert tied == (which == "tied_model")
+    assert filled.generation_config.to_dict() == ordinary.generation_config.to_dict()
+    # main's cast does not reach the configuration
+    ours, theirs = filled.config.to_dict(), ordinary.config.to_dict()
+    assert ours | {"dtype": None} == theirs | {"dtype": None}
+    assert filled.config._attn_implementation == ordinary.config._attn_implementation
+    assert filled.name_or_path == ordinary.name_or_path
+    assert filled(IDS).logits.equal(ordinary(IDS).logits)
+
+
+@pytest.mark.usefixtures("one_rank")
+def test_an_adapter_begins_as_on_an_ordinary_model(tiny_model: Path) -> None:
+    adapted = []
+    for hollow in (True, False):
+        torch.manual_seed(0)
+        base = load(tiny_model, use_peft=True, low_cpu_fsdp=hollow)
+        adapted.append(get_peft_model(base, LoraConfig(task_type="CAUSAL_LM")))
+    ours, theirs = (
+        {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+        for model in adapted
+    )
+    assert len(ours) == 8
+    assert all(tensor.equal(theirs[name]) for name, tensor in ours.items())
+    filled = fill(adapted[0])
+    kept = {name: p.full_tensor() for name, p in filled.named_parameters() if p.requires_grad}
+    assert all(tensor.equal(theirs[name]) for name, tensor in kept.items())
+
+
+def test_what_is_trained_is_told_of_a_hollow_model_too(tiny_model: Path) -> None:
+    model = load(tiny_model, low_cpu_fsdp=True, train_only="lm_head")
+    trained = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert trained == ["lm_head.weight"]
+
+
+def test_a_weight_that_is_missing_is_named(tiny_model: Path, tmp_path: Path) -> None:
+    state = LlamaForCausalLM.from_pretrained(tiny_model).state_dict()
+    del state["model.norm.weight"]
+    LlamaForCausalLM.from_pretrained(tiny_model).save_pretrained(tmp_path, state_dict=state)
+    with pytest.raises(TrainingError, match=r"has no model\.norm\.weight"):
+        load(tmp_path, low_cpu_fsdp=True)

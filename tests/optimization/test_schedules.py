@@ -1,0 +1,101 @@
+"""Each schedule's rates are its closed form's, in the order in which steps are taken."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from llama_recipes_local import configs
+from llama_recipes_local.optimization import StepLR
+from llama_recipes_local.optimization.schedules import complete, factor_by_step
+
+Samples = list[dict[str, list[int]]]
+TOTAL, PER_EPOCH = 20, 5
+
+
+def factors(**fields: Any) -> list[float]:
+    factor = factor_by_step(configs.train_config(**fields), TOTAL, PER_EPOCH)
+    return [factor(step) for step in range(TOTAL)]
+
+
+def test_constant_stays() -> None:
+    assert factors(scheduler="constant") == [1.0] * TOTAL
+
+
+def test_linear_falls_by_equal_parts_and_takes_no_step_at_nothing() -> None:
+    assert factors(scheduler="linear") == pytest.approx([1 - s / 20 for s in range(20)])
+    assert min(factors(scheduler="linear")) == pytest.approx(1 / 20)
+
+
+def test_cosine_is_half_a_wave() -> None:
+    expected = [0.1 + 0.9 * (1 + math.cos(math.pi * s / 20)) / 2 for s in range(20)]
+    assert factors(scheduler="cosine", min_lr_ratio=0.1) == pytest.approx(expected)
+
+
+def test_wsd_stays_and_decays_in_its_last_part() -> None:
+    got = factors(scheduler="wsd", wsd_decay_ratio=0.25, min_lr_ratio=0.5, warmup_steps=4)
+    assert got[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert got[4:16] == [1.0] * 12
+    assert got[14:] == pytest.approx([1.0, 1.0, 0.9, 0.8, 0.7, 0.6])
+
+
+def test_step_falls_once_an_epoch_after_warming_up() -> None:
+    got = factors(scheduler="step", gamma=0.5, warmup_steps=2)
+    assert got == [0.5, 1.0, *[1.0] * 3, *[0.5] * 5, *[0.25] * 5, *[0.125] * 5]
+
+
+@pytest.mark.parametrize("scheduler", ["constant", "linear", "cosine", "wsd"])
+def test_warm_up_rises_evenly_and_decay_begins_where_it_ends(scheduler: str) -> None:
+    got = factors(scheduler=scheduler, warmup_steps=5)
+    assert got[:6] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 1.0])
+    if scheduler == "linear":
+        assert got[5:] == pytest.approx([1 - s / 15 for s in range(15)])
+
+
+def test_a_run_shorter_than_its_warm_up_is_all_warm_up() -> None:
+    assert factors(scheduler="cosine", warmup_steps=40)[-1] == 0.5
+
+
+@pytest.mark.parametrize("scheduler", ["linear", "cosine", "wsd"])
+def test_nothing_falls_below_the_lowest_rate(scheduler: str) -> None:
+    factor = factor_by_step(
+        configs.train_config(scheduler=scheduler, min_lr_ratio=0.2), TOTAL, PER_EPOCH
+    )
+    assert factor(TOTAL) == factor(10 * TOTAL) == pytest.approx(0.2)
+
+
+def test_every_group_follows_from_its_own_rate() -> None:
+    weights = [torch.nn.Parameter(torch.ones(1)) for _ in range(2)]
+    groups = [{"params": weights[:1]}, {"params": weights[1:], "lr": 0.4}]
+    optimizer = torch.optim.SGD(groups, lr=0.1)
+    given = StepLR(optimizer, step_size=1, gamma=0.5)
+    config = configs.train_config(scheduler="linear")
+    schedule = complete(given, optimizer, config, total_steps=4, steps_per_epoch=2)
+    rates = []
+    for _ in range(4):
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        schedule.after_step()
+        schedule.after_epoch()
+    assert rates == [
+        pytest.approx([factor * 0.1, factor * 0.4]) for factor in (1.0, 0.75, 0.5, 0.25)
+    ]
+
+
+def test_a_scheduler_of_ones_own_is_stepped_once_an_epoch() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1)
+    own = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
+    assert complete(own, optimizer, configs.train_config(), 4, 2).scheduler is own
+
+
+def test_steps_are_taken_and_logged_at_the_schedules_rates(
+    run_training: Callable[..., Any], samples: Samples
+) -> None:
+    fields = {"batching_strategy": "padding", "batch_size_training": 6, "lr": 1e-2}
+    training = run_training(
+        samples[:24], num_epochs=2, scheduler="linear", warmup_steps=2, **fields
+    )
+    expected = [0.5, 1.0, 1.0, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6]
+    assert [line["lr"] for line in training.steps] == pytest.approx([1e-2 * e for e in expected])

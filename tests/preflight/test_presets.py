@@ -1,0 +1,133 @@
+"""The preset of the QLoRA paper: what it sets, what a flag changes, and what is said of it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from llama_recipes_local.finetuning import main
+from llama_recipes_local.preflight import _resolved as resolved
+from llama_recipes_local.preflight import presets
+from llama_recipes_local.preflight.presets import parameter_count
+from llama_recipes_local.preflight.quantization_rules import check_quantization
+from llama_recipes_local.preflight.rules import check_rules
+from llama_recipes_local.run.resolution import Run
+
+
+@pytest.fixture
+def run_of(tiny_model: Path) -> Any:
+    def resolve(**flags: Any) -> Run:
+        run, problems = resolved((), {"preset": "qlora", "model_name": str(tiny_model), **flags})
+        assert problems == []
+        assert check_rules(run) == []
+        assert check_quantization(run) == []
+        return run
+
+    return resolve
+
+
+def test_the_papers_settings(run_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(presets, "device_type", lambda: "cuda")
+    run = run_of()
+    train, lora, quantization = run.train, run.peft, run.quantization
+    assert (train.use_peft, train.quantization) == (True, "4bit")
+    assert (quantization.quant_type, quantization.use_double_quant) == ("nf4", True)
+    assert (lora.target_modules, lora.r, lora.lora_alpha) == ("all-linear", 64, 16)
+    assert (lora.lora_dropout, train.lr, train.scheduler) == (0.1, 2e-4, "constant")
+    assert (train.gradient_clipping, train.gradient_clipping_threshold) == (True, 0.3)
+    assert run.fsdp.optimizer == "paged_adamw"
+    assert train.gradient_checkpointing is True
+
+
+@pytest.mark.parametrize(
+    ("size", "lr", "dropout"), [(13.02e9, 2e-4, 0.1), (32.5e9, 1e-4, 0.05), (None, 2e-4, 0.1)]
+)
+def test_rate_and_dropout_follow_the_models_size(
+    run_of: Any, monkeypatch: pytest.MonkeyPatch, size: float | None, lr: float, dropout: float
+) -> None:
+    monkeypatch.setattr(presets, "parameter_count", lambda folder: size)
+    run = run_of()
+    assert (run.train.lr, run.peft.lora_dropout) == (lr, dropout)
+    assert (f"--lr {lr}  ({size / 1e9:.1f}B parameters)" if size else f"--lr {lr}") in run.preset
+
+
+def test_parameters_are_counted_in_the_files(tiny_model: Path, tmp_path: Path) -> None:
+    from transformers import LlamaForCausalLM
+
+    model = LlamaForCausalLM.from_pretrained(tiny_model)
+    assert parameter_count(str(tiny_model)) == model.num_parameters()
+    model.save_pretrained(tmp_path, max_shard_size="200KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 2
+    assert parameter_count(str(tmp_path)) == model.num_parameters()
+    assert parameter_count(str(tmp_path / "nothing")) is None
+
+
+def test_a_flag_goes_before_the_preset(run_of: Any) -> None:
+    flags = {"lr": 1e-3, "lora_config.r": 8, "quantization_config.quant_type": "fp4"}
+    run = run_of(**flags, scheduler="cosine", use_double_quant=False)
+    assert (run.train.lr, run.peft.r, run.train.scheduler) == (1e-3, 8, "cosine")
+    assert (run.quantization.quant_type, run.quantization.use_double_quant) == ("fp4", False)
+    for name in ("--lr", "--r ", "--scheduler", "--quant_type", "--use_double_quant"):
+        assert name not in run.preset
+    assert "--lora_alpha 16" in run.preset
+
+
+def test_another_method_or_8_bits_leave_out_what_is_not_theirs(run_of: Any) -> None:
+    assert run_of(quantization="8bit").train.quantization == "8bit"
+    run = run_of(use_peft=True, peft_method="prefix")
+    assert type(run.peft).__name__ == "prefix_config"
+    assert "--lora_alpha" not in run.preset
+
+
+def test_where_the_paged_optimiser_does_not_work(
+    run_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_cpu = run_of()
+    assert on_cpu.fsdp.optimizer == "AdamW"
+    assert "--optimizer AdamW  (not paged_adamw: it pages between a CUDA device" in on_cpu.preset
+    monkeypatch.setattr(presets, "device_type", lambda: "cuda")
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "1")
+    sharded = run_of(enable_fsdp=True)
+    assert sharded.fsdp.optimizer == "AdamW"
+    assert "gradient_checkpointing" not in sharded.preset
+    assert "bitsandbytes has no update for sharded parameters" in sharded.preset
+
+
+def test_a_preset_that_does_not_exist() -> None:
+    run, _ = resolved((), {"preset": "qlore"})
+    assert run.preset == ""
+    (problem,) = check_rules(run)
+    assert (problem.what, problem.mend) == (
+        "--preset qlore does not exist",
+        "did you mean --preset qlora?",
+    )
+
+
+def test_a_run_trains_with_the_preset_and_says_so(
+    tiny_model: Path, grammar_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(
+        model_name=str(tiny_model),
+        preset="qlora",
+        dataset="grammar_dataset",
+        data_root=str(grammar_data),
+        context_length=128,
+        max_train_step=2,
+        run_validation=False,
+        output_dir=str(tmp_path),
+    )
+    said = capsys.readouterr().out
+    assert "--> Preset qlora sets, unless a flag says otherwise:\n      --use_peft True\n" in said
+    assert "4-bit nf4 with double quantisation" in said
+    saved = json.loads((tmp_path / "run_config.json").read_text())
+    assert saved["train_config"]["preset"] == "qlora"
+    assert saved["lora_config"]["r"] == 64
+    adapter = json.loads((tmp_path / "adapter_config.json").read_text())
+    targets = {name.rpartition(".")[2] for name in adapter["target_modules"]}
+    assert (adapter["r"], len(targets)) == (64, 7)
+    steps = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(step)["lr"] for step in steps] == [2e-4, 2e-4]
+    assert all(torch.isfinite(torch.tensor(json.loads(step)["loss"])) for step in steps)

@@ -1,0 +1,306 @@
+"""Each format gives the same records; what is wrong with a file is one problem with its place."""
+
+import bz2
+import csv
+import gzip
+import json
+import lzma
+import zipfile
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.records.reading import data_files, format_of, records
+from llama_recipes_local.records.text_lines import Source
+
+ROWS = [
+    {"input": "a, b", "target": 'A "b".'},
+    {"input": "two\nlines", "target": "ü 😀"},
+    {"input": "", "target": "x"},
+]
+COLUMNS = ("input", "target")
+
+
+def delimited(delimiter: str) -> bytes:
+    lines: list[str] = []
+    writer = csv.writer(type("Out", (), {"write": lines.append})(), delimiter=delimiter)
+    writer.writerows([COLUMNS, *(row.values() for row in ROWS)])
+    return "".join(lines).encode()
+
+
+JSONL = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
+COLUMNAR = {column: [row[column] for row in ROWS] for column in COLUMNS}
+TEXTS = {
+    "rows.csv": delimited(","),
+    "rows.tsv": delimited("\t"),
+    "rows.jsonl": JSONL,
+    "rows.ndjson": b"\n" + JSONL.replace(b"\n", b"\r\n\n"),
+    "rows.json": json.dumps(ROWS).encode(),
+    "lines.json": JSONL,
+    "array.jsonl": json.dumps(ROWS, indent=1).encode(),
+    "wrapped.json": json.dumps({"data": ROWS}).encode(),
+    "indented.json": json.dumps({"data": ROWS}, indent=2).encode(),
+    "columns.json": json.dumps(COLUMNAR, ensure_ascii=False).encode(),
+    "UPPER.CSV": delimited(","),
+    "train.jsonl-00000-of-00001": JSONL,
+}
+
+
+def by_arrow(codec: str) -> Callable[[bytes], bytes]:
+    def pack(content: bytes) -> bytes:
+        buffer = pa.BufferOutputStream()
+        with pa.CompressedOutputStream(buffer, codec) as file:
+            file.write(content)
+        return buffer.getvalue().to_pybytes()
+
+    return pack
+
+
+PACKINGS: dict[str, Callable[[bytes], bytes]] = {
+    "": bytes,
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+    ".zst": by_arrow("zstd"),
+    ".lz4": by_arrow("lz4"),
+}
+
+
+def table_bytes(columns: dict[str, list[str]]) -> bytes:
+    buffer = pa.BufferOutputStream()
+    parquet.write_table(pa.table(columns), buffer)
+    return buffer.getvalue().to_pybytes()
+
+
+def values(path: Path | Source, **options: Any) -> list[dict[str, Any]]:
+    return [dict(row) for _, row in records(path, **options)]
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["no-BOM", "BOM"])
+@pytest.mark.parametrize("name", TEXTS)
+def test_each_text_format_gives_the_same_records(name: str, mark: bytes, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(mark + TEXTS[name])
+    assert values(path) == ROWS
+    assert values(path, columns=COLUMNS) == ROWS
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
+@pytest.mark.parametrize("name", ["rows.csv", "rows.tsv", "rows.jsonl", "rows.json"])
+def test_each_packing_gives_the_same_records(name: str, packing: str, tmp_path: Path) -> None:
+    path = tmp_path / (name + packing)
+    path.write_bytes(PACKINGS[packing](TEXTS[name]))
+    assert values(path) == ROWS
+
+
+def test_parquet_and_its_columns(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    parquet.write_table(pa.Table.from_pylist([row | {"id": 1} for row in ROWS]), path)
+    assert values(path) == [row | {"id": 1} for row in ROWS]
+    assert values(path, columns=COLUMNS) == ROWS
+
+
+def test_a_member_of_a_zip(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("in/rows.csv", TEXTS["rows.csv"])
+    assert values(Source(tmp_path / "a.zip", "in/rows.csv")) == ROWS
+
+
+def test_a_format_may_be_named(tmp_path: Path) -> None:
+    (tmp_path / "rows").write_bytes(TEXTS["rows.csv"])
+    assert values(tmp_path / "rows", form="csv") == ROWS
+
+
+def test_each_record_is_known_by_its_place(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b'\n{"a": 1}\n\n{"a": 2}')
+    (tmp_path / "a.csv").write_bytes(b'a,b\n1,"x\ny"\n2,z\n')
+    (tmp_path / "a.json").write_bytes(b'[{"a": 1}, {"a": 2}]')
+    parquet.write_table(pa.table({"a": [1, 2]}), tmp_path / "a.parquet")
+    expected = {
+        "a.jsonl": ["line 2", "line 4"],
+        "a.csv": ["line 3", "line 4"],
+        "a.json": ["item 1", "item 2"],
+        "a.parquet": ["row 1", "row 2"],
+    }
+    for name, places in expected.items():
+        path = tmp_path / name
+        assert [where for where, _ in records(path)] == [f"{place} of {path}" for place in places]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"messages": [{"role": "user"}, {"role": "assistant"}]}',
+        b'{\n"text": "a",\n"tags": ["b"]\n}',
+        b'{"a": 1, "b": {"c": [1]}}',
+    ],
+)
+@pytest.mark.parametrize("indent", [None, 1])
+def test_one_object_may_be_one_record(content: bytes, indent: int | None, tmp_path: Path) -> None:
+    record = json.loads(content)
+    (tmp_path / "a.json").write_text(json.dumps(record, indent=indent))
+    assert values(tmp_path / "a.json") == [record]
+    (tmp_path / "a.jsonl").write_text(json.dumps(record))
+    assert values(tmp_path / "a.jsonl") == [record]
+
+
+def test_a_single_line_of_json_lines_is_never_unwrapped(tmp_path: Path) -> None:
+    record = {"data": [{"a": 1}, {"a": 2}]}
+    (tmp_path / "a.jsonl").write_text(json.dumps(record))
+    assert values(tmp_path / "a.jsonl") == [record]
+
+
+def test_lines_may_be_longer_than_a_sentence(tmp_path: Path) -> None:
+    book = "word " * 600_000  # 3 MB, more than preparation allows
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": book}))
+    (tmp_path / "a.csv").write_text(f"text\n{book}\n")
+    for name in ("a.jsonl", "a.csv"):
+        assert values(tmp_path / name) == [{"text": book}]
+    problem = problem_of(tmp_path / "a.jsonl", longest=1000)
+    assert problem.what == f"line 1 of {tmp_path / 'a.jsonl'} is longer than 1000 bytes"
+
+
+def test_the_longest_cell_is_never_lowered(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text\na\n")
+    before = csv.field_size_limit()
+    assert values(tmp_path / "a.csv", longest=10) == [{"text": "a"}]
+    assert csv.field_size_limit() == before
+
+
+def test_a_nul_in_a_table_is_a_space(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"input,target\na\0b,c\n")
+    assert values(tmp_path / "a.csv") == [{"input": "a b", "target": "c"}]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.jsonl.gz"])
+def test_no_more_is_read_than_is_asked_for(name: str, tmp_path: Path) -> None:
+    good = b'{"a": "1"}\n' if "json" in name else b"1\n"
+    head, bad = (b"", b"{\n") if "json" in name else (b"a\n", b'"\n')
+    content = head + good * 2 + bad
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    assert [row for _, row in islice(records(tmp_path / name), 2)] == [{"a": "1"}] * 2
+    assert "line" in problem_of(tmp_path / name).what
+
+
+def problem_of(path: Path, **options: Any) -> Problem:
+    with pytest.raises(UsageError) as caught:
+        list(records(path, **options))
+    (problem,) = caught.value.problems
+    return problem
+
+
+HALF = b'{"a": "b"}\n{"a": "c"}\n{"a": '
+NO_ROWS = "{} has no rows"
+SPOILT = gzip.compress(HALF)[:10] + b"\xff" * 20
+OTHER_COLUMNS = table_bytes({"a": ["b"]})
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "what", "why"),
+    [
+        ("a.csv", b"", NO_ROWS, "the file is empty"),
+        ("a.csv", b"input,target\n", NO_ROWS, "nothing to train on"),
+        ("a.csv", b"\n\n", "{} has no column input, target", "the columns found are none"),
+        ("a.jsonl", b"\n \n", NO_ROWS, "nothing to train on"),
+        ("a.json", b"[]", NO_ROWS, "nothing to train on"),
+        ("a.json", b'{"data": []}', NO_ROWS, "nothing to train on"),
+        ("a.csv", b"text,target\na,b\n", "{} has no column input", "found are text, target"),
+        ("a.csv", b"input;target\na;b\n", "{} has no column input", "found are input;target"),
+        ("a.csv", b"input,target,input\n1,2,3\n", "{} has the column input more than", "found"),
+        ("a.tsv", b"input\ttarget\na\n", "line 2 of {} has 1 column", "the header has 2"),
+        ("a.csv", b'input,target\na,"b', "line 2 of {} is not CSV", "unexpected end of data"),
+        ("a.csv", b"input,target\na,b\nc,\xff\n", "byte 19 of {}, in line 3, is not", "0xff"),
+        ("a.csv", "input,target\né,b\nc,".encode() + b"\xff", "byte 20 of {}, in line 3", "0xff"),
+        ("a.jsonl", b'{"a": "b"}\n{"a": "\xff"}', "byte 18 of {}, in line 2, is not", "0xff"),
+        ("a.json", b'[{"a": "b"},\n{"a": "\xff"}]', "byte 20 of {}, in line 2, is not", "0xff"),
+        ("a.jsonl", "é".encode("utf-16"), "byte 0 of {}, in line 1, is not UTF-8", "0xff"),
+        ("a.jsonl", HALF, "line 3 of {} is not JSON", "Expecting value: column"),
+        ("a.json", HALF, "line 3 of {} is not JSON", "Expecting value: column"),
+        ("a.json", b'[{"a": 1},\n{"a"', "{} is not JSON", "line 2 column 5"),
+        ("a.json", b'{"a": "b', "{} is not JSON", "Unterminated string"),
+        ("a.jsonl", b'{"a": 1}\n[{"a": 1}]\n', "line 2 of {} is not a JSON object", "it is [{"),
+        ("a.jsonl", b'{"a": 1}\n"text"\n', "line 2 of {} is not a JSON object", "it is 'text'"),
+        ("a.json", b'[{"a": 1}, 5]', "item 2 of {} is not a JSON object", "it is 5"),
+        ("a.json", b'"text"', "line 1 of {} is not a JSON object", "it is 'text'"),
+        ("a.json", b'{"a": [1, 2],\n"b": [1]}', "{} has columns of different", "a has 2, b has 1"),
+        ("a.jsonl", b'{"a": ' + b"9" * 5000 + b"}", "line 1 of {} is not JSON", "limit"),
+        ("a.jsonl", b"[" * 100_000, "{} is not a record", "nested too deeply"),
+        ("a.jsonl", b'{"a": ' + b"[" * 100_000, "line 1 of {} is not a record", "nested too"),
+        ("a.jsonl.gz", gzip.compress(HALF)[:-9], "{} cannot be read", "ended before"),
+        ("a.jsonl.gz", SPOILT, "{} cannot be read", "Error -3 while decompressing"),
+        ("a.jsonl.xz", lzma.compress(HALF)[:-9] + bytes(9), "{} cannot be read", ""),
+        ("a.jsonl.bz2", b"BZh9 plain", "{} cannot be read", ""),
+        ("a.jsonl.zst", b"plain", "{} cannot be read", ""),
+        ("a.parquet", OTHER_COLUMNS, "{} has no column input", "the columns found are a"),
+        ("a.parquet", b"PAR1", "{} cannot be read", "Parquet"),
+        ("a.parquet.gz", b"x", "{} cannot be read", "its name tells no format"),
+        ("a.txt", b"x", "{} cannot be read", "its name tells no format"),
+        ("a.jsonl", POINTER, "{} is a pointer of Git LFS", "cloned without"),
+    ],
+)
+def test_a_file_that_cannot_be_used(
+    name: str, content: bytes, what: str, why: str, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    problem = problem_of(path, columns=COLUMNS)
+    assert problem.what.startswith(what.format(path)), problem
+    assert why in problem.why
+    assert problem.mend
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").touch()
+    problem = problem_of(tmp_path / "trian.csv")
+    assert problem.what == f"{tmp_path / 'trian.csv'} does not exist"
+    assert problem.why == f"{tmp_path} holds train.csv"
+    assert problem_of(tmp_path).what == f"{tmp_path} is a folder"
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        ("a.csv", "csv"),
+        ("a.tsv.gz", "tsv"),
+        ("a.JSON.zst", "json"),
+        ("a.JSON.GZ", "json"),
+        ("a.jsonl-00001-of-00002", "json"),
+        ("a-00001-of-00002.parquet", "parquet"),
+        ("a.parquet.gz", ""),
+        ("a.txt", ""),
+        ("csv", ""),
+    ],
+)
+def test_the_format_that_a_name_tells(name: str, form: str) -> None:
+    assert format_of(name) == form
+
+
+def test_the_data_files_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    for name in ("b10.csv", "b2.csv", "b2.csv.gz", "below/a.json", ".hidden.csv", "README.md"):
+        (tmp_path / name).write_text("x")
+    found = [path.relative_to(tmp_path).as_posix() for path in data_files(tmp_path, "mend")]
+    assert found == ["b2.csv", "b10.csv", "below/a.json"]
+
+
+def test_pointers_in_a_folder_are_told(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_bytes(POINTER)
+    with pytest.raises(UsageError, match="a pointer of Git LFS"):
+        data_files(tmp_path, "mend")
+
+
+def test_a_folder_with_nothing_to_read(tmp_path: Path) -> None:
+    (tmp_path / "README.md").touch()
+    with pytest.raises(UsageError) as caught:
+        data_files(tmp_path, "name another")
+    (problem,) = caught.value.problems
+    assert problem.what == f"{tmp_path} holds no data that is read"
+    assert "README.md" in problem.why and "parquet" in problem.why
+    assert problem.mend == "name another"

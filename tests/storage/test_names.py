@@ -1,0 +1,67 @@
+"""A name that is not UTF-8 is refused by the command that was given it, before anything is done."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from llama_recipes_local import cli
+from llama_recipes_local.preflight import machine
+from llama_recipes_local.run.resolution import resolve
+from llama_recipes_local.storage.names import check_name
+
+GBK = os.fsdecode("模型".encode("gbk"))
+
+
+def test_a_name_in_utf_8() -> None:
+    assert check_name("模型") == []
+
+
+@pytest.mark.parametrize(
+    ("words", "flag"),
+    [
+        (["finetune", "--output_dir", GBK], "--output_dir"),
+        (["finetune", "--grammar_dataset.train_split", GBK], "--grammar_dataset.train_split"),
+        (["inspect", "--data_root", GBK], "--data_root"),
+        (["inspect", "--png", f"{GBK}.png"], "--png"),
+        (["evaluate", "--out", GBK], "--out"),
+        (["prepare", "grammar", "--out", GBK], "--out"),
+        (["prepare", "stand-in", "--out", GBK], "--out"),
+        (["convert", "x", "--out", GBK], "--out"),
+    ],
+)
+def test_each_command_refuses_it(
+    words: list[str],
+    flag: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = cli.main(words)
+    except SystemExit as error:  # as finetuning.py ends
+        code = error.code
+    said = capsys.readouterr().err
+    assert code == 2 and "bytes that are not UTF-8" in said
+    assert f" {flag} " in said and "\\udcd0" in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_there(
+    tiny_model: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / GBK).symlink_to(tmp_path / f"{GBK}.real")
+    (tmp_path / f"{GBK}.real").mkdir()
+    for path in tiny_model.iterdir():
+        (tmp_path / GBK / path.name).symlink_to(path)
+    assert cli.main(["generate", "--model_name", str(tmp_path / GBK), "--prompt", "x"]) == 2
+    said = capsys.readouterr().err
+    assert "bytes that are not UTF-8" in said and "not a whole" not in said
+
+
+def test_an_output_folder_below_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / GBK).mkdir()
+    monkeypatch.chdir(tmp_path / GBK)
+    (problem,) = machine.check_output(resolve({"output_dir": "out"}))
+    assert "bytes that are not UTF-8" in problem.why
