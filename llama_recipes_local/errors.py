@@ -1,7 +1,7 @@
-"""What a user's mistake looks like: every problem at once, each with what, why and the mend."""
+"""What a user's mistake looks like: every problem at once, each with what, why and the fix."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -11,15 +11,19 @@ class Problem:
     Attributes:
         what: what was given or found.
         why: why it cannot work.
-        mend: the flag or command that mends it.
+        fix: the flag or command that fixes it; empty if what and why say it already.
     """
 
     what: str
     why: str
-    mend: str
+    fix: str = ""
+
+    def or_else(self, alternative: str) -> "Problem":
+        """Return the problem with another way to fix it."""
+        return replace(self, fix=f"{self.fix}, or {alternative}" if self.fix else alternative)
 
     def __str__(self) -> str:
-        told = f"{self.what}\n   why:  {self.why}\n   mend: {self.mend}"
+        told = f"{self.what}\n   why: {self.why}" + (f"\n   fix: {self.fix}" if self.fix else "")
         # names of files may have bytes that no stream takes
         return told.encode("utf-8", "backslashreplace").decode()
 
@@ -41,9 +45,9 @@ class UsageError(ValueError):
         return UsageError, (self.problems,)
 
 
-def refusal(what: str, why: str, mend: str = "mend it") -> UsageError:
+def refusal(what: str, why: str, fix: str = "") -> UsageError:
     """Return the error for one thing that cannot be used."""
-    return UsageError([Problem(what, why, mend)])
+    return UsageError([Problem(what, why, fix)])
 
 
 def refuse(problems: Sequence[Problem]) -> None:

@@ -30,6 +30,6 @@ def read_typed(read: Callable[[], str]) -> str:
         text = read()
         text.encode("utf-8")
     except UnicodeError as error:
-        mend = "write it in UTF-8, for example with iconv -f ENCODING -t UTF-8"
-        raise refusal("a prompt is not UTF-8", str(error), mend) from error
+        fix = "write it in UTF-8, for example with iconv -f ENCODING -t UTF-8"
+        raise refusal("a prompt is not UTF-8", str(error), fix) from error
     return text

@@ -12,7 +12,7 @@ from llama_recipes_local.errors import Problem, refusal, refuse
 from llama_recipes_local.models.precision import weight_dtype
 from llama_recipes_local.run.resolution import Run
 
-# its kinds, as --resume_despite names them, and where a difference is mended
+# its kinds, as --resume_despite names them, and where a difference is fixed
 KINDS = {
     "data": "give the same files, --seed, --batching_strategy and --context_length",
     "tokenizer": "give the same --tokenizer_name",
@@ -84,8 +84,8 @@ def check_identity(run: Run) -> None:
     except FileNotFoundError:
         return  # saved by a script, which has no run to describe
     except (OSError, ValueError) as error:
-        mend = selection.instead(folder)
-        raise refusal(f"{path} is damaged", str(error), mend) from error
+        fix = selection.instead(folder)
+        raise refusal(f"{path} is damaged", str(error), fix) from error
     problems = [
         Problem(
             f"--resume_from_checkpoint {folder} with another {kind}",

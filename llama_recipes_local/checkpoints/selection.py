@@ -78,7 +78,7 @@ def _named(folder: Path) -> Path:
         verifying.check_together(folder)
     except DamagedError as error:
         raise DamagedError(
-            f"{folder} cannot be gone on from: {error}\n   mend: {instead(folder)}"
+            f"{folder} cannot be gone on from: {error}\n   fix: {instead(folder)}"
         ) from error
     return folder
 

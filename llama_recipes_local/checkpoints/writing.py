@@ -222,6 +222,6 @@ def _not_saved(target: Path, errors: Sequence[str]) -> str:
     return (
         f"training stopped, for {target.resolve()} could not be written: {errors[0]}\n"
         f"   {last}\n"
-        "   mend: make room there and go on with --resume_from_checkpoint auto; "
+        "   fix: make room there and go on with --resume_from_checkpoint auto; "
         "--save_total_limit N keeps fewer checkpoints"
     )

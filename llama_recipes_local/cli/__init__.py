@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         with ends_unread(), warnings.catch_warnings():
-            # transformers' and torch's about each other's code, which no user can mend
+            # transformers' and torch's about each other's code, which no user can fix
             warnings.simplefilter("ignore", FutureWarning)
             warnings.filterwarnings("ignore", message=".*pin_memory.*")
             _run(ROOT, PROGRAM, words)
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not what_filled(error):
             raise
         print(f"stopped, for {what_filled(error)}", file=sys.stderr)
-        print("   mend: make room there, and give the command again", file=sys.stderr)
+        print("   fix: make room there, and give the command again", file=sys.stderr)
         return TrainingError.EXIT_CODE
     return 0
 

@@ -22,7 +22,7 @@ from llama_recipes_local.storage import data_root
 
 NAME = "alpaca_data"
 ACCEPTED = f"read is {NAME}.json, a list of objects, or {NAME}.jsonl, an object a line"
-MEND = "put it there, or name the file or its folder: --alpaca_dataset.data_path=FILE"
+FIX = "put it there, or name the file or its folder: --alpaca_dataset.data_path=FILE"
 
 
 @dataclass(frozen=True)
@@ -76,17 +76,17 @@ def find(config: Any) -> Path:
     """
     path = data_root.resolve(config.data_path)
     if not path.exists():
-        raise UsageError([finding.missing(path, MEND)])
+        raise UsageError([finding.missing(path, FIX)])
     if path.is_file():
         return path
     files = data_files_in(path)
     named = [file for file in files if file.name.startswith(f"{NAME}.")] or files
     if not named:
         why = f"{what_is_there([path])}; {ACCEPTED}"
-        raise refusal(f"there is no Alpaca data in {path}", why, MEND)
+        raise refusal(f"there is no Alpaca data in {path}", why, FIX)
     if len(named) > 1:
         why = f"which to read cannot be told: {finding.listed(file.name for file in named)}"
-        raise refusal(f"{path} holds several data files", why, MEND)
+        raise refusal(f"{path} holds several data files", why, FIX)
     return named[0]
 
 

@@ -76,7 +76,7 @@ def check_custom(config: Any, parts: Sequence[Part] = PARTS) -> list[Problem]:
     try:
         tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError) as error:
-        return [Problem(f"{path} is not Python", str(error), "mend it")]
+        return [Problem(f"{path} is not Python", str(error))]
     names = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
     # a function may also be assigned or imported, which only running the file would tell
     defined = function in names or any(
@@ -114,11 +114,11 @@ def _problems(name: str, parts: Sequence[Part], check: Callable[[Part], None]) -
 
 
 def _with_flag(problem: Problem, flag: str) -> Problem:
-    if not flag or flag in problem.mend:
+    if not flag or flag in problem.fix:
         return problem
-    says_so = problem.mend.endswith(("name a file", "name another"))
-    joined = ": " if says_so else ", or name another: "
-    return replace(problem, mend=f"{problem.mend}{joined}{flag}")
+    if problem.fix.endswith(("name a file", "name another")):
+        return replace(problem, fix=f"{problem.fix}: {flag}")
+    return problem.or_else(f"name another: {flag}")
 
 
 def _has_example(split: Split, tokenizer: Any) -> bool:

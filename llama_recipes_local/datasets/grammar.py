@@ -26,9 +26,9 @@ def split(config: Any, name: str) -> Split:
     """
     path = data_root.resolve(name)
     if not path.exists():
-        mend = "make the files: llama-recipes-local prepare grammar"
+        fix = "make the files: llama-recipes-local prepare grammar"
         if data_root.data_root() != Path.cwd():  # which the command would not know of
-            mend += f" --out {shlex.quote(str(path.parent))}"
-        raise UsageError([finding.missing(path, mend)])
+            fix += f" --out {shlex.quote(str(path.parent))}"
+        raise UsageError([finding.missing(path, fix)])
     form = format_of(path.name) or "csv"
     return Split((path,), EVERY_RECORD, partial(records, path, COLUMNS, form), FORMATTER)

@@ -29,7 +29,7 @@ FILES = {
     "train": "openassistant_best_replies_train.jsonl",
     "test": "openassistant_best_replies_eval.jsonl",
 }
-MEND = "put them there, or name the clone's folder: --guanaco_dataset.data_path=DIR"
+FIX = "put them there, or name the clone's folder: --guanaco_dataset.data_path=DIR"
 # The turns as the data set writes them; the assistant's words begin with the space.
 _TURNS = """
 {{%- for message in messages -%}}
@@ -107,6 +107,6 @@ def find(config: Any, name: str) -> tuple[Source, ...]:
     for folder in folders:
         found = [path for path in data_files_in(folder) if path.name.startswith(file)]
         if found:
-            return tuple(map(Source, one_set(found, file, MEND)))
+            return tuple(map(Source, one_set(found, file, FIX)))
     why = f"{what_is_there(folders)}; read are {' and '.join(FILES.values())}"
-    raise refusal(f"there is no {file} in {root}", why, MEND)
+    raise refusal(f"there is no {file} in {root}", why, FIX)

@@ -122,13 +122,13 @@ def find_layout(record: Record, wanted: str, named: Mapping[str, str]) -> Layout
         )
     one = fitting[0]
     if len({layout.name for layout in fitting}) > 1:
-        mend = f"say which: {FORMAT_FLAG}={one.name}"
+        fix = f"say which: {FORMAT_FLAG}={one.name}"
     else:
-        mend = f"say which: {FLAG}={','.join(f'{role}={name}' for role, name in one.columns)}"
+        fix = f"say which: {FLAG}={','.join(f'{role}={name}' for role, name in one.columns)}"
     raise refusal(
         f"{where} can be read in more than one way",
         f"its keys are {_keys(values)}: {', or '.join(map(str, fitting))}",
-        mend,
+        fix,
     )
 
 

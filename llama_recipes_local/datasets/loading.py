@@ -236,5 +236,5 @@ def _rules(backend: tokenizers.Tokenizer) -> str:
 
 def _unwritable(folder: Path, error: OSError) -> Problem:
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    mend = "make room there, or name another folder" if full else "name a folder you may write"
-    return Problem(f"the cache {folder} cannot be written", str(error), f"{mend}: --data_cache DIR")
+    fix = "make room there, or name another folder" if full else "name a folder you may write"
+    return Problem(f"the cache {folder} cannot be written", str(error), f"{fix}: --data_cache DIR")

@@ -29,20 +29,20 @@ def data_files_in(folder: Path) -> list[Path]:
     )
 
 
-def one_set(files: list[Path], what: str, mend: str) -> list[Path]:
+def one_set(files: list[Path], what: str, fix: str) -> list[Path]:
     """Return the files if they are the parts of one set: they differ in their numbers alone.
 
     Args:
         files: what was found.
         what: the words for it, to say that it is there more than once.
-        mend: what the user can do then.
+        fix: what the user can do then.
 
     Raises:
         UsageError: if they are more than one set, so that which to read cannot be told.
     """
     if len({path.with_name(re.sub("[0-9]+", "", path.name)) for path in files}) > 1:
         why = f"which to read cannot be told: {finding.listed(map(str, files))}"
-        raise refusal(f"{what} is there more than once", why, mend)
+        raise refusal(f"{what} is there more than once", why, fix)
     return files
 
 

@@ -98,6 +98,6 @@ def read_frame(path: Path) -> Frame:
         if frame.kind not in (PROMPT, CHAT):
             raise ValueError(f"there is no kind {frame.kind!r}")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        mend = "copy the file again, or leave the text as it is: --raw"
-        raise refusal(f"{path} holds no prompt", repr(error), mend) from error
+        fix = "copy the file again, or leave the text as it is: --raw"
+        raise refusal(f"{path} holds no prompt", repr(error), fix) from error
     return frame

@@ -32,7 +32,7 @@ ACCEPTED = (
     f"read are {ARCHIVE}; or train.json, val.json and test.json; or parquet, jsonl, json or csv "
     "files named train*, val* or validation*, and test*"
 )
-MEND = "put one of these there, or name another folder: --samsum_dataset.data_path=DIR"
+FIX = "put one of these there, or name another folder: --samsum_dataset.data_path=DIR"
 
 
 def split(config: Any, name: str) -> Split:
@@ -67,7 +67,7 @@ def find(config: Any, name: str) -> tuple[Source, ...]:
     if archives:
         return (Source(archives[-1], member),)
     why = f"{what_is_there(folders)}; {ACCEPTED}"
-    raise refusal(f"there is no {name} split of SAMSum in {root}", why, MEND)
+    raise refusal(f"there is no {name} split of SAMSum in {root}", why, FIX)
 
 
 def _files_of(folder: Path, words: tuple[str, ...]) -> list[Path]:
@@ -77,4 +77,4 @@ def _files_of(folder: Path, words: tuple[str, ...]) -> list[Path]:
     corpus = folder / f"{words[0]}.json"
     if corpus in found:
         return [corpus]
-    return one_set(found, f"the {words[-1]} split of SAMSum", MEND)
+    return one_set(found, f"the {words[-1]} split of SAMSum", FIX)

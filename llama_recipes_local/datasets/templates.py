@@ -267,7 +267,7 @@ class _Chat:
             raise refusal(
                 f"{self.where} cannot be put into the chat template",
                 f"the turns are {roles}; the template says: {error}",
-                f"mend the turns, or name another template, such as {self.flag}=chatml",
+                f"fix the turns, or name another template, such as {self.flag}=chatml",
             ) from error
         return texts[0], spans[0] if marked else []
 

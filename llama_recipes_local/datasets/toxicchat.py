@@ -23,7 +23,7 @@ ACCEPTED = (
     f"read are toxic-chat_annotation_train.csv and toxic-chat_annotation_test.csv (the clone has "
     f"them in data/{VERSION}/), or parquet files with train and test in their paths"
 )
-MEND = "put them there, or name the folder: --llamaguard_toxicchat_dataset.data_path=DIR"
+FIX = "put them there, or name the folder: --llamaguard_toxicchat_dataset.data_path=DIR"
 
 
 def find(config: Any, name: str) -> tuple[Source, ...]:
@@ -38,8 +38,8 @@ def find(config: Any, name: str) -> tuple[Source, ...]:
     chosen = [path for path in found if VERSION in str(path.relative_to(root))] or found
     if not chosen:
         why = f"{what_is_there([root])}; {ACCEPTED}"
-        raise refusal(f"there is no {name} split of ToxicChat in {root}", why, MEND)
-    return tuple(map(Source, one_set(chosen, f"the {name} split of ToxicChat", MEND)))
+        raise refusal(f"there is no {name} split of ToxicChat in {root}", why, FIX)
+    return tuple(map(Source, one_set(chosen, f"the {name} split of ToxicChat", FIX)))
 
 
 def rows(config: Any, name: str) -> Iterator[dict[str, Any]]:

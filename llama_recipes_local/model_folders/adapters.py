@@ -11,33 +11,33 @@ ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
-def check_adapter_files(folder: Path, flag: str, mend: str) -> list[Problem]:
+def check_adapter_files(folder: Path, flag: str, fix: str) -> list[Problem]:
     """Return a problem if a folder that was named by a flag holds no adapter."""
     missing = [name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) if not (folder / name).is_file()]
     if not missing:
         return []
-    return [Problem(f"{flag} {folder} has no {' and no '.join(missing)}", listing(folder), mend)]
+    return [Problem(f"{flag} {folder} has no {' and no '.join(missing)}", listing(folder), fix)]
 
 
-def unnamed_base(adapter: Path, mend: str) -> Problem:
+def unnamed_base(adapter: Path, fix: str) -> Problem:
     """Return the problem with an adapter that does not tell what model it is for."""
     why = f"base_model_name_or_path in its {ADAPTER_CONFIG} is empty"
-    return Problem(f"--adapter {adapter} does not name its base model", why, mend)
+    return Problem(f"--adapter {adapter} does not name its base model", why, fix)
 
 
 def read_adapter_config(
-    folder: Path, mend: str = "name the --output_dir of a run with --use_peft"
+    folder: Path, fix: str = "name the --output_dir of a run with --use_peft"
 ) -> dict[str, Any]:
     """Return an adapter's configuration, as JSON has it.
 
     Args:
         folder: the folder, absolute.
-        mend: what the user can name if it holds no adapter.
+        fix: what the user can name if it holds no adapter.
 
     Raises:
         UsageError: if it lacks the configuration or the weights, or the configuration is damaged.
     """
-    refuse(check_adapter_files(folder, "--adapter", mend))
+    refuse(check_adapter_files(folder, "--adapter", fix))
     path = folder / ADAPTER_CONFIG
     try:
         config = json.loads(path.read_text("utf-8"))

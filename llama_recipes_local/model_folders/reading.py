@@ -114,24 +114,24 @@ def check_config(folder: Path, flag: str) -> None:
         UsageError: if there is no ``config.json``, or it is damaged, or of no known model.
     """
     path = folder / "config.json"
-    mend = f"name the folder of a model in the Hugging Face layout: {flag} DIR"
+    fix = f"name the folder of a model in the Hugging Face layout: {flag} DIR"
     if not path.is_file():
         what = f"{folder} has no config.json"
-        raise UsageError(check_converted(folder, flag) or [Problem(what, listing(folder), mend)])
+        raise UsageError(check_converted(folder, flag) or [Problem(what, listing(folder), fix)])
     try:
         if not isinstance(json.loads(path.read_text("utf-8")), dict):
             raise ValueError("it is no JSON object")
     except (OSError, ValueError) as error:
-        raise refusal(f"{path} cannot be read", str(error), mend) from error
-    load_config(folder, mend)
+        raise refusal(f"{path} cannot be read", str(error), fix) from error
+    load_config(folder, fix)
 
 
-def load_config(folder: Path, mend: str) -> Any:
+def load_config(folder: Path, fix: str) -> Any:
     """Return a model's configuration as transformers reads it.
 
     Args:
         folder: the folder with ``config.json``.
-        mend: what the user can do if it cannot be read.
+        fix: what the user can do if it cannot be read.
 
     Raises:
         UsageError: if it is missing or damaged, or of no known model.
@@ -140,7 +140,7 @@ def load_config(folder: Path, mend: str) -> Any:
         return AutoConfig.from_pretrained(folder)
     except Exception as error:  # transformers has an error of its own for each field
         why = " ".join(str(error).split("\n\n")[0].split())
-        raise refusal(f"{folder / 'config.json'} cannot be read", why, mend) from error
+        raise refusal(f"{folder / 'config.json'} cannot be read", why, fix) from error
 
 
 def misshapen(found: Mapping[str, torch.Size], wanted: Mapping[str, torch.Size]) -> list[str]:

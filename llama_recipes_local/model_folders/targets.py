@@ -24,8 +24,8 @@ def check_target(folder: Path) -> list[Problem]:
 def _in_the_way(folder: Path) -> list[Problem]:
     if folder.is_mount():
         why = "a disk begins there, and the model's folder is renamed into its place once written"
-        mend = f"name a new folder in it: --out {folder / 'model'}"
-        return [Problem(f"--out {folder} cannot be replaced", why, mend)]
+        fix = f"name a new folder in it: --out {folder / 'model'}"
+        return [Problem(f"--out {folder} cannot be replaced", why, fix)]
     if folder.is_dir():
         if any(folder.iterdir()):
             return [

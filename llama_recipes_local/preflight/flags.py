@@ -93,11 +93,11 @@ def check_flags(given: dict[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
 
 def _unknown(flag: str, known: list[str]) -> Problem:
     if flag in ELSEWHERE:
-        mend = f"here it is called --{ELSEWHERE[flag]}"
-        return Problem(f"--{flag} is no flag", "it is what other scripts call it", mend)
+        fix = f"here it is called --{ELSEWHERE[flag]}"
+        return Problem(f"--{flag} is no flag", "it is what other scripts call it", fix)
     near = get_close_matches(flag, known, n=1, cutoff=0.5)
-    mend = f"did you mean --{near[0]}?" if near else "see `python finetuning.py --help`"
-    return Problem(f"--{flag} is no flag", "no configuration has a field of this name", mend)
+    fix = f"did you mean --{near[0]}?" if near else "see `python finetuning.py --help`"
+    return Problem(f"--{flag} is no flag", "no configuration has a field of this name", fix)
 
 
 def _mismatch(flag: str, value: Any) -> list[Problem]:

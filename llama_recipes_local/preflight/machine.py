@@ -21,8 +21,8 @@ def check_output(run: Run) -> list[Problem]:
     output = Path(run.train.output_dir).resolve()
     if run.train.model_name and output == Path(run.train.model_name).resolve():
         why = "it is the model's own folder, whose files would be written over"
-        mend = "name another folder: --output_dir DIR"
-        return [Problem(f"--output_dir {output}", why, mend)]
+        fix = "name another folder: --output_dir DIR"
+        return [Problem(f"--output_dir {output}", why, fix)]
     if unwritable := check_name(output, "--output_dir"):
         return unwritable
     existing = nearest_existing(output)

@@ -64,8 +64,8 @@ def _lora_plus(train: Any) -> list[Problem]:
     if ratio < 0:
         return [Problem(what, "it is a multiple of --lr", "give it 1 or more, or leave it out")]
     if ratio and not (train.use_peft and train.peft_method == "lora"):
-        mend = "leave it out, or use --use_peft --peft_method lora"
-        return [Problem(f"{what} without LoRA", "only LoRA has matrices B", mend)]
+        fix = "leave it out, or use --use_peft --peft_method lora"
+        return [Problem(f"{what} without LoRA", "only LoRA has matrices B", fix)]
     return []
 
 

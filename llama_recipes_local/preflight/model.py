@@ -42,8 +42,8 @@ def check_model(run: Run) -> list[Problem]:
     problems += [problem for problem in check_tokenizer(run) if problem.what not in told]
     if train.use_peft and train.from_peft_checkpoint:
         adapter = Path(train.from_peft_checkpoint).expanduser().resolve()
-        mend = "name the folder of a saved adapter"
-        problems += check_adapter_files(adapter, "--from_peft_checkpoint", mend)
+        fix = "name the folder of a saved adapter"
+        problems += check_adapter_files(adapter, "--from_peft_checkpoint", fix)
     return problems
 
 

@@ -43,16 +43,16 @@ def _going_on(run: Run) -> list[Problem]:
     method = PEFT_TYPES.get(kind, kind)
     what = f"--from_peft_checkpoint {run.train.from_peft_checkpoint}"
     if method != run.train.peft_method:
-        why, mend = f"the adapter there is {method}", f"use --peft_method {method}"
+        why, fix = f"the adapter there is {method}", f"use --peft_method {method}"
         if method not in PEFT_CONFIGS:
-            mend = f"name an adapter that is {', '.join(PEFT_CONFIGS)}"
-        return [Problem(f"{what} with --peft_method {run.train.peft_method}", why, mend)]
+            fix = f"name an adapter that is {', '.join(PEFT_CONFIGS)}"
+        return [Problem(f"{what} with --peft_method {run.train.peft_method}", why, fix)]
     problems = []
     for name in run.given & set(field_names(run.peft)):
         asked, there = getattr(run.peft, name), saved.get(name)
         if name in saved and _plain(asked) != _plain(there):
-            why, mend = f"the adapter there has {name} {there}", f"leave --{name} out"
-            problems.append(Problem(f"{what} with --{name} {asked}", why, mend))
+            why, fix = f"the adapter there has {name} {there}", f"leave --{name} out"
+            problems.append(Problem(f"{what} with --{name} {asked}", why, fix))
     return problems + (check_prefix_kernel(run, what) if method == "prefix" else [])
 
 

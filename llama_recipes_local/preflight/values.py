@@ -14,8 +14,8 @@ def choice(flag: str, value: Any, choices: Iterable[Any]) -> list[Problem]:
     if value in choices:
         return []
     near = get_close_matches(str(value), names, n=1)
-    mend = f"did you mean --{flag} {near[0]}?" if near else f"choose one: --{flag} {names[0]}"
-    return [Problem(f"--{flag} {value} does not exist", f"there are {', '.join(names)}", mend)]
+    fix = f"did you mean --{flag} {near[0]}?" if near else f"choose one: --{flag} {names[0]}"
+    return [Problem(f"--{flag} {value} does not exist", f"there are {', '.join(names)}", fix)]
 
 
 @dataclass(frozen=True)

@@ -63,13 +63,13 @@ def listing(folder: Path) -> str:
     return f"{folder} holds {listed(sorted(entry.name for entry in folder.iterdir()))}"
 
 
-def missing(path: Path, mend: str) -> Problem:
+def missing(path: Path, fix: str) -> Problem:
     """Return the problem with a path that leads nowhere."""
     parent = path.parent
     if parent.is_dir():
         beside = listed(sorted((entry.name for entry in parent.iterdir()), key=natural_key))
-        return Problem(f"{path} does not exist", f"{parent} holds {beside}", mend)
-    return Problem(f"{path} does not exist", f"neither does {parent}", mend)
+        return Problem(f"{path} does not exist", f"{parent} holds {beside}", fix)
+    return Problem(f"{path} does not exist", f"neither does {parent}", fix)
 
 
 def pointer_problems(paths: list[Path]) -> list[Problem]:

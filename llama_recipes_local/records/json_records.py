@@ -119,13 +119,13 @@ def _not_json(error: Exception, where: str) -> UsageError:
     """Return the error for a text that cannot be parsed; ``where`` is its line, or its file."""
     if isinstance(error, RecursionError):
         return refusal(f"{where} is not a record", "it is nested too deeply")
-    mend = "mend it, or download the file again if it is cut off"
+    fix = "fix it, or download the file again if it is cut off"
     if not isinstance(error, json.JSONDecodeError):  # a number of thousands of digits
-        return refusal(f"{where} is not JSON", str(error), mend)
+        return refusal(f"{where} is not JSON", str(error), fix)
     place = f"column {error.colno}"
     if not where.startswith("line "):
         place = f"line {error.lineno} {place}"
-    return refusal(f"{where} is not JSON", f"{error.msg}: {place}", mend)
+    return refusal(f"{where} is not JSON", f"{error.msg}: {place}", fix)
 
 
 def _refuse_array(source: Source, number: int, line: str) -> None:

@@ -67,12 +67,12 @@ def format_of(name: str) -> str:
     return "" if packing and form == "parquet" else form
 
 
-def data_files(folder: Path, mend: str) -> list[Path]:
+def data_files(folder: Path, fix: str) -> list[Path]:
     """Return the files in a folder and its folders that can be read, in natural order.
 
     Args:
         folder: where to look.
-        mend: what the user can do if there are none.
+        fix: what the user can do if there are none.
 
     Raises:
         UsageError: if there are none, or pointers of Git LFS in their place.
@@ -81,7 +81,7 @@ def data_files(folder: Path, mend: str) -> list[Path]:
     found = finding.without_packed_twins(below)
     if not found:
         why = f"{finding.told(folder)}; read are {READ}"
-        raise refusal(f"{folder} holds no data that is read", why, mend)
+        raise refusal(f"{folder} holds no data that is read", why, fix)
     pointers = finding.pointer_problems(found)
     if pointers:
         raise UsageError(pointers)

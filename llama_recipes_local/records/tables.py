@@ -71,7 +71,7 @@ def read_csv(
                 raise refusal(f"{where} has {_columns(len(row))}", f"the header has {len(header)}")
     except csv.Error as error:
         where = f"line {reader.line_num} of {name}"
-        raise refusal(f"{where} is not CSV", str(error), "mend its quotes") from error
+        raise refusal(f"{where} is not CSV", str(error), "fix its quotes") from error
 
 
 def read_parquet(source: Source, columns: Sequence[str] = ()) -> Iterator[Record]:

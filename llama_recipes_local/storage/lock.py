@@ -68,8 +68,8 @@ def _unlock(descriptor: int) -> None:
 def _told(folder: Path) -> str:
     return (
         f"nothing was started, for another run writes into --output_dir {folder.resolve()}\n"
-        "   why:  each would remove what the other is writing: checkpoints and metrics.jsonl\n"
-        "   mend: wait until it has ended, or name another --output_dir"
+        "   why: each would remove what the other is writing: checkpoints and metrics.jsonl\n"
+        "   fix: wait until it has ended, or name another --output_dir"
     )
 
 

@@ -14,7 +14,7 @@ from llama_recipes_local.training.batches import rows_of
 MOST_NAMED = 8
 TOKENS_SHOWN = 24
 CHARACTERS_SHOWN = 100
-MEND = (
+FIX = (
     "look at these rows; if they are sound, try a lower --lr, --warmup_steps, "
     "--gradient_clipping, or bfloat16 or float32 in place of float16"
 )
@@ -60,7 +60,7 @@ def stop(fault: Fault, dataloader: Any, tokenizer: Any) -> None:
         f"training stopped at step {fault.step}: {what}\n"
         f"   the weights are those after step {fault.step - 1}; nothing was saved since\n"
         + "\n".join(f"   {line}" for line in lines)
-        + f"\n   mend: {MEND}"
+        + f"\n   fix: {FIX}"
     )
 
 

@@ -18,14 +18,14 @@ def no_memory_left(run: Run, error: BaseException) -> str:
         error: torch's ``OutOfMemoryError``; the first sentences of its message have the figures.
     """
     figures = ". ".join(str(error).split(". ")[:3])
-    mends = "\n".join(f"      {flags}  ({effect})" for flags, effect in _mends(run))
+    fixes = "\n".join(f"      {flags}  ({effect})" for flags, effect in _fixes(run))
     return (
         f"stopped, for the device has no memory left ({figures})\n"
-        f"   mend: any of these takes less; what costs least comes first\n{mends}"
+        f"   fix: any of these takes less; what costs least comes first\n{fixes}"
     )
 
 
-def _mends(run: Run) -> Iterator[tuple[str, str]]:
+def _fixes(run: Run) -> Iterator[tuple[str, str]]:
     """Yield flags that a run has not been given, and what they do."""
     train, fsdp = run.train, run.fsdp
     if not train.use_fast_kernels and find_spec("liger_kernel"):

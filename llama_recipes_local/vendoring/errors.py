@@ -1,9 +1,9 @@
-"""The one exception that the vendoring commands raise for what a person can mend."""
+"""The one exception that the vendoring commands raise for what a person can fix."""
 
 
 class VendoringError(Exception):
     """Something that keeps the copy of upstream from being made, checked or refreshed.
 
-    The message says what was found, why it cannot work and how to mend it; the command line prints
+    The message says what was found, why it cannot work and how to fix it; the command line prints
     it as it is, without a traceback.
     """

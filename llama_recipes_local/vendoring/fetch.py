@@ -91,7 +91,7 @@ def _failure(lock: Lock, command: Sequence[str], output: str) -> str:
             f"  tried: {tried}",
             "  pip said:",
             *last,
-            "  mend: reach a package index (pip's configuration and PIP_* variables hold here), or "
+            "  fix: reach a package index (pip's configuration and PIP_* variables hold here), or "
             "give a folder that has the wheel:",
             f"    {MAKE_COMMAND} --find-links FOLDER --no-index",
             "  or, for pip install, set PIP_FIND_LINKS=FOLDER and PIP_NO_INDEX=1",

@@ -36,7 +36,7 @@ class CheckReport:
     """What ``check`` found.
 
     Attributes:
-        problems: what must be mended; empty if all is well.
+        problems: what must be fixed; empty if all is well.
         lines: what a person should know besides.
     """
 

@@ -234,7 +234,7 @@ def _apply_hunks(name: str, path: str, hunks: tuple[Hunk, ...], content: bytes) 
                 raise VendoringError(
                     f"{name} does not apply: {path}:{index + 1}\n"
                     f"  the patch expects {expected!r}\n  the file has      {found!r}\n"
-                    "  mend: edit the patch to match the file, byte for byte"
+                    "  fix: edit the patch to match the file, byte for byte"
                 )
         if hunk.old_start > len(lines):
             raise VendoringError(f"{name} does not apply: {path} has only {len(lines)} lines")

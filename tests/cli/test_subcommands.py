@@ -62,7 +62,7 @@ def test_a_value_may_look_like_a_flag(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (UsageError([Problem("it is so", "for a reason", "mend it")]), 2),
+        (UsageError([Problem("it is so", "for a reason", "fix it")]), 2),
         (RecordError("a record cannot be used"), 2),
         (TrainingError("the loss is not finite"), 1),
     ],
@@ -84,7 +84,7 @@ def test_what_stops_a_command_is_reported_without_a_traceback(
     assert (output.out, output.err) == ("", f"{error}\n")
 
 
-def test_warnings_that_no_user_can_mend_are_not_shown(
+def test_warnings_that_no_user_can_fix_are_not_shown(
     monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
 ) -> None:
     from llama_recipes_local.commands.prepare import grammar_flags

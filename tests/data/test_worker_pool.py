@@ -14,7 +14,7 @@ from llama_recipes_local.errors import Problem, UsageError
 
 def encode(records: list[int]) -> tuple[Chunk, Counts]:
     if -1 in records:
-        raise UsageError([Problem("row -1", "it is negative", "mend it")])
+        raise UsageError([Problem("row -1", "it is negative", "fix it")])
     rows = [[record, os.getpid()] for record in records]
     return Chunk.of(rows, rows), Counts(records=len(records))
 
@@ -67,7 +67,7 @@ def test_records_are_read_a_bounded_number_ahead(monkeypatch: pytest.MonkeyPatch
 def test_an_error_names_its_row_wherever_it_was_found(number: int):
     with pytest.raises(UsageError) as caught:
         rows(iter([*range(number), -1]))
-    assert caught.value.problems == [Problem("row -1", "it is negative", "mend it")]
+    assert caught.value.problems == [Problem("row -1", "it is negative", "fix it")]
 
 
 @pytest.mark.parametrize(("show", "disable"), [(True, None), (False, True)])

@@ -36,7 +36,7 @@ def test_a_folder_that_is_named_for_a_file(tmp_path: Path) -> None:
     config = configs.grammar_dataset("grammar_dataset", str(tmp_path), str(tmp_path))
     told, _ = problems_of(config)
     assert f"{tmp_path} holds below\n" in told
-    assert told.endswith("mend: name a file: --grammar_dataset.train_split=FILE")
+    assert told.endswith("fix: name a file: --grammar_dataset.train_split=FILE")
 
 
 def test_the_first_usable_record_is_formatted(tmp_path: Path) -> None:

@@ -207,7 +207,7 @@ def test_a_tokenizer_without_offsets_trains_what_needs_none() -> None:
         encode(letters, [Marked("ab", ((0, 1),))])
     (problem,) = refused.value.problems
     assert problem.what == "Letters does not tell where in a text a token comes from"
-    assert "--local_dataset.labels=all" in problem.mend
+    assert "--local_dataset.labels=all" in problem.fix
 
 
 def test_padding_and_truncation_of_a_tokenizer_file_do_not_hold(words: Any, tmp_path: Path) -> None:

@@ -229,7 +229,7 @@ def test_rows_of_mixed_layouts_are_told(tmp_path: Path, tokenizer: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("record", "fields", "what", "mend"),
+    ("record", "fields", "what", "fix"),
     [
         ({"a": 1, "b": 2}, {}, "is not a record that can be trained on", "columns=prompt=question"),
         ({"prompt": "a"}, {"format": "text"}, "is not a record of the layout text", "columns="),
@@ -255,13 +255,13 @@ def test_rows_of_mixed_layouts_are_told(tmp_path: Path, tokenizer: Any) -> None:
     ],
 )
 def test_unknown_and_ambiguous_columns_are_told(
-    record: Any, fields: dict[str, Any], what: str, mend: str, tmp_path: Path
+    record: Any, fields: dict[str, Any], what: str, fix: str, tmp_path: Path
 ) -> None:
     file = write(tmp_path / "rows.jsonl", record)
     problem = refused(configured(file, **fields))
     assert problem.what.startswith(f"line 1 of {file} {what}")
     assert f"its keys are {', '.join(record)}" in problem.why
-    assert mend in problem.mend
+    assert fix in problem.fix
 
 
 @pytest.mark.parametrize(
@@ -439,11 +439,11 @@ def test_what_is_not_there_is_told(tmp_path: Path) -> None:
     write(tmp_path / "rows.jsonl", {"text": "a"})
     problem = refused(local_dataset(data_path=str(tmp_path / "row.jsonl")))
     assert problem.what == f"{tmp_path / 'row.jsonl'} does not exist"
-    assert "rows.jsonl" in problem.why and "--local_dataset.data_path=PATH" in problem.mend
+    assert "rows.jsonl" in problem.why and "--local_dataset.data_path=PATH" in problem.fix
     problem = refused(local_dataset(data_path=str(tmp_path / "*.csv")))
     assert problem.what == f"no file is named like {tmp_path / '*.csv'}"
     config = local_dataset(data_path=str(tmp_path), validation_path=str(tmp_path / "no"))
-    assert "--local_dataset.validation_path=PATH" in refused(config, part="validation").mend
+    assert "--local_dataset.validation_path=PATH" in refused(config, part="validation").fix
     (tmp_path / "empty").mkdir()
     problem = refused(local_dataset(data_path=str(tmp_path / "empty")))
     assert problem.what == f"{tmp_path / 'empty'} holds no data that is read"

@@ -185,7 +185,7 @@ def test_what_is_missing_is_told_with_what_is_accepted(tmp_path: Path) -> None:
     assert f"looked in {tmp_path} and {tmp_path / 'data'}; it holds README.md" in problem.why
     for layout in ("corpus.7z", "train.json", "parquet", "csv", "validation*"):
         assert layout in problem.why
-    assert "--samsum_dataset.data_path=DIR" in problem.mend
+    assert "--samsum_dataset.data_path=DIR" in problem.fix
     assert "of which none exists" in problem_of(tmp_path / "none").why
 
 

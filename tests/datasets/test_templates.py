@@ -164,7 +164,7 @@ def test_no_assistant_turn_means_no_label(chatty: Any) -> None:
 def test_a_missing_template_is_told(tokenizer: Any) -> None:
     problem = refusal(CHAT, tokenizer)
     assert problem.what == "the model's tokenizer has no chat template"
-    assert "--local_dataset.template=llama2" in problem.mend
+    assert "--local_dataset.template=llama2" in problem.fix
     several = with_template(tokenizer, {"a": PLAIN, "b": PLAIN})
     assert refusal(CHAT, several).why == "it has several, and none is the default"
 
@@ -173,8 +173,8 @@ def test_a_template_that_rewrites_earlier_turns_is_told(tokenizer: Any) -> None:
     own = with_template(tokenizer, FORGETFUL)
     problem = refusal(CHAT, own)
     assert "writes earlier turns of line 3 of chat.jsonl in another way" in problem.what
-    assert "--local_dataset.labels=all" in problem.mend
-    assert "--local_dataset.template=llama2" in problem.mend
+    assert "--local_dataset.labels=all" in problem.fix
+    assert "--local_dataset.template=llama2" in problem.fix
     assert said(render_chat(CHAT[:2], own, "tokenizer", "assistant", "")) == ["Hello."]
     assert render_chat(CHAT, own, "tokenizer", "all", "").text == (
         "[user]Hi[assistant]...[user]Bye[assistant]See\nyou."

@@ -80,7 +80,7 @@ class Case:
 
     what: str
     why: str
-    mend: str
+    fix: str
     flags: dict[str, Any] = field(default_factory=dict)
     words: tuple[str, ...] = ()
     spoil: Callable[[Path], Any] = lambda work: None
@@ -482,12 +482,10 @@ def check(case: Case, work: Path, refused: Refused) -> None:
     report = refused([*good_flags(**flags), *case.words])
     first, *rest = report.strip().splitlines()
     assert first == "1 problem found, nothing was started:", report
-    what, why, mend = (
-        text.replace("{work}", str(work)) for text in (case.what, case.why, case.mend)
-    )
+    what, why, fix = (text.replace("{work}", str(work)) for text in (case.what, case.why, case.fix))
     assert rest[0].startswith(f"1. {what}"), report
-    assert rest[1].startswith("   why:  ") and why in rest[1], report
-    assert rest[2].startswith("   mend: ") and mend in rest[2], report
+    assert rest[1].startswith("   why: ") and why in rest[1], report
+    assert rest[2].startswith("   fix: ") and fix in rest[2], report
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)

@@ -59,7 +59,7 @@ def test_flags_with_a_problem_are_not_used() -> None:
 )
 def test_an_unknown_flag_gets_the_nearest_one(given: str, nearest: str) -> None:
     _, (problem,) = flags.check_flags({given: 1})
-    assert problem.mend == f"did you mean --{nearest}?"
+    assert problem.fix == f"did you mean --{nearest}?"
 
 
 def test_a_dotted_flag_is_checked_against_its_own_configuration() -> None:
@@ -89,7 +89,7 @@ def test_each_stray_word_is_a_problem() -> None:
 def test_what_other_scripts_call_a_flag_is_no_riddle(given: str, ours: str) -> None:
     _, (problem,) = flags.check_flags({given: 1})
     assert problem.what == f"--{given} is no flag"
-    assert problem.mend == f"here it is called --{ours}"
+    assert problem.fix == f"here it is called --{ours}"
 
 
 def test_other_scripts_names_are_not_ours_and_lead_to_ours() -> None:

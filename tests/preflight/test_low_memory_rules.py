@@ -16,7 +16,7 @@ FSDP = {"low_cpu_fsdp": True, "enable_fsdp": True}
 
 def problems_of(folder: Path, **flags: Any) -> list[str]:
     problems = check_low_memory(resolve({"model_name": str(folder), **flags}))
-    assert all("leave --low_cpu_fsdp out" in problem.mend for problem in problems)
+    assert all("leave --low_cpu_fsdp out" in problem.fix for problem in problems)
     return [problem.what for problem in problems]
 
 

@@ -50,7 +50,7 @@ def test_a_process_needs_a_device(processes: str, monkeypatch: pytest.MonkeyPatc
     else:
         (problem,) = problems
         assert problem.what == "4 processes on this host"
-        assert problem.mend == "use --nproc_per_node 2"
+        assert problem.fix == "use --nproc_per_node 2"
 
 
 def test_without_cuda_any_number_of_processes_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,6 +73,6 @@ def test_an_optional_package_is_asked_for_only_where_it_is_used(
     monkeypatch.setattr(extras, "find_spec", lambda name: None)
     assert machine.check_packages(resolve({})) == []
     (problem,) = machine.check_packages(resolve(flags))
-    assert problem.mend == f"pip install 'llama-recipes-local[{extra}]'"
+    assert problem.fix == f"pip install 'llama-recipes-local[{extra}]'"
     monkeypatch.setattr(extras, "find_spec", lambda name: True)
     assert machine.check_packages(resolve(flags)) == []

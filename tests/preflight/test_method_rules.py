@@ -25,7 +25,7 @@ class Refused:
     flags: dict[str, Any]
     what: str
     why: str
-    mend: str
+    fix: str
     config: dict[str, Any] = field(default_factory=dict)
     saved: dict[str, Any] = field(default_factory=dict)
 
@@ -256,7 +256,7 @@ def test_what_cannot_work_is_refused(case: Refused, work: Path) -> None:
     (problem,) = problems_of(case.flags)
     assert problem.what.startswith(case.what.replace("{work}", str(work)))
     assert case.why in problem.why
-    assert case.mend in problem.mend
+    assert case.fix in problem.fix
 
 
 @pytest.mark.parametrize("flags", ACCEPTED, ids=str)

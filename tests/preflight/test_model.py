@@ -55,7 +55,7 @@ def test_weights_that_were_not_copied_whole(
     path.write_bytes(path.read_bytes()[:-1] if content is None else content)
     (problem,) = problems_of(folder)
     assert problem.startswith(f"{path} is not a whole safetensors file")
-    assert problem.endswith("mend: copy the file again")
+    assert problem.endswith("fix: copy the file again")
 
 
 @pytest.mark.parametrize("config", ["null", "5", '"llama"', "\ufeff{}", ""])
@@ -95,9 +95,7 @@ def test_a_sentencepiece_model_needs_its_packages(
     (folder / "tokenizer.json").rename(folder / "tokenizer.model")
     monkeypatch.setattr(model, "find_spec", lambda name: None if name in missing else True)
     problems = problems_of(folder)
-    assert [problem.rpartition("mend: ")[2] for problem in problems] == (
-        [expected] * bool(expected)
-    )
+    assert [problem.rpartition("fix: ")[2] for problem in problems] == ([expected] * bool(expected))
 
 
 def test_a_package_whose_parent_is_missing_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

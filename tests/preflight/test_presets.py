@@ -100,7 +100,7 @@ def test_a_preset_that_does_not_exist() -> None:
     run, _ = resolved((), {"preset": "qlore"})
     assert run.preset == ""
     (problem,) = check_rules(run)
-    assert (problem.what, problem.mend) == (
+    assert (problem.what, problem.fix) == (
         "--preset qlore does not exist",
         "did you mean --preset qlora?",
     )

@@ -32,7 +32,7 @@ def test_what_goes_together(flags: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "what", "mend"),
+    ("flags", "what", "fix"),
     [
         (
             {"quantization": "2bit", "use_peft": True},
@@ -68,7 +68,7 @@ def test_what_goes_together(flags: dict[str, Any]) -> None:
         ),
     ],
 )
-def test_what_cannot_work(flags: dict[str, Any], what: str, mend: str) -> None:
+def test_what_cannot_work(flags: dict[str, Any], what: str, fix: str) -> None:
     (problem,) = check_quantization(resolve(flags))
     assert problem.what.startswith(what)
-    assert mend in problem.mend
+    assert fix in problem.fix

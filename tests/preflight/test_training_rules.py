@@ -107,4 +107,4 @@ def test_a_package_that_is_not_there_is_named_with_its_extra(
 ) -> None:
     monkeypatch.setattr(extras, "find_spec", lambda name: None)
     (problem,) = check_training(resolve(flags))
-    assert problem.mend == f"pip install 'llama-recipes-local[{extra}]'"
+    assert problem.fix == f"pip install 'llama-recipes-local[{extra}]'"

@@ -13,5 +13,5 @@ def test_leaving_a_flag_empty_is_no_choice_to_name() -> None:
 def test_of_a_number_out_of_its_range_the_range_is_told() -> None:
     config = SimpleNamespace(lr=0.0, eval_steps=0)
     (problem,) = out_of_range(config, {"lr": ABOVE_0, "eval_steps": AT_LEAST_0})
-    told = (problem.what, problem.why, problem.mend)
+    told = (problem.what, problem.why, problem.fix)
     assert told == ("--lr is 0.0", "it must be above 0", "give it above 0")

@@ -253,7 +253,6 @@ def test_a_file_that_cannot_be_used(
     problem = problem_of(path, columns=COLUMNS)
     assert problem.what.startswith(what.format(path)), problem
     assert why in problem.why
-    assert problem.mend
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
@@ -286,14 +285,14 @@ def test_the_data_files_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "below").mkdir()
     for name in ("b10.csv", "b2.csv", "b2.csv.gz", "below/a.json", ".hidden.csv", "README.md"):
         (tmp_path / name).write_text("x")
-    found = [path.relative_to(tmp_path).as_posix() for path in data_files(tmp_path, "mend")]
+    found = [path.relative_to(tmp_path).as_posix() for path in data_files(tmp_path, "fix")]
     assert found == ["b2.csv", "b10.csv", "below/a.json"]
 
 
 def test_pointers_in_a_folder_are_told(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(POINTER)
     with pytest.raises(UsageError, match="a pointer of Git LFS"):
-        data_files(tmp_path, "mend")
+        data_files(tmp_path, "fix")
 
 
 def test_a_folder_with_nothing_to_read(tmp_path: Path) -> None:
@@ -303,4 +302,4 @@ def test_a_folder_with_nothing_to_read(tmp_path: Path) -> None:
     (problem,) = caught.value.problems
     assert problem.what == f"{tmp_path} holds no data that is read"
     assert "README.md" in problem.why and "parquet" in problem.why
-    assert problem.mend == "name another"
+    assert problem.fix == "name another"

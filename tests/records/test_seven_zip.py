@@ -182,7 +182,7 @@ def test_an_archive_that_is_refused(
     problem = refused(archive)
     assert problem.what == what.format(archive)
     assert why in problem.why and problem.why
-    assert problem.mend
+    assert problem.fix
 
 
 @pytest.mark.parametrize(

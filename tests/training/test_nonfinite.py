@@ -122,8 +122,8 @@ def test_a_batch_shows_how_it_begins_where_its_rows_are_not_known() -> None:
     ]
 
 
-def test_the_error_tells_what_was_kept_and_what_mends() -> None:
+def test_the_error_tells_what_was_kept_and_what_fixes() -> None:
     with pytest.raises(NonFiniteError) as error:
         stop(a_fault([float("nan")], [0]), Rows(), None)
     assert "the weights are those after step 4" in str(error.value)
-    assert "mend: look at these rows" in str(error.value)
+    assert "fix: look at these rows" in str(error.value)

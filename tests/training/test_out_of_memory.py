@@ -40,7 +40,7 @@ def test_a_run_without_memory_ends_with_one_message(
 
 
 @pytest.mark.parametrize(
-    ("flags", "mends"),
+    ("flags", "fixes"),
     [
         (
             {"use_fast_kernels": True, "gradient_accumulation_steps": 2},
@@ -76,7 +76,7 @@ def test_a_run_without_memory_ends_with_one_message(
         ),
     ],
 )
-def test_only_what_is_left_to_do_is_proposed(flags: dict[str, Any], mends: list[str]) -> None:
+def test_only_what_is_left_to_do_is_proposed(flags: dict[str, Any], fixes: list[str]) -> None:
     said = no_memory_left(resolve(flags), torch.OutOfMemoryError(SAID))
     proposed = [line.strip().partition("  (")[0] for line in said.splitlines()[2:]]
-    assert proposed == mends
+    assert proposed == fixes

@@ -10,7 +10,7 @@ import torch
 from llama_recipes_local import configs
 from llama_recipes_local.checkpoints import layout
 from llama_recipes_local.checkpoints.identity import weights_hash
-from llama_recipes_local.commands.convert.parameters import MEND
+from llama_recipes_local.commands.convert.parameters import FIX
 from llama_recipes_local.commands.convert.readers import AGAIN
 from llama_recipes_local.errors import UsageError, refusal
 from llama_recipes_local.model_folders import StoredTensors, load_config, misshapen, model_tensors
@@ -77,17 +77,17 @@ class BaseModel:
         stored = model_tensors(self._folder, "--model")
         lacking = [name for name in shapes if name not in stored]
         if lacking:
-            raise self._refused(f"it lacks {listed(lacking)}", f"{MEND}, or copy it again")
+            raise self._refused(f"it lacks {listed(lacking)}", f"{FIX}, or copy it again")
         wrong = misshapen({name: stored[name].shape for name in shapes}, shapes)
         if wrong:
-            mend = (
-                f"{MEND}; if that is this one, rows for new tokens were added, which only going on "
+            fix = (
+                f"{FIX}; if that is this one, rows for new tokens were added, which only going on "
                 f"saves: --resume_from_checkpoint {self._checkpoint}"
             )
-            raise self._refused(f"it holds {listed(wrong)}", mend)
+            raise self._refused(f"it holds {listed(wrong)}", fix)
         if self._recorded_hash() not in (None, weights_hash(self._folder)):
             why = f"by {self._checkpoint / layout.IDENTITY} its weights were others"
-            raise self._refused(why, MEND)
+            raise self._refused(why, FIX)
         return stored
 
     def _recorded_hash(self) -> str | None:
@@ -104,6 +104,6 @@ class BaseModel:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise refusal(f"{path} is damaged", repr(error), AGAIN) from error
 
-    def _refused(self, why: str, mend: str) -> UsageError:
+    def _refused(self, why: str, fix: str) -> UsageError:
         what = f"{self._folder} is not the model that the run of {self._checkpoint} started from"
-        return refusal(what, why, mend)
+        return refusal(what, why, fix)

@@ -9,7 +9,7 @@ from llama_recipes_local.run.record import SavedRun
 
 PARAMETERS = "train_params.yaml"
 NAMES = ("model_name", "tokenizer_name", "output_dir")
-MEND = "name the model that was trained: --model DIR"
+FIX = "name the model that was trained: --model DIR"
 
 
 def read_parameters(checkpoint: Path) -> dict[str, str]:
@@ -30,8 +30,8 @@ def read_parameters(checkpoint: Path) -> dict[str, str]:
         if not isinstance(content, dict):
             raise ValueError("it holds no names with values")
     except (OSError, ValueError, yaml.YAMLError) as error:
-        mend = f"remove the file, and {MEND}"
-        raise refusal(f"{path} cannot be read", str(error), mend) from error
+        fix = f"remove the file, and {FIX}"
+        raise refusal(f"{path} cannot be read", str(error), fix) from error
     return {str(name): str(value) for name, value in content.items() if str(value) != "None"}
 
 
@@ -46,9 +46,9 @@ def trained_model(checkpoint: Path, parameters: dict[str, str]) -> Path:
     if not named:
         why = "that file tells which model was trained, for its configuration and tokenizer"
         what = f"{path} does not name a model" if path.is_file() else f"there is no {path}"
-        raise refusal(what, why, MEND)
+        raise refusal(what, why, FIX)
     folder = Path(named).expanduser().resolve()
     if not (folder / "config.json").is_file():
         what = f"the model that was trained is not in {folder}"
-        raise refusal(what, f"that is what {checkpoint} names", MEND)
+        raise refusal(what, f"that is what {checkpoint} names", FIX)
     return folder

@@ -15,7 +15,7 @@ from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadat
 from torch.distributed.checkpoint.state_dict_loader import load
 
 from llama_recipes_local.commands.convert.base import BaseModel
-from llama_recipes_local.commands.convert.parameters import MEND
+from llama_recipes_local.commands.convert.parameters import FIX
 from llama_recipes_local.errors import Problem, UsageError, refusal
 from llama_recipes_local.model_folders import misshapen
 from llama_recipes_local.models.empty import empty_model, weight_name
@@ -110,8 +110,8 @@ class ShardedWeights:
         for verb, names in (("lacks", lacking), ("holds", wrong), ("holds", unknown)):
             if names:
                 what = f"{checkpoint} does not hold the model that was named"
-                mend = f"{MEND}, or copy the checkpoint again"
-                raise refusal(what, f"it {verb} {listed(names)}", mend)
+                fix = f"{FIX}, or copy the checkpoint again"
+                raise refusal(what, f"it {verb} {listed(names)}", fix)
 
 
 def _unreadable(name: str, checkpoint: Path, error: BaseException) -> Problem:

@@ -186,9 +186,9 @@ def _check_sources(asked: list[Question], metrics: list[str]) -> None:
 
 def _check_values(flags: dict[str, Any]) -> None:
     # fire makes True of a flag that nothing follows
-    mend = "give it the path behind it, or leave it out"
+    fix = "give it the path behind it, or leave it out"
     problems = [
-        Problem(f"--{name} has no value", "it takes a path", mend)
+        Problem(f"--{name} has no value", "it takes a path", fix)
         for name, value in flags.items()
         if value is True
     ]
@@ -202,8 +202,8 @@ def _check_numbers(batch_size: Any, max_new_tokens: Any, max_examples: Any) -> N
         if type(value) is not int or value < 1
     ]
     if type(max_examples) is not int or max_examples < 0:
-        why, mend = "it is a number, and 0 means all", "give one: --max_examples 100"
-        problems.append(Problem(f"--max_examples {max_examples}", why, mend))
+        why, fix = "it is a number, and 0 means all", "give one: --max_examples 100"
+        problems.append(Problem(f"--max_examples {max_examples}", why, fix))
     refuse(problems)
 
 
@@ -228,8 +228,8 @@ def _place(out: Any) -> Path:
 def _two_files(first: Any, others: tuple[Any, ...], flags: dict[str, Any]) -> tuple[Path, Path]:
     if len(others) != 1 or flags:
         given = " ".join([str(first), *map(str, others), *(f"--{name}" for name in flags)])
-        mend = "--compare A.json B.json"
-        raise refusal(f"--compare {given}", "it takes two files and no more", mend)
+        fix = "--compare A.json B.json"
+        raise refusal(f"--compare {given}", "it takes two files and no more", fix)
     return Path(str(first)).expanduser(), Path(str(others[0])).expanduser()
 
 

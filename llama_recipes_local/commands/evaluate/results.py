@@ -76,14 +76,14 @@ def read_result(path: Path) -> Result:
     Raises:
         UsageError: if the file holds none.
     """
-    mend = "name two files that `llama-recipes-local evaluate --out FILE` wrote"
+    fix = "name two files that `llama-recipes-local evaluate --out FILE` wrote"
     if not path.exists():
-        raise UsageError([missing(path.absolute(), mend)])
+        raise UsageError([missing(path.absolute(), fix)])
     try:
         result = Result(**json.loads(path.read_text("utf-8")))
         for measure in result.measures():
             if not len(measure.keys) or not math.isfinite(measure.of_all()):
                 raise ValueError(f"it has no items of {measure.name}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise refusal(f"{path} is no result", repr(error), mend) from error
+        raise refusal(f"{path} is no result", repr(error), fix) from error
     return result

@@ -80,8 +80,8 @@ def _check_limits(prompts: list[Prompt], texts: list[str], tokenizer: Any, sourc
             token = tokenizer.convert_ids_to_tokens(unknown[0])
             what = f"{prompt.where} has the token {token!r}, number {unknown[0]:,}"
             why = f"the model in {source.model} knows {rows:,}, so the tokenizer is another's"
-            mend = "name the tokenizer that goes with it: --tokenizer_name DIR"
-            problems.append(Problem(what, why, mend))
+            fix = "name the tokenizer that goes with it: --tokenizer_name DIR"
+            problems.append(Problem(what, why, fix))
     if problems:
         raise UsageError(problems[:MOST_PROBLEMS])
 

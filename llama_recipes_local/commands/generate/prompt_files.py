@@ -56,11 +56,11 @@ def read_prompts(path: Path) -> list[Prompt]:
             or there is no prompt.
     """
     path = path.expanduser().absolute()  # resolved, a pipe's name leads nowhere
-    mend = f"name a file: {FLAG} FILE"
+    fix = f"name a file: {FLAG} FILE"
     if not path.exists():
-        raise UsageError([finding.missing(path, mend)])
+        raise UsageError([finding.missing(path, fix)])
     if path.is_dir():
-        raise refusal(f"{FLAG} {path} is a folder", finding.told(path), mend)
+        raise refusal(f"{FLAG} {path} is a folder", finding.told(path), fix)
     read = list(_records(path) if format_of(path.name) else _lines(path))
     if not read:
         raise refusal(f"{FLAG} {path} has no prompts", "every line is blank", "write some")

@@ -101,8 +101,8 @@ def base_model(adapter: Path) -> Path | None:
     Raises:
         UsageError: if the folder holds no adapter, or a damaged one.
     """
-    mend = "name the --output_dir of a run with --use_peft, or a whole model: --model_name DIR"
-    name = read_adapter_config(adapter, mend).get("base_model_name_or_path")
+    fix = "name the --output_dir of a run with --use_peft, or a whole model: --model_name DIR"
+    name = read_adapter_config(adapter, fix).get("base_model_name_or_path")
     StoredTensors([adapter / ADAPTER_WEIGHTS])
     return Path(str(name)) if name else None
 
@@ -119,8 +119,8 @@ def _choose_quantization(asked: str | None, run: SavedRun | None) -> str:
 
 def _unnamed(adapter: Path | None) -> Problem:
     if adapter is None:
-        mend = "name what training saved, --adapter DIR, or a whole model, --model_name DIR"
-        return Problem("there is no model to load", "none was named", mend)
+        fix = "name what training saved, --adapter DIR, or a whole model, --model_name DIR"
+        return Problem("there is no model to load", "none was named", fix)
     return unnamed_base(adapter, "name the model's folder: --model_name DIR")
 
 

@@ -84,8 +84,8 @@ def show(
 def _flag_problems(rows: Any, png: Any) -> list[Problem]:
     problems = []
     if type(rows) is not int or rows < 0:
-        mend = "give a number, 0 or more: --rows 3"
-        problems.append(Problem(f"--rows {rows}", "it is how many rows are shown", mend))
+        fix = "give a number, 0 or more: --rows 3"
+        problems.append(Problem(f"--rows {rows}", "it is how many rows are shown", fix))
     path = _place(png)
     if png and (path.suffix.lower() != ".png" or not os.access(path.parent, os.W_OK)):
         why = f"it is no .png file, or {path.parent} is no folder that can be written to"

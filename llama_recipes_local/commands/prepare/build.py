@@ -7,7 +7,7 @@ for evaluation. The same inputs give the files that llama-recipes publishes, byt
 import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TextIO
@@ -128,23 +128,23 @@ def _collected(problems: list[Problem]) -> Iterator[None]:
 
 def _folder_problems(out: Path, overwrite: bool) -> list[Problem]:
     standing = next(folder for folder in (out, *out.parents) if folder.exists())
-    mend = "name another folder: --out DIR"
+    fix = "name another folder: --out DIR"
     if not standing.is_dir():
-        return [Problem(f"{standing} is a file", "the data set is a folder", mend)]
+        return [Problem(f"{standing} is a file", "the data set is a folder", fix)]
     if not os.access(standing, os.W_OK):
-        return [Problem(f"{standing} cannot be written to", "its permissions forbid it", mend)]
+        return [Problem(f"{standing} cannot be written to", "its permissions forbid it", fix)]
     there = [out / name for name in (TRAINING_FILE, VALIDATION_FILE) if (out / name).exists()]
     if overwrite:
         return []
     why = "a file is not overwritten unless that is asked for"
-    return [Problem(f"{path} exists", why, f"--overwrite, or {mend}") for path in there]
+    return [Problem(f"{path} exists", why, f"--overwrite, or {fix}") for path in there]
 
 
 def _spacing_problems(spacing: str) -> list[Problem]:
     if spacing in spacings.MODES:
         return []
-    mend = " or ".join(f"--spacing {mode}" for mode in spacings.MODES)
-    return [Problem(f"--spacing {spacing}", "there is no such mode", mend)]
+    fix = " or ".join(f"--spacing {mode}" for mode in spacings.MODES)
+    return [Problem(f"--spacing {spacing}", "there is no such mode", fix)]
 
 
 def _find_jfleg(jfleg: Path | None, c4_200m: Path | None) -> dict[str, list[Path]]:
@@ -196,16 +196,15 @@ def _c4(sources: list[Source], number: int, built: BuiltFile) -> Iterator[Pair]:
                 raise UsageError([_or_fewer(each, taken) for each in error.problems]) from error
         if taken == number:
             return
-    mend = f"--num_c4 {taken}" if taken else "leave out --c4_200m"
+    fix = f"--num_c4 {taken}" if taken else "leave out --c4_200m"
     named = ", ".join(map(str, sources))
-    raise refusal(f"{named} has {taken} examples", f"--num_c4 asks for {number}", mend)
+    raise refusal(f"{named} has {taken} examples", f"--num_c4 asks for {number}", fix)
 
 
 def _or_fewer(problem: Problem, taken: int) -> Problem:
     if taken == 0:
         return problem
-    fewer = f"or take the {taken} examples before it: --num_c4 {taken}"
-    return replace(problem, mend=f"{problem.mend}, {fewer}")
+    return problem.or_else(f"take the {taken} examples before it: --num_c4 {taken}")
 
 
 def _write(file: TextIO, built: BuiltFile, name: str, pairs: Iterator[Pair], spacing: str) -> None:

@@ -21,7 +21,7 @@ from llama_recipes_local.records.values import Record, checked_text, column_of
 INPUT = "input"
 OUTPUT = "output"
 COLUMNS = (INPUT, OUTPUT)
-MEND = "name the folder or a file of it: --c4_200m DIR"
+FIX = "name the folder or a file of it: --c4_200m DIR"
 ACCEPTED = (
     "C4_200M is read from tsv (such as C4_200M.tsv-00000-of-00010), csv, jsonl or parquet files, "
     "from these packed as gz, bz2, xz, zst or lz4 (not parquet), or from a zip of them"
@@ -47,7 +47,7 @@ def find_sources(path: Path) -> list[Source]:
         UsageError: if there is nothing to read, files of several formats, or pointers to data.
     """
     if not path.exists():
-        raise UsageError([finding.missing(path, MEND)])
+        raise UsageError([finding.missing(path, FIX)])
     candidates = [path] if path.is_file() else finding.files_below(path)
     plain = finding.without_packed_twins([file for file in candidates if format_of(file.name)])
     archives = [file for file in candidates if file.suffix.lower() == ".zip"]
@@ -56,7 +56,7 @@ def find_sources(path: Path) -> list[Source]:
     sources = sources or [source for archive in archives for source in _members(archive)]
     if not sources:
         why = f"{_told(path, archives)}; {ACCEPTED}"
-        raise refusal(f"{path} holds no C4_200M", why, MEND)
+        raise refusal(f"{path} holds no C4_200M", why, FIX)
     _check_formats(path, sources)
     return sources
 
@@ -101,4 +101,4 @@ def _check_formats(path: Path, sources: list[Source]) -> None:
     if len(examples) > 1:
         named = ", ".join(f"{form} ({name})" for form, name in sorted(examples.items()))
         why = f"which to read cannot be told: {named}"
-        raise refusal(f"{path} holds C4_200M in several formats", why, MEND)
+        raise refusal(f"{path} holds C4_200M in several formats", why, FIX)

@@ -26,7 +26,7 @@ CORRECTIONS = "corrections"
 REFERENCES = 4
 VALIDATION = "validation"
 TEST = "test"
-MEND = "name the folder that holds both splits: --jfleg DIR"
+FIX = "name the folder that holds both splits: --jfleg DIR"
 
 # The words by which a file's or a folder's name tells its split.
 _SPLIT_WORDS = {
@@ -49,9 +49,9 @@ def find_splits(folder: Path) -> dict[str, list[Path]]:
             reference file that is missing, pointers to data.
     """
     if not folder.exists():
-        raise UsageError([finding.missing(folder, MEND)])
+        raise UsageError([finding.missing(folder, FIX)])
     if not folder.is_dir():
-        raise refusal(f"{folder} is a file", "JFLEG is a folder with two splits", MEND)
+        raise refusal(f"{folder} is a file", "JFLEG is a folder with two splits", FIX)
     below = finding.without_packed_twins(finding.files_below(folder))
     splits: dict[str, list[Path]] = {}
     problems: list[Problem] = []
@@ -129,11 +129,11 @@ def _only_split(folder: Path, name: str, found: list[Path]) -> list[Path]:
             f"{finding.told(folder)}; looked for were {name}*.parquet, {name}*.json, "
             f"{name}*.jsonl, and {_SOURCES[name]} with its references .ref0 to .ref{REFERENCES - 1}"
         )
-        raise refusal(f"{folder} holds no {name} split of JFLEG", why, MEND)
+        raise refusal(f"{folder} holds no {name} split of JFLEG", why, FIX)
     if len({path.with_name(re.sub("[0-9]+", "", path.name)) for path in found}) > 1:
         told = finding.listed(path.relative_to(folder).as_posix() for path in found)
         why = f"which to read cannot be told: {told}"
-        raise refusal(f"{folder} holds the {name} split of JFLEG more than once", why, MEND)
+        raise refusal(f"{folder} holds the {name} split of JFLEG more than once", why, FIX)
     if found[0].name == _SOURCES[name]:
         found = [found[0], *_references(found[0])]
     pointers = finding.pointer_problems(found)

@@ -113,8 +113,8 @@ def check_flags(flags: Iterable[Flag]) -> tuple[list[Flag], list[Problem]]:
             parser.parse_args(flag.words)
         except BadValueError as error:
             why = str(error).partition(": ")[2] or str(error)
-            mend = f"give --{flag.name} a value of its kind; see `python sft.py --help`"
-            problems.append(Problem(f"{flag} cannot be", why, mend))
+            fix = f"give --{flag.name} a value of its kind; see `python sft.py --help`"
+            problems.append(Problem(f"{flag} cannot be", why, fix))
         else:
             good.append(flag)
     return good, problems
@@ -156,5 +156,5 @@ def _switched_on(flag: Flag) -> Flag:
 def _unknown(flag: Flag, known: set[str]) -> Problem:
     names = sorted(known | RENAMED.keys())
     near = get_close_matches(flag.name, names, n=1, cutoff=0.5)
-    mend = f"did you mean --{near[0]}?" if near else "see `python sft.py --help`"
-    return Problem(f"--{flag.name} is no flag", "TRL's SFT script has none of this name", mend)
+    fix = f"did you mean --{near[0]}?" if near else "see `python sft.py --help`"
+    return Problem(f"--{flag.name} is no flag", "TRL's SFT script has none of this name", fix)

@@ -142,5 +142,5 @@ def _key(part: LocalPart, hashes: FileHashes) -> str:
 
 
 def _with_own_flag(problem: Problem) -> Problem:
-    mend = problem.mend.replace("--local_dataset.data_path=", "--dataset_name ")
-    return replace(problem, mend=mend)
+    fix = problem.fix.replace("--local_dataset.data_path=", "--dataset_name ")
+    return replace(problem, fix=fix)

@@ -127,5 +127,5 @@ def _build(flags: list[Flag]) -> tuple[LocalArguments, TrainingArguments, ModelC
         return build(flags)
     except (ValueError, ImportError) as error:
         why = " ".join(str(error).split())
-        mend = "change or leave out the flag that it names"
-        raise refusal("the flags do not go together", why, mend) from error
+        fix = "change or leave out the flag that it names"
+        raise refusal("the flags do not go together", why, fix) from error

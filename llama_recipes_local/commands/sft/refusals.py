@@ -117,6 +117,6 @@ def refuse(flags: Iterable[Flag], known: set[str]) -> tuple[list[Flag], list[Pro
         if flag.name not in REFUSED or (flag.name in known and flag.is_off):
             taken.append(flag)
         else:
-            why, mend = REFUSED[flag.name]
-            problems.append(Problem(f"{flag} is not taken", why, mend))
+            why, fix = REFUSED[flag.name]
+            problems.append(Problem(f"{flag} is not taken", why, fix))
     return taken, problems

@@ -108,7 +108,7 @@ class Watch(TrainerCallback):
         if not math.isfinite(loss):
             raise TrainingError(
                 f"the loss at step {state.global_step} is {loss}: training ends here, and nothing "
-                "more is saved\n   mend: lower --learning_rate, or look into the data with "
+                "more is saved\n   fix: lower --learning_rate, or look into the data with "
                 "`llama-recipes-local inspect`"
             )
 

@@ -253,7 +253,7 @@ def test_c4_200m_alone_lacks_the_validation_file(tmp_path: Path) -> None:
     (problem,) = refused(tmp_path / "out", None, write_c4(tmp_path / "c4"))
     assert problem.what == "only --c4_200m is given"
     assert "the validation file is made from JFLEG's test split" in problem.why
-    assert problem.mend == "--jfleg DIR"
+    assert problem.fix == "--jfleg DIR"
 
 
 def test_neither_is_given(tmp_path: Path) -> None:
@@ -275,8 +275,8 @@ def test_every_problem_of_the_arguments_at_once(tmp_path: Path) -> None:
         "--num_c4 0",
         f"{tmp_path / 'c4'} does not exist",
     ]
-    assert "--overwrite" in problems[0].mend
-    assert problems[1].mend == "--spacing published or --spacing clean"
+    assert "--overwrite" in problems[0].fix
+    assert problems[1].fix == "--spacing published or --spacing clean"
     assert "it holds validation.jsonl" in problems[2].why
 
 
@@ -292,7 +292,7 @@ def test_every_part_that_cannot_be_read_at_once(tmp_path: Path) -> None:
         f"line 3 of {part} has 1 column",
         f"JFLEG gives no row for {VALIDATION}",
     ]
-    assert problems[1].mend == "mend it, or take the 2 examples before it: --num_c4 2"
+    assert problems[1].fix == "take the 2 examples before it: --num_c4 2"
     assert problems[2].why == "its files have no rows"
 
 
@@ -300,7 +300,7 @@ def test_a_bad_first_example_leaves_none_before_it(tmp_path: Path) -> None:
     c4 = write_c4(tmp_path / "c4")
     (c4 / "C4_200M.tsv-00000-of-00010").write_text("a\n")
     (problem,) = refused(tmp_path / "out", write_jfleg(tmp_path / "jfleg"), c4)
-    assert problem.mend == "mend it"
+    assert problem.fix == ""
 
 
 def test_fewer_examples_than_asked_for(tmp_path: Path) -> None:
@@ -309,10 +309,10 @@ def test_fewer_examples_than_asked_for(tmp_path: Path) -> None:
     (problem,) = refused(tmp_path / "out", jfleg, c4)
     assert problem.what == f"{part} has {len(C4)} examples"
     assert problem.why == "--num_c4 asks for 10000"
-    assert problem.mend == f"--num_c4 {len(C4)}"
+    assert problem.fix == f"--num_c4 {len(C4)}"
     part.write_text("")
     (problem,) = refused(tmp_path / "out", jfleg, c4)
-    assert problem.mend == "leave out --c4_200m"
+    assert problem.fix == "leave out --c4_200m"
 
 
 def test_examples_go_on_in_the_next_file(tmp_path: Path) -> None:

@@ -331,7 +331,6 @@ def test_a_file_that_cannot_be_used(
     problem = problem_of(tmp_path)
     assert problem.what.startswith(what.format(path))
     assert problem.why.startswith(why) or why in problem.why
-    assert problem.mend
 
 
 def test_a_member_of_a_zip_that_cannot_be_used(tmp_path: Path) -> None:
@@ -383,7 +382,7 @@ def test_a_path_that_is_not_there(tmp_path: Path) -> None:
     problem = problem_of(tmp_path / "c4_200m")
     assert problem.what == f"{tmp_path / 'c4_200m'} does not exist"
     assert problem.why == f"{tmp_path} holds nothing"
-    assert "--c4_200m DIR" in problem.mend
+    assert "--c4_200m DIR" in problem.fix
 
 
 def test_a_folder_without_data(tmp_path: Path) -> None:
@@ -417,7 +416,7 @@ def test_a_pointer_of_git_lfs(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text("version https://git-lfs.invalid/spec/v1\noid sha256:00\nsize 1\n")
     problem = problem_of(tmp_path)
     assert problem.what == f"{tmp_path / name} is a pointer of Git LFS, not the data"
-    assert f"git -C {tmp_path} lfs pull" in problem.mend
+    assert f"git -C {tmp_path} lfs pull" in problem.fix
 
 
 def test_the_first_examples_of_a_file_that_ends_in_the_middle_of_a_line(tmp_path: Path) -> None:

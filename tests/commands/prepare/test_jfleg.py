@@ -186,7 +186,7 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     (problem,) = problems_of(tmp_path / "jfleg")
     assert problem.what == f"{tmp_path / 'jfleg'} does not exist"
     assert problem.why == f"{tmp_path} holds jfleg2"
-    assert "--jfleg DIR" in problem.mend
+    assert "--jfleg DIR" in problem.fix
     (problem,) = problems_of(tmp_path / "none/jfleg")
     assert problem.why == f"neither does {tmp_path / 'none'}"
 
@@ -255,7 +255,7 @@ def test_pointers_of_git_lfs(tmp_path: Path) -> None:
     problems = problems_of(tmp_path)
     assert len(problems) == 2
     assert "is a pointer of Git LFS" in problems[0].what
-    assert f"git -C {tmp_path / 'data'} lfs pull" in problems[0].mend
+    assert f"git -C {tmp_path / 'data'} lfs pull" in problems[0].fix
 
 
 def problem_in_test_split(folder: Path) -> Problem:

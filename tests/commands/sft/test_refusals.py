@@ -12,7 +12,7 @@ def test_it_is_refused(name: str) -> None:
     taken, (problem,) = refuse([Flag(name, ("x",)), Flag("seed", ("1",))], known_names())
     assert taken == [Flag("seed", ("1",))]
     assert problem.what == f"--{name} x is not taken"
-    assert problem.why and problem.mend
+    assert problem.why and problem.fix
 
 
 def test_no_to_what_is_refused_is_no_mistake() -> None:

@@ -76,11 +76,11 @@ def test_nothing_to_train_on(tmp_path: Path) -> None:
         loaded(tmp_path, [{"text": " "}, {"text": None}])
 
 
-def test_a_missing_place_is_mended_by_this_scripts_flag(tmp_path: Path) -> None:
+def test_a_missing_place_is_fixed_by_this_scripts_flag(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         find(configs.local_dataset(data_path=str(tmp_path / "none")), training=True)
     (problem,) = caught.value.problems
-    assert problem.mend.endswith("--dataset_name PATH")
+    assert problem.fix.endswith("--dataset_name PATH")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from llama_recipes_local.commands.sft.words import Flag, read_flags
 
 
 @pytest.mark.parametrize(
-    ("words", "what", "mend"),
+    ("words", "what", "fix"),
     [
         ("--lora_rr 4", "--lora_rr is no flag", "did you mean --lora_r?"),
         ("--model_nam x", "--model_nam is no flag", "did you mean --model_name?"),
@@ -18,17 +18,17 @@ from llama_recipes_local.commands.sft.words import Flag, read_flags
         ("--learning_rate 1 2", "--learning_rate 1 2 cannot be", "python sft.py --help"),
     ],
 )
-def test_what_is_wrong(words: str, what: str, mend: str) -> None:
+def test_what_is_wrong(words: str, what: str, fix: str) -> None:
     good, (problem,) = check_flags(read_flags(["--seed=1", *words.split()])[0])
     assert [flag.name for flag in good] == ["seed"]
     assert problem.what == what
-    assert mend in problem.mend
+    assert fix in problem.fix
     assert "sft.py:" not in problem.why
 
 
 def test_a_beginning_of_a_name_is_not_the_name() -> None:
     _, (problem,) = check_flags([Flag("per_device_train", ("4",))])
-    assert problem.mend == "did you mean --per_device_train_batch_size?"
+    assert problem.fix == "did you mean --per_device_train_batch_size?"
 
 
 def test_values() -> None:

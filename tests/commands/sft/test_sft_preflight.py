@@ -15,13 +15,13 @@ from llama_recipes_local.errors import UsageError
 
 
 def found(flags: str) -> dict[str, str]:
-    """What the checks of the options say of flags, and how each is mended."""
+    """What the checks of the options say of flags, and how each is fixed."""
     good, wrong = check_flags(read_flags(flags.split())[0])
     assert wrong == []
     named = ["--dataset_name", "x", "--output_dir", "x"]
     options = parse([*read_flags(named)[0], *good])
     given = {flag.name for flag in good}
-    return {problem.what: problem.mend for problem in checks.check_options(options, given)}
+    return {problem.what: problem.fix for problem in checks.check_options(options, given)}
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(
 
 def test_a_mistake_ends_with_code_2(sft: Sft, capsys: pytest.CaptureFixture[str]) -> None:
     assert sft("--lora_rr", "4") == 2
-    assert "mend: did you mean --lora_r?" in capsys.readouterr().err
+    assert "fix: did you mean --lora_r?" in capsys.readouterr().err
     assert not OUTPUT.exists()
 
 
@@ -133,7 +133,7 @@ def test_trl_is_asked_for_where_it_is_missing(
 ) -> None:
     monkeypatch.setattr("llama_recipes_local.extras.find_spec", lambda name: None)
     assert sft() == 2
-    assert "mend: pip install 'llama-recipes-local[sft]'" in capsys.readouterr().err
+    assert "fix: pip install 'llama-recipes-local[sft]'" in capsys.readouterr().err
 
 
 def test_help_tells_every_flag(sft: Sft, capsys: pytest.CaptureFixture[str]) -> None:
