@@ -82,7 +82,8 @@ def measure(folder: Path, ranks: int, way: str) -> dict[str, Any]:
 def load_and_shard(folder: Path, way: str) -> None:
     """Load, adapt and shard a model as ``main`` does, and print what it took."""
     from llama_recipes_local import adapters, models, parallel
-    from llama_recipes_local.run.resolution import activate, resolve
+    from llama_recipes_local.run import activate
+    from llama_recipes_local.run.resolution import resolve
 
     parallel.setup()
     flags = {"model_name": str(folder), "use_peft": True, "enable_fsdp": True, "dtype": "bfloat16"}

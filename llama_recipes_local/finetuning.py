@@ -26,8 +26,9 @@ from llama_recipes_local.model_folders import ADAPTER_WEIGHTS, has_weights
 from llama_recipes_local.models.quantization import quantized_bits
 from llama_recipes_local.preflight import preflight
 from llama_recipes_local.preflight.help import help_text
-from llama_recipes_local.run.record import CONFIGURATION_FILE
-from llama_recipes_local.run.resolution import Run, activate, save_description
+from llama_recipes_local.run import activate
+from llama_recipes_local.run.record import CONFIGURATION_FILE, save_description
+from llama_recipes_local.run.resolution import Run
 from llama_recipes_local.storage.disk import room, what_filled
 from llama_recipes_local.storage.lock import occupied
 from llama_recipes_local.training.evaluation import perplexity

@@ -15,7 +15,7 @@ from torch import nn
 
 from llama_recipes_local.adapters import llama_adapter, pissa, prefix
 from llama_recipes_local.models.loading import local_folder
-from llama_recipes_local.run import resolution
+from llama_recipes_local.run import active_run, resolution
 
 _PEFT_CLASSES = {
     "lora": peft.LoraConfig,
@@ -52,7 +52,7 @@ def get_peft_model(model: nn.Module, peft_config: peft.PeftConfig) -> peft.PeftM
 
 def _for_training(adapted: peft.PeftModel) -> peft.PeftModel:
     """Give the adapter its dtype, and put this package's computation in place of PEFT's."""
-    active = resolution.active()
+    active = active_run()
     base: Any = adapted.get_base_model()
     pure = active is not None and active.fsdp.pure_bf16
     for parameter in adapted.parameters():

@@ -1,25 +1,32 @@
-"""Upstream's configuration classes under upstream's names, with local paths for defaults."""
+"""Upstream's configuration classes under upstream's names, with local paths for defaults.
 
-from llama_recipes_local.configs import datasets
-from llama_recipes_local.configs.datasets import (
-    alpaca_dataset,
-    custom_dataset,
-    grammar_dataset,
-    guanaco_dataset,
-    llamaguard_toxicchat_dataset,
-    local_dataset,
-    samsum_dataset,
-)
+Those of data sets and adapter methods are declared where the data set or method is, see
+``datasets.registry`` and ``adapters.registry``; they are looked up there when they are asked for.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from llama_recipes_local.configs.fsdp import fsdp_config
-from llama_recipes_local.configs.peft import llama_adapter_config, lora_config, prefix_config
 from llama_recipes_local.configs.quantization import quantization_config
 from llama_recipes_local.configs.training import train_config
 from llama_recipes_local.configs.wandb import wandb_config
 
+if TYPE_CHECKING:
+    from llama_recipes_local.configs.datasets import (
+        alpaca_dataset,
+        custom_dataset,
+        grammar_dataset,
+        guanaco_dataset,
+        llamaguard_toxicchat_dataset,
+        local_dataset,
+        samsum_dataset,
+    )
+    from llama_recipes_local.configs.peft import llama_adapter_config, lora_config, prefix_config
+
 __all__ = [
     "alpaca_dataset",
     "custom_dataset",
-    "datasets",
     "fsdp_config",
     "grammar_dataset",
     "guanaco_dataset",
@@ -33,3 +40,19 @@ __all__ = [
     "train_config",
     "wandb_config",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Return the configuration class of a data set or an adapter method."""
+    if not name.startswith("__"):
+        for module in ("datasets", "peft"):
+            declared = import_module(f"{__name__}.{module}")
+            if name == module:
+                return declared
+            if hasattr(declared, name):
+                return getattr(declared, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -4,14 +4,36 @@ Relative paths start from the data root; see ``llama_recipes_local.storage.data_
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from llama_recipes_local._upstream import load
 
-_upstream = load("configs.datasets")
+if TYPE_CHECKING:
+    from llama_recipes_local._vendor.llama_recipes.configs.datasets import (
+        alpaca_dataset as _alpaca_dataset,
+    )
+    from llama_recipes_local._vendor.llama_recipes.configs.datasets import (
+        custom_dataset as _custom_dataset,
+    )
+    from llama_recipes_local._vendor.llama_recipes.configs.datasets import (
+        grammar_dataset as _grammar_dataset,
+    )
+    from llama_recipes_local._vendor.llama_recipes.configs.datasets import (
+        llamaguard_toxicchat_dataset as _llamaguard_toxicchat_dataset,
+    )
+    from llama_recipes_local._vendor.llama_recipes.configs.datasets import (
+        samsum_dataset as _samsum_dataset,
+    )
+else:
+    _alpaca_dataset = load("configs.datasets").alpaca_dataset
+    _custom_dataset = load("configs.datasets").custom_dataset
+    _grammar_dataset = load("configs.datasets").grammar_dataset
+    _llamaguard_toxicchat_dataset = load("configs.datasets").llamaguard_toxicchat_dataset
+    _samsum_dataset = load("configs.datasets").samsum_dataset
 
 
 @dataclass
-class samsum_dataset(_upstream.samsum_dataset):  # type: ignore[misc,name-defined]
+class samsum_dataset(_samsum_dataset):
     """SAMSum: dialogues and their summaries; nothing remote is run, so nothing is trusted."""
 
     data_path: str = "datasets/samsum/"
@@ -20,7 +42,7 @@ class samsum_dataset(_upstream.samsum_dataset):  # type: ignore[misc,name-define
 
 
 @dataclass
-class grammar_dataset(_upstream.grammar_dataset):  # type: ignore[misc,name-defined]
+class grammar_dataset(_grammar_dataset):
     """Grammar correction: two CSV files with the columns ``input`` and ``target``."""
 
     train_split: str = "datasets/grammar/gtrain_10k.csv"
@@ -31,7 +53,7 @@ class grammar_dataset(_upstream.grammar_dataset):  # type: ignore[misc,name-defi
 
 
 @dataclass
-class alpaca_dataset(_upstream.alpaca_dataset):  # type: ignore[misc,name-defined]
+class alpaca_dataset(_alpaca_dataset):
     """Alpaca: records of instruction, input and output; the first 5% is for validation."""
 
     data_path: str = "datasets/alpaca_data.json"
@@ -53,7 +75,7 @@ class guanaco_dataset:
 
 
 @dataclass
-class custom_dataset(_upstream.custom_dataset):  # type: ignore[misc,name-defined]
+class custom_dataset(_custom_dataset):
     """A data set of the user's own: ``file.py`` or ``file.py:function``."""
 
     file: str = "datasets/custom_dataset.py"
@@ -62,7 +84,7 @@ class custom_dataset(_upstream.custom_dataset):  # type: ignore[misc,name-define
 
 
 @dataclass
-class llamaguard_toxicchat_dataset(_upstream.llamaguard_toxicchat_dataset):  # type: ignore[misc,name-defined]
+class llamaguard_toxicchat_dataset(_llamaguard_toxicchat_dataset):
     """ToxicChat for Llama Guard."""
 
     data_path: str = "datasets/toxic-chat/"

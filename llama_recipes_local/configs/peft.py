@@ -1,12 +1,28 @@
 """The adapter configurations: upstream's fields and defaults, and what PEFT knows beside them."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from llama_recipes_local._upstream import load
 
+if TYPE_CHECKING:
+    from llama_recipes_local._vendor.llama_recipes.configs.peft import (
+        llama_adapter_config as _llama_adapter_config,
+    )
+    from llama_recipes_local._vendor.llama_recipes.configs.peft import (
+        lora_config as _lora_config,
+    )
+    from llama_recipes_local._vendor.llama_recipes.configs.peft import (
+        prefix_config as _prefix_config,
+    )
+else:
+    _llama_adapter_config = load("configs.peft").llama_adapter_config
+    _lora_config = load("configs.peft").lora_config
+    _prefix_config = load("configs.peft").prefix_config
+
 
 @dataclass
-class lora_config(load("configs.peft").lora_config):  # type: ignore[misc]
+class lora_config(_lora_config):
     """LoRA. Fields that are not listed here are upstream's, with upstream's defaults."""
 
     bias: str = "none"
@@ -26,7 +42,7 @@ class lora_config(load("configs.peft").lora_config):  # type: ignore[misc]
 
 
 @dataclass
-class llama_adapter_config(load("configs.peft").llama_adapter_config):  # type: ignore[misc]
+class llama_adapter_config(_llama_adapter_config):
     """LLaMA-Adapter (2303.16199): prompts in the last layers' attention, behind a gate.
 
     ``adapter_len`` prompts in each of the last ``adapter_layers`` layers.
@@ -34,7 +50,7 @@ class llama_adapter_config(load("configs.peft").llama_adapter_config):  # type: 
 
 
 @dataclass
-class prefix_config(load("configs.peft").prefix_config):  # type: ignore[misc]
+class prefix_config(_prefix_config):
     """Prefix tuning (2101.00190): keys and values before every document, in all layers.
 
     ``num_virtual_tokens`` of them.

@@ -1,18 +1,26 @@
 """``train_config``: upstream's fields and defaults, local folders, and the fork's own flags."""
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from llama_recipes_local._upstream import load
 
+if TYPE_CHECKING:
+    from llama_recipes_local._vendor.llama_recipes.configs.training import (
+        train_config as _train_config,
+    )
+else:
+    _train_config = load("configs.training").train_config
+
 
 @dataclass
-class train_config(load("configs.training").train_config):  # type: ignore[misc]
+class train_config(_train_config):
     """How to train. Fields that are not listed here are upstream's, with upstream's defaults."""
 
     model_name: str = ""
     """Folder of the model to fine-tune, in the Hugging Face layout."""
 
-    tokenizer_name: str | None = None
+    tokenizer_name: str | None = None  # type: ignore[assignment]  # upstream says str
     """Folder of the tokenizer; None means the model's."""
 
     dataset: str = "samsum_dataset"
@@ -35,7 +43,7 @@ class train_config(load("configs.training").train_config):  # type: ignore[misc]
     """New fully connected layers between the last hidden state and the head; they alone are
     trained, and saved with the model."""
 
-    quantization: bool | str | None = None
+    quantization: bool | str | None = None  # type: ignore[assignment]  # upstream says str
     """"4bit" or "8bit"; None means the weights stay as they are, True is upstream's old name for
     "8bit"."""
 

@@ -1,12 +1,20 @@
 """``wandb_config``: upstream's, with runs kept on this machine unless asked otherwise."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from llama_recipes_local._upstream import load
 
+if TYPE_CHECKING:
+    from llama_recipes_local._vendor.llama_recipes.configs.wandb import (
+        wandb_config as _wandb_config,
+    )
+else:
+    _wandb_config = load("configs.wandb").wandb_config
+
 
 @dataclass
-class wandb_config(load("configs.wandb").wandb_config):  # type: ignore[misc]
+class wandb_config(_wandb_config):
     """What Weights & Biases is told. Fields that are not listed here are upstream's."""
 
     mode: str | None = "offline"

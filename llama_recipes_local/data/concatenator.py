@@ -13,7 +13,7 @@ from llama_recipes_local.data.packing import pack
 from llama_recipes_local.data.streaming import PackedStream, as_stream, is_stream
 from llama_recipes_local.data.token_rows import TokenRows
 from llama_recipes_local.data.truncation import fit
-from llama_recipes_local.run import resolution
+from llama_recipes_local.run import active_run
 
 __all__ = ["IGNORE_INDEX", "ConcatDataset"]
 
@@ -88,7 +88,7 @@ class ConcatDataset(Dataset[dict[str, list[int]]]):
 
 
 def _seed(given: int | None) -> int:
-    active = resolution.active()
+    active = active_run()
     if given is not None:
         return given
     return active.train.seed if active is not None else DEFAULT_SEED

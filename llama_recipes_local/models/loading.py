@@ -19,7 +19,7 @@ from llama_recipes_local.models.precision import keep_frequencies, weight_dtype
 from llama_recipes_local.models.quantization import bnb_config, keep_packing
 from llama_recipes_local.models.top_layers import LlamaWithTopLayersForCausalLM, begin_at_zero
 from llama_recipes_local.parallel import device_type
-from llama_recipes_local.run import resolution
+from llama_recipes_local.run import active_run
 
 attention.register()
 
@@ -98,7 +98,7 @@ def _load_weights(cls: Any, name: str | Path, best_kernel: str, **kwargs: Any) -
     """
     old_name = kwargs.pop("torch_dtype", None)
     kwargs["dtype"] = kwargs.get("dtype", old_name)
-    active = resolution.active()
+    active = active_run()
     if active is not None:
         chosen = active.train.attn_implementation
         kwargs["attn_implementation"] = best_kernel if chosen == "auto" else chosen
@@ -130,7 +130,7 @@ class LlamaForCausalLM:
         Without an adapter, only what the run trains requires a gradient. Upstream freezes layers
         with FSDP only, so it is done here for every run.
         """
-        active = resolution.active()
+        active = active_run()
         if active is None:
             return _load_weights(_llama_class(name), name, attention.NAME, **kwargs)
         if active.train.top_layers:

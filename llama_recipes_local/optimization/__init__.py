@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim.lr_scheduler import StepLR
 
 from llama_recipes_local.optimization.optimizers import make_optimizer
-from llama_recipes_local.run import resolution
+from llama_recipes_local.run import active_run
 
 __all__ = ["AdamW", "StepLR"]
 
@@ -30,7 +30,7 @@ def AdamW(  # noqa: N802 (the name that main calls)
         weight_decay: decoupled weight decay.
         **kwargs: further arguments of the optimiser's class.
     """
-    active = resolution.active()
+    active = active_run()
     name = active.fsdp.optimizer if active is not None else "AdamW"
     trained = [parameter for parameter in params if parameter.requires_grad]
     return make_optimizer(name, trained, lr, weight_decay, **kwargs)

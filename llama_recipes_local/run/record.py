@@ -1,10 +1,16 @@
-"""What a run wrote into its output folder about itself, for the commands that come after it."""
+"""What a run writes into its output folder about itself, and reads of another run's."""
 
 import json
+from dataclasses import asdict, is_dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llama_recipes_local.errors import refusal
+from llama_recipes_local.vendoring import read_manifest
+
+if TYPE_CHECKING:
+    from llama_recipes_local.run.resolution import Run
 
 CONFIGURATION_FILE = "run_config.json"
 
@@ -52,3 +58,31 @@ def _read(path: Path) -> dict[str, Any]:
             "copy the run's folder again, or remove the file and name what it would tell",
         ) from error
     return content
+
+
+PACKAGES = ("llama_recipes_local", "torch", "transformers", "peft", "tokenizers")
+
+
+def describe(run: "Run") -> dict[str, Any]:
+    """Return the run as JSON-ready data: its configurations, the versions, and what was patched."""
+    described = {
+        type(config).__name__: {name: _plain(value) for name, value in vars(config).items()}
+        for config in run.configurations()
+    }
+    described["versions"] = {package: import_module(package).__version__ for package in PACKAGES}
+    manifest = read_manifest()
+    described["upstream"] = {"lock": manifest.lock, "patches": dict(manifest.patches)}
+    return described
+
+
+def save_description(run: "Run", path: Path) -> None:
+    """Write ``describe(run)`` as JSON to ``path``."""
+    path.write_text(json.dumps(describe(run), indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, (str, int, float, bool, type(None), list)):
+        return value
+    return str(value)

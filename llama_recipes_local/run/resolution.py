@@ -1,23 +1,13 @@
-"""The run at hand: every configuration resolved from the flags, once, before anything is loaded.
+"""Every configuration of a run, resolved from the flags once, before anything is loaded."""
 
-``finetuning.main`` resolves the flags and activates the run; the collaborators of upstream's
-``main`` that are not handed the configuration they need ask ``active`` for it.
-"""
-
-import contextlib
-import json
 import os
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, is_dataclass
-from importlib import import_module
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch.distributed.fsdp import ShardingStrategy
 
 from llama_recipes_local import configs
 from llama_recipes_local.fields import field_names, set_field
-from llama_recipes_local.vendoring import read_manifest
 
 DATASET_CONFIGS: dict[str, type] = {
     cls.__name__: cls
@@ -55,10 +45,10 @@ class Run:
     """A fine-tuning run's configurations; ``dataset`` and ``peft`` are None if unknown."""
 
     flags: dict[str, Any]
-    train: Any = field(default_factory=configs.train_config)
-    fsdp: Any = field(default_factory=configs.fsdp_config)
-    quantization: Any = field(default_factory=configs.quantization_config)
-    wandb: Any = field(default_factory=configs.wandb_config)
+    train: configs.train_config = field(default_factory=configs.train_config)
+    fsdp: configs.fsdp_config = field(default_factory=configs.fsdp_config)
+    quantization: configs.quantization_config = field(default_factory=configs.quantization_config)
+    wandb: configs.wandb_config = field(default_factory=configs.wandb_config)
     dataset: Any = None
     peft: Any = None
     data: Any = None
@@ -133,50 +123,3 @@ def update_config(config: Any, **kwargs: Any) -> None:
                 set_field(config, name, value)
             except ValueError as error:
                 raise ValueError(f"--{flag} {value}: {error}") from error
-
-
-_active: Run | None = None
-
-
-def active() -> Run | None:
-    """Return the run that ``finetuning.main`` is in, or None in a script or notebook."""
-    return _active
-
-
-@contextlib.contextmanager
-def activate(run: Run) -> Iterator[Run]:
-    """Make ``run`` the active one inside the ``with`` block."""
-    global _active
-    _active = run
-    try:
-        yield run
-    finally:
-        _active = None
-
-
-PACKAGES = ("llama_recipes_local", "torch", "transformers", "peft", "tokenizers")
-
-
-def describe(run: Run) -> dict[str, Any]:
-    """Return the run as JSON-ready data: its configurations, the versions, and what was patched."""
-    described = {
-        type(config).__name__: {name: _plain(value) for name, value in vars(config).items()}
-        for config in run.configurations()
-    }
-    described["versions"] = {package: import_module(package).__version__ for package in PACKAGES}
-    manifest = read_manifest()
-    described["upstream"] = {"lock": manifest.lock, "patches": dict(manifest.patches)}
-    return described
-
-
-def save_description(run: Run, path: Path) -> None:
-    """Write ``describe(run)`` as JSON to ``path``."""
-    path.write_text(json.dumps(describe(run), indent=2, ensure_ascii=False) + "\n", "utf-8")
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
-    if isinstance(value, (str, int, float, bool, type(None), list)):
-        return value
-    return str(value)

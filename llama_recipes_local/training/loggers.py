@@ -15,9 +15,9 @@ from typing import Any, Protocol, TextIO
 
 from llama_recipes_local import configs
 from llama_recipes_local.checkpoints import selection
+from llama_recipes_local.run import active_run as active_run
 from llama_recipes_local.run.record import SavedRun
 from llama_recipes_local.run.resolution import Run
-from llama_recipes_local.run.resolution import active as active_run
 
 METRICS_FILE = "metrics.jsonl"
 EVALUATIONS_FILE = "evaluations.jsonl"

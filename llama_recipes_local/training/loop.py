@@ -21,7 +21,7 @@ from llama_recipes_local.optimization.parameter_groups import split_lora_plus
 from llama_recipes_local.optimization.schedules import Schedule, complete
 from llama_recipes_local.parallel import is_rank_zero
 from llama_recipes_local.policies import apply_fsdp_checkpointing
-from llama_recipes_local.run import resolution as run
+from llama_recipes_local.run import active_run
 from llama_recipes_local.training import batches, nonfinite
 from llama_recipes_local.training.checkpointing import Checkpointing
 from llama_recipes_local.training.data_iterator import Feed
@@ -103,7 +103,7 @@ def train(
     history = trainer.run()
     if fsdp_config is not None and not train_config.use_peft and not rank:
         checkpoints.save_train_params(train_config, fsdp_config, rank or 0)
-    active = run.active()
+    active = active_run()
     if active is not None:
         active.results = history.summary()
     return history.results()
@@ -167,7 +167,7 @@ class Trainer:
             training_flops(unwrapped(model)),
             peak_flops(self.stepper.device),
         )
-        self.signals = Signals(enabled=run.active() is not None)
+        self.signals = Signals(enabled=active_run() is not None)
         self.checkpointing = Checkpointing(self)
 
     def run(self) -> History:

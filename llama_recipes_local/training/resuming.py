@@ -17,7 +17,8 @@ from llama_recipes_local.checkpoints.layout import DamagedError
 from llama_recipes_local.checkpoints.writing import Content
 from llama_recipes_local.errors import TrainingError
 from llama_recipes_local.model_checkpointing.checkpoint_handler import adapter_state, write_adapter
-from llama_recipes_local.run import resolution
+from llama_recipes_local.run import active_run
+from llama_recipes_local.run.record import describe
 from llama_recipes_local.training.stepping import unwrapped
 
 if TYPE_CHECKING:
@@ -121,9 +122,9 @@ def _restore_random(folder: Path, ranks: int, seed: int) -> None:
 def _described(model: nn.Module) -> dict[str, Any]:
     """Return what tells of the run and its model, by file."""
     files: dict[str, Any] = {}
-    active = resolution.active()
+    active = active_run()
     if active is not None and active.data is not None:
-        files |= {layout.RUN_CONFIG: resolution.describe(active), layout.IDENTITY: identity(active)}
+        files |= {layout.RUN_CONFIG: describe(active), layout.IDENTITY: identity(active)}
     config: Any = getattr(model, "config", None)
     if isinstance(config, PreTrainedConfig):
         files[layout.MODEL_CONFIG] = json.loads(config.to_json_string())

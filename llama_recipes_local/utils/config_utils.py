@@ -14,7 +14,7 @@ from llama_recipes_local.errors import refuse
 from llama_recipes_local.models.precision import weight_dtype
 from llama_recipes_local.parallel import device_type, rank, world_size
 from llama_recipes_local.preflight.data_rules import stream_problems
-from llama_recipes_local.run import resolution
+from llama_recipes_local.run import active_run
 from llama_recipes_local.run.resolution import DATASET_CONFIGS, update_config
 from llama_recipes_local.training.signals import leave_signals_to_the_trainer
 
@@ -129,7 +129,7 @@ def _workers(train_config: Any, persistent: bool) -> dict[str, Any]:
     Outside a run nothing is returned: ``DataLoader`` refuses it without workers, and whether the
     caller asks for any, as ``main`` does, is not known.
     """
-    if resolution.active() is None or not train_config.num_workers_dataloader:
+    if active_run() is None or not train_config.num_workers_dataloader:
         return {}
     return {
         "prefetch_factor": PREFETCHED,

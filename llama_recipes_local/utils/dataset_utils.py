@@ -9,7 +9,7 @@ from llama_recipes_local.data.concatenator import ConcatDataset
 from llama_recipes_local.data.streaming import as_stream, is_stream
 from llama_recipes_local.data.token_rows import TokenRows
 from llama_recipes_local.datasets import DATALOADER_COLLATE_FUNC, DATASET_PREPROC
-from llama_recipes_local.run import resolution
+from llama_recipes_local.run import active_run
 from llama_recipes_local.utils.config_utils import get_dataloader_kwargs, measure_stream
 
 
@@ -24,7 +24,7 @@ def get_preprocessed_dataset(tokenizer: Any, dataset_config: Any, split: str = "
     """
     if dataset_config.dataset not in DATASET_PREPROC:
         raise NotImplementedError(f"{dataset_config.dataset} is not (yet) implemented")
-    active = resolution.active()
+    active = active_run()
     if active is not None and active.data is not None:
         dataset = active.data.splits[split]
     else:

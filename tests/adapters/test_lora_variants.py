@@ -10,7 +10,7 @@ import torch
 
 from llama_recipes_local import adapters, configs
 from llama_recipes_local.optimization.parameter_groups import split_lora_plus
-from llama_recipes_local.run import resolution
+from llama_recipes_local.run import activate, resolution
 
 IDS = torch.arange(3, 20).unsqueeze(0)
 # W - B0 A0 + B A against W + (B A - B0 A0): float32 sums of some hundred products in another order
@@ -86,7 +86,7 @@ def test_lora_plus_gives_b_its_own_rate(make_base: Any) -> None:
 def test_adapters_are_in_float32_unless_all_is_bfloat16(
     make_base: Any, tmp_path: Path, flags: dict[str, Any], pure: bool, dtype: torch.dtype
 ) -> None:
-    with resolution.activate(resolution.resolve({"pure_bf16": pure})):
+    with activate(resolution.resolve({"pure_bf16": pure})):
         base = make_base(attention_bias="bias" in flags).bfloat16()
         model = adapters.get_peft_model(base, make_config(**flags))
         model.save_pretrained(tmp_path)

@@ -14,7 +14,7 @@ from llama_recipes_local._upstream import VENDORED_DIR
 from llama_recipes_local.data.concatenator import IGNORE_INDEX, ConcatDataset
 from llama_recipes_local.data.token_rows import TokenRows
 from llama_recipes_local.datasets import get_grammar_dataset
-from llama_recipes_local.run import resolution
+from llama_recipes_local.run import activate, resolution
 
 CHUNK = 64
 
@@ -136,7 +136,7 @@ def test_seed_is_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert rows() == rows(seed=42) != rows(seed=7)
     assert rows(seed=0) != rows()
-    with resolution.activate(resolution.Run({}, train=configs.train_config(seed=7))):
+    with activate(resolution.Run({}, train=configs.train_config(seed=7))):
         assert rows() == rows(seed=7)
 
 

@@ -9,7 +9,8 @@ from llama_recipes_local.data.streaming import SampleStream
 from llama_recipes_local.data.token_rows import TokenRows
 from llama_recipes_local.datasets.run_data import AUDIT_FILE, prepare_data
 from llama_recipes_local.errors import UsageError
-from llama_recipes_local.run.resolution import Run, activate
+from llama_recipes_local.run import activate
+from llama_recipes_local.run.resolution import Run
 from llama_recipes_local.storage import data_root
 from llama_recipes_local.utils.dataset_utils import get_preprocessed_dataset
 

@@ -10,7 +10,8 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 from llama_recipes_local import configs, models, parallel
 from llama_recipes_local.adapters import generate_peft_config, get_peft_model
 from llama_recipes_local.policies import apply_fsdp_checkpointing
-from llama_recipes_local.run.resolution import activate, resolve
+from llama_recipes_local.run import activate
+from llama_recipes_local.run.resolution import resolve
 from llama_recipes_local.training import stepping
 
 Gradients = list[torch.Tensor]

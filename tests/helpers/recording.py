@@ -17,7 +17,8 @@ from llama_recipes_local import models
 from llama_recipes_local._upstream import load
 from llama_recipes_local.finetuning import main
 from llama_recipes_local.parallel import device_type, full_tensor, is_rank_zero
-from llama_recipes_local.run.resolution import activate, resolve
+from llama_recipes_local.run import activate
+from llama_recipes_local.run.resolution import resolve
 
 REPORT, TENSORS = "report.json", "recorded.safetensors"
 IDS = torch.arange(3, 40).unsqueeze(0)

@@ -29,7 +29,8 @@ from llama_recipes_local.finetuning import main
 from llama_recipes_local.model_checkpointing import save_peft_checkpoint
 from llama_recipes_local.optimization import AdamW, StepLR
 from llama_recipes_local.parallel import FullyShardedDataParallel, fsdp_auto_wrap_policy
-from llama_recipes_local.run.resolution import activate, resolve
+from llama_recipes_local.run import activate
+from llama_recipes_local.run.resolution import resolve
 from llama_recipes_local.training.loop import train
 from llama_recipes_local.training.stepping import Stepper
 

@@ -6,7 +6,8 @@ import pytest
 
 from llama_recipes_local import models
 from llama_recipes_local.kernels import fused
-from llama_recipes_local.run.resolution import activate, resolve
+from llama_recipes_local.run import activate
+from llama_recipes_local.run.resolution import resolve
 
 
 def load(folder: Path, **flags: bool) -> None:

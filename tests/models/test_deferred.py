@@ -12,7 +12,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from llama_recipes_local import models, parallel
 from llama_recipes_local.errors import TrainingError
-from llama_recipes_local.run.resolution import activate, resolve
+from llama_recipes_local.run import activate
+from llama_recipes_local.run.resolution import resolve
 
 IDS = torch.arange(3, 40).unsqueeze(0)
 

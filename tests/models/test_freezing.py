@@ -9,7 +9,7 @@ import torch
 from llama_recipes_local import models
 from llama_recipes_local.models.freezing import last_layers
 from llama_recipes_local.policies import apply_fsdp_checkpointing
-from llama_recipes_local.run import resolution
+from llama_recipes_local.run import activate, resolution
 
 IDS = torch.arange(3, 20).unsqueeze(0)
 LAYERS = [f"model.layers.{number}." for number in (0, 1)]
@@ -17,7 +17,7 @@ REST = ["lm_head.", "model.embed_tokens.", "model.norm."]
 
 
 def load(folder: Path, **flags: Any) -> Any:
-    with resolution.activate(resolution.resolve(flags)):
+    with activate(resolution.resolve(flags)):
         return models.LlamaForCausalLM.from_pretrained(folder)
 
 

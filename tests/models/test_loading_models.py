@@ -13,7 +13,8 @@ import transformers
 from llama_recipes_local import models
 from llama_recipes_local.kernels.attention import NAME as DOCUMENTS
 from llama_recipes_local.models.loading import local_folder
-from llama_recipes_local.run.resolution import activate, resolve
+from llama_recipes_local.run import activate
+from llama_recipes_local.run.resolution import resolve
 
 LOADERS = (
     models.AutoConfig,

@@ -11,7 +11,8 @@ from bitsandbytes.nn import Linear4bit, Linear8bitLt, Params4bit
 from llama_recipes_local import models
 from llama_recipes_local.models import precision
 from llama_recipes_local.models.quantization import bnb_config, describe, quantized_bits
-from llama_recipes_local.run.resolution import activate, resolve
+from llama_recipes_local.run import activate
+from llama_recipes_local.run.resolution import resolve
 from llama_recipes_local.utils.train_utils import print_model_size
 
 LAYERS = 14  # seven of each decoder layer; the head stays as it is

@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from llama_recipes_local import models
 from llama_recipes_local.models.top_layers import LlamaWithTopLayersForCausalLM
-from llama_recipes_local.run import resolution
+from llama_recipes_local.run import activate, resolution
 
 IDS = torch.arange(3, 20).unsqueeze(0)
 
@@ -30,7 +30,7 @@ def base(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def load(folder: Path, **flags: Any) -> Any:
-    with resolution.activate(resolution.resolve(flags)):
+    with activate(resolution.resolve(flags)):
         return models.LlamaForCausalLM.from_pretrained(folder)
 
 

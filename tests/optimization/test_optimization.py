@@ -10,7 +10,8 @@ from torch import nn
 from llama_recipes_local.optimization import AdamW
 from llama_recipes_local.optimization.optimizers import OPTIMIZERS, make_optimizer
 from llama_recipes_local.optimization.parameter_groups import split_lora_plus
-from llama_recipes_local.run.resolution import activate, resolve
+from llama_recipes_local.run import activate
+from llama_recipes_local.run.resolution import resolve
 
 LR = 1e-2
 STEPS = 5

@@ -10,7 +10,8 @@ import torch
 from test_fsdp import assert_same_steps, assert_same_weights
 
 from llama_recipes_local import adapters, models
-from llama_recipes_local.run.resolution import activate, resolve
+from llama_recipes_local.run import activate
+from llama_recipes_local.run.resolution import resolve
 
 NF4 = {"quantization": "4bit", "quant_type": "nf4", "use_double_quant": True}
 

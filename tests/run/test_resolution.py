@@ -8,7 +8,8 @@ import torch
 
 from llama_recipes_local import configs
 from llama_recipes_local._upstream import load
-from llama_recipes_local.run import resolution
+from llama_recipes_local.run import activate, active_run, resolution
+from llama_recipes_local.run.record import save_description
 
 
 def test_a_flag_reaches_every_configuration_that_has_the_field() -> None:
@@ -93,16 +94,16 @@ def test_update_config_is_upstreams_with_types() -> None:
 
 def test_the_run_is_active_inside_its_block_only() -> None:
     resolved = resolution.resolve({})
-    assert resolution.active() is None
-    with pytest.raises(RuntimeError), resolution.activate(resolved):
-        assert resolution.active() is resolved
+    assert active_run() is None
+    with pytest.raises(RuntimeError), activate(resolved):
+        assert active_run() is resolved
         raise RuntimeError
-    assert resolution.active() is None
+    assert active_run() is None
 
 
 def test_the_description_is_json_of_everything_resolved(tmp_path: Path) -> None:
     flags = {"dataset": "samsum_dataset", "use_peft": True, "sharding_strategy": "NO_SHARD"}
-    resolution.save_description(resolution.resolve(flags), tmp_path / "run.json")
+    save_description(resolution.resolve(flags), tmp_path / "run.json")
     described = json.loads((tmp_path / "run.json").read_text("utf-8"))
     assert described["train_config"]["use_peft"] is True
     assert described["fsdp_config"]["sharding_strategy"] == "ShardingStrategy.NO_SHARD"

@@ -10,7 +10,8 @@ import matplotlib
 import pytest
 
 from llama_recipes_local._upstream import VENDORED_DIR
-from llama_recipes_local.run.resolution import activate, resolve
+from llama_recipes_local.run import activate
+from llama_recipes_local.run.resolution import resolve
 
 Samples = list[dict[str, list[int]]]
 UPSTREAM = (VENDORED_DIR / "utils/train_utils.py").read_text("utf-8")

@@ -15,7 +15,7 @@ from llama_recipes_local.data.sharding import LengthGroupedBatchSampler, Sharded
 from llama_recipes_local.data.streaming import PackedStream, SampleStream
 from llama_recipes_local.data.token_rows import TokenRows
 from llama_recipes_local.errors import UsageError
-from llama_recipes_local.run import resolution
+from llama_recipes_local.run import activate, resolution
 from llama_recipes_local.utils import config_utils, dataset_utils
 
 get_dataloader_kwargs = config_utils.get_dataloader_kwargs
@@ -124,7 +124,7 @@ def test_workers_run_ahead_and_stay(strategy: str) -> None:
         return {k: v for k, v in given.items() if k in ("prefetch_factor", "persistent_workers")}
 
     rows = TokenRows.from_samples(SAMPLES)
-    with resolution.activate(resolution.Run({})):
+    with activate(resolution.Run({})):
         assert kwargs(0, rows) == {}
         assert kwargs(2, rows) == {"prefetch_factor": 4, "persistent_workers": True}
         # a worker that stays would not hear where a restored stream begins
@@ -205,7 +205,7 @@ def test_a_users_rows_and_collator_never_meet_an_empty_batch(
 def test_a_users_stream_has_the_runs_length(users_file: Path) -> None:
     dataset_config = configs.custom_dataset(file=f"{users_file}:get_stream")
     train = config(max_train_step=3, gradient_accumulation_steps=2, max_eval_step=7)
-    with resolution.activate(resolution.Run({}, train=train)):
+    with activate(resolution.Run({}, train=train)):
         stream = dataset_utils.get_preprocessed_dataset(Tokenizer(), dataset_config)
         assert len(stream) == 6
         validation = dataset_utils.get_preprocessed_dataset(Tokenizer(), dataset_config, "test")

@@ -24,7 +24,9 @@ from llama_recipes_local.errors import Problem, refusal, refuse
 from llama_recipes_local.model_folders import read_adapter_config
 from llama_recipes_local.preflight.adapter_rules import check_prefix_kernel
 from llama_recipes_local.preflight.saved_adapter_rules import PEFT_TYPES
-from llama_recipes_local.run.resolution import Run, activate, describe
+from llama_recipes_local.run import activate
+from llama_recipes_local.run.record import describe
+from llama_recipes_local.run.resolution import Run
 from llama_recipes_local.storage.names import refuse_name
 from llama_recipes_local.training.evaluation import perplexity
 from llama_recipes_local.utils.dataset_utils import get_dataloader

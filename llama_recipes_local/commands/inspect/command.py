@@ -26,7 +26,8 @@ from llama_recipes_local.datasets.run_data import PARTS, RunData, prepare_data
 from llama_recipes_local.errors import Problem, refuse
 from llama_recipes_local.models.loading import load_tokenizer
 from llama_recipes_local.preflight import preflight_data
-from llama_recipes_local.run.resolution import Run, activate
+from llama_recipes_local.run import activate
+from llama_recipes_local.run.resolution import Run
 from llama_recipes_local.storage.names import refuse_name
 
 

@@ -24,7 +24,7 @@ from llama_recipes_local.errors import TrainingError
 from llama_recipes_local.fields import DTYPES
 from llama_recipes_local.model_folders import ADAPTER_WEIGHTS
 from llama_recipes_local.model_folders.weight_files import SINGLE
-from llama_recipes_local.run.resolution import PACKAGES
+from llama_recipes_local.run.record import PACKAGES
 from llama_recipes_local.training.loggers import JsonLines
 
 CONFIGURATION_FILE = "sft_config.json"

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from llama_recipes_local import cli, models
 from llama_recipes_local.model_folders import writing
-from llama_recipes_local.run import resolution
+from llama_recipes_local.run import activate, resolution
 
 ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -309,7 +309,7 @@ def test_an_adapter_is_added_to_what_4_bits_leave(
 
 def test_new_layers_on_top_are_not_rounded(tiny_model: Path, tmp_path: Path) -> None:
     """They are in no 4 bits in training either."""
-    with resolution.activate(resolution.resolve({"top_layers": 2})):
+    with activate(resolution.resolve({"top_layers": 2})):
         model = models.LlamaForCausalLM.from_pretrained(tiny_model)
     randomize(model, "top_layers")
     model.save_pretrained(tmp_path / "base")
