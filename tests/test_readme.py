@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from guide import write_clone
+from sft_guide import write_clone
 
 PROJECT = Path(__file__).resolve().parents[1]
 ENGLISH, CHINESE = PROJECT / "README.md", PROJECT / "README.zh-CN.md"

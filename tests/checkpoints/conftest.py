@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from resumable import STEPS, Runs
+from interrupted_runs import STEPS, Runs
 
 
 @pytest.fixture(scope="session")

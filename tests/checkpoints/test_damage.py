@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from resumable import STEPS, Runs
+from interrupted_runs import STEPS, Runs
 
 from llama_recipes_local.checkpoints import layout, selection, verifying
 from llama_recipes_local.checkpoints.layout import DamagedError

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from resumable import STEPS, Runs
+from interrupted_runs import STEPS, Runs
 from test_exact_resume import AUTO, KILLED, hashes, untimed
 
 # the stream's rows are read more than twice

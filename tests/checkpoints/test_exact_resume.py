@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from resumable import STEPS, Ended, Runs
+from interrupted_runs import STEPS, Ended, Runs
 
 from llama_recipes_local.checkpoints.layout import folder_of, read_manifest
 

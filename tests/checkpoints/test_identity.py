@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from resumable import STEPS, Ended, Runs
+from interrupted_runs import STEPS, Ended, Runs
 from safetensors.torch import load_file, save_file
 
 FROM = {"save_steps": 11, "resume_from_checkpoint": "auto"}

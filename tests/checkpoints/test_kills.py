@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from resumable import STEPS, Ended, Runs, lines
+from interrupted_runs import STEPS, Ended, Runs, lines
 from test_exact_resume import AUTO, hashes, untimed
 
 from llama_recipes_local.checkpoints import layout, verifying

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from launching import HELPERS
-from resumable import ROWS, STEPS, lines
+from interrupted_runs import ROWS, STEPS, lines
+from torchrun import HELPERS
 
 PROJECT = Path(__file__).resolve().parents[2]
 SECONDS = 200

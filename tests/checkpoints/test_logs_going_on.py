@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from resumable import STEPS, Ended, Runs
+from interrupted_runs import STEPS, Ended, Runs
 from test_exact_resume import AUTO, KILLED
 
 LOGS = {"report_to": "tensorboard,wandb,mlflow"}

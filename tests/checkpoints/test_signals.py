@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from resumable import STEPS, Runs
+from interrupted_runs import STEPS, Runs
 from test_exact_resume import AUTO, hashes, untimed
 
 TEMPORARY_FAILURE = 75

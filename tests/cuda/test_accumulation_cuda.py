@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from accumulating import gradients
+from accumulated_gradients import gradients
 
 from llama_recipes_local import configs, parallel
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from methods import ALONE, CELLS, IN_8BIT, METHODS, Cell, Method
-from recording import Trained, fine_tune, reloaded_errors
+from recorded_runs import Trained, fine_tune, reloaded_errors
 
 from llama_recipes_local.data.documents import document_bounds
 from llama_recipes_local.kernels import attention

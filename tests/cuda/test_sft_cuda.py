@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from guide import GUIDE, write_clone
 from safetensors.torch import load_file
+from sft_guide import GUIDE, write_clone
 
 pytest.importorskip("trl")
 pytestmark = [

@@ -4,7 +4,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from dealing import PAD, documents, labels_of, predicted
+from rank_batches import PAD, documents, labels_of, predicted
 from torch.utils.data import DataLoader
 
 from llama_recipes_local import configs

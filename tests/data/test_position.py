@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dealing import flat, same, take
+from rank_batches import flat, same, take
 from torch.utils.data import DataLoader
 
 from llama_recipes_local.data import position

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dealing import Make, documents, flat, labels_of, same, take
+from rank_batches import Make, documents, flat, labels_of, same, take
 from torch.utils.data import DataLoader, IterableDataset
 
 from llama_recipes_local.data import position, streaming

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from recording import fine_tune, replaced_train
+from recorded_runs import fine_tune, replaced_train
 from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from llama_recipes_local import configs, parallel

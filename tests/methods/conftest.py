@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from launching import HELPERS, run_ranks
 from methods import (
     ALONE,
     IN_HALF,
@@ -19,7 +18,8 @@ from methods import (
     WHOLE_WEIGHTS,
     Cell,
 )
-from recording import Trained, fine_tune
+from recorded_runs import Trained, fine_tune
+from torchrun import HELPERS, run_ranks
 
 SCRIPT = HELPERS / "method_ranks.py"
 

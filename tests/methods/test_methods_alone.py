@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from methods import TRAINED_ALONE, Cell
-from recording import LOGITS, Trained, fine_tune, reloaded_logits, replaced_train
+from recorded_runs import LOGITS, Trained, fine_tune, reloaded_logits, replaced_train
 
 from llama_recipes_local.finetuning import main
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from methods import ADAPTER, TRAINED_ALONE, WHOLE_WEIGHTS, Cell
-from recording import IDS, LOGITS, TENSORS, fine_tune, replaced_train
+from recorded_runs import IDS, LOGITS, TENSORS, fine_tune, replaced_train
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 

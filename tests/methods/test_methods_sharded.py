@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from methods import IN_HALF, SENTINELS, TRAINED_SPREAD, Cell
-from recording import LOGITS, Trained, assert_every_rank_was_saved, reloaded_logits
+from recorded_runs import LOGITS, Trained, assert_every_rank_was_saved, reloaded_logits
 
 # As in parallel/test_fsdp.py: ranks add gradients up in another order, and AdamW divides a gradient
 # by its size, so an entry close to zero may be off by a part of a step of lr 1e-3 (of 16e-3 with

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from methods import CELLS, IN_8BIT, PRECISION, SENTINELS, WHOLE_WEIGHTS, Cell
-from recording import Trained, assert_every_rank_was_saved, reloaded_logits
+from recorded_runs import Trained, assert_every_rank_was_saved, reloaded_logits
 
 pytestmark = [
     pytest.mark.cuda,

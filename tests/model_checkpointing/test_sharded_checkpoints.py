@@ -7,8 +7,8 @@ import pytest
 import torch
 import transformers
 import yaml
-from launching import HELPERS, run_ranks
 from safetensors.torch import load_file
+from torchrun import HELPERS, run_ranks
 from transformers import LlamaForCausalLM
 
 from llama_recipes_local import configs

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from launching import HELPERS, Launched, run_ranks
 from safetensors.torch import load_file
+from torchrun import HELPERS, Launched, run_ranks
 
 from llama_recipes_local.finetuning import main
 

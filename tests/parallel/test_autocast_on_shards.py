@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from accumulating import gradients
+from accumulated_gradients import gradients
 
 from llama_recipes_local.models import precision
 from llama_recipes_local.training import stepping

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from recording import replaced_train
+from recorded_runs import replaced_train
 
 from llama_recipes_local.finetuning import main
 from llama_recipes_local.run.resolution import resolve

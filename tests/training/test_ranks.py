@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from launching import HELPERS, run_ranks
 from safetensors.torch import load_file
 from test_loss import GRADIENT_ERROR, LOSS, largest_difference
+from torchrun import HELPERS, run_ranks
 
 from llama_recipes_local import configs
 from llama_recipes_local.data.concatenator import IGNORE_INDEX

@@ -35,9 +35,9 @@ def main(words: Sequence[str]) -> int:
 
 def _run(words: Sequence[str]) -> None:
     extras.require("trl", "sft.py", "sft")
-    from llama_recipes_local.commands.sft.arguments import make_parser
-    from llama_recipes_local.commands.sft.preflight import preflight
-    from llama_recipes_local.commands.sft.training import load_data, train
+    from llama_recipes_local.commands.sft.flags import make_parser
+    from llama_recipes_local.commands.sft.sft_run import preflight
+    from llama_recipes_local.commands.sft.trl_trainer import load_data, train
 
     with ends_unread():
         if {"-h", "--help"} & set(words):

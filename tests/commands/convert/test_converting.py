@@ -14,10 +14,10 @@ import pytest
 import torch
 import transformers
 import yaml
-from converted import assert_same, convert, refused
-from launching import HELPERS, run_ranks
+from convert_command import assert_same, convert, refused
 from safetensors.torch import load_file, save_file
 from torch.distributed.checkpoint.metadata import Metadata
+from torchrun import HELPERS, run_ranks
 
 from llama_recipes_local.model_folders import writing
 

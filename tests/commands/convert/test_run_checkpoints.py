@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from converted import assert_same, convert, read_json, refused
+from convert_command import assert_same, convert, read_json, refused
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asking import generate, refused
+from generate_command import generate, refused
 
 from llama_recipes_local import cli
 from llama_recipes_local.prompts import format_prompt

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import transformers
-from asking import generate, refused
+from generate_command import generate, refused
 
 from llama_recipes_local import cli
 from llama_recipes_local.commands.generate.stopping import Stops, find_stops

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from guide import GUIDE, write_clone
+from sft_guide import GUIDE, write_clone
 
 pytest.importorskip("trl")
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from llama_recipes_local.commands.sft.arguments import build, check_flags, parse
-from llama_recipes_local.commands.sft.words import Flag, read_flags
+from llama_recipes_local.commands.sft.command_line import Flag, read_flags
+from llama_recipes_local.commands.sft.flags import build, check_flags, parse
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,12 @@ import re
 from pathlib import Path
 
 import pytest
-from guide import GUIDE
+from sft_guide import GUIDE
 
-from llama_recipes_local.commands.sft import checks, choices
-from llama_recipes_local.commands.sft.arguments import check_flags, parse
-from llama_recipes_local.commands.sft.preflight import preflight
-from llama_recipes_local.commands.sft.words import read_flags
+from llama_recipes_local.commands.sft import choices, sft_rules
+from llama_recipes_local.commands.sft.command_line import read_flags
+from llama_recipes_local.commands.sft.flags import check_flags, parse
+from llama_recipes_local.commands.sft.sft_run import preflight
 from llama_recipes_local.errors import UsageError
 
 
@@ -21,7 +21,7 @@ def found(flags: str) -> dict[str, str]:
     named = ["--dataset_name", "x", "--output_dir", "x"]
     options = parse([*read_flags(named)[0], *good])
     given = {flag.name for flag in good}
-    return {problem.what: problem.fix for problem in checks.check_options(options, given)}
+    return {problem.what: problem.fix for problem in sft_rules.check_options(options, given)}
 
 
 @pytest.mark.parametrize(
@@ -121,14 +121,14 @@ def test_conversations_need_a_template(work: Path) -> None:
 
 def test_several_devices_in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    (problem,) = checks.check_machine(parse([]))
+    (problem,) = sft_rules.check_machine(parse([]))
     assert problem.what == "one process that sees 2 CUDA devices"
-    assert checks.check_machine(parse(read_flags(["--use_cpu"])[0])) == []
+    assert sft_rules.check_machine(parse(read_flags(["--use_cpu"])[0])) == []
 
 
 def test_a_release_of_trl_without_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trl.__version__", "1.15.0")
-    (problem,) = checks.check_machine(parse(read_flags(["--use_cpu"])[0]))
+    (problem,) = sft_rules.check_machine(parse(read_flags(["--use_cpu"])[0]))
     assert problem.what == "TRL 1.15.0 on CPU"
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from guide import GUIDE
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
+from sft_guide import GUIDE
 from test_no_network import run_denied
 from transformers import AutoModelForCausalLM, AutoTokenizer
 

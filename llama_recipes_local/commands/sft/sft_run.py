@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 from trl import ModelConfig
 
-from llama_recipes_local.commands.sft import checks, data
-from llama_recipes_local.commands.sft.arguments import (
+from llama_recipes_local.commands.sft import sft_rules, trl_dataset
+from llama_recipes_local.commands.sft.choices import choose
+from llama_recipes_local.commands.sft.command_line import Flag, read_flags, renamed
+from llama_recipes_local.commands.sft.flags import (
     Arguments,
     LocalArguments,
     TrainingArguments,
@@ -16,9 +18,7 @@ from llama_recipes_local.commands.sft.arguments import (
     known_names,
     parse,
 )
-from llama_recipes_local.commands.sft.choices import choose
-from llama_recipes_local.commands.sft.refusals import refuse
-from llama_recipes_local.commands.sft.words import Flag, read_flags, renamed
+from llama_recipes_local.commands.sft.unsupported_flags import refuse
 from llama_recipes_local.datasets.local import LocalPart
 from llama_recipes_local.errors import Problem, UsageError, refusal
 from llama_recipes_local.models import AutoTokenizer
@@ -64,7 +64,7 @@ def preflight(words: Sequence[str]) -> SftRun:
     data_root.set_data_root(options.data_root)
 
     run = _as_finetuning(options)
-    problems += checks.check_options(options, given) + checks.check_machine(options)
+    problems += sft_rules.check_options(options, given) + sft_rules.check_machine(options)
     problems += model.check_model(run)
     problems += machine.check_output(run)
     problems += machine.check_processes() + machine.check_packages(run)
@@ -74,7 +74,7 @@ def preflight(words: Sequence[str]) -> SftRun:
     if options.model_name_or_path and not model.check_tokenizer(run):
         tokenizer = AutoTokenizer.from_pretrained(options.model_name_or_path)
         for part in parts.values():
-            problems += checks.check_data(options, part, tokenizer)
+            problems += sft_rules.check_data(options, part, tokenizer)
     if problems or tokenizer is None:
         raise UsageError(list(dict.fromkeys(problems)))
     print("\n".join([*notes, *map(str, decided)]))
@@ -111,12 +111,12 @@ def _find_data(options: Arguments) -> tuple[dict[str, LocalPart], list[Problem]]
     """Return the parts of the data that the run reads, and what is wrong with them."""
     if not options.dataset_name:
         return {}, []
-    config = data.data_config(options)
+    config = trl_dataset.data_config(options)
     wanted = ["train"] + ["eval"] * (options.eval_strategy != "no")
     parts, problems = {}, []
     for name in wanted:
         try:
-            parts[name] = data.find(config, training=name == "train")
+            parts[name] = trl_dataset.find(config, training=name == "train")
         except UsageError as error:
             problems += error.problems
     return parts, problems

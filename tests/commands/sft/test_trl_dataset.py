@@ -8,7 +8,7 @@ import pytest
 from trl import SFTConfig
 
 from llama_recipes_local import configs
-from llama_recipes_local.commands.sft.data import data_type, find, load, trained
+from llama_recipes_local.commands.sft.trl_dataset import data_type, find, load, trained
 from llama_recipes_local.errors import UsageError
 
 TURNS = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]

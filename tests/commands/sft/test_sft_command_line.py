@@ -1,8 +1,8 @@
 """Words of a command line as flags, and older names for them."""
 
-from guide import GUIDE
+from sft_guide import GUIDE
 
-from llama_recipes_local.commands.sft.words import RENAMED, Flag, read_flags, renamed
+from llama_recipes_local.commands.sft.command_line import RENAMED, Flag, read_flags, renamed
 
 
 def test_every_way_to_write_a_flag() -> None:
@@ -47,7 +47,7 @@ def test_an_older_name_alone_is_what_it_is_today() -> None:
 
 
 def test_every_name_of_today_is_one_of_trls() -> None:
-    from llama_recipes_local.commands.sft.arguments import known_names
+    from llama_recipes_local.commands.sft.flags import known_names
 
     known = known_names()
     assert set(RENAMED.values()) <= known

@@ -17,9 +17,9 @@ from trl import SFTTrainer, get_peft_config
 
 import datasets
 from llama_recipes_local import parallel
-from llama_recipes_local.commands.sft.data import load, trained
-from llama_recipes_local.commands.sft.model import cast_trained, load_model
-from llama_recipes_local.commands.sft.preflight import SftRun
+from llama_recipes_local.commands.sft.sft_run import SftRun
+from llama_recipes_local.commands.sft.trl_dataset import load, trained
+from llama_recipes_local.commands.sft.trl_model import cast_trained, load_model
 from llama_recipes_local.errors import TrainingError
 from llama_recipes_local.fields import DTYPES
 from llama_recipes_local.model_folders import ADAPTER_WEIGHTS

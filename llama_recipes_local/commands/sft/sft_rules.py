@@ -7,9 +7,9 @@ import trl
 from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local import extras
-from llama_recipes_local.commands.sft.arguments import Arguments
 from llama_recipes_local.commands.sft.choices import model_positions
-from llama_recipes_local.commands.sft.data import data_type
+from llama_recipes_local.commands.sft.flags import Arguments
+from llama_recipes_local.commands.sft.trl_dataset import data_type
 from llama_recipes_local.datasets.local import LocalPart
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.parallel import device_type, launched_by_torchrun

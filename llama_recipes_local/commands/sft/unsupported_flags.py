@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from llama_recipes_local.commands.sft.words import Flag
+from llama_recipes_local.commands.sft.command_line import Flag
 from llama_recipes_local.errors import Problem
 
 _HUB = (

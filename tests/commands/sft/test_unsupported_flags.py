@@ -2,9 +2,9 @@
 
 import pytest
 
-from llama_recipes_local.commands.sft.arguments import known_names
-from llama_recipes_local.commands.sft.refusals import REFUSED, refuse
-from llama_recipes_local.commands.sft.words import Flag
+from llama_recipes_local.commands.sft.command_line import Flag
+from llama_recipes_local.commands.sft.flags import known_names
+from llama_recipes_local.commands.sft.unsupported_flags import REFUSED, refuse
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 import datasets
 from llama_recipes_local import __version__, configs, parallel
-from llama_recipes_local.commands.sft.arguments import DATA_SETTINGS, Arguments
+from llama_recipes_local.commands.sft.flags import DATA_SETTINGS, Arguments
 from llama_recipes_local.data.cache import cache_folder
 from llama_recipes_local.datasets.examples import Continuation, Marked, Pair
 from llama_recipes_local.datasets.layouts import read_turns

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from trl import ModelConfig, SFTConfig, TrlParser
 
 from llama_recipes_local import configs
-from llama_recipes_local.commands.sft.words import RENAMED, Flag
+from llama_recipes_local.commands.sft.command_line import RENAMED, Flag
 from llama_recipes_local.errors import Problem
 
 ADAPTER_DTYPES = ("float32", "bfloat16")
