@@ -30,7 +30,7 @@ ROOT = Command(
         "prepare": Command(
             "put in place what a run needs",
             commands={
-                "grammar": Command("the grammar data set, two CSV files", "prepare.grammar_flags"),
+                "grammar": Command("the grammar data set, two CSV files", "prepare.grammar.flags"),
                 "stand-in": Command(
                     "a small model to try everything with", "prepare.stand_in.flags"
                 ),

@@ -73,12 +73,12 @@ def test_what_stops_a_command_is_reported_without_a_traceback(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from llama_recipes_local.commands.prepare import grammar_flags
+    from llama_recipes_local.commands.prepare.grammar import flags
 
     def fail(_: Any) -> None:
         raise error
 
-    monkeypatch.setattr(grammar_flags, "run", fail)
+    monkeypatch.setattr(flags, "run", fail)
     assert cli.main(["prepare", "grammar"]) == code
     output = capsys.readouterr()
     assert (output.out, output.err) == ("", f"{error}\n")
@@ -87,13 +87,13 @@ def test_what_stops_a_command_is_reported_without_a_traceback(
 def test_warnings_that_no_user_can_fix_are_not_shown(
     monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
 ) -> None:
-    from llama_recipes_local.commands.prepare import grammar_flags
+    from llama_recipes_local.commands.prepare.grammar import flags
 
     def warn(_: Any) -> None:
         warnings.warn("`old` is deprecated", FutureWarning, stacklevel=1)
         warnings.warn("this concerns the user", UserWarning, stacklevel=1)
 
-    monkeypatch.setattr(grammar_flags, "run", warn)
+    monkeypatch.setattr(flags, "run", warn)
     assert cli.main(["prepare", "grammar"]) == 0
     assert [str(each.message) for each in recwarn] == ["this concerns the user"]
 

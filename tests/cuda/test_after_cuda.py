@@ -62,7 +62,7 @@ def test_4_bits_are_the_same_on_the_cpu_as_on_cuda(kind: str) -> None:
     """``merge`` rounds on the CPU what training saw on CUDA."""
     from bitsandbytes import functional
 
-    from llama_recipes_local.commands.merge.base import FourBit
+    from llama_recipes_local.commands.merge.base_tensors import FourBit
 
     torch.manual_seed(0)
     weight = torch.randn(256, 512, dtype=torch.bfloat16)

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 
 from llama_recipes_local.checkpoints.layout import is_checkpoint
-from llama_recipes_local.commands.convert.base import BaseModel
-from llama_recipes_local.commands.convert.parameters import read_parameters, trained_model
-from llama_recipes_local.commands.convert.readers import open_checkpoint, weights_of
-from llama_recipes_local.commands.convert.weights import ShardedWeights
+from llama_recipes_local.commands.convert.base_model import BaseModel
+from llama_recipes_local.commands.convert.checkpoint_readers import open_checkpoint, weights_of
+from llama_recipes_local.commands.convert.sharded_weights import ShardedWeights
+from llama_recipes_local.commands.convert.train_params import read_parameters, trained_model
 from llama_recipes_local.datasets.prompt_template import find_frame, read_frame, save_frame
 from llama_recipes_local.errors import refuse
 from llama_recipes_local.model_folders import (

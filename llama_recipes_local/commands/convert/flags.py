@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from llama_recipes_local.cli.new_model import add_new_model_flags
+from llama_recipes_local.cli.shared_flags import add_new_model_flags
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,14 +9,14 @@ from tqdm import tqdm
 from llama_recipes_local import extras
 from llama_recipes_local.commands.evaluate.bootstrap import interval
 from llama_recipes_local.commands.evaluate.comparing import compare as compare_files
-from llama_recipes_local.commands.evaluate.examples import Question, questions
-from llama_recipes_local.commands.evaluate.losses import measure_loss
+from llama_recipes_local.commands.evaluate.document_losses import measure_loss
+from llama_recipes_local.commands.evaluate.questions import Question, questions
+from llama_recipes_local.commands.evaluate.recorded_run import resolve_run
 from llama_recipes_local.commands.evaluate.results import GENERATED, METRICS, Result, table
-from llama_recipes_local.commands.evaluate.runs import resolve_run
 from llama_recipes_local.commands.generate.generator import Generator
-from llama_recipes_local.commands.generate.loading import load_model, load_tokenizer
+from llama_recipes_local.commands.generate.model_loading import load_model, load_tokenizer
+from llama_recipes_local.commands.generate.model_source import Source, find_source
 from llama_recipes_local.commands.generate.sampling import Sampling
-from llama_recipes_local.commands.generate.sources import Source, find_source
 from llama_recipes_local.commands.generate.stopping import find_stops
 from llama_recipes_local.datasets import SPLITS
 from llama_recipes_local.datasets.run_data import prepare_data

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from llama_recipes_local.commands.generate.generator import Generator
-from llama_recipes_local.commands.generate.loading import load_model
+from llama_recipes_local.commands.generate.model_loading import load_model
+from llama_recipes_local.commands.generate.model_source import Source
 from llama_recipes_local.commands.generate.sampling import Sampling
-from llama_recipes_local.commands.generate.sources import Source
 from llama_recipes_local.commands.generate.stopping import StoppingStreamer, find_stops
 from llama_recipes_local.datasets.prompt_template import CHAT, Frame
 from llama_recipes_local.datasets.templates import Message

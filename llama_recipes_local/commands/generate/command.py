@@ -11,10 +11,10 @@ import torch
 from llama_recipes_local.commands.generate.chat import chat
 from llama_recipes_local.commands.generate.framing import choose_frame
 from llama_recipes_local.commands.generate.generator import Generator
-from llama_recipes_local.commands.generate.loading import limits, load_model, load_tokenizer
-from llama_recipes_local.commands.generate.prompt_files import Prompt, read_prompts
+from llama_recipes_local.commands.generate.model_loading import limits, load_model, load_tokenizer
+from llama_recipes_local.commands.generate.model_source import Source, find_source
+from llama_recipes_local.commands.generate.prompt_texts import Prompt, read_prompts
 from llama_recipes_local.commands.generate.sampling import Sampling
-from llama_recipes_local.commands.generate.sources import Source, find_source
 from llama_recipes_local.commands.generate.stopping import StoppingStreamer, find_stops
 from llama_recipes_local.errors import Problem, UsageError
 

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from llama_recipes_local.cli.new_model import DTYPES
 from llama_recipes_local.cli.parsing import number, one_of
+from llama_recipes_local.cli.shared_flags import DTYPES
 from llama_recipes_local.errors import Problem, refusal, refuse
 from llama_recipes_local.prompts import PROMPTS, read_typed
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from llama_recipes_local.commands.generate.sources import Source
+from llama_recipes_local.commands.generate.model_source import Source
 from llama_recipes_local.datasets.prompt_template import (
     FRAME_FILE,
     PROMPT,

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from transformers import PreTrainedTokenizerBase
 
-from llama_recipes_local.commands.inspect.lengths import histogram_text, save_histogram
-from llama_recipes_local.commands.inspect.rows import (
+from llama_recipes_local.commands.inspect.length_histogram import histogram_text, save_histogram
+from llama_recipes_local.commands.inspect.row_display import (
     COLOUR,
     PLAIN,
     Style,

@@ -1,6 +1,6 @@
 """Whether the base model has what the merged model is made of, asked before a weight is read."""
 
-from llama_recipes_local.commands.merge.base import BaseTensors
+from llama_recipes_local.commands.merge.base_tensors import BaseTensors
 from llama_recipes_local.commands.merge.skeleton import Skeleton
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.model_folders import misshapen

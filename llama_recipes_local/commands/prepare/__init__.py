@@ -1,1 +1,1 @@
-"""What ``llama-recipes-local prepare`` does for each data set, one module a data set."""
+"""A folder for each thing that ``llama-recipes-local prepare`` puts in place."""

@@ -6,7 +6,7 @@ import pytest
 
 from llama_recipes_local.cli import main
 from llama_recipes_local.commands.inspect import command
-from llama_recipes_local.commands.inspect.rows import COLOUR, PLAIN, Style
+from llama_recipes_local.commands.inspect.row_display import COLOUR, PLAIN, Style
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from llama_recipes_local.commands.inspect.lengths import (
+from llama_recipes_local.commands.inspect.length_histogram import (
     BINS,
     histogram,
     histogram_text,

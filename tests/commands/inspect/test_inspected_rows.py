@@ -1,4 +1,4 @@
-from llama_recipes_local.commands.inspect.rows import (
+from llama_recipes_local.commands.inspect.row_display import (
     COLOUR,
     PLAIN,
     STRIP_COLUMNS,

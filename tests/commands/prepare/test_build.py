@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from llama_recipes_local.commands.prepare.build import build_grammar
-from llama_recipes_local.commands.prepare.grammar import CARRIED_FOLDER
+from llama_recipes_local.commands.prepare.grammar.build import build_grammar
+from llama_recipes_local.commands.prepare.grammar.command import CARRIED_FOLDER
 from llama_recipes_local.errors import Problem, UsageError
 from llama_recipes_local.storage import data_root
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from llama_recipes_local.commands.prepare.c4_200m import find_sources, read_examples
+from llama_recipes_local.commands.prepare.grammar.c4_200m import find_sources, read_examples
 from llama_recipes_local.errors import Problem, UsageError
 
 Rows = list[tuple[str, str]]

@@ -6,27 +6,27 @@ from pathlib import Path
 import pytest
 
 from llama_recipes_local import cli
-from llama_recipes_local.commands.prepare import grammar
+from llama_recipes_local.commands.prepare.grammar import command
 from llama_recipes_local.errors import UsageError
 
-ROWS = {grammar.TRAINING_FILE: 13016, grammar.VALIDATION_FILE: 2988}
+ROWS = {command.TRAINING_FILE: 13016, command.VALIDATION_FILE: 2988}
 
 
 def test_both_files_are_put_in_place(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "grammar"
-    files = grammar.prepare_grammar(folder)
+    files = command.prepare_grammar(folder)
     assert {file.path.name: file.rows for file in files} == ROWS
     assert all(file.written and file.path.parent == folder for file in files)
     for name in ROWS:
-        assert (folder / name).read_bytes() == grammar.carried_file(name).read_bytes()
+        assert (folder / name).read_bytes() == command.carried_file(name).read_bytes()
     assert {entry.name for entry in folder.iterdir()} == set(ROWS)
 
 
 def test_a_file_of_the_users_stays(tmp_path: Path) -> None:
-    own = tmp_path / grammar.TRAINING_FILE
+    own = tmp_path / command.TRAINING_FILE
     content = 'input,target\nA,B\n"C\nC",D\n'.encode("latin-1") + b"caf\xe9,E\n"
     own.write_bytes(content)
-    training, validation = grammar.prepare_grammar(tmp_path)
+    training, validation = command.prepare_grammar(tmp_path)
     assert own.read_bytes() == content
     assert (training.written, training.rows) == (False, 3)
     assert validation.written
@@ -41,16 +41,16 @@ def test_a_copy_that_breaks_off_leaves_no_file(
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", fail)
         with pytest.raises(OSError, match="disk full"):
-            grammar.prepare_grammar(tmp_path)
+            command.prepare_grammar(tmp_path)
     assert not any((tmp_path / name).exists() for name in ROWS)
-    assert all(file.written for file in grammar.prepare_grammar(tmp_path))
+    assert all(file.written for file in command.prepare_grammar(tmp_path))
     assert {entry.name for entry in tmp_path.iterdir()} == set(ROWS)
 
 
 def test_a_missing_copy_names_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grammar, "CARRIED_FOLDER", tmp_path / "gone")
+    monkeypatch.setattr(command, "CARRIED_FOLDER", tmp_path / "gone")
     with pytest.raises(UsageError, match="vendoring make"):
-        grammar.prepare_grammar(tmp_path / "out")
+        command.prepare_grammar(tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

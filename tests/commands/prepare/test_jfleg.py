@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from llama_recipes_local.commands.prepare.jfleg import find_splits, read_split
+from llama_recipes_local.commands.prepare.grammar.jfleg import find_splits, read_split
 from llama_recipes_local.errors import Problem, UsageError
 
 Rows = list[tuple[str, list[str]]]

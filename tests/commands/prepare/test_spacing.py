@@ -2,7 +2,7 @@
 
 import pytest
 
-from llama_recipes_local.commands.prepare.spacing import CORRECTIONS, correct, corrections
+from llama_recipes_local.commands.prepare.grammar.spacing import CORRECTIONS, correct, corrections
 
 # as the recipe of the published files has them
 LISTED = [

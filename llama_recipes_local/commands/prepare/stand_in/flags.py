@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from llama_recipes_local.commands.prepare.grammar import TRAINING_FILE, carried_file
+from llama_recipes_local.commands.prepare.grammar.command import TRAINING_FILE, carried_file
 from llama_recipes_local.storage.names import refuse_name
 
 DEFAULT_FOLDER = "models/stand-in"
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Make the stand-in, or say that it is there."""
     refuse_name(args.out, "--out")
-    from llama_recipes_local.commands.prepare.stand_in.making import make_stand_in
+    from llama_recipes_local.commands.prepare.stand_in.command import make_stand_in
 
     data = Path(args.data) if args.data else carried_file(TRAINING_FILE)
     make_stand_in(Path(args.out).resolve(), data.resolve())

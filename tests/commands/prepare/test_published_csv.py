@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from llama_recipes_local.commands.prepare.grammar import CARRIED_FOLDER
-from llama_recipes_local.commands.prepare.publish import csv_line, published_csv
+from llama_recipes_local.commands.prepare.grammar.command import CARRIED_FOLDER
+from llama_recipes_local.commands.prepare.grammar.published_csv import csv_line, published_csv
 
 Rows = list[tuple[str, str]]
 

@@ -10,8 +10,8 @@ import torch
 from llama_recipes_local import configs
 from llama_recipes_local.checkpoints import layout
 from llama_recipes_local.checkpoints.identity import weights_hash
-from llama_recipes_local.commands.convert.parameters import FIX
-from llama_recipes_local.commands.convert.readers import AGAIN
+from llama_recipes_local.commands.convert.checkpoint_readers import AGAIN
+from llama_recipes_local.commands.convert.train_params import FIX
 from llama_recipes_local.errors import UsageError, refusal
 from llama_recipes_local.model_folders import StoredTensors, load_config, misshapen, model_tensors
 from llama_recipes_local.models import AutoConfig

@@ -14,8 +14,8 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 
-from llama_recipes_local.commands.convert.base import BaseModel
-from llama_recipes_local.commands.convert.parameters import FIX
+from llama_recipes_local.commands.convert.base_model import BaseModel
+from llama_recipes_local.commands.convert.train_params import FIX
 from llama_recipes_local.errors import Problem, UsageError, refusal
 from llama_recipes_local.model_folders import misshapen
 from llama_recipes_local.models.empty import empty_model, weight_name

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from llama_recipes_local import cli
-from llama_recipes_local.commands.prepare.stand_in import making
-from llama_recipes_local.commands.prepare.stand_in.making import RECORD, make_stand_in
+from llama_recipes_local.commands.prepare.stand_in import command
+from llama_recipes_local.commands.prepare.stand_in.command import RECORD, make_stand_in
 from llama_recipes_local.commands.prepare.stand_in.settings import StandInSettings
 from llama_recipes_local.errors import UsageError
 
@@ -101,7 +101,7 @@ def test_a_stale_one_is_made_again_and_says_why(
     elif changed == "model.safetensors":
         (folder / changed).unlink()
     else:
-        monkeypatch.setattr(making, "VERSION", making.VERSION + 1)
+        monkeypatch.setattr(command, "VERSION", command.VERSION + 1)
     assert make_stand_in(folder, data, settings)
     assert changed in capsys.readouterr().out.splitlines()[0]
     assert not make_stand_in(folder, data, settings)
@@ -156,7 +156,7 @@ def test_the_command_says_how_to_name_a_model(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(making, "StandInSettings", lambda: replace(settings, steps=1))
+    monkeypatch.setattr(command, "StandInSettings", lambda: replace(settings, steps=1))
     monkeypatch.chdir(tmp_path)
     assert cli.main(["prepare", "stand-in", "--data", str(sentences)]) == 0
     assert (tmp_path / "models/stand-in/model.safetensors").is_file()

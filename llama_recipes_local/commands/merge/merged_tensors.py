@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 
 from llama_recipes_local.adapters.compatibility import PREFIX, base_name
-from llama_recipes_local.commands.merge.base import BaseTensors
+from llama_recipes_local.commands.merge.base_tensors import BaseTensors
 from llama_recipes_local.commands.merge.skeleton import Skeleton
 
 Tensors = dict[str, torch.Tensor]

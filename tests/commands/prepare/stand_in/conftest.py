@@ -34,7 +34,7 @@ def stand_in(
     sentences: Path, settings: StandInSettings, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """The folder of a tiny stand-in."""
-    from llama_recipes_local.commands.prepare.stand_in.making import make_stand_in
+    from llama_recipes_local.commands.prepare.stand_in.command import make_stand_in
 
     folder = tmp_path_factory.mktemp("models") / "stand-in"
     assert make_stand_in(folder, sentences, settings)

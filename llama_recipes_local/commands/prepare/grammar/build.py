@@ -12,11 +12,16 @@ from itertools import islice
 from pathlib import Path
 from typing import TextIO
 
-from llama_recipes_local.commands.prepare import spacing as spacings
-from llama_recipes_local.commands.prepare.c4_200m import find_sources, read_examples
-from llama_recipes_local.commands.prepare.grammar import TRAINING_FILE, VALIDATION_FILE
-from llama_recipes_local.commands.prepare.jfleg import TEST, VALIDATION, find_splits, read_split
-from llama_recipes_local.commands.prepare.publish import csv_line, published_csv
+from llama_recipes_local.commands.prepare.grammar import spacing as spacings
+from llama_recipes_local.commands.prepare.grammar.c4_200m import find_sources, read_examples
+from llama_recipes_local.commands.prepare.grammar.command import TRAINING_FILE, VALIDATION_FILE
+from llama_recipes_local.commands.prepare.grammar.jfleg import (
+    TEST,
+    VALIDATION,
+    find_splits,
+    read_split,
+)
+from llama_recipes_local.commands.prepare.grammar.published_csv import csv_line, published_csv
 from llama_recipes_local.errors import Problem, UsageError, refusal, refuse
 from llama_recipes_local.records.text_lines import Source
 from llama_recipes_local.storage import data_root

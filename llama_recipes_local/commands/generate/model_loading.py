@@ -8,7 +8,7 @@ from safetensors import safe_open
 
 from llama_recipes_local.adapters import PeftModel
 from llama_recipes_local.adapters.compatibility import UNFIT, misfit, unfit
-from llama_recipes_local.commands.generate.sources import Source
+from llama_recipes_local.commands.generate.model_source import Source
 from llama_recipes_local.errors import UsageError, refusal
 from llama_recipes_local.model_folders import ADAPTER_WEIGHTS
 from llama_recipes_local.models import AutoConfig, AutoModelForCausalLM, AutoTokenizer

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llama_recipes_local.commands.generate.sources import base_model
+from llama_recipes_local.commands.generate.model_source import base_model
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.model_folders import has_tokenizer
 from llama_recipes_local.preflight import preflight_data

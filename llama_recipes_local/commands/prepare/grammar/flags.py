@@ -8,8 +8,8 @@ import argparse
 from pathlib import Path
 
 from llama_recipes_local.cli.parsing import one_of
-from llama_recipes_local.commands.prepare import spacing
-from llama_recipes_local.commands.prepare.grammar import DEFAULT_FOLDER, prepare_grammar
+from llama_recipes_local.commands.prepare.grammar import spacing
+from llama_recipes_local.commands.prepare.grammar.command import DEFAULT_FOLDER, prepare_grammar
 from llama_recipes_local.storage import data_root
 from llama_recipes_local.storage.names import refuse_name
 
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
     options = {"num_c4": args.num_c4, "spacing": args.spacing}
     given = {name: value for name, value in options.items() if value is not None}
     if args.jfleg or args.c4_200m or given or args.overwrite:
-        from llama_recipes_local.commands.prepare.build import build_grammar
+        from llama_recipes_local.commands.prepare.grammar.build import build_grammar
 
         folder = Path(args.out)
         print(build_grammar(folder, args.jfleg, args.c4_200m, overwrite=args.overwrite, **given))
