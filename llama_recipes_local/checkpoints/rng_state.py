@@ -1,4 +1,4 @@
-"""The states of a process's random generators: Python's, numpy's, torch's on CPU and on CUDA."""
+"""A process's RNG state: Python's, numpy's, torch's on CPU and on CUDA."""
 
 import base64
 import random
@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 
-def states() -> dict[str, Any]:
-    """Return the states as JSON-ready data; of CUDA devices, the current one's."""
+def state_dict() -> dict[str, Any]:
+    """Return the RNG state as JSON-ready data; of CUDA devices, the current one's."""
     version, numbers, gauss = random.getstate()
     kind, keys, *place = np.random.get_state(legacy=True)
     found: dict[str, Any] = {
@@ -24,8 +24,8 @@ def states() -> dict[str, Any]:
     return found
 
 
-def restore(found: dict[str, Any]) -> None:
-    """Put the generators into the states that ``states`` returned; CUDA's where both have it."""
+def load_state_dict(found: dict[str, Any]) -> None:
+    """Set the RNG states that ``state_dict`` returned; CUDA's where both have it."""
     version, numbers, gauss = found["python"]
     random.setstate((version, tuple(numbers), gauss))
     kind, keys, *rest = found["numpy"]
@@ -35,7 +35,7 @@ def restore(found: dict[str, Any]) -> None:
         torch.cuda.set_rng_state(_tensor(found["cuda"]))
 
 
-def begin_anew(seed: int) -> None:
+def seed_all(seed: int) -> None:
     """Seed all generators."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
@@ -43,19 +43,19 @@ def begin_anew(seed: int) -> None:
 
 
 @contextmanager
-def left_alone(seed: int | None = None) -> Iterator[None]:
-    """Leave the generators as they were when the block is left.
+def fork_rng(seed: int | None = None) -> Iterator[None]:
+    """Restore the RNG state when the block is left.
 
     Args:
-        seed: what torch's generator on CPU starts from in the block; None means from where it is.
+        seed: of torch's generator on CPU inside the block; None keeps its state.
     """
-    before = states()
+    before = state_dict()
     try:
         if seed is not None:
             torch.default_generator.manual_seed(seed)
         yield
     finally:
-        restore(before)
+        load_state_dict(before)
 
 
 def _text(state: torch.Tensor) -> str:

@@ -1,8 +1,8 @@
 """Where in its data a run is: what it saves, and how it goes on, also on other numbers of ranks.
 
 Workers prefetch, so only the loop knows how far a run is: it counts the micro-batches that it took
-and asks ``of(dataloader).state(count)``. After a restart, ``of(dataloader).restore(state)`` comes
-before the ``DataLoader`` is iterated; the loop goes on in the epoch that ``state["epoch"]`` names.
+and asks ``of(dataloader).state_dict(count)``. After a restart, ``load_state_dict`` comes before the
+``DataLoader`` is iterated; the loop goes on in the epoch that ``state["epoch"]`` names.
 """
 
 from dataclasses import asdict, dataclass
@@ -33,7 +33,7 @@ class Position:
     rows: int = 0
     micro_batches: int | None = None
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Return the position as JSON-ready data."""
         return asdict(self)
 
@@ -68,18 +68,18 @@ class Resumable(Protocol):
     """What deals the rows of a ``DataLoader``: a batch sampler, or a stream."""
 
     def __len__(self) -> int:
-        """Return the micro-batches of the current epoch, after ``restore`` those left in it."""
+        """Return the micro-batches of the current epoch; once resumed, those left in it."""
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that comes next."""
 
-    def state(self, micro_batches: int) -> dict[str, Any]:
+    def state_dict(self, micro_batches: int) -> dict[str, Any]:
         """Return the position once this many micro-batches were taken.
 
-        They are counted from the beginning of the epoch, or from the ``restore`` in it.
+        They are counted from the beginning of the epoch, or from the ``load_state_dict`` in it.
         """
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a position; raises ``ValueError`` if it is not one in this data."""
 
 

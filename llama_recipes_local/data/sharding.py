@@ -54,14 +54,14 @@ class ShardedBatchSampler(Sampler[list[int]]):
         """The epoch whose order comes next."""
         return self._start.epoch
 
-    def state(self, micro_batches: int) -> dict[str, Any]:
-        """Return the position after so many micro-batches of the epoch, or since ``restore``."""
+    def state_dict(self, micro_batches: int) -> dict[str, Any]:
+        """Return the position after so many micro-batches of the epoch, or since it was resumed."""
         rows = self._start.rows + micro_batches * self._stride
         if rows < self.num_rows:
-            return replace(self._start, rows=rows, batch_size=self.batch_size).state()
-        return self._beginning(self.epoch + 1).state()
+            return replace(self._start, rows=rows, batch_size=self.batch_size).state_dict()
+        return self._beginning(self.epoch + 1).state_dict()
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a position, on whatever number of ranks it was reached.
 
         The rest of its epoch is dealt from the order that it was a place in; the epochs after it

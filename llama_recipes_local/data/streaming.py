@@ -83,16 +83,16 @@ class SampleStream(IterableDataset[list[Any]]):
     def set_epoch(self, epoch: int) -> None:
         """Do nothing: a stream counts its passes itself, and goes on for as long as it is asked."""
 
-    def state(self, micro_batches: int) -> dict[str, Any]:
-        """Return the position after so many micro-batches, or after so many since ``restore``."""
+    def state_dict(self, micro_batches: int) -> dict[str, Any]:
+        """Return the position after so many micro-batches, or since it was resumed."""
         return replace(
             self._start,
             batch_size=self.batch_size,
             rows=self._start.rows + micro_batches * self._stride,
             micro_batches=self._taken + micro_batches,
-        ).state()
+        ).state_dict()
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a position, on whatever number of ranks it was reached.
 
         Like lengths are still grouped for the number of ranks that the stream began with.

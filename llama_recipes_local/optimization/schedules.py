@@ -23,7 +23,7 @@ class Schedule:
         self.scheduler = scheduler
         self._every_step = every_step
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Return the schedule's state as JSON-ready data: what follows from the run is left out."""
         plain = (int, float, bool, str, list, type(None))
         return {
@@ -32,7 +32,7 @@ class Schedule:
             if isinstance(value, plain) and key != "lr_lambdas"
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from ``state``."""
         if isinstance(self.scheduler, LambdaLR):
             state = state | {"lr_lambdas": [None] * len(self.scheduler.lr_lambdas)}

@@ -55,7 +55,7 @@ class Feed:
         if not self.steps_left:
             return
         _set_epoch(self.dataloader, epoch)
-        with rng_state.left_alone(seed=self._seed + epoch):
+        with rng_state.fork_rng(seed=self._seed + epoch):
             micro_batches = iter(self.dataloader)
         if position.of(self.dataloader) is None:
             micro_batches = islice(micro_batches, self._before, None)
@@ -69,20 +69,20 @@ class Feed:
         """Begin the next epoch with its first micro-batch."""
         self.taken = self._before = 0
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Return where in the data the run is, as JSON-ready data."""
         dealer = position.of(self.dataloader)
         return {
             "taken": self.taken,
             "ended": self.taken >= self.per_epoch,
-            "position": dealer.state(self.since_resumed) if dealer and self.taken else None,
+            "position": dealer.state_dict(self.since_resumed) if dealer and self.taken else None,
         }
 
-    def restore(self, state: dict[str, Any], steps: int) -> None:
+    def load_state_dict(self, state: dict[str, Any], steps: int) -> None:
         """Go on from where ``state`` was, also on another number of ranks.
 
         Args:
-            state: what ``state`` returned.
+            state: what ``state_dict`` returned.
             steps: optimiser steps of the run so far.
 
         Raises:
@@ -98,7 +98,7 @@ class Feed:
         else:
             if saved["micro_batches"] is not None:  # a stream counts them for the whole run
                 saved = saved | {"micro_batches": steps * self.accumulation_steps}
-            dealer.restore(saved)
+            dealer.load_state_dict(saved)
             self.taken = self.per_epoch if state["ended"] else self.per_epoch - len(dealer)
         self._before = self.taken
 

@@ -80,7 +80,7 @@ class History:
         self.eval_step_loss.extend(step_losses)
         return loss
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Return what happened so far as JSON-ready data."""
         kept: dict[str, Any] = {name: getattr(self, name) for name in KEPT}
         began = bool(self._epoch_steps)
@@ -90,8 +90,8 @@ class History:
             "seconds_of_epoch": self._epoch_seconds() if began else 0.0,
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what ``state`` returned."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what ``state_dict`` returned."""
         for name in KEPT:
             setattr(self, name, state[name])
         self.path = self.path.with_name(Path(state["file"]).name)

@@ -212,7 +212,7 @@ class Trainer:
         if is_rank_zero():
             print("validating ...", end=" ", flush=True)
         model = unwrapped(self.model)
-        with rng_state.left_alone():
+        with rng_state.fork_rng():
             ppl, loss, step_losses, _ = evaluation(
                 model, self.config, self._unless_asked_to_stop(), None, self.tokenizer, None
             )

@@ -29,7 +29,7 @@ def captured(trainer: "Trainer") -> Content:
     """Return what a checkpoint of a trainer holds; all ranks call this together."""
     model = unwrapped(trainer.model)
     parallel.reshard(model)
-    values = {f"{layout.RANDOM}/rank-{parallel.rank()}.json": rng_state.states()}
+    values = {f"{layout.RANDOM}/rank-{parallel.rank()}.json": rng_state.state_dict()}
     if parallel.is_rank_zero():
         values |= {layout.TRAINER: _trainer_state(trainer, model)} | _described(model)
     return Content(
@@ -61,10 +61,10 @@ def _trainer_state(trainer: "Trainer", model: nn.Module) -> dict[str, Any]:
     best = trainer.state.best_loss
     return {
         "state": asdict(trainer.state) | {"best_loss": best if math.isfinite(best) else None},
-        "feed": trainer.feed.state(),
-        "history": trainer.history.state(),
-        "schedule": trainer.schedule.state(),
-        "stepper": trainer.stepper.state(),
+        "feed": trainer.feed.state_dict(),
+        "history": trainer.history.state_dict(),
+        "schedule": trainer.schedule.state_dict(),
+        "stepper": trainer.stepper.state_dict(),
         "optimizer": model_state.optimizer_values(model, trainer.optimizer),
         "seconds": trainer.progress.seconds,
         "ranks": parallel.world_size(),
@@ -79,13 +79,13 @@ def _restore_state(trainer: "Trainer", folder: Path, saved: dict[str, Any]) -> N
     best = saved["state"].pop("best_loss")
     trainer.state = type(trainer.state)(**saved["state"])
     trainer.state.best_loss = math.inf if best is None else best
-    trainer.history.restore(saved["history"])
-    trainer.stepper.restore(saved["stepper"])
+    trainer.history.load_state_dict(saved["history"])
+    trainer.stepper.load_state_dict(saved["stepper"])
     if "schedule" in trainer.config.resume_despite:
         trainer.schedule.replay(saved["schedule"])
     else:
         model_state.restore_groups(trainer.optimizer, values["groups"])
-        trainer.schedule.restore(saved["schedule"])
+        trainer.schedule.load_state_dict(saved["schedule"])
     trainer.progress.go_on_from(
         trainer.state.step,
         trainer.state.validated,
@@ -99,7 +99,7 @@ def _restore_state(trainer: "Trainer", folder: Path, saved: dict[str, Any]) -> N
 def _restore_place(trainer: "Trainer", saved: dict[str, Any]) -> None:
     """Go on in the data; where that is other data by request, with its first row."""
     try:
-        trainer.feed.restore(saved, trainer.state.step)
+        trainer.feed.load_state_dict(saved, trainer.state.step)
     except ValueError as error:
         if not {"data", "tokenizer"} & set(trainer.config.resume_despite):
             raise TrainingError(f"the run cannot go on in this data: {error}") from error
@@ -113,10 +113,10 @@ def _restore_random(folder: Path, ranks: int, seed: int) -> None:
             f"--> saved on {ranks} rank(s), gone on from on {parallel.world_size()}: the samples "
             "are the same, dropout draws other numbers"
         )
-        rng_state.begin_anew(seed + parallel.rank())
+        rng_state.seed_all(seed + parallel.rank())
         return
     path = folder / layout.RANDOM / f"rank-{parallel.rank()}.json"
-    rng_state.restore(json.loads(path.read_text("utf-8")))
+    rng_state.load_state_dict(json.loads(path.read_text("utf-8")))
 
 
 def _described(model: nn.Module) -> dict[str, Any]:

@@ -66,12 +66,12 @@ class Stepper:
         self._stopped = torch.zeros((), dtype=torch.bool, device=self.device)
         self._overflows = torch.zeros((), device=self.device)
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Return the scaler's state and how many steps in a row overflowed, JSON-ready."""
         return {"scaler": self.scaler.state_dict(), "overflows": float(self._overflows)}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what ``state`` returned."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what ``state_dict`` returned."""
         self.scaler.load_state_dict(state["scaler"])
         self._overflows.fill_(state["overflows"])
 

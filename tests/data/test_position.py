@@ -37,7 +37,7 @@ def saved(make: Make, ranks: int, epoch: int, micro_batches: int, **kwargs: Any)
     for rank in range(ranks):
         sampler = make(rank, ranks, **kwargs)
         sampler.set_epoch(epoch)
-        states.append(sampler.state(micro_batches))
+        states.append(sampler.state_dict(micro_batches))
     return json.loads(json.dumps(same(states)))
 
 
@@ -45,7 +45,7 @@ def at(make: Make, epoch: int, state: dict[str, Any] | None = None) -> Make:
     def made(rank: int, ranks: int) -> ShardedBatchSampler:
         sampler = make(rank, ranks)
         if state is not None:
-            sampler.restore(state)
+            sampler.load_state_dict(state)
         sampler.set_epoch(epoch)
         return sampler
 
@@ -81,7 +81,7 @@ def test_epochs_after_are_the_new_ranks_own(make: Make) -> None:
 @both
 def test_position_is_saved_again_in_a_restored_epoch(make: Make) -> None:
     first = saved(make, 2, 3, 7)  # 28 rows
-    states = [at(make, 3, first)(rank, 3).state(5) for rank in range(3)]  # 30 more
+    states = [at(make, 3, first)(rank, 3).state_dict(5) for rank in range(3)]  # 30 more
     second = same(states)
     assert (second["rows"], second["group"]) == (58, first["group"])
     seen = flat(flat(take(at(make, 3), 2, 7))) + flat(flat(take(at(make, 3, first), 3, 5)))
@@ -92,7 +92,7 @@ def test_position_is_saved_again_in_a_restored_epoch(make: Make) -> None:
 @both
 def test_length_is_what_is_left_and_then_all(make: Make) -> None:
     sampler = make(0, 3)
-    sampler.restore(saved(make, 2, 3, 7))
+    sampler.load_state_dict(saved(make, 2, 3, 7))
     assert sampler.epoch == 3
     assert len(sampler) == len(list(sampler)) == -(-(ROWS - 28) // (3 * BATCH))
     sampler.set_epoch(4)
@@ -108,8 +108,8 @@ def test_end_of_an_epoch_is_the_beginning_of_the_next(make: Make) -> None:
 
 def test_an_epoch_that_goes_round_ends_at_its_last_row() -> None:
     sampler = ShardedBatchSampler(12, BATCH, num_replicas=3)
-    assert (sampler.state(1)["epoch"], sampler.state(1)["rows"]) == (0, 6)
-    assert (sampler.state(2)["epoch"], sampler.state(2)["rows"]) == (1, 0)
+    assert (sampler.state_dict(1)["epoch"], sampler.state_dict(1)["rows"]) == (0, 6)
+    assert (sampler.state_dict(2)["epoch"], sampler.state_dict(2)["rows"]) == (1, 0)
 
 
 @both
@@ -127,12 +127,12 @@ def test_a_position_in_other_rows_is_refused(
 ) -> None:
     state = saved(make, 2, 3, 7) | change
     with pytest.raises(ValueError, match=message):
-        make(0, 2).restore(state)
+        make(0, 2).load_state_dict(state)
 
 
 def test_an_incomplete_position_is_refused() -> None:
     with pytest.raises(ValueError, match="not a position"):
-        plain(0, 1).restore({"epoch": 1})
+        plain(0, 1).load_state_dict({"epoch": 1})
 
 
 def test_dealer_of_a_loader_is_found() -> None:

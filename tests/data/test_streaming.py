@@ -54,7 +54,7 @@ def on_ranks(make: Any, state: dict[str, Any] | None = None, **kwargs: Any) -> M
     def made(rank: int, ranks: int) -> SampleStream:
         stream = make(rank=rank, num_replicas=ranks, **kwargs)
         if state is not None:
-            stream.restore(state)
+            stream.load_state_dict(state)
         return stream
 
     return made
@@ -118,7 +118,7 @@ def test_ranks_share_the_batches_of_one(make: Any) -> None:
 def test_rest_is_dealt_on_other_ranks(
     make: Any, before: int, after: int, micro_batches: int
 ) -> None:
-    states = [on_ranks(make)(rank, before).state(micro_batches) for rank in range(before)]
+    states = [on_ranks(make)(rank, before).state_dict(micro_batches) for rank in range(before)]
     state = json.loads(json.dumps(same(states)))
     seen = take(on_ranks(make), before, micro_batches)
     rest = take(on_ranks(make, state), after)
@@ -133,24 +133,25 @@ def test_rest_is_dealt_on_other_ranks(
 @both
 def test_length_after_restoring_is_what_is_left(make: Any) -> None:
     stream = make(micro_batches=30, passes=None, rank=0, num_replicas=2)
-    stream.restore(make(micro_batches=30, passes=None, rank=0, num_replicas=3).state(12))
+    on_three = make(micro_batches=30, passes=None, rank=0, num_replicas=3)
+    stream.load_state_dict(on_three.state_dict(12))
     assert len(stream) == len(list(stream)) == 18
     again = make(micro_batches=30, passes=None)
-    again.restore(stream.state(5))
+    again.load_state_dict(stream.state_dict(5))
     assert len(again) == 13
-    assert again.state(0)["rows"] == 12 * 3 * BATCH + 5 * 2 * BATCH
+    assert again.state_dict(0)["rows"] == 12 * 3 * BATCH + 5 * 2 * BATCH
     shorter = make(micro_batches=10, passes=None)
-    shorter.restore(stream.state(0))
+    shorter.load_state_dict(stream.state_dict(0))
     assert len(shorter) == len(list(shorter)) == 0
 
 
 @both
 def test_another_order_is_refused(make: Any) -> None:
     with pytest.raises(ValueError, match="--seed"):
-        make(seed=1).restore(make(seed=2).state(3))
+        make(seed=1).load_state_dict(make(seed=2).state_dict(3))
     other = padded if make is packed else packed
     with pytest.raises(ValueError, match="--batching_strategy"):
-        make().restore(other().state(3))
+        make().load_state_dict(other().state_dict(3))
 
 
 def test_packed_rows_are_full_and_keep_documents_apart() -> None:
