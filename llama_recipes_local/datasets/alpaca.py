@@ -10,11 +10,10 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local._upstream import load
-from llama_recipes_local.datasets.columns import is_blank, text_of
+from llama_recipes_local.datasets.base import Split, is_blank, text_of
 from llama_recipes_local.datasets.examples import Continuation
 from llama_recipes_local.datasets.locating import data_files_in, what_is_there
-from llama_recipes_local.datasets.prompt_template import PLACE, PROMPT, Frame
-from llama_recipes_local.datasets.splits import Split
+from llama_recipes_local.datasets.prompt_template import PLACE, PROMPT, PromptTemplate
 from llama_recipes_local.errors import UsageError, refusal
 from llama_recipes_local.records import finding
 from llama_recipes_local.records.reading import Record, records
@@ -49,9 +48,9 @@ class AlpacaFormatter:
         template = self.with_input if given else self.without_input
         return Continuation(template.format(instruction=instruction, input=given), output)
 
-    def frame(self, tokenizer: PreTrainedTokenizerBase) -> Frame:
-        """Return what generation is to put an instruction into."""
-        return Frame(PROMPT, self.without_input.format(instruction=PLACE))
+    def prompt_template(self, tokenizer: PreTrainedTokenizerBase) -> PromptTemplate:
+        """Return the prompt template without an input."""
+        return PromptTemplate(PROMPT, self.without_input.format(instruction=PLACE))
 
 
 def split(config: Any, name: str) -> Split:

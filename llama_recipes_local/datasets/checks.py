@@ -11,8 +11,8 @@ from functools import partial
 from typing import Any
 
 from llama_recipes_local.datasets import custom, toxicchat
+from llama_recipes_local.datasets.base import Split
 from llama_recipes_local.datasets.sources import SPLITS, Part, split_name
-from llama_recipes_local.datasets.splits import Split
 from llama_recipes_local.errors import Problem, UsageError
 from llama_recipes_local.records import finding
 from llama_recipes_local.records.finding import listed

@@ -5,9 +5,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from llama_recipes_local.datasets.base import PromptFormatter, Split
 from llama_recipes_local.datasets.locating import EVERY_RECORD
-from llama_recipes_local.datasets.prompted import PromptFormatter
-from llama_recipes_local.datasets.splits import Split
 from llama_recipes_local.errors import UsageError
 from llama_recipes_local.prompts import PROMPTS
 from llama_recipes_local.records import finding

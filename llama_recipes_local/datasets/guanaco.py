@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from llama_recipes_local.datasets.columns import is_blank, text_of
+from llama_recipes_local.datasets.base import Split, is_blank, text_of
 from llama_recipes_local.datasets.examples import Marked
 from llama_recipes_local.datasets.locating import (
     EVERY_RECORD,
@@ -16,8 +16,7 @@ from llama_recipes_local.datasets.locating import (
     read_all,
     what_is_there,
 )
-from llama_recipes_local.datasets.prompt_template import CHAT, Frame
-from llama_recipes_local.datasets.splits import Split
+from llama_recipes_local.datasets.prompt_template import CHAT, PromptTemplate
 from llama_recipes_local.errors import refusal
 from llama_recipes_local.records.text_lines import Source
 from llama_recipes_local.records.values import Record
@@ -79,9 +78,9 @@ class TurnFormatter:
         )
         return Marked(text, tuple(spans))
 
-    def frame(self, tokenizer: PreTrainedTokenizerBase) -> Frame:
-        """Return what generation is to put turns into."""
-        return Frame(CHAT, _TURNS.format(human=self.human, assistant=self.assistant))
+    def prompt_template(self, tokenizer: PreTrainedTokenizerBase) -> PromptTemplate:
+        """Return the prompt template of turns."""
+        return PromptTemplate(CHAT, _TURNS.format(human=self.human, assistant=self.assistant))
 
 
 def split(config: Any, name: str) -> Split:

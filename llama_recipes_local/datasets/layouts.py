@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llama_recipes_local.datasets.columns import as_text, is_blank
+from llama_recipes_local.datasets.base import as_text, is_blank
 from llama_recipes_local.datasets.templates import Message
 from llama_recipes_local.errors import refusal
 from llama_recipes_local.records.values import Record

@@ -20,8 +20,8 @@ from llama_recipes_local.data.streaming import SampleStream
 from llama_recipes_local.data.token_rows import Chunk, Sample, TokenRows
 from llama_recipes_local.data.truncation import Tokens, fit
 from llama_recipes_local.data.worker_pool import tokenize
+from llama_recipes_local.datasets.base import Formatter, Split
 from llama_recipes_local.datasets.encoding import encode
-from llama_recipes_local.datasets.splits import Formatter, Split
 from llama_recipes_local.errors import Problem, RecordError, UsageError, refusal
 from llama_recipes_local.records.values import Record
 from llama_recipes_local.storage.hashing import FileHashes

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_recipes_local import parallel
+from llama_recipes_local.datasets.base import Split
 from llama_recipes_local.datasets.layouts import (
     FORMAT_FLAG,
     LAYOUTS,
@@ -20,7 +21,6 @@ from llama_recipes_local.datasets.layouts import (
 )
 from llama_recipes_local.datasets.locating import EVERY_RECORD
 from llama_recipes_local.datasets.rows import CHOICES, RowFormatter, default_template
-from llama_recipes_local.datasets.splits import Split
 from llama_recipes_local.datasets.templates import FLAG as TEMPLATE_FLAG
 from llama_recipes_local.errors import Problem, UsageError, refusal, refuse
 from llama_recipes_local.records.finding import listed, missing, natural_key, without_packed_twins

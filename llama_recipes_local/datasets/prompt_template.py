@@ -1,6 +1,6 @@
-"""How training framed what a user says: saved with the model, so that generation frames it alike.
+"""The prompt template of training, saved with the model so that generation uses the same.
 
-A data set's formatter tells its frame; ``RunData.save`` writes it into the run's folder.
+A data set's formatter returns it; ``RunData.save`` writes it into the run's folder.
 """
 
 import json
@@ -14,13 +14,13 @@ from llama_recipes_local.datasets.templates import FLAG, Message, find_template,
 from llama_recipes_local.errors import refusal
 from llama_recipes_local.run.record import find_in_run
 
-FRAME_FILE = "prompt_template.json"
+PROMPT_TEMPLATE_FILE = "prompt_template.json"
 PLACE = "{}"
 PROMPT, CHAT = "prompt", "chat"
 
 
 @dataclass(frozen=True)
-class Frame:
+class PromptTemplate:
     """What a text is put into before the model completes it.
 
     Attributes:
@@ -60,44 +60,51 @@ class Frame:
         return text if self.complete else (tokenizer.bos_token or "") + text
 
 
-def chat_frame(name: str, tokenizer: PreTrainedTokenizerBase, flag: str = FLAG) -> Frame:
-    """Return the frame of a chat template by its name; "tokenizer" is the tokenizer's own.
+def chat_prompt_template(
+    name: str, tokenizer: PreTrainedTokenizerBase, flag: str = FLAG
+) -> PromptTemplate:
+    """Return the prompt template of a chat template; "tokenizer" is the tokenizer's own.
 
-    ``flag`` is the one that names it.
+    Args:
+        name: one of ``TEMPLATES``, or "tokenizer".
+        tokenizer: the model's.
+        flag: the flag that named it, for messages.
 
     Raises:
         UsageError: as ``find_template``.
     """
     template = find_template(name, tokenizer, flag)
-    return Frame(CHAT, template.text, template.complete)
+    return PromptTemplate(CHAT, template.text, template.complete)
 
 
-def find_frame(folder: Path) -> Path | None:
-    """Return the file with the frame of the run that wrote a model's folder, if there is one."""
-    return find_in_run(folder, FRAME_FILE)
+def find_prompt_template(folder: Path) -> Path | None:
+    """Return the prompt template's file of the run that wrote a model's folder, or None."""
+    return find_in_run(folder, PROMPT_TEMPLATE_FILE)
 
 
-def save_frame(frame: Frame | None, folder: Path) -> None:
-    """Write a frame into a run's folder, in the place of an earlier run's; None leaves none."""
-    if frame is None:
-        (folder / FRAME_FILE).unlink(missing_ok=True)
+def save_prompt_template(template: PromptTemplate | None, folder: Path) -> None:
+    """Write a prompt template into a run's folder; None removes that of an earlier run."""
+    if template is None:
+        (folder / PROMPT_TEMPLATE_FILE).unlink(missing_ok=True)
         return
-    content = json.dumps(asdict(frame), indent=2, ensure_ascii=False)
-    (folder / FRAME_FILE).write_text(content + "\n", "utf-8")
+    content = json.dumps(asdict(template), indent=2, ensure_ascii=False)
+    (folder / PROMPT_TEMPLATE_FILE).write_text(content + "\n", "utf-8")
 
 
-def read_frame(path: Path) -> Frame:
-    """Read a frame.
+def read_prompt_template(path: Path) -> PromptTemplate:
+    """Read a prompt template.
 
     Raises:
-        UsageError: if the file holds none.
+        UsageError: if the file is not one.
     """
     try:
         fields = json.loads(path.read_text("utf-8"))
-        frame = Frame(str(fields["kind"]), str(fields["template"]), bool(fields["complete"]))
-        if frame.kind not in (PROMPT, CHAT):
-            raise ValueError(f"there is no kind {frame.kind!r}")
+        template = PromptTemplate(
+            str(fields["kind"]), str(fields["template"]), bool(fields["complete"])
+        )
+        if template.kind not in (PROMPT, CHAT):
+            raise ValueError(f"unknown kind {template.kind!r}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         fix = "copy the file again, or leave the text as it is: --raw"
-        raise refusal(f"{path} holds no prompt", repr(error), fix) from error
-    return frame
+        raise refusal(f"{path} is not a prompt template", repr(error), fix) from error
+    return template

@@ -9,7 +9,12 @@ from transformers import PreTrainedTokenizerBase
 from llama_recipes_local._upstream import load
 from llama_recipes_local.datasets.examples import Continuation, Example, Marked, Pair
 from llama_recipes_local.datasets.layouts import Layout, read_text, read_turns
-from llama_recipes_local.datasets.prompt_template import PLACE, PROMPT, Frame, chat_frame
+from llama_recipes_local.datasets.prompt_template import (
+    PLACE,
+    PROMPT,
+    PromptTemplate,
+    chat_prompt_template,
+)
 from llama_recipes_local.datasets.templates import TEMPLATES, Message, render_chat
 from llama_recipes_local.records.values import Record
 
@@ -71,18 +76,18 @@ class RowFormatter:
         turns = [{"role": "user", "content": said}, {"role": "assistant", "content": response}]
         return self._chat(turns, tokenizer, where)
 
-    def frame(self, tokenizer: PreTrainedTokenizerBase) -> Frame:
-        """Return what generation is to put a text or turns into.
+    def prompt_template(self, tokenizer: PreTrainedTokenizerBase) -> PromptTemplate:
+        """Return the prompt template of a text or of turns.
 
         Raises:
             UsageError: if the tokenizer lacks the template or its tokens.
         """
         if self.template == "alpaca":
-            return Frame(PROMPT, _alpaca_prompt(PLACE, None))
+            return PromptTemplate(PROMPT, _alpaca_prompt(PLACE, None))
         if self.layout.name == "text" or self.template == "none":
             line_end = "\n" if self.layout.name == "instruction" else ""
-            return Frame(PROMPT, f"{PLACE}{line_end}")
-        return chat_frame(self.template, tokenizer)
+            return PromptTemplate(PROMPT, f"{PLACE}{line_end}")
+        return chat_prompt_template(self.template, tokenizer)
 
     def _pair(self, instruction: str, further: str | None, response: str) -> Example:
         """Return a prompt and its response, without turns."""

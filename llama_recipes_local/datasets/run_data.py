@@ -19,7 +19,7 @@ from llama_recipes_local.datasets.loading import (
     stream_split,
     tokenizer_hash,
 )
-from llama_recipes_local.datasets.prompt_template import Frame, save_frame
+from llama_recipes_local.datasets.prompt_template import PromptTemplate, save_prompt_template
 from llama_recipes_local.datasets.sources import Part, split_name
 from llama_recipes_local.errors import Problem, refuse
 from llama_recipes_local.models.loading import load_tokenizer
@@ -40,14 +40,14 @@ class RunData:
             tokenised ahead has none.
         fingerprints: hashes of their content, by "train" and "validation"; a stream has none.
         tokenizer: a hash of the tokenizer.
-        frame: what generation is to put a user's text into; None where that cannot be told.
+        prompt_template: what generation puts a user's text into; None if unknown.
     """
 
     splits: dict[Part, Any] = field(default_factory=dict)
     audits: dict[str, SplitAudit] = field(default_factory=dict)
     fingerprints: dict[str, str] = field(default_factory=dict)
     tokenizer: str = ""
-    frame: Frame | None = None
+    prompt_template: PromptTemplate | None = None
 
     @property
     def shared_rows(self) -> int:
@@ -61,9 +61,9 @@ class RunData:
         return audit.table(self.audits, self.shared_rows)
 
     def save(self, folder: Path) -> None:
-        """Write the audit and the frame into a folder."""
+        """Write the audit and the prompt template into a folder."""
         audit.save_audit(self.audits, self.shared_rows, folder / AUDIT_FILE)
-        save_frame(self.frame, folder)
+        save_prompt_template(self.prompt_template, folder)
 
 
 def prepare_data(run: Run, parts: Sequence[Part] = tuple(PARTS)) -> RunData:
@@ -77,7 +77,10 @@ def prepare_data(run: Run, parts: Sequence[Part] = tuple(PARTS)) -> RunData:
         UsageError: if a record cannot be used, or a split has nothing to train or validate on.
     """
     tokenizer = load_tokenizer(run.train)
-    data = RunData(tokenizer=tokenizer_hash(tokenizer), frame=_frame(run, parts[0], tokenizer))
+    data = RunData(
+        tokenizer=tokenizer_hash(tokenizer),
+        prompt_template=_prompt_template(run, parts[0], tokenizer),
+    )
     for part in parts:
         name = PARTS[part]
         loaded = _load(run, part, tokenizer)
@@ -107,9 +110,11 @@ def _load(run: Run, part: Part, tokenizer: PreTrainedTokenizerBase) -> Any:
     return load_samples(samples, train.context_length)
 
 
-def _frame(run: Run, part: Part, tokenizer: PreTrainedTokenizerBase) -> Frame | None:
+def _prompt_template(
+    run: Run, part: Part, tokenizer: PreTrainedTokenizerBase
+) -> PromptTemplate | None:
     find = SPLITS.get(run.train.dataset)
-    return find(run.dataset, part).formatter.frame(tokenizer) if find else None
+    return find(run.dataset, part).formatter.prompt_template(tokenizer) if find else None
 
 
 def _has_collator(run: Run, tokenizer: PreTrainedTokenizerBase) -> bool:

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from llama_recipes_local.datasets.base import PromptFormatter, Split
 from llama_recipes_local.datasets.locating import (
     EVERY_RECORD,
     data_files_in,
@@ -12,8 +13,6 @@ from llama_recipes_local.datasets.locating import (
     read_all,
     what_is_there,
 )
-from llama_recipes_local.datasets.prompted import PromptFormatter
-from llama_recipes_local.datasets.splits import Split
 from llama_recipes_local.errors import refusal
 from llama_recipes_local.prompts import PROMPTS
 from llama_recipes_local.records.text_lines import Source, is_seven_zip

@@ -12,9 +12,9 @@ from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local._upstream import load
 from llama_recipes_local.datasets import alpaca, custom, grammar, guanaco, samsum, toxicchat
+from llama_recipes_local.datasets.base import Split
 from llama_recipes_local.datasets.loading import load_split
 from llama_recipes_local.datasets.local import local_split
-from llama_recipes_local.datasets.splits import Split
 from llama_recipes_local.records.finding import listed
 
 Part = Literal["train", "test"]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from llama_recipes_local.datasets.columns import text_of
+from llama_recipes_local.datasets.base import text_of
 from llama_recipes_local.datasets.locating import one_set, read_all, what_is_there
 from llama_recipes_local.errors import refusal
 from llama_recipes_local.records import finding

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from llama_recipes_local.data.labels import IGNORE_INDEX
 from llama_recipes_local.datasets import loading
+from llama_recipes_local.datasets.base import Split
 from llama_recipes_local.datasets.examples import Example, Marked, Pair
 from llama_recipes_local.datasets.loading import (
     Loaded,
@@ -21,7 +22,6 @@ from llama_recipes_local.datasets.loading import (
     stream_split,
     tokenizer_hash,
 )
-from llama_recipes_local.datasets.splits import Split
 from llama_recipes_local.errors import RecordError, UsageError
 from llama_recipes_local.records.reading import records
 from llama_recipes_local.records.values import Record

@@ -14,10 +14,10 @@ from llama_recipes_local.datasets.encoding import encode
 from llama_recipes_local.datasets.layouts import Layout
 from llama_recipes_local.datasets.prompt_template import (
     CHAT,
-    FRAME_FILE,
-    Frame,
-    read_frame,
-    save_frame,
+    PROMPT_TEMPLATE_FILE,
+    PromptTemplate,
+    read_prompt_template,
+    save_prompt_template,
 )
 from llama_recipes_local.datasets.rows import RowFormatter
 from llama_recipes_local.datasets.templates import TEMPLATES
@@ -103,19 +103,19 @@ def begun(formatter: Any, values: Any, tokenizer: Any) -> list[int]:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_text_is_framed_as_in_training(case: str, chatty: Any, tmp_path: Path) -> None:
+def test_a_prompt_is_tokenised_as_in_training(case: str, chatty: Any, tmp_path: Path) -> None:
     formatter, values = CASES[case]
     if case == "alpaca":
         formatter = formatter(tmp_path)
-    save_frame(formatter.frame(chatty), tmp_path)
-    frame = read_frame(tmp_path / FRAME_FILE)
+    save_prompt_template(formatter.prompt_template(chatty), tmp_path)
+    template = read_prompt_template(tmp_path / PROMPT_TEMPLATE_FILE)
     expected = begun(formatter, values, chatty)
     assert len(expected) > 10
-    assert chatty(frame.of_text(TEXT, chatty), add_special_tokens=False)["input_ids"] == expected
+    assert chatty(template.of_text(TEXT, chatty), add_special_tokens=False)["input_ids"] == expected
 
 
 @pytest.mark.parametrize("name", ["guanaco data", "tokenizer", *TEMPLATES])
-def test_later_turns_are_framed_as_in_training(name: str, chatty: Any) -> None:
+def test_later_turns_are_tokenised_as_in_training(name: str, chatty: Any) -> None:
     said = ("Hi", "Yo", TEXT, "Yes")
     formatter: Any = RowFormatter(MESSAGES, name, "assistant")
     values: dict[str, Any] = {"messages": turns(*said)}
@@ -125,7 +125,7 @@ def test_later_turns_are_framed_as_in_training(name: str, chatty: Any) -> None:
             f"### {('Human', 'Assistant')[number % 2]}: {text}" for number, text in enumerate(said)
         )
         values = {"text": text}
-    text = formatter.frame(chatty).of_turns(turns(*said[:3]), chatty)
+    text = formatter.prompt_template(chatty).of_turns(turns(*said[:3]), chatty)
     assert chatty(text, add_special_tokens=False)["input_ids"] == begun(formatter, values, chatty)
 
 
@@ -139,29 +139,30 @@ def test_later_turns_are_framed_as_in_training(name: str, chatty: Any) -> None:
         ("guanaco", "### Human:"),
     ],
 )
-def test_what_ends_a_turn_is_told(name: str, end: str, chatty: Any) -> None:
-    frame = RowFormatter(MESSAGES, name, "assistant").frame(chatty)
-    assert frame.end_of_turn(chatty) == end
-    assert grammar.FORMATTER.frame(chatty).end_of_turn(chatty) == ""
+def test_the_text_between_two_turns_is_found(name: str, end: str, chatty: Any) -> None:
+    template = RowFormatter(MESSAGES, name, "assistant").prompt_template(chatty)
+    assert template.end_of_turn(chatty) == end
+    assert grammar.FORMATTER.prompt_template(chatty).end_of_turn(chatty) == ""
 
 
-def test_an_earlier_runs_frame_does_not_stay(tmp_path: Path) -> None:
-    save_frame(Frame("prompt", "{}"), tmp_path)
-    save_frame(None, tmp_path)
-    assert not (tmp_path / FRAME_FILE).exists()
+def test_the_prompt_template_of_an_earlier_run_is_removed(tmp_path: Path) -> None:
+    save_prompt_template(PromptTemplate("prompt", "{}"), tmp_path)
+    save_prompt_template(None, tmp_path)
+    assert not (tmp_path / PROMPT_TEMPLATE_FILE).exists()
 
 
 @pytest.mark.parametrize("text", ["[]", "{", '{"kind": "x", "template": "", "complete": false}'])
-def test_a_file_without_a_frame_is_refused(text: str, tmp_path: Path) -> None:
-    path = tmp_path / FRAME_FILE
+def test_a_file_that_is_not_a_prompt_template_is_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / PROMPT_TEMPLATE_FILE
     path.write_text(text)
     with pytest.raises(UsageError, match="--raw"):
-        read_frame(path)
+        read_prompt_template(path)
 
 
 def test_a_template_from_a_folder_runs_no_code(chatty: Any) -> None:
     """The sandbox hides what leads from a text to Python's own."""
     escape = "{{ ''.__class__.__mro__[1].__subclasses__() }}{{ messages[0].content }}"
     with pytest.raises(UsageError, match="unsafe"):
-        Frame(CHAT, escape).of_text("Hi", chatty)
-    assert Frame("prompt", "{0.__class__} {}").of_text("Hi", chatty) == "<s>{0.__class__} Hi"
+        PromptTemplate(CHAT, escape).of_text("Hi", chatty)
+    template = PromptTemplate("prompt", "{0.__class__} {}")
+    assert template.of_text("Hi", chatty) == "<s>{0.__class__} Hi"

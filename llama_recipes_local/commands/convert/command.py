@@ -11,7 +11,11 @@ from llama_recipes_local.commands.convert.base_model import BaseModel
 from llama_recipes_local.commands.convert.checkpoint_readers import open_checkpoint, weights_of
 from llama_recipes_local.commands.convert.sharded_weights import ShardedWeights
 from llama_recipes_local.commands.convert.train_params import read_parameters, trained_model
-from llama_recipes_local.datasets.prompt_template import find_frame, read_frame, save_frame
+from llama_recipes_local.datasets.prompt_template import (
+    find_prompt_template,
+    read_prompt_template,
+    save_prompt_template,
+)
 from llama_recipes_local.errors import refuse
 from llama_recipes_local.model_folders import (
     check_config,
@@ -70,7 +74,7 @@ def convert(asked: Conversion) -> None:
         write_weights(draft, weights.planned, weights)
         write_config(folder, draft, without=["quantization_config", "torch_dtype"], **changes)
         copy_companions(folder, draft, tokenizer)
-        _copy_frame(parameters, draft)
+        _copy_prompt_template(parameters, draft)
     print(f"--> the model, in {changes['dtype']}, is in {out}")
 
 
@@ -99,8 +103,9 @@ def _changes(config: Any, weights: ShardedWeights) -> dict[str, Any]:
     return changes
 
 
-def _copy_frame(parameters: dict[str, str], draft: Path) -> None:
-    """Put the run's prompt with the model, where it is still there."""
-    frame = find_frame(Path(parameters["output_dir"])) if "output_dir" in parameters else None
-    if frame:
-        save_frame(read_frame(frame), draft)
+def _copy_prompt_template(parameters: dict[str, str], draft: Path) -> None:
+    """Copy the run's prompt template to the model, if it is still there."""
+    folder = parameters.get("output_dir")
+    path = find_prompt_template(Path(folder)) if folder is not None else None
+    if path:
+        save_prompt_template(read_prompt_template(path), draft)

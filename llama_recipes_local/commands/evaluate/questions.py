@@ -4,10 +4,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from llama_recipes_local.datasets.columns import text_of
+from llama_recipes_local.datasets.base import PromptFormatter, Split, text_of
 from llama_recipes_local.datasets.examples import Continuation, Example, Marked, Pair
-from llama_recipes_local.datasets.prompted import PromptFormatter
-from llama_recipes_local.datasets.splits import Split
 from llama_recipes_local.errors import refusal
 
 

@@ -9,7 +9,7 @@ from llama_recipes_local.commands.generate.model_loading import load_model
 from llama_recipes_local.commands.generate.model_source import Source
 from llama_recipes_local.commands.generate.sampling import Sampling
 from llama_recipes_local.commands.generate.stopping import StoppingStreamer, find_stops
-from llama_recipes_local.datasets.prompt_template import CHAT, Frame
+from llama_recipes_local.datasets.prompt_template import CHAT, PromptTemplate
 from llama_recipes_local.datasets.templates import Message
 from llama_recipes_local.errors import refusal
 from llama_recipes_local.prompts import read_typed
@@ -20,7 +20,7 @@ HELP = "a line is a turn; /new begins anew, /quit or Ctrl-D ends"
 def chat(
     source: Source,
     tokenizer: Any,
-    frame: Frame | None,
+    template: PromptTemplate | None,
     sampling: Sampling,
     system: str | None = None,
 ) -> None:
@@ -29,13 +29,13 @@ def chat(
     Where training put single texts in a prompt, each line is one by itself.
 
     Raises:
-        UsageError: if there is no frame, or a line is not UTF-8.
+        UsageError: if there is no template, or a line is not UTF-8.
     """
-    if frame is None:
+    if template is None:
         why = "turns become one text by a chat template, and none was saved with the model"
         raise refusal("--chat has no template", why, "add --template NAME")
     generator = Generator(load_model(source), tokenizer)
-    stops = find_stops(frame, tokenizer, generator.ends)
+    stops = find_stops(template, tokenizer, generator.ends)
     begun: list[Message] = [{"role": "system", "content": system}] if system else []
     turns = list(begun)
     print(f"--> {HELP}", file=sys.stderr)
@@ -44,10 +44,10 @@ def chat(
             turns = list(begun)
             continue
         turns.append({"role": "user", "content": line})
-        if frame.kind == CHAT:
-            text = frame.of_turns(turns, tokenizer)
+        if template.kind == CHAT:
+            text = template.of_turns(turns, tokenizer)
         else:
-            text = frame.of_text(line, tokenizer)
+            text = template.of_text(line, tokenizer)
         streamer = StoppingStreamer(tokenizer, stops)
         ((said,),) = generator.complete([text], sampling, stops, streamer)
         turns.append({"role": "assistant", "content": said})

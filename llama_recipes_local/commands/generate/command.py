@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from llama_recipes_local.commands.generate.chat import chat
-from llama_recipes_local.commands.generate.framing import choose_frame
+from llama_recipes_local.commands.generate.framing import choose_prompt_template
 from llama_recipes_local.commands.generate.generator import Generator
 from llama_recipes_local.commands.generate.model_loading import limits, load_model, load_tokenizer
 from llama_recipes_local.commands.generate.model_source import Source, find_source
@@ -37,17 +37,17 @@ def generate(args: argparse.Namespace, prompt: str) -> None:
         args.adapter, args.model_name, args.tokenizer_name, dtype, args.quantization
     )
     tokenizer = load_tokenizer(source)
-    frame, why = choose_frame(source, tokenizer, args.raw, args.dataset, args.template)
+    template, why = choose_prompt_template(source, tokenizer, args.raw, args.dataset, args.template)
     sampling = _sampling(args)
     print(f"--> {why}", file=sys.stderr)
     if args.chat:
-        chat(source, tokenizer, frame, sampling, args.system)
+        chat(source, tokenizer, template, sampling, args.system)
         return
     prompts = read_prompts(args.prompts) if args.prompts else [Prompt("the prompt", prompt)]
-    texts = [each.framed(frame, tokenizer) for each in prompts]
+    texts = [each.framed(template, tokenizer) for each in prompts]
     _check_limits(prompts, texts, tokenizer, source)
     generator = Generator(load_model(source), tokenizer)
-    stops = find_stops(frame, tokenizer, generator.ends)
+    stops = find_stops(template, tokenizer, generator.ends)
     if args.stream:
         streamer = StoppingStreamer(tokenizer, stops)
         generator.complete(texts, sampling, stops, streamer)

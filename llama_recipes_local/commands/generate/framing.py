@@ -1,29 +1,29 @@
-"""Which frame prompts are put into: as asked, or as training saved it."""
+"""Which prompt template is used: the one that flags name, or the one that training saved."""
 
 from typing import Any
 
 from llama_recipes_local.commands.generate.model_source import Source
 from llama_recipes_local.datasets.prompt_template import (
-    FRAME_FILE,
     PROMPT,
-    Frame,
-    chat_frame,
-    find_frame,
-    read_frame,
+    PROMPT_TEMPLATE_FILE,
+    PromptTemplate,
+    chat_prompt_template,
+    find_prompt_template,
+    read_prompt_template,
 )
 from llama_recipes_local.prompts import PROMPTS
 
 TEMPLATE_FLAG = "--template"
 
 
-def choose_frame(
+def choose_prompt_template(
     source: Source,
     tokenizer: Any,
     raw: bool = False,
     dataset: str | None = None,
     template: str | None = None,
-) -> tuple[Frame | None, str]:
-    """Return the frame, None if there is none, and why it is this one.
+) -> tuple[PromptTemplate | None, str]:
+    """Return the prompt template, None if there is none, and why it is this one.
 
     Args:
         source: what training saved.
@@ -38,10 +38,12 @@ def choose_frame(
     if raw:
         return None, "prompts stay as they are"
     if dataset:
-        return Frame(PROMPT, PROMPTS[dataset]), f"prompts are put as in {dataset}"
+        return PromptTemplate(PROMPT, PROMPTS[dataset]), f"the prompt template is that of {dataset}"
     if template:
-        return chat_frame(template, tokenizer, TEMPLATE_FLAG), f"the chat template is {template}"
-    saved = find_frame(source.folder)
+        chosen = chat_prompt_template(template, tokenizer, TEMPLATE_FLAG)
+        return chosen, f"the chat template is {template}"
+    saved = find_prompt_template(source.folder)
     if saved:
-        return read_frame(saved), f"prompts are put as in training ({saved}; not with --raw)"
-    return None, f"prompts stay as they are: there is no {FRAME_FILE} in {source.folder}"
+        why = f"the prompt template is that of training ({saved}; not with --raw)"
+        return read_prompt_template(saved), why
+    return None, f"prompts stay as they are: there is no {PROMPT_TEMPLATE_FILE} in {source.folder}"

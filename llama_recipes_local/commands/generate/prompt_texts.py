@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_recipes_local.datasets.layouts import read_text, read_turns
-from llama_recipes_local.datasets.prompt_template import CHAT, Frame
+from llama_recipes_local.datasets.prompt_template import CHAT, PromptTemplate
 from llama_recipes_local.errors import UsageError, refusal
 from llama_recipes_local.records import finding
 from llama_recipes_local.records.reading import format_of, records
@@ -32,20 +32,20 @@ class Prompt:
         """What it is called in a record."""
         return "prompt" if isinstance(self.asked, str) else "messages"
 
-    def framed(self, frame: Frame | None, tokenizer: Any) -> str:
+    def framed(self, template: PromptTemplate | None, tokenizer: Any) -> str:
         """Return the whole text to go on from.
 
         Raises:
             UsageError: if it has turns and there is no template for them.
         """
         if not isinstance(self.asked, str):
-            if frame is None or frame.kind != CHAT:
+            if template is None or template.kind != CHAT:
                 why = "turns become one text by a chat template, and there is none here"
                 raise refusal(f"{self.where} has turns", why, "add --template NAME")
-            return frame.of_turns(self.asked, tokenizer)
-        if frame is None:
+            return template.of_turns(self.asked, tokenizer)
+        if template is None:
             return (tokenizer.bos_token or "") + self.asked
-        return frame.of_text(self.asked, tokenizer)
+        return template.of_text(self.asked, tokenizer)
 
 
 def read_prompts(path: Path) -> list[Prompt]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from transformers import TextStreamer
 
-from llama_recipes_local.datasets.prompt_template import Frame
+from llama_recipes_local.datasets.prompt_template import PromptTemplate
 
 
 @dataclass(frozen=True)
@@ -33,18 +33,18 @@ class Stops:
         return text[: len(text) - max(held)] if held else text
 
 
-def find_stops(frame: Frame | None, tokenizer: Any, also: list[int]) -> Stops:
-    """Return what ends a completion in a frame.
+def find_stops(template: PromptTemplate | None, tokenizer: Any, also: list[int]) -> Stops:
+    """Return what ends a completion in a template.
 
     A chat's turn ends with a special token, or else with what begins the user's next turn.
 
     Args:
-        frame: what the prompt is put into.
+        template: what the prompt is put into.
         tokenizer: the model's.
         also: tokens that the model's folder names; the one that ends a text is always one.
     """
     ids = [*also, tokenizer.eos_token_id]
-    end = frame.end_of_turn(tokenizer) if frame else ""
+    end = template.end_of_turn(tokenizer) if template else ""
     first = tokenizer(end, add_special_tokens=False)["input_ids"][:1]
     if first and first[0] in tokenizer.added_tokens_decoder:
         ids += first

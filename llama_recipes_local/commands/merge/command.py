@@ -14,7 +14,11 @@ from llama_recipes_local.commands.merge.checks import check_base
 from llama_recipes_local.commands.merge.merged_tensors import MergedTensors
 from llama_recipes_local.commands.merge.skeleton import Skeleton
 from llama_recipes_local.configs import quantization_config
-from llama_recipes_local.datasets.prompt_template import find_frame, read_frame, save_frame
+from llama_recipes_local.datasets.prompt_template import (
+    find_prompt_template,
+    read_prompt_template,
+    save_prompt_template,
+)
 from llama_recipes_local.errors import UsageError, refusal, refuse
 from llama_recipes_local.model_folders import (
     check_room,
@@ -89,9 +93,9 @@ def merge(asked: Merge) -> None:
         write_weights(draft, merged.planned, merged)
         _write_config(folder, draft, skeleton, merged, asked.dtype)
         copy_companions(folder, draft, tokenizer)
-        frame = find_frame(adapter.folder)
-        if frame:
-            save_frame(read_frame(frame), draft)
+        path = find_prompt_template(adapter.folder)
+        if path:
+            save_prompt_template(read_prompt_template(path), draft)
     print(f"--> the merged model is in {out}")
 
 

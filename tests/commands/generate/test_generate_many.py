@@ -13,7 +13,12 @@ from generate_command import generate, refused
 
 from llama_recipes_local import cli
 from llama_recipes_local.commands.generate.stopping import Stops, find_stops
-from llama_recipes_local.datasets.prompt_template import CHAT, FRAME_FILE, Frame, save_frame
+from llama_recipes_local.datasets.prompt_template import (
+    CHAT,
+    PROMPT_TEMPLATE_FILE,
+    PromptTemplate,
+    save_prompt_template,
+)
 from llama_recipes_local.datasets.templates import TEMPLATES
 from llama_recipes_local.prompts import format_prompt
 
@@ -28,7 +33,7 @@ def records(printed: str) -> list[dict[str, Any]]:
 def framed(adapter: Path, tmp_path: Path) -> Path:
     """The adapter as a run leaves it, with the grammar data's prompt."""
     folder = shutil.copytree(adapter, tmp_path / "framed")
-    save_frame(Frame("prompt", format_prompt("grammar_dataset", "{}")), folder)
+    save_prompt_template(PromptTemplate("prompt", format_prompt("grammar_dataset", "{}")), folder)
     return folder
 
 
@@ -171,7 +176,7 @@ def test_an_adapter_its_merged_folder_and_a_moved_base_say_the_same(
     assert generate(capsys, "--adapter", framed, "--model_name", moved, *words) == fresh
     merge = ("merge", "--adapter", framed, "--model", moved, "--out", tmp_path / "merged")
     assert cli.main([*map(str, merge)]) == 0
-    assert (tmp_path / "merged" / FRAME_FILE).is_file()
+    assert (tmp_path / "merged" / PROMPT_TEMPLATE_FILE).is_file()
     assert generate(capsys, "--model_name", tmp_path / "merged", *words) == fresh
     assert generate(capsys, "--model_name", moved, "--dataset", "grammar_dataset", *words) != fresh
 
@@ -229,9 +234,9 @@ def test_where_an_answer_ends(tiny_model: Path) -> None:
     tokenizer: Any = transformers.AutoTokenizer.from_pretrained(tiny_model)
     tokenizer.add_special_tokens({"additional_special_tokens": list(TEMPLATES["llama3"].tokens)})
     ends = {name: tokenizer.convert_tokens_to_ids(name) for name in ("</s>", "<|eot_id|>")}
-    llama3 = find_stops(Frame(CHAT, TEMPLATES["llama3"].text, True), tokenizer, [7])
+    llama3 = find_stops(PromptTemplate(CHAT, TEMPLATES["llama3"].text, True), tokenizer, [7])
     assert llama3 == Stops((7, ends["</s>"], ends["<|eot_id|>"]))
-    guanaco = find_stops(Frame(CHAT, TEMPLATES["guanaco"].text), tokenizer, [])
+    guanaco = find_stops(PromptTemplate(CHAT, TEMPLATES["guanaco"].text), tokenizer, [])
     assert guanaco == Stops((ends["</s>"],), ("### Human:",))
     assert guanaco.cut("Yes. ### Human: more") == "Yes."
     assert [guanaco.sure(text) for text in ("Yes", "Yes ##", "Yes ### Hum", "Yes ### no")] == [
