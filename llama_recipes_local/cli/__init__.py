@@ -1,10 +1,10 @@
 """The console script ``llama-recipes-local``: one subcommand for each thing a person does.
 
-A subcommand is a module of ``commands`` with ``add_arguments(parser)`` and ``run(args)``. It is
-imported once its name has been read from the command line, and imports torch and transformers in
-``run``, so help and errors of usage come at once. A verbatim one, which takes any flag of
-finetuning.py, has ``run`` alone: its help is that of the function it calls, which takes seconds to
-import.
+A subcommand is a package of ``commands`` and a line in ``tree``. Its ``flags`` module has
+``add_arguments(parser)`` and ``run(args)``, is imported once the subcommand's name has been read
+from the command line, and imports torch and transformers in ``run``, so help and usage errors are
+immediate. A verbatim one, which takes any flag of finetuning.py, has ``run`` alone: its help is
+that of the function it calls, which takes seconds to import.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from llama_recipes_local.cli.parsing import Parser
-from llama_recipes_local.cli.tree import ROOT, Command, choosing_parser
+from llama_recipes_local.cli.tree import ROOT, Command, group_parser
 from llama_recipes_local.console import ends_unread
 from llama_recipes_local.errors import TrainingError, UsageError
 from llama_recipes_local.storage.disk import what_filled
@@ -32,42 +32,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the words after the program's name; None means those of this process.
 
     Returns:
-        The exit code: 0 if the command did its work, 2 if the user's input kept it from that, 1 if
-        it could not go on, 130 if it was interrupted, as a shell has it.
+        The exit code: 0 on success, 2 if the user's input is wrong, 1 if the command failed, 130 if
+        it was interrupted, as in a shell.
 
     Raises:
-        SystemExit: by argparse, after ``--help`` (code 0) and on an error of usage (code 2); with
-            code 1 once nobody reads what is printed.
+        SystemExit: by argparse, after ``--help`` (code 0) and on a usage error (code 2); on a
+            broken pipe, when nobody reads the output (code 1).
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         with ends_unread(), warnings.catch_warnings():
-            # transformers' and torch's about each other's code, which no user can fix
+            # transformers and torch warn about each other's code, which no user can fix
             warnings.simplefilter("ignore", FutureWarning)
             warnings.filterwarnings("ignore", message=".*pin_memory.*")
-            _run(ROOT, PROGRAM, words)
+            _run(ROOT, words)
     except (UsageError, TrainingError) as error:
         print(error, file=sys.stderr)
         return error.EXIT_CODE
     except KeyboardInterrupt:
         print("\nstopped by Ctrl-C", file=sys.stderr)
         return INTERRUPTED
-    except Exception as error:  # what writes safetensors has errors of its own
+    except Exception as error:  # safetensors has its own error for a full disk
         if not what_filled(error):
             raise
-        print(f"stopped, for {what_filled(error)}", file=sys.stderr)
-        print("   fix: make room there, and give the command again", file=sys.stderr)
+        print(f"stopped: {what_filled(error)}", file=sys.stderr)
+        print("   fix: free some space there, and run the command again", file=sys.stderr)
         return TrainingError.EXIT_CODE
     return 0
 
 
-def _run(command: Command, name: str, words: list[str]) -> None:
-    """Run ``command``, known on the command line as ``name``, with the words after it."""
+def _run(command: Command, words: list[str], path: tuple[str, ...] = ()) -> None:
+    """Run ``command``, whose names on the command line are ``path``, with the words after it."""
+    name = " ".join((PROGRAM, *path))
     if command.commands:
-        chosen = choosing_parser(command, name).parse(words[:1]).command
-        _run(command.commands[chosen], f"{name} {chosen}", words[1:])
+        chosen = group_parser(command, name).parse(words[:1]).command
+        _run(command.commands[chosen], words[1:], (*path, chosen))
         return
-    module = import_module(f"{COMMANDS}.{command.module}")
+    module = import_module(".".join((COMMANDS, *path, "flags")).replace("-", "_"))
     if command.verbatim:
         module.run(argparse.Namespace(program=name, words=words))
         return

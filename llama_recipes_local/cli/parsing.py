@@ -1,20 +1,18 @@
-"""argparse, with the nearest name offered for a word it does not know."""
+"""argparse that suggests the nearest known name for an unknown one."""
 
 import argparse
 import math
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
-from typing import NoReturn
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose flags are written in full, and which knows the nearest to a wrong one."""
+    """A parser that takes no abbreviated flags, and suggests the nearest to an unknown one."""
 
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
-        """Parse the words; exit with code 2 and the nearest name if one is wrong.
+        """Parse the words; exit with code 2 and the nearest name if a flag is unknown.
 
-        Unknown flags are refused before argparse speaks, which would complain of a required flag
-        that was only misspelt.
+        Unknown flags are checked first: argparse would report a misspelt required flag as missing.
         """
         for word in words:
             if word == "--":
@@ -22,7 +20,7 @@ class Parser(argparse.ArgumentParser):
             self._check_flag(word)
         parsed, unknown = self.parse_known_args(words)
         if unknown:
-            self.error(f"{unknown[0]!r} belongs to no flag; a value with spaces goes in quotes")
+            self.error(f"unexpected argument {unknown[0]!r}; put a value with spaces in quotes")
         return parsed
 
     def _check_flag(self, word: str) -> None:
@@ -32,20 +30,22 @@ class Parser(argparse.ArgumentParser):
             return
         known = [name for action in self._actions for name in action.option_strings]
         if flag not in known:
-            self._refuse(flag, known)
-
-    def _refuse(self, flag: str, known: list[str]) -> NoReturn:
-        self.error(f"there is no flag {flag}{suggestion(flag, known)}")
+            self.error(f"unknown flag {flag}{suggestion(flag, known)}")
 
 
-def one_of(names: Iterable[str]) -> Callable[[str], str]:
-    """Return an argparse ``type`` that takes one of the names and offers the nearest to another."""
-    known = list(names)
+def one_of(names: Iterable[str] | Callable[[], Iterable[str]]) -> Callable[[str], str]:
+    """Return an argparse ``type`` that takes one of the names and suggests the nearest to another.
+
+    Args:
+        names: the names, or what returns them: then nothing is imported for a flag that is not
+            given.
+    """
 
     def check(word: str) -> str:
+        known = list(names() if callable(names) else names)
         if word not in known:
             raise argparse.ArgumentTypeError(
-                f"there is no {word!r}{suggestion(word, known)} (there are: {', '.join(known)})"
+                f"unknown name {word!r}{suggestion(word, known)} (choose from {', '.join(known)})"
             )
         return word
 
@@ -53,7 +53,7 @@ def one_of(names: Iterable[str]) -> Callable[[str], str]:
 
 
 def number(kind: type[int] | type[float], above: float, most: float) -> Callable[[str], float]:
-    """Return an argparse ``type`` that takes a number greater than ``above``, ``most`` at most."""
+    """Return an argparse ``type`` that takes a number above ``above`` and at most ``most``."""
 
     def check(word: str) -> float:
         try:
@@ -61,18 +61,18 @@ def number(kind: type[int] | type[float], above: float, most: float) -> Callable
         except ValueError:
             value = math.nan
         if not above < value <= most:
-            least = (
-                f"whole number of {above + 1} or more" if kind is int else f"number above {above}"
-            )
+            wanted = f"a number above {above}"
+            if kind is int:
+                wanted = f"an integer of at least {above + 1}"
             bound = "" if most == math.inf else f" and at most {most}"
-            raise argparse.ArgumentTypeError(f"{word!r} is no {least}{bound}")
+            raise argparse.ArgumentTypeError(f"{word!r} is not {wanted}{bound}")
         return value
 
     return check
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
-    """Return "; did you mean NAME?" for the nearest of the known names, or nothing."""
+    """Return "; did you mean NAME?" for the nearest of the known names, or an empty string."""
     near = get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f"; did you mean {near[0]}?" if near else ""
 

@@ -1,6 +1,7 @@
-"""Flags of the commands that make a new model's folder of an old one's."""
+"""Flags that several commands have: of a new model folder, and those of ``finetuning.py``."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 from llama_recipes_local.cli.parsing import one_of
@@ -8,16 +9,28 @@ from llama_recipes_local.cli.parsing import one_of
 DTYPES = ("bfloat16", "float16", "float32")
 
 
+def call_with_fire(function: Callable[..., None], args: argparse.Namespace) -> None:
+    """Call ``function`` with the flags in ``args.words``, read as ``finetuning.py`` reads them.
+
+    With ``--help`` among them, its help is shown.
+    """
+    import fire
+
+    # a function that takes any flag would be handed --help as one
+    words = ["--", "--help"] if {"--help", "-h"} & set(args.words) else args.words
+    fire.Fire(function, command=words, name=args.program)
+
+
 def add_new_model_flags(
-    parser: argparse.ArgumentParser, model: str, dtype: str, otherwise: str
+    parser: argparse.ArgumentParser, model: str, dtype: str, default_dtype: str
 ) -> None:
     """Add ``--model``, ``--out``, ``--tokenizer_name`` and ``--dtype``.
 
     Args:
         parser: the command's.
-        model: what the old model's folder is.
-        dtype: what the dtype is of.
-        otherwise: which dtype that is if none is named.
+        model: which folder ``--model`` is.
+        dtype: what ``--dtype`` is the dtype of.
+        default_dtype: the dtype if none is given, in words.
     """
     parser.add_argument("--model", "--model_name", metavar="DIR", type=Path, help=model)
     parser.add_argument(
@@ -27,11 +40,11 @@ def add_new_model_flags(
         "--tokenizer_name",
         metavar="DIR",
         type=Path,
-        help="folder of the tokenizer that goes with the model (the one that training used)",
+        help="the tokenizer's folder (the one used in training)",
     )
     parser.add_argument(
         "--dtype",
         type=one_of(DTYPES),
         metavar="NAME",
-        help=f"{dtype}: {', '.join(DTYPES)} ({otherwise})",
+        help=f"{dtype}: {', '.join(DTYPES)} ({default_dtype})",
     )

@@ -1,4 +1,4 @@
-"""Which subcommands there are, known without importing one of them."""
+"""Which subcommands there are, without importing one of them: a line for each."""
 
 import argparse
 from dataclasses import dataclass, field
@@ -11,15 +11,16 @@ from llama_recipes_local.cli.parsing import Parser, one_of
 class Command:
     """A subcommand, or a group of them.
 
+    A subcommand is the package of its name in ``llama_recipes_local.commands``: ``prepare
+    stand-in`` is ``commands/prepare/stand_in``, with its flags in ``flags.py``.
+
     Attributes:
         help: what it does, in a few words.
-        module: the module of ``llama_recipes_local.commands`` that does it; empty for a group.
-        verbatim: whether the module is handed its words as they are, ``--help`` among them.
-        commands: a group's subcommands by name.
+        verbatim: whether it is handed its words unparsed, ``--help`` among them.
+        commands: a group's subcommands by name; empty for a subcommand.
     """
 
     help: str
-    module: str = ""
     verbatim: bool = False
     commands: dict[str, "Command"] = field(default_factory=dict)
 
@@ -30,27 +31,21 @@ ROOT = Command(
         "prepare": Command(
             "put in place what a run needs",
             commands={
-                "grammar": Command("the grammar data set, two CSV files", "prepare.grammar.flags"),
-                "stand-in": Command(
-                    "a small model to try everything with", "prepare.stand_in.flags"
-                ),
+                "grammar": Command("the grammar data set, two CSV files"),
+                "stand-in": Command("a small model to try everything with"),
             },
         ),
-        "inspect": Command(
-            "show what the model will see of a data set", "inspect.flags", verbatim=True
-        ),
-        "finetune": Command(
-            "fine-tune a model, as finetuning.py does", "finetune.flags", verbatim=True
-        ),
-        "merge": Command("merge an adapter into its base model", "merge.flags"),
-        "convert": Command("make a model's folder of a sharded checkpoint", "convert.flags"),
-        "generate": Command("let a fine-tuned model complete prompts", "generate.flags"),
-        "evaluate": Command("measure a model, or compare two", "evaluate.flags", verbatim=True),
+        "inspect": Command("show what the model will see of a data set", verbatim=True),
+        "finetune": Command("fine-tune a model, as finetuning.py does", verbatim=True),
+        "merge": Command("merge an adapter into its base model"),
+        "convert": Command("convert a sharded checkpoint to a model folder"),
+        "generate": Command("complete prompts with a fine-tuned model"),
+        "evaluate": Command("measure a model, or compare two", verbatim=True),
     },
 )
 
 
-def choosing_parser(group: Command, name: str) -> Parser:
+def group_parser(group: Command, name: str) -> Parser:
     """Return the parser of the word that chooses one of a group's commands.
 
     Args:
@@ -63,7 +58,7 @@ def choosing_parser(group: Command, name: str) -> Parser:
         prog=name,
         usage=f"{name} COMMAND ...",
         description=group.help,
-        epilog="\n".join(["commands:", *lines, "", f"`{name} COMMAND --help` tells its flags."]),
+        epilog="\n".join(["commands:", *lines, "", f"`{name} COMMAND --help` lists its flags."]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     if group is ROOT:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from llama_recipes_local import cli
+from llama_recipes_local import cli, commands
 from llama_recipes_local.cli.tree import ROOT, Command
 from llama_recipes_local.errors import Problem, RecordError, TrainingError, UsageError
 
@@ -42,11 +42,11 @@ def test_the_nearest_name_is_offered(
 
 def test_a_word_without_a_flag_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     error = refused(["generate", "--adapter", "x", "--prompt", "She", "go"], capsys)
-    assert "'go' belongs to no flag" in error
+    assert "unexpected argument 'go'" in error
 
 
 def test_flags_are_not_abbreviated(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "no flag --prom" in refused(["generate", "--adapter", "x", "--prom", "y"], capsys)
+    assert "unknown flag --prom;" in refused(["generate", "--adapter", "x", "--prom", "y"], capsys)
 
 
 def test_a_value_may_look_like_a_flag(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,3 +170,27 @@ def test_running_the_package_is_running_the_script(
     assert wrong.returncode == 2
     assert str(file) in wrong.stderr
     assert "Traceback" not in wrong.stderr
+
+
+def test_a_new_command_is_a_package_and_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    package = tmp_path / "shout_twice"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "flags.py").write_text(
+        '"""Print a word in capitals."""\n'
+        "def add_arguments(parser):\n"
+        "    parser.add_argument('--word', required=True, help='what to print')\n"
+        "def run(args):\n"
+        "    print(args.word.upper())\n"
+    )
+    monkeypatch.setattr(commands, "__path__", [*commands.__path__, str(tmp_path)])
+    monkeypatch.setitem(ROOT.commands, "shout-twice", Command("print a word in capitals"))
+    assert cli.main(["shout-twice", "--word", "hello"]) == 0
+    assert capsys.readouterr().out == "HELLO\n"
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    assert "shout-twice  print a word in capitals" in capsys.readouterr().out
+    assert "did you mean --word?" in refused(["shout-twice", "--wrod", "x"], capsys)
+    assert "did you mean shout-twice?" in refused(["shout-twise"], capsys)

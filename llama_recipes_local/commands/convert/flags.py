@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         model="folder of the model that was trained, which has what a run did not train "
         "(the one that the checkpoint names)",
         dtype="what the weights are saved in",
-        otherwise="as in the checkpoint",
+        default_dtype="as in the checkpoint",
     )
 
 

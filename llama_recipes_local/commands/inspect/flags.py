@@ -2,11 +2,11 @@
 
 import argparse
 
-from llama_recipes_local.cli.fire_flags import call
+from llama_recipes_local.cli.shared_flags import call_with_fire
 
 
 def run(args: argparse.Namespace) -> None:
     """Hand ``args.words`` to ``commands.inspect.command.inspect`` as ``fire`` reads them."""
     from llama_recipes_local.commands.inspect.command import inspect
 
-    call(inspect, args)
+    call_with_fire(inspect, args)

@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser,
         model="the base model's folder (the one that the adapter names)",
         dtype="what the base model is read in and the result is saved in",
-        otherwise="the base model's",
+        default_dtype="the base model's",
     )
     parser.add_argument(
         "--quantization",

@@ -220,15 +220,15 @@ def test_a_way_to_draw_without_drawing_is_refused(
 @pytest.mark.parametrize(
     ("flag", "value", "wanted"),
     [
-        ("--max_new_tokens", "0", "whole number of 1 or more"),
-        ("--max_new_tokens", "1.5", "whole number of 1 or more"),
-        ("--temperature", "0", "number above 0"),
-        ("--top_p", "1.1", "number above 0 and at most 1"),
-        ("--top_p", "nan", "number above 0 and at most 1"),
-        ("--top_k", "-1", "whole number of 0 or more"),
-        ("--repetition_penalty", "0", "number above 0"),
-        ("--batch_size", "0", "whole number of 1 or more"),
-        ("--seed", f"{2**63}", f"whole number of {-(2**63)} or more and at most {2**63 - 1}"),
+        ("--max_new_tokens", "0", "an integer of at least 1"),
+        ("--max_new_tokens", "1.5", "an integer of at least 1"),
+        ("--temperature", "0", "a number above 0"),
+        ("--top_p", "1.1", "a number above 0 and at most 1"),
+        ("--top_p", "nan", "a number above 0 and at most 1"),
+        ("--top_k", "-1", "an integer of at least 0"),
+        ("--repetition_penalty", "0", "a number above 0"),
+        ("--batch_size", "0", "an integer of at least 1"),
+        ("--seed", f"{2**63}", f"an integer of at least {-(2**63)} and at most {2**63 - 1}"),
     ],
 )
 def test_an_impossible_number_is_refused(
@@ -237,7 +237,7 @@ def test_an_impossible_number_is_refused(
     with pytest.raises(SystemExit) as stopped:
         cli.main(["generate", "--adapter", "x", "--prompt", "y", "--do_sample", flag, value])
     assert stopped.value.code == 2
-    assert f"argument {flag}: '{value}' is no {wanted}\n" in capsys.readouterr().err
+    assert f"argument {flag}: '{value}' is not {wanted}\n" in capsys.readouterr().err
 
 
 def test_a_missing_prompt_file_is_the_users_mistake(
