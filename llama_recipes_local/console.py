@@ -6,11 +6,17 @@ Most have nothing else to give, and end. A training run goes on: its work is in 
 import contextlib
 import os
 import select
+import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from llama_recipes_local.errors import TrainingError
+from llama_recipes_local.errors import TrainingError, UsageError
+from llama_recipes_local.storage.disk import what_filled
+
+INTERRUPTED = 128 + signal.SIGINT
+"""The exit code after Ctrl-C, as a shell has it."""
 
 GOES_ON = (
     "--> nobody reads this run's standard output any longer: training goes on without it, and its "
@@ -46,6 +52,52 @@ def goes_on_unread() -> Iterator[None]:
             yield
         finally:
             print(end="", flush=True)
+
+
+@contextlib.contextmanager
+def rank_zero_output() -> Iterator[None]:
+    """Silence standard output, progress bars and warnings in the block on every rank but the first.
+
+    On the first, only warnings about upstream's own code go: it calls what transformers is about
+    to drop, and asks for pinned memory on machines without a GPU.
+    """
+    from transformers.utils import logging
+
+    with warnings.catch_warnings(), contextlib.ExitStack() as stack:
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.filterwarnings("ignore", message=".*pin_memory.*")
+        if not _is_rank_zero():
+            warnings.simplefilter("ignore")
+            if logging.is_progress_bar_enabled():
+                logging.disable_progress_bar()
+                stack.callback(logging.enable_progress_bar)
+            silence = stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(contextlib.redirect_stdout(silence))
+        yield
+
+
+def report_failure(error: BaseException) -> int | None:
+    """Print what ended a command, if it is a foreseen error, and return the exit code.
+
+    What all ranks raise alike is printed by the first. None for an error that nobody foresaw: it
+    keeps its traceback.
+    """
+    if isinstance(error, (UsageError, TrainingError)):
+        if _is_rank_zero():
+            print(error, file=sys.stderr)
+        return error.EXIT_CODE
+    if isinstance(error, KeyboardInterrupt):
+        print("\nstopped by Ctrl-C", file=sys.stderr)
+        return INTERRUPTED
+    full = what_filled(error)
+    if not full:
+        return None
+    print(f"stopped: {full}\n   fix: free space there and run the command again", file=sys.stderr)
+    return TrainingError.EXIT_CODE
+
+
+def _is_rank_zero() -> bool:
+    return int(os.environ.get("RANK", 0)) == 0  # as parallel.rank, which imports torch
 
 
 class _Enduring:

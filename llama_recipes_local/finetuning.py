@@ -1,25 +1,21 @@
 """``main``: upstream's, between a check of everything it is given and a word on what came out."""
 
-import contextlib
 import os
 import shlex
 import shutil
 import sys
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import fire
 import torch
-import transformers
 from safetensors import SafetensorError
 
 from llama_recipes_local import parallel
 from llama_recipes_local._upstream import fall_back, load
 from llama_recipes_local.checkpoints.identity import check_identity
 from llama_recipes_local.configs.quantization import INT8
-from llama_recipes_local.console import ends_unread, goes_on_unread
+from llama_recipes_local.console import ends_unread, goes_on_unread, rank_zero_output
 from llama_recipes_local.datasets.run_data import prepare_data
 from llama_recipes_local.errors import TrainingError, UsageError
 from llama_recipes_local.model_folders import ADAPTER_WEIGHTS, has_weights
@@ -43,7 +39,7 @@ def main(*arguments: Any, **flags: Any) -> None:
     A field of one configuration alone is reached with its name before it, as in
     ``--grammar_dataset.train_split=FILE``.
     """
-    with ends_unread(), only_rank_zero_speaks():
+    with ends_unread(), rank_zero_output():
         # fire hands --help on, because any flag may be one of ours, and -h as a flag named h
         if flags.keys() & {"help", "h"}:
             print(help_text())
@@ -56,7 +52,7 @@ def main(*arguments: Any, **flags: Any) -> None:
         except UsageError as error:
             print(error, file=sys.stderr if parallel.is_rank_zero() else sys.stdout)
             raise SystemExit(error.EXIT_CODE) from None
-    with goes_on_unread(), only_rank_zero_speaks(), activate(run):
+    with goes_on_unread(), rank_zero_output(), activate(run):
         try:
             with occupied(Path(run.train.output_dir)):
                 start(run)
@@ -130,24 +126,6 @@ def _try_command(run: Run, flag: str, output: Path) -> str:
         script = os.path.relpath(Path(sys.executable).with_name(script))
     prompt = "She go to school yesterday." if run.train.dataset == "grammar_dataset" else "..."
     return f'{script} generate {flag} {shlex.quote(str(output))} --prompt "{prompt}"'
-
-
-@contextlib.contextmanager
-def only_rank_zero_speaks() -> Iterator[None]:
-    """Silence standard output, progress bars and warnings on every rank but the first.
-
-    On the first, only warnings about upstream's own code go: it calls what transformers is about
-    to drop, and asks for pinned memory on machines without a GPU.
-    """
-    with warnings.catch_warnings(), contextlib.ExitStack() as stack:
-        warnings.simplefilter("ignore", FutureWarning)
-        warnings.filterwarnings("ignore", message=".*pin_memory.*")
-        if not parallel.is_rank_zero():
-            warnings.simplefilter("ignore")
-            transformers.utils.logging.disable_progress_bar()
-            silence = stack.enter_context(open(os.devnull, "w"))
-            stack.enter_context(contextlib.redirect_stdout(silence))
-        yield
 
 
 __getattr__ = fall_back("finetuning")

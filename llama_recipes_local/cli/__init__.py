@@ -8,7 +8,6 @@ that of the function it calls, which takes seconds to import.
 """
 
 import argparse
-import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -16,13 +15,10 @@ from importlib import import_module
 
 from llama_recipes_local.cli.parsing import Parser
 from llama_recipes_local.cli.tree import ROOT, Command, group_parser
-from llama_recipes_local.console import ends_unread
-from llama_recipes_local.errors import TrainingError, UsageError
-from llama_recipes_local.storage.disk import what_filled
+from llama_recipes_local.console import ends_unread, report_failure
 
 PROGRAM = "llama-recipes-local"
 COMMANDS = "llama_recipes_local.commands"
-INTERRUPTED = 128 + signal.SIGINT
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,18 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             warnings.simplefilter("ignore", FutureWarning)
             warnings.filterwarnings("ignore", message=".*pin_memory.*")
             _run(ROOT, words)
-    except (UsageError, TrainingError) as error:
-        print(error, file=sys.stderr)
-        return error.EXIT_CODE
-    except KeyboardInterrupt:
-        print("\nstopped by Ctrl-C", file=sys.stderr)
-        return INTERRUPTED
-    except Exception as error:  # safetensors has its own error for a full disk
-        if not what_filled(error):
+    except (Exception, KeyboardInterrupt) as error:  # safetensors has its own error for a full disk
+        code = report_failure(error)
+        if code is None:
             raise
-        print(f"stopped: {what_filled(error)}", file=sys.stderr)
-        print("   fix: free some space there, and run the command again", file=sys.stderr)
-        return TrainingError.EXIT_CODE
+        return code
     return 0
 
 

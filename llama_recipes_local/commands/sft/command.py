@@ -1,13 +1,15 @@
 """``main``: everything is checked, then the data is read, then the model is trained."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from llama_recipes_local import extras, parallel
-from llama_recipes_local.console import ends_unread, goes_on_unread
-from llama_recipes_local.errors import TrainingError, UsageError
-from llama_recipes_local.finetuning import only_rank_zero_speaks
+from llama_recipes_local.console import (
+    ends_unread,
+    goes_on_unread,
+    rank_zero_output,
+    report_failure,
+)
 from llama_recipes_local.storage.lock import occupied
 
 
@@ -22,12 +24,13 @@ def main(words: Sequence[str]) -> int:
         input kept it from starting.
     """
     try:
-        with only_rank_zero_speaks():
+        with rank_zero_output():
             _run(words)
-    except (UsageError, TrainingError) as error:
-        if parallel.is_rank_zero():
-            print(error, file=sys.stderr)
-        return error.EXIT_CODE
+    except Exception as error:
+        code = report_failure(error)
+        if code is None:
+            raise
+        return code
     finally:
         parallel.cleanup()
     return 0

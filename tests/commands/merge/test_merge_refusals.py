@@ -260,7 +260,7 @@ def test_a_disk_that_fills_up(
         signal.signal(signal.SIGXFSZ, before)
     assert code == 1
     error = capsys.readouterr().err
-    assert "stopped, for there is no room left" in error and "make room there" in error
+    assert "stopped: there is no room left" in error and "free space there" in error
     assert not list(tmp_path.glob("*out*"))
 
 
