@@ -115,6 +115,10 @@ test: dev ## run the tests
 methods-table: dev ## write the table of methods, made from the tests, into both READMEs
 	$(BIN)/python tests/helpers/methods_table.py
 
+.PHONY: seams-table
+seams-table: install ## write the table of seams, made from the vendored copy, into docs/architecture.md
+	$(BIN)/python -m llama_recipes_local.vendoring seams --write
+
 .PHONY: test-kills
 test-kills: dev ## end runs at 40 random moments and go on from each; minutes
 	KILLS=40 $(BIN)/python -m pytest -s tests/checkpoints/test_kills.py $(ARGS)

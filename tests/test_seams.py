@@ -4,6 +4,8 @@ import ast
 import csv
 import importlib
 import importlib.util
+import inspect
+import operator
 import shutil
 import sys
 import zipfile
@@ -21,6 +23,7 @@ from llama_recipes_local.run.resolution import Run
 from llama_recipes_local.vendoring.checkout import Checkout, this_checkout
 from llama_recipes_local.vendoring.fetch import fetch_wheel
 from llama_recipes_local.vendoring.lock import read_lock
+from llama_recipes_local.vendoring.seams import read_seams
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +129,30 @@ def test_the_list_of_mains_collaborators_is_whole() -> None:
         for alias in node.names
     }
     assert imported == set(COLLABORATORS)
+
+
+@pytest.mark.filterwarnings("ignore::SyntaxWarning")
+def test_the_seams_are_where_the_table_says() -> None:
+    theirs = _upstream.load("finetuning")
+    seams = read_seams(this_checkout().package)
+    names = {seam.name.partition(".")[0] for seam in seams}
+    assert names == {*COLLABORATORS, "WANDB_CONFIG", "optim"}
+    for seam in seams:
+        place = seam.definition
+        module = importlib.import_module(place.module)
+        defined = operator.attrgetter(place.name)(module)
+        if seam.name != "WANDB_CONFIG":  # which is imported inside a function
+            used = operator.attrgetter(seam.name)(theirs)
+            assert used is defined, seam.name
+        if place.path:
+            assert str(inspect.getsourcefile(defined)).endswith(place.path)
+            assert inspect.getsourcelines(defined)[1] in (place.line, place.line - 1), seam.name
+
+
+@pytest.mark.filterwarnings("ignore::SyntaxWarning")
+def test_main_uses_every_collaborator_that_is_swapped() -> None:
+    unused = {seam.name for seam in read_seams(this_checkout().package) if not seam.lines}
+    assert unused == {"BitsAndBytesConfig"}  # main asks quantization_config for one
 
 
 def test_wandb_is_told_by_our_configuration(monkeypatch: pytest.MonkeyPatch) -> None:

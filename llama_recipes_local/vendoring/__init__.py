@@ -1,8 +1,8 @@
 """Makes, checks and refreshes the copy of upstream that this package patches.
 
-The commands are ``python -m llama_recipes_local.vendoring make|check|refresh``. The functions here
-tell the rest of the package what is in place; they need neither a checkout nor anything outside the
-standard library.
+The commands are ``python -m llama_recipes_local.vendoring make|check|refresh|seams``. The functions
+here tell the rest of the package what is in place; they need neither a checkout nor anything
+outside the standard library.
 """
 
 from pathlib import Path

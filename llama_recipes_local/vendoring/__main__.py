@@ -1,4 +1,4 @@
-"""The command line: ``python -m llama_recipes_local.vendoring make|check|refresh``."""
+"""The command line: ``python -m llama_recipes_local.vendoring make|check|refresh|seams``."""
 
 import argparse
 import sys
@@ -9,6 +9,7 @@ from llama_recipes_local.vendoring.errors import VendoringError
 from llama_recipes_local.vendoring.lint import check
 from llama_recipes_local.vendoring.making import make
 from llama_recipes_local.vendoring.refreshing import refresh
+from llama_recipes_local.vendoring.seams import PAGE, plain_table, read_seams, write_table
 
 _PROGRAM = f"python -m {PACKAGE}.vendoring"
 _DESCRIPTION = """\
@@ -58,6 +59,14 @@ def _refresh(checkout: Checkout, options: argparse.Namespace, pip_arguments: Seq
     return 0
 
 
+def _seams(checkout: Checkout, options: argparse.Namespace, pip_arguments: Sequence[str]) -> int:
+    if options.write:
+        print(f"{PAGE}: {'updated' if write_table(checkout) else 'already up to date'}")
+    else:
+        print(plain_table(read_seams(checkout.package)))
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(_PROGRAM, description=_DESCRIPTION, epilog=_EPILOG)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -85,6 +94,10 @@ def _parser() -> argparse.ArgumentParser:
         help="a file for the patch besides those it changes already, such as "
         "llama_recipes/finetuning.py; may be repeated",
     )
+    summary = "list what upstream's main takes from this package, and where that is defined"
+    listing = commands.add_parser("seams", help=summary, description=summary)
+    listing.add_argument("--write", action="store_true", help=f"write the table into {PAGE}")
+    listing.set_defaults(run=_seams, find_links=[], no_index=False, index_url=None)
     return parser
 
 

@@ -1,8 +1,10 @@
 """Checks the series and its patches: offline by their text, or applied to the locked wheel."""
 
+import ast
 import re
+import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,13 +18,14 @@ from llama_recipes_local.vendoring.building import (
 from llama_recipes_local.vendoring.checkout import MAKE_COMMAND, Checkout
 from llama_recipes_local.vendoring.errors import VendoringError
 from llama_recipes_local.vendoring.freshness import stale_reasons
-from llama_recipes_local.vendoring.header import header_problems
+from llama_recipes_local.vendoring.header import header_problems, read_header
 from llama_recipes_local.vendoring.lock import read_lock
 from llama_recipes_local.vendoring.manifest import sha256
 from llama_recipes_local.vendoring.patching import Patch, parse_patch
 from llama_recipes_local.vendoring.series import (
     PATCH_NAME,
     listed_names,
+    parse_patches,
     series_bytes,
     shared_targets,
 )
@@ -157,6 +160,8 @@ def _check_applied(
             report.problems.append(str(error))
         return
     report.lines.append("the series applies to the locked wheel")
+    for patch in parse_patches(inputs.patches):
+        report.problems += _seam_problems(patch, built)
     if not checkout.vendor.is_dir():
         return
     expected = {path: sha256(content) for path, content in built.items() if path != manifests.NAME}
@@ -169,3 +174,21 @@ def _check_applied(
         f"{MAKE_COMMAND}, or put an edit into its patch with refresh"
         for path in different
     )
+
+
+def _seam_problems(patch: Patch, files: Mapping[str, bytes]) -> list[str]:
+    """The module, function or class that a header names must be in the copy."""
+    seam = read_header(patch.header)[0].get("Seam", "")
+    module, _, name = seam.rpartition(".")
+    if _module_file(seam) in files:
+        return []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # upstream has invalid escapes
+        tree = ast.parse(files.get(_module_file(module), b""))
+    if any(getattr(node, "name", None) == name for node in tree.body):
+        return []
+    return [f"{patch.name}: Seam names {seam}, which the copy does not have"]
+
+
+def _module_file(module: str) -> str:
+    return f"llama_recipes/{module.replace('.', '/')}.py"

@@ -203,6 +203,22 @@ def test_a_patch_that_does_not_apply(checkout: Checkout, add_patch: AddPatch) ->
     assert problem.startswith(f"{NAME} does not apply")
 
 
+@pytest.mark.parametrize("seam", ["configs.gone", "configs.wandb.gone", "gone.module.function"])
+def test_a_seam_that_upstream_does_not_have(
+    seam: str, checkout: Checkout, add_patch: AddPatch
+) -> None:
+    content = add_patch().replace(b"Seam: configs.wandb", f"Seam: {seam}".encode())
+    (checkout.patches / NAME).write_bytes(content)
+    (problem,) = check(checkout, apply=True).problems
+    assert problem == f"{NAME}: Seam names {seam}, which the copy does not have"
+
+
+def test_a_seam_may_be_a_class(checkout: Checkout, add_patch: AddPatch) -> None:
+    content = add_patch().replace(b"Seam: configs.wandb", b"Seam: configs.wandb.wandb_config")
+    (checkout.patches / NAME).write_bytes(content)
+    assert check(checkout, apply=True).problems == []
+
+
 def test_a_copy_that_is_not_what_the_series_makes(checkout: Checkout, add_patch: AddPatch) -> None:
     add_patch()
     make(checkout)
