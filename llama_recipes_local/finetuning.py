@@ -26,7 +26,7 @@ from llama_recipes_local.run import activate
 from llama_recipes_local.run.record import CONFIGURATION_FILE, save_description
 from llama_recipes_local.run.resolution import Run
 from llama_recipes_local.storage.disk import room, what_filled
-from llama_recipes_local.storage.lock import occupied
+from llama_recipes_local.storage.lock import locked
 from llama_recipes_local.training.evaluation import perplexity
 from llama_recipes_local.training.loggers import name_wandb_run
 from llama_recipes_local.training.out_of_memory import no_memory_left
@@ -54,7 +54,7 @@ def main(*arguments: Any, **flags: Any) -> None:
             raise SystemExit(error.EXIT_CODE) from None
     with goes_on_unread(), rank_zero_output(), activate(run):
         try:
-            with occupied(Path(run.train.output_dir)):
+            with locked(Path(run.train.output_dir), parallel.is_rank_zero()):
                 start(run)
                 load("finetuning").main(**_flags_for_main(run))
                 report(run)

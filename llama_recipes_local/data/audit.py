@@ -1,6 +1,5 @@
 """What was found in a data set's rows on the way to tokens; printed and saved before training."""
 
-import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from llama_recipes_local.data.token_rows import TokenRows
+from llama_recipes_local.storage.publishing import write_json
 
 
 @dataclass
@@ -98,4 +98,4 @@ def save_audit(audits: dict[str, SplitAudit], shared: int, path: Path) -> None:
     """Write the audit as JSON."""
     content: dict[str, Any] = {name: asdict(audit) for name, audit in audits.items()}
     content["validation_rows_in_training"] = shared
-    path.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+    write_json(path, content)

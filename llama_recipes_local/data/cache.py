@@ -19,6 +19,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 
 from llama_recipes_local.data.audit import Counts, SplitAudit, audit_split
 from llama_recipes_local.data.token_rows import SCHEMA, Chunk, TokenRows
+from llama_recipes_local.storage.publishing import published_folder
 
 ROWS = "rows.arrow"
 ABOUT = "about.json"
@@ -65,19 +66,11 @@ def cached(entry: Path, build: Callable[[], Built]) -> tuple[TokenRows, SplitAud
 
 
 def _make(entry: Path, build: Callable[[], Built]) -> tuple[TokenRows, SplitAudit]:
-    for left in entry.parent.glob(f".{entry.name}.incomplete*"):  # by a process that was killed
-        shutil.rmtree(left)
-    draft = entry.with_name(f".{entry.name}.incomplete")
-    draft.mkdir()
-    try:
+    with published_folder(entry) as draft:
         counts = _write(draft / ROWS, build())
         audit = audit_split(TokenRows.open(draft / ROWS), counts)
         about = {"size": (draft / ROWS).stat().st_size, "crc32": _checksum(draft / ROWS)}
         (draft / ABOUT).write_text(json.dumps(about | {"audit": asdict(audit)}), "utf-8")
-        draft.rename(entry)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
     return _open(entry)
 
 

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from llama_recipes_local.datasets.templates import FLAG, Message, find_template, render_turns
 from llama_recipes_local.errors import refusal
 from llama_recipes_local.run.record import find_in_run
+from llama_recipes_local.storage.publishing import write_json
 
 PROMPT_TEMPLATE_FILE = "prompt_template.json"
 PLACE = "{}"
@@ -87,8 +88,7 @@ def save_prompt_template(template: PromptTemplate | None, folder: Path) -> None:
     if template is None:
         (folder / PROMPT_TEMPLATE_FILE).unlink(missing_ok=True)
         return
-    content = json.dumps(asdict(template), indent=2, ensure_ascii=False)
-    (folder / PROMPT_TEMPLATE_FILE).write_text(content + "\n", "utf-8")
+    write_json(folder / PROMPT_TEMPLATE_FILE, asdict(template))
 
 
 def read_prompt_template(path: Path) -> PromptTemplate:

@@ -1,7 +1,7 @@
 """Upstream's checkpoint functions, for FSDP2, in safetensors and JSON."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,11 @@ def checkpoint_folder(cfg: Any) -> Path:
     """
     name = f"{cfg.dist_checkpoint_folder}-{model_label(cfg)}"
     return Path.cwd() / cfg.dist_checkpoint_root_folder / name
+
+
+def _published_by_ranks(target: Path) -> AbstractContextManager[Path]:
+    """Return a ``published_folder`` that all ranks enter, write in and leave together."""
+    return published_folder(target, main_process=is_rank_zero(), barrier=barrier)
 
 
 def model_label(cfg: Any) -> str:
@@ -91,7 +96,7 @@ def save_fsdp_model_checkpoint_full(
 ) -> None:
     """Gather a sharded model on rank 0 and save it as a Hugging Face folder of its epoch."""
     state = get_model_state_dict(model, options=_GATHERED)
-    with published_folder(checkpoint_folder(cfg) / f"{model_label(cfg)}-{epoch}") as draft:
+    with _published_by_ranks(checkpoint_folder(cfg) / f"{model_label(cfg)}-{epoch}") as draft:
         if rank == 0:
             _as_any(model).save_pretrained(draft, state_dict=state)
 
@@ -132,7 +137,7 @@ def save_model_and_optimizer_sharded(
         with _no_dtypes(optim):
             flat = get_optimizer_state_dict(model, optim, options=_SHARDED_FLAT)
         state |= {f"optim.{name}": tensor for name, tensor in _only_tensors(flat).items()}
-    with published_folder(checkpoint_folder(cfg)) as draft:
+    with _published_by_ranks(checkpoint_folder(cfg)) as draft:
         writer = HuggingFaceStorageWriter(str(draft), save_distributed=True)
         save(state, storage_writer=writer)
     if rank == 0:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llama_recipes_local.errors import refusal
+from llama_recipes_local.storage.publishing import write_json
 from llama_recipes_local.vendoring import read_manifest
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def describe(run: "Run") -> dict[str, Any]:
 
 def save_description(run: "Run", path: Path) -> None:
     """Write ``describe(run)`` as JSON to ``path``."""
-    path.write_text(json.dumps(describe(run), indent=2, ensure_ascii=False) + "\n", "utf-8")
+    write_json(path, describe(run))
 
 
 def _plain(value: Any) -> Any:

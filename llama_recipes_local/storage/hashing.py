@@ -2,11 +2,12 @@
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+
+from llama_recipes_local.storage.publishing import write_text
 
 BLOCK = 1 << 22
 # A file written to within its clock's tick of being hashed looks untouched and is not.
@@ -20,7 +21,7 @@ class FileHashes:
     """
 
     def __init__(self, memory: Path) -> None:
-        """Keep what is remembered in the file ``memory``, which may be missing or damaged."""
+        """Keep what is remembered in the file ``memory``, which may be missing or corrupt."""
         self._memory = memory
         self._known: dict[str, list[int | str]] = _read(memory)
 
@@ -45,14 +46,9 @@ class FileHashes:
         return digest
 
     def _save(self) -> None:
-        draft = self._memory.with_name(f".{self._memory.name}.{os.getpid()}")
-        try:
+        with suppress(OSError):  # a hash that is not remembered is computed again
             self._memory.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_text(json.dumps(self._known), "utf-8")
-            os.replace(draft, self._memory)
-        except OSError:  # a hash that is not remembered is computed again
-            with suppress(OSError):
-                draft.unlink()
+            write_text(self._memory, json.dumps(self._known), shared=True)
 
 
 def contents_hash(path: Path) -> str:

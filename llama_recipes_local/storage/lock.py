@@ -12,28 +12,31 @@ except ImportError:  # Windows, where nothing is locked
     fcntl = None  # type: ignore[assignment]
 
 from llama_recipes_local.errors import TrainingError, UsageError
-from llama_recipes_local.parallel import is_rank_zero
 
 _held: set[int] = set()
 
 
-class OccupiedError(TrainingError):
+class LockedError(TrainingError):
     """Another run writes into the folder; it is the user's mistake."""
 
     EXIT_CODE = UsageError.EXIT_CODE
 
 
 @contextmanager
-def occupied(folder: Path) -> Iterator[None]:
-    """Keep other runs out of a folder, which is made; a process that dies leaves it free.
+def locked(folder: Path, main_process: bool = True) -> Iterator[None]:
+    """Keep other runs out of a folder, which is created; a process that dies releases it.
 
-    The first rank does for all. The lock is the folder's own, so nothing is written. Some network
-    file systems have none: there nothing is kept out.
+    The lock is the folder's own (``flock``), so nothing is written. Some network file systems
+    have none: there nothing is kept out.
+
+    Args:
+        folder: the folder to lock.
+        main_process: whether this process locks it; one of a run's processes does for all.
 
     Raises:
-        OccupiedError: if another run is in it.
+        LockedError: if another run holds the lock.
     """
-    if not is_rank_zero():
+    if not main_process:
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -55,29 +58,29 @@ def _lock(descriptor: int, folder: Path) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-            raise OccupiedError(_told(folder)) from error
+            raise LockedError(_message(folder)) from error
 
 
 def _unlock(descriptor: int) -> None:
-    """Let go at once, whatever a process that is being forked has yet to close."""
+    """Release the lock at once, whatever a process that is being forked has yet to close."""
     if fcntl is not None:
         with suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
-def _told(folder: Path) -> str:
+def _message(folder: Path) -> str:
     return (
-        f"nothing was started, for another run writes into --output_dir {folder.resolve()}\n"
+        f"nothing was started: another run writes into --output_dir {folder.resolve()}\n"
         "   why: each would remove what the other is writing: checkpoints and metrics.jsonl\n"
-        "   fix: wait until it has ended, or name another --output_dir"
+        "   fix: wait until it has finished, or choose another --output_dir"
     )
 
 
-def _let_go() -> None:
-    """Close in a forked process what it inherits: it may outlive a run that was killed."""
+def _release_inherited() -> None:
+    """Close the descriptors that a forked process inherits: it may outlive a killed run."""
     while _held:
         os.close(_held.pop())
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_let_go)
+    os.register_at_fork(after_in_child=_release_inherited)

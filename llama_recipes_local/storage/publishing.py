@@ -1,35 +1,46 @@
-"""Makes files appear whole or not at all: written beside their place, then renamed into it."""
+"""Makes files appear whole or not at all: a draft next to the target, synced, then renamed."""
 
+import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from llama_recipes_local.parallel import barrier, is_rank_zero
+
+def _alone() -> None:
+    """Do what a barrier does where there is one process."""
 
 
 @contextmanager
-def published_folder(target: Path) -> Iterator[Path]:
-    """Yield a folder that takes ``target``'s place when all ranks have left the block.
+def published_folder(
+    target: Path, *, main_process: bool = True, barrier: Callable[[], None] = _alone
+) -> Iterator[Path]:
+    """Yield a folder that replaces ``target`` when all processes have left the block.
 
-    What was in ``target`` before is removed only once the new folder stands there. All ranks enter
-    and leave together, and may all write. Where the block fails nothing is left of it, for a draft
+    What was in ``target`` is removed only once the new folder is in its place. All processes enter
+    and leave together, and may all write. If the block fails nothing of it is left, because a draft
     of many gigabytes may be what fills the disk.
+
+    Args:
+        target: the folder to replace or create.
+        main_process: whether this process creates and renames the folder; one of them does.
+        barrier: waits until all processes have called it.
     """
     draft = draft_of(target)
-    if is_rank_zero():
+    if main_process:
         begin_draft(target)
     barrier()
     try:
         yield draft
+        barrier()
+        if main_process:
+            _sync_files(draft)
     except BaseException:
-        if is_rank_zero():
+        if main_process:
             shutil.rmtree(draft, ignore_errors=True)
         raise
-    barrier()
-    if is_rank_zero():
-        _sync_files(draft)
+    if main_process:
         publish(draft, target)
     barrier()
 
@@ -53,13 +64,45 @@ def published_files(target: Path) -> Iterator[Path]:
     sync_folder(target)
 
 
+@contextmanager
+def published_file(target: Path, shared: bool = False) -> Iterator[Path]:
+    """Yield the path of a file that replaces ``target`` at the end of the block.
+
+    If the block fails nothing of it is left, and ``target`` is as it was. A link is followed.
+
+    Args:
+        target: the file to replace or create, in a folder that exists.
+        shared: whether several processes may write the file at once; the last one wins.
+    """
+    target = Path(os.path.realpath(target))
+    draft = target.with_name(f".{target.name}.{os.getpid()}" if shared else draft_of(target).name)
+    try:
+        yield draft
+        _sync(draft)
+        os.replace(draft, target)
+    finally:
+        draft.unlink(missing_ok=True)
+    sync_folder(target.parent)
+
+
+def write_text(path: Path, text: str, shared: bool = False) -> None:
+    """Write a text file in UTF-8, whole or not at all; see ``published_file``."""
+    with published_file(path, shared) as draft:
+        draft.write_text(text, "utf-8")
+
+
+def write_json(path: Path, content: object, indent: int = 2) -> None:
+    """Write a JSON file, whole or not at all; see ``published_file``."""
+    write_text(path, json.dumps(content, indent=indent, ensure_ascii=False) + "\n")
+
+
 def draft_of(target: Path) -> Path:
-    """Return the folder that ``target`` is written in before it is published."""
+    """Return where ``target`` is written before it is published."""
     return target.with_name(f".{target.name}.incomplete")
 
 
 def begin_draft(target: Path) -> Path:
-    """Make the empty folder that ``target`` is written in; one process does."""
+    """Create the empty folder that ``target`` is written in; one process does."""
     draft = draft_of(target)
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
@@ -80,7 +123,9 @@ def publish(draft: Path, target: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Have a folder's entries on the disk: without that, a crash may undo a rename."""
+    """Flush a folder's entries to the disk: without that, a crash may undo a rename."""
+    if os.name == "nt":  # where a folder cannot be opened
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -89,8 +134,12 @@ def sync_folder(folder: Path) -> None:
 
 
 def _sync_files(folder: Path) -> None:
-    """Have a folder's files on the disk before a rename makes them count."""
+    """Flush a folder's files to the disk before a rename makes them count."""
     for path in folder.rglob("*"):
         if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+            _sync(path)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

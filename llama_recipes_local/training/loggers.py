@@ -18,6 +18,7 @@ from llama_recipes_local.checkpoints import selection
 from llama_recipes_local.run import active_run as active_run
 from llama_recipes_local.run.record import SavedRun
 from llama_recipes_local.run.resolution import Run
+from llama_recipes_local.storage.publishing import write_text
 
 METRICS_FILE = "metrics.jsonl"
 EVALUATIONS_FILE = "evaluations.jsonl"
@@ -68,11 +69,10 @@ class JsonLines:
         """Cut the files back to what is kept of an earlier run, each at once or not at all."""
         for kind, path in self._paths.items():
             kept = "".join(_lines_up_to(path, self._kept[kind]))
-            draft = path.with_name(f".{path.name}.incomplete")
-            draft.write_text(kept, "utf-8")
-            os.replace(draft, path)
-            if not kept:
-                path.unlink()
+            if kept:
+                write_text(path, kept)
+            else:
+                path.unlink(missing_ok=True)
         self._files["train"] = self._paths["train"].open("a", encoding="utf-8")
 
     def close(self) -> None:

@@ -80,7 +80,9 @@ def save(folder: Path, model: Path, tied_model: Path) -> None:
     checkpoints.save_optimizer_checkpoint(tied, optimizer, rank, cfg, epoch=0)
 
     checkpoints.save_peft_checkpoint(resized_adapter(model), folder / "resized")
-    with published_folder(folder / "published") as draft:
+    with published_folder(
+        folder / "published", main_process=rank == 0, barrier=parallel.barrier
+    ) as draft:
         (draft / f"rank-{rank}").write_text(str(rank))
 
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from llama_recipes_local.finetuning import main
-from llama_recipes_local.storage.lock import OccupiedError, occupied
+from llama_recipes_local.storage.lock import LockedError, locked
 
 # in it with a worker, which tells its number
 STAYS = """
 import os, sys, time
 from pathlib import Path
-from llama_recipes_local.storage.lock import occupied
-with occupied(Path(sys.argv[1])):
+from llama_recipes_local.storage.lock import locked
+with locked(Path(sys.argv[1])):
     if os.fork() == 0:
         print(os.getpid(), flush=True)
     time.sleep(60)
@@ -36,14 +36,14 @@ def test_another_process_is_kept_out_until_the_first_is_killed(
     assert first.stdout is not None
     try:
         worker = int(first.stdout.readline())
-        with pytest.raises(OccupiedError, match="another run writes into"), occupied(folder):
+        with pytest.raises(LockedError, match="another run writes into"), locked(folder):
             pass
     finally:
         first.kill()
         first.wait()
         first.stdout.close()
     try:
-        with occupied(folder):
+        with locked(folder):
             assert not list(folder.iterdir())
     finally:
         os.kill(worker, signal.SIGKILL)  # it outlived its run, and kept no one out
@@ -52,7 +52,7 @@ def test_another_process_is_kept_out_until_the_first_is_killed(
 def test_a_second_run_in_the_same_folder_starts_nothing(
     tiny_model: Path, grammar_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with occupied(tmp_path), pytest.raises(SystemExit) as stopped:
+    with locked(tmp_path), pytest.raises(SystemExit) as stopped:
         main(
             model_name=str(tiny_model),
             data_root=str(grammar_data),

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from llama_recipes_local.commands.evaluate.measures import Measure, exponential_
 from llama_recipes_local.commands.evaluate.rouge import rouge
 from llama_recipes_local.errors import UsageError, refusal
 from llama_recipes_local.records.finding import missing
+from llama_recipes_local.storage.publishing import write_json
 
 METRICS = ("loss", "perplexity", "gleu", "rouge")
 GENERATED = ("gleu", "rouge")
@@ -59,9 +59,7 @@ class Result:
 
     def save(self, path: Path) -> None:
         """Write the result, whole or not at all."""
-        draft = path.with_name(f".{path.name}.incomplete")
-        draft.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", "utf-8")
-        os.replace(draft, path)
+        write_json(path, asdict(self), indent=1)
 
 
 def table(rows: list[list[str]], headers: list[str]) -> str:

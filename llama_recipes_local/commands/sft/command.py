@@ -10,7 +10,7 @@ from llama_recipes_local.console import (
     rank_zero_output,
     report_failure,
 )
-from llama_recipes_local.storage.lock import occupied
+from llama_recipes_local.storage.lock import locked
 
 
 def main(words: Sequence[str]) -> int:
@@ -48,5 +48,5 @@ def _run(words: Sequence[str]) -> None:
             return
         run = preflight(words)
         data = load_data(run)
-    with goes_on_unread(), occupied(Path(run.training.output_dir)):
+    with goes_on_unread(), locked(Path(run.training.output_dir), parallel.is_rank_zero()):
         train(run, data)

@@ -25,6 +25,7 @@ from llama_recipes_local.fields import DTYPES
 from llama_recipes_local.model_folders import ADAPTER_WEIGHTS
 from llama_recipes_local.model_folders.weight_files import SINGLE
 from llama_recipes_local.run.record import PACKAGES
+from llama_recipes_local.storage.publishing import write_text
 from llama_recipes_local.training.loggers import JsonLines
 
 CONFIGURATION_FILE = "sft_config.json"
@@ -82,7 +83,7 @@ def save_configuration(run: SftRun, path: Path) -> None:
         "versions": {name: import_module(name).__version__ for name in (*PACKAGES, "trl")},
     }
     text = json.dumps(described, indent=2, ensure_ascii=False, default=str)
-    path.write_text(text + "\n", "utf-8")
+    write_text(path, text + "\n")
 
 
 class Trainer(SFTTrainer):

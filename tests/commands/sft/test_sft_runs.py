@@ -16,7 +16,7 @@ from sft_guide import GUIDE
 from test_no_network import run_denied
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from llama_recipes_local.storage.lock import occupied
+from llama_recipes_local.storage.lock import locked
 
 PROJECT = Path(__file__).resolve().parents[3]
 Sft = Callable[..., int]
@@ -122,7 +122,7 @@ def test_a_mistake_ends_with_code_2(sft: Sft, capsys: pytest.CaptureFixture[str]
 def test_a_second_run_in_the_same_folder_starts_nothing(
     sft: Sft, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with occupied(OUTPUT):
+    with locked(OUTPUT):
         assert sft("--use_peft", *SHORT) == 2
     assert "another run writes into" in capsys.readouterr().err
     assert not list(OUTPUT.iterdir())

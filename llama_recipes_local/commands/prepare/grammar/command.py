@@ -1,12 +1,12 @@
 """The grammar data set: the two CSV files that upstream carries, put where training looks."""
 
 import csv
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from llama_recipes_local._upstream import VENDORED_DIR
 from llama_recipes_local.errors import refusal
+from llama_recipes_local.storage.publishing import published_file
 from llama_recipes_local.vendoring import MAKE_COMMAND
 
 DEFAULT_FOLDER = "datasets/grammar"
@@ -72,18 +72,9 @@ def prepare_grammar(folder: Path) -> list[PreparedFile]:
 def _put(source: Path, target: Path) -> PreparedFile:
     written = not target.exists()
     if written:
-        _copy(source, target)
+        with published_file(target) as draft:
+            draft.write_bytes(source.read_bytes())
     return PreparedFile(target, _count_rows(target), written)
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Copy a file so that it appears in its place whole or not at all."""
-    draft = target.with_name(f".{target.name}.incomplete")
-    with draft.open("wb") as file:
-        file.write(source.read_bytes())
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, target)
 
 
 def _count_rows(path: Path) -> int:

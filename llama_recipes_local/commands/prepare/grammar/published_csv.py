@@ -17,12 +17,13 @@ of it has touched the published files, and each would do harm:
 Cells of white space, and line breaks in cells, come through pandas as they are: here too.
 """
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
+
+from llama_recipes_local.storage.publishing import published_file
 
 ENCODING = "utf-8-sig"
 HEADER = ("input", "target")
@@ -41,16 +42,12 @@ def published_csv(target: Path) -> Iterator[TextIO]:
 
     If the block raises, nothing is left of it and ``target`` is as it was.
     """
-    draft = target.with_name(f".{target.name}.incomplete")
-    try:
-        with draft.open("w", encoding=ENCODING, newline="") as file:
-            file.write(csv_line(*HEADER))
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, target)
-    finally:
-        draft.unlink(missing_ok=True)
+    with (
+        published_file(target) as draft,
+        draft.open("w", encoding=ENCODING, newline="") as file,
+    ):
+        file.write(csv_line(*HEADER))
+        yield file
 
 
 def _cell(text: str) -> str:
