@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 import pytest
 
 from llama_recipes_local.commands.evaluate.results import Result
-from llama_recipes_local.commands.prepare import grammar
-from llama_recipes_local.commands.prepare.publish import published_csv
+from llama_recipes_local.commands.prepare.grammar import command
+from llama_recipes_local.commands.prepare.grammar.published_csv import published_csv
 from llama_recipes_local.data.audit import save_audit
 from llama_recipes_local.datasets import prompt_template
 from llama_recipes_local.run import resolution
@@ -48,7 +48,7 @@ def cut_metrics(path: Path) -> None:
 
 
 def write_sft_configuration(path: Path) -> None:
-    from llama_recipes_local.commands.sft.training import save_configuration
+    from llama_recipes_local.commands.sft.trl_trainer import save_configuration
 
     @dataclass
     class Settings:
@@ -104,7 +104,7 @@ def test_no_half_copy_of_the_grammar_data_is_left(
 ) -> None:
     monkeypatch.setattr(os, moment, fail)
     with pytest.raises(HalfwayError):
-        grammar.prepare_grammar(tmp_path)
+        command.prepare_grammar(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
