@@ -64,8 +64,8 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "json": lambda path: write_json(path, {"new": True}),
     "run_config.json": lambda path: save_description(resolution.resolve({}), path),
     "audit.json": lambda path: save_audit({}, 0, path),
-    prompt_template.FRAME_FILE: lambda path: prompt_template.save_frame(
-        prompt_template.Frame("prompt", "{}"), path.parent
+    prompt_template.PROMPT_TEMPLATE_FILE: lambda path: prompt_template.save_prompt_template(
+        prompt_template.PromptTemplate("prompt", "{}"), path.parent
     ),
     "result.json": lambda path: Result({}, []).save(path),
     "sft_config.json": write_sft_configuration,
