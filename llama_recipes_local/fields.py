@@ -34,6 +34,31 @@ def set_field(config: object, name: str, value: Any) -> None:
     setattr(config, name, convert(value, typing.get_type_hints(type(config)).get(name, Any)))
 
 
+def update_config(config: Any, **kwargs: Any) -> None:
+    """Set a configuration's fields from flags, as upstream's function does, in the fields' types.
+
+    Args:
+        config: a configuration, or a list or tuple of them.
+        **kwargs: ``field=value``, or ``"config.field": value`` for one configuration alone. Flags
+            that belong to none of the given configurations are left out.
+
+    Raises:
+        ValueError: if a value cannot mean its field's type.
+    """
+    if isinstance(config, (list, tuple)):
+        for each in config:
+            update_config(each, **kwargs)
+        return
+    names = set(field_names(config))
+    for flag, value in kwargs.items():
+        owner, _, name = flag.rpartition(".")
+        if name in names and owner in ("", type(config).__name__):
+            try:
+                set_field(config, name, value)
+            except ValueError as error:
+                raise ValueError(f"--{flag} {value}: {error}") from error
+
+
 def convert(value: Any, expected: Any) -> Any:
     """Convert a flag's value, as fire parsed it, to a declared type.
 

@@ -13,40 +13,41 @@ import torch
 from peft.utils import load_peft_weights, set_peft_model_state_dict
 from torch import nn
 
-from llama_recipes_local.adapters import llama_adapter, pissa, prefix
+from llama_recipes_local import configs
+from llama_recipes_local.adapters.registry import METHODS, method_of
+from llama_recipes_local.fields import update_config
 from llama_recipes_local.models.loading import local_folder
-from llama_recipes_local.run import active_run, resolution
-
-_PEFT_CLASSES = {
-    "lora": peft.LoraConfig,
-    "llama_adapter": peft.AdaptionPromptConfig,
-    "prefix": peft.PrefixTuningConfig,
-}
+from llama_recipes_local.run import active_run
 
 
-def generate_peft_config(train_config: Any, kwargs: dict[str, Any]) -> peft.PeftConfig:
+def generate_peft_config(
+    train_config: configs.train_config, kwargs: dict[str, Any]
+) -> peft.PeftConfig:
     """Return PEFT's configuration for ``train_config.peft_method`` and the flags in ``kwargs``.
 
     Raises:
         RuntimeError: if the method is unknown.
     """
-    method = train_config.peft_method
-    if method not in _PEFT_CLASSES:
-        raise RuntimeError(f"Peft config not found: {method}")
-    config = resolution.PEFT_CONFIGS[method]()
-    resolution.update_config(config, **kwargs)
-    return _PEFT_CLASSES[method](**asdict(config))
+    name = train_config.peft_method
+    if name not in METHODS:
+        raise RuntimeError(f"Peft config not found: {name}")
+    method = METHODS[name]
+    config = method.config()
+    update_config(config, **kwargs)
+    return method.peft_config(**asdict(config))
 
 
 def get_peft_model(model: nn.Module, peft_config: peft.PeftConfig) -> peft.PeftModel:
-    """Put an adapter on ``model``, to be trained.
+    """Put a new adapter on ``model``, to be trained.
 
     It is held in float32, with ``pure_bf16`` in the weights' own dtype: float32 keeps the small
     updates that bfloat16 rounds away. It is multiplied in the compute dtype all the same, see
     ``models.precision``.
     """
     adapted = peft.get_peft_model(model, peft_config)
-    pissa.take_over(adapted)
+    method = method_of(adapted)
+    if method is not None:
+        method.prepare(adapted)
     return _for_training(adapted)
 
 
@@ -58,8 +59,9 @@ def _for_training(adapted: peft.PeftModel) -> peft.PeftModel:
     for parameter in adapted.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(base.dtype if pure else torch.float32)
-    prefix.take_over(adapted)
-    llama_adapter.take_over(adapted)
+    method = method_of(adapted)
+    if method is not None:
+        method.install(adapted)
     return adapted
 
 
@@ -81,7 +83,7 @@ class PeftModel:
         folder = str(local_folder(model_id))
         config = peft.PeftConfig.from_pretrained(folder, local_files_only=True)
         if is_trainable and config.is_prompt_learning:
-            adapted = _prefix_to_train(model, config, folder)
+            adapted = _prompts_to_train(model, config, folder)
         else:
             kwargs["local_files_only"] = True
             adapted = peft.PeftModel.from_pretrained(
@@ -91,10 +93,10 @@ class PeftModel:
         return _for_training(adapted) if is_trainable else adapted
 
 
-def _prefix_to_train(model: nn.Module, config: peft.PeftConfig, folder: str) -> peft.PeftModel:
-    """Load a prefix to go on with; PEFT itself loads one for inference only."""
+def _prompts_to_train(model: nn.Module, config: peft.PeftConfig, folder: str) -> peft.PeftModel:
+    """Load learned prompts, as a prefix, to continue training them; PEFT refuses to."""
     config.inference_mode = False
-    config.base_model_name_or_path = None  # the model's own, without a word on where it was
+    config.base_model_name_or_path = None  # the model's own; PEFT warns where the base has moved
     adapted = peft.get_peft_model(model, config)
     set_peft_model_state_dict(adapted, load_peft_weights(folder, device="cpu"))
     return adapted

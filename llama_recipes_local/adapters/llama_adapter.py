@@ -5,18 +5,55 @@ hidden states a second time. Here the prompts' keys and values go to this packag
 has the queries; see ``kernels.attention``. Parameters, result and saved files are PEFT's.
 """
 
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import peft
 import torch
 from peft.tuners.adaption_prompt.layer import AdaptedAttention
 
+from llama_recipes_local._upstream import load
+from llama_recipes_local.adapters.base import AdapterMethod
+from llama_recipes_local.errors import Problem
 from llama_recipes_local.kernels.adapter_prompts import Prompts
 from llama_recipes_local.kernels.attention import NAME
 
+if TYPE_CHECKING:
+    from llama_recipes_local._vendor.llama_recipes.configs.peft import (
+        llama_adapter_config as _llama_adapter_config,
+    )
+    from llama_recipes_local.run.resolution import Run
+else:
+    _llama_adapter_config = load("configs.peft").llama_adapter_config
 
-def take_over(adapted: peft.PeftModel) -> None:
-    """Have the attention layers that a LLaMA-Adapter wraps attend to its prompts here."""
+
+@dataclass
+class llama_adapter_config(_llama_adapter_config):
+    """LLaMA-Adapter (2303.16199): prompts in the last layers' attention, behind a gate.
+
+    ``adapter_len`` prompts in each of the last ``adapter_layers`` layers.
+    """
+
+
+def check(
+    run: "Run", adapter: llama_adapter_config, model: dict[str, Any], folder: Path
+) -> list[Problem]:
+    """Return what is wrong with a run that makes a new one; see ``AdapterMethod.check``."""
+    layers = model.get("num_hidden_layers")
+    if not isinstance(layers, int) or adapter.adapter_layers <= layers:
+        return []
+    return [
+        Problem(
+            f"--adapter_layers {adapter.adapter_layers}",
+            f"the model in {folder} has {layers} layers (num_hidden_layers)",
+            f"add --adapter_layers {layers}, or less",
+        )
+    ]
+
+
+def install(adapted: peft.PeftModel) -> None:
+    """Compute the attention layers that a LLaMA-Adapter wraps with this package's attention."""
     for module in adapted.modules():
         if type(module) is AdaptedAttention and _attends_here(module):
             module.__class__ = PromptedAttention
@@ -47,3 +84,14 @@ class PromptedAttention(AdaptedAttention):
         )
         prompts = Prompts(keys, values, self.adaption_gate)
         return attention(prompts=prompts, **kwargs)
+
+
+METHOD = AdapterMethod(
+    name="llama_adapter",
+    title="LLaMA-Adapter",
+    config=llama_adapter_config,
+    peft_config=peft.AdaptionPromptConfig,
+    peft_type="ADAPTION_PROMPT",
+    check=check,
+    install=install,
+)

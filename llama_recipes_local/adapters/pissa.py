@@ -22,8 +22,8 @@ def is_pissa(config: peft.PeftConfig) -> bool:
     return str(getattr(config, "init_lora_weights", "")).startswith("pissa")
 
 
-def take_over(adapted: peft.PeftModel) -> None:
-    """Keep the first factors of a PiSSA adapter; other models stay as they are.
+def prepare(adapted: peft.PeftModel) -> None:
+    """Keep the initial factors of a PiSSA adapter; other adapters are left unchanged.
 
     All ranks take the first one's decomposition: the signs of singular vectors may differ from
     machine to machine.

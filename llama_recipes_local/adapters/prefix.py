@@ -6,22 +6,58 @@ keys and values go to this package's attention by themselves; see ``kernels.atte
 parameters and the saved files are PEFT's, and a loaded adapter generates by PEFT's own way.
 """
 
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import peft
 import torch
 
+from llama_recipes_local._upstream import load
+from llama_recipes_local.adapters.base import AdapterMethod
 from llama_recipes_local.data.documents import document_bounds
+from llama_recipes_local.errors import Problem
 from llama_recipes_local.kernels.attention import NAME
 from llama_recipes_local.kernels.prefix import Prefix
+
+if TYPE_CHECKING:
+    from llama_recipes_local._vendor.llama_recipes.configs.peft import (
+        prefix_config as _prefix_config,
+    )
+    from llama_recipes_local.run.resolution import Run
+else:
+    _prefix_config = load("configs.peft").prefix_config
 
 PARAMETER = "prompt_encoder.default.embedding.weight"
 
 
-def take_over(adapted: peft.PeftModel) -> None:
-    """Have a model with a prefix compute it here; other models stay as they are."""
-    if isinstance(adapted.active_peft_config, peft.PrefixTuningConfig):
-        adapted.__class__ = PrefixTunedModel
+@dataclass
+class prefix_config(_prefix_config):
+    """Prefix tuning (2101.00190): keys and values before every document, in all layers.
+
+    ``num_virtual_tokens`` of them.
+    """
+
+
+def check(run: "Run", prefix: prefix_config, model: dict[str, Any], folder: Path) -> list[Problem]:
+    """Return what is wrong with a run that makes a new prefix; see ``AdapterMethod.check``."""
+    longest = model.get("max_position_embeddings") or 0
+    left = longest - prefix.num_virtual_tokens
+    if run.train.batching_strategy != "packing" or not left < run.train.context_length <= longest:
+        return []
+    return [
+        Problem(
+            f"--context_length {run.train.context_length} with "
+            f"--num_virtual_tokens {prefix.num_virtual_tokens}",
+            f"the model takes {longest} positions (max_position_embeddings), the prefix's too",
+            f"add --context_length {left}, or less",
+        )
+    ]
+
+
+def install(adapted: peft.PeftModel) -> None:
+    """Compute a model's prefix with this package's attention."""
+    adapted.__class__ = PrefixTunedModel
 
 
 class PrefixTunedModel(peft.PeftModelForCausalLM):
@@ -92,3 +128,15 @@ class PrefixTunedModel(peft.PeftModelForCausalLM):
     def get_prompt_embedding_to_save(self, adapter_name: str) -> torch.Tensor:
         """Return the whole prefix, while the model's own may be a rank's shard."""
         return self._to_save.detach().cpu()
+
+
+METHOD = AdapterMethod(
+    name="prefix",
+    title="Prefix tuning",
+    config=prefix_config,
+    peft_config=peft.PrefixTuningConfig,
+    peft_type="PREFIX_TUNING",
+    check=check,
+    install=install,
+    attention=NAME,
+)

@@ -4,14 +4,16 @@
 they are sharded.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from transformers import BitsAndBytesConfig
 
 from llama_recipes_local.models.precision import compute_dtype
-from llama_recipes_local.run.resolution import Run
+
+if TYPE_CHECKING:
+    from llama_recipes_local.run.resolution import Run
 
 SWITCH = "support_avx512bf16_for_cpu"
 
@@ -21,7 +23,7 @@ def quantized_bits(train_config: Any) -> str | None:
     return "8bit" if train_config.quantization is True else train_config.quantization or None
 
 
-def bnb_config(run: Run) -> BitsAndBytesConfig | None:
+def bnb_config(run: "Run") -> BitsAndBytesConfig | None:
     """Return how transformers is to quantise a run's weights, or None if they stay as they are.
 
     ``compute_dtype`` and ``quant_storage`` follow the run unless they are given as flags.
@@ -66,7 +68,7 @@ def keep_packing(model: nn.Module) -> None:
             setattr(layer, SWITCH, False)
 
 
-def _given_or_computed_in(run: Run, field: str) -> torch.dtype:
+def _given_or_computed_in(run: "Run", field: str) -> torch.dtype:
     if field in run.given:
         return getattr(run.quantization, field)
     return compute_dtype(run.train, run.fsdp)

@@ -6,22 +6,11 @@ from difflib import get_close_matches
 from typing import Any
 
 from llama_recipes_local import configs
+from llama_recipes_local.adapters.registry import config_classes
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.fields import convert, field_names
-from llama_recipes_local.run.resolution import DATASET_CONFIGS, PEFT_CONFIGS
+from llama_recipes_local.run.resolution import DATASET_CONFIGS
 from llama_recipes_local.storage.names import check_name
-
-CONFIGS: dict[str, type] = {
-    cls.__name__: cls
-    for cls in (
-        configs.train_config,
-        configs.fsdp_config,
-        configs.quantization_config,
-        configs.wandb_config,
-        *PEFT_CONFIGS.values(),
-        *DATASET_CONFIGS.values(),
-    )
-}
 
 # what a flag is called in TRL, transformers and sft.py, where the nearest name is another's
 ELSEWHERE = {
@@ -54,11 +43,25 @@ ELSEWHERE = {
 DOTTED_ONLY = {"id", "resume"}
 
 
+def configurations() -> dict[str, type]:
+    """Return the classes of all configurations that flags reach, by name."""
+    classes: tuple[type, ...] = (
+        configs.train_config,
+        configs.fsdp_config,
+        configs.quantization_config,
+        configs.wandb_config,
+        *config_classes().values(),
+        *DATASET_CONFIGS.values(),
+    )
+    return {cls.__name__: cls for cls in classes}
+
+
 def known_flags() -> list[str]:
     """Return every flag: each field by itself, and with its configuration's name before it."""
-    names = [name for cls in CONFIGS.values() for name in field_names(cls)]
+    classes = configurations()
+    names = [name for cls in classes.values() for name in field_names(cls)]
     plain = [name for name in names if name not in DOTTED_ONLY]
-    dotted = [f"{owner}.{name}" for owner, cls in CONFIGS.items() for name in field_names(cls)]
+    dotted = [f"{owner}.{name}" for owner, cls in classes.items() for name in field_names(cls)]
     return list(dict.fromkeys(plain + dotted))
 
 
@@ -102,7 +105,7 @@ def _unknown(flag: str, known: list[str]) -> Problem:
 
 def _mismatch(flag: str, value: Any) -> list[Problem]:
     owner, _, name = flag.rpartition(".")
-    for cls in CONFIGS.values():
+    for cls in configurations().values():
         if name not in field_names(cls) or owner not in ("", cls.__name__):
             continue
         try:

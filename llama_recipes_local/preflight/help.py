@@ -4,8 +4,9 @@ import enum
 import textwrap
 from typing import Any
 
+from llama_recipes_local import configs
+from llama_recipes_local.adapters.registry import METHODS
 from llama_recipes_local.configs.descriptions import descriptions
-from llama_recipes_local.preflight.flags import CONFIGS
 from llama_recipes_local.run.resolution import DATASET_CONFIGS
 
 INTRODUCTION = """\
@@ -16,28 +17,34 @@ Fine-tune a Llama from a local folder on local data. A flag reaches every config
 field of its name; one of a single configuration is --CONFIGURATION.FIELD, as the data sets' below.
 A flag that is on or off may stand alone; --FLAG False turns it off.
 """
-SECTIONS = {
-    "train_config": "Training",
-    "fsdp_config": "Several ranks (--enable_fsdp)",
-    "lora_config": "LoRA (--use_peft)",
-    "llama_adapter_config": "LLaMA-Adapter (--use_peft --peft_method llama_adapter)",
-    "prefix_config": "Prefix tuning (--use_peft --peft_method prefix)",
-    "quantization_config": "4-bit weights (--use_peft --quantization 4bit)",
-}
 WIDTH = 88
+
+
+def sections() -> dict[type, str]:
+    """Return the titles of all configurations but the data sets'."""
+    default = configs.train_config.peft_method
+    methods = {}
+    for name, method in METHODS.items():
+        chosen = "" if name == default else f" --peft_method {name}"
+        methods[method.config] = f"{method.title} (--use_peft{chosen})"
+    return {
+        configs.train_config: "Training",
+        configs.fsdp_config: "Several ranks (--enable_fsdp)",
+        **methods,
+        configs.quantization_config: "4-bit weights (--use_peft --quantization 4bit)",
+    }
 
 
 def help_text() -> str:
     """Return what ``--help`` prints."""
-    sections, listed = [INTRODUCTION], set[str]()
-    for name, title in SECTIONS.items():
-        cls = CONFIGS[name]
+    parts, listed = [INTRODUCTION], set[str]()
+    for cls, title in sections().items():
         flags = {flag: text for flag, text in descriptions(cls).items() if flag not in listed}
-        sections.append(_section(title, cls(), flags, ""))
+        parts.append(_section(title, cls(), flags, ""))
         listed |= flags.keys()
     for name, cls in DATASET_CONFIGS.items():
-        sections.append(_section(f"--dataset {name}", cls(), descriptions(cls), f"{name}."))
-    return "\n".join(sections)
+        parts.append(_section(f"--dataset {name}", cls(), descriptions(cls), f"{name}."))
+    return "\n".join(parts)
 
 
 def _section(title: str, config: Any, flags: dict[str, str], owner: str) -> str:

@@ -5,13 +5,14 @@ from typing import Any
 
 from torch.distributed.fsdp import StateDictType
 
+from llama_recipes_local.adapters.registry import METHODS, config_classes
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.fields import field_names
 from llama_recipes_local.model_folders import read_config
 from llama_recipes_local.models.freezing import LM_HEAD, last_layers
 from llama_recipes_local.preflight.adapter_rules import check_adapter
 from llama_recipes_local.preflight.saved_adapter_rules import check_saved_adapter
-from llama_recipes_local.run.resolution import PEFT_CONFIGS, Run
+from llama_recipes_local.run.resolution import Run
 
 
 def check_methods(run: Run) -> list[Problem]:
@@ -42,7 +43,7 @@ def _settings_of_others(run: Run) -> list[Problem]:
         owner, _, name = flag.rpartition(".")
         owners = [
             method
-            for method, cls in PEFT_CONFIGS.items()
+            for method, cls in config_classes().items()
             if name in field_names(cls) and owner in ("", cls.__name__)
         ]
         mine = name in used and owner in ("", type(run.peft).__name__)
@@ -151,17 +152,21 @@ def _top_layers_in_shards(run: Run) -> list[Problem]:
 def _of_vision_models(train: Any, config: dict[str, Any]) -> list[Problem]:
     if config.get("model_type") != "mllama":
         return []
+    method = METHODS.get(train.peft_method)
+    able = next(name for name, each in METHODS.items() if each.supports_vision)
     choices = {
         "--freeze_layers": train.freeze_layers,
         f"--train_only {train.train_only}": train.train_only,
         f"--top_layers {train.top_layers}": train.top_layers,
-        f"--peft_method {train.peft_method}": train.use_peft and train.peft_method != "lora",
+        f"--peft_method {train.peft_method}": train.use_peft
+        and method is not None
+        and not method.supports_vision,
     }
     return [
         Problem(
             f"{flag} with a vision model",
             "it is made for the layers of a model of text (model_type llama)",
-            "use --use_peft --peft_method lora",
+            f"use --use_peft --peft_method {able}",
         )
         for flag, given in choices.items()
         if given

@@ -6,14 +6,13 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from llama_recipes_local.adapters.registry import METHODS, method_of_type
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.fields import field_names
 from llama_recipes_local.model_folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from llama_recipes_local.model_folders.weight_files import unreadable
-from llama_recipes_local.preflight.adapter_rules import check_prefix_kernel
-from llama_recipes_local.run.resolution import PEFT_CONFIGS, Run
-
-PEFT_TYPES = {"LORA": "lora", "ADAPTION_PROMPT": "llama_adapter", "PREFIX_TUNING": "prefix"}
+from llama_recipes_local.preflight.adapter_rules import check_attention
+from llama_recipes_local.run.resolution import Run
 
 
 def check_saved_adapter(run: Run, config: dict[str, Any], folder: Path) -> list[Problem]:
@@ -40,12 +39,13 @@ def _going_on(run: Run) -> list[Problem]:
         return []
     except (OSError, ValueError, KeyError, TypeError) as error:
         return [Problem(f"{path} is no adapter's configuration", repr(error), "copy it again")]
-    method = PEFT_TYPES.get(kind, kind)
+    method = method_of_type(kind)
+    name = method.name if method is not None else kind
     what = f"--from_peft_checkpoint {run.train.from_peft_checkpoint}"
-    if method != run.train.peft_method:
-        why, fix = f"the adapter there is {method}", f"use --peft_method {method}"
-        if method not in PEFT_CONFIGS:
-            fix = f"name an adapter that is {', '.join(PEFT_CONFIGS)}"
+    if method is None or name != run.train.peft_method:
+        why, fix = f"the adapter there is {name}", f"use --peft_method {name}"
+        if method is None:
+            fix = f"name an adapter that is {', '.join(METHODS)}"
         return [Problem(f"{what} with --peft_method {run.train.peft_method}", why, fix)]
     problems = []
     for name in run.given & set(field_names(run.peft)):
@@ -53,7 +53,7 @@ def _going_on(run: Run) -> list[Problem]:
         if name in saved and _plain(asked) != _plain(there):
             why, fix = f"the adapter there has {name} {there}", f"leave --{name} out"
             problems.append(Problem(f"{what} with --{name} {asked}", why, fix))
-    return problems + (check_prefix_kernel(run, what) if method == "prefix" else [])
+    return problems + check_attention(run, method, what)
 
 
 def _whole(run: Run, config: dict[str, Any], model: Path) -> list[Problem]:

@@ -7,7 +7,9 @@ from typing import Any
 from torch.distributed.fsdp import ShardingStrategy
 
 from llama_recipes_local import configs
-from llama_recipes_local.fields import field_names, set_field
+from llama_recipes_local.adapters.base import AdapterConfig
+from llama_recipes_local.adapters.registry import METHODS
+from llama_recipes_local.fields import update_config
 
 DATASET_CONFIGS: dict[str, type] = {
     cls.__name__: cls
@@ -20,11 +22,6 @@ DATASET_CONFIGS: dict[str, type] = {
         configs.local_dataset,
         configs.samsum_dataset,
     )
-}
-PEFT_CONFIGS: dict[str, type] = {
-    "lora": configs.lora_config,
-    "llama_adapter": configs.llama_adapter_config,
-    "prefix": configs.prefix_config,
 }
 
 FOLDERS = (
@@ -50,7 +47,7 @@ class Run:
     quantization: configs.quantization_config = field(default_factory=configs.quantization_config)
     wandb: configs.wandb_config = field(default_factory=configs.wandb_config)
     dataset: Any = None
-    peft: Any = None
+    peft: AdapterConfig | None = None
     data: Any = None
     """Its ``datasets.run_data.RunData``, once that is prepared."""
     results: dict[str, Any] = field(default_factory=dict)
@@ -88,8 +85,8 @@ def resolve(flags: dict[str, Any]) -> Run:
     if run.train.dataset in DATASET_CONFIGS:
         run.dataset = DATASET_CONFIGS[run.train.dataset]()
         update_config(run.dataset, **flags)
-    if run.train.use_peft and run.train.peft_method in PEFT_CONFIGS:
-        run.peft = PEFT_CONFIGS[run.train.peft_method]()
+    if run.train.use_peft and run.train.peft_method in METHODS:
+        run.peft = METHODS[run.train.peft_method].config()
         update_config(run.peft, **flags)
     return run
 
@@ -98,28 +95,3 @@ def _at_home(flag: str, value: Any) -> Any:
     """Return a folder with its ~ expanded, which a shell leaves alone in --flag=~/folder."""
     is_folder = flag.rpartition(".")[2] in FOLDERS and isinstance(value, str)
     return os.path.expanduser(value) if is_folder else value
-
-
-def update_config(config: Any, **kwargs: Any) -> None:
-    """Set a configuration's fields from flags, as upstream's function does, in the fields' types.
-
-    Args:
-        config: a configuration, or a list or tuple of them.
-        **kwargs: ``field=value``, or ``"config.field": value`` for one configuration alone. Flags
-            that belong to none of the given configurations are left out.
-
-    Raises:
-        ValueError: if a value cannot mean its field's type.
-    """
-    if isinstance(config, (list, tuple)):
-        for each in config:
-            update_config(each, **kwargs)
-        return
-    names = set(field_names(config))
-    for flag, value in kwargs.items():
-        owner, _, name = flag.rpartition(".")
-        if name in names and owner in ("", type(config).__name__):
-            try:
-                set_field(config, name, value)
-            except ValueError as error:
-                raise ValueError(f"--{flag} {value}: {error}") from error

@@ -11,11 +11,12 @@ from llama_recipes_local.data.collation import BlankCollator, PackedCollator, Pa
 from llama_recipes_local.data.sharding import LengthGroupedBatchSampler, ShardedBatchSampler
 from llama_recipes_local.data.streaming import SampleStream, is_stream
 from llama_recipes_local.errors import refuse
+from llama_recipes_local.fields import update_config
 from llama_recipes_local.models.precision import weight_dtype
 from llama_recipes_local.parallel import device_type, rank, world_size
 from llama_recipes_local.preflight.data_rules import stream_problems
 from llama_recipes_local.run import active_run
-from llama_recipes_local.run.resolution import DATASET_CONFIGS, update_config
+from llama_recipes_local.run.resolution import DATASET_CONFIGS
 from llama_recipes_local.training.signals import leave_signals_to_the_trainer
 
 __all__ = [

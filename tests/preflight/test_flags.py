@@ -2,8 +2,9 @@
 
 import pytest
 
+from llama_recipes_local.adapters.registry import METHODS
 from llama_recipes_local.preflight import flags
-from llama_recipes_local.run.resolution import DATASET_CONFIGS, PEFT_CONFIGS
+from llama_recipes_local.run.resolution import DATASET_CONFIGS
 
 
 def test_fields_are_flags_with_and_without_their_configuration() -> None:
@@ -21,11 +22,10 @@ def test_a_name_that_says_too_little_needs_its_configuration() -> None:
 
 
 def test_every_configuration_has_flags() -> None:
-    assert set(DATASET_CONFIGS) <= set(flags.CONFIGS)
-    assert {cls.__name__ for cls in PEFT_CONFIGS.values()} <= set(flags.CONFIGS)
-    assert {"train_config", "fsdp_config", "quantization_config", "wandb_config"} <= set(
-        flags.CONFIGS
-    )
+    known = set(flags.configurations())
+    assert set(DATASET_CONFIGS) <= known
+    assert {method.config.__name__ for method in METHODS.values()} <= known
+    assert {"train_config", "fsdp_config", "quantization_config", "wandb_config"} <= known
 
 
 def test_good_flags_have_no_problem() -> None:

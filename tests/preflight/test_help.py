@@ -4,20 +4,19 @@ import pytest
 
 from llama_recipes_local.configs.descriptions import UPSTREAM, descriptions
 from llama_recipes_local.fields import field_names
-from llama_recipes_local.preflight.flags import CONFIGS
-from llama_recipes_local.preflight.help import SECTIONS, help_text
+from llama_recipes_local.preflight.help import help_text, sections
 
 
-@pytest.mark.parametrize("name", SECTIONS)
-def test_every_flag_is_told_of_and_described(name: str) -> None:
+@pytest.mark.parametrize("cls", sections())
+def test_every_flag_is_told_of_and_described(cls: type) -> None:
     told = help_text()
-    described = descriptions(CONFIGS[name])
-    assert list(described) == field_names(CONFIGS[name])
+    described = descriptions(cls)
+    assert list(described) == field_names(cls)
     assert all(f"\n  --{flag}" in told for flag in described)
 
 
 def test_nothing_is_described_that_is_no_field() -> None:
-    every = {flag for name in SECTIONS for flag in field_names(CONFIGS[name])}
+    every = {flag for cls in sections() for flag in field_names(cls)}
     assert set(UPSTREAM) <= every
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from tqdm import tqdm
 
 from llama_recipes_local import extras
+from llama_recipes_local.adapters.registry import method_of_type
 from llama_recipes_local.commands.evaluate.bootstrap import interval
 from llama_recipes_local.commands.evaluate.comparing import compare as compare_files
 from llama_recipes_local.commands.evaluate.document_losses import measure_loss
@@ -22,8 +23,7 @@ from llama_recipes_local.datasets import SPLITS
 from llama_recipes_local.datasets.run_data import prepare_data
 from llama_recipes_local.errors import Problem, refusal, refuse
 from llama_recipes_local.model_folders import read_adapter_config
-from llama_recipes_local.preflight.adapter_rules import check_prefix_kernel
-from llama_recipes_local.preflight.saved_adapter_rules import PEFT_TYPES
+from llama_recipes_local.preflight.adapter_rules import check_attention
 from llama_recipes_local.run import activate
 from llama_recipes_local.run.record import describe
 from llama_recipes_local.run.resolution import Run
@@ -171,9 +171,10 @@ def _choose(metrics: Any, dataset: str) -> list[str]:
 def _check_kernel(run: Run, source: Source) -> None:
     if source.adapter is None:
         return
-    if PEFT_TYPES.get(read_adapter_config(source.adapter)["peft_type"]) != "prefix":
-        return
-    refuse(check_prefix_kernel(run, f"--adapter {source.adapter}, which is a prefix"))
+    method = method_of_type(read_adapter_config(source.adapter)["peft_type"])
+    if method is not None:
+        what = f"--adapter {source.adapter}, which is {method.name}"
+        refuse(check_attention(run, method, what))
 
 
 def _check_sources(asked: list[Question], metrics: list[str]) -> None:

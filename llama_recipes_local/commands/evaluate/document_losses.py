@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from llama_recipes_local.adapters import prefix
+from llama_recipes_local.adapters.registry import method_of
 from llama_recipes_local.data.labels import IGNORE_INDEX
 from llama_recipes_local.training.batches import Batch, document_lengths, is_packed
 from llama_recipes_local.training.evaluation import evaluation
@@ -72,8 +72,8 @@ def measure_loss(
     model: nn.Module, train_config: Any, batches: Iterable[Batch]
 ) -> tuple[float, DocumentLosses]:
     """Return the mean loss over all label tokens, as training evaluates it, and its parts."""
-    if isinstance(model, peft.PeftModel):
-        prefix.take_over(model)  # PEFT itself lets a packed row's documents see each other
+    if isinstance(model, peft.PeftModel) and (method := method_of(model)) and method.attention:
+        method.install(model)  # PEFT itself lets a packed row's documents see each other
     documents = DocumentLosses()
     at_hand: list[Batch] = []
 

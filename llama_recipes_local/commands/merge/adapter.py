@@ -7,6 +7,7 @@ from typing import Any
 
 import peft
 
+from llama_recipes_local.adapters.registry import method_of_type
 from llama_recipes_local.errors import refusal
 from llama_recipes_local.model_folders import ADAPTER_WEIGHTS, StoredTensors, read_adapter_config
 
@@ -50,7 +51,8 @@ def _check_kind(folder: Path, settings: dict[str, Any]) -> None:
     kind = settings["peft_type"]
     command = f"llama-recipes-local generate --adapter {shlex.quote(str(folder))}"
     beside = f"use it beside its base model: {command}"
-    if kind != "LORA":
+    method = method_of_type(kind)
+    if method is None or not method.is_mergeable:
         raise refusal(
             f"--adapter {folder} is of the kind {kind}, which cannot be merged",
             "it adds to what the model computes, not to its weights; only LoRA is a change of them",

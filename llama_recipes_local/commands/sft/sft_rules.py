@@ -7,13 +7,13 @@ import trl
 from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local import extras
+from llama_recipes_local.adapters.lora import check_targets
 from llama_recipes_local.commands.sft.choices import model_positions
 from llama_recipes_local.commands.sft.flags import Arguments
 from llama_recipes_local.commands.sft.trl_dataset import data_type
 from llama_recipes_local.datasets.local import LocalPart
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.parallel import device_type, launched_by_torchrun
-from llama_recipes_local.preflight.adapter_rules import check_targets
 from llama_recipes_local.preflight.values import ABOVE_0, out_of_range
 
 ATTENTION = ("sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention")

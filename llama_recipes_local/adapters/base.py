@@ -1,0 +1,75 @@
+"""What an adapter method declares; ``adapters.registry`` lists the methods."""
+
+from collections.abc import Callable
+from dataclasses import Field, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+
+import peft
+
+from llama_recipes_local.errors import Problem
+
+if TYPE_CHECKING:
+    from llama_recipes_local.run.resolution import Run
+
+
+class AdapterConfig(Protocol):
+    """The configuration of an adapter method: a dataclass whose fields are flags.
+
+    Attributes:
+        task_type: PEFT's name for the task.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+    task_type: str
+
+
+Config = TypeVar("Config", bound=AdapterConfig)
+Check = Callable[["Run", Config, dict[str, Any], Path], list[Problem]]
+
+
+def no_problem(
+    run: "Run", adapter: AdapterConfig, model: dict[str, Any], folder: Path
+) -> list[Problem]:
+    """Find nothing wrong: the check of a method that goes with every model."""
+    return []
+
+
+def leave_to_peft(adapted: peft.PeftModel) -> None:
+    """Change nothing: the method is computed by PEFT as it is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterMethod(Generic[Config]):
+    """An adapter method, as ``--peft_method`` names it.
+
+    Attributes:
+        name: the name in ``--peft_method``.
+        title: what ``--help`` calls it.
+        config: the class of its configuration. Its fields are flags; PEFT's configuration has
+            fields of the same names.
+        peft_config: the class of PEFT's configuration.
+        peft_type: ``peft_type`` in ``adapter_config.json``.
+        check: finds what is wrong with a run that makes a new adapter. It is given the run, the
+            method's configuration, the model's ``config.json`` (empty if it cannot be read) and
+            the model's folder. The ranges and choices of single fields are checked elsewhere.
+        prepare: called once with the model that a new adapter was put on, before the adapter gets
+            its dtype; not called for an adapter that is loaded.
+        install: replaces PEFT's computation with this package's in a model to be trained.
+        attention: the only attention implementation that ``install``'s computation works with;
+            None if any does.
+        supports_vision: whether it can be put on a vision model.
+        is_mergeable: whether it is a change of the model's weights, which ``merge`` can apply.
+    """
+
+    name: str
+    title: str
+    config: type[Config]
+    peft_config: type[peft.PeftConfig]
+    peft_type: str
+    check: Check[Config] = no_problem
+    prepare: Callable[[peft.PeftModel], None] = leave_to_peft
+    install: Callable[[peft.PeftModel], None] = leave_to_peft
+    attention: str | None = None
+    supports_vision: bool = False
+    is_mergeable: bool = False

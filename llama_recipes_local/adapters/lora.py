@@ -1,0 +1,148 @@
+"""LoRA and its variants: rsLoRA, DoRA, and PiSSA (``adapters.pissa``)."""
+
+import re
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import peft
+from safetensors import SafetensorError, safe_open
+
+from llama_recipes_local._upstream import load
+from llama_recipes_local.adapters import pissa
+from llama_recipes_local.adapters.base import AdapterMethod
+from llama_recipes_local.errors import Problem
+from llama_recipes_local.models.quantization import quantized_bits
+from llama_recipes_local.parallel import device_type
+
+if TYPE_CHECKING:
+    from llama_recipes_local._vendor.llama_recipes.configs.peft import lora_config as _lora_config
+    from llama_recipes_local.run.resolution import Run
+else:
+    _lora_config = load("configs.peft").lora_config
+
+ALL_LINEAR = "all-linear"
+PISSA = re.compile(r"pissa(_niter_[1-9]\d*)?")
+EMBEDDING = "embed_tokens"
+
+
+@dataclass
+class lora_config(_lora_config):
+    """LoRA. Fields that are not listed here are upstream's, with upstream's defaults."""
+
+    bias: str = "none"
+    """"none", "all" or "lora_only"; upstream leaves it without a type, so no flag reaches it."""
+
+    use_rslora: bool = False
+    """Scale by ``lora_alpha / sqrt(r)`` instead of ``lora_alpha / r`` (rsLoRA, 2312.03732)."""
+
+    use_dora: bool = False
+    """Train the weights' magnitude apart from their direction (DoRA, 2402.09353)."""
+
+    init_lora_weights: bool | str = True
+    """How A and B begin: true is PEFT's own way, "gaussian" draws A from a normal distribution,
+    "pissa" takes both from the weight's largest singular values (PiSSA, 2404.02948), and
+    "pissa_niter_16" does that faster, with 16 subspace iterations. All but false, which is for
+    tests, leave the model as it was. A PiSSA adapter is saved as a plain one of rank ``2 * r``."""
+
+
+def check(run: "Run", lora: lora_config, model: dict[str, Any], folder: Path) -> list[Problem]:
+    """Return what is wrong with a run that makes a LoRA adapter; see ``AdapterMethod.check``."""
+    problems = []
+    if lora.inference_mode:
+        problems.append(
+            Problem(
+                "--inference_mode True", "nothing would be trained", "leave --inference_mode out"
+            )
+        )
+    problems += check_targets(lora.target_modules, folder, "target_modules")
+    return problems + _check_initialization(run, lora) + _check_dora(run, lora)
+
+
+def check_targets(targets: list[str] | str, folder: Path, flag: str) -> list[Problem]:
+    """Compare the layers that LoRA is put on with the names in the model's files."""
+    names = linear_layers(folder)
+    if targets in (ALL_LINEAR, [ALL_LINEAR]) or not names:
+        return []
+    last = sorted({name.rpartition(".")[2] for name in names})
+    problems = []
+    for target in targets:
+        if any(name == target or name.endswith(f".{target}") for name in names):
+            continue
+        near = get_close_matches(target, last, n=1)
+        problems.append(
+            Problem(
+                f"--{flag} {target}",
+                f"the model has {', '.join(last)}",
+                f"did you mean --{flag} {near[0]}?" if near else f"use --{flag} {ALL_LINEAR}",
+            )
+        )
+    return problems
+
+
+def linear_layers(folder: Path) -> list[str]:
+    """Return the layers whose weight is a matrix, by the names in a folder's safetensors files."""
+    names = []
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118 (it is no dict)
+                    if name.endswith(".weight") and len(file.get_slice(name).get_shape()) == 2:
+                        names.append(name.removesuffix(".weight"))
+        except (OSError, SafetensorError):
+            return []
+    return names
+
+
+def _check_initialization(run: "Run", lora: lora_config) -> list[Problem]:
+    init = lora.init_lora_weights
+    if isinstance(init, bool) or init == "gaussian":
+        return []
+    what = f"--init_lora_weights {init}"
+    if not PISSA.fullmatch(init):
+        why = "there are true, false, gaussian, pissa, pissa_niter_N"
+        return [Problem(what, why, "leave it out, or use --init_lora_weights pissa_niter_16")]
+    if quantized_bits(run.train):
+        return [
+            Problem(
+                f"{what} with --quantization {run.train.quantization}",
+                "PiSSA takes its part out of the weights, which quantised ones do not allow",
+                "leave one of them out",
+            )
+        ]
+    if EMBEDDING in lora.target_modules:
+        return [
+            Problem(
+                f"{what} with --target_modules {EMBEDDING}",
+                "PiSSA is for linear layers",
+                f"leave {EMBEDDING} out of --target_modules",
+            )
+        ]
+    return []
+
+
+def _check_dora(run: "Run", lora: lora_config) -> list[Problem]:
+    eight_bits_on_cpu = quantized_bits(run.train) == "8bit" and device_type() == "cpu"
+    if not lora.use_dora or not eight_bits_on_cpu:
+        return []
+    return [
+        Problem(
+            "--use_dora with --quantization 8bit on the CPU",
+            "there PEFT loses the scales of 8-bit weights",
+            "use --quantization 4bit, or a CUDA device",
+        )
+    ]
+
+
+METHOD = AdapterMethod(
+    name="lora",
+    title="LoRA",
+    config=lora_config,
+    peft_config=peft.LoraConfig,
+    peft_type="LORA",
+    check=check,
+    prepare=pissa.prepare,
+    supports_vision=True,
+    is_mergeable=True,
+)
