@@ -1,7 +1,7 @@
 """Flags that several commands have: of a new model folder, and those of ``finetuning.py``."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from llama_recipes_local.cli.parsing import one_of
@@ -24,7 +24,7 @@ def call_with_fire(function: Callable[..., None], args: argparse.Namespace) -> N
 def add_new_model_flags(
     parser: argparse.ArgumentParser, model: str, dtype: str, default_dtype: str
 ) -> None:
-    """Add ``--model``, ``--out``, ``--tokenizer_name`` and ``--dtype``.
+    """Add ``--model``, ``--out``, ``--tokenizer_name``, ``--dtype`` and ``--format``.
 
     Args:
         parser: the command's.
@@ -48,3 +48,15 @@ def add_new_model_flags(
         metavar="NAME",
         help=f"{dtype}: {', '.join(DTYPES)} ({default_dtype})",
     )
+    parser.add_argument(
+        "--format",
+        type=one_of(_formats),
+        metavar="NAME",
+        help="the format that the model is written in (safetensors)",
+    )
+
+
+def _formats() -> Iterable[str]:
+    from llama_recipes_local.model_folders.export import FORMATS
+
+    return FORMATS

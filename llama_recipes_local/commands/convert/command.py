@@ -14,21 +14,17 @@ from llama_recipes_local.commands.convert.train_params import read_parameters, t
 from llama_recipes_local.datasets.prompt_template import (
     find_prompt_template,
     read_prompt_template,
-    save_prompt_template,
 )
 from llama_recipes_local.errors import refuse
 from llama_recipes_local.model_folders import (
     check_config,
-    check_room,
     check_target,
-    copy_companions,
     find_tokenizer,
-    write_config,
-    write_weights,
 )
+from llama_recipes_local.model_folders.export import DEFAULT_FORMAT, check_export, export
+from llama_recipes_local.model_folders.exported_model import ExportedModel
 from llama_recipes_local.models import AutoConfig
 from llama_recipes_local.models.top_layers import LlamaWithTopLayersForCausalLM
-from llama_recipes_local.storage.publishing import published_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +38,7 @@ class Conversion:
             what the run did not train; None means the one that the checkpoint names.
         tokenizer: the tokenizer's folder; None means the run's, or the model's.
         dtype: what the weights are saved in; None leaves them.
+        format: the export format, a name of ``model_folders.export.FORMATS``.
     """
 
     checkpoint: Path
@@ -49,13 +46,15 @@ class Conversion:
     model: Path | None = None
     tokenizer: Path | None = None
     dtype: torch.dtype | None = None
+    format: str = DEFAULT_FORMAT
 
 
 def convert(asked: Conversion) -> None:
     """Write the model, whole or not at all; no more than one file of it is held in memory.
 
     Raises:
-        UsageError: if a folder is not what it should be, or there is no room; nothing is written.
+        UsageError: if an input folder is missing or wrong, or the disk is too full; nothing is
+            written then.
     """
     checkpoint = asked.checkpoint.expanduser().resolve()
     out = asked.out.expanduser().resolve()
@@ -67,15 +66,19 @@ def convert(asked: Conversion) -> None:
     base = BaseModel(folder, checkpoint) if is_checkpoint(checkpoint) else None
     config = base.config if base else AutoConfig.from_pretrained(folder)
     weights = ShardedWeights(reader, table, config, asked.dtype, base)
-    refuse(check_room(out, weights.size()))
+    model = ExportedModel(
+        source=folder,
+        tokenizer=tokenizer,
+        weights=weights.planned,
+        weight=weights,
+        config_changes=_config_changes(config, weights),
+        config_removed=("quantization_config", "torch_dtype"),
+        prompt_template=_prompt_template(parameters),
+    )
+    refuse(check_export(model, out, asked.format))
     _say_what_is_converted(checkpoint, folder, weights)
-    changes = _changes(config, weights)
-    with published_folder(out) as draft:
-        write_weights(draft, weights.planned, weights)
-        write_config(folder, draft, without=["quantization_config", "torch_dtype"], **changes)
-        copy_companions(folder, draft, tokenizer)
-        _copy_prompt_template(parameters, draft)
-    print(f"--> the model, in {changes['dtype']}, is in {out}")
+    export(model, out, asked.format)
+    print(f"--> the model, in {model.config_changes['dtype']}, is in {out}")
 
 
 def _model_folder(asked: Conversion, checkpoint: Path, parameters: dict[str, str]) -> Path:
@@ -93,8 +96,8 @@ def _say_what_is_converted(checkpoint: Path, folder: Path, weights: ShardedWeigh
         print(f"    {count} were not trained and are as they are there")
 
 
-def _changes(config: Any, weights: ShardedWeights) -> dict[str, Any]:
-    """Return what the model's ``config.json`` has otherwise than the one that was trained."""
+def _config_changes(config: Any, weights: ShardedWeights) -> dict[str, Any]:
+    """Return how ``config.json`` differs from that of the model that was trained."""
     dtype = str(next(iter(weights.planned.values())).dtype).removeprefix("torch.")
     changes = {"vocab_size": weights.vocabulary, "dtype": dtype}
     if getattr(config, "top_layers", 0):
@@ -103,9 +106,14 @@ def _changes(config: Any, weights: ShardedWeights) -> dict[str, Any]:
     return changes
 
 
-def _copy_prompt_template(parameters: dict[str, str], draft: Path) -> None:
-    """Copy the run's prompt template to the model, if it is still there."""
+def _prompt_template(parameters: dict[str, str]) -> Path | None:
+    """Return the file with the run's prompt template, if it is still there.
+
+    Raises:
+        UsageError: if it is corrupt.
+    """
     folder = parameters.get("output_dir")
     path = find_prompt_template(Path(folder)) if folder is not None else None
     if path:
-        save_prompt_template(read_prompt_template(path), draft)
+        read_prompt_template(path)
+    return path

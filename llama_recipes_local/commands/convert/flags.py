@@ -29,6 +29,7 @@ def run(args: argparse.Namespace) -> None:
     import torch
 
     from llama_recipes_local.commands.convert.command import Conversion, convert
+    from llama_recipes_local.model_folders.export import DEFAULT_FORMAT
 
     convert(
         Conversion(
@@ -37,5 +38,6 @@ def run(args: argparse.Namespace) -> None:
             model=args.model,
             tokenizer=args.tokenizer_name,
             dtype=getattr(torch, args.dtype) if args.dtype else None,
+            format=args.format or DEFAULT_FORMAT,
         )
     )

@@ -1,6 +1,5 @@
 """The tensors of the model that a sharded checkpoint is of, each put together when asked for."""
 
-import math
 import pickle
 import re
 import warnings
@@ -92,10 +91,6 @@ class ShardedWeights:
         except (CheckpointException, pickle.UnpicklingError) as error:
             raise UsageError([_unreadable(name, Path(self._reader.path), error)]) from error
         return tensor.to(self.planned[name].dtype)
-
-    def size(self) -> int:
-        """Return the bytes of all that is written."""
-        return sum(math.prod(each.shape) * each.element_size() for each in self.planned.values())
 
     def _dtype(self, name: str) -> torch.dtype:
         if name in self.untrained:

@@ -1,6 +1,5 @@
 """Merges an adapter's folder and a base model's into a new model's folder."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,22 +16,18 @@ from llama_recipes_local.configs import quantization_config
 from llama_recipes_local.datasets.prompt_template import (
     find_prompt_template,
     read_prompt_template,
-    save_prompt_template,
 )
 from llama_recipes_local.errors import UsageError, refusal, refuse
 from llama_recipes_local.model_folders import (
-    check_room,
     check_target,
-    copy_companions,
     find_tokenizer,
     model_tensors,
     unnamed_base,
-    write_config,
-    write_weights,
 )
+from llama_recipes_local.model_folders.export import DEFAULT_FORMAT, check_export, export
+from llama_recipes_local.model_folders.exported_model import ExportedModel
 from llama_recipes_local.models import AutoConfig
 from llama_recipes_local.run.record import SavedRun
-from llama_recipes_local.storage.publishing import published_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +45,7 @@ class Merge:
             themselves; None means as the run trained.
         quant_type: "nf4" or "fp4"; None means as the run trained.
         use_double_quant: whether the scales are quantised too; None means as the run trained.
+        format: the export format, a name of ``model_folders.export.FORMATS``.
     """
 
     adapter: Path
@@ -60,6 +56,7 @@ class Merge:
     quantization: str | None = None
     quant_type: str | None = None
     use_double_quant: bool | None = None
+    format: str = DEFAULT_FORMAT
 
 
 def merge(asked: Merge) -> None:
@@ -69,7 +66,8 @@ def merge(asked: Merge) -> None:
     result and one layer are held in memory.
 
     Raises:
-        UsageError: if a folder is not what it should be, or there is no room; nothing is written.
+        UsageError: if an input folder is missing or wrong, or the disk is too full; nothing is
+            written then.
     """
     adapter = read_adapter(asked.adapter.expanduser().resolve())
     out = asked.out.expanduser().resolve()
@@ -86,16 +84,21 @@ def merge(asked: Merge) -> None:
     refuse(check_base(skeleton, base, tied))
     _say_what_is_added_to(base, adapter, folder)
     merged = MergedTensors(skeleton, base, adapter.tensors, tied)
-    refuse(check_room(out, sum(map(_bytes, merged.planned.values()))))
+    prompt_template = find_prompt_template(adapter.folder)
+    if prompt_template:
+        read_prompt_template(prompt_template)  # refused now if it is corrupt
+    model = ExportedModel(
+        source=folder,
+        tokenizer=tokenizer,
+        weights=merged.planned,
+        weight=merged,
+        prompt_template=prompt_template,
+        **_config(skeleton, merged, asked.dtype),
+    )
+    refuse(check_export(model, out, asked.format))
     if tied and not merged.tied:
         print("--> the adapter changes head and embedding apart: tie_word_embeddings is off")
-    with published_folder(out) as draft:
-        write_weights(draft, merged.planned, merged)
-        _write_config(folder, draft, skeleton, merged, asked.dtype)
-        copy_companions(folder, draft, tokenizer)
-        path = find_prompt_template(adapter.folder)
-        if path:
-            save_prompt_template(read_prompt_template(path), draft)
+    export(model, out, asked.format)
     print(f"--> the merged model is in {out}")
 
 
@@ -140,23 +143,14 @@ def _say_what_is_added_to(base: BaseTensors, adapter: Adapter, folder: Path) -> 
         print("    whose weights of 4 bits are unpacked first")
 
 
-def _write_config(
-    folder: Path,
-    draft: Path,
-    skeleton: Skeleton,
-    merged: MergedTensors,
-    dtype: torch.dtype | None,
-) -> None:
+def _config(skeleton: Skeleton, merged: MergedTensors, dtype: torch.dtype | None) -> dict[str, Any]:
+    """Return how ``config.json`` differs from the base model's."""
     changes: dict[str, Any] = {
         "tie_word_embeddings": merged.tied,
         "vocab_size": skeleton.vocabulary,
     }
-    outdated = ["quantization_config"]
+    removed = ["quantization_config"]
     if dtype is not None:
         changes["dtype"] = str(dtype).removeprefix("torch.")
-        outdated.append("torch_dtype")  # its name before transformers 5
-    write_config(folder, draft, without=outdated, **changes)
-
-
-def _bytes(tensor: torch.Tensor) -> int:
-    return math.prod(tensor.shape) * tensor.element_size()
+        removed.append("torch_dtype")  # its name before transformers 5
+    return {"config_changes": changes, "config_removed": tuple(removed)}

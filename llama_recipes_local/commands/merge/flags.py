@@ -43,6 +43,7 @@ def run(args: argparse.Namespace) -> None:
     import torch
 
     from llama_recipes_local.commands.merge.command import Merge, merge
+    from llama_recipes_local.model_folders.export import DEFAULT_FORMAT
 
     merge(
         Merge(
@@ -51,6 +52,7 @@ def run(args: argparse.Namespace) -> None:
             model=args.model,
             tokenizer=args.tokenizer_name,
             dtype=getattr(torch, args.dtype) if args.dtype else None,
+            format=args.format or DEFAULT_FORMAT,
             quantization=args.quantization,
             quant_type=args.quant_type,
             use_double_quant=args.use_double_quant,

@@ -14,8 +14,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from llama_recipes_local import cli
-from llama_recipes_local.commands.merge import command
-from llama_recipes_local.model_folders import targets
+from llama_recipes_local.model_folders import safetensors_format, targets
 
 FILE = "adapter_model.safetensors"
 
@@ -234,7 +233,7 @@ def test_a_merge_that_fails_publishes_nothing(
     def fail(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command, "copy_companions", fail)
+    monkeypatch.setattr(safetensors_format, "copy_companions", fail)
     words = ("merge", "--adapter", adapter, "--model", base, "--out", tmp_path / "out")
     assert cli.main([*map(str, words)]) == 130
     assert "stopped by Ctrl-C" in capsys.readouterr().err

@@ -1,0 +1,48 @@
+"""What an export format is given, and what it has to do."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from llama_recipes_local.errors import Problem
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportedModel:
+    """A model to export, its weights read or computed one at a time.
+
+    Attributes:
+        source: folder of the model that it was made from, with ``config.json`` and licence.
+        tokenizer: folder of its tokenizer.
+        weights: a meta tensor of each weight's shape and dtype, by name.
+        weight: returns a weight by its name, on the CPU; called once for each.
+        config_changes: keys of ``config.json`` with other values than in the source.
+        config_removed: keys of the source's ``config.json`` that are left out.
+        prompt_template: the file with the run's prompt template, if it has one.
+    """
+
+    source: Path
+    tokenizer: Path
+    weights: Mapping[str, torch.Tensor]
+    weight: Callable[[str], torch.Tensor]
+    config_changes: Mapping[str, Any]
+    config_removed: tuple[str, ...] = ()
+    prompt_template: Path | None = None
+
+    def size(self) -> int:
+        """Return the size of all weights in their dtypes, in bytes."""
+        return sum(math.prod(each.shape) * each.element_size() for each in self.weights.values())
+
+
+class ExportFormat(Protocol):
+    """A format, usually a module."""
+
+    def check(self, model: ExportedModel, out: Path, /) -> list[Problem]:
+        """Return why the model cannot be written to the folder ``out``: disk space, for one."""
+
+    def write(self, model: ExportedModel, folder: Path, /) -> None:
+        """Write the model's files into an empty folder."""

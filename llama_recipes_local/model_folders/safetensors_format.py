@@ -1,0 +1,21 @@
+"""The export format ``safetensors``: a folder in the Hugging Face layout."""
+
+from pathlib import Path
+
+from llama_recipes_local.errors import Problem
+from llama_recipes_local.model_folders.auxiliary_files import copy_companions
+from llama_recipes_local.model_folders.exported_model import ExportedModel
+from llama_recipes_local.model_folders.targets import check_room
+from llama_recipes_local.model_folders.writing import write_config, write_weights
+
+
+def check(model: ExportedModel, out: Path) -> list[Problem]:
+    """Return a problem if there is not enough disk space for the weights."""
+    return check_room(out, model.size())
+
+
+def write(model: ExportedModel, folder: Path) -> None:
+    """Write weights, configuration, tokenizer and licence; one shard is held in memory."""
+    write_weights(folder, model.weights, model.weight)
+    write_config(model.source, folder, without=model.config_removed, **model.config_changes)
+    copy_companions(model.source, folder, model.tokenizer)
