@@ -9,7 +9,7 @@ import peft
 from safetensors import safe_open
 
 from llama_recipes_local.errors import Problem
-from llama_recipes_local.records.finding import listed
+from llama_recipes_local.messages import join_names
 
 PREFIX = "base_model.model."
 # What PEFT puts into the names of a layer's own parameters when it wraps the layer.
@@ -58,7 +58,7 @@ def misfit(adapted: peft.PeftModel, plain: Collection[str], weights: Path) -> st
     unknown = {name for name in there - own if base_name(name) not in plain}
     for verb, names in (("lacks", own - there), ("holds", unknown)):
         if names:
-            return f"it {verb} {listed(sorted(names))}"
+            return f"it {verb} {join_names(sorted(names))}"
     return ""
 
 

@@ -15,7 +15,7 @@ from llama_recipes_local.datasets.examples import Continuation
 from llama_recipes_local.datasets.locating import data_files_in, what_is_there
 from llama_recipes_local.datasets.prompt_template import PLACE, PROMPT, PromptTemplate
 from llama_recipes_local.errors import UsageError, refusal
-from llama_recipes_local.records import finding
+from llama_recipes_local.messages import join_names, missing_path
 from llama_recipes_local.records.reading import Record, records
 from llama_recipes_local.storage import data_root
 
@@ -75,7 +75,7 @@ def find(config: Any) -> Path:
     """
     path = data_root.resolve(config.data_path)
     if not path.exists():
-        raise UsageError([finding.missing(path, FIX)])
+        raise UsageError([missing_path(path, FIX)])
     if path.is_file():
         return path
     files = data_files_in(path)
@@ -84,7 +84,7 @@ def find(config: Any) -> Path:
         why = f"{what_is_there([path])}; {ACCEPTED}"
         raise refusal(f"there is no Alpaca data in {path}", why, FIX)
     if len(named) > 1:
-        why = f"which to read cannot be told: {finding.listed(file.name for file in named)}"
+        why = f"which to read cannot be told: {join_names(file.name for file in named)}"
         raise refusal(f"{path} holds several data files", why, FIX)
     return named[0]
 

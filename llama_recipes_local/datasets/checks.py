@@ -14,8 +14,7 @@ from llama_recipes_local.datasets import custom, toxicchat
 from llama_recipes_local.datasets.base import Split
 from llama_recipes_local.datasets.sources import SPLITS, Part, split_name
 from llama_recipes_local.errors import Problem, UsageError
-from llama_recipes_local.records import finding
-from llama_recipes_local.records.finding import listed
+from llama_recipes_local.messages import join_names, missing_path
 
 PARTS: tuple[Part, Part] = ("train", "test")
 # How another place is named; {part} is "train" or "test".
@@ -70,7 +69,7 @@ def check_custom(config: Any, parts: Sequence[Part] = PARTS) -> list[Problem]:
     path, function = custom.location(config)
     flag = f"name one: {custom.FLAG}"
     if not path.exists():
-        return [finding.missing(path, flag)]
+        return [missing_path(path, flag)]
     if path.suffix != ".py" or not path.is_file():
         return [Problem(f"{path} is no .py file", "it is run as Python", flag)]
     try:
@@ -127,7 +126,7 @@ def _has_example(split: Split, tokenizer: Any) -> bool:
 
 def _nothing_left(split: Split, part: Part) -> Problem:
     return Problem(
-        f"nothing in {listed(map(str, split.files))} is for the {part} part",
+        f"nothing in {join_names(map(str, split.files))} is for the {part} part",
         f"it is {split.part}, and records of which one side is blank are left out",
         "add records",
     )

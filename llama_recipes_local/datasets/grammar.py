@@ -8,8 +8,8 @@ from typing import Any
 from llama_recipes_local.datasets.base import PromptFormatter, Split
 from llama_recipes_local.datasets.locating import EVERY_RECORD
 from llama_recipes_local.errors import UsageError
+from llama_recipes_local.messages import missing_path
 from llama_recipes_local.prompts import PROMPTS
-from llama_recipes_local.records import finding
 from llama_recipes_local.records.reading import format_of, records
 from llama_recipes_local.storage import data_root
 
@@ -28,6 +28,6 @@ def split(config: Any, name: str) -> Split:
         fix = "make the files: llama-recipes-local prepare grammar"
         if data_root.data_root() != Path.cwd():  # which the command would not know of
             fix += f" --out {shlex.quote(str(path.parent))}"
-        raise UsageError([finding.missing(path, fix)])
+        raise UsageError([missing_path(path, fix)])
     form = format_of(path.name) or "csv"
     return Split((path,), EVERY_RECORD, partial(records, path, COLUMNS, form), FORMATTER)

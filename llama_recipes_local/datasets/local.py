@@ -23,10 +23,12 @@ from llama_recipes_local.datasets.locating import EVERY_RECORD
 from llama_recipes_local.datasets.rows import CHOICES, RowFormatter, default_template
 from llama_recipes_local.datasets.templates import FLAG as TEMPLATE_FLAG
 from llama_recipes_local.errors import Problem, UsageError, refusal, refuse
-from llama_recipes_local.records.finding import listed, missing, natural_key, without_packed_twins
+from llama_recipes_local.messages import join_names, missing_path
+from llama_recipes_local.records.finding import without_packed_twins
 from llama_recipes_local.records.reading import READ, data_files, records
 from llama_recipes_local.records.values import Record
 from llama_recipes_local.storage import data_root
+from llama_recipes_local.storage.names import natural_key
 
 DATA_FLAG = "--local_dataset.data_path=PATH"
 VALIDATION_FLAG = "--local_dataset.validation_path=PATH"
@@ -67,7 +69,7 @@ class LocalPart:
                 number += 1
 
     def __str__(self) -> str:
-        return f"{self.layout} from {listed(map(str, self.files))}"
+        return f"{self.layout} from {join_names(map(str, self.files))}"
 
     @property
     def told_held_out(self) -> str:
@@ -174,7 +176,7 @@ def _chosen(config: Any, training: bool) -> tuple[list[Path], int]:
             if kind not in ("train", for_validation)
         ]
         if left_out:
-            tell(f"--> left out, for their names are of no split: {listed(left_out)}")
+            tell(f"--> left out, for their names are of no split: {join_names(left_out)}")
         wanted = "train" if training else for_validation
         return [path for path, kind in zip(files, kinds, strict=True) if kind == wanted], 0
     return files, round(1 / config.validation_fraction)
@@ -195,7 +197,7 @@ def _files(path: str, flag: str) -> list[Path]:
         why = "it is read more than once, and a pipe or device can be read only once"
         raise refusal(f"{place} is no file", why, f"write it to a file first, or name one: {flag}")
     if not glob.has_magic(str(place)):
-        raise UsageError([missing(place, f"put data there, or name another place: {flag}")])
+        raise UsageError([missing_path(place, f"put data there, or name another place: {flag}")])
     found = [Path(name) for name in glob.glob(str(place), recursive=True)]
     files = sorted((path for path in found if path.is_file()), key=lambda p: natural_key(str(p)))
     if not files:

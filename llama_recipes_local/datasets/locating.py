@@ -5,9 +5,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from llama_recipes_local.errors import refusal
+from llama_recipes_local.messages import join_names
 from llama_recipes_local.records import finding
 from llama_recipes_local.records.reading import Record, format_of, records
-from llama_recipes_local.records.text_lines import Source
+from llama_recipes_local.records.source import Source
+from llama_recipes_local.storage.names import natural_key
 
 EVERY_RECORD = "every record"
 
@@ -24,9 +26,7 @@ def data_files_in(folder: Path) -> list[Path]:
         return []
     found = [path for path in folder.iterdir() if format_of(path.name) and path.is_file()]
     visible = [path for path in found if not finding.is_hidden(path.name)]
-    return sorted(
-        finding.without_packed_twins(visible), key=lambda path: finding.natural_key(path.name)
-    )
+    return sorted(finding.without_packed_twins(visible), key=lambda path: natural_key(path.name))
 
 
 def one_set(files: list[Path], what: str, fix: str) -> list[Path]:
@@ -41,7 +41,7 @@ def one_set(files: list[Path], what: str, fix: str) -> list[Path]:
         UsageError: if they are more than one set, so that which to read cannot be told.
     """
     if len({path.with_name(re.sub("[0-9]+", "", path.name)) for path in files}) > 1:
-        why = f"which to read cannot be told: {finding.listed(map(str, files))}"
+        why = f"which to read cannot be told: {join_names(map(str, files))}"
         raise refusal(f"{what} is there more than once", why, fix)
     return files
 
@@ -52,5 +52,5 @@ def what_is_there(folders: Sequence[Path]) -> str:
     outer = next((folder for folder in folders if folder.exists()), None)
     if outer is None:
         return f"{looked}, of which none exists"
-    held = finding.told(outer) if outer.is_dir() else f"{outer} is a file"
+    held = finding.describe_files(outer) if outer.is_dir() else f"{outer} is a file"
     return f"{looked}; {held}"

@@ -15,7 +15,7 @@ from llama_recipes_local.datasets.locating import (
 )
 from llama_recipes_local.errors import refusal
 from llama_recipes_local.prompts import PROMPTS
-from llama_recipes_local.records.text_lines import Source, is_seven_zip
+from llama_recipes_local.records.source import Source, is_seven_zip
 from llama_recipes_local.storage import data_root
 
 COLUMNS = ("dialogue", "summary")

@@ -15,7 +15,7 @@ from llama_recipes_local.datasets import alpaca, custom, grammar, guanaco, samsu
 from llama_recipes_local.datasets.base import Split
 from llama_recipes_local.datasets.loading import load_split
 from llama_recipes_local.datasets.local import local_split
-from llama_recipes_local.records.finding import listed
+from llama_recipes_local.messages import join_names
 
 Part = Literal["train", "test"]
 
@@ -47,7 +47,7 @@ def get_grammar_dataset(
 
 def get_samsum_dataset(dataset_config: Any, tokenizer: PreTrainedTokenizerBase, split: str) -> Any:
     """Load dialogues and summaries."""
-    read = listed(map(str, samsum.find(dataset_config, split)))
+    read = join_names(map(str, samsum.find(dataset_config, split)))
     print(f"--> samsum_dataset: {split} is read from {read}")
     return _load(samsum.split(dataset_config, split), tokenizer)
 

@@ -13,7 +13,7 @@ from llama_recipes_local.datasets.locating import one_set, read_all, what_is_the
 from llama_recipes_local.errors import refusal
 from llama_recipes_local.records import finding
 from llama_recipes_local.records.reading import format_of
-from llama_recipes_local.records.text_lines import Source
+from llama_recipes_local.records.source import Source
 from llama_recipes_local.records.values import column_of
 from llama_recipes_local.storage import data_root
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_recipes_local.errors import Problem, refusal, refuse
-from llama_recipes_local.records.finding import listing
+from llama_recipes_local.messages import describe_folder
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -16,7 +16,9 @@ def check_adapter_files(folder: Path, flag: str, fix: str) -> list[Problem]:
     missing = [name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) if not (folder / name).is_file()]
     if not missing:
         return []
-    return [Problem(f"{flag} {folder} has no {' and no '.join(missing)}", listing(folder), fix)]
+    return [
+        Problem(f"{flag} {folder} has no {' and no '.join(missing)}", describe_folder(folder), fix)
+    ]
 
 
 def unnamed_base(adapter: Path, fix: str) -> Problem:

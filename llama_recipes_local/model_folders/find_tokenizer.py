@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from llama_recipes_local.errors import refusal
+from llama_recipes_local.messages import describe_folder
 from llama_recipes_local.model_folders.adapters import read_adapter_config
 from llama_recipes_local.model_folders.auxiliary_files import TOKENIZERS, has_tokenizer
-from llama_recipes_local.records.finding import listing
 from llama_recipes_local.run.record import SavedRun
 
 
@@ -33,7 +33,7 @@ def find_tokenizer(
     place = (named or model).expanduser().resolve()
     raise refusal(
         f"{place} has no tokenizer",
-        f"{' or '.join(TOKENIZERS)} is needed; {listing(place)}",
+        f"{' or '.join(TOKENIZERS)} is needed; {describe_folder(place)}",
         "name the folder that has it: --tokenizer_name DIR",
     )
 

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from llama_recipes_local.checkpoints import layout
 from llama_recipes_local.errors import Problem, UsageError, refusal, refuse
+from llama_recipes_local.messages import describe_folder
 from llama_recipes_local.model_folders.weight_files import (
     INDEX,
     SINGLE,
@@ -19,7 +20,6 @@ from llama_recipes_local.model_folders.weight_files import (
     unreadable,
 )
 from llama_recipes_local.models import AutoConfig
-from llama_recipes_local.records.finding import listing
 
 
 class StoredTensors(Mapping[str, torch.Tensor]):
@@ -117,7 +117,9 @@ def check_config(folder: Path, flag: str) -> None:
     fix = f"name the folder of a model in the Hugging Face layout: {flag} DIR"
     if not path.is_file():
         what = f"{folder} has no config.json"
-        raise UsageError(check_converted(folder, flag) or [Problem(what, listing(folder), fix)])
+        raise UsageError(
+            check_converted(folder, flag) or [Problem(what, describe_folder(folder), fix)]
+        )
     try:
         if not isinstance(json.loads(path.read_text("utf-8")), dict):
             raise ValueError("it is no JSON object")

@@ -7,7 +7,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from llama_recipes_local.errors import Problem
-from llama_recipes_local.records.finding import listing
+from llama_recipes_local.messages import describe_folder
 from llama_recipes_local.storage.names import check_name
 
 SINGLE = "model.safetensors"
@@ -29,7 +29,7 @@ def check_weights(folder: Path) -> list[Problem]:
     why = (
         f"only {pickled[0].name} is there, a pickle, which could run code when it is read"
         if pickled
-        else listing(folder)
+        else describe_folder(folder)
     )
     return [
         Problem(

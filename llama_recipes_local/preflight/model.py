@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_recipes_local.errors import Problem
+from llama_recipes_local.messages import describe_folder
 from llama_recipes_local.model_folders import (
     TOKENIZERS,
     check_adapter_files,
@@ -14,7 +15,6 @@ from llama_recipes_local.model_folders import (
     check_weights,
     has_tokenizer,
 )
-from llama_recipes_local.records.finding import listing
 from llama_recipes_local.run.resolution import Run
 
 # What transformers reads to load a tokenizer, where it is there.
@@ -60,7 +60,7 @@ def _no_folder(name: str, folder: Path) -> Problem:
         )
     return Problem(
         f"--model_name {name}: there is no folder {folder}",
-        listing(folder.parent),
+        describe_folder(folder.parent),
         "name the folder that holds config.json: --model_name DIR",
     )
 
@@ -71,7 +71,7 @@ def _check_config(folder: Path, train: Any) -> list[Problem]:
         return [
             Problem(
                 f"{folder} has no config.json",
-                listing(folder),
+                describe_folder(folder),
                 "name a model in the Hugging Face layout; Meta's own layout (params.json, .pth) "
                 "is converted with transformers' convert_llama_weights_to_hf.py",
             )
@@ -114,7 +114,7 @@ def check_tokenizer(run: Run) -> list[Problem]:
         return [
             Problem(
                 f"{folder} has no tokenizer",
-                f"{' or '.join(TOKENIZERS)} is needed; {listing(folder)}",
+                f"{' or '.join(TOKENIZERS)} is needed; {describe_folder(folder)}",
                 "copy the model's tokenizer files there, or name another: --tokenizer_name DIR",
             )
         ]

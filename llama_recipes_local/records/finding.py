@@ -1,21 +1,15 @@
 """Finds a data set's files where a clone or a download left them, and tells what is there."""
 
 import os
-import re
-from collections.abc import Iterable
 from pathlib import Path
 
 from llama_recipes_local.errors import Problem
-from llama_recipes_local.records.text_lines import compression
+from llama_recipes_local.messages import join_names
+from llama_recipes_local.records.source import compression
+from llama_recipes_local.storage.names import natural_key
 
 # The one thing in each pointer file that no data file begins with.
 POINTER_START = b"version https://git-lfs."
-TOLD_NAMES = 10
-
-
-def natural_key(name: str) -> tuple[str, str]:
-    """Return a sort key that puts part 2 before part 10."""
-    return re.sub("[0-9]+", lambda number: number[0].zfill(20), name), name
 
 
 def is_hidden(name: str) -> bool:
@@ -44,32 +38,10 @@ def without_packed_twins(paths: list[Path]) -> list[Path]:
     return [path for path in paths if not (_is_packed(path) and _unpacked(path) in known)]
 
 
-def told(folder: Path) -> str:
-    """Say which files a folder holds, the first few by name."""
-    return f"it holds {listed(path.relative_to(folder).as_posix() for path in files_below(folder))}"
-
-
-def listed(names: Iterable[str]) -> str:
-    """Return the first few names and how many more there are."""
-    known = list(names)
-    rest = f" and {len(known) - TOLD_NAMES} more" if len(known) > TOLD_NAMES else ""
-    return f"{', '.join(known[:TOLD_NAMES])}{rest}" or "nothing"
-
-
-def listing(folder: Path) -> str:
-    """Say what is found in a folder, but not below it."""
-    if not folder.is_dir():
-        return f"{folder} does not exist"
-    return f"{folder} holds {listed(sorted(entry.name for entry in folder.iterdir()))}"
-
-
-def missing(path: Path, fix: str) -> Problem:
-    """Return the problem with a path that leads nowhere."""
-    parent = path.parent
-    if parent.is_dir():
-        beside = listed(sorted((entry.name for entry in parent.iterdir()), key=natural_key))
-        return Problem(f"{path} does not exist", f"{parent} holds {beside}", fix)
-    return Problem(f"{path} does not exist", f"neither does {parent}", fix)
+def describe_files(folder: Path) -> str:
+    """Name the first few of the files in a folder and its subfolders."""
+    names = (path.relative_to(folder).as_posix() for path in files_below(folder))
+    return f"it holds {join_names(names)}"
 
 
 def pointer_problems(paths: list[Path]) -> list[Problem]:

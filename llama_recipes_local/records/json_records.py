@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
 from llama_recipes_local.errors import UsageError, refusal
+from llama_recipes_local.records.source import Source
 from llama_recipes_local.records.text_lines import (
     BYTE_ORDER_MARK,
     LONGEST_LINE,
-    Source,
     opened,
     text_lines,
     whole_text,

@@ -9,10 +9,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from llama_recipes_local.errors import UsageError, refusal
+from llama_recipes_local.messages import describe_folder, missing_path
 from llama_recipes_local.records import finding
 from llama_recipes_local.records.json_records import read_json
+from llama_recipes_local.records.source import Source, compression
 from llama_recipes_local.records.tables import read_csv, read_parquet
-from llama_recipes_local.records.text_lines import LONGEST_RECORD, Source, compression
+from llama_recipes_local.records.text_lines import LONGEST_RECORD
 from llama_recipes_local.records.values import Record as Record
 
 _PART = re.compile(r"-\d+-of-\d+$")
@@ -80,7 +82,7 @@ def data_files(folder: Path, fix: str) -> list[Path]:
     below = [path for path in finding.files_below(folder) if format_of(path.name)]
     found = finding.without_packed_twins(below)
     if not found:
-        why = f"{finding.told(folder)}; read are {READ}"
+        why = f"{finding.describe_files(folder)}; read are {READ}"
         raise refusal(f"{folder} holds no data that is read", why, fix)
     pointers = finding.pointer_problems(found)
     if pointers:
@@ -91,9 +93,9 @@ def data_files(folder: Path, fix: str) -> list[Path]:
 def _check_file(source: Source) -> None:
     path = source.path
     if not path.exists():
-        raise UsageError([finding.missing(path, "put it there, or name another")])
+        raise UsageError([missing_path(path, "put it there, or name another")])
     if path.is_dir():
-        raise refusal(f"{path} is a folder", finding.listing(path), "name a file")
+        raise refusal(f"{path} is a folder", describe_folder(path), "name a file")
     pointers = finding.pointer_problems([path])
     if pointers:
         raise UsageError(pointers)

@@ -15,8 +15,8 @@ import py7zr
 from py7zr.io import Py7zIO, WriterFactory
 
 from llama_recipes_local.errors import UsageError, refusal
-from llama_recipes_local.records.finding import listed
-from llama_recipes_local.records.text_lines import Source, unreadable
+from llama_recipes_local.messages import join_names
+from llama_recipes_local.records.source import Source, unreadable
 
 # What all members of an archive may unpack to, together: SAMSum's are 11 MB.
 LARGEST_CONTENT = 256 << 20
@@ -41,7 +41,7 @@ def read_member(path: Path, name: str) -> bytes:
     with _opened(path) as archive:
         held = [file.filename for file in archive.files if not file.is_directory]
         if name not in held:
-            raise refusal(f"{path} holds no {name}", f"it holds {listed(held)}")
+            raise refusal(f"{path} holds no {name}", f"it holds {join_names(held)}")
         memory = _Memory(path, name)
         archive.extract(targets=[name], factory=memory)
         return bytes(memory.content)
@@ -102,13 +102,13 @@ def _check(path: Path, archive: py7zr.SevenZipFile) -> None:
         raise refusal(f"{path} is empty", "the archive holds no file", "download it again")
     special = [file.filename for file in files if _is_special(file)]
     if special:
-        raise _harmful(path, f"{listed(special)} is a link or another special file")
+        raise _harmful(path, f"{join_names(special)} is a link or another special file")
     outside = [file.filename for file in files if _leads_outside(file.filename)]
     if outside:
-        raise _harmful(path, f"{listed(outside)} leads outside the folder it is unpacked in")
+        raise _harmful(path, f"{join_names(outside)} leads outside the folder it is unpacked in")
     twice = [name for name, times in Counter(file.filename for file in files).items() if times > 1]
     if twice:
-        raise _harmful(path, f"{listed(twice)} is there more than once")
+        raise _harmful(path, f"{join_names(twice)} is there more than once")
     size = sum(file.uncompressed for file in files)
     if size > LARGEST_CONTENT:
         raise _too_large(path, f"its header says {size} bytes")

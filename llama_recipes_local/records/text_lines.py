@@ -12,14 +12,13 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
 from llama_recipes_local.errors import UsageError, refusal
+from llama_recipes_local.records.source import Source, compression, is_seven_zip, unreadable
 
-COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst", ".lz4")
 BYTE_ORDER_MARK = "\ufeff"
 # A file without line ends must not be read into memory whole. A sentence has some hundred bytes; a
 # record to train on may be a book.
@@ -37,27 +36,6 @@ _UNREADABLE = (
     RuntimeError,  # a zip member with a password
     NotImplementedError,  # a zip member packed in a way that zipfile does not know
 )
-
-
-@dataclass(frozen=True)
-class Source:
-    """A data file, or a member of a zip or 7z archive.
-
-    Attributes:
-        path: the file or the archive.
-        member: the member's name in the archive; empty for a file.
-    """
-
-    path: Path
-    member: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.member} in {self.path}" if self.member else str(self.path)
-
-    @property
-    def name(self) -> str:
-        """The name that tells the format."""
-        return self.member or self.path.name
 
 
 def text_lines(source: Source, longest: int = LONGEST_LINE) -> Iterator[tuple[int, str]]:
@@ -111,17 +89,6 @@ def without_end(line: str) -> str:
     return line.removesuffix("\n").removesuffix("\r")
 
 
-def compression(name: str) -> str:
-    """Return the suffix that tells how a file is compressed; empty if it is not."""
-    suffix = Path(name).suffix.lower()
-    return suffix if suffix in COMPRESSIONS else ""
-
-
-def is_seven_zip(path: Path) -> bool:
-    """Tell whether a path's name is that of a 7z archive."""
-    return path.suffix.lower() == ".7z"
-
-
 def zip_members(path: Path) -> list[str]:
     """Return the names of what a zip archive holds."""
     try:
@@ -129,15 +96,6 @@ def zip_members(path: Path) -> list[str]:
             return archive.namelist()
     except _UNREADABLE as error:
         raise unreadable(Source(path), error) from error
-
-
-def unreadable(source: Source, error: Exception) -> UsageError:
-    """Return the error for a file that is cut off, damaged or not allowed to be read."""
-    return refusal(
-        f"{source} cannot be read",
-        str(error) or type(error).__name__,
-        "download it again, or unpack it with the program that packed it",
-    )
 
 
 def _not_utf_8(error: UnicodeDecodeError, offset: int, number: int, source: Source) -> UsageError:

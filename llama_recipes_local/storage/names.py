@@ -1,8 +1,17 @@
-"""Names of files that are not text: safetensors, JSON and the console take none of them."""
+"""Names of files: their natural order, and those that are not valid UTF-8.
+
+safetensors, JSON and the console accept none that is not.
+"""
 
 import os
+import re
 
 from llama_recipes_local.errors import Problem, refuse
+
+
+def natural_key(name: str) -> tuple[str, str]:
+    """Return a sort key that puts part 2 before part 10."""
+    return re.sub("[0-9]+", lambda number: number[0].zfill(20), name), name
 
 
 def check_name(path: str | os.PathLike[str], flag: str = "") -> list[Problem]:

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from llama_recipes_local.records.finding import files_below, listed, listing, told
+from llama_recipes_local.messages import describe_folder, join_names
+from llama_recipes_local.records.finding import describe_files, files_below
 
 
 def test_links_are_followed_but_not_round_and_round(tmp_path: Path) -> None:
@@ -16,16 +17,16 @@ def test_links_are_followed_but_not_round_and_round(tmp_path: Path) -> None:
     (data / "gone.csv").symlink_to(tmp_path / "nowhere")
     found = [path.relative_to(data).as_posix() for path in files_below(data)]
     assert found == ["a.csv", "linked/b.csv"]
-    assert told(data) == "it holds a.csv, linked/b.csv"
+    assert describe_files(data) == "it holds a.csv, linked/b.csv"
 
 
 def test_the_first_ten_names_are_told() -> None:
-    assert listed([]) == "nothing"
-    assert listed(map(str, range(10))) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
-    assert listed(map(str, range(12))) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"
+    assert join_names([]) == "nothing"
+    assert join_names(map(str, range(10))) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
+    assert join_names(map(str, range(12))) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"
 
 
 def test_a_long_listing_is_cut(tmp_path: Path) -> None:
     for number in range(12):
         (tmp_path / f"file{number:02d}").touch()
-    assert listing(tmp_path).endswith("file08, file09 and 2 more")
+    assert describe_folder(tmp_path).endswith("file08, file09 and 2 more")

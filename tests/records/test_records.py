@@ -17,7 +17,7 @@ from pyarrow import parquet
 
 from llama_recipes_local.errors import Problem, UsageError
 from llama_recipes_local.records.reading import data_files, format_of, records
-from llama_recipes_local.records.text_lines import Source
+from llama_recipes_local.records.source import Source
 
 ROWS = [
     {"input": "a, b", "target": 'A "b".'},

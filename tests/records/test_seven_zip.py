@@ -16,7 +16,7 @@ from llama_recipes_local.errors import Problem, UsageError
 from llama_recipes_local.records import seven_zip
 from llama_recipes_local.records.reading import records
 from llama_recipes_local.records.seven_zip import members, read_member
-from llama_recipes_local.records.text_lines import Source
+from llama_recipes_local.records.source import Source
 
 CONTENTS = {f"{name}.json": json.dumps([{"a": name}]) for name in ("train", "val", "test")}
 

@@ -13,10 +13,10 @@ from llama_recipes_local.checkpoints.identity import weights_hash
 from llama_recipes_local.commands.convert.checkpoint_readers import AGAIN
 from llama_recipes_local.commands.convert.train_params import FIX
 from llama_recipes_local.errors import UsageError, refusal
+from llama_recipes_local.messages import join_names
 from llama_recipes_local.model_folders import StoredTensors, load_config, misshapen, model_tensors
 from llama_recipes_local.models import AutoConfig
 from llama_recipes_local.models.freezing import freeze_all_but_chosen
-from llama_recipes_local.records.finding import listed
 from llama_recipes_local.run.record import SavedRun
 
 FLAGS = ("freeze_layers", "num_freeze_layers", "train_only", "top_layers")
@@ -77,14 +77,14 @@ class BaseModel:
         stored = model_tensors(self._folder, "--model")
         lacking = [name for name in shapes if name not in stored]
         if lacking:
-            raise self._refused(f"it lacks {listed(lacking)}", f"{FIX}, or copy it again")
+            raise self._refused(f"it lacks {join_names(lacking)}", f"{FIX}, or copy it again")
         wrong = misshapen({name: stored[name].shape for name in shapes}, shapes)
         if wrong:
             fix = (
                 f"{FIX}; if that is this one, rows for new tokens were added, which only going on "
                 f"saves: --resume_from_checkpoint {self._checkpoint}"
             )
-            raise self._refused(f"it holds {listed(wrong)}", fix)
+            raise self._refused(f"it holds {join_names(wrong)}", fix)
         if self._recorded_hash() not in (None, weights_hash(self._folder)):
             why = f"by {self._checkpoint / layout.IDENTITY} its weights were others"
             raise self._refused(why, FIX)

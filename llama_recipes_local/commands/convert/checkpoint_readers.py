@@ -12,8 +12,8 @@ from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadat
 from llama_recipes_local.checkpoints import layout
 from llama_recipes_local.commands.convert.unpickling import read_metadata
 from llama_recipes_local.errors import refusal
+from llama_recipes_local.messages import describe_folder, join_names
 from llama_recipes_local.model_folders import ADAPTER_WEIGHTS
-from llama_recipes_local.records.finding import listed, listing
 
 TABLE = ".metadata"
 AGAIN = "copy the checkpoint again from where it was trained"
@@ -78,7 +78,7 @@ def open_checkpoint(folder: Path) -> tuple[FileSystemReader, Metadata]:
     else:
         raise refusal(
             f"{folder} is no sharded checkpoint",
-            f"it has neither {TABLE} nor shard-*.safetensors; {listing(folder)}",
+            f"it has neither {TABLE} nor shard-*.safetensors; {describe_folder(folder)}",
             "name the folder that --dist_checkpoint_root_folder and --dist_checkpoint_folder led "
             "to; what --checkpoint_type FULL_STATE_DICT saved is a model's folder already",
         )
@@ -113,7 +113,7 @@ def _check_files(folder: Path, table: Metadata) -> None:
         if not (folder / name).is_file() or (folder / name).stat().st_size < size
     ]
     if wrong:
-        why = f"missing or cut off: {listed(wrong)}"
+        why = f"missing or cut off: {join_names(wrong)}"
         raise refusal(f"{folder} is not whole", why, AGAIN)
 
 
@@ -126,5 +126,5 @@ def _check_chunks(folder: Path, table: Metadata) -> None:
         and sum(math.prod(chunk.sizes) for chunk in tensor.chunks) != math.prod(tensor.size)
     ]
     if partial:
-        why = f"there are only parts of {listed(partial)}"
+        why = f"there are only parts of {join_names(partial)}"
         raise refusal(f"{folder} is not whole", why, AGAIN)

@@ -16,9 +16,9 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from llama_recipes_local.commands.convert.base_model import BaseModel
 from llama_recipes_local.commands.convert.train_params import FIX
 from llama_recipes_local.errors import Problem, UsageError, refusal
+from llama_recipes_local.messages import join_names
 from llama_recipes_local.model_folders import misshapen
 from llama_recipes_local.models.empty import empty_model, weight_name
-from llama_recipes_local.records.finding import listed
 
 OPTIMIZER = "optim."
 # Buffers that transformers saved once: what a configuration gives.
@@ -106,7 +106,7 @@ class ShardedWeights:
             if names:
                 what = f"{checkpoint} does not hold the model that was named"
                 fix = f"{FIX}, or copy the checkpoint again"
-                raise refusal(what, f"it {verb} {listed(names)}", fix)
+                raise refusal(what, f"it {verb} {join_names(names)}", fix)
 
 
 def _unreadable(name: str, checkpoint: Path, error: BaseException) -> Problem:

@@ -13,7 +13,7 @@ from llama_recipes_local.commands.evaluate.gleu import gleu, words
 from llama_recipes_local.commands.evaluate.measures import Measure, exponential_ratio, ratio
 from llama_recipes_local.commands.evaluate.rouge import rouge
 from llama_recipes_local.errors import UsageError, refusal
-from llama_recipes_local.records.finding import missing
+from llama_recipes_local.messages import missing_path
 from llama_recipes_local.storage.publishing import write_json
 
 METRICS = ("loss", "perplexity", "gleu", "rouge")
@@ -76,7 +76,7 @@ def read_result(path: Path) -> Result:
     """
     fix = "name two files that `llama-recipes-local evaluate --out FILE` wrote"
     if not path.exists():
-        raise UsageError([missing(path.absolute(), fix)])
+        raise UsageError([missing_path(path.absolute(), fix)])
     try:
         result = Result(**json.loads(path.read_text("utf-8")))
         for measure in result.measures():

@@ -8,9 +8,11 @@ from typing import Any
 from llama_recipes_local.datasets.layouts import read_text, read_turns
 from llama_recipes_local.datasets.prompt_template import CHAT, PromptTemplate
 from llama_recipes_local.errors import UsageError, refusal
+from llama_recipes_local.messages import missing_path
 from llama_recipes_local.records import finding
 from llama_recipes_local.records.reading import format_of, records
-from llama_recipes_local.records.text_lines import Source, text_lines, without_end
+from llama_recipes_local.records.source import Source
+from llama_recipes_local.records.text_lines import text_lines, without_end
 
 FLAG = "--prompts"
 
@@ -58,9 +60,9 @@ def read_prompts(path: Path) -> list[Prompt]:
     path = path.expanduser().absolute()  # resolved, a pipe's name leads nowhere
     fix = f"name a file: {FLAG} FILE"
     if not path.exists():
-        raise UsageError([finding.missing(path, fix)])
+        raise UsageError([missing_path(path, fix)])
     if path.is_dir():
-        raise refusal(f"{FLAG} {path} is a folder", finding.told(path), fix)
+        raise refusal(f"{FLAG} {path} is a folder", finding.describe_files(path), fix)
     read = list(_records(path) if format_of(path.name) else _lines(path))
     if not read:
         raise refusal(f"{FLAG} {path} has no prompts", "every line is blank", "write some")

@@ -3,8 +3,8 @@
 from llama_recipes_local.commands.merge.base_tensors import BaseTensors
 from llama_recipes_local.commands.merge.skeleton import Skeleton
 from llama_recipes_local.errors import Problem
+from llama_recipes_local.messages import join_names
 from llama_recipes_local.model_folders import misshapen
-from llama_recipes_local.records.finding import listed
 
 
 def check_base(skeleton: Skeleton, base: BaseTensors, tied: bool) -> list[Problem]:
@@ -22,10 +22,10 @@ def check_base(skeleton: Skeleton, base: BaseTensors, tied: bool) -> list[Proble
         if name not in base and not (name == skeleton.head and stand_in in base)
     ]
     if lacking:
-        return [_damaged(f"it lacks {listed(lacking)}")]
+        return [_damaged(f"it lacks {join_names(lacking)}")]
     kept = [name for name in skeleton.shapes if name in base and not skeleton.is_replaced(name)]
     wrong = misshapen({name: base.shape(name) for name in kept}, skeleton.shapes)
-    return [_damaged(f"it holds {listed(wrong)}")] if wrong else []
+    return [_damaged(f"it holds {join_names(wrong)}")] if wrong else []
 
 
 def _damaged(why: str) -> Problem:

@@ -12,9 +12,9 @@ from torch import nn
 from llama_recipes_local.adapters.compatibility import PREFIX, adapted_empty, base_name
 from llama_recipes_local.commands.merge.adapter import Adapter
 from llama_recipes_local.errors import Problem, UsageError, refusal
+from llama_recipes_local.messages import join_names
 from llama_recipes_local.model_folders import ADAPTER_CONFIG
 from llama_recipes_local.models.empty import empty_model, weight_name
-from llama_recipes_local.records.finding import listed
 
 
 class Skeleton:
@@ -82,7 +82,7 @@ class Skeleton:
                 sources[name] = key
         for verb, keys in (("lacks", lacking), ("holds", unknown), ("holds", misshapen)):
             if keys:
-                raise UsageError([_of_another(adapter, f"it {verb} {listed(keys)}")])
+                raise UsageError([_of_another(adapter, f"it {verb} {join_names(keys)}")])
         return sources
 
     def is_replaced(self, name: str) -> bool:

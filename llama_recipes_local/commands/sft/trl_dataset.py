@@ -18,7 +18,7 @@ from llama_recipes_local.datasets.layouts import read_turns
 from llama_recipes_local.datasets.local import LocalPart, find_part, tell
 from llama_recipes_local.datasets.rows import RowFormatter, default_template
 from llama_recipes_local.errors import Problem, UsageError, refusal
-from llama_recipes_local.records.finding import listed
+from llama_recipes_local.messages import join_names
 from llama_recipes_local.records.values import Record
 from llama_recipes_local.storage.hashing import FileHashes
 
@@ -70,7 +70,7 @@ def find(config: Any, training: bool) -> LocalPart:
         part = find_part(config, training)
         if not any(row is not None for row in rows(part)):
             raise refusal(
-                f"nothing in {listed(map(str, part.files))} can be trained on",
+                f"nothing in {join_names(map(str, part.files))} can be trained on",
                 "rows of which one side is blank are left out",
                 "add rows",
             )

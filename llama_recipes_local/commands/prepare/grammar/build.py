@@ -23,7 +23,7 @@ from llama_recipes_local.commands.prepare.grammar.jfleg import (
 )
 from llama_recipes_local.commands.prepare.grammar.published_csv import csv_line, published_csv
 from llama_recipes_local.errors import Problem, UsageError, refusal, refuse
-from llama_recipes_local.records.text_lines import Source
+from llama_recipes_local.records.source import Source
 from llama_recipes_local.storage import data_root
 
 DEFAULT_EXAMPLES = 10_000

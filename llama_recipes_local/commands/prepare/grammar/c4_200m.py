@@ -12,11 +12,14 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from llama_recipes_local.errors import UsageError, refusal, refuse
+from llama_recipes_local.messages import join_names, missing_path
 from llama_recipes_local.records import finding
 from llama_recipes_local.records.json_records import read_json_lines
+from llama_recipes_local.records.source import Source, compression
 from llama_recipes_local.records.tables import read_csv, read_parquet, read_plain_tsv
-from llama_recipes_local.records.text_lines import Source, compression, zip_members
+from llama_recipes_local.records.text_lines import zip_members
 from llama_recipes_local.records.values import Record, checked_text, column_of
+from llama_recipes_local.storage.names import natural_key
 
 INPUT = "input"
 OUTPUT = "output"
@@ -47,7 +50,7 @@ def find_sources(path: Path) -> list[Source]:
         UsageError: if there is nothing to read, files of several formats, or pointers to data.
     """
     if not path.exists():
-        raise UsageError([finding.missing(path, FIX)])
+        raise UsageError([missing_path(path, FIX)])
     candidates = [path] if path.is_file() else finding.files_below(path)
     plain = finding.without_packed_twins([file for file in candidates if format_of(file.name)])
     archives = [file for file in candidates if file.suffix.lower() == ".zip"]
@@ -84,7 +87,7 @@ def format_of(name: str) -> str:
 
 
 def _members(archive: Path) -> list[Source]:
-    names = sorted(zip_members(archive), key=finding.natural_key)
+    names = sorted(zip_members(archive), key=natural_key)
     visible = [name for name in names if not any(map(finding.is_hidden, PurePosixPath(name).parts))]
     data = [name for name in visible if format_of(name) not in ("", "parquet")]
     return [Source(archive, name) for name in data]
@@ -92,8 +95,10 @@ def _members(archive: Path) -> list[Source]:
 
 def _told(path: Path, archives: list[Path]) -> str:
     if archives:
-        return f"{archives[0]} holds {finding.listed(zip_members(archives[0]))}"
-    return finding.told(path) if path.is_dir() else "its name tells no format that is read"
+        return f"{archives[0]} holds {join_names(zip_members(archives[0]))}"
+    return (
+        finding.describe_files(path) if path.is_dir() else "its name tells no format that is read"
+    )
 
 
 def _check_formats(path: Path, sources: list[Source]) -> None:

@@ -15,10 +15,12 @@ from itertools import zip_longest
 from pathlib import Path
 
 from llama_recipes_local.errors import Problem, UsageError, refusal, refuse
+from llama_recipes_local.messages import join_names, missing_path
 from llama_recipes_local.records import finding
 from llama_recipes_local.records.json_records import read_json
+from llama_recipes_local.records.source import Source, compression
 from llama_recipes_local.records.tables import read_parquet
-from llama_recipes_local.records.text_lines import Source, compression, text_lines, without_end
+from llama_recipes_local.records.text_lines import text_lines, without_end
 from llama_recipes_local.records.values import Record, checked_text, column_of
 
 SENTENCE = "sentence"
@@ -49,7 +51,7 @@ def find_splits(folder: Path) -> dict[str, list[Path]]:
             reference file that is missing, pointers to data.
     """
     if not folder.exists():
-        raise UsageError([finding.missing(folder, FIX)])
+        raise UsageError([missing_path(folder, FIX)])
     if not folder.is_dir():
         raise refusal(f"{folder} is a file", "JFLEG is a folder with two splits", FIX)
     below = finding.without_packed_twins(finding.files_below(folder))
@@ -126,12 +128,12 @@ def _only_split(folder: Path, name: str, found: list[Path]) -> list[Path]:
     """Return the files of the split, which lie together and differ in their numbers alone."""
     if not found:
         why = (
-            f"{finding.told(folder)}; looked for were {name}*.parquet, {name}*.json, "
+            f"{finding.describe_files(folder)}; looked for were {name}*.parquet, {name}*.json, "
             f"{name}*.jsonl, and {_SOURCES[name]} with its references .ref0 to .ref{REFERENCES - 1}"
         )
         raise refusal(f"{folder} holds no {name} split of JFLEG", why, FIX)
     if len({path.with_name(re.sub("[0-9]+", "", path.name)) for path in found}) > 1:
-        told = finding.listed(path.relative_to(folder).as_posix() for path in found)
+        told = join_names(path.relative_to(folder).as_posix() for path in found)
         why = f"which to read cannot be told: {told}"
         raise refusal(f"{folder} holds the {name} split of JFLEG more than once", why, FIX)
     if found[0].name == _SOURCES[name]:
@@ -146,6 +148,7 @@ def _references(sentences: Path) -> list[Path]:
     paths = [sentences.with_suffix(f".ref{number}") for number in range(REFERENCES)]
     lacking = ", ".join(path.name for path in paths if not path.is_file())
     if lacking:
-        why = f"each sentence has {REFERENCES} corrections; {finding.told(sentences.parent)}"
+        held = finding.describe_files(sentences.parent)
+        why = f"each sentence has {REFERENCES} corrections; {held}"
         raise refusal(f"{sentences} has no {lacking} beside it", why, "download them")
     return paths

@@ -1,0 +1,49 @@
+"""A data file, or a member of an archive, and what its name says about its packing."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from llama_recipes_local.errors import UsageError, refusal
+
+COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst", ".lz4")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data file, or a member of a zip or 7z archive.
+
+    Attributes:
+        path: the file or the archive.
+        member: the member's name in the archive; empty for a file.
+    """
+
+    path: Path
+    member: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.member} in {self.path}" if self.member else str(self.path)
+
+    @property
+    def name(self) -> str:
+        """The name that tells the format."""
+        return self.member or self.path.name
+
+
+def compression(name: str) -> str:
+    """Return the suffix that tells how a file is compressed; empty if it is not."""
+    suffix = Path(name).suffix.lower()
+    return suffix if suffix in COMPRESSIONS else ""
+
+
+def is_seven_zip(path: Path) -> bool:
+    """Tell whether a path's name is that of a 7z archive."""
+    return path.suffix.lower() == ".7z"
+
+
+def unreadable(source: Source, error: Exception) -> UsageError:
+    """Return the error for a file that is cut off, damaged or not allowed to be read."""
+    return refusal(
+        f"{source} cannot be read",
+        str(error) or type(error).__name__,
+        "download it again, or unpack it with the program that packed it",
+    )
