@@ -1,12 +1,193 @@
-"""Sets a field of a configuration from what a flag said, in the field's own type."""
+"""What a field of a configuration declares: its type, its facts and its docstring.
 
+A field reads::
+
+    lr: Annotated[float, ABOVE_0, Resume.SCHEDULE] = 1e-4
+    \"\"\"Learning rate.\"\"\"
+
+A flag's value is converted to the type. The facts are what the rest of the package needs to know of
+the field, and would otherwise keep lists of: which values it takes (a ``Range``, ``Choices``,
+``FOLDER`` or ``TEXT``), what a change of it means for a run that is resumed (a ``Resume``), and
+which commands read it from a run's record (``EVALUATION``, ``SELECTS_PARAMETERS``). The docstring
+is what ``--help`` prints.
+"""
+
+import ast
 import enum
+import inspect
 import math
+import textwrap
 import types
 import typing
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib import import_module
 from typing import Any
 
 import torch
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers that a field takes.
+
+    Attributes:
+        words: the range, as in "it must be ...".
+        holds: returns whether a number is in it.
+        switch: a field of the same configuration; the range only holds where that is on. "" is
+            always.
+    """
+
+    words: str
+    holds: Callable[[float], bool]
+    switch: str = ""
+
+    def when(self, switch: str) -> "Range":
+        """Return the range for a field that is ignored while the field ``switch`` is off."""
+        return replace(self, switch=switch)
+
+
+ABOVE_0 = Range("above 0", lambda number: number > 0)
+AT_LEAST_0 = Range("0 or more", lambda number: number >= 0)
+AT_LEAST_1 = Range("1 or more", lambda number: number >= 1)
+SHARE = Range("from 0 to 1", lambda number: 0 <= number <= 1)
+BITS_64 = Range("a number of 64 bits", lambda number: -(2**63) <= number < 2**63)
+
+
+class Choices:
+    """The values that a field takes; of a list, each of its elements.
+
+    Args:
+        *values: the values.
+        source: more of them, as "module:NAME" below this package: a tuple, or a dict that has them
+            for keys. The module is imported when they are asked for, so that a configuration can
+            name what is built on it.
+        any_case: whether upper and lower case mean the same; the values are lower-case.
+    """
+
+    def __init__(
+        self, *values: bool | str | None, source: str = "", any_case: bool = False
+    ) -> None:
+        self._values = values
+        self._source = source
+        self.any_case = any_case
+
+    @property
+    def values(self) -> tuple[bool | str | None, ...]:
+        """The values, in the order in which they are listed to the user."""
+        if not self._source:
+            return self._values
+        module, _, name = self._source.partition(":")
+        return (*self._values, *getattr(import_module(f"{__package__}.{module}"), name))
+
+
+class Resume(enum.Enum):
+    """What must be equal for a run to be resumed: the kinds that ``--resume_despite`` names.
+
+    The seed, for one, is part of DATA: with another seed the rows come in another order. TOKENIZER
+    and MODEL are compared by hashes of what a folder contains, so that folders may move. FREE is
+    what may always differ.
+    """
+
+    DATA = "data"
+    TOKENIZER = "tokenizer"
+    BATCH = "batch"
+    MODEL = "model"
+    METHOD = "method"
+    SCHEDULE = "schedule"
+    FREE = "free"
+
+
+class Fact(enum.Enum):
+    """Facts that a field has or has not; see the names below."""
+
+    FOLDER = "folder"
+    TEXT = "text"
+    EVALUATION = "evaluation"
+    SELECTS_PARAMETERS = "selects_parameters"
+
+
+FOLDER = Fact.FOLDER
+"""The path of a folder or file on this machine: a ``~`` is expanded."""
+TEXT = Fact.TEXT
+"""A name, or any other text that is taken as it is."""
+EVALUATION = Fact.EVALUATION
+"""The loss on the validation data depends on it: ``evaluate`` reads it from a run's record."""
+SELECTS_PARAMETERS = Fact.SELECTS_PARAMETERS
+"""It decides which of the model's own parameters are trained: ``convert`` reads it from a run's
+record, to take the others from the base model."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a field's annotation says next to its type.
+
+    Attributes:
+        resume: what a change of it means for a run that is resumed; None if it does not say.
+        range: the numbers it takes; None if it does not say.
+        choices: the values it takes; None if it does not say.
+        marks: the other facts.
+    """
+
+    resume: Resume | None = None
+    range: Range | None = None
+    choices: Choices | None = None
+    marks: frozenset[Fact] = frozenset()
+
+    @classmethod
+    def of(cls, annotation: Any) -> "Facts":
+        """Return the facts in a field's annotation."""
+        found = typing.get_args(annotation)[1:] if _is_annotated(annotation) else ()
+
+        def only(kind: type) -> Any:
+            return next((fact for fact in found if isinstance(fact, kind)), None)
+
+        marks = frozenset(fact for fact in found if isinstance(fact, Fact))
+        return cls(only(Resume), only(Range), only(Choices), marks)
+
+
+def facts(config: type | object) -> dict[str, Facts]:
+    """Return what a configuration's fields say of themselves, by name, in their order."""
+    cls = config if isinstance(config, type) else type(config)
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {name: Facts.of(annotation) for name, annotation in hints.items()}
+
+
+def fields_with(config: type | object, fact: Fact | Resume) -> list[str]:
+    """Return the names of the fields that have a fact, in their order."""
+    return [
+        name for name, known in facts(config).items() if fact in known.marks or fact is known.resume
+    ]
+
+
+def _is_annotated(annotation: Any) -> bool:
+    return typing.get_origin(annotation) is typing.Annotated
+
+
+def descriptions(cls: type) -> dict[str, str]:
+    """Return the docstrings of a configuration's fields, each in a line, in the fields' order.
+
+    Fields that only repeat what is known already, as a data set's own name, have none.
+    """
+    found = _docstrings(cls)
+    return {name: found[name] for name in field_names(cls) if name in found}
+
+
+def _docstrings(cls: type) -> dict[str, str]:
+    """Return the strings that stand below the fields in a class's source."""
+    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+    assert isinstance(tree, ast.ClassDef)
+    found = {}
+    for field, below in zip(tree.body, tree.body[1:], strict=False):
+        if (
+            isinstance(field, ast.AnnAssign)
+            and isinstance(field.target, ast.Name)
+            and isinstance(below, ast.Expr)
+            and isinstance(below.value, ast.Constant)
+        ):
+            found[field.target.id] = " ".join(str(below.value.value).split())
+    return found
+
 
 DTYPES = {
     "bfloat16": torch.bfloat16,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 import peft
 
 from llama_recipes_local.errors import Problem
+from llama_recipes_local.fields import Choices
 
 if TYPE_CHECKING:
     from llama_recipes_local.run.resolution import Run
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 class AdapterConfig(Protocol):
     """The configuration of an adapter method: a dataclass whose fields are flags.
+
+    All of its fields must be equal to resume a run, so that no field has a ``fields.Resume``.
 
     Attributes:
         task_type: PEFT's name for the task.
@@ -24,6 +27,7 @@ class AdapterConfig(Protocol):
     task_type: str
 
 
+TASK = Choices("CAUSAL_LM")
 Config = TypeVar("Config", bound=AdapterConfig)
 Check = Callable[["Run", Config, dict[str, Any], Path], list[Problem]]
 

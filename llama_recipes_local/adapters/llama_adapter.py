@@ -7,15 +7,16 @@ has the queries; see ``kernels.attention``. Parameters, result and saved files a
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import peft
 import torch
 from peft.tuners.adaption_prompt.layer import AdaptedAttention
 
 from llama_recipes_local._upstream import load
-from llama_recipes_local.adapters.base import AdapterMethod
+from llama_recipes_local.adapters.base import TASK, AdapterMethod
 from llama_recipes_local.errors import Problem
+from llama_recipes_local.fields import AT_LEAST_1
 from llama_recipes_local.kernels.adapter_prompts import Prompts
 from llama_recipes_local.kernels.attention import NAME
 
@@ -30,10 +31,16 @@ else:
 
 @dataclass
 class llama_adapter_config(_llama_adapter_config):
-    """LLaMA-Adapter (2303.16199): prompts in the last layers' attention, behind a gate.
+    """LLaMA-Adapter (2303.16199): prompts in the last layers' attention, behind a gate."""
 
-    ``adapter_len`` prompts in each of the last ``adapter_layers`` layers.
-    """
+    adapter_len: Annotated[int, AT_LEAST_1] = _llama_adapter_config.adapter_len
+    """Prompts of LLaMA-Adapter in each of its layers."""
+
+    adapter_layers: Annotated[int, AT_LEAST_1] = _llama_adapter_config.adapter_layers
+    """How many of the last layers get them."""
+
+    task_type: Annotated[str, TASK] = _llama_adapter_config.task_type
+    """PEFT's name for the task."""
 
 
 def check(

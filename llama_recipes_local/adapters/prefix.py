@@ -8,15 +8,16 @@ parameters and the saved files are PEFT's, and a loaded adapter generates by PEF
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import peft
 import torch
 
 from llama_recipes_local._upstream import load
-from llama_recipes_local.adapters.base import AdapterMethod
+from llama_recipes_local.adapters.base import TASK, AdapterMethod
 from llama_recipes_local.data.documents import document_bounds
 from llama_recipes_local.errors import Problem
+from llama_recipes_local.fields import AT_LEAST_1
 from llama_recipes_local.kernels.attention import NAME
 from llama_recipes_local.kernels.prefix import Prefix
 
@@ -33,10 +34,13 @@ PARAMETER = "prompt_encoder.default.embedding.weight"
 
 @dataclass
 class prefix_config(_prefix_config):
-    """Prefix tuning (2101.00190): keys and values before every document, in all layers.
+    """Prefix tuning (2101.00190): keys and values before every document, in all layers."""
 
-    ``num_virtual_tokens`` of them.
-    """
+    num_virtual_tokens: Annotated[int, AT_LEAST_1] = _prefix_config.num_virtual_tokens
+    """Length of the prefix."""
+
+    task_type: Annotated[str, TASK] = _prefix_config.task_type
+    """PEFT's name for the task."""
 
 
 def check(run: "Run", prefix: prefix_config, model: dict[str, Any], folder: Path) -> list[Problem]:

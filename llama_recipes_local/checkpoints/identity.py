@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from llama_recipes_local.checkpoints import layout, selection
 from llama_recipes_local.errors import Problem, refusal, refuse
+from llama_recipes_local.fields import Resume, fields_with
 from llama_recipes_local.models.precision import weight_dtype
 from llama_recipes_local.run.resolution import Run
 
@@ -21,15 +23,6 @@ KINDS = {
     "method": "give the same settings",
     "schedule": "give the same settings",
 }
-SCHEDULE = (
-    "lr",
-    "weight_decay",
-    "gamma",
-    "scheduler",
-    "warmup_steps",
-    "min_lr_ratio",
-    "wsd_decay_ratio",
-)
 ENDS = 1 << 20  # bytes that are looked at on either end of a file of weights
 Identity = dict[str, dict[str, Any]]
 
@@ -42,17 +35,19 @@ def identity(run: Run) -> Identity:
     """
     train = run.train
     ranks = int(os.environ.get("WORLD_SIZE", 1))
-    rows = train.batch_size_training * train.gradient_accumulation_steps * ranks
+    rows = math.prod(_values(train, Resume.BATCH).values()) * ranks
     found = {
-        "data": dict(run.data.fingerprints)
-        | {name: getattr(train, name) for name in ("seed", "batching_strategy", "context_length")},
+        "data": dict(run.data.fingerprints) | _values(train, Resume.DATA),
         "tokenizer": {"tokenizer": run.data.tokenizer},
         "batch": {"rows of a global batch": rows},
         "model": _model(Path(train.model_name)),
         "method": _method(run),
-        "schedule": {name: getattr(train, name) for name in SCHEDULE}
+        "schedule": _values(train, Resume.SCHEDULE)
         | {"gradient_clipping": train.gradient_clipping and train.gradient_clipping_threshold},
     }
+    # the data's files are compared, whatever the data set is called
+    del found["data"]["dataset"]
+    del found["schedule"]["gradient_clipping_threshold"]
     return json.loads(json.dumps(found))  # as a file gives it back
 
 
@@ -101,23 +96,21 @@ def check_identity(run: Run) -> None:
 def _method(run: Run) -> dict[str, Any]:
     """Return what decides which parameters there are and how they are trained."""
     train = run.train
-    method = {
-        "use_peft": train.use_peft,
-        "loraplus_lr_ratio": train.loraplus_lr_ratio,
-        "quantization": train.quantization,
-        "dtype": str(weight_dtype(train)).removeprefix("torch."),
-        "pure_bf16": run.fsdp.pure_bf16,
-        "use_fp16": train.use_fp16,
-        "optimizer": run.fsdp.optimizer,
-        "freeze_layers": train.num_freeze_layers if train.freeze_layers else 0,
-        "train_only": train.train_only,
-        "top_layers": train.top_layers,
-    }
+    method = _values(train, Resume.METHOD) | _values(run.fsdp, Resume.METHOD)
+    method["dtype"] = str(weight_dtype(train)).removeprefix("torch.")
+    method["freeze_layers"] = train.num_freeze_layers if train.freeze_layers else 0
+    del method["num_freeze_layers"], method["peft_method"]
     if train.quantization:
-        method |= {name: str(value) for name, value in vars(run.quantization).items()}
+        values = _values(run.quantization, Resume.METHOD)
+        method |= {name: str(value) for name, value in values.items()}
     if run.peft is not None:
         method |= {"peft_method": train.peft_method} | vars(run.peft)
     return method
+
+
+def _values(config: Any, kind: Resume) -> dict[str, Any]:
+    """Return the fields of a configuration that are part of a kind."""
+    return {name: getattr(config, name) for name in fields_with(config, kind)}
 
 
 def _model(folder: Path) -> dict[str, str]:

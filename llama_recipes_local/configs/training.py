@@ -1,115 +1,265 @@
 """``train_config``: upstream's fields and defaults, local folders, and the fork's own flags."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from llama_recipes_local._upstream import load
+from llama_recipes_local.fields import (
+    ABOVE_0,
+    AT_LEAST_0,
+    AT_LEAST_1,
+    BITS_64,
+    EVALUATION,
+    FOLDER,
+    SELECTS_PARAMETERS,
+    SHARE,
+    TEXT,
+    Choices,
+    Range,
+    Resume,
+)
 
 if TYPE_CHECKING:
-    from llama_recipes_local._vendor.llama_recipes.configs.training import (
-        train_config as _train_config,
-    )
+    from llama_recipes_local._vendor.llama_recipes.configs.training import train_config as upstream
 else:
-    _train_config = load("configs.training").train_config
+    upstream = load("configs.training").train_config
+
+QUANTIZATIONS = Choices(None, False, True, "4bit", "8bit")
 
 
 @dataclass
-class train_config(_train_config):
-    """How to train. Fields that are not listed here are upstream's, with upstream's defaults."""
+class train_config(upstream):
+    """How to train. A default of ``upstream.NAME`` is upstream's."""
 
-    model_name: str = ""
+    # upstream's, in upstream's order
+
+    model_name: Annotated[str, FOLDER, Resume.MODEL, EVALUATION] = ""
     """Folder of the model to fine-tune, in the Hugging Face layout."""
 
-    tokenizer_name: str | None = None  # type: ignore[assignment]  # upstream says str
+    # upstream says that this one and quantization are a str
+    tokenizer_name: Annotated[str | None, FOLDER, Resume.TOKENIZER, EVALUATION] = None  # type: ignore[assignment]
     """Folder of the tokenizer; None means the model's."""
 
-    dataset: str = "samsum_dataset"
-    """Name of the data set; upstream leaves it without a type."""
+    enable_fsdp: Annotated[bool, Resume.FREE] = upstream.enable_fsdp
+    """Run under torchrun on several ranks, with FSDP2."""
 
-    output_dir: str = "outputs"
-    """Folder that the adapter or model is saved in."""
+    low_cpu_fsdp: Annotated[bool, Resume.FREE] = upstream.low_cpu_fsdp
+    """Each rank reads only its own shard of the weights."""
 
-    peft_method: str = "lora"
+    run_validation: Annotated[bool, Resume.FREE] = upstream.run_validation
+    """Validate before training, and after each epoch or each ``eval_steps``."""
+
+    batch_size_training: Annotated[int, ABOVE_0, Resume.BATCH] = upstream.batch_size_training
+    """Rows of a rank's micro-batch."""
+
+    batching_strategy: Annotated[str, Choices("packing", "padding"), Resume.DATA, EVALUATION] = (
+        upstream.batching_strategy
+    )
+    """"packing" fills rows with whole documents, "padding" pads each to the longest of its
+    batch."""
+
+    context_length: Annotated[int, ABOVE_0, Resume.DATA, EVALUATION] = upstream.context_length
+    """Tokens of a row; longer samples are truncated."""
+
+    gradient_accumulation_steps: Annotated[int, ABOVE_0, Resume.BATCH] = (
+        upstream.gradient_accumulation_steps
+    )
+    """Micro-batches in an optimiser step."""
+
+    gradient_clipping: Annotated[bool, Resume.SCHEDULE] = upstream.gradient_clipping
+    """Scale down gradients whose norm is above the threshold."""
+
+    gradient_clipping_threshold: Annotated[
+        float, ABOVE_0.when("gradient_clipping"), Resume.SCHEDULE
+    ] = upstream.gradient_clipping_threshold
+    """The largest norm with ``gradient_clipping``."""
+
+    num_epochs: Annotated[int, ABOVE_0, Resume.FREE] = upstream.num_epochs
+    """Passes over the training data."""
+
+    max_train_step: Annotated[int, AT_LEAST_0, Resume.FREE] = upstream.max_train_step
+    """Optimiser steps after which the run ends; 0 means no limit."""
+
+    max_eval_step: Annotated[int, AT_LEAST_0, Resume.FREE, EVALUATION] = upstream.max_eval_step
+    """Batches of a validation; 0 means all."""
+
+    num_workers_dataloader: Annotated[int, AT_LEAST_0, Resume.FREE] = (
+        upstream.num_workers_dataloader
+    )
+    """Processes that prepare batches, for each rank."""
+
+    lr: Annotated[float, ABOVE_0, Resume.SCHEDULE] = upstream.lr
+    """Learning rate."""
+
+    weight_decay: Annotated[float, AT_LEAST_0, Resume.SCHEDULE] = upstream.weight_decay
+    """Decoupled weight decay of the optimiser."""
+
+    # at 0 or below, the rate would be 0 or negative from the second epoch on
+    gamma: Annotated[float, ABOVE_0, Resume.SCHEDULE] = upstream.gamma
+    """Factor that the scheduler "step" multiplies the rate by after each epoch."""
+
+    seed: Annotated[int, BITS_64, Resume.DATA, EVALUATION] = upstream.seed
+    """Seed of the order of the data, dropout and the initial weights of adapters."""
+
+    use_fp16: Annotated[bool, Resume.METHOD, EVALUATION] = upstream.use_fp16
+    """Compute in float16 with a gradient scaler instead of in bfloat16."""
+
+    mixed_precision: Annotated[bool, Resume.FREE, EVALUATION] = upstream.mixed_precision
+    """Mixed precision on CUDA: compute in bfloat16, or in float16 with ``use_fp16``."""
+
+    val_batch_size: Annotated[int, ABOVE_0, Resume.FREE, EVALUATION] = upstream.val_batch_size
+    """Rows of a rank's batch in validation."""
+
+    peft_method: Annotated[str, Choices(source="adapters.registry:METHODS"), Resume.METHOD] = (
+        upstream.peft_method
+    )
     """"lora", "llama_adapter" or "prefix"; used with ``use_peft``."""
 
-    preset: str = ""
-    """Settings by name: "qlora" is the QLoRA paper's; a flag that is given goes before them."""
+    use_peft: Annotated[bool, Resume.METHOD] = upstream.use_peft
+    """Train an adapter, see ``peft_method``; the model's own weights stay unchanged."""
 
-    train_only: str = ""
+    from_peft_checkpoint: Annotated[str, FOLDER, Resume.FREE] = upstream.from_peft_checkpoint
+    """Folder of an adapter to continue training."""
+
+    output_dir: Annotated[str, FOLDER, Resume.FREE] = "outputs"
+    """Folder that the adapter or model is saved in."""
+
+    freeze_layers: Annotated[bool, Resume.METHOD, SELECTS_PARAMETERS] = upstream.freeze_layers
+    """Do not train the first ``num_freeze_layers`` decoder layers."""
+
+    num_freeze_layers: Annotated[
+        int, AT_LEAST_1.when("freeze_layers"), Resume.METHOD, SELECTS_PARAMETERS
+    ] = upstream.num_freeze_layers
+    """How many layers ``freeze_layers`` freezes."""
+
+    quantization: Annotated[bool | str | None, QUANTIZATIONS, Resume.METHOD, EVALUATION] = None  # type: ignore[assignment]
+    """"4bit" or "8bit"; None does not quantise the weights, True is upstream's old name for
+    "8bit"."""
+
+    one_gpu: Annotated[bool, Resume.FREE] = upstream.one_gpu
+    """No effect; accepted for compatibility. One process is what runs without ``enable_fsdp``."""
+
+    save_model: Annotated[bool, Resume.FREE] = upstream.save_model
+    """Save the adapter or model; with validation, the best one."""
+
+    dist_checkpoint_root_folder: Annotated[str, FOLDER, Resume.FREE] = "checkpoints"
+    """Folder for the checkpoints of fully sharded models, below the working directory."""
+
+    dist_checkpoint_folder: Annotated[str, TEXT, Resume.FREE] = upstream.dist_checkpoint_folder
+    """Prefix of the name of a sharded model's folder, in ``dist_checkpoint_root_folder``."""
+
+    save_optimizer: Annotated[bool, Resume.FREE] = upstream.save_optimizer
+    """Save the optimiser's state with a full model that FSDP trains."""
+
+    use_fast_kernels: Annotated[bool, Resume.FREE] = upstream.use_fast_kernels
+    """Fused kernels of liger-kernel on CUDA."""
+
+    use_wandb: Annotated[bool, Resume.FREE] = upstream.use_wandb
+    """Upstream's switch for Weights & Biases, offline unless ``wandb_config.mode`` says
+    otherwise."""
+
+    save_metrics: Annotated[bool, Resume.FREE] = upstream.save_metrics
+    """Write all losses into one JSON file too."""
+
+    flop_counter: Annotated[bool, Resume.FREE] = upstream.flop_counter
+    """Count the floating-point operations of a step."""
+
+    flop_counter_start: Annotated[int, AT_LEAST_0, Resume.FREE] = upstream.flop_counter_start
+    """The step that ``flop_counter`` counts."""
+
+    use_profiler: Annotated[bool, Resume.FREE] = upstream.use_profiler
+    """Write traces of some steps into ``profiler_dir``."""
+
+    profiler_dir: Annotated[str, FOLDER, Resume.FREE] = "profiles"
+    """Folder for the traces of ``use_profiler``."""
+
+    # the fork's own; upstream has a data set's name too, but without a type, so no flag reaches it
+
+    dataset: Annotated[
+        str, Choices(source="run.resolution:DATASET_CONFIGS"), Resume.DATA, EVALUATION
+    ] = "samsum_dataset"
+    """Name of the data set."""
+
+    preset: Annotated[str, Choices("", source="preflight.presets:PRESETS"), Resume.FREE] = ""
+    """Settings by name: "qlora" is the QLoRA paper's; explicit flags override it."""
+
+    train_only: Annotated[str, TEXT, Resume.METHOD, SELECTS_PARAMETERS] = ""
     """What is trained without an adapter: "lm_head" is the head alone, "last:N" the last N decoder
-    layers, without the normalisation and the head behind them; "" is every weight."""
+    layers, without the final normalisation and the head; "" is every weight."""
 
-    top_layers: int = 0
+    top_layers: Annotated[int, AT_LEAST_0, Resume.METHOD, SELECTS_PARAMETERS] = 0
     """New fully connected layers between the last hidden state and the head; they alone are
     trained, and saved with the model."""
 
-    quantization: bool | str | None = None  # type: ignore[assignment]  # upstream says str
-    """"4bit" or "8bit"; None means the weights stay as they are, True is upstream's old name for
-    "8bit"."""
-
-    dist_checkpoint_root_folder: str = "checkpoints"
-    """Folder for the checkpoints of fully sharded models, below the working directory."""
-
-    profiler_dir: str = "profiles"
-    """Folder for the traces of ``use_profiler``."""
-
-    data_root: str = ""
+    data_root: Annotated[str, FOLDER, Resume.FREE, EVALUATION] = ""
     """Folder that relative data paths start from; empty means ``LLAMA_RECIPES_DATA_ROOT`` or the
     working directory."""
 
-    data_cache: str = ""
-    """Folder that tokens are kept in; empty means ``LLAMA_RECIPES_CACHE`` or
+    data_cache: Annotated[str, FOLDER, Resume.FREE] = ""
+    """Folder that tokens are cached in; empty means ``LLAMA_RECIPES_CACHE`` or
     ``~/.cache/llama-recipes-local``."""
 
-    dtype: str = "auto"
+    dtype: Annotated[str, Choices("auto", source="fields:DTYPES"), Resume.METHOD, EVALUATION] = (
+        "auto"
+    )
     """dtype the weights are held in: "auto" (bfloat16 on CUDA, float16 there with ``use_fp16``,
     float32 on CPU), "bfloat16", "float16" or "float32"."""
 
-    attn_implementation: str = "auto"
+    attn_implementation: Annotated[
+        str, Choices("auto", source="kernels.attention:IMPLEMENTATIONS"), Resume.FREE, EVALUATION
+    ] = "auto"
     """Attention kernel: "auto", "documents" (packed documents apart, without a mask), or one of
     transformers': "sdpa", "eager", "flash_attention_2"."""
 
-    gradient_checkpointing: bool = False
-    """Whether each layer's activations are computed again in the backward pass: less memory for
-    about a third more work. With FSDP ``fsdp_activation_checkpointing`` says so."""
+    gradient_checkpointing: Annotated[bool, Resume.FREE] = False
+    """Whether each layer's activations are recomputed in the backward pass: less memory for about
+    a third more work. With FSDP ``fsdp_activation_checkpointing`` says so."""
 
-    scheduler: str = "step"
+    scheduler: Annotated[
+        str, Choices(source="optimization.schedules:SCHEDULERS"), Resume.SCHEDULE
+    ] = "step"
     """Learning rate: "step" (upstream's: times ``gamma`` after each epoch), or by optimiser step
     "constant", "linear", "cosine" or "wsd" (warm up, stay, decay)."""
 
-    loraplus_lr_ratio: float = 0.0
-    """The learning rate of LoRA's matrices B as a multiple of ``lr`` (LoRA+, 2402.12354); 0 means
+    loraplus_lr_ratio: Annotated[float, AT_LEAST_0, Resume.METHOD] = 0.0
+    """The learning rate of LoRA's B matrices as a multiple of ``lr`` (LoRA+, 2402.12354); 0 means
     the same."""
 
-    warmup_steps: int = 0
+    warmup_steps: Annotated[int, AT_LEAST_0, Resume.SCHEDULE] = 0
     """Optimiser steps in which the rate rises to ``lr``, with any scheduler."""
 
-    min_lr_ratio: float = 0.0
+    min_lr_ratio: Annotated[float, SHARE, Resume.SCHEDULE] = 0.0
     """Where "linear", "cosine" and "wsd" decay to, as a fraction of ``lr``."""
 
-    wsd_decay_ratio: float = 0.1
+    wsd_decay_ratio: Annotated[
+        float, Range("above 0 and at most 1", lambda share: 0 < share <= 1), Resume.SCHEDULE
+    ] = 0.1
     """Last part of the run, as a fraction of its steps, in which "wsd" decays."""
 
-    eval_steps: int = 0
+    eval_steps: Annotated[int, AT_LEAST_0, Resume.FREE] = 0
     """Optimiser steps from one validation to the next; 0 validates after each epoch."""
 
-    report_to: list[str] = field(default_factory=list)
-    """Loggers beside ``metrics.jsonl``: "tensorboard", "wandb", "mlflow"; all write below
+    report_to: Annotated[list[str], Choices("tensorboard", "wandb", "mlflow"), Resume.FREE] = field(
+        default_factory=list
+    )
+    """Loggers in addition to ``metrics.jsonl``: "tensorboard", "wandb", "mlflow"; all write below
     ``output_dir``."""
 
-    save_steps: int = 0
-    """Optimiser steps from one checkpoint to the next; 0 saves none but where a signal asks."""
+    save_steps: Annotated[int, AT_LEAST_0, Resume.FREE] = 0
+    """Optimiser steps from one checkpoint to the next; 0 saves one only when a signal asks."""
 
-    save_total_limit: int = 0
-    """How many checkpoints to keep, the newest, and the best beside them; 0 keeps all."""
+    save_total_limit: Annotated[int, AT_LEAST_0, Resume.FREE] = 0
+    """How many checkpoints to keep, the newest, and the best in addition; 0 keeps all."""
 
-    async_save: bool = False
-    """Whether training goes on while a checkpoint is written, from a copy in host memory."""
+    async_save: Annotated[bool, Resume.FREE] = False
+    """Whether training continues while a checkpoint is written, from a copy in host memory."""
 
-    resume_from_checkpoint: str = ""
-    """Folder of a checkpoint to go on from, or "auto": the newest whole one in ``output_dir``, or
-    afresh if there is none."""
+    resume_from_checkpoint: Annotated[str, FOLDER, Resume.FREE] = ""
+    """Folder of a checkpoint to resume from, or "auto": the newest complete one in ``output_dir``,
+    or from scratch if there is none."""
 
-    resume_despite: list[str] = field(default_factory=list)
-    """What may differ from the run that is gone on from: "data", "tokenizer", "batch", "model",
+    resume_despite: Annotated[
+        list[str], Choices(source="checkpoints.identity:KINDS"), Resume.FREE
+    ] = field(default_factory=list)
+    """What may differ from the run that is resumed: "data", "tokenizer", "batch", "model",
     "method", "schedule"."""

@@ -1,25 +1,44 @@
 """``wandb_config``: upstream's, with runs kept on this machine unless asked otherwise."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from llama_recipes_local._upstream import load
+from llama_recipes_local.fields import TEXT, Resume
 
 if TYPE_CHECKING:
-    from llama_recipes_local._vendor.llama_recipes.configs.wandb import (
-        wandb_config as _wandb_config,
-    )
+    from llama_recipes_local._vendor.llama_recipes.configs.wandb import wandb_config as upstream
 else:
-    _wandb_config = load("configs.wandb").wandb_config
+    upstream = load("configs.wandb").wandb_config
 
 
 @dataclass
-class wandb_config(_wandb_config):
-    """What Weights & Biases is told. Fields that are not listed here are upstream's."""
+class wandb_config(upstream):
+    """What is passed to Weights & Biases."""
 
-    mode: str | None = "offline"
+    project: Annotated[str, TEXT, Resume.FREE] = upstream.project
+    """Project that the run belongs to."""
+
+    entity: Annotated[str | None, TEXT, Resume.FREE] = upstream.entity
+    """User or team that owns the project."""
+
+    job_type: Annotated[str | None, TEXT, Resume.FREE] = upstream.job_type
+    """Type of the run, by which runs can be grouped."""
+
+    tags: Annotated[list[str] | None, TEXT, Resume.FREE] = upstream.tags
+    """Tags of the run."""
+
+    group: Annotated[str | None, TEXT, Resume.FREE] = upstream.group
+    """Group that the run belongs to."""
+
+    notes: Annotated[str | None, TEXT, Resume.FREE] = upstream.notes
+    """Description of the run."""
+
+    mode: Annotated[str | None, TEXT, Resume.FREE] = "offline"
     """"offline", "online" or "disabled"."""
-    id: str | None = None
-    """A run of yours; without one, a new run, or the one that a resumed run began."""
-    resume: str | None = None
-    """What ``id`` means where there is such a run: "allow", "must" or "never"."""
+
+    id: Annotated[str | None, TEXT, Resume.FREE] = None
+    """ID of an existing run of yours; without one, a new run, or the one of the resumed run."""
+
+    resume: Annotated[str | None, TEXT, Resume.FREE] = None
+    """What to do with an existing run of this ``id``: "allow", "must" or "never"."""

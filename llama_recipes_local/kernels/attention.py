@@ -25,6 +25,7 @@ from llama_recipes_local.kernels.adapter_prompts import Prompts
 from llama_recipes_local.kernels.prefix import Prefix
 
 NAME = "documents"
+IMPLEMENTATIONS = (NAME, "sdpa", "eager", "flash_attention_2")
 HALF_PRECISION = (torch.bfloat16, torch.float16)
 MAX_KERNEL_HEAD_DIM = 256
 

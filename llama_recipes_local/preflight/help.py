@@ -6,7 +6,7 @@ from typing import Any
 
 from llama_recipes_local import configs
 from llama_recipes_local.adapters.registry import METHODS
-from llama_recipes_local.configs.descriptions import descriptions
+from llama_recipes_local.fields import descriptions
 from llama_recipes_local.run.resolution import DATASET_CONFIGS
 
 INTRODUCTION = """\

@@ -9,7 +9,7 @@ from torch.distributed.fsdp import ShardingStrategy
 from llama_recipes_local import configs
 from llama_recipes_local.adapters.base import AdapterConfig
 from llama_recipes_local.adapters.registry import METHODS
-from llama_recipes_local.fields import update_config
+from llama_recipes_local.fields import FOLDER, fields_with, update_config
 
 DATASET_CONFIGS: dict[str, type] = {
     cls.__name__: cls
@@ -23,18 +23,6 @@ DATASET_CONFIGS: dict[str, type] = {
         configs.samsum_dataset,
     )
 }
-
-FOLDERS = (
-    "model_name",
-    "tokenizer_name",
-    "output_dir",
-    "dist_checkpoint_root_folder",
-    "profiler_dir",
-    "data_root",
-    "data_cache",
-    "from_peft_checkpoint",
-    "resume_from_checkpoint",
-)
 
 
 @dataclass
@@ -78,7 +66,8 @@ def resolve(flags: dict[str, Any]) -> Run:
     Raises:
         ValueError: if a value cannot mean its field's type.
     """
-    run = Run({flag: _at_home(flag, value) for flag, value in flags.items()})
+    folders = fields_with(configs.train_config, FOLDER)
+    run = Run({flag: _at_home(flag, value, folders) for flag, value in flags.items()})
     flags = run.flags
     for config in run.configurations():
         update_config(config, **flags)
@@ -91,7 +80,7 @@ def resolve(flags: dict[str, Any]) -> Run:
     return run
 
 
-def _at_home(flag: str, value: Any) -> Any:
+def _at_home(flag: str, value: Any, folders: list[str]) -> Any:
     """Return a folder with its ~ expanded, which a shell leaves alone in --flag=~/folder."""
-    is_folder = flag.rpartition(".")[2] in FOLDERS and isinstance(value, str)
+    is_folder = flag.rpartition(".")[2] in folders and isinstance(value, str)
     return os.path.expanduser(value) if is_folder else value

@@ -2,8 +2,7 @@
 
 import pytest
 
-from llama_recipes_local.configs.descriptions import UPSTREAM, descriptions
-from llama_recipes_local.fields import field_names
+from llama_recipes_local.fields import descriptions, field_names
 from llama_recipes_local.preflight.help import help_text, sections
 
 
@@ -13,11 +12,6 @@ def test_every_flag_is_told_of_and_described(cls: type) -> None:
     described = descriptions(cls)
     assert list(described) == field_names(cls)
     assert all(f"\n  --{flag}" in told for flag in described)
-
-
-def test_nothing_is_described_that_is_no_field() -> None:
-    every = {flag for cls in sections() for flag in field_names(cls)}
-    assert set(UPSTREAM) <= every
 
 
 def test_a_field_has_its_default_and_its_own_words() -> None:

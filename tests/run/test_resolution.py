@@ -49,10 +49,6 @@ def test_home_is_where_a_shell_leaves_it_unexpanded(monkeypatch: pytest.MonkeyPa
     assert resolved.flags["output_dir"] == "/home/me/x"
 
 
-def test_every_folder_that_may_be_at_home_is_a_flag() -> None:
-    assert set(resolution.FOLDERS) <= vars(configs.train_config()).keys()
-
-
 def test_there_is_no_adapter_without_use_peft() -> None:
     assert resolution.resolve({"peft_method": "lora"}).peft is None
     assert resolution.resolve({"use_peft": True, "peft_method": "llama_adapter"}).peft == (

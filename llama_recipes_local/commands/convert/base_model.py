@@ -13,13 +13,12 @@ from llama_recipes_local.checkpoints.identity import weights_hash
 from llama_recipes_local.commands.convert.checkpoint_readers import AGAIN
 from llama_recipes_local.commands.convert.train_params import FIX
 from llama_recipes_local.errors import UsageError, refusal
+from llama_recipes_local.fields import SELECTS_PARAMETERS, fields_with
 from llama_recipes_local.messages import join_names
 from llama_recipes_local.model_folders import StoredTensors, load_config, misshapen, model_tensors
 from llama_recipes_local.models import AutoConfig
 from llama_recipes_local.models.freezing import freeze_all_but_chosen
 from llama_recipes_local.run.record import SavedRun
-
-FLAGS = ("freeze_layers", "num_freeze_layers", "train_only", "top_layers")
 
 
 class BaseModel:
@@ -60,7 +59,7 @@ class BaseModel:
             model: an empty one of ``config``.
         """
         train = configs.train_config()
-        for flag in FLAGS:
+        for flag in fields_with(train, SELECTS_PARAMETERS):
             setattr(train, flag, self._run.get("train_config", flag, getattr(train, flag)))
         freeze_all_but_chosen(model, train)
         return {name for name, tensor in model.named_parameters() if not tensor.requires_grad}

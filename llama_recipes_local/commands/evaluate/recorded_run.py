@@ -4,30 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from llama_recipes_local import configs
 from llama_recipes_local.commands.generate.model_source import base_model
 from llama_recipes_local.errors import Problem
+from llama_recipes_local.fields import EVALUATION, fields_with
 from llama_recipes_local.model_folders import has_tokenizer
 from llama_recipes_local.preflight import preflight_data
 from llama_recipes_local.run.record import CONFIGURATION_FILE, SavedRun
 from llama_recipes_local.run.resolution import DATASET_CONFIGS, Run
-
-# What of a run's configuration its validation loss depends on.
-TRAIN_FIELDS = (
-    "model_name",
-    "tokenizer_name",
-    "dataset",
-    "data_root",
-    "context_length",
-    "batching_strategy",
-    "val_batch_size",
-    "max_eval_step",
-    "dtype",
-    "mixed_precision",
-    "use_fp16",
-    "attn_implementation",
-    "seed",
-)
-QUANTIZATION_FIELDS = ("quant_type", "use_double_quant")
 
 
 def resolve_run(arguments: tuple[Any, ...], adapter: Path | None, flags: dict[str, Any]) -> Run:
@@ -71,14 +55,16 @@ def _no_data() -> Problem:
 
 def recorded(saved: SavedRun, quantization: bool) -> dict[str, Any]:
     """Return a record's fields as flags; quantisation is an adapter's, for a model is as it is."""
-    names = (*TRAIN_FIELDS, *(("quantization",) if quantization else ()))
+    names = fields_with(configs.train_config, EVALUATION)
     found = {name: saved.get("train_config", name) for name in names}
+    if not quantization:
+        del found["quantization"]
     dataset = DATASET_CONFIGS.get(str(found["dataset"]))
     if dataset is not None:
         for name in vars(dataset()):
             found[f"{dataset.__name__}.{name}"] = saved.get(dataset.__name__, name)
     if found.get("quantization") == "4bit":
-        for name in QUANTIZATION_FIELDS:
+        for name in fields_with(configs.quantization_config, EVALUATION):
             found[f"quantization_config.{name}"] = saved.get("quantization_config", name)
     return {name: value for name, value in found.items() if value is not None}
 
