@@ -23,7 +23,7 @@ import psutil
 import torch
 from transformers import LlamaConfig
 
-from llama_recipes_local.model_folders import writing
+from llama_recipes_local.model_folders import save
 from llama_recipes_local.models.empty import empty_model
 
 SAMPLE_SECONDS = 0.05
@@ -75,7 +75,7 @@ def make_base(folder: Path, layers: int) -> LlamaConfig:
         name: torch.empty(tensor.shape, dtype=torch.bfloat16, device="meta")
         for name, tensor in empty_model(config).named_parameters()
     }
-    writing.write_weights(folder, planned, lambda name: random_like(planned[name], 0.02))
+    save.write_weights(folder, planned, lambda name: random_like(planned[name], 0.02))
     return config
 
 

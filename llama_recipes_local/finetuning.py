@@ -26,7 +26,7 @@ from llama_recipes_local.run import activate
 from llama_recipes_local.run.record import CONFIGURATION_FILE, save_description
 from llama_recipes_local.run.resolution import Run
 from llama_recipes_local.storage.disk import room, what_filled
-from llama_recipes_local.storage.lock import locked
+from llama_recipes_local.storage.folder_lock import locked
 from llama_recipes_local.training.evaluation import perplexity
 from llama_recipes_local.training.loggers import name_wandb_run
 from llama_recipes_local.training.out_of_memory import no_memory_left

@@ -16,7 +16,7 @@ from llama_recipes_local.datasets.locating import data_files_in, what_is_there
 from llama_recipes_local.datasets.prompt_template import PLACE, PROMPT, PromptTemplate
 from llama_recipes_local.errors import UsageError, refusal
 from llama_recipes_local.messages import join_names, missing_path
-from llama_recipes_local.records.reading import Record, records
+from llama_recipes_local.records.any_format import Record, records
 from llama_recipes_local.storage import data_root
 
 NAME = "alpaca_data"

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from llama_recipes_local.datasets.examples import Example, Pair
 from llama_recipes_local.datasets.prompt_template import PROMPT, PromptTemplate
 from llama_recipes_local.errors import refusal
-from llama_recipes_local.records.values import Record, column_of
+from llama_recipes_local.records.checked_values import Record, column_of
 
 
 class DatasetConfig(Protocol):

@@ -10,7 +10,7 @@ from llama_recipes_local.datasets.locating import EVERY_RECORD
 from llama_recipes_local.errors import UsageError
 from llama_recipes_local.messages import missing_path
 from llama_recipes_local.prompts import PROMPTS
-from llama_recipes_local.records.reading import format_of, records
+from llama_recipes_local.records.any_format import format_of, records
 from llama_recipes_local.storage import data_root
 
 COLUMNS = ("input", "target")

@@ -18,8 +18,8 @@ from llama_recipes_local.datasets.locating import (
 )
 from llama_recipes_local.datasets.prompt_template import CHAT, PromptTemplate
 from llama_recipes_local.errors import refusal
+from llama_recipes_local.records.checked_values import Record
 from llama_recipes_local.records.source import Source
-from llama_recipes_local.records.values import Record
 from llama_recipes_local.storage import data_root
 
 HUMAN, ASSISTANT = "### Human:", "### Assistant:"

@@ -11,7 +11,7 @@ from typing import Any
 from llama_recipes_local.datasets.base import as_text, is_blank
 from llama_recipes_local.datasets.templates import Message
 from llama_recipes_local.errors import refusal
-from llama_recipes_local.records.values import Record
+from llama_recipes_local.records.checked_values import Record
 
 FLAG = "--local_dataset.columns"
 FORMAT_FLAG = "--local_dataset.format"

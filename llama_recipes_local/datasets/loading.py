@@ -23,7 +23,7 @@ from llama_recipes_local.data.worker_pool import tokenize
 from llama_recipes_local.datasets.base import Formatter, Split
 from llama_recipes_local.datasets.encoding import encode
 from llama_recipes_local.errors import Problem, RecordError, UsageError, refusal
-from llama_recipes_local.records.values import Record
+from llama_recipes_local.records.checked_values import Record
 from llama_recipes_local.storage.hashing import FileHashes
 
 # Counts up when the same files would give other tokens than before.

@@ -24,9 +24,9 @@ from llama_recipes_local.datasets.rows import CHOICES, RowFormatter, default_tem
 from llama_recipes_local.datasets.templates import FLAG as TEMPLATE_FLAG
 from llama_recipes_local.errors import Problem, UsageError, refusal, refuse
 from llama_recipes_local.messages import join_names, missing_path
+from llama_recipes_local.records.any_format import READ, data_files, records
+from llama_recipes_local.records.checked_values import Record
 from llama_recipes_local.records.finding import without_packed_twins
-from llama_recipes_local.records.reading import READ, data_files, records
-from llama_recipes_local.records.values import Record
 from llama_recipes_local.storage import data_root
 from llama_recipes_local.storage.names import natural_key
 

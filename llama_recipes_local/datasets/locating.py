@@ -7,7 +7,7 @@ from pathlib import Path
 from llama_recipes_local.errors import refusal
 from llama_recipes_local.messages import join_names
 from llama_recipes_local.records import finding
-from llama_recipes_local.records.reading import Record, format_of, records
+from llama_recipes_local.records.any_format import Record, format_of, records
 from llama_recipes_local.records.source import Source
 from llama_recipes_local.storage.names import natural_key
 

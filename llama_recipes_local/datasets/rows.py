@@ -16,7 +16,7 @@ from llama_recipes_local.datasets.prompt_template import (
     chat_prompt_template,
 )
 from llama_recipes_local.datasets.templates import TEMPLATES, Message, render_chat
-from llama_recipes_local.records.values import Record
+from llama_recipes_local.records.checked_values import Record
 
 _TURNS = ("messages", "conversations")
 # The layouts that each template is for.

@@ -12,9 +12,9 @@ from llama_recipes_local.datasets.base import text_of
 from llama_recipes_local.datasets.locating import one_set, read_all, what_is_there
 from llama_recipes_local.errors import refusal
 from llama_recipes_local.records import finding
-from llama_recipes_local.records.reading import format_of
+from llama_recipes_local.records.any_format import format_of
+from llama_recipes_local.records.checked_values import column_of
 from llama_recipes_local.records.source import Source
-from llama_recipes_local.records.values import column_of
 from llama_recipes_local.storage import data_root
 
 COLUMNS = ("user_input", "model_output", "toxicity", "openai_moderation")

@@ -1,6 +1,6 @@
 """Folders in the Hugging Face layout: their tensors read one at a time, and new ones written."""
 
-from llama_recipes_local.model_folders.adapters import (
+from llama_recipes_local.model_folders.adapter_files import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
     check_adapter_files,
@@ -13,7 +13,9 @@ from llama_recipes_local.model_folders.auxiliary_files import (
     has_tokenizer,
 )
 from llama_recipes_local.model_folders.find_tokenizer import find_tokenizer
-from llama_recipes_local.model_folders.reading import (
+from llama_recipes_local.model_folders.output_folder import check_room, check_target
+from llama_recipes_local.model_folders.save import write_config, write_weights
+from llama_recipes_local.model_folders.tensors import (
     StoredTensors,
     check_config,
     check_converted,
@@ -22,9 +24,7 @@ from llama_recipes_local.model_folders.reading import (
     model_tensors,
     read_config,
 )
-from llama_recipes_local.model_folders.targets import check_room, check_target
 from llama_recipes_local.model_folders.weight_files import check_weights, has_weights
-from llama_recipes_local.model_folders.writing import write_config, write_weights
 
 __all__ = [
     "ADAPTER_CONFIG",

@@ -6,7 +6,7 @@ from typing import Any
 
 from llama_recipes_local.errors import refusal
 from llama_recipes_local.messages import describe_folder
-from llama_recipes_local.model_folders.adapters import read_adapter_config
+from llama_recipes_local.model_folders.adapter_files import read_adapter_config
 from llama_recipes_local.model_folders.auxiliary_files import TOKENIZERS, has_tokenizer
 from llama_recipes_local.run.record import SavedRun
 

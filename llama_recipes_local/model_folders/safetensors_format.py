@@ -5,8 +5,8 @@ from pathlib import Path
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.model_folders.auxiliary_files import copy_companions
 from llama_recipes_local.model_folders.exported_model import ExportedModel
-from llama_recipes_local.model_folders.targets import check_room
-from llama_recipes_local.model_folders.writing import write_config, write_weights
+from llama_recipes_local.model_folders.output_folder import check_room
+from llama_recipes_local.model_folders.save import write_config, write_weights
 
 
 def check(model: ExportedModel, out: Path) -> list[Problem]:

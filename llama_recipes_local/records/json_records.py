@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
 from llama_recipes_local.errors import UsageError, refusal
+from llama_recipes_local.records.checked_values import Record
 from llama_recipes_local.records.source import Source
 from llama_recipes_local.records.text_lines import (
     BYTE_ORDER_MARK,
@@ -16,7 +17,6 @@ from llama_recipes_local.records.text_lines import (
     text_lines,
     whole_text,
 )
-from llama_recipes_local.records.values import Record
 
 # A record of one turn-taking column looks like records in a wrapper, and is none.
 TURN_COLUMNS = ("messages", "conversations", "conversation", "turns")

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from llama_recipes_local.errors import refusal
+from llama_recipes_local.records.checked_values import Record
 from llama_recipes_local.records.source import Source, unreadable
 from llama_recipes_local.records.text_lines import LONGEST_LINE, text_lines, without_end
-from llama_recipes_local.records.values import Record
 
 PARQUET_ROWS = 1_000
 PARQUET_BYTES = 1 << 18

@@ -23,8 +23,8 @@ from llama_recipes_local.datasets.loading import (
     tokenizer_hash,
 )
 from llama_recipes_local.errors import RecordError, UsageError
-from llama_recipes_local.records.reading import records
-from llama_recipes_local.records.values import Record
+from llama_recipes_local.records.any_format import records
+from llama_recipes_local.records.checked_values import Record
 
 ROWS = [{"q": f"what is {number}", "a": f"it is {number}"} for number in range(8)]
 

@@ -16,7 +16,7 @@ import pytest
 from pyarrow import parquet
 
 from llama_recipes_local.errors import Problem, UsageError
-from llama_recipes_local.records.reading import data_files, format_of, records
+from llama_recipes_local.records.any_format import data_files, format_of, records
 from llama_recipes_local.records.source import Source
 
 ROWS = [

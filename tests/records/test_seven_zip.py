@@ -14,7 +14,7 @@ import pytest
 
 from llama_recipes_local.errors import Problem, UsageError
 from llama_recipes_local.records import seven_zip
-from llama_recipes_local.records.reading import records
+from llama_recipes_local.records.any_format import records
 from llama_recipes_local.records.seven_zip import members, read_member
 from llama_recipes_local.records.source import Source
 

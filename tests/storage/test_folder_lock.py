@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from llama_recipes_local.finetuning import main
-from llama_recipes_local.storage.lock import LockedError, locked
+from llama_recipes_local.storage.folder_lock import LockedError, locked
 
 # in it with a worker, which tells its number
 STAYS = """
 import os, sys, time
 from pathlib import Path
-from llama_recipes_local.storage.lock import locked
+from llama_recipes_local.storage.folder_lock import locked
 with locked(Path(sys.argv[1])):
     if os.fork() == 0:
         print(os.getpid(), flush=True)

@@ -10,7 +10,7 @@ from llama_recipes_local.datasets.prompt_template import CHAT, PromptTemplate
 from llama_recipes_local.errors import UsageError, refusal
 from llama_recipes_local.messages import missing_path
 from llama_recipes_local.records import finding
-from llama_recipes_local.records.reading import format_of, records
+from llama_recipes_local.records.any_format import format_of, records
 from llama_recipes_local.records.source import Source
 from llama_recipes_local.records.text_lines import text_lines, without_end
 

@@ -10,7 +10,7 @@ from llama_recipes_local.console import (
     rank_zero_output,
     report_failure,
 )
-from llama_recipes_local.storage.lock import locked
+from llama_recipes_local.storage.folder_lock import locked
 
 
 def main(words: Sequence[str]) -> int:

@@ -19,7 +19,7 @@ from llama_recipes_local.datasets.local import LocalPart, find_part, tell
 from llama_recipes_local.datasets.rows import RowFormatter, default_template
 from llama_recipes_local.errors import Problem, UsageError, refusal
 from llama_recipes_local.messages import join_names
-from llama_recipes_local.records.values import Record
+from llama_recipes_local.records.checked_values import Record
 from llama_recipes_local.storage.hashing import FileHashes
 
 # Counts up when the same files would give other rows than before.

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch.distributed.checkpoint.metadata import Metadata
 from torchrun import HELPERS, run_ranks
 
-from llama_recipes_local.model_folders import writing
+from llama_recipes_local.model_folders import save
 
 SCRIPT = HELPERS / "converting_ranks.py"
 
@@ -52,7 +52,7 @@ def test_the_folder_holds_the_model(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(writing, "SHARD_BYTES", 200_000)
+    monkeypatch.setattr(save, "SHARD_BYTES", 200_000)
     tied = kind.endswith("-tied")
     base = tied_model if tied else tiny_model
     named = () if kind.startswith("ours") else ("--model", base)

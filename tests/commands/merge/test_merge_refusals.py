@@ -14,7 +14,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from llama_recipes_local import cli
-from llama_recipes_local.model_folders import safetensors_format, targets
+from llama_recipes_local.model_folders import output_folder, safetensors_format
 
 FILE = "adapter_model.safetensors"
 
@@ -219,7 +219,9 @@ def test_a_disk_without_room(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(targets.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 4, 5))
+    monkeypatch.setattr(
+        output_folder.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 4, 5)
+    )
     assert "has no room" in refused(capsys, tmp_path, "--adapter", adapter, "--model", base)
 
 
@@ -248,7 +250,7 @@ def test_a_disk_that_fills_up(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    monkeypatch.setattr(targets, "SPARE_BYTES", 0)
+    monkeypatch.setattr(output_folder, "SPARE_BYTES", 0)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
     try:
@@ -278,7 +280,7 @@ def test_a_place_that_cannot_be_written(
     elif kind == "too long":
         out = tmp_path / ("n" * 300)
     elif kind == "read-only":  # root may write where nobody may, so the question is answered here
-        monkeypatch.setattr(targets.os, "access", lambda *_: False)
+        monkeypatch.setattr(output_folder.os, "access", lambda *_: False)
     else:
         monkeypatch.setattr(Path, "is_mount", lambda path: path == out)
         said = "cannot be replaced"

@@ -12,7 +12,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from llama_recipes_local import cli, models
-from llama_recipes_local.model_folders import writing
+from llama_recipes_local.model_folders import save as writing
 from llama_recipes_local.run import activate, resolution
 
 ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

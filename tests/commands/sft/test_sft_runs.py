@@ -16,7 +16,7 @@ from sft_guide import GUIDE
 from test_no_network import run_denied
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from llama_recipes_local.storage.lock import locked
+from llama_recipes_local.storage.folder_lock import locked
 
 PROJECT = Path(__file__).resolve().parents[3]
 Sft = Callable[..., int]

@@ -14,11 +14,11 @@ from pathlib import Path, PurePosixPath
 from llama_recipes_local.errors import UsageError, refusal, refuse
 from llama_recipes_local.messages import join_names, missing_path
 from llama_recipes_local.records import finding
+from llama_recipes_local.records.checked_values import Record, checked_text, column_of
 from llama_recipes_local.records.json_records import read_json_lines
 from llama_recipes_local.records.source import Source, compression
 from llama_recipes_local.records.tables import read_csv, read_parquet, read_plain_tsv
 from llama_recipes_local.records.text_lines import zip_members
-from llama_recipes_local.records.values import Record, checked_text, column_of
 from llama_recipes_local.storage.names import natural_key
 
 INPUT = "input"

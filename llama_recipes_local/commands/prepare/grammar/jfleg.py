@@ -17,11 +17,11 @@ from pathlib import Path
 from llama_recipes_local.errors import Problem, UsageError, refusal, refuse
 from llama_recipes_local.messages import join_names, missing_path
 from llama_recipes_local.records import finding
+from llama_recipes_local.records.checked_values import Record, checked_text, column_of
 from llama_recipes_local.records.json_records import read_json
 from llama_recipes_local.records.source import Source, compression
 from llama_recipes_local.records.tables import read_parquet
 from llama_recipes_local.records.text_lines import text_lines, without_end
-from llama_recipes_local.records.values import Record, checked_text, column_of
 
 SENTENCE = "sentence"
 CORRECTIONS = "corrections"

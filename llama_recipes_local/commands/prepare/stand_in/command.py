@@ -8,7 +8,7 @@ from typing import Any
 
 from llama_recipes_local.commands.prepare.stand_in.settings import StandInSettings
 from llama_recipes_local.errors import refusal
-from llama_recipes_local.records.reading import records
+from llama_recipes_local.records.any_format import records
 from llama_recipes_local.storage.publishing import published_folder
 
 RECORD = "stand_in.json"

@@ -7,7 +7,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from llama_recipes_local.commands.prepare.stand_in.settings import StandInSettings
 from llama_recipes_local.prompts import format_prompt
-from llama_recipes_local.records.reading import records
+from llama_recipes_local.records.any_format import records
 
 
 @pytest.fixture(scope="module")

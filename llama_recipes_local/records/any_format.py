@@ -11,11 +11,11 @@ from pathlib import Path, PurePosixPath
 from llama_recipes_local.errors import UsageError, refusal
 from llama_recipes_local.messages import describe_folder, missing_path
 from llama_recipes_local.records import finding
+from llama_recipes_local.records.checked_values import Record as Record
 from llama_recipes_local.records.json_records import read_json
 from llama_recipes_local.records.source import Source, compression
 from llama_recipes_local.records.tables import read_csv, read_parquet
 from llama_recipes_local.records.text_lines import LONGEST_RECORD
-from llama_recipes_local.records.values import Record as Record
 
 _PART = re.compile(r"-\d+-of-\d+$")
 _FORMATS = {
