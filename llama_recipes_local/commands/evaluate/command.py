@@ -14,10 +14,9 @@ from llama_recipes_local.commands.evaluate.document_losses import measure_loss
 from llama_recipes_local.commands.evaluate.questions import Question, questions
 from llama_recipes_local.commands.evaluate.recorded_run import resolve_run
 from llama_recipes_local.commands.evaluate.results import GENERATED, METRICS, Result, table
-from llama_recipes_local.commands.generate.generator import Generator
+from llama_recipes_local.commands.generate.generator import Generator, Sampling
 from llama_recipes_local.commands.generate.model_loading import load_model, load_tokenizer
-from llama_recipes_local.commands.generate.model_source import Source, find_source
-from llama_recipes_local.commands.generate.sampling import Sampling
+from llama_recipes_local.commands.generate.model_source import ModelSource, find_source
 from llama_recipes_local.commands.generate.stopping import find_stops
 from llama_recipes_local.datasets import SPLITS
 from llama_recipes_local.datasets.run_data import prepare_data
@@ -87,7 +86,7 @@ def evaluate(
 
 
 def _measure(
-    run: Run, source: Source, result: Result, batch_size: int, length: int, most: int
+    run: Run, source: ModelSource, result: Result, batch_size: int, length: int, most: int
 ) -> None:
     """Fill a result with what the model makes of the validation part."""
     tokenizer = load_tokenizer(source)
@@ -168,7 +167,7 @@ def _choose(metrics: Any, dataset: str) -> list[str]:
     return asked
 
 
-def _check_kernel(run: Run, source: Source) -> None:
+def _check_kernel(run: Run, source: ModelSource) -> None:
     if source.adapter is None:
         return
     method = method_of_type(read_adapter_config(source.adapter)["peft_type"])

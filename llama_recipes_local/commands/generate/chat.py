@@ -4,10 +4,9 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from llama_recipes_local.commands.generate.generator import Generator
+from llama_recipes_local.commands.generate.generator import Generator, Sampling
 from llama_recipes_local.commands.generate.model_loading import load_model
-from llama_recipes_local.commands.generate.model_source import Source
-from llama_recipes_local.commands.generate.sampling import Sampling
+from llama_recipes_local.commands.generate.model_source import ModelSource
 from llama_recipes_local.commands.generate.stopping import StoppingStreamer, find_stops
 from llama_recipes_local.datasets.prompt_template import CHAT, PromptTemplate
 from llama_recipes_local.datasets.templates import Message
@@ -18,7 +17,7 @@ HELP = "a line is a turn; /new begins anew, /quit or Ctrl-D ends"
 
 
 def chat(
-    source: Source,
+    source: ModelSource,
     tokenizer: Any,
     template: PromptTemplate | None,
     sampling: Sampling,

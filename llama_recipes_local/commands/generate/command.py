@@ -7,14 +7,17 @@ from dataclasses import fields
 from typing import Any
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local.commands.generate.chat import chat
-from llama_recipes_local.commands.generate.framing import choose_prompt_template
-from llama_recipes_local.commands.generate.generator import Generator
+from llama_recipes_local.commands.generate.generator import Generator, Sampling
 from llama_recipes_local.commands.generate.model_loading import limits, load_model, load_tokenizer
-from llama_recipes_local.commands.generate.model_source import Source, find_source
-from llama_recipes_local.commands.generate.prompt_texts import Prompt, read_prompts
-from llama_recipes_local.commands.generate.sampling import Sampling
+from llama_recipes_local.commands.generate.model_source import ModelSource, find_source
+from llama_recipes_local.commands.generate.prompt_texts import (
+    Prompt,
+    choose_prompt_template,
+    read_prompts,
+)
 from llama_recipes_local.commands.generate.stopping import StoppingStreamer, find_stops
 from llama_recipes_local.errors import Problem, UsageError
 
@@ -44,7 +47,7 @@ def generate(args: argparse.Namespace, prompt: str) -> None:
         chat(source, tokenizer, template, sampling, args.system)
         return
     prompts = read_prompts(args.prompts) if args.prompts else [Prompt("the prompt", prompt)]
-    texts = [each.framed(template, tokenizer) for each in prompts]
+    texts = [each.to_text(template, tokenizer) for each in prompts]
     _check_limits(prompts, texts, tokenizer, source)
     generator = Generator(load_model(source), tokenizer)
     stops = find_stops(template, tokenizer, generator.ends)
@@ -61,7 +64,12 @@ def generate(args: argparse.Namespace, prompt: str) -> None:
                 print(json.dumps(_record(each, completed), ensure_ascii=False), flush=True)
 
 
-def _check_limits(prompts: list[Prompt], texts: list[str], tokenizer: Any, source: Source) -> None:
+def _check_limits(
+    prompts: list[Prompt],
+    texts: list[str],
+    tokenizer: PreTrainedTokenizerBase,
+    source: ModelSource,
+) -> None:
     """Refuse prompts that the model has no place for, before its weights are loaded.
 
     Raises:

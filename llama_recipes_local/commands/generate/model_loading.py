@@ -8,14 +8,14 @@ from safetensors import safe_open
 
 from llama_recipes_local.adapters import PeftModel
 from llama_recipes_local.adapters.compatibility import UNFIT, misfit, unfit
-from llama_recipes_local.commands.generate.model_source import Source
+from llama_recipes_local.commands.generate.model_source import ModelSource
 from llama_recipes_local.errors import UsageError, refusal
 from llama_recipes_local.model_folders import ADAPTER_WEIGHTS
 from llama_recipes_local.models import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from llama_recipes_local.parallel import device_type
 
 
-def load_model(source: Source) -> Any:
+def load_model(source: ModelSource) -> Any:
     """Load the model, and the adapter onto it, for use on CUDA or else on the CPU."""
     device = torch.device(device_type())
     model = AutoModelForCausalLM.from_pretrained(
@@ -49,7 +49,7 @@ def _adapted(model: Any, folder: Path) -> Any:
     return adapted
 
 
-def load_tokenizer(source: Source) -> Any:
+def load_tokenizer(source: ModelSource) -> Any:
     """Load the tokenizer, to pad before the prompts: what is generated goes on from their ends.
 
     Raises:
@@ -69,7 +69,7 @@ def load_tokenizer(source: Source) -> Any:
     return tokenizer
 
 
-def limits(source: Source) -> tuple[int, int | None]:
+def limits(source: ModelSource) -> tuple[int, int | None]:
     """Return how many tokens the model knows, and how many positions it has, if it tells."""
     config: Any = AutoConfig.from_pretrained(source.model).get_text_config()
     rows = _rows_of_embedding(source.adapter) if source.adapter else None

@@ -22,7 +22,7 @@ from llama_recipes_local.run.record import SavedRun
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class ModelSource:
     """What to load.
 
     Attributes:
@@ -63,7 +63,7 @@ def find_source(
     tokenizer: Path | None = None,
     dtype: torch.dtype | None = None,
     quantization: str | None = None,
-) -> Source:
+) -> ModelSource:
     """Find what is to be loaded; no weight is read.
 
     Args:
@@ -85,7 +85,7 @@ def find_source(
         raise UsageError([_no_base_model(model)])
     model_tensors(model, "--model_name")
     run = SavedRun(adapter or model)
-    return Source(
+    return ModelSource(
         adapter=adapter,
         model=model,
         tokenizer=find_tokenizer(tokenizer, model, run.fields("train_config"), adapter),

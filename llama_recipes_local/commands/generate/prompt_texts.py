@@ -1,20 +1,31 @@
-"""Reads a file of prompts: one a line, or records with a prompt or turns."""
+"""From what the user asks to the text that a model completes: prompts, and their template."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llama_recipes_local.commands.generate.model_source import ModelSource
 from llama_recipes_local.datasets.layouts import read_text, read_turns
-from llama_recipes_local.datasets.prompt_template import CHAT, PromptTemplate
+from llama_recipes_local.datasets.prompt_template import (
+    CHAT,
+    PROMPT,
+    PROMPT_TEMPLATE_FILE,
+    PromptTemplate,
+    chat_prompt_template,
+    find_prompt_template,
+    read_prompt_template,
+)
 from llama_recipes_local.errors import UsageError, refusal
 from llama_recipes_local.messages import missing_path
+from llama_recipes_local.prompts import PROMPTS
 from llama_recipes_local.records import finding
 from llama_recipes_local.records.any_format import format_of, records
 from llama_recipes_local.records.source import Source
 from llama_recipes_local.records.text_lines import text_lines, without_end
 
 FLAG = "--prompts"
+TEMPLATE_FLAG = "--template"
 
 
 @dataclass(frozen=True)
@@ -34,7 +45,7 @@ class Prompt:
         """What it is called in a record."""
         return "prompt" if isinstance(self.asked, str) else "messages"
 
-    def framed(self, template: PromptTemplate | None, tokenizer: Any) -> str:
+    def to_text(self, template: PromptTemplate | None, tokenizer: Any) -> str:
         """Return the whole text to go on from.
 
         Raises:
@@ -48,6 +59,39 @@ class Prompt:
         if template is None:
             return (tokenizer.bos_token or "") + self.asked
         return template.of_text(self.asked, tokenizer)
+
+
+def choose_prompt_template(
+    source: ModelSource,
+    tokenizer: Any,
+    raw: bool = False,
+    dataset: str | None = None,
+    template: str | None = None,
+) -> tuple[PromptTemplate | None, str]:
+    """Return the prompt template, None if there is none, and why it is this one.
+
+    Args:
+        source: what training saved.
+        tokenizer: the model's.
+        raw: whether prompts stay as they are.
+        dataset: a data set whose prompt is taken.
+        template: a chat template's name.
+
+    Raises:
+        UsageError: if the template does not go with the tokenizer, or what was saved is damaged.
+    """
+    if raw:
+        return None, "prompts stay as they are"
+    if dataset:
+        return PromptTemplate(PROMPT, PROMPTS[dataset]), f"the prompt template is that of {dataset}"
+    if template:
+        chosen = chat_prompt_template(template, tokenizer, TEMPLATE_FLAG)
+        return chosen, f"the chat template is {template}"
+    saved = find_prompt_template(source.folder)
+    if saved:
+        why = f"the prompt template is that of training ({saved}; not with --raw)"
+        return read_prompt_template(saved), why
+    return None, f"prompts stay as they are: there is no {PROMPT_TEMPLATE_FILE} in {source.folder}"
 
 
 def read_prompts(path: Path) -> list[Prompt]:

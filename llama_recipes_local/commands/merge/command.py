@@ -8,8 +8,7 @@ import torch
 
 from llama_recipes_local import extras
 from llama_recipes_local.commands.merge.adapter import Adapter, read_adapter
-from llama_recipes_local.commands.merge.base_tensors import BaseTensors, FourBit
-from llama_recipes_local.commands.merge.checks import check_base
+from llama_recipes_local.commands.merge.base_tensors import BaseTensors, FourBit, check_base
 from llama_recipes_local.commands.merge.merged_tensors import MergedTensors
 from llama_recipes_local.commands.merge.skeleton import Skeleton
 from llama_recipes_local.configs import quantization_config
