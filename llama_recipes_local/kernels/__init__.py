@@ -1,1 +1,5 @@
-"""What is computed in another way than transformers does, for speed or for an adapter."""
+"""What is computed in another way than transformers does, for speed or for an adapter.
+
+``registry`` lists the kernels that flags choose. ``prefix`` and ``adapter_prompts`` belong to
+adapter methods, and are computed by ``attention``.
+"""

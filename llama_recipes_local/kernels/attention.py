@@ -22,6 +22,7 @@ from transformers.models.llama import modeling_llama
 
 from llama_recipes_local.data.documents import document_bounds
 from llama_recipes_local.kernels.adapter_prompts import Prompts
+from llama_recipes_local.kernels.base import AttentionKernel
 from llama_recipes_local.kernels.prefix import Prefix
 
 NAME = "documents"
@@ -212,3 +213,11 @@ def register() -> None:
     AttentionInterface.register(NAME, document_attention)
     AttentionMaskInterface.register(NAME, _mask)
     modeling_llama.create_causal_mask = _create_causal_mask  # type: ignore[attr-defined]
+
+
+KERNEL = AttentionKernel(
+    name=NAME,
+    replaces="attention, document by document without a mask",
+    default_for=("llama",),
+    register=register,
+)

@@ -1,39 +1,42 @@
 """Fused kernels for what memory bounds in a Llama: normalisation, rotary, SwiGLU, the loss.
 
 The kernels are Liger's (https://github.com/linkedin/Liger-Kernel), written in Triton, for CUDA.
-``--use_fast_kernels`` asks for them; attention has a fast kernel anyway, see ``kernels.attention``.
+Each reads and writes its tensors once where torch's operations do so several times. The loss is
+computed from the last hidden states a chunk at a time, so the logits, (batch * seq, vocabulary) and
+in float32 often the largest tensor of a step, never exist as a whole. The price: the model in
+training returns no logits.
 """
 
 import logging
-from importlib.util import find_spec
 
-import transformers
+from torch import nn
 
-from llama_recipes_local.parallel import device_type
-
-INSTALL = "pip install 'llama-recipes-local[fast]'"
+from llama_recipes_local.kernels.base import ModelKernel
 
 
-def use_fused_kernels(model: transformers.LlamaForCausalLM, body_is_trained: bool = True) -> None:
-    """Put the fused kernels into a model where they can run, and say what was done.
+def install(model: nn.Module) -> str:
+    """Put the fused kernels into a Llama, and return which.
 
-    The loss of a training step is computed without the logits being held, so a model in training
-    returns none.
-
-    Args:
-        model: the model.
-        body_is_trained: whether anything before the head is. liger-kernel's loss finds no gradient
-            for a head behind hidden states that need none, so it is left out there.
+    liger-kernel's loss finds no gradient for a head behind hidden states that need none, so it is
+    left out where nothing before the head is trained.
     """
-    if device_type() != "cuda":
-        print("--> Fused kernels: none, they run on CUDA only")
-    elif find_spec("liger_kernel") is None:
-        print(f"--> Fused kernels: none, liger-kernel is not installed; {INSTALL}")
-    else:
-        from liger_kernel.transformers import apply_liger_kernel_to_llama
+    from liger_kernel.transformers import apply_liger_kernel_to_llama
 
-        # it tries backends for other hardware first, and warns of each that is not there
-        logging.getLogger("liger_kernel.backends").setLevel(logging.ERROR)
-        apply_liger_kernel_to_llama(model=model, fused_linear_cross_entropy=body_is_trained)
-        loss = " and the loss" if body_is_trained else ", but not the loss of a head alone"
-        print(f"--> Fused kernels: RMSNorm, rotary embedding, SwiGLU{loss}, by liger-kernel")
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    only_head = bool(trained) and all(name.startswith("lm_head.") for name in trained)
+    # it tries backends for other hardware first, and warns of each that is not there
+    logging.getLogger("liger_kernel.backends").setLevel(logging.ERROR)
+    apply_liger_kernel_to_llama(model=model, fused_linear_cross_entropy=not only_head)
+    loss = ", but not the loss of a head alone" if only_head else " and the loss"
+    return f"RMSNorm, rotary embedding, SwiGLU{loss}, by liger-kernel"
+
+
+KERNEL = ModelKernel(
+    title="Fused kernels",
+    flag="use_fast_kernels",
+    replaces="transformers' RMSNorm, rotary embedding, MLP and loss of a Llama",
+    device="cuda",
+    package="liger_kernel",
+    extra="fast",
+    install=install,
+)

@@ -11,17 +11,20 @@ from typing import Any
 import torch
 import transformers
 
-from llama_recipes_local.kernels import attention
-from llama_recipes_local.kernels.fused import use_fused_kernels
+from llama_recipes_local.kernels.registry import (
+    choose_attention,
+    install_model_kernels,
+    register_attention,
+)
 from llama_recipes_local.models.deferred import load_hollow
-from llama_recipes_local.models.freezing import LM_HEAD, freeze_all_but_chosen
+from llama_recipes_local.models.freezing import freeze_all_but_chosen
 from llama_recipes_local.models.precision import keep_frequencies, weight_dtype
 from llama_recipes_local.models.quantization import bnb_config, keep_packing
 from llama_recipes_local.models.top_layers import LlamaWithTopLayersForCausalLM, begin_at_zero
 from llama_recipes_local.parallel import device_type
 from llama_recipes_local.run import active_run
 
-attention.register()
+register_attention()
 
 
 def local_folder(name: str | Path) -> Path:
@@ -86,13 +89,13 @@ class AutoProcessor:
         return _load(transformers.AutoProcessor, name, **kwargs)
 
 
-def _load_weights(cls: Any, name: str | Path, best_kernel: str, **kwargs: Any) -> Any:
+def _load_weights(cls: Any, name: str | Path, model_type: str, **kwargs: Any) -> Any:
     """Load safetensors weights as the active run asks for, or as the caller does if there is none.
 
     Args:
         cls: the transformers class.
         name: the model's folder.
-        best_kernel: the attention implementation that "auto" means for this class.
+        model_type: as in ``config.json``, for "auto" to choose the attention by.
         **kwargs: what upstream passes; ``torch_dtype`` is transformers' old name for ``dtype``, and
             an option of None means that it was not chosen.
     """
@@ -100,8 +103,8 @@ def _load_weights(cls: Any, name: str | Path, best_kernel: str, **kwargs: Any) -
     kwargs["dtype"] = kwargs.get("dtype", old_name)
     active = active_run()
     if active is not None:
-        chosen = active.train.attn_implementation
-        kwargs["attn_implementation"] = best_kernel if chosen == "auto" else chosen
+        asked = active.train.attn_implementation
+        kwargs["attn_implementation"] = choose_attention(asked, model_type)
         kwargs["dtype"] = weight_dtype(active.train)
         kwargs["use_cache"] = False
         quantized = kwargs["quantization_config"] = bnb_config(active)
@@ -132,24 +135,23 @@ class LlamaForCausalLM:
         """
         active = active_run()
         if active is None:
-            return _load_weights(_llama_class(name), name, attention.NAME, **kwargs)
+            return _load_weights(_llama_class(name), name, "llama", **kwargs)
         if active.train.top_layers:
             model = _with_top_layers(name, active.train.top_layers, **kwargs)
             if not active.fsdp.pure_bf16:
                 model.model.top_layers.float()
         else:
-            model = _load_weights(_llama_class(name), name, attention.NAME, **kwargs)
-        if active.train.use_fast_kernels:
-            use_fused_kernels(model, body_is_trained=active.train.train_only != LM_HEAD)
+            model = _load_weights(_llama_class(name), name, "llama", **kwargs)
         if not active.train.use_peft:
             freeze_all_but_chosen(model, active.train)
+        install_model_kernels(model, active.train)
         return model
 
 
 def _with_top_layers(name: str | Path, number: int, **kwargs: Any) -> Any:
     """Load a Llama with the layers it has on top, or with new ones if it has none."""
     cls = LlamaWithTopLayersForCausalLM
-    model = _load_weights(cls, name, attention.NAME, top_layers=number, **kwargs)
+    model = _load_weights(cls, name, "llama", top_layers=number, **kwargs)
     if not top_layers_in(name):
         begin_at_zero(model)
         print(f"--> New layers between the last hidden state and the head: {number}")
@@ -179,7 +181,7 @@ class AutoModelForCausalLM:
             if top_layers_in(name)
             else transformers.AutoModelForCausalLM
         )
-        return _load_weights(cls, name, attention.NAME, **kwargs)
+        return _load_weights(cls, name, "llama", **kwargs)
 
 
 class MllamaForConditionalGeneration:
@@ -188,4 +190,4 @@ class MllamaForConditionalGeneration:
     @staticmethod
     def from_pretrained(name: str | Path, **kwargs: Any) -> Any:
         """Load a Llama vision model."""
-        return _load_weights(transformers.MllamaForConditionalGeneration, name, "sdpa", **kwargs)
+        return _load_weights(transformers.MllamaForConditionalGeneration, name, "mllama", **kwargs)

@@ -7,6 +7,7 @@ import torch
 
 from llama_recipes_local import extras
 from llama_recipes_local.errors import Problem
+from llama_recipes_local.kernels.registry import ATTENTION
 from llama_recipes_local.models.quantization import quantized_bits
 from llama_recipes_local.run.resolution import Run
 from llama_recipes_local.storage.disk import nearest_existing
@@ -59,7 +60,8 @@ def check_packages(run: Run) -> list[Problem]:
         problems += extras.missing("bitsandbytes", what, "quantization")
     if train.use_wandb:
         problems += extras.missing("wandb", "--use_wandb", "wandb")
-    if train.attn_implementation == "flash_attention_2":
-        what = f"--attn_implementation {train.attn_implementation}"
-        problems += extras.missing("flash_attn", what, "flash")
+    kernel = ATTENTION.get(train.attn_implementation)
+    if kernel is not None and kernel.package:
+        what = f"--attn_implementation {kernel.name}"
+        problems += extras.missing(kernel.package, what, kernel.extra)
     return problems

@@ -8,13 +8,12 @@ import torch
 from llama_recipes_local.adapters.registry import METHODS
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.fields import DTYPES
-from llama_recipes_local.kernels.attention import NAME as DOCUMENT_ATTENTION
+from llama_recipes_local.kernels.registry import ATTENTION_CHOICES
 from llama_recipes_local.parallel import launched_by_torchrun
 from llama_recipes_local.preflight.presets import PRESETS
 from llama_recipes_local.preflight.values import ABOVE_0, AT_LEAST_0, choice, out_of_range
 from llama_recipes_local.run.resolution import Run
 
-ATTENTION = ("auto", DOCUMENT_ATTENTION, "sdpa", "eager", "flash_attention_2")
 RANGES = {
     "batch_size_training": ABOVE_0,
     "val_batch_size": ABOVE_0,
@@ -37,7 +36,7 @@ def check_rules(run: Run) -> list[Problem]:
         *choice("preset", train.preset, ("", *PRESETS)),
         *choice("peft_method", train.peft_method, METHODS),
         *choice("dtype", train.dtype, ("auto", *DTYPES)),
-        *choice("attn_implementation", train.attn_implementation, ATTENTION),
+        *choice("attn_implementation", train.attn_implementation, ATTENTION_CHOICES),
         *out_of_range(train, RANGES),
         *_sharding(train),
         *_hybrid_sharding(run.fsdp),

@@ -1,8 +1,8 @@
 """What to say when a device has no memory left: which settings of a run would need less."""
 
 from collections.abc import Iterator
-from importlib.util import find_spec
 
+from llama_recipes_local.kernels import fused
 from llama_recipes_local.models.quantization import quantized_bits
 from llama_recipes_local.run.resolution import Run
 
@@ -28,7 +28,7 @@ def no_memory_left(run: Run, error: BaseException) -> str:
 def _fixes(run: Run) -> Iterator[tuple[str, str]]:
     """Yield flags that a run has not been given, and what they do."""
     train, fsdp = run.train, run.fsdp
-    if not train.use_fast_kernels and find_spec("liger_kernel"):
+    if not train.use_fast_kernels and not fused.KERNEL.unavailable():
         yield "--use_fast_kernels", "no logits of a whole batch"
     if train.enable_fsdp and not fsdp.fsdp_activation_checkpointing:
         yield "--fsdp_activation_checkpointing True", RECOMPUTED

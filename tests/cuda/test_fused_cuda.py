@@ -7,7 +7,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from llama_recipes_local.kernels import attention
-from llama_recipes_local.kernels.fused import use_fused_kernels
+from llama_recipes_local.kernels.fused import install
 
 pytest.importorskip("liger_kernel")
 pytestmark = [
@@ -46,7 +46,7 @@ def test_loss_and_gradients_are_those_of_the_unfused_model() -> None:
     losses, gradients = [], []
     for number, model in enumerate((exact, plain, copy.deepcopy(plain))):
         if number == 2:
-            use_fused_kernels(model)
+            install(model)
         loss = model(**batch, num_items_in_batch=share).loss
         loss.backward()
         losses.append(loss.item())

@@ -1,0 +1,54 @@
+"""The kernels that flags choose: one line each."""
+
+from torch import nn
+
+from llama_recipes_local import configs
+from llama_recipes_local.kernels import attention, fused
+from llama_recipes_local.kernels.base import AttentionKernel, ModelKernel
+
+ATTENTION: dict[str, AttentionKernel] = {
+    kernel.name: kernel
+    for kernel in (
+        attention.KERNEL,
+        AttentionKernel(
+            name="sdpa", replaces="attention, by torch with a mask", default_for=("mllama",)
+        ),
+        AttentionKernel(name="eager", replaces="attention, as matrix products"),
+        AttentionKernel(
+            name="flash_attention_2",
+            replaces="attention, by flash-attn",
+            device="cuda",
+            package="flash_attn",
+            extra="flash",
+        ),
+    )
+}
+AUTO = "auto"
+ATTENTION_CHOICES = (AUTO, *ATTENTION)
+MODEL_KERNELS: list[ModelKernel] = [fused.KERNEL]
+
+
+def register_attention() -> None:
+    """Make this package's attention implementations known to transformers."""
+    for kernel in ATTENTION.values():
+        if kernel.register is not None:
+            kernel.register()
+
+
+def choose_attention(asked: str, model_type: str) -> str:
+    """Return the attention implementation for a type of model.
+
+    Args:
+        asked: one of ``ATTENTION_CHOICES``.
+        model_type: as in the model's ``config.json``.
+    """
+    if asked != AUTO:
+        return asked
+    return next(name for name, kernel in ATTENTION.items() if model_type in kernel.default_for)
+
+
+def install_model_kernels(model: nn.Module, train: configs.train_config) -> None:
+    """Put the kernels into a loaded model that the flags ask for; what is frozen is frozen."""
+    for kernel in MODEL_KERNELS:
+        if getattr(train, kernel.flag):
+            kernel.apply(model)
