@@ -19,11 +19,12 @@ rank's pieces, with their places in the whole.
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from llama_recipes_local.errors import TrainingError
+from llama_recipes_local.errors import Problem, TrainingError
 
 MANIFEST = "manifest.json"
 TRAINER = "trainer.json"
@@ -116,6 +117,26 @@ def read_manifest(folder: Path) -> Manifest:
 def is_checkpoint(folder: Path) -> bool:
     """Tell whether a folder is a ``checkpoint-STEP``, whatever it is named, whole or not."""
     return (folder / MANIFEST).is_file()
+
+
+def check_converted(folder: Path, flag: str) -> list[Problem]:
+    """Return a problem if a checkpoint of full weights was named where a model's folder is needed.
+
+    Args:
+        folder: the folder that was named.
+        flag: the flag that named it.
+    """
+    weights = folder / WEIGHTS
+    if not is_checkpoint(folder) or not any(weights.glob("*.safetensors")):
+        return []
+    command = f"llama-recipes-local convert {shlex.quote(str(folder))} --out DIR"
+    return [
+        Problem(
+            f"{flag} {folder} is a checkpoint, not a model's folder",
+            f"its weights are in {weights}, in the shards that a run is resumed from",
+            f"{command} makes a model of it, which is named instead: {flag} DIR",
+        )
+    ]
 
 
 def folder_of(output: Path, step: int) -> Path:

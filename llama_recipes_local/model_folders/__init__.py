@@ -13,16 +13,14 @@ from llama_recipes_local.model_folders.auxiliary_files import (
     has_tokenizer,
 )
 from llama_recipes_local.model_folders.find_tokenizer import find_tokenizer
+from llama_recipes_local.model_folders.model_config import check_config, load_config, read_config
 from llama_recipes_local.model_folders.output_folder import check_room, check_target
 from llama_recipes_local.model_folders.save import write_config, write_weights
 from llama_recipes_local.model_folders.tensors import (
     StoredTensors,
-    check_config,
-    check_converted,
-    load_config,
     misshapen,
     model_tensors,
-    read_config,
+    parameter_count,
 )
 from llama_recipes_local.model_folders.weight_files import check_weights, has_weights
 
@@ -33,7 +31,6 @@ __all__ = [
     "StoredTensors",
     "check_adapter_files",
     "check_config",
-    "check_converted",
     "check_room",
     "check_target",
     "check_weights",
@@ -44,6 +41,7 @@ __all__ = [
     "load_config",
     "misshapen",
     "model_tensors",
+    "parameter_count",
     "read_adapter_config",
     "read_config",
     "unnamed_base",

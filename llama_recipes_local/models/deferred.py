@@ -14,6 +14,7 @@ from torch import nn
 from transformers.utils import GENERATION_CONFIG_NAME
 
 from llama_recipes_local.errors import TrainingError
+from llama_recipes_local.model_folders import model_tensors
 from llama_recipes_local.parallel.filling import Stored
 
 
@@ -29,8 +30,6 @@ def load_hollow(cls: Any, folder: Path, dtype: torch.dtype, **options: Any) -> A
     Raises:
         TrainingError: if the folder's files lack a parameter.
     """
-    from llama_recipes_local.model_folders import model_tensors
-
     model = _on_meta(cls, folder, dtype, **options)
     tensors = model_tensors(folder, "--model_name")
     hollow: dict[nn.Parameter, nn.Parameter] = {}

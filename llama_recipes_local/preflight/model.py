@@ -6,12 +6,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from llama_recipes_local.checkpoints.layout import check_converted
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.messages import describe_folder
 from llama_recipes_local.model_folders import (
     TOKENIZERS,
     check_adapter_files,
-    check_converted,
     check_weights,
     has_tokenizer,
 )

@@ -8,8 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from llama_recipes_local.errors import UsageError
-from llama_recipes_local.model_folders import model_tensors
+from llama_recipes_local.model_folders import parameter_count
 from llama_recipes_local.parallel import device_type
 from llama_recipes_local.run.resolution import Run
 
@@ -25,7 +24,7 @@ OF_4BIT = ("quant_type", "use_double_quant")
 
 def qlora(run: Run) -> Values:
     """Return the settings of QLoRA (2305.14314, sections 3 and B.2) for a run's model."""
-    size = parameter_count(run.train.model_name)
+    size = parameter_count(Path(run.train.model_name))
     large = size is not None and size > LARGE
     counted = f"{size / 1e9:.1f}B parameters" if size is not None else ""
     values: Values = {
@@ -72,14 +71,6 @@ def describe(name: str, values: Values) -> str:
         for flag, (value, reason) in values.items()
     ]
     return "\n".join([f"--> Preset {name} sets, unless a flag says otherwise:", *lines])
-
-
-def parameter_count(folder: str) -> int | None:
-    """Return how many parameters a model's folder holds; None if that cannot be read."""
-    try:
-        return model_tensors(Path(folder), "--model_name").numel()
-    except UsageError:  # which the check of the model tells
-        return None
 
 
 def _optimizer(run: Run) -> tuple[str, str]:

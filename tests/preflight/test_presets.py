@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from llama_recipes_local.finetuning import main
+from llama_recipes_local.model_folders import parameter_count
 from llama_recipes_local.preflight import _resolved as resolved
 from llama_recipes_local.preflight import presets
-from llama_recipes_local.preflight.presets import parameter_count
 from llama_recipes_local.preflight.quantization_rules import check_quantization
 from llama_recipes_local.preflight.rules import check_rules
 from llama_recipes_local.run.resolution import Run
@@ -57,11 +57,11 @@ def test_parameters_are_counted_in_the_files(tiny_model: Path, tmp_path: Path) -
     from transformers import LlamaForCausalLM
 
     model = LlamaForCausalLM.from_pretrained(tiny_model)
-    assert parameter_count(str(tiny_model)) == model.num_parameters()
+    assert parameter_count(tiny_model) == model.num_parameters()
     model.save_pretrained(tmp_path, max_shard_size="200KB")
     assert len(list(tmp_path.glob("*.safetensors"))) > 2
-    assert parameter_count(str(tmp_path)) == model.num_parameters()
-    assert parameter_count(str(tmp_path / "nothing")) is None
+    assert parameter_count(tmp_path) == model.num_parameters()
+    assert parameter_count(tmp_path / "nothing") is None
 
 
 def test_a_flag_goes_before_the_preset(run_of: Any) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from llama_recipes_local.checkpoints.layout import is_checkpoint
+from llama_recipes_local.checkpoints.layout import check_converted, is_checkpoint
 from llama_recipes_local.commands.convert.base_model import BaseModel
 from llama_recipes_local.commands.convert.checkpoint_readers import open_checkpoint, weights_of
 from llama_recipes_local.commands.convert.sharded_weights import ShardedWeights
@@ -85,6 +85,7 @@ def _model_folder(asked: Conversion, checkpoint: Path, parameters: dict[str, str
     if asked.model is None:
         return trained_model(checkpoint, parameters)
     folder = asked.model.expanduser().resolve()
+    refuse(check_converted(folder, "--model"))
     check_config(folder, "--model")
     return folder
 

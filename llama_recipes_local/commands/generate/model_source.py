@@ -7,8 +7,9 @@ from typing import Any
 import torch
 
 from llama_recipes_local import extras
+from llama_recipes_local.checkpoints.layout import check_converted
 from llama_recipes_local.configs import quantization_config
-from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.errors import Problem, UsageError, refuse
 from llama_recipes_local.model_folders import (
     ADAPTER_WEIGHTS,
     StoredTensors,
@@ -83,6 +84,7 @@ def find_source(
     model = Path(model or named or "").expanduser().resolve()
     if adapter and not (model / "config.json").is_file():
         raise UsageError([_no_base_model(model)])
+    refuse(check_converted(model, "--model_name"))
     model_tensors(model, "--model_name")
     run = SavedRun(adapter or model)
     return ModelSource(

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from llama_recipes_local import extras
+from llama_recipes_local.checkpoints.layout import check_converted
 from llama_recipes_local.commands.merge.adapter import Adapter, read_adapter
 from llama_recipes_local.commands.merge.base_tensors import BaseTensors, FourBit, check_base
 from llama_recipes_local.commands.merge.merged_tensors import MergedTensors
@@ -72,6 +73,7 @@ def merge(asked: Merge) -> None:
     out = asked.out.expanduser().resolve()
     refuse(check_target(out))
     folder = _base_folder(asked, adapter)
+    refuse(check_converted(folder, "--model"))
     stored = model_tensors(folder, "--model")
     run = SavedRun(adapter.folder)
     trained = run.fields("train_config")
