@@ -12,6 +12,7 @@ import pytest
 from llama_recipes_local.data import cache
 from llama_recipes_local.storage import data_root
 
+pytest_plugins = ["process_markers"]
 PROJECT = Path(__file__).resolve().parents[1]
 UPSTREAM_GRAMMAR = PROJECT / "llama_recipes_local/_vendor/llama_recipes/datasets/grammar_dataset"
 TORCHRUN_VARIABLES = (

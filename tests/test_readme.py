@@ -59,6 +59,8 @@ def shortened(words: list[str]) -> str:
     return SHORT + " --context_length 256" * any(word.startswith("MODEL=") for word in words)
 
 
+@pytest.mark.command
+@pytest.mark.ranks
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("command", run_here())
 def test_command_runs(command, tiny_model, grammar_data, adapter, environment, tmp_path):

@@ -13,6 +13,8 @@ import pytest
 from interrupted_runs import ROWS, STEPS, lines
 from torchrun import HELPERS
 
+pytestmark = pytest.mark.ranks
+
 PROJECT = Path(__file__).resolve().parents[2]
 SECONDS = 200
 

@@ -81,6 +81,7 @@ def test_loss_falls_in_each_precision(flags, tiny_model, grammar_data, tmp_path)
     assert steps[-1]["loss"] < steps[0]["loss"] - 0.1
 
 
+@pytest.mark.ranks
 @pytest.mark.parametrize(
     "flags",
     [

@@ -62,6 +62,7 @@ def test_one_device(asked: dict[str, Any], flags: dict[str, Any], tmp_path: Path
     assert_trained(tmp_path / "out")
 
 
+@pytest.mark.ranks
 @pytest.mark.parametrize(
     "asked",
     [

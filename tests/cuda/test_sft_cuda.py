@@ -13,6 +13,7 @@ from sft_guide import GUIDE, write_clone
 pytest.importorskip("trl")
 pytestmark = [
     pytest.mark.cuda,
+    pytest.mark.ranks,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
 PROJECT = Path(__file__).resolve().parents[2]

@@ -14,6 +14,8 @@ from transformers import LlamaForCausalLM
 from llama_recipes_local import configs
 from llama_recipes_local import model_checkpointing as checkpoints
 
+pytestmark = pytest.mark.ranks
+
 SCRIPT = HELPERS / "checkpointing_ranks.py"
 Tensors = dict[str, torch.Tensor]
 

@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.ranks
+
 
 @pytest.mark.parametrize(
     ("launched", "name", "ordinary"),

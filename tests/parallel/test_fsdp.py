@@ -11,6 +11,8 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
+pytestmark = pytest.mark.ranks
+
 Tensors = dict[str, torch.Tensor]
 
 # Ranks add up float32 gradients in another order than one process does, a relative error of some

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 
+import pytest
+
 Run = Callable[..., "CompletedProcess[str]"]
 
 
@@ -41,6 +43,7 @@ def test_no_flags_at_all(run_finetuning: Run, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.ranks
 def test_under_torchrun_the_report_comes_once(run_finetuning: Run, tmp_path: Path) -> None:
     done = run_finetuning("--model_name=org/name", "--enable_fsdp", cwd=tmp_path, nproc=2)
     assert done.returncode != 0

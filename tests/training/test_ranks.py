@@ -16,6 +16,8 @@ from llama_recipes_local.data.concatenator import IGNORE_INDEX
 from llama_recipes_local.utils import config_utils
 from llama_recipes_local.utils.config_utils import get_dataloader_kwargs
 
+pytestmark = pytest.mark.ranks
+
 Samples = list[dict[str, list[int]]]
 # of the gradients' batch, and of the trainings that stop
 ROWS, MORE_ROWS = 16, 32

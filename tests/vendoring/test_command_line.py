@@ -12,6 +12,8 @@ from llama_recipes_local.vendoring.__main__ import main
 from llama_recipes_local.vendoring.checkout import PACKAGE_DIR, Checkout
 from llama_recipes_local.vendoring.making import MakeReport
 
+pytestmark = pytest.mark.command
+
 AddPatch = Callable[..., bytes]
 
 WANDB = "llama_recipes/configs/wandb.py"

@@ -11,6 +11,8 @@ from llama_recipes_local.vendoring.checkout import Checkout
 from llama_recipes_local.vendoring.errors import VendoringError
 from llama_recipes_local.vendoring.lock import Lock
 
+pytestmark = pytest.mark.command
+
 
 @pytest.fixture
 def folder(tmp_path: Path, wheel: bytes, lock: Lock) -> Path:

@@ -319,6 +319,7 @@ def test_after_a_kill_between_the_renames_make_finds_the_old_copy(checkout: Chec
     assert not checkout.retired.exists()
 
 
+@pytest.mark.command
 def test_killed_while_writing(checkout: Checkout, add_patch: AddPatch) -> None:
     """A real process, ended by the system's hardest signal in the middle of its work."""
     make(checkout)
@@ -345,6 +346,7 @@ make(Checkout(Path({str(checkout.root)!r})))
     assert neighbours(checkout) == {"_vendor", "_vendor.lock", "_vendor.wheels"}
 
 
+@pytest.mark.command
 def test_processes_at_once(checkout: Checkout, add_patch: AddPatch) -> None:
     add_patch()
     program = f"""

@@ -17,6 +17,8 @@ from llama_recipes_local.vendoring import manifest as manifests
 from llama_recipes_local.vendoring.checkout import Checkout
 from llama_recipes_local.vendoring.lock import Lock
 
+pytestmark = pytest.mark.install
+
 VENDOR = "llama_recipes_local/_vendor"
 
 

@@ -21,6 +21,8 @@ from torchrun import HELPERS, run_ranks
 
 from llama_recipes_local.model_folders import save
 
+pytestmark = pytest.mark.ranks
+
 SCRIPT = HELPERS / "converting_ranks.py"
 
 

@@ -162,6 +162,7 @@ def test_a_base_in_shards_has_moved_and_another_dtype_is_asked_for(
     assert_same(tmp_path / "out", {name: tensor.float() for name, tensor in run.final.items()})
 
 
+@pytest.mark.ranks
 def test_shards_of_two_ranks_that_were_cast_once_loaded(
     run_finetuning: Callable[..., Any], tiny_model: Path, grammar_data: Path, tmp_path: Path
 ) -> None:

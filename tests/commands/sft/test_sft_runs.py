@@ -143,6 +143,7 @@ def test_help_tells_every_flag(sft: Sft, capsys: pytest.CaptureFixture[str]) -> 
         assert flag in told
 
 
+@pytest.mark.ranks
 def test_the_guides_command_on_two_ranks(work: Path, environment: dict[str, str]) -> None:
     done = torchrun(*GUIDE, environment=environment)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -158,6 +159,7 @@ def test_the_guides_command_on_two_ranks(work: Path, environment: dict[str, str]
     assert all(t.abs().sum() > 0 for t in weights.values())
 
 
+@pytest.mark.ranks
 def test_two_ranks_equal_one_process(sft: Sft, work: Path, environment: dict[str, str]) -> None:
     assert sft(*SHORT, *UNDROPPED, "--per_device_train_batch_size", "16") == 0
     alone, losses = load_file(OUTPUT / "adapter_model.safetensors"), lines(OUTPUT / "metrics.jsonl")
