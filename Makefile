@@ -16,6 +16,7 @@ BIN       := $(VENV)/bin
 STAND_IN  := models/stand-in
 INSTALL   := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 INPUTS    := pyproject.toml constraints.txt hatch_build.py
+SLOW      := command or cuda or install or ranks or slow
 
 # One epoch shows what the stand-in can learn, and a model so small wants a larger learning rate.
 MODEL_FLAGS := $(if $(MODEL),--model_name $(MODEL),--model_name $(STAND_IN) --num_epochs 1 --lr 2e-3)
@@ -101,15 +102,27 @@ stand-in: install $(if $(filter grammar_dataset,$(DATASET)),grammar-data)
 dev: install $(VENV)/.installed-dev
 
 .PHONY: check
-check: dev ## format, lint, types, patches
+check: dev ## format, lint, patches; types and the quick tests at once
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
-	$(BIN)/mypy
 	$(BIN)/python -m llama_recipes_local.vendoring check --apply
+	$(MAKE) --no-print-directory --jobs 2 --output-sync types test-quick
+
+.PHONY: types
+types:
+	$(BIN)/mypy
+
+.PHONY: test-quick
+test-quick:
+	$(BIN)/python -m pytest --quiet -m 'not ($(SLOW))' $(ARGS)
 
 .PHONY: test
-test: dev ## run the tests
-	$(BIN)/python -m pytest $(ARGS)
+test: dev ## run all tests
+	$(BIN)/python -m pytest --durations 25 $(ARGS)
+
+.PHONY: test-slow
+test-slow: dev ## run the tests that check leaves out
+	$(BIN)/python -m pytest --durations 25 -m '$(SLOW)' $(ARGS)
 
 .PHONY: methods-table
 methods-table: dev ## write the table of methods, made from the tests, into both READMEs
@@ -120,7 +133,7 @@ seams-table: install ## write the table of seams, made from the vendored copy, i
 	$(BIN)/python -m llama_recipes_local.vendoring seams --write
 
 .PHONY: test-kills
-test-kills: dev ## end runs at 40 random moments and go on from each; minutes
+test-kills: dev ## kill runs at 40 random moments and resume each; minutes
 	KILLS=40 $(BIN)/python -m pytest -s tests/checkpoints/test_kills.py $(ARGS)
 
 .PHONY: clean

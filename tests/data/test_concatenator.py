@@ -180,6 +180,7 @@ def test_used_is_the_share_of_positions_with_a_token() -> None:
     assert ConcatDataset(documents([4, 4, 2]), chunk_size=8).used == 10 / 16
 
 
+@pytest.mark.slow
 def test_real_grammar_data_fills_its_rows(tiny_model: Path) -> None:
     train = VENDORED_DIR / "datasets/grammar_dataset/gtrain_10k.csv"
     config = configs.grammar_dataset(train_split=str(train))

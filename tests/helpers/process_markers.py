@@ -1,6 +1,6 @@
 """A pytest plugin: a test that starts a Python process carries a marker that says so.
 
-``make check`` runs the tests without one of these markers, and stays quick:
+``make check`` runs the tests without one of these markers, nor ``slow`` or ``cuda``:
 
 - ``ranks`` starts several processes that work together: torchrun, or forks with ranks,
 - ``command`` starts a command line, or another program, in a process of its own,

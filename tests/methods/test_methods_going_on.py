@@ -14,6 +14,8 @@ from transformers import AutoTokenizer
 
 from llama_recipes_local.finetuning import main
 
+pytestmark = pytest.mark.slow
+
 IN_WHOLE_WEIGHTS = [cell for cell in TRAINED_ALONE if cell.quantization == WHOLE_WEIGHTS]
 ADAPTERS = [cell for cell in IN_WHOLE_WEIGHTS if cell.method.saves == ADAPTER]
 

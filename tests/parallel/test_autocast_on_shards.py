@@ -31,6 +31,7 @@ def _autocast(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flags",
     [

@@ -66,6 +66,7 @@ def test_tensorboard_holds_every_step(train_with: Callable[..., Any]) -> None:
     assert [event.step for event in events.Scalars("eval/loss")] == [0, 2, 4]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("offline")
 def test_mlflow_holds_every_step_and_the_settings(train_with: Callable[..., Any]) -> None:
     mlflow = pytest.importorskip("mlflow")
@@ -81,6 +82,7 @@ def test_mlflow_holds_every_step_and_the_settings(train_with: Callable[..., Any]
         assert kept == {line["step"]: line[name] for line in training.steps}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("offline")
 def test_weights_and_biases_is_offline_and_below_the_output_folder(tmp_path: Path) -> None:
     pytest.importorskip("wandb")

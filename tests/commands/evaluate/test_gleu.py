@@ -48,6 +48,7 @@ def measured(corpus: dict[str, list[str]], hypotheses: list[str], which: slice) 
     return gleu(list(corpus), [*map(words, corpus)], [*map(words, hypotheses)], references)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", AUTHORS)
 def test_it_is_what_the_authors_script_prints(how: str, corpus: dict[str, list[str]]) -> None:
     hypotheses = corrected(corpus, how)
@@ -78,6 +79,7 @@ def test_a_corpus_of_two_sentences_by_hand() -> None:
     assert kept.of_all() == pytest.approx(math.exp(1 - 10 / 9) * precisions**0.25)
 
 
+@pytest.mark.slow
 def test_a_resample_is_a_corpus_of_its_own(corpus: dict[str, list[str]]) -> None:
     measure = measured(corpus, corrected(corpus, "the source"), slice(None))
     draw = np.random.default_rng(0).integers(0, 747, size=(2, 747))

@@ -265,6 +265,7 @@ def test_a_head_that_was_tied_computes_what_the_adapter_does(
 FOUR_BIT = [("nf4", True), ("fp4", False)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "double"), FOUR_BIT)
 def test_an_adapter_is_added_to_what_4_bits_leave(
     kind: str, double: bool, biased_model: Path, tmp_path: Path

@@ -168,6 +168,7 @@ def tokenised(text: str) -> str:
     return spaced
 
 
+@pytest.mark.slow
 def test_the_published_files_from_what_they_were_made_of(tmp_path: Path) -> None:
     """JFLEG and C4_200M as they must have been; the blank last sentence is the Hub's."""
 
@@ -227,6 +228,7 @@ def test_relative_paths_are_below_the_data_root(tmp_path: Path) -> None:
     assert summary.training.path == tmp_path / "grammar" / TRAINING
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_examples(tmp_path: Path) -> None:
     jfleg = write_jfleg(tmp_path / "jfleg")
     c4 = write_c4(tmp_path / "c4", ((f"{i} " + "word " * 60, "word " * 60) for i in range(15_000)))

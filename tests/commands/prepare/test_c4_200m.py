@@ -228,6 +228,7 @@ def test_no_more_is_read_than_is_asked_for(layout: Callable[[Path], None], tmp_p
         assert [next(rows), next(rows)] == ROWS[2:4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["tsv", "tsv.gz", "csv", "jsonl", "zip"])
 def test_memory_does_not_grow_with_the_file(suffix: str, tmp_path: Path) -> None:
     rows = [(f"{number} " + "word " * 30, "word " * 30) for number in range(10_000)]
@@ -252,6 +253,7 @@ def test_memory_does_not_grow_with_the_file(suffix: str, tmp_path: Path) -> None
     assert peak < 1_000_000  # the file's text has 3 MB
 
 
+@pytest.mark.slow
 def test_parquet_of_one_row_group_is_not_held_whole(tmp_path: Path) -> None:
     table = pa.table({"input": [f"{i} " + "word " * 400 for i in range(20_000)]})
     table = table.append_column("output", table["input"])

@@ -18,6 +18,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llama_recipes_local.storage.folder_lock import locked
 
+pytestmark = pytest.mark.slow
+
 PROJECT = Path(__file__).resolve().parents[3]
 Sft = Callable[..., int]
 OUTPUT = Path("../Llama-2-7b-my-lora")
