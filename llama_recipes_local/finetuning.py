@@ -16,6 +16,7 @@ from llama_recipes_local._upstream import fall_back, load
 from llama_recipes_local.checkpoints.identity import check_identity
 from llama_recipes_local.configs.quantization import INT8
 from llama_recipes_local.console import ends_unread, goes_on_unread, rank_zero_output
+from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.datasets.run_data import prepare_data
 from llama_recipes_local.errors import TrainingError, UsageError
 from llama_recipes_local.model_folders import ADAPTER_WEIGHTS, has_weights
@@ -124,8 +125,8 @@ def _try_command(run: Run, flag: str, output: Path) -> str:
     script = "llama-recipes-local"
     if shutil.which(script) is None:  # an environment that is not activated
         script = os.path.relpath(Path(sys.executable).with_name(script))
-    prompt = "She go to school yesterday." if run.train.dataset == "grammar_dataset" else "..."
-    return f'{script} generate {flag} {shlex.quote(str(output))} --prompt "{prompt}"'
+    example = DATASETS[run.train.dataset].example
+    return f'{script} generate {flag} {shlex.quote(str(output))} --prompt "{example}"'
 
 
 __getattr__ = fall_back("finetuning")

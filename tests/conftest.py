@@ -4,7 +4,7 @@ import csv
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -43,13 +43,11 @@ def token_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _plain_environment(monkeypatch: pytest.MonkeyPatch, token_cache: Path) -> Iterator[None]:
+def _plain_environment(monkeypatch: pytest.MonkeyPatch, token_cache: Path) -> None:
     """Each test is one process without a data root, whatever shell it is run from."""
     monkeypatch.setenv(cache.ENVIRONMENT_VARIABLE, str(token_cache))
     for name in (data_root.ENVIRONMENT_VARIABLE, *TORCHRUN_VARIABLES):
         monkeypatch.delenv(name, raising=False)
-    yield
-    data_root.set_data_root("")
 
 
 @pytest.fixture(scope="session")

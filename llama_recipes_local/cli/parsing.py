@@ -5,6 +5,8 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 
+from llama_recipes_local.errors import refusal
+
 
 class Parser(argparse.ArgumentParser):
     """A parser that takes no abbreviated flags, and suggests the nearest to an unknown one."""
@@ -69,6 +71,22 @@ def number(kind: type[int] | type[float], above: float, most: float) -> Callable
         return value
 
     return check
+
+
+def read_typed(read: Callable[[], str]) -> str:
+    """Return what ``read`` reads of standard input or a flag.
+
+    Raises:
+        UsageError: if it is in another encoding. By the locale Python refuses such bytes, or reads
+            them as characters that no tokenizer takes.
+    """
+    try:
+        text = read()
+        text.encode("utf-8")
+    except UnicodeError as error:
+        fix = "write it in UTF-8, for example with iconv -f ENCODING -t UTF-8"
+        raise refusal("a prompt is not UTF-8", str(error), fix) from error
+    return text
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:

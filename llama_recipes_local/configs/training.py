@@ -176,7 +176,7 @@ class train_config(upstream):
     # the fork's own; upstream has a data set's name too, but without a type, so no flag reaches it
 
     dataset: Annotated[
-        str, Choices(source="run.resolution:DATASET_CONFIGS"), Resume.DATA, EVALUATION
+        str, Choices(source="datasets.registry:DATASETS"), Resume.DATA, EVALUATION
     ] = "samsum_dataset"
     """Name of the data set."""
 

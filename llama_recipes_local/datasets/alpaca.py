@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local._upstream import load
-from llama_recipes_local.datasets.base import Split, is_blank, text_of
+from llama_recipes_local.datasets.base import Dataset, Split, is_blank, text_of
 from llama_recipes_local.datasets.examples import Continuation
 from llama_recipes_local.datasets.locating import data_files_in, what_is_there
 from llama_recipes_local.datasets.prompt_template import PLACE, PROMPT, PromptTemplate
@@ -19,9 +19,26 @@ from llama_recipes_local.messages import join_names, missing_path
 from llama_recipes_local.records.any_format import Record, records
 from llama_recipes_local.storage import data_root
 
+if TYPE_CHECKING:
+    from llama_recipes_local._vendor.llama_recipes.configs.datasets import (
+        alpaca_dataset as _upstreams,
+    )
+else:
+    _upstreams = load("configs.datasets").alpaca_dataset
+
 NAME = "alpaca_data"
 ACCEPTED = f"read is {NAME}.json, a list of objects, or {NAME}.jsonl, an object a line"
 FIX = "put it there, or name the file or its folder: --alpaca_dataset.data_path=FILE"
+
+
+@dataclass
+class alpaca_dataset(_upstreams):
+    """Alpaca: records of instruction, input and output; the first 5% is for validation."""
+
+    data_path: str = "datasets/alpaca_data.json"
+    """The file, a JSON list or an object a line, or the folder that holds it."""
+
+    data_root: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,7 +70,7 @@ class AlpacaFormatter:
         return PromptTemplate(PROMPT, self.without_input.format(instruction=PLACE))
 
 
-def split(config: Any, name: str) -> Split:
+def split(config: alpaca_dataset, name: str) -> Split:
     """Return the split "train", all but the first 5% of the records, or that 5% by another name.
 
     Raises:
@@ -64,16 +81,17 @@ def split(config: Any, name: str) -> Split:
     formatter = AlpacaFormatter(templates["prompt_input"], templates["prompt_no_input"])
     train = name == "train"
     part = "all but the first 5%" if train else "the first 5%"
-    return Split((path,), part, partial(_part, path, train), formatter)
+    note = f"--> alpaca_dataset: {name} is {part} of {path}"
+    return Split((path,), part, partial(_part, path, train), formatter, (note,))
 
 
-def find(config: Any) -> Path:
+def find(config: alpaca_dataset) -> Path:
     """Return the file that the configuration names, or the one in the folder that it names.
 
     Raises:
         UsageError: if there is none, or more than one.
     """
-    path = data_root.resolve(config.data_path)
+    path = data_root.resolve(config.data_path, config.data_root)
     if not path.exists():
         raise UsageError([missing_path(path, FIX)])
     if path.is_file():
@@ -107,3 +125,10 @@ def _part(path: Path, train: bool) -> Iterator[Record]:
 def _count(path: Path, modified: int, size: int) -> int:
     """Return how many records a file has; counted once for both splits."""
     return sum(1 for _ in records(path))
+
+
+DATASET = Dataset(
+    config=alpaca_dataset,
+    split=split,
+    flag="--alpaca_dataset.data_path=FILE",
+)

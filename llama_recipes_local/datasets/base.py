@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from transformers import PreTrainedTokenizerBase
 
@@ -11,6 +11,10 @@ from llama_recipes_local.datasets.examples import Example, Pair
 from llama_recipes_local.datasets.prompt_template import PROMPT, PromptTemplate
 from llama_recipes_local.errors import refusal
 from llama_recipes_local.records.checked_values import Record, column_of
+
+Part = Literal["train", "test"]
+"""``main``'s names for the two splits of a data set; the configuration has the data set's own."""
+PARTS: tuple[Part, Part] = ("train", "test")
 
 
 class DatasetConfig(Protocol):
@@ -36,8 +40,12 @@ class Formatter(Protocol):
     key that tokens are cached under.
     """
 
-    def __call__(self, record: Record, tokenizer: PreTrainedTokenizerBase) -> Example | None:
+    def __call__(
+        self, record: Record, tokenizer: PreTrainedTokenizerBase | None = None
+    ) -> Example | None:
         """Return the record's example, or None if the record is blank.
+
+        The tokenizer is needed where ``Dataset.needs_tokenizer`` says so.
 
         Raises:
             UsageError: if the record is not of the form it should have; the record's place, which
@@ -57,12 +65,67 @@ class Split:
         part: which records of them it takes, in a word that is part of the cache key too.
         records: reads the records, one at a time and from the first, each time it is called.
         formatter: makes examples of them.
+        notes: lines that tell the user how it is read.
     """
 
     files: tuple[Path, ...]
     part: str
     records: Callable[[], Iterator[Record]]
     formatter: Formatter
+    notes: tuple[str, ...] = ()
+
+
+Config = TypeVar("Config", bound=DatasetConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset(Generic[Config]):
+    """A data set, as its module declares it for the registry.
+
+    It has ``split``, or ``load`` and ``check`` where its tokens are made by other code.
+
+    Attributes:
+        config: its configuration; the name of the class is the data set's.
+        split: finds a split by the configuration's name for it.
+        load: returns a split's tokenised samples, with ``input_ids`` and ``labels``.
+        check: raises ``UsageError`` if a split cannot be used; None formats a record of it.
+        collator: returns what makes batches of the samples, or None for the usual collators.
+        flag: how other files are named; ``{part}`` stands for "train" or "test".
+        needs_tokenizer: whether a record is formatted with the tokenizer.
+        prompt: what ``generate --dataset`` puts a text into, at its ``{}``; empty if there is none.
+        example: a text to try the trained model with.
+        metrics: what ``evaluate`` measures next to the loss.
+    """
+
+    config: type[Config]
+    split: Callable[[Config, str], Split] | None = None
+    load: Callable[[Config, PreTrainedTokenizerBase, str], Any] | None = None
+    check: Callable[[Config, str], None] | None = None
+    collator: Callable[[Config, PreTrainedTokenizerBase], Callable[..., Any] | None] | None = None
+    flag: str = ""
+    needs_tokenizer: bool = False
+    prompt: str = ""
+    example: str = "..."
+    metrics: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The name that ``--dataset`` takes."""
+        return self.config.__name__
+
+
+def find_split(dataset: Dataset[Config], config: Config, part: Part) -> Split | None:
+    """Return a part of a data set; None for one whose tokens are made by other code.
+
+    Raises:
+        UsageError: if its files are missing.
+    """
+    return dataset.split(config, split_name(config, part)) if dataset.split else None
+
+
+def split_name(config: DatasetConfig, part: Part) -> str:
+    """Return the configuration's name for a part: its ``train_split`` or its ``test_split``."""
+    return config.train_split if part == "train" else config.test_split
 
 
 @dataclass(frozen=True)

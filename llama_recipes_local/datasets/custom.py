@@ -4,30 +4,54 @@ The file is the user's code and is run as such. It comes from the flag alone: no
 beside a model ever names it. What is run is said, with its sha256.
 """
 
+import ast
 import hashlib
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedTokenizerBase
 
-from llama_recipes_local.errors import refusal
+from llama_recipes_local._upstream import load
+from llama_recipes_local.datasets.base import Dataset
+from llama_recipes_local.errors import UsageError, refusal
+from llama_recipes_local.messages import missing_path
 from llama_recipes_local.storage import data_root
+
+if TYPE_CHECKING:
+    from llama_recipes_local._vendor.llama_recipes.configs.datasets import (
+        custom_dataset as _upstreams,
+    )
+else:
+    _upstreams = load("configs.datasets").custom_dataset
 
 FUNCTION = "get_custom_dataset"
 COLLATOR = "get_data_collator"
 FLAG = "--custom_dataset.file=FILE.py:FUNCTION"
 
 
-def location(config: Any) -> tuple[Path, str]:
+@dataclass
+class custom_dataset(_upstreams):
+    """A data set of the user's own: ``file.py`` or ``file.py:function``."""
+
+    file: str = "datasets/custom_dataset.py"
+    """The file; ``file.py:function`` calls another function of it than ``get_custom_dataset``. It
+    is run, so it is taken from this flag alone."""
+
+    data_root: str = ""
+
+
+def location(config: custom_dataset) -> tuple[Path, str]:
     """Return the user's file and the name of the function that is called in it."""
     file, _, function = str(config.file).partition(".py:")
-    path = data_root.resolve(file + ".py" if function else file)
+    path = data_root.resolve(file + ".py" if function else file, config.data_root)
     return path, function or FUNCTION
 
 
-def call(config: Any, tokenizer: PreTrainedTokenizerBase, split: str) -> Any:
+def call(config: custom_dataset, tokenizer: PreTrainedTokenizerBase, split: str) -> Any:
     """Call the user's function, as upstream does, and return what it returns.
 
     Raises:
@@ -52,7 +76,9 @@ def call(config: Any, tokenizer: PreTrainedTokenizerBase, split: str) -> Any:
     return samples
 
 
-def collator(config: Any, tokenizer: PreTrainedTokenizerBase) -> Any:
+def collator(
+    config: custom_dataset, tokenizer: PreTrainedTokenizerBase
+) -> Callable[..., Any] | None:
     """Return what the file's ``get_data_collator(tokenizer)`` returns, or None without one.
 
     That is so also for ``FILE.py:FUNCTION``, where upstream hands the tokenizer to the function
@@ -80,3 +106,43 @@ def _module(path: Path, source: bytes, digest: str) -> ModuleType:
         del sys.modules[name]
         raise
     return module
+
+
+def check(config: custom_dataset, name: str) -> None:
+    """Check that the file is Python and defines the function; nothing in it is run.
+
+    It is one function whichever split is asked for.
+
+    Raises:
+        UsageError: if it is not.
+    """
+    path, function = location(config)
+    if not path.exists():
+        raise UsageError([missing_path(path, f"name one: {FLAG}")])
+    if path.suffix != ".py" or not path.is_file():
+        raise refusal(f"{path} is not a .py file", "it is run as Python", f"name one: {FLAG}")
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError) as error:
+        raise refusal(f"{path} is not Python", str(error)) from error
+    names = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    # a function may also be assigned or imported, which only running the file would show
+    defined = function in names or any(
+        not isinstance(node, (ast.FunctionDef, ast.Expr)) and function in ast.dump(node)
+        for node in tree.body
+    )
+    if not defined:
+        raise refusal(
+            f"{path} defines no function {function}",
+            f"its functions are {', '.join(sorted(names)) or 'none'}",
+            f"name one of them: {FLAG}",
+        )
+
+
+DATASET = Dataset(
+    config=custom_dataset,
+    load=call,
+    check=check,
+    collator=collator,
+    flag=FLAG,
+)

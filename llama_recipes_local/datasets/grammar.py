@@ -1,33 +1,66 @@
 """The grammar data set: wrong sentences and their corrections, one file a split."""
 
 import shlex
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from llama_recipes_local.datasets.base import PromptFormatter, Split
+from llama_recipes_local._upstream import load
+from llama_recipes_local.datasets.base import Dataset, PromptFormatter, Split
 from llama_recipes_local.datasets.locating import EVERY_RECORD
 from llama_recipes_local.errors import UsageError
 from llama_recipes_local.messages import missing_path
-from llama_recipes_local.prompts import PROMPTS
 from llama_recipes_local.records.any_format import format_of, records
 from llama_recipes_local.storage import data_root
 
+if TYPE_CHECKING:
+    from llama_recipes_local._vendor.llama_recipes.configs.datasets import (
+        grammar_dataset as _upstreams,
+    )
+else:
+    _upstreams = load("configs.datasets").grammar_dataset
+
+PROMPT = "Correct this to standard English: {}\n---\nCorrected: "
 COLUMNS = ("input", "target")
-FORMATTER = PromptFormatter(PROMPTS["grammar_dataset"], *COLUMNS)
+FORMATTER = PromptFormatter(PROMPT, *COLUMNS)
 
 
-def split(config: Any, name: str) -> Split:
+@dataclass
+class grammar_dataset(_upstreams):
+    """Grammar correction: two CSV files with the columns ``input`` and ``target``."""
+
+    train_split: str = "datasets/grammar/gtrain_10k.csv"
+    """The file to train on."""
+
+    test_split: str = "datasets/grammar/grammar_validation.csv"
+    """The file to evaluate on."""
+
+    data_root: str = ""
+
+
+def split(config: grammar_dataset, name: str) -> Split:
     """Return a split; ``name`` is its file, which is CSV unless its name says otherwise.
 
     Raises:
         UsageError: if there is no such file.
     """
-    path = data_root.resolve(name)
+    path = data_root.resolve(name, config.data_root)
     if not path.exists():
         fix = "make the files: llama-recipes-local prepare grammar"
-        if data_root.data_root() != Path.cwd():  # which the command would not know of
+        # the command would not know of a data root that a flag gives
+        if data_root.data_root(config.data_root) != Path.cwd():
             fix += f" --out {shlex.quote(str(path.parent))}"
         raise UsageError([missing_path(path, fix)])
     form = format_of(path.name) or "csv"
     return Split((path,), EVERY_RECORD, partial(records, path, COLUMNS, form), FORMATTER)
+
+
+DATASET = Dataset(
+    config=grammar_dataset,
+    split=split,
+    flag="--grammar_dataset.{part}_split=FILE",
+    prompt=PROMPT,
+    example="She go to school yesterday.",
+    metrics=("gleu",),
+)

@@ -3,11 +3,10 @@
 import re
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from llama_recipes_local.datasets.base import Split, is_blank, text_of
+from llama_recipes_local.datasets.base import Dataset, Split, is_blank, text_of
 from llama_recipes_local.datasets.examples import Marked
 from llama_recipes_local.datasets.locating import (
     EVERY_RECORD,
@@ -40,6 +39,22 @@ _TURNS = """
 {{%- endfor -%}}
 {{%- if add_generation_prompt -%}}{{{{ '{assistant}' }}}}{{%- endif -%}}
 """
+
+
+@dataclass
+class guanaco_dataset:
+    """OpenAssistant-Guanaco: conversations of which the assistant's turns are trained."""
+
+    dataset: str = "guanaco_dataset"
+    train_split: str = "train"
+    test_split: str = "test"
+    """The file whose name ends in ``_eval.jsonl``."""
+
+    data_path: str = "datasets/openassistant-guanaco"
+    """Folder with ``openassistant_best_replies_train.jsonl`` and
+    ``openassistant_best_replies_eval.jsonl``, in it or in its ``data/``."""
+
+    data_root: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,7 +98,7 @@ class TurnFormatter:
         return PromptTemplate(CHAT, _TURNS.format(human=self.human, assistant=self.assistant))
 
 
-def split(config: Any, name: str) -> Split:
+def split(config: guanaco_dataset, name: str) -> Split:
     """Return the split "train" or "test".
 
     Raises:
@@ -94,13 +109,13 @@ def split(config: Any, name: str) -> Split:
     return Split(files, EVERY_RECORD, partial(read_all, sources, (COLUMN,)), TurnFormatter())
 
 
-def find(config: Any, name: str) -> tuple[Source, ...]:
+def find(config: guanaco_dataset, name: str) -> tuple[Source, ...]:
     """Return a split's file, in the folder or its ``data/``.
 
     Raises:
         UsageError: if it is not there, or packed in two ways.
     """
-    root = data_root.resolve(config.data_path)
+    root = data_root.resolve(config.data_path, config.data_root)
     file = FILES.get(name, name)
     folders = [root, root / "data"]
     for folder in folders:
@@ -109,3 +124,10 @@ def find(config: Any, name: str) -> tuple[Source, ...]:
             return tuple(map(Source, one_set(found, file, FIX)))
     why = f"{what_is_there(folders)}; read are {' and '.join(FILES.values())}"
     raise refusal(f"there is no {file} in {root}", why, FIX)
+
+
+DATASET = Dataset(
+    config=guanaco_dataset,
+    split=split,
+    flag="--guanaco_dataset.data_path=DIR",
+)

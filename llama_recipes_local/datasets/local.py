@@ -4,13 +4,10 @@ import glob
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
-from llama_recipes_local import parallel
-from llama_recipes_local.datasets.base import Split
+from llama_recipes_local.datasets.base import Dataset, Split
 from llama_recipes_local.datasets.layouts import (
     FORMAT_FLAG,
     LAYOUTS,
@@ -41,6 +38,38 @@ _NAMES = {
 }
 
 
+@dataclass
+class local_dataset:
+    """Data of the user's own: jsonl, json, csv, tsv or parquet, columns found by themselves."""
+
+    dataset: str = "local_dataset"
+    train_split: str = "train"
+    test_split: str = "validation"
+    data_path: str = "datasets/local/"
+    """A file, a folder or a glob pattern; compressed files too."""
+    validation_path: str = ""
+    """The same for validation. "" takes the files named for it (validation, val, eval, dev or test)
+    if ``data_path`` has some beside those named train, and else holds rows out."""
+    validation_fraction: float = 0.05
+    """The share of rows held out where there are no files for validation: 0.05 is every 20th row,
+    beginning with the first. Above 0, at most 0.5."""
+    format: str = "auto"
+    """What a record is: "instruction", "prompt", "conversations", "messages" or "text"; "auto"
+    tells by the first record's columns."""
+    columns: str = ""
+    """Columns of other names, as ``prompt=question,completion=answer``; "" finds them."""
+    template: str = "auto"
+    """How a record becomes text: "tokenizer" is the chat template of the model's folder, "llama2",
+    "llama3", "chatml" and "guanaco" are public chat formats, "alpaca" is Alpaca's prompt, "none"
+    adds nothing. "auto" is tokenizer for turns, alpaca for instructions, none for the others."""
+    labels: str = "assistant"
+    """What is trained: "assistant" is what the assistant says (a completion, an output, and all of
+    plain text), "all" is everything."""
+    streaming: bool = False
+    """Whether rows are read and tokenised as training goes, for more data than is worth a cache."""
+    data_root: str = ""
+
+
 @dataclass(frozen=True)
 class LocalPart:
     """The training or the validation part of the user's data.
@@ -51,6 +80,7 @@ class LocalPart:
         training: whether it is the part to train on.
         layout: which column is what.
         columns: the columns that are read.
+        left_out: files that are in neither part.
     """
 
     files: tuple[Path, ...]
@@ -58,6 +88,7 @@ class LocalPart:
     training: bool
     layout: Layout
     columns: tuple[str, ...]
+    left_out: tuple[Path, ...] = ()
 
     def records(self) -> Iterator[Record]:
         """Yield the part's records; the first of each ``every``, if any, is for validation."""
@@ -72,12 +103,20 @@ class LocalPart:
         return f"{self.layout} from {join_names(map(str, self.files))}"
 
     @property
-    def told_held_out(self) -> str:
-        """What to say of rows that are held out; empty if none are."""
+    def notes(self) -> tuple[str, ...]:
+        """Lines that tell the user which files are in neither part."""
+        if not self.left_out:
+            return ()
+        files = join_names(map(str, self.left_out))
+        return (f"--> skipped files, whose names are of no split: {files}",)
+
+    @property
+    def held_out_note(self) -> str:
+        """Which rows are held out, to follow the part's description; empty if none are."""
         if not self.every:
             return ""
         which = "all rows but" if self.training else "of the rows,"
-        return f"; {which} the first of each {self.every}, for there are no files for validation"
+        return f"; {which} the first of each {self.every}: there are no files for validation"
 
     @property
     def which(self) -> str:
@@ -88,7 +127,7 @@ class LocalPart:
         return f"all but {held_out}" if self.training else held_out
 
 
-def find_part(config: Any, training: bool) -> LocalPart:
+def find_part(config: local_dataset, training: bool) -> LocalPart:
     """Find the files of a part of the user's data, and tell their layout by the first record.
 
     Args:
@@ -100,7 +139,7 @@ def find_part(config: Any, training: bool) -> LocalPart:
     """
     refuse(_flag_problems(config))
     named = parse_columns(config.columns)
-    files, every = _chosen(config, training)
+    files, every, left_out = _chosen(config, training)
     begun = [record for path in files[:1] for record in islice(records(path), 2)]
     layout = find_layout(begun[0], config.format, named)
     if every and training and len(files) == 1 and len(begun) < 2:
@@ -111,10 +150,10 @@ def find_part(config: Any, training: bool) -> LocalPart:
         )
     there = begun[0][1]
     columns = [name for role, name in layout.columns if role not in OPTIONAL or name in there]
-    return LocalPart(tuple(files), every, training, layout, tuple(columns))
+    return LocalPart(tuple(files), every, training, layout, tuple(columns), tuple(left_out))
 
 
-def local_split(config: Any, part: str) -> Split:
+def split(config: local_dataset, part: str) -> Split:
     """Find a split of the user's data, and say how it is read.
 
     Args:
@@ -126,14 +165,14 @@ def local_split(config: Any, part: str) -> Split:
     """
     found = find_part(config, part == config.train_split)
     formatter = _formatter(config, found.layout)
-    tell(
+    note = (
         f"--> {part}: {found}, template {formatter.template}, "
-        f"labels {formatter.labels}{found.told_held_out}"
+        f"labels {formatter.labels}{found.held_out_note}"
     )
-    return Split(found.files, found.which, found.records, formatter)
+    return Split(found.files, found.which, found.records, formatter, (*found.notes, note))
 
 
-def _flag_problems(config: Any) -> list[Problem]:
+def _flag_problems(config: local_dataset) -> list[Problem]:
     problems = []
     for name, choices in (
         ("format", ("auto", *LAYOUTS)),
@@ -157,38 +196,36 @@ def _flag_problems(config: Any) -> list[Problem]:
     return problems
 
 
-def _chosen(config: Any, training: bool) -> tuple[list[Path], int]:
-    """Return a split's files, and of how many rows in them one is held out; 0 if none is."""
-    files = _files(config.data_path, DATA_FLAG)
+def _chosen(config: local_dataset, training: bool) -> tuple[list[Path], int, list[Path]]:
+    """Return a split's files, of how many rows in them one is held out, and skipped files.
+
+    The number is 0 if no row is held out.
+    """
+    files = _files(config, config.data_path, DATA_FLAG)
     if config.validation_path:
-        held_out = _files(config.validation_path, VALIDATION_FLAG)
+        held_out = _files(config, config.validation_path, VALIDATION_FLAG)
         if not training:
-            return held_out, 0
+            return held_out, 0, []
         known = set(held_out)
         # the same file for both is the user's wish; a folder's own validation files are not
-        return [path for path in files if path not in known] or files, 0
+        return [path for path in files if path not in known] or files, 0, []
     kinds = _kinds(files)
     for_validation = "validation" if "validation" in kinds else "test"
     if "train" in kinds and for_validation in kinds:
-        left_out = [
-            str(path)
-            for path, kind in zip(files, kinds, strict=True)
-            if kind not in ("train", for_validation)
-        ]
-        if left_out:
-            tell(f"--> left out, for their names are of no split: {join_names(left_out)}")
+        of_kind = list(zip(files, kinds, strict=True))
+        left_out = [path for path, kind in of_kind if kind not in ("train", for_validation)]
         wanted = "train" if training else for_validation
-        return [path for path, kind in zip(files, kinds, strict=True) if kind == wanted], 0
-    return files, round(1 / config.validation_fraction)
+        return [path for path, kind in of_kind if kind == wanted], 0, left_out
+    return files, round(1 / config.validation_fraction), []
 
 
-def _files(path: str, flag: str) -> list[Path]:
+def _files(config: local_dataset, path: str, flag: str) -> list[Path]:
     """Return the files that a path means, in natural order.
 
     Raises:
         UsageError: if there are none.
     """
-    place = data_root.resolve(path)
+    place = data_root.resolve(path, config.data_root)
     if place.is_dir():
         return data_files(place, f"put them there, or name another place: {flag}")
     if place.is_file():
@@ -223,7 +260,7 @@ def _kind(parts: Sequence[Path]) -> str:
     return ""
 
 
-def _formatter(config: Any, layout: Layout) -> RowFormatter:
+def _formatter(config: local_dataset, layout: Layout) -> RowFormatter:
     template = config.template
     if template == "auto":
         template = default_template(layout.name)
@@ -237,8 +274,9 @@ def _formatter(config: Any, layout: Layout) -> RowFormatter:
     return RowFormatter(layout, template, config.labels)
 
 
-@cache
-def tell(line: str) -> None:
-    """Print a line once: a split is looked at before the run and again when it is read."""
-    if parallel.is_rank_zero():
-        print(line)
+DATASET = Dataset(
+    config=local_dataset,
+    split=split,
+    flag=DATA_FLAG,
+    needs_tokenizer=True,  # its chat template
+)

@@ -48,7 +48,9 @@ class RowFormatter:
     template: str
     labels: str
 
-    def __call__(self, record: Record, tokenizer: PreTrainedTokenizerBase) -> Example | None:
+    def __call__(
+        self, record: Record, tokenizer: PreTrainedTokenizerBase | None = None
+    ) -> Example | None:
         """Return the record's example, or None if what it needs is missing or blank.
 
         Raises:
@@ -102,7 +104,10 @@ class RowFormatter:
         kind = Continuation if self.template == "alpaca" else Pair
         return kind(prompt, response)
 
-    def _chat(self, turns: list[Message], tokenizer: PreTrainedTokenizerBase, where: str) -> Marked:
+    def _chat(
+        self, turns: list[Message], tokenizer: PreTrainedTokenizerBase | None, where: str
+    ) -> Marked:
+        assert tokenizer is not None, "a chat template needs the tokenizer"
         return render_chat(turns, tokenizer, self.template, self.labels, where)
 
 

@@ -11,7 +11,7 @@ from llama_recipes_local.data import audit
 from llama_recipes_local.data.audit import Counts, SplitAudit
 from llama_recipes_local.data.streaming import is_stream
 from llama_recipes_local.data.token_rows import TokenRows
-from llama_recipes_local.datasets import DATALOADER_COLLATE_FUNC, DATASET_PREPROC, SPLITS
+from llama_recipes_local.datasets.base import Part, find_split, split_name
 from llama_recipes_local.datasets.loading import (
     Loaded,
     load_samples,
@@ -20,14 +20,15 @@ from llama_recipes_local.datasets.loading import (
     tokenizer_hash,
 )
 from llama_recipes_local.datasets.prompt_template import PromptTemplate, save_prompt_template
-from llama_recipes_local.datasets.sources import Part, split_name
+from llama_recipes_local.datasets.registry import DATASETS
+from llama_recipes_local.datasets.sources import load_dataset
 from llama_recipes_local.errors import Problem, refuse
 from llama_recipes_local.models.loading import load_tokenizer
 from llama_recipes_local.run.resolution import Run
 
 AUDIT_FILE = "data_audit.json"
-# main's words for the two splits, and what they are for
-PARTS: dict[Part, str] = {"train": "train", "test": "validation"}
+# what a run prints and records for ``main``'s "train" and "test"
+PART_NAMES: dict[Part, str] = {"train": "train", "test": "validation"}
 
 
 @dataclass
@@ -53,7 +54,7 @@ class RunData:
     def shared_rows(self) -> int:
         """The validation rows that are training rows too."""
         rows = [split for split in self.splits.values() if isinstance(split, TokenRows)]
-        return audit.shared_rows(*rows) if len(rows) == len(PARTS) else 0
+        return audit.shared_rows(*rows) if len(rows) == len(PART_NAMES) else 0
 
     def __str__(self) -> str:
         if not self.audits:
@@ -66,7 +67,7 @@ class RunData:
         save_prompt_template(self.prompt_template, folder)
 
 
-def prepare_data(run: Run, parts: Sequence[Part] = tuple(PARTS)) -> RunData:
+def prepare_data(run: Run, parts: Sequence[Part] = tuple(PART_NAMES)) -> RunData:
     """Tokenise splits, or find them in the cache, and say what is in them.
 
     Args:
@@ -82,7 +83,7 @@ def prepare_data(run: Run, parts: Sequence[Part] = tuple(PARTS)) -> RunData:
         prompt_template=_prompt_template(run, parts[0], tokenizer),
     )
     for part in parts:
-        name = PARTS[part]
+        name = PART_NAMES[part]
         loaded = _load(run, part, tokenizer)
         if isinstance(loaded, Loaded):
             print(f"--> {name} data: {len(loaded.rows):,} rows, {loaded.how}")
@@ -98,13 +99,14 @@ def prepare_data(run: Run, parts: Sequence[Part] = tuple(PARTS)) -> RunData:
 
 def _load(run: Run, part: Part, tokenizer: PreTrainedTokenizerBase) -> Any:
     """Return a split as ``Loaded``; as it is, if it is a stream or for a collator of the user's."""
-    train = run.train
-    if train.dataset in SPLITS:
-        split = SPLITS[train.dataset](run.dataset, part)
+    train, dataset = run.train, DATASETS[run.train.dataset]
+    assert run.dataset is not None
+    split = find_split(dataset, run.dataset, part)
+    if split is not None:
         if getattr(run.dataset, "streaming", False):
             return stream_split(split, tokenizer, train.context_length)
         return load_split(split, tokenizer, train.context_length, train.data_cache)
-    samples = DATASET_PREPROC[train.dataset](run.dataset, tokenizer, split_name(run.dataset, part))
+    samples = load_dataset(dataset, run.dataset, tokenizer, split_name(run.dataset, part))
     if is_stream(samples) or _has_collator(run, tokenizer):
         return samples
     return load_samples(samples, train.context_length)
@@ -113,14 +115,14 @@ def _load(run: Run, part: Part, tokenizer: PreTrainedTokenizerBase) -> Any:
 def _prompt_template(
     run: Run, part: Part, tokenizer: PreTrainedTokenizerBase
 ) -> PromptTemplate | None:
-    find = SPLITS.get(run.train.dataset)
-    return find(run.dataset, part).formatter.prompt_template(tokenizer) if find else None
+    split = find_split(DATASETS[run.train.dataset], run.dataset, part)
+    return split.formatter.prompt_template(tokenizer) if split else None
 
 
 def _has_collator(run: Run, tokenizer: PreTrainedTokenizerBase) -> bool:
-    make = DATALOADER_COLLATE_FUNC.get(run.train.dataset)
+    collator = DATASETS[run.train.dataset].collator
     packing = run.train.batching_strategy == "packing"
-    return not packing and make is not None and make(tokenizer, run.dataset) is not None
+    return not packing and collator is not None and collator(run.dataset, tokenizer) is not None
 
 
 def _refuse_empty(audits: dict[str, SplitAudit], train: Any) -> None:

@@ -1,11 +1,13 @@
 """SAMSum: dialogues and their summaries, from the corpus's archive or from files of its splits."""
 
 import re
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from llama_recipes_local.datasets.base import PromptFormatter, Split
+from llama_recipes_local._upstream import load
+from llama_recipes_local.datasets.base import Dataset, PromptFormatter, Split
 from llama_recipes_local.datasets.locating import (
     EVERY_RECORD,
     data_files_in,
@@ -14,12 +16,20 @@ from llama_recipes_local.datasets.locating import (
     what_is_there,
 )
 from llama_recipes_local.errors import refusal
-from llama_recipes_local.prompts import PROMPTS
+from llama_recipes_local.messages import join_names
 from llama_recipes_local.records.source import Source, is_seven_zip
 from llama_recipes_local.storage import data_root
 
+if TYPE_CHECKING:
+    from llama_recipes_local._vendor.llama_recipes.configs.datasets import (
+        samsum_dataset as _upstreams,
+    )
+else:
+    _upstreams = load("configs.datasets").samsum_dataset
+
+PROMPT = "Summarize this dialog:\n{}\n---\nSummary:\n"
 COLUMNS = ("dialogue", "summary")
-FORMATTER = PromptFormatter(PROMPTS["samsum_dataset"], *COLUMNS)
+FORMATTER = PromptFormatter(PROMPT, *COLUMNS)
 ARCHIVE = "corpus.7z"
 # By split, the words that the names of its files begin with; the first is the corpus's own.
 WORDS = {
@@ -34,7 +44,18 @@ ACCEPTED = (
 FIX = "put one of these there, or name another folder: --samsum_dataset.data_path=DIR"
 
 
-def split(config: Any, name: str) -> Split:
+@dataclass
+class samsum_dataset(_upstreams):
+    """SAMSum: dialogues and their summaries; nothing remote is run, so nothing is trusted."""
+
+    data_path: str = "datasets/samsum/"
+    """Folder with ``corpus.7z``, or with json, jsonl, csv or parquet files named ``train*``,
+    ``val*`` and ``test*``; in it or in its ``data/``. Also the archive itself."""
+
+    data_root: str = ""
+
+
+def split(config: samsum_dataset, name: str) -> Split:
     """Return the split "train", "validation" or "test".
 
     Raises:
@@ -43,16 +64,17 @@ def split(config: Any, name: str) -> Split:
     sources = find(config, name)
     files = tuple(source.path for source in sources)
     part = sources[0].member or EVERY_RECORD
-    return Split(files, part, partial(read_all, sources, COLUMNS), FORMATTER)
+    note = f"--> samsum_dataset: {name} is read from {join_names(map(str, sources))}"
+    return Split(files, part, partial(read_all, sources, COLUMNS), FORMATTER, (note,))
 
 
-def find(config: Any, name: str) -> tuple[Source, ...]:
+def find(config: samsum_dataset, name: str) -> tuple[Source, ...]:
     """Return a split's files: those of its own before the archive, those in ``data/`` first.
 
     Raises:
         UsageError: as ``split``.
     """
-    root = data_root.resolve(config.data_path)
+    root = data_root.resolve(config.data_path, config.data_root)
     words = next((words for words in WORDS.values() if name in words), (name,))
     member = f"{words[0]}.json"
     if root.is_file() and is_seven_zip(root):
@@ -77,3 +99,12 @@ def _files_of(folder: Path, words: tuple[str, ...]) -> list[Path]:
     if corpus in found:
         return [corpus]
     return one_set(found, f"the {words[-1]} split of SAMSum", FIX)
+
+
+DATASET = Dataset(
+    config=samsum_dataset,
+    split=split,
+    flag="--samsum_dataset.data_path=DIR",
+    prompt=PROMPT,
+    metrics=("rouge",),
+)

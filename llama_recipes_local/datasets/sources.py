@@ -1,100 +1,91 @@
-"""Each data set from its local files, under upstream's names for the functions that load them.
-
-``SPLITS`` has all but two: ToxicChat's tokens are upstream's formatter's, and those of a custom
-data set are its function's.
-"""
+"""Each data set's tokens from its local files, under upstream's names for what loads them."""
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from llama_recipes_local._upstream import load
-from llama_recipes_local.datasets import alpaca, custom, grammar, guanaco, samsum, toxicchat
-from llama_recipes_local.datasets.base import Split
+from llama_recipes_local.datasets import alpaca, custom, grammar, samsum, toxicchat
+from llama_recipes_local.datasets.base import Config, Dataset
 from llama_recipes_local.datasets.loading import load_split
-from llama_recipes_local.datasets.local import local_split
-from llama_recipes_local.messages import join_names
-
-Part = Literal["train", "test"]
 
 
-def split_name(config: Any, part: Part) -> str:
-    """Return the configuration's name for a part: its ``train_split`` or its ``test_split``."""
-    return str(config.train_split if part == "train" else config.test_split)
+def load_dataset(
+    dataset: Dataset[Config],
+    config: Config,
+    tokenizer: PreTrainedTokenizerBase,
+    split: str | None = None,
+) -> Any:
+    """Return the tokenised samples of a split.
 
+    Args:
+        dataset: the data set.
+        config: its configuration.
+        tokenizer: the model's.
+        split: the configuration's name for the split; None means that of the training split.
 
-def _of(split: Callable[[Any, str], Split], config: Any, part: Part) -> Split:
-    return split(config, split_name(config, part))
-
-
-SPLITS: dict[str, Callable[[Any, Part], Split]] = {
-    "alpaca_dataset": partial(_of, alpaca.split),
-    "grammar_dataset": partial(_of, grammar.split),
-    "guanaco_dataset": partial(_of, guanaco.split),
-    "local_dataset": partial(_of, local_split),
-    "samsum_dataset": partial(_of, samsum.split),
-}
+    Raises:
+        UsageError: if a file is missing or a record cannot be used.
+    """
+    name = split or config.train_split
+    if dataset.split is not None:
+        found = dataset.split(config, name)
+        print(*found.notes, sep="\n", end="\n" if found.notes else "")
+        return load_split(found, tokenizer).rows
+    assert dataset.load is not None, f"{dataset.name} has neither split nor load"
+    return dataset.load(config, tokenizer, name)
 
 
 def get_grammar_dataset(
-    dataset_config: Any, tokenizer: PreTrainedTokenizerBase, csv_name: str | None = None
+    dataset_config: grammar.grammar_dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    csv_name: str | None = None,
 ) -> Any:
     """Load a file of wrong and corrected sentences; None means the configuration's for training."""
-    return _load(grammar.split(dataset_config, csv_name or dataset_config.train_split), tokenizer)
+    return load_dataset(grammar.DATASET, dataset_config, tokenizer, csv_name)
 
 
-def get_samsum_dataset(dataset_config: Any, tokenizer: PreTrainedTokenizerBase, split: str) -> Any:
+def get_samsum_dataset(
+    dataset_config: samsum.samsum_dataset, tokenizer: PreTrainedTokenizerBase, split: str
+) -> Any:
     """Load dialogues and summaries."""
-    read = join_names(map(str, samsum.find(dataset_config, split)))
-    print(f"--> samsum_dataset: {split} is read from {read}")
-    return _load(samsum.split(dataset_config, split), tokenizer)
+    return load_dataset(samsum.DATASET, dataset_config, tokenizer, split)
 
 
 def get_alpaca_dataset(
-    dataset_config: Any, tokenizer: PreTrainedTokenizerBase, partition: str = "train"
+    dataset_config: alpaca.alpaca_dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    partition: str = "train",
 ) -> Any:
     """Load instructions; the first 5% are for validation, as upstream has it."""
-    split = alpaca.split(dataset_config, partition)
-    print(f"--> alpaca_dataset: {partition} is {split.part} of {split.files[0]}")
-    return _load(split, tokenizer)
+    return load_dataset(alpaca.DATASET, dataset_config, tokenizer, partition)
 
 
-def get_guanaco_dataset(dataset_config: Any, tokenizer: PreTrainedTokenizerBase, split: str) -> Any:
-    """Load conversations, of which the assistant's turns are trained."""
-    return _load(guanaco.split(dataset_config, split), tokenizer)
-
-
-def get_local_dataset(dataset_config: Any, tokenizer: PreTrainedTokenizerBase, split: str) -> Any:
-    """Load the user's own files."""
-    return _load(local_split(dataset_config, split), tokenizer)
-
-
-def get_custom_dataset(dataset_config: Any, tokenizer: PreTrainedTokenizerBase, split: str) -> Any:
+def get_custom_dataset(
+    dataset_config: custom.custom_dataset, tokenizer: PreTrainedTokenizerBase, split: str
+) -> Any:
     """Call the user's function of ``file.py`` or ``file.py:function``, as upstream does."""
-    return custom.call(dataset_config, tokenizer, split)
+    return load_dataset(custom.DATASET, dataset_config, tokenizer, split)
 
 
-def get_data_collator(dataset_processer: PreTrainedTokenizerBase, dataset_config: Any) -> Any:
+def get_data_collator(
+    dataset_processer: PreTrainedTokenizerBase, dataset_config: custom.custom_dataset
+) -> Callable[..., Any] | None:
     """Return the collator that the user's ``get_data_collator`` makes, or None without one."""
     return custom.collator(dataset_config, dataset_processer)
 
 
 def get_llamaguard_toxicchat_dataset(
-    dataset_config: Any, tokenizer: PreTrainedTokenizerBase, split: str
+    dataset_config: toxicchat.llamaguard_toxicchat_dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    split: str,
 ) -> Any:
     """Format ToxicChat's conversations for Llama Guard with upstream's formatter."""
-    formatter = load("datasets.toxicchat_dataset").get_llamaguard_toxicchat_dataset
-    return formatter(dataset_config, tokenizer, split)
+    return load_dataset(toxicchat.DATASET, dataset_config, tokenizer, split)
 
 
-def load_toxicchat(dataset_config: Any, split: str) -> Any:
+def load_toxicchat(dataset_config: toxicchat.llamaguard_toxicchat_dataset, split: str) -> Any:
     """Return ToxicChat's rows as a ``datasets.Dataset``; upstream's formatter calls this."""
     import datasets
 
     return datasets.Dataset.from_list(list(toxicchat.rows(dataset_config, split)))
-
-
-def _load(split: Split, tokenizer: PreTrainedTokenizerBase) -> Any:
-    return load_split(split, tokenizer).rows

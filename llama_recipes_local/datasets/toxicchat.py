@@ -5,10 +5,14 @@ It is no ``Split``: that formatter takes a whole ``datasets.Dataset`` and gives 
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from llama_recipes_local.datasets.base import text_of
+from transformers import PreTrainedTokenizerBase
+
+from llama_recipes_local._upstream import load
+from llama_recipes_local.datasets.base import Dataset, text_of
 from llama_recipes_local.datasets.locating import one_set, read_all, what_is_there
 from llama_recipes_local.errors import refusal
 from llama_recipes_local.records import finding
@@ -16,6 +20,13 @@ from llama_recipes_local.records.any_format import format_of
 from llama_recipes_local.records.checked_values import column_of
 from llama_recipes_local.records.source import Source
 from llama_recipes_local.storage import data_root
+
+if TYPE_CHECKING:
+    from llama_recipes_local._vendor.llama_recipes.configs.datasets import (
+        llamaguard_toxicchat_dataset as _upstreams,
+    )
+else:
+    _upstreams = load("configs.datasets").llamaguard_toxicchat_dataset
 
 COLUMNS = ("user_input", "model_output", "toxicity", "openai_moderation")
 VERSION = "0124"
@@ -26,13 +37,23 @@ ACCEPTED = (
 FIX = "put them there, or name the folder: --llamaguard_toxicchat_dataset.data_path=DIR"
 
 
-def find(config: Any, name: str) -> tuple[Source, ...]:
+@dataclass
+class llamaguard_toxicchat_dataset(_upstreams):
+    """ToxicChat for Llama Guard."""
+
+    data_path: str = "datasets/toxic-chat/"
+    """Folder with toxic-chat's csv or parquet files, in it or below; of two releases, 0124's."""
+
+    data_root: str = ""
+
+
+def find(config: llamaguard_toxicchat_dataset, name: str) -> tuple[Source, ...]:
     """Return the files of the split "train" or "test"; of several releases, the one of 0124.
 
     Raises:
         UsageError: if there is none, or more than one.
     """
-    root = data_root.resolve(config.data_path)
+    root = data_root.resolve(config.data_path, config.data_root)
     below = finding.without_packed_twins(finding.files_below(root))
     found = [path for path in below if format_of(path.name) and name in _words(path, root)]
     chosen = [path for path in found if VERSION in str(path.relative_to(root))] or found
@@ -42,7 +63,7 @@ def find(config: Any, name: str) -> tuple[Source, ...]:
     return tuple(map(Source, one_set(chosen, f"the {name} split of ToxicChat", FIX)))
 
 
-def rows(config: Any, name: str) -> Iterator[dict[str, Any]]:
+def rows(config: llamaguard_toxicchat_dataset, name: str) -> Iterator[dict[str, Any]]:
     """Yield the rows of a split as upstream's formatter takes them: ``toxicity`` is 0 or 1.
 
     Raises:
@@ -59,3 +80,28 @@ def rows(config: Any, name: str) -> Iterator[dict[str, Any]]:
 
 def _words(path: Path, root: Path) -> list[str]:
     return re.split(r"[-._/]", path.relative_to(root).as_posix())
+
+
+def check(config: llamaguard_toxicchat_dataset, name: str) -> None:
+    """Check the first row of a split.
+
+    Raises:
+        UsageError: as ``rows``.
+    """
+    next(rows(config, name))
+
+
+def tokenise(
+    config: llamaguard_toxicchat_dataset, tokenizer: PreTrainedTokenizerBase, name: str
+) -> Any:
+    """Return a split's samples as upstream's formatter makes them, of ``rows``."""
+    formatter = load("datasets.toxicchat_dataset").get_llamaguard_toxicchat_dataset
+    return formatter(config, tokenizer, name)
+
+
+DATASET = Dataset(
+    config=llamaguard_toxicchat_dataset,
+    load=tokenise,
+    check=check,
+    flag="--llamaguard_toxicchat_dataset.data_path=DIR",
+)

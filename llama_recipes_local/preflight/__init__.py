@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from llama_recipes_local.datasets.checks import CHECKS, NEEDS_TOKENIZER, PARTS, check_splits
-from llama_recipes_local.datasets.sources import Part
+from llama_recipes_local.datasets.base import PARTS, Part
+from llama_recipes_local.datasets.checks import check_files
+from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.errors import Problem, refuse
 from llama_recipes_local.models.loading import load_tokenizer
 from llama_recipes_local.preflight import (
@@ -21,7 +22,6 @@ from llama_recipes_local.preflight import (
 )
 from llama_recipes_local.preflight.presets import PRESETS, chosen, describe
 from llama_recipes_local.run.resolution import Run, resolve
-from llama_recipes_local.storage import data_root
 
 
 def preflight(arguments: tuple[Any, ...], given: dict[str, Any]) -> Run:
@@ -88,7 +88,6 @@ def _resolved(arguments: tuple[Any, ...], given: dict[str, Any]) -> tuple[Run, l
         values = chosen(run)
         run = resolve({name: value for name, (value, _) in values.items()} | run.flags)
         run.preset = describe(run.train.preset, values)
-    data_root.set_data_root(run.train.data_root)
     return run, problems
 
 
@@ -103,11 +102,11 @@ def check_data(
             not looked at then.
         parts: which parts of the data set.
     """
-    name = run.train.dataset
     if run.dataset is None:
         return []
-    if name not in NEEDS_TOKENIZER:
-        return CHECKS[name](run.dataset, parts)
+    dataset = DATASETS[run.train.dataset]
+    if not dataset.needs_tokenizer:
+        return check_files(dataset, run.dataset, parts)
     if without_tokenizer:
         return []
-    return check_splits(name, run.dataset, parts, load_tokenizer(run.train))
+    return check_files(dataset, run.dataset, parts, load_tokenizer(run.train))

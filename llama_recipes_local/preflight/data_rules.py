@@ -3,16 +3,17 @@
 from typing import Any
 
 from llama_recipes_local.data.truncation import SHORTEST
+from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.preflight.values import ABOVE_0, BITS_64, choice, out_of_range
-from llama_recipes_local.run.resolution import DATASET_CONFIGS, Run
+from llama_recipes_local.run.resolution import Run
 
 
 def check_data_rules(run: Run) -> list[Problem]:
     """Return what is wrong with which data is taken and how it is batched."""
     train = run.train
     problems = [
-        *choice("dataset", train.dataset, DATASET_CONFIGS),
+        *choice("dataset", train.dataset, DATASETS),
         *choice("batching_strategy", train.batching_strategy, ("packing", "padding")),
         *out_of_range(train, {"context_length": ABOVE_0, "seed": BITS_64}),
     ]

@@ -7,9 +7,9 @@ from typing import Any
 
 from llama_recipes_local import configs
 from llama_recipes_local.adapters.registry import config_classes
+from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.fields import convert, field_names
-from llama_recipes_local.run.resolution import DATASET_CONFIGS
 from llama_recipes_local.storage.names import check_name
 
 # what a flag is called in TRL, transformers and sft.py, where the nearest name is another's
@@ -51,7 +51,7 @@ def configurations() -> dict[str, type]:
         configs.quantization_config,
         configs.wandb_config,
         *config_classes().values(),
-        *DATASET_CONFIGS.values(),
+        *(dataset.config for dataset in DATASETS.values()),
     )
     return {cls.__name__: cls for cls in classes}
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from llama_recipes_local import configs
 from llama_recipes_local.adapters.registry import METHODS
+from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.fields import descriptions
-from llama_recipes_local.run.resolution import DATASET_CONFIGS
 
 INTRODUCTION = """\
 usage: finetuning.py --model_name DIR --dataset NAME [--use_peft] [--FLAG VALUE ...]
@@ -42,7 +42,8 @@ def help_text() -> str:
         flags = {flag: text for flag, text in descriptions(cls).items() if flag not in listed}
         parts.append(_section(title, cls(), flags, ""))
         listed |= flags.keys()
-    for name, cls in DATASET_CONFIGS.items():
+    for name, dataset in DATASETS.items():
+        cls = dataset.config
         parts.append(_section(f"--dataset {name}", cls(), descriptions(cls), f"{name}."))
     return "\n".join(parts)
 

@@ -9,20 +9,9 @@ from torch.distributed.fsdp import ShardingStrategy
 from llama_recipes_local import configs
 from llama_recipes_local.adapters.base import AdapterConfig
 from llama_recipes_local.adapters.registry import METHODS
+from llama_recipes_local.datasets.base import DatasetConfig
+from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.fields import FOLDER, fields_with, update_config
-
-DATASET_CONFIGS: dict[str, type] = {
-    cls.__name__: cls
-    for cls in (
-        configs.alpaca_dataset,
-        configs.custom_dataset,
-        configs.grammar_dataset,
-        configs.guanaco_dataset,
-        configs.llamaguard_toxicchat_dataset,
-        configs.local_dataset,
-        configs.samsum_dataset,
-    )
-}
 
 
 @dataclass
@@ -34,7 +23,7 @@ class Run:
     fsdp: configs.fsdp_config = field(default_factory=configs.fsdp_config)
     quantization: configs.quantization_config = field(default_factory=configs.quantization_config)
     wandb: configs.wandb_config = field(default_factory=configs.wandb_config)
-    dataset: Any = None
+    dataset: DatasetConfig | None = None
     peft: AdapterConfig | None = None
     data: Any = None
     """Its ``datasets.run_data.RunData``, once that is prepared."""
@@ -71,13 +60,25 @@ def resolve(flags: dict[str, Any]) -> Run:
     flags = run.flags
     for config in run.configurations():
         update_config(config, **flags)
-    if run.train.dataset in DATASET_CONFIGS:
-        run.dataset = DATASET_CONFIGS[run.train.dataset]()
-        update_config(run.dataset, **flags)
+    if run.train.dataset in DATASETS:
+        run.dataset = resolve_dataset(run.train, flags)
     if run.train.use_peft and run.train.peft_method in METHODS:
         run.peft = METHODS[run.train.peft_method].config()
         update_config(run.peft, **flags)
     return run
+
+
+def resolve_dataset(train: configs.train_config, flags: dict[str, Any]) -> DatasetConfig:
+    """Return the configuration of the data set that ``train.dataset`` names.
+
+    Raises:
+        ValueError: if a value cannot mean its field's type.
+    """
+    config = DATASETS[train.dataset].config()
+    update_config(config, **flags)
+    # --train_config.data_root reaches it too
+    config.data_root = config.data_root or train.data_root
+    return config
 
 
 def _at_home(flag: str, value: Any, folders: list[str]) -> Any:

@@ -1,29 +1,27 @@
-"""Where relative data paths lead: one data root for every data set."""
+"""The data root: the folder that relative paths of data start from."""
 
 import os
 from pathlib import Path
 
 ENVIRONMENT_VARIABLE = "LLAMA_RECIPES_DATA_ROOT"
 
-_flag: str = ""
 
+def data_root(given: str = "") -> Path:
+    """Return the data root, absolute.
 
-def set_data_root(root: str) -> None:
-    """Take the data root from the ``--data_root`` flag; an empty string means none was given."""
-    global _flag
-    _flag = root
-
-
-def data_root() -> Path:
-    """Return the folder that relative data paths start from, absolute.
-
-    It is ``--data_root`` if given, else the environment variable ``LLAMA_RECIPES_DATA_ROOT``, else
-    the working directory.
+    Args:
+        given: what ``--data_root`` gives; if empty, it is the environment variable
+            ``LLAMA_RECIPES_DATA_ROOT``, or else the working directory.
     """
-    root = _flag or os.environ.get(ENVIRONMENT_VARIABLE) or "."
+    root = given or os.environ.get(ENVIRONMENT_VARIABLE) or "."
     return Path(root).expanduser().resolve()
 
 
-def resolve(path: str | os.PathLike[str]) -> Path:
-    """Return a data path absolute: as it is if it is already, else below the data root."""
-    return (data_root() / Path(path).expanduser()).resolve()
+def resolve(path: str | os.PathLike[str], given: str = "") -> Path:
+    """Return a data path, absolute; a relative one is below the data root.
+
+    Args:
+        path: the path.
+        given: as of ``data_root``.
+    """
+    return (data_root(given) / Path(path).expanduser()).resolve()

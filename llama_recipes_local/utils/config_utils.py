@@ -10,13 +10,14 @@ from llama_recipes_local.adapters import generate_peft_config
 from llama_recipes_local.data.collation import BlankCollator, PackedCollator, PaddedCollator
 from llama_recipes_local.data.sharding import LengthGroupedBatchSampler, ShardedBatchSampler
 from llama_recipes_local.data.streaming import SampleStream, is_stream
+from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.errors import refuse
 from llama_recipes_local.fields import update_config
 from llama_recipes_local.models.precision import weight_dtype
 from llama_recipes_local.parallel import device_type, rank, world_size
 from llama_recipes_local.preflight.data_rules import stream_problems
 from llama_recipes_local.run import active_run
-from llama_recipes_local.run.resolution import DATASET_CONFIGS
+from llama_recipes_local.run.resolution import resolve_dataset
 from llama_recipes_local.training.signals import leave_signals_to_the_trainer
 
 __all__ = [
@@ -33,10 +34,8 @@ PREFETCHED = 4  # batches a worker makes ahead
 
 def generate_dataset_config(train_config: Any, kwargs: dict[str, Any]) -> Any:
     """Return the configuration of the data set that ``train_config.dataset`` names."""
-    assert train_config.dataset in DATASET_CONFIGS, f"Unknown dataset: {train_config.dataset}"
-    config = DATASET_CONFIGS[train_config.dataset]()
-    update_config(config, **kwargs)
-    return config
+    assert train_config.dataset in DATASETS, f"Unknown dataset: {train_config.dataset}"
+    return resolve_dataset(train_config, kwargs)
 
 
 def check_fsdp_config(fsdp_config: Any) -> None:

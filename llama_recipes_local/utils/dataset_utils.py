@@ -3,17 +3,22 @@
 from typing import Any
 
 from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local.data.collation import BlankCollator, BlankRows
 from llama_recipes_local.data.concatenator import ConcatDataset
 from llama_recipes_local.data.streaming import as_stream, is_stream
 from llama_recipes_local.data.token_rows import TokenRows
-from llama_recipes_local.datasets import DATALOADER_COLLATE_FUNC, DATASET_PREPROC
+from llama_recipes_local.datasets.base import DatasetConfig, split_name
+from llama_recipes_local.datasets.registry import DATASETS
+from llama_recipes_local.datasets.sources import load_dataset
 from llama_recipes_local.run import active_run
 from llama_recipes_local.utils.config_utils import get_dataloader_kwargs, measure_stream
 
 
-def get_preprocessed_dataset(tokenizer: Any, dataset_config: Any, split: str = "train") -> Any:
+def get_preprocessed_dataset(
+    tokenizer: PreTrainedTokenizerBase, dataset_config: DatasetConfig, split: str = "train"
+) -> Any:
     """Return the tokenised samples of a data set's "train" or other split; a run has them ready.
 
     Samples that come one by one, as an ``IterableDataset``, are returned as a ``SampleStream``.
@@ -22,36 +27,43 @@ def get_preprocessed_dataset(tokenizer: Any, dataset_config: Any, split: str = "
         NotImplementedError: if the data set is unknown.
         UsageError: if they are a stream, and the run does not say how long to go on.
     """
-    if dataset_config.dataset not in DATASET_PREPROC:
+    if dataset_config.dataset not in DATASETS:
         raise NotImplementedError(f"{dataset_config.dataset} is not (yet) implemented")
+    declared = DATASETS[dataset_config.dataset]
     active = active_run()
     if active is not None and active.data is not None:
         dataset = active.data.splits[split]
     else:
-        name = dataset_config.train_split if split == "train" else dataset_config.test_split
-        dataset = DATASET_PREPROC[dataset_config.dataset](dataset_config, tokenizer, name)
+        name = split_name(dataset_config, "train" if split == "train" else "test")
+        dataset = load_dataset(declared, dataset_config, tokenizer, name)
     if is_stream(dataset):
         stream = as_stream(dataset)
         if active is not None:
             measure_stream(stream, active.train, training=split == "train")
         return stream
-    if isinstance(dataset, TokenRows) or dataset_config.dataset not in DATALOADER_COLLATE_FUNC:
+    if isinstance(dataset, TokenRows) or declared.collator is None:
         return dataset
     return BlankRows(dataset)
 
 
-def get_custom_data_collator(dataset_processer: Any, dataset_config: Any) -> Any:
+def get_custom_data_collator(
+    dataset_processer: PreTrainedTokenizerBase, dataset_config: DatasetConfig
+) -> BlankCollator | None:
     """Return the collator that the data set brings, or None.
 
     It is never called without rows, see ``data.collation.BlankCollator``.
     """
-    make = DATALOADER_COLLATE_FUNC.get(dataset_config.dataset)
-    collate = make(dataset_processer, dataset_config) if make else None
+    declared = DATASETS.get(dataset_config.dataset)
+    make = declared.collator if declared else None
+    collate = make(dataset_config, dataset_processer) if make else None
     return BlankCollator(collate) if collate else None
 
 
 def get_dataloader(
-    tokenizer: Any, dataset_config: Any, train_config: Any, split: str = "train"
+    tokenizer: PreTrainedTokenizerBase,
+    dataset_config: DatasetConfig,
+    train_config: Any,
+    split: str = "train",
 ) -> DataLoader[Any]:
     """Return a split's batches as ``train`` takes them."""
     dataset = get_preprocessed_dataset(tokenizer, dataset_config, split)

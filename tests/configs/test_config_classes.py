@@ -56,14 +56,15 @@ DIFFERENCES: dict[str, dict[str, Any]] = {
         "init_lora_weights": True,
     },
     "wandb_config": {"mode": "offline", "id": None, "resume": None},
-    "samsum_dataset": {"data_path": "datasets/samsum/"},
+    "samsum_dataset": {"data_root": "", "data_path": "datasets/samsum/"},
     "grammar_dataset": {
+        "data_root": "",
         "train_split": "datasets/grammar/gtrain_10k.csv",
         "test_split": "datasets/grammar/grammar_validation.csv",
     },
-    "alpaca_dataset": {"data_path": "datasets/alpaca_data.json"},
-    "custom_dataset": {"file": "datasets/custom_dataset.py"},
-    "llamaguard_toxicchat_dataset": {"data_path": "datasets/toxic-chat/"},
+    "alpaca_dataset": {"data_root": "", "data_path": "datasets/alpaca_data.json"},
+    "custom_dataset": {"data_root": "", "file": "datasets/custom_dataset.py"},
+    "llamaguard_toxicchat_dataset": {"data_root": "", "data_path": "datasets/toxic-chat/"},
 }
 
 

@@ -8,8 +8,10 @@ import pytest
 
 from llama_recipes_local import configs
 from llama_recipes_local._upstream import load
-from llama_recipes_local.datasets import SPLITS, alpaca
+from llama_recipes_local.datasets import alpaca
+from llama_recipes_local.datasets.base import find_split
 from llama_recipes_local.datasets.examples import Continuation
+from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.errors import Problem, UsageError
 from llama_recipes_local.utils.dataset_utils import get_preprocessed_dataset
 
@@ -44,7 +46,7 @@ def test_samples_are_upstreams(split: str, count: int, tmp_path: Path, tokenizer
 
 
 def examples(config: Any, part: Any) -> list[Any]:
-    split = SPLITS["alpaca_dataset"](config, part)
+    split = find_split(DATASETS["alpaca_dataset"], config, part)
     return [split.formatter(record, None) for record in split.records()]  # type: ignore[arg-type]
 
 
@@ -62,7 +64,9 @@ def test_each_layout_gives_the_same_examples(name: str, tmp_path: Path) -> None:
 
 def test_parts_and_files_are_told(tmp_path: Path) -> None:
     config = written(tmp_path)
-    train, test = (SPLITS["alpaca_dataset"](config, part) for part in ("train", "test"))
+    train, test = (
+        find_split(DATASETS["alpaca_dataset"], config, part) for part in ("train", "test")
+    )
     assert train.files == test.files == (tmp_path / "alpaca_data.json",)
     assert (train.part, test.part) == ("all but the first 5%", "the first 5%")
     assert "### Response:" in repr(train.formatter)

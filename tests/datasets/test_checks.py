@@ -1,29 +1,25 @@
 """Each data set's check looks at the files that its loader reads, and names its flags."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from llama_recipes_local import configs
-from llama_recipes_local.datasets import DATASET_PREPROC
-from llama_recipes_local.datasets.checks import CHECKS, FLAGS
-from llama_recipes_local.storage import data_root
+from llama_recipes_local.datasets.checks import check_files
+from llama_recipes_local.datasets.registry import DATASETS
 
 
 def problems_of(config: Any) -> list[str]:
-    return [str(problem) for problem in CHECKS[config.dataset](config)]
-
-
-def test_every_data_set_has_a_check() -> None:
-    assert set(CHECKS) == set(DATASET_PREPROC) == {*FLAGS, "custom_dataset"}
+    return [str(problem) for problem in check_files(DATASETS[config.dataset], config)]
 
 
 def test_grammar_checks_both_files(grammar_data: Path) -> None:
-    data_root.set_data_root(str(grammar_data))
-    assert problems_of(configs.grammar_dataset()) == []
-    first, second = problems_of(configs.grammar_dataset("grammar_dataset", "a.csv", "b.csv"))
+    config = configs.grammar_dataset(data_root=str(grammar_data))
+    assert problems_of(config) == []
+    first, second = problems_of(replace(config, train_split="a.csv", test_split="b.csv"))
     assert f"{grammar_data / 'a.csv'} does not exist" in first
     assert "llama-recipes-local prepare grammar" in first
     assert "--grammar_dataset.train_split=FILE" in first
@@ -134,7 +130,7 @@ def test_a_custom_function_is_found(source: str, function: str, tmp_path: Path) 
     ("name", "source", "expected"),
     [
         ("data.py", None, "{folder}/data.py does not exist"),
-        ("data.csv", "", "{folder}/data.csv is no .py file"),
+        ("data.csv", "", "{folder}/data.csv is not a .py file"),
         ("data.py", "def f(:", "{folder}/data.py is not Python"),
         ("data.py", "x = 1", "{folder}/data.py defines no function get_custom_dataset"),
         ("data.py:mine", "def other(): ...", "its functions are other"),
@@ -153,3 +149,19 @@ def test_what_is_wrong_with_a_custom_file(
 def test_a_custom_file_is_not_run(tmp_path: Path) -> None:
     (tmp_path / "data.py").write_text("raise SystemExit\ndef get_custom_dataset(): ...")
     assert problems_of(configs.custom_dataset(file=f"{tmp_path}/data.py")) == []
+
+
+def test_each_check_prints_once_how_data_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("train", "val", "more"):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"text": name}))
+    for _ in range(2):
+        assert problems_of(configs.local_dataset(data_path=str(tmp_path))) == []
+        assert capsys.readouterr().out.splitlines() == [
+            f"--> skipped files, whose names are of no split: {tmp_path / 'more.jsonl'}",
+            f"--> train: text (text) from {tmp_path / 'train.jsonl'}, template none, "
+            "labels assistant",
+            f"--> validation: text (text) from {tmp_path / 'val.jsonl'}, template none, "
+            "labels assistant",
+        ]

@@ -40,8 +40,8 @@ def get_data_collator(processor):
 
 
 @pytest.fixture
-def custom(tmp_path: Path) -> Path:
-    data_root.set_data_root(str(tmp_path))
+def custom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(data_root.ENVIRONMENT_VARIABLE, str(tmp_path))
     file = tmp_path / "mine.py"
     file.write_text(CUSTOM.replace("from __future__ import annotations\n", ""), "utf-8")
     return file

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from llama_recipes_local import configs
-from llama_recipes_local.datasets import SPLITS
+from llama_recipes_local.datasets.base import find_split
 from llama_recipes_local.datasets.examples import Marked
 from llama_recipes_local.datasets.guanaco import TurnFormatter
+from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.errors import UsageError
 from llama_recipes_local.utils.dataset_utils import get_preprocessed_dataset
 
@@ -73,7 +74,9 @@ def test_a_clone(layout: str, packed: bool, tmp_path: Path, tokenizer: Any) -> N
 
 
 def examples(path: Path) -> list[Any]:
-    split = SPLITS["guanaco_dataset"](configs.guanaco_dataset(data_path=str(path)), "train")
+    split = find_split(
+        DATASETS["guanaco_dataset"], configs.guanaco_dataset(data_path=str(path)), "train"
+    )
     return [split.formatter(record, None) for record in split.records()]  # type: ignore[arg-type]
 
 

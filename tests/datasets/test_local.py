@@ -14,15 +14,13 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from llama_recipes_local import parallel
 from llama_recipes_local._upstream import load
 from llama_recipes_local.configs.datasets import local_dataset
 from llama_recipes_local.datasets import local
 from llama_recipes_local.datasets.encoding import encode
 from llama_recipes_local.datasets.examples import Continuation, Example, Marked, Pair
-from llama_recipes_local.datasets.local import local_split
+from llama_recipes_local.datasets.local import split as local_split
 from llama_recipes_local.errors import Problem, UsageError
-from llama_recipes_local.storage import data_root
 
 TURNS = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]
 SHARED = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Yo"}]
@@ -325,7 +323,7 @@ def test_turns_in_a_parquet_file(tmp_path: Path, tokenizer: Any) -> None:
     assert examples(config, tokenizer) == [LLAMA2]
 
 
-def test_rows_are_held_out_of_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_are_held_out_of_one_file(tmp_path: Path) -> None:
     texts = [f"row {number}" for number in range(45)]
     file = write(tmp_path / "rows.jsonl", *({"text": text} for text in texts))
     config = local_dataset(data_path=file)
@@ -342,9 +340,8 @@ def test_rows_are_held_out_of_one_file(tmp_path: Path, capsys: pytest.CaptureFix
         "all but 1 record in 10",
         "1 record in 10",
     ]
-    said = capsys.readouterr().out
-    assert "all rows but the first of each 20" in said
-    assert "of the rows, the first of each 10" in said
+    assert "all rows but the first of each 20" in splits[0].notes[0]
+    assert "of the rows, the first of each 10" in splits[3].notes[0]
 
 
 def test_a_single_row_cannot_be_held_out_and_trained(tmp_path: Path) -> None:
@@ -408,12 +405,13 @@ def test_rows_are_held_out_where_names_tell_no_split(names: list[str], tmp_path:
     assert sorted(rows(config, "train")) == sorted(set(every) - set(every[::20]))
 
 
-def test_files_of_no_split_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_of_no_split_are_reported(tmp_path: Path) -> None:
     for name in ("train", "val", "more"):
         write(tmp_path / f"{name}.jsonl", {"text": name})
-    assert rows(local_dataset(data_path=str(tmp_path)), "train") == ["train"]
-    told = f"--> left out, for their names are of no split: {tmp_path / 'more.jsonl'}"
-    assert told in capsys.readouterr().out.splitlines()
+    config = local_dataset(data_path=str(tmp_path))
+    assert rows(config, "train") == ["train"]
+    note, _ = local_split(config, "train").notes
+    assert note == f"--> skipped files, whose names are of no split: {tmp_path / 'more.jsonl'}"
 
 
 def test_named_validation_data_is_not_trained_on(tmp_path: Path) -> None:
@@ -425,12 +423,13 @@ def test_named_validation_data_is_not_trained_on(tmp_path: Path) -> None:
 
 
 def test_paths_start_from_the_data_root(tmp_path: Path) -> None:
-    data_root.set_data_root(str(tmp_path))
     write(tmp_path / "mine" / "part10.jsonl", {"text": "10"})
     write(tmp_path / "mine" / "part2.jsonl", {"text": "2"})
     (tmp_path / "mine" / "part2.jsonl.gz").write_bytes(b"its packed twin is not read")
     for pattern in ("mine", "mine/part*", "*/*.jsonl", "**/*.jsonl"):
-        config = local_dataset(data_path=pattern, validation_path="mine/part2.jsonl")
+        config = local_dataset(
+            data_path=pattern, validation_path="mine/part2.jsonl", data_root=str(tmp_path)
+        )
         assert rows(replace(config, validation_path=pattern), "train") == ["2", "10"]
         assert rows(config, "train") == ["10"]
 
@@ -460,21 +459,11 @@ def test_half_a_line_is_told_with_its_number(tmp_path: Path, tokenizer: Any) -> 
     assert f"line 3 of {file} is not JSON" in refused(configured(file), tokenizer).what
 
 
-def test_a_split_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_split_notes_how_it_is_read(tmp_path: Path) -> None:
     file = write(tmp_path / "rows.jsonl", {"prompt": "a", "completion": "b"})
-    for _ in range(2):
-        local_split(configured(file), "train")
-    assert capsys.readouterr().out == (
-        f"--> train: prompt (prompt, completion) from {file}, template none, labels assistant\n"
+    assert local_split(configured(file), "train").notes == (
+        f"--> train: prompt (prompt, completion) from {file}, template none, labels assistant",
     )
-
-
-def test_one_rank_says_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(parallel, "is_rank_zero", lambda: False)
-    local_split(configured(write(tmp_path / "rows.jsonl", {"text": "a"})), "train")
-    assert capsys.readouterr().out == ""
 
 
 def test_a_split_can_be_sent_to_another_process(tmp_path: Path, tokenizer: Any) -> None:

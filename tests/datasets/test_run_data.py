@@ -11,15 +11,9 @@ from llama_recipes_local.datasets.run_data import AUDIT_FILE, prepare_data
 from llama_recipes_local.errors import UsageError
 from llama_recipes_local.run import activate
 from llama_recipes_local.run.resolution import Run
-from llama_recipes_local.storage import data_root
 from llama_recipes_local.utils.dataset_utils import get_preprocessed_dataset
 
 ROWS = [{"prompt": f"{number} and one is ", "completion": str(number + 1)} for number in range(9)]
-
-
-@pytest.fixture(autouse=True)
-def _data_root(tmp_path: Path) -> None:
-    data_root.set_data_root(str(tmp_path))
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> str:
@@ -115,7 +109,8 @@ def test_custom_data_is_audited_unless_it_is_for_a_collator_of_its_own(
     train = configs.train_config(
         dataset="custom_dataset", model_name=str(tiny_model), batching_strategy=strategy
     )
-    data = prepare_data(Run({}, train=train, dataset=configs.custom_dataset(file="mine.py")))
+    dataset = configs.custom_dataset(file=str(tmp_path / "mine.py"))
+    data = prepare_data(Run({}, train=train, dataset=dataset))
     assert isinstance(data.splits["train"], TokenRows) is audited
     assert ("train" in data.audits) is audited
 
@@ -125,7 +120,7 @@ def custom_run(tmp_path: Path, model: Path, source: str) -> Run:
     train = configs.train_config(
         dataset="custom_dataset", model_name=str(model), context_length=2, max_train_step=1
     )
-    return Run({}, train=train, dataset=configs.custom_dataset(file="mine.py"))
+    return Run({}, train=train, dataset=configs.custom_dataset(file=str(tmp_path / "mine.py")))
 
 
 def test_custom_rows_are_cut_to_the_context(tmp_path: Path, tiny_model: Path):

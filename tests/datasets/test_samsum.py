@@ -13,8 +13,10 @@ import pytest
 from pyarrow import parquet
 
 from llama_recipes_local import configs
-from llama_recipes_local.datasets import SPLITS, samsum
+from llama_recipes_local.datasets import samsum
+from llama_recipes_local.datasets.base import find_split
 from llama_recipes_local.datasets.examples import Pair
+from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.errors import Problem, UsageError
 from llama_recipes_local.utils.dataset_utils import get_preprocessed_dataset
 
@@ -121,7 +123,7 @@ LAYOUTS = [
 
 
 def pairs(config: Any, part: Any) -> list[Any]:
-    split = SPLITS["samsum_dataset"](config, part)
+    split = find_split(DATASETS["samsum_dataset"], config, part)
     return [split.formatter(record, None) for record in split.records()]  # type: ignore[arg-type]
 
 
@@ -146,7 +148,7 @@ def test_the_archive_may_be_named_itself(tmp_path: Path) -> None:
     corpus(tmp_path)
     config = configs.samsum_dataset(data_path=str(tmp_path / "corpus.7z"))
     assert pairs(config, "test") == expected("val")
-    split = SPLITS["samsum_dataset"](config, "test")
+    split = find_split(DATASETS["samsum_dataset"], config, "test")
     assert (split.files, split.part) == ((tmp_path / "corpus.7z",), "val.json")
 
 

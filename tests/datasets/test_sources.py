@@ -9,8 +9,7 @@ import pytest
 
 from llama_recipes_local import configs, datasets
 from llama_recipes_local._upstream import load
-from llama_recipes_local.run.resolution import DATASET_CONFIGS
-from llama_recipes_local.storage import data_root
+from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.utils.dataset_utils import (
     get_custom_data_collator,
     get_preprocessed_dataset,
@@ -29,8 +28,8 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 def test_grammar_samples_are_upstreams(
     split: str, file: str, count: int, grammar_data: Path, tokenizer: Any
 ) -> None:
-    data_root.set_data_root(str(grammar_data))
-    ours = get_preprocessed_dataset(tokenizer, configs.grammar_dataset(), split)
+    config = configs.grammar_dataset(data_root=str(grammar_data))
+    ours = get_preprocessed_dataset(tokenizer, config, split)
     theirs = load("datasets.grammar_dataset.grammar_dataset").grammar
     upstream = SimpleNamespace(tokenizer=tokenizer, print_text=False)
     rows = rows_of(grammar_data / "datasets" / "grammar" / file)
@@ -40,8 +39,8 @@ def test_grammar_samples_are_upstreams(
 
 
 def test_grammar_labels_are_the_correction_alone(grammar_data: Path, tokenizer: Any) -> None:
-    data_root.set_data_root(str(grammar_data))
-    (first, *_) = get_preprocessed_dataset(tokenizer, configs.grammar_dataset())
+    config = configs.grammar_dataset(data_root=str(grammar_data))
+    (first, *_) = get_preprocessed_dataset(tokenizer, config)
     (row, *_) = rows_of(grammar_data / "datasets/grammar/gtrain_10k.csv")
     labels = [label for label in first["labels"] if label != -100]
     assert tokenizer.decode(labels) == row["target"] + "</s>"
@@ -92,9 +91,13 @@ def test_the_tables_have_upstreams_names() -> None:
     assert set(datasets.DATALOADER_COLLATE_FUNC) == set(load("datasets").DATALOADER_COLLATE_FUNC)
 
 
-def test_every_data_set_has_a_configuration_and_a_way_to_load_it() -> None:
-    assert set(datasets.DATASET_PREPROC) == set(DATASET_CONFIGS)
-    assert set(datasets.SPLITS) < set(DATASET_CONFIGS)
+def test_every_data_set_has_a_way_to_load_it() -> None:
+    assert set(datasets.DATASET_PREPROC) == set(DATASETS)
+    for name, dataset in DATASETS.items():
+        assert dataset.config().dataset == name
+        assert (dataset.split is None) == (dataset.load is not None)
+        assert dataset.split or dataset.check
+        assert dataset.flag.startswith(f"--{name}.")
 
 
 def test_an_unknown_data_set_is_refused(tokenizer: Any) -> None:

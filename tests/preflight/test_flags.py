@@ -3,8 +3,8 @@
 import pytest
 
 from llama_recipes_local.adapters.registry import METHODS
+from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.preflight import flags
-from llama_recipes_local.run.resolution import DATASET_CONFIGS
 
 
 def test_fields_are_flags_with_and_without_their_configuration() -> None:
@@ -23,7 +23,7 @@ def test_a_name_that_says_too_little_needs_its_configuration() -> None:
 
 def test_every_configuration_has_flags() -> None:
     known = set(flags.configurations())
-    assert set(DATASET_CONFIGS) <= known
+    assert set(DATASETS) <= known
     assert {method.config.__name__ for method in METHODS.values()} <= known
     assert {"train_config", "fsdp_config", "quantization_config", "wandb_config"} <= known
 

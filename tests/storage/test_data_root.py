@@ -17,30 +17,26 @@ def test_the_working_directory_is_the_last_resort(tmp_path: Path) -> None:
     assert data_root.resolve("datasets/a.csv") == tmp_path / "datasets" / "a.csv"
 
 
-def test_the_environment_goes_over_the_working_directory(
+def test_the_environment_overrides_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LLAMA_RECIPES_DATA_ROOT", "from-environment")
     assert data_root.resolve("a.csv") == tmp_path / "from-environment" / "a.csv"
 
 
-def test_the_flag_goes_over_the_environment(
+def test_the_flag_overrides_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LLAMA_RECIPES_DATA_ROOT", "from-environment")
-    data_root.set_data_root("from-flag")
-    assert data_root.resolve("a.csv") == tmp_path / "from-flag" / "a.csv"
-    data_root.set_data_root("")
+    assert data_root.resolve("a.csv", "from-flag") == tmp_path / "from-flag" / "a.csv"
     assert data_root.resolve("a.csv") == tmp_path / "from-environment" / "a.csv"
 
 
-def test_an_absolute_path_stays(tmp_path: Path) -> None:
-    data_root.set_data_root("elsewhere")
-    assert data_root.resolve(tmp_path / "a.csv") == tmp_path / "a.csv"
+def test_an_absolute_path_is_returned_as_it_is(tmp_path: Path) -> None:
+    assert data_root.resolve(tmp_path / "a.csv", "elsewhere") == tmp_path / "a.csv"
 
 
-def test_the_home_directory_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_home_directory_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert data_root.resolve("~/a.csv") == tmp_path / "home" / "a.csv"
-    data_root.set_data_root("~")
-    assert data_root.resolve("a.csv") == tmp_path / "home" / "a.csv"
+    assert data_root.resolve("a.csv", "~") == tmp_path / "home" / "a.csv"

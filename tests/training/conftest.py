@@ -15,7 +15,6 @@ from llama_recipes_local import configs, models
 from llama_recipes_local.data.concatenator import ConcatDataset
 from llama_recipes_local.datasets import get_grammar_dataset
 from llama_recipes_local.optimization import StepLR
-from llama_recipes_local.storage import data_root
 from llama_recipes_local.training.loop import METRICS_FILE, train
 from llama_recipes_local.utils.config_utils import get_dataloader_kwargs
 
@@ -64,8 +63,8 @@ def tokenizer(tiny_model: Path) -> PreTrainedTokenizerBase:
 @pytest.fixture(scope="session")
 def samples(grammar_data: Path, tokenizer: PreTrainedTokenizerBase) -> list[dict[str, list[int]]]:
     """The real training rows, tokenised; only the responses are labels."""
-    data_root.set_data_root(str(grammar_data))
-    rows = list(get_grammar_dataset(configs.grammar_dataset(), tokenizer))
+    config = configs.grammar_dataset(data_root=str(grammar_data))
+    rows = list(get_grammar_dataset(config, tokenizer))
     assert len(rows) == 60
     return rows
 

@@ -18,7 +18,8 @@ from llama_recipes_local.commands.generate.generator import Generator, Sampling
 from llama_recipes_local.commands.generate.model_loading import load_model, load_tokenizer
 from llama_recipes_local.commands.generate.model_source import ModelSource, find_source
 from llama_recipes_local.commands.generate.stopping import find_stops
-from llama_recipes_local.datasets import SPLITS
+from llama_recipes_local.datasets.base import find_split
+from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.datasets.run_data import prepare_data
 from llama_recipes_local.errors import Problem, refusal, refuse
 from llama_recipes_local.model_folders import read_adapter_config
@@ -30,7 +31,6 @@ from llama_recipes_local.storage.names import refuse_name
 from llama_recipes_local.training.evaluation import perplexity
 from llama_recipes_local.utils.dataset_utils import get_dataloader
 
-DEFAULTS = {"grammar_dataset": ("gleu",), "samsum_dataset": ("rouge",)}
 LOSSES = ("loss", "perplexity")
 PACKAGES = {"gleu": "nltk", "rouge": "rouge_score"}
 
@@ -89,11 +89,14 @@ def _measure(
     run: Run, source: ModelSource, result: Result, batch_size: int, length: int, most: int
 ) -> None:
     """Fill a result with what the model makes of the validation part."""
+    assert run.dataset is not None
     tokenizer = load_tokenizer(source)
     generating = [name for name in result.asked if name in GENERATED]
     found: list[Question] = []
     if generating:
-        found = questions(SPLITS[run.train.dataset](run.dataset, "test"), tokenizer, most)
+        split = find_split(DATASETS[run.train.dataset], run.dataset, "test")
+        assert split is not None  # or the metric would have been refused
+        found = questions(split, tokenizer, most)
         _check_sources(found, result.asked)
     losses = set(LOSSES) & set(result.asked)
     known: dict[str, float] = {}
@@ -151,13 +154,13 @@ def _choose(metrics: Any, dataset: str) -> list[str]:
     # fire makes a tuple or a list of several names, and True of a flag that has none behind it
     named = metrics if isinstance(metrics, (tuple, list)) else str(metrics).split(",")
     asked = [str(name).strip() for name in named if str(name).strip()]
-    asked = asked or [*LOSSES, *DEFAULTS.get(dataset, ())]
+    asked = asked or [*LOSSES, *DATASETS[dataset].metrics]
     problems = [
         Problem(f"--metrics {name}", "there is none of this name", f"choose of {','.join(METRICS)}")
         for name in asked
         if name not in METRICS
     ]
-    if set(asked) & set(GENERATED) and dataset not in SPLITS:
+    if set(asked) & set(GENERATED) and DATASETS[dataset].split is None:
         why = f"{dataset} does not tell prompts and responses apart"
         problems.append(Problem(f"--metrics {','.join(asked)}", why, "--metrics loss,perplexity"))
     refuse(problems)

@@ -6,12 +6,13 @@ from typing import Any
 
 from llama_recipes_local import configs
 from llama_recipes_local.commands.generate.model_source import base_model
+from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.fields import EVALUATION, fields_with
 from llama_recipes_local.model_folders import has_tokenizer
 from llama_recipes_local.preflight import preflight_data
 from llama_recipes_local.run.record import CONFIGURATION_FILE, SavedRun
-from llama_recipes_local.run.resolution import DATASET_CONFIGS, Run
+from llama_recipes_local.run.resolution import Run
 
 
 def resolve_run(arguments: tuple[Any, ...], adapter: Path | None, flags: dict[str, Any]) -> Run:
@@ -49,7 +50,7 @@ def _no_data() -> Problem:
     return Problem(
         "no data set was named",
         f"the folder of a run has it in its {CONFIGURATION_FILE}, that of a merged model has none",
-        f"name one: --dataset NAME, which is one of {', '.join(DATASET_CONFIGS)}",
+        f"name one: --dataset NAME, which is one of {', '.join(DATASETS)}",
     )
 
 
@@ -59,10 +60,10 @@ def recorded(saved: SavedRun, quantization: bool) -> dict[str, Any]:
     found = {name: saved.get("train_config", name) for name in names}
     if not quantization:
         del found["quantization"]
-    dataset = DATASET_CONFIGS.get(str(found["dataset"]))
+    dataset = DATASETS.get(str(found["dataset"]))
     if dataset is not None:
-        for name in vars(dataset()):
-            found[f"{dataset.__name__}.{name}"] = saved.get(dataset.__name__, name)
+        for name in vars(dataset.config()):
+            found[f"{dataset.name}.{name}"] = saved.get(dataset.name, name)
     if found.get("quantization") == "4bit":
         for name in fields_with(configs.quantization_config, EVALUATION):
             found[f"quantization_config.{name}"] = saved.get("quantization_config", name)

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from llama_recipes_local.cli.parsing import read_typed
 from llama_recipes_local.commands.generate.generator import Generator, Sampling
 from llama_recipes_local.commands.generate.model_loading import load_model
 from llama_recipes_local.commands.generate.model_source import ModelSource
@@ -11,7 +12,6 @@ from llama_recipes_local.commands.generate.stopping import StoppingStreamer, fin
 from llama_recipes_local.datasets.prompt_template import CHAT, PromptTemplate
 from llama_recipes_local.datasets.templates import Message
 from llama_recipes_local.errors import refusal
-from llama_recipes_local.prompts import read_typed
 
 HELP = "a line is a turn; /new begins anew, /quit or Ctrl-D ends"
 

@@ -6,10 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from llama_recipes_local.cli.parsing import number, one_of
+from llama_recipes_local.cli.parsing import number, one_of, read_typed
 from llama_recipes_local.cli.shared_flags import DTYPES
 from llama_recipes_local.errors import Problem, refusal, refuse
-from llama_recipes_local.prompts import PROMPTS, read_typed
 
 TEMPLATES = ("tokenizer", "llama2", "llama3", "chatml", "guanaco")
 
@@ -81,7 +80,7 @@ def _add_prompts(parser: argparse.ArgumentParser) -> None:
     )
     framed.add_argument(
         "--dataset",
-        type=one_of(PROMPTS),
+        type=_with_prompt,
         metavar="NAME",
         help="put prompts into what this data set is trained with",
     )
@@ -92,6 +91,13 @@ def _add_prompts(parser: argparse.ArgumentParser) -> None:
         help=f"make prompts turns of a chat: {', '.join(TEMPLATES)}",
     )
     group.add_argument("--system", metavar="TEXT", help="with --chat: what comes before the turns")
+
+
+def _with_prompt(word: str) -> str:
+    # imported for a word alone, so that --help stays quick
+    from llama_recipes_local.datasets.registry import DATASETS
+
+    return one_of(name for name, dataset in DATASETS.items() if dataset.prompt)(word)
 
 
 def _add_sampling(group: Any) -> None:

@@ -16,9 +16,9 @@ from llama_recipes_local.datasets.prompt_template import (
     find_prompt_template,
     read_prompt_template,
 )
+from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.errors import UsageError, refusal
 from llama_recipes_local.messages import missing_path
-from llama_recipes_local.prompts import PROMPTS
 from llama_recipes_local.records import finding
 from llama_recipes_local.records.any_format import format_of, records
 from llama_recipes_local.records.source import Source
@@ -83,7 +83,8 @@ def choose_prompt_template(
     if raw:
         return None, "prompts stay as they are"
     if dataset:
-        return PromptTemplate(PROMPT, PROMPTS[dataset]), f"the prompt template is that of {dataset}"
+        chosen = PromptTemplate(PROMPT, DATASETS[dataset].prompt)
+        return chosen, f"the prompt template is that of {dataset}"
     if template:
         chosen = chat_prompt_template(template, tokenizer, TEMPLATE_FLAG)
         return chosen, f"the chat template is {template}"

@@ -22,7 +22,7 @@ from llama_recipes_local.commands.inspect.row_display import (
 from llama_recipes_local.data.concatenator import ConcatDataset
 from llama_recipes_local.data.streaming import SampleStream
 from llama_recipes_local.data.token_rows import TokenRows
-from llama_recipes_local.datasets.run_data import PARTS, RunData, prepare_data
+from llama_recipes_local.datasets.run_data import PART_NAMES, RunData, prepare_data
 from llama_recipes_local.errors import Problem, refuse
 from llama_recipes_local.models.loading import load_tokenizer
 from llama_recipes_local.preflight import preflight_data
@@ -102,7 +102,7 @@ def _place(png: Any) -> Path:
 
 def _lengths(data: RunData) -> dict[str, npt.NDArray[np.int32]]:
     return {
-        PARTS[part]: split.lengths
+        PART_NAMES[part]: split.lengths
         for part, split in data.splits.items()
         if isinstance(split, TokenRows) and len(split)
     }

@@ -25,7 +25,6 @@ from llama_recipes_local.models import AutoTokenizer
 from llama_recipes_local.models.loading import local_folder
 from llama_recipes_local.preflight import machine, model
 from llama_recipes_local.run.resolution import Run, resolve
-from llama_recipes_local.storage import data_root
 
 
 @dataclass
@@ -61,7 +60,6 @@ def preflight(words: Sequence[str]) -> SftRun:
     decided = choose(options, given)
     flags += [choice.flag for choice in decided]
     options = parse(flags)
-    data_root.set_data_root(options.data_root)
 
     run = _as_finetuning(options)
     problems += sft_rules.check_options(options, given) + sft_rules.check_machine(options)
@@ -119,6 +117,8 @@ def _find_data(options: Arguments) -> tuple[dict[str, LocalPart], list[Problem]]
             parts[name] = trl_dataset.find(config, training=name == "train")
         except UsageError as error:
             problems += error.problems
+    for note in dict.fromkeys(note for part in parts.values() for note in part.notes):
+        print(note)
     return parts, problems
 
 

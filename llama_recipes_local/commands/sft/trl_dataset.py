@@ -4,10 +4,9 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 from datasets.exceptions import DatasetGenerationError
-from transformers import PreTrainedTokenizerBase
 
 import datasets
 from llama_recipes_local import __version__, configs, parallel
@@ -15,7 +14,7 @@ from llama_recipes_local.commands.sft.flags import DATA_SETTINGS, Arguments
 from llama_recipes_local.data.cache import cache_folder
 from llama_recipes_local.datasets.examples import Continuation, Marked, Pair
 from llama_recipes_local.datasets.layouts import read_turns
-from llama_recipes_local.datasets.local import LocalPart, find_part, tell
+from llama_recipes_local.datasets.local import LocalPart, find_part
 from llama_recipes_local.datasets.rows import RowFormatter, default_template
 from llama_recipes_local.errors import Problem, UsageError, refusal
 from llama_recipes_local.messages import join_names
@@ -54,13 +53,15 @@ def trained(part: LocalPart, training: Any) -> str:
     return "all of each row, whoever speaks"
 
 
-def data_config(options: Arguments) -> Any:
+def data_config(options: Arguments) -> configs.local_dataset:
     """Return the ``local_dataset`` that the flags describe."""
     settings = {name: vars(options)[f"local_dataset.{name}"] for name in DATA_SETTINGS}
-    return configs.local_dataset(data_path=options.dataset_name, **settings)
+    return configs.local_dataset(
+        data_path=options.dataset_name, data_root=options.data_root, **settings
+    )
 
 
-def find(config: Any, training: bool) -> LocalPart:
+def find(config: configs.local_dataset, training: bool) -> LocalPart:
     """Find a part of the data and look into it up to its first usable row.
 
     Raises:
@@ -120,13 +121,12 @@ def load(part: LocalPart, name: str, cache: str) -> datasets.Dataset:
         )
     except DatasetGenerationError as error:
         raise error.__cause__ if isinstance(error.__cause__, UsageError) else error from None
-    tell(f"--> {name}: {len(data)} rows of {part}{part.told_held_out}; {kind}")
+    print(f"--> {name}: {len(data)} rows of {part}{part.held_out_note}; {kind}")
     return data
 
 
 def _row(formatter: RowFormatter, record: Record) -> dict[str, Any] | None:
-    # only a chat template asks for the tokenizer
-    example = formatter(record, cast(PreTrainedTokenizerBase, None))
+    example = formatter(record)
     if isinstance(example, Marked):
         return {"text": example.text}
     if isinstance(example, (Pair, Continuation)):

@@ -10,7 +10,7 @@ import pytest
 from generate_command import generate, refused
 
 from llama_recipes_local import cli
-from llama_recipes_local.prompts import format_prompt
+from llama_recipes_local.datasets import grammar
 
 SENTENCE = "She go to school yesterday."
 
@@ -46,7 +46,7 @@ def test_only_the_completion_is_printed(
 def test_a_data_set_frames_the_text_as_in_training(
     adapter: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    framed = format_prompt("grammar_dataset", SENTENCE)
+    framed = grammar.PROMPT.format(SENTENCE)
     assert framed == f"Correct this to standard English: {SENTENCE}\n---\nCorrected: "
     words = ("--adapter", adapter, "--max_new_tokens", 8, "--dataset", "grammar_dataset")
     printed = generate(capsys, *words, "--prompt", SENTENCE)

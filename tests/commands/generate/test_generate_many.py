@@ -13,6 +13,7 @@ from generate_command import generate, refused
 
 from llama_recipes_local import cli
 from llama_recipes_local.commands.generate.stopping import Stops, find_stops
+from llama_recipes_local.datasets import grammar
 from llama_recipes_local.datasets.prompt_template import (
     CHAT,
     PROMPT_TEMPLATE_FILE,
@@ -20,7 +21,6 @@ from llama_recipes_local.datasets.prompt_template import (
     save_prompt_template,
 )
 from llama_recipes_local.datasets.templates import TEMPLATES
-from llama_recipes_local.prompts import format_prompt
 
 PROMPTS = ["She go to school.", "I", "He have\ttwo very old cat and she like it much.", "Why?"]
 
@@ -33,7 +33,7 @@ def records(printed: str) -> list[dict[str, Any]]:
 def framed(adapter: Path, tmp_path: Path) -> Path:
     """The adapter as a run leaves it, with the grammar data's prompt."""
     folder = shutil.copytree(adapter, tmp_path / "framed")
-    save_prompt_template(PromptTemplate("prompt", format_prompt("grammar_dataset", "{}")), folder)
+    save_prompt_template(PromptTemplate("prompt", grammar.PROMPT), folder)
     return folder
 
 

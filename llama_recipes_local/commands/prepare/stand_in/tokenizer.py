@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from llama_recipes_local.prompts import format_prompt
+from llama_recipes_local.datasets import grammar
 
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 
@@ -51,5 +51,5 @@ def train_tokenizer(
 
 def _texts(pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
     for source, target in pairs:
-        yield format_prompt("grammar_dataset", source)
+        yield grammar.PROMPT.format(source)
         yield target

@@ -6,7 +6,7 @@ import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from llama_recipes_local.commands.prepare.stand_in.settings import StandInSettings
-from llama_recipes_local.prompts import format_prompt
+from llama_recipes_local.datasets import grammar
 from llama_recipes_local.records.any_format import records
 
 
@@ -57,5 +57,5 @@ def test_decoding_gives_the_data_back(tokenizer: PreTrainedTokenizerFast, senten
 
 
 def test_it_was_trained_on_the_prompt(tokenizer: PreTrainedTokenizerFast) -> None:
-    tokens = tokenizer.tokenize(format_prompt("grammar_dataset", "x"))
+    tokens = tokenizer.tokenize(grammar.PROMPT.format("x"))
     assert "Corrected" in tokens
