@@ -70,7 +70,7 @@ def check_identity(run: Run) -> None:
     Raises:
         UsageError: with each kind of difference that ``resume_despite`` does not name.
     """
-    folder = selection.likely(run.train)
+    folder = selection.expected(run.train)
     if folder is None:
         return
     path = folder / layout.IDENTITY
@@ -79,7 +79,7 @@ def check_identity(run: Run) -> None:
     except FileNotFoundError:
         return  # saved by a script, which has no run to describe
     except (OSError, ValueError) as error:
-        fix = selection.instead(folder)
+        fix = selection.alternative(folder)
         raise refusal(f"{path} is damaged", str(error), fix) from error
     problems = [
         Problem(

@@ -1,4 +1,4 @@
-"""The state of a model and its optimiser by the names of the model's parameters.
+"""State of a model and its optimiser, by the names of the model's parameters.
 
 Tensors may be sharded; they are read in place, whatever ranks wrote them.
 """
@@ -55,7 +55,7 @@ def optimizer_tensors(model: nn.Module, optimizer: Optimizer) -> Tensors:
 def optimizer_values(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
     """Return the rest of an optimiser's state, JSON-ready: numbers, and its groups' settings.
 
-    The dtypes that AnyPrecisionAdamW has among its settings are left out: each run makes them anew.
+    The dtypes that AnyPrecisionAdamW has among its settings are left out: each run sets them.
     """
     numbers = {
         name: {key: _number(value) for key, value in state.items() if not _is_array(value)}
@@ -74,8 +74,8 @@ def optimizer_values(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
     return {"numbers": numbers, "groups": groups}
 
 
-def restore_model(model: nn.Module, folder: Path) -> None:
-    """Read what ``model_tensors`` gave.
+def load_model(model: nn.Module, folder: Path) -> None:
+    """Load what ``model_tensors`` returned.
 
     Raises:
         DamagedError: if the folder does not hold it.
@@ -83,34 +83,43 @@ def restore_model(model: nn.Module, folder: Path) -> None:
     read_tensors(folder, model_tensors(model))
 
 
-def restore_optimizer(
-    model: nn.Module, optimizer: Optimizer, folder: Path, values: Mapping[str, Any]
+def load_optimizer(
+    model: nn.Module,
+    optimizer: Optimizer,
+    folder: Path,
+    numbers: Mapping[str, Mapping[str, Any]],
 ) -> None:
-    """Put an optimiser that has taken no step into a saved state.
+    """Load the state of an optimiser that has taken no step.
 
-    It takes one step at rate 0 on gradients of 0, so that its state comes to be in the form and on
-    the device that this very optimiser wants; weights are to be restored after that.
+    It takes one step at rate 0 on gradients of 0, which creates its state in the form and on the
+    device that this very optimiser wants; weights must be loaded after that.
+
+    Args:
+        model: the parameters' owner.
+        optimizer: the optimiser to fill.
+        folder: where what ``optimizer_tensors`` returned is.
+        numbers: the ``numbers`` of ``optimizer_values``.
 
     Raises:
         DamagedError: if the folder does not hold the state of these parameters.
     """
     parameters = dict(model.named_parameters())
     try:
-        stepped = [parameters[name] for name in values["numbers"]]
+        stepped = [parameters[name] for name in numbers]
     except KeyError as error:
-        raise DamagedError(f"{folder} has the state of {error}, which this model lacks") from None
-    _come_to_have_state(optimizer, stepped)
+        raise DamagedError(f"{folder} has the state of {error}, missing in this model") from None
+    _initialize_state(optimizer, stepped)
     read_tensors(folder, optimizer_tensors(model, optimizer))
-    for name, numbers in values["numbers"].items():
+    for name, plain in numbers.items():
         state = optimizer.state[parameters[name]]
-        for key, value in numbers.items():
+        for key, value in plain.items():
             if isinstance(state.get(key), torch.Tensor):
                 state[key].fill_(value)
             else:
                 state[key] = value
 
 
-def restore_groups(optimizer: Optimizer, groups: list[dict[str, Any]]) -> None:
+def load_param_groups(optimizer: Optimizer, groups: list[dict[str, Any]]) -> None:
     """Give an optimiser's groups their saved settings: rates, decay and the like."""
     for group, saved in zip(optimizer.param_groups, groups, strict=True):
         for key, value in saved.items():
@@ -122,7 +131,7 @@ def restore_groups(optimizer: Optimizer, groups: list[dict[str, Any]]) -> None:
                 group[key] = tuple(value) if isinstance(value, list) else value
 
 
-def _come_to_have_state(optimizer: Optimizer, parameters: list[nn.Parameter]) -> None:
+def _initialize_state(optimizer: Optimizer, parameters: list[nn.Parameter]) -> None:
     rates = [group["lr"] for group in optimizer.param_groups]
     for parameter in parameters:
         parameter.grad = torch.zeros_like(parameter)

@@ -1,10 +1,11 @@
-"""Which checkpoint a run goes on from."""
+"""Which checkpoint a run resumes from."""
 
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 
+from llama_recipes_local import configs
 from llama_recipes_local.checkpoints import layout, verifying
 from llama_recipes_local.checkpoints.layout import DamagedError
 from llama_recipes_local.parallel import world_size
@@ -12,13 +13,13 @@ from llama_recipes_local.parallel import world_size
 AUTO = "auto"
 
 
-def choose(train_config: Any) -> Path | None:
-    """Return the checkpoint that ``resume_from_checkpoint`` means, whole; None to start afresh.
+def select(train_config: configs.train_config) -> Path | None:
+    """Return the checkpoint that ``resume_from_checkpoint`` means, or None to start from scratch.
 
-    What "auto" passes over is said, and so is that there is none. All ranks call this together.
+    It prints what "auto" skips, and that there is none. All ranks call this together.
 
     Raises:
-        DamagedError: if the one that was named is damaged.
+        DamagedError: if the one that was named is corrupt.
     """
     asked = train_config.resume_from_checkpoint
     if not asked:
@@ -30,15 +31,15 @@ def choose(train_config: Any) -> Path | None:
         try:
             verifying.check_together(folder)
         except DamagedError as error:
-            print(f"--> {folder.name} is passed over, for it is damaged: {error}")
+            print(f"--> {folder.name} skipped: corrupt ({error})")
             continue
         return folder
-    print(f"--> there is no checkpoint in {output.resolve()}: training starts afresh")
+    print(f"--> no checkpoint in {output.resolve()}: starting from scratch")
     return None
 
 
-def likely(train_config: Any) -> Path | None:
-    """Return the checkpoint that ``choose`` will most likely return, without reading it."""
+def expected(train_config: configs.train_config) -> Path | None:
+    """Return the checkpoint that ``select`` will most likely return, without reading it."""
     asked = train_config.resume_from_checkpoint
     if not asked or asked != AUTO:
         return Path(asked) if asked else None
@@ -52,12 +53,12 @@ def likely(train_config: Any) -> Path | None:
 
 
 def is_in(output: Path, folder: Path) -> bool:
-    """Whether a checkpoint is in a run's own folder, so that the run there goes on."""
+    """Whether a checkpoint is in a run's own folder, so that resuming continues that run."""
     return folder.resolve().parent == output.resolve()
 
 
-def last_whole(output: Path) -> Path | None:
-    """Return the newest checkpoint of a folder that is whole; it is read to find out."""
+def newest_intact(output: Path) -> Path | None:
+    """Return the newest intact checkpoint of a folder, which is read to find out."""
     for folder in layout.checkpoints_in(output):
         try:
             verifying.check(folder)
@@ -67,10 +68,12 @@ def last_whole(output: Path) -> Path | None:
     return None
 
 
-def instead(folder: Path) -> str:
-    """Tell what to give in place of a damaged checkpoint, or of a run's folder with some in it."""
-    whole = last_whole(folder) or last_whole(folder.resolve().parent)
-    return f"--resume_from_checkpoint {whole}" if whole else "start afresh in another --output_dir"
+def alternative(folder: Path) -> str:
+    """Return what to do in place of a corrupt checkpoint, or of a run's folder with some in it."""
+    whole = newest_intact(folder) or newest_intact(folder.resolve().parent)
+    if whole is None:
+        return "start from scratch in another --output_dir"
+    return f"--resume_from_checkpoint {whole}"
 
 
 def _named(folder: Path) -> Path:
@@ -78,7 +81,7 @@ def _named(folder: Path) -> Path:
         verifying.check_together(folder)
     except DamagedError as error:
         raise DamagedError(
-            f"{folder} cannot be gone on from: {error}\n   fix: {instead(folder)}"
+            f"{folder} cannot be resumed from: {error}\n   fix: {alternative(folder)}"
         ) from error
     return folder
 

@@ -18,6 +18,7 @@ from llama_recipes_local.model_checkpointing.checkpoint_handler import (
     save_optimizer_checkpoint,
     save_peft_checkpoint,
     save_train_params,
+    save_trained,
 )
 
 __all__ = [
@@ -33,4 +34,5 @@ __all__ = [
     "save_optimizer_checkpoint",
     "save_peft_checkpoint",
     "save_train_params",
+    "save_trained",
 ]

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import yaml
@@ -22,8 +22,10 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
+from torch.distributed.fsdp import StateDictType
 from transformers import AutoConfig
 
+from llama_recipes_local import configs
 from llama_recipes_local.parallel import barrier, full_tensor, is_rank_zero
 from llama_recipes_local.storage.publishing import published_files, published_folder
 
@@ -36,7 +38,7 @@ _GATHERED_FLAT = StateDictOptions(
 _SHARDED_FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
 
 
-def checkpoint_folder(cfg: Any) -> Path:
+def checkpoint_folder(cfg: configs.train_config) -> Path:
     """Return the folder of a run's FSDP checkpoints.
 
     It is ``dist_checkpoint_root_folder/dist_checkpoint_folder-NAME`` with the last part of the
@@ -51,9 +53,34 @@ def _published_by_ranks(target: Path) -> AbstractContextManager[Path]:
     return published_folder(target, main_process=is_rank_zero(), barrier=barrier)
 
 
-def model_label(cfg: Any) -> str:
+def model_label(cfg: configs.train_config) -> str:
     """Return the last part of the model's path."""
     return Path(cfg.model_name).resolve().name
+
+
+def save_trained(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    rank: int,
+    train_config: configs.train_config,
+    fsdp_config: configs.fsdp_config | None,
+    epoch: int,
+) -> None:
+    """Save the adapter, or the model in full or in shards, as upstream's loop does.
+
+    All ranks call this together.
+    """
+    if train_config.use_peft:
+        save_peft_checkpoint(model, train_config.output_dir)
+    elif fsdp_config is None:
+        save_model_checkpoint(model, train_config.output_dir)
+    elif fsdp_config.checkpoint_type == StateDictType.FULL_STATE_DICT:
+        save_fsdp_model_checkpoint_full(model, optimizer, rank, train_config, epoch)
+        if train_config.save_optimizer:
+            save_optimizer_checkpoint(model, optimizer, rank, train_config, epoch)
+    else:
+        saved_optimizer = optimizer if train_config.save_optimizer else None
+        save_model_and_optimizer_sharded(model, rank, train_config, saved_optimizer)
 
 
 def save_peft_checkpoint(model: nn.Module, model_path: str | Path) -> None:
@@ -92,7 +119,11 @@ def save_model_checkpoint(model: nn.Module, output_dir: str | Path) -> None:
 
 
 def save_fsdp_model_checkpoint_full(
-    model: nn.Module, optimizer: Any, rank: int, cfg: Any, epoch: int = 1
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    rank: int,
+    cfg: configs.train_config,
+    epoch: int = 1,
 ) -> None:
     """Gather a sharded model on rank 0 and save it as a Hugging Face folder of its epoch."""
     state = get_model_state_dict(model, options=_GATHERED)
@@ -102,7 +133,11 @@ def save_fsdp_model_checkpoint_full(
 
 
 def save_optimizer_checkpoint(
-    model: nn.Module, optimizer: torch.optim.Optimizer, rank: int, cfg: Any, epoch: int = 1
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    rank: int,
+    cfg: configs.train_config,
+    epoch: int = 1,
 ) -> None:
     """Gather a sharded optimiser's state on rank 0 and save it as one safetensors file."""
     with _no_dtypes(optimizer):
@@ -126,7 +161,10 @@ def load_optimizer_checkpoint(
 
 
 def save_model_and_optimizer_sharded(
-    model: nn.Module, rank: int, cfg: Any, optim: torch.optim.Optimizer | None = None
+    model: nn.Module,
+    rank: int,
+    cfg: configs.train_config,
+    optim: torch.optim.Optimizer | None = None,
 ) -> None:
     """Save every rank's shards, and the optimiser's if it is given; all ranks call this together.
 
@@ -144,7 +182,7 @@ def save_model_and_optimizer_sharded(
         print(f"--> sharded checkpoint saved in {checkpoint_folder(cfg)}")
 
 
-def load_model_sharded(model: nn.Module, rank: int, cfg: Any) -> None:
+def load_model_sharded(model: nn.Module, rank: int, cfg: configs.train_config) -> None:
     """Load the sharded checkpoint of a run into a model, sharded or not, if there is one."""
     folder = checkpoint_folder(cfg)
     if not folder.is_dir():
@@ -160,7 +198,14 @@ def load_sharded_model_single_gpu(model: nn.Module, model_path: str | Path) -> n
     return model
 
 
-def load_model_checkpoint(model: nn.Module, rank: int, cfg: Any) -> None:
+class ModelFile(Protocol):
+    """Where a caller's own configuration says that a model is; upstream's has no such fields."""
+
+    checkpoint_folder: str
+    checkpoint_model_filename: str
+
+
+def load_model_checkpoint(model: nn.Module, rank: int, cfg: ModelFile) -> None:
     """Load ``cfg.checkpoint_folder / cfg.checkpoint_model_filename``, safetensors, on rank 0.
 
     To be called before the model is sharded.
@@ -174,7 +219,9 @@ def load_model_checkpoint(model: nn.Module, rank: int, cfg: Any) -> None:
     model.load_state_dict(load_file(path))
 
 
-def save_train_params(train_config: Any, fsdp_config: Any, rank: int) -> None:
+def save_train_params(
+    train_config: configs.train_config, fsdp_config: configs.fsdp_config, rank: int
+) -> None:
     """Write the configurations as ``train_params.yaml`` into the run's checkpoint folder.
 
     Upstream's converter finds the model's path in it.

@@ -59,7 +59,7 @@ def _named(folder: Path) -> list[Problem]:
     except DamagedError as error:
         why = str(error) if folder.is_dir() else f"there is no folder {folder.resolve()}"
         what = f"--resume_from_checkpoint {folder}"
-        return [Problem(what, why, selection.instead(folder))]
+        return [Problem(what, why, selection.alternative(folder))]
     return []
 
 

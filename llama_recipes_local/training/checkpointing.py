@@ -1,83 +1,186 @@
-"""When a trainer saves a checkpoint, and how it begins where one was saved."""
+"""The checkpoints of a training run: what goes into one, when it is written, and resuming from it.
 
+Everything that must survive is a ``Stateful`` part with a name. Model and optimiser are apart from
+them: their tensors are sharded, and read in place.
+"""
+
+import json
 import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from llama_recipes_local.checkpoints import layout, retention, selection
-from llama_recipes_local.checkpoints.writing import Writer
-from llama_recipes_local.parallel import is_rank_zero
-from llama_recipes_local.training import resuming
-from llama_recipes_local.training.signals import InterruptedRun
+import torch
+from torch import nn
+from torch.distributed.checkpoint.stateful import Stateful
+from transformers import PreTrainedConfig
 
-if TYPE_CHECKING:
-    from llama_recipes_local.training.loop import Trainer
+from llama_recipes_local import configs, parallel
+from llama_recipes_local.checkpoints import layout, model_state, retention, rng_state, selection
+from llama_recipes_local.checkpoints.identity import identity
+from llama_recipes_local.checkpoints.layout import DamagedError
+from llama_recipes_local.checkpoints.writing import Content, Writer
+from llama_recipes_local.model_checkpointing.checkpoint_handler import adapter_state, write_adapter
+from llama_recipes_local.run.record import describe
+from llama_recipes_local.run.resolution import Run
 
 
-class Checkpointing:
-    """Saves the checkpoints of one trainer; all ranks call its methods together."""
+@dataclass(frozen=True)
+class Resumed:
+    """Where a run was resumed from.
 
-    def __init__(self, trainer: "Trainer") -> None:
-        config = trainer.config
-        self.output = Path(config.output_dir)
-        self.writer = Writer(self.output, config.save_total_limit, config.async_save)
-        self._trainer = trainer
-        self._every = config.save_steps
+    Attributes:
+        seconds: what training took up to the checkpoint.
+        same_folder: whether it is in this run's own folder, where the earlier run's logs are.
+    """
+
+    seconds: float
+    same_folder: bool
+
+
+class CheckpointManager:
+    """Saves and loads the checkpoints of one run; all ranks call its methods together."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        states: Mapping[str, Stateful],
+        train_config: configs.train_config,
+        run: Run | None,
+    ) -> None:
+        """Keep what checkpoints are made of.
+
+        Args:
+            model: the trained model, sharded or not, not wrapped in DistributedDataParallel.
+            optimizer: its optimiser.
+            states: all else that a run resumes, by its key in ``trainer.json``; loaded in order.
+            train_config: where, how many and how to save, and what to resume from.
+            run: the run to describe in each checkpoint; None in a script.
+        """
+        self.output = Path(train_config.output_dir)
+        self.writer = Writer(self.output, train_config.save_total_limit, train_config.async_save)
+        self._model = model
+        self._optimizer = optimizer
+        self._states = states
+        self._config = train_config
+        self._run = run
         self._saved_at = 0
 
-    def resume(self) -> bool:
-        """Put the trainer where a checkpoint was saved; return whether there is one to go on from.
+    def load(self) -> Resumed | None:
+        """Load the checkpoint that ``resume_from_checkpoint`` names; return None if there is none.
 
         Raises:
-            TrainingError: if the checkpoint is damaged, or of another run.
+            TrainingError: if the checkpoint is corrupt, or of another model, optimiser or data.
         """
-        if is_rank_zero():
+        if parallel.is_rank_zero():
             retention.remove_leftovers(self.output)
         began = time.perf_counter()
-        folder = selection.choose(self._trainer.config)
+        folder = selection.select(self._config)
         if folder is None:
-            return False
+            return None
         verified = time.perf_counter()
-        resuming.restore(self._trainer, folder)
-        restored = time.perf_counter()
-        step = self._trainer.state.step
-        self._saved_at = step if selection.is_in(self.output, folder) else 0
+        step = layout.read_manifest(folder).step
+        try:
+            saved = json.loads((folder / layout.TRAINER).read_text("utf-8"))
+            self._load(folder, saved)
+            _load_rng_state(folder, saved["ranks"], self._config.seed + step)
+            seconds: float = saved["seconds"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DamagedError(f"{folder} cannot be resumed from: {error!r}") from error
+        same_folder = selection.is_in(self.output, folder)
+        self._saved_at = step if same_folder else 0
         print(
-            f"--> going on after step {step} from {folder.resolve()}: "
-            f"verified in {verified - began:.2f} s, restored in {restored - verified:.2f} s"
+            f"--> resumed at step {step} from {folder.resolve()}: verified in "
+            f"{verified - began:.2f} s, loaded in {time.perf_counter() - verified:.2f} s"
         )
-        return True
+        return Resumed(seconds, same_folder)
 
-    def save_if_due(self, finished: bool = False) -> None:
-        """Save each ``save_steps`` steps, and after the last of all."""
-        if self._every and (finished or self._trainer.state.step % self._every == 0):
-            self.save()
+    def is_saved(self, step: int) -> bool:
+        """Whether a checkpoint of a step was saved, or resumed from."""
+        return step == self._saved_at
 
-    def save(self) -> None:
-        """Save a checkpoint of this step unless there is one; publish the one before it."""
-        self.writer.finish()
-        trainer = self._trainer
-        if trainer.state.step == self._saved_at:
-            return
-        trainer.publish()
-        with trainer.history.checkpoint():
-            self.writer.save(resuming.captured(trainer))
-        self._saved_at = trainer.state.step
-        trainer.progress.pause()
+    def save(self, step: int, validation_loss: float | None, seconds: float) -> None:
+        """Write a checkpoint, or begin to; see ``Writer.save``.
 
-    def stop(self) -> None:
-        """Save, and end the run where a signal asked for it.
+        Args:
+            step: optimiser steps done.
+            validation_loss: of a validation after this very step, if there was one.
+            seconds: what training took so far.
 
         Raises:
-            InterruptedRun: always.
+            SavingError: if it cannot be written, or the one before could not; on all ranks.
         """
-        self.save()
-        self.writer.finish()
-        step, steps = self._trainer.state.step, self._trainer.total_steps
-        if not step:
-            raise InterruptedRun("stopped before the first step; there is nothing to save")
-        raise InterruptedRun(
-            f"stopped after step {step} of {steps}, saved in "
-            f"{layout.folder_of(self.output, step).resolve()}\n"
-            "   go on with the same command and --resume_from_checkpoint auto"
+        self.writer.save(self._content(step, validation_loss, seconds))
+        self._saved_at = step
+
+    def folder_of(self, step: int) -> Path:
+        """Return the absolute path of a step's checkpoint."""
+        return layout.folder_of(self.output, step).resolve()
+
+    def _load(self, folder: Path, saved: dict[str, Any]) -> None:
+        values = saved["optimizer"]
+        model_state.load_optimizer(
+            self._model, self._optimizer, folder / layout.OPTIMIZER, values["numbers"]
         )
+        if "schedule" not in self._config.resume_despite:
+            model_state.load_param_groups(self._optimizer, values["groups"])
+        model_state.load_model(self._model, folder / layout.WEIGHTS)
+        for name, part in self._states.items():
+            part.load_state_dict(saved[name])
+
+    def _content(self, step: int, validation_loss: float | None, seconds: float) -> Content:
+        """Return what this rank gives to a checkpoint."""
+        model, optimizer = self._model, self._optimizer
+        parallel.reshard(model)
+        values = {f"{layout.RANDOM}/rank-{parallel.rank()}.json": rng_state.state_dict()}
+        if parallel.is_rank_zero():
+            values[layout.TRAINER] = {
+                **{name: part.state_dict() for name, part in self._states.items()},
+                "optimizer": model_state.optimizer_values(model, optimizer),
+                "seconds": seconds,
+                "ranks": parallel.world_size(),
+            }
+            values |= self._descriptions()
+        return Content(
+            step=step,
+            validation_loss=validation_loss,
+            tensors={
+                layout.WEIGHTS: model_state.model_tensors(model),
+                layout.OPTIMIZER: model_state.optimizer_tensors(model, optimizer),
+            },
+            values=values,
+            extra=_adapter_files(model) if self._config.use_peft else None,
+        )
+
+    def _descriptions(self) -> dict[str, Any]:
+        """Return the files that describe the run and its model, by their paths."""
+        files: dict[str, Any] = {}
+        if self._run is not None and self._run.data is not None:
+            files |= {layout.RUN_CONFIG: describe(self._run), layout.IDENTITY: identity(self._run)}
+        config = getattr(self._model, "config", None)
+        if isinstance(config, PreTrainedConfig):
+            files[layout.MODEL_CONFIG] = json.loads(config.to_json_string())
+        return files
+
+
+def _load_rng_state(folder: Path, ranks: int, seed: int) -> None:
+    """Load this rank's RNG state; on another number of ranks it is seeded instead."""
+    if parallel.world_size() != ranks:
+        print(
+            f"--> saved on {ranks} rank(s), resumed on {parallel.world_size()}: same samples, "
+            "new RNG state (dropout differs)"
+        )
+        rng_state.seed_all(seed + parallel.rank())
+        return
+    path = folder / layout.RANDOM / f"rank-{parallel.rank()}.json"
+    rng_state.load_state_dict(json.loads(path.read_text("utf-8")))
+
+
+def _adapter_files(model: nn.Module) -> Callable[[Path], None] | None:
+    """Gather the adapter from all ranks; return what writes its files, on the first rank."""
+    adapter = adapter_state(model)
+    return (
+        (lambda folder: write_adapter(model, adapter, folder)) if parallel.is_rank_zero() else None
+    )

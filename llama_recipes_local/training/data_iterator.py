@@ -4,12 +4,17 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
+from torch.utils.data import DataLoader
+
+from llama_recipes_local import configs
 from llama_recipes_local.checkpoints import rng_state
 from llama_recipes_local.data import position
+from llama_recipes_local.errors import TrainingError
 from llama_recipes_local.training import batches
+from llama_recipes_local.training.train_state import TrainState
 
 
-class Feed:
+class DataIterator:
     """Deals the training batches of a rank in optimiser steps, and knows how far it has come.
 
     Attributes:
@@ -18,12 +23,28 @@ class Feed:
         taken: how many of the epoch at hand were taken.
     """
 
-    def __init__(self, dataloader: Any, accumulation_steps: int, seed: int) -> None:
+    def __init__(
+        self,
+        dataloader: DataLoader[Any],
+        accumulation_steps: int,
+        train_config: configs.train_config,
+        state: TrainState,
+    ) -> None:
+        """Iterate over ``dataloader``.
+
+        Args:
+            dataloader: the micro-batches of this rank.
+            accumulation_steps: micro-batches of an optimiser step.
+            train_config: its ``seed`` and ``resume_despite``.
+            state: how far the run has come; it is loaded before this iterator's own state.
+        """
         self.dataloader = dataloader
         self.accumulation_steps = accumulation_steps
         self.per_epoch = len(dataloader)
         self.taken = 0
-        self._seed = seed
+        self._seed = train_config.seed
+        self._other_data = bool({"data", "tokenizer"} & set(train_config.resume_despite))
+        self._state = state
         self._before = 0  # of those, taken before the run was resumed
 
     @property
@@ -50,13 +71,13 @@ class Feed:
         """Yield what is left of an epoch, as ``batches.in_steps`` does.
 
         What a data loader draws at random for itself follows from the seed and the epoch, and
-        leaves the generators that training uses alone.
+        leaves the RNG state that training uses alone.
         """
         if not self.steps_left:
             return
         _set_epoch(self.dataloader, epoch)
         with rng_state.fork_rng(seed=self._seed + epoch):
-            micro_batches = iter(self.dataloader)
+            micro_batches: Iterator[batches.Batch] = iter(self.dataloader)
         if position.of(self.dataloader) is None:
             micro_batches = islice(micro_batches, self._before, None)
         yield from batches.in_steps(micro_batches, self.accumulation_steps)
@@ -78,16 +99,23 @@ class Feed:
             "position": dealer.state_dict(self.since_resumed) if dealer and self.taken else None,
         }
 
-    def load_state_dict(self, state: dict[str, Any], steps: int) -> None:
-        """Go on from where ``state`` was, also on another number of ranks.
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Resume where ``state`` was, also on another number of ranks.
 
-        Args:
-            state: what ``state_dict`` returned.
-            steps: optimiser steps of the run so far.
+        Where that is no place in this data, the epoch is restarted if the user asked for other
+        data by ``resume_despite``.
 
         Raises:
-            ValueError: if that is no place in this data.
+            TrainingError: if it is no place in this data, and other data was not asked for.
         """
+        try:
+            self._resume(state)
+        except ValueError as error:
+            if not self._other_data:
+                raise TrainingError(f"the run cannot be resumed in this data: {error}") from error
+            print(f"--> restarting epoch {self._state.epoch + 1} with the new data: {error}")
+
+    def _resume(self, state: dict[str, Any]) -> None:
         if not state["taken"]:  # an epoch's beginning is the same on any number of ranks
             return
         dealer, saved = position.of(self.dataloader), state["position"]
@@ -97,13 +125,13 @@ class Feed:
             self.taken = state["taken"]
         else:
             if saved["micro_batches"] is not None:  # a stream counts them for the whole run
-                saved = saved | {"micro_batches": steps * self.accumulation_steps}
+                saved = saved | {"micro_batches": self._state.step * self.accumulation_steps}
             dealer.load_state_dict(saved)
             self.taken = self.per_epoch if state["ended"] else self.per_epoch - len(dealer)
         self._before = self.taken
 
 
-def _set_epoch(dataloader: Any, epoch: int) -> None:
+def _set_epoch(dataloader: DataLoader[Any], epoch: int) -> None:
     for name in ("batch_sampler", "sampler"):
         sampler: Any = getattr(dataloader, name, None)
         if hasattr(sampler, "set_epoch"):

@@ -15,7 +15,6 @@ from typing import Any, Protocol, TextIO
 
 from llama_recipes_local import configs
 from llama_recipes_local.checkpoints import selection
-from llama_recipes_local.run import active_run as active_run
 from llama_recipes_local.run.record import SavedRun
 from llama_recipes_local.run.resolution import Run
 from llama_recipes_local.storage.publishing import write_text
@@ -27,10 +26,22 @@ MLFLOW_FOLDER = "mlruns"
 Numbers = Mapping[str, float | None]
 
 
+class WandbRun(Protocol):
+    """What is used of a run of Weights & Biases, which is an optional package."""
+
+    def log(
+        self, data: dict[str, Any], step: int | None = None, commit: bool | None = None
+    ) -> None:
+        """Log values."""
+
+    def finish(self) -> None:
+        """End the run."""
+
+
 class Logger(Protocol):
     """Takes the numbers of a run."""
 
-    def go_on_from(self, step: int, validated: int) -> None:
+    def resume(self, step: int, validated: int) -> None:
         """Keep what an earlier run logged up to its checkpoint, and drop what it logged after that.
 
         Args:
@@ -54,7 +65,7 @@ class JsonLines:
         self._kept = {"train": -1, "eval": -1}  # the steps that an earlier run is kept up to
         self._paths["train"].touch()
 
-    def go_on_from(self, step: int, validated: int) -> None:
+    def resume(self, step: int, validated: int) -> None:
         self._kept = {"train": step, "eval": max(validated, 0)}
 
     def log(self, kind: str, step: int, numbers: Numbers) -> None:
@@ -103,7 +114,7 @@ class TensorBoard:
         self._make = lambda **kwargs: SummaryWriter(str(output / TENSORBOARD_FOLDER), **kwargs)
         self._writer: Any = self._make()
 
-    def go_on_from(self, step: int, validated: int) -> None:
+    def resume(self, step: int, validated: int) -> None:
         self._writer.close()
         self._writer = self._make(purge_step=step + 1)
 
@@ -122,13 +133,16 @@ class WeightsAndBiases:
     that a script gives may count its own.
     """
 
-    def __init__(self, output: Path, wandb_run: Any = None) -> None:
+    def __init__(
+        self, output: Path, wandb_run: WandbRun | None = None, run: Run | None = None
+    ) -> None:
         self._own = wandb_run is None
-        self._run = _start_wandb(output) if self._own else wandb_run
-        self._counts = self._own or active_run() is not None
+        config = configs.wandb_config() if run is None else run.wandb
+        self._run = _start_wandb(output, config) if wandb_run is None else wandb_run
+        self._counts = self._own or run is not None
 
-    def go_on_from(self, step: int, validated: int) -> None:
-        """Do nothing: a run that goes on was begun with its ``id``, see ``name_wandb_run``."""
+    def resume(self, step: int, validated: int) -> None:
+        """Do nothing: a resumed run was started with its ``id``, see ``name_wandb_run``."""
 
     def log(self, kind: str, step: int, numbers: Numbers) -> None:
         values = {f"{kind}/step": step} | _present(kind, numbers)
@@ -142,7 +156,7 @@ class WeightsAndBiases:
 class MlFlow:
     """A run in a local MLflow folder, for ``mlflow ui --backend-store-uri OUTPUT/mlruns``."""
 
-    def __init__(self, output: Path, train_config: Any) -> None:
+    def __init__(self, output: Path, train_config: configs.train_config) -> None:
         os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
         # a folder is all that is wanted; MLflow would rather have a database
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
@@ -158,10 +172,10 @@ class MlFlow:
         self._name = output.name
         self._settings = vars(train_config)
         self._run: str | None = None
-        self._logged = {"train": -1, "eval": -1}  # the last steps of the run that goes on
+        self._logged = {"train": -1, "eval": -1}  # the last steps of the resumed run
 
-    def go_on_from(self, step: int, validated: int) -> None:
-        """Go on with the newest run, keeping what it has: MLflow forgets no step."""
+    def resume(self, step: int, validated: int) -> None:
+        """Resume the newest run, keeping what it has: MLflow removes no step."""
         newest = ["attributes.start_time DESC"]
         for found in self._client.search_runs([self._experiment], order_by=newest, max_results=1):
             self._run = found.info.run_id
@@ -193,26 +207,31 @@ class MlFlow:
             self._client.set_terminated(self._run)
 
 
-def make_loggers(train_config: Any, wandb_run: Any = None) -> list[Logger]:
+def make_loggers(
+    train_config: configs.train_config,
+    wandb_run: WandbRun | None = None,
+    run: Run | None = None,
+) -> list[Logger]:
     """Return the loggers of a run, for its first rank.
 
     Args:
         train_config: its ``output_dir``, which exists, and ``report_to``.
         wandb_run: the run that upstream's ``use_wandb`` has started, or None.
+        run: the run that ``finetuning.main`` is in, or None in a script.
     """
     output = Path(train_config.output_dir)
     loggers: list[Logger] = [JsonLines(output)]
     if "tensorboard" in train_config.report_to:
         loggers.append(TensorBoard(output))
     if wandb_run is not None or "wandb" in train_config.report_to:
-        loggers.append(WeightsAndBiases(output, wandb_run))
+        loggers.append(WeightsAndBiases(output, wandb_run, run))
     if "mlflow" in train_config.report_to:
         loggers.append(MlFlow(output, train_config))
     return loggers
 
 
 def name_wandb_run(run: Run) -> None:
-    """Give a run its id in Weights & Biases: that of the run it goes on from, or a new one.
+    """Give a run its id in Weights & Biases: that of the run it resumes, or a new one.
 
     ``run_config.json`` keeps it, in each checkpoint too. What the user says of the id stands.
     """
@@ -220,20 +239,19 @@ def name_wandb_run(run: Run) -> None:
     given = config.id or config.resume or {"WANDB_RUN_ID", "WANDB_RESUME"} & os.environ.keys()
     if given or not wanted:
         return
-    folder = selection.likely(run.train)
+    folder = selection.expected(run.train)
     if folder is not None and selection.is_in(Path(run.train.output_dir), folder):
         config.id = SavedRun(folder).get("wandb_config", "id")
     config.resume = "allow" if config.id else None
     config.id = config.id or secrets.token_hex(4)
 
 
-def _start_wandb(output: Path) -> Any:
+def _start_wandb(output: Path, config: configs.wandb_config) -> WandbRun:
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
 
-    active = active_run()
-    config = active.wandb if active is not None else configs.wandb_config()
-    return wandb.init(**asdict(config), dir=str(output))
+    run: WandbRun = wandb.init(**asdict(config), dir=str(output))
+    return run
 
 
 def _present(kind: str, numbers: Numbers) -> dict[str, float]:

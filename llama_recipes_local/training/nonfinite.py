@@ -25,7 +25,7 @@ class NonFiniteError(TrainingError):
 
 
 @dataclass(frozen=True)
-class Fault:
+class NonFiniteReport:
     """A step that stopped training, as one rank knows it.
 
     Attributes:
@@ -43,40 +43,40 @@ class Fault:
     input_ids: list[torch.Tensor]
 
 
-def stop(fault: Fault, dataloader: Any, tokenizer: Any) -> None:
+def raise_non_finite(report: NonFiniteReport, dataloader: Any, tokenizer: Any) -> None:
     """Raise the error that names the fault's rows on every rank; all ranks call this together.
 
     Raises:
         NonFiniteError: always.
     """
-    own = suspects(fault, dataloader, tokenizer)
+    own = suspects(report, dataloader, tokenizer)
     lines = [line for each in _from_all_ranks(own) for line in each]
-    if fault.bad_ranks:
-        ranks = ", ".join(map(str, fault.bad_ranks))
-        what = f"the loss is not finite on rank{'s' * (len(fault.bad_ranks) > 1)} {ranks}"
+    if report.bad_ranks:
+        ranks = ", ".join(map(str, report.bad_ranks))
+        what = f"the loss is not finite on rank{'s' * (len(report.bad_ranks) > 1)} {ranks}"
     else:
         what = "the gradient is not finite, though every rank's loss is"
     raise NonFiniteError(
-        f"training stopped at step {fault.step}: {what}\n"
-        f"   the weights are those after step {fault.step - 1}; nothing was saved since\n"
+        f"training stopped at step {report.step}: {what}\n"
+        f"   the weights are those after step {report.step - 1}; nothing was saved since\n"
         + "\n".join(f"   {line}" for line in lines)
         + f"\n   fix: {FIX}"
     )
 
 
-def suspects(fault: Fault, dataloader: Any, tokenizer: Any) -> list[str]:
-    """Return a line for each micro-batch of this rank that may be at fault."""
-    if fault.bad_ranks and rank() not in fault.bad_ranks and world_size() > 1:
+def suspects(report: NonFiniteReport, dataloader: Any, tokenizer: Any) -> list[str]:
+    """Return a line for each micro-batch of this rank that may be at report."""
+    if report.bad_ranks and rank() not in report.bad_ranks and world_size() > 1:
         return []
-    numbers = range(len(fault.micro_losses))
-    bad = [n for n in numbers if not math.isfinite(fault.micro_losses[n])] or list(numbers)
+    numbers = range(len(report.micro_losses))
+    bad = [n for n in numbers if not math.isfinite(report.micro_losses[n])] or list(numbers)
     lines = []
     for number in bad:
-        rows = rows_of(dataloader, fault.first_micro_batch + number)
-        where = f"rank {rank()}, micro-batch {fault.first_micro_batch + number}"
+        rows = rows_of(dataloader, report.first_micro_batch + number)
+        where = f"rank {rank()}, micro-batch {report.first_micro_batch + number}"
         lines.append(f"{where}, {_named(rows)}")
         texts = _texts(rows, dataloader, tokenizer) or [
-            _text(fault.input_ids[number][0], tokenizer)
+            _text(report.input_ids[number][0], tokenizer)
         ]
         lines += [f"   {text}" for text in texts if text]
     return lines

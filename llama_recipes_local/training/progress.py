@@ -17,8 +17,9 @@ import torch
 from llama_recipes_local.parallel import is_rank_zero, world_size
 from llama_recipes_local.training.flops import TrainingFlops
 from llama_recipes_local.training.loggers import Logger
-from llama_recipes_local.training.step_sync import StepPlan
+from llama_recipes_local.training.step_sync import StepSync
 from llama_recipes_local.training.stepping import Figures
+from llama_recipes_local.training.train_state import TrainState
 
 GIB = 2**30
 SECONDS_BETWEEN_LINES = 1.0
@@ -67,7 +68,7 @@ class PendingStep:
         step: steps done with it, from 1.
         epoch: epochs done, as a fraction.
         lr: learning rate it is taken with.
-        plan: what its global batch holds.
+        sync: what its global batch holds.
         figures: its numbers, on the device.
         data_seconds: what this rank waited for its micro-batches.
         first_micro_batch: its first micro-batch in the epoch, from 0.
@@ -77,7 +78,7 @@ class PendingStep:
     step: int
     epoch: float
     lr: float
-    plan: StepPlan
+    sync: StepSync
     figures: Figures
     data_seconds: float
     first_micro_batch: int
@@ -131,21 +132,20 @@ class Progress:
 
     @property
     def seconds(self) -> float:
-        """Seconds since training began, without those between a run and the one that goes on."""
+        """Seconds since training began, without those between an interruption and resuming."""
         return time.perf_counter() - self._started
 
-    def go_on_from(self, step: int, validated: int, seconds: float, same_folder: bool) -> None:
-        """Go on after a checkpoint; what the same run logged after it is forgotten.
+    def resume(self, state: TrainState, seconds: float, same_folder: bool) -> None:
+        """Resume after a checkpoint; what the same run logged after it is dropped.
 
         Args:
-            step: the checkpoint's.
-            validated: the step of the last validation before it.
+            state: the checkpoint's.
             seconds: what training took until then.
             same_folder: whether it is in this run's own folder, where that run's logs are.
         """
         self._started = time.perf_counter() - seconds
         for logger in self.loggers if same_folder else ():
-            logger.go_on_from(step, validated)
+            logger.resume(state.step, state.validated)
 
     def due(self, step: int) -> bool:
         """Whether this rank wants to print a line after ``step``."""
@@ -198,20 +198,20 @@ class Progress:
         seconds = now - began
         self._step_seconds += seconds
         self._steps_done += len(pending)
-        tokens = sum(step.plan.tokens for step in pending)
+        tokens = sum(step.sync.tokens for step in pending)
         memory = round(memory_gib(), 3)
         tflops, mfu = self._rates(pending, seconds)
         fetched, done = [], 0
         for step, (loss, norm, stop, *bad) in zip(pending, values, strict=True):
-            done += step.plan.tokens
+            done += step.sync.tokens
             metrics = StepMetrics(
                 step=step.step,
                 epoch=round(step.epoch, 4),
                 loss=loss,
                 lr=step.lr,
                 grad_norm=norm if math.isfinite(norm) else None,
-                label_tokens=step.plan.label_tokens,
-                tokens=step.plan.tokens,
+                label_tokens=step.sync.label_tokens,
+                tokens=step.sync.tokens,
                 tokens_per_second=round(tokens / seconds, 1),
                 tflops=tflops,
                 mfu=mfu,
@@ -232,7 +232,7 @@ class Progress:
         if self._flops is None:
             return None, None
         needed = sum(
-            self._flops.of(step.plan.real_tokens, step.plan.squared_lengths) for step in pending
+            self._flops.of(step.sync.real_tokens, step.sync.squared_lengths) for step in pending
         )
         rate = needed / seconds / world_size()
         mfu = None if self._peak_flops is None else round(rate / self._peak_flops, 4)

@@ -1,4 +1,4 @@
-"""What all ranks settle at the boundary between two optimiser steps.
+"""Step synchronisation: what all ranks agree on between two optimiser steps.
 
 The exchange goes over host memory, before anything of the step is sent to the device, so the
 device is never waited for. What one rank knows and all must act on together is decided here.
@@ -14,8 +14,8 @@ from llama_recipes_local.training import batches
 
 
 @dataclass(frozen=True)
-class StepPlan:
-    """A step as all ranks see it.
+class StepSync:
+    """What all ranks know about the step that comes next.
 
     Attributes:
         label_tokens: label tokens of the global batch.
@@ -36,9 +36,9 @@ class StepPlan:
     written: bool = False
 
 
-def agree(
+def sync_step(
     micro_batches: Iterable[batches.Batch], report: bool, stop: bool = False, written: bool = False
-) -> StepPlan:
+) -> StepSync:
     """Add up what the ranks hold and want; all ranks call this together.
 
     Args:
@@ -57,7 +57,7 @@ def agree(
     counts[4:] = torch.tensor([report, stop, written])
     label_tokens, tokens, real_tokens, squared_lengths, *flags = all_reduce_sum(counts).tolist()
     wanted, stopping, ready = flags
-    return StepPlan(
+    return StepSync(
         label_tokens,
         tokens,
         real_tokens,

@@ -28,7 +28,7 @@ from llama_recipes_local.training import batches
 
 # A scaler begins at 2**16 and halves: after so many overflows it is at 2**-8, and the gradient
 # itself is what is not finite.
-MOST_OVERFLOWS = 24
+MAX_CONSECUTIVE_OVERFLOWS = 24
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,15 @@ class Stepper:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.use_fp16)
         self._trained = trained_parameters(optimizer)
         # torch does not wait for what it copies to weights in host memory before it reads it there,
-        # so with those the host looks, and the scale is made beside them
+        # so with those the host looks, and the scale is kept next to them
         home = self._trained[0].device
         self.scaler.scale(torch.ones((), device=home))
-        beside = home.type == self.device.type
-        self._told_on_device = beside and getattr(optimizer, "_step_supports_amp_scaling", False)
-        self._own_place = torch.zeros(world_size(), device=self.device)
-        self._own_place[rank() if world_size() > 1 else 0] = 1
+        on_device = home.type == self.device.type
+        self._supports_found_inf = on_device and getattr(
+            optimizer, "_step_supports_amp_scaling", False
+        )
+        self._rank_one_hot = torch.zeros(world_size(), device=self.device)
+        self._rank_one_hot[rank() if world_size() > 1 else 0] = 1
         self._stopped = torch.zeros((), dtype=torch.bool, device=self.device)
         self._overflows = torch.zeros((), device=self.device)
 
@@ -96,7 +98,7 @@ class Stepper:
                 losses.append(loss.detach().float())
         self.scaler.unscale_(self.optimizer)
         norm = self._gradient_norm()
-        figures, skip = self._judge(torch.stack(losses), norm)
+        figures, skip = self._check_finite(torch.stack(losses), norm)
         self._clip(norm)
         self._update(skip)
         return figures
@@ -111,15 +113,17 @@ class Stepper:
         norms = torch._foreach_norm(gradients, dtype=torch.float32)
         return full_tensor(torch.linalg.vector_norm(torch.stack(norms))).to(self.device)
 
-    def _judge(self, losses: torch.Tensor, norm: torch.Tensor) -> tuple[Figures, torch.Tensor]:
+    def _check_finite(
+        self, losses: torch.Tensor, norm: torch.Tensor
+    ) -> tuple[Figures, torch.Tensor]:
         """Return the step's figures, and whether its update must be left out, for all ranks."""
         loss = losses.sum()
         own = torch.stack([loss / world_size(), (~norm.isfinite()).float()])
-        shared = all_reduce_sum(torch.cat([own, self._own_place * ~loss.isfinite()]))
+        shared = all_reduce_sum(torch.cat([own, self._rank_one_hot * ~loss.isfinite()]))
         bad_gradient, bad_ranks = shared[1] > 0, shared[2:].clamp(max=1)
         if self.scaler.is_enabled():
             self._overflows = (self._overflows + 1) * bad_gradient
-            fatal = self._overflows > MOST_OVERFLOWS
+            fatal = self._overflows > MAX_CONSECUTIVE_OVERFLOWS
         else:
             fatal = bad_gradient
         self._stopped = self._stopped | fatal | bad_ranks.any()
@@ -134,7 +138,7 @@ class Stepper:
     def _update(self, skip: torch.Tensor) -> None:
         """Update the weights unless ``skip`` is true, as torch's own scaler tells optimisers."""
         optimizer: Any = self.optimizer
-        if self._told_on_device:
+        if self._supports_found_inf:
             optimizer.grad_scale, optimizer.found_inf = None, skip.float()
             optimizer.step()
             del optimizer.grad_scale, optimizer.found_inf

@@ -28,7 +28,7 @@ READ = (
 
 
 def chosen(output: Path, asked: str = "auto") -> Path | None:
-    return selection.choose(train_config(output_dir=str(output), resume_from_checkpoint=asked))
+    return selection.select(train_config(output_dir=str(output), resume_from_checkpoint=asked))
 
 
 def truncate(path: Path) -> None:
@@ -71,7 +71,7 @@ def test_each_damaged_file_is_named_and_the_checkpoint_before_is_chosen(
         assert chosen(output) == before, name
         said = capsys.readouterr().out
         assert str(path) in said
-        assert f"checkpoint-{STEPS} is passed over" in said
+        assert f"checkpoint-{STEPS} skipped: corrupt" in said
         with pytest.raises(DamagedError) as caught:
             chosen(output, str(newest))
         assert str(path) in str(caught.value)
@@ -90,11 +90,13 @@ def test_every_single_byte_of_a_manifest_counts(output: Path) -> None:
     assert layout.parse_manifest(text).step == STEPS
 
 
-def test_none_whole_is_afresh_and_said(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_an_intact_checkpoint_training_starts_from_scratch(
+    output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for folder in layout.checkpoints_in(output):
         truncate(folder / layout.TRAINER)
     assert chosen(output) is None
-    assert "training starts afresh" in capsys.readouterr().out
+    assert "starting from scratch" in capsys.readouterr().out
 
 
 class Bomb:

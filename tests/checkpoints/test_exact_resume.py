@@ -48,7 +48,7 @@ def test_killed_and_resumed_is_straight(
     assert killed.metrics[-1]["step"] == killed.evaluations[-1]["step"] == 6
     resumed = runs(tmp_path / "killed", flags | AUTO, ranks)
     assert resumed.codes == [0] * ranks, resumed.logs
-    assert "going on after step 5" in resumed.logs[0]
+    assert "resumed at step 5" in resumed.logs[0]
 
     assert untimed(resumed) == untimed(straight)
     assert resumed.evaluations == straight.evaluations
@@ -72,7 +72,7 @@ def test_other_numbers_of_ranks_see_the_same_samples_and_loss(
         ended = runs(tmp_path / "moved", flags | resume, ranks, trigger)
         assert ended.codes == [-9 if count else 0] * ranks, ended.logs
 
-    assert "gone on from on 5" in ended.logs[0]
+    assert "resumed on 5" in ended.logs[0]
     assert sorted_rows(ended.samples(5)) == sorted_rows(straight.samples(1))
     ours, theirs = ended.metrics, straight.metrics
     assert [line["step"] for line in ours] == list(range(1, STEPS + 1))

@@ -48,8 +48,8 @@ def test_torchrun_starts_ranks_again_that_go_on(
     errors = [path.read_text() for path in logs.glob("*/attempt_1/*/stderr.log")]
     assert launched.returncode == 0, errors
     (first,) = logs.glob("*/attempt_0/0/stdout.log")
-    assert "training starts afresh" in first.read_text()
-    assert "going on after step 4" in again.read_text()
+    assert "starting from scratch" in first.read_text()
+    assert "resumed at step 4" in again.read_text()
     assert [line["step"] for line in lines(output / "metrics.jsonl")] == list(range(1, STEPS + 1))
 
 

@@ -64,9 +64,9 @@ def test_an_optimiser_goes_on_as_if_nothing_happened(name: str, tmp_path: Path) 
 
     resumed = make_model()
     again = OPTIMIZERS[name](list(resumed.parameters()))
-    model_state.restore_optimizer(resumed, again, tmp_path / "optimizer", values)
-    model_state.restore_model(resumed, tmp_path / "model")
-    model_state.restore_groups(again, values["groups"])
+    model_state.load_optimizer(resumed, again, tmp_path / "optimizer", values["numbers"])
+    model_state.load_model(resumed, tmp_path / "model")
+    model_state.load_param_groups(again, values["groups"])
     take_steps(resumed, again, range(3, 6))
     for ours, theirs in zip(resumed.parameters(), straight.parameters(), strict=True):
         assert ours.equal(theirs)

@@ -47,9 +47,10 @@ def test_what_is_no_checkpoint_is_neither_counted_nor_touched(tmp_path: Path) ->
     }
 
 
-def test_a_runs_folder_that_is_named_as_a_checkpoint_is_told_its_newest(tmp_path: Path) -> None:
+def test_for_a_runs_folder_the_alternative_is_its_newest_checkpoint(tmp_path: Path) -> None:
     checkpoints(tmp_path, {1: None, 2: None})
-    assert selection.instead(tmp_path) == f"--resume_from_checkpoint {tmp_path / 'checkpoint-2'}"
+    newest = tmp_path / "checkpoint-2"
+    assert selection.alternative(tmp_path) == f"--resume_from_checkpoint {newest}"
 
 
 def test_leftovers_go_and_nothing_else(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import fire
 from llama_recipes_local.finetuning import main
 from llama_recipes_local.training import stepping
 
-judge = stepping.Stepper._judge
+judge = stepping.Stepper._check_finite
 calls = 0
 
 
@@ -23,5 +23,5 @@ def judge_and_die(self: Any, *arguments: Any) -> Any:
 
 
 if os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
-    stepping.Stepper._judge = judge_and_die  # type: ignore[method-assign]
+    stepping.Stepper._check_finite = judge_and_die  # type: ignore[method-assign]
 fire.Fire(main, command=sys.argv[1:])

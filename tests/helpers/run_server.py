@@ -29,7 +29,7 @@ import torch
 from llama_recipes_local import finetuning
 from llama_recipes_local._upstream import load
 from llama_recipes_local.checkpoints import writing
-from llama_recipes_local.training import loop, stepping
+from llama_recipes_local.training import stepping, trainer
 
 
 def serve() -> None:
@@ -98,8 +98,8 @@ def train(
 def arm(at: str, count: int, numbers: list[signal.Signals]) -> None:
     """Send this process signals in the middle of the ``count``-th step, batch or file."""
     places: dict[str, tuple[Any, str]] = {
-        "step": (stepping.Stepper, "_judge"),
-        "evaluation": (loop, "any_rank"),
+        "step": (stepping.Stepper, "_check_finite"),
+        "evaluation": (trainer, "any_rank"),
         "saving": (writing.files, "write_tensors"),
     }
     owner, name = places[at]
@@ -136,17 +136,17 @@ def fill_disk(room: int) -> None:
 
 
 def tell_when_it_begins(pipe: int) -> None:
-    run = loop.Trainer.run
+    train = trainer.Trainer.train
 
     def telling(self: Any) -> Any:
         os.write(pipe, b".")
-        return run(self)
+        return train(self)
 
-    loop.Trainer.run = telling  # type: ignore[method-assign]
+    trainer.Trainer.train = telling  # type: ignore[method-assign]
 
 
 def record_samples(path: Path) -> None:
-    take_step = loop.Trainer._take_step
+    take_step = trainer.Trainer._take_step
 
     def recording(self: Any, micro_batches: Any, waited: float) -> None:
         take_step(self, micro_batches, waited)
@@ -154,7 +154,7 @@ def record_samples(path: Path) -> None:
         with path.open("a") as file:
             print(json.dumps({"step": self.state.step, "rows": rows}), file=file)
 
-    loop.Trainer._take_step = recording  # type: ignore[method-assign]
+    trainer.Trainer._take_step = recording  # type: ignore[method-assign]
 
 
 def redirect(path: Path) -> None:

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from llama_recipes_local.data.sharding import ShardedBatchSampler
 from llama_recipes_local.training import batches
 from llama_recipes_local.training.batches import document_lengths, in_steps, rows_of
-from llama_recipes_local.training.step_sync import StepPlan, agree
+from llama_recipes_local.training.step_sync import StepSync, sync_step
 
 PACKED = {
     "input_ids": torch.arange(6).unsqueeze(0),
@@ -31,14 +31,14 @@ def test_documents_are_told_from_positions_or_from_padding() -> None:
 
 
 def test_a_step_adds_up_its_micro_batches() -> None:
-    assert agree([PACKED, PADDED], report=False) == StepPlan(
+    assert sync_step([PACKED, PADDED], report=False) == StepSync(
         label_tokens=3 + 1 + 4,
         tokens=16,
         real_tokens=13,
         squared_lengths=4 + 16 + 4 + 25,
         report=False,
     )
-    assert agree([PACKED], report=True).report
+    assert sync_step([PACKED], report=True).report
 
 
 def test_rows_are_told_though_workers_have_read_ahead() -> None:

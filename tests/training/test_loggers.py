@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from llama_recipes_local import configs
-from llama_recipes_local.run import activate
 from llama_recipes_local.run.resolution import Run
 from llama_recipes_local.training import loggers
 from llama_recipes_local.training.loggers import make_loggers
@@ -120,8 +119,7 @@ def test_upstreams_run_is_used_where_it_is_given_and_left_to_its_owner(tmp_path:
 def test_a_run_of_ours_counts_trainings_steps(tmp_path: Path) -> None:
     given = Given()
     run = Run({}, configs.train_config(output_dir=str(tmp_path)))
-    with activate(run):
-        _, logger = make_loggers(run.train, given)
+    _, logger = make_loggers(run.train, given, run)
     logger.log("train", 3, {"loss": 2.5})
     assert given == [(3, {"train/step": 3, "train/loss": 2.5})]
 

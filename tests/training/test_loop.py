@@ -264,7 +264,7 @@ def test_a_scaler_does_not_hide_a_gradient_that_is_never_finite(
     samples: Samples,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(stepping, "MOST_OVERFLOWS", 2)
+    monkeypatch.setattr(stepping, "MAX_CONSECUTIVE_OVERFLOWS", 2)
 
     def spoil(module: Any, inputs: Any, output: torch.Tensor) -> None:
         output.register_hook(lambda gradient: gradient * float("inf"))

@@ -10,7 +10,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from llama_recipes_local.finetuning import main
-from llama_recipes_local.training.nonfinite import Fault, NonFiniteError, stop, suspects
+from llama_recipes_local.training.nonfinite import (
+    NonFiniteError,
+    NonFiniteReport,
+    raise_non_finite,
+    suspects,
+)
 
 FLAGS = {
     "dataset": "grammar_dataset",
@@ -94,20 +99,20 @@ class Tokens:
         return " ".join(str(int(token)) for token in ids)
 
 
-def a_fault(losses: list[float], bad_ranks: list[int]) -> Fault:
+def a_report(losses: list[float], bad_ranks: list[int]) -> NonFiniteReport:
     ids = [torch.full((1, 2), 7)] * len(losses)
-    return Fault(5, bad_ranks, losses, first_micro_batch=0, input_ids=ids)
+    return NonFiniteReport(5, bad_ranks, losses, first_micro_batch=0, input_ids=ids)
 
 
 def test_the_micro_batch_whose_loss_is_not_finite_is_the_suspect() -> None:
-    assert suspects(a_fault([1.0, float("nan")], [0]), Rows(), Tokens()) == [
+    assert suspects(a_report([1.0, float("nan")], [0]), Rows(), Tokens()) == [
         "rank 0, micro-batch 1, row 42",
         "   row 42: '42 42'",
     ]
 
 
 def test_all_micro_batches_are_suspects_of_a_gradient() -> None:
-    lines = suspects(a_fault([1.0, 2.0], []), Rows(), Tokens())
+    lines = suspects(a_report([1.0, 2.0], []), Rows(), Tokens())
     assert [line for line in lines if line.startswith("rank")] == [
         "rank 0, micro-batch 0, rows 40, 41",
         "rank 0, micro-batch 1, row 42",
@@ -116,7 +121,7 @@ def test_all_micro_batches_are_suspects_of_a_gradient() -> None:
 
 def test_a_batch_shows_how_it_begins_where_its_rows_are_not_known() -> None:
     loader = [{"input_ids": torch.zeros(1, 2)}]
-    assert suspects(a_fault([float("inf")], [0]), loader, Tokens()) == [
+    assert suspects(a_report([float("inf")], [0]), loader, Tokens()) == [
         "rank 0, micro-batch 0, rows not known",
         "   '7 7'",
     ]
@@ -124,6 +129,6 @@ def test_a_batch_shows_how_it_begins_where_its_rows_are_not_known() -> None:
 
 def test_the_error_tells_what_was_kept_and_what_fixes() -> None:
     with pytest.raises(NonFiniteError) as error:
-        stop(a_fault([float("nan")], [0]), Rows(), None)
+        raise_non_finite(a_report([float("nan")], [0]), Rows(), None)
     assert "the weights are those after step 4" in str(error.value)
     assert "fix: look at these rows" in str(error.value)

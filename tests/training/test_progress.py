@@ -15,7 +15,7 @@ from llama_recipes_local.training import progress
 from llama_recipes_local.training.flops import TrainingFlops
 from llama_recipes_local.training.loggers import JsonLines
 from llama_recipes_local.training.progress import PendingStep, Progress, StepMetrics, clock
-from llama_recipes_local.training.step_sync import StepPlan
+from llama_recipes_local.training.step_sync import StepSync
 from llama_recipes_local.training.stepping import Figures
 
 Samples = list[dict[str, list[int]]]
@@ -23,9 +23,9 @@ Samples = list[dict[str, list[int]]]
 
 def a_step(step: int, tokens: int = 8, norm: float = 1.5, stop: bool = False) -> PendingStep:
     """A step that was sent to the device, on one rank."""
-    plan = StepPlan(3, tokens, real_tokens=tokens, squared_lengths=tokens**2, report=False)
+    sync = StepSync(3, tokens, real_tokens=tokens, squared_lengths=tokens**2, report=False)
     values = torch.tensor([2.0, norm, float(stop), float(stop)])
-    return PendingStep(step, 0.5, 1e-4, plan, Figures(values, values[:1]), 0.25, 0, [])
+    return PendingStep(step, 0.5, 1e-4, sync, Figures(values, values[:1]), 0.25, 0, [])
 
 
 @pytest.fixture

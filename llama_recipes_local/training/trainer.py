@@ -1,0 +1,355 @@
+"""The training loop: epochs of optimiser steps, with validation, reports and checkpoints."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.checkpoint.stateful import Stateful
+from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerBase
+
+from llama_recipes_local import configs, parallel
+from llama_recipes_local._upstream import load
+from llama_recipes_local.checkpoints import rng_state
+from llama_recipes_local.errors import TrainingError
+from llama_recipes_local.model_checkpointing import save_trained
+from llama_recipes_local.optimization.parameter_groups import split_lora_plus
+from llama_recipes_local.optimization.schedules import Schedule, complete
+from llama_recipes_local.parallel import is_rank_zero
+from llama_recipes_local.run.resolution import Run
+from llama_recipes_local.training import batches, nonfinite
+from llama_recipes_local.training.checkpointing import CheckpointManager
+from llama_recipes_local.training.data_iterator import DataIterator
+from llama_recipes_local.training.evaluation import evaluation
+from llama_recipes_local.training.flops import peak_flops, training_flops
+from llama_recipes_local.training.history import History
+from llama_recipes_local.training.loggers import WandbRun, make_loggers
+from llama_recipes_local.training.progress import FetchedStep, PendingStep, Progress
+from llama_recipes_local.training.signals import InterruptedRun, Signals, StopRequested
+from llama_recipes_local.training.step_sync import any_rank, sync_step
+from llama_recipes_local.training.stepping import Stepper, unwrapped
+from llama_recipes_local.training.train_state import TrainState
+
+
+class Trainer:
+    """Runs epochs of optimiser steps over one model, validates, reports and saves.
+
+    The epoch at hand ends, and is counted, once its last step was validated.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        train_dataloader: DataLoader[Any],
+        eval_dataloader: DataLoader[Any] | None,
+        tokenizer: PreTrainedTokenizerBase | None,
+        optimizer: torch.optim.Optimizer,
+        lr_scheduler: LRScheduler,
+        accumulation_steps: int,
+        train_config: configs.train_config,
+        fsdp_config: configs.fsdp_config | None,
+        history: History,
+        wandb_run: WandbRun | None,
+        run: Run | None,
+    ) -> None:
+        """Build all that a training needs; see ``loop.train`` for the arguments.
+
+        Args:
+            eval_dataloader: None trains without validation.
+            history: collects the losses and times.
+            run: the run that ``finetuning.main`` is in; None in a script, whose signals are its
+                own and whose checkpoints do not describe a run.
+        """
+        self.model = model
+        self.eval_dataloader = eval_dataloader
+        self.tokenizer = tokenizer
+        self.optimizer = optimizer
+        self.config = train_config
+        self.fsdp_config = fsdp_config
+        self.history = history
+        self.state = TrainState()
+        self.data = DataIterator(train_dataloader, accumulation_steps, train_config, self.state)
+        self.total_steps = self._all_steps()
+        split_lora_plus(model, optimizer, train_config.loraplus_lr_ratio)
+        self.schedule: Schedule = complete(
+            lr_scheduler,
+            optimizer,
+            train_config,
+            self.total_steps,
+            self.data.steps_per_epoch,
+        )
+        self.stepper = Stepper(model, optimizer, train_config)
+        self.progress = Progress(
+            self.total_steps,
+            make_loggers(train_config, wandb_run, run) if is_rank_zero() else [],
+            training_flops(unwrapped(model)),
+            peak_flops(self.stepper.device),
+        )
+        self.signals = Signals(enabled=run is not None)
+        changed = "schedule" in train_config.resume_despite
+        self.states: dict[str, Stateful] = {
+            "state": self.state,
+            "history": history,
+            "stepper": self.stepper,
+            "schedule": _Replayed(self.schedule) if changed else self.schedule,
+            "feed": self.data,
+        }
+        self.checkpoints = CheckpointManager(
+            unwrapped(model), optimizer, self.states, train_config, run
+        )
+
+    def train(self) -> History:
+        """Train until the last step, and return what happened."""
+        with self.progress, self.signals:
+            try:
+                self._start()
+                while self._unfinished():
+                    with self.history.epoch():
+                        self._train_epoch()
+                    self._end_epoch()
+            except StopRequested:
+                self._save_and_stop()
+            except TrainingError:
+                self.checkpoints.writer.finish()  # what was being saved is sound
+                raise
+            finally:
+                self.checkpoints.writer.close()
+        return self.history
+
+    def _all_steps(self) -> int:
+        """Return the optimiser steps of the run, from where it is, and those it has taken."""
+        epochs_left = self.config.num_epochs - self.state.epoch - 1
+        left = self.data.steps_left + self.data.steps_per_epoch * epochs_left
+        total = self.state.step + left
+        return min(total, self.config.max_train_step or total)
+
+    def _start(self) -> None:
+        """Resume from a checkpoint if there is one, else validate first."""
+        resumed = self.checkpoints.load()
+        if resumed is not None:
+            self.progress.resume(self.state, resumed.seconds, resumed.same_folder)
+            self.total_steps = self.progress.total_steps = self._all_steps()
+        if self.eval_dataloader is not None and self.history.initial_eval_loss is None:
+            self.history.add_initial_evaluation(self.evaluate())
+
+    def _unfinished(self) -> bool:
+        """Whether steps are left, or the epoch of the last one was not ended."""
+        steps_left = self.state.step < self.total_steps
+        return (steps_left or self.data.taken > 0) and self.state.epoch < self.config.num_epochs
+
+    def evaluate(self) -> tuple[float, list[float]]:
+        """Evaluate, print and log on the first rank; return the loss and each batch's."""
+        if is_rank_zero():
+            print("validating ...", end=" ", flush=True)
+        model = unwrapped(self.model)
+        with rng_state.fork_rng():
+            ppl, loss, step_losses, _ = evaluation(
+                model, self.config, self._unless_asked_to_stop(), None, self.tokenizer, None
+            )
+        if is_rank_zero():
+            print(f"loss {loss:.4f}  perplexity {ppl:.3f}", flush=True)
+        self.progress.log("eval", {"step": self.state.step, "loss": loss, "perplexity": ppl})
+        self.progress.pause()
+        return loss, step_losses
+
+    def _train_epoch(self) -> None:
+        """Take the steps that are left of an epoch, as far as the run goes."""
+        self._validate_if_due()
+        self.model.train()
+        self.progress.pause()
+        steps = max(self.total_steps - self.state.step, 0)
+        with _profile(self.config) as profiler:
+            for micro_batches, waited in islice(self.data.steps(self.state.epoch), steps):
+                self._take_step(micro_batches, waited)
+                counted = _profile_step(profiler, self.config, self.stepper.device)
+                self.history.tflops = counted or self.history.tflops
+                if self.state.step == self.total_steps:
+                    break
+                self._validate_if_due()
+                if self.data.steps_left:  # the last step is saved when its epoch has ended
+                    self._save_checkpoint_if_due()
+        self.publish()
+
+    def _take_step(self, micro_batches: list[batches.Batch], waited: float) -> None:
+        """Take a step, and fetch its numbers and those before if a rank wants to print them.
+
+        Args:
+            micro_batches: this rank's.
+            waited: seconds that were waited for them.
+        """
+        state = self.state
+        report, stop = self.progress.due(state.step + 1), self.signals.received is not None
+        sync = sync_step(micro_batches, report, stop, self.checkpoints.writer.written)
+        if sync.stop:
+            raise StopRequested
+        if sync.written:
+            self.checkpoints.writer.finish()
+        lr = self.optimizer.param_groups[0]["lr"]
+        figures = self.stepper.step(micro_batches, sync.label_tokens)
+        first = self.data.since_resumed
+        self.data.took(len(micro_batches))
+        state.step += 1
+        self.progress.add(
+            PendingStep(
+                step=state.step,
+                epoch=state.epoch + self.data.steps_taken / self.data.steps_per_epoch,
+                lr=lr,
+                sync=sync,
+                figures=figures,
+                data_seconds=waited,
+                first_micro_batch=first,
+                input_ids=[batch["input_ids"] for batch in micro_batches],
+            )
+        )
+        self.schedule.after_step()
+        if sync.report:
+            self.publish(line=True)
+
+    def publish(self, line: bool = False) -> None:
+        """Fetch the numbers of the pending steps; all ranks call this together.
+
+        Raises:
+            NonFiniteError: if one of the steps had a loss or gradient that is not finite.
+        """
+        for fetched in self.progress.fetch(line):
+            if fetched.stop:
+                self._raise_non_finite(fetched)
+            self.history.add_step(fetched.metrics.loss, fetched.metrics.label_tokens)
+
+    def _end_epoch(self) -> None:
+        """Validate where an epoch or the run asks for it, and save."""
+        finished = self.state.step >= self.total_steps
+        if self.eval_dataloader is None:
+            self._save_model()
+        elif (finished or not self.config.eval_steps) and self.state.validated != self.state.step:
+            self._validate()
+        self.schedule.after_epoch()
+        self.state.epoch += 1
+        self.data.end_epoch()
+        self.history.save()
+        self._save_checkpoint_if_due(finished)
+        if finished:
+            self.checkpoints.writer.finish()
+        self.progress.pause()
+
+    def _validate_if_due(self) -> None:
+        every, step = self.config.eval_steps, self.state.step
+        if every and step and step % every == 0 and self.state.validated != step:
+            self._validate()
+
+    def _unless_asked_to_stop(self) -> Iterator[batches.Batch]:
+        """Yield the batches to validate on, until a rank is asked to stop."""
+        for batch in self.eval_dataloader or ():
+            if any_rank(self.signals.received is not None):
+                raise StopRequested
+            yield batch
+
+    def _validate(self) -> None:
+        """Validate, and save the model if the loss fell; training goes on after it."""
+        self.publish()
+        loss = self.history.add_evaluation(self.evaluate())
+        self.state.validated = self.state.step
+        if loss < self.state.best_loss:
+            self.state.best_loss = loss
+            self._save_model()
+        self.model.train()
+        self.progress.pause()
+
+    def _save_model(self) -> None:
+        if not self.config.save_model:
+            return
+        model, epoch = unwrapped(self.model), self.state.epoch
+        with self.history.checkpoint():
+            save_trained(
+                model, self.optimizer, parallel.rank(), self.config, self.fsdp_config, epoch
+            )
+
+    def _save_checkpoint_if_due(self, finished: bool = False) -> None:
+        """Save each ``save_steps`` steps, and after the last of all."""
+        every = self.config.save_steps
+        if every and (finished or self.state.step % every == 0):
+            self._save_checkpoint()
+
+    def _save_checkpoint(self) -> None:
+        """Save a checkpoint of this step unless there is one; publish the one before it."""
+        self.checkpoints.writer.finish()
+        state = self.state
+        if self.checkpoints.is_saved(state.step):
+            return
+        self.publish()
+        validation_loss = self.history.eval_loss[-1] if state.validated == state.step else None
+        with self.history.checkpoint():
+            self.checkpoints.save(state.step, validation_loss, self.progress.seconds)
+        self.progress.pause()
+
+    def _save_and_stop(self) -> None:
+        """Save, and end the run where a signal asked for it.
+
+        Raises:
+            InterruptedRun: always.
+        """
+        self._save_checkpoint()
+        self.checkpoints.writer.finish()
+        step = self.state.step
+        if not step:
+            raise InterruptedRun("stopped before the first step; there is nothing to save")
+        raise InterruptedRun(
+            f"stopped after step {step} of {self.total_steps}, saved in "
+            f"{self.checkpoints.folder_of(step)}\n"
+            "   resume with the same command and --resume_from_checkpoint auto"
+        )
+
+    def _raise_non_finite(self, fetched: FetchedStep) -> None:
+        pending = fetched.pending
+        report = nonfinite.NonFiniteReport(
+            step=pending.step,
+            bad_ranks=fetched.bad_ranks,
+            micro_losses=pending.figures.micro_losses.tolist(),
+            first_micro_batch=pending.first_micro_batch,
+            input_ids=list(pending.input_ids),
+        )
+        nonfinite.raise_non_finite(report, self.data.dataloader, self.tokenizer)
+
+
+@dataclass(frozen=True)
+class _Replayed:
+    """A schedule that a resumed run follows as if it had been followed all along."""
+
+    schedule: Schedule
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.schedule.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.schedule.replay(state)
+
+
+@contextmanager
+def _profile(train_config: configs.train_config) -> Iterator[Any]:
+    """Profile or count FLOPs as upstream does, where a flag asks for it; else yield None."""
+    if train_config.use_profiler or train_config.flop_counter:
+        with load("utils.train_utils").profile(train_config) as profiler:
+            yield profiler
+    else:
+        yield None
+
+
+def _profile_step(
+    profiler: Any,  # torch's profiler or upstream's FlopMeasure, which have no common type
+    train_config: configs.train_config,
+    device: torch.device,
+) -> float | None:
+    """End the profiler's step; return TFLOPS once counted."""
+    if profiler is None:
+        return None
+    if train_config.flop_counter and device.type == "cuda":
+        torch.cuda.synchronize(device)  # it takes the time from one step to the next
+    profiler.step()
+    if not train_config.flop_counter or not profiler.is_done():
+        return None
+    return profiler.get_flops_per_sec() / 1e12
