@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -124,6 +125,17 @@ def tiny_model(grammar_data: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         model = LlamaForCausalLM(config)
     model.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_model: Path, grammar_data: Path) -> dict[str, Any]:
+    """The flags of a run of the tiny model on the grammar data, read in this process."""
+    return {
+        "model_name": str(tiny_model),
+        "data_root": str(grammar_data),
+        "dataset": "grammar_dataset",
+        "num_workers_dataloader": 0,
+    }
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,9 @@ def runs(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="session")
-def whole(tiny_model: Path, grammar_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def whole(
+    tiny_model: Path, tiny_run: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
     """The flags of twelve steps that train every weight, with dropout, validated each epoch."""
     folder = tmp_path_factory.mktemp("models") / "dropping"
     folder.mkdir()
@@ -27,15 +29,13 @@ def whole(tiny_model: Path, grammar_data: Path, tmp_path_factory: pytest.TempPat
     config = json.loads((tiny_model / "config.json").read_text()) | {"attention_dropout": 0.1}
     (folder / "config.json").write_text(json.dumps(config))
     return {
+        **tiny_run,
         "model_name": str(folder),
-        "data_root": str(grammar_data),
-        "dataset": "grammar_dataset",
         "batching_strategy": "padding",
         "attn_implementation": "sdpa",
         "context_length": 128,
         "num_epochs": 2,
         "max_eval_step": 5,
-        "num_workers_dataloader": 0,
         "lr": 1e-3,
         "scheduler": "cosine",
         "warmup_steps": 3,

@@ -1,13 +1,12 @@
 """Each method trained alone and spread over ranks, each way once."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from methods import (
     ALONE,
     IN_HALF,
@@ -19,34 +18,23 @@ from methods import (
     Cell,
 )
 from recorded_runs import Trained, fine_tune
+from shared_fixtures import one_thread  # noqa: F401 for all tests of this room
 from torchrun import HELPERS, run_ranks
 
 SCRIPT = HELPERS / "method_ranks.py"
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Compute in one thread, as each rank does."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="session")
-def common(tiny_model: Path, grammar_data: Path) -> dict[str, Any]:
+def common(tiny_run: dict[str, Any]) -> dict[str, Any]:
     """The flags of four steps in float32; the global batch is of four packed rows."""
     return {
-        "model_name": str(tiny_model),
-        "data_root": str(grammar_data),
-        "dataset": "grammar_dataset",
+        **tiny_run,
         **PRECISION,
         "lr": 1e-3,
         "context_length": 64,
         "batch_size_training": 4,
         "num_epochs": 1,
         "max_train_step": 4,
-        "num_workers_dataloader": 0,
         "run_validation": False,
     }
 

@@ -1,7 +1,6 @@
 """Each schedule's rates are its closed form's, in the order in which steps are taken."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,7 +10,6 @@ from llama_recipes_local import configs
 from llama_recipes_local.optimization import StepLR
 from llama_recipes_local.optimization.schedules import complete, factor_by_step
 
-Samples = list[dict[str, list[int]]]
 TOTAL, PER_EPOCH = 20, 5
 
 
@@ -88,14 +86,3 @@ def test_a_scheduler_of_ones_own_is_stepped_once_an_epoch() -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1)
     own = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
     assert complete(own, optimizer, configs.train_config(), 4, 2).scheduler is own
-
-
-def test_steps_are_taken_and_logged_at_the_schedules_rates(
-    run_training: Callable[..., Any], samples: Samples
-) -> None:
-    fields = {"batching_strategy": "padding", "batch_size_training": 6, "lr": 1e-2}
-    training = run_training(
-        samples[:24], num_epochs=2, scheduler="linear", warmup_steps=2, **fields
-    )
-    expected = [0.5, 1.0, 1.0, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6]
-    assert [line["lr"] for line in training.steps] == pytest.approx([1e-2 * e for e in expected])

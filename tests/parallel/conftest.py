@@ -1,7 +1,7 @@
 """The trainings that are compared: on one process, on two ranks, on four; each made once."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from shared_fixtures import one_thread  # noqa: F401 for all tests of this room
 from torchrun import HELPERS, Launched, run_ranks
 
 from llama_recipes_local.finetuning import main
@@ -69,29 +70,17 @@ class Runs:
         return Run(self.folder / name)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Compute in one thread, as each rank does."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="session")
-def lora(tiny_model: Path, grammar_data: Path) -> dict[str, Any]:
+def lora(tiny_run: dict[str, Any]) -> dict[str, Any]:
     """The flags of five LoRA steps in float32, without the noise of dropout."""
     return {
-        "model_name": str(tiny_model),
-        "data_root": str(grammar_data),
-        "dataset": "grammar_dataset",
+        **tiny_run,
         "use_peft": True,
         "lora_dropout": 0.0,
         "lr": 1e-3,
         "context_length": 128,
         "num_epochs": 1,
         "max_train_step": 5,
-        "num_workers_dataloader": 0,
         "run_validation": False,
         **CLIPPING,
     }

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from shared_fixtures import one_thread  # noqa: F401 for all tests of this room
 from torch.utils.data import DataLoader
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
@@ -44,15 +45,6 @@ class Recorder(torch.optim.SGD):
     def step(self, closure: Any = None) -> None:
         self.gradients.append({name: p.grad.clone() for p, name in self.names.items()})
         super().step(closure)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Compute in one thread: at these sizes, several cost more than they save."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -284,3 +284,14 @@ def test_a_scaler_keeps_its_scale_beside_weights_in_host_memory(
     stepper = stepping.Stepper(model, optimizer, configs.train_config(use_fp16=True))
     stepper.scaler.scale(torch.ones((), device="meta"))  # a loss
     assert stepper.scaler.get_scale() == 2**16  # which no host can read from such a device
+
+
+def test_steps_are_taken_and_logged_at_the_schedules_rates(
+    run_training: RunTraining, samples: Samples
+) -> None:
+    fields = {"batching_strategy": "padding", "batch_size_training": 6, "lr": 1e-2}
+    training = run_training(
+        samples[:24], num_epochs=2, scheduler="linear", warmup_steps=2, **fields
+    )
+    expected = [0.5, 1.0, 1.0, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6]
+    assert [line["lr"] for line in training.steps] == pytest.approx([1e-2 * e for e in expected])

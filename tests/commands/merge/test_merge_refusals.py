@@ -4,6 +4,7 @@ import json
 import resource
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +40,25 @@ def adapter(saved: Path, tmp_path: Path) -> Path:
     return shutil.copytree(saved, tmp_path / "adapter")
 
 
-def refused(capsys: pytest.CaptureFixture[str], folder: Path, *words: object) -> str:
-    """What is said; nothing is left in the folder ``folder / "out"``, and the exit code is 2."""
-    capsys.readouterr()
-    words = (*words, "--out", folder / "out")
-    assert cli.main(["merge", *map(str, words)]) == 2
-    assert not (folder / "out").exists()
-    assert not list(folder.glob(".out*"))
-    return capsys.readouterr().err
+@pytest.fixture
+def refused(
+    adapter: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """Merges the adapter into the base model with the given flags; returns the error's text.
+
+    The exit code is 2, and nothing is left next to what was to be written.
+    """
+
+    def run(*words: object, model: bool = True) -> str:
+        capsys.readouterr()
+        named = ("--model", base) if model else ()
+        words = ("merge", "--adapter", adapter, *named, "--out", tmp_path / "out", *words)
+        assert cli.main([*map(str, words)]) == 2
+        assert not (tmp_path / "out").exists()
+        assert not list(tmp_path.glob(".out*"))
+        return capsys.readouterr().err
+
+    return run
 
 
 def change(path: Path, **changes: Any) -> None:
@@ -55,20 +67,20 @@ def change(path: Path, **changes: Any) -> None:
 
 @pytest.mark.parametrize("kind", ["PREFIX_TUNING", "ADAPTION_PROMPT"])
 def test_what_is_no_change_of_weights(
-    kind: str, adapter: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    kind: str, adapter: Path, refused: Callable[..., str]
 ) -> None:
     change(adapter / "adapter_config.json", peft_type=kind)
-    error = refused(capsys, tmp_path, "--adapter", adapter, "--model", base)
+    error = refused()
     assert kind in error and "cannot be merged" in error
     assert f"generate --adapter {adapter}" in error
 
 
 @pytest.mark.parametrize("init", ["pissa_niter_4", "olora", "corda", "loftq"])
 def test_a_beginning_that_changed_the_base_model(
-    init: str, adapter: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    init: str, adapter: Path, refused: Callable[..., str]
 ) -> None:
     change(adapter / "adapter_config.json", init_lora_weights=init)
-    error = refused(capsys, tmp_path, "--adapter", adapter, "--model", base)
+    error = refused()
     assert f"init_lora_weights={init}" in error
 
 
@@ -76,77 +88,63 @@ def test_a_beginning_that_changed_the_base_model(
     ("field", "value"), [("layer_replication", [[0, 2], [1, 2]]), ("alora_invocation_tokens", [5])]
 )
 def test_what_lora_does_besides_changing_weights(
-    field: str,
-    value: Any,
-    adapter: Path,
-    base: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    field: str, value: Any, adapter: Path, base: Path, refused: Callable[..., str]
 ) -> None:
     model = transformers.AutoModelForCausalLM.from_pretrained(base)
     options = {"r": 4, "target_modules": ["q_proj"], "task_type": "CAUSAL_LM", field: value}
     peft.get_peft_model(model, peft.LoraConfig(**options)).save_pretrained(str(adapter))
-    error = refused(capsys, tmp_path, "--adapter", adapter, "--model", base)
+    error = refused()
     assert f"has {field}, which cannot be merged" in error
     assert f"generate --adapter {adapter}" in error
 
 
 @pytest.mark.parametrize("changes", [{"r": "four"}, {"target_modules": 5}, {"rank_pattern": None}])
 def test_a_configuration_with_values_of_another_type(
-    changes: dict[str, Any],
-    adapter: Path,
-    base: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    changes: dict[str, Any], adapter: Path, refused: Callable[..., str]
 ) -> None:
     change(adapter / "adapter_config.json", **changes)
-    error = refused(capsys, tmp_path, "--adapter", adapter, "--model", base)
+    error = refused()
     assert f"{adapter / 'adapter_config.json'} is no configuration of PEFT" in error
 
 
 def test_a_base_model_that_is_not_named_is_not_looked_for_where_one_stands(
-    adapter: Path,
-    base: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    adapter: Path, base: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]
 ) -> None:
     change(adapter / "adapter_config.json", base_model_name_or_path=None)
     monkeypatch.chdir(base)
-    error = refused(capsys, tmp_path, "--adapter", adapter)
+    error = refused(model=False)
     assert "does not name its base model" in error and "--model DIR" in error
 
 
 def test_a_folder_that_was_named_for_its_tokenizer_and_has_none(
-    adapter: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, refused: Callable[..., str]
 ) -> None:
-    words = ("--adapter", adapter, "--model", base, "--tokenizer_name", tmp_path / "gone")
-    error = refused(capsys, tmp_path, *words)
+    error = refused("--tokenizer_name", tmp_path / "gone")
     assert f"{tmp_path / 'gone'} has no tokenizer" in error
 
 
 def test_a_tokenizer_that_is_nowhere(
-    adapter: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    adapter: Path, base: Path, refused: Callable[..., str]
 ) -> None:
     for path in base.glob("tokenizer*"):
         path.unlink()
     change(adapter / "adapter_config.json", base_model_name_or_path="/no/such/model")
-    error = refused(capsys, tmp_path, "--adapter", adapter, "--model", base)
+    error = refused()
     assert f"{base} has no tokenizer" in error and "--tokenizer_name DIR" in error
 
 
 def test_a_base_model_that_has_moved(
-    adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    adapter: Path, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     gone = tmp_path / "gone"
     change(adapter / "adapter_config.json", base_model_name_or_path=str(gone))
-    error = refused(capsys, tmp_path, "--adapter", adapter)
+    error = refused(model=False)
     assert str(gone) in error and "--model DIR" in error
 
 
 @pytest.mark.parametrize("wrong", ["no file", "pickle", "cut", "no config", "a list"])
 def test_an_adapter_that_is_not_whole(
-    wrong: str, adapter: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    wrong: str, adapter: Path, refused: Callable[..., str]
 ) -> None:
     named = adapter / FILE
     if wrong == "no file":
@@ -158,45 +156,39 @@ def test_an_adapter_that_is_not_whole(
     else:
         named = adapter / "adapter_config.json"
         named.unlink() if wrong == "no config" else named.write_text("[]")
-    error = refused(capsys, tmp_path, "--adapter", adapter, "--model", base)
+    error = refused()
     assert named.name in error
 
 
-def test_another_models_adapter(
-    adapter: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_another_models_adapter(adapter: Path, base: Path, refused: Callable[..., str]) -> None:
     tensors = load_file(adapter / FILE)
     first, second = sorted(tensors)[:2]
-    words = ("--adapter", adapter, "--model", base)
     for changed, said in (
         ({name: tensors[name] for name in tensors if name != first}, f"lacks {first}"),
         (tensors | {"base_model.model.more.weight": torch.ones(1)}, "base_model.model.more.weight"),
         (tensors | {second: torch.ones(4, 3)}, f"{second} of shape (4, 3) instead of"),
     ):
         save_file(changed, adapter / FILE)
-        error = refused(capsys, tmp_path, *words)
+        error = refused()
         assert said in error and "does not fit the base model" in error
     change(adapter / "adapter_config.json", target_modules=["no_such_layer"])
-    assert "no_such_layer" in refused(capsys, tmp_path, *words)
+    assert "no_such_layer" in refused()
 
 
-def test_a_base_model_that_is_not_whole(
-    adapter: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_base_model_that_is_not_whole(base: Path, refused: Callable[..., str]) -> None:
     path = base / "model.safetensors"
     tensors = load_file(path)
-    words = ("--adapter", adapter, "--model", base)
     save_file(tensors | {"lm_head.weight": torch.ones(2, 2)}, path)
-    assert "lm_head.weight of shape (2, 2)" in refused(capsys, tmp_path, *words)
+    assert "lm_head.weight of shape (2, 2)" in refused()
     del tensors["lm_head.weight"]
     save_file(tensors, path)
-    assert "it lacks lm_head.weight" in refused(capsys, tmp_path, *words)
+    assert "it lacks lm_head.weight" in refused()
     path.write_bytes(path.read_bytes()[:-1])
-    assert str(path) in refused(capsys, tmp_path, *words)
+    assert str(path) in refused()
     path.rename(base / "pytorch_model.bin")
-    assert "a pickle" in refused(capsys, tmp_path, *words)
+    assert "a pickle" in refused()
     (base / "config.json").unlink()
-    assert "has no config.json" in refused(capsys, tmp_path, *words)
+    assert "has no config.json" in refused()
 
 
 def test_a_folder_with_something_in_it_is_left_alone(
@@ -212,17 +204,11 @@ def test_a_folder_with_something_in_it_is_left_alone(
     assert "is a file" in capsys.readouterr().err
 
 
-def test_a_disk_without_room(
-    adapter: Path,
-    base: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_disk_without_room(monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]) -> None:
     monkeypatch.setattr(
         output_folder.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 4, 5)
     )
-    assert "has no room" in refused(capsys, tmp_path, "--adapter", adapter, "--model", base)
+    assert "has no room" in refused()
 
 
 def test_a_merge_that_fails_publishes_nothing(
