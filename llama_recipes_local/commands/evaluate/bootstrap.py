@@ -1,6 +1,6 @@
-"""Confidence intervals, by measuring the corpus again on items drawn from it with replacement.
+"""Confidence intervals by the bootstrap: items of the corpus are drawn with replacement.
 
-A corpus's measure is aggregated anew from the items drawn, not averaged over them.
+A corpus's measure is computed from the items drawn together, not averaged over them.
 """
 
 from collections.abc import Callable
@@ -13,17 +13,17 @@ from llama_recipes_local.commands.evaluate.measures import Array, Measure
 RESAMPLES = 1000
 CONFIDENCE = 0.95
 SEED = 0
-BATCH = 100  # resamples that are held at a time
+BATCH = 100  # resamples in memory at a time
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How much more one result measures than another, on the same items.
+    """The difference of two results' measures on the same items.
 
     Attributes:
-        value: the second's measure less the first's.
-        low: where its confidence interval begins.
-        high: where that ends.
+        value: the second's measure minus the first's.
+        low: the lower bound of its confidence interval.
+        high: the upper bound.
         p: the two-sided p-value of no difference (Koehn, EMNLP 2004).
     """
 
@@ -39,7 +39,7 @@ def interval(measure: Measure) -> tuple[float, float]:
 
 
 def difference(first: Measure, second: Measure) -> Difference:
-    """Return how two measures of the same items differ; both are drawn together."""
+    """Return the difference of two measures of the same items, each resample drawn for both."""
 
     def statistic(indices: Array) -> Array:
         return second.of(indices) - first.of(indices)
@@ -72,5 +72,5 @@ def _bootstrap(items: int, of: Callable[[Array], Array]) -> tuple[float, float, 
         method="percentile",
         rng=np.random.default_rng(SEED),
     )
-    limits = result.confidence_interval
-    return float(limits.low), float(limits.high), result.bootstrap_distribution
+    bounds = result.confidence_interval
+    return float(bounds.low), float(bounds.high), result.bootstrap_distribution

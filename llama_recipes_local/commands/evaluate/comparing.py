@@ -1,4 +1,4 @@
-"""Compares two results on the items that both have measured."""
+"""Compares two results on the items that both measured."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ def compare(first: Path, second: Path) -> dict[str, Difference]:
     """Print and return how the second result differs from the first, metric by metric.
 
     Raises:
-        UsageError: if a file is no result, or they are not of the same items.
+        UsageError: if a file is not a result, or the two are not of the same items.
     """
     ours, theirs = (
         {measure.name: measure for measure in read_result(path).measures()}
@@ -22,7 +22,8 @@ def compare(first: Path, second: Path) -> dict[str, Difference]:
     if not shared:
         why = f"one has {', '.join(ours)}, the other {', '.join(theirs)}"
         raise UsageError([_different(first, second, why)])
-    found, rows = {}, []
+    found: dict[str, Difference] = {}
+    rows: list[list[str]] = []
     for name in shared:
         a, b = ours[name], theirs[name]
         if set(a.keys) != set(b.keys):
@@ -39,7 +40,7 @@ def compare(first: Path, second: Path) -> dict[str, Difference]:
 
 def _row(a: Measure, b: Measure, found: Difference) -> list[str]:
     better = "b" if (found.value > 0) == a.higher_is_better else "a"
-    sure = found.low > 0 or found.high < 0
+    significant = found.low > 0 or found.high < 0
     return [
         a.name,
         f"{a.of_all():.4f}",
@@ -47,7 +48,7 @@ def _row(a: Measure, b: Measure, found: Difference) -> list[str]:
         f"{found.value:+.4f}",
         f"{found.low:+.4f} to {found.high:+.4f}",
         f"{found.p:.3f}",
-        better if sure else "not told apart",
+        better if significant else "not significant",
     ]
 
 

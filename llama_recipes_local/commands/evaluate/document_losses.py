@@ -1,17 +1,19 @@
-"""The loss on validation batches: the mean that training logs, and each document's part of it."""
+"""The loss on validation batches: the mean as training logs it, and that of each document."""
 
 import hashlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 import peft
 import torch
 from torch import nn
 from torch.nn import functional as F
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from llama_recipes_local import configs
 from llama_recipes_local.adapters.registry import method_of
+from llama_recipes_local.commands.evaluate.metrics import Document
 from llama_recipes_local.data.labels import IGNORE_INDEX
 from llama_recipes_local.training.batches import Batch, document_lengths, is_packed
 from llama_recipes_local.training.evaluation import evaluation
@@ -19,12 +21,12 @@ from llama_recipes_local.training.evaluation import evaluation
 
 @dataclass
 class DocumentLosses:
-    """What each document adds to the loss.
+    """Each document's loss.
 
     Attributes:
-        keys: a hash of each document's ids and labels, and which of those alike it is.
+        keys: a hash of each document's ids and labels, with a number that counts equal documents.
         losses: the sum over its label tokens.
-        tokens: how many those are.
+        tokens: the number of its label tokens.
     """
 
     keys: list[str] = field(default_factory=list)
@@ -57,44 +59,47 @@ class DocumentLosses:
                 self.losses.append(float(sums[row, targets].sum()))
                 self.tokens.append(count)
 
-    def records(self) -> list[dict[str, Any]]:
-        """Return each document's key, loss and tokens."""
+    def records(self) -> list[Document]:
+        """Return the documents as a result saves them."""
         each = zip(self.keys, self.losses, self.tokens, strict=True)
         return [{"key": key, "loss": loss, "tokens": tokens} for key, loss, tokens in each]
 
-    def _key(self, content: Any) -> str:
+    def _key(self, content: list[list[int]]) -> str:
         digest = hashlib.sha256(repr(content).encode()).hexdigest()[:16]
         self._seen[digest] += 1
         return f"{digest}-{self._seen[digest]}"
 
 
 def measure_loss(
-    model: nn.Module, train_config: Any, batches: Iterable[Batch]
+    model: nn.Module, train_config: configs.train_config, batches: Iterable[Batch]
 ) -> tuple[float, DocumentLosses]:
-    """Return the mean loss over all label tokens, as training evaluates it, and its parts."""
+    """Return the mean loss over all label tokens, as training evaluates it, and the documents'."""
     if isinstance(model, peft.PeftModel) and (method := method_of(model)) and method.attention:
-        method.install(model)  # PEFT itself lets a packed row's documents see each other
+        method.install(model)  # PEFT itself lets the documents of a packed row attend to each other
     documents = DocumentLosses()
-    at_hand: list[Batch] = []
+    current: list[Batch] = []
 
-    def remembered() -> Iterable[Batch]:
+    def recorded() -> Iterable[Batch]:
         for batch in batches:
-            at_hand[:] = [batch]
+            current[:] = [batch]
             yield batch
 
-    def record(module: nn.Module, arguments: Any, output: Any) -> None:
-        documents.add(at_hand[0], output.logits)
+    def record(
+        module: nn.Module, arguments: tuple[object, ...], output: CausalLMOutputWithPast
+    ) -> None:
+        assert output.logits is not None
+        documents.add(current[0], output.logits)
 
     hook = model.register_forward_hook(record)
     try:
-        _, loss, _, _ = evaluation(model, train_config, remembered())
+        _, loss, _, _ = evaluation(model, train_config, recorded())
     finally:
         hook.remove()
     return loss, documents
 
 
 def _documents(batch: Batch) -> list[tuple[int, int, int]]:
-    """Return the row of each document, its first position and the one after its last."""
+    """Return each document's row, its first position and the one after its last."""
     if not is_packed(batch):  # padded on the right
         return [(row, 0, length) for row, length in enumerate(document_lengths(batch).tolist())]
     width = batch["input_ids"].shape[1]

@@ -1,8 +1,8 @@
 """GLEU for grammatical error correction, against all references.
 
 This is the metric that the JFLEG corpus is scored with (Napoles et al., ACL 2015, in the version
-of 2016, https://arxiv.org/abs/1605.02592): BLEU's precision, less the n-grams that a correction
-took over from the source although the reference changed them. Where there are several references,
+of 2016, https://arxiv.org/abs/1605.02592): BLEU's precision, minus the n-grams that a correction
+keeps from the source although the reference changed them. Where there are several references,
 one is drawn for each sentence, 500 times, and the corpus's scores are averaged; the draws are those
 of the authors' script, so that the numbers are too.
 
@@ -14,11 +14,14 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from llama_recipes_local.commands.evaluate.measures import Array, Measure
+
+if TYPE_CHECKING:
+    from nltk.tokenize import NLTKWordTokenizer
 
 ORDER = 4
 ITERATIONS = 500
@@ -38,10 +41,10 @@ def gleu(
     """Measure corrections.
 
     Args:
-        keys: what each sentence is known by.
+        keys: an identifier of each sentence.
         sources: the sentences, in tokens.
         hypotheses: their corrections.
-        references: the corrections that people made, one or more of each sentence.
+        references: the corrections by people, one or more of each sentence.
     """
     several = any(len(each) > 1 for each in references)
     draws = _draw([len(each) for each in references], ITERATIONS if several else 1)
@@ -54,7 +57,7 @@ def gleu(
 
 
 def statistics(source: Tokens, hypothesis: Tokens, reference: Tokens) -> list[int]:
-    """Return what a sentence adds to a corpus's statistics, ``PARTS`` numbers."""
+    """Return a sentence's contribution to the corpus's statistics, ``PARTS`` numbers."""
     numbers = [len(hypothesis), len(reference)]
     for size in range(1, ORDER + 1):
         ours, theirs = _ngrams(hypothesis, size), _ngrams(reference, size)
@@ -67,13 +70,13 @@ def statistics(source: Tokens, hypothesis: Tokens, reference: Tokens) -> list[in
 
 
 def words(text: str) -> list[str]:
-    """Return a text's tokens, punctuation apart, as JFLEG's references are written."""
+    """Return a text's tokens, with punctuation separate, as JFLEG's references are written."""
     return _tokenizer().tokenize(text)
 
 
 @lru_cache(maxsize=1)
-def _tokenizer() -> Any:
-    from nltk.tokenize import NLTKWordTokenizer  # rules alone, nothing is downloaded
+def _tokenizer() -> "NLTKWordTokenizer":
+    from nltk.tokenize import NLTKWordTokenizer  # rules only, nothing is downloaded
 
     return NLTKWordTokenizer()
 

@@ -1,4 +1,4 @@
-"""A measure of a corpus, kept in parts that can be summed over any choice of its items."""
+"""A measure of a corpus, as the parts of each item, which any selection of items can sum."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ class Measure:
     """A measure, such as a corpus's GLEU.
 
     Attributes:
-        name: what it is called in results.
-        keys: what each item is known by, the same wherever the same item is measured.
-        parts: (items, parts) float64, what each item adds.
-        value: the measure of summed parts, (..., parts) to (...).
-        higher_is_better: which of two values is better.
+        name: its name in results.
+        keys: an identifier of each item, the same in every result that measures the item.
+        parts: (items, parts) float64, what each item contributes.
+        value: computes the measure of summed parts, (..., parts) to (...).
+        higher_is_better: whether the higher of two values is better.
     """
 
     name: str
@@ -32,7 +32,11 @@ class Measure:
         return float(self.value(self.parts.sum(0)))
 
     def of(self, indices: Array) -> Array:
-        """Return the measure of each choice of items, (choices, items) of indices."""
+        """Return the measure of each selection of items.
+
+        Args:
+            indices: (selections, items) of integers; an item may repeat.
+        """
         counts = np.stack([np.bincount(row, minlength=len(self.parts)) for row in indices])
         return self.value(counts @ self.parts)
 
@@ -44,11 +48,11 @@ class Measure:
 
 
 def ratio(sums: Array) -> Array:
-    """Return the mean that a sum and a number of things are of."""
+    """Return the mean of what has the sum ``sums[..., 0]`` and the count ``sums[..., 1]``."""
     return sums[..., 0] / sums[..., 1]
 
 
 def exponential_ratio(sums: Array) -> Array:
-    """Return e to the mean: the perplexity of a sum of losses and a number of tokens."""
+    """Return e to the mean: the perplexity, of a sum of losses and a count of tokens."""
     with np.errstate(over="ignore"):
         return np.exp(ratio(sums))

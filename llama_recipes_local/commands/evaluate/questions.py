@@ -1,8 +1,9 @@
-"""What a model is asked in a data set's validation part, and every answer that people gave."""
+"""The prompts of a data set's validation part, and every reference answer to each."""
 
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+
+from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local.datasets.base import PromptFormatter, Split, text_of
 from llama_recipes_local.datasets.examples import Continuation, Example, Marked, Pair
@@ -11,11 +12,11 @@ from llama_recipes_local.errors import refusal
 
 @dataclass
 class Question:
-    """What a model is asked.
+    """A prompt and its reference answers.
 
     Attributes:
-        prompt: the whole text to go on from.
-        source: the text in the prompt; empty where that cannot be told.
+        prompt: the whole text that the model completes.
+        source: the text in the prompt; empty where that is not known.
         references: the answers in the data, in its order.
     """
 
@@ -24,43 +25,44 @@ class Question:
     references: list[str] = field(default_factory=list)
 
 
-def questions(split: Split, tokenizer: Any, most: int = 0) -> list[Question]:
+def questions(split: Split, tokenizer: PreTrainedTokenizerBase, most: int = 0) -> list[Question]:
     """Return a split's prompts, each once with all its references.
 
     Args:
         split: the split.
         tokenizer: the model's.
-        most: how many at most; 0 means all.
+        most: the maximum number of prompts; 0 means all.
 
     Raises:
         UsageError: if the data set has no prompts with responses.
     """
     found: dict[str, Question] = {}
+    formatter = split.formatter
     for record in split.records():
-        example = split.formatter(record, tokenizer)
+        example = formatter(record, tokenizer)
         if example is None:
             continue
-        prompt, response = _parted(example, record[0], tokenizer)
-        formatter: Any = split.formatter
-        prompted = isinstance(formatter, PromptFormatter)
-        source = text_of(record, formatter.text) if prompted else ""
+        prompt, response = _prompt_and_response(example, record[0], tokenizer)
+        source = text_of(record, formatter.text) if isinstance(formatter, PromptFormatter) else ""
         found.setdefault(prompt, Question(prompt, source)).references.append(response)
     return list(islice(found.values(), most or None))
 
 
-def _parted(example: Example, where: str, tokenizer: Any) -> tuple[str, str]:
-    """Return what the model goes on from, and what it is to say."""
+def _prompt_and_response(
+    example: Example, where: str, tokenizer: PreTrainedTokenizerBase
+) -> tuple[str, str]:
+    """Return what the model completes, and the response in the data."""
     bos = tokenizer.bos_token or ""
     if isinstance(example, (Pair, Continuation)):
         return bos + example.prompt, example.response
     if isinstance(example, Marked) and example.spans:
         start, end = example.spans[-1]
         begin = "" if example.complete else bos
-        said = tokenizer.decode(
+        response = tokenizer.decode(
             tokenizer(example.text[start:end], add_special_tokens=False)["input_ids"],
             skip_special_tokens=True,
         )
-        return begin + example.text[:start], said.strip()
+        return begin + example.text[:start], str(response).strip()
     raise refusal(
         f"{where} has no prompt with a response",
         "all of its text is trained, so there is nothing that a model could be asked",

@@ -1,4 +1,4 @@
-"""The run whose model is measured: its data and precision as training recorded them, and flags."""
+"""The run whose model is measured: data and precision as training recorded them, and flags."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,12 +15,12 @@ from llama_recipes_local.run.record import CONFIGURATION_FILE, SavedRun
 from llama_recipes_local.run.resolution import Run
 
 
-def resolve_run(arguments: tuple[Any, ...], adapter: Path | None, flags: dict[str, Any]) -> Run:
-    """Return the run with the adapter's or the model's record for defaults.
+def resolve_run(arguments: tuple[object, ...], adapter: Path | None, flags: dict[str, Any]) -> Run:
+    """Return the run, with the record of the adapter's or the model's run as defaults.
 
     Args:
-        arguments: what stood on the command line without a flag.
-        adapter: the adapter's folder; None means a whole model.
+        arguments: positional arguments of the command line.
+        adapter: the adapter's folder; None means a full model.
         flags: those of finetuning.py.
 
     Raises:
@@ -28,7 +28,7 @@ def resolve_run(arguments: tuple[Any, ...], adapter: Path | None, flags: dict[st
     """
     folder = (adapter or Path(str(flags.get("model_name", "")))).expanduser().resolve()
     given = {}
-    if adapter or flags.get("model_name"):  # not what lies in the working directory
+    if adapter or flags.get("model_name"):  # not a run in the working directory
         given = recorded(SavedRun(folder), quantization=adapter is not None)
     if adapter is None and not has_tokenizer(folder) and "model_name" in given:
         given.setdefault("tokenizer_name", given["model_name"])  # training saves none
@@ -37,25 +37,31 @@ def resolve_run(arguments: tuple[Any, ...], adapter: Path | None, flags: dict[st
     named = {"dataset", "train_config.dataset"} & {*given, *flags}
     run = preflight_data(
         arguments,
-        _replaced(given, flags) | flags,
-        parts=("test",) if named else (),  # the default's files are not what was asked for
+        _not_overridden(given, flags) | flags,
+        parts=("test",) if named else (),  # the default data set was not asked for
         found=[] if named else [_no_data()],
     )
     run.train.enable_fsdp = False
-    run.train.num_workers_dataloader = 0  # the batches are ready sooner than the model is
+    run.train.num_workers_dataloader = 0  # worker processes would start slower than the batches
     return run
 
 
 def _no_data() -> Problem:
     return Problem(
         "no data set was named",
-        f"the folder of a run has it in its {CONFIGURATION_FILE}, that of a merged model has none",
-        f"name one: --dataset NAME, which is one of {', '.join(DATASETS)}",
+        f"a run's folder names it in {CONFIGURATION_FILE}, which a merged model's does not have",
+        f"--dataset NAME, one of {', '.join(DATASETS)}",
     )
 
 
 def recorded(saved: SavedRun, quantization: bool) -> dict[str, Any]:
-    """Return a record's fields as flags; quantisation is an adapter's, for a model is as it is."""
+    """Return a record's fields as flags.
+
+    Args:
+        saved: the record.
+        quantization: whether to return the quantisation too, which applies to an adapter's base
+            model; a full model is loaded as it was saved.
+    """
     names = fields_with(configs.train_config, EVALUATION)
     found = {name: saved.get("train_config", name) for name in names}
     if not quantization:
@@ -70,6 +76,6 @@ def recorded(saved: SavedRun, quantization: bool) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _replaced(given: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the record's fields but for those that flags replace, with their owner or without."""
+def _not_overridden(given: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record's fields without those that flags override, qualified or not."""
     return {name: value for name, value in given.items() if name.rpartition(".")[2] not in flags}

@@ -1,4 +1,4 @@
-"""What an evaluation found: kept as JSON, from which every measure can be taken again."""
+"""What an evaluation found: saved as JSON, from which every measure can be computed again."""
 
 import json
 import math
@@ -6,18 +6,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tabulate import tabulate
 
-from llama_recipes_local.commands.evaluate.gleu import gleu, words
-from llama_recipes_local.commands.evaluate.measures import Measure, exponential_ratio, ratio
-from llama_recipes_local.commands.evaluate.rouge import rouge
+from llama_recipes_local.commands.evaluate.measures import Measure
+from llama_recipes_local.commands.evaluate.metrics import METRICS, Answer, Document, LossMetric
 from llama_recipes_local.errors import UsageError, refusal
 from llama_recipes_local.messages import missing_path
 from llama_recipes_local.storage.publishing import write_json
-
-METRICS = ("loss", "perplexity", "gleu", "rouge")
-GENERATED = ("gleu", "rouge")
 
 
 @dataclass
@@ -26,35 +21,28 @@ class Result:
 
     Attributes:
         about: what was measured, on which data, with which versions.
+        asked: the names of the metrics.
         metrics: by name, ``value`` and its confidence interval from ``low`` to ``high``.
-        asked: the metrics that were asked for.
-        documents: of each document its ``key``, ``loss`` (a sum) and ``tokens``.
-        answers: of each prompt its ``key``, ``source``, ``prediction`` and ``references``.
+        documents: each document's loss.
+        answers: each prompt's answer.
     """
 
     about: dict[str, Any]
     asked: list[str]
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
-    documents: list[dict[str, Any]] = field(default_factory=list)
-    answers: list[dict[str, Any]] = field(default_factory=list)
+    documents: list[Document] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
 
     def measures(self) -> list[Measure]:
-        """Return the measures that were asked for, of the items that are kept."""
+        """Return the measures of the metrics, computed from the saved items."""
         found: list[Measure] = []
-        keys = tuple(each["key"] for each in self.documents)
-        parts = np.array([[each["loss"], each["tokens"]] for each in self.documents], float)
-        if "loss" in self.asked:
-            found.append(Measure("loss", keys, parts, ratio, False))
-        if "perplexity" in self.asked:
-            found.append(Measure("perplexity", keys, parts, exponential_ratio, False))
-        keys = tuple(each["key"] for each in self.answers)
-        sources, ours = ([each[part] for each in self.answers] for part in ("source", "prediction"))
-        theirs = [each["references"] for each in self.answers]
-        if "gleu" in self.asked:
-            in_words = [[words(text) for text in each] for each in theirs]
-            found.append(gleu(keys, [*map(words, sources)], [*map(words, ours)], in_words))
-        if "rouge" in self.asked:
-            found += rouge(keys, ours, theirs)
+        for name, metric in METRICS.items():
+            if name not in self.asked:
+                continue
+            if isinstance(metric, LossMetric):
+                found += metric.measures(self.documents)
+            else:
+                found += metric.measures(self.answers)
         return found
 
     def save(self, path: Path) -> None:
@@ -63,7 +51,7 @@ class Result:
 
 
 def table(rows: list[list[str]], headers: list[str]) -> str:
-    """Return a table; figures keep the places that they are given with."""
+    """Return a table; numbers are printed as they are given."""
     alignment = ("left", *["right"] * (len(headers) - 1))
     return tabulate(rows, headers=headers, disable_numparse=True, colalign=alignment)
 
@@ -72,7 +60,7 @@ def read_result(path: Path) -> Result:
     """Read a result.
 
     Raises:
-        UsageError: if the file holds none.
+        UsageError: if the file is not one.
     """
     fix = "name two files that `llama-recipes-local evaluate --out FILE` wrote"
     if not path.exists():
@@ -81,7 +69,7 @@ def read_result(path: Path) -> Result:
         result = Result(**json.loads(path.read_text("utf-8")))
         for measure in result.measures():
             if not len(measure.keys) or not math.isfinite(measure.of_all()):
-                raise ValueError(f"it has no items of {measure.name}")
+                raise ValueError(f"no items of {measure.name}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise refusal(f"{path} is no result", repr(error), fix) from error
+        raise refusal(f"{path} is not a result of evaluate", repr(error), fix) from error
     return result

@@ -1,4 +1,4 @@
-"""ROUGE of summaries, by Google's ``rouge-score``: F1, with stemming, the best reference's."""
+"""ROUGE of summaries by Google's ``rouge-score``: F1 with stemming, against the best reference."""
 
 from collections.abc import Sequence
 
@@ -12,12 +12,12 @@ KINDS = ("rouge1", "rouge2", "rougeL")
 def rouge(
     keys: Sequence[str], hypotheses: Sequence[str], references: Sequence[Sequence[str]]
 ) -> list[Measure]:
-    """Measure summaries: ROUGE-1, ROUGE-2 and ROUGE-L, each the mean over them.
+    """Measure summaries: ROUGE-1, ROUGE-2 and ROUGE-L, each the mean over all summaries.
 
     Args:
-        keys: what each text is known by.
+        keys: an identifier of each text.
         hypotheses: the summaries.
-        references: those that people wrote, one or more of each text.
+        references: the summaries by people, one or more of each text.
     """
     from rouge_score.rouge_scorer import RougeScorer
 

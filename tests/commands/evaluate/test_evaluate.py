@@ -88,10 +88,10 @@ def test_the_loss_of_padded_rows_is_what_training_logged(
     assert len(result["documents"]) == 20
 
 
-def test_a_prefix_is_measured_as_training_measures_it(
+def test_a_prefix_has_the_loss_that_training_logged(
     tiny_model: Path, grammar_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """PEFT's own way, by which it answers, lets a packed row's documents see each other."""
+    """PEFT's own way, used for answers, lets documents of a packed row attend to each other."""
     prefix = train(tiny_model, grammar_data, tmp_path / "run", "packing", 400, peft_method="prefix")
     words = ("--adapter", prefix, *FEW, "--metrics")
     result = evaluate(tmp_path / "a.json", *words, "loss,gleu")
@@ -102,7 +102,7 @@ def test_a_prefix_is_measured_as_training_measures_it(
     assert f"--attn_implementation sdpa with --adapter {prefix}" in said
 
 
-def test_answers_are_generates(
+def test_answers_equal_those_of_generate(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     result = evaluate(tmp_path / "a.json", "--adapter", trained, "--metrics", "gleu,rouge", *FEW)
@@ -147,11 +147,11 @@ def test_two_results_are_compared(
 
 
 @pytest.mark.parametrize("flag", ["--adapter", "--compare", "--out"])
-def test_a_flag_that_nothing_follows(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_flag_without_a_value_is_refused(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert f"{flag} has no value" in refused(capsys, flag)
 
 
-def test_a_documents_loss_is_its_own_in_a_packed_row(tiny_model: Path) -> None:
+def test_a_documents_loss_in_a_packed_row_is_its_loss_alone(tiny_model: Path) -> None:
     torch.manual_seed(0)
     model = LlamaForCausalLM.from_pretrained(tiny_model, attn_implementation="documents").eval()
     lengths = (5, 9, 2)
@@ -195,14 +195,14 @@ def test_a_documents_loss_is_its_own_in_a_packed_row(tiny_model: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--metrics", "bleu"), "there is none of this name"),
+        (("--metrics", "bleu"), "unknown metric"),
         (("--metrics",), "--metrics True"),
         (("--batch_size", 0), "--batch_size 0"),
         (("--max_new_token", 3), "did you mean"),
         (("--local_dataset.columns", "text=a", "--dataset", "local_dataset"), "datasets/local"),
     ],
 )
-def test_what_cannot_be_measured(
+def test_what_cannot_be_measured_is_refused(
     words: tuple[object, ...],
     said: str,
     tiny_model: Path,
@@ -214,7 +214,7 @@ def test_what_cannot_be_measured(
     assert said in refused(capsys, *base, *data, *words)
 
 
-def test_no_data_set_is_guessed_where_none_is_named_or_recorded(
+def test_no_data_set_is_guessed_if_none_is_given_or_recorded(
     tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     error = refused(capsys, "--model_name", tiny_model)
@@ -222,7 +222,7 @@ def test_no_data_set_is_guessed_where_none_is_named_or_recorded(
     assert "--dataset NAME" in error and "samsum.json" not in error
 
 
-def test_the_training_part_need_not_be_there(
+def test_the_training_part_may_be_missing(
     tiny_model: Path, grammar_data: Path, tmp_path: Path
 ) -> None:
     validation = shutil.copy(grammar_data / "datasets/grammar/grammar_validation.csv", tmp_path)
@@ -231,21 +231,20 @@ def test_the_training_part_need_not_be_there(
     assert evaluate(tmp_path / "a.json", *words)["metrics"]["loss"]["value"] > 0
 
 
-def test_what_would_fail_once_all_is_measured_is_refused_before(
+def test_what_would_fail_after_measuring_is_refused_before(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ("--adapter", tmp_path / "none", "--out")
-    assert "no folder that can be written to" in refused(capsys, *words, tmp_path / "new/a.json")
+    assert "not a writable folder" in refused(capsys, *words, tmp_path / "new/a.json")
     assert f"{tmp_path} is a folder" in refused(capsys, *words, tmp_path)
     words = (*words, tmp_path / "a.json", "--max_examples")
     assert "--max_examples -1" in refused(capsys, *words, -1)
     assert "--max_examples all" in refused(capsys, *words, "all")
 
 
-def test_other_data_has_its_own_answers(
+def test_chat_data_is_asked_up_to_its_last_answer_and_plain_text_is_refused(
     tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Turns are asked up to the last answer, and plain text asks nothing."""
     rows = [
         {
             "messages": [
@@ -271,10 +270,10 @@ def test_other_data_has_its_own_answers(
     assert "--metrics loss,perplexity" in refused(capsys, *plain, "rouge")
 
 
-def test_a_whole_model_is_measured_by_its_runs_record(
+def test_a_full_model_is_measured_on_the_data_that_its_run_recorded(
     trained: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
-    """Its record names the data; that it names another model does not count."""
+    """Its record names the data; that it names another model is ignored."""
     whole = shutil.copytree(tiny_model, tmp_path / "whole")
     record = json.loads((trained / "run_config.json").read_text())
     record["train_config"]["model_name"] = "/no/such/model"
@@ -284,7 +283,7 @@ def test_a_whole_model_is_measured_by_its_runs_record(
     assert result["metrics"]["loss"]["value"] == logged(trained)[0]
 
 
-def test_a_model_that_training_saved_is_measured_and_is_what_the_run_proposes(
+def test_a_full_model_that_training_saved_is_what_the_run_suggests_and_is_measured(
     tiny_model: Path, grammar_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """All layers are trained: the folder has no tokenizer, its record names the one it used."""
@@ -307,7 +306,7 @@ def test_a_model_that_training_saved_is_measured_and_is_what_the_run_proposes(
     assert result["metrics"]["loss"]["value"] == logged(tmp_path / "run")[1]
 
 
-def test_a_run_in_the_working_directory_is_not_meant_where_none_is_named(
+def test_a_run_in_the_working_directory_is_not_used_if_none_is_given(
     trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(trained)
