@@ -10,10 +10,11 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from llama_recipes_local.errors import TrainingError, UsageError
-from llama_recipes_local.storage.disk import what_filled
+from llama_recipes_local.storage.disk import room, what_filled
 
 INTERRUPTED = 128 + signal.SIGINT
 """The exit code after Ctrl-C, as a shell has it."""
@@ -76,11 +77,17 @@ def rank_zero_output() -> Iterator[None]:
         yield
 
 
-def report_failure(error: BaseException) -> int | None:
-    """Print what ended a command, if it is a foreseen error, and return the exit code.
+def report_failure(error: BaseException, output: Path | None = None) -> int | None:
+    """Print what ended a command, if it is an expected error, and return the exit code.
 
-    What all ranks raise alike is printed by the first. None for an error that nobody foresaw: it
-    keeps its traceback.
+    What all ranks raise alike is printed by the first.
+
+    Args:
+        error: the error.
+        output: the folder that the command writes to, whose free space a full disk reports.
+
+    Returns:
+        The exit code; None for an error that nobody expected, which keeps its traceback.
     """
     if isinstance(error, (UsageError, TrainingError)):
         if _is_rank_zero():
@@ -92,7 +99,9 @@ def report_failure(error: BaseException) -> int | None:
     full = what_filled(error)
     if not full:
         return None
-    print(f"stopped: {full}\n   fix: free space there and run the command again", file=sys.stderr)
+    free = f"; {room(output)} bytes are free in {output.resolve()}" if output else ""
+    print(f"stopped: {full}{free}", file=sys.stderr)
+    print("   fix: free space there and run the command again", file=sys.stderr)
     return TrainingError.EXIT_CODE
 
 

@@ -1,24 +1,29 @@
-"""``main``: upstream's, between a check of everything it is given and a word on what came out."""
+"""``main``: preflight, data, upstream's ``main``, and a final report."""
 
 import os
 import shlex
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import fire
 import torch
-from safetensors import SafetensorError
 
 from llama_recipes_local import parallel
 from llama_recipes_local._upstream import fall_back, load
 from llama_recipes_local.checkpoints.identity import check_identity
 from llama_recipes_local.configs.quantization import INT8
-from llama_recipes_local.console import ends_unread, goes_on_unread, rank_zero_output
+from llama_recipes_local.console import (
+    ends_unread,
+    goes_on_unread,
+    rank_zero_output,
+    report_failure,
+)
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.datasets.run_data import prepare_data
-from llama_recipes_local.errors import TrainingError, UsageError
+from llama_recipes_local.errors import TrainingError
 from llama_recipes_local.model_folders import ADAPTER_WEIGHTS, has_weights
 from llama_recipes_local.models.quantization import quantized_bits
 from llama_recipes_local.preflight import preflight
@@ -26,11 +31,10 @@ from llama_recipes_local.preflight.help import help_text
 from llama_recipes_local.run import activate
 from llama_recipes_local.run.record import CONFIGURATION_FILE, save_description
 from llama_recipes_local.run.resolution import Run
-from llama_recipes_local.storage.disk import room, what_filled
 from llama_recipes_local.storage.folder_lock import locked
 from llama_recipes_local.training.evaluation import perplexity
 from llama_recipes_local.training.loggers import name_wandb_run
-from llama_recipes_local.training.out_of_memory import no_memory_left
+from llama_recipes_local.training.out_of_memory import out_of_memory_message
 
 
 def main(*arguments: Any, **flags: Any) -> None:
@@ -40,45 +44,58 @@ def main(*arguments: Any, **flags: Any) -> None:
     A field of one configuration alone is reached with its name before it, as in
     ``--grammar_dataset.train_split=FILE``.
     """
-    with ends_unread(), rank_zero_output():
-        # fire hands --help on, because any flag may be one of ours, and -h as a flag named h
-        if flags.keys() & {"help", "h"}:
-            print(help_text())
-            raise SystemExit(0)
-        try:
-            run = preflight(arguments, flags)
-            run.data = prepare_data(run)
-            check_identity(run)
-            name_wandb_run(run)
-        except UsageError as error:
-            print(error, file=sys.stderr if parallel.is_rank_zero() else sys.stdout)
-            raise SystemExit(error.EXIT_CODE) from None
-    with goes_on_unread(), rank_zero_output(), activate(run):
-        try:
-            with locked(Path(run.train.output_dir), parallel.is_rank_zero()):
-                start(run)
-                load("finetuning").main(**_flags_for_main(run))
-                report(run)
-        except TrainingError as error:
-            if parallel.is_rank_zero():
-                print(error, file=sys.stderr)
-            raise SystemExit(error.EXIT_CODE) from None
-        except torch.OutOfMemoryError as error:
-            print(no_memory_left(run, error), file=sys.stderr)
-            raise SystemExit(TrainingError.EXIT_CODE) from None
-        except (OSError, SafetensorError) as error:
-            if not what_filled(error):
-                raise
-            output = Path(run.train.output_dir).resolve()
-            said = f"training stopped, for {what_filled(error)}; {room(output)} bytes are free in"
-            print(f"{said} {output}", file=sys.stderr)
-            raise SystemExit(TrainingError.EXIT_CODE) from None
-        finally:
-            parallel.cleanup()
+    run: Run | None = None
+    try:
+        with rank_zero_output():
+            with ends_unread():
+                # fire passes --help on, because any flag may be ours, and -h as a flag named h
+                if flags.keys() & {"help", "h"}:
+                    print(help_text())
+                    raise SystemExit(0)
+                run = prepare(arguments, flags)
+            with goes_on_unread(), activate(run):
+                train(run)
+    except (Exception, KeyboardInterrupt) as error:
+        with goes_on_unread():
+            code = _report_failure(error, run)
+        if code is None:
+            raise
+        raise SystemExit(code) from None
+    finally:
+        parallel.cleanup()
+
+
+def prepare(arguments: Sequence[Any], flags: dict[str, Any]) -> Run:
+    """Return the run that the flags ask for, checked, and with its data.
+
+    Raises:
+        UsageError: with all that keeps it from starting.
+    """
+    run = preflight(arguments, flags)
+    run.data = prepare_data(run)
+    check_identity(run)
+    name_wandb_run(run)
+    return run
+
+
+def train(run: Run) -> None:
+    """Train by upstream's ``main``, in an output folder that no other run writes to meanwhile."""
+    with locked(Path(run.train.output_dir), parallel.is_rank_zero()):
+        start(run)
+        load("finetuning").main(**_flags_for_main(run))
+        report(run)
+
+
+def _report_failure(error: BaseException, run: Run | None) -> int | None:
+    """Do what ``console.report_failure`` does, with hints from the run if it ran out of memory."""
+    if run is not None and isinstance(error, torch.OutOfMemoryError):
+        print(out_of_memory_message(run, error), file=sys.stderr)
+        return TrainingError.EXIT_CODE
+    return report_failure(error, Path(run.train.output_dir) if run is not None else None)
 
 
 def start(run: Run) -> None:
-    """Say what the data holds, and write that and the configuration into the output folder."""
+    """Print what the data holds, and write that and the configuration into the output folder."""
     output = Path(run.train.output_dir)
     print(f"\n{run.data}\n")
     if run.preset:
@@ -89,7 +106,7 @@ def start(run: Run) -> None:
 
 
 def report(run: Run) -> None:
-    """Print what the run came to and how to try it."""
+    """Print the validation losses before and after, where the model is, and how to try it."""
     output = Path(run.train.output_dir).resolve()
     print()
     for when in ("before", "after"):
@@ -103,16 +120,16 @@ def report(run: Run) -> None:
     if run.train.use_peft and adapter.is_file():
         print(f"adapter: {adapter}")
         print(f"try it:  {_try_command(run, '--adapter', output)}")
-    # sharded, the model is in a folder of its own, which was named as it was saved
+    # a sharded model is in a folder of its own, which was printed when it was saved
     if not run.train.use_peft and has_weights(output):
         print(f"model:   {output}")
         print(f"try it:  {_try_command(run, '--model_name', output)}")
 
 
 def _flags_for_main(run: Run) -> dict[str, Any]:
-    """Return the flags and the run's name in Weights & Biases, for ``main`` to hand on.
+    """Return the flags for upstream's ``main``, with the run's id in Weights & Biases.
 
-    8 bits have a name that ``main`` takes with replicated weights.
+    8-bit weights go under a name that ``main`` accepts with replicated weights.
     """
     named = {"id": run.wandb.id, "resume": run.wandb.resume}
     flags = run.flags | {f"wandb_config.{name}": value for name, value in named.items() if value}

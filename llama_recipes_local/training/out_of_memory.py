@@ -1,4 +1,4 @@
-"""What to say when a device has no memory left: which settings of a run would need less."""
+"""The message when a device is out of memory: which settings of a run would need less."""
 
 from collections.abc import Iterator
 
@@ -7,11 +7,11 @@ from llama_recipes_local.models.quantization import quantized_bits
 from llama_recipes_local.run.resolution import Run
 
 SHORT = 1024
-RECOMPUTED = "activations are computed again in the backward pass"
+RECOMPUTED = "activations are recomputed in the backward pass"
 
 
-def no_memory_left(run: Run, error: BaseException) -> str:
-    """Return torch's own figures, and what of a run could be set otherwise.
+def out_of_memory_message(run: Run, error: BaseException) -> str:
+    """Return torch's own message, and which of the run's settings could change.
 
     Args:
         run: the run that ended.
@@ -19,10 +19,8 @@ def no_memory_left(run: Run, error: BaseException) -> str:
     """
     figures = ". ".join(str(error).split(". ")[:3])
     fixes = "\n".join(f"      {flags}  ({effect})" for flags, effect in _fixes(run))
-    return (
-        f"stopped, for the device has no memory left ({figures})\n"
-        f"   fix: any of these takes less; what costs least comes first\n{fixes}"
-    )
+    hint = "any of these needs less memory; the cheapest comes first"
+    return f"stopped: {figures}\n   fix: {hint}\n{fixes}"
 
 
 def _fixes(run: Run) -> Iterator[tuple[str, str]]:
