@@ -4,7 +4,6 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +64,7 @@ def main(*arguments: Any, **flags: Any) -> None:
         parallel.cleanup()
 
 
-def prepare(arguments: Sequence[Any], flags: dict[str, Any]) -> Run:
+def prepare(arguments: tuple[Any, ...], flags: dict[str, Any]) -> Run:
     """Return the run that the flags ask for, checked, and with its data.
 
     Raises:
