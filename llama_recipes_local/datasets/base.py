@@ -90,7 +90,8 @@ class Dataset(Generic[Config]):
         load: returns a split's tokenised samples, with ``input_ids`` and ``labels``.
         check: raises ``UsageError`` if a split cannot be used; None formats a record of it.
         collator: returns what makes batches of the samples, or None for the usual collators.
-        flag: how other files are named; ``{part}`` stands for "train" or "test".
+        flag: how other files are named, for problems that do not say so; ``{part}`` stands for
+            "train" or "test".
         needs_tokenizer: whether a record is formatted with the tokenizer.
         prompt: what ``generate --dataset`` puts a text into, at its ``{}``; empty if there is none.
         example: a text to try the trained model with.

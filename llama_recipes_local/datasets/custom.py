@@ -144,5 +144,4 @@ DATASET = Dataset(
     load=call,
     check=check,
     collator=collator,
-    flag=FLAG,
 )

@@ -221,9 +221,11 @@ def test_a_file_of_c4_200m_by_the_name_of_a_link(tmp_path: Path) -> None:
     assert summary.training.rows["C4_200M"] == 5
 
 
-def test_relative_paths_are_below_the_data_root(tmp_path: Path) -> None:
+def test_relative_paths_are_below_the_data_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_jfleg(tmp_path / "jfleg")
-    data_root.set_data_root(str(tmp_path))
+    monkeypatch.setenv(data_root.ENVIRONMENT_VARIABLE, str(tmp_path))
     summary = build_grammar(Path("grammar"), Path("jfleg"), None)
     assert summary.training.path == tmp_path / "grammar" / TRAINING
 
