@@ -19,6 +19,7 @@ from llama_recipes_local.errors import Problem
 from llama_recipes_local.fields import AT_LEAST_1
 from llama_recipes_local.kernels.adapter_prompts import Prompts
 from llama_recipes_local.kernels.attention import NAME
+from llama_recipes_local.library_patches import LLAMA_ADAPTER
 
 if TYPE_CHECKING:
     from llama_recipes_local._vendor.llama_recipes.configs.peft import (
@@ -61,6 +62,7 @@ def check(
 
 def install(adapted: peft.PeftModel) -> None:
     """Compute the attention layers that a LLaMA-Adapter wraps with this package's attention."""
+    LLAMA_ADAPTER.check()
     for module in adapted.modules():
         if type(module) is AdaptedAttention and _attends_here(module):
             module.__class__ = PromptedAttention

@@ -11,6 +11,7 @@ from typing import Any
 import peft
 import torch
 
+from llama_recipes_local.library_patches import PISSA
 from llama_recipes_local.parallel import broadcast
 
 Tensors = dict[str, torch.Tensor]
@@ -39,6 +40,7 @@ def prepare(adapted: peft.PeftModel) -> None:
         if any(factor in name for factor in FACTORS):
             broadcast(parameter.data)
             factors[name] = parameter.detach().cpu().clone()
+    PISSA.check()
     adapted.__class__ = PissaModel
     adapted.first_factors = factors
 

@@ -20,6 +20,7 @@ from llama_recipes_local.errors import Problem
 from llama_recipes_local.fields import AT_LEAST_1
 from llama_recipes_local.kernels.attention import NAME
 from llama_recipes_local.kernels.prefix import Prefix
+from llama_recipes_local.library_patches import PREFIX
 
 if TYPE_CHECKING:
     from llama_recipes_local._vendor.llama_recipes.configs.peft import (
@@ -61,6 +62,7 @@ def check(run: "Run", prefix: prefix_config, model: dict[str, Any], folder: Path
 
 def install(adapted: peft.PeftModel) -> None:
     """Compute a model's prefix with this package's attention."""
+    PREFIX.check()
     adapted.__class__ = PrefixTunedModel
 
 

@@ -24,6 +24,7 @@ from llama_recipes_local.data.documents import document_bounds
 from llama_recipes_local.kernels.adapter_prompts import Prompts
 from llama_recipes_local.kernels.base import AttentionKernel
 from llama_recipes_local.kernels.prefix import Prefix
+from llama_recipes_local.library_patches import CAUSAL_MASK
 
 NAME = "documents"
 IMPLEMENTATIONS = (NAME, "sdpa", "eager", "flash_attention_2")
@@ -209,7 +210,13 @@ def _create_causal_mask(*args: Any, **kwargs: Any) -> Any:
 
 
 def register() -> None:
-    """Make the kernel known to transformers as ``attn_implementation="documents"``."""
+    """Make the kernel known to transformers as ``attn_implementation="documents"``.
+
+    Raises:
+        TargetMissingError: if transformers' Llama does not make its mask by the function that is
+            replaced here.
+    """
+    CAUSAL_MASK.check()
     AttentionInterface.register(NAME, document_attention)
     AttentionMaskInterface.register(NAME, _mask)
     modeling_llama.create_causal_mask = _create_causal_mask  # type: ignore[attr-defined]

@@ -12,6 +12,7 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
 from llama_recipes_local.fields import DTYPES
+from llama_recipes_local.library_patches import ROTARY_FREQUENCIES
 from llama_recipes_local.parallel import compute_device, device_type, is_quantized
 
 
@@ -47,6 +48,7 @@ def keep_frequencies(model: nn.Module) -> None:
     Positions are multiplied by them: rounded to bfloat16, an angle of 512 is off by up to one, so
     what is trained would see far tokens elsewhere than the model that it is saved for.
     """
+    ROTARY_FREQUENCIES.check()
     for module in model.modules():
         if "inv_freq" in module._buffers:
             cls = type(module)

@@ -10,12 +10,11 @@ import torch
 from torch import nn
 from transformers import BitsAndBytesConfig
 
+from llama_recipes_local.library_patches import CPU_PACKING
 from llama_recipes_local.models.precision import compute_dtype
 
 if TYPE_CHECKING:
     from llama_recipes_local.run.resolution import Run
-
-SWITCH = "support_avx512bf16_for_cpu"
 
 
 def quantized_bits(train_config: Any) -> str | None:
@@ -59,13 +58,21 @@ def describe(config: BitsAndBytesConfig) -> str:
 
 
 def keep_packing(model: nn.Module) -> None:
-    """Keep bitsandbytes from packing 4-bit weights anew for inference on some CPUs.
+    """Keep bitsandbytes from packing 4-bit weights again for inference on some CPUs.
 
     Validation would do that between steps, and it rounds the scales to bfloat16 for good.
+
+    Raises:
+        TargetMissingError: if bitsandbytes has no switch for it.
     """
+    if not getattr(model, "is_loaded_in_4bit", False):
+        return
+    from bitsandbytes.nn.modules import Linear4bit
+
+    CPU_PACKING.check()
     for layer in model.modules():
-        if hasattr(layer, SWITCH):
-            setattr(layer, SWITCH, False)
+        if isinstance(layer, Linear4bit):
+            layer.support_avx512bf16_for_cpu = False
 
 
 def _given_or_computed_in(run: "Run", field: str) -> torch.dtype:

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
+from llama_recipes_local.library_patches import BITSANDBYTES_OPTIMIZERS
+
 BITSANDBYTES = {
     "adamw_8bit": "AdamW8bit",
     "paged_adamw": "PagedAdamW",
@@ -78,6 +80,7 @@ def _on_replicas(cls: Any) -> Any:
 
     Its kernels take no DTensor, so each step is on the rank's own tensor.
     """
+    BITSANDBYTES_OPTIMIZERS.check()
 
     class OnReplicas(cls):  # type: ignore[misc]
         def init_state(self, group: Any, p: DTensor, gindex: int, pindex: int) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from llama_recipes_local.library_patches import SHARDED_4BIT
+
 
 def is_quantized(model: nn.Module) -> bool:
     """Whether ``model`` has 4-bit or 8-bit weights, under an adapter or not."""
@@ -39,6 +41,7 @@ def shard_as_words(model: nn.Module) -> None:
         return
     from bitsandbytes.nn.modules import Linear4bit
 
+    SHARDED_4BIT.check()
     layers: list[Any] = [layer for layer in model.modules() if isinstance(layer, Linear4bit)]
     for layer in layers:
         layer.quant_state = layer.weight.quant_state

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import bitsandbytes
 import pytest
 import torch
 from bitsandbytes import functional
@@ -122,3 +123,22 @@ def test_weights_are_counted_one_by_one(
     assert whole == quantized
     assert said == describe(model.config.quantization_config)
     assert "4-bit nf4 with double quantisation, computed in float32 and packed into float32" in said
+
+
+def test_weights_are_not_packed_again_in_validation(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As bitsandbytes does on a CPU with AVX-512 and bfloat16."""
+
+    def pack(*_: Any) -> Any:
+        raise AssertionError("packed again")
+
+    monkeypatch.setattr(bitsandbytes.nn.modules, "has_avx512bf16", lambda: True)
+    monkeypatch.setattr(bitsandbytes.nn.modules, "_convert_weight_packed_for_cpu", pack)
+    model = load(tiny_model, quantization="4bit").eval()
+    with torch.no_grad():
+        model(IDS)
+        layer = next(layer for layer in model.modules() if isinstance(layer, Linear4bit))
+        layer.support_avx512bf16_for_cpu = True
+        with pytest.raises(AssertionError, match="packed again"):
+            model(IDS)
