@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 else:
     upstream = load("configs.training").train_config
 
+REPORTERS = Choices("tensorboard", "wandb", "mlflow")
 QUANTIZATIONS = Choices(None, False, True, "4bit", "8bit")
 
 
@@ -206,7 +207,7 @@ class train_config(upstream):
     float32 on CPU), "bfloat16", "float16" or "float32"."""
 
     attn_implementation: Annotated[
-        str, Choices("auto", source="kernels.attention:IMPLEMENTATIONS"), Resume.FREE, EVALUATION
+        str, Choices(source="kernels.registry:ATTENTION_CHOICES"), Resume.FREE, EVALUATION
     ] = "auto"
     """Attention kernel: "auto", "documents" (packed documents apart, without a mask), or one of
     transformers': "sdpa", "eager", "flash_attention_2"."""
@@ -239,9 +240,7 @@ class train_config(upstream):
     eval_steps: Annotated[int, AT_LEAST_0, Resume.FREE] = 0
     """Optimiser steps from one validation to the next; 0 validates after each epoch."""
 
-    report_to: Annotated[list[str], Choices("tensorboard", "wandb", "mlflow"), Resume.FREE] = field(
-        default_factory=list
-    )
+    report_to: Annotated[list[str], REPORTERS, Resume.FREE] = field(default_factory=list)
     """Loggers in addition to ``metrics.jsonl``: "tensorboard", "wandb", "mlflow"; all write below
     ``output_dir``."""
 

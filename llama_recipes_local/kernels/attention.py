@@ -27,7 +27,6 @@ from llama_recipes_local.kernels.prefix import Prefix
 from llama_recipes_local.library_patches import CAUSAL_MASK
 
 NAME = "documents"
-IMPLEMENTATIONS = (NAME, "sdpa", "eager", "flash_attention_2")
 HALF_PRECISION = (torch.bfloat16, torch.float16)
 MAX_KERNEL_HEAD_DIM = 256
 

@@ -1,26 +1,17 @@
 """Finds every reason why a run cannot work, before any weight is loaded, and reports them all."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from llama_recipes_local.datasets.base import PARTS, Part
-from llama_recipes_local.datasets.checks import check_files
-from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.errors import Problem, refuse
-from llama_recipes_local.models.loading import load_tokenizer
-from llama_recipes_local.preflight import (
-    checkpoint_rules,
-    data_rules,
-    flags,
-    low_memory_rules,
-    machine,
-    method_rules,
-    model,
-    quantization_rules,
-    rules,
-    training_rules,
-)
+from llama_recipes_local.preflight import flags
+from llama_recipes_local.preflight.checks import BATCHES, find_problems
+from llama_recipes_local.preflight.data_rules import check_data_files
+from llama_recipes_local.preflight.model import check_tokenizer
 from llama_recipes_local.preflight.presets import PRESETS, chosen, describe
+from llama_recipes_local.preflight.values import check_values
 from llama_recipes_local.run.resolution import Run, resolve
 
 
@@ -35,18 +26,7 @@ def preflight(arguments: tuple[Any, ...], given: dict[str, Any]) -> Run:
         UsageError: with every problem found.
     """
     run, problems = _resolved(arguments, given)
-    problems += data_rules.check_data_rules(run)
-    problems += rules.check_rules(run)
-    problems += training_rules.check_training(run)
-    problems += checkpoint_rules.check_checkpoints(run)
-    problems += quantization_rules.check_quantization(run)
-    problems += low_memory_rules.check_low_memory(run)
-    problems += method_rules.check_methods(run)
-    problems += model.check_model(run)
-    problems += check_data(run, model.check_tokenizer(run))
-    problems += machine.check_output(run)
-    problems += machine.check_processes() + machine.check_packages(run)
-    refuse(problems)
+    refuse(problems + find_problems(run))
     return run
 
 
@@ -56,7 +36,7 @@ def preflight_data(
     parts: Sequence[Part] = PARTS,
     found: Sequence[Problem] = (),
 ) -> Run:
-    """Resolve the flags and check the data set and the tokenizer alone, for nothing is trained.
+    """Resolve the flags and check the data set and the tokenizer alone: nothing is trained.
 
     Args:
         arguments: what stood on the command line without a flag.
@@ -68,12 +48,9 @@ def preflight_data(
         UsageError: with every problem found.
     """
     run, problems = _resolved(arguments, given)
-    problems += data_rules.check_data_rules(run)
-    without_tokenizer = model.check_tokenizer(run)
-    problems += without_tokenizer
-    problems += check_data(run, without_tokenizer, parts)
-    problems += found
-    refuse(problems)
+    data_files = partial(check_data_files, parts=parts)
+    problems += find_problems(run, (check_values, *BATCHES, check_tokenizer, data_files))
+    refuse([*problems, *found])
     return run
 
 
@@ -89,24 +66,3 @@ def _resolved(arguments: tuple[Any, ...], given: dict[str, Any]) -> tuple[Run, l
         run = resolve({name: value for name, (value, _) in values.items()} | run.flags)
         run.preset = describe(run.train.preset, values)
     return run, problems
-
-
-def check_data(
-    run: Run, without_tokenizer: list[Problem], parts: Sequence[Part] = PARTS
-) -> list[Problem]:
-    """Return what is wrong with the data set's files and the first record of each.
-
-    Args:
-        run: the run.
-        without_tokenizer: why the tokenizer cannot be loaded; data that needs its chat template is
-            not looked at then.
-        parts: which parts of the data set.
-    """
-    if run.dataset is None:
-        return []
-    dataset = DATASETS[run.train.dataset]
-    if not dataset.needs_tokenizer:
-        return check_files(dataset, run.dataset, parts)
-    if without_tokenizer:
-        return []
-    return check_files(dataset, run.dataset, parts, load_tokenizer(run.train))

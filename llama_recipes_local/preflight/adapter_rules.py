@@ -6,41 +6,19 @@ from typing import Any
 from llama_recipes_local.adapters.base import AdapterMethod
 from llama_recipes_local.adapters.registry import METHODS
 from llama_recipes_local.errors import Problem
-from llama_recipes_local.preflight.values import ABOVE_0, AT_LEAST_1, Range, choice, out_of_range
+from llama_recipes_local.preflight.model import model_config
 from llama_recipes_local.run.resolution import Run
 
-RANGES = {
-    "r": AT_LEAST_1,
-    "lora_alpha": ABOVE_0,
-    "lora_dropout": Range("at least 0 and less than 1", lambda share: 0 <= share < 1),
-    "adapter_len": AT_LEAST_1,
-    "adapter_layers": AT_LEAST_1,
-    "num_virtual_tokens": AT_LEAST_1,
-}
-CHOICES = {"task_type": ("CAUSAL_LM",), "bias": ("none", "all", "lora_only")}
 
-
-def check_adapter(run: Run, config: dict[str, Any], folder: Path) -> list[Problem]:
-    """Return what is wrong with the adapter that a run makes.
-
-    Args:
-        run: the run.
-        config: the model's ``config.json``; empty if it cannot be read.
-        folder: the model's folder.
-    """
-    if not run.train.use_peft or run.peft is None or run.train.from_peft_checkpoint:
+def check_adapter(run: Run) -> list[Problem]:
+    """Return what is wrong with the new adapter of a run, as far as its method says."""
+    train = run.train
+    if not train.use_peft or run.peft is None or train.from_peft_checkpoint:
         return []
-    fields = vars(run.peft)
-    problems = [
-        problem
-        for name, choices in CHOICES.items()
-        if name in fields
-        for problem in choice(name, fields[name], choices)
-    ]
-    problems += out_of_range(run.peft, {name: RANGES[name] for name in RANGES if name in fields})
-    method = METHODS[run.train.peft_method]
-    problems += check_attention(run, method, f"--peft_method {method.name}")
-    return problems + method.check(run, run.peft, config, folder)
+    method = METHODS[train.peft_method]
+    problems = check_attention(run, method, f"--peft_method {method.name}")
+    folder = Path(train.model_name).resolve()
+    return problems + method.check(run, run.peft, model_config(run), folder)
 
 
 def check_attention(run: Run, method: AdapterMethod[Any], what: str) -> list[Problem]:

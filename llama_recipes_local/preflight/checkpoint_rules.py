@@ -1,27 +1,17 @@
 """Checkpoints: how often, how many, and which one is gone on from."""
 
 from pathlib import Path
-from typing import Any
 
 from llama_recipes_local.checkpoints import layout, selection, verifying
-from llama_recipes_local.checkpoints.identity import KINDS
 from llama_recipes_local.checkpoints.layout import DamagedError
 from llama_recipes_local.checkpoints.selection import AUTO
 from llama_recipes_local.errors import Problem
-from llama_recipes_local.preflight.values import AT_LEAST_0, choice, out_of_range
 from llama_recipes_local.run.resolution import Run
 
 
-def check_checkpoints(run: Run) -> list[Problem]:
-    """Return what is wrong with how checkpoints are saved and gone on from."""
+def check_checkpoint_settings(run: Run) -> list[Problem]:
+    """Find settings of checkpoints that nothing would use."""
     train = run.train
-    problems = out_of_range(train, {"save_steps": AT_LEAST_0, "save_total_limit": AT_LEAST_0})
-    for kind in train.resume_despite:
-        problems += choice("resume_despite", kind, KINDS)
-    return problems + _unused(train) + _resumed(train)
-
-
-def _unused(train: Any) -> list[Problem]:
     needs = [
         ("save_total_limit", "save_steps", "no checkpoint would be saved that it could count"),
         ("async_save", "save_steps", "no checkpoint would be saved while training goes on"),
@@ -34,7 +24,9 @@ def _unused(train: Any) -> list[Problem]:
     ]
 
 
-def _resumed(train: Any) -> list[Problem]:
+def check_resumed(run: Run) -> list[Problem]:
+    """Return what is wrong with the checkpoint to resume from, or with those in the output."""
+    train = run.train
     output, asked = Path(train.output_dir), train.resume_from_checkpoint
     there = layout.checkpoints_in(output)
     if asked == AUTO:

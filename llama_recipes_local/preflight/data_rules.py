@@ -1,37 +1,39 @@
-"""Which data is taken, how it is batched, and what it asks of the rest of a run."""
+"""Which data is read, how it is batched, and what it needs from the rest of a run."""
 
-from typing import Any
+from collections.abc import Sequence
 
+from llama_recipes_local import configs
 from llama_recipes_local.data.truncation import SHORTEST
+from llama_recipes_local.datasets.base import PARTS, Part
+from llama_recipes_local.datasets.checks import check_files
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.errors import Problem
-from llama_recipes_local.preflight.values import ABOVE_0, BITS_64, choice, out_of_range
+from llama_recipes_local.models.loading import load_tokenizer
+from llama_recipes_local.preflight.model import check_tokenizer
 from llama_recipes_local.run.resolution import Run
 
 
-def check_data_rules(run: Run) -> list[Problem]:
-    """Return what is wrong with which data is taken and how it is batched."""
+def check_row_length(run: Run) -> list[Problem]:
+    """Find packed rows that are too short to have a label."""
     train = run.train
-    problems = [
-        *choice("dataset", train.dataset, DATASETS),
-        *choice("batching_strategy", train.batching_strategy, ("packing", "padding")),
-        *out_of_range(train, {"context_length": ABOVE_0, "seed": BITS_64}),
-    ]
-    if getattr(run.dataset, "streaming", False):
-        problems += stream_problems(train)
-    if train.batching_strategy == "packing" and 0 < train.context_length < SHORTEST:
-        problems.append(
-            Problem(
-                f"--context_length {train.context_length}",
-                "a row of one token predicts nothing",
-                f"give --context_length {SHORTEST} or more",
-            )
+    if train.batching_strategy != "packing" or not 0 < train.context_length < SHORTEST:
+        return []
+    return [
+        Problem(
+            f"--context_length {train.context_length}",
+            "a row of one token predicts nothing",
+            f"give --context_length {SHORTEST} or more",
         )
-    return problems
+    ]
 
 
-def stream_problems(train: Any) -> list[Problem]:
-    """Return what a run lacks whose data is a stream, for nobody knows how long that is."""
+def check_stream(run: Run) -> list[Problem]:
+    """Find what a run with streamed data does not say."""
+    return stream_problems(run.train) if getattr(run.dataset, "streaming", False) else []
+
+
+def stream_problems(train: configs.train_config) -> list[Problem]:
+    """Return what is missing to train on a stream, whose length is not known."""
     needs = [("max_train_step", "how many optimiser steps to train", "")]
     if train.run_validation:
         needs.append(
@@ -46,3 +48,23 @@ def stream_problems(train: Any) -> list[Problem]:
         for flag, unknown, otherwise in needs
         if not getattr(train, flag)
     ]
+
+
+def check_data_files(run: Run, parts: Sequence[Part] = PARTS) -> list[Problem]:
+    """Return what is wrong with the data set's files and the first record of each.
+
+    Data that needs the tokenizer's chat template is not read if there is no tokenizer, which
+    ``check_tokenizer`` reports.
+
+    Args:
+        run: the run.
+        parts: which parts of the data set.
+    """
+    if run.dataset is None:
+        return []
+    dataset = DATASETS[run.train.dataset]
+    if not dataset.needs_tokenizer:
+        return check_files(dataset, run.dataset, parts)
+    if check_tokenizer(run):
+        return []
+    return check_files(dataset, run.dataset, parts, load_tokenizer(run.train))

@@ -1,13 +1,11 @@
 """``--low_cpu_fsdp``: what cannot be done before a rank has its share of the weights."""
 
-from pathlib import Path
 from typing import Any
 
 from llama_recipes_local.errors import Problem
-from llama_recipes_local.model_folders import read_config
 from llama_recipes_local.models.loading import load_tokenizer
 from llama_recipes_local.models.quantization import quantized_bits
-from llama_recipes_local.preflight.model import check_tokenizer
+from llama_recipes_local.preflight.model import check_tokenizer, model_config
 from llama_recipes_local.run.resolution import Run
 
 FLAG = "--low_cpu_fsdp"
@@ -59,7 +57,7 @@ def _weights_needed_early(run: Run) -> list[Problem]:
 
 
 def _model(run: Run) -> list[Problem]:
-    config = read_config(Path(run.train.model_name))
+    config = model_config(run)
     if config.get("model_type") == "mllama":
         what = f"{FLAG} with a vision model"
         return [Problem(what, "only text models can be loaded so", LEAVE_OUT)]

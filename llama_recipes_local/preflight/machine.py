@@ -1,14 +1,14 @@
-"""Whether this machine can do the run: the output folder, the processes, optional packages."""
+"""What a run needs of this machine: a folder that can be written, and optional packages."""
 
 import os
 from pathlib import Path
 
-import torch
-
 from llama_recipes_local import extras
+from llama_recipes_local.configs.training import REPORTERS
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.kernels.registry import ATTENTION
 from llama_recipes_local.models.quantization import quantized_bits
+from llama_recipes_local.optimization.optimizers import BITSANDBYTES
 from llama_recipes_local.run.resolution import Run
 from llama_recipes_local.storage.disk import nearest_existing
 from llama_recipes_local.storage.names import check_name
@@ -38,30 +38,26 @@ def _output(output: Path, why: str) -> Problem:
     return Problem(f"--output_dir {output}", why, "name a folder you may write: --output_dir DIR")
 
 
-def check_processes() -> list[Problem]:
-    """Return a problem if there are more processes on this host than CUDA devices."""
-    processes, devices = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
-    if not torch.cuda.is_available() or processes <= devices:
-        return []
-    return [
-        Problem(
-            f"{processes} processes on this host",
-            f"it has {devices} CUDA device(s), one process needs one",
-            f"use --nproc_per_node {devices}",
-        )
-    ]
-
-
 def check_packages(run: Run) -> list[Problem]:
-    """Return a problem for each package that a run's flags ask for and that is not installed."""
-    train, problems = run.train, []
-    if quantized_bits(train) in ("4bit", "8bit"):
-        what = f"--quantization {train.quantization}"
-        problems += extras.missing("bitsandbytes", what, "quantization")
-    if train.use_wandb:
-        problems += extras.missing("wandb", "--use_wandb", "wandb")
+    """Return a problem for each package that a run's flags need and that is not installed."""
+    train, optimizer = run.train, run.fsdp.optimizer.lower()
+    is_quantized = quantized_bits(train) in ("4bit", "8bit")
     kernel = ATTENTION.get(train.attn_implementation)
+    needs = [
+        ("bitsandbytes", "quantization", f"--quantization {train.quantization}", is_quantized),
+        ("bitsandbytes", "quantization", f"--optimizer {optimizer}", optimizer in BITSANDBYTES),
+        ("wandb", "wandb", "--use_wandb", train.use_wandb),
+    ]
     if kernel is not None and kernel.package:
-        what = f"--attn_implementation {kernel.name}"
-        problems += extras.missing(kernel.package, what, kernel.extra)
-    return problems
+        needs.append((kernel.package, kernel.extra, f"--attn_implementation {kernel.name}", True))
+    needs += [
+        (name, name, f"--report_to {name}", True)
+        for name in train.report_to
+        if name in REPORTERS.values
+    ]
+    return [
+        problem
+        for package, extra, what, is_needed in needs
+        if is_needed
+        for problem in extras.missing(package, what, extra)
+    ]

@@ -1,41 +1,40 @@
-"""What is trained and how: the methods' own settings, and those that do not go together."""
-
-from pathlib import Path
-from typing import Any
+"""What is trained: an adapter, a part of the model, or all of it."""
 
 from torch.distributed.fsdp import StateDictType
 
 from llama_recipes_local.adapters.registry import METHODS, config_classes
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.fields import field_names
-from llama_recipes_local.model_folders import read_config
 from llama_recipes_local.models.freezing import LM_HEAD, last_layers
-from llama_recipes_local.preflight.adapter_rules import check_adapter
-from llama_recipes_local.preflight.saved_adapter_rules import check_saved_adapter
+from llama_recipes_local.preflight.model import model_config
 from llama_recipes_local.run.resolution import Run
 
 
-def check_methods(run: Run) -> list[Problem]:
-    """Return what is wrong with the method, its settings and the model it is for."""
-    folder = Path(run.train.model_name).resolve()
-    config = read_config(folder)
-    return [
-        *_settings_of_others(run),
-        *_lora_plus(run.train),
-        *_partial_with_partial(run.train),
-        *_frozen_layers(run.train, config),
-        *_train_only(run.train, config),
-        *_top_layers(run, config),
-        *_of_vision_models(run.train, config),
-        *check_adapter(run, config, folder),
-        *check_saved_adapter(run, config, folder),
-    ]
+def check_use_peft(run: Run) -> list[Problem]:
+    """Find a method without ``use_peft``, which would train every weight."""
+    if run.train.use_peft or "peft_method" not in run.given:
+        return []
+    return [adapter_is_off(f"--peft_method {run.train.peft_method}", "--peft_method")]
 
 
-def _settings_of_others(run: Run) -> list[Problem]:
+def adapter_is_off(what: str, flags: str) -> Problem:
+    """Return the problem that settings of an adapter are given, and ``use_peft`` is not.
+
+    Args:
+        what: the settings, with their values if these are of interest.
+        flags: the flags alone.
+    """
+    return Problem(
+        f"{what} without --use_peft",
+        "no adapter would be made, all weights would be trained",
+        f"add --use_peft, or leave {flags} out",
+    )
+
+
+def check_adapter_settings(run: Run) -> list[Problem]:
     """Find settings of adapters that this run does not make."""
     train = run.train
-    if train.use_peft and run.peft is None:  # there is no such method, which is told elsewhere
+    if train.use_peft and run.peft is None:  # an unknown method, which check_values reports
         return []
     used = set(field_names(run.peft)) if run.peft is not None else set()
     problems = []
@@ -59,19 +58,23 @@ def _settings_of_others(run: Run) -> list[Problem]:
     return problems
 
 
-def _lora_plus(train: Any) -> list[Problem]:
-    ratio = train.loraplus_lr_ratio
-    what = f"--loraplus_lr_ratio {ratio}"
-    if ratio < 0:
-        return [Problem(what, "it is a multiple of --lr", "give it 1 or more, or leave it out")]
-    if ratio and not (train.use_peft and train.peft_method == "lora"):
-        fix = "leave it out, or use --use_peft --peft_method lora"
-        return [Problem(f"{what} without LoRA", "only LoRA has matrices B", fix)]
-    return []
+def check_lora_plus(run: Run) -> list[Problem]:
+    """Find LoRA+ without LoRA."""
+    train = run.train
+    if not train.loraplus_lr_ratio or (train.use_peft and train.peft_method == "lora"):
+        return []
+    return [
+        Problem(
+            f"--loraplus_lr_ratio {train.loraplus_lr_ratio} without LoRA",
+            "only LoRA has B matrices",
+            "leave it out, or use --use_peft --peft_method lora",
+        )
+    ]
 
 
-def _partial_with_partial(train: Any) -> list[Problem]:
+def check_one_part_is_trained(run: Run) -> list[Problem]:
     """Find two answers to what is trained."""
+    train = run.train
     partial = {
         "--freeze_layers": train.freeze_layers,
         f"--train_only {train.train_only}": train.train_only,
@@ -87,22 +90,23 @@ def _partial_with_partial(train: Any) -> list[Problem]:
     return [Problem(what, "each says by itself what is trained", "leave one of them out")]
 
 
-def _frozen_layers(train: Any, config: dict[str, Any]) -> list[Problem]:
-    layers = config.get("num_hidden_layers")
-    if not train.freeze_layers or not isinstance(layers, int):
-        return []
-    if 1 <= train.num_freeze_layers <= layers:
+def check_frozen_layers(run: Run) -> list[Problem]:
+    """Find more frozen layers than the model has."""
+    layers, frozen = model_config(run).get("num_hidden_layers"), run.train.num_freeze_layers
+    if not run.train.freeze_layers or not isinstance(layers, int) or frozen <= layers:
         return []
     return [
         Problem(
-            f"--num_freeze_layers {train.num_freeze_layers}",
+            f"--num_freeze_layers {frozen}",
             f"the model has {layers} layers (num_hidden_layers)",
             f"give it from 1 to {layers}",
         )
     ]
 
 
-def _train_only(train: Any, config: dict[str, Any]) -> list[Problem]:
+def check_train_only(run: Run) -> list[Problem]:
+    """Find a part to train that the model does not have."""
+    train, config = run.train, model_config(run)
     if not train.train_only:
         return []
     what, layers = f"--train_only {train.train_only}", config.get("num_hidden_layers")
@@ -121,22 +125,24 @@ def _train_only(train: Any, config: dict[str, Any]) -> list[Problem]:
     return []
 
 
-def _top_layers(run: Run, config: dict[str, Any]) -> list[Problem]:
-    asked, there = run.train.top_layers, config.get("top_layers", 0)
-    if asked < 0:
-        return [Problem(f"--top_layers {asked}", "it is a number of layers", "give it 1 or more")]
-    if asked and there and asked != there:
-        return [
-            Problem(
-                f"--top_layers {asked}",
-                f"the model in --model_name has {there} such layers already",
-                f"use --top_layers {there}, which goes on with them",
-            )
-        ]
-    return _top_layers_in_shards(run) if asked or there else []
+def check_top_layers(run: Run) -> list[Problem]:
+    """Find another number of top layers than the model has already."""
+    asked, there = run.train.top_layers, model_config(run).get("top_layers", 0)
+    if not asked or not there or asked == there:
+        return []
+    return [
+        Problem(
+            f"--top_layers {asked}",
+            f"the model in --model_name has {there} such layers already",
+            f"use --top_layers {there}, which trains these further",
+        )
+    ]
 
 
-def _top_layers_in_shards(run: Run) -> list[Problem]:
+def check_top_layers_in_shards(run: Run) -> list[Problem]:
+    """Find top layers in a folder of shards, which does not say that the model has them."""
+    if not run.train.top_layers and not model_config(run).get("top_layers"):
+        return []
     trains_whole = run.train.enable_fsdp and run.train.save_model and not run.train.use_peft
     if not trains_whole or run.fsdp.checkpoint_type == StateDictType.FULL_STATE_DICT:
         return []
@@ -149,8 +155,10 @@ def _top_layers_in_shards(run: Run) -> list[Problem]:
     ]
 
 
-def _of_vision_models(train: Any, config: dict[str, Any]) -> list[Problem]:
-    if config.get("model_type") != "mllama":
+def check_vision_model(run: Run) -> list[Problem]:
+    """Find methods that are for text models only."""
+    train = run.train
+    if model_config(run).get("model_type") != "mllama":
         return []
     method = METHODS.get(train.peft_method)
     able = next(name for name, each in METHODS.items() if each.supports_vision)
@@ -165,7 +173,7 @@ def _of_vision_models(train: Any, config: dict[str, Any]) -> list[Problem]:
     return [
         Problem(
             f"{flag} with a vision model",
-            "it is made for the layers of a model of text (model_type llama)",
+            "it only works with a text model (model_type llama)",
             f"use --use_peft --peft_method {able}",
         )
         for flag, given in choices.items()

@@ -14,6 +14,7 @@ from llama_recipes_local.model_folders import (
     check_adapter_files,
     check_weights,
     has_tokenizer,
+    read_config,
 )
 from llama_recipes_local.run.resolution import Run
 
@@ -45,6 +46,11 @@ def check_model(run: Run) -> list[Problem]:
         fix = "name the folder of a saved adapter"
         problems += check_adapter_files(adapter, "--from_peft_checkpoint", fix)
     return problems
+
+
+def model_config(run: Run) -> dict[str, Any]:
+    """Return the ``config.json`` of a run's model; empty if it cannot be read."""
+    return read_config(Path(run.train.model_name).resolve())
 
 
 def _unnamed(why: str) -> Problem:

@@ -1,4 +1,4 @@
-"""The saved adapter that a run goes on from: it is of the method that was asked for, and whole."""
+"""The saved adapter that a run continues to train: of the method that was asked for, complete."""
 
 import json
 from pathlib import Path
@@ -12,33 +12,28 @@ from llama_recipes_local.fields import field_names
 from llama_recipes_local.model_folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from llama_recipes_local.model_folders.weight_files import unreadable
 from llama_recipes_local.preflight.adapter_rules import check_attention
+from llama_recipes_local.preflight.model import model_config
 from llama_recipes_local.run.resolution import Run
 
 
-def check_saved_adapter(run: Run, config: dict[str, Any], folder: Path) -> list[Problem]:
-    """Return what is wrong with the adapter that a run goes on from.
-
-    Args:
-        run: the run.
-        config: the model's ``config.json``; empty if it cannot be read.
-        folder: the model's folder.
-    """
+def check_saved_adapter(run: Run) -> list[Problem]:
+    """Return what is wrong with the adapter that a run continues to train."""
     if not run.train.use_peft or run.peft is None or not run.train.from_peft_checkpoint:
         return []
-    return _going_on(run) or _whole(run, config, folder)
+    return _compare_settings(run) or _compare_parameters(run)
 
 
-def _going_on(run: Run) -> list[Problem]:
-    """Compare the flags with the adapter that the run goes on from: it stays what it is."""
+def _compare_settings(run: Run) -> list[Problem]:
+    """Compare the flags with the adapter's configuration, which cannot be changed any more."""
     folder = Path(run.train.from_peft_checkpoint).expanduser().resolve()
     path = folder / ADAPTER_CONFIG
     try:
         saved = json.loads(path.read_text("utf-8"))
         kind = saved["peft_type"]
-    except FileNotFoundError:  # told with the model's files
+    except FileNotFoundError:  # check_model reports it
         return []
     except (OSError, ValueError, KeyError, TypeError) as error:
-        return [Problem(f"{path} is no adapter's configuration", repr(error), "copy it again")]
+        return [Problem(f"{path} is not an adapter's configuration", repr(error), "copy it again")]
     method = method_of_type(kind)
     name = method.name if method is not None else kind
     what = f"--from_peft_checkpoint {run.train.from_peft_checkpoint}"
@@ -56,7 +51,7 @@ def _going_on(run: Run) -> list[Problem]:
     return problems + check_attention(run, method, what)
 
 
-def _whole(run: Run, config: dict[str, Any], model: Path) -> list[Problem]:
+def _compare_parameters(run: Run) -> list[Problem]:
     """Compare the names in the adapter's file with those that the model's adapter will have."""
     import peft
 
@@ -66,9 +61,9 @@ def _whole(run: Run, config: dict[str, Any], model: Path) -> list[Problem]:
 
     folder = Path(run.train.from_peft_checkpoint).expanduser().resolve()
     weights = folder / ADAPTER_WEIGHTS
-    if config.get("model_type") != "llama" or not weights.is_file():
+    if model_config(run).get("model_type") != "llama" or not weights.is_file():
         return []
-    plain = empty_model(AutoConfig.from_pretrained(model))
+    plain = empty_model(AutoConfig.from_pretrained(Path(run.train.model_name).resolve()))
     names = {name for name, _ in plain.named_parameters()}
     try:
         saved = peft.PeftConfig.from_pretrained(str(folder), local_files_only=True)

@@ -1,11 +1,38 @@
-"""What may be wrong with any flag's value by itself: it is none of the choices, or out of range."""
+"""Values that are not among their field's choices, or not in its range."""
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
 from llama_recipes_local.errors import Problem
+from llama_recipes_local.fields import Choices, Range, facts
+from llama_recipes_local.run.resolution import Run
+
+
+def check_values(run: Run) -> list[Problem]:
+    """Compare each value with what its field says that it takes; see ``fields``."""
+    problems = [problem for config in run.configurations() for problem in check_fields(config)]
+    return list(dict.fromkeys(problems))
+
+
+def check_fields(config: object) -> list[Problem]:
+    """Return what is wrong with the values of a configuration's fields, each by itself."""
+    problems = []
+    for name, known in facts(config).items():
+        value = getattr(config, name)
+        if known.choices:
+            problems += _check_choice(name, value, known.choices)
+        bound = known.range
+        if bound and (not bound.switch or getattr(config, bound.switch)):
+            problems += out_of_range(name, value, bound)
+    return problems
+
+
+def _check_choice(name: str, value: Any, choices: Choices) -> list[Problem]:
+    values = value if isinstance(value, list) else [value]
+    if choices.any_case:
+        values = [each.lower() for each in values]
+    return [problem for each in values for problem in choice(name, each, choices.values)]
 
 
 def choice(flag: str, value: Any, choices: Iterable[Any]) -> list[Problem]:
@@ -18,33 +45,8 @@ def choice(flag: str, value: Any, choices: Iterable[Any]) -> list[Problem]:
     return [Problem(f"--{flag} {value} does not exist", f"there are {', '.join(names)}", fix)]
 
 
-@dataclass(frozen=True)
-class Range:
-    """Which numbers a flag takes.
-
-    Attributes:
-        words: the range, as in "it must be ...".
-        holds: tells whether a number is in it.
-    """
-
-    words: str
-    holds: Callable[[float], bool]
-
-
-ABOVE_0 = Range("above 0", lambda number: number > 0)
-AT_LEAST_0 = Range("0 or more", lambda number: number >= 0)
-AT_LEAST_1 = Range("1 or more", lambda number: number >= 1)
-BITS_64 = Range("a number of 64 bits", lambda number: -(2**63) <= number < 2**63)
-
-
-def out_of_range(config: Any, ranges: Mapping[str, Range]) -> list[Problem]:
-    """Return a problem for each of a configuration's fields that is not in its range."""
-    return [
-        Problem(
-            f"--{name} is {getattr(config, name)}",
-            f"it must be {bound.words}",
-            f"give it {bound.words}",
-        )
-        for name, bound in ranges.items()
-        if not bound.holds(getattr(config, name))
-    ]
+def out_of_range(name: str, value: float, bound: Range) -> list[Problem]:
+    """Return what is wrong with a flag whose number is not in its range."""
+    if bound.holds(value):
+        return []
+    return [Problem(f"--{name} is {value}", f"it must be {bound.words}", f"give it {bound.words}")]

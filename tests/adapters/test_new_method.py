@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from llama_recipes_local import configs, finetuning
 from llama_recipes_local.adapters.registry import METHODS
 from llama_recipes_local.errors import UsageError
+from llama_recipes_local.preflight.checks import METHOD, find_problems
 from llama_recipes_local.preflight.flags import check_flags
 from llama_recipes_local.preflight.help import help_text
-from llama_recipes_local.preflight.method_rules import check_methods
 from llama_recipes_local.run.resolution import resolve
 
 MODULE = '''
@@ -91,14 +91,14 @@ def test_help_describes_it() -> None:
 
 def test_preflight_takes_it_and_runs_its_check(tiny_model: Path) -> None:
     flags = FLAGS | {"model_name": str(tiny_model)}
-    assert check_methods(resolve(flags)) == []
-    (problem,) = check_methods(resolve(flags | {"feedforward_modules": "up_proj"}))
+    assert find_problems(resolve(flags), METHOD) == []
+    (problem,) = find_problems(resolve(flags | {"feedforward_modules": "up_proj"}), METHOD)
     assert problem.why == "not in --target_modules of tiny-llama"
 
 
 def test_its_flags_are_refused_with_another_method(tiny_model: Path) -> None:
     flags = {"use_peft": True, "feedforward_modules": "down_proj", "model_name": str(tiny_model)}
-    (problem,) = check_methods(resolve(flags))
+    (problem,) = find_problems(resolve(flags), METHOD)
     assert problem.what == "--feedforward_modules with --peft_method lora"
     assert "--peft_method ia3" in problem.fix
 

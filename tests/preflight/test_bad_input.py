@@ -443,7 +443,7 @@ CASES = {
         "--custom_dataset.file=FILE.py:FUNCTION",
         flags={"dataset": "custom_dataset", "custom_dataset__file": "mine.py"},
     ),
-    "custom data set's file is not Python": Case(
+    "custom data set's file is no Python": Case(
         "{work}/model/config.json is not a .py file",
         "it is run as Python",
         "--custom_dataset.file=FILE.py:FUNCTION",
@@ -459,7 +459,7 @@ CASES = {
 }
 ON_CPU = {
     "float16 on CPU": Case(
-        "--use_fp16 on a machine without CUDA",
+        "--use_fp16 on CPU",
         "training in float16 needs a CUDA device",
         "on CPU training is in float32",
         flags={"use_fp16": True},
@@ -512,7 +512,7 @@ def test_8_bit_with_fsdp(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> N
     report = refused(good_flags(quantization="8bit", enable_fsdp=True))
     assert "--quantization 8bit with weights that are sharded" in report
     assert "do not go through FSDP's all-gather" in report
-    assert "use --quantization 4bit, or whole weights on each rank: --sharding_strategy" in report
+    assert "use --quantization 4bit, or replicate the weights: --sharding_strategy" in report
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -7,12 +7,13 @@ import pytest
 
 from llama_recipes_local.checkpoints.files import write_file
 from llama_recipes_local.checkpoints.layout import MANIFEST, Manifest, folder_of
-from llama_recipes_local.preflight.checkpoint_rules import check_checkpoints
+from llama_recipes_local.preflight.checks import CHECKPOINTS, check_values, find_problems
 from llama_recipes_local.run.resolution import resolve
 
 
 def problems(**flags: Any) -> list[str]:
-    return [str(problem) for problem in check_checkpoints(resolve(flags))]
+    checks = (check_values, *CHECKPOINTS)
+    return [str(problem) for problem in find_problems(resolve(flags), checks)]
 
 
 def checkpoint(output: Path, step: int) -> Path:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from llama_recipes_local import configs
-from llama_recipes_local.preflight.data_rules import check_data_rules
+from llama_recipes_local.preflight.checks import BATCHES, check_values, find_problems
 from llama_recipes_local.run.resolution import Run
 
 
@@ -17,7 +17,7 @@ class StreamedConfig:
 
 def whats(dataset: Any, **fields: Any) -> list[str]:
     run = Run({}, train=configs.train_config(**fields), dataset=dataset)
-    return [problem.what for problem in check_data_rules(run)]
+    return [problem.what for problem in find_problems(run, (check_values, *BATCHES))]
 
 
 def test_a_stream_needs_both_lengths() -> None:

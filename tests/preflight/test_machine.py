@@ -1,10 +1,9 @@
-"""What the machine must have: a place for the output, devices, optional packages."""
+"""What the machine must have: a folder for the output, optional packages."""
 
 import os
 from pathlib import Path
 
 import pytest
-import torch
 
 from llama_recipes_local import extras
 from llama_recipes_local.preflight import machine
@@ -39,32 +38,16 @@ def test_the_models_own_folder_is_not_written_over(name: str, tmp_path: Path) ->
     assert machine.check_output(resolve(flags | {"output_dir": f"{tmp_path}/model/out"})) == []
 
 
-@pytest.mark.parametrize("processes", ["2", "4"])
-def test_a_process_needs_a_device(processes: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
-    problems = machine.check_processes()
-    if processes == "2":
-        assert problems == []
-    else:
-        (problem,) = problems
-        assert problem.what == "4 processes on this host"
-        assert problem.fix == "use --nproc_per_node 2"
-
-
-def test_without_cuda_any_number_of_processes_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    assert machine.check_processes() == []
-
-
 @pytest.mark.parametrize(
     ("flags", "extra"),
     [
         ({"quantization": "4bit"}, "quantization"),
         ({"use_wandb": True}, "wandb"),
         ({"attn_implementation": "flash_attention_2"}, "flash"),
+        ({"optimizer": "adamw_8bit"}, "quantization"),
+        ({"report_to": "tensorboard"}, "tensorboard"),
+        ({"report_to": "wandb"}, "wandb"),
+        ({"report_to": "mlflow"}, "mlflow"),
     ],
 )
 def test_an_optional_package_is_asked_for_only_where_it_is_used(

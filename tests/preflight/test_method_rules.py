@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from llama_recipes_local.preflight.method_rules import check_methods
+from llama_recipes_local.preflight.checks import METHOD, check_values, find_problems
 from llama_recipes_local.run.resolution import resolve
 
 PEFT = {"use_peft": True}
@@ -35,8 +35,8 @@ REFUSED = [
     Refused(PEFT | {"r": 0}, "--r is 0", "1 or more", "give it 1"),
     Refused(PEFT | {"lora_alpha": 0}, "--lora_alpha is 0", "above 0", "give it above 0"),
     Refused(PEFT | {"lora_dropout": 1.0}, "--lora_dropout is 1.0", "less than 1", "less than 1"),
-    Refused(PEFT | {"loraplus_lr_ratio": -1}, "--loraplus_lr_ratio -1", "a multiple", "give it"),
-    Refused({"loraplus_lr_ratio": 4}, "--loraplus_lr_ratio 4", "matrices B", "--use_peft"),
+    Refused(PEFT | {"loraplus_lr_ratio": -1}, "--loraplus_lr_ratio is -1", "0 or", "give it"),
+    Refused({"loraplus_lr_ratio": 4}, "--loraplus_lr_ratio 4", "B matrices", "--use_peft"),
     Refused(ADAPTER | {"loraplus_lr_ratio": 4}, "--loraplus_lr_ratio 4", "B", "--peft_method lora"),
     Refused(PEFT | {"bias": "some"}, "--bias some", "none, all, lora_only", "--bias none"),
     Refused(PEFT | {"inference_mode": True}, "--inference_mode", "nothing would", "leave --inf"),
@@ -146,12 +146,12 @@ REFUSED = [
     Refused({"train_only": "head"}, "--train_only head", "last:N", "use --train_only lm_head"),
     Refused({"train_only": "last:0"}, "--train_only last:0", "has 2 layers", "last:1 to last:2"),
     Refused({"train_only": "last:99"}, "--train_only last:99", "has 2 layers", "last:1 to last:2"),
-    Refused({"top_layers": -1}, "--top_layers -1", "a number of layers", "give it 1 or more"),
+    Refused({"top_layers": -1}, "--top_layers is -1", "0 or more", "give it 0 or more"),
     Refused(
         {"top_layers": 1},
         "--top_layers 1",
         "has 2 such layers already",
-        "use --top_layers 2, which goes on with them",
+        "use --top_layers 2, which trains these further",
         config={"top_layers": 2},
     ),
     Refused(
@@ -202,7 +202,7 @@ REFUSED = [
     ),
     Refused(
         PEFT | GOING_ON,
-        "{work}/saved/adapter_config.json is no adapter's configuration",
+        "{work}/saved/adapter_config.json is not an adapter's configuration",
         "peft_type",
         "copy it again",
         saved={"r": 8},
@@ -244,7 +244,8 @@ def save(folder: Path, config: dict[str, Any]) -> None:
 
 
 def problems_of(flags: dict[str, Any]) -> list[Any]:
-    return check_methods(resolve({"context_length": 128, "model_name": "model"} | flags))
+    run = resolve({"context_length": 128, "model_name": "model"} | flags)
+    return find_problems(run, (check_values, *METHOD))
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.what)

@@ -8,11 +8,14 @@ import pytest
 import torch
 
 from llama_recipes_local.finetuning import main
-from llama_recipes_local.model_folders import parameter_count
 from llama_recipes_local.preflight import _resolved as resolved
 from llama_recipes_local.preflight import presets
-from llama_recipes_local.preflight.quantization_rules import check_quantization
-from llama_recipes_local.preflight.rules import check_rules
+from llama_recipes_local.preflight.checks import (
+    LOOP,
+    QUANTIZATION,
+    check_values,
+    find_problems,
+)
 from llama_recipes_local.run.resolution import Run
 
 
@@ -21,8 +24,7 @@ def run_of(tiny_model: Path) -> Any:
     def resolve(**flags: Any) -> Run:
         run, problems = resolved((), {"preset": "qlora", "model_name": str(tiny_model), **flags})
         assert problems == []
-        assert check_rules(run) == []
-        assert check_quantization(run) == []
+        assert find_problems(run, (check_values, *LOOP, *QUANTIZATION)) == []
         return run
 
     return resolve
@@ -51,17 +53,6 @@ def test_rate_and_dropout_follow_the_models_size(
     run = run_of()
     assert (run.train.lr, run.peft.lora_dropout) == (lr, dropout)
     assert (f"--lr {lr}  ({size / 1e9:.1f}B parameters)" if size else f"--lr {lr}") in run.preset
-
-
-def test_parameters_are_counted_in_the_files(tiny_model: Path, tmp_path: Path) -> None:
-    from transformers import LlamaForCausalLM
-
-    model = LlamaForCausalLM.from_pretrained(tiny_model)
-    assert parameter_count(tiny_model) == model.num_parameters()
-    model.save_pretrained(tmp_path, max_shard_size="200KB")
-    assert len(list(tmp_path.glob("*.safetensors"))) > 2
-    assert parameter_count(tmp_path) == model.num_parameters()
-    assert parameter_count(tmp_path / "nothing") is None
 
 
 def test_a_flag_goes_before_the_preset(run_of: Any) -> None:
@@ -99,7 +90,7 @@ def test_where_the_paged_optimiser_does_not_work(
 def test_a_preset_that_does_not_exist() -> None:
     run, _ = resolved((), {"preset": "qlore"})
     assert run.preset == ""
-    (problem,) = check_rules(run)
+    (problem,) = check_values(run)
     assert (problem.what, problem.fix) == (
         "--preset qlore does not exist",
         "did you mean --preset qlora?",

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from llama_recipes_local.preflight.quantization_rules import check_quantization
+from llama_recipes_local.preflight.checks import QUANTIZATION, check_values, find_problems
 from llama_recipes_local.run.resolution import resolve
 
 SHARDED = {"use_peft": True, "enable_fsdp": True}
@@ -28,7 +28,7 @@ FOUR = {"quantization": "4bit"}
     ],
 )
 def test_what_goes_together(flags: dict[str, Any]) -> None:
-    assert check_quantization(resolve(flags)) == []
+    assert find_problems(resolve(flags), (check_values, *QUANTIZATION)) == []
 
 
 @pytest.mark.parametrize(
@@ -69,6 +69,6 @@ def test_what_goes_together(flags: dict[str, Any]) -> None:
     ],
 )
 def test_what_cannot_work(flags: dict[str, Any], what: str, fix: str) -> None:
-    (problem,) = check_quantization(resolve(flags))
+    (problem,) = find_problems(resolve(flags), (check_values, *QUANTIZATION))
     assert problem.what.startswith(what)
     assert fix in problem.fix

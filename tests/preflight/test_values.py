@@ -1,8 +1,7 @@
 """A value that is none of the choices, or out of its range."""
 
-from types import SimpleNamespace
-
-from llama_recipes_local.preflight.values import ABOVE_0, AT_LEAST_0, choice, out_of_range
+from llama_recipes_local.fields import ABOVE_0, AT_LEAST_0
+from llama_recipes_local.preflight.values import choice, out_of_range
 
 
 def test_leaving_a_flag_empty_is_no_choice_to_name() -> None:
@@ -11,7 +10,7 @@ def test_leaving_a_flag_empty_is_no_choice_to_name() -> None:
 
 
 def test_of_a_number_out_of_its_range_the_range_is_told() -> None:
-    config = SimpleNamespace(lr=0.0, eval_steps=0)
-    (problem,) = out_of_range(config, {"lr": ABOVE_0, "eval_steps": AT_LEAST_0})
+    assert out_of_range("eval_steps", 0, AT_LEAST_0) == []
+    (problem,) = out_of_range("lr", 0.0, ABOVE_0)
     told = (problem.what, problem.why, problem.fix)
     assert told == ("--lr is 0.0", "it must be above 0", "give it above 0")

@@ -13,8 +13,9 @@ from llama_recipes_local.commands.sft.flags import Arguments
 from llama_recipes_local.commands.sft.trl_dataset import data_type
 from llama_recipes_local.datasets.local import LocalPart
 from llama_recipes_local.errors import Problem
+from llama_recipes_local.fields import ABOVE_0
 from llama_recipes_local.parallel import device_type, launched_by_torchrun
-from llama_recipes_local.preflight.values import ABOVE_0, out_of_range
+from llama_recipes_local.preflight.values import out_of_range
 
 ATTENTION = ("sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention")
 LOGGERS = ("none", "tensorboard")
@@ -166,8 +167,13 @@ def _named(options: Arguments) -> list[Problem]:
 
 
 def _numbers(options: Arguments) -> list[Problem]:
-    given = [name for name in POSITIVE if getattr(options, name) is not None]
-    return out_of_range(options, dict.fromkeys(given, ABOVE_0))
+    values = {name: getattr(options, name) for name in POSITIVE}
+    return [
+        problem
+        for name, value in values.items()
+        if value is not None
+        for problem in out_of_range(name, value, ABOVE_0)
+    ]
 
 
 def _without_its_topic(options: Arguments, given: set[str]) -> list[Problem]:

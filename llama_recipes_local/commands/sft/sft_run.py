@@ -23,7 +23,7 @@ from llama_recipes_local.datasets.local import LocalPart
 from llama_recipes_local.errors import Problem, UsageError, refusal
 from llama_recipes_local.models import AutoTokenizer
 from llama_recipes_local.models.loading import local_folder
-from llama_recipes_local.preflight import machine, model
+from llama_recipes_local.preflight import launch_rules, machine, model
 from llama_recipes_local.run.resolution import Run, resolve
 
 
@@ -65,7 +65,7 @@ def preflight(words: Sequence[str]) -> SftRun:
     problems += sft_rules.check_options(options, given) + sft_rules.check_machine(options)
     problems += model.check_model(run)
     problems += machine.check_output(run)
-    problems += machine.check_processes() + machine.check_packages(run)
+    problems += launch_rules.check_devices(run) + machine.check_packages(run)
     parts, of_data = _find_data(options)
     problems += of_data
     tokenizer = None

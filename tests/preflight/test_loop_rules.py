@@ -3,14 +3,15 @@
 from typing import Any
 
 import pytest
+import torch
 
-from llama_recipes_local import extras
-from llama_recipes_local.preflight.training_rules import check_training
+from llama_recipes_local.preflight.checks import LOOP, PRECISION, check_values, find_problems
 from llama_recipes_local.run.resolution import resolve
 
 
 def problems_of(**flags: Any) -> list[str]:
-    return [problem.what for problem in check_training(resolve(flags))]
+    checks = (check_values, *PRECISION, *LOOP)
+    return [problem.what for problem in find_problems(resolve(flags), checks)]
 
 
 @pytest.mark.parametrize(
@@ -33,7 +34,7 @@ def problems_of(**flags: Any) -> list[str]:
     ],
 )
 def test_what_can_be_has_no_problem(flags: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(extras, "find_spec", lambda name: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert problems_of(**flags) == []
 
 
@@ -89,22 +90,5 @@ def test_what_can_be_has_no_problem(flags: dict[str, Any], monkeypatch: pytest.M
 def test_what_cannot_be_is_named(
     flags: dict[str, Any], what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(extras, "find_spec", lambda name: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert problems_of(**flags) == [what]
-
-
-@pytest.mark.parametrize(
-    ("flags", "extra"),
-    [
-        ({"optimizer": "adamw_8bit"}, "quantization"),
-        ({"report_to": "tensorboard"}, "tensorboard"),
-        ({"report_to": "wandb"}, "wandb"),
-        ({"report_to": "mlflow"}, "mlflow"),
-    ],
-)
-def test_a_package_that_is_not_there_is_named_with_its_extra(
-    flags: dict[str, Any], extra: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(extras, "find_spec", lambda name: None)
-    (problem,) = check_training(resolve(flags))
-    assert problem.fix == f"pip install 'llama-recipes-local[{extra}]'"

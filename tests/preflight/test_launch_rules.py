@@ -5,14 +5,24 @@ from typing import Any
 import pytest
 import torch
 
-from llama_recipes_local.preflight.rules import check_rules
+from llama_recipes_local.preflight.checks import (
+    LAUNCH,
+    LOOP,
+    METHOD,
+    PRECISION,
+    check_values,
+    find_problems,
+)
+from llama_recipes_local.preflight.launch_rules import check_devices
+from llama_recipes_local.preflight.precision_rules import check_float16
 from llama_recipes_local.run.resolution import resolve
 
 TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 def problems_of(**flags: Any) -> list[str]:
-    return [problem.what for problem in check_rules(resolve(flags))]
+    checks = (check_values, *LAUNCH, *PRECISION, *LOOP, *METHOD)
+    return [problem.what for problem in find_problems(resolve(flags), checks)]
 
 
 @pytest.fixture
@@ -48,7 +58,7 @@ def test_fsdp_needs_each_of_torchruns_variables(
 
 def test_float16_with_cuda_has_no_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert problems_of(use_fp16=True) == []
+    assert check_float16(resolve({"use_fp16": True})) == []
 
 
 @pytest.mark.parametrize(
@@ -105,3 +115,23 @@ def test_settings_that_would_fail_later_are_found_now(flags: dict[str, Any], wha
 )
 def test_their_neighbours_have_no_problem(flags: dict[str, Any]) -> None:
     assert problems_of(**flags) == []
+
+
+@pytest.mark.parametrize("processes", ["2", "4"])
+def test_a_process_needs_a_device(processes: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+    problems = check_devices(resolve({}))
+    if processes == "2":
+        assert problems == []
+    else:
+        (problem,) = problems
+        assert problem.what == "4 processes on this host"
+        assert problem.fix == "use --nproc_per_node 2"
+
+
+def test_without_cuda_any_number_of_processes_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert check_devices(resolve({})) == []

@@ -1,0 +1,92 @@
+"""Every check of a run, by subject; a new one is a function in a module of rules, and a line here.
+
+A check takes the run, its flags resolved, and returns the problems that it finds: an empty list if
+all is well. It reads files, but no weight, and writes nothing. What a single value may be is not a
+check: the field declares it, see ``fields``, and ``check_values`` compares.
+"""
+
+from collections.abc import Callable, Iterable
+
+from llama_recipes_local.errors import Problem
+from llama_recipes_local.preflight import (
+    adapter_rules,
+    checkpoint_rules,
+    data_rules,
+    launch_rules,
+    loop_rules,
+    low_memory_rules,
+    machine,
+    method_rules,
+    model,
+    precision_rules,
+    quantization_rules,
+    saved_adapter_rules,
+)
+from llama_recipes_local.preflight.values import check_values
+from llama_recipes_local.run.resolution import Run
+
+Check = Callable[[Run], list[Problem]]
+
+BATCHES: tuple[Check, ...] = (
+    data_rules.check_row_length,
+    data_rules.check_stream,
+)
+LAUNCH: tuple[Check, ...] = (
+    launch_rules.check_torchrun,
+    launch_rules.check_group_sizes,
+    launch_rules.check_devices,
+)
+PRECISION: tuple[Check, ...] = (
+    precision_rules.check_float16,
+    precision_rules.check_one_half_precision,
+)
+LOOP: tuple[Check, ...] = (
+    loop_rules.check_warmup,
+    loop_rules.check_schedule_settings,
+    loop_rules.check_optimizer,
+    loop_rules.check_validation,
+    loop_rules.check_gradient_checkpointing,
+    loop_rules.check_profiling,
+)
+CHECKPOINTS: tuple[Check, ...] = (
+    checkpoint_rules.check_checkpoint_settings,
+    checkpoint_rules.check_resumed,
+)
+QUANTIZATION: tuple[Check, ...] = (
+    quantization_rules.check_4bit_settings,
+    quantization_rules.check_adapter_on_quantized,
+    quantization_rules.check_8bit_sharding,
+)
+METHOD: tuple[Check, ...] = (
+    method_rules.check_use_peft,
+    method_rules.check_adapter_settings,
+    method_rules.check_lora_plus,
+    method_rules.check_one_part_is_trained,
+    method_rules.check_frozen_layers,
+    method_rules.check_train_only,
+    method_rules.check_top_layers,
+    method_rules.check_top_layers_in_shards,
+    method_rules.check_vision_model,
+    adapter_rules.check_adapter,
+    saved_adapter_rules.check_saved_adapter,
+)
+CHECKS: tuple[Check, ...] = (
+    check_values,
+    *BATCHES,
+    *LAUNCH,
+    *PRECISION,
+    *LOOP,
+    *CHECKPOINTS,
+    *QUANTIZATION,
+    low_memory_rules.check_low_memory,
+    *METHOD,
+    model.check_model,
+    data_rules.check_data_files,
+    machine.check_output,
+    machine.check_packages,
+)
+
+
+def find_problems(run: Run, checks: Iterable[Check] = CHECKS) -> list[Problem]:
+    """Return what the checks find, in their order."""
+    return [problem for check in checks for problem in check(run)]

@@ -1,0 +1,60 @@
+"""How a run is started: torchrun and its ranks."""
+
+import os
+
+import torch
+
+from llama_recipes_local.errors import Problem
+from llama_recipes_local.parallel import launched_by_torchrun
+from llama_recipes_local.run.resolution import Run
+
+
+def check_torchrun(run: Run) -> list[Problem]:
+    """Find FSDP without torchrun, and torchrun without FSDP."""
+    if run.train.enable_fsdp and not launched_by_torchrun():
+        return [
+            Problem(
+                "--enable_fsdp in a process that torchrun did not start",
+                "FSDP trains with several processes, which torchrun starts and numbers",
+                "start it with: torchrun --nproc_per_node 2 finetuning.py --enable_fsdp ...",
+            )
+        ]
+    if launched_by_torchrun() and not run.train.enable_fsdp:
+        return [
+            Problem(
+                "torchrun without --enable_fsdp",
+                "every process would train the same model on the same data by itself",
+                "add --enable_fsdp, or start it with: python finetuning.py ...",
+            )
+        ]
+    return []
+
+
+def check_group_sizes(run: Run) -> list[Problem]:
+    """Find group sizes of HSDP that do not add up to the ranks that there are."""
+    fsdp = run.fsdp
+    ranks = int(os.environ.get("WORLD_SIZE", 1))
+    if not fsdp.hsdp or fsdp.replica_group_size * fsdp.sharding_group_size == ranks:
+        return []
+    return [
+        Problem(
+            f"--hsdp with --replica_group_size {fsdp.replica_group_size} and "
+            f"--sharding_group_size {fsdp.sharding_group_size}",
+            f"their product must be the number of ranks, which is {ranks}",
+            "give both, or leave --hsdp out to shard inside each host",
+        )
+    ]
+
+
+def check_devices(run: Run) -> list[Problem]:
+    """Find more processes on this host than it has CUDA devices."""
+    processes, devices = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
+    if not torch.cuda.is_available() or processes <= devices:
+        return []
+    return [
+        Problem(
+            f"{processes} processes on this host",
+            f"it has {devices} CUDA device(s), one process needs one",
+            f"use --nproc_per_node {devices}",
+        )
+    ]

@@ -1,0 +1,114 @@
+"""Settings of the training loop: schedule, optimiser, validation, recomputation, profiling."""
+
+from collections.abc import Iterable
+
+from llama_recipes_local.errors import Problem
+from llama_recipes_local.optimization.optimizers import BITSANDBYTES
+from llama_recipes_local.optimization.schedules import DECAYING, SCHEDULERS
+from llama_recipes_local.run.resolution import Run
+
+# upstream's profiler waits for one step, warms up for two and records three
+PROFILED_STEPS = 7
+
+
+def check_warmup(run: Run) -> list[Problem]:
+    """Find a warm-up that the run ends in."""
+    train = run.train
+    if not 0 < train.max_train_step <= train.warmup_steps:
+        return []
+    return [
+        Problem(
+            f"--warmup_steps {train.warmup_steps} with --max_train_step {train.max_train_step}",
+            f"the run would end before the learning rate is --lr {train.lr}",
+            f"give --warmup_steps less than {train.max_train_step}",
+        )
+    ]
+
+
+def check_schedule_settings(run: Run) -> list[Problem]:
+    """Find settings of a schedule that the chosen one does not have."""
+    owners: dict[str, Iterable[str]] = {
+        "gamma": ("step",),
+        "min_lr_ratio": DECAYING,
+        "wsd_decay_ratio": ("wsd",),
+    }
+    name = run.train.scheduler
+    if name not in SCHEDULERS:
+        return []
+    return [
+        Problem(
+            f"--{flag} with --scheduler {name}",
+            f"it would be ignored: it is for --scheduler {' or '.join(takers)}",
+            f"leave it out, or use --scheduler {next(iter(takers))}",
+        )
+        for flag, takers in owners.items()
+        if flag in run.given and name not in takers
+    ]
+
+
+def check_optimizer(run: Run) -> list[Problem]:
+    """Find an optimiser that cannot update sharded parameters."""
+    name = run.fsdp.optimizer.lower()
+    if name not in BITSANDBYTES or not run.is_sharded:
+        return []
+    return [
+        Problem(
+            f"--optimizer {name} with weights that are sharded",
+            "bitsandbytes cannot update a parameter that is sharded",
+            "use --optimizer AdamW, or replicate the weights: --sharding_strategy NO_SHARD",
+        )
+    ]
+
+
+def check_validation(run: Run) -> list[Problem]:
+    """Find validation that is both asked for and switched off."""
+    train = run.train
+    if not train.eval_steps or train.run_validation:
+        return []
+    return [
+        Problem(
+            f"--eval_steps {train.eval_steps} with --run_validation False",
+            "nothing would be validated",
+            "leave one of them out",
+        )
+    ]
+
+
+def check_profiling(run: Run) -> list[Problem]:
+    """Find a profiler or FLOP counter whose steps would not be reached."""
+    train = run.train
+    if train.use_profiler and train.flop_counter:
+        return [
+            Problem(
+                "--use_profiler with --flop_counter",
+                "both watch the same steps",
+                "leave one of them out",
+            )
+        ]
+    steps = PROFILED_STEPS if train.use_profiler else train.flop_counter_start + 1
+    asked = train.use_profiler or train.flop_counter
+    if not asked or not 0 < train.max_train_step < steps:
+        return []
+    return [
+        Problem(
+            f"--max_train_step {train.max_train_step} with a profiler or FLOP counter",
+            "the first steps warm up and are not measured",
+            f"give --max_train_step {steps} or more",
+        )
+    ]
+
+
+def check_gradient_checkpointing(run: Run) -> list[Problem]:
+    """Find two answers to whether activations are recomputed."""
+    asked, with_fsdp = run.train.gradient_checkpointing, run.fsdp.fsdp_activation_checkpointing
+    if not run.train.enable_fsdp or "gradient_checkpointing" not in run.given:
+        return []
+    if asked == with_fsdp:
+        return []
+    return [
+        Problem(
+            f"--gradient_checkpointing {asked} with --enable_fsdp",
+            f"with FSDP --fsdp_activation_checkpointing says so, which is {with_fsdp}",
+            f"give --fsdp_activation_checkpointing {asked}",
+        )
+    ]
