@@ -1,1 +1,1 @@
-"""Lets a fine-tuned model complete prompts: an adapter on its base model, or a whole model."""
+"""Completes prompts with a fine-tuned model: an adapter on its base model, or a full model."""

@@ -1,8 +1,9 @@
-"""Talks with the user: what is typed and what the model says alternate."""
+"""A chat with the user: the turns are lines of standard input and the model's answers."""
 
 import sys
 from collections.abc import Iterator
-from typing import Any
+
+from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local.cli.parsing import read_typed
 from llama_recipes_local.commands.generate.generator import Generator, Sampling
@@ -13,34 +14,34 @@ from llama_recipes_local.datasets.prompt_template import CHAT, PromptTemplate
 from llama_recipes_local.datasets.templates import Message
 from llama_recipes_local.errors import refusal
 
-HELP = "a line is a turn; /new begins anew, /quit or Ctrl-D ends"
+HELP = "each line is a turn; /new starts a new chat, /quit or Ctrl-D ends it"
 
 
 def chat(
     source: ModelSource,
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerBase,
     template: PromptTemplate | None,
     sampling: Sampling,
     system: str | None = None,
 ) -> None:
-    """Answer each line of standard input, with the turns before it, as it is made.
+    """Answer each line of standard input after the turns before it, printing tokens as they come.
 
-    Where training put single texts in a prompt, each line is one by itself.
+    If the template is a prompt for single texts, each line is completed by itself.
 
     Raises:
         UsageError: if there is no template, or a line is not UTF-8.
     """
     if template is None:
-        why = "turns become one text by a chat template, and none was saved with the model"
+        why = "a chat template makes one text of turns, and none was saved with the model"
         raise refusal("--chat has no template", why, "add --template NAME")
     generator = Generator(load_model(source), tokenizer)
     stops = find_stops(template, tokenizer, generator.ends)
-    begun: list[Message] = [{"role": "system", "content": system}] if system else []
-    turns = list(begun)
+    start: list[Message] = [{"role": "system", "content": system}] if system else []
+    turns = list(start)
     print(f"--> {HELP}", file=sys.stderr)
     for line in _lines():
         if line == "/new":
-            turns = list(begun)
+            turns = list(start)
             continue
         turns.append({"role": "user", "content": line})
         if template.kind == CHAT:
@@ -48,12 +49,12 @@ def chat(
         else:
             text = template.of_text(line, tokenizer)
         streamer = StoppingStreamer(tokenizer, stops)
-        ((said,),) = generator.complete([text], sampling, stops, streamer)
-        turns.append({"role": "assistant", "content": said})
+        ((answer,),) = generator.complete([text], sampling, stops, streamer)
+        turns.append({"role": "assistant", "content": answer})
 
 
 def _lines() -> Iterator[str]:
-    """Yield what the user types; blank lines are passed over."""
+    """Yield what the user types; blank lines are skipped."""
     interactive = sys.stdin.isatty()
     while True:
         if interactive:

@@ -1,4 +1,4 @@
-"""``llama-recipes-local generate``: answers one prompt, a file of them, or a person."""
+"""``llama-recipes-local generate``: completes one prompt, a file of prompts, or a chat."""
 
 import argparse
 import json
@@ -11,7 +11,11 @@ from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local.commands.generate.chat import chat
 from llama_recipes_local.commands.generate.generator import Generator, Sampling
-from llama_recipes_local.commands.generate.model_loading import limits, load_model, load_tokenizer
+from llama_recipes_local.commands.generate.model_loading import (
+    load_model,
+    load_tokenizer,
+    vocabulary_and_positions,
+)
 from llama_recipes_local.commands.generate.model_source import ModelSource, find_source
 from llama_recipes_local.commands.generate.prompt_texts import (
     Prompt,
@@ -21,19 +25,19 @@ from llama_recipes_local.commands.generate.prompt_texts import (
 from llama_recipes_local.commands.generate.stopping import StoppingStreamer, find_stops
 from llama_recipes_local.errors import Problem, UsageError
 
-MOST_PROBLEMS = 10
-"""How many prompts are told of at a time."""
+MAX_PROBLEMS = 10
+"""Prompts that are reported at a time."""
 
 
 def generate(args: argparse.Namespace, prompt: str) -> None:
-    """Print the completions; what else is said goes to standard error.
+    """Print the completions; all other output goes to standard error.
 
     Args:
         args: the command's flags.
-        prompt: the one prompt, if there is neither a file of them nor a conversation.
+        prompt: the prompt, unless there is a file of prompts or a chat.
 
     Raises:
-        UsageError: if something that was named is not what it should be.
+        UsageError: if a folder, a file or a prompt cannot be used.
     """
     dtype = getattr(torch, args.dtype) if args.dtype else None
     source = find_source(
@@ -70,28 +74,29 @@ def _check_limits(
     tokenizer: PreTrainedTokenizerBase,
     source: ModelSource,
 ) -> None:
-    """Refuse prompts that the model has no place for, before its weights are loaded.
+    """Refuse prompts that the model cannot take, before its weights are loaded.
 
     Raises:
-        UsageError: if one has more tokens than the model has positions, or a token that it lacks.
+        UsageError: if one has more tokens than the model has positions, or a token outside of its
+            vocabulary.
     """
-    rows, positions = limits(source)
+    rows, positions = vocabulary_and_positions(source)
     problems = []
     for prompt, text in zip(prompts, texts, strict=True):
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         if positions and len(ids) >= positions:
             what = f"{prompt.where} has {len(ids):,} tokens"
-            why = f"the model in {source.model} takes {positions:,} positions"
+            why = f"the model in {source.model} has {positions:,} positions"
             problems.append(Problem(what, f"{why} (max_position_embeddings)", "shorten it"))
         unknown = [token for token in ids if token >= rows]
         if unknown:
             token = tokenizer.convert_ids_to_tokens(unknown[0])
             what = f"{prompt.where} has the token {token!r}, number {unknown[0]:,}"
-            why = f"the model in {source.model} knows {rows:,}, so the tokenizer is another's"
-            fix = "name the tokenizer that goes with it: --tokenizer_name DIR"
+            why = f"the vocabulary of the model in {source.model} has {rows:,} tokens"
+            fix = "name the tokenizer that was trained with the model: --tokenizer_name DIR"
             problems.append(Problem(what, why, fix))
     if problems:
-        raise UsageError(problems[:MOST_PROBLEMS])
+        raise UsageError(problems[:MAX_PROBLEMS])
 
 
 def _sampling(args: argparse.Namespace) -> Sampling:
@@ -103,7 +108,7 @@ def _sampling(args: argparse.Namespace) -> Sampling:
 def _print_one(completions: list[str]) -> None:
     """Print a prompt's completions, an empty line between them."""
     if not any(completion.strip() for completion in completions):
-        print("the model ends the text here: there is no completion", file=sys.stderr)
+        print("the completion is empty: the model ends the text here", file=sys.stderr)
     print("\n\n".join(completions))
 
 
@@ -111,4 +116,4 @@ def _record(prompt: Prompt, completions: list[str]) -> dict[str, Any]:
     answer: dict[str, Any] = {"completion": completions[0]}
     if len(completions) > 1:
         answer = {"completions": completions}
-    return {prompt.key: prompt.asked} | answer
+    return {prompt.key: prompt.content} | answer

@@ -1,10 +1,9 @@
-"""Let a fine-tuned model complete prompts; only completions go to standard output."""
+"""Complete prompts with a fine-tuned model; only completions go to standard output."""
 
 import argparse
 import math
 import sys
 from pathlib import Path
-from typing import Any
 
 from llama_recipes_local.cli.parsing import number, one_of, read_typed
 from llama_recipes_local.cli.shared_flags import DTYPES
@@ -15,31 +14,31 @@ TEMPLATES = ("tokenizer", "llama2", "llama3", "chatml", "guanaco")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
-    _add_model(parser.add_argument_group("the model"))
+    _add_model(parser.add_argument_group("model"))
     _add_prompts(parser)
-    _add_sampling(parser.add_argument_group("how tokens are chosen"))
+    _add_sampling(parser.add_argument_group("sampling"))
 
 
-def _add_model(group: Any) -> None:
-    group.add_argument("--adapter", metavar="DIR", type=Path, help="folder that training saved")
+def _add_model(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--adapter", metavar="DIR", type=Path, help="folder of a saved adapter")
     group.add_argument(
         "--model_name",
         metavar="DIR",
         type=Path,
-        help="with --adapter the base model's folder (the one that the adapter names); alone a "
-        "whole model's, such as a merged one",
+        help="with --adapter: the base model's folder (the one that the adapter names); alone: "
+        "folder of a full model, such as a merged one",
     )
     group.add_argument(
         "--tokenizer_name",
         metavar="DIR",
         type=Path,
-        help="the tokenizer's folder (the one of training, or the model's)",
+        help="the tokenizer's folder (the one used in training, or the model's)",
     )
     group.add_argument(
         "--dtype",
         type=one_of(DTYPES),
         metavar="NAME",
-        help=f"what weights are held in: {', '.join(DTYPES)} (bfloat16 on CUDA, else float32)",
+        help=f"dtype of the weights: {', '.join(DTYPES)} (bfloat16 on CUDA, float32 on the CPU)",
     )
     group.add_argument(
         "--quantization",
@@ -50,81 +49,80 @@ def _add_model(group: Any) -> None:
 
 
 def _add_prompts(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("what is completed")
+    group = parser.add_argument_group("prompts")
     given = group.add_mutually_exclusive_group()
     given.add_argument("--prompt", metavar="TEXT", help="a prompt (standard input)")
-    given.add_argument("--prompt_file", metavar="FILE", type=Path, help="file with one prompt")
+    given.add_argument("--prompt_file", metavar="FILE", type=Path, help="a file with one prompt")
     given.add_argument(
         "--prompts",
         metavar="FILE",
         type=Path,
-        help="many prompts: text, one a line; or jsonl, json or csv records with prompt, or with "
-        "messages. A JSON object a prompt is printed, in their order",
+        help="many prompts: a text file, one a line; or jsonl, json or csv records with prompt or "
+        "messages. Prints a JSON object for each, in order",
     )
-    given.add_argument("--chat", action="store_true", help="talk, a line of standard input a turn")
+    given.add_argument("--chat", action="store_true", help="each line of standard input is a turn")
     group.add_argument(
         "--batch_size",
         type=number(int, 0, math.inf),
         default=8,
         metavar="N",
-        help="with --prompts: how many are completed at a time (%(default)s)",
+        help="with --prompts: prompts that are completed at a time (%(default)s)",
     )
     group.add_argument(
-        "--stream", action="store_true", help="print a completion as it is made; not with --prompts"
+        "--stream", action="store_true", help="print tokens as they come; not with --prompts"
     )
-    framed = group.add_mutually_exclusive_group()
-    framed.add_argument(
+    template = group.add_mutually_exclusive_group()
+    template.add_argument(
         "--raw",
         action="store_true",
-        help="leave prompts as they are (they are put into what training used, where it was saved)",
+        help="do not put prompts into a template (by default the one saved by training is used)",
     )
-    framed.add_argument(
+    template.add_argument(
         "--dataset",
-        type=_with_prompt,
+        type=one_of(_datasets_with_prompt),
         metavar="NAME",
-        help="put prompts into what this data set is trained with",
+        help="put prompts into the prompt template of this data set",
     )
-    framed.add_argument(
+    template.add_argument(
         "--template",
         type=one_of(TEMPLATES),
         metavar="NAME",
-        help=f"make prompts turns of a chat: {', '.join(TEMPLATES)}",
+        help=f"put prompts into a chat template: {', '.join(TEMPLATES)}",
     )
-    group.add_argument("--system", metavar="TEXT", help="with --chat: what comes before the turns")
+    group.add_argument("--system", metavar="TEXT", help="with --chat: the system message")
 
 
-def _with_prompt(word: str) -> str:
-    # imported for a word alone, so that --help stays quick
+def _datasets_with_prompt() -> list[str]:
     from llama_recipes_local.datasets.registry import DATASETS
 
-    return one_of(name for name, dataset in DATASETS.items() if dataset.prompt)(word)
+    return [name for name, dataset in DATASETS.items() if dataset.prompt]
 
 
-def _add_sampling(group: Any) -> None:
+def _add_sampling(group: argparse._ArgumentGroup) -> None:
     positive = number(int, 0, math.inf)
     group.add_argument(
-        "--max_new_tokens", type=positive, default=100, metavar="N", help="at most (%(default)s)"
+        "--max_new_tokens", type=positive, default=100, metavar="N", help="(%(default)s)"
     )
     group.add_argument(
-        "--do_sample", action="store_true", help="draw tokens instead of taking the likeliest"
+        "--do_sample", action="store_true", help="sample tokens instead of taking the likeliest"
     )
     group.add_argument(
         "--temperature",
         type=number(float, 0, math.inf),
         metavar="T",
-        help="with --do_sample: above 1 is wilder, below 1 tamer (1.0)",
+        help="with --do_sample: above 1 is more random, below 1 less (1.0)",
     )
     group.add_argument(
         "--top_p",
         type=number(float, 0, 1),
         metavar="P",
-        help="with --do_sample: draw from the likeliest tokens that make up this share (1.0)",
+        help="with --do_sample: sample from the likeliest tokens with this total probability (1.0)",
     )
     group.add_argument(
         "--top_k",
         type=number(int, -1, math.inf),
         metavar="K",
-        help="with --do_sample: draw from this many of the likeliest tokens; 0 from all (50)",
+        help="with --do_sample: sample from this many of the likeliest tokens; 0 means all (50)",
     )
     group.add_argument(
         "--num_return_sequences",
@@ -137,19 +135,19 @@ def _add_sampling(group: Any) -> None:
         type=number(float, 0, math.inf),
         default=1.0,
         metavar="P",
-        help="above 1 makes what the text has already less likely (%(default)s)",
+        help="above 1 makes tokens that the text has less likely (%(default)s)",
     )
     group.add_argument(
         "--seed",
         type=number(int, -(2**63) - 1, 2**63 - 1),
         default=42,
         metavar="N",
-        help="for drawing (%(default)s)",
+        help="seed of sampling (%(default)s)",
     )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Print the completions of what is asked."""
+    """Print the completions."""
     _check(args)
     prompt = "" if args.chat or args.prompts else _read_prompt(args)
 
@@ -159,51 +157,51 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Refuse flags that say nothing beside the others.
+    """Refuse combinations of flags that make no sense.
 
     Raises:
-        UsageError: if there are some.
+        UsageError: if there are any.
     """
-    drawing = ("temperature", "top_p", "top_k", "num_return_sequences")
+    sampling = ("temperature", "top_p", "top_k", "num_return_sequences")
     several = args.prompts or (args.num_return_sequences or 1) > 1
     checks = [
         (
             getattr(args, name) is not None and not args.do_sample,
             f"--{name} {getattr(args, name)} without --do_sample",
-            "the likeliest token is taken each time, so nothing is drawn",
+            "without sampling the likeliest token is taken each time",
             f"add --do_sample, or leave --{name} out",
         )
-        for name in drawing
+        for name in sampling
     ]
     checks += [
         (
             not args.adapter and not args.model_name,
-            "there is no model to load",
+            "no model to load",
             "neither an adapter nor a model was named",
-            "name what training saved, --adapter DIR, or a whole model, --model_name DIR",
+            "name a saved adapter, --adapter DIR, or a full model, --model_name DIR",
         ),
         (
             args.stream and several,
             "--stream with several completions",
-            "they are made together, and would be printed through each other",
+            "they are generated together, so their tokens would be mixed",
             "leave --stream out, or give one --prompt",
         ),
         (
             args.chat and args.num_return_sequences is not None,
             f"--chat with --num_return_sequences {args.num_return_sequences}",
-            "a conversation goes on from one answer",
+            "a chat continues from one answer",
             "leave --num_return_sequences out",
         ),
         (
             args.chat and args.raw,
             "--chat with --raw",
-            "turns become one text by a template",
+            "a chat needs a template",
             "leave --raw out",
         ),
         (
             args.system is not None and not args.chat,
             f"--system {args.system!r:.40} without --chat",
-            "it comes before the turns of a conversation",
+            "it is the first message of a chat",
             "add --chat, or give --prompts FILE with messages",
         ),
     ]
@@ -215,9 +213,9 @@ def _read_prompt(args: argparse.Namespace) -> str:
         return read_typed(lambda: args.prompt)
     if args.prompt_file is None:
         return read_typed(sys.stdin.read).rstrip("\n")
-    path = args.prompt_file.expanduser().absolute()  # resolved, a pipe's name leads nowhere
+    path = args.prompt_file.expanduser().absolute()  # resolve() breaks the name of a pipe
     try:
-        # the line's end that an editor adds is no part of the text
+        # the newline that an editor adds is not part of the text
         return path.read_text("utf-8").removesuffix("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise refusal(

@@ -4,8 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import peft
 import torch
-from transformers import GenerationConfig
+from transformers import (
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TextStreamer,
+)
 
 from llama_recipes_local.commands.generate.stopping import Stops
 from llama_recipes_local.errors import refusal
@@ -13,25 +19,25 @@ from llama_recipes_local.errors import refusal
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How tokens are chosen; the defaults are upstream's, but for drawing, which is off.
+    """How tokens are chosen; the defaults are upstream's, except that sampling is off.
 
-    What a model's folder says of this in ``generation_config.json`` does not count.
+    A model's ``generation_config.json`` is ignored.
     """
 
     max_new_tokens: int = 100
     do_sample: bool = False
-    """Whether tokens are drawn; without, each is the likeliest."""
+    """Whether tokens are sampled; otherwise each is the likeliest (greedy decoding)."""
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 50
     repetition_penalty: float = 1.0
-    """What a token's logit is divided by, or multiplied if negative, once the text has it."""
+    """What the logit of a token that the text has is divided by, or multiplied by if negative."""
     num_return_sequences: int = 1
-    """Completions of each prompt; above 1 only if they are drawn."""
+    """Completions of each prompt; above 1 only with sampling."""
     seed: int = 42
 
     def options(self) -> dict[str, Any]:
-        """Return transformers' options for ``generate``."""
+        """Return the options of transformers' ``generate``."""
         options: dict[str, Any] = {
             "max_new_tokens": self.max_new_tokens,
             "do_sample": self.do_sample,
@@ -48,29 +54,35 @@ class Generator:
 
     Attributes:
         tokenizer: its tokenizer.
-        ends: the tokens that end a text, as the model's folder names them.
+        ends: ids of the tokens that end a text, as the model's folder names them.
     """
 
-    def __init__(self, model: Any, tokenizer: Any) -> None:
-        """Take a model and its tokenizer, which ``loading`` loads."""
-        self._model = model
+    def __init__(
+        self, model: PreTrainedModel | peft.PeftModel, tokenizer: PreTrainedTokenizerBase
+    ) -> None:
+        """Take a model and its tokenizer, which ``model_loading`` loads."""
+        self._model: Any = model  # PEFT forwards what it does not have itself
         self.tokenizer = tokenizer
         ends = self._model.generation_config.eos_token_id
         self.ends: list[int] = [] if ends is None else ends if isinstance(ends, list) else [ends]
-        # what a folder says of sampling would fill in whatever is not asked for here
+        # the folder's sampling options would fill in those that are not given here
         self._model.generation_config = GenerationConfig()
 
     @torch.no_grad()
     def complete(
-        self, prompts: Sequence[str], sampling: Sampling, stops: Stops, streamer: Any = None
+        self,
+        prompts: Sequence[str],
+        sampling: Sampling,
+        stops: Stops,
+        streamer: TextStreamer | None = None,
     ) -> list[list[str]]:
-        """Return what follows each prompt, up to where it stops or ``max_new_tokens``.
+        """Return the completions of each prompt, up to a stop or ``max_new_tokens``.
 
         Args:
-            prompts: whole texts, with the token that begins them; they make one batch.
-            sampling: how tokens are chosen, and how many completions each prompt gets.
+            prompts: whole texts, with the token that begins them; one batch.
+            sampling: how tokens are chosen, and the number of completions of each prompt.
             stops: what ends a completion.
-            streamer: is given the tokens as they are made; for one prompt.
+            streamer: receives the tokens as they are generated; for one prompt only.
 
         Raises:
             UsageError: if a prompt is empty.
@@ -80,7 +92,7 @@ class Generator:
             list(prompts), add_special_tokens=False, padding=True, return_tensors="pt"
         ).to(self._model.device)
         if not inputs["attention_mask"].any(1).all():
-            raise refusal("a prompt is empty", "there is nothing to go on from", "write one")
+            raise refusal("a prompt is empty", "there is nothing to complete", "write one")
         generated = self._model.generate(
             input_ids=inputs["input_ids"],
             attention_mask=inputs["attention_mask"],

@@ -1,10 +1,12 @@
-"""Loads what completes prompts."""
+"""Loads the model that completes prompts, and its tokenizer."""
 
 from pathlib import Path
 from typing import Any
 
+import peft
 import torch
 from safetensors import safe_open
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from llama_recipes_local.adapters import PeftModel
 from llama_recipes_local.adapters.compatibility import UNFIT, misfit, unfit
@@ -15,8 +17,8 @@ from llama_recipes_local.models import AutoConfig, AutoModelForCausalLM, AutoTok
 from llama_recipes_local.parallel import device_type
 
 
-def load_model(source: ModelSource) -> Any:
-    """Load the model, and the adapter onto it, for use on CUDA or else on the CPU."""
+def load_model(source: ModelSource) -> PreTrainedModel | peft.PeftModel:
+    """Load the model, with its adapter, on CUDA or else on the CPU."""
     device = torch.device(device_type())
     model = AutoModelForCausalLM.from_pretrained(
         source.model,
@@ -32,11 +34,11 @@ def load_model(source: ModelSource) -> Any:
     return model.eval()
 
 
-def _adapted(model: Any, folder: Path) -> Any:
+def _adapted(model: PreTrainedModel, folder: Path) -> peft.PeftModel:
     """Put an adapter onto its base model.
 
     Raises:
-        UsageError: if the adapter is not one of this model, or is not whole.
+        UsageError: if the adapter is not compatible with this model, or incomplete.
     """
     plain = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     try:
@@ -49,11 +51,11 @@ def _adapted(model: Any, folder: Path) -> Any:
     return adapted
 
 
-def load_tokenizer(source: ModelSource) -> Any:
-    """Load the tokenizer, to pad before the prompts: what is generated goes on from their ends.
+def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
+    """Load the tokenizer, with padding on the left: completions start at the prompts' ends.
 
     Raises:
-        UsageError: if its files are damaged.
+        UsageError: if its files are corrupt.
     """
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(source.tokenizer)
@@ -69,15 +71,15 @@ def load_tokenizer(source: ModelSource) -> Any:
     return tokenizer
 
 
-def limits(source: ModelSource) -> tuple[int, int | None]:
-    """Return how many tokens the model knows, and how many positions it has, if it tells."""
+def vocabulary_and_positions(source: ModelSource) -> tuple[int, int | None]:
+    """Return the size of the model's vocabulary, and its number of positions if it has a limit."""
     config: Any = AutoConfig.from_pretrained(source.model).get_text_config()
     rows = _rows_of_embedding(source.adapter) if source.adapter else None
     return rows or config.vocab_size, getattr(config, "max_position_embeddings", None)
 
 
 def _rows_of_embedding(adapter: Path) -> int | None:
-    """Return the size of the vocabulary if the adapter came with an embedding for it."""
+    """Return the vocabulary size of the embedding that was saved with the adapter, if one was."""
     with safe_open(adapter / ADAPTER_WEIGHTS, framework="pt") as file:
         names = [name for name in file.keys() if name.endswith("embed_tokens.weight")]  # noqa: SIM118
         return file.get_slice(names[0]).get_shape()[0] if names else None

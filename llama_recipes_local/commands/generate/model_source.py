@@ -1,10 +1,10 @@
-"""Finds what completes prompts: an adapter and its base model, or a whole model; its tokenizer."""
+"""Finds the model that completes prompts (an adapter and its base, or a full one) and tokenizer."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
+from transformers import BitsAndBytesConfig
 
 from llama_recipes_local import extras
 from llama_recipes_local.checkpoints.layout import check_converted
@@ -27,12 +27,12 @@ class ModelSource:
     """What to load.
 
     Attributes:
-        adapter: the folder that training saved; None means the model alone.
-        model: the model's folder, under the adapter if there is one.
+        adapter: folder of the saved adapter; None for a full model.
+        model: folder of the model, or of the adapter's base model.
         tokenizer: the tokenizer's folder.
-        dtype: what the weights are held in.
+        dtype: dtype of the weights.
         quantization: "4bit", "8bit" or "none".
-        run: what the run wrote about itself.
+        run: the record of the run that saved the adapter or model.
     """
 
     adapter: Path | None
@@ -47,8 +47,8 @@ class ModelSource:
         """The folder that training saved."""
         return self.adapter or self.model
 
-    def bitsandbytes(self) -> Any:
-        """Return how bitsandbytes quantises the weights, as in training; None if it does not."""
+    def bitsandbytes(self) -> BitsAndBytesConfig | None:
+        """Return how bitsandbytes quantises the weights, as in training; None if not at all."""
         if self.quantization == "none":
             return None
         config = quantization_config()
@@ -65,17 +65,17 @@ def find_source(
     dtype: torch.dtype | None = None,
     quantization: str | None = None,
 ) -> ModelSource:
-    """Find what is to be loaded; no weight is read.
+    """Find what to load; no weight is read.
 
     Args:
-        adapter: the folder that training saved; None means the model alone.
+        adapter: folder of a saved adapter; None for a full model.
         model: the model's folder; None means the one that the adapter names.
-        tokenizer: the tokenizer's folder; None means the one that training used, or the model's.
-        dtype: what the weights are held in; None means bfloat16 on CUDA and float32 on the CPU.
+        tokenizer: the tokenizer's folder; None means the one used in training, or the model's.
+        dtype: dtype of the weights; None means bfloat16 on CUDA and float32 on the CPU.
         quantization: "4bit", "8bit" or "none"; None means as the adapter was trained.
 
     Raises:
-        UsageError: if a folder is not what it should be.
+        UsageError: if a folder is missing or not what it should be.
     """
     adapter = adapter.expanduser().resolve() if adapter else None
     named = base_model(adapter) if adapter else None
@@ -101,9 +101,9 @@ def base_model(adapter: Path) -> Path | None:
     """Return the folder of the base model that an adapter names; None if it names none.
 
     Raises:
-        UsageError: if the folder holds no adapter, or a damaged one.
+        UsageError: if the folder has no adapter, or a corrupt one.
     """
-    fix = "name the --output_dir of a run with --use_peft, or a whole model: --model_name DIR"
+    fix = "name the --output_dir of a run with --use_peft, or a full model: --model_name DIR"
     name = read_adapter_config(adapter, fix).get("base_model_name_or_path")
     StoredTensors([adapter / ADAPTER_WEIGHTS])
     return Path(str(name)) if name else None
@@ -111,7 +111,7 @@ def base_model(adapter: Path) -> Path | None:
 
 def _choose_quantization(asked: str | None, run: SavedRun | None) -> str:
     trained = run.get("train_config", "quantization") if run else None
-    # upstream's old name for 8 bits is True
+    # upstream's older value for 8 bits is True
     trained = "8bit" if trained is True else trained
     chosen = asked or trained or "none"
     if chosen != "none":
@@ -121,14 +121,14 @@ def _choose_quantization(asked: str | None, run: SavedRun | None) -> str:
 
 def _unnamed(adapter: Path | None) -> Problem:
     if adapter is None:
-        fix = "name what training saved, --adapter DIR, or a whole model, --model_name DIR"
-        return Problem("there is no model to load", "none was named", fix)
+        fix = "name a saved adapter, --adapter DIR, or a full model, --model_name DIR"
+        return Problem("no model to load", "neither an adapter nor a model was named", fix)
     return unnamed_base(adapter, "name the model's folder: --model_name DIR")
 
 
 def _no_base_model(base: Path) -> Problem:
     return Problem(
         f"the base model is not in {base}",
-        "an adapter is a small addition to the model it was trained on",
+        "an adapter needs the model that it was trained on",
         "name the model's folder: --model_name DIR",
     )

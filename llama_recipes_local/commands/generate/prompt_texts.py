@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local.commands.generate.model_source import ModelSource
 from llama_recipes_local.datasets.layouts import read_text, read_turns
@@ -17,6 +18,7 @@ from llama_recipes_local.datasets.prompt_template import (
     read_prompt_template,
 )
 from llama_recipes_local.datasets.registry import DATASETS
+from llama_recipes_local.datasets.templates import Message
 from llama_recipes_local.errors import UsageError, refusal
 from llama_recipes_local.messages import missing_path
 from llama_recipes_local.records import finding
@@ -30,55 +32,55 @@ TEMPLATE_FLAG = "--template"
 
 @dataclass(frozen=True)
 class Prompt:
-    """What the user asks.
+    """A prompt as the user gives it.
 
     Attributes:
-        where: what the user knows it by.
-        asked: a text, or turns.
+        where: its place in the input, for messages.
+        content: a text, or the turns of a chat.
     """
 
     where: str
-    asked: Any
+    content: str | list[Message]
 
     @property
     def key(self) -> str:
-        """What it is called in a record."""
-        return "prompt" if isinstance(self.asked, str) else "messages"
+        """Its key in a record."""
+        return "prompt" if isinstance(self.content, str) else "messages"
 
-    def to_text(self, template: PromptTemplate | None, tokenizer: Any) -> str:
-        """Return the whole text to go on from.
+    def to_text(self, template: PromptTemplate | None, tokenizer: PreTrainedTokenizerBase) -> str:
+        """Return the whole text that the model completes.
 
         Raises:
-            UsageError: if it has turns and there is no template for them.
+            UsageError: if it has turns and there is no chat template.
         """
-        if not isinstance(self.asked, str):
+        if not isinstance(self.content, str):
             if template is None or template.kind != CHAT:
-                why = "turns become one text by a chat template, and there is none here"
+                why = "a chat template makes one text of turns, and there is none here"
                 raise refusal(f"{self.where} has turns", why, "add --template NAME")
-            return template.of_turns(self.asked, tokenizer)
+            return template.of_turns(self.content, tokenizer)
         if template is None:
-            return (tokenizer.bos_token or "") + self.asked
-        return template.of_text(self.asked, tokenizer)
+            return (tokenizer.bos_token or "") + self.content
+        return template.of_text(self.content, tokenizer)
 
 
 def choose_prompt_template(
     source: ModelSource,
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerBase,
     raw: bool = False,
     dataset: str | None = None,
     template: str | None = None,
 ) -> tuple[PromptTemplate | None, str]:
-    """Return the prompt template, None if there is none, and why it is this one.
+    """Return the prompt template, or None, and the reason for the choice.
 
     Args:
-        source: what training saved.
+        source: the saved model.
         tokenizer: the model's.
-        raw: whether prompts stay as they are.
-        dataset: a data set whose prompt is taken.
+        raw: whether prompts are not put into a template.
+        dataset: a data set whose prompt is used.
         template: a chat template's name.
 
     Raises:
-        UsageError: if the template does not go with the tokenizer, or what was saved is damaged.
+        UsageError: if the tokenizer lacks the template's tokens, or the saved template is corrupt.
     """
     if raw:
         return None, "prompts stay as they are"
@@ -96,13 +98,13 @@ def choose_prompt_template(
 
 
 def read_prompts(path: Path) -> list[Prompt]:
-    """Return a file's prompts; blank lines of a text are passed over.
+    """Return a file's prompts; blank lines of a text file are skipped.
 
     Raises:
         UsageError: if the file cannot be read, a record has neither ``prompt`` nor ``messages``,
             or there is no prompt.
     """
-    path = path.expanduser().absolute()  # resolved, a pipe's name leads nowhere
+    path = path.expanduser().absolute()  # resolve() breaks the name of a pipe
     fix = f"name a file: {FLAG} FILE"
     if not path.exists():
         raise UsageError([missing_path(path, fix)])
@@ -122,12 +124,12 @@ def _lines(path: Path) -> Iterator[Prompt]:
 
 def _records(path: Path) -> Iterator[Prompt]:
     for where, values in records(path):
-        asked: Any = None
+        content: str | list[Message] | None = None
         if "messages" in values:
-            asked = read_turns(values["messages"], f"'messages' in {where}")
+            content = read_turns(values["messages"], f"'messages' in {where}")
         elif "prompt" in values:
-            asked = read_text(values["prompt"], f"'prompt' in {where}")
-        if asked is None:
-            why = f"its keys are {', '.join(map(str, values))}; needed is prompt, or messages"
+            content = read_text(values["prompt"], f"'prompt' in {where}")
+        if content is None:
+            why = f"its keys are {', '.join(map(str, values))}; it needs prompt or messages"
             raise refusal(f"{where} has nothing to complete", why)
-        yield Prompt(where, asked)
+        yield Prompt(where, content)

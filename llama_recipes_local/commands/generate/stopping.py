@@ -1,9 +1,8 @@
-"""Where a completion ends: at tokens, or at what comes before the user's next turn."""
+"""Where a completion ends: at certain tokens, or where the user's next turn would start."""
 
 from dataclasses import dataclass
-from typing import Any
 
-from transformers import TextStreamer
+from transformers import PreTrainedTokenizerBase, TextStreamer
 
 from llama_recipes_local.datasets.prompt_template import PromptTemplate
 
@@ -13,8 +12,8 @@ class Stops:
     """What ends a completion.
 
     Attributes:
-        ids: tokens.
-        texts: texts; they are no part of the completion.
+        ids: token ids.
+        texts: texts, which are not part of the completion.
     """
 
     ids: tuple[int, ...] = ()
@@ -26,22 +25,24 @@ class Stops:
         return text[: min(found)].rstrip() if found else text
 
     def sure(self, text: str) -> str:
-        """Return as much of an unfinished completion as no text's beginning may take back."""
+        """Return the part of an unfinished completion that cannot turn out to belong to a stop."""
         text = self.cut(text)
         beginnings = (stop[:length] for stop in self.texts for length in range(1, len(stop)))
         held = [len(beginning) for beginning in beginnings if text.endswith(beginning)]
         return text[: len(text) - max(held)] if held else text
 
 
-def find_stops(template: PromptTemplate | None, tokenizer: Any, also: list[int]) -> Stops:
-    """Return what ends a completion in a template.
+def find_stops(
+    template: PromptTemplate | None, tokenizer: PreTrainedTokenizerBase, also: list[int]
+) -> Stops:
+    """Return what ends a completion.
 
-    A chat's turn ends with a special token, or else with what begins the user's next turn.
+    A turn of a chat ends with a special token, or else with the text that starts the next turn.
 
     Args:
-        template: what the prompt is put into.
+        template: the prompt's template.
         tokenizer: the model's.
-        also: tokens that the model's folder names; the one that ends a text is always one.
+        also: ids of the end tokens that the model's folder names; the tokenizer's is added.
     """
     ids = [*also, tokenizer.eos_token_id]
     end = template.end_of_turn(tokenizer) if template else ""
@@ -54,16 +55,16 @@ def find_stops(template: PromptTemplate | None, tokenizer: Any, also: list[int])
 
 
 class StoppingStreamer(TextStreamer):
-    """Prints a completion as it is made, without the text that ends it."""
+    """Prints a completion as it is generated, without the stop that ends it."""
 
-    def __init__(self, tokenizer: Any, stops: Stops) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, stops: Stops) -> None:
         super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
         self._stops = stops
         self._made = ""
         self._printed = 0
 
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-        """Print what is sure of the completion so far."""
+        """Print the part of the completion that cannot belong to a stop."""
         self._made += text
         sure = self._stops.cut(self._made) if stream_end else self._stops.sure(self._made)
         print(sure[self._printed :], end="\n" if stream_end else "", flush=True)

@@ -1,4 +1,4 @@
-"""``generate`` completes a prompt as training framed it, and says what a folder lacks."""
+"""``generate`` completes a prompt in the template of training, and reports what a folder lacks."""
 
 import io
 import json
@@ -16,7 +16,7 @@ SENTENCE = "She go to school yesterday."
 
 
 def expected(base: Path, adapter: Path | None, prompt: str, tokens: int) -> str:
-    """Greedy decoding, one whole forward pass a token."""
+    """Greedy decoding, one full forward pass for each token."""
     import torch
     from peft import PeftModel
     from transformers import AutoTokenizer, LlamaForCausalLM
@@ -43,14 +43,14 @@ def test_only_the_completion_is_printed(
     assert generate(capsys, *words) == completion + "\n"
 
 
-def test_a_data_set_frames_the_text_as_in_training(
+def test_a_data_set_gives_the_prompt_template_of_training(
     adapter: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    framed = grammar.PROMPT.format(SENTENCE)
-    assert framed == f"Correct this to standard English: {SENTENCE}\n---\nCorrected: "
+    prompt = grammar.PROMPT.format(SENTENCE)
+    assert prompt == f"Correct this to standard English: {SENTENCE}\n---\nCorrected: "
     words = ("--adapter", adapter, "--max_new_tokens", 8, "--dataset", "grammar_dataset")
     printed = generate(capsys, *words, "--prompt", SENTENCE)
-    assert printed == expected(tiny_model, adapter, framed, 8) + "\n"
+    assert printed == expected(tiny_model, adapter, prompt, 8) + "\n"
 
 
 def test_the_prompt_may_come_from_a_file_or_standard_input(
@@ -68,7 +68,7 @@ def test_the_prompt_may_come_from_a_file_or_standard_input(
     assert generate(capsys, *words) == direct
 
 
-def test_drawing_follows_the_seed(adapter: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sampling_depends_on_the_seed(adapter: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("--adapter", adapter, "--prompt", SENTENCE, "--max_new_tokens", 12)
     greedy = generate(capsys, *words)
     drawn = [generate(capsys, *words, "--do_sample", "--seed", seed) for seed in (1, 1, 2)]
@@ -94,7 +94,7 @@ def test_the_base_model_may_have_moved(
     assert printed == expected(tiny_model, adapter, SENTENCE, 4) + "\n"
 
 
-def test_a_base_model_that_is_not_named_is_not_looked_for_where_one_stands(
+def test_a_base_model_that_is_not_named_is_not_taken_from_the_working_directory(
     adapter: Path,
     tiny_model: Path,
     tmp_path: Path,
@@ -109,7 +109,7 @@ def test_a_base_model_that_is_not_named_is_not_looked_for_where_one_stands(
     assert "does not name its base model" in error and "--model_name DIR" in error
 
 
-def test_prompts_that_the_model_has_no_place_for(
+def test_a_prompt_that_is_too_long_or_has_an_unknown_token_is_refused(
     adapter: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from transformers import AutoTokenizer
@@ -117,20 +117,20 @@ def test_prompts_that_the_model_has_no_place_for(
     file = tmp_path / "prompts.txt"
     file.write_text("She go.\n" + "She go. " * 600 + "\n")
     error = refused(capsys, "--adapter", adapter, "--prompts", file)
-    assert f"line 2 of {file} has" in error and "takes 512 positions" in error
+    assert f"line 2 of {file} has" in error and "has 512 positions" in error
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     tokenizer.add_tokens([f"<{number}>" for number in range(len(tokenizer), 1002)])
     tokenizer.save_pretrained(tmp_path / "larger")
     words = ("--adapter", adapter, "--tokenizer_name", tmp_path / "larger", "--prompt")
     error = refused(capsys, *words, "She <1001> go.")
-    assert "'<1001>', number 1,001" in error and "knows 1,000" in error
+    assert "'<1001>', number 1,001" in error and "has 1,000 tokens" in error
     assert generate(capsys, *words, "She go.", "--max_new_tokens", 1)
 
 
 @pytest.mark.parametrize(
     "changes", [{"num_attention_heads": "four"}, {"model_type": "no_such_model"}]
 )
-def test_a_configuration_that_transformers_does_not_read(
+def test_a_configuration_that_transformers_cannot_read_is_refused(
     changes: dict[str, Any],
     adapter: Path,
     tiny_model: Path,
@@ -145,7 +145,7 @@ def test_a_configuration_that_transformers_does_not_read(
     assert str(next(iter(changes.values()))) in error
 
 
-def test_an_index_of_weights_that_names_no_files(
+def test_an_index_of_weights_without_file_names_is_refused(
     adapter: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base = shutil.copytree(tiny_model, tmp_path / "base")
@@ -156,10 +156,10 @@ def test_an_index_of_weights_that_names_no_files(
 
 
 @pytest.mark.parametrize("wrong", ["lacking", "left over", "of another shape", "a wrong setting"])
-def test_an_adapter_that_does_not_fit_is_refused(
+def test_an_incompatible_adapter_is_refused(
     wrong: str, adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """PEFT would draw what is lacking at random, and leave out what it does not know."""
+    """PEFT would initialise missing tensors at random, and ignore unknown ones."""
     from safetensors.torch import load_file, save_file
 
     damaged = shutil.copytree(adapter, tmp_path / "adapter")
@@ -183,7 +183,7 @@ def test_an_adapter_that_does_not_fit_is_refused(
 
 
 @pytest.mark.parametrize("named", [False, True], ids=["base from the adapter", "base named"])
-def test_a_folder_without_an_adapter_is_the_users_mistake(
+def test_a_folder_without_an_adapter_is_refused(
     named: bool, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base = ("--model_name", tiny_model) if named else ()
@@ -209,7 +209,7 @@ def test_a_pickled_adapter_is_not_read(
     "words",
     [("--temperature", 0.5), ("--top_p", 0.5), ("--top_k", 5), ("--num_return_sequences", 2)],
 )
-def test_a_way_to_draw_without_drawing_is_refused(
+def test_sampling_options_without_sampling_are_refused(
     words: tuple[object, ...], adapter: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     error = refused(capsys, "--adapter", adapter, "--prompt", "x", *words)
@@ -240,7 +240,7 @@ def test_an_impossible_number_is_refused(
     assert f"argument {flag}: '{value}' is not {wanted}\n" in capsys.readouterr().err
 
 
-def test_a_missing_prompt_file_is_the_users_mistake(
+def test_a_missing_prompt_file_is_refused(
     adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "none.txt"

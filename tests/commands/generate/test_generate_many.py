@@ -1,4 +1,4 @@
-"""Files of prompts, conversations, streaming and what training saved."""
+"""Files of prompts, chats, streaming and the prompt template that training saved."""
 
 import io
 import json
@@ -12,6 +12,7 @@ import transformers
 from generate_command import generate, refused
 
 from llama_recipes_local import cli
+from llama_recipes_local.commands.generate import flags
 from llama_recipes_local.commands.generate.stopping import Stops, find_stops
 from llama_recipes_local.datasets import grammar
 from llama_recipes_local.datasets.prompt_template import (
@@ -30,14 +31,14 @@ def records(printed: str) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def framed(adapter: Path, tmp_path: Path) -> Path:
-    """The adapter as a run leaves it, with the grammar data's prompt."""
-    folder = shutil.copytree(adapter, tmp_path / "framed")
+def with_template(adapter: Path, tmp_path: Path) -> Path:
+    """The adapter with the grammar data's prompt template, as a run saves it."""
+    folder = shutil.copytree(adapter, tmp_path / "with_template")
     save_prompt_template(PromptTemplate("prompt", grammar.PROMPT), folder)
     return folder
 
 
-def test_a_batch_says_what_each_prompt_alone_gets(
+def test_a_batch_gives_the_completions_of_each_prompt_alone(
     adapter: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "prompts.txt"
@@ -48,7 +49,7 @@ def test_a_batch_says_what_each_prompt_alone_gets(
         for prompt in PROMPTS
     ]
     assert len({each["completion"] for each in alone}) == len(PROMPTS)
-    # a tokenizer without a token to pad with pads with the one that ends a text
+    # a tokenizer without a padding token pads with its end token
     unpadded = tmp_path / "unpadded"
     tokenizer: Any = transformers.AutoTokenizer.from_pretrained(tiny_model)
     tokenizer.pad_token = None
@@ -57,9 +58,7 @@ def test_a_batch_says_what_each_prompt_alone_gets(
         assert records(generate(capsys, *words, "--prompts", file, *more)) == alone
 
 
-def test_prompts_come_through_a_pipe_as_from_a_file(
-    adapter: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_prompts_may_come_from_a_pipe(adapter: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """As a shell names one: ``--prompts <(head -20 prompts.txt)``."""
     words = ("--adapter", adapter, "--max_new_tokens", 4)
     alone = generate(capsys, *words, "--prompt", PROMPTS[0])
@@ -73,9 +72,9 @@ def test_prompts_come_through_a_pipe_as_from_a_file(
 
 
 def test_records_have_prompts_or_turns(
-    framed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    with_template: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("--adapter", framed, "--max_new_tokens", 6)
+    words = ("--adapter", with_template, "--max_new_tokens", 6)
     file = tmp_path / "prompts.jsonl"
     turns = [
         {"role": "user", "content": "Hi"},
@@ -89,10 +88,10 @@ def test_records_have_prompts_or_turns(
     ]
     file.write_text(json.dumps({"messages": turns}) + "\n")
     assert "has turns" in refused(capsys, *words, "--prompts", file)
-    (told,) = records(generate(capsys, *words, "--prompts", file, "--template", "guanaco"))
+    (record,) = records(generate(capsys, *words, "--prompts", file, "--template", "guanaco"))
     text = "<s>### Human: Hi### Assistant: Yo### Human: Bye### Assistant: "
     as_text = generate(capsys, *words, "--raw", "--prompt", text.removeprefix("<s>"))
-    assert told == {"messages": turns, "completion": as_text[:-1]}
+    assert record == {"messages": turns, "completion": as_text[:-1]}
     file.write_text('{"question": "Hi"}\n')
     assert "question" in refused(capsys, *words, "--prompts", file)
     file.write_text("\n")
@@ -102,24 +101,24 @@ def test_records_have_prompts_or_turns(
 
 
 def test_what_training_saved_is_used(
-    framed: Path, adapter: Path, capsys: pytest.CaptureFixture[str]
+    with_template: Path, adapter: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ("--max_new_tokens", 8, "--prompt", PROMPTS[0])
     plain = generate(capsys, "--adapter", adapter, *words)
     as_trained = generate(capsys, "--adapter", adapter, "--dataset", "grammar_dataset", *words)
     assert plain != as_trained
-    assert generate(capsys, "--adapter", framed, *words) == as_trained
-    assert generate(capsys, "--adapter", framed, "--raw", *words) == plain
-    step = shutil.copytree(adapter, framed / "checkpoint-3")
+    assert generate(capsys, "--adapter", with_template, *words) == as_trained
+    assert generate(capsys, "--adapter", with_template, "--raw", *words) == plain
+    step = shutil.copytree(adapter, with_template / "checkpoint-3")
     assert generate(capsys, "--adapter", step, *words) == as_trained
 
 
-def test_a_stream_prints_the_same(framed: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ("--adapter", framed, "--max_new_tokens", 8, "--prompt", PROMPTS[0])
+def test_a_stream_prints_the_same(with_template: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--adapter", with_template, "--max_new_tokens", 8, "--prompt", PROMPTS[0])
     assert generate(capsys, *words, "--stream") == generate(capsys, *words)
 
 
-def test_several_are_drawn_of_each(
+def test_several_completions_are_sampled_for_each_prompt(
     adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "prompts.txt"
@@ -133,7 +132,7 @@ def test_several_are_drawn_of_each(
     assert printed == "\n\n".join([greedy[:-1]] * 3) + "\n"
 
 
-def test_what_was_said_may_be_made_less_likely(
+def test_repeated_tokens_may_be_penalized(
     adapter: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ("--adapter", adapter, "--max_new_tokens", 30, "--prompt", PROMPTS[0])
@@ -143,7 +142,7 @@ def test_what_was_said_may_be_made_less_likely(
     assert plain == again != penalized
 
 
-def test_the_model_may_be_whole_and_its_tokenizer_elsewhere(
+def test_a_full_model_may_have_its_tokenizer_elsewhere(
     adapter: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ("--max_new_tokens", 8, "--prompt", PROMPTS[0])
@@ -151,7 +150,7 @@ def test_the_model_may_be_whole_and_its_tokenizer_elsewhere(
     bare.mkdir()
     for name in ("config.json", "model.safetensors"):
         shutil.copy(tiny_model / name, bare)
-    # what the folder says of sampling does not count
+    # the folder's sampling options are ignored
     config = {"do_sample": True, "suppress_tokens": list(range(300, 1000)), "eos_token_id": 1}
     (bare / "generation_config.json").write_text(json.dumps(config))
     whole = generate(capsys, "--model_name", tiny_model, *words)
@@ -164,24 +163,24 @@ def test_the_model_may_be_whole_and_its_tokenizer_elsewhere(
     assert whole != generate(capsys, "--adapter", adapter, *words)
 
 
-def test_an_adapter_its_merged_folder_and_a_moved_base_say_the_same(
-    framed: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_an_adapter_its_merged_folder_and_a_moved_base_complete_alike(
+    with_template: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ("--max_new_tokens", 24, "--prompt", PROMPTS[2])
-    fresh = generate(capsys, "--adapter", framed, *words)
+    fresh = generate(capsys, "--adapter", with_template, *words)
     moved = shutil.copytree(tiny_model, tmp_path / "moved")
-    path = framed / "adapter_config.json"
+    path = with_template / "adapter_config.json"
     gone = json.loads(path.read_text()) | {"base_model_name_or_path": str(tmp_path / "gone")}
     path.write_text(json.dumps(gone))
-    assert generate(capsys, "--adapter", framed, "--model_name", moved, *words) == fresh
-    merge = ("merge", "--adapter", framed, "--model", moved, "--out", tmp_path / "merged")
+    assert generate(capsys, "--adapter", with_template, "--model_name", moved, *words) == fresh
+    merge = ("merge", "--adapter", with_template, "--model", moved, "--out", tmp_path / "merged")
     assert cli.main([*map(str, merge)]) == 0
     assert (tmp_path / "merged" / PROMPT_TEMPLATE_FILE).is_file()
     assert generate(capsys, "--model_name", tmp_path / "merged", *words) == fresh
     assert generate(capsys, "--model_name", moved, "--dataset", "grammar_dataset", *words) != fresh
 
 
-def test_a_grown_vocabulary_is_put_under_the_adapter(
+def test_an_adapter_may_come_with_a_larger_vocabulary(
     tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import peft
@@ -196,21 +195,21 @@ def test_a_grown_vocabulary_is_put_under_the_adapter(
 
 @pytest.mark.parametrize("bits", ["4bit", "8bit"])
 def test_weights_may_be_quantised(
-    bits: str, framed: Path, capsys: pytest.CaptureFixture[str]
+    bits: str, with_template: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As asked, or as the run's record says, and not with ``none``."""
-    words = ("--adapter", framed, "--max_new_tokens", 10, "--prompt", PROMPTS[0])
+    """By the flag, or by the run's record unless the flag is ``none``."""
+    words = ("--adapter", with_template, "--max_new_tokens", 10, "--prompt", PROMPTS[0])
     plain = generate(capsys, *words)
     asked = generate(capsys, *words, "--quantization", bits)
     record = {"train_config": {"quantization": True if bits == "8bit" else bits}}
-    (framed / "run_config.json").write_text(json.dumps(record))
+    (with_template / "run_config.json").write_text(json.dumps(record))
     assert generate(capsys, *words) == asked
     assert generate(capsys, *words, "--quantization", "none") == plain
-    if bits == "4bit":  # 8 bits may say the same
+    if bits == "4bit":  # 8 bits may give the same
         assert asked != plain
 
 
-def test_a_conversation_goes_on_from_its_turns(
+def test_a_chat_continues_from_its_turns(
     adapter: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ("--adapter", adapter, "--max_new_tokens", 6, "--system", "Be kind.")
@@ -230,7 +229,7 @@ def test_a_conversation_goes_on_from_its_turns(
     assert "--template NAME" in refused(capsys, "--adapter", adapter, "--chat")
 
 
-def test_where_an_answer_ends(tiny_model: Path) -> None:
+def test_an_answer_ends_at_a_token_or_at_the_next_turn(tiny_model: Path) -> None:
     tokenizer: Any = transformers.AutoTokenizer.from_pretrained(tiny_model)
     tokenizer.add_special_tokens({"additional_special_tokens": list(TEMPLATES["llama3"].tokens)})
     ends = {name: tokenizer.convert_tokens_to_ids(name) for name in ("</s>", "<|eot_id|>")}
@@ -257,7 +256,11 @@ def test_where_an_answer_ends(tiny_model: Path) -> None:
         (("--adapter", "x", "--chat", "--do_sample", "--num_return_sequences", 2), "--chat"),
     ],
 )
-def test_what_does_not_go_together(
+def test_flags_that_exclude_each_other_are_refused(
     words: tuple[object, ...], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert said in refused(capsys, *words)
+
+
+def test_the_help_lists_every_chat_template() -> None:
+    assert ("tokenizer", *TEMPLATES) == flags.TEMPLATES
