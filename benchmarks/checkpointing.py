@@ -1,6 +1,6 @@
 """Times saving and resuming LoRA and full fine-tuning of a 7B-shaped model on one CUDA device.
 
-Two runs each: with checkpoints that training waits for, the last of which a short run goes on from,
+Two runs each: with checkpoints that training waits for, from the last of which a short run resumes,
 and with asynchronous ones. What a checkpoint costs is how much longer the steps from it to the next
 took than as many of the same run before its first one; the first asynchronous one makes the memory
 that the others use again. Prints a table, writes ``checkpointing.json``:
@@ -120,9 +120,10 @@ def held_up(steps: list[float], every: int) -> list[float]:
 def report(results: list[dict[str, Any]], out: Path) -> None:
     """Write the results as JSON with the machine and versions, and print them as a table."""
     out.mkdir(parents=True, exist_ok=True)
-    content = {"environment": environment(), "results": results}
+    versions = environment()
+    content = {"environment": versions, "results": results}
     (out / "checkpointing.json").write_text(json.dumps(content, indent=2) + "\n")
-    print("\n" + ", ".join(f"{key} {value}" for key, value in content["environment"].items()))
+    print("\n" + ", ".join(f"{key} {value}" for key, value in versions.items()))
     columns = ("GB", "step s", "save s", "first s", "async s", "share", "verify s", "restore s")
     print(" " * 16 + "".join(f"{column:>10}" for column in columns))
     for each in results:

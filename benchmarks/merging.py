@@ -17,6 +17,7 @@ import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import peft
 import psutil
@@ -29,7 +30,7 @@ from llama_recipes_local.models.empty import empty_model
 SAMPLE_SECONDS = 0.05
 PACKAGES = ("torch", "transformers", "peft", "safetensors")
 ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-ADAPTERS = {
+ADAPTERS: dict[str, dict[str, Any]] = {
     "LoRA, r=8 on q and v": {"r": 8, "target_modules": ["q_proj", "v_proj"]},
     "DoRA, r=64 on every linear layer": {
         "r": 64,

@@ -34,7 +34,7 @@ METHODS = {
     "LLaMA-Adapter": [*PEFT, "llama_adapter"],
     # the model takes 4,096 positions, 30 of them are the prefix's
     "prefix": [*PEFT, "prefix", "--context_length", "4066"],
-    # what fits beside weights, gradients and moments in bfloat16 without checkpointing
+    # what fits next to weights, gradients and moments in bfloat16 without checkpointing
     "full": ["--batch_size_training", "1"],
 }
 SFT = "4-bit LoRA, sft.py"
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="regular expression of names to run")
     options = parser.parse_args()
     model = make_model(options.work / "llama-7b-shaped", options.tokenizer)
-    results = []
+    results: list[dict[str, Any]] = []
     for name, command in commands(options.devices):
         if not re.search(options.only, name):
             continue

@@ -1,4 +1,4 @@
-"""Times the guide's LoRA command on one CUDA device, beside unmodified llama-recipes.
+"""Times the guide's LoRA command on one CUDA device, and unmodified llama-recipes.
 
 The model has Llama-2-7B's shape and random bfloat16 weights (speed does not depend on the values);
 the data are the real grammar CSVs. Each run is a process of its own. Prints a table, writes JSON:
