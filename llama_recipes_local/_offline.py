@@ -20,7 +20,7 @@ def enforce() -> None:
     notebook, its constant is set as well.
     """
     os.environ.update(_SWITCHES)
-    # on a CPU it asks the Hub for a kernel when it is imported, and says that it got none
+    # on a CPU it asks the Hub for a kernel at import, and warns that it got none
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     hub_constants = sys.modules.get("huggingface_hub.constants")
     if hub_constants is not None:

@@ -1,9 +1,9 @@
-"""The one door to the vendored copy of llama-recipes.
+"""The only module that imports the vendored copy of llama-recipes.
 
 Our modules take the place of upstream's where both exist. A public module of upstream's that has
-no counterpart here is importable under this package's name all the same: ``install_aliases`` puts
-a finder on ``sys.meta_path`` that hands out the vendored module itself. Where a module of ours
-replaces only some names of upstream's, ``fall_back`` supplies the rest.
+no counterpart here is still importable under this package's name: ``install_aliases`` puts a finder
+on ``sys.meta_path`` that returns the vendored module itself. Where a module of ours replaces only
+some of upstream's names, ``fall_back`` supplies the rest.
 """
 
 import importlib
@@ -46,8 +46,8 @@ def load(name: str) -> ModuleType:
         ImportError: if the copy has not been made; the message names the command that makes it.
     """
     _require_copy()
-    # Upstream imports what torch and transformers are about to drop. They may insist on saying so
-    # with a filter of their own, hence the record.
+    # Upstream imports what torch and transformers are about to remove. They may override the filter
+    # to warn about it, hence the recording.
     with warnings.catch_warnings(record=True) as caught:
         module = importlib.import_module(f"{VENDORED}.{name}")
     for said in caught:

@@ -1,6 +1,7 @@
-"""What becomes of a command when nobody reads its output any longer, as after ``| head``.
+"""A command's output: broken pipes as after ``| head``, several ranks, and error messages.
 
-Most have nothing else to give, and end. A training run goes on: its work is in files.
+On a broken pipe most commands exit, because output is all that they give. A training run continues:
+its results are in files.
 """
 
 import contextlib
@@ -11,43 +12,43 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from llama_recipes_local.errors import TrainingError, UsageError
-from llama_recipes_local.storage.disk import room, what_filled
+from llama_recipes_local.storage.disk import describe_full_disk, free_bytes
 
 INTERRUPTED = 128 + signal.SIGINT
 """The exit code after Ctrl-C, as a shell has it."""
 
-GOES_ON = (
-    "--> nobody reads this run's standard output any longer: training goes on without it, and its "
-    "files in the output folder tell of it as before"
+PIPE_CLOSED = (
+    "--> standard output is closed (broken pipe): training continues without it, and still writes "
+    "its files to the output folder"
 )
 
 
 @contextlib.contextmanager
-def ends_unread() -> Iterator[None]:
-    """End quietly once what is printed in the ``with`` block is read no longer.
+def exit_on_broken_pipe() -> Iterator[None]:
+    """Exit quietly once the reader of what is printed in the ``with`` block is gone.
 
     Raises:
-        SystemExit: then, with the exit code of a command that could not go on.
+        SystemExit: on a broken pipe, with the exit code of a command that failed.
     """
     try:
         try:
             yield
         finally:
-            print(end="", flush=True)  # not as the interpreter ends, which would tell of it
+            print(end="", flush=True)  # at exit the interpreter would print a traceback
     except BrokenPipeError:
-        if not _is_unread(sys.stdout):  # another pipe, as one to a worker process
+        if not _is_pipe_closed(sys.stdout):  # another pipe, such as one to a worker
             raise
         _silence(sys.stdout)
         raise SystemExit(TrainingError.EXIT_CODE) from None
 
 
 @contextlib.contextmanager
-def goes_on_unread() -> Iterator[None]:
-    """Go on when what is printed in the ``with`` block is read no longer, and say so once."""
-    out, err = _Enduring.of(sys.stdout), _Enduring.of(sys.stderr)
+def ignore_broken_pipe() -> Iterator[None]:
+    """Continue when the reader of what the ``with`` block prints is gone, and say so once."""
+    out, err = _UnbreakableStream.wrap(sys.stdout), _UnbreakableStream.wrap(sys.stderr)
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             yield
@@ -57,10 +58,10 @@ def goes_on_unread() -> Iterator[None]:
 
 @contextlib.contextmanager
 def rank_zero_output() -> Iterator[None]:
-    """Silence standard output, progress bars and warnings in the block on every rank but the first.
+    """Silence standard output, progress bars and warnings in the block on all ranks but rank 0.
 
-    On the first, only warnings about upstream's own code go: it calls what transformers is about
-    to drop, and asks for pinned memory on machines without a GPU.
+    On rank 0 only warnings about upstream's own code are silenced: it calls what transformers is
+    about to remove, and asks for pinned memory on machines without a GPU.
     """
     from transformers.utils import logging
 
@@ -96,10 +97,10 @@ def report_failure(error: BaseException, output: Path | None = None) -> int | No
     if isinstance(error, KeyboardInterrupt):
         print("\nstopped by Ctrl-C", file=sys.stderr)
         return INTERRUPTED
-    full = what_filled(error)
+    full = describe_full_disk(error)
     if not full:
         return None
-    free = f"; {room(output)} bytes are free in {output.resolve()}" if output else ""
+    free = f"; {free_bytes(output)} bytes are free in {output.resolve()}" if output else ""
     print(f"stopped: {full}{free}", file=sys.stderr)
     print("   fix: free space there and run the command again", file=sys.stderr)
     return TrainingError.EXIT_CODE
@@ -109,24 +110,24 @@ def _is_rank_zero() -> bool:
     return int(os.environ.get("RANK", 0)) == 0  # as parallel.rank, which imports torch
 
 
-class _Enduring:
-    """A stream that falls silent once nobody reads it."""
+class _UnbreakableStream:
+    """A text stream that writes to nowhere once its pipe is broken."""
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     @classmethod
-    def of(cls, stream: Any) -> Any:
+    def wrap(cls, stream: TextIO | None) -> "_UnbreakableStream | None":
         """Wrap a stream; Python has None for one that was closed from the start."""
         return None if stream is None else cls(stream)
 
     def write(self, text: str) -> int:
-        """Write to the stream while it is read."""
+        """Write to the stream while it has a reader."""
         self._try(lambda: self._stream.write(text))
         return len(text)
 
     def flush(self) -> None:
-        """Flush the stream while it is read."""
+        """Flush the stream while it has a reader."""
         self._try(self._stream.flush)
 
     def _try(self, act: Callable[[], object]) -> None:
@@ -134,21 +135,21 @@ class _Enduring:
             act()
         except BrokenPipeError:
             _silence(self._stream)
-            print(GOES_ON, file=sys.stderr, flush=True)
+            print(PIPE_CLOSED, file=sys.stderr, flush=True)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
 
-def _is_unread(stream: Any) -> bool:
-    """Tell whether the other end of a stream's pipe is closed."""
+def _is_pipe_closed(stream: TextIO) -> bool:
+    """Return whether the other end of a stream's pipe is closed."""
     poll = select.poll()
     poll.register(stream.fileno(), 0)
     return bool(poll.poll(0))
 
 
-def _silence(stream: Any) -> None:
-    """Let what was and will be written to a stream go nowhere."""
+def _silence(stream: TextIO) -> None:
+    """Redirect a stream's descriptor to the null device, also what is still buffered."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)

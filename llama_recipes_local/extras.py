@@ -1,4 +1,4 @@
-"""Packages that only some flags and commands need: whether they are there, and how to get them."""
+"""Optional packages that some flags and commands need: are they installed, and how to install."""
 
 from importlib.util import find_spec
 
@@ -7,8 +7,8 @@ from llama_recipes_local.errors import Problem, refuse
 DISTRIBUTION = "llama-recipes-local"
 
 
-def missing(module: str, what: str, extra: str) -> list[Problem]:
-    """Return the problem that a package is not installed, if it is not.
+def check_installed(module: str, what: str, extra: str) -> list[Problem]:
+    """Return a problem if a package is not installed.
 
     Args:
         module: the module that is imported.
@@ -22,9 +22,9 @@ def missing(module: str, what: str, extra: str) -> list[Problem]:
 
 
 def require(module: str, what: str, extra: str) -> None:
-    """Refuse to go on without a package; see ``missing``.
+    """Raise an error if a package is not installed; see ``check_installed``.
 
     Raises:
         UsageError: if it is not installed.
     """
-    refuse(missing(module, what, extra))
+    refuse(check_installed(module, what, extra))

@@ -15,8 +15,8 @@ from llama_recipes_local._upstream import fall_back, load
 from llama_recipes_local.checkpoints.identity import check_identity
 from llama_recipes_local.configs.quantization import INT8
 from llama_recipes_local.console import (
-    ends_unread,
-    goes_on_unread,
+    exit_on_broken_pipe,
+    ignore_broken_pipe,
     rank_zero_output,
     report_failure,
 )
@@ -46,16 +46,16 @@ def main(*arguments: Any, **flags: Any) -> None:
     run: Run | None = None
     try:
         with rank_zero_output():
-            with ends_unread():
+            with exit_on_broken_pipe():
                 # fire passes --help on, because any flag may be ours, and -h as a flag named h
                 if flags.keys() & {"help", "h"}:
                     print(help_text())
                     raise SystemExit(0)
                 run = prepare(arguments, flags)
-            with goes_on_unread(), activate(run):
+            with ignore_broken_pipe(), activate(run):
                 train(run)
     except (Exception, KeyboardInterrupt) as error:
-        with goes_on_unread():
+        with ignore_broken_pipe():
             code = _report_failure(error, run)
         if code is None:
             raise

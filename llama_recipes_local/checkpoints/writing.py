@@ -21,7 +21,7 @@ from llama_recipes_local.checkpoints.shards import Piece, in_files, piece_of
 from llama_recipes_local.checkpoints.staging import Staging
 from llama_recipes_local.errors import TrainingError
 from llama_recipes_local.parallel import all_reduce_sum, barrier, is_rank_zero, rank, world_size
-from llama_recipes_local.storage.disk import room, what_filled
+from llama_recipes_local.storage.disk import describe_full_disk, free_bytes
 from llama_recipes_local.storage.publishing import begin_draft, draft_of, publish
 
 FILE_BYTES = 2 << 30
@@ -178,7 +178,7 @@ def _written(job: _Job) -> Entries:
 def _check_room(target: Path, size: int) -> None:
     """Refuse at once what the disk has no room for; all ranks call this together."""
     needed = int(all_reduce_sum(torch.tensor(size)))
-    free = room(target.parent)
+    free = free_bytes(target.parent)
     lacking = free is not None and free < needed
     if all_reduce_sum(torch.tensor(int(lacking))):
         reason = f"it needs {needed:,} bytes, {free or 0:,} are free"
@@ -204,7 +204,7 @@ def _attempt(work: Callable[[], None]) -> list[str]:
     try:
         work()
     except Exception as error:  # whatever it is, all ranks are to hear of it
-        return [what_filled(error) or f"{type(error).__name__}: {error}"]
+        return [describe_full_disk(error) or f"{type(error).__name__}: {error}"]
     return []
 
 

@@ -15,7 +15,7 @@ from importlib import import_module
 
 from llama_recipes_local.cli.parsing import Parser
 from llama_recipes_local.cli.tree import ROOT, Command, group_parser
-from llama_recipes_local.console import ends_unread, report_failure
+from llama_recipes_local.console import exit_on_broken_pipe, report_failure
 
 PROGRAM = "llama-recipes-local"
 COMMANDS = "llama_recipes_local.commands"
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        with ends_unread(), warnings.catch_warnings():
+        with exit_on_broken_pipe(), warnings.catch_warnings():
             # transformers and torch warn about each other's code, which no user can fix
             warnings.simplefilter("ignore", FutureWarning)
             warnings.filterwarnings("ignore", message=".*pin_memory.*")

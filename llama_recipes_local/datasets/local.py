@@ -23,7 +23,7 @@ from llama_recipes_local.errors import Problem, UsageError, refusal, refuse
 from llama_recipes_local.messages import join_names, missing_path
 from llama_recipes_local.records.any_format import READ, data_files, records
 from llama_recipes_local.records.checked_values import Record
-from llama_recipes_local.records.finding import without_packed_twins
+from llama_recipes_local.records.finding import without_compressed_copies
 from llama_recipes_local.storage import data_root
 from llama_recipes_local.storage.names import natural_key
 
@@ -239,7 +239,7 @@ def _files(config: local_dataset, path: str, flag: str) -> list[Path]:
     files = sorted((path for path in found if path.is_file()), key=lambda p: natural_key(str(p)))
     if not files:
         raise refusal(f"no file is named like {place}", f"read are {READ}", f"name one: {flag}")
-    return without_packed_twins(files)
+    return without_compressed_copies(files)
 
 
 def _kinds(files: Sequence[Path]) -> list[str]:

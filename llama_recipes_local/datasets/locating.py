@@ -26,7 +26,9 @@ def data_files_in(folder: Path) -> list[Path]:
         return []
     found = [path for path in folder.iterdir() if format_of(path.name) and path.is_file()]
     visible = [path for path in found if not finding.is_hidden(path.name)]
-    return sorted(finding.without_packed_twins(visible), key=lambda path: natural_key(path.name))
+    return sorted(
+        finding.without_compressed_copies(visible), key=lambda path: natural_key(path.name)
+    )
 
 
 def one_set(files: list[Path], what: str, fix: str) -> list[Path]:

@@ -54,7 +54,7 @@ def find(config: llamaguard_toxicchat_dataset, name: str) -> tuple[Source, ...]:
         UsageError: if there is none, or more than one.
     """
     root = data_root.resolve(config.data_path, config.data_root)
-    below = finding.without_packed_twins(finding.files_below(root))
+    below = finding.without_compressed_copies(finding.files_below(root))
     found = [path for path in below if format_of(path.name) and name in _words(path, root)]
     chosen = [path for path in found if VERSION in str(path.relative_to(root))] or found
     if not chosen:

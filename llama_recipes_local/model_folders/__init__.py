@@ -1,4 +1,4 @@
-"""Folders in the Hugging Face layout: their tensors read one at a time, and new ones written."""
+"""Folders in the Hugging Face layout: tensors are read one at a time, new folders are written."""
 
 from llama_recipes_local.model_folders.adapter_files import (
     ADAPTER_CONFIG,
@@ -9,18 +9,18 @@ from llama_recipes_local.model_folders.adapter_files import (
 )
 from llama_recipes_local.model_folders.auxiliary_files import (
     TOKENIZERS,
-    copy_companions,
+    copy_auxiliary_files,
     has_tokenizer,
 )
 from llama_recipes_local.model_folders.find_tokenizer import find_tokenizer
 from llama_recipes_local.model_folders.model_config import check_config, load_config, read_config
-from llama_recipes_local.model_folders.output_folder import check_room, check_target
+from llama_recipes_local.model_folders.output_folder import check_free_space, check_output_folder
 from llama_recipes_local.model_folders.save import write_config, write_weights
 from llama_recipes_local.model_folders.tensors import (
     StoredTensors,
-    misshapen,
     model_tensors,
     parameter_count,
+    shape_mismatches,
 )
 from llama_recipes_local.model_folders.weight_files import check_weights, has_weights
 
@@ -31,19 +31,19 @@ __all__ = [
     "StoredTensors",
     "check_adapter_files",
     "check_config",
-    "check_room",
-    "check_target",
+    "check_free_space",
+    "check_output_folder",
     "check_weights",
-    "copy_companions",
+    "copy_auxiliary_files",
     "find_tokenizer",
     "has_tokenizer",
     "has_weights",
     "load_config",
-    "misshapen",
     "model_tensors",
     "parameter_count",
     "read_adapter_config",
     "read_config",
+    "shape_mismatches",
     "unnamed_base",
     "write_config",
     "write_weights",

@@ -21,7 +21,7 @@ TOKENIZER = (
 OTHERS = ("generation_config.json", "LICENSE*", "NOTICE*", "USE_POLICY*")
 
 
-def copy_companions(source: Path, folder: Path, tokenizer: Path) -> None:
+def copy_auxiliary_files(source: Path, folder: Path, tokenizer: Path) -> None:
     """Copy what goes with a model's weights; links are followed.
 
     Args:

@@ -1,4 +1,4 @@
-"""Whether a new model's folder can be written, asked before any weight is read."""
+"""Checks that a new model's folder can be written, before any weight is read."""
 
 import os
 import shutil
@@ -10,11 +10,11 @@ from llama_recipes_local.storage.names import check_name
 
 NEW_FOLDER = "name a new folder: --out DIR"
 SPARE_BYTES = 100 * 10**6
-"""Room for the tokenizer and the like."""
+"""Disk space for the tokenizer and the like."""
 
 
-def check_target(folder: Path) -> list[Problem]:
-    """Return a problem if there is something in the folder already: nothing is ever overwritten."""
+def check_output_folder(folder: Path) -> list[Problem]:
+    """Return a problem if the folder is not empty or not writable: nothing is ever overwritten."""
     try:
         return check_name(folder, "--out") or _in_the_way(folder) or _unwritable(folder)
     except OSError as error:  # a name that is too long, a folder that may not be looked into
@@ -23,7 +23,7 @@ def check_target(folder: Path) -> list[Problem]:
 
 def _in_the_way(folder: Path) -> list[Problem]:
     if folder.is_mount():
-        why = "a disk begins there, and the model's folder is renamed into its place once written"
+        why = "it is a mount point, and the model's folder is renamed into place once written"
         fix = f"name a new folder in it: --out {folder / 'model'}"
         return [Problem(f"--out {folder} cannot be replaced", why, fix)]
     if folder.is_dir():
@@ -39,25 +39,25 @@ def _in_the_way(folder: Path) -> list[Problem]:
 
 
 def _unwritable(folder: Path) -> list[Problem]:
-    # the model is written beside its place, so a folder that is there already does not suffice
+    # the model is written next to its place, so an existing writable folder is not enough
     above = nearest_existing(folder.parent)
     if not above.is_dir():
         return [Problem(f"--out {folder} cannot be written", f"{above} is a file", NEW_FOLDER)]
     if not os.access(above, os.W_OK | os.X_OK):
-        why = f"nothing can be written in {above}"
+        why = f"{above} is not writable"
         return [Problem(f"--out {folder} cannot be written", why, NEW_FOLDER)]
     return []
 
 
-def check_room(folder: Path, size: int) -> list[Problem]:
-    """Return a problem if the disk has no room for ``size`` bytes of weights."""
+def check_free_space(folder: Path, size: int) -> list[Problem]:
+    """Return a problem if there is not enough disk space for ``size`` bytes of weights."""
     free = shutil.disk_usage(nearest_existing(folder)).free
     if free >= size + SPARE_BYTES:
         return []
     return [
         Problem(
-            f"--out {folder} has no room for the model",
+            f"--out {folder}: not enough disk space for the model",
             f"it takes {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free",
-            "make room, or name a folder on another disk: --out DIR",
+            "free space, or choose a folder on another disk: --out DIR",
         )
     ]

@@ -3,19 +3,19 @@
 from pathlib import Path
 
 from llama_recipes_local.errors import Problem
-from llama_recipes_local.model_folders.auxiliary_files import copy_companions
+from llama_recipes_local.model_folders.auxiliary_files import copy_auxiliary_files
 from llama_recipes_local.model_folders.exported_model import ExportedModel
-from llama_recipes_local.model_folders.output_folder import check_room
+from llama_recipes_local.model_folders.output_folder import check_free_space
 from llama_recipes_local.model_folders.save import write_config, write_weights
 
 
 def check(model: ExportedModel, out: Path) -> list[Problem]:
     """Return a problem if there is not enough disk space for the weights."""
-    return check_room(out, model.size())
+    return check_free_space(out, model.size())
 
 
 def write(model: ExportedModel, folder: Path) -> None:
     """Write weights, configuration, tokenizer and licence; one shard is held in memory."""
     write_weights(folder, model.weights, model.weight)
     write_config(model.source, folder, without=model.config_removed, **model.config_changes)
-    copy_companions(model.source, folder, model.tokenizer)
+    copy_auxiliary_files(model.source, folder, model.tokenizer)

@@ -79,7 +79,9 @@ def model_tensors(folder: Path, flag: str) -> StoredTensors:
     return StoredTensors(folder / name for name in sorted(set(weight_map.values())))
 
 
-def misshapen(found: Mapping[str, torch.Size], wanted: Mapping[str, torch.Size]) -> list[str]:
+def shape_mismatches(
+    found: Mapping[str, torch.Size], wanted: Mapping[str, torch.Size]
+) -> list[str]:
     """Describe the tensors that were found with another shape than the wanted one."""
     return [
         f"{name} of shape {tuple(found[name])} instead of {tuple(shape)}"

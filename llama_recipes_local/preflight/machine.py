@@ -59,5 +59,5 @@ def check_packages(run: Run) -> list[Problem]:
         problem
         for package, extra, what, is_needed in needs
         if is_needed
-        for problem in extras.missing(package, what, extra)
+        for problem in extras.check_installed(package, what, extra)
     ]

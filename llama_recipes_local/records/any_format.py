@@ -80,7 +80,7 @@ def data_files(folder: Path, fix: str) -> list[Path]:
         UsageError: if there are none, or pointers of Git LFS in their place.
     """
     below = [path for path in finding.files_below(folder) if format_of(path.name)]
-    found = finding.without_packed_twins(below)
+    found = finding.without_compressed_copies(below)
     if not found:
         why = f"{finding.describe_files(folder)}; read are {READ}"
         raise refusal(f"{folder} holds no data that is read", why, fix)

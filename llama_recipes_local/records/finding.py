@@ -32,7 +32,7 @@ def files_below(folder: Path) -> list[Path]:
     return sorted(files, key=lambda path: natural_key(path.relative_to(folder).as_posix()))
 
 
-def without_packed_twins(paths: list[Path]) -> list[Path]:
+def without_compressed_copies(paths: list[Path]) -> list[Path]:
     """Return the paths but for the compressed files that lie beside what they were packed from."""
     known = set(paths)
     return [path for path in paths if not (_is_packed(path) and _unpacked(path) in known)]

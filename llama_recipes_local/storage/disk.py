@@ -1,15 +1,15 @@
-"""How much room a disk has and where, and errors that say that it has none."""
+"""Free space on a disk, and errors that mean that there is none."""
 
 import errno
 import shutil
 from pathlib import Path
 
-# a disk, a user's quota, and the largest file a process may write
+# of the disk, of the user's quota, and of the size of a process's files
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def room(folder: Path) -> int | None:
-    """Return the bytes that are free in a folder's file system; None where it does not say."""
+def free_bytes(folder: Path) -> int | None:
+    """Return the free bytes of a folder's file system; None if it does not report them."""
     try:
         return shutil.disk_usage(folder).free
     except OSError:
@@ -17,16 +17,16 @@ def room(folder: Path) -> int | None:
 
 
 def nearest_existing(folder: Path) -> Path:
-    """Return the nearest of a folder and those above it that is there."""
+    """Return a folder, or the nearest one above it that exists."""
     return next(place for place in (folder, *folder.parents) if place.exists())
 
 
-def what_filled(error: BaseException) -> str:
-    """Say that there is no room, if that is what an error means; else return nothing.
+def describe_full_disk(error: BaseException) -> str:
+    """Say that the disk is full, if an error means that; else return an empty string.
 
-    Libraries that are not written in Python tell the number of an error in its text alone.
+    Libraries that are not written in Python give an error's number in its text only.
     """
     number = getattr(error, "errno", None)
     if number in FULL or any(f"os error {code})" in str(error) for code in FULL):
-        return f"there is no room left on its disk ({error})"
+        return f"no space left on device ({error})"
     return ""

@@ -147,7 +147,7 @@ def assert_stopped_with_one_message(stopped: Ended) -> None:
     said = stopped.logs[0]
     assert "Traceback" not in said
     assert said.count("could not be written") == 1
-    assert "no room left" in said or "bytes, " in said
+    assert "no space left on device" in said or "bytes, " in said
     assert str(stopped.output) in said
     assert not list(stopped.output.glob(".checkpoint-*"))
     saved = whole(stopped.output)

@@ -102,7 +102,7 @@ def test_an_error_of_the_thread_is_told_and_the_draft_goes(
     writer.save(content(2, torch.ones(4)))
     with pytest.raises(SavingError) as caught:
         writer.finish()
-    assert "checkpoint-2 could not be written: there is no room left" in str(caught.value)
+    assert "checkpoint-2 could not be written: no space left on device" in str(caught.value)
     assert f"the last checkpoint is {tmp_path / 'checkpoint-1'}" in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
     writer.finish()  # there is nothing more to tell
@@ -111,7 +111,7 @@ def test_an_error_of_the_thread_is_told_and_the_draft_goes(
 def test_what_cannot_fit_is_refused_with_the_bytes(
     writer: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writing, "room", lambda folder: 15)
+    monkeypatch.setattr(writing, "free_bytes", lambda folder: 15)
     with pytest.raises(SavingError, match="it needs 16 bytes, 15 are free"):
         writer.save(content(1, torch.ones(4)))
     assert not list(tmp_path.iterdir())

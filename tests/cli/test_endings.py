@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_recipes_local.console import GOES_ON
+from llama_recipes_local.console import PIPE_CLOSED
 
 PROJECT = Path(__file__).resolve().parents[2]
 SAVED = "adapter_model.safetensors"
@@ -69,8 +69,8 @@ def test_help_that_nobody_reads(
 def test_another_pipes_end_is_not_taken_for_it(environment: dict[str, str], tmp_path: Path) -> None:
     script = tmp_path / "breaks.py"
     script.write_text(
-        "from llama_recipes_local.console import ends_unread\n"
-        "with ends_unread():\n"
+        "from llama_recipes_local.console import exit_on_broken_pipe\n"
+        "with exit_on_broken_pipe():\n"
         "    raise BrokenPipeError('a worker is gone')\n"
     )
     _, said = start(environment, tmp_path, script).communicate(timeout=60)
@@ -90,7 +90,7 @@ def test_training_goes_on_when_nobody_reads_of_it(
     training.stdout.close()
     training.stdout = None
     _, said = training.communicate(timeout=120)
-    assert said.count(GOES_ON) == 1
+    assert said.count(PIPE_CLOSED) == 1
     assert "Error" not in said
     assert training.returncode == 0
     assert (tmp_path / "out" / SAVED).is_file()

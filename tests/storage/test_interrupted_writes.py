@@ -43,7 +43,7 @@ def cut_metrics(path: Path) -> None:
     """Resume at step 1, so that the line of step 2 is removed."""
     logger = JsonLines(path.parent)
     path.write_text('{"step": 1}\n{"step": 2}\n')
-    logger.go_on_from(1, 0)
+    logger.resume(1, 0)
     logger.log("train", 3, {})
 
 

@@ -15,7 +15,12 @@ from llama_recipes_local.commands.convert.train_params import FIX
 from llama_recipes_local.errors import UsageError, refusal
 from llama_recipes_local.fields import SELECTS_PARAMETERS, fields_with
 from llama_recipes_local.messages import join_names
-from llama_recipes_local.model_folders import StoredTensors, load_config, misshapen, model_tensors
+from llama_recipes_local.model_folders import (
+    StoredTensors,
+    load_config,
+    model_tensors,
+    shape_mismatches,
+)
 from llama_recipes_local.models import AutoConfig
 from llama_recipes_local.models.freezing import freeze_all_but_chosen
 from llama_recipes_local.run.record import SavedRun
@@ -77,7 +82,7 @@ class BaseModel:
         lacking = [name for name in shapes if name not in stored]
         if lacking:
             raise self._refused(f"it lacks {join_names(lacking)}", f"{FIX}, or copy it again")
-        wrong = misshapen({name: stored[name].shape for name in shapes}, shapes)
+        wrong = shape_mismatches({name: stored[name].shape for name in shapes}, shapes)
         if wrong:
             fix = (
                 f"{FIX}; if that is this one, rows for new tokens were added, which only going on "

@@ -16,11 +16,7 @@ from llama_recipes_local.datasets.prompt_template import (
     read_prompt_template,
 )
 from llama_recipes_local.errors import refuse
-from llama_recipes_local.model_folders import (
-    check_config,
-    check_target,
-    find_tokenizer,
-)
+from llama_recipes_local.model_folders import check_config, check_output_folder, find_tokenizer
 from llama_recipes_local.model_folders.export import DEFAULT_FORMAT, check_export, export
 from llama_recipes_local.model_folders.exported_model import ExportedModel
 from llama_recipes_local.models import AutoConfig
@@ -58,7 +54,7 @@ def convert(asked: Conversion) -> None:
     """
     checkpoint = asked.checkpoint.expanduser().resolve()
     out = asked.out.expanduser().resolve()
-    refuse(check_target(out))
+    refuse(check_output_folder(out))
     reader, table = open_checkpoint(weights_of(checkpoint))
     parameters = read_parameters(checkpoint)
     folder = _model_folder(asked, checkpoint, parameters)

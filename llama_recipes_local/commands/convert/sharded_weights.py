@@ -17,7 +17,7 @@ from llama_recipes_local.commands.convert.base_model import BaseModel
 from llama_recipes_local.commands.convert.train_params import FIX
 from llama_recipes_local.errors import Problem, UsageError, refusal
 from llama_recipes_local.messages import join_names
-from llama_recipes_local.model_folders import misshapen
+from llama_recipes_local.model_folders import shape_mismatches
 from llama_recipes_local.models.empty import empty_model, weight_name
 
 OPTIMIZER = "optim."
@@ -99,7 +99,9 @@ class ShardedWeights:
 
     def _check(self, shapes: dict[str, torch.Size], plain: Any, checkpoint: Path) -> None:
         lacking = [name for name in shapes if name not in self._stored]
-        wrong = misshapen({name: stored.size for name, (_, stored) in self._stored.items()}, shapes)
+        wrong = shape_mismatches(
+            {name: stored.size for name, (_, stored) in self._stored.items()}, shapes
+        )
         known = {name for name, _ in plain.named_parameters()}
         unknown = [name for name in self._stored if name not in known]
         for verb, names in (("lacks", lacking), ("holds", wrong), ("holds", unknown)):

@@ -10,7 +10,7 @@ import torch
 from llama_recipes_local.commands.merge.skeleton import Skeleton
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.messages import join_names
-from llama_recipes_local.model_folders import StoredTensors, misshapen
+from llama_recipes_local.model_folders import StoredTensors, shape_mismatches
 
 _QUANT_STATE = ".quant_state.bitsandbytes__"
 
@@ -124,7 +124,7 @@ def check_base(skeleton: Skeleton, base: BaseTensors, tied: bool) -> list[Proble
     if lacking:
         return [_damaged(f"it lacks {join_names(lacking)}")]
     kept = [name for name in skeleton.shapes if name in base and not skeleton.is_replaced(name)]
-    wrong = misshapen({name: base.shape(name) for name in kept}, skeleton.shapes)
+    wrong = shape_mismatches({name: base.shape(name) for name in kept}, skeleton.shapes)
     return [_damaged(f"it holds {join_names(wrong)}")] if wrong else []
 
 

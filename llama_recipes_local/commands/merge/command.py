@@ -19,7 +19,7 @@ from llama_recipes_local.datasets.prompt_template import (
 )
 from llama_recipes_local.errors import UsageError, refusal, refuse
 from llama_recipes_local.model_folders import (
-    check_target,
+    check_output_folder,
     find_tokenizer,
     model_tensors,
     unnamed_base,
@@ -71,7 +71,7 @@ def merge(asked: Merge) -> None:
     """
     adapter = read_adapter(asked.adapter.expanduser().resolve())
     out = asked.out.expanduser().resolve()
-    refuse(check_target(out))
+    refuse(check_output_folder(out))
     folder = _base_folder(asked, adapter)
     refuse(check_converted(folder, "--model"))
     stored = model_tensors(folder, "--model")

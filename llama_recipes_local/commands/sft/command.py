@@ -5,8 +5,8 @@ from pathlib import Path
 
 from llama_recipes_local import extras, parallel
 from llama_recipes_local.console import (
-    ends_unread,
-    goes_on_unread,
+    exit_on_broken_pipe,
+    ignore_broken_pipe,
     rank_zero_output,
     report_failure,
 )
@@ -42,11 +42,11 @@ def _run(words: Sequence[str]) -> None:
     from llama_recipes_local.commands.sft.sft_run import preflight
     from llama_recipes_local.commands.sft.trl_trainer import load_data, train
 
-    with ends_unread():
+    with exit_on_broken_pipe():
         if {"-h", "--help"} & set(words):
             make_parser().print_help()
             return
         run = preflight(words)
         data = load_data(run)
-    with goes_on_unread(), locked(Path(run.training.output_dir), parallel.is_rank_zero()):
+    with ignore_broken_pipe(), locked(Path(run.training.output_dir), parallel.is_rank_zero()):
         train(run, data)

@@ -77,7 +77,7 @@ def check_machine(options: Arguments) -> list[Problem]:
         )
     optimiser = str(getattr(options.optim, "value", options.optim))
     if any(word in optimiser for word in ("8bit", "paged", "bnb")):
-        problems += extras.missing("bitsandbytes", f"--optim {optimiser}", "quantization")
+        problems += extras.check_installed("bitsandbytes", f"--optim {optimiser}", "quantization")
     return problems
 
 
@@ -270,7 +270,7 @@ def _loggers(options: Arguments) -> list[Problem]:
             )
         ]
     if logger == "tensorboard":
-        return extras.missing("tensorboard", "--report_to tensorboard", "tensorboard")
+        return extras.check_installed("tensorboard", "--report_to tensorboard", "tensorboard")
     return []
 
 

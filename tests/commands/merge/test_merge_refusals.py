@@ -208,7 +208,7 @@ def test_a_disk_without_room(monkeypatch: pytest.MonkeyPatch, refused: Callable[
     monkeypatch.setattr(
         output_folder.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 4, 5)
     )
-    assert "has no room" in refused()
+    assert "not enough disk space" in refused()
 
 
 def test_a_merge_that_fails_publishes_nothing(
@@ -221,7 +221,7 @@ def test_a_merge_that_fails_publishes_nothing(
     def fail(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(safetensors_format, "copy_companions", fail)
+    monkeypatch.setattr(safetensors_format, "copy_auxiliary_files", fail)
     words = ("merge", "--adapter", adapter, "--model", base, "--out", tmp_path / "out")
     assert cli.main([*map(str, words)]) == 130
     assert "stopped by Ctrl-C" in capsys.readouterr().err
@@ -247,7 +247,7 @@ def test_a_disk_that_fills_up(
         signal.signal(signal.SIGXFSZ, before)
     assert code == 1
     error = capsys.readouterr().err
-    assert "stopped: there is no room left" in error and "free space there" in error
+    assert "stopped: no space left on device" in error and "free space there" in error
     assert not list(tmp_path.glob("*out*"))
 
 

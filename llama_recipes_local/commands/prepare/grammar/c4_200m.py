@@ -52,7 +52,7 @@ def find_sources(path: Path) -> list[Source]:
     if not path.exists():
         raise UsageError([missing_path(path, FIX)])
     candidates = [path] if path.is_file() else finding.files_below(path)
-    plain = finding.without_packed_twins([file for file in candidates if format_of(file.name)])
+    plain = finding.without_compressed_copies([file for file in candidates if format_of(file.name)])
     archives = [file for file in candidates if file.suffix.lower() == ".zip"]
     refuse(finding.pointer_problems(plain or archives))
     sources = [Source(file) for file in plain]

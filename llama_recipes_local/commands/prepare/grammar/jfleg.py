@@ -54,7 +54,7 @@ def find_splits(folder: Path) -> dict[str, list[Path]]:
         raise UsageError([missing_path(folder, FIX)])
     if not folder.is_dir():
         raise refusal(f"{folder} is a file", "JFLEG is a folder with two splits", FIX)
-    below = finding.without_packed_twins(finding.files_below(folder))
+    below = finding.without_compressed_copies(finding.files_below(folder))
     splits: dict[str, list[Path]] = {}
     problems: list[Problem] = []
     for name in (VALIDATION, TEST):
