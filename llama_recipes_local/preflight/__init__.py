@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from llama_recipes_local.configs.values import check_values
 from llama_recipes_local.datasets.base import PARTS, Part
 from llama_recipes_local.errors import Problem, refuse
 from llama_recipes_local.preflight import flags
@@ -11,7 +12,6 @@ from llama_recipes_local.preflight.checks import BATCHES, find_problems
 from llama_recipes_local.preflight.data_rules import check_data_files
 from llama_recipes_local.preflight.model import check_tokenizer
 from llama_recipes_local.preflight.presets import PRESETS, chosen, describe
-from llama_recipes_local.preflight.values import check_values
 from llama_recipes_local.run.resolution import Run, resolve
 
 

@@ -7,6 +7,7 @@ check: the field declares it, see ``fields``, and ``check_values`` compares.
 
 from collections.abc import Callable, Iterable
 
+from llama_recipes_local.configs.values import check_values
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.preflight import (
     adapter_rules,
@@ -22,7 +23,6 @@ from llama_recipes_local.preflight import (
     quantization_rules,
     saved_adapter_rules,
 )
-from llama_recipes_local.preflight.values import check_values
 from llama_recipes_local.run.resolution import Run
 
 Check = Callable[[Run], list[Problem]]

@@ -11,11 +11,11 @@ from llama_recipes_local.adapters.lora import check_targets
 from llama_recipes_local.commands.sft.choices import model_positions
 from llama_recipes_local.commands.sft.flags import Arguments
 from llama_recipes_local.commands.sft.trl_dataset import data_type
+from llama_recipes_local.configs.values import out_of_range
 from llama_recipes_local.datasets.local import LocalPart
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.fields import ABOVE_0
 from llama_recipes_local.parallel import device_type, launched_by_torchrun
-from llama_recipes_local.preflight.values import out_of_range
 
 ATTENTION = ("sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention")
 LOGGERS = ("none", "tensorboard")

@@ -1,7 +1,7 @@
 """A value that is none of the choices, or out of its range."""
 
+from llama_recipes_local.configs.values import choice, out_of_range
 from llama_recipes_local.fields import ABOVE_0, AT_LEAST_0
-from llama_recipes_local.preflight.values import choice, out_of_range
 
 
 def test_leaving_a_flag_empty_is_no_choice_to_name() -> None:

@@ -2,14 +2,16 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.fields import Choices, Range, facts
-from llama_recipes_local.run.resolution import Run
+
+if TYPE_CHECKING:
+    from llama_recipes_local.run.resolution import Run
 
 
-def check_values(run: Run) -> list[Problem]:
+def check_values(run: "Run") -> list[Problem]:
     """Compare each value with what its field says that it takes; see ``fields``."""
     problems = [problem for config in run.configurations() for problem in check_fields(config)]
     return list(dict.fromkeys(problems))
