@@ -443,7 +443,7 @@ CASES = {
         "--custom_dataset.file=FILE.py:FUNCTION",
         flags={"dataset": "custom_dataset", "custom_dataset__file": "mine.py"},
     ),
-    "custom data set's file is no Python": Case(
+    "custom data set's file is not Python": Case(
         "{work}/model/config.json is not a .py file",
         "it is run as Python",
         "--custom_dataset.file=FILE.py:FUNCTION",
