@@ -48,17 +48,16 @@ def read_csv(
         delimiter: what stands between two cells.
         longest: bytes that a line may have, and characters that a cell may have.
     """
-    # the module's limit holds for all that read with it, so it is raised and never lowered
-    csv.field_size_limit(max(csv.field_size_limit(), longest))
     # a NUL is no error of the user's, but one to the csv module before Python 3.11
     lines = (line.replace("\0", " ") for _, line in text_lines(source, longest))
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    rows = _rows_up_to(longest, reader)
     name = str(source)
     try:
-        header = next(reader, [])
+        header = next(rows, [])
         check_columns(source, header, columns)
         _check_header(source, header)
-        for row in reader:
+        for row in rows:
             if len(row) == len(header):
                 yield f"line {reader.line_num} of {name}", dict(zip(header, row))  # noqa: B905
             elif row:  # an empty line is no row
@@ -67,6 +66,22 @@ def read_csv(
     except csv.Error as error:
         where = f"line {reader.line_num} of {name}"
         raise refusal(f"{where} is not CSV", str(error), "fix its quotes") from error
+
+
+def _rows_up_to(longest: int, reader: Iterator[list[str]]) -> Iterator[list[str]]:
+    """Yield a csv reader's rows, with cells of up to ``longest`` characters.
+
+    The csv module has one limit for the process: it is set while a row is read and restored after.
+    """
+    while True:
+        before = csv.field_size_limit(longest)
+        try:
+            row = next(reader, None)
+        finally:
+            csv.field_size_limit(before)
+        if row is None:
+            return
+        yield row
 
 
 def read_parquet(source: Source, columns: Sequence[str] = ()) -> Iterator[Record]:

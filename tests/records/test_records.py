@@ -166,10 +166,13 @@ def test_lines_may_be_longer_than_a_sentence(tmp_path: Path) -> None:
     assert problem.what == f"line 1 of {tmp_path / 'a.jsonl'} is longer than 1000 bytes"
 
 
-def test_the_longest_cell_is_never_lowered(tmp_path: Path) -> None:
+@pytest.mark.parametrize("longest", [10, 200_000])
+def test_the_csv_modules_limit_is_as_before_after_each_row(longest: int, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("text\na\n")
     before = csv.field_size_limit()
-    assert values(tmp_path / "a.csv", longest=10) == [{"text": "a"}]
+    for _, record in records(tmp_path / "a.csv", longest=longest):
+        assert record == {"text": "a"}
+        assert csv.field_size_limit() == before
     assert csv.field_size_limit() == before
 
 
