@@ -1,6 +1,7 @@
 """Phrases that many messages share: lists of names, what a folder holds, a missing path."""
 
 from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 
 from llama_recipes_local.errors import Problem
@@ -30,3 +31,21 @@ def missing_path(path: Path, fix: str) -> Problem:
         names = sorted((entry.name for entry in parent.iterdir()), key=natural_key)
         return Problem(f"{path} does not exist", f"{parent} holds {join_names(names)}", fix)
     return Problem(f"{path} does not exist", f"neither does {parent}", fix)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return the known name that is most like another, or an empty string if none is."""
+    return next(iter(get_close_matches(name, list(known), n=1, cutoff=0.5)), "")
+
+
+def unknown_flag(name: str, known: Iterable[str], why: str = "", otherwise: str = "") -> Problem:
+    """Return the problem with a flag that does not exist; its fix is the nearest that does.
+
+    Args:
+        name: the flag, with its dashes.
+        known: the flags that exist, without dashes.
+        why: which program or configuration does not have it.
+        otherwise: the fix if no known flag is like it.
+    """
+    near = nearest(name.lstrip("-"), known)
+    return Problem(f"unknown flag {name}", why, f"did you mean --{near}?" if near else otherwise)

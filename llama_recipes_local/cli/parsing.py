@@ -3,9 +3,9 @@
 import argparse
 import math
 from collections.abc import Callable, Iterable, Sequence
-from difflib import get_close_matches
 
 from llama_recipes_local.errors import refusal
+from llama_recipes_local.messages import nearest, unknown_flag
 
 
 class Parser(argparse.ArgumentParser):
@@ -32,7 +32,8 @@ class Parser(argparse.ArgumentParser):
             return
         known = [name for action in self._actions for name in action.option_strings]
         if flag not in known:
-            self.error(f"unknown flag {flag}{suggestion(flag, known)}")
+            problem = unknown_flag(flag, [name.lstrip("-") for name in known])
+            self.error("; ".join(filter(None, (problem.what, problem.fix))))
 
 
 def one_of(names: Iterable[str] | Callable[[], Iterable[str]]) -> Callable[[str], str]:
@@ -91,8 +92,8 @@ def read_typed(read: Callable[[], str]) -> str:
 
 def suggestion(word: str, known: Iterable[str]) -> str:
     """Return "; did you mean NAME?" for the nearest of the known names, or an empty string."""
-    near = get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else ""
+    near = nearest(word, known)
+    return f"; did you mean {near}?" if near else ""
 
 
 def _is_number(word: str) -> bool:

@@ -2,7 +2,6 @@
 
 import typing
 from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import Any
 
 from llama_recipes_local import configs
@@ -10,6 +9,7 @@ from llama_recipes_local.adapters.registry import config_classes
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.fields import convert, field_names
+from llama_recipes_local.messages import unknown_flag
 from llama_recipes_local.storage.names import check_name
 
 # what a flag is called in TRL, transformers and sft.py, where the nearest name is another's
@@ -97,10 +97,9 @@ def check_flags(given: dict[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
 def _unknown(flag: str, known: list[str]) -> Problem:
     if flag in ELSEWHERE:
         fix = f"here it is called --{ELSEWHERE[flag]}"
-        return Problem(f"--{flag} is no flag", "it is what other scripts call it", fix)
-    near = get_close_matches(flag, known, n=1, cutoff=0.5)
-    fix = f"did you mean --{near[0]}?" if near else "see `python finetuning.py --help`"
-    return Problem(f"--{flag} is no flag", "no configuration has a field of this name", fix)
+        return Problem(f"unknown flag --{flag}", "it is what other scripts call it", fix)
+    why = "no configuration has a field of this name"
+    return unknown_flag(f"--{flag}", known, why, otherwise="see `python finetuning.py --help`")
 
 
 def _mismatch(flag: str, value: Any) -> list[Problem]:

@@ -139,19 +139,19 @@ SAMSUM = {"dataset": "samsum_dataset", "samsum_dataset__data_path": "corpus.7z"}
 LINK = 0x8000 | (stat.S_IFLNK | 0o777) << 16
 CASES = {
     "unknown flag": Case(
-        "--batch_size_trainning is no flag",
+        "unknown flag --batch_size_trainning",
         "no configuration has a field of this name",
         "did you mean --batch_size_training?",
         flags={"batch_size_trainning": 2},
     ),
     "unknown flag unlike any other": Case(
-        "--zzz is no flag",
+        "unknown flag --zzz",
         "no configuration has a field of this name",
         "python finetuning.py --help",
         flags={"zzz": 2},
     ),
     "misspelt dotted flag": Case(
-        "--grammar_dataset.train_spilt is no flag",
+        "unknown flag --grammar_dataset.train_spilt",
         "no configuration has a field of this name",
         "did you mean --grammar_dataset.train_split?",
         flags={"grammar_dataset__train_spilt": "a.csv"},
@@ -533,7 +533,7 @@ def test_several_mistakes_are_in_one_report(work: Path, refused: Refused) -> Non
     for number, text in enumerate(
         [
             "'word' stands on the command line",
-            "--lrr is no flag",
+            "unknown flag --lrr",
             "--num_epochs cannot be 'x'",
             f"{work}/model has no config.json",
             f"{work / TRAIN} has no rows",

@@ -25,7 +25,7 @@ def test_a_mistake_ends_with_code_2_and_a_report(
     assert done.returncode == 2
     assert done.stdout == ""
     report = done.stderr[done.stderr.index("2 problems found, nothing was started:") :]
-    assert "1. --lora_alhpa is no flag" in report
+    assert "1. unknown flag --lora_alhpa" in report
     assert "fix: did you mean --lora_alpha?" in report
     assert "2. --context_length 4096" in report
     assert f"the model in {tiny_model} takes 512 positions" in report

@@ -88,7 +88,7 @@ def test_each_stray_word_is_a_problem() -> None:
 )
 def test_what_other_scripts_call_a_flag_is_no_riddle(given: str, ours: str) -> None:
     _, (problem,) = flags.check_flags({given: 1})
-    assert problem.what == f"--{given} is no flag"
+    assert problem.what == f"unknown flag --{given}"
     assert problem.fix == f"here it is called --{ours}"
 
 

@@ -4,7 +4,6 @@ import argparse
 import typing
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
 from typing import Any, NoReturn
 
 from trl import ModelConfig, SFTConfig, TrlParser
@@ -12,6 +11,7 @@ from trl import ModelConfig, SFTConfig, TrlParser
 from llama_recipes_local import configs
 from llama_recipes_local.commands.sft.command_line import RENAMED, Flag
 from llama_recipes_local.errors import Problem
+from llama_recipes_local.messages import unknown_flag
 
 ADAPTER_DTYPES = ("float32", "bfloat16")
 # Settings of local_dataset that say what the data is; the rest of them shape text and labels, which
@@ -155,6 +155,5 @@ def _switched_on(flag: Flag) -> Flag:
 
 def _unknown(flag: Flag, known: set[str]) -> Problem:
     names = sorted(known | RENAMED.keys())
-    near = get_close_matches(flag.name, names, n=1, cutoff=0.5)
-    fix = f"did you mean --{near[0]}?" if near else "see `python sft.py --help`"
-    return Problem(f"--{flag.name} is no flag", "TRL's SFT script has none of this name", fix)
+    why = "TRL's SFT script has none of this name"
+    return unknown_flag(f"--{flag.name}", names, why, otherwise="see `python sft.py --help`")

@@ -103,7 +103,7 @@ def test_colours_are_for_terminals(
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--modl_name", "x"], "--modl_name is no flag"),
+        (["--modl_name", "x"], "unknown flag --modl_name"),
         (["--context_length", "0"], "--context_length"),
         (["--tokenizer_name", "/nowhere"], "has no tokenizer"),
         (["--rows", "-1"], "--rows -1"),

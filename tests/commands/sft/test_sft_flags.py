@@ -9,8 +9,8 @@ from llama_recipes_local.commands.sft.flags import build, check_flags, parse
 @pytest.mark.parametrize(
     ("words", "what", "fix"),
     [
-        ("--lora_rr 4", "--lora_rr is no flag", "did you mean --lora_r?"),
-        ("--model_nam x", "--model_nam is no flag", "did you mean --model_name?"),
+        ("--lora_rr 4", "unknown flag --lora_rr", "did you mean --lora_r?"),
+        ("--model_nam x", "unknown flag --model_nam", "did you mean --model_name?"),
         ("--lora_r", "--lora_r cannot be", "python sft.py --help"),
         ("--lora_r four", "--lora_r four cannot be", "python sft.py --help"),
         ("--bf16 maybe", "--bf16 maybe cannot be", "python sft.py --help"),

@@ -79,7 +79,7 @@ def test_all_problems_come_together(work: Path) -> None:
     told = [problem.what for problem in caught.value.problems]
     assert told == [
         "--push_to_hub is not taken",
-        "--lora_rank is no flag",
+        "unknown flag --lora_rank",
         "--seed one cannot be",
         "--load_in_4bit without --use_peft",
         f"--model_name ../none: there is no folder {work.parent / 'none'}",
