@@ -13,20 +13,29 @@ if TYPE_CHECKING:
 
 def check_values(run: "Run") -> list[Problem]:
     """Compare each value with what its field says that it takes; see ``fields``."""
-    problems = [problem for config in run.configurations() for problem in check_fields(config)]
+    problems = []
+    for config in run.configurations():
+        # a data set's flags are known by its name
+        owner = f"{run.train.dataset}." if config is run.dataset else ""
+        problems += check_fields(config, owner)
     return list(dict.fromkeys(problems))
 
 
-def check_fields(config: object) -> list[Problem]:
-    """Return what is wrong with the values of a configuration's fields, each by itself."""
+def check_fields(config: object, owner: str = "") -> list[Problem]:
+    """Return what is wrong with the values of a configuration's fields, each by itself.
+
+    Args:
+        config: the configuration.
+        owner: what stands before a field's name in its flag, such as ``"local_dataset."``.
+    """
     problems = []
     for name, known in facts(config).items():
         value = getattr(config, name)
         if known.choices:
-            problems += _check_choice(name, value, known.choices)
+            problems += _check_choice(f"{owner}{name}", value, known.choices)
         bound = known.range
         if bound and (not bound.switch or getattr(config, bound.switch)):
-            problems += out_of_range(name, value, bound)
+            problems += out_of_range(f"{owner}{name}", value, bound)
     return problems
 
 

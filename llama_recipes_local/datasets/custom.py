@@ -11,13 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local._upstream import load
 from llama_recipes_local.datasets.base import Dataset
 from llama_recipes_local.errors import UsageError, refusal
+from llama_recipes_local.fields import FOLDER, Resume
 from llama_recipes_local.messages import missing_path
 from llama_recipes_local.storage import data_root
 
@@ -37,11 +38,11 @@ FLAG = "--custom_dataset.file=FILE.py:FUNCTION"
 class custom_dataset(_upstreams):
     """A data set of the user's own: ``file.py`` or ``file.py:function``."""
 
-    file: str = "datasets/custom_dataset.py"
+    file: Annotated[str, FOLDER, Resume.DATA] = "datasets/custom_dataset.py"
     """The file; ``file.py:function`` calls another function of it than ``get_custom_dataset``. It
     is run, so it is taken from this flag alone."""
 
-    data_root: str = ""
+    data_root: Annotated[str, FOLDER, Resume.FREE] = ""
 
 
 def location(config: custom_dataset) -> tuple[Path, str]:

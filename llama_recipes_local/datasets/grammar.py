@@ -4,12 +4,13 @@ import shlex
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from llama_recipes_local._upstream import load
 from llama_recipes_local.datasets.base import Dataset, PromptFormatter, Split
 from llama_recipes_local.datasets.locating import EVERY_RECORD
 from llama_recipes_local.errors import UsageError
+from llama_recipes_local.fields import FOLDER, Resume
 from llama_recipes_local.messages import missing_path
 from llama_recipes_local.records.any_format import format_of, records
 from llama_recipes_local.storage import data_root
@@ -30,13 +31,13 @@ FORMATTER = PromptFormatter(PROMPT, *COLUMNS)
 class grammar_dataset(_upstreams):
     """Grammar correction: two CSV files with the columns ``input`` and ``target``."""
 
-    train_split: str = "datasets/grammar/gtrain_10k.csv"
+    train_split: Annotated[str, FOLDER, Resume.DATA] = "datasets/grammar/gtrain_10k.csv"
     """The file to train on."""
 
-    test_split: str = "datasets/grammar/grammar_validation.csv"
+    test_split: Annotated[str, FOLDER, Resume.DATA] = "datasets/grammar/grammar_validation.csv"
     """The file to evaluate on."""
 
-    data_root: str = ""
+    data_root: Annotated[str, FOLDER, Resume.FREE] = ""
 
 
 def split(config: grammar_dataset, name: str) -> Split:

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from functools import partial
+from typing import Annotated
 
 from transformers import PreTrainedTokenizerBase
 
@@ -17,6 +18,7 @@ from llama_recipes_local.datasets.locating import (
 )
 from llama_recipes_local.datasets.prompt_template import CHAT, PromptTemplate
 from llama_recipes_local.errors import refusal
+from llama_recipes_local.fields import FOLDER, TEXT, Resume
 from llama_recipes_local.records.checked_values import Record
 from llama_recipes_local.records.source import Source
 from llama_recipes_local.storage import data_root
@@ -45,16 +47,16 @@ _TURNS = """
 class guanaco_dataset:
     """OpenAssistant-Guanaco: conversations of which the assistant's turns are trained."""
 
-    dataset: str = "guanaco_dataset"
-    train_split: str = "train"
-    test_split: str = "test"
+    dataset: Annotated[str, TEXT, Resume.FREE] = "guanaco_dataset"
+    train_split: Annotated[str, TEXT, Resume.DATA] = "train"
+    test_split: Annotated[str, TEXT, Resume.DATA] = "test"
     """The file whose name ends in ``_eval.jsonl``."""
 
-    data_path: str = "datasets/openassistant-guanaco"
+    data_path: Annotated[str, FOLDER, Resume.DATA] = "datasets/openassistant-guanaco"
     """Folder with ``openassistant_best_replies_train.jsonl`` and
     ``openassistant_best_replies_eval.jsonl``, in it or in its ``data/``."""
 
-    data_root: str = ""
+    data_root: Annotated[str, FOLDER, Resume.FREE] = ""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Annotated
 
+from llama_recipes_local.configs.values import check_fields
 from llama_recipes_local.datasets.base import Dataset, Split
 from llama_recipes_local.datasets.layouts import (
     FORMAT_FLAG,
@@ -19,7 +21,8 @@ from llama_recipes_local.datasets.layouts import (
 from llama_recipes_local.datasets.locating import EVERY_RECORD
 from llama_recipes_local.datasets.rows import CHOICES, RowFormatter, default_template
 from llama_recipes_local.datasets.templates import FLAG as TEMPLATE_FLAG
-from llama_recipes_local.errors import Problem, UsageError, refusal, refuse
+from llama_recipes_local.errors import UsageError, refusal, refuse
+from llama_recipes_local.fields import FOLDER, TEXT, Choices, Range, Resume
 from llama_recipes_local.messages import join_names, missing_path
 from llama_recipes_local.records.any_format import READ, data_files, records
 from llama_recipes_local.records.checked_values import Record
@@ -30,6 +33,7 @@ from llama_recipes_local.storage.names import natural_key
 DATA_FLAG = "--local_dataset.data_path=PATH"
 VALIDATION_FLAG = "--local_dataset.validation_path=PATH"
 LABELS = ("assistant", "all")
+HELD_OUT = Range("above 0 and at most 0.5", lambda share: 0 < share <= 0.5)
 
 _NAMES = {
     "train": re.compile(r"(?<![a-z])[a-z]?train(ing)?(?![a-z])"),
@@ -42,32 +46,33 @@ _NAMES = {
 class local_dataset:
     """Data of the user's own: jsonl, json, csv, tsv or parquet, columns found by themselves."""
 
-    dataset: str = "local_dataset"
-    train_split: str = "train"
-    test_split: str = "validation"
-    data_path: str = "datasets/local/"
+    dataset: Annotated[str, TEXT, Resume.FREE] = "local_dataset"
+    train_split: Annotated[str, TEXT, Resume.DATA] = "train"
+    test_split: Annotated[str, TEXT, Resume.DATA] = "validation"
+    data_path: Annotated[str, FOLDER, Resume.DATA] = "datasets/local/"
     """A file, a folder or a glob pattern; compressed files too."""
-    validation_path: str = ""
+    validation_path: Annotated[str, FOLDER, Resume.DATA] = ""
     """The same for validation. "" takes the files named for it (validation, val, eval, dev or test)
     if ``data_path`` has some beside those named train, and else holds rows out."""
-    validation_fraction: float = 0.05
+    validation_fraction: Annotated[float, HELD_OUT, Resume.DATA] = 0.05
     """The share of rows held out where there are no files for validation: 0.05 is every 20th row,
-    beginning with the first. Above 0, at most 0.5."""
-    format: str = "auto"
+    beginning with the first. Above 0, at most 0.5; to train on every row, name the rows for
+    validation with ``validation_path``."""
+    format: Annotated[str, Choices("auto", *LAYOUTS), Resume.DATA] = "auto"
     """What a record is: "instruction", "prompt", "conversations", "messages" or "text"; "auto"
     tells by the first record's columns."""
-    columns: str = ""
+    columns: Annotated[str, TEXT, Resume.DATA] = ""
     """Columns of other names, as ``prompt=question,completion=answer``; "" finds them."""
-    template: str = "auto"
+    template: Annotated[str, Choices("auto", *CHOICES), Resume.DATA] = "auto"
     """How a record becomes text: "tokenizer" is the chat template of the model's folder, "llama2",
     "llama3", "chatml" and "guanaco" are public chat formats, "alpaca" is Alpaca's prompt, "none"
     adds nothing. "auto" is tokenizer for turns, alpaca for instructions, none for the others."""
-    labels: str = "assistant"
+    labels: Annotated[str, Choices(*LABELS), Resume.DATA] = "assistant"
     """What is trained: "assistant" is what the assistant says (a completion, an output, and all of
     plain text), "all" is everything."""
-    streaming: bool = False
+    streaming: Annotated[bool, Resume.DATA] = False
     """Whether rows are read and tokenised as training goes, for more data than is worth a cache."""
-    data_root: str = ""
+    data_root: Annotated[str, FOLDER, Resume.FREE] = ""
 
 
 @dataclass(frozen=True)
@@ -137,7 +142,7 @@ def find_part(config: local_dataset, training: bool) -> LocalPart:
     Raises:
         UsageError: if a flag is wrong, there is no file, or the first record is not understood.
     """
-    refuse(_flag_problems(config))
+    refuse(check_fields(config, f"{config.dataset}."))
     named = parse_columns(config.columns)
     files, every, left_out = _chosen(config, training)
     begun = [record for path in files[:1] for record in islice(records(path), 2)]
@@ -170,30 +175,6 @@ def split(config: local_dataset, part: str) -> Split:
         f"labels {formatter.labels}{found.held_out_note}"
     )
     return Split(found.files, found.which, found.records, formatter, (*found.notes, note))
-
-
-def _flag_problems(config: local_dataset) -> list[Problem]:
-    problems = []
-    for name, choices in (
-        ("format", ("auto", *LAYOUTS)),
-        ("template", ("auto", *CHOICES)),
-        ("labels", LABELS),
-    ):
-        value = getattr(config, name)
-        if value not in choices:
-            what = f"--local_dataset.{name}={value} does not exist"
-            why = f"there are {', '.join(choices)}"
-            problems.append(Problem(what, why, f"choose one: --local_dataset.{name}={choices[0]}"))
-    if not 0 < config.validation_fraction <= 0.5:
-        problems.append(
-            Problem(
-                f"--local_dataset.validation_fraction={config.validation_fraction} is not a share "
-                "that can be held out",
-                "it is above 0, and at most 0.5",
-                f"to train on every row, name the rows for validation: {VALIDATION_FLAG}",
-            )
-        )
-    return problems
 
 
 def _chosen(config: local_dataset, training: bool) -> tuple[list[Path], int, list[Path]]:

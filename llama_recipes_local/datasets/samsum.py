@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from llama_recipes_local._upstream import load
 from llama_recipes_local.datasets.base import Dataset, PromptFormatter, Split
@@ -16,6 +16,7 @@ from llama_recipes_local.datasets.locating import (
     what_is_there,
 )
 from llama_recipes_local.errors import refusal
+from llama_recipes_local.fields import FOLDER, Resume
 from llama_recipes_local.messages import join_names
 from llama_recipes_local.records.source import Source, is_seven_zip
 from llama_recipes_local.storage import data_root
@@ -48,11 +49,11 @@ FIX = "put one of these there, or name another folder: --samsum_dataset.data_pat
 class samsum_dataset(_upstreams):
     """SAMSum: dialogues and their summaries; nothing remote is run, so nothing is trusted."""
 
-    data_path: str = "datasets/samsum/"
+    data_path: Annotated[str, FOLDER, Resume.DATA] = "datasets/samsum/"
     """Folder with ``corpus.7z``, or with json, jsonl, csv or parquet files named ``train*``,
     ``val*`` and ``test*``; in it or in its ``data/``. Also the archive itself."""
 
-    data_root: str = ""
+    data_root: Annotated[str, FOLDER, Resume.FREE] = ""
 
 
 def split(config: samsum_dataset, name: str) -> Split:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -15,6 +15,7 @@ from llama_recipes_local._upstream import load
 from llama_recipes_local.datasets.base import Dataset, text_of
 from llama_recipes_local.datasets.locating import one_set, read_all, what_is_there
 from llama_recipes_local.errors import refusal
+from llama_recipes_local.fields import FOLDER, Resume
 from llama_recipes_local.records import finding
 from llama_recipes_local.records.any_format import format_of
 from llama_recipes_local.records.checked_values import column_of
@@ -41,10 +42,10 @@ FIX = "put them there, or name the folder: --llamaguard_toxicchat_dataset.data_p
 class llamaguard_toxicchat_dataset(_upstreams):
     """ToxicChat for Llama Guard."""
 
-    data_path: str = "datasets/toxic-chat/"
+    data_path: Annotated[str, FOLDER, Resume.DATA] = "datasets/toxic-chat/"
     """Folder with toxic-chat's csv or parquet files, in it or below; of two releases, 0124's."""
 
-    data_root: str = ""
+    data_root: Annotated[str, FOLDER, Resume.FREE] = ""
 
 
 def find(config: llamaguard_toxicchat_dataset, name: str) -> tuple[Source, ...]:

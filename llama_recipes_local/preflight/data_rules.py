@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from llama_recipes_local import configs
+from llama_recipes_local.configs.values import check_fields
 from llama_recipes_local.data.truncation import SHORTEST
 from llama_recipes_local.datasets.base import PARTS, Part
 from llama_recipes_local.datasets.checks import check_files
@@ -54,13 +55,13 @@ def check_data_files(run: Run, parts: Sequence[Part] = PARTS) -> list[Problem]:
     """Return what is wrong with the data set's files and the first record of each.
 
     Data that needs the tokenizer's chat template is not read if there is no tokenizer, which
-    ``check_tokenizer`` reports.
+    ``check_tokenizer`` reports. Nor are files looked for by values that ``check_values`` reports.
 
     Args:
         run: the run.
         parts: which parts of the data set.
     """
-    if run.dataset is None:
+    if run.dataset is None or check_fields(run.dataset):
         return []
     dataset = DATASETS[run.train.dataset]
     if not dataset.needs_tokenizer:

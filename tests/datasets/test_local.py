@@ -265,11 +265,11 @@ def test_unknown_and_ambiguous_columns_are_told(
 @pytest.mark.parametrize(
     ("fields", "what"),
     [
-        ({"format": "sharegpt"}, "--local_dataset.format=sharegpt does not exist"),
-        ({"template": "vicuna"}, "--local_dataset.template=vicuna does not exist"),
-        ({"labels": "none"}, "--local_dataset.labels=none does not exist"),
-        ({"validation_fraction": 0}, "--local_dataset.validation_fraction=0 is not a share"),
-        ({"validation_fraction": 0.6}, "--local_dataset.validation_fraction=0.6 is not a share"),
+        ({"format": "sharegpt"}, "--local_dataset.format sharegpt does not exist"),
+        ({"template": "vicuna"}, "--local_dataset.template vicuna does not exist"),
+        ({"labels": "none"}, "--local_dataset.labels none does not exist"),
+        ({"validation_fraction": 0}, "--local_dataset.validation_fraction is 0"),
+        ({"validation_fraction": 0.6}, "--local_dataset.validation_fraction is 0.6"),
         ({"columns": "question"}, "--local_dataset.columns=question is not understood"),
         ({"columns": "prompt=a,prompt=b"}, "is not understood at 'prompt=b'"),
         ({"columns": "quest=a"}, "is not understood at 'quest=a'"),

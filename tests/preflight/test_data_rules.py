@@ -1,12 +1,14 @@
-"""Which data there is; a stream needs to be told where to end, and a row needs two tokens."""
+"""Which data is read: a stream needs an end, a row two tokens, and a wrong value one report."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from llama_recipes_local import configs
 from llama_recipes_local.preflight.checks import BATCHES, check_values, find_problems
+from llama_recipes_local.preflight.data_rules import check_data_files
 from llama_recipes_local.run.resolution import Run
 
 
@@ -45,3 +47,14 @@ def test_packed_rows_hold_two_tokens_or_more() -> None:
 def test_a_seed_that_torch_does_not_take() -> None:
     assert whats(None, seed=2**63 - 1) == whats(None, seed=-(2**63)) == []
     assert whats(None, seed=2**63) == [f"--seed is {2**63}"]
+
+
+def test_a_wrong_value_of_a_data_set_is_reported_once(tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"text": "a"}\n{"text": "b"}\n')
+    config = configs.local_dataset(data_path=str(tmp_path), format="sharegpt")
+    train = configs.train_config(dataset="local_dataset", model_name=str(tiny_model))
+    run = Run({}, train=train, dataset=config)
+    (problem,) = find_problems(run, (check_values, check_data_files))
+    assert problem.what.startswith("--local_dataset.format sharegpt")
+    config.format = "auto"
+    assert find_problems(run, (check_values, check_data_files)) == []
