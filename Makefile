@@ -132,6 +132,10 @@ methods-table: dev ## write the table of methods, made from the tests, into both
 seams-table: install ## write the table of seams, made from the vendored copy, into docs/architecture.md
 	$(BIN)/python -m llama_recipes_local.vendoring seams --write
 
+.PHONY: patches-table
+patches-table: install ## write the table of runtime patches into docs/architecture.md
+	$(BIN)/python tests/helpers/library_patches_table.py
+
 .PHONY: test-kills
 test-kills: dev ## kill runs at 40 random moments and resume each; minutes
 	KILLS=40 $(BIN)/python -m pytest -s tests/checkpoints/test_kills.py $(ARGS)

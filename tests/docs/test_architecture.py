@@ -4,8 +4,10 @@ import re
 import shutil
 from pathlib import Path
 
+import library_patches_table
 import pytest
 
+from llama_recipes_local.library_patches import PATCHES
 from llama_recipes_local.vendoring.__main__ import main
 from llama_recipes_local.vendoring.checkout import Checkout, this_checkout
 from llama_recipes_local.vendoring.errors import VendoringError
@@ -22,6 +24,12 @@ def test_the_table_of_seams_is_up_to_date() -> None:
     table = markdown_table(read_seams(this_checkout().package))
     assert table.count("\n| ") > 30
     assert between_marks("seams") == table, "refresh it: make seams-table"
+
+
+def test_the_table_of_runtime_patches_is_up_to_date() -> None:
+    table = library_patches_table.make_table()
+    assert table.count("\n| ") == len(PATCHES) + 1
+    assert between_marks("patches") == table, "refresh it: make patches-table"
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ def test_every_example_names_its_file() -> None:
 
 @pytest.mark.parametrize(("file", "code"), EXAMPLES, ids=[file for file, _ in EXAMPLES])
 def test_an_example_is_in_its_file_line_by_line(file: str, code: str) -> None:
-    text = (PROJECT / file).read_text("utf-8").replace("\\\\n", "\\n")
+    text = (PROJECT / file).read_text("utf-8").replace("\\\\n", "\\n").replace("'", '"')
     place = 0
-    for line in filter(None, map(str.strip, code.splitlines())):
+    for line in filter(None, map(str.strip, code.replace("'", '"').splitlines())):
         found = text.find(line, place)
         assert found >= 0, f"{file} does not have, at this point: {line}"
         place = found + len(line)
