@@ -1,4 +1,7 @@
-"""What is wrong with the flags of ``sft.py`` by themselves, with the machine, and with the data."""
+"""What keeps ``sft.py`` from starting: problems of its flags, the machine and the data.
+
+A rule that ``finetuning.py`` has too is called from ``preflight``; only TRL's names are given here.
+"""
 
 from pathlib import Path
 
@@ -16,11 +19,14 @@ from llama_recipes_local.datasets.local import LocalPart
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.fields import ABOVE_0
 from llama_recipes_local.parallel import device_type, launched_by_torchrun
+from llama_recipes_local.preflight.method_rules import adapter_is_off
+from llama_recipes_local.preflight.precision_rules import float16_on_cpu
+from llama_recipes_local.preflight.quantization_rules import untrainable
 
 ATTENTION = ("sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention")
 LOGGERS = ("none", "tensorboard")
-ADAPTER_FLAGS = ("use_dora", "use_rslora", "adapter_dtype")
-QUANTISATION_FLAGS = ("bnb_4bit_quant_type", "use_bnb_nested_quant", "bnb_4bit_quant_storage")
+ADAPTER_FLAGS = ("use_dora", "use_rslora", "adapter_dtype")  # and lora_*
+FLAGS_OF_4BIT = ("bnb_4bit_quant_type", "use_bnb_nested_quant", "bnb_4bit_quant_storage")
 POSITIVE = (
     "per_device_train_batch_size",
     "per_device_eval_batch_size",
@@ -34,16 +40,16 @@ POSITIVE = (
 
 
 def check_options(options: Arguments, given: set[str]) -> list[Problem]:
-    """Return what is wrong with flags by themselves, or next to each other.
+    """Return the problems of single flags, and of flags that exclude each other.
 
     Args:
         options: the value of every flag.
         given: the names of those that the user gave.
     """
     return [
-        *_named(options),
+        *_required(options),
         *_numbers(options),
-        *_without_its_topic(options, given),
+        *_ignored(options, given),
         *_quantisation(options),
         *_targets(options),
         *_precision(options),
@@ -54,14 +60,14 @@ def check_options(options: Arguments, given: set[str]) -> list[Problem]:
 
 
 def check_machine(options: Arguments) -> list[Problem]:
-    """Return why one process cannot have the devices that it sees, or lacks a package."""
+    """Return the problems of TRL's release, of the visible devices and of missing packages."""
     problems = []
     on_cpu = options.use_cpu or device_type() == "cpu"
     if on_cpu and trl.__version__.startswith("1.15."):
         problems.append(
             Problem(
                 f"TRL {trl.__version__} on CPU",
-                "this release computes the loss in Triton alone, which needs a CUDA device",
+                "this release computes the loss in Triton only, which needs a CUDA device",
                 "pip install 'trl!=1.15.*'",
             )
         )
@@ -70,9 +76,9 @@ def check_machine(options: Arguments) -> list[Problem]:
         problems.append(
             Problem(
                 f"one process that sees {count} CUDA devices",
-                "TRL would copy the model to all of them at each step, which it does not support",
-                f"start it with torchrun --nproc_per_node {count} sft.py ..., or show it one: "
-                "CUDA_VISIBLE_DEVICES=0",
+                "TRL would use DataParallel, which it does not support",
+                f"start it with torchrun --nproc_per_node {count} sft.py ..., or make only one "
+                "visible: CUDA_VISIBLE_DEVICES=0",
             )
         )
     optimiser = str(getattr(options.optim, "value", options.optim))
@@ -84,7 +90,7 @@ def check_machine(options: Arguments) -> list[Problem]:
 def check_data(
     options: Arguments, part: LocalPart, tokenizer: PreTrainedTokenizerBase
 ) -> list[Problem]:
-    """Return what the data cannot be trained with."""
+    """Return the flags that do not suit the data or the tokenizer."""
     return [
         *_template(options, part, tokenizer),
         *_loss(options, part),
@@ -107,8 +113,8 @@ def _template(
     if data_type(part) == "conversational" and not (tokenizer.chat_template or template):
         return [
             Problem(
-                f"{part} is conversations, and the tokenizer has no chat template",
-                "the template says how turns become text",
+                f"{part} holds conversations, and the tokenizer has no chat template",
+                "the template turns conversations into text",
                 "name a .jinja file: --chat_template_path FILE",
             )
         ]
@@ -124,12 +130,12 @@ def _loss(options: Arguments, part: LocalPart) -> list[Problem]:
     return [
         Problem(
             f"--{flag} with {part}",
-            f"it is for {fitting} data, and this is {kind}",
-            "leave it out, or use finetuning.py --dataset guanaco_dataset, which trains what "
+            f"it is for {suited} data, and this is {kind}",
+            "leave it out, or use finetuning.py --dataset guanaco_dataset, which trains on what "
             "follows '### Assistant:'",
         )
-        for flag, fitting in wanted.items()
-        if getattr(options, flag) and kind != fitting
+        for flag, suited in wanted.items()
+        if getattr(options, flag) and kind != suited
     ]
 
 
@@ -145,25 +151,22 @@ def _tokens(options: Arguments, tokenizer: PreTrainedTokenizerBase) -> list[Prob
     ]
 
 
-def _named(options: Arguments) -> list[Problem]:
-    problems = []
-    if not options.dataset_name:
-        problems.append(
-            Problem(
-                "no data was named",
-                "training needs rows",
-                "name a file or folder: --dataset_name ./datasets/openassistant-guanaco",
-            )
-        )
-    if not options.output_dir:
-        problems.append(
-            Problem(
-                "no output folder was named",
-                "what is trained is saved there",
-                "name one: --output_dir DIR",
-            )
-        )
-    return problems
+def _required(options: Arguments) -> list[Problem]:
+    required = [
+        (
+            options.dataset_name,
+            "no data was named",
+            "training needs rows",
+            "name a file or folder: --dataset_name ./datasets/openassistant-guanaco",
+        ),
+        (
+            options.output_dir,
+            "no output folder was named",
+            "the model or adapter is saved there",
+            "name one: --output_dir DIR",
+        ),
+    ]
+    return [Problem(what, why, fix) for value, what, why, fix in required if not value]
 
 
 def _numbers(options: Arguments) -> list[Problem]:
@@ -176,25 +179,19 @@ def _numbers(options: Arguments) -> list[Problem]:
     ]
 
 
-def _without_its_topic(options: Arguments, given: set[str]) -> list[Problem]:
-    """Find flags that nothing would read."""
-    adapters = [name for name in sorted(given) if name.startswith("lora_") or name in ADAPTER_FLAGS]
-    quantised = [name for name in sorted(given) if name in QUANTISATION_FLAGS]
+def _ignored(options: Arguments, given: set[str]) -> list[Problem]:
+    """Find flags that would be ignored, because what they are about is off."""
+    adapter = [name for name in sorted(given) if name.startswith("lora_") or name in ADAPTER_FLAGS]
+    packed = [name for name in sorted(given) if name in FLAGS_OF_4BIT]
     problems = []
-    if adapters and not options.use_peft:
+    if adapter and not options.use_peft:
+        problems.append(adapter_is_off(_flags(adapter), _flags(adapter)))
+    if packed and not options.load_in_4bit:
         problems.append(
             Problem(
-                f"{_flags(adapters)} without --use_peft",
-                "no adapter would be made, all weights would be trained",
-                f"add --use_peft, or leave {_flags(adapters)} out",
-            )
-        )
-    if quantised and not options.load_in_4bit:
-        problems.append(
-            Problem(
-                f"{_flags(quantised)} without --load_in_4bit",
+                f"{_flags(packed)} without --load_in_4bit",
                 "no weight would be quantised",
-                f"add --load_in_4bit, or leave {_flags(quantised)} out",
+                f"add --load_in_4bit, or leave {_flags(packed)} out",
             )
         )
     return problems
@@ -205,18 +202,12 @@ def _quantisation(options: Arguments) -> list[Problem]:
         return [
             Problem(
                 "--load_in_4bit with --load_in_8bit",
-                "a weight is held in one of them",
+                "weights are quantised to 4 bits or to 8",
                 "leave --load_in_8bit out",
             )
         ]
     if (options.load_in_4bit or options.load_in_8bit) and not options.use_peft:
-        return [
-            Problem(
-                f"--load_in_{'4' if options.load_in_4bit else '8'}bit without --use_peft",
-                "quantised weights cannot be trained, adapters on them can",
-                "add --use_peft",
-            )
-        ]
+        return [untrainable(f"--load_in_{'4' if options.load_in_4bit else '8'}bit")]
     return []
 
 
@@ -228,7 +219,7 @@ def _targets(options: Arguments) -> list[Problem]:
         problems.append(
             Problem(
                 "--lora_target_modules lm_head",
-                "TRL multiplies by the head's own weight, so an adapter on it is never trained",
+                "TRL's loss uses the head's own weight, so an adapter on it is never trained",
                 "leave lm_head out",
             )
         )
@@ -236,15 +227,8 @@ def _targets(options: Arguments) -> list[Problem]:
 
 
 def _precision(options: Arguments) -> list[Problem]:
-    if options.fp16 and (options.use_cpu or device_type() == "cpu"):
-        return [
-            Problem(
-                "--fp16 on CPU",
-                "training in float16 needs a CUDA device",
-                "leave it out: on CPU training is in float32",
-            )
-        ]
-    return []
+    on_cpu = options.use_cpu or device_type() == "cpu"
+    return [float16_on_cpu("--fp16")] if options.fp16 and on_cpu else []
 
 
 def _attention(options: Arguments) -> list[Problem]:
@@ -252,8 +236,8 @@ def _attention(options: Arguments) -> list[Problem]:
         return []
     return [
         Problem(
-            f"--attn_implementation {options.attn_implementation} does not exist here",
-            f"there are {', '.join(ATTENTION)}; kernels of the Hub would have to be fetched",
+            f"--attn_implementation {options.attn_implementation} is not supported",
+            f"choose from {', '.join(ATTENTION)}; kernels on the Hub would have to be downloaded",
             "leave it out, or use --attn_implementation sdpa",
         )
     ]
@@ -265,8 +249,8 @@ def _loggers(options: Arguments) -> list[Problem]:
         return [
             Problem(
                 f"--report_to {logger}",
-                f"there are {', '.join(LOGGERS)}: what others do may leave this machine",
-                "use --report_to tensorboard; metrics.jsonl is written in any case",
+                f"choose from {', '.join(LOGGERS)}; other loggers may send data off this machine",
+                "use --report_to tensorboard; metrics.jsonl is always written",
             )
         ]
     if logger == "tensorboard":
@@ -281,8 +265,8 @@ def _length(options: Arguments) -> list[Problem]:
     return [
         Problem(
             f"--max_length {options.max_length}",
-            f"the model takes {positions} positions (max_position_embeddings)",
-            f"add --max_length {positions}, or less",
+            f"the model has {positions} positions (max_position_embeddings)",
+            f"use --max_length {positions} or less",
         )
     ]
 

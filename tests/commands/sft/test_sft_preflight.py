@@ -43,7 +43,7 @@ def found(flags: str) -> dict[str, str]:
         ("--fp16 --use_cpu", "--fp16 on CPU"),
         (
             "--attn_implementation kernels-community/flash-attn",
-            "--attn_implementation kernels-community/flash-attn does not exist here",
+            "--attn_implementation kernels-community/flash-attn is not supported",
         ),
         ("--report_to wandb", "--report_to wandb"),
         ("--report_to all", "--report_to all"),
