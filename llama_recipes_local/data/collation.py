@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from llama_recipes_local.data.labels import IGNORE_INDEX
+from llama_recipes_local.data.token_rows import IGNORE_INDEX
 
 Row = Mapping[str, Sequence[int] | NDArray[np.int32]]
 

@@ -8,10 +8,9 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from llama_recipes_local.data.documents import Row, side_by_side, without_labels
-from llama_recipes_local.data.labels import IGNORE_INDEX
 from llama_recipes_local.data.packing import pack
 from llama_recipes_local.data.streaming import PackedStream, as_stream, is_stream
-from llama_recipes_local.data.token_rows import TokenRows
+from llama_recipes_local.data.token_rows import IGNORE_INDEX, TokenRows
 from llama_recipes_local.data.truncation import fit
 from llama_recipes_local.run import active_run
 

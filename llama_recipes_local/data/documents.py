@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from llama_recipes_local.data.labels import IGNORE_INDEX
+from llama_recipes_local.data.token_rows import IGNORE_INDEX
 
 Document = tuple[NDArray[np.int32], NDArray[np.int32]]
 """Ids and labels, as many of each."""

@@ -10,12 +10,12 @@ import numpy.typing as npt
 import pyarrow as pa  # type: ignore[import-untyped]
 from torch.utils.data import Dataset
 
-from llama_recipes_local.data.labels import IGNORE_INDEX
-from llama_recipes_local.data.truncation import Tokens
-
+IGNORE_INDEX = -100
+"""The label of a token that is not trained; torch's cross-entropy ignores it."""
 ROWS_PER_BATCH = 4096
 
 Int32 = npt.NDArray[np.int32]
+Tokens = Sequence[int] | Int32
 Sample = Mapping[str, Tokens]
 
 SCHEMA = pa.schema(

@@ -1,13 +1,10 @@
 """A document longer than a row: what of it is trained."""
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
-from llama_recipes_local.data.labels import IGNORE_INDEX
+from llama_recipes_local.data.token_rows import IGNORE_INDEX, Tokens
 
-Tokens = Sequence[int] | NDArray[np.int32]
 SHORTEST = 2
 """A row of fewer tokens predicts nothing."""
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from llama_recipes_local.data.labels import IGNORE_INDEX
+from llama_recipes_local.data.token_rows import IGNORE_INDEX
 from llama_recipes_local.datasets.examples import Continuation, Example, Marked, Pair
 from llama_recipes_local.errors import refusal
 

@@ -15,10 +15,9 @@ from transformers import PreTrainedTokenizerBase
 from llama_recipes_local import __version__, parallel
 from llama_recipes_local.data.audit import Counts, SplitAudit, audit_split
 from llama_recipes_local.data.cache import Built, cache_folder, cached
-from llama_recipes_local.data.labels import IGNORE_INDEX
 from llama_recipes_local.data.streaming import SampleStream
-from llama_recipes_local.data.token_rows import Chunk, Sample, TokenRows
-from llama_recipes_local.data.truncation import Tokens, fit
+from llama_recipes_local.data.token_rows import IGNORE_INDEX, Chunk, Sample, TokenRows, Tokens
+from llama_recipes_local.data.truncation import fit
 from llama_recipes_local.data.worker_pool import tokenize
 from llama_recipes_local.datasets.base import Formatter, Split
 from llama_recipes_local.datasets.encoding import encode

@@ -12,7 +12,7 @@ from torch import nn
 from llama_recipes_local import models
 from llama_recipes_local.data.collation import PackedCollator, PaddedCollator
 from llama_recipes_local.data.concatenator import ConcatDataset
-from llama_recipes_local.data.labels import IGNORE_INDEX
+from llama_recipes_local.data.token_rows import IGNORE_INDEX
 from llama_recipes_local.training import batches
 
 # Sums of the same 298 float32 terms in other orders: a spacing at 7 is 4.8e-7, which is seen.

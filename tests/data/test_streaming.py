@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader, IterableDataset
 from llama_recipes_local.data import position, streaming
 from llama_recipes_local.data.collation import Blank, BlankCollator
 from llama_recipes_local.data.concatenator import ConcatDataset
-from llama_recipes_local.data.labels import IGNORE_INDEX
 from llama_recipes_local.data.streaming import PackedStream, SampleStream, as_stream, is_stream
+from llama_recipes_local.data.token_rows import IGNORE_INDEX
 from llama_recipes_local.data.truncation import fit
 
 CHUNK = 64

@@ -6,7 +6,7 @@ from itertools import chain
 import numpy as np
 import pytest
 
-from llama_recipes_local.data.labels import IGNORE_INDEX as X
+from llama_recipes_local.data.token_rows import IGNORE_INDEX as X
 from llama_recipes_local.data.truncation import fit
 
 

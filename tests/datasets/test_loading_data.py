@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, models
 from torch._utils import ExceptionWrapper  # what a DataLoader takes a worker's error home in
 from transformers import PreTrainedTokenizerFast
 
-from llama_recipes_local.data.labels import IGNORE_INDEX
+from llama_recipes_local.data.token_rows import IGNORE_INDEX
 from llama_recipes_local.datasets import loading
 from llama_recipes_local.datasets.base import Split
 from llama_recipes_local.datasets.examples import Example, Marked, Pair

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from llama_recipes_local import configs
-from llama_recipes_local.data.labels import IGNORE_INDEX
+from llama_recipes_local.data.token_rows import IGNORE_INDEX
 from llama_recipes_local.datasets import alpaca, grammar, guanaco, samsum
 from llama_recipes_local.datasets.encoding import encode
 from llama_recipes_local.datasets.layouts import Layout

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from llama_recipes_local.data.labels import IGNORE_INDEX
+from llama_recipes_local.data.token_rows import IGNORE_INDEX
 
 PAD = 0
 Dealer = Any  # a batch sampler, or a stream

@@ -14,7 +14,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from llama_recipes_local import configs
 from llama_recipes_local.adapters.registry import method_of
 from llama_recipes_local.commands.evaluate.metrics import Document
-from llama_recipes_local.data.labels import IGNORE_INDEX
+from llama_recipes_local.data.token_rows import IGNORE_INDEX
 from llama_recipes_local.training.batches import Batch, document_lengths, is_packed
 from llama_recipes_local.training.evaluation import evaluation
 

@@ -10,7 +10,7 @@ import torch
 
 from llama_recipes_local import cli
 from llama_recipes_local.commands.evaluate.document_losses import DocumentLosses
-from llama_recipes_local.data.labels import IGNORE_INDEX
+from llama_recipes_local.data.token_rows import IGNORE_INDEX
 from llama_recipes_local.finetuning import main
 from llama_recipes_local.models import LlamaForCausalLM
 
