@@ -1,1 +1,1 @@
-"""Makes a Hugging Face folder of a sharded checkpoint: this package's own, or upstream's."""
+"""Converts a sharded checkpoint, this package's or upstream's, to a Hugging Face folder."""

@@ -1,11 +1,11 @@
-"""The model that a run started from: a ``checkpoint-STEP`` holds no tensor but those it trains."""
+"""The model that a run started from: a ``checkpoint-STEP`` has only the tensors it trains."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
+import transformers
 
 from llama_recipes_local import configs
 from llama_recipes_local.checkpoints import layout
@@ -27,41 +27,41 @@ from llama_recipes_local.run.record import SavedRun
 
 
 class BaseModel:
-    """The folder of the model that a run started from, and what the run left of it as it was.
+    """The folder of the model that a run started from, and which of its tensors are untrained.
 
     Attributes:
-        config: the trained model's configuration: the base model's, with what the run made of it;
-            ``dtype`` is what the run held the weights in.
+        config: the trained model's configuration: the base model's, with the run's changes;
+            ``dtype`` is that of the weights in the run.
     """
 
     def __init__(self, folder: Path, checkpoint: Path) -> None:
         """Read the configurations.
 
         Args:
-            folder: the model's, with a configuration that transformers reads.
+            folder: the model's folder, with a configuration that transformers reads.
             checkpoint: a ``checkpoint-STEP`` of the run.
 
         Raises:
-            UsageError: if the checkpoint's configuration is missing or damaged.
+            UsageError: if the checkpoint's configuration is missing or corrupt.
         """
         self._folder = folder
         self._checkpoint = checkpoint
         self._run = SavedRun(checkpoint)
-        self.config: Any = AutoConfig.from_pretrained(folder)
+        self.config: transformers.PreTrainedConfig = AutoConfig.from_pretrained(folder)
         trained = load_config(checkpoint / layout.WEIGHTS, AGAIN)
         for name in ("vocab_size", "top_layers", "dtype"):
             if hasattr(trained, name):
                 setattr(self.config, name, getattr(trained, name))
-        # sharded, the model is cast once it is loaded
+        # a sharded model is cast after it is loaded
         sharded = self._run.get("train_config", "enable_fsdp")
         if sharded and self._run.get("fsdp_config", "pure_bf16"):
             self.config.dtype = torch.bfloat16
 
-    def untrained(self, model: Any) -> set[str]:
-        """Return the names of what the run does not train.
+    def untrained(self, model: transformers.PreTrainedModel) -> set[str]:
+        """Return the names of the parameters that the run does not train.
 
         Args:
-            model: an empty one of ``config``.
+            model: a model of ``config`` without weights; its parameters are frozen as in the run.
         """
         train = configs.train_config()
         for flag in fields_with(train, SELECTS_PARAMETERS):
@@ -70,27 +70,29 @@ class BaseModel:
         return {name for name, tensor in model.named_parameters() if not tensor.requires_grad}
 
     def tensors(self, shapes: Mapping[str, torch.Size]) -> StoredTensors:
-        """Return the model's tensors, to be read one at a time.
+        """Return the model's tensors, which are read one at a time.
 
         Args:
-            shapes: of those that are needed, by name.
+            shapes: the shapes of those that are needed, by name.
 
         Raises:
-            UsageError: if they are not all there, of another shape, or not what the run had.
+            UsageError: if one is missing or of another shape, or the weights are not the run's.
         """
         stored = model_tensors(self._folder, "--model")
-        lacking = [name for name in shapes if name not in stored]
-        if lacking:
-            raise self._refused(f"it lacks {join_names(lacking)}", f"{FIX}, or copy it again")
+        missing = [name for name in shapes if name not in stored]
+        if missing:
+            raise self._refused(f"missing: {join_names(missing)}", f"{FIX}, or copy it again")
         wrong = shape_mismatches({name: stored[name].shape for name in shapes}, shapes)
         if wrong:
             fix = (
-                f"{FIX}; if that is this one, rows for new tokens were added, which only going on "
-                f"saves: --resume_from_checkpoint {self._checkpoint}"
+                f"{FIX}; if it is this one, the run added rows for new tokens, which only resuming "
+                f"it saves: --resume_from_checkpoint {self._checkpoint}"
             )
-            raise self._refused(f"it holds {join_names(wrong)}", fix)
+            raise self._refused(f"shape mismatch: {join_names(wrong)}", fix)
         if self._recorded_hash() not in (None, weights_hash(self._folder)):
-            why = f"by {self._checkpoint / layout.IDENTITY} its weights were others"
+            why = (
+                f"the hash of its weights differs from that in {self._checkpoint / layout.IDENTITY}"
+            )
             raise self._refused(why, FIX)
         return stored
 
@@ -98,7 +100,7 @@ class BaseModel:
         """Return the hash of the weights that the run had; None if a script saved the checkpoint.
 
         Raises:
-            UsageError: if the record is damaged.
+            UsageError: if the record is corrupt.
         """
         path = self._checkpoint / layout.IDENTITY
         try:
@@ -106,7 +108,7 @@ class BaseModel:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise refusal(f"{path} is damaged", repr(error), AGAIN) from error
+            raise refusal(f"{path} is corrupt", repr(error), AGAIN) from error
 
     def _refused(self, why: str, fix: str) -> UsageError:
         what = f"{self._folder} is not the model that the run of {self._checkpoint} started from"

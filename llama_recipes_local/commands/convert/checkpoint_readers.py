@@ -1,8 +1,7 @@
-"""Reads sharded checkpoints through torch's readers, their tables checked first."""
+"""Opens sharded checkpoints with torch's readers, after checking their metadata."""
 
 import math
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 from torch.distributed.checkpoint.filesystem import FileSystemReader
@@ -15,75 +14,75 @@ from llama_recipes_local.errors import refusal
 from llama_recipes_local.messages import describe_folder, join_names
 from llama_recipes_local.model_folders import ADAPTER_WEIGHTS
 
-TABLE = ".metadata"
+METADATA = ".metadata"
 AGAIN = "copy the checkpoint again from where it was trained"
 
 
 class _SafetensorsReader(HuggingFaceStorageReader):
-    """torch's reader of this package's checkpoints, which reads the files' headers once."""
+    """torch's reader of this package's checkpoints, which reads the files' headers only once."""
 
-    table: Metadata | None = None
+    metadata: Metadata | None = None
 
     def read_metadata(self) -> Metadata:
-        """Return what the files' headers say."""
-        if self.table is None:
-            self.table = super().read_metadata()
-        return self.table
+        """Return the metadata of the files' headers."""
+        if self.metadata is None:
+            self.metadata = super().read_metadata()
+        return self.metadata
 
 
-class _PickledTableReader(FileSystemReader):
-    """torch's reader of upstream's checkpoints, whose table is not unpickled by torch.
+class _PickledMetadataReader(FileSystemReader):
+    """torch's reader of upstream's checkpoints, whose metadata torch does not unpickle.
 
-    The tensors themselves torch reads with ``weights_only``.
+    torch reads the tensors with ``weights_only``.
     """
 
-    table: Metadata
+    metadata: Metadata
 
-    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
-        """Return the table that was read before."""
-        return self.table
+    def read_metadata(self, *args: object, **kwargs: object) -> Metadata:
+        """Return the metadata that was read before."""
+        return self.metadata
 
 
 def weights_of(folder: Path) -> Path:
-    """Return where a checkpoint's weights are: a run is gone on from ``checkpoint-STEP/model``.
+    """Return the folder of a checkpoint's weights, which is ``checkpoint-STEP/model`` of a run's.
 
     Raises:
-        UsageError: if what was saved of the run is an adapter.
+        UsageError: if the checkpoint has an adapter.
     """
     if not layout.is_checkpoint(folder):
         return folder
     if (folder / ADAPTER_WEIGHTS).is_file():
         raise refusal(
-            f"{folder} holds an adapter",
-            "it is in PEFT's format already, beside what a run is gone on from",
-            "use it as it is: --adapter of llama-recipes-local generate, evaluate or merge",
+            f"{folder} is a checkpoint of an adapter",
+            "the adapter is already in PEFT's format, next to the resume state",
+            "use it directly: --adapter of llama-recipes-local generate, evaluate or merge",
         )
     return folder / layout.WEIGHTS
 
 
 def open_checkpoint(folder: Path) -> tuple[FileSystemReader, Metadata]:
-    """Return a reader of a sharded checkpoint, and its table.
+    """Return a reader of a sharded checkpoint, and its metadata.
 
     Raises:
-        UsageError: if the folder holds none, or it is not whole.
+        UsageError: if the folder has none, or it is incomplete.
     """
-    if (folder / TABLE).is_file():
-        pickled = _PickledTableReader(folder)
-        table = pickled.table = read_metadata(folder / TABLE)
-        _check_files(folder, table)
+    if (folder / METADATA).is_file():
+        pickled = _PickledMetadataReader(folder)
+        metadata = pickled.metadata = read_metadata(folder / METADATA)
+        _check_files(folder, metadata)
         reader: FileSystemReader = pickled
     elif _is_sharded(folder):
         reader = _SafetensorsReader(str(folder))
-        table = _read_headers(folder, reader)
+        metadata = _read_headers(folder, reader)
     else:
         raise refusal(
-            f"{folder} is no sharded checkpoint",
-            f"it has neither {TABLE} nor shard-*.safetensors; {describe_folder(folder)}",
-            "name the folder that --dist_checkpoint_root_folder and --dist_checkpoint_folder led "
-            "to; what --checkpoint_type FULL_STATE_DICT saved is a model's folder already",
+            f"{folder} is not a sharded checkpoint",
+            f"it has neither {METADATA} nor shard-*.safetensors; {describe_folder(folder)}",
+            "name the folder below --dist_checkpoint_root_folder; what --checkpoint_type "
+            "FULL_STATE_DICT saved is already a model folder",
         )
-    _check_chunks(folder, table)
-    return reader, table
+    _check_shards(folder, metadata)
+    return reader, metadata
 
 
 def _is_sharded(folder: Path) -> bool:
@@ -94,18 +93,18 @@ def _read_headers(folder: Path, reader: FileSystemReader) -> Metadata:
     try:
         return reader.read_metadata()
     except (SafetensorError, OSError, KeyError, ValueError) as error:
-        why = f"a file is cut off or not of a checkpoint: {error}"
-        raise refusal(f"{folder} is not whole", why, AGAIN) from error
+        why = f"a file is truncated or not a checkpoint's: {error}"
+        raise refusal(f"{folder} is incomplete", why, AGAIN) from error
 
 
-def _check_files(folder: Path, table: Metadata) -> None:
-    """Refuse a table that leads out of the folder, to a missing file, or past a file's end."""
+def _check_files(folder: Path, metadata: Metadata) -> None:
+    """Refuse metadata that points out of the folder, to a missing file, or past a file's end."""
     needed: dict[str, int] = {}
-    for place in table.storage_data.values():
+    for place in metadata.storage_data.values():
         name = str(place.relative_path)
         if Path(name).name != name:
-            why = f"a part of it is said to be in {name}"
-            raise refusal(f"{folder / TABLE} leads out of its folder", why, AGAIN)
+            why = f"it points to {name}"
+            raise refusal(f"{folder / METADATA} points out of its folder", why, AGAIN)
         needed[name] = max(needed.get(name, 0), place.offset + place.length)
     wrong = [
         name
@@ -113,18 +112,18 @@ def _check_files(folder: Path, table: Metadata) -> None:
         if not (folder / name).is_file() or (folder / name).stat().st_size < size
     ]
     if wrong:
-        why = f"missing or cut off: {join_names(wrong)}"
-        raise refusal(f"{folder} is not whole", why, AGAIN)
+        why = f"missing or truncated: {join_names(wrong)}"
+        raise refusal(f"{folder} is incomplete", why, AGAIN)
 
 
-def _check_chunks(folder: Path, table: Metadata) -> None:
-    """Refuse tensors of which a part is missing, as when a rank's file is."""
+def _check_shards(folder: Path, metadata: Metadata) -> None:
+    """Refuse tensors of which a shard is missing, as when a rank's file is."""
     partial = [
         name
-        for name, tensor in table.state_dict_metadata.items()
+        for name, tensor in metadata.state_dict_metadata.items()
         if isinstance(tensor, TensorStorageMetadata)
         and sum(math.prod(chunk.sizes) for chunk in tensor.chunks) != math.prod(tensor.size)
     ]
     if partial:
-        why = f"there are only parts of {join_names(partial)}"
-        raise refusal(f"{folder} is not whole", why, AGAIN)
+        why = f"missing shards of {join_names(partial)}"
+        raise refusal(f"{folder} is incomplete", why, AGAIN)

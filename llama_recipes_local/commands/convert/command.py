@@ -1,10 +1,11 @@
-"""Makes a Hugging Face folder of a sharded checkpoint."""
+"""``llama-recipes-local convert``: a new model folder of a sharded checkpoint."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 
 from llama_recipes_local.checkpoints.layout import check_converted, is_checkpoint
 from llama_recipes_local.commands.convert.base_model import BaseModel
@@ -31,9 +32,9 @@ class Conversion:
         checkpoint: the sharded checkpoint's folder.
         out: the new model's folder.
         model: the folder of the model that was trained, for its configuration, its tokenizer and
-            what the run did not train; None means the one that the checkpoint names.
+            the weights that were frozen; None means the one that the checkpoint names.
         tokenizer: the tokenizer's folder; None means the run's, or the model's.
-        dtype: what the weights are saved in; None leaves them.
+        dtype: dtype of the saved weights; None keeps it.
         format: the export format, a name of ``model_folders.export.FORMATS``.
     """
 
@@ -46,7 +47,7 @@ class Conversion:
 
 
 def convert(asked: Conversion) -> None:
-    """Write the model, whole or not at all; no more than one file of it is held in memory.
+    """Write the model, whole or not at all; at most one file of it is in memory.
 
     Raises:
         UsageError: if an input folder is missing or wrong, or the disk is too full; nothing is
@@ -55,13 +56,13 @@ def convert(asked: Conversion) -> None:
     checkpoint = asked.checkpoint.expanduser().resolve()
     out = asked.out.expanduser().resolve()
     refuse(check_output_folder(out))
-    reader, table = open_checkpoint(weights_of(checkpoint))
+    reader, metadata = open_checkpoint(weights_of(checkpoint))
     parameters = read_parameters(checkpoint)
     folder = _model_folder(asked, checkpoint, parameters)
     tokenizer = find_tokenizer(asked.tokenizer, folder, parameters)
     base = BaseModel(folder, checkpoint) if is_checkpoint(checkpoint) else None
     config = base.config if base else AutoConfig.from_pretrained(folder)
-    weights = ShardedWeights(reader, table, config, asked.dtype, base)
+    weights = ShardedWeights(reader, metadata, config, asked.dtype, base)
     model = ExportedModel(
         source=folder,
         tokenizer=tokenizer,
@@ -72,9 +73,9 @@ def convert(asked: Conversion) -> None:
         prompt_template=_prompt_template(parameters),
     )
     refuse(check_export(model, out, asked.format))
-    _say_what_is_converted(checkpoint, folder, weights)
+    _report_inputs(checkpoint, folder, weights)
     export(model, out, asked.format)
-    print(f"--> the model, in {model.config_changes['dtype']}, is in {out}")
+    print(f"--> the model is in {out} ({model.config_changes['dtype']})")
 
 
 def _model_folder(asked: Conversion, checkpoint: Path, parameters: dict[str, str]) -> Path:
@@ -86,14 +87,16 @@ def _model_folder(asked: Conversion, checkpoint: Path, parameters: dict[str, str
     return folder
 
 
-def _say_what_is_converted(checkpoint: Path, folder: Path, weights: ShardedWeights) -> None:
-    print(f"--> converting {checkpoint}\n    a model like {folder}")
+def _report_inputs(checkpoint: Path, folder: Path, weights: ShardedWeights) -> None:
+    print(f"--> converting {checkpoint}\n    base model: {folder}")
     if weights.untrained:
         count = f"{len(weights.untrained)} of {len(weights.planned)} tensors"
-        print(f"    {count} were not trained and are as they are there")
+        print(f"    {count} were not trained: copied unchanged from the base model")
 
 
-def _config_changes(config: Any, weights: ShardedWeights) -> dict[str, Any]:
+def _config_changes(
+    config: transformers.PreTrainedConfig, weights: ShardedWeights
+) -> dict[str, Any]:
     """Return how ``config.json`` differs from that of the model that was trained."""
     dtype = str(next(iter(weights.planned.values())).dtype).removeprefix("torch.")
     changes = {"vocab_size": weights.vocabulary, "dtype": dtype}

@@ -1,4 +1,4 @@
-"""Make a Hugging Face folder of a sharded checkpoint: this package's, or upstream's."""
+"""Convert a sharded checkpoint, this package's or upstream's, to a Hugging Face folder."""
 
 import argparse
 from pathlib import Path
@@ -12,20 +12,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "checkpoint",
         metavar="CHECKPOINT",
         type=Path,
-        help="folder of shard-*.safetensors, or of .metadata and *.distcp; or a "
+        help="folder with shard-*.safetensors, or with .metadata and *.distcp; or a "
         "checkpoint-STEP of a run without an adapter",
     )
     add_new_model_flags(
         parser,
-        model="folder of the model that was trained, which has what a run did not train "
+        model="folder of the model that was trained, for its configuration and frozen weights "
         "(the one that the checkpoint names)",
-        dtype="what the weights are saved in",
+        dtype="dtype of the saved weights",
         default_dtype="as in the checkpoint",
     )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Convert, and say where the model is."""
+    """Convert, and print the new folder."""
     import torch
 
     from llama_recipes_local.commands.convert.command import Conversion, convert

@@ -1,13 +1,14 @@
-"""The tensors of the model that a sharded checkpoint is of, each put together when asked for."""
+"""The tensors of the model in a sharded checkpoint, each assembled from its shards when read."""
 
 import pickle
 import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
+import transformers
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
@@ -21,17 +22,17 @@ from llama_recipes_local.model_folders import shape_mismatches
 from llama_recipes_local.models.empty import empty_model, weight_name
 
 OPTIMIZER = "optim."
-# Buffers that transformers saved once: what a configuration gives.
+# Buffers that older versions of transformers saved; they are computed from the configuration.
 FREQUENCIES = ".inv_freq"
-# What wrappers put into the names of upstream's tensors.
+# What wrappers insert into the names of upstream's tensors.
 _WRAPPERS = re.compile(r"_fsdp_wrapped_module\.|_checkpoint_wrapped_module\.|_orig_mod\.")
 
 
 class ShardedWeights:
-    """A model's tensors: those in a sharded checkpoint, and what its run did not train.
+    """A model's tensors: those of a sharded checkpoint, and the base model's that are untrained.
 
     Attributes:
-        planned: meta tensors of what is written, by name.
+        planned: meta tensors of their shapes and dtypes, by name.
         untrained: the names of those that are the base model's.
         vocabulary: rows of the embedding.
     """
@@ -39,8 +40,8 @@ class ShardedWeights:
     def __init__(
         self,
         reader: FileSystemReader,
-        table: Metadata,
-        config: Any,
+        metadata: Metadata,
+        config: transformers.PreTrainedConfig,
         dtype: torch.dtype | None = None,
         base: BaseModel | None = None,
     ) -> None:
@@ -48,16 +49,16 @@ class ShardedWeights:
 
         Args:
             reader: reads the checkpoint.
-            table: the checkpoint's.
+            metadata: the checkpoint's.
             config: the trained model's.
-            dtype: what the tensors are cast to; None leaves them.
-            base: the model that the run started from; None means that the checkpoint holds all.
+            dtype: the dtype that the tensors are cast to; None keeps each tensor's.
+            base: the model that the run started from; None if the checkpoint has all tensors.
 
         Raises:
-            UsageError: if they are not all there, or of another shape.
+            UsageError: if a tensor is missing, unknown or of another shape.
         """
         self._reader = reader
-        self._stored = _by_model_names(table)
+        self._stored = _by_model_names(metadata)
         plain = empty_model(config)
         embedding = weight_name(plain, plain.get_input_embeddings())
         if embedding in self._stored:
@@ -72,21 +73,21 @@ class ShardedWeights:
         self._base: Mapping[str, torch.Tensor] = {}
         if base and self.untrained:
             self._base = base.tensors({name: shapes[name] for name in self.untrained})
-        self._base_dtype = config.dtype
+        self._base_dtype = cast(torch.dtype, config.dtype)  # a dtype once transformers has read it
         self.planned = {
             name: torch.empty(shape, dtype=dtype or self._dtype(name), device="meta")
             for name, shape in shapes.items()
         }
 
     def __call__(self, name: str) -> torch.Tensor:
-        """Return a tensor: the base model's, or put together from what each rank saved of it."""
+        """Return a tensor: the base model's, or assembled from the ranks' shards."""
         if name in self.untrained:
             return self._base[name].to(self._base_dtype).to(self.planned[name].dtype)
         key, stored = self._stored[name]
         tensor = torch.empty(stored.size, dtype=self._dtype(name))
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # that there is but one process
+                warnings.simplefilter("ignore", UserWarning)  # that there is only one process
                 load({key: tensor}, storage_reader=self._reader, no_dist=True)
         except (CheckpointException, pickle.UnpicklingError) as error:
             raise UsageError([_unreadable(name, Path(self._reader.path), error)]) from error
@@ -97,42 +98,45 @@ class ShardedWeights:
             return self._base_dtype
         return self._stored[name][1].properties.dtype
 
-    def _check(self, shapes: dict[str, torch.Size], plain: Any, checkpoint: Path) -> None:
-        lacking = [name for name in shapes if name not in self._stored]
+    def _check(
+        self, shapes: dict[str, torch.Size], plain: transformers.PreTrainedModel, checkpoint: Path
+    ) -> None:
+        missing = [name for name in shapes if name not in self._stored]
         wrong = shape_mismatches(
             {name: stored.size for name, (_, stored) in self._stored.items()}, shapes
         )
         known = {name for name, _ in plain.named_parameters()}
         unknown = [name for name in self._stored if name not in known]
-        for verb, names in (("lacks", lacking), ("holds", wrong), ("holds", unknown)):
+        mismatches = {"missing": missing, "shape mismatch": wrong, "unexpected": unknown}
+        for kind, names in mismatches.items():
             if names:
-                what = f"{checkpoint} does not hold the model that was named"
+                what = f"{checkpoint} does not match the model that was named"
                 fix = f"{FIX}, or copy the checkpoint again"
-                raise refusal(what, f"it {verb} {join_names(names)}", fix)
+                raise refusal(what, f"{kind}: {join_names(names)}", fix)
 
 
 def _unreadable(name: str, checkpoint: Path, error: BaseException) -> Problem:
     reason = next(filter(None, map(str.strip, str(error).splitlines()[::-1])), repr(error))
     return Problem(
         f"{name} in {checkpoint} cannot be read",
-        f"a file is damaged, or holds more than tensors: {reason}",
+        f"a file is corrupt, or has more than tensors: {reason}",
         "copy the checkpoint again from where it was trained",
     )
 
 
-def _by_model_names(table: Metadata) -> dict[str, tuple[str, TensorStorageMetadata]]:
-    """Return each tensor's key and place by the name that it has in a model.
+def _by_model_names(metadata: Metadata) -> dict[str, tuple[str, TensorStorageMetadata]]:
+    """Return each tensor's key and metadata by its name in the model.
 
-    Upstream saves ``{"model": ..., "optim": ...}``, this package the model's tensors beside the
-    optimiser's, so one has a level of names more than the other.
+    Upstream saves ``{"model": ..., "optim": ...}``, this package the model's tensors next to the
+    optimiser's, so upstream's keys have one more level.
     """
     tensors = {
         key: stored
-        for key, stored in table.state_dict_metadata.items()
+        for key, stored in metadata.state_dict_metadata.items()
         if isinstance(stored, TensorStorageMetadata) and not key.startswith(OPTIMIZER)
     }
-    upstreams = any(key.startswith("model.model.") for key in tensors)
-    level = "model." if upstreams else ""
+    is_upstream = any(key.startswith("model.model.") for key in tensors)
+    level = "model." if is_upstream else ""
     named = {_WRAPPERS.sub("", key.removeprefix(level)): key for key in tensors}
     return {
         name: (key, tensors[key]) for name, key in named.items() if not name.endswith(FREQUENCIES)

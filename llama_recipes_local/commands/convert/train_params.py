@@ -1,4 +1,4 @@
-"""What ``train_params.yaml`` beside a sharded checkpoint tells of the run."""
+"""The run's parameters in ``train_params.yaml`` next to a sharded checkpoint."""
 
 from pathlib import Path
 
@@ -13,12 +13,12 @@ FIX = "name the model that was trained: --model DIR"
 
 
 def read_parameters(checkpoint: Path) -> dict[str, str]:
-    """Return the run's parameters, all of them text; none if they were not saved.
+    """Return the run's parameters as text; empty if they were not saved.
 
-    A ``checkpoint-STEP`` has them in the record of its run.
+    Those of a ``checkpoint-STEP`` are in the record of its run.
 
     Raises:
-        UsageError: if the file is there and holds something else.
+        UsageError: if the file is corrupt.
     """
     path = checkpoint / PARAMETERS
     if not path.is_file():
@@ -28,7 +28,7 @@ def read_parameters(checkpoint: Path) -> dict[str, str]:
     try:
         content = yaml.safe_load(path.read_text("utf-8"))
         if not isinstance(content, dict):
-            raise ValueError("it holds no names with values")
+            raise ValueError("it is not a mapping")
     except (OSError, ValueError, yaml.YAMLError) as error:
         fix = f"remove the file, and {FIX}"
         raise refusal(f"{path} cannot be read", str(error), fix) from error
@@ -39,16 +39,16 @@ def trained_model(checkpoint: Path, parameters: dict[str, str]) -> Path:
     """Return the folder of the model that was trained.
 
     Raises:
-        UsageError: if the parameters do not tell, or there is no such folder.
+        UsageError: if the parameters do not name it, or the folder is missing.
     """
     path = checkpoint / PARAMETERS
     named = parameters.get("model_name")
     if not named:
-        why = "that file tells which model was trained, for its configuration and tokenizer"
-        what = f"{path} does not name a model" if path.is_file() else f"there is no {path}"
+        why = "it names the model that was trained, for its configuration and tokenizer"
+        what = f"{path} does not name a model" if path.is_file() else f"{path} is missing"
         raise refusal(what, why, FIX)
     folder = Path(named).expanduser().resolve()
     if not (folder / "config.json").is_file():
         what = f"the model that was trained is not in {folder}"
-        raise refusal(what, f"that is what {checkpoint} names", FIX)
+        raise refusal(what, f"{checkpoint} names that folder", FIX)
     return folder

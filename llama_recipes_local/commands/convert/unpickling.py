@@ -1,7 +1,7 @@
-"""Unpickles the table of contents of upstream's sharded checkpoints, and nothing else.
+"""Unpickles the metadata of upstream's sharded checkpoints, and nothing else.
 
-A pickle may call whatever it names, so only what torch's own tables name can be named: the plain
-classes that they are made of.
+A pickle can call anything that it names, so only the plain classes that torch's own metadata
+consists of are allowed.
 """
 
 import io
@@ -16,7 +16,7 @@ from llama_recipes_local.errors import Problem, UsageError
 _METADATA = "torch.distributed.checkpoint.metadata"
 _METADATA_OF_2_0 = "torch.distributed._shard.sharded_tensor.metadata"
 DTYPES = ("bfloat16", "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8")
-ADMITTED = frozenset(
+ALLOWED = frozenset(
     {
         (_METADATA, "Metadata"),
         (_METADATA, "MetadataIndex"),
@@ -41,13 +41,13 @@ ADMITTED = frozenset(
 
 
 class _Refused(pickle.UnpicklingError):
-    """The pickle names what it has no business with."""
+    """The pickle names something that is not allowed."""
 
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in ADMITTED:
-            raise _Refused(f"it asks for {module}.{name}, which no such file needs")
+        if (module, name) not in ALLOWED:
+            raise _Refused(f"it names {module}.{name}, which such a file does not need")
         return super().find_class(module, name)
 
 
@@ -55,19 +55,19 @@ def read_metadata(path: Path) -> Metadata:
     """Read a checkpoint's ``.metadata``.
 
     Raises:
-        UsageError: if it names anything that such a file does not need, or is damaged.
+        UsageError: if it names anything that is not allowed, or is corrupt.
     """
     try:
         metadata = _Unpickler(io.BytesIO(path.read_bytes())).load()
         if not isinstance(metadata, Metadata):
-            raise _Refused(f"it holds a {type(metadata).__name__}")
-    except Exception as error:  # a damaged pickle raises nearly anything
+            raise _Refused(f"it is a {type(metadata).__name__}")
+    except Exception as error:  # a corrupt pickle raises nearly anything
         problem = Problem(
-            f"{path} is not the table of a sharded checkpoint",
+            f"{path} is not the metadata of a sharded checkpoint",
             str(error) or type(error).__name__,
             "copy the checkpoint again from where it was trained"
             if not isinstance(error, _Refused)
-            else "do not trust where it came from: a pickle can run code, and this one was not let",
+            else "do not trust its source: a pickle can run code, which was prevented here",
         )
         raise UsageError([problem]) from error
     return metadata

@@ -11,12 +11,12 @@ from llama_recipes_local.adapters.registry import method_of_type
 from llama_recipes_local.errors import refusal
 from llama_recipes_local.model_folders import ADAPTER_WEIGHTS, StoredTensors, read_adapter_config
 
-# The ways to begin that leave the base model's weights as they are.
+# The initialisations that leave the base model's weights unchanged.
 HARMLESS_INITS = (True, False, "gaussian", "eva", "orthogonal")
-# What LoRA may do besides changing weights, as the fields of its configuration that ask for it.
+# What LoRA may do besides changing weights, by the field of its configuration.
 BEYOND_WEIGHTS = {
-    "layer_replication": "it runs some layers several times, each time with weights of its own",
-    "alora_invocation_tokens": "it changes only what comes after those tokens, not all of a text",
+    "layer_replication": "it runs some layers several times, each time with different weights",
+    "alora_invocation_tokens": "it changes only what follows those tokens, not the whole text",
 }
 
 
@@ -25,9 +25,9 @@ class Adapter:
     """A LoRA adapter.
 
     Attributes:
-        folder: where it was saved.
+        folder: the folder that it was saved in.
         config: PEFT's configuration.
-        tensors: its tensors, under the names that PEFT saves them by.
+        tensors: its tensors, by the names in PEFT's file.
     """
 
     folder: Path
@@ -36,10 +36,10 @@ class Adapter:
 
 
 def read_adapter(folder: Path) -> Adapter:
-    """Read an adapter that is to be merged.
+    """Read an adapter to merge.
 
     Raises:
-        UsageError: if there is none, it is damaged, or of a kind that cannot be merged.
+        UsageError: if it is missing, corrupt, or of a kind that cannot be merged.
     """
     settings = read_adapter_config(folder)
     _check_kind(folder, settings)
@@ -50,26 +50,26 @@ def read_adapter(folder: Path) -> Adapter:
 def _check_kind(folder: Path, settings: dict[str, Any]) -> None:
     kind = settings["peft_type"]
     command = f"llama-recipes-local generate --adapter {shlex.quote(str(folder))}"
-    beside = f"use it beside its base model: {command}"
+    unmerged = f"use it with its base model: {command}"
     method = method_of_type(kind)
     if method is None or not method.is_mergeable:
         raise refusal(
-            f"--adapter {folder} is of the kind {kind}, which cannot be merged",
-            "it adds to what the model computes, not to its weights; only LoRA is a change of them",
-            beside,
+            f"--adapter {folder} is of type {kind}, which cannot be merged",
+            "it changes what the model computes, not its weights; only LoRA changes weights",
+            unmerged,
         )
     for field, why in BEYOND_WEIGHTS.items():
         if settings.get(field):
             raise refusal(
                 f"--adapter {folder} has {field}, which cannot be merged",
                 why,
-                beside,
+                unmerged,
             )
     init = settings.get("init_lora_weights", True)
     if init not in HARMLESS_INITS:
         raise refusal(
-            f"--adapter {folder} was begun with init_lora_weights={init}",
+            f"--adapter {folder} was initialised with init_lora_weights={init}",
             "that changed the base model's weights too, and the change is not in the adapter",
-            "save it as plain LoRA first: PEFT's save_pretrained with "
+            "convert it to plain LoRA first: PEFT's save_pretrained with "
             "path_initial_model_for_weight_conversion",
         )

@@ -21,14 +21,14 @@ class FourBit:
 
     Attributes:
         quant_type: "nf4" or "fp4".
-        double: whether the scales are quantised too.
+        double: whether the scales are quantised too (double quantisation).
     """
 
     quant_type: str
     double: bool
 
     def round(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Return what is left of a weight after 4 bits, in its own dtype."""
+        """Return a weight quantised and dequantised, in its own dtype."""
         from bitsandbytes import functional
 
         packed, state = functional.quantize_4bit(
@@ -40,7 +40,7 @@ class FourBit:
 class BaseTensors:
     """A base model's tensors by name.
 
-    A folder may hold weights that bitsandbytes has packed to 4 bits; they come unpacked.
+    Weights that are stored in bitsandbytes' 4-bit format are dequantized when they are read.
     """
 
     def __init__(
@@ -53,10 +53,10 @@ class BaseTensors:
         """Take tensors from a folder.
 
         Args:
-            stored: the folder's.
-            dtype: what they are cast to; None leaves each as it is.
-            four_bit: how the linear layers' are rounded to what 4 bits hold; None leaves them.
-            linears: the names of those.
+            stored: the folder's tensors.
+            dtype: the dtype that they are cast to; None keeps each tensor's.
+            four_bit: how the weights of linear layers are quantised and dequantised; None does not.
+            linears: the names of those weights.
         """
         self._stored = stored
         self._dtype = dtype
@@ -70,7 +70,7 @@ class BaseTensors:
         return name in self._stored
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        tensor = self._unpacked(name) if name in self._packed else self._stored[name]
+        tensor = self._dequantized(name) if name in self._packed else self._stored[name]
         tensor = tensor.to(self._dtype or tensor.dtype)
         if self._four_bit is not None and name in self._linears and name not in self._packed:
             return self._four_bit.round(tensor)
@@ -78,11 +78,11 @@ class BaseTensors:
 
     @property
     def packed(self) -> bool:
-        """Whether the folder holds weights of 4 bits."""
+        """Whether the folder has 4-bit weights."""
         return bool(self._packed)
 
     def dtype(self, name: str) -> torch.dtype:
-        """Return the dtype that a tensor comes in."""
+        """Return the dtype of a tensor as it is returned."""
         if self._dtype is not None:
             return self._dtype
         if name in self._packed:
@@ -90,16 +90,16 @@ class BaseTensors:
         return self._stored[name].dtype
 
     def shape(self, name: str) -> torch.Size:
-        """Return the shape that a tensor comes in."""
+        """Return the shape of a tensor as it is returned."""
         if name in self._packed:
             return torch.Size(self._state(name)["shape"])
         return self._stored[name].shape
 
     def _state(self, name: str) -> dict[str, Any]:
-        """Return what bitsandbytes wrote beside a packed weight: its shape and dtype and more."""
+        """Return what bitsandbytes stores next to a 4-bit weight: its shape, dtype and more."""
         return json.loads(bytes(self._stored[self._packed[name]].tolist()))
 
-    def _unpacked(self, name: str) -> torch.Tensor:
+    def _dequantized(self, name: str) -> torch.Tensor:
         from bitsandbytes import functional
 
         parts = {key: self._stored[key] for key in self._stored if key.startswith(f"{name}.")}
@@ -108,29 +108,29 @@ class BaseTensors:
 
 
 def check_base(skeleton: Skeleton, base: BaseTensors, tied: bool) -> list[Problem]:
-    """Return what the base model lacks, and what is of another shape than its configuration says.
+    """Return which base tensors are missing or have another shape than the configuration gives.
 
     Args:
         skeleton: the adapted model.
         base: the base model's tensors.
         tied: whether the head is the embedding.
     """
-    stand_in = skeleton.embedding if tied else ""
-    lacking = [
+    tied_to = skeleton.embedding if tied else ""
+    missing = [
         name
         for name in skeleton.shapes
-        if name not in base and not (name == skeleton.head and stand_in in base)
+        if name not in base and not (name == skeleton.head and tied_to in base)
     ]
-    if lacking:
-        return [_damaged(f"it lacks {join_names(lacking)}")]
+    if missing:
+        return [_mismatch(f"missing: {join_names(missing)}")]
     kept = [name for name in skeleton.shapes if name in base and not skeleton.is_replaced(name)]
     wrong = shape_mismatches({name: base.shape(name) for name in kept}, skeleton.shapes)
-    return [_damaged(f"it holds {join_names(wrong)}")] if wrong else []
+    return [_mismatch(f"shape mismatch: {join_names(wrong)}")] if wrong else []
 
 
-def _damaged(why: str) -> Problem:
+def _mismatch(why: str) -> Problem:
     return Problem(
-        "the base model's weights are not those that its config.json speaks of",
+        "the base model's weights do not match its config.json",
         why,
         "copy the model again, or name another: --model DIR",
     )

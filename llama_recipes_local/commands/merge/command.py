@@ -1,4 +1,4 @@
-"""Merges an adapter's folder and a base model's into a new model's folder."""
+"""``llama-recipes-local merge``: a new model folder of an adapter and its base model."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,14 +35,13 @@ class Merge:
     """What to merge.
 
     Attributes:
-        adapter: the folder that training saved.
+        adapter: folder of the saved adapter.
         out: the new model's folder.
         model: the base model's folder; None means the one that the adapter names.
-        tokenizer: the folder of the tokenizer that goes with the model; None means the run's, or
-            the model's.
-        dtype: what the base model is read in and the result is saved in; None leaves it.
-        quantization: "4bit" adds to what 4 bits leave of the weights, "none" to the weights
-            themselves; None means as the run trained.
+        tokenizer: the tokenizer's folder; None means the run's, or the model's.
+        dtype: dtype that the base model is cast to and the result is saved in; None keeps it.
+        quantization: "4bit" merges into the weights after 4-bit quantisation, which is what QLoRA
+            trained on, "none" into the weights themselves; None means as the run trained.
         quant_type: "nf4" or "fp4"; None means as the run trained.
         use_double_quant: whether the scales are quantised too; None means as the run trained.
         format: the export format, a name of ``model_folders.export.FORMATS``.
@@ -62,8 +61,8 @@ class Merge:
 def merge(asked: Merge) -> None:
     """Write the merged model, whole or not at all.
 
-    The result is what PEFT's ``merge_and_unload`` gives, to the bit. No more than one file of the
-    result and one layer are held in memory.
+    The result equals that of PEFT's ``merge_and_unload`` to the bit. At most one file of the result
+    and one layer are in memory.
 
     Raises:
         UsageError: if an input folder is missing or wrong, or the disk is too full; nothing is
@@ -83,7 +82,7 @@ def merge(asked: Merge) -> None:
     base = BaseTensors(stored, asked.dtype, _four_bit(asked, run), skeleton.linears)
     tied = bool(config.tie_word_embeddings) and skeleton.head not in base
     refuse(check_base(skeleton, base, tied))
-    _say_what_is_added_to(base, adapter, folder)
+    _report_inputs(base, adapter, folder)
     merged = MergedTensors(skeleton, base, adapter.tensors, tied)
     prompt_template = find_prompt_template(adapter.folder)
     if prompt_template:
@@ -98,7 +97,7 @@ def merge(asked: Merge) -> None:
     )
     refuse(check_export(model, out, asked.format))
     if tied and not merged.tied:
-        print("--> the adapter changes head and embedding apart: tie_word_embeddings is off")
+        print("--> the adapter changes head and embedding separately: tie_word_embeddings is off")
     export(model, out, asked.format)
     print(f"--> the merged model is in {out}")
 
@@ -112,14 +111,14 @@ def _base_folder(asked: Merge, adapter: Adapter) -> Path:
     if asked.model is None and not (named / "config.json").is_file():
         raise refusal(
             f"the base model is not in {named}",
-            f"that is the folder which {adapter.folder} names",
-            "name the folder it is in now: --model DIR",
+            f"{adapter.folder} names that folder",
+            "name its current folder: --model DIR",
         )
     return asked.model.expanduser().resolve() if asked.model else named
 
 
 def _four_bit(asked: Merge, run: SavedRun) -> FourBit | None:
-    """Return how the base model's weights are rounded to 4 bits, or None if they are not."""
+    """Return how the base model's weights are quantised to 4 bits, or None if they are not."""
     trained = run.get("train_config", "quantization")
     if (asked.quantization or trained) != "4bit":
         return None
@@ -131,17 +130,17 @@ def _four_bit(asked: Merge, run: SavedRun) -> FourBit | None:
         double = run.get("quantization_config", "use_double_quant", defaults.use_double_quant)
     if asked.quantization is None:
         print(
-            f"--> by {run.path} the adapter was trained on weights of 4 bits ({kind}): it is added "
-            "to what those hold (--quantization none adds it to the weights themselves)"
+            f"--> trained on 4-bit weights ({kind}, by {run.path}): merging the adapter into "
+            "the quantized values (--quantization none merges it into the original weights)"
         )
     return FourBit(kind, double)
 
 
-def _say_what_is_added_to(base: BaseTensors, adapter: Adapter, folder: Path) -> None:
+def _report_inputs(base: BaseTensors, adapter: Adapter, folder: Path) -> None:
     print(f"--> merging {adapter.folder}\n    into {folder}")
     if base.packed:
-        extras.require("bitsandbytes", f"the weights of 4 bits in {folder}", "quantization")
-        print("    whose weights of 4 bits are unpacked first")
+        extras.require("bitsandbytes", f"the 4-bit weights in {folder}", "quantization")
+        print("    dequantizing its 4-bit weights first")
 
 
 def _config(skeleton: Skeleton, merged: MergedTensors, dtype: torch.dtype | None) -> dict[str, Any]:

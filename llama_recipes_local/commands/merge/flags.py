@@ -1,4 +1,4 @@
-"""Merge a LoRA adapter into its base model: a new folder that plain transformers loads."""
+"""Merge a LoRA adapter into its base model, to a new folder that plain transformers loads."""
 
 import argparse
 from pathlib import Path
@@ -10,36 +10,36 @@ from llama_recipes_local.cli.shared_flags import add_new_model_flags
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     parser.add_argument(
-        "--adapter", required=True, metavar="DIR", type=Path, help="folder that training saved"
+        "--adapter", required=True, metavar="DIR", type=Path, help="folder of the saved adapter"
     )
     add_new_model_flags(
         parser,
         model="the base model's folder (the one that the adapter names)",
-        dtype="what the base model is read in and the result is saved in",
+        dtype="dtype of the merge and of the result",
         default_dtype="the base model's",
     )
     parser.add_argument(
         "--quantization",
         type=one_of(("4bit", "none")),
         metavar="BITS",
-        help="4bit: add to what 4 bits leave of each weight, which is what QLoRA trains on; "
-        "none: add to the weights themselves (as the adapter was trained)",
+        help="4bit: merge into the 4-bit values of the weights, which QLoRA trained on; "
+        "none: into the original weights (as the adapter was trained)",
     )
     parser.add_argument(
         "--quant_type",
         type=one_of(("nf4", "fp4")),
         metavar="TYPE",
-        help="with 4 bits: nf4 or fp4 (as the adapter was trained)",
+        help="with 4bit: nf4 or fp4 (as the adapter was trained)",
     )
     parser.add_argument(
         "--use_double_quant",
         action=argparse.BooleanOptionalAction,
-        help="with 4 bits: whether the scales are quantised too (as the adapter was trained)",
+        help="with 4bit: whether the scales are quantised too (as the adapter was trained)",
     )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Merge, and say where the model is."""
+    """Merge, and print the new folder."""
     import torch
 
     from llama_recipes_local.commands.merge.command import Merge, merge

@@ -1,4 +1,4 @@
-"""Gives the merged model's tensors, by PEFT's own ``merge`` of one layer at a time."""
+"""The merged model's tensors, by PEFT's own ``merge`` of one layer at a time."""
 
 from collections.abc import Mapping
 
@@ -12,11 +12,11 @@ Tensors = dict[str, torch.Tensor]
 
 
 class MergedTensors:
-    """The merged model's tensors, each made when it is asked for.
+    """The merged model's tensors, each computed when it is read.
 
     Attributes:
         planned: meta tensors of their shapes and dtypes, by name.
-        tied: whether the merged model's head is its embedding; the head is not planned then.
+        tied: whether the merged model's head is its embedding; then ``planned`` has no head.
     """
 
     def __init__(
@@ -26,18 +26,18 @@ class MergedTensors:
         adapter: Mapping[str, torch.Tensor],
         tied: bool,
     ) -> None:
-        """Take the parts.
+        """Find what each tensor is computed from.
 
         Args:
-            skeleton: tells which layers are adapted.
+            skeleton: the adapted model without weights.
             base: the base model's tensors.
-            adapter: the adapter's.
+            adapter: the adapter's tensors.
             tied: whether the base model's head is its embedding.
         """
         self._skeleton = skeleton
         self._base = base
         self._adapter = adapter
-        self._stands_for = {skeleton.head: skeleton.embedding} if tied else {}
+        self._tied_to = {skeleton.head: skeleton.embedding} if tied else {}
         self._made: tuple[str, Tensors] = ("", {})
         self.tied = tied and self._still_tied()
         self.planned = {
@@ -57,12 +57,12 @@ class MergedTensors:
 
     @torch.no_grad()
     def _merge(self, path: str) -> Tensors:
-        """Fill a copy of a PEFT layer, merge it, and return the plain layer's tensors."""
+        """Load the weights into a copy of a PEFT layer, merge it, and return the plain layer's."""
         layer = self._skeleton.layer(path)
-        filling = {
-            name: self._fill(f"{PREFIX}{path}.{name}") for name, _ in layer.named_parameters()
+        weights = {
+            name: self._load(f"{PREFIX}{path}.{name}") for name, _ in layer.named_parameters()
         }
-        layer.load_state_dict(filling, strict=False, assign=True)
+        layer.load_state_dict(weights, strict=False, assign=True)
         if hasattr(layer, "unload_and_optionally_merge_module"):
             plain = layer.unload_and_optionally_merge_module(
                 merge=True, safe_merge=False, adapter_names=None
@@ -72,8 +72,8 @@ class MergedTensors:
             plain = layer.get_base_layer()
         return {f"{path}.{name}": tensor for name, tensor in plain.state_dict().items()}
 
-    def _fill(self, parameter: str) -> torch.Tensor:
-        """Return a parameter of the adapted model; the adapter's own are float32, as PEFT loads."""
+    def _load(self, parameter: str) -> torch.Tensor:
+        """Return a parameter of the adapted model; the adapter's are float32, as in PEFT."""
         name = base_name(parameter)
         if name in self._skeleton.bases:
             return self._start(name)
@@ -81,22 +81,22 @@ class MergedTensors:
         return tensor.float() if tensor.is_floating_point() else tensor
 
     def _start(self, name: str) -> torch.Tensor:
-        """Return a tensor that the adapter's change is added to.
+        """Return a tensor that the adapter's change is added to, in the base model's dtype.
 
-        It is the base model's, or what the adapter holds in its place, in the base model's dtype.
+        It is the base model's, or the adapter's replacement of it.
         """
         key = self._skeleton.sources.get(self._skeleton.bases[name])
         if key is not None:
             return self._adapter[key].to(self._base.dtype(self._stored_name(name)))
         if name in self._base:
             return self._base[name]
-        return self._start(self._stands_for[name])
+        return self._start(self._tied_to[name])
 
     def _stored_name(self, name: str) -> str:
-        return name if name in self._base else self._stands_for[name]
+        return name if name in self._base else self._tied_to[name]
 
     def _still_tied(self) -> bool:
-        """Tell whether the head is what the embedding is after the merge."""
+        """Return whether head and embedding are equal after the merge."""
         config = self._skeleton.model.peft_config["default"]
         if getattr(config, "ensure_weight_tying", False):
             return True

@@ -1,4 +1,4 @@
-"""The adapted model without its weights: which layers are adapted, and what goes where in them."""
+"""The adapted model without its weights: which layers are adapted, and by which tensors."""
 
 import copy
 from typing import Any
@@ -21,14 +21,14 @@ class Skeleton:
     """An adapted model on the meta device, its head a tensor apart from its embedding.
 
     Attributes:
-        model: the model with PEFT's layers in it.
+        model: the model with PEFT's layers.
         parameters: its parameters by name, all on the meta device.
         shapes: the shapes of the base model's own tensors, by the names that its files give them.
         bases: the parameters by the names of the base model's own tensors.
-        sources: the adapter's tensors by the parameters that they are; both are names.
+        sources: the name of the adapter's tensor for each parameter that has one.
         embedding: the embedding's name in the base model's files.
         head: the head's.
-        linears: those of what bitsandbytes quantises, all of torch's linear layers but the head.
+        linears: the weights that bitsandbytes quantises: all of torch's linear layers but the head.
         vocabulary: rows of the embedding.
     """
 
@@ -36,7 +36,7 @@ class Skeleton:
         """Build the model that the adapter was trained on, with the adapter's vocabulary.
 
         Raises:
-            UsageError: if the adapter's tensors are not those that this model would have.
+            UsageError: if the adapter's tensors do not match this model.
         """
         plain = empty_model(config)
         self.embedding = weight_name(plain, plain.get_input_embeddings())
@@ -44,7 +44,7 @@ class Skeleton:
         self.vocabulary = _rows(adapter, self.embedding) or config.vocab_size
         if self.vocabulary != config.vocab_size:
             plain = empty_model(config, self.vocabulary)
-        # not the new layers on top, which are of a class of their own
+        # not the new layers on top, which have another class
         linears = (module for module in plain.modules() if type(module) is nn.Linear)
         self.linears = {weight_name(plain, module) for module in linears} - {self.head}
         self.shapes = {name: tensor.shape for name, tensor in plain.named_parameters()}
@@ -60,17 +60,19 @@ class Skeleton:
         }
 
     def _find_sources(self, adapter: Adapter) -> dict[str, str]:
-        """Tell which parameter each of the adapter's tensors is.
+        """Return the name of the adapter's tensor for each parameter that has one.
 
-        Beside PEFT's own an adapter may hold tensors of the base model's, to stand in their place:
+        In addition to PEFT's own, an adapter may have replacements of the base model's tensors:
         trained biases, and embeddings with rows for new tokens.
 
         Raises:
-            UsageError: if the adapter lacks tensors, or holds others, or of another shape.
+            UsageError: if tensors are missing, unknown, or of another shape.
         """
         own = _own_keys(self.model, self.parameters)
-        lacking = [key for key in own if key not in adapter.tensors]
-        sources, unknown, misshapen = {}, [], []
+        missing = [key for key in own if key not in adapter.tensors]
+        sources: dict[str, str] = {}
+        unknown: list[str] = []
+        misshapen: list[str] = []
         for key, tensor in adapter.tensors.items():
             name = own.get(key) or self.bases.get(base_name(key))
             if name is None:
@@ -80,13 +82,14 @@ class Skeleton:
                 misshapen.append(f"{key} of shape {tuple(tensor.shape)} instead of {wanted}")
             else:
                 sources[name] = key
-        for verb, keys in (("lacks", lacking), ("holds", unknown), ("holds", misshapen)):
+        mismatches = {"missing": missing, "unexpected": unknown, "shape mismatch": misshapen}
+        for kind, keys in mismatches.items():
             if keys:
-                raise UsageError([_of_another(adapter, f"it {verb} {join_names(keys)}")])
+                raise UsageError([_incompatible(adapter, f"{kind}: {join_names(keys)}")])
         return sources
 
     def is_replaced(self, name: str) -> bool:
-        """Tell whether the adapter holds what stands in the place of a tensor of the base's."""
+        """Return whether the adapter has a replacement of a base tensor."""
         return self.bases[name] in self.sources
 
     def layer_of(self, name: str) -> str | None:
@@ -96,28 +99,28 @@ class Skeleton:
         return next((path for path in paths if path in self._layers), None)
 
     def layer(self, path: str) -> Any:
-        """Return a copy of a PEFT layer, to be filled and merged."""
+        """Return a copy of a PEFT layer, to load weights into and to merge."""
         return copy.deepcopy(self.model.get_submodule(PREFIX + path))
 
 
 def _rows(adapter: Adapter, embedding: str) -> int | None:
-    """Return the rows of the embedding that came with the adapter, if one did."""
+    """Return the number of rows of the embedding that was saved with the adapter, if one was."""
     saved = [name for name in adapter.tensors if base_name(name) == embedding]
     return adapter.tensors[saved[0]].shape[0] if saved else None
 
 
-def _adapted(plain: Any, adapter: Adapter) -> peft.PeftModel:
+def _adapted(plain: nn.Module, adapter: Adapter) -> peft.PeftModel:
     try:
         return adapted_empty(plain, adapter.config)
-    except ValueError as error:  # no layer of the model is named as the configuration says
-        raise UsageError([_of_another(adapter, str(error))]) from error
-    except (TypeError, AttributeError) as error:  # a field is of another type than PEFT's
-        what = f"{adapter.folder / ADAPTER_CONFIG} is no configuration of PEFT"
+    except ValueError as error:  # no layer has a name that the configuration gives
+        raise UsageError([_incompatible(adapter, str(error))]) from error
+    except (TypeError, AttributeError) as error:  # a field has another type than PEFT's
+        what = f"{adapter.folder / ADAPTER_CONFIG} is not a PEFT configuration"
         raise refusal(what, str(error), "copy the adapter again") from error
 
 
 def _own_keys(model: peft.PeftModel, parameters: dict[str, nn.Parameter]) -> dict[str, str]:
-    """Return the parameters that PEFT saves, by the names that it saves them under."""
+    """Return the parameters that PEFT saves, by their names in its file."""
     names = {id(parameter): name for name, parameter in parameters.items()}
     saved: Any = peft.get_peft_model_state_dict(
         model, state_dict=parameters, save_embedding_layers=False
@@ -125,9 +128,9 @@ def _own_keys(model: peft.PeftModel, parameters: dict[str, nn.Parameter]) -> dic
     return {key: names[id(parameter)] for key, parameter in saved.items()}
 
 
-def _of_another(adapter: Adapter, why: str) -> Problem:
+def _incompatible(adapter: Adapter, why: str) -> Problem:
     return Problem(
-        f"--adapter {adapter.folder} does not fit the base model",
+        f"--adapter {adapter.folder} is not compatible with the base model",
         why,
         "name the model that it was trained on: --model DIR",
     )

@@ -46,7 +46,7 @@ def checkpoint(saved: Path, kind: str) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["ours", "theirs", "ours-tied", "theirs-tied"])
-def test_the_folder_holds_the_model(
+def test_the_folder_has_the_model(
     kind: str,
     saved: Path,
     tiny_model: Path,
@@ -80,7 +80,7 @@ def test_the_dtype_may_be_chosen(saved: Path, tmp_path: Path) -> None:
         assert model.state_dict()[name].equal(tensor.bfloat16()), name
 
 
-def test_nothing_is_asked_on_the_console(
+def test_missing_parameters_are_refused_without_asking_on_the_console(
     saved: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -112,19 +112,19 @@ def test_another_model_is_refused(
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
     error = refused(capsys, tmp_path / "out", checkpoint(saved, "ours"), "--model", other)
-    assert "it lacks model.layers.2." in error
+    assert "missing: model.layers.2." in error
     (other / "config.json").write_text(json.dumps(config | {"intermediate_size": 96}))
     error = refused(capsys, tmp_path / "out", checkpoint(saved, "ours"), "--model", other)
     assert "down_proj.weight of shape (64, 128) instead of (64, 96)" in error
     (other / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1}))
     error = refused(capsys, tmp_path / "out", checkpoint(saved, "ours"), "--model", other)
-    assert "it holds model.layers.1." in error
-    assert "no sharded checkpoint" in refused(capsys, tmp_path / "out", tiny_model)
+    assert "unexpected: model.layers.1." in error
+    assert "not a sharded checkpoint" in refused(capsys, tmp_path / "out", tiny_model)
 
 
 @pytest.mark.parametrize("kind", ["ours", "theirs"])
 @pytest.mark.parametrize("harm", ["missing", "cut"])
-def test_a_checkpoint_that_is_not_whole(
+def test_an_incomplete_checkpoint_is_refused(
     kind: str,
     harm: str,
     saved: Path,
@@ -154,22 +154,22 @@ class Bomb:
 
 
 def disguises(folder: Path) -> dict[str, bytes]:
-    """Pickles that would run code: plainly, inside a table, and by way of names that are let."""
+    """Pickles that would run code: plainly, inside metadata, and through names that are allowed."""
     table = Metadata(state_dict_metadata={}, storage_data={}, planner_data=Bomb(folder))
     text = str(folder)
     path = f"X{chr(len(text))}\0\0\0{text}".encode()
     return {
         "plain": pickle.dumps(Bomb(folder)),
-        "in a table": pickle.dumps(table),
+        "in metadata": pickle.dumps(table),
         "eval": b"cbuiltins\neval\n(X\x0e\0\0\0__import__('x')tR.",
         "old eval": b"c__builtin__\neval\n(X\x0e\0\0\0__import__('x')tR.",
-        "a module of a class that is let": b"ctorch.serialization\nos.mkdir\n(" + path + b"tR.",
+        "a module of an allowed class": b"ctorch.serialization\nos.mkdir\n(" + path + b"tR.",
         "dots": b"\x80\x04\x8c\x07pathlib\x8c\x0fPosixPath.mkdir\x93(" + path + b"tR.",
     }
 
 
 @pytest.mark.parametrize("disguise", disguises(Path("x")))
-def test_a_bomb_in_the_table_is_never_run(
+def test_a_pickle_bomb_in_the_metadata_is_never_run(
     disguise: str,
     saved: Path,
     tiny_model: Path,
@@ -180,11 +180,11 @@ def test_a_bomb_in_the_table_is_never_run(
     folder = shutil.copytree(checkpoint(saved, "theirs"), tmp_path / "theirs")
     (folder / ".metadata").write_bytes(disguises(mark)[disguise])
     error = refused(capsys, tmp_path / "out", folder, "--model", tiny_model)
-    assert "which no such file needs" in error
+    assert "which such a file does not need" in error
     assert not mark.exists()
 
 
-def test_a_table_that_leads_out_of_its_folder(
+def test_metadata_that_points_out_of_its_folder_is_refused(
     saved: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = shutil.copytree(checkpoint(saved, "theirs"), tmp_path / "theirs")
@@ -193,10 +193,10 @@ def test_a_table_that_leads_out_of_its_folder(
     (folder / ".metadata").write_bytes(pickle.dumps(table))
     (tmp_path / "secret").write_bytes(bytes(100_000))
     error = refused(capsys, tmp_path / "out", folder, "--model", tiny_model)
-    assert "leads out of its folder" in error and "../secret" in error
+    assert "points out of its folder" in error and "../secret" in error
 
 
-def test_a_bomb_in_the_tensors_is_never_run(
+def test_a_pickle_bomb_in_the_tensors_is_never_run(
     saved: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The first tensor's zip is one of torch.save's, and its pickle a bomb."""
@@ -224,7 +224,9 @@ def test_a_bomb_in_the_tensors_is_never_run(
         torch.load(bomb, weights_only=False)
 
 
-def test_an_embedding_that_has_grown(saved: Path, tiny_model: Path, tmp_path: Path) -> None:
+def test_an_embedding_with_rows_for_new_tokens_is_converted(
+    saved: Path, tiny_model: Path, tmp_path: Path
+) -> None:
     """Rows for new tokens are in the checkpoint, and not in the model it started from."""
     ours = shutil.copytree(checkpoint(saved, "ours"), tmp_path / "ours")
     for path in ours.glob("*.safetensors"):
@@ -239,7 +241,7 @@ def test_an_embedding_that_has_grown(saved: Path, tiny_model: Path, tmp_path: Pa
     assert all(model.state_dict()[name].equal(tensor) for name, tensor in expected.items())
 
 
-def test_frequencies_that_transformers_once_saved_are_left_out(
+def test_frequencies_that_old_transformers_saved_are_left_out(
     saved: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     expected = load_file(saved / "expected.safetensors")

@@ -1,4 +1,4 @@
-"""A run's ``checkpoint-STEP`` becomes the model that was trained: what it lacks is the base's."""
+"""A run's ``checkpoint-STEP`` becomes the trained model; what was not trained is the base's."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ class Run:
 
     @property
     def first(self) -> Path:
-        """Written before the model has been saved for the first time."""
+        """Written before the model was saved for the first time."""
         return self.output / "checkpoint-1"
 
     @property
@@ -41,7 +41,7 @@ class Run:
 
 @pytest.fixture
 def trained(tiny_model: Path, grammar_data: Path, tmp_path: Path) -> Callable[..., Run]:
-    """Fine-tunes a model of its own, the tiny one unless another is named."""
+    """Fine-tunes a copy of a model, by default the tiny one."""
 
     def train(model: Path = tiny_model, **flags: Any) -> Run:
         base = shutil.copytree(model, tmp_path / "base")
@@ -65,7 +65,7 @@ def test_a_checkpoint_of_a_run_becomes_the_model_that_was_trained(
 
 
 @pytest.mark.parametrize("command", ["generate", "evaluate", "finetune"])
-def test_a_checkpoint_that_is_named_for_a_model_is_to_be_converted(
+def test_a_checkpoint_given_as_a_model_is_refused_with_the_command_that_converts_it(
     command: str, trained: Callable[..., Run], capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = trained().checkpoint
@@ -108,7 +108,7 @@ def test_the_tokenizer_is_the_one_of_training_or_is_asked_for(
     ],
     ids=str,
 )
-def test_what_was_not_trained_is_the_base_models(
+def test_what_was_not_trained_is_copied_from_the_base_model(
     flags: dict[str, Any],
     count: int,
     dtype: str,
@@ -144,10 +144,10 @@ def test_a_tied_head_is_written_once(
     assert_same(tmp_path / "out", run.final)
 
 
-def test_a_base_in_shards_has_moved_and_another_dtype_is_asked_for(
+def test_the_base_model_may_be_sharded_and_moved_and_the_dtype_chosen(
     trained: Callable[..., Run], tiny_model: Path, tmp_path: Path, capsys: Any
 ) -> None:
-    """Each number is rounded to what the run held before it is cast."""
+    """Each number is rounded to the run's dtype before it is cast."""
     shards = shutil.copytree(tiny_model, tmp_path / "shards")
     (shards / "model.safetensors").unlink()
     model = transformers.LlamaForCausalLM.from_pretrained(tiny_model)
@@ -163,7 +163,7 @@ def test_a_base_in_shards_has_moved_and_another_dtype_is_asked_for(
 
 
 @pytest.mark.ranks
-def test_shards_of_two_ranks_that_were_cast_once_loaded(
+def test_shards_of_two_ranks_that_were_cast_after_loading(
     run_finetuning: Callable[..., Any], tiny_model: Path, grammar_data: Path, tmp_path: Path
 ) -> None:
     flags = ["--enable_fsdp", "--pure_bf16", "--top_layers", 2, "--model_name", tiny_model]
@@ -191,7 +191,7 @@ def more_tokens(tiny_model: Path, tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", ["last:1", "lm_head"])
-def test_rows_for_new_tokens_that_are_not_trained_are_nowhere(
+def test_untrained_rows_for_new_tokens_are_asked_for(
     name: str, more_tokens: Any, trained: Callable[..., Run], tmp_path: Path, capsys: Any
 ) -> None:
     run = trained(train_only=name, **more_tokens)
@@ -200,7 +200,7 @@ def test_rows_for_new_tokens_that_are_not_trained_are_nowhere(
     assert f"--resume_from_checkpoint {run.checkpoint}" in error
 
 
-def test_rows_for_new_tokens_that_are_trained(
+def test_trained_rows_for_new_tokens_are_converted(
     more_tokens: Any, trained: Callable[..., Run], tmp_path: Path
 ) -> None:
     run = trained(freeze_layers=True, num_freeze_layers=1, **more_tokens)
@@ -209,7 +209,7 @@ def test_rows_for_new_tokens_that_are_trained(
     assert read_json(tmp_path / "out/config.json")["vocab_size"] == 1003
 
 
-def test_a_checkpoint_that_lacks_what_it_is_to_hold(
+def test_an_incomplete_checkpoint_of_a_run_is_refused(
     trained: Callable[..., Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = trained(freeze_layers=True, num_freeze_layers=1)
@@ -217,14 +217,14 @@ def test_a_checkpoint_that_lacks_what_it_is_to_hold(
     config = read_json(run.base / "config.json") | {"num_hidden_layers": 1}
     (fewer / "config.json").write_text(json.dumps(config))
     error = refused(capsys, tmp_path / "out", run.checkpoint, "--model", fewer)
-    assert "it holds model.layers.1." in error
+    assert "unexpected: model.layers.1." in error
     (path,) = (run.checkpoint / "model").glob("*.safetensors")
     whole = path.read_bytes()
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
     save_file({"lm_head.weight": load_file(path)["lm_head.weight"]}, path, metadata)
     error = refused(capsys, tmp_path / "out", run.checkpoint)
-    assert "it lacks model.embed_tokens.weight" in error and "copy the checkpoint again" in error
+    assert "missing: model.embed_tokens.weight" in error and "copy the checkpoint again" in error
     path.write_bytes(whole)
     for name in ("identity.json", "model/config.json"):
         (run.checkpoint / name).write_text("{")
@@ -232,7 +232,7 @@ def test_a_checkpoint_that_lacks_what_it_is_to_hold(
         assert f"{run.checkpoint / name}" in error and "copy the checkpoint again" in error
 
 
-def test_a_base_that_is_not_the_runs_is_refused(
+def test_a_base_model_other_than_the_runs_is_refused(
     trained: Callable[..., Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = trained(train_only="last:1")
@@ -248,21 +248,21 @@ def test_a_base_that_is_not_the_runs_is_refused(
         return said
 
     norm = "model.norm.weight"
-    assert f"it lacks {norm}" in error({name: start[name] for name in start if name != norm})
+    assert f"missing: {norm}" in error({name: start[name] for name in start if name != norm})
     rows = start | {"lm_head.weight": start["lm_head.weight"][:-1].clone()}
-    assert "it holds lm_head.weight of shape (999, 64) instead of (1000, 64)" in error(rows)
+    assert "shape mismatch: lm_head.weight of shape (999, 64) instead of (1000, 64)" in error(rows)
     wider = error(start, intermediate_size=96)
     assert "layers.1.mlp.down_proj.weight of shape (64, 128) instead of (64, 96)" in wider
-    assert "it lacks model.layers.2." in error(start, num_hidden_layers=3)
-    assert "it lacks model.layers.0." in error(start, num_hidden_layers=1)
-    assert "its weights were others" in error(start | {norm: start[norm] + 1})
+    assert "missing: model.layers.2." in error(start, num_hidden_layers=3)
+    assert "missing: model.layers.0." in error(start, num_hidden_layers=1)
+    assert "the hash of its weights differs" in error(start | {norm: start[norm] + 1})
     said = refused(capsys, tmp_path / "out", run.checkpoint, "--model", tmp_path / "none")
     assert "has no config.json" in said and "--model DIR" in said
     (run.base / "model.safetensors").unlink()
     assert f"{run.base} has no weights" in refused(capsys, tmp_path / "out", run.checkpoint)
 
 
-def test_a_checkpoint_of_an_adapter_is_used_as_it_is(
+def test_a_checkpoint_of_an_adapter_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "checkpoint-3"
@@ -271,5 +271,5 @@ def test_a_checkpoint_of_an_adapter_is_used_as_it_is(
     (folder / "adapter_model.safetensors").touch()
     assert cli.main(["convert", str(folder), "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
-    assert f"{folder} holds an adapter" in error and "--adapter" in error
+    assert f"{folder} is a checkpoint of an adapter" in error and "--adapter" in error
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""What ``merge`` cannot do it says before anything is written."""
+"""``merge`` refuses what it cannot do before anything is written."""
 
 import json
 import resource
@@ -27,7 +27,7 @@ def base(tiny_model: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def saved(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A LoRA adapter as it is begun."""
+    """A LoRA adapter before training."""
     folder = tmp_path_factory.mktemp("adapters") / "lora"
     model = transformers.AutoModelForCausalLM.from_pretrained(tiny_model)
     config = peft.LoraConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM")
@@ -66,7 +66,7 @@ def change(path: Path, **changes: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ["PREFIX_TUNING", "ADAPTION_PROMPT"])
-def test_what_is_no_change_of_weights(
+def test_an_adapter_that_does_not_change_weights_is_refused(
     kind: str, adapter: Path, refused: Callable[..., str]
 ) -> None:
     change(adapter / "adapter_config.json", peft_type=kind)
@@ -76,7 +76,7 @@ def test_what_is_no_change_of_weights(
 
 
 @pytest.mark.parametrize("init", ["pissa_niter_4", "olora", "corda", "loftq"])
-def test_a_beginning_that_changed_the_base_model(
+def test_an_initialisation_that_changed_the_base_model_is_refused(
     init: str, adapter: Path, refused: Callable[..., str]
 ) -> None:
     change(adapter / "adapter_config.json", init_lora_weights=init)
@@ -87,7 +87,7 @@ def test_a_beginning_that_changed_the_base_model(
 @pytest.mark.parametrize(
     ("field", "value"), [("layer_replication", [[0, 2], [1, 2]]), ("alora_invocation_tokens", [5])]
 )
-def test_what_lora_does_besides_changing_weights(
+def test_lora_that_does_more_than_change_weights_is_refused(
     field: str, value: Any, adapter: Path, base: Path, refused: Callable[..., str]
 ) -> None:
     model = transformers.AutoModelForCausalLM.from_pretrained(base)
@@ -99,15 +99,15 @@ def test_what_lora_does_besides_changing_weights(
 
 
 @pytest.mark.parametrize("changes", [{"r": "four"}, {"target_modules": 5}, {"rank_pattern": None}])
-def test_a_configuration_with_values_of_another_type(
+def test_a_configuration_with_wrong_types_is_refused(
     changes: dict[str, Any], adapter: Path, refused: Callable[..., str]
 ) -> None:
     change(adapter / "adapter_config.json", **changes)
     error = refused()
-    assert f"{adapter / 'adapter_config.json'} is no configuration of PEFT" in error
+    assert f"{adapter / 'adapter_config.json'} is not a PEFT configuration" in error
 
 
-def test_a_base_model_that_is_not_named_is_not_looked_for_where_one_stands(
+def test_a_base_model_that_is_not_named_is_not_taken_from_the_working_directory(
     adapter: Path, base: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]
 ) -> None:
     change(adapter / "adapter_config.json", base_model_name_or_path=None)
@@ -116,14 +116,14 @@ def test_a_base_model_that_is_not_named_is_not_looked_for_where_one_stands(
     assert "does not name its base model" in error and "--model DIR" in error
 
 
-def test_a_folder_that_was_named_for_its_tokenizer_and_has_none(
+def test_a_tokenizer_folder_without_a_tokenizer_is_refused(
     tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     error = refused("--tokenizer_name", tmp_path / "gone")
     assert f"{tmp_path / 'gone'} has no tokenizer" in error
 
 
-def test_a_tokenizer_that_is_nowhere(
+def test_a_missing_tokenizer_is_asked_for(
     adapter: Path, base: Path, refused: Callable[..., str]
 ) -> None:
     for path in base.glob("tokenizer*"):
@@ -133,7 +133,7 @@ def test_a_tokenizer_that_is_nowhere(
     assert f"{base} has no tokenizer" in error and "--tokenizer_name DIR" in error
 
 
-def test_a_base_model_that_has_moved(
+def test_a_base_model_that_has_moved_is_asked_for(
     adapter: Path, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     gone = tmp_path / "gone"
@@ -143,7 +143,7 @@ def test_a_base_model_that_has_moved(
 
 
 @pytest.mark.parametrize("wrong", ["no file", "pickle", "cut", "no config", "a list"])
-def test_an_adapter_that_is_not_whole(
+def test_an_incomplete_adapter_is_refused(
     wrong: str, adapter: Path, refused: Callable[..., str]
 ) -> None:
     named = adapter / FILE
@@ -160,29 +160,31 @@ def test_an_adapter_that_is_not_whole(
     assert named.name in error
 
 
-def test_another_models_adapter(adapter: Path, base: Path, refused: Callable[..., str]) -> None:
+def test_an_adapter_of_another_model_is_refused(
+    adapter: Path, base: Path, refused: Callable[..., str]
+) -> None:
     tensors = load_file(adapter / FILE)
     first, second = sorted(tensors)[:2]
     for changed, said in (
-        ({name: tensors[name] for name in tensors if name != first}, f"lacks {first}"),
+        ({name: tensors[name] for name in tensors if name != first}, f"missing: {first}"),
         (tensors | {"base_model.model.more.weight": torch.ones(1)}, "base_model.model.more.weight"),
         (tensors | {second: torch.ones(4, 3)}, f"{second} of shape (4, 3) instead of"),
     ):
         save_file(changed, adapter / FILE)
         error = refused()
-        assert said in error and "does not fit the base model" in error
+        assert said in error and "is not compatible with the base model" in error
     change(adapter / "adapter_config.json", target_modules=["no_such_layer"])
     assert "no_such_layer" in refused()
 
 
-def test_a_base_model_that_is_not_whole(base: Path, refused: Callable[..., str]) -> None:
+def test_an_incomplete_base_model_is_refused(base: Path, refused: Callable[..., str]) -> None:
     path = base / "model.safetensors"
     tensors = load_file(path)
     save_file(tensors | {"lm_head.weight": torch.ones(2, 2)}, path)
     assert "lm_head.weight of shape (2, 2)" in refused()
     del tensors["lm_head.weight"]
     save_file(tensors, path)
-    assert "it lacks lm_head.weight" in refused()
+    assert "missing: lm_head.weight" in refused()
     path.write_bytes(path.read_bytes()[:-1])
     assert str(path) in refused()
     path.rename(base / "pytorch_model.bin")
@@ -191,7 +193,7 @@ def test_a_base_model_that_is_not_whole(base: Path, refused: Callable[..., str])
     assert "has no config.json" in refused()
 
 
-def test_a_folder_with_something_in_it_is_left_alone(
+def test_a_folder_that_is_not_empty_is_refused(
     adapter: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "full").mkdir()
@@ -204,7 +206,9 @@ def test_a_folder_with_something_in_it_is_left_alone(
     assert "is a file" in capsys.readouterr().err
 
 
-def test_a_disk_without_room(monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]) -> None:
+def test_too_little_free_space_is_refused(
+    monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]
+) -> None:
     monkeypatch.setattr(
         output_folder.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 4, 5)
     )
@@ -228,7 +232,7 @@ def test_a_merge_that_fails_publishes_nothing(
     assert not list(tmp_path.glob("*out*"))
 
 
-def test_a_disk_that_fills_up(
+def test_a_full_disk_leaves_nothing(
     adapter: Path,
     base: Path,
     tmp_path: Path,
@@ -252,7 +256,7 @@ def test_a_disk_that_fills_up(
 
 
 @pytest.mark.parametrize("kind", ["below a file", "too long", "read-only", "a disk's root"])
-def test_a_place_that_cannot_be_written(
+def test_a_folder_that_cannot_be_written_is_refused(
     kind: str,
     adapter: Path,
     base: Path,

@@ -1,4 +1,4 @@
-"""The merged folder is what PEFT's ``merge_and_unload`` gives, to the bit."""
+"""The merged folder equals the result of PEFT's ``merge_and_unload`` to the bit."""
 
 import json
 import shutil
@@ -108,7 +108,7 @@ def merge(*words: object) -> None:
 
 
 def load(folder: Path) -> Any:
-    """Load a folder with plain transformers; nothing may be missing or left over."""
+    """Load a folder with plain transformers; no tensor may be missing or unexpected."""
     model, info = transformers.AutoModelForCausalLM.from_pretrained(
         folder, dtype="auto", output_loading_info=True
     )
@@ -125,7 +125,9 @@ def assert_same(ours: Any, theirs: Any) -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_folder_is_what_peft_merges(variant: str, biased_model: Path, tmp_path: Path) -> None:
+def test_the_folder_equals_what_peft_merges(
+    variant: str, biased_model: Path, tmp_path: Path
+) -> None:
     adapter = save_adapter(biased_model, tmp_path / "adapter", **VARIANTS[variant])
     merge("--adapter", adapter, "--model", biased_model, "--out", tmp_path / "out")
     theirs = merged_by_peft(biased_model, adapter)
@@ -142,7 +144,7 @@ def test_the_folder_is_what_peft_merges(variant: str, biased_model: Path, tmp_pa
 def test_a_large_model_is_written_file_by_file(
     biased_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No file is larger than a shard, and none is made before the one before it is written."""
+    """No file is larger than a shard, and each is written before the next is computed."""
     monkeypatch.setattr(writing, "SHARD_BYTES", 140_000)
     before = {path.name: path.read_bytes() for path in biased_model.iterdir()}
     made: list[int] = []
@@ -164,7 +166,7 @@ def test_a_large_model_is_written_file_by_file(
     assert {path.name: path.read_bytes() for path in biased_model.iterdir()} == before
 
 
-def test_what_goes_with_the_model_comes_along(biased_model: Path, tmp_path: Path) -> None:
+def test_tokenizer_and_auxiliary_files_are_copied(biased_model: Path, tmp_path: Path) -> None:
     adapter = save_adapter(biased_model, tmp_path / "adapter")
     merge("--adapter", adapter, "--model", biased_model, "--out", tmp_path / "out")
     theirs, ours = map(transformers.AutoTokenizer.from_pretrained, (biased_model, tmp_path / "out"))
@@ -182,10 +184,10 @@ def test_what_goes_with_the_model_comes_along(biased_model: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("named", ["model_name", "tokenizer_name"])
-def test_the_tokenizer_is_found_by_the_record_of_what_trained_the_base_model(
+def test_the_tokenizer_is_found_by_the_record_of_the_base_models_run(
     named: str, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Training leaves no tokenizer beside whole weights; ``generate`` finds it in the same way."""
+    """Training saves no tokenizer with a full model; ``generate`` finds it in the same way."""
     base = shutil.copytree(tiny_model, tmp_path / "run")
     for path in base.glob("tokenizer*"):
         path.unlink()
@@ -215,7 +217,7 @@ def test_the_base_model_may_have_moved(biased_model: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
-def test_a_grown_vocabulary_comes_with_the_adapter(
+def test_an_adapter_may_come_with_a_larger_vocabulary(
     tied: bool, tiny_model: Path, tied_model: Path, tmp_path: Path
 ) -> None:
     base = tied_model if tied else tiny_model
@@ -245,7 +247,7 @@ def test_a_tied_head_stays_tied(tied_model: Path, tmp_path: Path) -> None:
     ],
     ids=["embedding", "head", "saved head"],
 )
-def test_a_head_that_was_tied_computes_what_the_adapter_does(
+def test_a_tied_head_that_the_adapter_unties_computes_as_the_adapter_does(
     options: dict[str, Any], tied_model: Path, tmp_path: Path
 ) -> None:
     """PEFT's own merge would change head and embedding both, so the logits are compared."""
@@ -267,10 +269,10 @@ FOUR_BIT = [("nf4", True), ("fp4", False)]
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "double"), FOUR_BIT)
-def test_an_adapter_is_added_to_what_4_bits_leave(
+def test_an_adapter_is_merged_into_quantized_weights(
     kind: str, double: bool, biased_model: Path, tmp_path: Path
 ) -> None:
-    """Named by flags, read from the run's record, and from a folder that is stored in 4 bits."""
+    """By flags, by the run's record, and from a folder with 4-bit weights."""
     adapter = save_adapter(biased_model, tmp_path / "adapter", target_modules=ALL_LINEAR)
     quantization = transformers.BitsAndBytesConfig(
         load_in_4bit=True,
@@ -308,8 +310,8 @@ def test_an_adapter_is_added_to_what_4_bits_leave(
     assert_same(load(tmp_path / "unpacked"), theirs)
 
 
-def test_new_layers_on_top_are_not_rounded(tiny_model: Path, tmp_path: Path) -> None:
-    """They are in no 4 bits in training either."""
+def test_new_layers_on_top_are_not_quantized(tiny_model: Path, tmp_path: Path) -> None:
+    """Training does not quantise them either."""
     with activate(resolution.resolve({"top_layers": 2})):
         model = models.LlamaForCausalLM.from_pretrained(tiny_model)
     randomize(model, "top_layers")
