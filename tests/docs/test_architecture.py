@@ -32,6 +32,17 @@ def test_the_table_of_runtime_patches_is_up_to_date() -> None:
     assert between_marks("patches") == table, "refresh it: make patches-table"
 
 
+def test_only_those_listed_ask_for_the_active_run() -> None:
+    package = this_checkout().package
+    asking = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if "_vendor" not in path.parts and "active_run()" in path.read_text("utf-8")
+    }
+    listed = re.findall(r"^\| `(\S+)` \|", between_marks("active run"), re.MULTILINE)
+    assert asking - {"run/__init__.py"} == set(listed)
+
+
 @pytest.fixture
 def checkout(tmp_path: Path) -> Checkout:
     """A checkout with this package, its copy and a page without a table."""
