@@ -109,7 +109,7 @@ def load_and_shard(folder: Path, way: str) -> None:
 class Slices:
     """Counts the bytes that are taken out of safetensors files, by transformers or by this fork."""
 
-    MODULES = ("transformers.modeling_utils", "llama_recipes_local.parallel.filling")
+    MODULES = ("transformers.modeling_utils", "llama_recipes_local.parallel.shard_loading")
 
     def __init__(self) -> None:
         self.bytes = 0

@@ -1,7 +1,7 @@
 """Models whose weights are still in their files, for ``--low_cpu_fsdp``.
 
 A hollow parameter has its shape, dtype and device, the memory of one number, and a note of where
-its weights are stored. An adapter can be put on such a model as on any other; ``parallel.filling``
+its weights are stored. An adapter can be put on such a model as on any other; ``parallel.shard_loading``
 gives each rank its share of the weights once the model is sharded.
 """
 
@@ -15,7 +15,7 @@ from transformers.utils import GENERATION_CONFIG_NAME
 
 from llama_recipes_local.errors import TrainingError
 from llama_recipes_local.model_folders import model_tensors
-from llama_recipes_local.parallel.filling import Stored
+from llama_recipes_local.parallel.shard_loading import Stored
 
 
 def load_hollow(cls: Any, folder: Path, dtype: torch.dtype, **options: Any) -> Any:

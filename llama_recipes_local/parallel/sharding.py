@@ -23,13 +23,13 @@ from torch.distributed.fsdp import (
 )
 from torch.distributed.tensor import DTensor
 
-from llama_recipes_local.parallel.filling import empty_hollow, fill
 from llama_recipes_local.parallel.process_group import device_type, world_size
 from llama_recipes_local.parallel.quantized import (
     is_quantized,
     quantized_parameters,
     shard_as_words,
 )
+from llama_recipes_local.parallel.shard_loading import empty_hollow, fill
 
 
 def FullyShardedDataParallel(  # noqa: N802 (the name that main calls)
