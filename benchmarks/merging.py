@@ -25,7 +25,7 @@ import torch
 from transformers import LlamaConfig
 
 from llama_recipes_local.model_folders import save
-from llama_recipes_local.models.empty import empty_model
+from llama_recipes_local.models.deferred import empty_model
 
 SAMPLE_SECONDS = 0.05
 PACKAGES = ("torch", "transformers", "peft", "safetensors")

@@ -6,23 +6,26 @@ transformers' class of the same name and call its ``from_pretrained``.
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 import transformers
 
+from llama_recipes_local import configs
 from llama_recipes_local.kernels.registry import (
     choose_attention,
     install_model_kernels,
     register_attention,
 )
-from llama_recipes_local.models.deferred import load_hollow
+from llama_recipes_local.models.deferred import load_deferred
 from llama_recipes_local.models.freezing import freeze_all_but_chosen
 from llama_recipes_local.models.precision import keep_frequencies, weight_dtype
 from llama_recipes_local.models.quantization import bnb_config, keep_packing
 from llama_recipes_local.models.top_layers import LlamaWithTopLayersForCausalLM, begin_at_zero
 from llama_recipes_local.parallel import device_type
 from llama_recipes_local.run import active_run
+
+Loaded = TypeVar("Loaded")
 
 register_attention()
 
@@ -31,62 +34,89 @@ def local_folder(name: str | Path) -> Path:
     """Return a model folder's absolute path.
 
     Raises:
-        FileNotFoundError: if there is no such folder; nothing is ever fetched.
+        FileNotFoundError: if it is not a folder; nothing is ever fetched.
     """
     folder = Path(name).expanduser().resolve()
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is no folder; models are loaded from local folders only")
+        raise FileNotFoundError(
+            f"{folder} is not a folder; models are loaded from local folders only"
+        )
     return folder
 
 
-def _load(cls: Any, name: str | Path, *args: Any, **kwargs: Any) -> Any:
+def _load(cls: Any, name: str | Path, **kwargs: Any) -> Any:
     kwargs.update(local_files_only=True, trust_remote_code=False)
-    return cls.from_pretrained(local_folder(name), *args, **kwargs)
+    return cls.from_pretrained(local_folder(name), **kwargs)
 
 
-class AutoConfig:
+class _InstancesOfTransformers(type):
+    """Makes what a class below loads an instance of that class, as it is of transformers'."""
+
+    instances: type
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, cls.instances)
+
+
+class _FromLocalFolder(Generic[Loaded], metaclass=_InstancesOfTransformers):
+    """Loads what transformers' class of the same name loads, from local folders only.
+
+    Subclasses name that class as ``loader``, and the class of what it returns as ``instances``
+    where that is another.
+    """
+
+    loader: ClassVar[Any]
+
+    def __init_subclass__(cls, loader: Any, instances: type | None = None) -> None:
+        super().__init_subclass__()
+        cls.loader = loader
+        cls.instances = instances or loader
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, **kwargs: Any) -> Loaded:
+        """Load from the folder ``name``; ``kwargs`` are transformers' own.
+
+        Raises:
+            FileNotFoundError: if there is no such folder.
+        """
+        return _load(cls.loader, name, **kwargs)
+
+
+class AutoConfig(
+    _FromLocalFolder[transformers.PreTrainedConfig],
+    loader=transformers.AutoConfig,
+    instances=transformers.PreTrainedConfig,
+):
     """``transformers.AutoConfig`` from a local folder."""
 
-    @staticmethod
-    def from_pretrained(name: str | Path, **kwargs: Any) -> transformers.PreTrainedConfig:
-        """Read ``config.json`` of a local folder."""
-        return _load(transformers.AutoConfig, name, **kwargs)
 
-
-class LlamaConfig:
+class LlamaConfig(_FromLocalFolder[transformers.LlamaConfig], loader=transformers.LlamaConfig):
     """``transformers.LlamaConfig`` from a local folder."""
 
-    @staticmethod
-    def from_pretrained(name: str | Path, **kwargs: Any) -> transformers.LlamaConfig:
-        """Read a Llama's ``config.json`` of a local folder."""
-        return _load(transformers.LlamaConfig, name, **kwargs)
 
-
-class AutoTokenizer:
+class AutoTokenizer(
+    _FromLocalFolder[transformers.PreTrainedTokenizerBase],
+    loader=transformers.AutoTokenizer,
+    instances=transformers.PreTrainedTokenizerBase,
+):
     """``transformers.AutoTokenizer`` from a local folder."""
 
-    @staticmethod
-    def from_pretrained(name: str | Path, **kwargs: Any) -> transformers.PreTrainedTokenizerBase:
-        """Load the tokenizer of a local folder."""
-        return _load(transformers.AutoTokenizer, name, **kwargs)
+
+class AutoProcessor(
+    _FromLocalFolder[transformers.ProcessorMixin],
+    loader=transformers.AutoProcessor,
+    instances=transformers.ProcessorMixin,
+):
+    """``transformers.AutoProcessor`` from a vision model's local folder."""
 
 
-def load_tokenizer(train_config: Any) -> transformers.PreTrainedTokenizerBase:
+def load_tokenizer(train_config: configs.train_config) -> transformers.PreTrainedTokenizerBase:
     """Load a run's tokenizer as ``main`` does."""
     folder = train_config.tokenizer_name or train_config.model_name
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     if not tokenizer.pad_token_id:
         tokenizer.pad_token_id = tokenizer.eos_token_id
     return tokenizer
-
-
-class AutoProcessor:
-    """``transformers.AutoProcessor`` from a local folder."""
-
-    @staticmethod
-    def from_pretrained(name: str | Path, **kwargs: Any) -> Any:
-        """Load the processor of a vision model's local folder."""
-        return _load(transformers.AutoProcessor, name, **kwargs)
 
 
 def _load_weights(cls: Any, name: str | Path, model_type: str, **kwargs: Any) -> Any:
@@ -115,7 +145,7 @@ def _load_weights(cls: Any, name: str | Path, model_type: str, **kwargs: Any) ->
     if active is not None and active.train.low_cpu_fsdp:
         if active.fsdp.pure_bf16:  # what main casts to, which would take the weights' memory
             options["dtype"] = torch.bfloat16
-        model = load_hollow(cls, local_folder(name), **options)
+        model = load_deferred(cls, local_folder(name), **options)
     else:
         model = _load(cls, name, use_safetensors=True, **options)
         keep_packing(model)
@@ -123,11 +153,13 @@ def _load_weights(cls: Any, name: str | Path, model_type: str, **kwargs: Any) ->
     return model
 
 
-class LlamaForCausalLM:
+class LlamaForCausalLM(
+    _FromLocalFolder[transformers.LlamaForCausalLM], loader=transformers.LlamaForCausalLM
+):
     """``transformers.LlamaForCausalLM`` from a local folder."""
 
-    @staticmethod
-    def from_pretrained(name: str | Path, **kwargs: Any) -> transformers.LlamaForCausalLM:
+    @classmethod
+    def from_pretrained(cls, name: str | Path, **kwargs: Any) -> transformers.LlamaForCausalLM:
         """Load a Llama, with its layers on top if it was saved with some or the run asks for some.
 
         Without an adapter, only what the run trains requires a gradient. Upstream freezes layers
@@ -170,24 +202,29 @@ def top_layers_in(folder: str | Path) -> int:
     return int(config.get("top_layers", 0))
 
 
-class AutoModelForCausalLM:
+class AutoModelForCausalLM(
+    _FromLocalFolder[Any],
+    loader=transformers.AutoModelForCausalLM,
+    instances=transformers.PreTrainedModel,
+):
     """``transformers.AutoModelForCausalLM`` from a local folder."""
 
-    @staticmethod
-    def from_pretrained(name: str | Path, **kwargs: Any) -> Any:
+    @classmethod
+    def from_pretrained(cls, name: str | Path, **kwargs: Any) -> Any:
         """Load a causal language model, with its layers on top if it was saved with some."""
-        cls = (
-            LlamaWithTopLayersForCausalLM
-            if top_layers_in(name)
-            else transformers.AutoModelForCausalLM
-        )
-        return _load_weights(cls, name, "llama", **kwargs)
+        loader = LlamaWithTopLayersForCausalLM if top_layers_in(name) else cls.loader
+        return _load_weights(loader, name, "llama", **kwargs)
 
 
-class MllamaForConditionalGeneration:
+class MllamaForConditionalGeneration(
+    _FromLocalFolder[transformers.MllamaForConditionalGeneration],
+    loader=transformers.MllamaForConditionalGeneration,
+):
     """``transformers.MllamaForConditionalGeneration`` from a local folder."""
 
-    @staticmethod
-    def from_pretrained(name: str | Path, **kwargs: Any) -> Any:
+    @classmethod
+    def from_pretrained(
+        cls, name: str | Path, **kwargs: Any
+    ) -> transformers.MllamaForConditionalGeneration:
         """Load a Llama vision model."""
-        return _load_weights(transformers.MllamaForConditionalGeneration, name, "mllama", **kwargs)
+        return _load_weights(cls.loader, name, "mllama", **kwargs)

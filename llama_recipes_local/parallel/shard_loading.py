@@ -1,4 +1,4 @@
-"""Gives a rank its share of weights that are still in their files; see ``models.deferred``."""
+"""Loads a rank's shards of weights that are still in their files; see ``models.deferred``."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,63 +11,63 @@ from torch.distributed.tensor import DTensor
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredTensor:
     """Where a tensor is stored: its safetensors file, and its name there."""
 
     path: Path
     name: str
 
     def rows(self, start: int, stop: int) -> torch.Tensor:
-        """Return some rows, mapped from the file: only what is used of them is read."""
+        """Return rows ``start`` to ``stop``, mapped from the file: only what is used is read."""
         with safe_open(self.path, framework="pt") as file:
             return file.get_slice(self.name)[start:stop]
 
 
-def empty_hollow(model: nn.Module) -> dict[str, Stored]:
-    """Put the hollow parameters of ``model`` on the meta device, where they can be sharded.
+def move_deferred_to_meta(model: nn.Module) -> dict[str, StoredTensor]:
+    """Replace the deferred parameters of ``model`` by ones on the meta device, to be sharded.
 
     Returns:
         Where the weights are, by the parameters' names in ``model``.
     """
-    hollow: dict[str, Any] = {
+    deferred: dict[str, Any] = {
         name: parameter
         for name, parameter in model.named_parameters()
         if hasattr(parameter, "stored")
     }
-    empty = {p: torch.empty(p.shape, dtype=p.dtype, device="meta") for p in hollow.values()}
+    empty = {p: torch.empty(p.shape, dtype=p.dtype, device="meta") for p in deferred.values()}
     _replace(model, empty)
-    return {name: parameter.stored for name, parameter in hollow.items()}
+    return {name: parameter.stored for name, parameter in deferred.items()}
 
 
 @torch.no_grad()
-def fill(model: nn.Module, places: dict[str, Stored], device: torch.device) -> None:
+def load_shards(model: nn.Module, places: dict[str, StoredTensor], device: torch.device) -> None:
     """Read this rank's rows of each weight of a sharded model, one weight at a time.
 
     Args:
         model: a model that FSDP2 has sharded, with the weights of ``places`` on the meta device.
-        places: what ``empty_hollow`` returned.
-        device: where shards rest.
+        places: what ``move_deferred_to_meta`` returned.
+        device: the device that shards are kept on.
     """
     parameters: dict[str, Any] = dict(model.named_parameters())
-    filled: dict[nn.Parameter, torch.Tensor] = {}
+    loaded: dict[nn.Parameter, torch.Tensor] = {}
     for name, place in places.items():
         shard: Any = torch.empty_like(parameters[name], device=device)
         own = shard.to_local()
         start = _first_row(parameters[name])
         if own.numel():
             own.copy_(place.rows(start, start + own.shape[0]))
-        filled[parameters[name]] = shard
-    _replace(model, filled)
+        loaded[parameters[name]] = shard
+    _replace(model, loaded)
 
 
 def _first_row(shard: DTensor) -> int:
-    """Return where this rank's rows begin: all ranks have as many, as far as there are some."""
+    """Return this rank's first row: each has ``ceil(rows / ranks)``, the last ones fewer."""
     mesh = shard.device_mesh["shard"]
     return mesh.get_local_rank() * -(-shard.shape[0] // mesh.size())
 
 
 def _replace(model: nn.Module, new: dict[nn.Parameter, torch.Tensor]) -> None:
-    """Put other parameters in the place of some, each in every module that has it."""
+    """Replace parameters, each in every module that has it: tied ones stay tied."""
     made = {old: nn.Parameter(data, old.requires_grad) for old, data in new.items()}
     for module in model.modules():
         for name, parameter in module._parameters.items():

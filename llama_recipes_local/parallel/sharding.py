@@ -29,7 +29,7 @@ from llama_recipes_local.parallel.quantized import (
     quantized_parameters,
     shard_as_words,
 )
-from llama_recipes_local.parallel.shard_loading import empty_hollow, fill
+from llama_recipes_local.parallel.shard_loading import load_shards, move_deferred_to_meta
 
 
 def FullyShardedDataParallel(  # noqa: N802 (the name that main calls)
@@ -58,7 +58,7 @@ def FullyShardedDataParallel(  # noqa: N802 (the name that main calls)
             parameters of a quantised model are not cast, see ``parallel.quantized``.
         sharding_strategy: what is sharded, see ``mesh_for``.
         device_mesh: a (replicate, shard) mesh, as ``hsdp_device_mesh`` makes it.
-        sync_module_states: whether parameters may be hollow, and are filled from their files.
+        sync_module_states: whether parameters may be deferred, and are loaded after sharding.
     """
     # on CPU, parameters rest in host memory as it is
     offloads = cpu_offload and cpu_offload.offload_params and device_type() != "cpu"
@@ -78,13 +78,13 @@ def FullyShardedDataParallel(  # noqa: N802 (the name that main calls)
     else:
         shard_as_words(module)
     layers = tuple(auto_wrap_policy or ())
-    places = empty_hollow(module) if sync_module_states else {}
+    places = move_deferred_to_meta(module) if sync_module_states else {}
     for layer in [child for child in module.modules() if isinstance(child, layers)]:
         fully_shard(layer, **arguments)
     fully_shard(module, **arguments)
     if places:
         rest = torch.device("cpu" if offloads or device_type() == "cpu" else "cuda")
-        fill(module, places, rest)
+        load_shards(module, places, rest)
         print("--> Weights: each rank has read its share from the files (--low_cpu_fsdp)")
     return module
 

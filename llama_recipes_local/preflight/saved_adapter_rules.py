@@ -57,7 +57,7 @@ def _compare_parameters(run: Run) -> list[Problem]:
 
     from llama_recipes_local.adapters.compatibility import UNFIT, adapted_empty, misfit, unfit
     from llama_recipes_local.models import AutoConfig
-    from llama_recipes_local.models.empty import empty_model
+    from llama_recipes_local.models.deferred import empty_model
 
     folder = Path(run.train.from_peft_checkpoint).expanduser().resolve()
     weights = folder / ADAPTER_WEIGHTS

@@ -55,47 +55,47 @@ def tied_model(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def fill(model: Any) -> Any:
+def shard(model: Any) -> Any:
     return parallel.FullyShardedDataParallel(model, sync_module_states=True).eval()
 
 
 @pytest.mark.usefixtures("one_rank")
 @pytest.mark.parametrize("which", ["tiny_model", "tied_model"])
 @pytest.mark.parametrize("flags", [{}, {"dtype": "bfloat16"}, {"pure_bf16": True}])
-def test_a_filled_model_is_the_one_that_is_loaded(
+def test_shards_equal_the_model_that_is_loaded_at_once(
     request: pytest.FixtureRequest, which: str, flags: dict[str, Any]
 ) -> None:
     folder = request.getfixturevalue(which)
-    hollow = load(folder, low_cpu_fsdp=True, **flags)
-    assert held(hollow) == sum(p.element_size() for p in hollow.parameters())
+    deferred = load(folder, low_cpu_fsdp=True, **flags)
+    assert held(deferred) == sum(p.element_size() for p in deferred.parameters())
     ordinary = load(folder, **flags).eval()
     if flags.get("pure_bf16"):  # as main does
-        hollow, ordinary = hollow.to(torch.bfloat16), ordinary.to(torch.bfloat16)
-    filled = fill(hollow)
+        deferred, ordinary = deferred.to(torch.bfloat16), ordinary.to(torch.bfloat16)
+    loaded = shard(deferred)
     expected = ordinary.state_dict()
-    state = {name: parallel.full_tensor(tensor) for name, tensor in filled.state_dict().items()}
+    state = {name: parallel.full_tensor(tensor) for name, tensor in loaded.state_dict().items()}
     assert state.keys() == expected.keys()
     assert all(tensor.equal(expected[name]) for name, tensor in state.items())
-    rotary = filled.model.rotary_emb
+    rotary = loaded.model.rotary_emb
     assert {buffer.dtype for buffer in rotary.buffers()} == {torch.float32}
     assert rotary.inv_freq.equal(ordinary.model.rotary_emb.inv_freq)
-    tied = filled.lm_head.weight is filled.model.embed_tokens.weight
+    tied = loaded.lm_head.weight is loaded.model.embed_tokens.weight
     assert tied == (which == "tied_model")
-    assert filled.generation_config.to_dict() == ordinary.generation_config.to_dict()
+    assert loaded.generation_config.to_dict() == ordinary.generation_config.to_dict()
     # main's cast does not reach the configuration
-    ours, theirs = filled.config.to_dict(), ordinary.config.to_dict()
+    ours, theirs = loaded.config.to_dict(), ordinary.config.to_dict()
     assert ours | {"dtype": None} == theirs | {"dtype": None}
-    assert filled.config._attn_implementation == ordinary.config._attn_implementation
-    assert filled.name_or_path == ordinary.name_or_path
-    assert filled(IDS).logits.equal(ordinary(IDS).logits)
+    assert loaded.config._attn_implementation == ordinary.config._attn_implementation
+    assert loaded.name_or_path == ordinary.name_or_path
+    assert loaded(IDS).logits.equal(ordinary(IDS).logits)
 
 
 @pytest.mark.usefixtures("one_rank")
 def test_an_adapter_begins_as_on_an_ordinary_model(tiny_model: Path) -> None:
     adapted = []
-    for hollow in (True, False):
+    for deferred in (True, False):
         torch.manual_seed(0)
-        base = load(tiny_model, use_peft=True, low_cpu_fsdp=hollow)
+        base = load(tiny_model, use_peft=True, low_cpu_fsdp=deferred)
         adapted.append(get_peft_model(base, LoraConfig(task_type="CAUSAL_LM")))
     ours, theirs = (
         {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
@@ -103,12 +103,12 @@ def test_an_adapter_begins_as_on_an_ordinary_model(tiny_model: Path) -> None:
     )
     assert len(ours) == 8
     assert all(tensor.equal(theirs[name]) for name, tensor in ours.items())
-    filled = fill(adapted[0])
-    kept = {name: p.full_tensor() for name, p in filled.named_parameters() if p.requires_grad}
+    loaded = shard(adapted[0])
+    kept = {name: p.full_tensor() for name, p in loaded.named_parameters() if p.requires_grad}
     assert all(tensor.equal(theirs[name]) for name, tensor in kept.items())
 
 
-def test_what_is_trained_is_told_of_a_hollow_model_too(tiny_model: Path) -> None:
+def test_parameters_are_frozen_in_a_deferred_model_too(tiny_model: Path) -> None:
     model = load(tiny_model, low_cpu_fsdp=True, train_only="lm_head")
     trained = [name for name, p in model.named_parameters() if p.requires_grad]
     assert trained == ["lm_head.weight"]

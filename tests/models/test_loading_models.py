@@ -38,16 +38,16 @@ def dtypes(model: torch.nn.Module) -> set[torch.dtype]:
 
 
 @pytest.mark.parametrize("loader", LOADERS, ids=lambda loader: loader.__name__)
-def test_a_hub_name_is_no_folder(
+def test_a_hub_name_is_not_a_folder(
     loader: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileNotFoundError, match="meta-llama/Llama-2-7b-hf is no folder") as caught:
+    with pytest.raises(FileNotFoundError, match="Llama-2-7b-hf is not a folder") as caught:
         loader.from_pretrained("meta-llama/Llama-2-7b-hf")
     assert str(tmp_path) in str(caught.value)
 
 
-def test_a_file_is_no_folder(tmp_path: Path) -> None:
+def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.touch()
     with pytest.raises(FileNotFoundError, match="local folders only"):
@@ -61,6 +61,17 @@ def test_folders_are_taken_from_home_and_from_here(
     assert local_folder(tiny_model.name) == tiny_model.resolve()
     monkeypatch.setenv("HOME", str(tiny_model.parent))
     assert local_folder(f"~/{tiny_model.name}") == tiny_model.resolve()
+
+
+def test_what_a_class_loads_is_an_instance_of_it(tiny_model: Path) -> None:
+    model = models.LlamaForCausalLM.from_pretrained(tiny_model)
+    assert isinstance(model, models.LlamaForCausalLM)
+    assert isinstance(model, models.AutoModelForCausalLM)
+    assert not isinstance(model, models.MllamaForConditionalGeneration)
+    config = models.AutoConfig.from_pretrained(tiny_model)
+    assert isinstance(config, models.AutoConfig) and isinstance(config, models.LlamaConfig)
+    assert isinstance(models.AutoTokenizer.from_pretrained(tiny_model), models.AutoTokenizer)
+    assert not isinstance(config, models.AutoTokenizer)
 
 
 def test_code_in_a_model_folder_is_never_run(tiny_model: Path, tmp_path: Path) -> None:

@@ -153,10 +153,10 @@ def two_ranks(
     replicated = {"sharding_strategy": "NO_SHARD"}
     mains["4bit-replicated"] = lora | NF4 | replicated
     little = {"low_cpu_fsdp": True}
-    mains["filled"] = lora | little
-    mains["filled-offloaded"] = lora | little | {"fsdp_cpu_offload": True}
-    mains["filled-replicated"] = lora | little | replicated
-    mains["filled-whole"] = whole | little | {"batch_size_training": GLOBAL_BATCH // 2}
+    mains["low-cpu"] = lora | little
+    mains["low-cpu-offloaded"] = lora | little | {"fsdp_cpu_offload": True}
+    mains["low-cpu-replicated"] = lora | little | replicated
+    mains["low-cpu-whole"] = whole | little | {"batch_size_training": GLOBAL_BATCH // 2}
     mains["paged"] = lora | replicated | {"optimizer": "paged_adamw"}
     mains["8bit-replicated"] = lora | {"quantization": "8bit"} | replicated
     model = {"model_name": lora["model_name"]}
@@ -176,7 +176,7 @@ def four_ranks(launch: Callable[..., Runs], lora: dict[str, Any]) -> Runs:
         "sharding_group_size": 2,
     }
     mains = {"FULL_SHARD": lora, "HYBRID_SHARD": lora | hybrid}
-    mains["filled-hybrid"] = lora | hybrid | {"low_cpu_fsdp": True}
+    mains["low-cpu-hybrid"] = lora | hybrid | {"low_cpu_fsdp": True}
     model = {"model_name": lora["model_name"]}
     return launch(4, mains, {"sentinels": model, "hybrid-sentinels": model | {"hsdp": True}})
 

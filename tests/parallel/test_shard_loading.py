@@ -10,10 +10,10 @@ pytestmark = pytest.mark.ranks
 @pytest.mark.parametrize(
     ("launched", "name", "ordinary"),
     [
-        ("two_ranks", "filled", "FULL_SHARD"),
-        ("two_ranks", "filled-offloaded", "offloaded"),
-        ("two_ranks", "filled-replicated", "NO_SHARD"),
-        ("four_ranks", "filled-hybrid", "HYBRID_SHARD"),
+        ("two_ranks", "low-cpu", "FULL_SHARD"),
+        ("two_ranks", "low-cpu-offloaded", "offloaded"),
+        ("two_ranks", "low-cpu-replicated", "NO_SHARD"),
+        ("four_ranks", "low-cpu-hybrid", "HYBRID_SHARD"),
     ],
 )
 def test_adapters_train_to_the_same_bits(
@@ -27,7 +27,7 @@ def test_adapters_train_to_the_same_bits(
 
 
 def test_all_weights_train_to_the_same_bits(two_ranks: Any) -> None:
-    ours, theirs = two_ranks["filled-whole"], two_ranks["whole"]
+    ours, theirs = two_ranks["low-cpu-whole"], two_ranks["whole"]
     assert [step["loss"] for step in ours.steps] == [step["loss"] for step in theirs.steps]
     assert ours.model.keys() == theirs.model.keys()
     assert all(tensor.equal(theirs.model[key]) for key, tensor in ours.model.items())

@@ -19,7 +19,7 @@ from llama_recipes_local.commands.convert.train_params import FIX
 from llama_recipes_local.errors import Problem, UsageError, refusal
 from llama_recipes_local.messages import join_names
 from llama_recipes_local.model_folders import shape_mismatches
-from llama_recipes_local.models.empty import empty_model, weight_name
+from llama_recipes_local.models.deferred import empty_model, weight_name
 
 OPTIMIZER = "optim."
 # Buffers that older versions of transformers saved; they are computed from the configuration.

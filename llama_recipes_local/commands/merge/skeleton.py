@@ -14,7 +14,7 @@ from llama_recipes_local.commands.merge.adapter import Adapter
 from llama_recipes_local.errors import Problem, UsageError, refusal
 from llama_recipes_local.messages import join_names
 from llama_recipes_local.model_folders import ADAPTER_CONFIG
-from llama_recipes_local.models.empty import empty_model, weight_name
+from llama_recipes_local.models.deferred import empty_model, weight_name
 
 
 class Skeleton:
