@@ -34,12 +34,14 @@ class Range:
     Attributes:
         words: the range, as in "it must be ...".
         holds: returns whether a number is in it.
+        otherwise: what to do instead; "" is to give a number that is in it.
         switch: a field of the same configuration; the range only holds where that is on. "" is
             always.
     """
 
     words: str
     holds: Callable[[float], bool]
+    otherwise: str = ""
     switch: str = ""
 
     def when(self, switch: str) -> "Range":

@@ -33,7 +33,11 @@ from llama_recipes_local.storage.names import natural_key
 DATA_FLAG = "--local_dataset.data_path=PATH"
 VALIDATION_FLAG = "--local_dataset.validation_path=PATH"
 LABELS = ("assistant", "all")
-HELD_OUT = Range("above 0 and at most 0.5", lambda share: 0 < share <= 0.5)
+HELD_OUT = Range(
+    "above 0 and at most 0.5",
+    lambda share: 0 < share <= 0.5,
+    otherwise=f"to train on every row, name the rows for validation: {VALIDATION_FLAG}",
+)
 
 _NAMES = {
     "train": re.compile(r"(?<![a-z])[a-z]?train(ing)?(?![a-z])"),

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from llama_recipes_local.configs.values import check_values
 from llama_recipes_local.datasets.base import PARTS, Part
 from llama_recipes_local.errors import Problem, refuse
 from llama_recipes_local.preflight import flags
 from llama_recipes_local.preflight.checks import BATCHES, find_problems
 from llama_recipes_local.preflight.data_rules import check_data_files
+from llama_recipes_local.preflight.flags import check_values
 from llama_recipes_local.preflight.model import check_tokenizer
 from llama_recipes_local.preflight.presets import PRESETS, chosen, describe
 from llama_recipes_local.run.resolution import Run, resolve

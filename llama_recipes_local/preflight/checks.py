@@ -2,12 +2,11 @@
 
 A check takes the run, its flags resolved, and returns the problems that it finds: an empty list if
 all is well. It reads files, but no weight, and writes nothing. What a single value may be is not a
-check: the field declares it, see ``fields``, and ``check_values`` compares.
+check: the field declares it, see ``fields``, and ``check_values`` compares them all.
 """
 
 from collections.abc import Callable, Iterable
 
-from llama_recipes_local.configs.values import check_values
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.preflight import (
     adapter_rules,
@@ -23,6 +22,7 @@ from llama_recipes_local.preflight import (
     quantization_rules,
     saved_adapter_rules,
 )
+from llama_recipes_local.preflight.flags import check_values
 from llama_recipes_local.run.resolution import Run
 
 Check = Callable[[Run], list[Problem]]
@@ -88,5 +88,5 @@ CHECKS: tuple[Check, ...] = (
 
 
 def find_problems(run: Run, checks: Iterable[Check] = CHECKS) -> list[Problem]:
-    """Return what the checks find, in their order."""
-    return [problem for check in checks for problem in check(run)]
+    """Return what the checks find, in their order; what two of them find is reported once."""
+    return list(dict.fromkeys(problem for check in checks for problem in check(run)))

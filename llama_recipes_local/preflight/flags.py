@@ -1,4 +1,4 @@
-"""Flags that no configuration has, and values that cannot be what their flag wants."""
+"""Unknown flags, and values that are not of their field's type, among its choices or in range."""
 
 import typing
 from collections.abc import Iterable
@@ -6,13 +6,15 @@ from typing import Any
 
 from llama_recipes_local import configs
 from llama_recipes_local.adapters.registry import config_classes
+from llama_recipes_local.configs.values import check_fields
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.fields import convert, field_names
 from llama_recipes_local.messages import unknown_flag
+from llama_recipes_local.run.resolution import Run
 from llama_recipes_local.storage.names import check_name
 
-# what a flag is called in TRL, transformers and sft.py, where the nearest name is another's
+# what TRL, transformers and sft.py call a flag, where the nearest name is that of another flag
 ELSEWHERE = {
     "batch_size": "batch_size_training",
     "batchsize": "batch_size_training",
@@ -39,7 +41,7 @@ ELSEWHERE = {
     "warmup": "warmup_steps",
 }
 
-# fields whose names say too little without their configuration's
+# fields that are flags with their configuration's name only
 DOTTED_ONLY = {"id", "resume"}
 
 
@@ -57,7 +59,7 @@ def configurations() -> dict[str, type]:
 
 
 def known_flags() -> list[str]:
-    """Return every flag: each field by itself, and with its configuration's name before it."""
+    """Return every flag: each field's name, and the same after its configuration's name."""
     classes = configurations()
     names = [name for cls in classes.values() for name in field_names(cls)]
     plain = [name for name in names if name not in DOTTED_ONLY]
@@ -66,7 +68,7 @@ def known_flags() -> list[str]:
 
 
 def check_arguments(arguments: Iterable[Any]) -> list[Problem]:
-    """Return a problem for each word that belongs to no flag."""
+    """Return a problem for each word that does not belong to a flag."""
     return [
         Problem(
             f"{argument!r} stands on the command line without a flag",
@@ -77,11 +79,20 @@ def check_arguments(arguments: Iterable[Any]) -> list[Problem]:
     ]
 
 
-def check_flags(given: dict[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
-    """Return the flags that can be taken, and what is wrong with the others.
+def check_values(run: Run) -> list[Problem]:
+    """Compare each value with what its field says that it takes; see ``fields``."""
+    problems = []
+    for config in run.configurations():
+        owner = f"{run.train.dataset}." if config is run.dataset else ""
+        problems += check_fields(config, owner)
+    return problems
 
-    That is a problem for each unknown flag, and each value that its field cannot take, or that
-    cannot be written into the record of the run.
+
+def check_flags(given: dict[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
+    """Return the flags that can be used, and what is wrong with the others.
+
+    That is a problem for each unknown flag, and for each value that is not of its field's type, or
+    that cannot be written into the record of the run.
     """
     known = known_flags()
     usable, problems = {}, []
@@ -89,7 +100,7 @@ def check_flags(given: dict[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
         wrong = _mismatch(flag, value) if flag in known else [_unknown(flag, known)]
         if not wrong:
             usable[flag] = value
-        # where output_dir leads is checked with the machine, as a relative one depends on it
+        # check_output checks the whole path of output_dir
         problems += wrong or ([] if flag == "output_dir" else check_name(value, f"--{flag}"))
     return usable, problems
 
@@ -116,7 +127,7 @@ def _mismatch(flag: str, value: Any) -> list[Problem]:
                 Problem(
                     what,
                     f"{cls.__name__}.{name}: {error}",
-                    f"give --{flag} a value of that kind",
+                    f"give --{flag} a value of that type",
                 )
             ]
     return []

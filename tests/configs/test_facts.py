@@ -9,6 +9,7 @@ import pytest
 from llama_recipes_local import configs
 from llama_recipes_local.adapters.registry import config_classes
 from llama_recipes_local.checkpoints.identity import KINDS
+from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.fields import (
     ABOVE_0,
     EVALUATION,
@@ -28,6 +29,7 @@ BY_FIELD = (
     configs.fsdp_config,
     configs.quantization_config,
     configs.wandb_config,
+    *(dataset.config for dataset in DATASETS.values()),
 )
 ALL = (*BY_FIELD, *config_classes().values())
 

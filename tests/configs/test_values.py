@@ -6,7 +6,7 @@ from llama_recipes_local.fields import ABOVE_0, AT_LEAST_0
 
 def test_leaving_a_flag_empty_is_no_choice_to_name() -> None:
     (problem,) = choice("preset", "lora", ("", "qlora"))
-    assert problem.why == "there are qlora"
+    assert problem.why == "the choices are qlora"
 
 
 def test_of_a_number_out_of_its_range_the_range_is_told() -> None:

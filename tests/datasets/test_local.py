@@ -265,9 +265,9 @@ def test_unknown_and_ambiguous_columns_are_told(
 @pytest.mark.parametrize(
     ("fields", "what"),
     [
-        ({"format": "sharegpt"}, "--local_dataset.format sharegpt does not exist"),
-        ({"template": "vicuna"}, "--local_dataset.template vicuna does not exist"),
-        ({"labels": "none"}, "--local_dataset.labels none does not exist"),
+        ({"format": "sharegpt"}, "unknown --local_dataset.format sharegpt"),
+        ({"template": "vicuna"}, "unknown --local_dataset.template vicuna"),
+        ({"labels": "none"}, "unknown --local_dataset.labels none"),
         ({"validation_fraction": 0}, "--local_dataset.validation_fraction is 0"),
         ({"validation_fraction": 0.6}, "--local_dataset.validation_fraction is 0.6"),
         ({"columns": "question"}, "--local_dataset.columns=question is not understood"),

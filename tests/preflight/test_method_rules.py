@@ -38,9 +38,9 @@ REFUSED = [
     Refused(PEFT | {"loraplus_lr_ratio": -1}, "--loraplus_lr_ratio is -1", "0 or", "give it"),
     Refused({"loraplus_lr_ratio": 4}, "--loraplus_lr_ratio 4", "B matrices", "--use_peft"),
     Refused(ADAPTER | {"loraplus_lr_ratio": 4}, "--loraplus_lr_ratio 4", "B", "--peft_method lora"),
-    Refused(PEFT | {"bias": "some"}, "--bias some", "none, all, lora_only", "--bias none"),
+    Refused(PEFT | {"bias": "some"}, "unknown --bias some", "none, all, lora_only", "--bias none"),
     Refused(PEFT | {"inference_mode": True}, "--inference_mode", "nothing would", "leave --inf"),
-    Refused(PEFT | {"task_type": "CLS"}, "--task_type CLS", "CAUSAL_LM", "--task_type CAUSAL_LM"),
+    Refused(PEFT | {"task_type": "CLS"}, "unknown --task_type CLS", "CAUSAL_LM", "CAUSAL_LM"),
     Refused(
         PEFT | {"target_modules": "q_proj,k_projj"},
         "--target_modules k_projj",

@@ -92,7 +92,7 @@ def test_a_preset_that_does_not_exist() -> None:
     assert run.preset == ""
     (problem,) = check_values(run)
     assert (problem.what, problem.fix) == (
-        "--preset qlore does not exist",
+        "unknown --preset qlore",
         "did you mean --preset qlora?",
     )
 
