@@ -16,10 +16,10 @@ class Counts:
 
     Attributes:
         records: records read.
-        blank: records left out, for the prompt, the response or the text is empty.
+        blank: records skipped because the prompt, the response or the text is empty.
         truncated: rows that were longer than the context and lost tokens.
-        divided: rows longer than the context that were cut into several, all tokens kept.
-        without_label: records left out, for no token of theirs is trained.
+        divided: rows longer than the context that were split into several, all tokens kept.
+        without_label: records skipped because no token of theirs is trained.
     """
 
     records: int = 0
@@ -57,7 +57,7 @@ class SplitAudit:
 
 
 def audit_split(rows: TokenRows, counts: Counts) -> SplitAudit:
-    """Look at the rows of a split."""
+    """Return the audit of a split's rows."""
     return SplitAudit(
         counts=counts,
         rows=len(rows),
@@ -77,10 +77,10 @@ def table(audits: dict[str, SplitAudit], shared: int) -> str:
     """Return the audit as text, a column a split."""
     described = {
         "records read": lambda audit: audit.counts.records,
-        "  blank, left out": lambda audit: audit.counts.blank,
-        "  without a label, left out": lambda audit: audit.counts.without_label,
+        "  blank, skipped": lambda audit: audit.counts.blank,
+        "  without a label, skipped": lambda audit: audit.counts.without_label,
         "  truncated": lambda audit: audit.counts.truncated,
-        "  cut into several rows": lambda audit: audit.counts.divided,
+        "  split into several rows": lambda audit: audit.counts.divided,
         "rows": lambda audit: audit.rows,
         "  repeated": lambda audit: audit.repeated,
         "tokens": lambda audit: audit.tokens,

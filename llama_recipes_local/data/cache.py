@@ -1,8 +1,8 @@
 """Tokens on disk, so that they are made once: by one process, whole or not at all.
 
 An entry is a folder named by its key: ``rows.arrow`` (see ``data.token_rows``) and ``about.json``,
-with the audit and the size and checksum that tell a damaged file. Ranks and runs that want the same
-entry at the same time wait for the one that makes it.
+with the audit, and the size and checksum that show whether the file is corrupt. Ranks and runs that
+want the same entry at the same time wait for the one that makes it.
 """
 
 import fcntl
@@ -41,7 +41,7 @@ def cache_folder(flag: str = "") -> Path:
 
 
 def cached(entry: Path, build: Callable[[], Built]) -> tuple[TokenRows, SplitAudit, str]:
-    """Return the rows of an entry and their audit; made first if missing or damaged.
+    """Return the rows of an entry and their audit; made first if missing or corrupt.
 
     Args:
         entry: the entry's folder.
@@ -58,11 +58,11 @@ def cached(entry: Path, build: Callable[[], Built]) -> tuple[TokenRows, SplitAud
     with _locked(entry.with_name(f".{entry.name}.lock")):
         if not entry.exists():
             return *_make(entry, build), "made"
-        damage = _damage(entry)
-        if not damage:
+        reason = _corruption(entry)
+        if not reason:
             return *_open(entry), "from cache"
         shutil.rmtree(entry)
-        return *_make(entry, build), f"made again, for in the cache {damage}"
+        return *_make(entry, build), f"made again: in the cache, {reason}"
 
 
 def _make(entry: Path, build: Callable[[], Built]) -> tuple[TokenRows, SplitAudit]:
@@ -92,8 +92,8 @@ def _open(entry: Path) -> tuple[TokenRows, SplitAudit]:
     return TokenRows.open(entry / ROWS), SplitAudit(counts=counts, **audit)
 
 
-def _damage(entry: Path) -> str:
-    """Say what is wrong with an entry; empty if nothing is."""
+def _corruption(entry: Path) -> str:
+    """Return what is wrong with an entry; empty if nothing is."""
     try:
         about = json.loads((entry / ABOUT).read_text("utf-8"))
         if (entry / ROWS).stat().st_size != about["size"]:
@@ -118,7 +118,7 @@ def _checksum(path: Path) -> int:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock file that other processes wait for; it is let go even if this one is killed."""
+    """Hold a lock file that other processes wait for; it is released even if this one is killed."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ class PackedCollator:
     """Lays packed rows one after another in a single row: nothing is padded.
 
     A batch holds ``input_ids``, ``labels`` and ``position_ids``, each (1, tokens) int64. A batch
-    without rows, which a rank gets when the last rows do not go round, is one token without a
+    without rows, which a rank gets if there are fewer last rows than ranks, is one token without a
     label.
     """
 
@@ -47,8 +47,8 @@ class PaddedCollator:
         """Take the padding token from ``tokenizer``, and pad to a multiple of ``multiple``.
 
         On CUDA in half precision that is to be 8: the tensor cores multiply in tiles of 8, and a
-        matrix of another size is computed by slower kernels. Elsewhere it is to be 1, for padding
-        is computed too. Padding carries the label -100, so the loss is the same either way.
+        matrix of another size is computed by slower kernels. Elsewhere it is to be 1, because
+        padding is computed too. Padding carries the label -100, so the loss is the same either way.
         """
         self.pad_token_id: int = tokenizer.pad_token_id  # type: ignore[assignment]
         self.multiple = multiple
@@ -75,15 +75,23 @@ def _blank(pad_token_id: int) -> dict[str, Sequence[int]]:
 
 @dataclass(frozen=True)
 class Blank:
-    """Stands in a batch for the rows that a rank has none of, with one that shows what rows are."""
+    """Stands for the rows of a rank that has none left, with a row to copy the form of."""
 
     row: Any
 
 
-class BlankRows(Dataset[Any]):
-    """A map-style data set of the user's own, of which no rows are ``Blank(first row)``."""
+class MapDataset(Protocol):
+    """What a map-style data set has at least."""
 
-    def __init__(self, dataset: Any) -> None:
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, idx: int, /) -> Any: ...
+
+
+class BlankRows(Dataset[Any]):
+    """A user's map-style data set, which returns ``Blank(first row)`` when asked for no rows."""
+
+    def __init__(self, dataset: MapDataset) -> None:
         self.dataset = dataset
 
     def __len__(self) -> int:
@@ -103,10 +111,10 @@ class BlankRows(Dataset[Any]):
 
 
 class BlankCollator:
-    """Any collator, which is never called without rows: ranks must all take the same steps.
+    """A collator that is never called without rows, because all ranks must take the same steps.
 
-    A rank that no row is left for collates the data set's first row, and no label of it counts.
-    Rows that are arrays are handed on as lists, for that is what collators are written for.
+    A rank that has no row left collates the data set's first row, and its labels are ignored. Rows
+    that are arrays are passed on as lists, which is what collators are written for.
     """
 
     def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
@@ -120,7 +128,7 @@ class BlankCollator:
         return batch
 
 
-def _as_lists(row: Any) -> Any:
+def _as_lists(row: object) -> object:
     if isinstance(row, dict) and any(isinstance(value, np.ndarray) for value in row.values()):
         return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in row.items()}
     return row

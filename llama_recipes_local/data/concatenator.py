@@ -11,7 +11,7 @@ from llama_recipes_local.data.documents import Row, side_by_side, without_labels
 from llama_recipes_local.data.packing import pack
 from llama_recipes_local.data.streaming import PackedStream, as_stream, is_stream
 from llama_recipes_local.data.token_rows import IGNORE_INDEX, TokenRows
-from llama_recipes_local.data.truncation import fit
+from llama_recipes_local.data.truncation import truncate
 from llama_recipes_local.run import active_run
 
 __all__ = ["IGNORE_INDEX", "ConcatDataset"]
@@ -25,13 +25,15 @@ class ConcatDataset(Dataset[dict[str, list[int]]]):
     Documents go, longest first, each into the fullest row that still holds it (best fit), so the
     packing follows from the data and the seed alone. Only which documents share a row is held in
     memory; their tokens stay where they are. Positions restart with each document, and its first
-    token is no label. What of a document longer than a row is trained, ``limits.fit`` says.
+    token is no label. A document longer than a row is truncated, see ``truncation.truncate``.
 
     Each item holds ``input_ids``, ``labels`` and ``position_ids``, lists of one length of at most
     ``chunk_size``. Of a stream, this makes a ``PackedStream``.
     """
 
-    def __new__(cls, dataset: Any = (), chunk_size: int = 4096, seed: int | None = None) -> Any:
+    def __new__(
+        cls, dataset: Iterable[Any] = (), chunk_size: int = 4096, seed: int | None = None
+    ) -> Any:
         if is_stream(dataset):
             return PackedStream(as_stream(dataset), chunk_size, _seed(seed))
         return super().__new__(cls)
@@ -50,7 +52,7 @@ class ConcatDataset(Dataset[dict[str, list[int]]]):
             ValueError: if there is not one token to pack, or rows are too short to predict one.
         """
         self.chunk_size = chunk_size
-        self.documents = _that_fit(dataset, chunk_size)
+        self.documents = _truncated(dataset, chunk_size)
         self.packing = pack(self.documents.lengths, chunk_size, _seed(seed))
         if not len(self.packing):
             raise ValueError("the data set has no tokens to pack")
@@ -64,7 +66,7 @@ class ConcatDataset(Dataset[dict[str, list[int]]]):
     def __getitems__(self, indices: Sequence[int]) -> list[Row]:
         """Return rows as arrays, which a collator joins quickly; ``DataLoader`` calls this.
 
-        A rank that no row is left for asks for none, and gets one that has no label.
+        A rank that has no row left asks for none, and gets one that has no label.
         """
         if not indices:
             return [without_labels(self.row(0))]
@@ -93,23 +95,23 @@ def _seed(given: int | None) -> int:
     return active.train.seed if active is not None else DEFAULT_SEED
 
 
-def _that_fit(dataset: Iterable[Any], limit: int) -> TokenRows:
-    """Return ``dataset`` if it is ``TokenRows`` that fit, else gather what fits of its samples."""
+def _truncated(dataset: Iterable[Any], limit: int) -> TokenRows:
+    """Return ``dataset`` if it is ``TokenRows`` that fit, or gather its truncated samples."""
     if isinstance(dataset, TokenRows) and not (dataset.lengths > limit).any():
         return dataset
     too_long = 0
 
-    def fitted() -> Iterator[dict[str, Any]]:
+    def truncated() -> Iterator[dict[str, Any]]:
         nonlocal too_long
         for sample in dataset:
             too_long += len(sample["input_ids"]) > limit
-            for ids, labels in fit(sample["input_ids"], sample["labels"], limit):
+            for ids, labels in truncate(sample["input_ids"], sample["labels"], limit):
                 yield {"input_ids": ids, "labels": labels}
 
-    gathered = TokenRows.from_samples(fitted())
+    gathered = TokenRows.from_samples(truncated())
     if too_long:
         print(
-            f"--> {too_long} documents are longer than {limit} tokens: a prompt loses its middle, "
-            "then a response its end; plain text is cut"
+            f"--> truncating {too_long} documents longer than {limit} tokens: prompt middle, then "
+            "response end; plain text is split"
         )
     return gathered

@@ -1,4 +1,4 @@
-"""Documents side by side in a row: they are laid so, and found again where positions restart."""
+"""Documents side by side in a row: how they are joined, and found again where positions restart."""
 
 from collections.abc import Sequence
 
@@ -15,10 +15,10 @@ Row = dict[str, NDArray[np.int32]]
 
 
 def side_by_side(documents: Sequence[Document]) -> Row:
-    """Lay documents in a row and keep them apart.
+    """Join documents to a row, keeping them apart.
 
-    Positions restart with each document, and its first token is no label, for nothing before it
-    in the row may predict it.
+    Positions restart with each document, and its first token is not a label, because nothing
+    before it in the row may predict it.
 
     Args:
         documents: none of them empty.
@@ -38,7 +38,7 @@ def side_by_side(documents: Sequence[Document]) -> Row:
 
 
 def without_labels(row: Row) -> Row:
-    """Return the first token of a row, which is no label: a row that predicts and costs nothing."""
+    """Return the first token of a row, which is not a label: a row without loss, at no cost."""
     return {key: values[:1] for key, values in row.items()}
 
 

@@ -1,7 +1,14 @@
-"""Best fit by decreasing length: which documents share a row.
+"""Which documents share a row: best-fit decreasing bin packing.
 
-Documents of one length are placed together, so that the work goes with the number of different
-lengths and rows, not with the number of documents.
+Documents are placed longest first, each into the fullest row that still holds it. It needs at most
+11/9 of the fewest rows possible (Johnson et al., 1974), and in practice next to no position is
+wasted. Upstream instead joins all documents and cuts the text into rows, which splits documents and
+drops the last row. The price is that all lengths must be known first, and that which documents
+share a row is the same in each epoch: only the rows are shuffled.
+
+Best fit looks at nothing but a row's free positions. So rows with equally many of them are one
+list, and documents of one length are placed together: the work grows with the number of different
+lengths and of rows, not with the number of documents.
 """
 
 from collections.abc import Sequence
@@ -18,8 +25,8 @@ class Packing:
     """Rows of documents.
 
     Attributes:
-        documents: (documents,) int32, the indices of each row's documents, row after row; in a row
-            they rise.
+        documents: (documents,) int32, the indices of each row's documents, row after row, ascending
+            within a row.
         starts: (rows + 1,) int64, where each row's begin in ``documents``, and the end.
     """
 
@@ -37,13 +44,13 @@ class Packing:
 def pack(lengths: Sequence[int] | NDArray[np.int32], size: int, *seeds: int) -> Packing:
     """Place documents, longest first, each into the fullest row that still holds it.
 
-    Among documents of one length the seeds decide who comes first. Rows are opened longest document
-    first, so the seeds shuffle them too.
+    Among documents of one length the seeds decide which comes first. Rows are opened longest
+    document first, so the seeds shuffle them too.
 
     Args:
-        lengths: tokens of each document; one without tokens is left out.
+        lengths: tokens of each document; one without tokens is skipped.
         size: positions of a row.
-        seeds: decide between equals.
+        seeds: seeds of the order among equal documents, and of the rows.
 
     Raises:
         ValueError: if a document is longer than a row.
@@ -75,7 +82,7 @@ def _grouped(documents: NDArray[np.int64], rows: "_Rows", random: np.random.Rand
 
 
 class _Rows:
-    """Rows under way, told apart by how many positions are free in them."""
+    """Rows that are being filled, in lists by the number of their free positions."""
 
     def __init__(self, size: int, shortest: int) -> None:
         self.size = size
@@ -83,7 +90,7 @@ class _Rows:
         self.opened = 0
         self.chosen: list[int] = []
         self.taken: list[int] = []
-        """How many documents, from the longest on, each row of ``chosen`` took in its turn."""
+        """How many documents, longest first, each entry of ``chosen`` received."""
         self._rows: dict[int, list[int]] = {}
         self._levels = _Levels(size)
 
@@ -99,9 +106,10 @@ class _Rows:
             self.opened = opened
 
     def _fill(self, free: int, rows: list[int], length: int, count: int) -> int:
-        """Fill rows that are equally free, and take them from ``rows``; return how many fitted.
+        """Fill rows with ``free`` positions, removing them from ``rows``; return how many fitted.
 
-        A row that took a document is the fullest that takes the next: it is filled up first.
+        Best fit fills one row before the next: a row that received a document has become the
+        fullest that still holds another of this length.
         """
         each = free // length
         placed = min(count, each * len(rows))
@@ -115,20 +123,24 @@ class _Rows:
         return placed
 
     def _put(self, free: int, rows: list[int]) -> None:
-        if rows and free >= self.shortest:  # with less, a row is full
+        if rows and free >= self.shortest:  # with fewer, a row is full
             self._rows.setdefault(free, []).extend(rows)
             self._levels.add(free)
 
 
 class _Levels:
-    """A set of whole numbers that finds the smallest one above a bound: bits, in two layers."""
+    """A set of integers that finds its smallest member from a bound on: a bit set in two layers.
+
+    A bit of ``_filled`` says whether a word has any bit set, so a look-up costs two operations on
+    integers of ``WIDTH`` bits, whatever the length of a row.
+    """
 
     WIDTH = 512
 
     def __init__(self, largest: int) -> None:
         self._words = [0] * (largest // self.WIDTH + 1)
         self._filled = 0
-        """The words that are not 0, as bits."""
+        """A bit for each word, set where the word is not 0."""
 
     def add(self, level: int) -> None:
         word, bit = divmod(level, self.WIDTH)

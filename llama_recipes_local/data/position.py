@@ -1,12 +1,14 @@
-"""Where in its data a run is: what it saves, and how it goes on, also on other numbers of ranks.
+"""Where in its data a run is: what is saved and resumed, also on another number of ranks.
 
 Workers prefetch, so only the loop knows how far a run is: it counts the micro-batches that it took
 and asks ``of(dataloader).state_dict(count)``. After a restart, ``load_state_dict`` comes before the
-``DataLoader`` is iterated; the loop goes on in the epoch that ``state["epoch"]`` names.
+``DataLoader`` is iterated; the loop resumes the epoch that ``state["epoch"]`` names.
 """
 
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, runtime_checkable
+
+from torch.utils.data import DataLoader
 
 
 @dataclass(frozen=True)
@@ -16,8 +18,8 @@ class Position:
     Attributes:
         order: what made the order, by name.
         seed: what it was made from, with the epoch.
-        num_rows: rows in an epoch; None in a stream, whose rows are not known.
-        batch_size: rows of a rank's micro-batch; told, not needed.
+        num_rows: rows in an epoch; None for a stream, whose length is unknown.
+        batch_size: rows of a rank's micro-batch; for information only.
         group: rows of a micro-batch over all ranks that the order was made for.
         epoch: the epoch, from 0; a stream has only the first.
         rows: how many of the order's rows have been taken.
@@ -43,14 +45,18 @@ SAME = {
     "seed": "the rows would come in another order: give the same --seed",
     "num_rows": "the data or its layout changed: give the same files and --context_length",
 }
-"""What must be as it was, and what to do where it is not."""
+"""What must be as it was saved, and what to do if it is not."""
 
 
 def resumed(state: dict[str, Any], now: Position) -> Position:
-    """Return the position that ``state`` tells, to go on from where ``now`` is the beginning.
+    """Return the saved position.
+
+    Args:
+        state: what ``Position.state_dict`` returned.
+        now: the beginning of this run's order.
 
     Raises:
-        ValueError: if the state is not one, or tells of other rows or another order.
+        ValueError: if the state is not a position, or one in other rows or another order.
     """
     try:
         saved = Position(**state)
@@ -65,7 +71,7 @@ def resumed(state: dict[str, Any], now: Position) -> Position:
 
 @runtime_checkable
 class Resumable(Protocol):
-    """What deals the rows of a ``DataLoader``: a batch sampler, or a stream."""
+    """What assigns rows to a ``DataLoader``'s batches: a batch sampler, or a stream."""
 
     def __len__(self) -> int:
         """Return the micro-batches of the current epoch; once resumed, those left in it."""
@@ -80,13 +86,13 @@ class Resumable(Protocol):
         """
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a position; raises ``ValueError`` if it is not one in this data."""
+        """Resume from a position; raises ``ValueError`` if it is not one in this data."""
 
 
-def of(dataloader: Any) -> Resumable | None:
-    """Return what deals a ``DataLoader``'s rows, or None if its position cannot be told."""
+def of(dataloader: DataLoader[Any]) -> Resumable | None:
+    """Return what assigns a ``DataLoader``'s rows, or None if it cannot be resumed."""
     for name in ("batch_sampler", "dataset"):
-        dealer = getattr(dataloader, name, None)
-        if isinstance(dealer, Resumable):
-            return dealer
+        source = getattr(dataloader, name, None)
+        if isinstance(source, Resumable):
+            return source
     return None

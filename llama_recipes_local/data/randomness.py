@@ -1,7 +1,7 @@
 """Random orders that follow from their seeds, today and after an upgrade.
 
 numpy freezes the stream of its legacy generator and of no other, and torch freezes none. A run that
-is resumed with newer packages must find its rows in the order it left them in.
+is resumed with newer packages must find its rows in the order that they had.
 """
 
 import numpy as np

@@ -12,17 +12,17 @@ from llama_recipes_local.data.position import Position, resumed
 from llama_recipes_local.data.randomness import generator
 
 MEGABATCH = 50
-"""Groups in which like lengths are looked for together; a row waits for no more than that."""
+"""Groups whose rows are sorted by length together."""
 
 
 class ShardedBatchSampler(Sampler[list[int]]):
-    """Deals batches of row indices to ranks, in an order that is new each epoch.
+    """Assigns batches of row indices to ranks, in an order that is new each epoch.
 
     Micro-batch ``m`` of all ranks together is rows ``[m * batch_size * num_replicas, ...)`` of the
-    order; each rank takes an equal run of it. So the global batch does not depend on the number of
-    ranks. The last rows are dealt out too: where they do not go round, a rank's batch is short or
-    empty, for all ranks must take the same number of steps. A position in the order can be saved
-    and gone on from, see ``data.position``.
+    order; each rank takes an equal share of it. So the global batch does not depend on the number
+    of ranks. The last rows are used too: if they are too few for all ranks, a rank's batch is short
+    or empty, because all ranks must take the same number of steps. It can be resumed from a
+    position in the order, see ``data.position``.
     """
 
     order = "shuffled rows"
@@ -45,7 +45,7 @@ class ShardedBatchSampler(Sampler[list[int]]):
         self._start = self._beginning(0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order comes next; the restored one keeps its place."""
+        """Choose the epoch whose order comes next; the one that was resumed keeps its position."""
         if epoch != self._start.epoch:
             self._start = self._beginning(epoch)
 
@@ -62,10 +62,10 @@ class ShardedBatchSampler(Sampler[list[int]]):
         return self._beginning(self.epoch + 1).state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a position, on whatever number of ranks it was reached.
+        """Resume from a position, also on another number of ranks.
 
-        The rest of its epoch is dealt from the order that it was a place in; the epochs after it
-        are this sampler's own.
+        The rest of its epoch keeps the order of the run that saved it; later epochs have this
+        sampler's own.
 
         Raises:
             ValueError: if the position is in other rows or another order.
@@ -98,12 +98,12 @@ class ShardedBatchSampler(Sampler[list[int]]):
 
 
 class LengthGroupedBatchSampler(ShardedBatchSampler):
-    """Puts rows of like length into a batch, and the batches in random order.
+    """Groups rows of similar length into batches, and shuffles the batches.
 
-    The rows are shuffled, and of each ``MEGABATCH`` groups in that order like lengths are put
-    together. So a row's neighbours are others in each epoch, and no length is always first or last:
-    the rows that do not fill a group are the last of the shuffled order, whatever their length.
-    Without shuffling, rows and groups keep the data's order but for that.
+    The rows are shuffled, and within each ``MEGABATCH`` groups of that order they are sorted by
+    length. So a row has other neighbours in each epoch, and no length is always first or last: the
+    rows that do not fill a group are the last of the shuffled order, whatever their length. Without
+    shuffling, rows and groups otherwise keep the data's order.
     """
 
     order = "like lengths"
@@ -133,13 +133,13 @@ def grouped_by_length(
     group: int,
     random: np.random.RandomState | None,
 ) -> NDArray[np.int64]:
-    """Put rows of like length into groups, and the groups in random order.
+    """Group rows of similar length, and shuffle the groups.
 
     Args:
         rows: (rows,) indices, a multiple of ``group``.
         lengths: (all rows,) tokens of each.
         group: rows of a group.
-        random: where the order of the groups comes from; None keeps that of their first rows.
+        random: the RNG that shuffles the groups; None orders them by their first rows.
     """
     groups = rows[np.argsort(lengths[rows], kind="stable")].reshape(-1, group)
     order = random.permutation(len(groups)) if random else np.argsort(groups.min(axis=1))

@@ -1,9 +1,8 @@
-"""Batches of samples whose number is not known, read as they are trained on.
+"""Batches of samples whose number is unknown, read as they are trained on.
 
 Every rank reads the whole stream and keeps its share, so what each gets follows from the stream,
-the seed and the number of ranks. The stream may be larger than memory or without an end: it is
-shuffled in a buffer, and laid out window by window. When it ends it is opened anew, as its next
-pass.
+the seed and the number of ranks. The stream may be larger than memory or endless: it is shuffled in
+a buffer, and batched window by window. When it ends, it is opened again for its next pass.
 """
 
 import sys
@@ -21,16 +20,16 @@ from llama_recipes_local.data.packing import pack
 from llama_recipes_local.data.position import Position, resumed
 from llama_recipes_local.data.randomness import generator
 from llama_recipes_local.data.sharding import grouped_by_length
-from llama_recipes_local.data.truncation import fit
+from llama_recipes_local.data.truncation import truncate
 
 BUFFER = 4096
-"""Samples that wait to be drawn from: what "shuffled" means in a stream."""
+"""Samples in the shuffle buffer."""
 WINDOW = 1024
-"""Documents that are laid out together."""
+"""Documents that are grouped by length, or packed, together."""
 WINDOW_ROWS = 8
-"""Rows that a packed window fills at least, so that little is lost where documents are short."""
+"""Rows that a packed window fills at least, so that little is wasted if documents are short."""
 
-_PASSES, _WINDOWS = 0, 1  # what a generator is for
+_PASSES, _WINDOWS = 0, 1  # what an RNG is for
 
 OpenPass = Callable[[int], Iterable[Any]]
 
@@ -38,11 +37,11 @@ OpenPass = Callable[[int], Iterable[Any]]
 class SampleStream(IterableDataset[list[Any]]):
     """Micro-batches of samples of like length, a list of samples each.
 
-    Its length is the number of micro-batches that are left of those asked for. A position in it can
-    be saved and gone on from, see ``data.position``: what was taken is read again, and left out.
+    Its length is the number of micro-batches that are left of those asked for. It can be resumed
+    from a position, see ``data.position``: what was taken is read again, and skipped.
 
-    Of several ``DataLoader`` workers the first reads and the others end at once. If all read, each
-    would tokenise the whole stream; and no sample must come twice.
+    Of several ``DataLoader`` workers only the first reads. If all did, each would tokenise the
+    whole stream; and no sample must come twice.
     """
 
     order = "stream of samples"
@@ -56,15 +55,15 @@ class SampleStream(IterableDataset[list[Any]]):
             open_pass: given the number of the pass, from 0, returns its samples, which have
                 ``input_ids`` and ``labels``; the same on every rank. It must be picklable where
                 workers are spawned. A pass without samples ends the stream.
-            micro_batches: how many to give; None means all, and the length is not known.
-            passes: how often to read the stream; None means for as long as is asked for.
+            micro_batches: how many to yield; None means all, and the length is unknown.
+            passes: how often to read the stream; None means as often as needed.
         """
         self.open_pass = open_pass
         self.micro_batches = micro_batches
         self.passes = passes
-        self.deal(batch_size=1)
+        self.shard(batch_size=1)
 
-    def deal(
+    def shard(
         self,
         batch_size: int,
         rank: int = 0,
@@ -72,7 +71,7 @@ class SampleStream(IterableDataset[list[Any]]):
         shuffle: bool = True,
         seed: int = 0,
     ) -> None:
-        """Set what each rank gets, from the beginning; see ``sharding.ShardedBatchSampler``."""
+        """Set each rank's share, and start from the beginning; see ``ShardedBatchSampler``."""
         self.batch_size = batch_size
         self.rank = rank
         self.num_replicas = num_replicas
@@ -81,7 +80,7 @@ class SampleStream(IterableDataset[list[Any]]):
         self._start = self._beginning()
 
     def set_epoch(self, epoch: int) -> None:
-        """Do nothing: a stream counts its passes itself, and goes on for as long as it is asked."""
+        """Do nothing: a stream counts its passes itself."""
 
     def state_dict(self, micro_batches: int) -> dict[str, Any]:
         """Return the position after so many micro-batches, or since it was resumed."""
@@ -93,9 +92,9 @@ class SampleStream(IterableDataset[list[Any]]):
         ).state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a position, on whatever number of ranks it was reached.
+        """Resume from a position, also on another number of ranks.
 
-        Like lengths are still grouped for the number of ranks that the stream began with.
+        Rows are still grouped by length for the number of ranks that the stream began with.
 
         Raises:
             ValueError: if the position is in another order.
@@ -104,7 +103,7 @@ class SampleStream(IterableDataset[list[Any]]):
 
     def __len__(self) -> int:
         if self.micro_batches is None:
-            raise TypeError("the length of a stream is not known: say how many micro-batches")
+            raise TypeError("the length of a stream is unknown: say how many micro-batches")
         return max(self.micro_batches - self._taken, 0)
 
     def __iter__(self) -> Iterator[list[Any]]:
@@ -165,7 +164,7 @@ class SampleStream(IterableDataset[list[Any]]):
 class PackedStream(SampleStream):
     """Micro-batches of packed rows, a list of rows each, of int32 arrays as ``ConcatDataset`` has.
 
-    The emptiest row of a window is not given: its documents wait for the next window.
+    The emptiest row of a window is held back: its documents wait for the next window.
     """
 
     order = "stream of packed rows"
@@ -174,7 +173,7 @@ class PackedStream(SampleStream):
         """Pack the samples of ``stream`` into rows of ``chunk_size`` tokens."""
         self.chunk_size = chunk_size
         super().__init__(stream.open_pass, stream.micro_batches, stream.passes)
-        self.deal(batch_size=1, seed=seed)
+        self.shard(batch_size=1, seed=seed)
 
     def _rows(self) -> Iterator[Row]:
         documents = self._documents()
@@ -194,12 +193,12 @@ class PackedStream(SampleStream):
 
     def _documents(self) -> Iterator[Document]:
         for sample in self._samples():
-            for ids, labels in fit(sample["input_ids"], sample["labels"], self.chunk_size):
+            for ids, labels in truncate(sample["input_ids"], sample["labels"], self.chunk_size):
                 if len(ids):
                     yield np.asarray(ids, dtype=np.int32), np.asarray(labels, dtype=np.int32)
 
     def _window(self, documents: Iterator[Document], waiting: list[Document]) -> int:
-        """Add a window's documents to those that wait; return how many came."""
+        """Add a window's documents to those that wait; return how many were added."""
         taken, tokens = 0, 0
         for document in documents:
             waiting.append(document)
@@ -230,15 +229,15 @@ def shuffled(samples: Iterable[Any], size: int, random: np.random.RandomState) -
         yield buffer[index]
 
 
-def is_stream(dataset: Any) -> bool:
-    """Whether a data set is torch's or datasets' ``IterableDataset``."""
+def is_stream(dataset: object) -> bool:
+    """Return whether a data set is torch's or datasets' ``IterableDataset``."""
     if isinstance(dataset, IterableDataset):
         return True
-    datasets = sys.modules.get("datasets")  # who has one of its streams has imported it
+    datasets = sys.modules.get("datasets")  # a stream of it exists only if it was imported
     return datasets is not None and isinstance(dataset, datasets.IterableDataset)
 
 
-def as_stream(dataset: Any) -> SampleStream:
+def as_stream(dataset: Iterable[Any]) -> SampleStream:
     """Return a data set that ``is_stream`` as a ``SampleStream``; it must not shard itself."""
     return dataset if isinstance(dataset, SampleStream) else SampleStream(_Passes(dataset))
 
@@ -246,7 +245,7 @@ def as_stream(dataset: Any) -> SampleStream:
 class _Passes:
     """Opens the passes of an ``IterableDataset``."""
 
-    def __init__(self, dataset: Any) -> None:
+    def __init__(self, dataset: Iterable[Any]) -> None:
         self.dataset = dataset
 
     def __call__(self, number: int) -> Iterator[Any]:

@@ -14,7 +14,7 @@ from llama_recipes_local.data.audit import Counts
 from llama_recipes_local.data.token_rows import Chunk
 
 RECORDS_PER_TASK = 1_000
-# Fewer records are tokenised sooner than processes are started.
+# Starting processes takes longer than tokenising these.
 TASKS_IN_THIS_PROCESS = 2
 
 Records = list[Any]
@@ -37,7 +37,7 @@ def tokenize(
     first = list(islice(tasks, TASKS_IN_THIS_PROCESS))
     workers = len(os.sched_getaffinity(0))
     with tqdm(desc=title, unit=" rows", disable=None if show else True) as bar:
-        # a task more than would be done here means that there are many
+        # one task more than is worth doing in this process
         following = list(islice(tasks, 1))
         if workers > 1 and following:
             chunks = _in_processes(chain(first, following, tasks), encode, workers)

@@ -17,7 +17,7 @@ from llama_recipes_local.data.audit import Counts, SplitAudit, audit_split
 from llama_recipes_local.data.cache import Built, cache_folder, cached
 from llama_recipes_local.data.streaming import SampleStream
 from llama_recipes_local.data.token_rows import IGNORE_INDEX, Chunk, Sample, TokenRows, Tokens
-from llama_recipes_local.data.truncation import fit
+from llama_recipes_local.data.truncation import truncate
 from llama_recipes_local.data.worker_pool import tokenize
 from llama_recipes_local.datasets.base import Formatter, Split
 from llama_recipes_local.datasets.encoding import encode
@@ -181,7 +181,7 @@ def _fitted(sample: Sample, limit: int | None, counts: Counts) -> list[Document]
         return []
     if limit is None or len(ids) <= limit:
         return [(ids, labels)]
-    pieces = fit(ids, labels, limit)
+    pieces = truncate(ids, labels, limit)
     counts.truncated += len(pieces) == 1
     counts.divided += len(pieces) > 1
     return pieces

@@ -77,7 +77,7 @@ def get_dataloader_kwargs(
     collate = {"collate_fn": _collator(train_config, dataset_processer)}
     if is_stream(dataset):
         measure_stream(dataset, train_config, training)
-        dataset.deal(batch_size, **place)
+        dataset.shard(batch_size, **place)
         return {"batch_size": None, **collate, **_workers(train_config, persistent=False)}
     sampler = _sampler(train_config, dataset, batch_size, place)
     return {"batch_sampler": sampler, **collate, **_workers(train_config, persistent=True)}

@@ -27,10 +27,10 @@ def test_the_table_has_a_column_a_split():
     assert [[title.strip(), *numbers] for title, *numbers in lines[:-1]] == [
         ["data", "train", "validation"],
         ["records read", "1,001", "11"],
-        ["blank, left out", "2", "12"],
-        ["without a label, left out", "5", "15"],
+        ["blank, skipped", "2", "12"],
+        ["without a label, skipped", "5", "15"],
         ["truncated", "3", "13"],
-        ["cut into several rows", "4", "14"],
+        ["split into several rows", "4", "14"],
         ["rows", "6", "16"],
         ["repeated", "10", "20"],
         ["tokens", "7,000,000", "17"],

@@ -74,7 +74,7 @@ def test_a_damaged_entry_is_made_again(entry: Path, name: str, harm: Callable[[P
     found, how = ids(entry, build)
     assert found == IDS
     if not (name == ABOUT and harm is flip_a_byte):  # a flipped digit of a count is still JSON
-        assert how.startswith("made again, for in the cache ")
+        assert how.startswith("made again: in the cache, ")
     if harm is Path.unlink:
         assert how.endswith(f"{name} is missing")
     assert ids(entry, never) == (IDS, "from cache")

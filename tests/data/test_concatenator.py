@@ -93,7 +93,7 @@ def test_long_documents_with_a_prompt_keep_their_response(
 ) -> None:
     (document,) = documents([CHUNK + 10])
     packed = ConcatDataset([document, *documents([3])], CHUNK + 3)
-    assert "1 documents are longer than 67 tokens" in capsys.readouterr().out
+    assert "truncating 1 documents longer than 67 tokens" in capsys.readouterr().out
     labels = set(chain.from_iterable(row["labels"] for row in packed))
     assert labels > {label for label in document["labels"] if label != IGNORE_INDEX}
 

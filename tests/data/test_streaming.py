@@ -17,7 +17,7 @@ from llama_recipes_local.data.collation import Blank, BlankCollator
 from llama_recipes_local.data.concatenator import ConcatDataset
 from llama_recipes_local.data.streaming import PackedStream, SampleStream, as_stream, is_stream
 from llama_recipes_local.data.token_rows import IGNORE_INDEX
-from llama_recipes_local.data.truncation import fit
+from llama_recipes_local.data.truncation import truncate
 
 CHUNK = 64
 BATCH = 2
@@ -37,13 +37,13 @@ def opened(number: int) -> Iterator[dict[str, list[int]]]:
 
 def padded(micro_batches: int | None = None, passes: int | None = 1, **place: Any) -> SampleStream:
     stream = SampleStream(opened, micro_batches, passes)
-    stream.deal(BATCH, **place)
+    stream.shard(BATCH, **place)
     return stream
 
 
 def packed(micro_batches: int | None = None, passes: int | None = 1, **place: Any) -> PackedStream:
     stream = PackedStream(SampleStream(opened, micro_batches, passes), CHUNK)
-    stream.deal(BATCH, **place)
+    stream.shard(BATCH, **place)
     return stream
 
 
@@ -107,7 +107,7 @@ def test_order_follows_from_the_seed(make: Any) -> None:
 def test_ranks_share_the_batches_of_one(make: Any) -> None:
     apart = [flat(step) for step in zip(*take(on_ranks(make, passes=None), 2, 30), strict=True)]
     stream = make(passes=None)
-    stream.deal(2 * BATCH)
+    stream.shard(2 * BATCH)
     alone = take(lambda rank, ranks: stream, 1, 30)[0]
     assert [labels([[step]]) for step in apart] == [labels([[step]]) for step in alone]
 
@@ -187,7 +187,9 @@ def test_long_documents_are_fitted_into_packed_rows() -> None:
     stream = PackedStream(SampleStream(lambda number: iter(long), passes=1), CHUNK)
     rows = flat(stream)
     assert max(len(row["input_ids"]) for row in rows) == CHUNK
-    pieces = [piece for each in long for piece in fit(each["input_ids"], each["labels"], CHUNK)]
+    pieces = [
+        piece for each in long for piece in truncate(each["input_ids"], each["labels"], CHUNK)
+    ]
     assert labels([[rows]]) == labels_of({"labels": list(own)} for _, own in pieces)
 
 
@@ -221,7 +223,7 @@ def test_each_pass_is_shuffled_anew(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_rank_without_rows_gets_one_that_predicts_nothing(make: Any) -> None:
     few = SampleStream(lambda number: iter(SAMPLES[:1]), passes=1)
     stream = PackedStream(few, CHUNK) if make is packed else few
-    stream.deal(BATCH, rank=1, num_replicas=2)
+    stream.shard(BATCH, rank=1, num_replicas=2)
     ((row,),) = list(stream)
     if make is packed:
         assert row["labels"].tolist() == [IGNORE_INDEX] and row["position_ids"].tolist() == [0]
@@ -295,6 +297,6 @@ def test_a_custom_collator_is_given_a_row_where_there_is_none() -> None:
         return {"labels": torch.tensor([row["labels"][-1:] for row in rows])}
 
     few = SampleStream(lambda number: iter(SAMPLES[:1]), passes=1)
-    few.deal(BATCH, rank=1, num_replicas=2)
+    few.shard(BATCH, rank=1, num_replicas=2)
     (batch,) = DataLoader(few, batch_size=None, collate_fn=BlankCollator(collate))
     assert batch["labels"].tolist() == [[IGNORE_INDEX]]
