@@ -55,16 +55,16 @@ def check(work: Path, steps: int) -> None:
 
 @pytest.mark.parametrize("words", [GUIDE, UNQUANTISED], ids=["4bit", "bfloat16"])
 def test_the_guides_command_with_one_process(words, work, environment):
-    told = run(words, work, environment)
-    assert "--> --bf16 true: " in told
-    assert "--> --dtype bfloat16: " in told
-    assert "--> a step: 128 rows (64 at a time, 2 times, on 1 ranks)" in told
-    assert "--> peak memory of rank 0: " in told
+    printed = run(words, work, environment)
+    assert "--> --bf16 true: " in printed
+    assert "--> --dtype bfloat16: " in printed
+    assert "--> global batch: 128 rows (64 per micro-batch, 2 micro-batches, 1 ranks)" in printed
+    assert "--> peak memory of rank 0: " in printed
     check(work, steps=3)
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
 def test_the_guides_command_on_two_devices(work, environment):
-    told = run(GUIDE, work, environment, ranks=2)
-    assert "--> a step: 256 rows (64 at a time, 2 times, on 2 ranks)" in told
+    printed = run(GUIDE, work, environment, ranks=2)
+    assert "--> global batch: 256 rows (64 per micro-batch, 2 micro-batches, 2 ranks)" in printed
     check(work, steps=3)

@@ -1,4 +1,4 @@
-"""What ``sft.py`` decides where the flags leave it open; each choice is printed with its reason."""
+"""The automatic choices of ``sft.py`` for flags that are not given, each with its reason."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from llama_recipes_local.parallel import device_type, launched_by_torchrun
 
 @dataclass(frozen=True)
 class Choice:
-    """A flag that the user left open, as it was decided."""
+    """A flag that was not given, and the value that was chosen for it."""
 
     flag: Flag
     why: str
@@ -23,7 +23,7 @@ class Choice:
 
 
 def choose(options: Arguments, given: set[str]) -> list[Choice]:
-    """Decide what was not given.
+    """Choose values for flags that are not given.
 
     Args:
         options: the value of every flag.
@@ -50,7 +50,7 @@ def _device(options: Arguments) -> list[Choice]:
 def _ranks(given: set[str]) -> list[Choice]:
     if "ddp_find_unused_parameters" in given or not launched_by_torchrun():
         return []
-    why = "each step uses every weight that is trained; a search for others takes time"
+    why = "every trainable parameter is used in each step; a search for unused ones takes time"
     return [Choice(Flag("ddp_find_unused_parameters", ("false",)), why)]
 
 
@@ -59,10 +59,12 @@ def _compute(options: Arguments, given: set[str], on_cuda: bool) -> list[Choice]
         return []
     off = Flag("bf16", ("false",))
     if not on_cuda:
-        return [Choice(off, "on CPU everything is computed in float32")]
+        return [Choice(off, "on CPU training is in float32")]
     if torch.cuda.is_bf16_supported(including_emulation=False):
-        return [Choice(Flag("bf16", ("true",)), "it is what this device multiplies fastest")]
-    why = "this device has no bfloat16"
+        return [
+            Choice(Flag("bf16", ("true",)), "bfloat16 is this device's fastest mixed precision")
+        ]
+    why = "this device does not support bfloat16"
     return [Choice(off, why), Choice(Flag("fp16", ("true",)), why)]
 
 
@@ -74,7 +76,7 @@ def _weights(
     half = options.fp16 or any(choice.flag.name == "fp16" for choice in compute)
     if not half and options.bf16 is False:
         return []
-    why = "the model's weights stay as they are, and this is what they are multiplied in"
+    why = "the frozen weights are only used in this dtype"
     return [Choice(Flag("dtype", ("float16" if half else "bfloat16",)), why)]
 
 
@@ -82,11 +84,11 @@ def _length(options: Arguments, given: set[str]) -> list[Choice]:
     positions = model_positions(options.model_name_or_path)
     if "max_length" in given or positions is None or positions >= options.max_length:
         return []
-    why = f"the model takes {positions} positions (max_position_embeddings)"
+    why = f"the model has {positions} positions (max_position_embeddings)"
     return [Choice(Flag("max_length", (str(positions),)), why)]
 
 
 def model_positions(folder: str | None) -> int | None:
-    """Return how many positions a model takes; None if its ``config.json`` does not tell."""
+    """Return the ``max_position_embeddings`` of a model; None if its ``config.json`` has none."""
     positions = read_config(Path(folder or "").expanduser()).get("max_position_embeddings")
     return positions if isinstance(positions, int) else None

@@ -1,4 +1,4 @@
-"""``main``: everything is checked, then the data is read, then the model is trained."""
+"""``main`` of ``sft.py``: preflight, data, training."""
 
 from collections.abc import Sequence
 from pathlib import Path

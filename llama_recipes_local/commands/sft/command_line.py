@@ -1,11 +1,11 @@
-"""The words of ``sft.py``'s command line as flags, and older names for them as those of today."""
+"""Splits the command line of ``sft.py`` into flags, and renames flags that TRL has renamed."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from llama_recipes_local.errors import Problem
 
-# What TRL's script, or transformers, called a flag before, and what it is called now.
+# former names in TRL's script or transformers, and the current ones
 RENAMED = {
     "model_name": "model_name_or_path",
     "batch_size": "per_device_train_batch_size",
@@ -29,8 +29,8 @@ class Flag:
     """A flag of the command line.
 
     Attributes:
-        name: its name, without dashes in front, with underscores inside.
-        values: the words that it was given.
+        name: without leading dashes, with underscores.
+        values: the words after it.
     """
 
     name: str
@@ -41,19 +41,19 @@ class Flag:
 
     @property
     def is_off(self) -> bool:
-        """Whether it says no to what it names."""
+        """Whether its value is false."""
         return len(self.values) == 1 and self.values[0].lower() in _OFF
 
     @property
     def words(self) -> list[str]:
-        """The words that argparse takes; a value that begins with a dash stays a value."""
+        """The flag for argparse, in a form in which a value may begin with a dash."""
         if len(self.values) == 1:
             return [f"--{self.name}={self.values[0]}"]
         return [f"--{self.name}", *self.values]
 
 
 def read_flags(words: Sequence[str]) -> tuple[list[Flag], list[Problem]]:
-    """Return the flags that the words make up, and a problem for each word that is of none."""
+    """Return the flags, and a problem for each word before the first flag."""
     flags: list[Flag] = []
     problems: list[Problem] = []
     for word in words:
@@ -65,18 +65,18 @@ def read_flags(words: Sequence[str]) -> tuple[list[Flag], list[Problem]]:
         else:
             problems.append(
                 Problem(
-                    f"{word!r} stands on the command line without a flag",
-                    "every setting has a flag",
-                    "write --flag value; a value with spaces goes in quotes",
+                    f"unexpected argument {word!r}",
+                    "it belongs to no flag",
+                    "write --flag value; put a value with spaces in quotes",
                 )
             )
     return flags, problems
 
 
-def renamed(flags: Iterable[Flag]) -> tuple[list[Flag], list[str]]:
-    """Return the flags under today's names, and a line on each that had another.
+def rename(flags: Iterable[Flag]) -> tuple[list[Flag], list[str]]:
+    """Return the flags under their current names, and a note for each that was renamed.
 
-    Where both names are given, today's counts.
+    If both names are given, the current one is used.
     """
     flags = list(flags)
     given = {flag.name: flag for flag in flags}
@@ -88,10 +88,10 @@ def renamed(flags: Iterable[Flag]) -> tuple[list[Flag], list[str]]:
             kept.append(flag)
         elif name in given:
             notes.append(
-                f"--> {flag} is left out: it is an older name of --{name}, which is given too; "
-                f"{given[name]} counts"
+                f"--> {flag} is ignored: it is the former name of --{name}, which is given too; "
+                f"{given[name]} is used"
             )
         else:
-            notes.append(f"--> {flag} is read as --{name}, its name today")
+            notes.append(f"--> {flag} is read as --{name}, its current name")
             kept.append(replace(flag, name=name))
     return kept, notes

@@ -1,4 +1,4 @@
-"""The flags of ``sft.py``: TRL's own, and those that say where the data is."""
+"""The flags of ``sft.py``: TRL's, and those of local data and of the adapter's dtype."""
 
 import argparse
 import typing
@@ -14,14 +14,14 @@ from llama_recipes_local.errors import Problem
 from llama_recipes_local.messages import unknown_flag
 
 ADAPTER_DTYPES = ("float32", "bfloat16")
-# Settings of local_dataset that say what the data is; the rest of them shape text and labels, which
-# TRL does here.
+# The fields of local_dataset that describe the data; the others are about text and labels, which
+# are TRL's part here.
 DATA_SETTINGS = ("format", "columns", "validation_path", "validation_fraction")
 
 
 @dataclass
 class LocalArguments:
-    """What TRL's script looks up on the Hub, from this machine."""
+    """Flags that TRL's script does not have: local data, and the adapter's dtype."""
 
     dataset_name: str = field(
         default="",
@@ -34,13 +34,13 @@ class LocalArguments:
         default="", metadata={"help": "The folder that relative data paths start from."}
     )
     data_cache: str = field(
-        default="", metadata={"help": "The folder where rows and tokens are kept."}
+        default="", metadata={"help": "The folder in which rows and tokens are cached."}
     )
     adapter_dtype: str = field(
         default="float32",
         metadata={
-            "help": "The dtype that adapters are held in. float32 keeps the small updates that "
-            "bfloat16 rounds away; TRL by itself takes bfloat16 with quantised weights.",
+            "help": "The dtype of the adapter's parameters. float32 keeps the small updates that "
+            "bfloat16 rounds away; TRL's default is bfloat16 with quantised weights.",
             "choices": list(ADAPTER_DTYPES),
         },
     )
@@ -48,23 +48,23 @@ class LocalArguments:
 
 @dataclass
 class TrainingArguments(SFTConfig):
-    """TRL's ``SFTConfig`` with two defaults that fit the rest of this package."""
+    """TRL's ``SFTConfig`` with two other defaults."""
 
     save_only_model: bool = field(
         default=True,
         metadata={
-            "help": "Save checkpoints without the pickles that only --resume_from_checkpoint, "
-            "which is refused, would read."
+            "help": "Save checkpoints without the pickles that only --resume_from_checkpoint "
+            "would read, which is not supported."
         },
     )
     logging_nan_inf_filter: bool = field(
         default=False,
-        metadata={"help": "Hide losses that are not finite; they end the run if it is off."},
+        metadata={"help": "Hide non-finite losses; if off, they stop the run."},
     )
 
 
 class Arguments(argparse.Namespace):
-    """Every flag's value by its name; those of ``LocalArguments`` and TRL's two classes."""
+    """The value of every flag: the fields of ``LocalArguments`` and of TRL's two classes."""
 
 
 class BadValueError(ValueError):
@@ -80,7 +80,7 @@ class _Parser(TrlParser):
 
 
 def make_parser() -> TrlParser:
-    """Return the parser of every flag, written in full."""
+    """Return the parser of all flags; it takes no abbreviations."""
     parser = _Parser(CLASSES, prog="sft.py", allow_abbrev=False)
     defaults = configs.local_dataset()
     for name in DATA_SETTINGS:
@@ -95,17 +95,17 @@ def make_parser() -> TrlParser:
 
 
 def known_names() -> set[str]:
-    """Return the flags' names."""
+    """Return the names of all flags."""
     plain = {field.name for cls in CLASSES for field in fields(cls) if field.init}
     return plain | {f"local_dataset.{name}" for name in DATA_SETTINGS}
 
 
 def check_flags(flags: Iterable[Flag]) -> tuple[list[Flag], list[Problem]]:
-    """Return the known flags whose values are of their kind, and what is wrong with the others."""
+    """Return the known flags whose values have the right type, and the problems of the others."""
     parser, known = make_parser(), known_names()
-    good: list[Flag] = []
+    valid: list[Flag] = []
     problems: list[Problem] = []
-    for flag in map(_switched_on, flags):
+    for flag in map(_with_value, flags):
         if flag.name.removeprefix("no_") not in known and flag.name not in known:
             problems.append(_unknown(flag, known))
             continue
@@ -113,15 +113,15 @@ def check_flags(flags: Iterable[Flag]) -> tuple[list[Flag], list[Problem]]:
             parser.parse_args(flag.words)
         except BadValueError as error:
             why = str(error).partition(": ")[2] or str(error)
-            fix = f"give --{flag.name} a value of its kind; see `python sft.py --help`"
-            problems.append(Problem(f"{flag} cannot be", why, fix))
+            fix = f"give --{flag.name} a value of its type; see `python sft.py --help`"
+            problems.append(Problem(f"{flag} is not valid", why, fix))
         else:
-            good.append(flag)
-    return good, problems
+            valid.append(flag)
+    return valid, problems
 
 
 def parse(flags: Iterable[Flag]) -> Arguments:
-    """Return every flag's value, given or default; the flags are good ones."""
+    """Return the value of every flag, given or default; ``flags`` have passed ``check_flags``."""
     return make_parser().parse_args(_words(flags), namespace=Arguments())
 
 
@@ -129,7 +129,7 @@ def build(flags: Iterable[Flag]) -> tuple[LocalArguments, TrainingArguments, Mod
     """Return TRL's configurations; under torchrun this joins the process group.
 
     Raises:
-        ValueError: if flags do not go together.
+        ValueError: if TRL or transformers refuses the combination.
     """
     parsed: Sequence[Any] = make_parser().parse_args_into_dataclasses(
         _words(flags), look_for_args_file=False
@@ -142,15 +142,15 @@ def _words(flags: Iterable[Flag]) -> list[str]:
     return [word for flag in flags for word in flag.words]
 
 
-def _switched_on(flag: Flag) -> Flag:
-    """Let a switch whose default is open be given without a value, as every other may."""
-    open_switches = {
+def _with_value(flag: Flag) -> Flag:
+    """Give ``true`` to a flag of type ``bool | None`` without a value, as other switches take."""
+    optional_switches = {
         name
         for cls in CLASSES
         for name, hint in typing.get_type_hints(cls).items()
         if hint == bool | None
     }
-    return flag if flag.values or flag.name not in open_switches else Flag(flag.name, ("true",))
+    return flag if flag.values or flag.name not in optional_switches else Flag(flag.name, ("true",))
 
 
 def _unknown(flag: Flag, known: set[str]) -> Problem:

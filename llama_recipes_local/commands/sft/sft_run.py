@@ -1,4 +1,4 @@
-"""Everything that keeps ``sft.py`` from its work, found before any weight is loaded."""
+"""Resolves the flags of ``sft.py`` and reports every problem before any weight is loaded."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from trl import ModelConfig
 
 from llama_recipes_local.commands.sft import sft_rules, trl_dataset
 from llama_recipes_local.commands.sft.choices import choose
-from llama_recipes_local.commands.sft.command_line import Flag, read_flags, renamed
+from llama_recipes_local.commands.sft.command_line import Flag, read_flags, rename
 from llama_recipes_local.commands.sft.flags import (
     Arguments,
     LocalArguments,
@@ -18,7 +18,7 @@ from llama_recipes_local.commands.sft.flags import (
     known_names,
     parse,
 )
-from llama_recipes_local.commands.sft.unsupported_flags import refuse
+from llama_recipes_local.commands.sft.unsupported_flags import drop_unsupported
 from llama_recipes_local.datasets.local import LocalPart
 from llama_recipes_local.errors import Problem, UsageError, refusal
 from llama_recipes_local.models import AutoTokenizer
@@ -32,11 +32,11 @@ class SftRun:
     """A run of ``sft.py``, resolved and checked.
 
     Attributes:
-        local: where the data is, and what adapters are held in.
-        training: TRL's configuration of the trainer.
-        model: TRL's configuration of the model, of its adapter and of its quantisation.
+        local: the flags that TRL does not have.
+        training: the trainer's configuration, of TRL.
+        model: the configuration of the model, its adapter and its quantisation, of TRL.
         tokenizer: the model's.
-        parts: the data by what it is for, "train" and perhaps "eval".
+        parts: the data for "train" and, if the run evaluates, for "eval".
     """
 
     local: LocalArguments
@@ -47,9 +47,9 @@ class SftRun:
 
 
 def preflight(words: Sequence[str]) -> SftRun:
-    """Resolve the words of the command line and check all that can be checked early.
+    """Resolve the command line and check what can be checked without loading weights.
 
-    Prints what flags of other names were read as, and what was decided where they left it open.
+    Prints which flags were renamed, and the automatic choices.
 
     Raises:
         UsageError: with every problem found.
@@ -57,8 +57,8 @@ def preflight(words: Sequence[str]) -> SftRun:
     flags, notes, problems = _read(words)
     given = {flag.name.removeprefix("no_") for flag in flags}
     options = parse(flags)
-    decided = choose(options, given)
-    flags += [choice.flag for choice in decided]
+    choices = choose(options, given)
+    flags += [choice.flag for choice in choices]
     options = parse(flags)
 
     run = _as_finetuning(options)
@@ -66,8 +66,8 @@ def preflight(words: Sequence[str]) -> SftRun:
     problems += model.check_model(run)
     problems += machine.check_output(run)
     problems += launch_rules.check_devices(run) + machine.check_packages(run)
-    parts, of_data = _find_data(options)
-    problems += of_data
+    parts, data_problems = _find_data(options)
+    problems += data_problems
     tokenizer = None
     if options.model_name_or_path and not model.check_tokenizer(run):
         tokenizer = AutoTokenizer.from_pretrained(options.model_name_or_path)
@@ -75,23 +75,23 @@ def preflight(words: Sequence[str]) -> SftRun:
             problems += sft_rules.check_data(options, part, tokenizer)
     if problems or tokenizer is None:
         raise UsageError(list(dict.fromkeys(problems)))
-    print("\n".join([*notes, *map(str, decided)]))
+    print("\n".join([*notes, *map(str, choices)]))
     local, training, model_config = _build(flags)
     model_config.model_name_or_path = str(local_folder(options.model_name_or_path))
     return SftRun(local, training, model_config, tokenizer, parts)
 
 
 def _read(words: Sequence[str]) -> tuple[list[Flag], list[str], list[Problem]]:
-    """Return the good flags under today's names, what to say of others, and what is wrong."""
+    """Return the valid flags under their current names, notes on renamed ones, and problems."""
     flags, problems = read_flags(words)
-    flags, notes = renamed(flags)
-    flags, refused = refuse(flags, known_names())
+    flags, notes = rename(flags)
+    flags, unsupported = drop_unsupported(flags, known_names())
     flags, wrong = check_flags(flags)
-    return flags, notes, problems + refused + wrong
+    return flags, notes, problems + unsupported + wrong
 
 
 def _as_finetuning(options: Arguments) -> Run:
-    """Return the run of ``finetuning.py`` that its checks of model and machine are asked about."""
+    """Return the same run of ``finetuning.py``, for the checks that both share."""
     return resolve(
         {
             "model_name": options.model_name_or_path or "",
@@ -106,7 +106,7 @@ def _as_finetuning(options: Arguments) -> Run:
 
 
 def _find_data(options: Arguments) -> tuple[dict[str, LocalPart], list[Problem]]:
-    """Return the parts of the data that the run reads, and what is wrong with them."""
+    """Return the parts of the data that the run reads, and the problems with them."""
     if not options.dataset_name:
         return {}, []
     config = trl_dataset.data_config(options)
@@ -128,4 +128,4 @@ def _build(flags: list[Flag]) -> tuple[LocalArguments, TrainingArguments, ModelC
     except (ValueError, ImportError) as error:
         why = " ".join(str(error).split())
         fix = "change or leave out the flag that it names"
-        raise refusal("the flags do not go together", why, fix) from error
+        raise refusal("flags that exclude each other", why, fix) from error

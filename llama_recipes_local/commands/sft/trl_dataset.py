@@ -1,4 +1,4 @@
-"""The user's rows as a ``datasets.Dataset`` of one of the types that TRL knows."""
+"""The user's rows as a ``datasets.Dataset`` in one of TRL's data types."""
 
 import hashlib
 import json
@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from datasets.exceptions import DatasetGenerationError
+from trl import SFTConfig
 
 import datasets
 from llama_recipes_local import __version__, configs, parallel
@@ -21,10 +22,10 @@ from llama_recipes_local.messages import join_names
 from llama_recipes_local.records.checked_values import Record
 from llama_recipes_local.storage.hashing import FileHashes
 
-# Counts up when the same files would give other rows than before.
+# Raised when the same files would give other rows than before.
 FORMAT = 1
 _TEXT = datasets.Value("string")
-# TRL's names for its types of data, and their columns.
+# the columns of TRL's data types
 FEATURES = {
     "language modeling": {"text": _TEXT},
     "prompt-completion": {"prompt": _TEXT, "completion": _TEXT},
@@ -33,24 +34,24 @@ FEATURES = {
 
 
 def data_type(part: LocalPart) -> str:
-    """Return which of TRL's types of data the rows are of."""
+    """Return the data type of the rows, as TRL calls it."""
     if part.layout.name in ("messages", "conversations"):
         return "conversational"
     return "language modeling" if part.layout.name == "text" else "prompt-completion"
 
 
-def trained(part: LocalPart, training: Any) -> str:
-    """Say which tokens TRL computes the loss on.
+def label_tokens(part: LocalPart, training: SFTConfig) -> str:
+    """Describe the label tokens, those that TRL computes the loss on.
 
     Args:
         part: the data.
-        training: TRL's configuration.
+        training: the trainer's configuration.
     """
     if training.assistant_only_loss:
-        return "what the assistant says"
+        return "the assistant's turns"
     if data_type(part) == "prompt-completion" and training.completion_only_loss is not False:
         return "the completions"
-    return "all of each row, whoever speaks"
+    return "all tokens of each row"
 
 
 def data_config(options: Arguments) -> configs.local_dataset:
@@ -62,26 +63,26 @@ def data_config(options: Arguments) -> configs.local_dataset:
 
 
 def find(config: configs.local_dataset, training: bool) -> LocalPart:
-    """Find a part of the data and look into it up to its first usable row.
+    """Find a part of the data and read it up to its first usable row.
 
     Raises:
-        UsageError: if there is none; with the flags that ``sft.py`` has.
+        UsageError: if there is none; its fix names the flags of ``sft.py``.
     """
     try:
         part = find_part(config, training)
         if not any(row is not None for row in rows(part)):
             raise refusal(
-                f"nothing in {join_names(map(str, part.files))} can be trained on",
-                "rows of which one side is blank are left out",
+                f"no usable row in {join_names(map(str, part.files))}",
+                "rows with an empty prompt or completion are skipped",
                 "add rows",
             )
     except UsageError as error:
-        raise UsageError([_with_own_flag(problem) for problem in error.problems]) from error
+        raise UsageError([_with_flag_of_sft(problem) for problem in error.problems]) from error
     return part
 
 
 def rows(part: LocalPart) -> Iterator[dict[str, Any] | None]:
-    """Yield each record as a row of its type's columns; None for one with a blank side.
+    """Yield each record as a row of its data type; None for one with an empty side.
 
     Raises:
         UsageError: at the first record that cannot be used.
@@ -98,11 +99,11 @@ def rows(part: LocalPart) -> Iterator[dict[str, Any] | None]:
 
 
 def load(part: LocalPart, name: str, cache: str) -> datasets.Dataset:
-    """Return the rows on disk, from the cache if the files' contents are those of before.
+    """Return the rows as a memory-mapped data set, from the cache if the files have not changed.
 
     Args:
         part: what to read.
-        name: what to call it in what is printed.
+        name: the part's name in what is printed.
         cache: the cache's folder; see ``cache_folder``.
 
     Raises:
@@ -135,12 +136,12 @@ def _row(formatter: RowFormatter, record: Record) -> dict[str, Any] | None:
 
 
 def _key(part: LocalPart, hashes: FileHashes) -> str:
-    """Return a short hash of all that the rows follow from."""
+    """Return the cache key: a hash of everything that determines the rows."""
     content = [FORMAT, __version__, datasets.__version__, hashes.of(part.files)]
     content += [repr(part.layout), part.every, part.training]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:20]
 
 
-def _with_own_flag(problem: Problem) -> Problem:
+def _with_flag_of_sft(problem: Problem) -> Problem:
     fix = problem.fix.replace("--local_dataset.data_path=", "--dataset_name ")
     return replace(problem, fix=fix)

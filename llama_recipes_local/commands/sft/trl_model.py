@@ -1,21 +1,20 @@
-"""The model of ``sft.py``: loaded from its folder onto this rank's device, quantised if asked."""
-
-from typing import Any
+"""Loads the model of ``sft.py`` from its folder onto this rank's device, quantised if asked."""
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 from trl import ModelConfig, get_quantization_config
 
 from llama_recipes_local.fields import DTYPES
 from llama_recipes_local.models import AutoModelForCausalLM
 
 
-def load_model(config: ModelConfig, device: torch.device) -> Any:
+def load_model(config: ModelConfig, device: torch.device) -> PreTrainedModel:
     """Load the weights.
 
     Args:
-        config: TRL's configuration of the model.
-        device: this rank's own, on which all of the model is placed.
+        config: the model's configuration, of TRL.
+        device: this rank's; the full model is placed on it.
     """
     return AutoModelForCausalLM.from_pretrained(
         config.model_name_or_path,
@@ -26,8 +25,8 @@ def load_model(config: ModelConfig, device: torch.device) -> Any:
     )
 
 
-def cast_trained(model: nn.Module, dtype: torch.dtype) -> None:
-    """Hold the parameters that are trained, which are an adapter's, in ``dtype``."""
+def cast_trainable(model: nn.Module, dtype: torch.dtype) -> None:
+    """Cast the trainable parameters, which are an adapter's, to ``dtype``."""
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(dtype)

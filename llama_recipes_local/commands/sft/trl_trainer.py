@@ -1,4 +1,4 @@
-"""Trains with TRL's ``SFTTrainer``, and saves what came of it."""
+"""Trains with TRL's ``SFTTrainer`` and saves the adapter or the model."""
 
 import contextlib
 import json
@@ -12,14 +12,21 @@ from typing import Any
 import torch
 from peft import PeftModel
 from peft.helpers import disable_input_dtype_casting
-from transformers import TrainerCallback, set_seed
-from trl import SFTTrainer, get_peft_config
+from torch import nn
+from transformers import (
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
+from trl import SFTConfig, SFTTrainer, get_peft_config
 
 import datasets
 from llama_recipes_local import parallel
 from llama_recipes_local.commands.sft.sft_run import SftRun
-from llama_recipes_local.commands.sft.trl_dataset import load, trained
-from llama_recipes_local.commands.sft.trl_model import cast_trained, load_model
+from llama_recipes_local.commands.sft.trl_dataset import label_tokens, load
+from llama_recipes_local.commands.sft.trl_model import cast_trainable, load_model
 from llama_recipes_local.errors import TrainingError
 from llama_recipes_local.fields import DTYPES
 from llama_recipes_local.model_folders import ADAPTER_WEIGHTS
@@ -32,13 +39,13 @@ CONFIGURATION_FILE = "sft_config.json"
 
 
 def load_data(run: SftRun) -> dict[str, datasets.Dataset]:
-    """Return the rows by what they are for.
+    """Return the rows of each part, "train" and "eval".
 
     Raises:
         UsageError: at the first record that cannot be used.
     """
     data = {name: load(part, name, run.local.data_cache) for name, part in run.parts.items()}
-    print(f"--> loss: {trained(run.parts['train'], run.training)}")
+    print(f"--> loss: {label_tokens(run.parts['train'], run.training)}")
     return data
 
 
@@ -46,13 +53,13 @@ def train(run: SftRun, data: dict[str, datasets.Dataset]) -> None:
     """Train, and save the adapter or the model in ``output_dir``.
 
     Raises:
-        TrainingError: if the loss is not finite.
+        TrainingError: if a loss is not finite.
     """
     output = Path(run.training.output_dir)
     if parallel.is_rank_zero():
         output.mkdir(parents=True, exist_ok=True)
         save_configuration(run, output / CONFIGURATION_FILE)
-    set_seed(run.training.seed)  # TRL before 1.16 draws the adapter before it does so
+    set_seed(run.training.seed)  # TRL before 1.16 initialises the adapter before it does so
     trainer = Trainer(
         model=load_model(run.model, run.training.device),
         args=run.training,
@@ -60,13 +67,13 @@ def train(run: SftRun, data: dict[str, datasets.Dataset]) -> None:
         eval_dataset=data.get("eval"),
         processing_class=run.tokenizer,
         peft_config=get_peft_config(run.model),
-        callbacks=[Watch(output)],
+        callbacks=[MetricsLog(output)],
     )
     model = trainer.model
     if run.model.use_peft:
-        cast_trained(model, DTYPES[run.local.adapter_dtype])
-    _tell_model(model, trainer.args)
-    with _computing(model, trainer.args):
+        cast_trainable(model, DTYPES[run.local.adapter_dtype])
+    _print_model(model, trainer.args)
+    with _without_recast(model, trainer.args):
         result = trainer.train()
     trainer.save_model()
     trainer.save_state()
@@ -74,7 +81,7 @@ def train(run: SftRun, data: dict[str, datasets.Dataset]) -> None:
 
 
 def save_configuration(run: SftRun, path: Path) -> None:
-    """Write every setting of the run as JSON, with the versions of what it runs on."""
+    """Write all settings of the run and the versions of its packages as JSON."""
     described = {
         "data": {name: str(part) for name, part in run.parts.items()},
         "local": asdict(run.local),
@@ -87,20 +94,26 @@ def save_configuration(run: SftRun, path: Path) -> None:
 
 
 class Trainer(SFTTrainer):
-    """TRL's trainer without its model card, which leads to the Hub where the model is not."""
+    """TRL's trainer without its model card, which links to the Hub."""
 
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Write nothing; ``sft_config.json`` tells how the model was made."""
+    def create_model_card(self, *args: object, **kwargs: object) -> None:
+        """Write nothing; ``sft_config.json`` records the settings."""
 
 
-class Watch(TrainerCallback):
-    """Writes every logged number to ``metrics.jsonl``, and ends a run whose loss is not finite."""
+class MetricsLog(TrainerCallback):
+    """Writes what is logged to ``metrics.jsonl``, and stops a run whose loss is not finite."""
 
     def __init__(self, output: Path) -> None:
         self._lines = JsonLines(output) if parallel.is_rank_zero() else None
 
-    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Keep what is logged; TRL calls this on every rank with the numbers of all."""
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,  # as TrainerCallback has it
+    ) -> None:
+        """Write the metrics; TRL calls this on every rank with the metrics over all ranks."""
         numbers = kwargs["logs"]
         loss = numbers.get("loss", 0.0)
         if self._lines is not None and "train_runtime" not in numbers:
@@ -108,19 +121,25 @@ class Watch(TrainerCallback):
             self._lines.log(kind, state.global_step, numbers)
         if not math.isfinite(loss):
             raise TrainingError(
-                f"the loss at step {state.global_step} is {loss}: training ends here, and nothing "
-                "more is saved\n   fix: lower --learning_rate, or look into the data with "
+                f"non-finite loss at step {state.global_step}: {loss}; training stopped, nothing "
+                "more is saved\n   fix: lower --learning_rate, or inspect the data with "
                 "`llama-recipes-local inspect`"
             )
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Write what is left."""
+    def on_train_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,  # as TrainerCallback has it
+    ) -> None:
+        """Write the metrics that are still buffered."""
         if self._lines is not None:
             self._lines.close()
 
 
-def _computing(model: Any, args: Any) -> AbstractContextManager[None]:
-    """Spare PEFT its cast of each layer's input to float32 where autocast undoes it at once."""
+def _without_recast(model: nn.Module, args: SFTConfig) -> AbstractContextManager[None]:
+    """Disable PEFT's cast of each layer's input to float32, which autocast would undo."""
     mixed = args.bf16 or args.fp16
     if isinstance(model, PeftModel) and mixed:
         casting: AbstractContextManager[None] = disable_input_dtype_casting(model)
@@ -128,19 +147,19 @@ def _computing(model: Any, args: Any) -> AbstractContextManager[None]:
     return contextlib.nullcontext()
 
 
-def _tell_model(model: Any, args: Any) -> None:
-    moved = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    dtypes = ", ".join(sorted({str(p.dtype).removeprefix("torch.") for p in moved}))
-    print(f"--> trained: {sum(p.numel() for p in moved):,} parameters in {dtypes}")
+def _print_model(model: nn.Module, args: SFTConfig) -> None:
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    dtypes = ", ".join(sorted({str(p.dtype).removeprefix("torch.") for p in trainable}))
+    print(f"--> trainable: {sum(p.numel() for p in trainable):,} parameters in {dtypes}")
     rows, accumulated = args.per_device_train_batch_size, args.gradient_accumulation_steps
     print(
-        f"--> a step: {rows * accumulated * args.world_size} rows "
-        f"({rows} at a time, {accumulated} times, on {args.world_size} ranks)"
+        f"--> global batch: {rows * accumulated * args.world_size} rows "
+        f"({rows} per micro-batch, {accumulated} micro-batches, {args.world_size} ranks)"
     )
 
 
 def _report(trainer: Trainer, seconds: float, output: Path) -> None:
-    """Print what the run came to."""
+    """Print speed, memory and what was saved."""
     logged = [entry["num_tokens"] for entry in trainer.state.log_history if "num_tokens" in entry]
     if logged:
         print(f"--> {logged[-1]:,.0f} tokens in {seconds:.1f} s: {logged[-1] / seconds:,.0f} tok/s")

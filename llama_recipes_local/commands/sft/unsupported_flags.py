@@ -1,4 +1,4 @@
-"""Flags of TRL's script, today's and older ones, that ``sft.py`` does not take, and why."""
+"""Flags of TRL's script, current and former ones, that ``sft.py`` does not support, and why."""
 
 from collections.abc import Iterable
 
@@ -6,15 +6,15 @@ from llama_recipes_local.commands.sft.command_line import Flag
 from llama_recipes_local.errors import Problem
 
 _HUB = (
-    "nothing is sent to or looked up on the Hugging Face Hub",
-    "leave it out; copy --output_dir to where it is wanted",
+    "nothing is uploaded to or downloaded from the Hugging Face Hub",
+    "leave it out; copy --output_dir to where you want it",
 )
 _MIXTURE = (
-    "data is named by its place on this machine, once",
-    "put the files into one folder and name that: --dataset_name DIR",
+    "the data is one path on this machine",
+    "put the files into one folder: --dataset_name DIR",
 )
 _PARTS = (
-    "which files are for training and which for validation is told by their names",
+    "the file names say which files are for training and which for validation",
     "name the files: --dataset_name PATH --local_dataset.validation_path PATH",
 )
 _SHARDING = (
@@ -22,16 +22,16 @@ _SHARDING = (
     "to shard the model use finetuning.py --enable_fsdp",
 )
 _RESUMING = (
-    "TRL resumes from pickles of the optimiser and of random states, which could run code when "
-    "they are read",
+    "TRL resumes from pickles of the optimiser and RNG state, which can run code when they are "
+    "loaded",
     "leave it out, or use finetuning.py, which resumes from safetensors and JSON",
 )
 _IDLE = ("it has no effect in TRL's script", "leave it out")
 _LOADING = (
-    "it could fetch code or pickled weights",
+    "it could load code or pickled weights",
     "use --dtype, --attn_implementation, --load_in_4bit",
 )
-REFUSED: dict[str, tuple[str, str]] = {
+UNSUPPORTED: dict[str, tuple[str, str]] = {
     "push_to_hub": _HUB,
     "hub_token": _HUB,
     "hub_private_repo": _HUB,
@@ -44,9 +44,9 @@ REFUSED: dict[str, tuple[str, str]] = {
     "trackio_space_id": _HUB,
     "trackio_bucket_id": _HUB,
     "trackio_static_space_id": _HUB,
-    "model_revision": ("a folder has no revisions", "name the folder that holds it"),
+    "model_revision": ("a folder has no revisions", "name the folder of that revision"),
     "model_init_kwargs": _LOADING,
-    "trust_remote_code": ("code that comes with a model is never run", "leave it out"),
+    "trust_remote_code": ("a model's own code is never run", "leave it out"),
     "resume_from_checkpoint": _RESUMING,
     "restore_callback_states_from_checkpoint": _RESUMING,
     "ignore_data_skip": _RESUMING,
@@ -55,7 +55,7 @@ REFUSED: dict[str, tuple[str, str]] = {
     "datasets": _MIXTURE,
     "streaming": _MIXTURE,
     "dataset_streaming": (
-        "rows are kept on disk and read from there, in any order, however many there are",
+        "rows are memory-mapped from disk, so that any number of them fits",
         "leave it out",
     ),
     "test_split_size": _PARTS,
@@ -74,12 +74,12 @@ REFUSED: dict[str, tuple[str, str]] = {
     "router_aux_loss_coef": ("a Llama has no router", "leave it out"),
     "ignore_bias_buffers": _IDLE,
     "do_train": ("sft.py always trains", "leave it out"),
-    "do_eval": ("evaluation goes by its strategy", "use --eval_strategy epoch"),
+    "do_eval": ("--eval_strategy says whether a run evaluates", "use --eval_strategy epoch"),
     "do_predict": _IDLE,
-    "local_rank": ("torchrun tells each process its rank", "leave it out"),
-    # what transformers has dropped
+    "local_rank": ("torchrun sets each process's rank", "leave it out"),
+    # what transformers and TRL have removed
     "overwrite_output_dir": (
-        "transformers has dropped it: files of the same names are always written anew",
+        "transformers has removed it: existing files are always overwritten",
         "leave it out, or name another folder: --output_dir DIR",
     ),
     "save_safetensors": ("weights are always saved as safetensors", "leave it out"),
@@ -88,35 +88,35 @@ REFUSED: dict[str, tuple[str, str]] = {
         "use --train_sampling_strategy group_by_length",
     ),
     "logging_dir": (
-        "transformers has dropped it; events are written below --output_dir",
+        "transformers has removed it; events are written below --output_dir",
         "leave it out",
     ),
     "use_flash_attention_2": (
         "transformers has renamed it",
         "use --attn_implementation flash_attention_2",
     ),
-    "num_of_sequences": ("TRL has dropped it: rows are tokenised before training", "leave it out"),
-    "chars_per_token": ("TRL has dropped it: rows are tokenised before training", "leave it out"),
-    "dataset_batch_size": ("TRL has dropped it", "leave it out"),
+    "num_of_sequences": ("TRL has removed it: rows are tokenised before training", "leave it out"),
+    "chars_per_token": ("TRL has removed it: rows are tokenised before training", "leave it out"),
+    "dataset_batch_size": ("TRL has removed it", "leave it out"),
 }
 
 
-def refuse(flags: Iterable[Flag], known: set[str]) -> tuple[list[Flag], list[Problem]]:
-    """Take out the flags that are refused; one of today's that says no to its topic may stay.
+def drop_unsupported(flags: Iterable[Flag], known: set[str]) -> tuple[list[Flag], list[Problem]]:
+    """Take out unsupported flags; a current one may stay if its value is false.
 
     Args:
         flags: the flags.
-        known: the names that TRL knows today.
+        known: the names of TRL's current flags.
 
     Returns:
-        The others, and a problem for each refused one.
+        The supported flags, and a problem for each other one.
     """
-    taken: list[Flag] = []
+    supported: list[Flag] = []
     problems: list[Problem] = []
     for flag in flags:
-        if flag.name not in REFUSED or (flag.name in known and flag.is_off):
-            taken.append(flag)
+        if flag.name not in UNSUPPORTED or (flag.name in known and flag.is_off):
+            supported.append(flag)
         else:
-            why, fix = REFUSED[flag.name]
-            problems.append(Problem(f"{flag} is not taken", why, fix))
-    return taken, problems
+            why, fix = UNSUPPORTED[flag.name]
+            problems.append(Problem(f"{flag} is not supported", why, fix))
+    return supported, problems

@@ -13,7 +13,7 @@ Sft = Callable[..., int]
 
 @pytest.fixture
 def work(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The guide's folders: the working directory, with the model beside it."""
+    """The guide's folders: the working directory, with the model next to it."""
     folder = tmp_path / "peft-demo"
     write_clone(folder / "datasets" / "openassistant-guanaco")
     (tmp_path / "Llama-2-7b-hf").symlink_to(tiny_model)

@@ -11,14 +11,14 @@ from llama_recipes_local.commands.sft.flags import build, check_flags, parse
     [
         ("--lora_rr 4", "unknown flag --lora_rr", "did you mean --lora_r?"),
         ("--model_nam x", "unknown flag --model_nam", "did you mean --model_name?"),
-        ("--lora_r", "--lora_r cannot be", "python sft.py --help"),
-        ("--lora_r four", "--lora_r four cannot be", "python sft.py --help"),
-        ("--bf16 maybe", "--bf16 maybe cannot be", "python sft.py --help"),
-        ("--packing_strategy best", "--packing_strategy best cannot be", "python sft.py --help"),
-        ("--learning_rate 1 2", "--learning_rate 1 2 cannot be", "python sft.py --help"),
+        ("--lora_r", "--lora_r is not valid", "python sft.py --help"),
+        ("--lora_r four", "--lora_r four is not valid", "python sft.py --help"),
+        ("--bf16 maybe", "--bf16 maybe is not valid", "python sft.py --help"),
+        ("--packing_strategy best", "--packing_strategy best is not valid", "python sft.py --help"),
+        ("--learning_rate 1 2", "--learning_rate 1 2 is not valid", "python sft.py --help"),
     ],
 )
-def test_what_is_wrong(words: str, what: str, fix: str) -> None:
+def test_unknown_flags_and_invalid_values(words: str, what: str, fix: str) -> None:
     good, (problem,) = check_flags(read_flags(["--seed=1", *words.split()])[0])
     assert [flag.name for flag in good] == ["seed"]
     assert problem.what == what
@@ -26,12 +26,12 @@ def test_what_is_wrong(words: str, what: str, fix: str) -> None:
     assert "sft.py:" not in problem.why
 
 
-def test_a_beginning_of_a_name_is_not_the_name() -> None:
+def test_flags_cannot_be_abbreviated() -> None:
     _, (problem,) = check_flags([Flag("per_device_train", ("4",))])
     assert problem.fix == "did you mean --per_device_train_batch_size?"
 
 
-def test_values() -> None:
+def test_values_are_parsed() -> None:
     words = "--bf16 --no_save_only_model --max_steps -1 --lora_target_modules q_proj v_proj"
     good, problems = check_flags(read_flags(words.split())[0])
     assert problems == []
@@ -42,13 +42,13 @@ def test_values() -> None:
     assert options.lora_target_modules == ["q_proj", "v_proj"]
 
 
-def test_defaults_that_are_not_trls() -> None:
+def test_defaults_that_differ_from_trls() -> None:
     _, training, _ = build([Flag("output_dir", ("out",)), Flag("use_cpu"), Flag("bf16", ("no",))])
     assert training.save_only_model is True
     assert training.logging_nan_inf_filter is False
 
 
-def test_a_file_of_flags_beside_the_script_is_not_read(
+def test_a_file_of_flags_next_to_the_script_is_not_read(
     tmp_path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "sft.args").write_text("--seed 7")

@@ -1,4 +1,4 @@
-"""Everything that is wrong is found at once, before a weight is loaded."""
+"""Every problem is found at once, before a weight is loaded."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from llama_recipes_local.errors import UsageError
 
 
 def found(flags: str) -> dict[str, str]:
-    """What the checks of the options say of flags, and how each is fixed."""
+    """The problems of flags, and how each is fixed."""
     good, wrong = check_flags(read_flags(flags.split())[0])
     assert wrong == []
     named = ["--dataset_name", "x", "--output_dir", "x"]
@@ -49,11 +49,11 @@ def found(flags: str) -> dict[str, str]:
         ("--report_to all", "--report_to all"),
     ],
 )
-def test_options(flags: str, what: str) -> None:
+def test_flags_that_exclude_each_other_or_have_no_effect(flags: str, what: str) -> None:
     assert list(found(flags)) == [what]
 
 
-def test_layers_are_those_of_the_model(tiny_model: Path) -> None:
+def test_target_modules_are_those_of_the_model(tiny_model: Path) -> None:
     flags = f"--model_name_or_path {tiny_model} --max_length 64 --use_peft"
     assert found(f"{flags} --lora_target_modules qproj o_proj") == {
         "--lora_target_modules qproj": "did you mean --lora_target_modules q_proj?"
@@ -68,19 +68,19 @@ def test_layers_are_those_of_the_model(tiny_model: Path) -> None:
         "--attn_implementation eager --report_to none",
     ],
 )
-def test_what_goes_together(flags: str) -> None:
+def test_compatible_flags(flags: str) -> None:
     assert found(flags) == {}
 
 
-def test_all_problems_come_together(work: Path) -> None:
+def test_all_problems_are_reported_at_once(work: Path) -> None:
     words = "--model_name ../none --dataset_name none.jsonl --lora_rank 4 --seed one --push_to_hub"
     with pytest.raises(UsageError) as caught:
         preflight([*words.split(), "--load_in_4bit", "--output_dir", "datasets/none"])
-    told = [problem.what for problem in caught.value.problems]
-    assert told == [
-        "--push_to_hub is not taken",
+    printed = [problem.what for problem in caught.value.problems]
+    assert printed == [
+        "--push_to_hub is not supported",
         "unknown flag --lora_rank",
-        "--seed one cannot be",
+        "--seed one is not valid",
         "--load_in_4bit without --use_peft",
         f"--model_name ../none: there is no folder {work.parent / 'none'}",
         f"{work / 'none.jsonl'} does not exist",
@@ -89,7 +89,7 @@ def test_all_problems_come_together(work: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "expected"),
     [
         ("--assistant_only_loss", "--assistant_only_loss with text"),
         ("--completion_only_loss", "--completion_only_loss with text"),
@@ -97,17 +97,22 @@ def test_all_problems_come_together(work: Path) -> None:
         ("--pad_token <none>", "--pad_token <none>"),
         ("--chat_template_path no.jinja", "--chat_template_path no.jinja does not exist"),
         ("--max_length 1024", "--max_length 1024"),
-        ("--eval_strategy steps --save_strategy epoch --load_best_model_at_end", "go together"),
+        (
+            "--eval_strategy steps --save_strategy epoch --load_best_model_at_end",
+            "exclude each other",
+        ),
     ],
 )
-def test_flags_that_the_model_or_the_data_cannot_have(flags: str, told: str, work: Path) -> None:
+def test_flags_that_do_not_suit_the_model_or_the_data(
+    flags: str, expected: str, work: Path
+) -> None:
     with pytest.raises(UsageError) as caught:
         preflight([*GUIDE, *flags.split()])
     (problem,) = caught.value.problems
-    assert told in problem.what
+    assert expected in problem.what
 
 
-def test_conversations_need_a_template(work: Path) -> None:
+def test_conversations_need_a_chat_template(work: Path) -> None:
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     Path("chat.jsonl").write_text(f"{json.dumps({'messages': turns})}\n" * 2)
     words = [*GUIDE, "--dataset_name", "chat.jsonl"]
@@ -119,7 +124,7 @@ def test_conversations_need_a_template(work: Path) -> None:
     preflight([*words, "--chat_template_path", "chat.jinja"])
 
 
-def test_several_devices_in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_devices_need_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     (problem,) = sft_rules.check_machine(parse([]))
     assert problem.what == "one process that sees 2 CUDA devices"
@@ -133,7 +138,7 @@ def test_a_release_of_trl_without_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def chosen(flags: str, monkeypatch: pytest.MonkeyPatch, bfloat16: bool = True) -> list[str]:
-    """What is decided on a CUDA device."""
+    """The automatic choices on a CUDA device."""
     monkeypatch.setattr(choices, "device_type", lambda: "cuda")
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda **_: bfloat16)
     given, _ = check_flags(read_flags(flags.split())[0])
@@ -159,12 +164,12 @@ def test_precision_on_cuda(
     assert chosen(flags, monkeypatch, bfloat16) == expected
 
 
-def test_what_is_decided_is_told_with_its_reason(
+def test_automatic_choices_are_printed_with_their_reasons(
     work: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = preflight(GUIDE)
-    told = capsys.readouterr().out
-    assert re.findall(r"--> (--\S+ \S+): \w", told) == [
+    printed = capsys.readouterr().out
+    assert re.findall(r"--> (--\S+ \S+): \w", printed) == [
         "--use_cpu true",
         "--bf16 false",
         "--max_length 512",

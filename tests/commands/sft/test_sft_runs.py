@@ -96,14 +96,14 @@ def test_all_weights_are_trained_without_an_adapter(sft: Sft, work: Path) -> Non
 
 
 @pytest.mark.parametrize(("dtype", "expected"), [([], "float32"), (["bfloat16"], "bfloat16")])
-def test_adapters_beside_4_bit_weights(dtype: list[str], expected: str, sft: Sft) -> None:
+def test_adapters_on_4_bit_weights(dtype: list[str], expected: str, sft: Sft) -> None:
     asked = ["--adapter_dtype", *dtype] if dtype else []
     assert sft(*SHORT, "--use_peft", "--load_in_4bit", "--max_steps", "1", *asked) == 0
     dtypes = {str(t.dtype) for t in load_file(OUTPUT / "adapter_model.safetensors").values()}
     assert dtypes == {f"torch.{expected}"}
 
 
-def test_a_loss_that_is_not_finite_ends_the_run(
+def test_a_non_finite_loss_stops_the_run(
     sft: Sft, work: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(work.parent / "Llama-2-7b-hf", "broken")
@@ -111,11 +111,11 @@ def test_a_loss_that_is_not_finite_ends_the_run(
     weights["model.norm.weight"][0] = float("nan")
     save_file(weights, "broken/model.safetensors", metadata={"format": "pt"})
     assert sft(*SHORT, "--use_peft", "--model_name", "broken") == 1
-    assert "the loss at step 1 is nan" in capsys.readouterr().err
+    assert "non-finite loss at step 1: nan" in capsys.readouterr().err
     assert not (OUTPUT / "adapter_model.safetensors").exists()
 
 
-def test_a_mistake_ends_with_code_2(sft: Sft, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_usage_error_exits_with_code_2(sft: Sft, capsys: pytest.CaptureFixture[str]) -> None:
     assert sft("--lora_rr", "4") == 2
     assert "fix: did you mean --lora_r?" in capsys.readouterr().err
     assert not OUTPUT.exists()
@@ -130,7 +130,7 @@ def test_a_second_run_in_the_same_folder_starts_nothing(
     assert not list(OUTPUT.iterdir())
 
 
-def test_trl_is_asked_for_where_it_is_missing(
+def test_a_missing_trl_is_reported(
     sft: Sft, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("llama_recipes_local.extras.find_spec", lambda name: None)
@@ -138,19 +138,21 @@ def test_trl_is_asked_for_where_it_is_missing(
     assert "fix: pip install 'llama-recipes-local[sft]'" in capsys.readouterr().err
 
 
-def test_help_tells_every_flag(sft: Sft, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_the_flags(sft: Sft, capsys: pytest.CaptureFixture[str]) -> None:
     assert sft("--help") == 0
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for flag in ("--dataset_name", "--local_dataset.columns", "--lora_r", "--max_length"):
-        assert flag in told
+        assert flag in printed
 
 
 @pytest.mark.ranks
 def test_the_guides_command_on_two_ranks(work: Path, environment: dict[str, str]) -> None:
     done = torchrun(*GUIDE, environment=environment)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "--> --batch_size 4 is left out" in done.stdout
-    assert "--> a step: 256 rows (64 at a time, 2 times, on 2 ranks)" in done.stdout
+    assert "--> --batch_size 4 is ignored" in done.stdout
+    assert (
+        "--> global batch: 256 rows (64 per micro-batch, 2 micro-batches, 2 ranks)" in done.stdout
+    )
     assert done.stdout.count("--> train: 64 rows") == 1
     metrics = lines(OUTPUT / "metrics.jsonl")
     assert [line["step"] for line in metrics] == [1, 2, 3]
@@ -178,7 +180,7 @@ def test_two_ranks_equal_one_process(sft: Sft, work: Path, environment: dict[str
         assert two["num_tokens"] == one["num_tokens"]
 
 
-def test_the_guides_command_reaches_for_no_network(work: Path, environment: dict[str, str]) -> None:
+def test_the_guides_command_uses_no_network(work: Path, environment: dict[str, str]) -> None:
     program = f"""
 import sys
 from collections.abc import Callable

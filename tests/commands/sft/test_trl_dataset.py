@@ -1,4 +1,4 @@
-"""The user's rows as TRL's types of data."""
+"""The user's rows as TRL's data types."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from trl import SFTConfig
 
 from llama_recipes_local import configs
-from llama_recipes_local.commands.sft.trl_dataset import data_type, find, load, trained
+from llama_recipes_local.commands.sft.trl_dataset import data_type, find, label_tokens, load
 from llama_recipes_local.errors import UsageError
 
 TURNS = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
@@ -50,14 +50,14 @@ def test_each_layout(
     assert loaded(tmp_path, [row, blank], **settings) == (kind, [expected])
 
 
-def test_instructions_are_put_as_alpaca_puts_them(tmp_path: Path) -> None:
+def test_instructions_get_alpacas_prompt(tmp_path: Path) -> None:
     kind, (row,) = loaded(tmp_path, [{"instruction": "Do.", "input": "", "output": "Done."}])
     assert kind == "prompt-completion"
     assert row["prompt"].endswith("### Instruction:\nDo.\n\n### Response:")
     assert row["completion"] == "Done."
 
 
-def test_the_cache_goes_by_contents(tmp_path: Path) -> None:
+def test_the_cache_key_depends_on_contents(tmp_path: Path) -> None:
     assert loaded(tmp_path, [{"text": "a"}])[1] == [{"text": "a"}]
     # as long as the first, so that only the contents tell
     assert loaded(tmp_path, [{"text": "b"}])[1] == [{"text": "b"}]
@@ -71,12 +71,12 @@ def test_a_bad_row_far_down_is_named(tmp_path: Path) -> None:
     assert problem.what == f"'text' in line 2 of {tmp_path / 'rows.jsonl'} is not text"
 
 
-def test_nothing_to_train_on(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="can be trained on"):
+def test_data_without_a_usable_row(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no usable row"):
         loaded(tmp_path, [{"text": " "}, {"text": None}])
 
 
-def test_a_missing_place_is_fixed_by_this_scripts_flag(tmp_path: Path) -> None:
+def test_a_missing_path_is_fixed_by_sfts_own_flag(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         find(configs.local_dataset(data_path=str(tmp_path / "none")), training=True)
     (problem,) = caught.value.problems
@@ -86,22 +86,22 @@ def test_a_missing_place_is_fixed_by_this_scripts_flag(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "asked", "expected"),
     [
-        ({"text": "a"}, {}, "all of each row, whoever speaks"),
-        ({"messages": TURNS}, {}, "all of each row, whoever speaks"),
-        ({"messages": TURNS}, {"assistant_only_loss": True}, "what the assistant says"),
+        ({"text": "a"}, {}, "all tokens of each row"),
+        ({"messages": TURNS}, {}, "all tokens of each row"),
+        ({"messages": TURNS}, {"assistant_only_loss": True}, "the assistant's turns"),
         ({"prompt": "a", "completion": "b"}, {}, "the completions"),
         (
             {"prompt": "a", "completion": "b"},
             {"completion_only_loss": False},
-            "all of each row, whoever speaks",
+            "all tokens of each row",
         ),
     ],
 )
-def test_what_is_trained_is_told(
+def test_label_tokens_are_described(
     row: dict[str, Any], asked: dict[str, Any], expected: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(f"{json.dumps(row)}\n" * 2)
     training = SFTConfig(output_dir="out", use_cpu=True, bf16=False, report_to="none", **asked)
     part = find(configs.local_dataset(data_path=str(path)), training=True)
-    assert trained(part, training) == expected
+    assert label_tokens(part, training) == expected
