@@ -1,4 +1,4 @@
-"""Micro-batches on their way to the device, and what they hold: label tokens, documents, rows."""
+"""Micro-batches on their way to the device, and their contents: label tokens, documents, rows."""
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -6,6 +6,7 @@ from itertools import islice
 from typing import Any
 
 import torch
+from torch.utils.data import DataLoader
 
 from llama_recipes_local.data.concatenator import IGNORE_INDEX
 from llama_recipes_local.data.documents import document_bounds
@@ -16,7 +17,7 @@ Batch = dict[str, Any]
 def prepare(batch: Mapping[str, Any], device: torch.device) -> Batch:
     """Name the documents of a packed batch and send its tensors to the device.
 
-    The documents are found here, on the CPU, so that the device is not waited for; the names are
+    Documents are found here, on the CPU, without a device synchronisation; the names are
     transformers' own.
     """
     prepared = dict(batch)
@@ -24,7 +25,7 @@ def prepare(batch: Mapping[str, Any], device: torch.device) -> Batch:
         bounds, longest = document_bounds(prepared["position_ids"])
         prepared.update(cu_seq_lens_q=bounds, cu_seq_lens_k=bounds)
         prepared.update(max_length_q=longest, max_length_k=longest)
-        # with a cache, transformers' own kernels overlook that the positions restart
+        # with a cache, transformers' own kernels ignore that positions restart
         prepared["use_cache"] = False
     return {
         key: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
@@ -38,7 +39,7 @@ def is_packed(batch: Mapping[str, Any]) -> bool:
 
 
 def label_tokens(batch: Mapping[str, Any]) -> int:
-    """Count the labels that are predicted; the first of each row has nothing before it."""
+    """Count the labels that are predicted: nothing comes before the first of each row."""
     return int((batch["labels"][..., 1:] != IGNORE_INDEX).sum())
 
 
@@ -48,7 +49,7 @@ def tokens(batch: Mapping[str, Any]) -> int:
 
 
 def document_lengths(batch: Mapping[str, Any]) -> torch.Tensor:
-    """Return how many tokens each document has, (documents,) int64; padding is no document's."""
+    """Return how many tokens each document has, (documents,) int64; padding belongs to none."""
     if is_packed(batch):
         return document_bounds(batch["position_ids"])[0].diff().long()
     mask = batch.get("attention_mask")
@@ -75,10 +76,10 @@ def in_steps(
         yield group, time.perf_counter() - began
 
 
-def rows_of(dataloader: Any, micro_batch: int) -> list[int] | None:
+def rows_of(dataloader: DataLoader[Any], micro_batch: int) -> list[int] | None:
     """Return the rows of this rank's micro-batch, counted from 0 in the epoch at hand.
 
-    The batch sampler is asked anew, so it makes no difference how far workers have read ahead.
+    The batch sampler is iterated again, so it makes no difference how far workers have prefetched.
     None if the sampler would not give the same order again.
     """
     sampler: Any = getattr(dataloader, "batch_sampler", None)

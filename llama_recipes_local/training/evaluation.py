@@ -2,14 +2,16 @@
 
 import math
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 
+from llama_recipes_local import configs
 from llama_recipes_local.models.precision import compute_context
 from llama_recipes_local.parallel import all_reduce_sum, compute_device
 from llama_recipes_local.training import batches
+from llama_recipes_local.training.loggers import WandbRun
 
 
 def perplexity(loss: float) -> float:
@@ -23,17 +25,17 @@ def perplexity(loss: float) -> float:
 @torch.no_grad()
 def evaluation(
     model: nn.Module,
-    train_config: Any,
+    train_config: configs.train_config,
     eval_dataloader: Iterable[batches.Batch],
     local_rank: int | None = None,
-    tokenizer: Any = None,
-    wandb_run: Any = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    wandb_run: WandbRun | None = None,
 ) -> tuple[float, float, list[float], list[float]]:
     """Evaluate the model, as upstream's function with its arguments and results.
 
     Args:
         model: the model; it is left in evaluation mode.
-        train_config: its ``max_eval_step`` bounds the number of batches, 0 means all.
+        train_config: its ``max_eval_step`` limits the number of batches, 0 means all.
         eval_dataloader: batches with ``labels``.
         local_rank: not used; the ranks are the process group's.
         tokenizer: not used; nothing is decoded.

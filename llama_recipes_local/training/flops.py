@@ -1,7 +1,7 @@
 """How many floating-point operations a training step needs, and what the device could do.
 
-Counted is what the mathematics needs, not what is computed twice: activation checkpointing adds
-nothing, and attention counts the causal half inside each document.
+This counts what the mathematics needs: recomputation by activation checkpointing adds nothing, and
+attention counts the causal half inside each document.
 """
 
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedConfig
 
 # dense bfloat16 operations a second, from the vendors' data sheets; the longest name wins
 PEAK_FLOPS = {
@@ -38,7 +39,7 @@ class TrainingFlops:
 
 
 def training_flops(model: nn.Module) -> TrainingFlops | None:
-    """Count what a token and a document cost; None for a model that does not read text alone.
+    """Count what a token and a document cost; None for a multimodal model.
 
     A weight costs two operations a token forward, two for the gradient of its input, and two for
     its own gradient. The last is needed only if it is trained, the one before only if anything is
@@ -73,5 +74,6 @@ def peak_flops(device: torch.device) -> float | None:
     return PEAK_FLOPS[max(known, key=len)] if known else None
 
 
-def _width(attention: Any, config: Any) -> int:
+def _width(module: nn.Module, config: PreTrainedConfig) -> int:
+    attention: Any = module  # whose attributes torch types as modules or tensors
     return attention.head_dim * getattr(attention, "config", config).num_attention_heads

@@ -8,10 +8,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from llama_recipes_local import configs
 from llama_recipes_local._upstream import load
+from llama_recipes_local.storage.publishing import published_file
 from llama_recipes_local.training.evaluation import perplexity
 
-# what a run that goes on needs of the one before
+# what a resumed run needs of the one before
 KEPT = (
     "initial_eval_loss",
     "train_loss",
@@ -27,7 +29,7 @@ KEPT = (
 class History:
     """Collects losses and times; with ``save_metrics``, writes upstream's JSON file of them."""
 
-    def __init__(self, train_config: Any, local_rank: int | None) -> None:
+    def __init__(self, train_config: configs.train_config, local_rank: int | None) -> None:
         self._config = train_config
         stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
         self.path = Path(train_config.output_dir) / f"metrics_data_{local_rank}-{stamp}.json"
@@ -41,7 +43,7 @@ class History:
         self.tflops: float | None = None
         self._epoch_steps: list[tuple[float, int]] = []
         self._epoch_began = 0.0
-        self._seconds_before = 0.0  # of the epoch at hand, in runs that this one goes on from
+        self._seconds_before = 0.0  # of the current epoch, before this run was resumed
 
     @contextmanager
     def epoch(self) -> Iterator[None]:
@@ -91,7 +93,7 @@ class History:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what ``state_dict`` returned."""
+        """Resume from what ``state_dict`` returned."""
         for name in KEPT:
             setattr(self, name, state[name])
         self.path = self.path.with_name(Path(state["file"]).name)
@@ -133,14 +135,15 @@ class History:
         train_steps, train_epochs, eval_steps, eval_epochs = (
             (loss, [perplexity(value) for value in loss]) for loss in losses
         )
-        load("utils.train_utils").save_to_json(
-            str(self.path),
-            train_steps[0],
-            train_epochs[0],
-            train_steps[1],
-            train_epochs[1],
-            eval_steps[0],
-            eval_epochs[0],
-            eval_steps[1],
-            eval_epochs[1],
-        )
+        with published_file(self.path) as draft:
+            load("utils.train_utils").save_to_json(
+                str(draft),
+                train_steps[0],
+                train_epochs[0],
+                train_steps[1],
+                train_epochs[1],
+                eval_steps[0],
+                eval_epochs[0],
+                eval_steps[1],
+                eval_epochs[1],
+            )

@@ -1,32 +1,40 @@
-"""What is said when a loss or a gradient is not finite: where, and in which rows."""
+"""The error when a loss or gradient is not finite: on which rank, and in which rows."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
+from torch.utils.data import DataLoader
 
 from llama_recipes_local.errors import TrainingError
 from llama_recipes_local.parallel import rank, world_size
 from llama_recipes_local.training.batches import rows_of
 
-MOST_NAMED = 8
+MAX_ROWS_NAMED = 8
 TOKENS_SHOWN = 24
 CHARACTERS_SHOWN = 100
 FIX = (
-    "look at these rows; if they are sound, try a lower --lr, --warmup_steps, "
-    "--gradient_clipping, or bfloat16 or float32 in place of float16"
+    "check these rows; if they are fine, try a lower --lr, --warmup_steps, "
+    "--gradient_clipping, or bfloat16 or float32 instead of float16"
 )
 
 
+class Tokenizer(Protocol):
+    """What is used of transformers' tokenizers."""
+
+    def decode(self, token_ids: Any) -> Any: ...
+
+
 class NonFiniteError(TrainingError):
-    """A loss or a gradient is not finite; no weight was changed by it."""
+    """A loss or a gradient is not finite; it changed no weight."""
 
 
 @dataclass(frozen=True)
 class NonFiniteReport:
-    """A step that stopped training, as one rank knows it.
+    """A step whose loss or gradient is not finite, as one rank knows it.
 
     Attributes:
         step: the step, from 1.
@@ -43,8 +51,10 @@ class NonFiniteReport:
     input_ids: list[torch.Tensor]
 
 
-def raise_non_finite(report: NonFiniteReport, dataloader: Any, tokenizer: Any) -> None:
-    """Raise the error that names the fault's rows on every rank; all ranks call this together.
+def raise_non_finite(
+    report: NonFiniteReport, dataloader: DataLoader[Any], tokenizer: Tokenizer | None
+) -> None:
+    """Raise an error that names the suspect rows of all ranks; all ranks call this together.
 
     Raises:
         NonFiniteError: always.
@@ -55,17 +65,19 @@ def raise_non_finite(report: NonFiniteReport, dataloader: Any, tokenizer: Any) -
         ranks = ", ".join(map(str, report.bad_ranks))
         what = f"the loss is not finite on rank{'s' * (len(report.bad_ranks) > 1)} {ranks}"
     else:
-        what = "the gradient is not finite, though every rank's loss is"
+        what = "the gradient is not finite, although every rank's loss is"
     raise NonFiniteError(
         f"training stopped at step {report.step}: {what}\n"
-        f"   the weights are those after step {report.step - 1}; nothing was saved since\n"
+        f"   the weights are those after step {report.step - 1}; nothing was saved after it\n"
         + "\n".join(f"   {line}" for line in lines)
         + f"\n   fix: {FIX}"
     )
 
 
-def suspects(report: NonFiniteReport, dataloader: Any, tokenizer: Any) -> list[str]:
-    """Return a line for each micro-batch of this rank that may be at report."""
+def suspects(
+    report: NonFiniteReport, dataloader: DataLoader[Any], tokenizer: Tokenizer | None
+) -> list[str]:
+    """Return the lines about each micro-batch of this rank that may be the cause."""
     if report.bad_ranks and rank() not in report.bad_ranks and world_size() > 1:
         return []
     numbers = range(len(report.micro_losses))
@@ -84,16 +96,18 @@ def suspects(report: NonFiniteReport, dataloader: Any, tokenizer: Any) -> list[s
 
 def _named(rows: list[int] | None) -> str:
     if rows is None:
-        return "rows not known"
-    shown = ", ".join(map(str, rows[:MOST_NAMED]))
-    more = f" and {len(rows) - MOST_NAMED} more" if len(rows) > MOST_NAMED else ""
+        return "rows unknown"
+    shown = ", ".join(map(str, rows[:MAX_ROWS_NAMED]))
+    more = f" and {len(rows) - MAX_ROWS_NAMED} more" if len(rows) > MAX_ROWS_NAMED else ""
     return f"row{'s' * (len(rows) != 1)} {shown}{more}"
 
 
-def _texts(rows: list[int] | None, dataloader: Any, tokenizer: Any) -> list[str]:
-    """Return how each of the rows begins, if the data set still tells."""
+def _texts(
+    rows: list[int] | None, dataloader: DataLoader[Any], tokenizer: Tokenizer | None
+) -> list[str]:
+    """Return how each of the rows begins, if it can be looked up in the data set."""
     texts = []
-    for row in (rows or [])[:MOST_NAMED]:
+    for row in (rows or [])[:MAX_ROWS_NAMED]:
         try:
             text = _text(dataloader.dataset[row]["input_ids"], tokenizer)
         except (KeyError, IndexError, TypeError):
@@ -102,7 +116,7 @@ def _texts(rows: list[int] | None, dataloader: Any, tokenizer: Any) -> list[str]
     return texts
 
 
-def _text(input_ids: Any, tokenizer: Any) -> str:
+def _text(input_ids: Sequence[int] | torch.Tensor, tokenizer: Tokenizer | None) -> str:
     if tokenizer is None:
         return ""
     text = tokenizer.decode(input_ids[:TOKENS_SHOWN])

@@ -63,7 +63,7 @@ class Signals:
             os.write(2, said.encode())
 
 
-def leave_signals_to_the_trainer(worker: int) -> None:
+def leave_signals_to_main_process(worker: int) -> None:
     """Have a data loader's worker survive what the whole process group is sent.
 
     The trainer needs its workers up to the next step boundary. A SIGTERM of its own ends them: it

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_
 
+from llama_recipes_local import configs
 from llama_recipes_local.models.precision import compute_context
 from llama_recipes_local.optimization.parameter_groups import trained_parameters
 from llama_recipes_local.parallel import (
@@ -48,7 +49,9 @@ class Figures:
 class Stepper:
     """Takes optimiser steps with one model and one optimiser."""
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, config: Any) -> None:
+    def __init__(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, config: configs.train_config
+    ) -> None:
         self.model = model
         self.optimizer = optimizer
         self.config = config

@@ -1,15 +1,19 @@
 """Upstream's ``utils.config_utils``: configurations from flags, batches from configurations."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import torch
 from torch.distributed.fsdp import StateDictType
+from transformers import PreTrainedTokenizerBase
 
+from llama_recipes_local import configs
 from llama_recipes_local._upstream import fall_back
 from llama_recipes_local.adapters import generate_peft_config
 from llama_recipes_local.data.collation import BlankCollator, PackedCollator, PaddedCollator
 from llama_recipes_local.data.sharding import LengthGroupedBatchSampler, ShardedBatchSampler
-from llama_recipes_local.data.streaming import SampleStream, is_stream
+from llama_recipes_local.data.streaming import SampleStream
+from llama_recipes_local.datasets.base import DatasetConfig
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.errors import refuse
 from llama_recipes_local.fields import update_config
@@ -18,7 +22,7 @@ from llama_recipes_local.parallel import device_type, rank, world_size
 from llama_recipes_local.preflight.data_rules import stream_problems
 from llama_recipes_local.run import active_run
 from llama_recipes_local.run.resolution import resolve_dataset
-from llama_recipes_local.training.signals import leave_signals_to_the_trainer
+from llama_recipes_local.training.signals import leave_signals_to_main_process
 
 __all__ = [
     "check_fsdp_config",
@@ -29,16 +33,18 @@ __all__ = [
 ]
 
 HALF_PRECISION_MULTIPLE = 8  # see data.collation.PaddedCollator
-PREFETCHED = 4  # batches a worker makes ahead
+PREFETCHED = 4  # batches that a worker prepares ahead
 
 
-def generate_dataset_config(train_config: Any, kwargs: dict[str, Any]) -> Any:
+def generate_dataset_config(
+    train_config: configs.train_config, kwargs: dict[str, Any]
+) -> DatasetConfig:
     """Return the configuration of the data set that ``train_config.dataset`` names."""
     assert train_config.dataset in DATASETS, f"Unknown dataset: {train_config.dataset}"
     return resolve_dataset(train_config, kwargs)
 
 
-def check_fsdp_config(fsdp_config: Any) -> None:
+def check_fsdp_config(fsdp_config: configs.fsdp_config) -> None:
     """Read ``checkpoint_type`` from its name, if that is what it is.
 
     Raises:
@@ -49,8 +55,19 @@ def check_fsdp_config(fsdp_config: Any) -> None:
         raise ValueError(f"Invalid checkpoint_type {fsdp_config.checkpoint_type}")
 
 
+class Rows(Protocol):
+    """A data set of rows that can be looked up, such as torch's or datasets'."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]: ...
+
+
 def get_dataloader_kwargs(
-    train_config: Any, dataset: Any, dataset_processer: Any, mode: str
+    train_config: configs.train_config,
+    dataset: Rows | SampleStream,
+    dataset_processer: PreTrainedTokenizerBase,
+    mode: str,
 ) -> dict[str, Any]:
     """Return how a ``DataLoader`` batches a data set on this rank.
 
@@ -62,7 +79,7 @@ def get_dataloader_kwargs(
 
     Raises:
         ValueError: if the batching strategy is unknown.
-        UsageError: if a stream is not told how long to go on.
+        UsageError: if a stream has no ``max_train_step`` that ends it.
     """
     if train_config.batching_strategy not in ("packing", "padding"):
         raise ValueError(f"Unknown batching strategy: {train_config.batching_strategy}")
@@ -75,7 +92,7 @@ def get_dataloader_kwargs(
         "seed": train_config.seed,
     }
     collate = {"collate_fn": _collator(train_config, dataset_processer)}
-    if is_stream(dataset):
+    if isinstance(dataset, SampleStream):
         measure_stream(dataset, train_config, training)
         dataset.shard(batch_size, **place)
         return {"batch_size": None, **collate, **_workers(train_config, persistent=False)}
@@ -83,11 +100,13 @@ def get_dataloader_kwargs(
     return {"batch_sampler": sampler, **collate, **_workers(train_config, persistent=True)}
 
 
-def measure_stream(stream: SampleStream, train_config: Any, training: bool) -> None:
-    """Tell a stream how many micro-batches are asked of it; validation reads it once.
+def measure_stream(
+    stream: SampleStream, train_config: configs.train_config, training: bool
+) -> None:
+    """Set how many micro-batches a stream gives; validation reads it once.
 
     Raises:
-        UsageError: if nothing says how many.
+        UsageError: if no flag says how many.
     """
     refuse(stream_problems(train_config))
     if training:
@@ -99,42 +118,44 @@ def measure_stream(stream: SampleStream, train_config: Any, training: bool) -> N
 
 
 def _sampler(
-    train_config: Any, dataset: Any, batch_size: int, place: dict[str, Any]
+    train_config: configs.train_config, dataset: Rows, batch_size: int, place: dict[str, Any]
 ) -> ShardedBatchSampler:
     if train_config.batching_strategy == "packing":
         return ShardedBatchSampler(len(dataset), batch_size, **place)
     lengths = getattr(dataset, "lengths", None)
     if lengths is None and "input_ids" not in dataset[0]:
-        print("--> rows have no input_ids: batches are not of like length")
+        print("--> rows have no input_ids: batches are not grouped by length")
         return ShardedBatchSampler(len(dataset), batch_size, **place)
     if lengths is None:
-        lengths = [len(sample["input_ids"]) for sample in dataset]
+        lengths = [len(dataset[row]["input_ids"]) for row in range(len(dataset))]
     return LengthGroupedBatchSampler(lengths, batch_size, **place)
 
 
-def _collator(train_config: Any, tokenizer: Any) -> Any:
+def _collator(
+    train_config: configs.train_config, tokenizer: PreTrainedTokenizerBase
+) -> PackedCollator | BlankCollator:
     if train_config.batching_strategy == "packing":
         return PackedCollator(tokenizer.pad_token_id)
     return BlankCollator(PaddedCollator(tokenizer, _padding_multiple(train_config)))
 
 
-def _padding_multiple(train_config: Any) -> int:
+def _padding_multiple(train_config: configs.train_config) -> int:
     half = train_config.mixed_precision or weight_dtype(train_config) != torch.float32
     return HALF_PRECISION_MULTIPLE if half and device_type() == "cuda" else 1
 
 
-def _workers(train_config: Any, persistent: bool) -> dict[str, Any]:
-    """Return how workers run ahead; a stream's are started anew, to be told where it begins.
+def _workers(train_config: configs.train_config, persistent: bool) -> dict[str, Any]:
+    """Return how workers prefetch; a stream's are restarted each epoch, to learn where it starts.
 
-    Outside a run nothing is returned: ``DataLoader`` refuses it without workers, and whether the
-    caller asks for any, as ``main`` does, is not known.
+    Only in a run: ``DataLoader`` refuses these without ``num_workers``, which ``main`` passes and a
+    script may not. No configuration says who calls.
     """
     if active_run() is None or not train_config.num_workers_dataloader:
         return {}
     return {
         "prefetch_factor": PREFETCHED,
         "persistent_workers": persistent,
-        "worker_init_fn": leave_signals_to_the_trainer,
+        "worker_init_fn": leave_signals_to_main_process,
     }
 
 

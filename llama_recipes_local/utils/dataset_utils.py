@@ -5,6 +5,7 @@ from typing import Any
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
+from llama_recipes_local import configs
 from llama_recipes_local.data.collation import BlankCollator, BlankRows
 from llama_recipes_local.data.concatenator import ConcatDataset
 from llama_recipes_local.data.streaming import as_stream, is_stream
@@ -62,7 +63,7 @@ def get_custom_data_collator(
 def get_dataloader(
     tokenizer: PreTrainedTokenizerBase,
     dataset_config: DatasetConfig,
-    train_config: Any,
+    train_config: configs.train_config,
     split: str = "train",
 ) -> DataLoader[Any]:
     """Return a split's batches as ``train`` takes them."""

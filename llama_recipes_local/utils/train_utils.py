@@ -1,12 +1,12 @@
 """Upstream's ``utils.train_utils``: the loop and the process group are this fork's."""
 
 import os
-from typing import Any
 
 import torch
 from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
+from llama_recipes_local import configs
 from llama_recipes_local._upstream import fall_back
 from llama_recipes_local.model_checkpointing import save_train_params
 from llama_recipes_local.models import freeze_transformer_layers
@@ -40,7 +40,7 @@ def clear_gpu_cache(rank: int | None = None) -> None:
         torch.cuda.empty_cache()
 
 
-def print_model_size(model: nn.Module, config: Any, rank: int = 0) -> None:
+def print_model_size(model: nn.Module, config: configs.train_config, rank: int = 0) -> None:
     """Print the model's folder, size, dtype and attention kernel, on rank 0."""
     if rank != 0:
         return

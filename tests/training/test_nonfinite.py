@@ -122,7 +122,7 @@ def test_all_micro_batches_are_suspects_of_a_gradient() -> None:
 def test_a_batch_shows_how_it_begins_where_its_rows_are_not_known() -> None:
     loader = [{"input_ids": torch.zeros(1, 2)}]
     assert suspects(a_report([float("inf")], [0]), loader, Tokens()) == [
-        "rank 0, micro-batch 0, rows not known",
+        "rank 0, micro-batch 0, rows unknown",
         "   '7 7'",
     ]
 
@@ -131,4 +131,4 @@ def test_the_error_tells_what_was_kept_and_what_fixes() -> None:
     with pytest.raises(NonFiniteError) as error:
         raise_non_finite(a_report([float("nan")], [0]), Rows(), None)
     assert "the weights are those after step 4" in str(error.value)
-    assert "fix: look at these rows" in str(error.value)
+    assert "fix: check these rows" in str(error.value)

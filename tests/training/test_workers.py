@@ -10,14 +10,14 @@ import psutil
 import pytest
 from torch.utils.data import DataLoader
 
-from llama_recipes_local.training.signals import leave_signals_to_the_trainer
+from llama_recipes_local.training.signals import leave_signals_to_main_process
 
 HELD_UNTIL_EXIT = """
 import sys
 from torch.utils.data import DataLoader
-from llama_recipes_local.training.signals import leave_signals_to_the_trainer
+from llama_recipes_local.training.signals import leave_signals_to_main_process
 sys.held = DataLoader([0, 1], num_workers=1, persistent_workers=True,
-                      worker_init_fn=leave_signals_to_the_trainer)
+                      worker_init_fn=leave_signals_to_main_process)
 sys.held_too = next(iter(sys.held))
 sys.exit(3)
 """
@@ -29,7 +29,7 @@ def test_a_worker_outlives_what_the_group_is_sent(number: signal.Signals) -> Non
         list(range(8)),
         num_workers=1,
         persistent_workers=True,
-        worker_init_fn=leave_signals_to_the_trainer,
+        worker_init_fn=leave_signals_to_main_process,
     )
     before = set(psutil.Process().children())
     batches = iter(loader)
