@@ -49,7 +49,7 @@ def write_tensors(path: Path, pieces: Iterable[Piece]) -> FileEntry:
     return write_file(path, _blocks(ordered))
 
 
-def write_json(path: Path, content: Any) -> FileEntry:
+def write_json(path: Path, content: object) -> FileEntry:
     """Write JSON, with the same promises."""
     return write_file(path, [json.dumps(content, indent=1).encode()])
 

@@ -132,6 +132,6 @@ def weights_hash(folder: Path) -> str:
     return weights.hexdigest()
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = str(value)
     return text if len(text) <= 24 else f"{text[:12]}..."

@@ -152,9 +152,9 @@ def _names(model: nn.Module) -> dict[int, str]:
     return {id(parameter): name for name, parameter in model.named_parameters()}
 
 
-def _is_array(value: Any) -> bool:
+def _is_array(value: object) -> bool:
     return isinstance(value, torch.Tensor) and value.dim() > 0
 
 
-def _number(value: Any) -> Any:
+def _number(value: object) -> Any:
     return value.item() if isinstance(value, torch.Tensor) else value

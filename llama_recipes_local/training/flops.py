@@ -46,7 +46,7 @@ def training_flops(model: nn.Module) -> TrainingFlops | None:
     trained up to there: LoRA saves a third, frozen first layers two thirds. A prefix is trained
     before all of it.
     """
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     if getattr(config, "vision_config", None) is not None:
         return None
     per_token, per_square = 0, 0
