@@ -1,1 +1,1 @@
-"""Measures a fine-tuned model on a data set's validation part, and compares two results."""
+"""``llama-recipes-local evaluate``: measures a model on validation data, or compares results."""

@@ -6,7 +6,7 @@ from llama_recipes_local.cli.shared_flags import call_with_fire
 
 
 def run(args: argparse.Namespace) -> None:
-    """Hand ``args.words`` to ``commands.evaluate.command.evaluate`` as ``fire`` reads them."""
+    """Call ``commands.evaluate.command.evaluate`` with ``args.words`` through ``fire``."""
     from llama_recipes_local.commands.evaluate.command import evaluate
 
     call_with_fire(evaluate, args)

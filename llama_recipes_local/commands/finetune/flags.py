@@ -4,7 +4,7 @@ import argparse
 
 
 def run(args: argparse.Namespace) -> None:
-    """Hand ``args.words`` to ``finetuning.main`` as ``fire`` does for ``finetuning.py``."""
+    """Call ``finetuning.main`` with ``args.words`` through ``fire``, as ``finetuning.py`` does."""
     import fire
 
     from llama_recipes_local.finetuning import main

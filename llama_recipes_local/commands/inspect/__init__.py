@@ -1,1 +1,1 @@
-"""Shows what the model will see of a data set: rows, a packed row, the audit, the lengths."""
+"""``llama-recipes-local inspect``: rows, a packed row, the audit and the lengths of a data set."""

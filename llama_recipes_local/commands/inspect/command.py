@@ -1,4 +1,4 @@
-"""What ``llama-recipes-local inspect`` prints and draws."""
+"""``llama-recipes-local inspect``: prints rows, a packed row, the audit and a length histogram."""
 
 import os
 import sys
@@ -31,20 +31,20 @@ from llama_recipes_local.run.resolution import Run
 from llama_recipes_local.storage.names import refuse_name
 
 
-def inspect(*arguments: Any, rows: int = 3, png: str = "lengths.png", **flags: Any) -> None:
+def inspect(*arguments: object, rows: int = 3, png: str = "lengths.png", **flags: Any) -> None:
     """Show what the model will see of a data set. Takes the flags of finetuning.py.
 
     Args:
         *arguments: none; every setting has a flag.
-        rows: how many training rows to show.
-        png: the file that the histogram of lengths is drawn in; empty draws none.
+        rows: the number of training rows to show.
+        png: the file that the length histogram is saved to; empty for none.
         **flags: those of finetuning.py, --dataset and --model_name among them.
 
     Raises:
         UsageError: if a flag is wrong, or the data or the tokenizer cannot be used.
     """
     refuse(_flag_problems(rows, png))
-    refuse_name(_place(png), "--png")
+    refuse_name(_png_path(png), "--png")
     run = preflight_data(arguments, flags)
     with activate(run):
         run.data = prepare_data(run)
@@ -52,8 +52,8 @@ def inspect(*arguments: Any, rows: int = 3, png: str = "lengths.png", **flags: A
         show(run, run.data, tokenizer, rows, _style())
         lengths = _lengths(run.data)
         if png and lengths:
-            save_histogram(lengths, run.train.context_length, _place(png))
-            print(f"\n{_place(png)}")
+            save_histogram(lengths, run.train.context_length, _png_path(png))
+            print(f"\n{_png_path(png)}")
 
 
 def show(
@@ -61,7 +61,7 @@ def show(
 ) -> None:
     """Print the audit, some rows, a packed row and the lengths.
 
-    Of a stream there are but rows, and nothing of rows for a collator of the user's own.
+    For a stream these are rows only; rows for the user's own collator are not shown.
     """
     print(f"\n{data}")
     train = data.splits["train"]
@@ -82,21 +82,21 @@ def show(
     print(histogram_text(train.lengths))
 
 
-def _flag_problems(rows: Any, png: Any) -> list[Problem]:
+def _flag_problems(rows: object, png: str) -> list[Problem]:
     problems = []
     if type(rows) is not int or rows < 0:
-        fix = "give a number, 0 or more: --rows 3"
-        problems.append(Problem(f"--rows {rows}", "it is how many rows are shown", fix))
-    path = _place(png)
+        fix = "--rows 3"
+        problems.append(Problem(f"--rows {rows}", "it must be an integer of at least 0", fix))
+    path = _png_path(png)
     if png and (path.suffix.lower() != ".png" or not os.access(path.parent, os.W_OK)):
-        why = f"it is no .png file, or {path.parent} is no folder that can be written to"
+        why = f"it must be a .png file in a writable folder ({path.parent})"
         problems.append(
-            Problem(f"--png {png}", why, 'name another: --png FILE.png, or none: --png ""')
+            Problem(f"--png {png}", why, 'name another, --png FILE.png, or none, --png ""')
         )
     return problems
 
 
-def _place(png: Any) -> Path:
+def _png_path(png: str) -> Path:
     return Path(str(png)).expanduser().resolve()
 
 

@@ -6,7 +6,7 @@ from llama_recipes_local.cli.shared_flags import call_with_fire
 
 
 def run(args: argparse.Namespace) -> None:
-    """Hand ``args.words`` to ``commands.inspect.command.inspect`` as ``fire`` reads them."""
+    """Call ``commands.inspect.command.inspect`` with ``args.words`` through ``fire``."""
     from llama_recipes_local.commands.inspect.command import inspect
 
     call_with_fire(inspect, args)

@@ -1,4 +1,4 @@
-"""A histogram of row lengths, as text and as a PNG."""
+"""A histogram of row lengths, as text and as a PNG file."""
 
 from pathlib import Path
 
@@ -16,8 +16,8 @@ def histogram(lengths: npt.NDArray[np.int32]) -> tuple[list[int], list[int]]:
         lengths: (rows,) tokens in each row, at least one row.
 
     Returns:
-        The edges of the bins, one more than there are bins, and the rows in each; a bin holds the
-        lengths from its edge up to the next.
+        The edges of the bins, one more than there are bins, and the number of rows in each; a bin
+        has the lengths from its edge up to, but not including, the next.
     """
     longest = int(lengths.max())
     width = -(-(longest + 1) // BINS)
@@ -27,25 +27,25 @@ def histogram(lengths: npt.NDArray[np.int32]) -> tuple[list[int], list[int]]:
 
 
 def histogram_text(lengths: npt.NDArray[np.int32]) -> str:
-    """Draw the histogram with a line a bin."""
+    """Return the histogram as text, with one line per bin."""
     edges, counts = histogram(lengths)
-    most = max(counts)
+    highest = max(counts)
     lines = []
     for start, end, count in zip(edges, edges[1:], counts, strict=False):
-        bar = "#" * -(-count * BAR_COLUMNS // most)
+        bar = "#" * -(-count * BAR_COLUMNS // highest)
         lines.append(f"{start:>7,} to {end - 1:>7,} {count:>11,} {bar}")
     return "\n".join(["         tokens        rows", *lines])
 
 
 def save_histogram(lengths: dict[str, npt.NDArray[np.int32]], limit: int, path: Path) -> None:
-    """Draw the histogram of each split as a PNG, with a line at the context length.
+    """Save the histogram of each split as a PNG, with a line at the context length.
 
     Args:
         lengths: (rows,) tokens in each row, by the split's name.
         limit: the context length, in tokens.
         path: the file to write.
     """
-    from matplotlib.figure import Figure  # without pyplot, which looks for a screen
+    from matplotlib.figure import Figure  # not pyplot, which needs a display
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()

@@ -1,9 +1,8 @@
-"""Rows as text, with what is trained told apart from what is only read."""
+"""Rows as text in which label tokens are marked."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -15,7 +14,7 @@ LISTED_DOCUMENTS = 12
 
 @dataclass(frozen=True)
 class Style:
-    """How a stretch of trained tokens begins and ends, and one that is only read."""
+    """The marks around a span of label tokens, and around a span without labels."""
 
     label: tuple[str, str]
     prompt: tuple[str, str]
@@ -26,29 +25,29 @@ PLAIN = Style(label=("[[", "]]"), prompt=("", ""))
 
 
 def legend(style: Style) -> str:
-    """Say what the style means."""
-    trained, read = _styled("trained", True, style), _styled("only read", False, style)
-    return f"{trained}   {read}"
+    """Return the legend of a style."""
+    trained, prompt = _styled("trained", True, style), _styled("prompt", False, style)
+    return f"{trained}   {prompt}"
 
 
 def row_text(
     row: Mapping[str, Sequence[int]], tokenizer: PreTrainedTokenizerBase, style: Style
 ) -> str:
-    """Return a row's text; stretches of label tokens are set off from the rest."""
-    pieces = []
-    for trained, ids in _stretches(row):
+    """Return a row's text with the spans of label tokens marked."""
+    texts = []
+    for trained, ids in _spans(row):
         text = tokenizer.decode(ids, skip_special_tokens=False)
-        pieces.append(_styled(str(text), trained, style))
-    return "".join(pieces)
+        texts.append(_styled(str(text), trained, style))
+    return "".join(texts)
 
 
 def packed_layout(row: Mapping[str, Sequence[int]], context_length: int, style: Style) -> str:
-    """Return where a packed row's documents and labels lie.
+    """Return a drawing and a list of a packed row's documents and labels.
 
     Args:
-        row: ``input_ids``, ``labels`` and ``position_ids``; a document begins at position 0.
-        context_length: positions in a row; those that the row does not use are shown empty.
-        style: how labels are set off.
+        row: ``input_ids``, ``labels`` and ``position_ids``; a document starts at position 0.
+        context_length: positions in a row; unused ones are shown empty.
+        style: how labels are marked.
     """
     bounds = _documents(row["position_ids"])
     labels = row["labels"]
@@ -68,8 +67,8 @@ def packed_layout(row: Mapping[str, Sequence[int]], context_length: int, style: 
     return "\n".join(lines)
 
 
-def _stretches(row: Mapping[str, Sequence[int]]) -> Iterator[tuple[bool, list[int]]]:
-    tokens: Any = zip(row["input_ids"], row["labels"], strict=True)
+def _spans(row: Mapping[str, Sequence[int]]) -> Iterator[tuple[bool, list[int]]]:
+    tokens = zip(row["input_ids"], row["labels"], strict=True)
     for trained, group in groupby(tokens, key=lambda token: token[1] != IGNORE_INDEX):
         yield trained, [token for token, _ in group]
 

@@ -1,1 +1,1 @@
-"""A folder for each thing that ``llama-recipes-local prepare`` puts in place."""
+"""``llama-recipes-local prepare``: a package for each thing that it prepares."""

@@ -24,7 +24,7 @@ def inspect(rows: Path, model: Path, *further: str) -> int:
     return main(["inspect", *flags, "--model_name", str(model), *further])
 
 
-def test_it_shows_rows_packing_audit_and_lengths(
+def test_rows_packing_audit_and_lengths_are_shown(
     rows: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     png = tmp_path / "seen.png"
@@ -40,7 +40,7 @@ def test_it_shows_rows_packing_audit_and_lengths(
     assert png.read_bytes().startswith(b"\x89PNG")
 
 
-def test_padding_has_no_packed_row_and_no_picture_if_none_is_wanted(
+def test_padding_has_no_packed_row_and_an_empty_png_flag_no_picture(
     rows: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ):
     before = set(rows.parent.parent.rglob("*"))
@@ -56,7 +56,7 @@ def test_padding_has_no_packed_row_and_no_picture_if_none_is_wanted(
 STREAMED = ("--local_dataset.streaming", "True", "--max_train_step", "1", "--max_eval_step", "1")
 
 
-def test_a_stream_shows_its_first_rows_alone(
+def test_of_a_stream_only_the_first_rows_are_shown(
     rows: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     png = tmp_path / "seen.png"
@@ -71,7 +71,7 @@ def test_a_stream_shows_its_first_rows_alone(
     assert f"line 41 of {rows} is not JSON" in capsys.readouterr().err
 
 
-def test_rows_for_a_collator_of_ones_own_are_not_shown(
+def test_rows_for_the_users_own_collator_are_not_shown(
     tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     file, png = tmp_path / "mine.py", tmp_path / "seen.png"
@@ -109,10 +109,10 @@ def test_colours_are_for_terminals(
         (["--rows", "-1"], "--rows -1"),
         (["--rows", "two"], "--rows two"),
         (["--png", "seen.svg"], "--png seen.svg"),
-        (["--png", "no/such/folder.png"], "no/such is no folder that can be written to"),
+        (["--png", "no/such/folder.png"], "it must be a .png file in a writable folder"),
     ],
 )
-def test_a_mistake_is_told_with_exit_code_2(
+def test_mistakes_are_reported_with_exit_code_2(
     rows: Path, tiny_model: Path, flags: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ):
     assert inspect(rows, tiny_model, *flags) == 2

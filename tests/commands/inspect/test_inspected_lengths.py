@@ -21,7 +21,7 @@ def test_every_row_is_in_the_bin_of_its_length(lengths: list[int]):
         assert count == sum(start <= length < end for length in lengths)
 
 
-def test_the_text_has_a_line_a_bin_and_bars_in_proportion():
+def test_the_text_has_a_line_per_bin_and_proportional_bars():
     lines = histogram_text(np.array([1] * 10 + [31] * 5, np.int32)).splitlines()
     assert lines[1].split() == ["0", "to", "1", "10", "#" * 50]
     assert lines[-1].split() == ["30", "to", "31", "5", "#" * 25]

@@ -17,11 +17,11 @@ class Words:
         return "".join(chr(ord("a") + token - 10) for token in ids)
 
 
-def test_labels_are_set_off_from_the_prompt():
+def test_labels_are_marked():
     assert row_text(ROW, Words(), PLAIN) == "ab[[cd]]"
 
 
-def test_labels_have_a_colour_of_their_own():
+def test_labels_have_their_own_colour():
     text = row_text(ROW, Words(), COLOUR)
     assert text == "\x1b[2mab\x1b[0m\x1b[1;32mcd\x1b[0m"
 
@@ -52,5 +52,5 @@ def test_a_long_row_is_drawn_in_steps():
         "position_ids": [*range(96), 0, 0, 0, 0, *range(92)],
     }
     strip = packed_layout(row, 2 * STRIP_COLUMNS, PLAIN).splitlines()[1]
-    # a step is two positions, so that of the documents of one token every other is seen
+    # a step is two positions, so every second of the one-token documents is visible
     assert strip == "|" + "#" * 48 + "[[==" + "=" * 46 + "]]|"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from llama_recipes_local.commands.prepare.grammar.build import build_grammar
-from llama_recipes_local.commands.prepare.grammar.command import CARRIED_FOLDER
+from llama_recipes_local.commands.prepare.grammar.command import PUBLISHED_FOLDER
 from llama_recipes_local.errors import Problem, UsageError
 from llama_recipes_local.storage import data_root
 
@@ -98,7 +98,7 @@ def guide(folder: Path, jfleg: dict[str, Rows], c4: Pairs, num_c4: int) -> tuple
     return published(pd.concat([train, table(c4[:num_c4])])), published(test)
 
 
-def test_the_guides_own_way_gives_the_same_bytes(tmp_path: Path) -> None:
+def test_the_guides_script_gives_the_same_bytes(tmp_path: Path) -> None:
     jfleg, c4 = write_jfleg(tmp_path / "jfleg"), write_c4(tmp_path / "c4")
     out = tmp_path / "deep/er/grammar"
     build_grammar(out, jfleg, c4, 7)
@@ -108,7 +108,7 @@ def test_the_guides_own_way_gives_the_same_bytes(tmp_path: Path) -> None:
     assert sorted(path.name for path in out.iterdir()) == [VALIDATION, TRAINING]
 
 
-def test_the_bytes_worked_out_by_hand(tmp_path: Path) -> None:
+def test_the_bytes_equal_those_computed_by_hand(tmp_path: Path) -> None:
     write_jfleg(tmp_path / "jfleg")
     build_grammar(tmp_path / "out", tmp_path / "jfleg", write_c4(tmp_path / "c4"), 7)
     first = '"It isn\'tvery "" new "", in 2006. "'
@@ -133,7 +133,7 @@ def test_the_bytes_worked_out_by_hand(tmp_path: Path) -> None:
     )
 
 
-def test_what_is_summed_up(tmp_path: Path) -> None:
+def test_the_summary_names_files_rows_and_blank_pairs(tmp_path: Path) -> None:
     jfleg, c4 = write_jfleg(tmp_path / "jfleg"), write_c4(tmp_path / "c4")
     (c4 / "C4_200M.tsv-00001-of-00010").write_text("never opened")
     summary = build_grammar(tmp_path / "out", jfleg, c4, 7)
@@ -150,14 +150,14 @@ def test_what_is_summed_up(tmp_path: Path) -> None:
     assert validation.read == [str(jfleg / "test.jsonl")]
     lines = str(summary).splitlines()
     assert lines[0] == (
-        f"{training.path}: 12 rows (7 from JFLEG, 5 from C4_200M), blank pairs left out: 7"
+        f"{training.path}: 12 rows (7 from JFLEG, 5 from C4_200M), 7 blank pairs skipped"
     )
     assert lines[1] == f"   read {jfleg / 'validation.jsonl'}"
     assert lines[-1] == "spacing published: 18 corrections"
 
 
 def published_rows(name: str) -> list[list[str]]:
-    content = (CARRIED_FOLDER / name).read_text("utf-8-sig")
+    content = (PUBLISHED_FOLDER / name).read_text("utf-8-sig")
     return list(csv.reader(io.StringIO(content, newline="")))[1:]
 
 
@@ -169,7 +169,7 @@ def tokenised(text: str) -> str:
 
 
 @pytest.mark.slow
-def test_the_published_files_from_what_they_were_made_of(tmp_path: Path) -> None:
+def test_the_published_files_are_reproduced_from_their_sources(tmp_path: Path) -> None:
     """JFLEG and C4_200M as they must have been; the blank last sentence is the Hub's."""
 
     def sentences(rows: list[list[str]]) -> Rows:
@@ -191,7 +191,7 @@ def test_the_published_files_from_what_they_were_made_of(tmp_path: Path) -> None
     )
     summary = build_grammar(tmp_path / "out", jfleg, c4)
     for name in (TRAINING, VALIDATION):
-        assert (tmp_path / "out" / name).read_bytes() == (CARRIED_FOLDER / name).read_bytes()
+        assert (tmp_path / "out" / name).read_bytes() == (PUBLISHED_FOLDER / name).read_bytes()
     assert summary.training.rows == {"JFLEG": 3016, "C4_200M": 10_000}
     assert summary.training.blank == summary.validation.blank == 4
 
@@ -213,7 +213,7 @@ def test_clean_spacing(tmp_path: Path) -> None:
     assert str(summary).endswith("spacing clean: 9 corrections")
 
 
-def test_a_file_of_c4_200m_by_the_name_of_a_link(tmp_path: Path) -> None:
+def test_a_link_to_a_file_of_c4_200m_is_read_by_its_name(tmp_path: Path) -> None:
     write_c4(tmp_path / "c4").joinpath("C4_200M.tsv-00000-of-00010").rename(tmp_path / "0123")
     (tmp_path / "c4.tsv").symlink_to(tmp_path / "0123")
     jfleg = write_jfleg(tmp_path / "jfleg")
@@ -253,19 +253,19 @@ def refused(out: Path, jfleg: Path | None, c4: Path | None, *options: object) ->
     return caught.value.problems
 
 
-def test_c4_200m_alone_lacks_the_validation_file(tmp_path: Path) -> None:
+def test_c4_200m_alone_is_refused_because_there_is_no_validation_file(tmp_path: Path) -> None:
     (problem,) = refused(tmp_path / "out", None, write_c4(tmp_path / "c4"))
     assert problem.what == "only --c4_200m is given"
-    assert "the validation file is made from JFLEG's test split" in problem.why
+    assert "the validation file is built from JFLEG's test split" in problem.why
     assert problem.fix == "--jfleg DIR"
 
 
-def test_neither_is_given(tmp_path: Path) -> None:
+def test_no_source_is_refused(tmp_path: Path) -> None:
     (problem,) = refused(tmp_path / "out", None, None)
     assert problem.what == "neither --jfleg nor --c4_200m is given"
 
 
-def test_every_problem_of_the_arguments_at_once(tmp_path: Path) -> None:
+def test_all_problems_of_the_arguments_are_reported_together(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / TRAINING).write_text("mine")
@@ -275,7 +275,7 @@ def test_every_problem_of_the_arguments_at_once(tmp_path: Path) -> None:
     assert [problem.what for problem in problems] == [
         f"{out / TRAINING} exists",
         "--spacing tidy",
-        f"{jfleg} holds no test split of JFLEG",
+        f"{jfleg} does not contain the test split of JFLEG",
         "--num_c4 0",
         f"{tmp_path / 'c4'} does not exist",
     ]
@@ -284,7 +284,7 @@ def test_every_problem_of_the_arguments_at_once(tmp_path: Path) -> None:
     assert "it holds validation.jsonl" in problems[2].why
 
 
-def test_every_part_that_cannot_be_read_at_once(tmp_path: Path) -> None:
+def test_all_parts_that_cannot_be_read_are_reported_together(tmp_path: Path) -> None:
     jfleg, c4 = write_jfleg(tmp_path / "jfleg"), write_c4(tmp_path / "c4")
     (jfleg / "validation.jsonl").write_text('{"sentence": "a", "corrections": ["b"]}\n{')
     (jfleg / "test.jsonl").write_text("")
@@ -294,20 +294,20 @@ def test_every_part_that_cannot_be_read_at_once(tmp_path: Path) -> None:
     assert [problem.what for problem in problems] == [
         f"line 2 of {jfleg / 'validation.jsonl'} is not JSON",
         f"line 3 of {part} has 1 column",
-        f"JFLEG gives no row for {VALIDATION}",
+        f"JFLEG has no row for {VALIDATION}",
     ]
-    assert problems[1].fix == "take the 2 examples before it: --num_c4 2"
+    assert problems[1].fix == "use the 2 examples before it: --num_c4 2"
     assert problems[2].why == "its files have no rows"
 
 
-def test_a_bad_first_example_leaves_none_before_it(tmp_path: Path) -> None:
+def test_a_bad_first_example_has_no_fix(tmp_path: Path) -> None:
     c4 = write_c4(tmp_path / "c4")
     (c4 / "C4_200M.tsv-00000-of-00010").write_text("a\n")
     (problem,) = refused(tmp_path / "out", write_jfleg(tmp_path / "jfleg"), c4)
     assert problem.fix == ""
 
 
-def test_fewer_examples_than_asked_for(tmp_path: Path) -> None:
+def test_fewer_examples_than_requested_are_refused(tmp_path: Path) -> None:
     jfleg, c4 = write_jfleg(tmp_path / "jfleg"), write_c4(tmp_path / "c4")
     part = c4 / "C4_200M.tsv-00000-of-00010"
     (problem,) = refused(tmp_path / "out", jfleg, c4)
@@ -319,7 +319,7 @@ def test_fewer_examples_than_asked_for(tmp_path: Path) -> None:
     assert problem.fix == "leave out --c4_200m"
 
 
-def test_examples_go_on_in_the_next_file(tmp_path: Path) -> None:
+def test_examples_continue_in_the_next_file(tmp_path: Path) -> None:
     jfleg, c4 = write_jfleg(tmp_path / "jfleg"), write_c4(tmp_path / "c4", C4[:4])
     (c4 / "C4_200M.tsv-00001-of-00010").write_text("".join(f"{a}\t{b}\n" for a, b in C4[4:]))
     summary = build_grammar(tmp_path / "out", jfleg, c4, 7)
@@ -327,15 +327,15 @@ def test_examples_go_on_in_the_next_file(tmp_path: Path) -> None:
     assert len(summary.training.read) == 3
 
 
-def test_a_split_of_blank_pairs(tmp_path: Path) -> None:
+def test_a_split_of_blank_pairs_is_refused(tmp_path: Path) -> None:
     jfleg = write_jfleg(tmp_path / "jfleg", JFLEG | {"validation": [("", ["a", "b"])]})
     (problem,) = refused(tmp_path / "out", jfleg, None)
-    assert problem.what == f"JFLEG gives no row for {TRAINING}"
-    assert problem.why == "2 blank pairs were read and no others"
+    assert problem.what == f"JFLEG has no row for {TRAINING}"
+    assert problem.why == "all of its 2 pairs are blank"
 
 
 @pytest.mark.parametrize("name", [TRAINING, VALIDATION])
-def test_files_that_are_there_stay_unless_asked(name: str, tmp_path: Path) -> None:
+def test_existing_files_are_only_overwritten_with_the_flag(name: str, tmp_path: Path) -> None:
     out, jfleg = tmp_path / "out", write_jfleg(tmp_path / "jfleg")
     out.mkdir()
     (out / name).write_text("mine")
@@ -345,7 +345,7 @@ def test_files_that_are_there_stay_unless_asked(name: str, tmp_path: Path) -> No
     assert (out / name).read_bytes().startswith(b"\xef\xbb\xbfinput,target\n")
 
 
-def test_a_failed_run_leaves_the_files_that_it_may_overwrite(tmp_path: Path) -> None:
+def test_a_failed_build_keeps_the_existing_files(tmp_path: Path) -> None:
     out, jfleg = tmp_path / "out", write_jfleg(tmp_path / "jfleg")
     build_grammar(out, jfleg, None)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
@@ -356,7 +356,7 @@ def test_a_failed_run_leaves_the_files_that_it_may_overwrite(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("below", ["", "grammar"])
-def test_a_file_in_place_of_the_folder(below: str, tmp_path: Path) -> None:
+def test_a_file_as_the_output_folder_is_refused(below: str, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
     (problem,) = refused(tmp_path / "out" / below, write_jfleg(tmp_path / "jfleg"), None)
     assert problem.what == f"{tmp_path / 'out'} is a file"

@@ -1,4 +1,4 @@
-"""Each layout that JFLEG is found in gives the same sentences; what is wrong is told."""
+"""Each layout that JFLEG is found in gives the same sentences; what is wrong is reported."""
 
 import gzip
 import json
@@ -42,7 +42,7 @@ def write_json_lines(path: Path, rows: Rows) -> None:
 
 
 def write_text(path: Path, rows: Rows, end: str = "\n") -> None:
-    """Write ``path`` with the sentences, and ``.ref0`` to ``.ref3`` beside it."""
+    """Write ``path`` with the sentences, and ``.ref0`` to ``.ref3`` next to it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     columns = [[row[0] for row in rows], *([row[1][i] for row in rows] for i in range(4))]
     for suffix, column in zip([".src", ".ref0", ".ref1", ".ref2", ".ref3"], columns, strict=True):
@@ -158,7 +158,7 @@ def test_parts_are_read_in_natural_order(tmp_path: Path) -> None:
     assert list(read_split(find_splits(tmp_path)["validation"])) == rows
 
 
-def test_further_columns_do_no_harm(tmp_path: Path) -> None:
+def test_other_columns_are_ignored(tmp_path: Path) -> None:
     table = pa.table({"id": [1], "corrections": [["b"]], "sentence": ["a"]})
     for split in SPLITS:
         parquet.write_table(table, tmp_path / f"{split}.parquet")
@@ -181,7 +181,7 @@ def problems_of(folder: Path) -> list[Problem]:
     return caught.value.problems
 
 
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "jfleg2").mkdir()
     (problem,) = problems_of(tmp_path / "jfleg")
     assert problem.what == f"{tmp_path / 'jfleg'} does not exist"
@@ -191,32 +191,32 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     assert problem.why == f"neither does {tmp_path / 'none'}"
 
 
-def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
+def test_a_file_as_the_folder_is_refused(tmp_path: Path) -> None:
     write_parquet(tmp_path / "validation.parquet", VALIDATION)
     (problem,) = problems_of(tmp_path / "validation.parquet")
     assert problem.what.endswith("validation.parquet is a file")
 
 
-def test_an_empty_folder_lacks_both_splits(tmp_path: Path) -> None:
+def test_an_empty_folder_is_refused_for_both_splits(tmp_path: Path) -> None:
     problems = problems_of(tmp_path)
     assert [problem.what for problem in problems] == [
-        f"{tmp_path} holds no validation split of JFLEG",
-        f"{tmp_path} holds no test split of JFLEG",
+        f"{tmp_path} does not contain the validation split of JFLEG",
+        f"{tmp_path} does not contain the test split of JFLEG",
     ]
     assert all(problem.why.startswith("it holds nothing; ") for problem in problems)
 
 
-def test_a_missing_split_is_told_with_what_there_is(tmp_path: Path) -> None:
+def test_a_missing_split_is_reported_with_the_folders_content(tmp_path: Path) -> None:
     hub(tmp_path)
     (tmp_path / "data/test-00000-of-00001.parquet").unlink()
     (problem,) = problems_of(tmp_path)
-    assert problem.what == f"{tmp_path} holds no test split of JFLEG"
+    assert problem.what == f"{tmp_path} does not contain the test split of JFLEG"
     assert problem.why.startswith(
-        "it holds README.md, data/validation-00000-of-00001.parquet; looked for were test*.parquet"
+        "it holds README.md, data/validation-00000-of-00001.parquet; looked for test*.parquet"
     )
 
 
-def test_a_clone_of_the_loading_script_alone(tmp_path: Path) -> None:
+def test_a_clone_of_only_the_loading_script_is_refused(tmp_path: Path) -> None:
     for number in range(12):
         (tmp_path / f"part{number}.py").touch()
     problems = problems_of(tmp_path)
@@ -225,30 +225,30 @@ def test_a_clone_of_the_loading_script_alone(tmp_path: Path) -> None:
     assert "part9.py and 2 more;" in problems[0].why
 
 
-def test_a_split_that_is_there_twice(tmp_path: Path) -> None:
+def test_a_split_that_exists_twice_is_refused(tmp_path: Path) -> None:
     hub(tmp_path)
     write_text(tmp_path / "dev/dev.src", VALIDATION)
     (problem,) = problems_of(tmp_path)
-    assert problem.what == f"{tmp_path} holds the validation split of JFLEG more than once"
+    assert problem.what == f"{tmp_path} contains the validation split of JFLEG more than once"
     assert "data/validation-00000-of-00001.parquet, dev/dev.src" in problem.why
 
 
-def test_two_copies_of_the_hubs_folder(tmp_path: Path) -> None:
+def test_two_copies_of_the_hubs_folder_are_refused(tmp_path: Path) -> None:
     hub(tmp_path / "a")
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     assert len(problems_of(tmp_path)) == 2
 
 
-def test_missing_references(tmp_path: Path) -> None:
+def test_missing_references_are_refused(tmp_path: Path) -> None:
     original(tmp_path)
     (tmp_path / "dev/dev.ref1").unlink()
     (tmp_path / "dev/dev.ref3").unlink()
     (problem,) = problems_of(tmp_path)
-    assert problem.what == f"{tmp_path / 'dev/dev.src'} has no dev.ref1, dev.ref3 beside it"
+    assert problem.what == f"{tmp_path / 'dev/dev.src'} has no dev.ref1, dev.ref3 next to it"
     assert "it holds dev.ref0, dev.ref2, dev.spellchecked.src, dev.src" in problem.why
 
 
-def test_pointers_of_git_lfs(tmp_path: Path) -> None:
+def test_git_lfs_pointers_are_refused(tmp_path: Path) -> None:
     hub(tmp_path)
     for path in (tmp_path / "data").iterdir():
         path.write_text("version https://git-lfs.invalid/spec/v1\noid sha256:00\nsize 148000\n")
@@ -295,7 +295,9 @@ def problem_in_test_split(folder: Path) -> Problem:
         ("[" * 100_000, "line 3 of {} is not a record", "it is nested too deeply"),
     ],
 )
-def test_a_json_line_that_cannot_be_used(content: str, what: str, why: str, tmp_path: Path) -> None:
+def test_an_unusable_json_line_is_refused(
+    content: str, what: str, why: str, tmp_path: Path
+) -> None:
     json_lines(tmp_path)
     with (tmp_path / "test.jsonl").open("a") as file:
         file.write(content)
@@ -304,7 +306,7 @@ def test_a_json_line_that_cannot_be_used(content: str, what: str, why: str, tmp_
     assert problem.why.startswith(why)
 
 
-def test_half_a_json_array(tmp_path: Path) -> None:
+def test_a_truncated_json_array_is_refused(tmp_path: Path) -> None:
     json_array(tmp_path)
     file = tmp_path / "test.json"
     file.write_text(file.read_text("utf-8-sig")[:-20])
@@ -313,14 +315,14 @@ def test_half_a_json_array(tmp_path: Path) -> None:
     assert problem.why == "Expecting value: line 18 column 1"
 
 
-def test_an_item_of_a_json_array(tmp_path: Path) -> None:
+def test_an_unusable_item_of_a_json_array_is_refused(tmp_path: Path) -> None:
     json_array(tmp_path)
     (tmp_path / "test.json").write_text('[{"sentence": "a", "corrections": ["b"]}, 5]')
     problem = problem_in_test_split(tmp_path)
     assert problem.what == f"item 2 of {tmp_path / 'test.json'} is not a JSON object"
 
 
-def test_parquet_with_other_columns(tmp_path: Path) -> None:
+def test_parquet_without_the_columns_is_refused(tmp_path: Path) -> None:
     hub(tmp_path)
     file = tmp_path / "data/test-00000-of-00001.parquet"
     parquet.write_table(pa.table({"sentence": ["a"], "correction": ["b"]}), file)
@@ -329,7 +331,7 @@ def test_parquet_with_other_columns(tmp_path: Path) -> None:
     assert problem.why == "the columns found are sentence, correction"
 
 
-def test_damaged_parquet(tmp_path: Path) -> None:
+def test_corrupt_parquet_is_refused(tmp_path: Path) -> None:
     hub(tmp_path)
     file = tmp_path / "data/test-00000-of-00001.parquet"
     file.write_bytes(file.read_bytes()[:100])
@@ -338,7 +340,7 @@ def test_damaged_parquet(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".src", ".ref2"])
-def test_text_files_of_different_lengths(suffix: str, tmp_path: Path) -> None:
+def test_text_files_of_different_lengths_are_refused(suffix: str, tmp_path: Path) -> None:
     original(tmp_path)
     file = tmp_path / f"test/test{suffix}"
     file.write_text(file.read_text().splitlines()[0])
@@ -346,7 +348,7 @@ def test_text_files_of_different_lengths(suffix: str, tmp_path: Path) -> None:
     assert problem.what == f"{file} ends before line 2"
 
 
-def test_text_that_is_not_utf_8(tmp_path: Path) -> None:
+def test_text_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
     original(tmp_path)
     file = tmp_path / "test/test.ref1"
     file.write_bytes(b"abc\nd\xffe\n")

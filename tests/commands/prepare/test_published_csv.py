@@ -1,4 +1,4 @@
-"""The layout of the published files, byte for byte, and that a file appears whole or not at all."""
+"""The layout of the published files, byte for byte; a file appears whole or not at all."""
 
 import csv
 import io
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_recipes_local.commands.prepare.grammar.command import CARRIED_FOLDER
+from llama_recipes_local.commands.prepare.grammar.command import PUBLISHED_FOLDER
 from llama_recipes_local.commands.prepare.grammar.published_csv import csv_line, published_csv
 
 Rows = list[tuple[str, str]]
@@ -34,8 +34,8 @@ def through_pandas(rows: Rows, folder: Path) -> bytes:
 @pytest.mark.parametrize(
     ("name", "count"), [("gtrain_10k.csv", 13_016), ("grammar_validation.csv", 2_988)]
 )
-def test_the_published_files_come_out_as_they_are(name: str, count: int, tmp_path: Path) -> None:
-    published = (CARRIED_FOLDER / name).read_bytes()
+def test_the_published_files_are_reproduced(name: str, count: int, tmp_path: Path) -> None:
+    published = (PUBLISHED_FOLDER / name).read_bytes()
     text = io.StringIO(published.decode("utf-8-sig"), newline="")
     header, *rows = csv.reader(text)
     assert header == ["input", "target"]
@@ -82,7 +82,7 @@ def test_each_kind_of_cell_is_written_as_by_pandas(cell: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("cell", ["a\rb", "\r", 'a\r"b"', "NA", "None", "null", "nan", "01"])
-def test_what_pandas_would_change_is_read_back_as_it_was(cell: str, tmp_path: Path) -> None:
+def test_what_pandas_would_change_is_read_back_unchanged(cell: str, tmp_path: Path) -> None:
     rows = [(cell, cell)]
     content = written(rows, tmp_path)
     assert list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")))[1:] == [
@@ -92,7 +92,7 @@ def test_what_pandas_would_change_is_read_back_as_it_was(cell: str, tmp_path: Pa
         assert content != through_pandas(rows, tmp_path)
 
 
-def test_a_file_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
+def test_a_failed_write_keeps_the_existing_file(tmp_path: Path) -> None:
     target = tmp_path / "rows.csv"
     target.write_text("before")
     with pytest.raises(KeyboardInterrupt), published_csv(target) as file:
@@ -102,7 +102,7 @@ def test_a_file_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
     assert target.read_text() == "before"
 
 
-def test_a_file_is_not_in_place_before_it_is_whole(tmp_path: Path) -> None:
+def test_a_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
     target = tmp_path / "rows.csv"
     with published_csv(target) as file:
         file.write(csv_line("a", "b"))
@@ -111,7 +111,7 @@ def test_a_file_is_not_in_place_before_it_is_whole(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["rows.csv"]
 
 
-def test_what_a_killed_run_left_is_replaced(tmp_path: Path) -> None:
+def test_the_draft_of_a_killed_run_is_replaced(tmp_path: Path) -> None:
     (tmp_path / ".rows.csv.incomplete").write_text("half a r")
     with published_csv(tmp_path / "rows.csv") as file:
         file.write(csv_line("a", "b"))

@@ -1,1 +1,1 @@
-"""``prepare grammar``: the grammar data set as upstream carries it, or made from its sources."""
+"""``prepare grammar``: the grammar data set as upstream publishes it, or built from its sources."""

@@ -1,7 +1,7 @@
-"""Makes the two grammar files from JFLEG and C4_200M, as the guide's script does.
+"""Builds the two grammar files from JFLEG and C4_200M, as the script of upstream's guide does.
 
-JFLEG's validation split and the first examples of C4_200M are for training, JFLEG's test split is
-for evaluation. The same inputs give the files that llama-recipes publishes, byte for byte.
+The training file has JFLEG's validation split and the first examples of C4_200M, the validation
+file JFLEG's test split. The same inputs give the files that llama-recipes publishes, byte for byte.
 """
 
 import os
@@ -38,10 +38,10 @@ class BuiltFile:
     """A file that was written.
 
     Attributes:
-        path: where it is, absolute.
-        rows: its rows by the data set they come from, the header apart.
-        blank: pairs left out, for one of the two or both were empty.
-        read: the files it was made from, in order.
+        path: its absolute path.
+        rows: the number of rows by the data set that they come from, without the header.
+        blank: skipped pairs, of which one or both texts are empty.
+        read: the files it was built from, in order.
     """
 
     path: Path
@@ -52,7 +52,7 @@ class BuiltFile:
     def __str__(self) -> str:
         parts = ", ".join(f"{rows} from {name}" for name, rows in self.rows.items())
         total = sum(self.rows.values())
-        line = f"{self.path}: {total} rows ({parts}), blank pairs left out: {self.blank}"
+        line = f"{self.path}: {total} rows ({parts}), {self.blank} blank pairs skipped"
         return "\n".join([line, *(f"   read {name}" for name in self.read)])
 
 
@@ -89,14 +89,14 @@ def build_grammar(
     Args:
         out: the folder, made if it is missing. Relative paths are below the data root.
         jfleg: the folder with JFLEG's two splits.
-        c4_200m: the folder with C4_200M, or a file of it; None trains on JFLEG alone.
-        num_c4: how many examples to take from the start of C4_200M, blank ones counted.
+        c4_200m: the folder with C4_200M, or a file of it; None uses JFLEG alone.
+        num_c4: the number of examples from the start of C4_200M, blank ones included.
         spacing: the mode of the spacing corrections, ``published`` or ``clean``.
-        overwrite: whether files that are there are replaced.
+        overwrite: whether existing files are replaced.
 
     Raises:
-        UsageError: with every problem of the arguments and folders; if there is none, with the
-            first record of each part that cannot be used. Nothing is written then.
+        UsageError: with every problem of the arguments and folders, or else with the first record
+            of each part that cannot be used; nothing is written then.
     """
     out = data_root.resolve(out)
     problems = [*_folder_problems(out, overwrite), *_spacing_problems(spacing)]
@@ -124,7 +124,7 @@ def build_grammar(
 
 @contextmanager
 def _collected(problems: list[Problem]) -> Iterator[None]:
-    """Add the problems of the block to the others instead of stopping at them."""
+    """Collect the problems of the block instead of stopping at them."""
     try:
         yield
     except UsageError as error:
@@ -132,30 +132,30 @@ def _collected(problems: list[Problem]) -> Iterator[None]:
 
 
 def _folder_problems(out: Path, overwrite: bool) -> list[Problem]:
-    standing = next(folder for folder in (out, *out.parents) if folder.exists())
+    existing = next(folder for folder in (out, *out.parents) if folder.exists())
     fix = "name another folder: --out DIR"
-    if not standing.is_dir():
-        return [Problem(f"{standing} is a file", "the data set is a folder", fix)]
-    if not os.access(standing, os.W_OK):
-        return [Problem(f"{standing} cannot be written to", "its permissions forbid it", fix)]
+    if not existing.is_dir():
+        return [Problem(f"{existing} is a file", "the data set is a folder", fix)]
+    if not os.access(existing, os.W_OK):
+        return [Problem(f"{existing} is not writable", "its permissions do not allow it", fix)]
     there = [out / name for name in (TRAINING_FILE, VALIDATION_FILE) if (out / name).exists()]
     if overwrite:
         return []
-    why = "a file is not overwritten unless that is asked for"
-    return [Problem(f"{path} exists", why, f"--overwrite, or {fix}") for path in there]
+    why = "a file is only overwritten with --overwrite"
+    return [Problem(f"{path} exists", why, f"add --overwrite, or {fix}") for path in there]
 
 
 def _spacing_problems(spacing: str) -> list[Problem]:
     if spacing in spacings.MODES:
         return []
     fix = " or ".join(f"--spacing {mode}" for mode in spacings.MODES)
-    return [Problem(f"--spacing {spacing}", "there is no such mode", fix)]
+    return [Problem(f"--spacing {spacing}", "unknown mode", fix)]
 
 
 def _find_jfleg(jfleg: Path | None, c4_200m: Path | None) -> dict[str, list[Path]]:
     if jfleg is None:
         given = "only --c4_200m is given" if c4_200m else "neither --jfleg nor --c4_200m is given"
-        why = "the validation file is made from JFLEG's test split: it needs JFLEG"
+        why = "the validation file is built from JFLEG's test split"
         raise refusal(given, why, "--jfleg DIR")
     return find_splits(_absolute(jfleg))
 
@@ -166,8 +166,8 @@ def _find_c4(c4_200m: Path | None, num_c4: int) -> list[Source]:
     problems: list[Problem] = []
     sources: list[Source] = []
     if num_c4 < 1:
-        why = "at least one example is taken"
-        problems.append(Problem(f"--num_c4 {num_c4}", why, "leave out --c4_200m to take none"))
+        why = "it must be at least 1"
+        problems.append(Problem(f"--num_c4 {num_c4}", why, "leave out --c4_200m to use none"))
     with _collected(problems):
         sources = find_sources(_absolute(c4_200m))
     refuse(problems)
@@ -175,7 +175,7 @@ def _find_c4(c4_200m: Path | None, num_c4: int) -> list[Source]:
 
 
 def _absolute(path: Path) -> Path:
-    # links are left: in the Hub's cache a file's name is that of a link to a nameless one
+    # links are not resolved: in the Hub's cache only the link has the file's name
     return data_root.data_root() / path.expanduser()
 
 
@@ -209,21 +209,21 @@ def _c4(sources: list[Source], number: int, built: BuiltFile) -> Iterator[Pair]:
 def _or_fewer(problem: Problem, taken: int) -> Problem:
     if taken == 0:
         return problem
-    return problem.or_else(f"take the {taken} examples before it: --num_c4 {taken}")
+    return problem.or_else(f"use the {taken} examples before it: --num_c4 {taken}")
 
 
 def _write(file: TextIO, built: BuiltFile, name: str, pairs: Iterator[Pair], spacing: str) -> None:
-    """Write the pairs with their spacing corrected, blank ones left out, and count both."""
+    """Write the pairs with their spacing corrected, skip blank ones, and count both."""
     rows = blank = 0
     for pair in pairs:
         first, second = (spacings.correct(text, spacing) for text in pair)
-        if first and second:  # of white space alone is not blank, in the guide's script either
+        if first and second:  # white space alone is not blank, as in the guide's script
             file.write(csv_line(first, second))
             rows += 1
         else:
             blank += 1
     if rows == 0:
-        why = f"{blank} blank pairs were read and no others" if blank else "its files have no rows"
-        raise refusal(f"{name} gives no row for {built.path.name}", why, "download it again")
+        why = f"all of its {blank} pairs are blank" if blank else "its files have no rows"
+        raise refusal(f"{name} has no row for {built.path.name}", why, "download it again")
     built.rows[name] = rows
     built.blank += blank

@@ -1,9 +1,9 @@
-"""C4_200M's pairs of a corrupted and a clean sentence, from files of the formats people have it in.
+"""C4_200M's pairs of a corrupted and a clean sentence, read from any of its usual formats.
 
-The Hub's ``liweili/c4_200m`` is a ``data.zip`` of ten files ``C4_200M.tsv-00000-of-00010`` and on:
-two columns, no header, no quotes. It is read unpacked or as it is; csv, json lines and parquet
+The Hub's ``liweili/c4_200m`` is a ``data.zip`` of ten files, ``C4_200M.tsv-00000-of-00010`` and so
+on: two columns, no header, no quotes. It is read zipped or unpacked; csv, JSON lines and parquet
 copies with the columns ``input`` and ``output`` are read too. Files are streamed in natural order:
-the guide's script takes them in the order of the file system, which differs between machines.
+the guide's script reads them in the order of the file system, which differs between machines.
 """
 
 import re
@@ -27,7 +27,7 @@ COLUMNS = (INPUT, OUTPUT)
 FIX = "name the folder or a file of it: --c4_200m DIR"
 ACCEPTED = (
     "C4_200M is read from tsv (such as C4_200M.tsv-00000-of-00010), csv, jsonl or parquet files, "
-    "from these packed as gz, bz2, xz, zst or lz4 (not parquet), or from a zip of them"
+    "from these (but parquet) compressed as gz, bz2, xz, zst or lz4, or from a zip of them"
 )
 
 READERS: dict[str, Callable[[Source], Iterator[Record]]] = {
@@ -43,11 +43,11 @@ _PART = re.compile(r"-\d+-of-\d+$")
 def find_sources(path: Path) -> list[Source]:
     """Return C4_200M's files in a folder, or the one file, in the order in which to read them.
 
-    A zip archive is read only where nothing lies unpacked, and a compressed file only if the same
-    one does not lie beside it unpacked.
+    A zip archive is read only if there is no unpacked file, and a compressed file only if the same
+    file is not next to it uncompressed.
 
     Raises:
-        UsageError: if there is nothing to read, files of several formats, or pointers to data.
+        UsageError: if there is nothing to read, or files of several formats, or Git LFS pointers.
     """
     if not path.exists():
         raise UsageError([missing_path(path, FIX)])
@@ -58,8 +58,8 @@ def find_sources(path: Path) -> list[Source]:
     sources = [Source(file) for file in plain]
     sources = sources or [source for archive in archives for source in _members(archive)]
     if not sources:
-        why = f"{_told(path, archives)}; {ACCEPTED}"
-        raise refusal(f"{path} holds no C4_200M", why, FIX)
+        why = f"{_describe(path, archives)}; {ACCEPTED}"
+        raise refusal(f"{path} does not contain C4_200M", why, FIX)
     _check_formats(path, sources)
     return sources
 
@@ -79,7 +79,7 @@ def read_examples(source: Source) -> Generator[tuple[str, str], None, None]:
 
 
 def format_of(name: str) -> str:
-    """Return the format that a file's name tells; empty if it tells none that is read."""
+    """Return the format of a file by its name; empty if it is not supported."""
     packing = compression(name)
     inner = _PART.sub("", name[: len(name) - len(packing)])
     form = _FORMATS.get(PurePosixPath(inner).suffix.lower(), "")
@@ -93,17 +93,15 @@ def _members(archive: Path) -> list[Source]:
     return [Source(archive, name) for name in data]
 
 
-def _told(path: Path, archives: list[Path]) -> str:
+def _describe(path: Path, archives: list[Path]) -> str:
     if archives:
         return f"{archives[0]} holds {join_names(zip_members(archives[0]))}"
-    return (
-        finding.describe_files(path) if path.is_dir() else "its name tells no format that is read"
-    )
+    return finding.describe_files(path) if path.is_dir() else "its name has no supported extension"
 
 
 def _check_formats(path: Path, sources: list[Source]) -> None:
     examples = {format_of(source.name): source.name for source in reversed(sources)}
     if len(examples) > 1:
         named = ", ".join(f"{form} ({name})" for form, name in sorted(examples.items()))
-        why = f"which to read cannot be told: {named}"
-        raise refusal(f"{path} holds C4_200M in several formats", why, FIX)
+        why = f"it is ambiguous which to read: {named}"
+        raise refusal(f"{path} contains C4_200M in several formats", why, FIX)

@@ -1,4 +1,4 @@
-"""The grammar data set: the two CSV files that upstream carries, put where training looks."""
+"""The grammar data set that upstream publishes: two CSV files, copied to where training looks."""
 
 import csv
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ from llama_recipes_local.vendoring import MAKE_COMMAND
 DEFAULT_FOLDER = "datasets/grammar"
 TRAINING_FILE = "gtrain_10k.csv"
 VALIDATION_FILE = "grammar_validation.csv"
-CARRIED_FOLDER = VENDORED_DIR / "datasets" / "grammar_dataset"
+PUBLISHED_FOLDER = VENDORED_DIR / "datasets" / "grammar_dataset"
 
 
 @dataclass(frozen=True)
 class PreparedFile:
-    """A file of the data set in its place.
+    """A file of the data set.
 
     Attributes:
-        path: where it is, absolute.
-        rows: its rows, the header apart.
-        written: whether it was put there now; False if it was there before.
+        path: its absolute path.
+        rows: the number of rows, without the header.
+        written: whether it was written now; False if it existed.
     """
 
     path: Path
@@ -30,20 +30,20 @@ class PreparedFile:
     written: bool
 
     def __str__(self) -> str:
-        did = "wrote it" if self.written else "it was there and is left as it is"
+        did = "written" if self.written else "exists already, unchanged"
         return f"{self.path}: {self.rows} rows, {did}"
 
 
-def carried_file(name: str) -> Path:
-    """Return a file of the data set in the copy of upstream.
+def published_data(name: str) -> Path:
+    """Return the path of a file of the data set in the copy of upstream.
 
     Raises:
-        UsageError: if the copy is missing or lacks the file.
+        UsageError: if the copy or the file is missing.
     """
-    path = CARRIED_FOLDER / name
+    path = PUBLISHED_FOLDER / name
     if not path.is_file():
         raise refusal(
-            f"there is no {path}",
+            f"{path} is missing",
             "the grammar data set comes with the copy of llama-recipes",
             f"make the copy: {MAKE_COMMAND}",
         )
@@ -51,18 +51,18 @@ def carried_file(name: str) -> Path:
 
 
 def prepare_grammar(folder: Path) -> list[PreparedFile]:
-    """Put the training and the validation file into ``folder``; a file that is there stays.
+    """Copy the training and the validation file into ``folder``; existing files are kept.
 
     Args:
-        folder: absolute; made if it is missing.
+        folder: absolute; created if it is missing.
 
     Returns:
         The two files.
 
     Raises:
-        UsageError: if the copy of upstream lacks the data, or ``folder`` is a file.
+        UsageError: if the data are missing in the copy of upstream, or ``folder`` is a file.
     """
-    sources = [carried_file(name) for name in (TRAINING_FILE, VALIDATION_FILE)]
+    sources = [published_data(name) for name in (TRAINING_FILE, VALIDATION_FILE)]
     if folder.exists() and not folder.is_dir():
         raise refusal(f"{folder} is a file", "the data set is a folder", "name another: --out DIR")
     folder.mkdir(parents=True, exist_ok=True)
@@ -78,6 +78,6 @@ def _put(source: Path, target: Path) -> PreparedFile:
 
 
 def _count_rows(path: Path) -> int:
-    # a file of the user's may be in any encoding, and a count needs none
+    # the user's file may have any encoding, which does not matter for a count
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         return sum(1 for _ in csv.DictReader(file))

@@ -1,7 +1,7 @@
-"""Put the grammar data set in place, or make it from JFLEG and C4_200M.
+"""Prepare the grammar data set: copy the published files, or build them from JFLEG and C4_200M.
 
-Without --jfleg, the two published CSV files are put there. With it, they are made: JFLEG's
-validation part and the first examples of C4_200M to train on, JFLEG's test part to validate on.
+Without --jfleg the two published CSV files are copied. With it they are built: JFLEG's validation
+split and the first examples of C4_200M for training, JFLEG's test split for validation.
 """
 
 import argparse
@@ -20,31 +20,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         default=DEFAULT_FOLDER,
         metavar="DIR",
-        help="the folder to put them in; a relative one is below the data root (%(default)s)",
+        help="the output folder; a relative one is below the data root (%(default)s)",
     )
     parser.add_argument(
-        "--jfleg", type=Path, metavar="DIR", help="make the files from this folder of JFLEG"
+        "--jfleg", type=Path, metavar="DIR", help="build the files from this folder of JFLEG"
     )
     parser.add_argument(
         "--c4_200m",
         type=Path,
         metavar="DIR",
-        help="C4_200M's folder, or a file of it: train on its first examples too",
+        help="C4_200M's folder or a file of it: add its first examples for training",
     )
     parser.add_argument(
-        "--num_c4", type=int, metavar="N", help="how many examples of C4_200M to take (10000)"
+        "--num_c4", type=int, metavar="N", help="number of examples of C4_200M (10000)"
     )
     parser.add_argument(
         "--spacing",
         type=one_of(spacing.MODES),
         metavar="|".join(spacing.MODES),
-        help=f"which spacing corrections to make ({spacing.PUBLISHED})",
+        help=f"spacing corrections to apply ({spacing.PUBLISHED})",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Put or make the files, and print what was done."""
+    """Copy or build the files, and print what was done."""
     refuse_name(args.out, "--out")
     options = {"num_c4": args.num_c4, "spacing": args.spacing}
     given = {name: value for name, value in options.items() if value is not None}

@@ -1,6 +1,6 @@
-"""JFLEG's sentences, each with its corrections, from a clone of the Hub's or the original folder.
+"""JFLEG's sentences with their corrections, from a clone of the Hub's or the original repository.
 
-Read are, for each of the two splits,
+These are read for each of the two splits:
 
 - parquet, as ``data/validation-00000-of-00001.parquet`` (``jhu-clsp/jfleg``) or
   ``default/validation/0000.parquet`` (the Hub's own conversion), with ``sentence`` and
@@ -30,7 +30,7 @@ VALIDATION = "validation"
 TEST = "test"
 FIX = "name the folder that holds both splits: --jfleg DIR"
 
-# The words by which a file's or a folder's name tells its split.
+# The words in a file's or folder's name that identify its split.
 _SPLIT_WORDS = {
     VALIDATION: VALIDATION,
     "valid": VALIDATION,
@@ -44,11 +44,11 @@ _SOURCES = {VALIDATION: "dev.src", TEST: "test.src"}
 def find_splits(folder: Path) -> dict[str, list[Path]]:
     """Return the files of the splits ``validation`` and ``test``, in the order to read them.
 
-    The original text's are the file of sentences and the four files of references.
+    For the original text these are the file of sentences and the four files of references.
 
     Raises:
-        UsageError: with all that is wrong: no folder, a split that is missing or is there twice, a
-            reference file that is missing, pointers to data.
+        UsageError: with every problem: a missing folder, split or reference file, a split that is
+            there twice, Git LFS pointers.
     """
     if not folder.exists():
         raise UsageError([missing_path(folder, FIX)])
@@ -68,7 +68,7 @@ def find_splits(folder: Path) -> dict[str, list[Path]]:
 
 
 def read_split(paths: list[Path]) -> Iterator[tuple[str, list[str]]]:
-    """Yield each sentence of a split's files with its corrections, blank ones as they are.
+    """Yield each sentence of a split's files with its corrections, blank ones included.
 
     Raises:
         UsageError: at the first record that cannot be used, with its line or row.
@@ -102,7 +102,7 @@ def _read_text(sources: list[Source]) -> Iterator[tuple[str, list[str]]]:
         if ended:
             raise refusal(
                 f"{', '.join(ended)} ends before line {number}",
-                f"a line of {sources[0]} and of each reference file belong together",
+                f"each line of {sources[0]} has one in each reference file",
                 "download the files again",
             )
         texts = [
@@ -113,29 +113,29 @@ def _read_text(sources: list[Source]) -> Iterator[tuple[str, list[str]]]:
 
 
 def _is_read(path: Path, split: str) -> bool:
-    """Tell whether a file of that name can hold the split."""
+    """Return whether a file of that name can be of the split."""
     text = Path(path.name.removesuffix(compression(path.name))).suffix in (".json", ".jsonl")
     return text or path.suffix == ".parquet" or path.name == _SOURCES[split]
 
 
 def _split(path: Path, folder: Path) -> str:
-    """Return the split that the last word of a path tells which tells one."""
+    """Return the split by the last word of a path that identifies one; empty if none does."""
     words = re.split(r"[-._/]", path.relative_to(folder).as_posix())
     return next((_SPLIT_WORDS[word] for word in reversed(words) if word in _SPLIT_WORDS), "")
 
 
 def _only_split(folder: Path, name: str, found: list[Path]) -> list[Path]:
-    """Return the files of the split, which lie together and differ in their numbers alone."""
+    """Return the files of the split, which are in one folder and differ only in their numbers."""
     if not found:
         why = (
-            f"{finding.describe_files(folder)}; looked for were {name}*.parquet, {name}*.json, "
+            f"{finding.describe_files(folder)}; looked for {name}*.parquet, {name}*.json, "
             f"{name}*.jsonl, and {_SOURCES[name]} with its references .ref0 to .ref{REFERENCES - 1}"
         )
-        raise refusal(f"{folder} holds no {name} split of JFLEG", why, FIX)
+        raise refusal(f"{folder} does not contain the {name} split of JFLEG", why, FIX)
     if len({path.with_name(re.sub("[0-9]+", "", path.name)) for path in found}) > 1:
         told = join_names(path.relative_to(folder).as_posix() for path in found)
-        why = f"which to read cannot be told: {told}"
-        raise refusal(f"{folder} holds the {name} split of JFLEG more than once", why, FIX)
+        why = f"it is ambiguous which to read: {told}"
+        raise refusal(f"{folder} contains the {name} split of JFLEG more than once", why, FIX)
     if found[0].name == _SOURCES[name]:
         found = [found[0], *_references(found[0])]
     pointers = finding.pointer_problems(found)
@@ -146,9 +146,9 @@ def _only_split(folder: Path, name: str, found: list[Path]) -> list[Path]:
 
 def _references(sentences: Path) -> list[Path]:
     paths = [sentences.with_suffix(f".ref{number}") for number in range(REFERENCES)]
-    lacking = ", ".join(path.name for path in paths if not path.is_file())
-    if lacking:
+    missing = ", ".join(path.name for path in paths if not path.is_file())
+    if missing:
         held = finding.describe_files(sentences.parent)
         why = f"each sentence has {REFERENCES} corrections; {held}"
-        raise refusal(f"{sentences} has no {lacking} beside it", why, "download them")
+        raise refusal(f"{sentences} has no {missing} next to it", why, "download them")
     return paths

@@ -1,20 +1,20 @@
 """Writes pairs in the layout of the CSV files that llama-recipes publishes, byte for byte.
 
 These begin with a byte order mark and the header ``input,target``, end each line with a line feed,
-also the last, and put quotes only around what needs them.
+including the last, and quote only what needs it.
 
 The guide writes them in two steps: with ``csv.writer`` to files in between, then with pandas'
-``read_csv`` and ``to_csv``. What pandas does to the text on the way is not repeated here, for none
-of it has touched the published files, and each would do harm:
+``read_csv`` and ``to_csv``. What pandas changes in the text is not repeated: it did not affect the
+published files and would do harm:
 
 - A cell such as ``NA``, ``None``, ``null`` or ``nan`` is read as missing and written empty. No
   published cell is empty, and a row without a target cannot be trained on.
-- A column of nothing but numbers, or nothing but ``TRUE``, is written anew (``01`` as ``1``).
+- A column of nothing but numbers, or nothing but ``TRUE``, is reformatted (``01`` as ``1``).
 - A carriage return alone is written without quotes by csv.writer of older Pythons (3.12.1 does,
   3.13 does not), whose own reader then refuses the file. No published cell has one; here it is
   quoted.
 
-Cells of white space, and line breaks in cells, come through pandas as they are: here too.
+pandas keeps cells of white space and line breaks in cells: so does this.
 """
 
 import re
@@ -32,7 +32,7 @@ _NEEDS_QUOTES = re.compile(r'[,"\r\n]')
 
 
 def csv_line(first: str, second: str) -> str:
-    """Return a row's line with its line end."""
+    """Return a row's line, with the line end."""
     return f"{_cell(first)},{_cell(second)}\n"
 
 
@@ -40,7 +40,7 @@ def csv_line(first: str, second: str) -> str:
 def published_csv(target: Path) -> Iterator[TextIO]:
     """Yield a file with the header, which is renamed to ``target`` at the end of the block.
 
-    If the block raises, nothing is left of it and ``target`` is as it was.
+    If the block raises, the file is removed and ``target`` is unchanged.
     """
     with (
         published_file(target) as draft,

@@ -1,6 +1,6 @@
 """The spacing corrections that the published grammar files were made with; ``build`` applies them.
 
-JFLEG and C4_200M are tokenised: a space stands before a full stop, between the digits of a number.
+JFLEG and C4_200M are tokenised: with a space before a full stop and between a number's digits.
 """
 
 PUBLISHED = "published"
@@ -9,7 +9,7 @@ MODES = (PUBLISHED, CLEAN)
 
 Correction = tuple[str, str]
 
-# The order counts: " '" is joined before " n't" is looked for, "2 0 0 6" before "5 0" and "1 0".
+# The order matters: " '" comes before " n't", "2 0 0 6" before "5 0" and "1 0".
 CORRECTIONS: tuple[Correction, ...] = (
     (" .", "."),
     (" ,", ","),
@@ -36,19 +36,19 @@ def corrections(mode: str = PUBLISHED) -> tuple[Correction, ...]:
     """Return the corrections of a mode, in order.
 
     ``published`` has all eighteen. ``clean`` leaves out nine: the eight with digits, each written
-    for the number of a single row, which join any two numbers that happen to fit ("from 1 2 people"
-    becomes "from 12 people"), and ``" v"``, which joins a word that begins with v to the one before
-    ("it is very" becomes "it isvery").
+    for the number of a single row, which join any two numbers that match ("from 1 2 people"
+    becomes "from 12 people"), and ``" v"``, which joins a word that starts with v to the previous
+    one ("it is very" becomes "it isvery").
 
     Raises:
-        KeyError: if there is no such mode.
+        KeyError: if the mode is unknown.
     """
     clean = tuple(pair for pair in CORRECTIONS if not _does_harm(pair[0]))
     return {PUBLISHED: CORRECTIONS, CLEAN: clean}[mode]
 
 
 def correct(text: str, mode: str = PUBLISHED) -> str:
-    """Return the text with a mode's corrections made, one after the other."""
+    """Return the text with a mode's corrections applied in order."""
     for wrong, right in _BY_MODE[mode]:
         text = text.replace(wrong, right)
     return text

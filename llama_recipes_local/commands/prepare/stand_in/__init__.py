@@ -1,5 +1,5 @@
-"""The stand-in: a small Llama made here, offline, so that everything can be tried without a model.
+"""``prepare stand-in``: a small Llama trained offline, to try everything without a model.
 
-It is no language model to use. ``making`` decides whether to make it and puts it in place;
-``tokenizer`` and ``pretraining`` are the steps.
+It is not a useful language model. ``command`` decides whether it has to be made; ``tokenizer`` and
+``pretraining`` are the steps.
 """

@@ -1,4 +1,4 @@
-"""Makes the stand-in once, and again when what it is made from has changed."""
+"""Makes the stand-in once, and again when its data or settings have changed."""
 
 import hashlib
 import json
@@ -26,10 +26,10 @@ HOW_TO_NAME_A_MODEL = (
 
 
 def make_stand_in(folder: Path, data: Path, settings: StandInSettings | None = None) -> bool:
-    """Put the stand-in into ``folder`` unless it is there and fresh.
+    """Make the stand-in in ``folder`` unless an up-to-date one exists.
 
     Args:
-        folder: where it goes; it appears whole or not at all.
+        folder: its folder, which appears whole or not at all.
         data: a CSV file with the columns ``input`` and ``target``.
         settings: sizes and schedule; None means the defaults.
 
@@ -37,7 +37,7 @@ def make_stand_in(folder: Path, data: Path, settings: StandInSettings | None = N
         Whether it was made.
 
     Raises:
-        UsageError: if the data cannot be read, or ``folder`` holds something else.
+        UsageError: if the data cannot be read, or ``folder`` has something else.
     """
     settings = settings or StandInSettings()
     pairs = _read(data)
@@ -64,8 +64,8 @@ def _read(data: Path) -> list[tuple[str, str]]:
         return pairs
     raise refusal(
         f"{data} has no row with {' and '.join(COLUMNS)}",
-        "rows in which one of them is blank are left out, and nothing would be left",
-        "fill them in, or name another file: --data FILE",
+        "rows in which one of them is blank are skipped",
+        "name another file: --data FILE",
     )
 
 
@@ -84,18 +84,18 @@ def _write(
 
 
 def _stale(folder: Path, record: dict[str, Any]) -> str | None:
-    """Return why the stand-in must be made, or None if the one in place will do.
+    """Return why the stand-in must be made, or None if the existing one is up to date.
 
     Raises:
-        UsageError: if the folder holds something that was not made here.
+        UsageError: if the folder has something else.
     """
     if not folder.exists():
-        return "there is none yet"
+        return "it does not exist yet"
     try:
         found = dict(json.loads((folder / RECORD).read_text("utf-8")))
     except (OSError, TypeError, ValueError) as error:
         raise refusal(
-            f"{folder} is there and is no stand-in",
+            f"{folder} exists and is not a stand-in",
             f"{RECORD} cannot be read in it: {error}",
             "name another folder: --out DIR",
         ) from error

@@ -1,9 +1,9 @@
-"""Make the small Llama that stands in where no model is named; it takes about a minute."""
+"""Train the small Llama that is used where no model is named; this takes about a minute."""
 
 import argparse
 from pathlib import Path
 
-from llama_recipes_local.commands.prepare.grammar.command import TRAINING_FILE, carried_file
+from llama_recipes_local.commands.prepare.grammar.command import TRAINING_FILE, published_data
 from llama_recipes_local.storage.names import refuse_name
 
 DEFAULT_FOLDER = "models/stand-in"
@@ -17,14 +17,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data",
         metavar="CSV",
-        help="text to learn, columns input and target (llama-recipes' grammar data)",
+        help="training text, with columns input and target (llama-recipes' grammar data)",
     )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Make the stand-in, or say that it is there."""
+    """Make the stand-in unless it exists."""
     refuse_name(args.out, "--out")
     from llama_recipes_local.commands.prepare.stand_in.command import make_stand_in
 
-    data = Path(args.data) if args.data else carried_file(TRAINING_FILE)
+    data = Path(args.data) if args.data else published_data(TRAINING_FILE)
     make_stand_in(Path(args.out).resolve(), data.resolve())

@@ -1,6 +1,6 @@
 """Pretrains the stand-in as a plain language model on correct sentences.
 
-It sees neither the prompt nor a wrong sentence, so both are left for fine-tuning to teach.
+It sees neither the prompt nor a wrong sentence: those are left for fine-tuning.
 """
 
 from collections.abc import Sequence
@@ -27,13 +27,13 @@ def pretrain(
     settings: StandInSettings,
     folder: Path,
 ) -> LlamaForCausalLM:
-    """Make the model and train it on the sentences, each a document of its own.
+    """Create the model and train it on the sentences, each a document.
 
     Args:
         sentences: plain text.
         tokenizer: the stand-in's.
         settings: sizes and schedule.
-        folder: where the training loop writes its metrics.
+        folder: the folder that the training loop writes its metrics to.
 
     Returns:
         The model, float32, on the CPU.

@@ -1,14 +1,14 @@
-"""What the stand-in is made of; a change of any setting makes the one in place stale."""
+"""The settings of the stand-in; a change of any makes the existing one out of date."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
 class StandInSettings:
-    """Sizes and schedule, chosen so that making and fine-tuning it take minutes on two cores."""
+    """Sizes and schedule, such that training and fine-tuning it take minutes on two cores."""
 
     vocabulary: int = 4096
-    """Tokens, special ones included; at least 259."""
+    """Number of tokens, with the special ones; at least 259."""
     hidden_size: int = 192
     layers: int = 3
     heads: int = 3
@@ -16,9 +16,9 @@ class StandInSettings:
     positions: int = 4096
     """The longest sequence, in tokens: llama-recipes' default ``context_length``."""
     row_tokens: int = 512
-    """Positions in a packed row of pretraining."""
+    """Tokens in a packed row of pretraining."""
     batch_rows: int = 2
     steps: int = 480
-    """Optimiser steps: a fixed number, so that a machine makes the same weights every time."""
+    """Optimiser steps: a fixed number, so that the result is reproducible on a machine."""
     learning_rate: float = 2e-3
     seed: int = 0

@@ -1,4 +1,4 @@
-"""The stand-in's tokenizer: byte-level BPE, so that no text is out of its reach."""
+"""The stand-in's tokenizer: byte-level BPE, which can encode any text."""
 
 from collections.abc import Iterable, Iterator
 
@@ -13,16 +13,16 @@ BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 def train_tokenizer(
     pairs: Iterable[tuple[str, str]], vocabulary: int, positions: int
 ) -> PreTrainedTokenizerFast:
-    """Train a tokenizer on sentences as they stand in the grammar data set's prompt.
+    """Train a tokenizer on sentences in the grammar data set's prompt, and on their corrections.
 
     Args:
         pairs: sentences and their corrections.
-        vocabulary: tokens at most, special ones included; at least 259.
+        vocabulary: maximum number of tokens, with the special ones; at least 259.
         positions: the longest sequence that the model takes, in tokens.
 
     Returns:
-        A tokenizer that begins each text with ``<s>``, as Llama's does, and gives back any text
-        that it encoded.
+        A tokenizer that begins each text with ``<s>``, as Llama's does, and decodes what it encoded
+        to the same text.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -41,7 +41,7 @@ def test_it_is_a_llama_that_loads(stand_in: Path, settings: StandInSettings) -> 
     assert not list(stand_in.glob("*.bin"))
 
 
-def test_it_has_learned_something(stand_in: Path, settings: StandInSettings) -> None:
+def test_it_has_learned_from_the_data(stand_in: Path, settings: StandInSettings) -> None:
     lines = (stand_in / "metrics.jsonl").read_text().splitlines()
     losses = [json.loads(line)["loss"] for line in lines]
     assert len(losses) == settings.steps
@@ -81,7 +81,7 @@ def test_a_second_call_does_nothing(
 
 
 @pytest.mark.parametrize("changed", ["settings", "data", "version", "model.safetensors"])
-def test_a_stale_one_is_made_again_and_says_why(
+def test_an_outdated_stand_in_is_made_again_with_the_reason(
     changed: str,
     sentences: Path,
     settings: StandInSettings,
@@ -108,7 +108,7 @@ def test_a_stale_one_is_made_again_and_says_why(
     assert {path.name for path in tmp_path.iterdir()} == {"stand-in", "data.csv"}
 
 
-def test_one_that_breaks_off_leaves_no_folder(
+def test_an_interrupted_run_leaves_no_folder(
     sentences: Path, settings: StandInSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
@@ -137,7 +137,7 @@ def test_another_model_is_never_replaced(
 
 
 @pytest.mark.parametrize("content", [None, b"", b"a,b\n1,2\n", b"input,target\ncaf\xe9,x\n"])
-def test_data_that_cannot_be_read_is_the_users_mistake(
+def test_data_that_cannot_be_read_is_refused(
     content: bytes | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = tmp_path / "data.csv"

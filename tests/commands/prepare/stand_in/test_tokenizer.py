@@ -1,4 +1,4 @@
-"""The stand-in's tokenizer behaves as Llama's does and loses no text."""
+"""The stand-in's tokenizer behaves like Llama's and encodes any text."""
 
 from pathlib import Path
 
@@ -28,7 +28,9 @@ def test_it_is_fast_and_knows_its_special_tokens(
     assert tokenizer.model_max_length == settings.positions
 
 
-def test_encoding_adds_the_beginning_of_text_only(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_encoding_adds_only_the_token_that_begins_a_text(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
     plain = tokenizer.encode("She go to school.", add_special_tokens=False)
     assert tokenizer.encode("She go to school.") == [tokenizer.bos_token_id, *plain]
     written = tokenizer.encode("<s>She go to school.</s>", add_special_tokens=False)
@@ -45,11 +47,11 @@ def test_encoding_adds_the_beginning_of_text_only(tokenizer: PreTrainedTokenizer
         "caf\u00e9 \u4f60\u597d \U0001f600",
     ],
 )
-def test_decoding_gives_the_text_back(tokenizer: PreTrainedTokenizerFast, text: str) -> None:
+def test_decoding_returns_the_text(tokenizer: PreTrainedTokenizerFast, text: str) -> None:
     assert tokenizer.decode(tokenizer.encode(text), skip_special_tokens=True) == text
 
 
-def test_decoding_gives_the_data_back(tokenizer: PreTrainedTokenizerFast, sentences: Path) -> None:
+def test_decoding_returns_the_data(tokenizer: PreTrainedTokenizerFast, sentences: Path) -> None:
     texts = [text for _, row in records(sentences) for text in row.values()]
     assert len(texts) == 120
     decoded = [tokenizer.decode(tokenizer.encode(t), skip_special_tokens=True) for t in texts]
