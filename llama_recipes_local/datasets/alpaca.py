@@ -15,7 +15,7 @@ from llama_recipes_local.datasets.examples import Continuation
 from llama_recipes_local.datasets.locating import data_files_in, what_is_there
 from llama_recipes_local.datasets.prompt_template import PLACE, PROMPT, PromptTemplate
 from llama_recipes_local.errors import UsageError, refusal
-from llama_recipes_local.fields import FOLDER, Resume
+from llama_recipes_local.fields import FOLDER, TEXT, Resume
 from llama_recipes_local.messages import join_names, missing_path
 from llama_recipes_local.records.any_format import Record, records
 from llama_recipes_local.storage import data_root
@@ -35,6 +35,10 @@ FIX = "put it there, or name the file or its folder: --alpaca_dataset.data_path=
 @dataclass
 class alpaca_dataset(_upstreams):
     """Alpaca: records of instruction, input and output; the first 5% is for validation."""
+
+    dataset: Annotated[str, TEXT, Resume.FREE] = _upstreams.dataset
+    train_split: Annotated[str, TEXT, Resume.DATA] = _upstreams.train_split
+    test_split: Annotated[str, TEXT, Resume.DATA] = _upstreams.test_split
 
     data_path: Annotated[str, FOLDER, Resume.DATA] = "datasets/alpaca_data.json"
     """The file, a JSON list or an object a line, or the folder that holds it."""

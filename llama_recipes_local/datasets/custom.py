@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from llama_recipes_local._upstream import load
 from llama_recipes_local.datasets.base import Dataset
 from llama_recipes_local.errors import UsageError, refusal
-from llama_recipes_local.fields import FOLDER, Resume
+from llama_recipes_local.fields import FOLDER, TEXT, Resume
 from llama_recipes_local.messages import missing_path
 from llama_recipes_local.storage import data_root
 
@@ -37,6 +37,11 @@ FLAG = "--custom_dataset.file=FILE.py:FUNCTION"
 @dataclass
 class custom_dataset(_upstreams):
     """A data set of the user's own: ``file.py`` or ``file.py:function``."""
+
+    dataset: Annotated[str, TEXT, Resume.FREE] = _upstreams.dataset
+    train_split: Annotated[str, TEXT, Resume.DATA] = _upstreams.train_split
+    test_split: Annotated[str, TEXT, Resume.DATA] = _upstreams.test_split
+    data_path: Annotated[str, FOLDER, Resume.DATA] = _upstreams.data_path
 
     file: Annotated[str, FOLDER, Resume.DATA] = "datasets/custom_dataset.py"
     """The file; ``file.py:function`` calls another function of it than ``get_custom_dataset``. It

@@ -10,7 +10,7 @@ from llama_recipes_local._upstream import load
 from llama_recipes_local.datasets.base import Dataset, PromptFormatter, Split
 from llama_recipes_local.datasets.locating import EVERY_RECORD
 from llama_recipes_local.errors import UsageError
-from llama_recipes_local.fields import FOLDER, Resume
+from llama_recipes_local.fields import FOLDER, TEXT, Resume
 from llama_recipes_local.messages import missing_path
 from llama_recipes_local.records.any_format import format_of, records
 from llama_recipes_local.storage import data_root
@@ -30,6 +30,8 @@ FORMATTER = PromptFormatter(PROMPT, *COLUMNS)
 @dataclass
 class grammar_dataset(_upstreams):
     """Grammar correction: two CSV files with the columns ``input`` and ``target``."""
+
+    dataset: Annotated[str, TEXT, Resume.FREE] = _upstreams.dataset
 
     train_split: Annotated[str, FOLDER, Resume.DATA] = "datasets/grammar/gtrain_10k.csv"
     """The file to train on."""

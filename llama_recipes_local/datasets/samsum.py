@@ -16,7 +16,7 @@ from llama_recipes_local.datasets.locating import (
     what_is_there,
 )
 from llama_recipes_local.errors import refusal
-from llama_recipes_local.fields import FOLDER, Resume
+from llama_recipes_local.fields import FOLDER, TEXT, Resume
 from llama_recipes_local.messages import join_names
 from llama_recipes_local.records.source import Source, is_seven_zip
 from llama_recipes_local.storage import data_root
@@ -48,6 +48,11 @@ FIX = "put one of these there, or name another folder: --samsum_dataset.data_pat
 @dataclass
 class samsum_dataset(_upstreams):
     """SAMSum: dialogues and their summaries; nothing remote is run, so nothing is trusted."""
+
+    dataset: Annotated[str, TEXT, Resume.FREE] = _upstreams.dataset
+    train_split: Annotated[str, TEXT, Resume.DATA] = _upstreams.train_split
+    test_split: Annotated[str, TEXT, Resume.DATA] = _upstreams.test_split
+    trust_remote_code: Annotated[bool, Resume.FREE] = _upstreams.trust_remote_code
 
     data_path: Annotated[str, FOLDER, Resume.DATA] = "datasets/samsum/"
     """Folder with ``corpus.7z``, or with json, jsonl, csv or parquet files named ``train*``,

@@ -15,7 +15,7 @@ from llama_recipes_local._upstream import load
 from llama_recipes_local.datasets.base import Dataset, text_of
 from llama_recipes_local.datasets.locating import one_set, read_all, what_is_there
 from llama_recipes_local.errors import refusal
-from llama_recipes_local.fields import FOLDER, Resume
+from llama_recipes_local.fields import FOLDER, TEXT, Resume
 from llama_recipes_local.records import finding
 from llama_recipes_local.records.any_format import format_of
 from llama_recipes_local.records.checked_values import column_of
@@ -41,6 +41,10 @@ FIX = "put them there, or name the folder: --llamaguard_toxicchat_dataset.data_p
 @dataclass
 class llamaguard_toxicchat_dataset(_upstreams):
     """ToxicChat for Llama Guard."""
+
+    dataset: Annotated[str, TEXT, Resume.FREE] = _upstreams.dataset
+    train_split: Annotated[str, TEXT, Resume.DATA] = _upstreams.train_split
+    test_split: Annotated[str, TEXT, Resume.DATA] = _upstreams.test_split
 
     data_path: Annotated[str, FOLDER, Resume.DATA] = "datasets/toxic-chat/"
     """Folder with toxic-chat's csv or parquet files, in it or below; of two releases, 0124's."""
