@@ -42,7 +42,7 @@ class Definitions:
     def find(self, module: str, name: str) -> Definition:
         """Return the definition of what ``module`` calls ``name``, which may be CLASS.METHOD.
 
-        A method that a class inherits from a library is found as the class.
+        A method that a class inherits from a library or a generic class is found as the class.
 
         Raises:
             VendoringError: if the module does not exist or has no such name.
