@@ -24,7 +24,7 @@ from llama_recipes_local.datasets.templates import FLAG as TEMPLATE_FLAG
 from llama_recipes_local.errors import UsageError, refusal, refuse
 from llama_recipes_local.fields import FOLDER, TEXT, Choices, Range, Resume
 from llama_recipes_local.messages import join_names, missing_path
-from llama_recipes_local.records.any_format import READ, data_files, records
+from llama_recipes_local.records.any_format import SUPPORTED, data_files, records
 from llama_recipes_local.records.checked_values import Record
 from llama_recipes_local.records.finding import without_compressed_copies
 from llama_recipes_local.storage import data_root
@@ -223,7 +223,9 @@ def _files(config: local_dataset, path: str, flag: str) -> list[Path]:
     found = [Path(name) for name in glob.glob(str(place), recursive=True)]
     files = sorted((path for path in found if path.is_file()), key=lambda p: natural_key(str(p)))
     if not files:
-        raise refusal(f"no file is named like {place}", f"read are {READ}", f"name one: {flag}")
+        raise refusal(
+            f"no file is named like {place}", f"supported are {SUPPORTED}", f"name one: {flag}"
+        )
     return without_compressed_copies(files)
 
 

@@ -12,7 +12,7 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
 def check_adapter_files(folder: Path, flag: str, fix: str) -> list[Problem]:
-    """Return a problem if a folder that was named by a flag holds no adapter."""
+    """Return a problem if the folder that a flag names holds no adapter."""
     missing = [name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) if not (folder / name).is_file()]
     if not missing:
         return []
@@ -22,7 +22,7 @@ def check_adapter_files(folder: Path, flag: str, fix: str) -> list[Problem]:
 
 
 def unnamed_base(adapter: Path, fix: str) -> Problem:
-    """Return the problem with an adapter that does not tell what model it is for."""
+    """Return the problem with an adapter that does not name its base model."""
     why = f"base_model_name_or_path in its {ADAPTER_CONFIG} is empty"
     return Problem(f"--adapter {adapter} does not name its base model", why, fix)
 
@@ -34,18 +34,18 @@ def read_adapter_config(
 
     Args:
         folder: the folder, absolute.
-        fix: what the user can name if it holds no adapter.
+        fix: what the user can do if it holds no adapter.
 
     Raises:
-        UsageError: if it lacks the configuration or the weights, or the configuration is damaged.
+        UsageError: if configuration or weights are missing, or the configuration is corrupt.
     """
     refuse(check_adapter_files(folder, "--adapter", fix))
     path = folder / ADAPTER_CONFIG
     try:
         config = json.loads(path.read_text("utf-8"))
         if not isinstance(config, dict) or "peft_type" not in config:
-            raise ValueError("it names no peft_type")
+            raise ValueError("it has no peft_type")
     except ValueError as error:
-        what = f"{path} is no configuration of PEFT"
+        what = f"{path} is not a PEFT configuration"
         raise refusal(what, str(error), "copy the adapter again") from error
     return config

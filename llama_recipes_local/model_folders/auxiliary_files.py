@@ -1,11 +1,11 @@
-"""What goes with a model's weights: its tokenizer, generation settings and licence."""
+"""Auxiliary files of a model's folder: tokenizer, generation settings and licence."""
 
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model")
-"""One of them is what a tokenizer is loaded from."""
+"""A tokenizer is loaded from one of them."""
 
 TOKENIZER = (
     "tokenizer.json",
@@ -22,21 +22,21 @@ OTHERS = ("generation_config.json", "LICENSE*", "NOTICE*", "USE_POLICY*")
 
 
 def copy_auxiliary_files(source: Path, folder: Path, tokenizer: Path) -> None:
-    """Copy what goes with a model's weights; links are followed.
+    """Copy a model's auxiliary files; links are followed.
 
     Args:
         source: the model's folder.
-        folder: where to.
-        tokenizer: the folder that the tokenizer is taken from.
+        folder: where to copy them.
+        tokenizer: the folder of the tokenizer.
     """
     _copy(source, folder, OTHERS)
     _copy(tokenizer, folder, TOKENIZER)
     if tokenizer != source:
-        print(f"--> the tokenizer is the one in {tokenizer}")
+        print(f"--> the tokenizer is copied from {tokenizer}")
 
 
 def has_tokenizer(folder: Path) -> bool:
-    """Tell whether a tokenizer can be loaded from a folder."""
+    """Return whether a tokenizer can be loaded from a folder."""
     return any((folder / name).is_file() for name in TOKENIZERS)
 
 

@@ -1,4 +1,4 @@
-"""Finds the tokenizer that goes with a model, for training saves none beside whole weights."""
+"""Finds the tokenizer of a trained model, because training saves none next to full weights."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,17 +14,17 @@ from llama_recipes_local.run.record import SavedRun
 def find_tokenizer(
     named: Path | None, model: Path, trained: Mapping[str, Any], adapter: Path | None = None
 ) -> Path:
-    """Return the first folder with a tokenizer of those that may have the one of training.
+    """Return the first folder with a tokenizer among those where the run's may be.
 
     Args:
-        named: the folder that the user named, which alone counts then.
+        named: the folder that the user named; if given, no other is searched.
         model: the model's folder; the run that wrote it may have left a record there.
         trained: the ``tokenizer_name`` and ``model_name`` of the run whose result is used.
-        adapter: the folder of the adapter on the model; the model that it names may have moved, and
-            its tokenizer not.
+        adapter: the folder of the adapter on the model; it names its base model, which may have
+            moved without its tokenizer.
 
     Raises:
-        UsageError: if none has one.
+        UsageError: if there is none.
     """
     places = [named] if named else _places(model, trained, adapter)
     for place in (Path(place).expanduser() for place in places if place):

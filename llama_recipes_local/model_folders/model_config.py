@@ -11,7 +11,7 @@ from llama_recipes_local.messages import describe_folder
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Return a model's ``config.json``; nothing if it cannot be read."""
+    """Return a model's ``config.json``; an empty dict if it cannot be read."""
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))
     except (OSError, ValueError):
@@ -20,10 +20,10 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def check_config(folder: Path, flag: str) -> None:
-    """Refuse a folder without a configuration that transformers reads.
+    """Refuse a folder without a configuration that transformers can read.
 
     Raises:
-        UsageError: if there is no ``config.json``, or it is corrupt, or of no known model.
+        UsageError: if there is no ``config.json``, or it is corrupt, or of an unknown model.
     """
     path = folder / "config.json"
     fix = f"name the folder of a model in the Hugging Face layout: {flag} DIR"
@@ -46,12 +46,12 @@ def load_config(folder: Path, fix: str) -> transformers.PreTrainedConfig:
         fix: what the user can do if it cannot be read.
 
     Raises:
-        UsageError: if it is missing or corrupt, or of no known model.
+        UsageError: if it is missing or corrupt, or of an unknown model.
     """
     try:
         return transformers.AutoConfig.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
-    except Exception as error:  # transformers has an error of its own for each field
+    except Exception as error:  # transformers raises a different error for each field
         why = " ".join(str(error).split("\n\n")[0].split())
         raise refusal(f"{folder / 'config.json'} cannot be read", why, fix) from error

@@ -1,9 +1,8 @@
-"""Writes a model's folder shard by shard, so that no more than one shard is held in memory."""
+"""Writes a model's folder shard by shard: no more than one shard is in memory."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
@@ -13,18 +12,18 @@ from tqdm import tqdm
 from llama_recipes_local.model_folders.weight_files import INDEX
 
 SHARD_BYTES = 5 * 10**9
-"""What model folders have been split at since before safetensors."""
+"""The size at which transformers has split model folders since before safetensors."""
 
 
 def write_weights(
     folder: Path, planned: Mapping[str, torch.Tensor], tensor: Callable[[str], torch.Tensor]
 ) -> None:
-    """Write a model's weights and, if they take several files, the index of them.
+    """Write a model's weights and, if there are several files, their index.
 
     Args:
-        folder: where to.
+        folder: where to write.
         planned: a meta tensor of each tensor's shape and dtype.
-        tensor: gives a tensor by its name; called once for each, file by file.
+        tensor: returns a tensor by its name; called once for each, file by file.
     """
     split = split_torch_state_dict_into_shards(
         dict(planned), max_shard_size=SHARD_BYTES, filename_pattern="model{suffix}.safetensors"
@@ -38,7 +37,7 @@ def write_weights(
 
 
 def _write_shard(
-    path: Path, names: list[str], tensor: Callable[[str], torch.Tensor], bar: Any
+    path: Path, names: list[str], tensor: Callable[[str], torch.Tensor], bar: "tqdm[object]"
 ) -> None:
     shard = {}
     for name in names:
@@ -47,13 +46,15 @@ def _write_shard(
     save_file(shard, path, metadata={"format": "pt"})
 
 
-def write_config(source: Path, folder: Path, without: Sequence[str] = (), **changes: Any) -> None:
-    """Write ``config.json`` as it is in the folder ``source``, but for some changes.
+def write_config(
+    source: Path, folder: Path, without: Sequence[str] = (), **changes: object
+) -> None:
+    """Write ``config.json`` of the folder ``source`` with some changes.
 
     Args:
-        source: the folder of the model that is written anew.
-        folder: where to.
-        without: keys that are left out.
+        source: the folder of the model that is exported.
+        folder: where to write.
+        without: keys to leave out.
         **changes: keys with new values.
     """
     config = json.loads((source / "config.json").read_text("utf-8")) | changes
@@ -61,5 +62,5 @@ def write_config(source: Path, folder: Path, without: Sequence[str] = (), **chan
     _write_json(folder / "config.json", kept)
 
 
-def _write_json(path: Path, content: Any) -> None:
+def _write_json(path: Path, content: object) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")

@@ -19,16 +19,16 @@ from llama_recipes_local.model_folders.weight_files import (
 
 
 class StoredTensors(Mapping[str, torch.Tensor]):
-    """Tensors by name, on the CPU; none is held in memory.
+    """Tensors by name, on the CPU, none of them in memory.
 
-    A tensor is mapped from its file, so one that is asked for takes memory only as it is used.
+    A tensor is mapped from its file, so that one takes memory only when it is used.
     """
 
     def __init__(self, files: Iterable[Path]) -> None:
         """Read the names in the files' headers.
 
         Raises:
-            UsageError: if a file is no safetensors file, or is cut off.
+            UsageError: if a file is not a safetensors file, or is truncated.
         """
         self._files: dict[str, Path] = {}
         for path in files:
@@ -43,11 +43,11 @@ class StoredTensors(Mapping[str, torch.Tensor]):
             return file.get_tensor(name)
 
     def path(self, name: str) -> Path:
-        """Return the file that a tensor is in."""
+        """Return the file that holds a tensor."""
         return self._files[name]
 
     def numel(self) -> int:
-        """Return how many numbers all tensors hold together, by the files' headers."""
+        """Return the number of elements of all tensors, by the files' headers."""
         total = 0
         for path in set(self._files.values()):
             with safe_open(path, framework="pt") as file:
@@ -69,7 +69,7 @@ def model_tensors(folder: Path, flag: str) -> StoredTensors:
         flag: the flag that names it.
 
     Raises:
-        UsageError: if it has no ``config.json``, or its weights are not there or damaged.
+        UsageError: if it has no ``config.json``, or its weights are missing or corrupt.
     """
     check_config(folder, flag)
     refuse(check_weights(folder))

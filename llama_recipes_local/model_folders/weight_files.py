@@ -1,4 +1,4 @@
-"""The files that a model's weights are in: whether they are there and whole; no weight is read."""
+"""A model's weight files: are they complete; only headers are read."""
 
 import json
 from collections.abc import Iterable
@@ -15,19 +15,19 @@ INDEX = "model.safetensors.index.json"
 
 
 def has_weights(folder: Path) -> bool:
-    """Tell whether a folder names files of weights; see ``check_weights``."""
+    """Return whether a folder has weight files; see ``check_weights``."""
     return (folder / SINGLE).is_file() or (folder / INDEX).is_file()
 
 
 def check_weights(folder: Path) -> list[Problem]:
-    """Return why a folder's weights cannot be read."""
+    """Return the problems that keep a folder's weights from being read."""
     if (folder / SINGLE).is_file():
-        return _damaged([folder / SINGLE])
+        return _check_headers([folder / SINGLE])
     if (folder / INDEX).is_file():
         return _check_shards(folder)
     pickled = sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pth"))
     why = (
-        f"only {pickled[0].name} is there, a pickle, which could run code when it is read"
+        f"only {pickled[0].name} was found, a pickle, which could run code when it is loaded"
         if pickled
         else describe_folder(folder)
     )
@@ -46,21 +46,21 @@ def _check_shards(folder: Path) -> list[Problem]:
     try:
         shards = {str(name) for name in json.loads(index.read_text("utf-8"))["weight_map"].values()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        return [Problem(f"{index} is no index of weights", repr(error), "copy the model again")]
+        return [Problem(f"{index} is not an index of weights", repr(error), "copy the model again")]
     missing = sorted(shard for shard in shards if not (folder / shard).is_file())
     if not missing:
-        return _damaged(folder / shard for shard in sorted(shards))
+        return _check_headers(folder / shard for shard in sorted(shards))
     return [
         Problem(
-            f"{folder} lacks {len(missing)} of {len(shards)} weight files",
+            f"{folder} has only {len(shards) - len(missing)} of {len(shards)} weight files",
             f"missing: {', '.join(missing[:5])}",
             "copy these files into the folder",
         )
     ]
 
 
-def _damaged(files: Iterable[Path]) -> list[Problem]:
-    """Find files that were cut off, or are a pointer of git-lfs; only their headers are read."""
+def _check_headers(files: Iterable[Path]) -> list[Problem]:
+    """Find files that are truncated, or pointers of Git LFS; only their headers are read."""
     problems = []
     for path in files:
         try:
@@ -72,6 +72,8 @@ def _damaged(files: Iterable[Path]) -> list[Problem]:
 
 
 def unreadable(path: Path, error: Exception) -> Problem:
-    """Return the problem with a file of weights that safetensors refuses."""
-    damaged = Problem(f"{path} is not a whole safetensors file", str(error), "copy the file again")
-    return next(iter(check_name(path)), damaged)
+    """Return the problem with a weight file that safetensors refuses."""
+    corrupt = Problem(
+        f"{path} is not a complete safetensors file", str(error), "copy the file again"
+    )
+    return next(iter(check_name(path)), corrupt)

@@ -1,1 +1,1 @@
-"""Finds data files and reads their records one at a time, whatever their format and packing."""
+"""Finds data files and reads their records one at a time, whatever their format and compression."""

@@ -1,4 +1,4 @@
-"""Reads the records of a data file one at a time, whatever its format and packing.
+"""Reads the records of a data file one at a time, whatever its format and compression.
 
 Data sets call ``records``. Every mistake in a file is a ``UsageError`` that names the file and the
 line, row, item or byte.
@@ -27,7 +27,9 @@ _FORMATS = {
     ".parquet": "parquet",
 }
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
-READ = "jsonl, json, csv, tsv or parquet files, all but parquet also as gz, bz2, xz, zst or lz4"
+SUPPORTED = (
+    "jsonl, json, csv, tsv or parquet files, all but parquet also as gz, bz2, xz, zst or lz4"
+)
 
 
 def records(
@@ -36,20 +38,20 @@ def records(
     form: str = "",
     longest: int = LONGEST_RECORD,
 ) -> Iterator[Record]:
-    """Yield the records of a file, in its order, with what the user may know each by.
+    """Yield the records of a file in order, each with its place in the file ("line 7 of FILE").
 
     Lines are read one at a time, parquet some rows at a time; a JSON file that is one value is
-    held whole. A tsv file has a header and quotes as a csv file has.
+    held in memory. A tsv file has a header and quotes as a csv file has.
 
     Args:
         data: the file, or a member of an archive.
-        columns: those that a table must have; of parquet no others are read.
-        form: "csv", "tsv", "json" or "parquet"; "" means that the name tells.
+        columns: those that a table must have; no others are read from parquet.
+        form: "csv", "tsv", "json" or "parquet"; "" means by the file's name.
         longest: bytes that a line may have, and characters that a cell of a table may have.
 
     Raises:
         UsageError: at the first record that cannot be used; or if the file is missing, empty, a
-            pointer of Git LFS, damaged, or of a format that is not read.
+            pointer of Git LFS, corrupt, or of an unsupported format.
     """
     source = data if isinstance(data, Source) else Source(data)
     _check_file(source)
@@ -62,7 +64,7 @@ def records(
 
 
 def format_of(name: str) -> str:
-    """Return the format that a file's name tells; empty if it tells none that is read."""
+    """Return the format by a file's name; empty if it is not a supported one."""
     packing = compression(name)
     inner = _PART.sub("", name[: len(name) - len(packing)])
     form = _FORMATS.get(PurePosixPath(inner).suffix.lower(), "")
@@ -82,8 +84,8 @@ def data_files(folder: Path, fix: str) -> list[Path]:
     below = [path for path in finding.files_below(folder) if format_of(path.name)]
     found = finding.without_compressed_copies(below)
     if not found:
-        why = f"{finding.describe_files(folder)}; read are {READ}"
-        raise refusal(f"{folder} holds no data that is read", why, fix)
+        why = f"{finding.describe_files(folder)}; supported are {SUPPORTED}"
+        raise refusal(f"{folder} contains no supported data file", why, fix)
     pointers = finding.pointer_problems(found)
     if pointers:
         raise UsageError(pointers)
@@ -93,7 +95,7 @@ def data_files(folder: Path, fix: str) -> list[Path]:
 def _check_file(source: Source) -> None:
     path = source.path
     if not path.exists():
-        raise UsageError([missing_path(path, "put it there, or name another")])
+        raise UsageError([missing_path(path, "copy it there, or name another")])
     if path.is_dir():
         raise refusal(f"{path} is a folder", describe_folder(path), "name a file")
     pointers = finding.pointer_problems([path])
@@ -110,5 +112,5 @@ def _read(source: Source, columns: Sequence[str], form: str, longest: int) -> It
         return read_parquet(source, columns)
     if form in _DELIMITERS:
         return read_csv(source, columns, _DELIMITERS[form], longest)
-    why = f"its name tells no format that is read, which are {READ}"
-    raise refusal(f"{source} cannot be read", why, "name it by its format")
+    why = f"its name has no supported suffix; supported are {SUPPORTED}"
+    raise refusal(f"{source} cannot be read", why, "rename it with the suffix of its format")

@@ -1,22 +1,22 @@
-"""What a record is, and the checks of its values that every reader of records shares."""
+"""What a record is, and checks of its values that all readers of records share."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from llama_recipes_local.errors import refusal
 
-# The csv module reads no longer cell by itself, so upstream could not train on a longer one.
+# The csv module's default limit, so upstream could not train on a longer cell.
 LONGEST_TEXT = 131_072
 
-# What the user may know a record by ("line 7 of FILE"), and its values by column.
+# A record's place as the user knows it ("line 7 of FILE"), and its values by column.
 Record = tuple[str, Mapping[str, Any]]
 
 
 def column_of(record: Mapping[str, Any], column: str, where: str) -> Any:
-    """Return the value of a column; ``where`` is what the user knows the record by.
+    """Return the value of a column; ``where`` is the record's place for messages.
 
     Raises:
-        UsageError: if the record lacks it.
+        UsageError: if the record has no such column.
     """
     if column not in record:
         found = ", ".join(record) or "none"
@@ -25,15 +25,15 @@ def column_of(record: Mapping[str, Any], column: str, where: str) -> Any:
 
 
 def checked_text(value: object, what: str) -> str:
-    """Return a text in which each NUL is a space, as in the Hub's own loader of C4_200M.
+    """Return a text with each NUL replaced by a space, as the Hub's own loader of C4_200M does.
 
     Raises:
-        UsageError: if it is not a text that a CSV file can hold; ``what`` names it.
+        UsageError: if a CSV file cannot hold it; ``what`` names it.
     """
     if not isinstance(value, str):
         raise refusal(f"{what} is not text", f"it is {value!r:.80}")
     if len(value) > LONGEST_TEXT:
-        why = f"a cell of a CSV file is read up to {LONGEST_TEXT}"
+        why = f"the limit for a cell of a CSV file is {LONGEST_TEXT}"
         raise refusal(f"{what} has {len(value)} characters", why, "shorten it")
     try:
         value.encode("utf-8")

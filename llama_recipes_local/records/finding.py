@@ -1,4 +1,4 @@
-"""Finds a data set's files where a clone or a download left them, and tells what is there."""
+"""Finds a data set's files where a clone or a download left them, and describes what is there."""
 
 import os
 from pathlib import Path
@@ -8,22 +8,22 @@ from llama_recipes_local.messages import join_names
 from llama_recipes_local.records.source import compression
 from llama_recipes_local.storage.names import natural_key
 
-# The one thing in each pointer file that no data file begins with.
+# Every pointer file begins with this, and no data file does.
 POINTER_START = b"version https://git-lfs."
 
 
 def is_hidden(name: str) -> bool:
-    """Tell whether a file or folder is there for a program, as ``.git`` and ``.cache`` are."""
+    """Return whether a file or folder is hidden, as ``.git`` and ``.cache`` are."""
     return name.startswith(".")
 
 
 def files_below(folder: Path) -> list[Path]:
-    """Return the files in a folder and its folders, in natural order; hidden ones are left out."""
+    """Return the files in a folder and its subfolders, in natural order, without hidden ones."""
     found: list[Path] = []
     walked: set[str] = set()
     for parent, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)
-        # a link to a folder is followed, but one that leads back up would never end
+        # links to folders are followed, but one that leads back up would never end
         new = real not in walked
         walked.add(real)
         folders[:] = [name for name in folders if new and not is_hidden(name)]
@@ -33,9 +33,9 @@ def files_below(folder: Path) -> list[Path]:
 
 
 def without_compressed_copies(paths: list[Path]) -> list[Path]:
-    """Return the paths but for the compressed files that lie beside what they were packed from."""
+    """Return the paths without compressed files whose uncompressed file is also among them."""
     known = set(paths)
-    return [path for path in paths if not (_is_packed(path) and _unpacked(path) in known)]
+    return [path for path in paths if not (_is_compressed(path) and _uncompressed(path) in known)]
 
 
 def describe_files(folder: Path) -> str:
@@ -57,11 +57,11 @@ def pointer_problems(paths: list[Path]) -> list[Problem]:
     ]
 
 
-def _is_packed(path: Path) -> bool:
+def _is_compressed(path: Path) -> bool:
     return compression(path.name) != ""
 
 
-def _unpacked(path: Path) -> Path:
+def _uncompressed(path: Path) -> Path:
     return path.with_name(path.name[: -len(compression(path.name))])
 
 
@@ -69,5 +69,5 @@ def _starts_as_pointer(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             return file.read(len(POINTER_START)) == POINTER_START
-    except OSError:  # told when the file is read
+    except OSError:  # reported when the file is read
         return False

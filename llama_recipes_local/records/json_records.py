@@ -1,4 +1,4 @@
-"""Reads records from JSON files: an object a line, an array of objects, or one object of columns.
+"""Reads records from JSON files: an object per line, an array of objects, or one object of columns.
 
 What cannot be used is a ``UsageError`` that names the file and the line or item.
 """
@@ -18,21 +18,21 @@ from llama_recipes_local.records.text_lines import (
     whole_text,
 )
 
-# A record of one turn-taking column looks like records in a wrapper, and is none.
+# A record with one column of turns looks like records in a wrapper, but is not.
 TURN_COLUMNS = ("messages", "conversations", "conversation", "turns")
 _MARK = BYTE_ORDER_MARK.encode()
 
 
 def read_json(source: Source, longest: int = LONGEST_LINE) -> Iterator[Record]:
-    """Yield the records of a JSON file, whichever of the forms it has; its beginning tells.
+    """Yield the records of a JSON file, in whichever form; its beginning shows which.
 
-    A file that is one value is read whole: an array of objects, an object that wraps one
+    A file that is one value is read at once: an array of objects, an object that wraps one
     (``{"data": [...]}``), or an object of columns (``{"text": [...], "label": [...]}``). Any other
     is read one line at a time.
 
     Args:
         source: what to read.
-        longest: bytes that a line may have, if the file has an object a line.
+        longest: the most bytes of a line, if the file has an object per line.
     """
     if _is_one_value(source, longest):
         return read_json_value(source)
@@ -40,7 +40,7 @@ def read_json(source: Source, longest: int = LONGEST_LINE) -> Iterator[Record]:
 
 
 def read_json_lines(source: Source, longest: int = LONGEST_LINE) -> Iterator[Record]:
-    """Yield the objects of a file that has one a line; empty lines are passed over."""
+    """Yield the objects of a file with one per line; empty lines are skipped."""
     name = str(source)
     decode = json.JSONDecoder().decode
     for number, line in text_lines(source, longest):
@@ -58,7 +58,7 @@ def read_json_lines(source: Source, longest: int = LONGEST_LINE) -> Iterator[Rec
 
 
 def read_json_value(source: Source) -> Iterator[Record]:
-    """Yield the objects of a file that is one JSON value; the file is read whole."""
+    """Yield the objects of a file that is one JSON value; the file is read at once."""
     text = whole_text(source)
     try:
         value = json.loads(text)
@@ -69,7 +69,7 @@ def read_json_value(source: Source) -> Iterator[Record]:
         yield where, _object(item, where)
 
 
-def _items(value: Any, source: Source) -> list[Any]:
+def _items(value: object, source: Source) -> list[Any]:
     if isinstance(value, list):
         return value
     columns = _object(value, str(source))
@@ -81,8 +81,8 @@ def _items(value: Any, source: Source) -> list[Any]:
         if all(isinstance(item, dict) for item in only):
             return only
     if len(lengths) > 1:
-        told = ", ".join(f"{name} has {len(column)}" for name, column in columns.items())
-        raise refusal(f"{source} has columns of different lengths", told)
+        found = ", ".join(f"{name} has {len(column)}" for name, column in columns.items())
+        raise refusal(f"{source} has columns of different lengths", found)
     rows = zip(*columns.values(), strict=True)
     return [dict(zip(columns, row, strict=True)) for row in rows]
 
@@ -92,9 +92,9 @@ def _is_conversation(columns: Mapping[str, Any]) -> bool:
 
 
 def _is_one_value(source: Source, longest: int) -> bool:
-    """Tell whether a file is one JSON value; if not, it has one a line, or what is neither."""
+    """Return whether a file is one JSON value; if not, it has one per line, or is neither."""
     with opened(source) as file:
-        lines = (line.removeprefix(_MARK).strip() for line in _pieces(file, longest))
+        lines = (line.removeprefix(_MARK).strip() for line in _bounded_lines(file, longest))
         begin = next(filter(None, lines), b"")
         if begin.startswith(b"["):
             return True
@@ -107,7 +107,7 @@ def _is_one_value(source: Source, longest: int) -> bool:
         return not any(lines)
 
 
-def _pieces(file: IO[bytes], longest: int) -> Iterator[bytes]:
+def _bounded_lines(file: IO[bytes], longest: int) -> Iterator[bytes]:
     return iter(lambda: file.readline(longest + 1), b"")
 
 
@@ -132,7 +132,7 @@ def _refuse_array(source: Source, number: int, line: str) -> None:
     if number == 1 and line.lstrip().startswith("["):
         raise refusal(
             f"{source} is a JSON array",
-            "it is read one line at a time, an object each",
+            "it is read one line at a time, one object per line",
             f"jq -c '.[]' {source.path.name} > rows.jsonl",
         )
 

@@ -1,24 +1,24 @@
-"""Reads a member of a 7z archive into memory; an archive that could do harm is not read at all.
+"""Reads a member of a 7z archive into memory; an archive that could do harm is refused.
 
-Nothing is written to disk. Refused are an archive with a link or other special file, with a path
-that leads outside, with one name twice, with a password, and one that unpacks to too much: by what
-its header says, and as it is unpacked.
+Nothing is written to disk. An archive is refused if it has a link or another special file, a path
+that leads outside, a name twice or a password, or if it unpacks to too much: by its header, and
+while it is unpacked.
 """
 
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
 
 import py7zr
 from py7zr.io import Py7zIO, WriterFactory
+from py7zr.py7zr import ArchiveFile
 
 from llama_recipes_local.errors import UsageError, refusal
 from llama_recipes_local.messages import join_names
 from llama_recipes_local.records.source import Source, unreadable
 
-# What all members of an archive may unpack to, together: SAMSum's are 11 MB.
+# The most bytes that all members of an archive may unpack to: SAMSum's are 11 MB.
 LARGEST_CONTENT = 256 << 20
 
 
@@ -26,17 +26,17 @@ def members(path: Path) -> list[str]:
     """Return the names of the files that an archive holds.
 
     Raises:
-        UsageError: if the archive is empty, damaged, or could do harm.
+        UsageError: if the archive is empty or corrupt, or could do harm.
     """
     with _opened(path) as archive:
         return [file.filename for file in archive.files if not file.is_directory]
 
 
 def read_member(path: Path, name: str) -> bytes:
-    """Return what a member of an archive holds.
+    """Return the content of a member of an archive.
 
     Raises:
-        UsageError: if the archive is empty, damaged, could do harm, or has no such member.
+        UsageError: if the archive is empty or corrupt, could do harm, or has no such member.
     """
     with _opened(path) as archive:
         held = [file.filename for file in archive.files if not file.is_directory]
@@ -48,7 +48,7 @@ def read_member(path: Path, name: str) -> bytes:
 
 
 class _Memory(WriterFactory, Py7zIO):
-    """Takes the one member that is unpacked, and no more than an archive may unpack to."""
+    """Receives the one member that is unpacked, up to the limit of an archive."""
 
     def __init__(self, path: Path, name: str) -> None:
         self.content = bytearray()
@@ -62,7 +62,7 @@ class _Memory(WriterFactory, Py7zIO):
 
     def write(self, s: bytes | bytearray) -> int:
         if len(self.content) + len(s) > LARGEST_CONTENT:
-            raise _too_large(self._path, f"{self._name} goes on after that")
+            raise _too_large(self._path, f"{self._name} is longer than that")
         self.content += s
         return len(s)
 
@@ -82,7 +82,7 @@ class _Memory(WriterFactory, Py7zIO):
 def _opened(path: Path) -> Iterator[py7zr.SevenZipFile]:
     """Open an archive that has passed every check of its header."""
     try:
-        # given a file, not a name, it unpacks in this thread
+        # given a file, not a name, py7zr unpacks in this thread
         with path.open("rb") as file, py7zr.SevenZipFile(file, "r") as archive:
             _check(path, archive)
             yield archive
@@ -90,7 +90,7 @@ def _opened(path: Path) -> Iterator[py7zr.SevenZipFile]:
         raise
     except py7zr.exceptions.PasswordRequired as error:
         raise _locked(path) from error
-    except Exception as error:  # on damaged bytes a parser stumbles wherever it happens to be
+    except Exception as error:  # on corrupt bytes the parser raises whatever error comes first
         raise unreadable(Source(path), error) from error
 
 
@@ -108,13 +108,13 @@ def _check(path: Path, archive: py7zr.SevenZipFile) -> None:
         raise _harmful(path, f"{join_names(outside)} leads outside the folder it is unpacked in")
     twice = [name for name, times in Counter(file.filename for file in files).items() if times > 1]
     if twice:
-        raise _harmful(path, f"{join_names(twice)} is there more than once")
+        raise _harmful(path, f"{join_names(twice)} is in it more than once")
     size = sum(file.uncompressed for file in files)
     if size > LARGEST_CONTENT:
         raise _too_large(path, f"its header says {size} bytes")
 
 
-def _is_special(file: Any) -> bool:
+def _is_special(file: ArchiveFile) -> bool:
     return file.is_symlink or file.is_junction or not (file.is_file or file.is_directory)
 
 
@@ -134,4 +134,4 @@ def _too_large(path: Path, why: str) -> UsageError:
 
 
 def _locked(path: Path) -> UsageError:
-    return refusal(f"{path} has a password", "it cannot be read without", "unpack it yourself")
+    return refusal(f"{path} has a password", "it cannot be read without it", "unpack it yourself")

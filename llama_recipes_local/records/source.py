@@ -1,4 +1,4 @@
-"""A data file, or a member of an archive, and what its name says about its packing."""
+"""A data file, or a member of an archive, and its compression by name."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,23 +25,23 @@ class Source:
 
     @property
     def name(self) -> str:
-        """The name that tells the format."""
+        """The name whose suffix is that of the format."""
         return self.member or self.path.name
 
 
 def compression(name: str) -> str:
-    """Return the suffix that tells how a file is compressed; empty if it is not."""
+    """Return the suffix of a file's compression; empty if it is not compressed."""
     suffix = Path(name).suffix.lower()
     return suffix if suffix in COMPRESSIONS else ""
 
 
 def is_seven_zip(path: Path) -> bool:
-    """Tell whether a path's name is that of a 7z archive."""
+    """Return whether a path's name is that of a 7z archive."""
     return path.suffix.lower() == ".7z"
 
 
 def unreadable(source: Source, error: Exception) -> UsageError:
-    """Return the error for a file that is cut off, damaged or not allowed to be read."""
+    """Return the error for a file that is truncated, corrupt or not permitted to be read."""
     return refusal(
         f"{source} cannot be read",
         str(error) or type(error).__name__,

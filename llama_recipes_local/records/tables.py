@@ -20,7 +20,7 @@ PARQUET_BYTES = 1 << 18
 def read_plain_tsv(source: Source, columns: Sequence[str]) -> Iterator[Record]:
     """Yield the lines of a file of tab-separated columns, which has no header and no quotes.
 
-    A first line that is the columns' names is taken for a header and left out.
+    A first line that is the columns' names is taken for a header and skipped.
     """
     for number, line in text_lines(source):
         cells = without_end(line).split("\t")
@@ -28,7 +28,7 @@ def read_plain_tsv(source: Source, columns: Sequence[str]) -> Iterator[Record]:
         if len(cells) != len(columns):
             raise refusal(
                 f"{where} has {_columns(len(cells))}",
-                f"each line has {len(columns)} with a tab between: {', '.join(columns)}",
+                f"each line has {len(columns)}, separated by tabs: {', '.join(columns)}",
             )
         if number > 1 or cells != list(columns):
             yield where, dict(zip(columns, cells, strict=True))
@@ -45,10 +45,10 @@ def read_csv(
     Args:
         source: what to read.
         columns: the columns that the header must have.
-        delimiter: what stands between two cells.
-        longest: bytes that a line may have, and characters that a cell may have.
+        delimiter: the character between two cells.
+        longest: the most bytes of a line, and characters of a cell.
     """
-    # a NUL is no error of the user's, but one to the csv module before Python 3.11
+    # a NUL is no mistake of the user, but an error to the csv module before Python 3.11
     lines = (line.replace("\0", " ") for _, line in text_lines(source, longest))
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     rows = _rows_up_to(longest, reader)
@@ -60,7 +60,7 @@ def read_csv(
         for row in rows:
             if len(row) == len(header):
                 yield f"line {reader.line_num} of {name}", dict(zip(header, row))  # noqa: B905
-            elif row:  # an empty line is no row
+            elif row:  # an empty line is not a row
                 where = f"line {reader.line_num} of {name}"
                 raise refusal(f"{where} has {_columns(len(row))}", f"the header has {len(header)}")
     except csv.Error as error:
@@ -90,7 +90,7 @@ def read_parquet(source: Source, columns: Sequence[str] = ()) -> Iterator[Record
     from pyarrow import parquet
 
     try:
-        # with pre_buffer a row group, of any size, would be read whole
+        # with pre_buffer a row group of any size would be read at once
         with parquet.ParquetFile(source.path, buffer_size=PARQUET_BYTES, pre_buffer=False) as file:
             check_columns(source, file.schema_arrow.names, columns)
             before = 0
@@ -104,15 +104,15 @@ def read_parquet(source: Source, columns: Sequence[str] = ()) -> Iterator[Record
 
 
 def check_columns(source: Source, found: Sequence[str], columns: Sequence[str]) -> None:
-    """Refuse a table that lacks one of the columns.
+    """Refuse a table without one of the columns.
 
     Raises:
         UsageError: with the columns that were found.
     """
-    lacking = [column for column in columns if column not in found]
-    if lacking:
+    missing = [column for column in columns if column not in found]
+    if missing:
         raise refusal(
-            f"{source} has no column {', '.join(lacking)}",
+            f"{source} has no column {', '.join(missing)}",
             f"the columns found are {', '.join(found) or 'none'}",
             f"name its columns {', '.join(columns)}",
         )
@@ -128,11 +128,11 @@ def _check_header(source: Source, header: Sequence[str]) -> None:
         )
 
 
-def _check_utf_8(batch: Any, where: str) -> None:
+def _check_utf_8(batch: Any, where: str) -> None:  # pyarrow has no types
     try:
         batch.validate(full=True)
     except ValueError as error:
-        raise refusal(f"{where} are damaged", str(error), "write the file again") from error
+        raise refusal(f"{where} are corrupt", str(error), "write the file again") from error
 
 
 def _columns(number: int) -> str:

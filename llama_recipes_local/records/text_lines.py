@@ -1,7 +1,7 @@
-"""Reads the lines of text files one at a time, compressed ones and members of archives too.
+"""Reads the lines of text files one at a time, also of compressed files and members of archives.
 
-Nothing is unpacked to disk, and no more is held in memory than the line at hand, or the member of a
-7z archive. What cannot be read is a ``UsageError`` that names the file and the line or byte.
+Nothing is unpacked to disk, and no more than one line is held in memory, or the member of a 7z
+archive. What cannot be read is a ``UsageError`` that names the file and the line or byte.
 """
 
 import bz2
@@ -20,12 +20,12 @@ from llama_recipes_local.errors import UsageError, refusal
 from llama_recipes_local.records.source import Source, compression, is_seven_zip, unreadable
 
 BYTE_ORDER_MARK = "\ufeff"
-# A file without line ends must not be read into memory whole. A sentence has some hundred bytes; a
-# record to train on may be a book.
+# A file without line ends must not be read into memory at once. A sentence has some hundred bytes;
+# a record to train on may be a book.
 LONGEST_LINE = 1 << 20
 LONGEST_RECORD = 1 << 26
 
-BUFFER = 1 << 17  # for packed files, a small one costs half of the speed
+BUFFER = 1 << 17  # a small one halves the speed for compressed files
 
 _UNREADABLE = (
     OSError,
@@ -34,7 +34,7 @@ _UNREADABLE = (
     lzma.LZMAError,
     zipfile.BadZipFile,
     RuntimeError,  # a zip member with a password
-    NotImplementedError,  # a zip member packed in a way that zipfile does not know
+    NotImplementedError,  # a zip member with a compression that zipfile does not support
 )
 
 
@@ -43,10 +43,10 @@ def text_lines(source: Source, longest: int = LONGEST_LINE) -> Iterator[tuple[in
 
     Args:
         source: what to read.
-        longest: bytes that a line may have.
+        longest: the most bytes of a line.
 
     Raises:
-        UsageError: at the first line that is too long or not UTF-8, or if the file is damaged.
+        UsageError: at the first line that is too long or not UTF-8, or if the file is corrupt.
     """
     offset = 0
     with opened(source) as file:
@@ -58,7 +58,7 @@ def text_lines(source: Source, longest: int = LONGEST_LINE) -> Iterator[tuple[in
             if len(line) > longest:
                 raise refusal(
                     f"line {number} of {source} is longer than {longest} bytes",
-                    "a line is a record, so this is not the format that its name tells",
+                    "a line is a record, so this is not the format of its name",
                     "name a file of another format, or break its lines",
                 )
             try:
@@ -73,7 +73,7 @@ def whole_text(source: Source) -> str:
     """Return all of a file's text; UTF-8, BOM or not.
 
     Raises:
-        UsageError: if it is not UTF-8, or the file is damaged.
+        UsageError: if it is not UTF-8, or the file is corrupt.
     """
     with opened(source) as file:
         content = file.read()
@@ -90,7 +90,7 @@ def without_end(line: str) -> str:
 
 
 def zip_members(path: Path) -> list[str]:
-    """Return the names of what a zip archive holds."""
+    """Return the names of a zip archive's members."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.namelist()
@@ -110,21 +110,21 @@ def _not_utf_8(error: UnicodeDecodeError, offset: int, number: int, source: Sour
 
 @contextmanager
 def opened(source: Source) -> Iterator[IO[bytes]]:
-    """Open a file or a member of an archive, unpacked as it is read.
+    """Open a file or a member of an archive, uncompressed while it is read.
 
     Raises:
-        UsageError: if it is not there, damaged or not allowed to be read, also while it is read.
+        UsageError: if it is missing, corrupt or not permitted to be read, also while it is read.
     """
     with ExitStack() as stack:
         try:
-            packed = _packed(source, stack)
+            packed = _compressed(source, stack)
             unpacked = stack.enter_context(_unpacked(packed, compression(source.name)))
             yield stack.enter_context(io.BufferedReader(unpacked, BUFFER))
         except _UNREADABLE as error:
             raise unreadable(source, error) from error
 
 
-def _packed(source: Source, stack: ExitStack) -> IO[bytes]:
+def _compressed(source: Source, stack: ExitStack) -> IO[bytes]:
     if source.member and is_seven_zip(source.path):
         from llama_recipes_local.records.seven_zip import read_member
 
@@ -136,7 +136,7 @@ def _packed(source: Source, stack: ExitStack) -> IO[bytes]:
 
 
 def _unpacked(packed: IO[bytes], suffix: str) -> Any:
-    """Return a raw stream of what a compressed stream holds."""
+    """Return a stream of the uncompressed bytes."""
     if suffix == ".gz":
         return gzip.GzipFile(fileobj=packed)
     if suffix == ".bz2":

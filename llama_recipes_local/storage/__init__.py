@@ -1,1 +1,1 @@
-"""Files and folders on disk: published whole, locked, hashed, named; free of torch."""
+"""Files and folders on disk: written whole, locked, hashed and named; without torch."""

@@ -1,4 +1,4 @@
-"""Lets one run at a time write into a folder."""
+"""Lets one run at a time write to a folder."""
 
 import errno
 import os
@@ -17,7 +17,7 @@ _held: set[int] = set()
 
 
 class LockedError(TrainingError):
-    """Another run writes into the folder; it is the user's mistake."""
+    """Another run writes to the folder; it is the user's mistake."""
 
     EXIT_CODE = UsageError.EXIT_CODE
 

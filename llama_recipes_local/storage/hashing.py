@@ -1,4 +1,4 @@
-"""Hashes of files' contents, remembered for as long as a file looks untouched."""
+"""Hashes of files' contents, cached for as long as a file looks unchanged."""
 
 import hashlib
 import json
@@ -10,18 +10,18 @@ from pathlib import Path
 from llama_recipes_local.storage.publishing import write_text
 
 BLOCK = 1 << 22
-# A file written to within its clock's tick of being hashed looks untouched and is not.
+# A file that is written within its clock's tick of being hashed looks unchanged, but is not.
 SETTLED_SECONDS = 2.0
 
 
 class FileHashes:
-    """sha256 of files; a file of the same place, size and times is not read again.
+    """sha256 of files; a file with the same path, size and times is not read again.
 
-    A touched file is read again, and has its old hash if its contents are the old ones.
+    A file with other times is read again; its hash is the same if its content is.
     """
 
     def __init__(self, memory: Path) -> None:
-        """Keep what is remembered in the file ``memory``, which may be missing or corrupt."""
+        """Keep the cache in the file ``memory``, which may be missing or corrupt."""
         self._memory = memory
         self._known: dict[str, list[int | str]] = _read(memory)
 
@@ -30,7 +30,7 @@ class FileHashes:
         known = dict(self._known)
         try:
             return [self._of(path) for path in paths]
-        finally:  # once, and also what was hashed before an interruption
+        finally:  # once, also for what was hashed before an interruption
             if self._known != known:
                 self._save()
 
@@ -46,7 +46,7 @@ class FileHashes:
         return digest
 
     def _save(self) -> None:
-        with suppress(OSError):  # a hash that is not remembered is computed again
+        with suppress(OSError):  # a hash that is not cached is computed again
             self._memory.parent.mkdir(parents=True, exist_ok=True)
             write_text(self._memory, json.dumps(self._known), shared=True)
 

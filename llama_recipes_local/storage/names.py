@@ -15,11 +15,11 @@ def natural_key(name: str) -> tuple[str, str]:
 
 
 def check_name(path: str | os.PathLike[str], flag: str = "") -> list[Problem]:
-    """Return a problem if a path has bytes that are not UTF-8, as a name in GBK has.
+    """Return a problem if a path has bytes that are not UTF-8, such as a name in GBK.
 
     Args:
-        path: a path as Python has it, with a surrogate for each such byte.
-        flag: the flag that names it, where that is known.
+        path: a path as Python decodes it, with a surrogate for each such byte.
+        flag: the flag that names it, if known.
     """
     try:
         str(path).encode("utf-8")
@@ -35,9 +35,9 @@ def check_name(path: str | os.PathLike[str], flag: str = "") -> list[Problem]:
 
 
 def refuse_name(path: str | os.PathLike[str], flag: str) -> None:
-    """Refuse such a path.
+    """Refuse a path that ``check_name`` reports.
 
     Raises:
-        UsageError: if it is one.
+        UsageError: if it has bytes that are not UTF-8.
     """
     refuse(check_name(path, flag))

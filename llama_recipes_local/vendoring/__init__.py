@@ -1,7 +1,7 @@
 """Makes, checks and refreshes the copy of upstream that this package patches.
 
 The commands are ``python -m llama_recipes_local.vendoring make|check|refresh|seams``. The functions
-here tell the rest of the package what is in place; they need neither a checkout nor anything
+here report to the rest of the package what is in place; they need neither a checkout nor anything
 outside the standard library.
 """
 
@@ -28,7 +28,7 @@ def vendor_dir() -> Path:
 
 
 def is_made() -> bool:
-    """Say whether there is a copy with a manifest; its files are not compared with it."""
+    """Return whether there is a copy with a manifest; its files are not compared with it."""
     return _manifest.load(vendor_dir()) is not None
 
 

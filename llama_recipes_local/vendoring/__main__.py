@@ -17,8 +17,8 @@ Makes, checks and refreshes the copy of llama-recipes that this package patches:
 patches/upstream.txt locks, with its imports pointed at the copy and patches/series applied.
 """
 _EPILOG = """\
-The wheel is fetched with pip, so pip's configuration and PIP_* variables hold, and it is kept for
-later runs. Whatever follows -- is handed to 'pip download' as it is.
+The wheel is fetched with pip, so pip's configuration and PIP_* variables apply, and it is kept for
+later runs. Arguments after -- are passed to 'pip download' unchanged.
 """
 
 
@@ -52,7 +52,7 @@ def _check(checkout: Checkout, options: argparse.Namespace, pip_arguments: Seque
 
 
 def _refresh(checkout: Checkout, options: argparse.Namespace, pip_arguments: Sequence[str]) -> int:
-    # Both may come from a shell's completion, which gives the path from the root.
+    # Both may come from shell completion, which gives paths from the root.
     name = options.patch.removeprefix("patches/")
     files = [path.removeprefix(f"{PACKAGE}/_vendor/") for path in options.file]
     print("\n".join(refresh(checkout, name, files, pip_arguments).lines))
@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="FILE",
-        help="a file for the patch besides those it changes already, such as "
+        help="a file for the patch in addition to those it already changes, such as "
         "llama_recipes/finetuning.py; may be repeated",
     )
     summary = "list what upstream's main takes from this package, and where that is defined"

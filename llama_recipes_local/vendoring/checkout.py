@@ -1,4 +1,4 @@
-"""Where things lie: the checkout with its patches, the copy of upstream and what is kept beside it.
+"""Paths: the checkout with its patches, the copy of upstream and what is kept next to it.
 
 Every other module of this package takes a ``Checkout``, so that tests can give one of their own.
 """
@@ -58,7 +58,7 @@ class Checkout:
 
     @property
     def retired(self) -> Path:
-        """The copy that is being replaced, for the moment between two renames."""
+        """The copy that is being replaced, between two renames."""
         return self.package / "_vendor.old"
 
     @property
@@ -73,7 +73,7 @@ class Checkout:
 
     @property
     def guard(self) -> Path:
-        """The lock file that lets one process at a time change the copy."""
+        """The lock file, which lets one process at a time change the copy."""
         return self.package / "_vendor.lock"
 
 
@@ -81,12 +81,12 @@ def this_checkout() -> Checkout:
     """Return the checkout that this code runs from.
 
     Raises:
-        VendoringError: if the package was installed, so that there are no patches beside it.
+        VendoringError: if the package was installed, so that there are no patches.
     """
     checkout = Checkout(PACKAGE_DIR.parent)
     if not checkout.lock.is_file():
         raise VendoringError(
             f"{PACKAGE_DIR} is not in a checkout: {checkout.lock} is missing; an installed package "
-            "brings its copy of upstream along, so there is nothing to make, check or refresh here"
+            "contains its copy of upstream, so there is nothing to make, check or refresh here"
         )
     return checkout

@@ -5,5 +5,5 @@ class VendoringError(Exception):
     """Something that keeps the copy of upstream from being made, checked or refreshed.
 
     The message says what was found, why it cannot work and how to fix it; the command line prints
-    it as it is, without a traceback.
+    it without a traceback.
     """

@@ -26,7 +26,7 @@ def fetch_wheel(checkout: Checkout, lock: Lock, pip_arguments: Sequence[str] = (
         pip_arguments: further arguments for ``pip download``, such as ``--find-links``.
 
     Raises:
-        VendoringError: if pip is missing, finds no such wheel, or its hash is another.
+        VendoringError: if pip is missing, finds no such wheel, or the wheel's hash differs.
     """
     kept = checkout.wheels / f"{lock.sha256}.whl"
     if kept.is_file():
@@ -52,7 +52,7 @@ def verify(content: bytes, lock: Lock) -> None:
     if found != lock.sha256:
         raise VendoringError(
             f"the wheel of {lock.name} {lock.version} has the SHA-256 {found}, but the lock names "
-            f"{lock.sha256}; it is not upstream's release: look at where it came from"
+            f"{lock.sha256}; it is not upstream's release: check where it came from"
         )
 
 
@@ -91,8 +91,8 @@ def _failure(lock: Lock, command: Sequence[str], output: str) -> str:
             f"  tried: {tried}",
             "  pip said:",
             *last,
-            "  fix: reach a package index (pip's configuration and PIP_* variables hold here), or "
-            "give a folder that has the wheel:",
+            "  fix: make a package index reachable (pip's configuration and PIP_* variables apply) "
+            "or name a folder that has the wheel:",
             f"    {MAKE_COMMAND} --find-links FOLDER --no-index",
             "  or, for pip install, set PIP_FIND_LINKS=FOLDER and PIP_NO_INDEX=1",
         ]

@@ -1,4 +1,4 @@
-"""Tells whether the copy in place is what the checkout asks for, and if not, why."""
+"""Reports whether the copy in place matches the checkout, and if not, why."""
 
 from collections.abc import Mapping
 
@@ -44,7 +44,7 @@ def edited_files(checkout: Checkout, record: Manifest) -> list[str]:
 def _differences(
     before: Mapping[str, str], after: Mapping[str, str], added: str, removed: str
 ) -> dict[str, str]:
-    """Say what became of each name that is not the same on both sides, in order."""
+    """Describe, in order, each name that differs between the two sides."""
     differences = {}
     for name in sorted({*before, *after}):
         if name not in before:

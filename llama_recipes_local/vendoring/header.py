@@ -36,10 +36,10 @@ def template() -> bytes:
 def read_header(header: bytes) -> tuple[dict[str, str], list[str]]:
     """Read the fields of a header.
 
-    A line that starts with a space goes on with the field above it. One empty line ends the header.
+    A line that starts with a space continues the field above it. One empty line ends the header.
 
     Returns:
-        The fields by name, and complaints about lines that are no fields.
+        The fields by name, and problems with lines that are not fields.
     """
     fields: dict[str, str] = {}
     problems = []
@@ -59,10 +59,10 @@ def read_header(header: bytes) -> tuple[dict[str, str], list[str]]:
 
 
 def header_problems(header: bytes) -> tuple[dict[str, str], list[str]]:
-    """Read a header and check all that can be told from the header alone.
+    """Read a header and check all that depends on the header alone.
 
     Returns:
-        The fields by name, and the complaints.
+        The fields by name, and the problems.
     """
     fields, problems = read_header(header)
     for name in FIELDS:
@@ -79,7 +79,7 @@ def header_problems(header: bytes) -> tuple[dict[str, str], list[str]]:
 
 
 def _is_date(text: str) -> bool:
-    # Newer interpreters read further ISO forms, older ones do not: ask for one.
+    # Newer interpreters read more ISO forms than older ones: accept one.
     if not _DATE.fullmatch(text):
         return False
     try:

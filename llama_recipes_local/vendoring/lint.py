@@ -40,7 +40,7 @@ class CheckReport:
 
     Attributes:
         problems: what must be fixed; empty if all is well.
-        lines: what a person should know besides.
+        lines: further information for the reader.
     """
 
     problems: list[str] = field(default_factory=list)
@@ -50,7 +50,7 @@ class CheckReport:
 def check(
     checkout: Checkout, apply: bool = False, pip_arguments: Sequence[str] = ()
 ) -> CheckReport:
-    """Check the lock, the series and its patches, and tell whether the copy in place is fresh.
+    """Check the lock, the series and its patches, and report whether the copy in place is fresh.
 
     Args:
         checkout: the source tree to check.
@@ -58,15 +58,15 @@ def check(
         pip_arguments: further arguments for ``pip download``, which only ``apply`` may need.
 
     Raises:
-        VendoringError: if the wheel cannot be had.
+        VendoringError: if the wheel cannot be fetched.
     """
     report = CheckReport()
     _check_texts(checkout, report)
     try:
         inputs = read_inputs(checkout)
     except VendoringError:
-        return report  # The check of the texts has told why.
-    _tell_freshness(checkout, inputs, report)
+        return report  # The check of the texts has reported why.
+    _report_freshness(checkout, inputs, report)
     if apply:
         _check_applied(checkout, inputs, report, pip_arguments)
     return report
@@ -138,7 +138,7 @@ def _check_size(patches: Sequence[Patch], report: CheckReport) -> None:
         )
 
 
-def _tell_freshness(checkout: Checkout, inputs: Inputs, report: CheckReport) -> None:
+def _report_freshness(checkout: Checkout, inputs: Inputs, report: CheckReport) -> None:
     reasons = stale_reasons(checkout, inputs)
     if reasons:
         report.lines.append(f"the copy is not fresh; make it with: {MAKE_COMMAND}")
@@ -155,7 +155,7 @@ def _check_applied(
     try:
         built = build_copy(upstream, inputs)
     except VendoringError as error:
-        # What cannot be read has been told already.
+        # What cannot be read has been reported already.
         if str(error) not in report.problems:
             report.problems.append(str(error))
         return

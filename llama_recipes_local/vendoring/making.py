@@ -15,7 +15,7 @@ class MakeReport:
 
     Attributes:
         reasons: why the copy was rebuilt; empty if it was fresh and nothing was done.
-        lines: the same for a person, one or more lines.
+        lines: the same for the reader, one or more lines.
     """
 
     reasons: tuple[str, ...]
@@ -30,11 +30,11 @@ def make(checkout: Checkout, pip_arguments: Sequence[str] = ()) -> MakeReport:
         pip_arguments: further arguments for ``pip download``, such as ``--find-links``.
 
     Raises:
-        VendoringError: if the wheel cannot be had, is another, or a patch does not apply; the copy
-            in place, if any, is left as it was.
+        VendoringError: if the wheel cannot be fetched or is not the locked one, or a patch does not
+            apply; the copy in place, if any, is left as it was.
     """
     inputs = read_inputs(checkout)
-    # First without the lock, so that a fresh copy in a read-only checkout is no error.
+    # First without the lock, so that a fresh copy in a read-only checkout is not an error.
     if not stale_reasons(checkout, inputs):
         return _fresh(checkout)
     with exclusive(checkout):

@@ -56,7 +56,7 @@ def load(vendor: Path) -> Manifest | None:
 def file_hashes(folder: Path) -> dict[str, str]:
     """Return the hash of each file below ``folder`` by its path, in order.
 
-    Left out are the manifest and what the interpreter and the system leave behind on their own:
+    Not included are the manifest and what the interpreter and the system create on their own:
     ``__pycache__`` and ``.DS_Store``.
     """
     hashes = {}

@@ -36,7 +36,7 @@ class RefreshReport:
 
     Attributes:
         changed: whether the patch has other bytes now.
-        lines: the same for a person.
+        lines: the same for the reader.
     """
 
     changed: bool
@@ -54,7 +54,7 @@ def refresh(
     Args:
         checkout: the source tree.
         name: the patch's file name; a new one is added at the end of the series.
-        files: files for the patch besides those it changes already, by path in the copy.
+        files: files for the patch in addition to those it already changes, by path in the copy.
         pip_arguments: further arguments for ``pip download``.
 
     Raises:
@@ -107,12 +107,12 @@ def _targets(name: str, old: Patch | None, files: Sequence[str], inputs: Inputs)
     """Which files the patch is made from, in order."""
     paths = sorted({*(old.targets if old else ()), *files})
     if not paths:
-        raise VendoringError(f"{name} is new: say which file it changes with --file FILE")
+        raise VendoringError(f"{name} is new: name the file it changes with --file FILE")
     for other in parse_patches(inputs.patches):
         taken = [path for path in paths if path in other.targets and other.name != name]
         if taken:
             raise VendoringError(
-                f"{taken[0]} is changed by {other.name}, and one patch alone may change a file; "
+                f"{taken[0]} is changed by {other.name}, and only one patch may change a file; "
                 f"refresh {other.name} instead"
             )
     return paths
@@ -125,7 +125,7 @@ def _edited(checkout: Checkout, upstream: Mapping[str, bytes], path: str) -> byt
         )
     place = checkout.vendor / path
     if not place.is_file():
-        raise VendoringError(f"{place} is missing; a patch cannot delete a file of upstream's")
+        raise VendoringError(f"{place} is missing; a patch cannot delete a file of upstream")
     return place.read_bytes()
 
 
@@ -172,7 +172,7 @@ def _save(
     inputs: Inputs,
     edited: Mapping[str, bytes],
 ) -> None:
-    """Write the patch, the series and the manifest; what else is stale stays stale."""
+    """Write the patch, the series and the manifest; anything else that is stale stays stale."""
     _write(checkout.patches / name, content)
     series = inputs.series
     if name not in listed_names(series):
@@ -189,7 +189,7 @@ def _save(
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Replace a file whole, and leave one that has these bytes alone."""
+    """Replace a file as a whole; one that already has these bytes is not touched."""
     if path.exists() and path.read_bytes() == content:
         return
     partial = path.with_name(f"{path.name}.part")

@@ -25,7 +25,7 @@ def read_patches(checkout: Checkout) -> dict[str, bytes]:
     """Return the bytes of each patch by file name, in the series' order.
 
     Raises:
-        VendoringError: if the series names what is no patch, a patch twice or a missing one.
+        VendoringError: if the series lists what is not a patch, a patch twice or a missing one.
     """
     patches: dict[str, bytes] = {}
     for name in listed_names(series_bytes(checkout)):
@@ -33,7 +33,7 @@ def read_patches(checkout: Checkout) -> dict[str, bytes]:
         if not PATCH_NAME.fullmatch(name):
             raise VendoringError(
                 f"{checkout.series} lists {name!r}; each line is the name of one file NAME.patch "
-                "beside it, or a comment that starts with #"
+                "next to it, or a comment that starts with #"
             )
         if name in patches:
             raise VendoringError(f"{checkout.series} lists {name} twice; remove one of the lines")
@@ -59,7 +59,7 @@ def parse_patches(patches: Mapping[str, bytes]) -> list[Patch]:
 
 
 def shared_targets(patches: Sequence[Patch]) -> list[str]:
-    """Return a complaint for each file that more than one patch changes."""
+    """Return a problem for each file that more than one patch changes."""
     owners: dict[str, str] = {}
     problems = []
     for patch in patches:
@@ -67,7 +67,7 @@ def shared_targets(patches: Sequence[Patch]) -> list[str]:
             owner = owners.setdefault(path, patch.name)
             if owner != patch.name:
                 problems.append(
-                    f"{patch.name}: {path} is changed by {owner} too; one patch alone may change a "
+                    f"{patch.name}: {path} is also changed by {owner}; only one patch may change a "
                     "file, so put both changes into one"
                 )
     return problems

@@ -15,7 +15,7 @@ from llama_recipes_local.vendoring.checkout import Checkout
 def exclusive(checkout: Checkout) -> Iterator[None]:
     """Wait until no other process changes the copy, then clean up after one that was killed.
 
-    The system releases the lock with the process, however that ends; the lock file itself stays.
+    The system releases the lock when the process ends, however it does; the lock file itself stays.
     """
     with checkout.guard.open("ab") as guard:
         fcntl.flock(guard, fcntl.LOCK_EX)
@@ -33,7 +33,7 @@ def _recover(checkout: Checkout) -> None:
 
 
 def put_in_place(checkout: Checkout, files: Mapping[str, bytes]) -> list[str]:
-    """Write the files beside the copy in place and swap the two; call within ``exclusive``.
+    """Write the files next to the copy in place and swap the two; call within ``exclusive``.
 
     Files of the old copy that were edited by hand are kept in ``_vendor.edited``.
 
@@ -63,7 +63,7 @@ def _write(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def _keep_edited(checkout: Checkout, files: Mapping[str, bytes]) -> list[str]:
-    """Save what the swap would lose: content that neither a manifest nor the new copy knows."""
+    """Save what the swap would lose: content that is in neither the manifest nor the new copy."""
     if not checkout.vendor.is_dir():
         return []
     record = manifests.load(checkout.vendor)

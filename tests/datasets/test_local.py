@@ -445,7 +445,7 @@ def test_what_is_not_there_is_told(tmp_path: Path) -> None:
     assert "--local_dataset.validation_path=PATH" in refused(config, part="validation").fix
     (tmp_path / "empty").mkdir()
     problem = refused(local_dataset(data_path=str(tmp_path / "empty")))
-    assert problem.what == f"{tmp_path / 'empty'} holds no data that is read"
+    assert problem.what == f"{tmp_path / 'empty'} contains no supported data file"
     os.mkfifo(tmp_path / "pipe")
     assert "read only once" in refused(local_dataset(data_path=str(tmp_path / "pipe"))).why
 

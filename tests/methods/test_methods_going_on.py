@@ -118,7 +118,7 @@ def test_an_adapter_of_another_model_or_cut_off_is_refused(
     weights.write_bytes(weights.read_bytes()[:-1])
     with pytest.raises(SystemExit, match="2"):
         main(**flags, from_peft_checkpoint=str(folder))
-    assert f"{weights} is not a whole safetensors file" in capsys.readouterr().err
+    assert f"{weights} is not a complete safetensors file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("cell", IN_WHOLE_WEIGHTS, ids=str)

@@ -224,12 +224,12 @@ CASES = {
     ),
     "pickled weights only": Case(
         "{work}/model has no weights in safetensors",
-        "only pytorch_model.bin is there, a pickle",
+        "only pytorch_model.bin was found, a pickle",
         "save_pretrained",
         spoil=only_pickled_weights,
     ),
     "a shard missing": Case(
-        "{work}/model lacks 1 of 2 weight files",
+        "{work}/model has only 1 of 2 weight files",
         "missing: model-00002-of-00002.safetensors",
         "copy these files into the folder",
         spoil=a_missing_shard,

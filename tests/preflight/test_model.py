@@ -36,7 +36,7 @@ def test_an_index_that_is_none(content: str, folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text(content)
     (problem,) = problems_of(folder)
-    assert f"{folder / 'model.safetensors.index.json'} is no index of weights" in problem
+    assert f"{folder / 'model.safetensors.index.json'} is not an index of weights" in problem
 
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 1\n"
@@ -54,7 +54,7 @@ def test_weights_that_were_not_copied_whole(
         (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     path.write_bytes(path.read_bytes()[:-1] if content is None else content)
     (problem,) = problems_of(folder)
-    assert problem.startswith(f"{path} is not a whole safetensors file")
+    assert problem.startswith(f"{path} is not a complete safetensors file")
     assert problem.endswith("fix: copy the file again")
 
 

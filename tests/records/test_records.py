@@ -243,8 +243,8 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
         ("a.jsonl.zst", b"plain", "{} cannot be read", ""),
         ("a.parquet", OTHER_COLUMNS, "{} has no column input", "the columns found are a"),
         ("a.parquet", b"PAR1", "{} cannot be read", "Parquet"),
-        ("a.parquet.gz", b"x", "{} cannot be read", "its name tells no format"),
-        ("a.txt", b"x", "{} cannot be read", "its name tells no format"),
+        ("a.parquet.gz", b"x", "{} cannot be read", "its name has no supported suffix"),
+        ("a.txt", b"x", "{} cannot be read", "its name has no supported suffix"),
         ("a.jsonl", POINTER, "{} is a pointer of Git LFS", "cloned without"),
     ],
 )
@@ -303,6 +303,6 @@ def test_a_folder_with_nothing_to_read(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         data_files(tmp_path, "name another")
     (problem,) = caught.value.problems
-    assert problem.what == f"{tmp_path} holds no data that is read"
+    assert problem.what == f"{tmp_path} contains no supported data file"
     assert "README.md" in problem.why and "parquet" in problem.why
     assert problem.fix == "name another"

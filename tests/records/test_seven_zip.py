@@ -152,15 +152,15 @@ SPOILT: list[tuple[Callable[[Path], None], str, str]] = [
     (to_a_link_out, HARM, "train.json is a link or another special file"),
     (to_a_pipe, HARM, "train.json is a link or another special file"),
     (to_a_junction, HARM, "train.json is a link or another special file"),
-    (to_a_repeated_name, HARM, "train.json is there more than once"),
+    (to_a_repeated_name, HARM, "train.json is in it more than once"),
     (to_an_empty_archive, "{} is empty", "the archive holds no file"),
     (to_an_archive_of_a_folder, "{} is empty", "the archive holds no file"),
     (to_nothing, DAMAGED, ""),
     (to_half, DAMAGED, ""),
     (to_other_bytes, DAMAGED, "not a 7z file"),
     (to_a_changed_byte, DAMAGED, ""),
-    (to_a_locked_one, "{} has a password", "it cannot be read without"),
-    (to_a_locked_header, "{} has a password", "it cannot be read without"),
+    (to_a_locked_one, "{} has a password", "it cannot be read without it"),
+    (to_a_locked_header, "{} has a password", "it cannot be read without it"),
 ]
 
 
@@ -219,7 +219,7 @@ def test_a_member_that_is_more_than_its_header_says(
     monkeypatch.setattr(seven_zip, "_check", lambda path, opened: None)
     problem = refused(archive)
     assert problem.what == f"{archive} unpacks to more than 1999999 bytes"
-    assert problem.why == "train.json goes on after that"
+    assert problem.why == "train.json is longer than that"
 
 
 def test_a_member_that_is_not_there(archive: Path) -> None:

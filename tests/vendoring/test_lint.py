@@ -136,7 +136,7 @@ def test_two_patches_of_one_file(checkout: Checkout, add_patch: AddPatch) -> Non
     add_patch()
     add_patch("0002-wandb.patch", old=b"notes", new=b"note")
     (problem,) = check(checkout).problems
-    assert problem.startswith(f"0002-wandb.patch: {WANDB} is changed by {NAME} too")
+    assert problem.startswith(f"0002-wandb.patch: {WANDB} is also changed by {NAME}")
 
 
 @pytest.mark.parametrize(("lines", "problems"), [(57, 0), (58, 1)])

@@ -231,7 +231,7 @@ def test_a_patch_that_does_not_apply_leaves_the_old_copy(
 def test_two_patches_of_one_file_are_refused(checkout: Checkout, add_patch: AddPatch) -> None:
     add_patch()
     add_patch("0002-wandb.patch")
-    with pytest.raises(VendoringError, match=r"is changed by 0001-wandb\.patch too"):
+    with pytest.raises(VendoringError, match=r"is also changed by 0001-wandb\.patch"):
         make(checkout)
 
 

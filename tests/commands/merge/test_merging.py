@@ -197,7 +197,7 @@ def test_the_tokenizer_is_found_by_the_record_of_the_base_models_run(
     merge("--adapter", adapter, "--model", base, "--out", tmp_path / "out")
     theirs, ours = map(transformers.AutoTokenizer.from_pretrained, (tiny_model, tmp_path / "out"))
     assert ours("She go to school.") == theirs("She go to school.")
-    assert f"the tokenizer is the one in {tiny_model}\n" in capsys.readouterr().out
+    assert f"the tokenizer is copied from {tiny_model}\n" in capsys.readouterr().out
 
 
 def test_the_dtype_may_be_chosen(biased_model: Path, tmp_path: Path) -> None:

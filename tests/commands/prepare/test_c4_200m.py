@@ -366,7 +366,7 @@ def test_parquet_text_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "c4.parquet"
     parquet.write_table(pa.table({"input": texts, "output": texts}), path)
     problem = problem_of(path)
-    assert problem.what == f"rows 1 to 2 of {path} are damaged"
+    assert problem.what == f"rows 1 to 2 of {path} are corrupt"
     assert "UTF8" in problem.why
 
 
