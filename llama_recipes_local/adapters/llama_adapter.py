@@ -68,7 +68,7 @@ def install(adapted: peft.PeftModel) -> None:
             module.__class__ = PromptedAttention
 
 
-def _attends_here(module: Any) -> bool:
+def _attends_here(module: AdaptedAttention) -> bool:
     """Whether the layer uses this package's attention, and adding before its projection is right.
 
     PEFT projects the prompts' part by itself: it adds a bias twice, and 8-bit layers round what is
@@ -82,17 +82,19 @@ def _attends_here(module: Any) -> bool:
 class PromptedAttention(AdaptedAttention):
     """A Llama's attention layer with prompts that are attended to behind a gate."""
 
-    def forward(self, **kwargs: Any) -> Any:
+    def forward(  # type: ignore[override]  # PEFT takes all by name
+        self, hidden_states: torch.Tensor, **kwargs: object
+    ) -> Any:
         """Compute the layer; the arguments are transformers' own."""
         attention: Any = self.model
-        prompt = self.adaption_prompt[0].to(kwargs["hidden_states"].dtype)
+        prompt = self.adaption_prompt[0].to(hidden_states.dtype)
         shape = (self.adapter_len, -1, attention.head_dim)
         keys, values = (
             projection(prompt).view(shape).transpose(0, 1)
             for projection in (attention.k_proj, attention.v_proj)
         )
         prompts = Prompts(keys, values, self.adaption_gate)
-        return attention(prompts=prompts, **kwargs)
+        return attention(hidden_states=hidden_states, prompts=prompts, **kwargs)
 
 
 METHOD = AdapterMethod(

@@ -60,6 +60,7 @@ class PissaModel(peft.PeftModelForCausalLM):
             of_a = FACTORS[0] in name
             state[name] = torch.cat([own, first]) if of_a else torch.cat([own, -first], dim=1)
         trained = self.peft_config["default"]
+        assert isinstance(trained, peft.LoraConfig)
         self.peft_config["default"] = _plain(trained)
         try:
             super().save_pretrained(save_directory, state_dict=state, **kwargs)
@@ -67,11 +68,12 @@ class PissaModel(peft.PeftModelForCausalLM):
             self.peft_config["default"] = trained
 
 
-def _plain(config: Any) -> Any:
+def _plain(config: peft.LoraConfig) -> peft.LoraConfig:
     """Return the configuration of an adapter of twice the rank that is scaled alike."""
     plain = copy.deepcopy(config)
     plain.r = 2 * config.r
-    # alpha / r, and with rsLoRA alpha / sqrt(r), is to stay what it is
-    plain.lora_alpha = config.lora_alpha * (2**0.5 if config.use_rslora else 2)
+    # keeps the scale, alpha / r and with rsLoRA alpha / sqrt(r); PEFT calculates with a float too
+    scale: Any = 2**0.5 if config.use_rslora else 2
+    plain.lora_alpha = config.lora_alpha * scale
     plain.init_lora_weights = True
     return plain

@@ -76,7 +76,7 @@ class PrefixTunedModel(peft.PeftModelForCausalLM):
         position_ids: torch.Tensor | None = None,
         cu_seq_lens_q: torch.Tensor | None = None,
         max_length_q: int | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> Any:
         """Compute the model with the prefix before every document.
 

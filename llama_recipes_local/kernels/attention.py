@@ -48,6 +48,9 @@ def document_attention(
     dropout: float = 0.0,
     prefix: Prefix | None = None,
     prompts: Prompts | None = None,
+    cu_seq_lens_q: torch.Tensor | None = None,
+    max_length_q: int | None = None,
+    position_ids: torch.Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attend causally within each document.
@@ -62,13 +65,24 @@ def document_attention(
         dropout: probability of dropping a score; documents are attended without dropout.
         prefix: keys and values before every document, see ``adapters.prefix``.
         prompts: what is attended to beside the text, see ``adapters.llama_adapter``.
-        **kwargs: what names the documents, see ``_documents``.
+        cu_seq_lens_q: (documents + 1,) int32, where each document begins in the rows one after
+            another, and the total.
+        max_length_q: tokens in the longest document.
+        position_ids: (batch, seq), restarting at each document; used where ``cu_seq_lens_q`` is not
+            given.
+        **kwargs: what else transformers passes on, for its SDPA.
 
     Returns:
         (batch, seq, heads, head_dim), and None for the scores.
     """
     if attention_mask is None and query.shape[2] == key.shape[2]:
-        attended = _attend_documents(module, query, key, value, scaling, prefix, **kwargs)
+        if prefix is not None:
+            documents = prefix.bounds, prefix.longest
+        elif cu_seq_lens_q is not None and max_length_q is not None:
+            documents = cu_seq_lens_q, max_length_q
+        else:
+            documents = _documents_by_position(query, position_ids)
+        attended = _attend_documents(module, query, key, value, scaling, prefix, documents)
     else:
         if prefix is not None:
             assert attention_mask is not None
@@ -87,19 +101,20 @@ def _attend_documents(
     value: torch.Tensor,
     scaling: float | None,
     prefix: Prefix | None,
-    **kwargs: Any,
+    documents: tuple[torch.Tensor, int],
 ) -> torch.Tensor:
-    """Attend within documents, each behind the prefix if there is one."""
-    shape = query.transpose(1, 2).shape
+    """Attend within documents, each behind the prefix if there is one.
+
+    ``documents`` are their bounds, (documents + 1,) int32, and the longest one's length. The other
+    arguments and the result are those of ``document_attention``.
+    """
+    shape = query.transpose(1, 2).shape  # (batch, seq, heads, head_dim)
     groups = query.shape[1] // key.shape[1]
-    if prefix is None:
-        bounds, longest = _documents(query, **kwargs)
-        key_bounds, longest_key = bounds, longest
-    else:
-        bounds, longest = prefix.bounds, prefix.longest
-        key_bounds, longest_key = prefix.key_bounds, longest + prefix.length
+    bounds, longest = key_bounds, longest_key = documents
+    # all rows one after another: (batch * seq, heads, head_dim)
     query, key, value = (x.transpose(1, 2).flatten(0, 1) for x in (query, key, value))
     if prefix is not None:
+        key_bounds, longest_key = prefix.key_bounds, longest + prefix.length
         layer: Any = module.layer_idx
         key, value = prefix.before_documents(layer, key, value)
     if groups > 1:
@@ -116,25 +131,15 @@ def _attend_documents(
     return attended.view(shape)
 
 
-def _documents(
-    query: torch.Tensor,
-    cu_seq_lens_q: torch.Tensor | None = None,
-    max_length_q: int | None = None,
-    position_ids: torch.Tensor | None = None,
-    **kwargs: Any,
+def _documents_by_position(
+    query: torch.Tensor, position_ids: torch.Tensor | None
 ) -> tuple[torch.Tensor, int]:
-    """Return where documents begin, and the longest one's length; see ``document_bounds``.
+    """Return the bounds of documents whose positions restart; see ``document_bounds``.
 
     Args:
         query: (batch, heads, seq, head_dim).
-        cu_seq_lens_q: (documents + 1,) int32, where each document begins in the rows one after
-            another, and the total.
-        max_length_q: tokens in the longest document.
-        position_ids: (batch, seq), used where ``cu_seq_lens_q`` is not given.
-        **kwargs: what else transformers passes on.
+        position_ids: (batch, seq) or (1, seq); None if each row is a document.
     """
-    if cu_seq_lens_q is not None and max_length_q is not None:
-        return cu_seq_lens_q, max_length_q
     if position_ids is None:
         position_ids = torch.arange(query.shape[2], device=query.device)
     return document_bounds(position_ids.expand(query.shape[0], -1))

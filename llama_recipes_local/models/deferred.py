@@ -54,7 +54,7 @@ def weight_name(model: torch.nn.Module, module: torch.nn.Module) -> str:
     return f"{name}.weight"
 
 
-def load_deferred(cls: Any, folder: Path, dtype: torch.dtype, **options: Any) -> Any:
+def load_deferred(cls: Any, folder: Path, dtype: torch.dtype, **options: object) -> Any:
     """Return a Llama of class ``cls`` with deferred parameters, on the CPU.
 
     Args:
@@ -83,7 +83,7 @@ def load_deferred(cls: Any, folder: Path, dtype: torch.dtype, **options: Any) ->
     return model
 
 
-def _on_meta(cls: Any, folder: Path, dtype: torch.dtype, **options: Any) -> Any:
+def _on_meta(cls: Any, folder: Path, dtype: torch.dtype, **options: object) -> Any:
     """Make the model that ``from_pretrained`` would load, without reading a weight."""
     config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, **options)
     with torch.device("meta"):

@@ -1,7 +1,10 @@
 """Which weights of a model are trained when it has no adapter."""
 
 import re
-from typing import Any
+
+from torch import nn
+
+from llama_recipes_local import configs
 
 LM_HEAD = "lm_head"
 _LAST = re.compile(r"last:(\d+)")
@@ -13,7 +16,7 @@ def last_layers(choice: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def freeze_all_but_chosen(model: Any, train_config: Any) -> None:
+def freeze_all_but_chosen(model: nn.Module, train_config: configs.train_config) -> None:
     """Freeze what ``freeze_layers``, ``train_only`` and ``top_layers`` leave out of training.
 
     Args:
@@ -29,16 +32,20 @@ def freeze_all_but_chosen(model: Any, train_config: Any) -> None:
             module.requires_grad_(True)
 
 
-def _chosen(model: Any, train_config: Any) -> list[Any]:
+def _chosen(model: nn.Module, train_config: configs.train_config) -> list[nn.Module]:
     if train_config.top_layers:
-        return [model.model.top_layers]
+        return [model.get_submodule("model.top_layers")]
     if train_config.train_only == LM_HEAD:
-        return [model.lm_head]
+        return [model.get_submodule(LM_HEAD)]
     last = last_layers(train_config.train_only)
-    return list(model.model.layers[-last:]) if last else []
+    return _decoder_layers(model)[-last:] if last else []
 
 
-def freeze_transformer_layers(model: Any, num_layer: int) -> None:
-    """Keep a Llama's first ``num_layer`` decoder layers as they are in training."""
-    for layer in model.model.layers[:num_layer]:
+def freeze_transformer_layers(model: nn.Module, num_layer: int) -> None:
+    """Freeze a Llama's first ``num_layer`` decoder layers."""
+    for layer in _decoder_layers(model)[:num_layer]:
         layer.requires_grad_(False)
+
+
+def _decoder_layers(model: nn.Module) -> list[nn.Module]:
+    return list(model.get_submodule("model.layers").children())

@@ -44,7 +44,7 @@ def local_folder(name: str | Path) -> Path:
     return folder
 
 
-def _load(cls: Any, name: str | Path, **kwargs: Any) -> Any:
+def _load(cls: Any, name: str | Path, **kwargs: object) -> Any:
     kwargs.update(local_files_only=True, trust_remote_code=False)
     return cls.from_pretrained(local_folder(name), **kwargs)
 
@@ -67,13 +67,13 @@ class _FromLocalFolder(Generic[Loaded], metaclass=_InstancesOfTransformers):
 
     loader: ClassVar[Any]
 
-    def __init_subclass__(cls, loader: Any, instances: type | None = None) -> None:
+    def __init_subclass__(cls, loader: type, instances: type | None = None) -> None:
         super().__init_subclass__()
         cls.loader = loader
         cls.instances = instances or loader
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, **kwargs: Any) -> Loaded:
+    def from_pretrained(cls, name: str | Path, **kwargs: object) -> Loaded:
         """Load from the folder ``name``; ``kwargs`` are transformers' own.
 
         Raises:
@@ -119,7 +119,7 @@ def load_tokenizer(train_config: configs.train_config) -> transformers.PreTraine
     return tokenizer
 
 
-def _load_weights(cls: Any, name: str | Path, model_type: str, **kwargs: Any) -> Any:
+def _load_weights(cls: Any, name: str | Path, model_type: str, **kwargs: object) -> Any:
     """Load safetensors weights as the active run asks for, or as the caller does if there is none.
 
     Args:
@@ -143,9 +143,10 @@ def _load_weights(cls: Any, name: str | Path, model_type: str, **kwargs: Any) ->
             kwargs["device_map"] = {"": torch.cuda.current_device()}
     options = {option: value for option, value in kwargs.items() if value is not None}
     if active is not None and active.train.low_cpu_fsdp:
-        if active.fsdp.pure_bf16:  # what main casts to, which would take the weights' memory
-            options["dtype"] = torch.bfloat16
-        model = load_deferred(cls, local_folder(name), **options)
+        del options["dtype"]
+        # with pure_bf16 main casts to bfloat16, which would take the weights' memory
+        dtype = torch.bfloat16 if active.fsdp.pure_bf16 else weight_dtype(active.train)
+        model = load_deferred(cls, local_folder(name), dtype, **options)
     else:
         model = _load(cls, name, use_safetensors=True, **options)
         keep_packing(model)
@@ -159,7 +160,7 @@ class LlamaForCausalLM(
     """``transformers.LlamaForCausalLM`` from a local folder."""
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, **kwargs: Any) -> transformers.LlamaForCausalLM:
+    def from_pretrained(cls, name: str | Path, **kwargs: object) -> transformers.LlamaForCausalLM:
         """Load a Llama, with its layers on top if it was saved with some or the run asks for some.
 
         Without an adapter, only what the run trains requires a gradient. Upstream freezes layers
@@ -180,7 +181,7 @@ class LlamaForCausalLM(
         return model
 
 
-def _with_top_layers(name: str | Path, number: int, **kwargs: Any) -> Any:
+def _with_top_layers(name: str | Path, number: int, **kwargs: object) -> Any:
     """Load a Llama with the layers it has on top, or with new ones if it has none."""
     cls = LlamaWithTopLayersForCausalLM
     model = _load_weights(cls, name, "llama", top_layers=number, **kwargs)
@@ -210,7 +211,7 @@ class AutoModelForCausalLM(
     """``transformers.AutoModelForCausalLM`` from a local folder."""
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, **kwargs: Any) -> Any:
+    def from_pretrained(cls, name: str | Path, **kwargs: object) -> Any:
         """Load a causal language model, with its layers on top if it was saved with some."""
         loader = LlamaWithTopLayersForCausalLM if top_layers_in(name) else cls.loader
         return _load_weights(loader, name, "llama", **kwargs)

@@ -11,12 +11,13 @@ from peft.helpers import disable_input_dtype_casting
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
+from llama_recipes_local import configs
 from llama_recipes_local.fields import DTYPES
 from llama_recipes_local.library_patches import ROTARY_FREQUENCIES
 from llama_recipes_local.parallel import compute_device, device_type, is_quantized
 
 
-def weight_dtype(train_config: Any) -> torch.dtype:
+def weight_dtype(train_config: configs.train_config) -> torch.dtype:
     """Return the dtype that weights are loaded in; see ``train_config.dtype``.
 
     With ``use_fp16``, weights that are trained stay in float32: a gradient scaler needs that.
@@ -55,7 +56,9 @@ def keep_frequencies(model: nn.Module) -> None:
             module.__class__ = type(cls.__name__, (_KeepsBuffers, cls), {})
 
 
-def compute_dtype(train_config: Any, fsdp_config: Any) -> torch.dtype:
+def compute_dtype(
+    train_config: configs.train_config, fsdp_config: configs.fsdp_config
+) -> torch.dtype:
     """Return the dtype that weights are multiplied in.
 
     That is half precision on CUDA with ``mixed_precision``, and the weights' own dtype elsewhere
@@ -67,7 +70,9 @@ def compute_dtype(train_config: Any, fsdp_config: Any) -> torch.dtype:
     return torch.float16 if train_config.use_fp16 else torch.bfloat16
 
 
-def compute_context(model: nn.Module, train_config: Any) -> AbstractContextManager[None]:
+def compute_context(
+    model: nn.Module, train_config: configs.train_config
+) -> AbstractContextManager[None]:
     """Return the context that a model's forward passes run in, for as long as no weight changes.
 
     FSDP2 casts parameters as it gathers them, but for those of a quantised model. Elsewhere

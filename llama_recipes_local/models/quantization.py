@@ -4,12 +4,13 @@
 they are sharded.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from transformers import BitsAndBytesConfig
 
+from llama_recipes_local import configs
 from llama_recipes_local.library_patches import CPU_PACKING
 from llama_recipes_local.models.precision import compute_dtype
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from llama_recipes_local.run.resolution import Run
 
 
-def quantized_bits(train_config: Any) -> str | None:
+def quantized_bits(train_config: configs.train_config) -> str | None:
     """Return "4bit", "8bit" or None; True is upstream's old name for "8bit"."""
     return "8bit" if train_config.quantization is True else train_config.quantization or None
 

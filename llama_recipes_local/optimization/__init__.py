@@ -5,7 +5,6 @@ only there the number of steps is known (``optimization.schedules``).
 """
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import nn
@@ -18,7 +17,7 @@ __all__ = ["AdamW", "StepLR"]
 
 
 def AdamW(  # noqa: N802 (the name that main calls)
-    params: Iterable[nn.Parameter], lr: float, weight_decay: float = 0.0, **kwargs: Any
+    params: Iterable[nn.Parameter], lr: float, weight_decay: float = 0.0, **kwargs: object
 ) -> torch.optim.Optimizer:
     """Return the optimiser that ``--optimizer`` names over the parameters that are trained.
 

@@ -5,7 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+
+from llama_recipes_local import configs
 
 PER_STEP = ("constant", "linear", "cosine", "wsd")
 SCHEDULERS = ("step", *PER_STEP)
@@ -13,18 +15,18 @@ DECAYING = ("linear", "cosine", "wsd")
 
 
 class Schedule:
-    """The schedule that ``train`` follows: it is told of each step and each epoch.
+    """The schedule that ``train`` follows, called after each step and each epoch.
 
     Attributes:
         scheduler: torch's; its state is all there is to save.
     """
 
-    def __init__(self, scheduler: Any, every_step: bool) -> None:
+    def __init__(self, scheduler: LRScheduler, every_step: bool) -> None:
         self.scheduler = scheduler
         self._every_step = every_step
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the schedule's state as JSON-ready data: what follows from the run is left out."""
+        """Return the state as JSON-ready data, without what the run's configuration gives."""
         plain = (int, float, bool, str, list, type(None))
         return {
             key: value
@@ -33,13 +35,13 @@ class Schedule:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from ``state``."""
+        """Resume from ``state``."""
         if isinstance(self.scheduler, LambdaLR):
             state = state | {"lr_lambdas": [None] * len(self.scheduler.lr_lambdas)}
         self.scheduler.load_state_dict(state)
 
     def replay(self, state: dict[str, Any]) -> None:
-        """Go on as if this schedule had been followed all along."""
+        """Resume as if this schedule had been followed from the start."""
         for _ in range(state["last_epoch"]):
             self.scheduler.step()
 
@@ -55,7 +57,11 @@ class Schedule:
 
 
 def complete(
-    given: Any, optimizer: Optimizer, train_config: Any, total_steps: int, steps_per_epoch: int
+    given: LRScheduler,
+    optimizer: Optimizer,
+    train_config: configs.train_config,
+    total_steps: int,
+    steps_per_epoch: int,
 ) -> Schedule:
     """Return the schedule that ``train_config`` asks for, now that the run's length is known.
 
@@ -77,7 +83,7 @@ def complete(
 
 
 def factor_by_step(
-    train_config: Any, total_steps: int, steps_per_epoch: int
+    train_config: configs.train_config, total_steps: int, steps_per_epoch: int
 ) -> Callable[[int], float]:
     """Return the function from a step, counted from 0, to its rate as a fraction of ``lr``.
 
@@ -93,7 +99,9 @@ def factor_by_step(
     return factor
 
 
-def _shape(train_config: Any, total_steps: int, steps_per_epoch: int) -> Callable[[int], float]:
+def _shape(
+    train_config: configs.train_config, total_steps: int, steps_per_epoch: int
+) -> Callable[[int], float]:
     """Return the schedule after its warm-up."""
     name, warmup = train_config.scheduler, train_config.warmup_steps
     if name == "step":

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import (
+    CPUOffload,
     CPUOffloadPolicy,
     FSDPModule,
     MixedPrecisionPolicy,
@@ -23,6 +24,7 @@ from torch.distributed.fsdp import (
 )
 from torch.distributed.tensor import DTensor
 
+from llama_recipes_local import configs
 from llama_recipes_local.parallel.process_group import device_type, world_size
 from llama_recipes_local.parallel.quantized import (
     is_quantized,
@@ -35,7 +37,7 @@ from llama_recipes_local.parallel.shard_loading import load_shards, move_deferre
 def FullyShardedDataParallel(  # noqa: N802 (the name that main calls)
     module: nn.Module,
     auto_wrap_policy: Collection[type[nn.Module]] | None = None,
-    cpu_offload: Any = None,
+    cpu_offload: CPUOffload | None = None,
     mixed_precision: MixedPrecisionPolicy | None = None,
     sharding_strategy: ShardingStrategy = ShardingStrategy.FULL_SHARD,
     device_mesh: DeviceMesh | None = None,
@@ -139,7 +141,7 @@ def fsdp_auto_wrap_policy(
 
 
 def get_policies(
-    cfg: Any, rank: int
+    cfg: configs.fsdp_config, rank: int
 ) -> tuple[MixedPrecisionPolicy | None, frozenset[type[nn.Module]]]:
     """Return the mixed-precision policy and the classes of the layers to wrap.
 

@@ -2,12 +2,14 @@
 
 from typing import Any
 
+from torch import nn
+
 from llama_recipes_local._upstream import fall_back, load
 
 AnyPrecisionAdamW = load("policies.anyprecision_optimizer").AnyPrecisionAdamW
 
 
-def apply_fsdp_checkpointing(model: Any) -> None:
+def apply_fsdp_checkpointing(model: nn.Module) -> None:
     """Recompute each decoder layer's activations in the backward pass instead of keeping them.
 
     ``main`` has switched transformers' checkpointing on just before, so nothing is wrapped a second
@@ -15,8 +17,11 @@ def apply_fsdp_checkpointing(model: Any) -> None:
     have the embeddings' output require one all the same. It is taken off if they are frozen, or
     the backward pass would go through frozen first layers to find it.
     """
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    embeddings = model.get_input_embeddings()
+    transformer: Any = model  # transformers', or PEFT's, which passes these calls on
+    transformer.gradient_checkpointing_enable(
+        gradient_checkpointing_kwargs={"use_reentrant": False}
+    )
+    embeddings = transformer.get_input_embeddings()
     if not any(parameter.requires_grad for parameter in embeddings.parameters()):
         embeddings.register_forward_hook(lambda module, inputs, output: output.detach())
 

@@ -55,7 +55,12 @@ def _compare_parameters(run: Run) -> list[Problem]:
     """Compare the names in the adapter's file with those that the model's adapter will have."""
     import peft
 
-    from llama_recipes_local.adapters.compatibility import UNFIT, adapted_empty, misfit, unfit
+    from llama_recipes_local.adapters.compatibility import (
+        MISMATCH_ERRORS,
+        adapt_empty,
+        find_mismatch,
+        mismatch_problem,
+    )
     from llama_recipes_local.models import AutoConfig
     from llama_recipes_local.models.deferred import empty_model
 
@@ -67,12 +72,12 @@ def _compare_parameters(run: Run) -> list[Problem]:
     names = {name for name, _ in plain.named_parameters()}
     try:
         saved = peft.PeftConfig.from_pretrained(str(folder), local_files_only=True)
-        why: Any = misfit(adapted_empty(plain, saved), names, weights)
+        why: Any = find_mismatch(adapt_empty(plain, saved), names, weights)
     except (OSError, SafetensorError) as error:
         return [unreadable(weights, error)]
-    except UNFIT as error:
+    except MISMATCH_ERRORS as error:
         why = error
-    return [unfit("--from_peft_checkpoint", folder, why)] if why else []
+    return [mismatch_problem("--from_peft_checkpoint", folder, why)] if why else []
 
 
 def _plain(value: Any) -> Any:

@@ -143,5 +143,5 @@ def test_merge_refuses_it(tmp_path: Path) -> None:
 
     (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "IA3"}))
     (tmp_path / "adapter_model.safetensors").write_bytes(b"")
-    with pytest.raises(UsageError, match="of the kind IA3, which cannot be merged"):
+    with pytest.raises(UsageError, match="is of type IA3, which cannot be merged"):
         read_adapter(tmp_path)

@@ -51,7 +51,7 @@ def test_a_run_goes_on_with_a_saved_adapter(
     assert not any(names[1][name].equal(tensor) for name, tensor in names[0].items())
 
 
-@pytest.mark.parametrize("wrong", ["lacks", "holds"])
+@pytest.mark.parametrize("wrong", ["missing", "unexpected"])
 @pytest.mark.parametrize("cell", ADAPTERS, ids=str)
 def test_an_adapter_that_is_not_whole_is_refused(
     cell: Cell,
@@ -66,7 +66,7 @@ def test_an_adapter_that_is_not_whole_is_refused(
     path = folder / "adapter_model.safetensors"
     tensors = load_file(path)
     name = min(tensors)
-    if wrong == "lacks":
+    if wrong == "missing":
         tensors["another"] = tensors.pop(name)
     else:
         name = f"{name}.again"
@@ -82,8 +82,8 @@ def test_an_adapter_that_is_not_whole_is_refused(
         )
     said = capsys.readouterr()
     assert "1 problem found, nothing was started" in said.err and "Loading" not in said.err
-    assert f"--from_peft_checkpoint {folder} does not fit the base model" in said.err
-    assert f"it {wrong} {name}\n" in said.err and "copy the adapter again" in said.err
+    assert f"--from_peft_checkpoint {folder} does not match the base model" in said.err
+    assert f"{wrong} tensors: {name}\n" in said.err and "copy the adapter again" in said.err
 
 
 def test_a_run_goes_on_with_rows_for_new_tokens(
@@ -112,7 +112,7 @@ def test_an_adapter_of_another_model_or_cut_off_is_refused(
     with pytest.raises(SystemExit, match="2"):
         main(**flags, from_peft_checkpoint=str(folder))
     error = capsys.readouterr().err
-    assert "does not fit the base model" in error and "query_key_value" in error
+    assert "does not match the base model" in error and "query_key_value" in error
     path.write_text(json.dumps(config))
     weights = folder / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])

@@ -1,5 +1,6 @@
 """The optimiser that a flag names moves what is trained as its reference does, and nothing else."""
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -84,7 +85,21 @@ def test_8_bit_moments_have_8_bits(name: str) -> None:
     assert moments["state1"].dtype == moments["state2"].dtype == torch.uint8
 
 
-def test_bfloat16_moments_are_anyprecisions_point() -> None:
+@pytest.mark.parametrize(
+    ("name", "unpaged"), [("paged_adamw", "AdamW"), ("paged_adamw_8bit", "AdamW8bit")]
+)
+def test_on_the_cpu_nothing_is_paged_nor_warned_of(name: str, unpaged: str) -> None:
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    module = model()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        optimizer = make_optimizer(name, list(module.parameters()), LR, 0.0)
+        module(torch.randn(2, 64)).sum().backward()
+        optimizer.step()
+    assert type(optimizer) is getattr(bitsandbytes.optim, unpaged)
+
+
+def test_anyprecision_has_bfloat16_moments() -> None:
     module = model()
     optimizer = make_optimizer("anyprecision", list(module.parameters()), LR, 0.0)
     module(torch.randn(2, 64)).sum().backward()
@@ -94,16 +109,16 @@ def test_bfloat16_moments_are_anyprecisions_point() -> None:
     assert module[0].weight.dtype == torch.float32
 
 
-def test_adamw_is_the_fused_one_by_default() -> None:
+def test_adamw_is_fused_by_default() -> None:
     optimizer = AdamW(model().parameters(), lr=LR)
     assert type(optimizer) is torch.optim.AdamW
     assert optimizer.defaults["fused"] is True
 
 
-def test_a_case_is_no_other_optimizer_and_a_name_that_is_not_there_is_an_error() -> None:
+def test_case_is_ignored_and_an_unknown_optimizer_is_an_error() -> None:
     parameters = list(model().parameters())
     assert type(make_optimizer("AdamW", parameters, LR, 0.0)) is torch.optim.AdamW
-    with pytest.raises(ValueError, match="there is no optimizer 'lion'"):
+    with pytest.raises(ValueError, match="unknown optimizer 'lion'"):
         make_optimizer("lion", parameters, LR, 0.0)
 
 
@@ -117,7 +132,7 @@ class Adapted(nn.Module):
         self.head = nn.Linear(4, 4)
 
 
-def test_lora_plus_gives_matrices_b_a_rate_of_their_own() -> None:
+def test_lora_plus_gives_b_a_learning_rate_of_its_own() -> None:
     module = Adapted()
     optimizer = AdamW(module.parameters(), lr=LR, weight_decay=0.1)
     split_lora_plus(module, optimizer, 16.0)

@@ -9,7 +9,11 @@ from safetensors import safe_open
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from llama_recipes_local.adapters import PeftModel
-from llama_recipes_local.adapters.compatibility import UNFIT, misfit, unfit
+from llama_recipes_local.adapters.compatibility import (
+    MISMATCH_ERRORS,
+    find_mismatch,
+    mismatch_problem,
+)
 from llama_recipes_local.commands.generate.model_source import ModelSource
 from llama_recipes_local.errors import UsageError, refusal
 from llama_recipes_local.model_folders import ADAPTER_WEIGHTS
@@ -43,11 +47,11 @@ def _adapted(model: PreTrainedModel, folder: Path) -> peft.PeftModel:
     plain = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     try:
         adapted = PeftModel.from_pretrained(model, folder)
-        why = misfit(adapted, plain, folder / ADAPTER_WEIGHTS)
-    except UNFIT as error:
-        raise UsageError([unfit("--adapter", folder, error)]) from error
+        why = find_mismatch(adapted, plain, folder / ADAPTER_WEIGHTS)
+    except MISMATCH_ERRORS as error:
+        raise UsageError([mismatch_problem("--adapter", folder, error)]) from error
     if why:
-        raise UsageError([unfit("--adapter", folder, why)])
+        raise UsageError([mismatch_problem("--adapter", folder, why)])
     return adapted
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import torch
 
-from llama_recipes_local.adapters.compatibility import PREFIX, base_name
+from llama_recipes_local.adapters.compatibility import PEFT_PREFIX, base_name
 from llama_recipes_local.commands.merge.base_tensors import BaseTensors
 from llama_recipes_local.commands.merge.skeleton import Skeleton
 
@@ -60,7 +60,7 @@ class MergedTensors:
         """Load the weights into a copy of a PEFT layer, merge it, and return the plain layer's."""
         layer = self._skeleton.layer(path)
         weights = {
-            name: self._load(f"{PREFIX}{path}.{name}") for name, _ in layer.named_parameters()
+            name: self._load(f"{PEFT_PREFIX}{path}.{name}") for name, _ in layer.named_parameters()
         }
         layer.load_state_dict(weights, strict=False, assign=True)
         if hasattr(layer, "unload_and_optionally_merge_module"):

@@ -9,7 +9,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 
-from llama_recipes_local.adapters.compatibility import PREFIX, adapted_empty, base_name
+from llama_recipes_local.adapters.compatibility import PEFT_PREFIX, adapt_empty, base_name
 from llama_recipes_local.commands.merge.adapter import Adapter
 from llama_recipes_local.errors import Problem, UsageError, refusal
 from llama_recipes_local.messages import join_names
@@ -54,7 +54,7 @@ class Skeleton:
         self.bases = {name: named[name] for name in self.shapes}
         self.sources = self._find_sources(adapter)
         self._layers = {
-            name.removeprefix(PREFIX)
+            name.removeprefix(PEFT_PREFIX)
             for name, module in self.model.named_modules()
             if isinstance(module, (BaseTunerLayer, AuxiliaryTrainingWrapper))
         }
@@ -100,7 +100,7 @@ class Skeleton:
 
     def layer(self, path: str) -> Any:
         """Return a copy of a PEFT layer, to load weights into and to merge."""
-        return copy.deepcopy(self.model.get_submodule(PREFIX + path))
+        return copy.deepcopy(self.model.get_submodule(PEFT_PREFIX + path))
 
 
 def _rows(adapter: Adapter, embedding: str) -> int | None:
@@ -111,7 +111,7 @@ def _rows(adapter: Adapter, embedding: str) -> int | None:
 
 def _adapted(plain: nn.Module, adapter: Adapter) -> peft.PeftModel:
     try:
-        return adapted_empty(plain, adapter.config)
+        return adapt_empty(plain, adapter.config)
     except ValueError as error:  # no layer has a name that the configuration gives
         raise UsageError([_incompatible(adapter, str(error))]) from error
     except (TypeError, AttributeError) as error:  # a field has another type than PEFT's

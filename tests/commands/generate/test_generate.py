@@ -178,7 +178,7 @@ def test_an_incompatible_adapter_is_refused(
         config.write_text(json.dumps(json.loads(config.read_text()) | {"rank_pattern": None}))
     save_file(tensors, path)
     error = refused(capsys, "--adapter", damaged, "--prompt", SENTENCE)
-    assert f"--adapter {damaged} does not fit the base model" in error
+    assert f"--adapter {damaged} does not match the base model" in error
     assert name.removesuffix(".weight") in error
 
 
