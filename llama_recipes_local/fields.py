@@ -137,7 +137,7 @@ class Facts:
     marks: frozenset[Fact] = frozenset()
 
     @classmethod
-    def of(cls, annotation: Any) -> "Facts":
+    def of(cls, annotation: object) -> "Facts":
         """Return the facts in a field's annotation."""
         found = typing.get_args(annotation)[1:] if _is_annotated(annotation) else ()
 
@@ -162,7 +162,7 @@ def fields_with(config: type | object, fact: Fact | Resume) -> list[str]:
     ]
 
 
-def _is_annotated(annotation: Any) -> bool:
+def _is_annotated(annotation: object) -> bool:
     return typing.get_origin(annotation) is typing.Annotated
 
 
@@ -208,7 +208,7 @@ def field_names(config: type | object) -> list[str]:
     return list(typing.get_type_hints(cls))
 
 
-def set_field(config: object, name: str, value: Any) -> None:
+def set_field(config: object, name: str, value: object) -> None:
     """Set ``config.name`` to ``value``, converted to the field's declared type.
 
     Raises:
@@ -217,7 +217,7 @@ def set_field(config: object, name: str, value: Any) -> None:
     setattr(config, name, convert(value, typing.get_type_hints(type(config)).get(name, Any)))
 
 
-def update_config(config: Any, **kwargs: Any) -> None:
+def update_config(config: object, **kwargs: object) -> None:
     """Set a configuration's fields from flags, as upstream's function does, in the fields' types.
 
     Args:
@@ -242,7 +242,7 @@ def update_config(config: Any, **kwargs: Any) -> None:
                 raise ValueError(f"--{flag} {value}: {error}") from error
 
 
-def convert(value: Any, expected: Any) -> Any:
+def convert(value: object, expected: object) -> Any:
     """Convert a flag's value, as fire parsed it, to a declared type.
 
     Raises:
@@ -260,13 +260,13 @@ def convert(value: Any, expected: Any) -> Any:
     raise ValueError(f"expected {' or '.join(_describe(kind) for kind in wanted)}")
 
 
-def _alternatives(expected: Any) -> tuple[Any, ...]:
+def _alternatives(expected: object) -> tuple[Any, ...]:
     if typing.get_origin(expected) in (typing.Union, types.UnionType):
         return typing.get_args(expected)
     return (expected,)
 
 
-def _convert_to(value: Any, kind: Any) -> Any:
+def _convert_to(value: object, kind: object) -> Any:
     if kind is Any:
         return value
     if typing.get_origin(kind) is list:
@@ -284,7 +284,7 @@ def _convert_to(value: Any, kind: Any) -> Any:
     return _to_number(value, kind)
 
 
-def _to_list(value: Any) -> list[str] | str:
+def _to_list(value: object) -> list[str] | str:
     if value == "all-linear":  # PEFT's own word for every linear layer but the head
         return value
     if isinstance(value, str):
@@ -294,19 +294,19 @@ def _to_list(value: Any) -> list[str] | str:
     raise ValueError
 
 
-def _to_bool(value: Any) -> bool:
+def _to_bool(value: object) -> bool:
     words = {"true": True, "false": False, "1": True, "0": False}
     return words[str(value).lower()]
 
 
-def _to_str(value: Any) -> str:
+def _to_str(value: object) -> str:
     # fire reads a folder called 2024 as a number, and a flag without a value as True
     if isinstance(value, (bool, type(None), list, tuple, dict)):
         raise ValueError
     return str(value)
 
 
-def _to_number(value: Any, kind: type) -> int | float:
+def _to_number(value: object, kind: object) -> int | float:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise ValueError
     if kind is int and isinstance(value, int):
@@ -317,12 +317,19 @@ def _to_number(value: Any, kind: type) -> int | float:
     return int(number) if kind is int else number
 
 
-def _describe(kind: Any) -> str:
+_DESCRIBED: dict[object, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+}
+
+
+def _describe(kind: object) -> str:
     if typing.get_origin(kind) is list:
         return "a comma-separated list"
     if kind is torch.dtype:
         return "a dtype such as bfloat16"
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return "one of " + ", ".join(kind.__members__)
-    names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-    return names.get(kind, str(kind))
+    return _DESCRIBED.get(kind, str(kind))

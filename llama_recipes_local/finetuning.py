@@ -99,7 +99,7 @@ def start(run: Run) -> None:
     print(f"\n{run.data}\n")
     if run.preset:
         print(f"{run.preset}\n")
-    if parallel.is_rank_zero():
+    if parallel.is_rank_zero() and run.data is not None:
         run.data.save(output)
         save_description(run, output / CONFIGURATION_FILE)
 

@@ -33,12 +33,13 @@ def identity(run: Run) -> Identity:
     Args:
         run: its data is prepared.
     """
-    train = run.train
+    train, data = run.train, run.data
+    assert data is not None
     ranks = int(os.environ.get("WORLD_SIZE", 1))
     rows = math.prod(_values(train, Resume.BATCH).values()) * ranks
     found = {
-        "data": dict(run.data.fingerprints) | _values(train, Resume.DATA),
-        "tokenizer": {"tokenizer": run.data.tokenizer},
+        "data": dict(data.fingerprints) | _values(train, Resume.DATA),
+        "tokenizer": {"tokenizer": data.tokenizer},
         "batch": {"rows of a global batch": rows},
         "model": _model(Path(train.model_name)),
         "method": _method(run),

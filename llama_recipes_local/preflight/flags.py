@@ -67,7 +67,7 @@ def known_flags() -> list[str]:
     return list(dict.fromkeys(plain + dotted))
 
 
-def check_arguments(arguments: Iterable[Any]) -> list[Problem]:
+def check_arguments(arguments: Iterable[object]) -> list[Problem]:
     """Return a problem for each word that does not belong to a flag."""
     return [
         Problem(
@@ -113,7 +113,7 @@ def _unknown(flag: str, known: list[str]) -> Problem:
     return unknown_flag(f"--{flag}", known, why, otherwise="see `python finetuning.py --help`")
 
 
-def _mismatch(flag: str, value: Any) -> list[Problem]:
+def _mismatch(flag: str, value: object) -> list[Problem]:
     owner, _, name = flag.rpartition(".")
     for cls in configurations().values():
         if name not in field_names(cls) or owner not in ("", cls.__name__):

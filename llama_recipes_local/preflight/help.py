@@ -2,7 +2,6 @@
 
 import enum
 import textwrap
-from typing import Any
 
 from llama_recipes_local import configs
 from llama_recipes_local.adapters.registry import METHODS
@@ -48,7 +47,7 @@ def help_text() -> str:
     return "\n".join(parts)
 
 
-def _section(title: str, config: Any, flags: dict[str, str], owner: str) -> str:
+def _section(title: str, config: object, flags: dict[str, str], owner: str) -> str:
     lines = [f"{title}:"]
     for flag, text in flags.items():
         lines.append(f"  --{owner}{flag}{_default(getattr(config, flag))}")
@@ -57,7 +56,7 @@ def _section(title: str, config: Any, flags: dict[str, str], owner: str) -> str:
     return "\n".join([*lines, ""])
 
 
-def _default(value: Any) -> str:
+def _default(value: object) -> str:
     """Return a default as it would be given; nothing for one that is empty."""
     if value in (None, "", []):
         return ""

@@ -1,7 +1,6 @@
 """``--low_cpu_fsdp``: what cannot be done before a rank has its share of the weights."""
 
-from typing import Any
-
+from llama_recipes_local import configs
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.models.loading import load_tokenizer
 from llama_recipes_local.models.quantization import quantized_bits
@@ -26,7 +25,7 @@ def check_low_memory(run: Run) -> list[Problem]:
     ]
 
 
-def _quantized(train: Any) -> list[Problem]:
+def _quantized(train: configs.train_config) -> list[Problem]:
     if quantized_bits(train) is None:
         return []
     return [

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from llama_recipes_local import configs
 from llama_recipes_local.checkpoints.layout import check_converted
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.messages import describe_folder
@@ -71,7 +72,7 @@ def _no_folder(name: str, folder: Path) -> Problem:
     )
 
 
-def _check_config(folder: Path, train: Any) -> list[Problem]:
+def _check_config(folder: Path, train: configs.train_config) -> list[Problem]:
     path = folder / "config.json"
     if not path.is_file():
         return [

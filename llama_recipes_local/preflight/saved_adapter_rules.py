@@ -80,5 +80,5 @@ def _compare_parameters(run: Run) -> list[Problem]:
     return [mismatch_problem("--from_peft_checkpoint", folder, why)] if why else []
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     return sorted(value) if isinstance(value, list) else value

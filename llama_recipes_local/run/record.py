@@ -37,7 +37,7 @@ class SavedRun:
         self.path = find_in_run(folder, CONFIGURATION_FILE)
         self._configs: dict[str, Any] = _read(self.path) if self.path else {}
 
-    def get(self, config: str, field: str, default: Any = None) -> Any:
+    def get(self, config: str, field: str, default: object = None) -> Any:
         """Return a configuration's field, or the default if it was not recorded."""
         return self.fields(config).get(field, default)
 
@@ -81,7 +81,7 @@ def save_description(run: "Run", path: Path) -> None:
     write_json(path, describe(run))
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
     if isinstance(value, (str, int, float, bool, type(None), list)):

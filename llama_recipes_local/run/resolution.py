@@ -2,7 +2,7 @@
 
 import os
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch.distributed.fsdp import ShardingStrategy
 
@@ -12,6 +12,9 @@ from llama_recipes_local.adapters.registry import METHODS
 from llama_recipes_local.datasets.base import DatasetConfig
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.fields import FOLDER, fields_with, update_config
+
+if TYPE_CHECKING:
+    from llama_recipes_local.datasets.run_data import RunData
 
 
 @dataclass
@@ -25,8 +28,8 @@ class Run:
     wandb: configs.wandb_config = field(default_factory=configs.wandb_config)
     dataset: DatasetConfig | None = None
     peft: AdapterConfig | None = None
-    data: Any = None
-    """Its ``datasets.run_data.RunData``, once that is prepared."""
+    data: "RunData | None" = None
+    """What it trains on, once ``datasets.run_data.prepare_data`` has prepared it."""
     results: dict[str, Any] = field(default_factory=dict)
     """What ``train`` returned, and the losses before training."""
     preset: str = ""
@@ -43,7 +46,7 @@ class Run:
         no_shard = self.fsdp.sharding_strategy == ShardingStrategy.NO_SHARD
         return self.train.enable_fsdp and not no_shard
 
-    def configurations(self) -> list[Any]:
+    def configurations(self) -> list[object]:
         """Return the configurations that flags reach."""
         every = [self.train, self.fsdp, self.quantization, self.wandb, self.dataset, self.peft]
         return [config for config in every if config is not None]
@@ -81,7 +84,7 @@ def resolve_dataset(train: configs.train_config, flags: dict[str, Any]) -> Datas
     return config
 
 
-def _at_home(flag: str, value: Any, folders: list[str]) -> Any:
+def _at_home(flag: str, value: object, folders: list[str]) -> object:
     """Return a folder with its ~ expanded, which a shell leaves alone in --flag=~/folder."""
-    is_folder = flag.rpartition(".")[2] in folders and isinstance(value, str)
-    return os.path.expanduser(value) if is_folder else value
+    is_folder = flag.rpartition(".")[2] in folders
+    return os.path.expanduser(value) if is_folder and isinstance(value, str) else value

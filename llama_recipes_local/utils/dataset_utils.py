@@ -10,7 +10,7 @@ from llama_recipes_local.data.collation import BlankCollator, BlankRows
 from llama_recipes_local.data.concatenator import ConcatDataset
 from llama_recipes_local.data.streaming import as_stream, is_stream
 from llama_recipes_local.data.token_rows import TokenRows
-from llama_recipes_local.datasets.base import DatasetConfig, split_name
+from llama_recipes_local.datasets.base import DatasetConfig, Part, split_name
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.datasets.sources import load_dataset
 from llama_recipes_local.run import active_run
@@ -32,10 +32,11 @@ def get_preprocessed_dataset(
         raise NotImplementedError(f"{dataset_config.dataset} is not (yet) implemented")
     declared = DATASETS[dataset_config.dataset]
     active = active_run()
+    part: Part = "train" if split == "train" else "test"
     if active is not None and active.data is not None:
-        dataset = active.data.splits[split]
+        dataset = active.data.splits[part]
     else:
-        name = split_name(dataset_config, "train" if split == "train" else "test")
+        name = split_name(dataset_config, part)
         dataset = load_dataset(declared, dataset_config, tokenizer, name)
     if is_stream(dataset):
         stream = as_stream(dataset)
