@@ -1,5 +1,5 @@
-"""Checkpoints: all that a run is resumed from, whole or not at all, on any number of ranks.
+"""Checkpoints that a run resumes from: published whole or not at all, on any number of ranks.
 
-A checkpoint is the folder ``checkpoint-STEP`` of a run's output folder. ``layout`` tells what is in
-it. ``model_checkpointing`` is something else: it has upstream's names for saving a finished model.
+A checkpoint is the folder ``checkpoint-STEP`` of a run's output folder; ``layout`` says what is in
+it. ``model_checkpointing`` is something else: upstream's functions for saving a finished model.
 """

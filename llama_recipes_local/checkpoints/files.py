@@ -1,7 +1,7 @@
-"""Writes a checkpoint's files: hashed as they are written, and on the disk when that is done.
+"""Writes a checkpoint's files: hashed while they are written, and flushed to the disk.
 
 The safetensors library would hold a second copy of every tensor, and hashing would read the file
-again; its format is a header and the tensors' bytes, so they are written here as they come.
+again. Its format is a header and the tensors' bytes, so both are written here in one pass.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from llama_recipes_local.checkpoints.layout import FileEntry
-from llama_recipes_local.checkpoints.shards import Piece, by_alignment
+from llama_recipes_local.checkpoints.shards import TensorShard, sorted_by_alignment
 from llama_recipes_local.storage.hashing import contents_hash
 
 BLOCK = 1 << 24
@@ -35,22 +35,22 @@ DTYPES = {
 }
 
 
-def write_tensors(path: Path, pieces: Iterable[Piece]) -> FileEntry:
-    """Write pieces of tensors as a safetensors file that says where they belong.
+def write_tensors(path: Path, shards: Iterable[TensorShard]) -> FileEntry:
+    """Write shards of tensors as a safetensors file that records their offsets.
 
     Args:
         path: the file.
-        pieces: on any device; what is not in host memory is copied there block by block.
+        shards: on any device; what is not in host memory is copied there block by block.
 
     Raises:
         OSError: if the file cannot be written, for example because the disk is full.
     """
-    ordered = by_alignment(pieces)
+    ordered = sorted_by_alignment(shards)
     return write_file(path, _blocks(ordered))
 
 
 def write_json(path: Path, content: object) -> FileEntry:
-    """Write JSON, with the same promises."""
+    """Write JSON, with the same guarantees."""
     return write_file(path, [json.dumps(content, indent=1).encode()])
 
 
@@ -67,47 +67,47 @@ def write_file(path: Path, blocks: Iterable[bytes | memoryview]) -> FileEntry:
     return FileEntry(size, digest.hexdigest())
 
 
-def adopt(path: Path) -> FileEntry:
-    """Flush a file that a library wrote, and return what it holds."""
+def sync_and_hash(path: Path) -> FileEntry:
+    """Flush a file that a library wrote, and return its size and hash."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
     return FileEntry(path.stat().st_size, contents_hash(path))
 
 
-def _blocks(pieces: list[Piece]) -> Iterator[bytes | memoryview]:
-    """Yield a file's bytes; a block is to be used before the next is asked for.
+def _blocks(shards: list[TensorShard]) -> Iterator[bytes | memoryview]:
+    """Yield a file's bytes; each block is valid until the next is requested.
 
-    What is on a device passes through one block of pinned memory: pages that are made for each
-    tensor anew would take longer than the disk.
+    What is on a device is copied through one block of pinned memory, which is reused: allocating
+    pages for each tensor would take longer than the disk.
     """
-    yield _header(pieces)
-    on_device = any(piece.tensor.is_cuda for piece in pieces)
-    passage = torch.empty(BLOCK, dtype=torch.uint8, pin_memory=on_device)
-    for piece in pieces:
-        tensor = piece.tensor if piece.tensor.is_contiguous() else piece.tensor.cpu().contiguous()
+    yield _header(shards)
+    on_device = any(shard.tensor.is_cuda for shard in shards)
+    pinned = torch.empty(BLOCK, dtype=torch.uint8, pin_memory=on_device)
+    for shard in shards:
+        tensor = shard.tensor if shard.tensor.is_contiguous() else shard.tensor.cpu().contiguous()
         for block in tensor.view(-1).view(torch.uint8).split(BLOCK):
-            on_host = passage[: len(block)].copy_(block) if block.is_cuda else block
+            on_host = pinned[: len(block)].copy_(block) if block.is_cuda else block
             yield on_host.numpy().data
 
 
-def _header(pieces: list[Piece]) -> bytes:
-    """Return the length of the header and the header, whose keys for places are torch's."""
-    places = {piece.name: {"saved_offsets": list(piece.offsets)} for piece in pieces}
+def _header(shards: list[TensorShard]) -> bytes:
+    """Return the header and its length; torch's keys record where each shard begins."""
+    offsets_by_name = {shard.name: {"saved_offsets": list(shard.offsets)} for shard in shards}
     header: dict[str, Any] = {
         "__metadata__": {
             "format": "pt",
             "DCP_VERSION": "1.0",
-            "DCP_SHARDING_INFO": json.dumps(places),
+            "DCP_SHARDING_INFO": json.dumps(offsets_by_name),
         }
     }
     start = 0
-    for piece in pieces:
-        header[piece.name] = {
-            "dtype": DTYPES[piece.tensor.dtype],
-            "shape": list(piece.tensor.shape),
-            "data_offsets": [start, start + piece.size],
+    for shard in shards:
+        header[shard.name] = {
+            "dtype": DTYPES[shard.tensor.dtype],
+            "shape": list(shard.tensor.shape),
+            "data_offsets": [start, start + shard.size],
         }
-        start += piece.size
+        start += shard.size
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text

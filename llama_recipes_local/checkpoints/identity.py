@@ -1,4 +1,4 @@
-"""What a run that goes on from a checkpoint must share with the one that wrote it."""
+"""What a run that resumes from a checkpoint must share with the one that wrote it."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from llama_recipes_local.fields import Resume, fields_with
 from llama_recipes_local.models.precision import weight_dtype
 from llama_recipes_local.run.resolution import Run
 
-# its kinds, as --resume_despite names them, and where a difference is fixed
+# the kinds, as --resume_despite names them, and how to fix a difference
 KINDS = {
     "data": "give the same files, --seed, --batching_strategy and --context_length",
     "tokenizer": "give the same --tokenizer_name",
@@ -23,12 +23,12 @@ KINDS = {
     "method": "give the same settings",
     "schedule": "give the same settings",
 }
-ENDS = 1 << 20  # bytes that are looked at on either end of a file of weights
+ENDS = 1 << 20  # bytes that are hashed at either end of a file of weights
 Identity = dict[str, dict[str, Any]]
 
 
 def identity(run: Run) -> Identity:
-    """Return what of a run must be as it was, by its kind, JSON-ready.
+    """Return what of a run must be unchanged to resume it, by kind, JSON-ready.
 
     Args:
         run: its data is prepared.
@@ -49,21 +49,21 @@ def identity(run: Run) -> Identity:
     # the data's files are compared, whatever the data set is called
     del found["data"]["dataset"]
     del found["schedule"]["gradient_clipping_threshold"]
-    return json.loads(json.dumps(found))  # as a file gives it back
+    return json.loads(json.dumps(found))  # as read from a file
 
 
 def differences(was: Identity, now: Identity) -> Iterator[tuple[str, str]]:
-    """Yield the kinds that differ, each with all that does."""
+    """Yield each kind that differs, with its differences."""
     for kind in KINDS:
         before, after = was.get(kind, {}), now[kind]
         changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
         if changed:
-            told = (f"{name} was {_short(before.get(name))}" for name in changed)
-            yield kind, ", ".join(told)
+            description = (f"{name} was {_short(before.get(name))}" for name in changed)
+            yield kind, ", ".join(description)
 
 
 def check_identity(run: Run) -> None:
-    """Refuse to go on from a checkpoint of another run; does nothing if none is gone on from.
+    """Refuse to resume from a checkpoint of another run; do nothing without a checkpoint.
 
     Args:
         run: its data is prepared.
@@ -81,14 +81,14 @@ def check_identity(run: Run) -> None:
         return  # saved by a script, which has no run to describe
     except (OSError, ValueError) as error:
         fix = selection.alternative(folder)
-        raise refusal(f"{path} is damaged", str(error), fix) from error
+        raise refusal(f"{path} is corrupt", str(error), fix) from error
     problems = [
         Problem(
             f"--resume_from_checkpoint {folder} with another {kind}",
-            told,
-            f"{KINDS[kind]}, or go on all the same: --resume_despite {kind}",
+            description,
+            f"{KINDS[kind]}, or resume nevertheless: --resume_despite {kind}",
         )
-        for kind, told in differences(was, identity(run))
+        for kind, description in differences(was, identity(run))
         if kind not in run.train.resume_despite
     ]
     refuse(problems)
@@ -115,13 +115,13 @@ def _values(config: Any, kind: Resume) -> dict[str, Any]:
 
 
 def _model(folder: Path) -> dict[str, str]:
-    """Return hashes that tell a model from another wherever it is."""
+    """Return hashes that identify a model wherever it is."""
     config = hashlib.sha256((folder / "config.json").read_bytes()).hexdigest()
     return {"config": config, "weights": weights_hash(folder)}
 
 
 def weights_hash(folder: Path) -> str:
-    """Return a hash that tells a model's weights from others, without reading them whole."""
+    """Return a hash that identifies a model's weights, without reading them completely."""
     weights = hashlib.sha256()
     for path in sorted(folder.glob("*.safetensors")):
         size = path.stat().st_size

@@ -1,19 +1,19 @@
-"""What is where in a checkpoint, and the manifest that tells whether it is whole.
+"""The files of a checkpoint, and the manifest that shows whether it is complete.
 
 ::
 
     checkpoint-STEP/
         manifest.json               size and sha256 of every other file
-        trainer.json                how far the run is: steps, history, schedule, scaler, data
-        identity.json               what a run that goes on from here must share
+        trainer.json                how far the run has come: steps, history, schedule, scaler, data
+        identity.json               what a run that resumes from here must share
         run_config.json             every setting, versions, patches
         adapter_model.safetensors   with --use_peft, and adapter_config.json: PEFT's own format
         model/*.safetensors         trained weights, by their names in the model; config.json
         optimizer/*.safetensors     the optimiser's tensors, as NAME/KEY
-        random/rank-N.json          states of a rank's random generators
+        random/rank-N.json          a rank's RNG state
 
 The files of tensors are what ``torch.distributed.checkpoint.HuggingFaceStorageReader`` reads: each
-rank's pieces, with their places in the whole.
+rank's shards, with their offsets in the whole tensor.
 """
 
 import hashlib
@@ -36,13 +36,13 @@ OPTIMIZER = "optimizer"
 RANDOM = "random"
 
 FORMAT = 1
-"""Counts up when checkpoints that were written before can no longer be read."""
+"""Incremented when checkpoints written before can no longer be read."""
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
-class DamagedError(TrainingError):
-    """A checkpoint is not what its manifest says."""
+class CorruptCheckpointError(TrainingError):
+    """A checkpoint does not match its manifest."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Manifest:
     Attributes:
         step: optimiser steps done.
         ranks: how many ranks wrote it.
-        validation_loss: of a validation at this very step; None if there was none.
+        validation_loss: of a validation at this step; None if there was none.
         files: every other file, by its path in the folder.
         format: see ``FORMAT``.
     """
@@ -72,17 +72,17 @@ class Manifest:
     format: int = FORMAT
 
     def text(self) -> str:
-        """Return the manifest as it is written, with a digest of itself."""
+        """Return the manifest as JSON, with its own digest."""
         content = asdict(self)
         digest = hashlib.sha256(_json(content).encode()).hexdigest()
         return _json(content | {"sha256": digest})
 
 
 def parse_manifest(text: str) -> Manifest:
-    """Return the manifest that ``text`` is, byte for byte.
+    """Parse a manifest, which must be byte for byte what ``Manifest.text`` returns.
 
     Raises:
-        ValueError: if it is none, or not as it was written.
+        ValueError: if it is not a manifest, or was changed.
     """
     try:
         content = json.loads(text)
@@ -91,11 +91,11 @@ def parse_manifest(text: str) -> Manifest:
         manifest = Manifest(files=entries, **content)
         unchanged = manifest.text() == text
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"is no manifest ({error})") from error
+        raise ValueError(f"is not a manifest ({error})") from error
     if not unchanged:
-        raise ValueError("is not as it was written")
+        raise ValueError("was changed after it was written")
     if manifest.format != FORMAT:
-        raise ValueError(f"is of format {manifest.format}, this version reads {FORMAT}")
+        raise ValueError(f"has format {manifest.format}; this version reads {FORMAT}")
     return manifest
 
 
@@ -103,19 +103,19 @@ def read_manifest(folder: Path) -> Manifest:
     """Return a checkpoint's manifest.
 
     Raises:
-        DamagedError: if there is none, or it is damaged.
+        CorruptCheckpointError: if it is missing or corrupt.
     """
     path = folder / MANIFEST
     try:
         return parse_manifest(path.read_text("utf-8"))
     except FileNotFoundError:
-        raise DamagedError(f"{path} is missing") from None
+        raise CorruptCheckpointError(f"{path} is missing") from None
     except (OSError, ValueError) as error:
-        raise DamagedError(f"{path} {error}") from error
+        raise CorruptCheckpointError(f"{path} {error}") from error
 
 
 def is_checkpoint(folder: Path) -> bool:
-    """Tell whether a folder is a ``checkpoint-STEP``, whatever it is named, whole or not."""
+    """Return whether a folder is a checkpoint, whatever its name, complete or not."""
     return (folder / MANIFEST).is_file()
 
 
@@ -145,13 +145,13 @@ def folder_of(output: Path, step: int) -> Path:
 
 
 def step_of(folder: Path) -> int | None:
-    """Return the step that a checkpoint's folder is named for; None if it is no checkpoint's."""
+    """Return the step that a checkpoint's folder is named for; None if it is not a checkpoint's."""
     matched = _NAME.fullmatch(folder.name)
     return int(matched[1]) if matched else None
 
 
 def checkpoints_in(output: Path) -> list[Path]:
-    """Return the folders of a run's checkpoints, whole or not, the newest first."""
+    """Return the folders of a run's checkpoints, complete or not, newest first."""
     found = [path for path in output.glob("checkpoint-*") if step_of(path) is not None]
     return sorted((path for path in found if path.is_dir()), key=lambda path: -(step_of(path) or 0))
 

@@ -12,7 +12,7 @@ from peft import PeftModel
 from torch import nn
 from torch.optim import Optimizer
 
-from llama_recipes_local.checkpoints.layout import DamagedError
+from llama_recipes_local.checkpoints.layout import CorruptCheckpointError
 from llama_recipes_local.checkpoints.reading import read_tensors
 from llama_recipes_local.model_checkpointing.checkpoint_handler import resized_embeddings
 
@@ -20,10 +20,10 @@ Tensors = dict[str, torch.Tensor]
 
 
 def model_tensors(model: nn.Module) -> Tensors:
-    """Return what training changes of a model: trained parameters, and buffers that are kept.
+    """Return what training changes in a model: trained parameters and persistent buffers.
 
-    Embeddings that were resized under an adapter are among them, for the model's folder has no rows
-    for the new tokens. All else is the base model's, unchanged.
+    Embeddings that were resized under an adapter are included, because the model's folder has no
+    rows for the new tokens. Everything else is the base model's, unchanged.
     """
     resized = resized_embeddings(model) if isinstance(model, PeftModel) else []
     kept = {id(parameter) for parameter in resized}
@@ -43,7 +43,7 @@ def _persistent_buffers(model: nn.Module) -> Iterable[tuple[str, torch.Tensor]]:
 
 
 def optimizer_tensors(model: nn.Module, optimizer: Optimizer) -> Tensors:
-    """Return the tensors of an optimiser's state as NAME/KEY; those of no dimension are plain."""
+    """Return the tensors of an optimiser's state, but for scalars, by NAME/KEY."""
     return {
         f"{name}/{key}": value
         for name, state in _named_states(model, optimizer)
@@ -78,7 +78,7 @@ def load_model(model: nn.Module, folder: Path) -> None:
     """Load what ``model_tensors`` returned.
 
     Raises:
-        DamagedError: if the folder does not hold it.
+        CorruptCheckpointError: if the folder does not contain them.
     """
     read_tensors(folder, model_tensors(model))
 
@@ -101,13 +101,15 @@ def load_optimizer(
         numbers: the ``numbers`` of ``optimizer_values``.
 
     Raises:
-        DamagedError: if the folder does not hold the state of these parameters.
+        CorruptCheckpointError: if the folder does not contain the state of these parameters.
     """
     parameters = dict(model.named_parameters())
     try:
         stepped = [parameters[name] for name in numbers]
     except KeyError as error:
-        raise DamagedError(f"{folder} has the state of {error}, missing in this model") from None
+        raise CorruptCheckpointError(
+            f"{folder} has the state of {error}, missing in this model"
+        ) from None
     _initialize_state(optimizer, stepped)
     read_tensors(folder, optimizer_tensors(model, optimizer))
     for name, plain in numbers.items():
@@ -120,7 +122,7 @@ def load_optimizer(
 
 
 def load_param_groups(optimizer: Optimizer, groups: list[dict[str, Any]]) -> None:
-    """Give an optimiser's groups their saved settings: rates, decay and the like."""
+    """Load the settings of an optimiser's groups: learning rate, weight decay and others."""
     for group, saved in zip(optimizer.param_groups, groups, strict=True):
         for key, value in saved.items():
             if key == "params":

@@ -1,7 +1,7 @@
-"""Fills tensors from the pieces that ranks wrote, whatever ranks read them.
+"""Fills tensors from saved shards, on any number of ranks.
 
-Each rank reads what it needs by itself. torch's reader of the same files would have all ranks plan
-together, and prints the traces of whatever is wrong with a file.
+Each rank reads what it needs independently. torch's reader of the same files plans on all ranks
+together, and prints tracebacks for whatever is wrong with a file.
 """
 
 import json
@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
-from llama_recipes_local.checkpoints.layout import DamagedError
+from llama_recipes_local.checkpoints.layout import CorruptCheckpointError
 
 Box = tuple[slice, ...]
 """A part of a tensor: where it begins and ends in each dimension."""
@@ -23,7 +23,7 @@ Box = tuple[slice, ...]
 
 @dataclass(frozen=True)
 class _Stored:
-    """A piece in an open file, and the part of the whole tensor that it is."""
+    """A shard in an open file, and its place in the whole tensor."""
 
     file: Any
     box: Box
@@ -37,24 +37,29 @@ def read_tensors(folder: Path, targets: Mapping[str, torch.Tensor]) -> None:
         targets: by the names that they were written under.
 
     Raises:
-        DamagedError: if a tensor is missing, of another shape, or a file is none of tensors.
+        CorruptCheckpointError: if a tensor is missing or has another shape, or a file is not safetensors.
     """
     try:
         stored = _index(folder)
         for name, target in targets.items():
             _fill(name, target.detach(), stored.get(name, []))
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise DamagedError(f"{folder} does not hold the state of this model: {error}") from error
+        raise CorruptCheckpointError(
+            f"{folder} does not contain the state of this model: {error}"
+        ) from error
 
 
 def _index(folder: Path) -> dict[str, list[_Stored]]:
-    """Return the pieces of every tensor in a folder's files."""
+    """Return the shards of every tensor in a folder's files."""
     stored: dict[str, list[_Stored]] = {}
     for path in sorted(folder.glob("*.safetensors")):
         file: Any = safe_open(path, framework="pt")
-        places = json.loads(file.metadata()["DCP_SHARDING_INFO"])
-        for name in file.keys():  # noqa: SIM118 (it is no mapping)
-            offsets, sizes = places[name]["saved_offsets"], file.get_slice(name).get_shape()
+        offsets_by_name = json.loads(file.metadata()["DCP_SHARDING_INFO"])
+        for name in file.keys():  # noqa: SIM118 (not a mapping)
+            offsets, sizes = (
+                offsets_by_name[name]["saved_offsets"],
+                file.get_slice(name).get_shape(),
+            )
             box = tuple(slice(o, o + size) for o, size in zip(offsets, sizes, strict=True))
             stored.setdefault(name, []).append(_Stored(file, box))
     return stored
@@ -62,24 +67,26 @@ def _index(folder: Path) -> dict[str, list[_Stored]]:
 
 def _fill(name: str, target: torch.Tensor, stored: list[_Stored]) -> None:
     shape = tuple(target.shape)
-    ends = (tuple(part.stop for part in piece.box) for piece in stored)
+    ends = (tuple(part.stop for part in shard.box) for shard in stored)
     saved = tuple(map(max, zip(*ends, strict=True)))
     if saved != shape:
-        raise ValueError(f"{name} is of shape {shape} here, and {saved or 'missing'} there")
+        raise ValueError(
+            f"{name} has shape {shape} in this model, and is {saved or 'missing'} there"
+        )
     local, box = _own_part(target)
     filled = 0
-    for piece in stored:
-        common = _overlap(box, piece.box)
+    for shard in stored:
+        common = _overlap(box, shard.box)
         if common is not None:
-            part = piece.file.get_slice(name)[_within(common, piece.box)]
+            part = shard.file.get_slice(name)[_within(common, shard.box)]
             local[_within(common, box)].copy_(part)
             filled += part.numel()
     if filled != local.numel():
-        raise ValueError(f"{name} is not whole")
+        raise ValueError(f"{name} is incomplete")
 
 
 def _own_part(target: torch.Tensor) -> tuple[torch.Tensor, Box]:
-    """Return what this rank holds of a tensor, and where in the whole that is."""
+    """Return this rank's part of a tensor, and its place in the whole."""
     if not isinstance(target, DTensor):
         return target, tuple(slice(0, size) for size in target.shape)
     sizes, offsets = compute_local_shape_and_global_offset(
@@ -97,5 +104,5 @@ def _overlap(one: Box, other: Box) -> Box | None:
 
 
 def _within(part: Box, box: Box) -> Box:
-    """Return a part of the whole as the part of a box that it lies in."""
+    """Return a part of the whole relative to the box that contains it."""
     return tuple(slice(p.start - b.start, p.stop - b.start) for p, b in zip(part, box, strict=True))

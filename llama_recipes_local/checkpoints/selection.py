@@ -7,7 +7,7 @@ import torch.distributed as dist
 
 from llama_recipes_local import configs
 from llama_recipes_local.checkpoints import layout, verifying
-from llama_recipes_local.checkpoints.layout import DamagedError
+from llama_recipes_local.checkpoints.layout import CorruptCheckpointError
 from llama_recipes_local.parallel import world_size
 
 AUTO = "auto"
@@ -19,7 +19,7 @@ def select(train_config: configs.train_config) -> Path | None:
     It prints what "auto" skips, and that there is none. All ranks call this together.
 
     Raises:
-        DamagedError: if the one that was named is corrupt.
+        CorruptCheckpointError: if the one that was named is corrupt.
     """
     asked = train_config.resume_from_checkpoint
     if not asked:
@@ -29,8 +29,8 @@ def select(train_config: configs.train_config) -> Path | None:
     output = Path(train_config.output_dir)
     for folder in _first_ranks(layout.checkpoints_in(output)):
         try:
-            verifying.check_together(folder)
-        except DamagedError as error:
+            verifying.verify_together(folder)
+        except CorruptCheckpointError as error:
             print(f"--> {folder.name} skipped: corrupt ({error})")
             continue
         return folder
@@ -46,7 +46,7 @@ def expected(train_config: configs.train_config) -> Path | None:
     for folder in layout.checkpoints_in(Path(train_config.output_dir)):
         try:
             verifying.check_sizes(folder)
-        except DamagedError:
+        except CorruptCheckpointError:
             continue
         return folder
     return None
@@ -61,8 +61,8 @@ def newest_intact(output: Path) -> Path | None:
     """Return the newest intact checkpoint of a folder, which is read to find out."""
     for folder in layout.checkpoints_in(output):
         try:
-            verifying.check(folder)
-        except DamagedError:
+            verifying.verify(folder)
+        except CorruptCheckpointError:
             continue
         return folder
     return None
@@ -70,26 +70,26 @@ def newest_intact(output: Path) -> Path | None:
 
 def alternative(folder: Path) -> str:
     """Return what to do in place of a corrupt checkpoint, or of a run's folder with some in it."""
-    whole = newest_intact(folder) or newest_intact(folder.resolve().parent)
-    if whole is None:
+    intact = newest_intact(folder) or newest_intact(folder.resolve().parent)
+    if intact is None:
         return "start from scratch in another --output_dir"
-    return f"--resume_from_checkpoint {whole}"
+    return f"--resume_from_checkpoint {intact}"
 
 
 def _named(folder: Path) -> Path:
     try:
-        verifying.check_together(folder)
-    except DamagedError as error:
-        raise DamagedError(
+        verifying.verify_together(folder)
+    except CorruptCheckpointError as error:
+        raise CorruptCheckpointError(
             f"{folder} cannot be resumed from: {error}\n   fix: {alternative(folder)}"
         ) from error
     return folder
 
 
 def _first_ranks(folders: list[Path]) -> list[Path]:
-    """Return what the first rank found, for ranks may look at different moments."""
+    """Return what the first rank found, because ranks may look at different moments."""
     if world_size() == 1:
         return folders
-    said: list[Any] = [folders]
-    dist.broadcast_object_list(said, src=0)
-    return said[0]
+    shared: list[Any] = [folders]
+    dist.broadcast_object_list(shared, src=0)
+    return shared[0]

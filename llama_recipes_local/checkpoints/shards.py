@@ -1,4 +1,4 @@
-"""What a rank has to write of a tensor: all of it, its own part of it, or nothing."""
+"""What a rank writes of a tensor: all of it, its shard, or nothing."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -11,13 +11,13 @@ from llama_recipes_local.parallel import is_rank_zero
 
 
 @dataclass(frozen=True)
-class Piece:
-    """A part of a tensor.
+class TensorShard:
+    """A shard of a tensor, or the whole of one that is not sharded.
 
     Attributes:
         name: the tensor's name.
-        tensor: the part, on the device that it is on.
-        offsets: where it begins in the whole, in each dimension.
+        tensor: the shard, on its device.
+        offsets: where it begins in the whole tensor, in each dimension.
     """
 
     name: str
@@ -26,56 +26,56 @@ class Piece:
 
     @property
     def size(self) -> int:
-        """Bytes of the part."""
+        """Size in bytes."""
         return self.tensor.numel() * self.tensor.element_size()
 
 
-def piece_of(name: str, tensor: torch.Tensor) -> Piece | None:
-    """Return what this rank writes of a tensor, so that all ranks together write it once."""
+def shard_of(name: str, tensor: torch.Tensor) -> TensorShard | None:
+    """Return what this rank writes of a tensor: together, the ranks write each element once."""
     if not isinstance(tensor, DTensor):
-        return Piece(name, tensor.detach(), (0,) * tensor.dim()) if is_rank_zero() else None
+        return TensorShard(name, tensor.detach(), (0,) * tensor.dim()) if is_rank_zero() else None
     mesh, placements = tensor.device_mesh, tensor.placements
     coordinates = mesh.get_coordinate() or ()
     for place, coordinate in zip(placements, coordinates, strict=True):
         if isinstance(place, Replicate) and coordinate:
-            return None
+            return None  # another rank writes this replica
     local = tensor.to_local().detach()
     _, offsets = compute_local_shape_and_global_offset(tensor.shape, mesh, placements)
-    return Piece(name, local, tuple(offsets)) if local.numel() else None
+    return TensorShard(name, local, tuple(offsets)) if local.numel() else None
 
 
-def in_files(pieces: Iterable[Piece], limit: int) -> list[list[Piece]]:
-    """Spread pieces over files of about ``limit`` bytes, which threads write side by side."""
-    files: list[list[Piece]] = []
+def group_into_files(shards: Iterable[TensorShard], limit: int) -> list[list[TensorShard]]:
+    """Spread shards over files of about ``limit`` bytes, which threads write in parallel."""
+    files: list[list[TensorShard]] = []
     filled = limit
-    for piece in pieces:
-        if filled + piece.size > limit or not files:
+    for shard in shards:
+        if filled + shard.size > limit or not files:
             files.append([])
             filled = 0
-        files[-1].append(piece)
-        filled += piece.size
+        files[-1].append(shard)
+        filled += shard.size
     return files
 
 
-def copied_to_host(pieces: list[Piece], buffer: torch.Tensor) -> list[Piece]:
-    """Copy pieces into a buffer in host memory, one after another.
+def copy_to_host(shards: list[TensorShard], buffer: torch.Tensor) -> list[TensorShard]:
+    """Copy shards into a buffer in host memory, one after another.
 
-    The copies of what is on a device are not waited for.
+    Copies from a device are asynchronous.
 
     Args:
-        pieces: of one file.
-        buffer: (bytes,) uint8, pinned where there is a device.
+        shards: of one file.
+        buffer: (bytes,) uint8, pinned if there is a device.
     """
     copies, start = [], 0
-    for piece in by_alignment(pieces):
-        flat = buffer[start : start + piece.size]
-        copy = flat.view(piece.tensor.dtype).view(piece.tensor.shape)
-        copy.copy_(piece.tensor, non_blocking=True)
-        copies.append(replace(piece, tensor=copy))
-        start += piece.size
+    for shard in sorted_by_alignment(shards):
+        flat = buffer[start : start + shard.size]
+        copy = flat.view(shard.tensor.dtype).view(shard.tensor.shape)
+        copy.copy_(shard.tensor, non_blocking=True)
+        copies.append(replace(shard, tensor=copy))
+        start += shard.size
     return copies
 
 
-def by_alignment(pieces: Iterable[Piece]) -> list[Piece]:
-    """Put pieces of wide dtypes first, so that each begins at a multiple of its element's size."""
-    return sorted(pieces, key=lambda piece: -piece.tensor.element_size())
+def sorted_by_alignment(shards: Iterable[TensorShard]) -> list[TensorShard]:
+    """Sort wide dtypes first, so that each shard begins at a multiple of its element's size."""
+    return sorted(shards, key=lambda shard: -shard.tensor.element_size())

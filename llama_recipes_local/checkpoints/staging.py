@@ -1,4 +1,10 @@
-"""Copies of a rank's tensors in host memory, from which a checkpoint is written."""
+"""Copies of a rank's tensors in host memory, from which a checkpoint is written asynchronously.
+
+Training waits for these copies alone: device to pinned host memory, at the speed of the bus. A
+thread then hashes and writes them while the next steps change the weights. Writing straight from
+the device would hold training up until the last byte is on the disk. The price is host memory for
+all that a rank saves, kept from one checkpoint to the next because pinning it takes seconds.
+"""
 
 import contextlib
 import mmap
@@ -6,34 +12,34 @@ from collections.abc import Mapping
 
 import torch
 
-from llama_recipes_local.checkpoints.shards import Piece, copied_to_host
+from llama_recipes_local.checkpoints.shards import TensorShard, copy_to_host
 
 
 class Staging:
-    """Copies tensors to buffers in host memory, which are kept for the next time."""
+    """Copies tensors to buffers in host memory, which the next checkpoint reuses."""
 
     def __init__(self) -> None:
         self._pinned = torch.cuda.is_available()
         self._buffers: dict[tuple[str, int], torch.Tensor] = {}
 
-    def copies(self, parts: Mapping[str, list[Piece]]) -> dict[str, list[Piece]]:
-        """Copy pieces, by file; those of the time before are overwritten."""
+    def copies(self, parts: Mapping[str, list[TensorShard]]) -> dict[str, list[TensorShard]]:
+        """Copy shards, by file; this overwrites the previous copies."""
         staged = {
-            path: copied_to_host(part, self._buffer(path, part)) for path, part in parts.items()
+            path: copy_to_host(part, self._buffer(path, part)) for path, part in parts.items()
         }
         if self._pinned:
             torch.cuda.current_stream().synchronize()
         return staged
 
     def close(self) -> None:
-        """Let go of the memory; what still reads the copies may go on."""
+        """Release the memory; what still reads the copies may continue."""
         for buffer in self._buffers.values():
             if self._pinned:
                 torch.cuda.cudart().cudaHostUnregister(buffer.data_ptr())
         self._buffers.clear()
 
-    def _buffer(self, path: str, pieces: list[Piece]) -> torch.Tensor:
-        key = (path, sum(piece.size for piece in pieces))
+    def _buffer(self, path: str, shards: list[TensorShard]) -> torch.Tensor:
+        key = (path, sum(shard.size for shard in shards))
         if key not in self._buffers:
             self._buffers[key] = _memory(key[1], self._pinned)
         return self._buffers[key]
@@ -42,8 +48,8 @@ class Staging:
 def _memory(size: int, pinned: bool) -> torch.Tensor:
     """Return host memory, (size,) uint8, pinned or not.
 
-    It consists of huge pages that exist before they are pinned, for CUDA takes twice as long and
-    more to make pages of the common size.
+    It consists of huge pages, touched before they are pinned: pinning takes CUDA more than twice as
+    long if it has to create pages of the usual size.
     """
     memory = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     with contextlib.suppress(OSError):  # a kernel without huge pages

@@ -1,4 +1,4 @@
-"""Finds what is damaged in a checkpoint: a file that is missing, of another size, or changed."""
+"""Verifies a checkpoint: no file is missing, of another size, or changed."""
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -7,7 +7,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from llama_recipes_local.checkpoints.layout import DamagedError, FileEntry, read_manifest
+from llama_recipes_local.checkpoints.layout import CorruptCheckpointError, FileEntry, read_manifest
 from llama_recipes_local.parallel import rank, world_size
 from llama_recipes_local.storage.hashing import contents_hash
 
@@ -16,54 +16,54 @@ Entry = tuple[Path, FileEntry]
 
 
 def check_sizes(folder: Path) -> None:
-    """Look at a checkpoint without reading it.
+    """Compare the sizes of a checkpoint's files with its manifest, without reading them.
 
     Raises:
-        DamagedError: if its manifest is damaged, or a file is missing or of another size.
+        CorruptCheckpointError: if its manifest is corrupt, or a file is missing or of another size.
     """
     for path, entry in _entries(folder):
-        damage = _other_size((path, entry))
-        if damage:
-            raise DamagedError(damage)
+        error = _other_size((path, entry))
+        if error:
+            raise CorruptCheckpointError(error)
 
 
-def check(folder: Path) -> None:
-    """Read a whole checkpoint and compare each file with the manifest, in this process alone.
+def verify(folder: Path) -> None:
+    """Read a whole checkpoint and compare each file with the manifest, in this process.
 
     Raises:
-        DamagedError: naming the first file that is missing, of another size, or changed.
+        CorruptCheckpointError: naming the first file that is missing, of another size, or changed.
     """
-    _raise_first(_damages(_entries(folder)))
+    _raise_first(_errors(_entries(folder)))
 
 
-def check_together(folder: Path) -> None:
-    """Do what ``check`` does, each rank with its share of the files; all ranks call this together.
+def verify_together(folder: Path) -> None:
+    """Do what ``verify`` does, each rank for its share of the files; all ranks call this together.
 
     Raises:
-        DamagedError: on all ranks alike.
+        CorruptCheckpointError: the same one on all ranks.
     """
     try:
-        damages = _damages(_entries(folder)[rank() :: world_size()])
-    except DamagedError as error:
-        damages = [str(error)]
+        errors = _errors(_entries(folder)[rank() :: world_size()])
+    except CorruptCheckpointError as error:
+        errors = [str(error)]
     if world_size() > 1:
         gathered: list[Any] = [None] * world_size()
-        dist.all_gather_object(gathered, damages)
-        damages = [damage for part in gathered for damage in part]
-    _raise_first(damages)
+        dist.all_gather_object(gathered, errors)
+        errors = [error for part in gathered for error in part]
+    _raise_first(errors)
 
 
 def _entries(folder: Path) -> list[Entry]:
     return [(folder / name, entry) for name, entry in sorted(read_manifest(folder).files.items())]
 
 
-def _damages(entries: Iterable[Entry]) -> list[str]:
+def _errors(entries: Iterable[Entry]) -> list[str]:
     with ThreadPoolExecutor(THREADS) as pool:
-        return [damage for damage in pool.map(_damage, entries) if damage]
+        return [error for error in pool.map(_error, entries) if error]
 
 
-def _damage(item: Entry) -> str:
-    return _other_size(item) or _told(item, _other_content)
+def _error(item: Entry) -> str:
+    return _other_size(item) or _describe(item, _other_content)
 
 
 def _other_size(item: Entry) -> str:
@@ -71,15 +71,17 @@ def _other_size(item: Entry) -> str:
         size = path.stat().st_size
         return "" if size == entry.size else f"has {size:,} bytes, not {entry.size:,}"
 
-    return _told(item, compare)
+    return _describe(item, compare)
 
 
 def _other_content(path: Path, entry: FileEntry) -> str:
-    return "" if contents_hash(path) == entry.sha256 else "is not what was written (sha256)"
+    return (
+        "" if contents_hash(path) == entry.sha256 else "was changed after it was written (sha256)"
+    )
 
 
-def _told(item: Entry, compare: Callable[[Path, FileEntry], str]) -> str:
-    """Name the file and what is wrong with it; return nothing if nothing is."""
+def _describe(item: Entry, compare: Callable[[Path, FileEntry], str]) -> str:
+    """Return the file and what is wrong with it; an empty text if nothing is."""
     path, entry = item
     try:
         wrong = compare(path, entry)
@@ -90,6 +92,6 @@ def _told(item: Entry, compare: Callable[[Path, FileEntry], str]) -> str:
     return f"{path} {wrong}" if wrong else ""
 
 
-def _raise_first(damages: list[str]) -> None:
-    if damages:
-        raise DamagedError(damages[0])
+def _raise_first(errors: list[str]) -> None:
+    if errors:
+        raise CorruptCheckpointError(errors[0])

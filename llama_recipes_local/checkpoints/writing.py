@@ -1,8 +1,8 @@
-"""Writes checkpoints: every rank its part, the first rank the manifest and the name.
+"""Writes checkpoints: every rank its shards, the first rank the manifest and the final name.
 
-A checkpoint is written in a folder beside its place. When every rank has its files on the disk, the
-first writes the manifest and renames the folder; until then nothing reads it. With an asynchronous
-writer the ranks copy their tensors to host memory and go on; a thread writes.
+A checkpoint is written to a draft folder next to its final place. When every rank has its files on
+the disk, the first writes the manifest and renames the folder; until then nothing reads it. With an
+asynchronous writer the ranks copy their tensors to host memory and continue; a thread writes.
 """
 
 import shutil
@@ -17,7 +17,7 @@ import torch.distributed as dist
 
 from llama_recipes_local.checkpoints import files, layout, retention
 from llama_recipes_local.checkpoints.layout import FileEntry, Manifest
-from llama_recipes_local.checkpoints.shards import Piece, in_files, piece_of
+from llama_recipes_local.checkpoints.shards import TensorShard, group_into_files, shard_of
 from llama_recipes_local.checkpoints.staging import Staging
 from llama_recipes_local.errors import TrainingError
 from llama_recipes_local.parallel import all_reduce_sum, barrier, is_rank_zero, rank, world_size
@@ -30,18 +30,18 @@ Entries = dict[str, FileEntry]
 
 
 class SavingError(TrainingError):
-    """A checkpoint could not be written; those before it are whole."""
+    """A checkpoint could not be written; those before it are intact."""
 
 
 @dataclass(frozen=True)
 class Content:
-    """What a rank gives to a checkpoint.
+    """What a rank contributes to a checkpoint.
 
     Attributes:
         step: optimiser steps done.
         validation_loss: of a validation at this step; None if there was none.
         tensors: by their folder and name, sharded or not; on every rank.
-        values: JSON-ready contents of files, by their path; a rank gives what it has.
+        values: JSON-ready contents of files, by their path; each rank gives its own.
         extra: writes further files into the folder it is given; for the first rank.
     """
 
@@ -58,7 +58,7 @@ class _Job:
 
     content: Content
     target: Path
-    pieces: dict[str, list[Piece]]
+    shards: dict[str, list[TensorShard]]
     entries: "Future[Entries]" = field(default_factory=Future)
 
 
@@ -70,7 +70,7 @@ class Writer:
 
         Args:
             output: the run's folder.
-            limit: how many checkpoints to keep, see ``limits``; 0 means all.
+            limit: how many checkpoints to keep, see ``retention``; 0 means all.
             asynchronous: whether ``save`` returns as soon as the tensors are in host memory.
         """
         self.output = output
@@ -81,19 +81,21 @@ class Writer:
 
     @property
     def written(self) -> bool:
-        """Whether this rank's part of a checkpoint is on the disk, and ``finish`` will not wait."""
+        """Whether this rank's part of a checkpoint is on the disk: ``finish`` will not wait."""
         return self._job is not None and self._job.entries.done()
 
     def save(self, content: Content) -> None:
-        """Write a checkpoint, or begin to; waits for the one before. All ranks call this together.
+        """Write a checkpoint, or begin to, after finishing the previous one.
+
+        All ranks call this together.
 
         Raises:
-            SavingError: if it cannot be written, or the one before could not; on all ranks.
+            SavingError: if it, or the previous one, could not be written; on all ranks.
         """
         self.finish()
         target = layout.folder_of(self.output, content.step)
         parts = _parts(content)
-        _check_room(target, sum(piece.size for part in parts.values() for piece in part))
+        _check_free_space(target, sum(shard.size for part in parts.values() for shard in part))
         if is_rank_zero():
             begin_draft(target)
         barrier()
@@ -117,14 +119,14 @@ class Writer:
         entries, errors = _from_all_ranks(job)
         if not errors and is_rank_zero():
             errors = _attempt(lambda: self._publish(job, entries))
-        errors = _first_rank_says(errors)
+        errors = _first_ranks(errors)
         if errors:
             if is_rank_zero():
                 shutil.rmtree(draft_of(job.target), ignore_errors=True)
-            raise SavingError(_not_saved(job.target, errors))
+            raise SavingError(_message(job.target, errors))
 
     def close(self) -> None:
-        """Let the thread end; what it writes will not be published."""
+        """Stop the thread; what it is writing will not be published."""
         self._thread.shutdown(wait=False, cancel_futures=True)
         if self._staging is not None:
             self._staging.close()
@@ -138,18 +140,18 @@ class Writer:
         retention.remove_surplus(self.output, self.limit)
 
 
-def _parts(content: Content) -> dict[str, list[Piece]]:
-    """Return the pieces that this rank writes, by file."""
+def _parts(content: Content) -> dict[str, list[TensorShard]]:
+    """Return the shards that this rank writes, by file."""
     parts = {}
     for folder, tensors in content.tensors.items():
-        pieces = [piece_of(name, tensor) for name, tensor in tensors.items()]
-        for number, part in enumerate(in_files(filter(None, pieces), FILE_BYTES)):
+        shards = [shard_of(name, tensor) for name, tensor in tensors.items()]
+        for number, part in enumerate(group_into_files(filter(None, shards), FILE_BYTES)):
             parts[f"{folder}/rank-{rank():05d}-{number:05d}.safetensors"] = part
     return parts
 
 
 def _write_part(job: _Job) -> None:
-    """Write this rank's files; what came of it is for ``finish`` to tell."""
+    """Write this rank's files; ``finish`` reports the result."""
     try:
         job.entries.set_result(_written(job))
     except BaseException as error:
@@ -162,27 +164,27 @@ def _written(job: _Job) -> Entries:
     if job.content.extra is not None:
         job.content.extra(draft)
         extra = [path for path in draft.iterdir() if path.is_file()]
-        entries |= {path.name: files.adopt(path) for path in extra}
-    for path in (*job.pieces, *job.content.values):
+        entries |= {path.name: files.sync_and_hash(path) for path in extra}
+    for path in (*job.shards, *job.content.values):
         (draft / path).parent.mkdir(exist_ok=True)
     with ThreadPoolExecutor(THREADS) as pool:
         writing = {
-            name: pool.submit(files.write_tensors, draft / name, pieces)
-            for name, pieces in job.pieces.items()
+            name: pool.submit(files.write_tensors, draft / name, shards)
+            for name, shards in job.shards.items()
         }
         for name, value in job.content.values.items():
             entries[name] = files.write_json(draft / name, value)
         return entries | {name: future.result() for name, future in writing.items()}
 
 
-def _check_room(target: Path, size: int) -> None:
-    """Refuse at once what the disk has no room for; all ranks call this together."""
+def _check_free_space(target: Path, size: int) -> None:
+    """Raise at once if the disk has too little space; all ranks call this together."""
     needed = int(all_reduce_sum(torch.tensor(size)))
     free = free_bytes(target.parent)
-    lacking = free is not None and free < needed
-    if all_reduce_sum(torch.tensor(int(lacking))):
+    too_little = free is not None and free < needed
+    if all_reduce_sum(torch.tensor(int(too_little))):
         reason = f"it needs {needed:,} bytes, {free or 0:,} are free"
-        raise SavingError(_not_saved(target, [reason]))
+        raise SavingError(_message(target, [reason]))
 
 
 def _from_all_ranks(job: _Job) -> tuple[Entries, list[str]]:
@@ -200,28 +202,28 @@ def _from_all_ranks(job: _Job) -> tuple[Entries, list[str]]:
 
 
 def _attempt(work: Callable[[], None]) -> list[str]:
-    """Return why some work on files failed; nothing if it did not."""
+    """Return why some work on files failed; an empty list if it did not."""
     try:
         work()
-    except Exception as error:  # whatever it is, all ranks are to hear of it
+    except Exception as error:  # whatever it is, all ranks must learn of it
         return [describe_full_disk(error) or f"{type(error).__name__}: {error}"]
     return []
 
 
-def _first_rank_says(errors: list[str]) -> list[str]:
+def _first_ranks(errors: list[str]) -> list[str]:
     if world_size() > 1:
-        said = [errors]
-        dist.broadcast_object_list(said, src=0)
-        return said[0]
+        shared = [errors]
+        dist.broadcast_object_list(shared, src=0)
+        return shared[0]
     return errors
 
 
-def _not_saved(target: Path, errors: Sequence[str]) -> str:
-    whole = next((path for path in layout.checkpoints_in(target.parent) if path != target), None)
-    last = f"the last checkpoint is {whole}" if whole else "there is no checkpoint before it"
+def _message(target: Path, errors: Sequence[str]) -> str:
+    intact = next((path for path in layout.checkpoints_in(target.parent) if path != target), None)
+    last = f"the last checkpoint is {intact}" if intact else "there is no checkpoint before it"
     return (
-        f"training stopped, for {target.resolve()} could not be written: {errors[0]}\n"
+        f"training stopped: {target.resolve()} could not be written: {errors[0]}\n"
         f"   {last}\n"
-        "   fix: make room there and go on with --resume_from_checkpoint auto; "
+        "   fix: free space there and resume with --resume_from_checkpoint auto; "
         "--save_total_limit N keeps fewer checkpoints"
     )

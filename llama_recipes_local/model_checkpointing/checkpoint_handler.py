@@ -42,7 +42,7 @@ def checkpoint_folder(cfg: configs.train_config) -> Path:
     """Return the folder of a run's FSDP checkpoints.
 
     It is ``dist_checkpoint_root_folder/dist_checkpoint_folder-NAME`` with the last part of the
-    model's path for a name, since a path in a folder's name would lead elsewhere.
+    model's path as the name: a whole path in a folder's name would lead elsewhere.
     """
     name = f"{cfg.dist_checkpoint_folder}-{model_label(cfg)}"
     return Path.cwd() / cfg.dist_checkpoint_root_folder / name
@@ -95,8 +95,8 @@ def save_peft_checkpoint(model: nn.Module, model_path: str | Path) -> None:
 def adapter_state(model: nn.Module) -> Tensors:
     """Return a copy of an adapter in host memory; all ranks call this together.
 
-    Each trained tensor is gathered from all ranks' slices. Embeddings that were resized for new
-    tokens are among them, for the base model has no rows for those.
+    Each trained tensor is gathered from all ranks' shards. Embeddings that were resized for new
+    tokens are included, because the base model has no rows for those.
     """
     assert isinstance(model, PeftModel)
     resized = {id(parameter) for parameter in resized_embeddings(model)}
@@ -193,7 +193,7 @@ def load_model_sharded(model: nn.Module, rank: int, cfg: configs.train_config) -
 
 
 def load_sharded_model_single_gpu(model: nn.Module, model_path: str | Path) -> nn.Module:
-    """Load a sharded checkpoint's folder into a whole model, and return the model."""
+    """Load a sharded checkpoint's folder into a model that is not sharded, and return the model."""
     _load_sharded(model, Path(model_path))
     return model
 
@@ -208,7 +208,7 @@ class ModelFile(Protocol):
 def load_model_checkpoint(model: nn.Module, rank: int, cfg: ModelFile) -> None:
     """Load ``cfg.checkpoint_folder / cfg.checkpoint_model_filename``, safetensors, on rank 0.
 
-    To be called before the model is sharded.
+    Call this before the model is sharded.
     """
     if rank != 0:
         return
@@ -239,7 +239,7 @@ def save_train_params(
 
 
 def resized_embeddings(model: PeftModel) -> list[nn.Parameter]:
-    """Return the embeddings' parameters if the base model's folder names another vocabulary."""
+    """Return the embeddings' parameters if the base model's folder has another vocabulary size."""
     folder = model.active_peft_config.base_model_name_or_path
     if not folder or not (Path(folder) / "config.json").is_file():
         return []
@@ -259,7 +259,7 @@ def _load_sharded(model: nn.Module, folder: Path) -> None:
 
 
 def _untied_state(model: nn.Module) -> dict[str, Any]:
-    """Return the model's state with each parameter once, as safetensors wants it."""
+    """Return the model's state with each parameter once, as safetensors requires."""
     tied = _tied_names(model)
     state = get_model_state_dict(model)
     return {name: tensor for name, tensor in state.items() if name not in tied}
@@ -278,7 +278,7 @@ def _tied_names(model: nn.Module) -> dict[str, str]:
 
 @contextmanager
 def _no_dtypes(optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Leave dtypes, which AnyPrecisionAdamW has among its settings, out of an optimiser's state."""
+    """Omit dtypes, which AnyPrecisionAdamW has among its settings, from an optimiser's state."""
 
     def leave_out(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
         for group in state["param_groups"]:
@@ -293,7 +293,7 @@ def _no_dtypes(optimizer: torch.optim.Optimizer) -> Iterator[None]:
 
 
 def _only_tensors(state: dict[str, Any]) -> Tensors:
-    """Write the numbers of an optimiser's state as tensors, as safetensors wants them."""
+    """Convert the numbers of an optimiser's state to tensors, as safetensors requires."""
     return {
         name: value if isinstance(value, torch.Tensor) else torch.tensor(value)
         for name, value in state.items()
@@ -302,5 +302,5 @@ def _only_tensors(state: dict[str, Any]) -> Tensors:
 
 
 def _as_any(model: nn.Module) -> Any:
-    """Return a transformers model under a type that lets its own methods be called."""
+    """Return a transformers model typed so that its own methods can be called."""
     return model

@@ -56,7 +56,7 @@ class Schedule:
             self.scheduler.step()
 
 
-def complete(
+def make_schedule(
     given: LRScheduler,
     optimizer: Optimizer,
     train_config: configs.train_config,

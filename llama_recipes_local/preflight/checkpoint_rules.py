@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from llama_recipes_local.checkpoints import layout, selection, verifying
-from llama_recipes_local.checkpoints.layout import DamagedError
+from llama_recipes_local.checkpoints.layout import CorruptCheckpointError
 from llama_recipes_local.checkpoints.selection import AUTO
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.run.resolution import Run
@@ -48,7 +48,7 @@ def _named(folder: Path) -> list[Problem]:
     """Return why a checkpoint cannot be gone on from, as far as a look at it tells."""
     try:
         verifying.check_sizes(folder)
-    except DamagedError as error:
+    except CorruptCheckpointError as error:
         why = str(error) if folder.is_dir() else f"there is no folder {folder.resolve()}"
         what = f"--resume_from_checkpoint {folder}"
         return [Problem(what, why, selection.alternative(folder))]

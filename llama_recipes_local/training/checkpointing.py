@@ -19,7 +19,7 @@ from transformers import PreTrainedConfig
 from llama_recipes_local import configs, parallel
 from llama_recipes_local.checkpoints import layout, model_state, retention, rng_state, selection
 from llama_recipes_local.checkpoints.identity import identity
-from llama_recipes_local.checkpoints.layout import DamagedError
+from llama_recipes_local.checkpoints.layout import CorruptCheckpointError
 from llama_recipes_local.checkpoints.writing import Content, Writer
 from llama_recipes_local.model_checkpointing.checkpoint_handler import adapter_state, write_adapter
 from llama_recipes_local.run.record import describe
@@ -88,7 +88,7 @@ class CheckpointManager:
             _load_rng_state(folder, saved["ranks"], self._config.seed + step)
             seconds: float = saved["seconds"]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DamagedError(f"{folder} cannot be resumed from: {error!r}") from error
+            raise CorruptCheckpointError(f"{folder} cannot be resumed from: {error!r}") from error
         same_folder = selection.is_in(self.output, folder)
         self._saved_at = step if same_folder else 0
         print(

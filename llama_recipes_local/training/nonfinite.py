@@ -59,7 +59,7 @@ def raise_non_finite(
     Raises:
         NonFiniteError: always.
     """
-    own = suspects(report, dataloader, tokenizer)
+    own = describe_suspects(report, dataloader, tokenizer)
     lines = [line for each in _from_all_ranks(own) for line in each]
     if report.bad_ranks:
         ranks = ", ".join(map(str, report.bad_ranks))
@@ -74,7 +74,7 @@ def raise_non_finite(
     )
 
 
-def suspects(
+def describe_suspects(
     report: NonFiniteReport, dataloader: DataLoader[Any], tokenizer: Tokenizer | None
 ) -> list[str]:
     """Return the lines about each micro-batch of this rank that may be the cause."""

@@ -19,7 +19,7 @@ from llama_recipes_local.checkpoints import rng_state
 from llama_recipes_local.errors import TrainingError
 from llama_recipes_local.model_checkpointing import save_trained
 from llama_recipes_local.optimization.parameter_groups import split_lora_plus
-from llama_recipes_local.optimization.schedules import Schedule, complete
+from llama_recipes_local.optimization.schedules import Schedule, make_schedule
 from llama_recipes_local.parallel import is_rank_zero
 from llama_recipes_local.run.resolution import Run
 from llama_recipes_local.training import batches, nonfinite
@@ -76,7 +76,7 @@ class Trainer:
         self.data = DataIterator(train_dataloader, accumulation_steps, train_config, self.state)
         self.total_steps = self._all_steps()
         split_lora_plus(model, optimizer, train_config.loraplus_lr_ratio)
-        self.schedule: Schedule = complete(
+        self.schedule: Schedule = make_schedule(
             lr_scheduler,
             optimizer,
             train_config,

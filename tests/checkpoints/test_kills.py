@@ -43,7 +43,7 @@ def whole(output: Path) -> list[int]:
     """The steps of the checkpoints; all of them are whole."""
     folders = layout.checkpoints_in(output)
     for folder in folders:
-        verifying.check(folder)
+        verifying.verify(folder)
     return [step for folder in folders if (step := layout.step_of(folder)) is not None]
 
 

@@ -11,9 +11,14 @@ from safetensors import safe_open
 from torch import nn
 
 from llama_recipes_local.checkpoints import files, model_state
-from llama_recipes_local.checkpoints.layout import DamagedError
+from llama_recipes_local.checkpoints.layout import CorruptCheckpointError
 from llama_recipes_local.checkpoints.reading import read_tensors
-from llama_recipes_local.checkpoints.shards import Piece, copied_to_host, in_files, piece_of
+from llama_recipes_local.checkpoints.shards import (
+    TensorShard,
+    copy_to_host,
+    group_into_files,
+    shard_of,
+)
 from llama_recipes_local.optimization.optimizers import make_optimizer
 
 OPTIMIZERS: dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]] = {
@@ -43,8 +48,8 @@ def take_steps(model: Any, optimizer: torch.optim.Optimizer, seeds: range) -> No
 
 def write(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
     folder.mkdir(parents=True)
-    pieces = [piece for name, tensor in tensors.items() if (piece := piece_of(name, tensor))]
-    for number, part in enumerate(in_files(pieces, 10_000)):
+    shards = [shard for name, tensor in tensors.items() if (shard := shard_of(name, tensor))]
+    for number, part in enumerate(group_into_files(shards, 10_000)):
         files.write_tensors(folder / f"{number}.safetensors", part)
 
 
@@ -101,18 +106,18 @@ def test_files_are_safetensors_of_any_dtype(tmp_path: Path) -> None:
         "none": torch.zeros(0, 4),
         "flags": torch.tensor([True, False, True]),
     }
-    pieces = [piece for name, tensor in tensors.items() if (piece := piece_of(name, tensor))]
-    entry = files.write_tensors(tmp_path / "file.safetensors", pieces)
+    shards = [shard for name, tensor in tensors.items() if (shard := shard_of(name, tensor))]
+    entry = files.write_tensors(tmp_path / "file.safetensors", shards)
     assert entry.size == (tmp_path / "file.safetensors").stat().st_size
     with safe_open(tmp_path / "file.safetensors", framework="pt") as file:
         for name, tensor in tensors.items():
             read = file.get_tensor(name)
             assert read.dtype == tensor.dtype
             assert read.equal(tensor)
-    buffer = torch.empty(sum(piece.size for piece in pieces), dtype=torch.uint8)
-    staged = copied_to_host(pieces, buffer)
+    buffer = torch.empty(sum(shard.size for shard in shards), dtype=torch.uint8)
+    staged = copy_to_host(shards, buffer)
     tensors["bytes"] += 1
-    copies = {piece.name: piece.tensor for piece in staged}
+    copies = {shard.name: shard.tensor for shard in staged}
     assert copies["numbers"].equal(tensors["numbers"])
     assert copies["bytes"].tolist() == [0, 1, 2]
 
@@ -120,15 +125,15 @@ def test_files_are_safetensors_of_any_dtype(tmp_path: Path) -> None:
 def test_pieces_of_three_ranks_fill_what_four_would_hold(tmp_path: Path) -> None:
     whole = torch.arange(60.0).view(10, 6)
     for rank, (first, last) in enumerate([(0, 4), (4, 8), (8, 10)]):
-        piece = Piece("weight", whole[first:last], (first, 0))
-        files.write_tensors(tmp_path / f"{rank}.safetensors", [piece])
+        shard = TensorShard("weight", whole[first:last], (first, 0))
+        files.write_tensors(tmp_path / f"{rank}.safetensors", [shard])
     target = torch.zeros(10, 6)
     read_tensors(tmp_path, {"weight": target})
     assert target.equal(whole)
     (tmp_path / "1.safetensors").unlink()
-    with pytest.raises(DamagedError, match="weight is not whole"):
+    with pytest.raises(CorruptCheckpointError, match="weight is incomplete"):
         read_tensors(tmp_path, {"weight": target})
-    with pytest.raises(DamagedError, match="shape"):
+    with pytest.raises(CorruptCheckpointError, match="shape"):
         read_tensors(tmp_path, {"weight": torch.zeros(11, 6)})
-    with pytest.raises(DamagedError, match="bias is of shape"):
+    with pytest.raises(CorruptCheckpointError, match="bias has shape"):
         read_tensors(tmp_path, {"bias": target})

@@ -47,7 +47,7 @@ def content(step: int, tensor: torch.Tensor) -> Content:
 
 def saved(output: Path, step: int) -> torch.Tensor:
     folder = layout.folder_of(output, step)
-    verifying.check(folder)
+    verifying.verify(folder)
     target = torch.zeros(4)
     read_tensors(folder / "model", {"weight": target})
     return target

@@ -11,7 +11,7 @@ from torch import nn
 
 from llama_recipes_local.checkpoints import files, layout, verifying
 from llama_recipes_local.checkpoints.reading import read_tensors
-from llama_recipes_local.checkpoints.shards import Piece
+from llama_recipes_local.checkpoints.shards import TensorShard
 from llama_recipes_local.checkpoints.writing import Content, Writer
 from llama_recipes_local.finetuning import main
 
@@ -35,10 +35,10 @@ def test_tensors_larger_than_a_block_are_written_whole(tmp_path: Path) -> None:
         "flags": torch.tensor([True, False, True], device="cuda"),
         "on the host": torch.arange(9),
     }
-    pieces = [Piece(name, tensor, (0,) * tensor.dim()) for name, tensor in tensors.items()]
+    shards = [TensorShard(name, tensor, (0,) * tensor.dim()) for name, tensor in tensors.items()]
     path = tmp_path / "file.safetensors"
-    entry = files.write_tensors(path, pieces)
-    assert entry == files.adopt(path)
+    entry = files.write_tensors(path, shards)
+    assert entry == files.sync_and_hash(path)
     read = load_file(path)
     assert read.keys() == tensors.keys()
     assert all(read[name].equal(tensor.cpu()) for name, tensor in tensors.items())
@@ -83,7 +83,7 @@ def test_a_resumed_run_is_the_straight_one(
     straight, resumed = tmp_path / "straight", tmp_path / "resumed"
     main(**flags, output_dir=str(straight), dist_checkpoint_root_folder=str(straight / "whole"))
     checkpoint = straight / f"checkpoint-{SAVED}"
-    verifying.check(checkpoint)
+    verifying.verify(checkpoint)
     flags |= {"resume_from_checkpoint": str(checkpoint), "output_dir": str(resumed)}
     main(**flags, dist_checkpoint_root_folder=str(resumed / "whole"))
     ours, theirs = losses(resumed), losses(straight)

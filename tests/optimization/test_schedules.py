@@ -8,7 +8,7 @@ import torch
 
 from llama_recipes_local import configs
 from llama_recipes_local.optimization import StepLR
-from llama_recipes_local.optimization.schedules import complete, factor_by_step
+from llama_recipes_local.optimization.schedules import factor_by_step, make_schedule
 
 TOTAL, PER_EPOCH = 20, 5
 
@@ -70,7 +70,7 @@ def test_every_group_follows_from_its_own_rate() -> None:
     optimizer = torch.optim.SGD(groups, lr=0.1)
     given = StepLR(optimizer, step_size=1, gamma=0.5)
     config = configs.train_config(scheduler="linear")
-    schedule = complete(given, optimizer, config, total_steps=4, steps_per_epoch=2)
+    schedule = make_schedule(given, optimizer, config, total_steps=4, steps_per_epoch=2)
     rates = []
     for _ in range(4):
         rates.append([group["lr"] for group in optimizer.param_groups])
@@ -85,4 +85,4 @@ def test_every_group_follows_from_its_own_rate() -> None:
 def test_a_scheduler_of_ones_own_is_stepped_once_an_epoch() -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1)
     own = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
-    assert complete(own, optimizer, configs.train_config(), 4, 2).scheduler is own
+    assert make_schedule(own, optimizer, configs.train_config(), 4, 2).scheduler is own

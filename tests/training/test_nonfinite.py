@@ -13,8 +13,8 @@ from llama_recipes_local.finetuning import main
 from llama_recipes_local.training.nonfinite import (
     NonFiniteError,
     NonFiniteReport,
+    describe_suspects,
     raise_non_finite,
-    suspects,
 )
 
 FLAGS = {
@@ -105,14 +105,14 @@ def a_report(losses: list[float], bad_ranks: list[int]) -> NonFiniteReport:
 
 
 def test_the_micro_batch_whose_loss_is_not_finite_is_the_suspect() -> None:
-    assert suspects(a_report([1.0, float("nan")], [0]), Rows(), Tokens()) == [
+    assert describe_suspects(a_report([1.0, float("nan")], [0]), Rows(), Tokens()) == [
         "rank 0, micro-batch 1, row 42",
         "   row 42: '42 42'",
     ]
 
 
 def test_all_micro_batches_are_suspects_of_a_gradient() -> None:
-    lines = suspects(a_report([1.0, 2.0], []), Rows(), Tokens())
+    lines = describe_suspects(a_report([1.0, 2.0], []), Rows(), Tokens())
     assert [line for line in lines if line.startswith("rank")] == [
         "rank 0, micro-batch 0, rows 40, 41",
         "rank 0, micro-batch 1, row 42",
@@ -121,7 +121,7 @@ def test_all_micro_batches_are_suspects_of_a_gradient() -> None:
 
 def test_a_batch_shows_how_it_begins_where_its_rows_are_not_known() -> None:
     loader = [{"input_ids": torch.zeros(1, 2)}]
-    assert suspects(a_report([float("inf")], [0]), loader, Tokens()) == [
+    assert describe_suspects(a_report([float("inf")], [0]), loader, Tokens()) == [
         "rank 0, micro-batch 0, rows unknown",
         "   '7 7'",
     ]

@@ -1,4 +1,4 @@
-"""A damaged checkpoint is found, named and passed over; what it holds is never run."""
+"""A corrupt checkpoint is found, named and skipped; what it holds is never run."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import pytest
 from interrupted_runs import STEPS, Runs
 
 from llama_recipes_local.checkpoints import layout, selection, verifying
-from llama_recipes_local.checkpoints.layout import DamagedError
+from llama_recipes_local.checkpoints.layout import CorruptCheckpointError
 from llama_recipes_local.configs import train_config
 from llama_recipes_local.storage.hashing import contents_hash
 
@@ -58,7 +58,7 @@ def files_of(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("damage", [truncate, flip_first, flip_last, Path.unlink])
-def test_each_damaged_file_is_named_and_the_checkpoint_before_is_chosen(
+def test_each_corrupt_file_is_named_and_the_previous_checkpoint_selected(
     output: Path, damage: Damage, capsys: pytest.CaptureFixture[str]
 ) -> None:
     newest, before = output / f"checkpoint-{STEPS}", output / "checkpoint-11"
@@ -72,7 +72,7 @@ def test_each_damaged_file_is_named_and_the_checkpoint_before_is_chosen(
         said = capsys.readouterr().out
         assert str(path) in said
         assert f"checkpoint-{STEPS} skipped: corrupt" in said
-        with pytest.raises(DamagedError) as caught:
+        with pytest.raises(CorruptCheckpointError) as caught:
             chosen(output, str(newest))
         assert str(path) in str(caught.value)
         assert str(before) in str(caught.value)  # as what to give instead
@@ -85,7 +85,7 @@ def test_every_single_byte_of_a_manifest_counts(output: Path) -> None:
     text = path.read_text()
     for place in range(len(text)):
         for character in (chr(ord(text[place]) ^ 1), " " if text[place] == "\n" else "\n"):
-            with pytest.raises(ValueError, match=r"manifest|as it was|format"):
+            with pytest.raises(ValueError, match=r"manifest|was changed|format"):
                 layout.parse_manifest(text[:place] + character + text[place + 1 :])
     assert layout.parse_manifest(text).step == STEPS
 
@@ -133,7 +133,7 @@ def test_a_pickle_in_a_file_is_never_run(
     for name in READ:
         whole = (folder / name).read_bytes()
         signed(folder, name, bomb)
-        verifying.check(folder)
+        verifying.verify(folder)
         said_before = len(log.read_text())
         ended = runs(output, lora | {"save_steps": 11, "resume_from_checkpoint": "auto"})
         said = log.read_text()[said_before:]
