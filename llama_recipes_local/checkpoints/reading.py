@@ -37,7 +37,7 @@ def read_tensors(folder: Path, targets: Mapping[str, torch.Tensor]) -> None:
         targets: by the names that they were written under.
 
     Raises:
-        CorruptCheckpointError: if a tensor is missing or has another shape, or a file is not safetensors.
+        CorruptCheckpointError: if a tensor is missing or of another shape, or a file is corrupt.
     """
     try:
         stored = _index(folder)
