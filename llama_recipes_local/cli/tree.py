@@ -29,7 +29,7 @@ ROOT = Command(
     "Fine-tune Llama models from local folders on local data.",
     commands={
         "prepare": Command(
-            "put in place what a run needs",
+            "prepare a data set or a small model",
             commands={
                 "grammar": Command("the grammar data set, two CSV files"),
                 "stand-in": Command("a small model to try everything with"),

@@ -1,4 +1,4 @@
-"""How a command ends that cannot go on to its own end, and one whose output nobody reads."""
+"""How commands end on a broken pipe, when nobody reads their output."""
 
 import subprocess
 import sys
@@ -23,8 +23,8 @@ def start(environment: dict[str, str], cwd: Path, *words: object) -> "subprocess
     )
 
 
-def test_a_reader_that_has_enough(environment: dict[str, str], tmp_path: Path) -> None:
-    """As ``head`` does, the reader goes before all is written; nothing is said of it."""
+def test_a_reader_may_close_the_pipe(environment: dict[str, str], tmp_path: Path) -> None:
+    """As ``head`` does, the reader ends before all is written; nothing is reported."""
     script = tmp_path / "talks.py"
     script.write_text(
         "import sys\n"
@@ -53,7 +53,7 @@ def test_a_reader_that_has_enough(environment: dict[str, str], tmp_path: Path) -
         ["-m", "llama_recipes_local", "merge"],
     ],
 )
-def test_help_that_nobody_reads(
+def test_help_may_be_cut_off(
     words: list[object], environment: dict[str, str], tmp_path: Path
 ) -> None:
     if PROJECT / "sft.py" in words:
@@ -63,10 +63,10 @@ def test_help_that_nobody_reads(
     helping.stdout.close()
     helping.stdout = None
     assert helping.communicate(timeout=120)[1] == ""
-    assert helping.returncode in (0, 1)  # argparse itself passes over it
+    assert helping.returncode in (0, 1)  # argparse itself ignores it
 
 
-def test_another_pipes_end_is_not_taken_for_it(environment: dict[str, str], tmp_path: Path) -> None:
+def test_the_end_of_another_pipe_is_an_error(environment: dict[str, str], tmp_path: Path) -> None:
     script = tmp_path / "breaks.py"
     script.write_text(
         "from llama_recipes_local.console import exit_on_broken_pipe\n"
@@ -77,7 +77,7 @@ def test_another_pipes_end_is_not_taken_for_it(environment: dict[str, str], tmp_
     assert said.endswith("BrokenPipeError: a worker is gone\n")
 
 
-def test_training_goes_on_when_nobody_reads_of_it(
+def test_training_continues_when_nobody_reads_its_output(
     tiny_model: Path, grammar_data: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
     flags = ["--model_name", tiny_model, "--data_root", grammar_data, "--use_peft"]

@@ -1,4 +1,4 @@
-"""The console script: what is found, what is refused, and what is imported on the way."""
+"""The console script: which commands it finds, what it refuses, and what it imports."""
 
 import subprocess
 import sys
@@ -34,13 +34,13 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["prepare", "stand-in", "--dta", "x"], "--data"),
     ],
 )
-def test_the_nearest_name_is_offered(
+def test_the_nearest_name_is_suggested(
     words: list[str], nearest: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert f"did you mean {nearest}?" in refused(words, capsys)
 
 
-def test_a_word_without_a_flag_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unexpected_argument_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     error = refused(["generate", "--adapter", "x", "--prompt", "She", "go"], capsys)
     assert "unexpected argument 'go'" in error
 
@@ -67,7 +67,7 @@ def test_a_value_may_look_like_a_flag(monkeypatch: pytest.MonkeyPatch) -> None:
         (TrainingError("the loss is not finite"), 1),
     ],
 )
-def test_what_stops_a_command_is_reported_without_a_traceback(
+def test_an_error_is_reported_without_a_traceback(
     error: UsageError | TrainingError,
     code: int,
     monkeypatch: pytest.MonkeyPatch,
@@ -98,7 +98,7 @@ def test_warnings_that_no_user_can_fix_are_not_shown(
     assert [str(each.message) for each in recwarn] == ["this concerns the user"]
 
 
-def test_finetune_hands_its_words_over_untouched(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finetune_passes_its_words_on_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     import fire
 
     from llama_recipes_local import finetuning
@@ -113,7 +113,7 @@ def test_finetune_hands_its_words_over_untouched(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("word", ["--help", "-h"])
 @pytest.mark.parametrize(("name", "flag"), [("inspect", "--png"), ("evaluate", "--adapter")])
-def test_commands_that_take_any_flag_tell_their_own(
+def test_commands_that_take_any_flag_show_their_own_in_help(
     name: str, flag: str, word: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stopped:

@@ -57,7 +57,7 @@ def _add_prompts(parser: argparse.ArgumentParser) -> None:
         "--prompts",
         metavar="FILE",
         type=Path,
-        help="many prompts: a text file, one a line; or jsonl, json or csv records with prompt or "
+        help="a text file with one prompt per line, or jsonl, json or csv records with prompt or "
         "messages. Prints a JSON object for each, in order",
     )
     given.add_argument("--chat", action="store_true", help="each line of standard input is a turn")
@@ -101,7 +101,11 @@ def _datasets_with_prompt() -> list[str]:
 def _add_sampling(group: argparse._ArgumentGroup) -> None:
     positive = number(int, 0, math.inf)
     group.add_argument(
-        "--max_new_tokens", type=positive, default=100, metavar="N", help="(%(default)s)"
+        "--max_new_tokens",
+        type=positive,
+        default=100,
+        metavar="N",
+        help="per completion (%(default)s)",
     )
     group.add_argument(
         "--do_sample", action="store_true", help="sample tokens instead of taking the likeliest"

@@ -2,14 +2,18 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from llama_recipes_local import cli
 from llama_recipes_local.commands.evaluate.document_losses import DocumentLosses
+from llama_recipes_local.commands.evaluate.measures import Measure, ratio
+from llama_recipes_local.commands.evaluate.metrics import METRICS, Answer, AnswerMetric
 from llama_recipes_local.data.token_rows import IGNORE_INDEX
 from llama_recipes_local.finetuning import main
 from llama_recipes_local.models import LlamaForCausalLM
@@ -311,3 +315,22 @@ def test_a_run_in_the_working_directory_is_not_used_if_none_is_given(
 ) -> None:
     monkeypatch.chdir(trained)
     assert "no model was named" in refused(capsys)
+
+
+def test_a_new_metric_is_a_line_in_the_registry(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """It is measured, saved, printed and compared as the others are."""
+
+    def words(answers: Sequence[Answer]) -> list[Measure]:
+        parts = np.array([[len(each["prediction"].split()), 1] for each in answers], float)
+        return [Measure("words", tuple(each["key"] for each in answers), parts, ratio)]
+
+    monkeypatch.setitem(METRICS, "words", AnswerMetric(words))
+    a = tmp_path / "a.json"
+    result = evaluate(a, "--adapter", trained, "--metrics", "words", *FEW)
+    lengths = [len(each["prediction"].split()) for each in result["answers"]]
+    assert result["metrics"]["words"]["value"] == pytest.approx(sum(lengths) / len(lengths))
+    assert "words" in capsys.readouterr().out
+    assert cli.main(["evaluate", "--compare", str(a), str(a)]) == 0
+    assert "not significant" in capsys.readouterr().out
