@@ -1,4 +1,4 @@
-"""What a model's folder tells without its weights being read."""
+"""What is read of a model's folder without its weights."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Files are found below a folder, and told by a few of their names."""
+"""Files are found below a folder, and described by a few of their names."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from llama_recipes_local.messages import describe_folder, join_names
 from llama_recipes_local.records.finding import describe_files, files_below
 
 
-def test_links_are_followed_but_not_round_and_round(tmp_path: Path) -> None:
+def test_links_are_followed_but_not_in_a_circle(tmp_path: Path) -> None:
     data, other = tmp_path / "data", tmp_path / "other"
     for folder in (data, other):
         folder.mkdir()
@@ -20,13 +20,13 @@ def test_links_are_followed_but_not_round_and_round(tmp_path: Path) -> None:
     assert describe_files(data) == "it holds a.csv, linked/b.csv"
 
 
-def test_the_first_ten_names_are_told() -> None:
+def test_the_first_ten_names_are_shown() -> None:
     assert join_names([]) == "nothing"
     assert join_names(map(str, range(10))) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
     assert join_names(map(str, range(12))) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"
 
 
-def test_a_long_listing_is_cut(tmp_path: Path) -> None:
+def test_a_long_list_of_names_is_cut(tmp_path: Path) -> None:
     for number in range(12):
         (tmp_path / f"file{number:02d}").touch()
     assert describe_folder(tmp_path).endswith("file08, file09 and 2 more")

@@ -93,13 +93,13 @@ def test_each_text_format_gives_the_same_records(name: str, mark: bytes, tmp_pat
 
 @pytest.mark.parametrize("packing", PACKINGS)
 @pytest.mark.parametrize("name", ["rows.csv", "rows.tsv", "rows.jsonl", "rows.json"])
-def test_each_packing_gives_the_same_records(name: str, packing: str, tmp_path: Path) -> None:
+def test_each_compression_gives_the_same_records(name: str, packing: str, tmp_path: Path) -> None:
     path = tmp_path / (name + packing)
     path.write_bytes(PACKINGS[packing](TEXTS[name]))
     assert values(path) == ROWS
 
 
-def test_parquet_and_its_columns(tmp_path: Path) -> None:
+def test_only_the_named_columns_are_read_from_parquet(tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
     parquet.write_table(pa.Table.from_pylist([row | {"id": 1} for row in ROWS]), path)
     assert values(path) == [row | {"id": 1} for row in ROWS]
@@ -258,7 +258,7 @@ def test_a_file_that_cannot_be_used(
     assert why in problem.why
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_with_its_folder(tmp_path: Path) -> None:
     (tmp_path / "train.csv").touch()
     problem = problem_of(tmp_path / "trian.csv")
     assert problem.what == f"{tmp_path / 'trian.csv'} does not exist"
@@ -280,7 +280,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         ("csv", ""),
     ],
 )
-def test_the_format_that_a_name_tells(name: str, form: str) -> None:
+def test_the_format_by_a_files_name(name: str, form: str) -> None:
     assert format_of(name) == form
 
 
@@ -292,13 +292,13 @@ def test_the_data_files_of_a_folder(tmp_path: Path) -> None:
     assert found == ["b2.csv", "b10.csv", "below/a.json"]
 
 
-def test_pointers_in_a_folder_are_told(tmp_path: Path) -> None:
+def test_pointers_in_a_folder_are_reported(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(POINTER)
     with pytest.raises(UsageError, match="a pointer of Git LFS"):
         data_files(tmp_path, "fix")
 
 
-def test_a_folder_with_nothing_to_read(tmp_path: Path) -> None:
+def test_a_folder_without_data_files(tmp_path: Path) -> None:
     (tmp_path / "README.md").touch()
     with pytest.raises(UsageError) as caught:
         data_files(tmp_path, "name another")

@@ -1,4 +1,4 @@
-"""7z archives are read into memory; one that could do harm, or is damaged, is refused by one word.
+"""7z archives are read into memory; one that could do harm or is corrupt is refused.
 
 The archives are made by py7zr, whose own writer refuses bad names: they are put in past it.
 """
@@ -165,7 +165,7 @@ SPOILT: list[tuple[Callable[[Path], None], str, str]] = [
 
 
 def refused(path: Path) -> Problem:
-    """The one problem with the archive; nothing has been written when it is told."""
+    """The one problem with the archive; nothing has been written when it is reported."""
     before = everything_below(path.parent.parent)
     with pytest.raises(UsageError) as caught:
         read_member(path, "train.json")
@@ -222,7 +222,7 @@ def test_a_member_that_is_more_than_its_header_says(
     assert problem.why == "train.json is longer than that"
 
 
-def test_a_member_that_is_not_there(archive: Path) -> None:
+def test_a_missing_member_is_reported(archive: Path) -> None:
     write(archive, {"val.json": "[]"})
     problem = refused(archive)
     assert problem.what == f"{archive} holds no train.json"
@@ -230,7 +230,7 @@ def test_a_member_that_is_not_there(archive: Path) -> None:
 
 
 @pytest.mark.parametrize("lock", [to_a_locked_one, to_a_locked_header])
-def test_the_names_in_a_locked_archive_are_not_told(
+def test_the_names_in_a_locked_archive_are_not_reported(
     lock: Callable[[Path], None], archive: Path
 ) -> None:
     lock(archive)

@@ -11,7 +11,7 @@ import pytest
 from llama_recipes_local.finetuning import main
 from llama_recipes_local.storage.folder_lock import LockedError, locked
 
-# in it with a worker, which tells its number
+# holds the lock, with a forked worker that prints its process id
 STAYS = """
 import os, sys, time
 from pathlib import Path
@@ -46,7 +46,7 @@ def test_another_process_is_kept_out_until_the_first_is_killed(
         with locked(folder):
             assert not list(folder.iterdir())
     finally:
-        os.kill(worker, signal.SIGKILL)  # it outlived its run, and kept no one out
+        os.kill(worker, signal.SIGKILL)  # it outlived its run, and held no lock
 
 
 def test_a_second_run_in_the_same_folder_starts_nothing(

@@ -34,18 +34,18 @@ def count_reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return read
 
 
-def test_it_is_the_sha256(file: Path, memory: Path):
+def test_the_hash_is_sha256(file: Path, memory: Path):
     assert FileHashes(memory).of([file]) == [hashlib.sha256(file.read_bytes()).hexdigest()]
 
 
-def test_an_untouched_file_is_read_once(file: Path, memory: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_unchanged_file_is_read_once(file: Path, memory: Path, monkeypatch: pytest.MonkeyPatch):
     read = count_reads(monkeypatch)
     first = FileHashes(memory).of([file])
     assert FileHashes(memory).of([file]) == first
     assert read == [file]
 
 
-def test_a_touched_file_is_read_again_and_has_its_old_hash(
+def test_a_touched_file_is_read_again_and_has_the_same_hash(
     file: Path, memory: Path, monkeypatch: pytest.MonkeyPatch
 ):
     read = count_reads(monkeypatch)
@@ -63,7 +63,7 @@ def test_a_changed_row_of_the_same_size_and_time_is_seen(file: Path, memory: Pat
     assert FileHashes(memory).of([file]) != first
 
 
-def test_a_file_that_was_just_written_is_not_remembered(tmp_path: Path, memory: Path):
+def test_a_file_that_was_just_written_is_not_cached(tmp_path: Path, memory: Path):
     path = tmp_path / "new.jsonl"
     path.write_text("1")
     FileHashes(memory).of([path])
@@ -71,13 +71,13 @@ def test_a_file_that_was_just_written_is_not_remembered(tmp_path: Path, memory: 
 
 
 @pytest.mark.parametrize("content", ["", "half {", "[1]"])
-def test_a_damaged_memory_is_no_harm(file: Path, memory: Path, content: str):
+def test_a_corrupt_cache_is_ignored(file: Path, memory: Path, content: str):
     memory.parent.mkdir()
     memory.write_text(content)
     assert FileHashes(memory).of([file]) == [hashlib.sha256(file.read_bytes()).hexdigest()]
 
 
-def test_a_file_that_changes_while_it_is_read_is_not_remembered(
+def test_a_file_that_changes_while_it_is_read_is_not_cached(
     file: Path, memory: Path, monkeypatch: pytest.MonkeyPatch
 ):
     def write_after(path: Path) -> str:
@@ -90,5 +90,5 @@ def test_a_file_that_changes_while_it_is_read_is_not_remembered(
     assert not memory.exists()
 
 
-def test_a_memory_that_cannot_be_written_is_no_harm(file: Path):
+def test_a_cache_that_cannot_be_written_is_ignored(file: Path):
     assert len(FileHashes(file / "hashes.json").of([file])) == 1

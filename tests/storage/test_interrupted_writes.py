@@ -117,7 +117,7 @@ def test_a_file_behind_a_link_is_replaced_and_the_link_stays(tmp_path: Path) -> 
 
 
 def test_storage_imports_no_torch(environment: dict[str, str]) -> None:
-    """Vendoring and the quick commands use it before anything heavy is there."""
+    """The quick commands use it before anything heavy is imported."""
     script = """
 import importlib, pkgutil, sys
 from llama_recipes_local import storage

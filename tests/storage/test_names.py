@@ -13,7 +13,7 @@ from llama_recipes_local.storage.names import check_name
 GBK = os.fsdecode("模型".encode("gbk"))
 
 
-def test_a_name_in_utf_8() -> None:
+def test_a_name_in_utf_8_is_accepted() -> None:
     assert check_name("模型") == []
 
 
@@ -48,7 +48,7 @@ def test_each_command_refuses_it(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_model_there(
+def test_a_model_in_such_a_folder_is_refused(
     tiny_model: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     (tmp_path / GBK).symlink_to(tmp_path / f"{GBK}.real")
@@ -60,7 +60,9 @@ def test_a_model_there(
     assert "bytes that are not UTF-8" in said and "not a whole" not in said
 
 
-def test_an_output_folder_below_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_output_folder_below_such_a_folder_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / GBK).mkdir()
     monkeypatch.chdir(tmp_path / GBK)
     (problem,) = machine.check_output(resolve({"output_dir": "out"}))

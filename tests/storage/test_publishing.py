@@ -53,9 +53,7 @@ def test_an_exception_leaves_no_half_written_target(publish: Publish, tmp_path: 
 
 
 @both
-def test_what_an_interrupted_save_left_is_no_part_of_the_next(
-    publish: Publish, target: Path
-) -> None:
+def test_files_of_an_interrupted_save_are_not_in_the_next(publish: Publish, target: Path) -> None:
     interrupt(publish, target)
     with publish(target) as draft:
         assert list(draft.iterdir()) == []
@@ -93,7 +91,7 @@ def test_files_without_a_successor_stay(target: Path) -> None:
     assert contents(target) == {"weights": "new", "notes": "old"}
 
 
-def test_a_folder_is_never_missing_for_want_of_a_rename(
+def test_a_failed_rename_leaves_the_old_folder_and_the_new(
     target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever is interrupted, the old folder or the new one is there under one of two names."""

@@ -89,21 +89,21 @@ def test_a_folder_of_wheels(run: Run, checkout: Checkout, wheel: bytes, tmp_path
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_what_pip_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[str] = []
+def test_the_arguments_that_pip_gets(monkeypatch: pytest.MonkeyPatch) -> None:
+    received: list[str] = []
 
     def make(checkout: Checkout, pip_arguments: Sequence[str]) -> MakeReport:
-        told.extend(pip_arguments)
+        received.extend(pip_arguments)
         return MakeReport((), ())
 
     monkeypatch.setattr("llama_recipes_local.vendoring.__main__.make", make)
     options = ["--no-index", "--find-links", "a b", "--find-links=c", "--index-url", "u"]
     assert main(["make", *options, "--", "--timeout", "9", "--", "x"]) == 0
     expected = ["--find-links=a b", "--find-links=c", "--no-index", "--index-url=u"]
-    assert told == [*expected, "--timeout", "9", "--", "x"]
+    assert received == [*expected, "--timeout", "9", "--", "x"]
 
 
-def test_a_wheel_that_cannot_be_had(run: Run, checkout: Checkout, tmp_path: Path) -> None:
+def test_a_wheel_that_cannot_be_fetched(run: Run, checkout: Checkout, tmp_path: Path) -> None:
     shutil.rmtree(checkout.wheels)
     lock = checkout.lock.read_text()
     checkout.lock.write_text(lock.replace("0.0.4.post1", "0.0.0"))

@@ -1,4 +1,4 @@
-"""The wheel comes through pip from wherever pip is told, and only the locked one is taken."""
+"""The wheel comes through pip from any place, and only the locked one is accepted."""
 
 import io
 import zipfile
@@ -92,7 +92,7 @@ def test_another_hash_is_refused_whatever_pip_says(
     assert not bare_checkout.wheels.exists()
 
 
-def test_a_wheel_that_is_nowhere(bare_checkout: Checkout, lock: Lock, tmp_path: Path) -> None:
+def test_a_wheel_that_is_not_found(bare_checkout: Checkout, lock: Lock, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     options = ["--no-index", f"--find-links={empty}"]

@@ -111,7 +111,7 @@ def test_a_test_that_exists(test: bytes, checkout: Checkout, add_patch: AddPatch
     assert check(checkout).problems == []
 
 
-def test_a_field_may_go_on_below(checkout: Checkout, add_patch: AddPatch) -> None:
+def test_a_field_may_continue_on_the_next_line(checkout: Checkout, add_patch: AddPatch) -> None:
     content = add_patch()
     content = content.replace(b"one of ours; ", b"one of ours;\n ")
     (checkout.patches / NAME).write_bytes(content)
@@ -152,7 +152,7 @@ def test_the_series_stays_small(
     assert all("move logic" in problem for problem in report.problems)
 
 
-def test_all_problems_are_told_at_once(checkout: Checkout, add_patch: AddPatch) -> None:
+def test_all_problems_are_reported_at_once(checkout: Checkout, add_patch: AddPatch) -> None:
     content = add_patch()
     (checkout.patches / NAME).write_bytes(content.replace(b"not-needed", b"no"))
     (checkout.patches / "0002-cut.patch").write_bytes(content[:-1])
@@ -166,7 +166,7 @@ def test_all_problems_are_told_at_once(checkout: Checkout, add_patch: AddPatch) 
 
 
 @pytest.mark.parametrize("apply", [False, True])
-def test_a_patch_that_cannot_be_read_is_told_once(
+def test_a_patch_that_cannot_be_read_is_reported_once(
     apply: bool, checkout: Checkout, add_patch: AddPatch
 ) -> None:
     content = add_patch()
@@ -175,7 +175,7 @@ def test_a_patch_that_cannot_be_read_is_told_once(
     assert "cut short" in problem
 
 
-def test_freshness_is_told(checkout: Checkout, add_patch: AddPatch) -> None:
+def test_freshness_is_reported(checkout: Checkout, add_patch: AddPatch) -> None:
     assert check(checkout).lines[-1] == "  there is no copy yet"
     make(checkout)
     assert check(checkout).lines[-1] == "the copy is fresh"

@@ -183,7 +183,7 @@ def test_a_new_patch_makes_it_stale(checkout: Checkout, add_patch: AddPatch) -> 
     assert b"'ours'" in (checkout.vendor / WANDB).read_bytes()
 
 
-def test_the_order_of_patches_counts(checkout: Checkout, add_patch: AddPatch) -> None:
+def test_the_order_of_patches_matters(checkout: Checkout, add_patch: AddPatch) -> None:
     add_patch()
     add_patch("0002-sampler.patch", SAMPLER, b"import random", b"import random as random")
     make(checkout)
@@ -191,7 +191,7 @@ def test_the_order_of_patches_counts(checkout: Checkout, add_patch: AddPatch) ->
     assert make(checkout).reasons == ("the series changed",)
 
 
-def test_several_reasons_are_all_told(checkout: Checkout, add_patch: AddPatch) -> None:
+def test_several_reasons_are_all_reported(checkout: Checkout, add_patch: AddPatch) -> None:
     make(checkout)
     add_patch()
     change_file(checkout)
@@ -347,7 +347,7 @@ make(Checkout(Path({str(checkout.root)!r})))
 
 
 @pytest.mark.command
-def test_processes_at_once(checkout: Checkout, add_patch: AddPatch) -> None:
+def test_two_processes_at_once_make_one_copy(checkout: Checkout, add_patch: AddPatch) -> None:
     add_patch()
     program = f"""
 from pathlib import Path
@@ -378,7 +378,7 @@ def test_a_fresh_copy_needs_no_writing(checkout: Checkout, monkeypatch: pytest.M
     assert make(checkout).reasons == ()
 
 
-def test_the_header_has_no_part_in_the_copy(checkout: Checkout, add_patch: AddPatch) -> None:
+def test_a_patchs_header_does_not_change_the_copy(checkout: Checkout, add_patch: AddPatch) -> None:
     add_patch()
     make(checkout)
     before = manifests.file_hashes(checkout.vendor)

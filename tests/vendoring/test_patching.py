@@ -65,7 +65,7 @@ def test_a_last_line_without_end(hunk: bytes, old: bytes, new: bytes) -> None:
     assert applied(LABELS + b"@@ -1 +1 @@\n" + hunk, old) == new
 
 
-def test_an_end_that_the_file_lacks_is_refused() -> None:
+def test_a_line_end_that_is_missing_in_the_file_is_refused() -> None:
     refused(LABELS + b"@@ -1 +1 @@\n-a\n+b\n", "does not apply", b"a")
     refused(LABELS + b"@@ -1 +1 @@\n-a\n" + NO_END + b"+b\n", "does not apply", b"a\n")
 

@@ -55,7 +55,7 @@ def test_an_edit_goes_into_the_patch(checkout: Checkout, add_patch: AddPatch) ->
 
 
 def test_round_trip(checkout: Checkout, add_patch: AddPatch) -> None:
-    """A copy made anew from the refreshed patch is the edited copy, manifest included."""
+    """A copy made again from the refreshed patch is the edited copy, manifest included."""
     add_patch()
     make(checkout)
     edit(checkout, WANDB, b"'ours'", b"'mine'  ")
@@ -105,7 +105,7 @@ def test_a_series_whose_last_line_has_no_end(checkout: Checkout, add_patch: AddP
     assert checkout.series.read_bytes().endswith(b"\n0001-wandb.patch\n0002-new.patch\n")
 
 
-def test_a_file_more(checkout: Checkout, add_patch: AddPatch) -> None:
+def test_a_patch_can_get_another_file(checkout: Checkout, add_patch: AddPatch) -> None:
     before = add_patch()
     make(checkout)
     edit(checkout, SAMPLER, b"import random", b"import random as r")
@@ -183,7 +183,7 @@ def test_hunks_edited_by_hand_are_not_lost(checkout: Checkout, add_patch: AddPat
     assert patch_bytes(checkout) == by_hand
 
 
-def test_after_a_kill_before_the_manifest_refresh_goes_on(
+def test_refresh_continues_after_a_kill_before_the_manifest(
     checkout: Checkout, add_patch: AddPatch
 ) -> None:
     add_patch()
@@ -219,7 +219,7 @@ def test_nothing_to_patch_is_refused(
 
 
 @pytest.mark.parametrize("name", ["new", "../new.patch", "a/new.patch", "-p.patch", ""])
-def test_a_name_that_is_none_is_refused(name: str, checkout: Checkout) -> None:
+def test_a_name_that_is_not_a_patchs_is_refused(name: str, checkout: Checkout) -> None:
     make(checkout)
     with pytest.raises(VendoringError, match="is not the name of a patch"):
         refresh(checkout, name, [SAMPLER])

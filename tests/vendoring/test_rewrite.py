@@ -138,5 +138,5 @@ def test_the_same_number_in_other_files_is_refused(original: dict[str, bytes]) -
         rewrite_imports(files)
 
 
-def test_the_target_is_where_the_copy_lies() -> None:
+def test_the_target_is_the_copys_package() -> None:
     assert f"{TARGET_PACKAGE}.llama_recipes".encode() == NEW

@@ -46,7 +46,7 @@ def source(project: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def environment(
     wheel: bytes, lock: Lock, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, str]:
-    """Where pip finds upstream's wheel, told as a person tells it for ``pip install``."""
+    """Where pip finds upstream's wheel, given as a user gives it to ``pip install``."""
     folder = tmp_path_factory.mktemp("wheels")
     (folder / f"llama_recipes-{lock.version}-py3-none-any.whl").write_bytes(wheel)
     links = f"{os.environ.get('PIP_FIND_LINKS', '')} {folder}".strip()
@@ -99,7 +99,7 @@ def assert_whole(wheel: Path, tmp_path: Path) -> None:
 
 
 def test_the_wheel_is_whole(source: Path, environment: dict[str, str], tmp_path: Path) -> None:
-    # A copy that was in use: bytecode in it, the lock file and the kept wheel beside it.
+    # A copy that was in use: bytecode in it, the lock file and the kept wheel next to it.
     run(["-m", "llama_recipes_local.vendoring", "make"], source, environment)
     run(["-m", "compileall", "-q", f"{VENDOR}/llama_recipes/data"], source, environment)
     assert list((source / VENDOR).rglob("*.pyc"))
@@ -138,7 +138,7 @@ def test_an_editable_install_makes_the_copy(
     assert manifests.load(copy / VENDOR) is not None
 
 
-def test_a_wheel_that_cannot_be_had_stops_the_build(
+def test_a_wheel_that_cannot_be_fetched_stops_the_build(
     source: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
     copy = tmp_path / "source"
