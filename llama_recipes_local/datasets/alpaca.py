@@ -105,9 +105,9 @@ def find(config: alpaca_dataset) -> Path:
     named = [file for file in files if file.name.startswith(f"{NAME}.")] or files
     if not named:
         why = f"{what_is_there([path])}; {ACCEPTED}"
-        raise refusal(f"there is no Alpaca data in {path}", why, FIX)
+        raise refusal(f"no Alpaca data in {path}", why, FIX)
     if len(named) > 1:
-        why = f"which to read cannot be told: {join_names(file.name for file in named)}"
+        why = f"which one to read is ambiguous: {join_names(file.name for file in named)}"
         raise refusal(f"{path} holds several data files", why, FIX)
     return named[0]
 

@@ -34,9 +34,9 @@ class DatasetConfig(Protocol):
 
 
 class Formatter(Protocol):
-    """Turns a record into an example; made of plain data, so that worker processes can take it.
+    """Turns a record into an example; it is plain data, so that it can be sent to worker processes.
 
-    Its ``repr`` tells all that shapes its output (a frozen dataclass's does): it is part of the
+    Its ``repr`` has all that its output depends on (a frozen dataclass's does): it is part of the
     key that tokens are cached under.
     """
 
@@ -62,7 +62,7 @@ class Split:
 
     Attributes:
         files: the files it is read from; their contents are part of the cache key.
-        part: which records of them it takes, in a word that is part of the cache key too.
+        part: which records of them it has, in words that are part of the cache key too.
         records: reads the records, one at a time and from the first, each time it is called.
         formatter: makes examples of them.
         notes: lines that tell the user how it is read.
@@ -93,7 +93,7 @@ class Dataset(Generic[Config]):
         flag: how other files are named, for problems that do not say so; ``{part}`` stands for
             "train" or "test".
         needs_tokenizer: whether a record is formatted with the tokenizer.
-        prompt: what ``generate --dataset`` puts a text into, at its ``{}``; empty if there is none.
+        prompt: what ``generate --dataset`` uses, with ``{}`` for the text; empty if it has none.
         example: a text to try the trained model with.
         metrics: what ``evaluate`` measures next to the loss.
     """
@@ -161,17 +161,17 @@ def text_of(record: Record, column: str) -> str:
     """Return a record's text in a column; see ``as_text``.
 
     Raises:
-        UsageError: if the record lacks the column, or what is in it is no text.
+        UsageError: if the column is missing, or its value is not text.
     """
     where, values = record
     return as_text(column_of(values, column, where), f"{column!r} in {where}")
 
 
 def as_text(value: object, what: str) -> str:
-    """Return a text as it is; nothing (null) is an empty text. ``what`` names it.
+    """Return a text as it is, and null as an empty text; ``what`` names it in messages.
 
     Raises:
-        UsageError: if it is no text, or none that UTF-8 can hold.
+        UsageError: if it is not text, or cannot be encoded as UTF-8.
     """
     if value is None:
         return ""
@@ -186,5 +186,5 @@ def as_text(value: object, what: str) -> str:
 
 
 def is_blank(text: str) -> bool:
-    """Tell whether a text has nothing but white space."""
+    """Return whether a text is empty or white space alone."""
     return not text or text.isspace()

@@ -1,7 +1,7 @@
 """What is wrong with a data set's files, found before any weight is loaded.
 
-Of each split the first usable record is read and formatted. What is wrong further on is found when
-the data is tokenised.
+Of each split the first usable record is read and formatted. Later records are checked when the data
+is tokenised.
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ def check_files(
         dataset: the data set.
         config: its configuration.
         parts: which parts are checked.
-        tokenizer: what its formatter takes; None for one that needs none.
+        tokenizer: the model's; None if the data set does not need it.
     """
     problems: list[Problem] = []
     notes: list[str] = []
@@ -83,6 +83,6 @@ def _has_example(split: Split, tokenizer: PreTrainedTokenizerBase | None) -> boo
 def _nothing_left(split: Split, part: Part) -> Problem:
     return Problem(
         f"nothing in {join_names(map(str, split.files))} is for the {part} part",
-        f"it is {split.part}, and records of which one side is blank are left out",
+        f"it is {split.part}, and records of which one side is blank are skipped",
         "add records",
     )

@@ -1,7 +1,7 @@
-"""A data set of the user's own: a function in a Python file.
+"""``custom_dataset``: a function in a user's Python file.
 
-The file is the user's code and is run as such. It comes from the flag alone: nothing that is saved
-beside a model ever names it. What is run is said, with its sha256.
+The file is the user's code and is run as such. Only the flag names it, never anything that is saved
+with a model. What is run is printed, with its sha256.
 """
 
 import ast
@@ -36,7 +36,7 @@ FLAG = "--custom_dataset.file=FILE.py:FUNCTION"
 
 @dataclass
 class custom_dataset(_upstreams):
-    """A data set of the user's own: ``file.py`` or ``file.py:function``."""
+    """A user's own data set: ``file.py`` or ``file.py:function``."""
 
     dataset: Annotated[str, TEXT, Resume.FREE] = _upstreams.dataset
     train_split: Annotated[str, TEXT, Resume.DATA] = _upstreams.train_split
@@ -45,7 +45,7 @@ class custom_dataset(_upstreams):
 
     file: Annotated[str, FOLDER, Resume.DATA] = "datasets/custom_dataset.py"
     """The file; ``file.py:function`` calls another function of it than ``get_custom_dataset``. It
-    is run, so it is taken from this flag alone."""
+    is run, so it is read from this flag alone."""
 
     data_root: Annotated[str, FOLDER, Resume.FREE] = ""
 

@@ -14,7 +14,7 @@ Sample = dict[str, list[int]]
 # A token's first character and the one after its last.
 Offsets = Sequence[tuple[int, int]]
 
-# How many texts the tokenizer is given at a time.
+# Texts that are tokenised at a time.
 BATCH = 1024
 
 
@@ -25,7 +25,7 @@ def encode(
 
     Args:
         tokenizer: the model's.
-        examples: as many as are at hand.
+        examples: the examples.
         attention_mask: whether samples have one; each token counts, so it is all ones.
 
     Returns:
@@ -33,8 +33,7 @@ def encode(
         ``attention_mask``, lists of one length. ``IGNORE_INDEX`` stands where nothing is trained.
 
     Raises:
-        UsageError: if stretches of a text are marked and the tokenizer cannot tell where in the
-            text a token comes from.
+        UsageError: if only parts of a text are trained, and the tokenizer has no character offsets.
     """
     samples: list[Sample] = [{}] * len(examples)
     for kind, encoder in _ENCODERS.items():
@@ -91,8 +90,8 @@ def _labels(
 ) -> list[int]:
     """Return the ids that hold a character of a span, and ``IGNORE_INDEX`` for the others.
 
-    A token that straddles a span's border is trained: a model that is to say what is in the span
-    has to say that token, and a short answer may be nothing else.
+    A token that straddles a span's border is trained: to generate what is in the span, the model
+    has to generate that token, and a short answer may be nothing else.
     """
     if spans is None:
         return list(ids)
@@ -115,7 +114,7 @@ def _end(offset: tuple[int, int]) -> int:
 def _completed(
     tokenizer: PreTrainedTokenizerBase, example: Marked, ids: list[int], labels: list[int]
 ) -> Sample:
-    """Add the tokens that begin and end a text, unless the text brings them itself."""
+    """Add the tokens that begin and end a text, unless the text already has them."""
     if not example.complete:
         bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
         if bos is not None and ids[:1] != [bos]:
@@ -151,8 +150,8 @@ def _ids_and_offsets(
 ) -> tuple[list[list[int]], list[Offsets]]:
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise refusal(
-            f"{type(tokenizer).__name__} does not tell where in a text a token comes from",
-            "that tells apart what is trained in a text",
+            f"{type(tokenizer).__name__} has no character offsets of tokens",
+            "they show which tokens of a text are trained",
             "use a folder with a tokenizer.json, or train on all with --local_dataset.labels=all",
         )
     encodings = _backend(tokenizer).encode_batch(texts, add_special_tokens=False)
@@ -160,7 +159,7 @@ def _ids_and_offsets(
 
 
 def _backend(tokenizer: PreTrainedTokenizerFast) -> Any:
-    """Return the tokenizer below transformers' wrapper, which takes half as long again."""
+    """Return the tokenizer below transformers' wrapper, which is slower by half."""
     backend = tokenizer.backend_tokenizer
     # a tokenizer.json may ask for these, and the wrapper turns them off as well
     backend.no_padding()

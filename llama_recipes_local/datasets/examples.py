@@ -1,4 +1,4 @@
-"""What a record is to the model: its text, and which part of it is trained."""
+"""What a record becomes: a text, and which parts of it are trained."""
 
 from dataclasses import dataclass
 
@@ -28,14 +28,14 @@ class Continuation:
 
 @dataclass(frozen=True)
 class Marked:
-    """A text of which some stretches are trained.
+    """A text of which some spans are trained.
 
     Attributes:
         text: the text.
-        spans: (start, end) characters of each trained stretch, in order; None means all of it.
-        complete: whether the text brings its own special tokens, as a chat template's does; if
+        spans: (start, end) characters of each trained span, in order; None means all of it.
+        complete: whether the text has its own special tokens, as a chat template's does; if
             not, the beginning-of-text and end-of-text tokens are added, and the end is a label if
-            the last stretch reaches it.
+            the last span reaches it.
     """
 
     text: str

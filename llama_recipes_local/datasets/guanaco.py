@@ -125,7 +125,7 @@ def find(config: guanaco_dataset, name: str) -> tuple[Source, ...]:
         if found:
             return tuple(map(Source, one_set(found, file, FIX)))
     why = f"{what_is_there(folders)}; read are {' and '.join(FILES.values())}"
-    raise refusal(f"there is no {file} in {root}", why, FIX)
+    raise refusal(f"no {file} in {root}", why, FIX)
 
 
 DATASET = Dataset(

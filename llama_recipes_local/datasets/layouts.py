@@ -1,4 +1,4 @@
-"""What the columns of a record of the user's own are: found by their names, or named by the user.
+"""Which column of a user's record is what: found by their names, or named by the user.
 
 ``local`` asks this for each record's texts and turns.
 """
@@ -58,7 +58,7 @@ class Layout:
         return f"{self.name} ({', '.join(column for _, column in self.columns)})"
 
     def values(self, record: Record) -> dict[str, Any]:
-        """Return a record's values by what they are; None for an optional one that it lacks.
+        """Return a record's values by what they are; None for an optional one that is missing.
 
         Raises:
             UsageError: if the record is of another layout.
@@ -66,7 +66,7 @@ class Layout:
         where, values = record
         for role, column in self.columns:
             if column not in values and role not in OPTIONAL:
-                other = _fitting(values, {})
+                other = _matching(values, {})
                 raise refusal(
                     f"{where} has no {column!r}",
                     f"the first record's layout is {self}; this one's keys are {_keys(values)}, "
@@ -80,7 +80,7 @@ def parse_columns(named: str) -> dict[str, str]:
     """Return the columns that the flag names, by what they are.
 
     Raises:
-        UsageError: if one is not ``WHAT=COLUMN``, or there is no such thing to be.
+        UsageError: if one is not ``WHAT=COLUMN``, or ``WHAT`` is unknown.
     """
     known = {role: role for roles in LAYOUTS.values() for role in roles} | {
         "response": "completion"
@@ -90,8 +90,8 @@ def parse_columns(named: str) -> dict[str, str]:
         role, _, column = (side.strip() for side in part.partition("="))
         if role not in known or not column or known[role] in parsed:
             raise refusal(
-                f"{FLAG}={named} is not understood at {part!r}",
-                f"it says once what a column is, one of {', '.join(known)}, and its name",
+                f"{FLAG}={named} is invalid at {part!r}",
+                f"it takes WHAT=COLUMN, once each, with one of {', '.join(known)}",
                 f"for example {FLAG}=prompt=question,completion=answer",
             )
         parsed[known[role]] = column
@@ -110,24 +110,24 @@ def find_layout(record: Record, wanted: str, named: Mapping[str, str]) -> Layout
         UsageError: if it is none of the layouts, or could be more than one.
     """
     where, values = record
-    fitting = [layout for layout in _fitting(values, named) if wanted in ("auto", layout.name)]
-    if len(fitting) == 1:
-        return fitting[0]
-    if not fitting:
+    matching = [layout for layout in _matching(values, named) if wanted in ("auto", layout.name)]
+    if len(matching) == 1:
+        return matching[0]
+    if not matching:
         asked = "" if wanted == "auto" else f" of the layout {wanted}"
         raise refusal(
-            f"{where} is not a record{asked} that can be trained on",
-            f"its keys are {_keys(values)}; taken are {ACCEPTED}",
-            f"say what they are, for example {FLAG}=prompt=question,completion=answer",
+            f"{where} is not a record{asked} of a known layout",
+            f"its keys are {_keys(values)}; the layouts are {ACCEPTED}",
+            f"name the columns, for example {FLAG}=prompt=question,completion=answer",
         )
-    one = fitting[0]
-    if len({layout.name for layout in fitting}) > 1:
-        fix = f"say which: {FORMAT_FLAG}={one.name}"
+    one = matching[0]
+    if len({layout.name for layout in matching}) > 1:
+        fix = f"choose one: {FORMAT_FLAG}={one.name}"
     else:
-        fix = f"say which: {FLAG}={','.join(f'{role}={name}' for role, name in one.columns)}"
+        fix = f"choose one: {FLAG}={','.join(f'{role}={name}' for role, name in one.columns)}"
     raise refusal(
-        f"{where} can be read in more than one way",
-        f"its keys are {_keys(values)}: {', or '.join(map(str, fitting))}",
+        f"{where} matches more than one layout",
+        f"its keys are {_keys(values)}: {', or '.join(map(str, matching))}",
         fix,
     )
 
@@ -136,7 +136,7 @@ def read_text(value: object, what: str) -> str | None:
     """Return a text, or None if it is missing or blank; ``what`` names it.
 
     Raises:
-        UsageError: if it is no text, or none that UTF-8 can hold.
+        UsageError: if it is not text, or cannot be encoded as UTF-8.
     """
     text = as_text(value, what)
     return None if is_blank(text) else text
@@ -146,7 +146,7 @@ def read_turns(value: object, what: str) -> list[Message] | None:
     """Return a conversation's turns, or None if there are none or one of them is blank.
 
     A turn has ``role`` and ``content`` (OpenAI's names) or ``from`` and ``value`` (ShareGPT's). A
-    blank system turn is left out: it says nothing, and the rest of the conversation stands.
+    blank system turn is skipped, and the rest of the conversation is kept.
 
     Args:
         value: the turns, or their JSON text, as a cell of a CSV file holds it.
@@ -171,7 +171,7 @@ def read_turns(value: object, what: str) -> list[Message] | None:
     return turns or None
 
 
-def _fitting(values: Mapping[str, Any], named: Mapping[str, str]) -> list[Layout]:
+def _matching(values: Mapping[str, Any], named: Mapping[str, str]) -> list[Layout]:
     """Return every way in which a record's columns make up a layout."""
     layouts = []
     for name, roles in LAYOUTS.items():
@@ -194,13 +194,13 @@ def _read_turn(turn: object, what: str) -> tuple[str, str | None]:
             role = ROLES.get(turn[speaker]) if isinstance(turn[speaker], str) else None
             if role is None:
                 raise refusal(
-                    f"{what} is said by {turn[speaker]!r:.80}",
+                    f"{what} has the unknown speaker {turn[speaker]!r:.80}",
                     f"the speakers are {', '.join(ROLES)}",
-                    "rename the speaker, or leave such conversations out",
+                    "rename the speaker, or remove such conversations",
                 )
             return role, read_text(_joined(turn.get(words), what), f"{words!r} of {what}")
     raise refusal(
-        f"{what} does not tell who says it",
+        f"{what} has no speaker",
         f"its keys are {_keys(turn)}",
         "give each turn role and content, or from and value",
     )
@@ -215,10 +215,10 @@ def _joined(content: object, what: str) -> object:
         text = part.get("text") if isinstance(part, Mapping) else None
         if not isinstance(text, str) or part.get("type") != "text":
             raise refusal(
-                f"{what} holds something that is not text",
+                f"{what} has content that is not text",
                 f"a part of its content is {part!r:.80}; each must be "
                 '{"type": "text", "text": ...}',
-                "leave such conversations out",
+                "remove such conversations",
             )
         texts.append(text)
     return "".join(texts)
@@ -229,7 +229,7 @@ def _parsed(text: str, what: str) -> object:
         return json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
         raise refusal(
-            f"{what} is text, and not a list of turns in JSON",
+            f"{what} is text, not a list of turns in JSON",
             f"{error}; it begins {text!r:.80}",
             f"train it as plain text: {FORMAT_FLAG}=text {FLAG}=text=COLUMN",
         ) from error

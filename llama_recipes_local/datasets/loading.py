@@ -1,4 +1,4 @@
-"""From a split's files to its tokens: formatted, tokenised, cut to the context, cached."""
+"""From a split's files to its tokens: formatted, tokenised, truncated to the context, cached."""
 
 import copy
 import errno
@@ -25,7 +25,7 @@ from llama_recipes_local.errors import Problem, RecordError, UsageError, refusal
 from llama_recipes_local.records.checked_values import Record
 from llama_recipes_local.storage.hashing import FileHashes
 
-# Counts up when the same files would give other tokens than before.
+# Incremented when the same files give other tokens than before.
 FORMAT = 1
 HASHES = "hashes.json"
 RECORDS_AT_A_TIME = 256  # of a stream
@@ -98,30 +98,30 @@ class _Encoder:
         kept = [example for example in examples if example is not None]
         counts = Counts(records=len(records), blank=len(records) - len(kept))
         samples = encode(self.tokenizer, kept, attention_mask=False)
-        rows = [row for sample in samples for row in _fitted(sample, self.limit, counts)]
+        rows = [row for sample in samples for row in _rows_of(sample, self.limit, counts)]
         return rows, counts
 
 
 def load_samples(samples: Iterable[Sample], limit: int | None = None) -> Loaded:
-    """Hold samples that are tokenised already, cut to the context.
+    """Hold samples that are tokenised already, truncated to the context.
 
     Args:
         samples: each with ``input_ids`` and ``labels``.
         limit: the longest row, in tokens; None means that rows stay as long as they are.
 
     Raises:
-        UsageError: if one is no such sample.
+        UsageError: if one is not such a sample.
     """
     counts = Counts()
 
-    def fitted() -> Iterator[Sample]:
+    def truncated() -> Iterator[Sample]:
         for sample in samples:
             counts.records += 1
             _check_sample(sample, counts.records)
-            for ids, labels in _fitted(sample, limit, counts):
+            for ids, labels in _rows_of(sample, limit, counts):
                 yield {"input_ids": ids, "labels": labels}
 
-    rows = TokenRows.from_samples(fitted())
+    rows = TokenRows.from_samples(truncated())
     return Loaded(rows, audit_split(rows, counts), "made", _content_hash(rows))
 
 
@@ -140,7 +140,7 @@ def stream_split(
 
 @dataclass(frozen=True)
 class _Pass:
-    """Reads a split from its beginning; every pass is alike, for the stream shuffles.
+    """Reads a split from its beginning; every pass is alike, because the stream shuffles.
 
     Raises:
         RecordError: at the first record that cannot be used.
@@ -156,12 +156,16 @@ class _Pass:
                 for ids, labels in self.encoder.rows(records)[0]:
                     yield {"input_ids": ids, "labels": labels}
         except UsageError as error:
-            told = "\n".join(map(str, error.problems))
-            raise RecordError(f"stopped at a record that cannot be used:\n{told}") from error
+            problems = "\n".join(map(str, error.problems))
+            raise RecordError(f"stopped at an invalid record:\n{problems}") from error
 
 
 def _check_sample(sample: object, number: int) -> None:
-    """Refuse what a function of the user's own may have returned in a sample's place."""
+    """Refuse what a user's function returned in place of a sample.
+
+    Raises:
+        UsageError: if it is not a sample.
+    """
     columns = ("input_ids", "labels")
     if not isinstance(sample, Mapping) or not set(columns) <= set(sample):
         why = f"it is {sample!r:.80}"
@@ -173,18 +177,18 @@ def _check_sample(sample: object, number: int) -> None:
     raise refusal(what, why, f"give each sample {' and '.join(columns)} of one length")
 
 
-def _fitted(sample: Sample, limit: int | None, counts: Counts) -> list[Document]:
-    """Return the rows that a sample is trained as, and count what became of it."""
+def _rows_of(sample: Sample, limit: int | None, counts: Counts) -> list[Document]:
+    """Return the rows that a sample is trained as, and add it to the counts."""
     ids, labels = sample["input_ids"], sample["labels"]
     if all(label == IGNORE_INDEX for label in labels[1:]):
         counts.without_label += 1
         return []
     if limit is None or len(ids) <= limit:
         return [(ids, labels)]
-    pieces = truncate(ids, labels, limit)
-    counts.truncated += len(pieces) == 1
-    counts.divided += len(pieces) > 1
-    return pieces
+    documents = truncate(ids, labels, limit)
+    counts.truncated += len(documents) == 1
+    counts.divided += len(documents) > 1
+    return documents
 
 
 def _fingerprint(split: Split, folder: Path) -> str:
@@ -202,7 +206,7 @@ def _content_hash(rows: TokenRows) -> str:
 
 
 def _key(split: Split, encoder: _Encoder, folder: Path) -> str:
-    """Return a short hash of all that the tokens follow from."""
+    """Return a short hash of all that the tokens depend on."""
     content = {
         "format": FORMAT,
         "versions": [__version__, tokenizers.__version__],
@@ -216,7 +220,7 @@ def _key(split: Split, encoder: _Encoder, folder: Path) -> str:
 
 
 def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return a hash of what a tokenizer makes of texts: its rules, special tokens and template."""
+    """Return a hash of what a tokenizer's output depends on: rules, special tokens and template."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     rules = _rules(backend) if backend else json.dumps(sorted(tokenizer.get_vocab().items()))
     special = [str(tokenizer.bos_token), str(tokenizer.eos_token), type(tokenizer).__name__]
@@ -225,7 +229,7 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def _rules(backend: tokenizers.Tokenizer) -> str:
-    """Return a tokenizer's rules but for what the last call to it has set."""
+    """Return a tokenizer's rules without the padding and truncation that its last call set."""
     if backend.padding or backend.truncation:
         backend = copy.deepcopy(backend)
         backend.no_padding()
@@ -235,5 +239,5 @@ def _rules(backend: tokenizers.Tokenizer) -> str:
 
 def _unwritable(folder: Path, error: OSError) -> Problem:
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    fix = "make room there, or name another folder" if full else "name a folder you may write"
+    fix = "free some space, or name another folder" if full else "name a writable folder"
     return Problem(f"the cache {folder} cannot be written", str(error), f"{fix}: --data_cache DIR")

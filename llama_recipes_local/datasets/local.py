@@ -1,4 +1,4 @@
-"""``local_dataset``: the user's own files, found, told apart by split, and looked into."""
+"""``local_dataset``: a user's own files, found, divided into splits, and their layout detected."""
 
 import glob
 import re
@@ -48,7 +48,7 @@ _NAMES = {
 
 @dataclass
 class local_dataset:
-    """Data of the user's own: jsonl, json, csv, tsv or parquet, columns found by themselves."""
+    """A user's own data: jsonl, json, csv, tsv or parquet, its columns detected."""
 
     dataset: Annotated[str, TEXT, Resume.FREE] = "local_dataset"
     train_split: Annotated[str, TEXT, Resume.DATA] = "train"
@@ -56,17 +56,17 @@ class local_dataset:
     data_path: Annotated[str, FOLDER, Resume.DATA] = "datasets/local/"
     """A file, a folder or a glob pattern; compressed files too."""
     validation_path: Annotated[str, FOLDER, Resume.DATA] = ""
-    """The same for validation. "" takes the files named for it (validation, val, eval, dev or test)
-    if ``data_path`` has some beside those named train, and else holds rows out."""
+    """The same for validation. "" means the files named for it (validation, val, eval, dev or test)
+    if ``data_path`` has some next to those named train, and rows that are held out otherwise."""
     validation_fraction: Annotated[float, HELD_OUT, Resume.DATA] = 0.05
     """The share of rows held out where there are no files for validation: 0.05 is every 20th row,
     beginning with the first. Above 0, at most 0.5; to train on every row, name the rows for
     validation with ``validation_path``."""
     format: Annotated[str, Choices("auto", *LAYOUTS), Resume.DATA] = "auto"
     """What a record is: "instruction", "prompt", "conversations", "messages" or "text"; "auto"
-    tells by the first record's columns."""
+    detects it from the first record's columns."""
     columns: Annotated[str, TEXT, Resume.DATA] = ""
-    """Columns of other names, as ``prompt=question,completion=answer``; "" finds them."""
+    """Columns of other names, as ``prompt=question,completion=answer``; "" detects them."""
     template: Annotated[str, Choices("auto", *CHOICES), Resume.DATA] = "auto"
     """How a record becomes text: "tokenizer" is the chat template of the model's folder, "llama2",
     "llama3", "chatml" and "guanaco" are public chat formats, "alpaca" is Alpaca's prompt, "none"
@@ -75,7 +75,7 @@ class local_dataset:
     """What is trained: "assistant" is what the assistant says (a completion, an output, and all of
     plain text), "all" is everything."""
     streaming: Annotated[bool, Resume.DATA] = False
-    """Whether rows are read and tokenised as training goes, for more data than is worth a cache."""
+    """Read and tokenise rows during training, for more data than is worth caching."""
     data_root: Annotated[str, FOLDER, Resume.FREE] = ""
 
 
@@ -137,14 +137,14 @@ class LocalPart:
 
 
 def find_part(config: local_dataset, training: bool) -> LocalPart:
-    """Find the files of a part of the user's data, and tell their layout by the first record.
+    """Find the files of a part of the user's data, and detect their layout from the first record.
 
     Args:
         config: a ``local_dataset``.
         training: whether the part to train on is wanted; else the one for validation.
 
     Raises:
-        UsageError: if a flag is wrong, there is no file, or the first record is not understood.
+        UsageError: if a flag is wrong, there is no file, or the first record has no known layout.
     """
     refuse(check_fields(config, f"{config.dataset}."))
     named = parse_columns(config.columns)
@@ -163,14 +163,14 @@ def find_part(config: local_dataset, training: bool) -> LocalPart:
 
 
 def split(config: local_dataset, part: str) -> Split:
-    """Find a split of the user's data, and say how it is read.
+    """Find a split of the user's data, and note how it is read.
 
     Args:
         config: a ``local_dataset``.
         part: its ``train_split``; anything else is validation.
 
     Raises:
-        UsageError: if a flag is wrong, there is no file, or the first record is not understood.
+        UsageError: if a flag is wrong, there is no file, or the first record has no known layout.
     """
     found = find_part(config, part == config.train_split)
     formatter = _formatter(config, found.layout)
@@ -216,30 +216,30 @@ def _files(config: local_dataset, path: str, flag: str) -> list[Path]:
     if place.is_file():
         return [place]
     if place.exists():
-        why = "it is read more than once, and a pipe or device can be read only once"
-        raise refusal(f"{place} is no file", why, f"write it to a file first, or name one: {flag}")
+        why = "it is read more than once, and a pipe or device can only be read once"
+        raise refusal(
+            f"{place} is not a file", why, f"write it to a file first, or name one: {flag}"
+        )
     if not glob.has_magic(str(place)):
         raise UsageError([missing_path(place, f"put data there, or name another place: {flag}")])
     found = [Path(name) for name in glob.glob(str(place), recursive=True)]
     files = sorted((path for path in found if path.is_file()), key=lambda p: natural_key(str(p)))
     if not files:
-        raise refusal(
-            f"no file is named like {place}", f"supported are {SUPPORTED}", f"name one: {flag}"
-        )
+        raise refusal(f"no file matches {place}", f"supported are {SUPPORTED}", f"name one: {flag}")
     return without_compressed_copies(files)
 
 
 def _kinds(files: Sequence[Path]) -> list[str]:
     """Return which split each file is of by its name, or else by its folder's.
 
-    It is empty if neither tells. Folders that all the files are in tell nothing.
+    It is empty if neither shows it. Folders that all the files are in are ignored.
     """
     shared = set.intersection(*(set(path.parents) for path in files))
     return [_kind([path, *(each for each in path.parents if each not in shared)]) for path in files]
 
 
 def _kind(parts: Sequence[Path]) -> str:
-    """Return the split that the first of a path's parts tells which tells one."""
+    """Return the split that the first of a path's parts names; empty if none names a split."""
     for part in parts:
         kinds = [kind for kind, name in _NAMES.items() if name.search(part.name.lower())]
         if kinds:
@@ -252,11 +252,11 @@ def _formatter(config: local_dataset, layout: Layout) -> RowFormatter:
     if template == "auto":
         template = default_template(layout.name)
     if layout.name not in CHOICES[template]:
-        fitting = [name for name, layouts in CHOICES.items() if layout.name in layouts]
+        matching = [name for name, layouts in CHOICES.items() if layout.name in layouts]
         raise refusal(
-            f"{TEMPLATE_FLAG}={template} does not go with {layout} records",
+            f"{TEMPLATE_FLAG}={template} is incompatible with {layout} records",
             f"it is for {', '.join(CHOICES[template])}",
-            f"name another, {TEMPLATE_FLAG}={fitting[0]}, or another layout, {FORMAT_FLAG}=NAME",
+            f"name another, {TEMPLATE_FLAG}={matching[0]}, or another layout, {FORMAT_FLAG}=NAME",
         )
     return RowFormatter(layout, template, config.labels)
 

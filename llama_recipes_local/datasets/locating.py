@@ -1,4 +1,4 @@
-"""Where a data set's files are looked for, and reading several of them as one."""
+"""Where a data set's files are searched for, and reading several of them as one."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -36,23 +36,23 @@ def one_set(files: list[Path], what: str, fix: str) -> list[Path]:
 
     Args:
         files: what was found.
-        what: the words for it, to say that it is there more than once.
+        what: its name in the message.
         fix: what the user can do then.
 
     Raises:
-        UsageError: if they are more than one set, so that which to read cannot be told.
+        UsageError: if they are more than one set, so that it is ambiguous which one to read.
     """
     if len({path.with_name(re.sub("[0-9]+", "", path.name)) for path in files}) > 1:
-        why = f"which to read cannot be told: {join_names(map(str, files))}"
-        raise refusal(f"{what} is there more than once", why, fix)
+        why = f"which one to read is ambiguous: {join_names(map(str, files))}"
+        raise refusal(f"{what} exists more than once", why, fix)
     return files
 
 
 def what_is_there(folders: Sequence[Path]) -> str:
-    """Say where was looked, and what was found there."""
-    looked = f"looked in {' and '.join(map(str, folders))}"
+    """Return where files were searched, and what those folders hold."""
+    searched = f"searched in {' and '.join(map(str, folders))}"
     outer = next((folder for folder in folders if folder.exists()), None)
     if outer is None:
-        return f"{looked}, of which none exists"
-    held = finding.describe_files(outer) if outer.is_dir() else f"{outer} is a file"
-    return f"{looked}; {held}"
+        return f"{searched}, of which none exists"
+    found = finding.describe_files(outer) if outer.is_dir() else f"{outer} is a file"
+    return f"{searched}; {found}"

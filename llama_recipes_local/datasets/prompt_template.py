@@ -22,7 +22,7 @@ PROMPT, CHAT = "prompt", "chat"
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """What a text is put into before the model completes it.
+    """A prompt, or turns, with a place for the user's text.
 
     Attributes:
         kind: "prompt", or "chat" for turns.
@@ -44,7 +44,7 @@ class PromptTemplate:
         """Return turns up to where the assistant's next words begin, from the first token on.
 
         Raises:
-            UsageError: if the template does not take them.
+            UsageError: if the template does not support them.
         """
         text = render_turns(turns, self.template, tokenizer, open_turn=True)
         return self._begun(text, tokenizer)
@@ -54,8 +54,8 @@ class PromptTemplate:
         if self.kind != CHAT:
             return ""
         turns = [{"role": role, "content": role} for role in ("user", "assistant", "user")]
-        said = render_turns(turns, self.template, tokenizer)
-        return said.rpartition("user")[0].rpartition("assistant")[2].strip()
+        text = render_turns(turns, self.template, tokenizer)
+        return text.rpartition("user")[0].rpartition("assistant")[2].strip()
 
     def _begun(self, text: str, tokenizer: PreTrainedTokenizerBase) -> str:
         return text if self.complete else (tokenizer.bos_token or "") + text
@@ -105,6 +105,6 @@ def read_prompt_template(path: Path) -> PromptTemplate:
         if template.kind not in (PROMPT, CHAT):
             raise ValueError(f"unknown kind {template.kind!r}")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        fix = "copy the file again, or leave the text as it is: --raw"
+        fix = "copy the file again, or use the text as it is: --raw"
         raise refusal(f"{path} is not a prompt template", repr(error), fix) from error
     return template

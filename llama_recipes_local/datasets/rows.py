@@ -1,4 +1,4 @@
-"""From a record of the user's own to an example: ``local_dataset``'s formatter."""
+"""From a user's record to an example: the formatter of ``local_dataset``."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -55,7 +55,7 @@ class RowFormatter:
 
         Raises:
             UsageError: if the record is of another layout, a value is not of the form it should
-                have, or the template does not take it.
+                have, or the template does not support it.
         """
         where, _ = record
         values = self.layout.values(record)
@@ -74,15 +74,15 @@ class RowFormatter:
             return None
         if self.template in ("alpaca", "none"):
             return self._pair(instruction, further, response)
-        said = f"{instruction}\n{further}" if further else instruction
-        turns = [{"role": "user", "content": said}, {"role": "assistant", "content": response}]
+        prompt = f"{instruction}\n{further}" if further else instruction
+        turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
         return self._chat(turns, tokenizer, where)
 
     def prompt_template(self, tokenizer: PreTrainedTokenizerBase) -> PromptTemplate:
         """Return the prompt template of a text or of turns.
 
         Raises:
-            UsageError: if the tokenizer lacks the template or its tokens.
+            UsageError: if the tokenizer does not have the template or its tokens.
         """
         if self.template == "alpaca":
             return PromptTemplate(PROMPT, _alpaca_prompt(PLACE, None))

@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from llama_recipes_local import configs
 from llama_recipes_local.data import audit
 from llama_recipes_local.data.audit import Counts, SplitAudit
 from llama_recipes_local.data.streaming import is_stream
@@ -58,7 +59,7 @@ class RunData:
 
     def __str__(self) -> str:
         if not self.audits:
-            return "no audit, for the data is not looked through before it is trained on"
+            return "not audited: the data is read during training"
         return audit.table(self.audits, self.shared_rows)
 
     def save(self, folder: Path) -> None:
@@ -68,11 +69,11 @@ class RunData:
 
 
 def prepare_data(run: Run, parts: Sequence[Part] = tuple(PART_NAMES)) -> RunData:
-    """Tokenise splits, or find them in the cache, and say what is in them.
+    """Tokenise splits, or find them in the cache, and audit them.
 
     Args:
         run: the run.
-        parts: which; both, unless nothing is trained.
+        parts: which splits; both, unless nothing is trained.
 
     Raises:
         UsageError: if a record cannot be used, or a split has nothing to train or validate on.
@@ -90,15 +91,15 @@ def prepare_data(run: Run, parts: Sequence[Part] = tuple(PART_NAMES)) -> RunData
             data.splits[part], data.audits[name] = loaded.rows, loaded.audit
             data.fingerprints[name] = loaded.fingerprint
         else:
-            how = "read as training goes" if is_stream(loaded) else "left to its own collator"
-            print(f"--> {name} data: {how}, so it is not looked through before")
+            how = "streamed" if is_stream(loaded) else "batched by its own collator"
+            print(f"--> {name} data: {how}, not audited")
             data.splits[part] = loaded
     _refuse_empty(data.audits, run.train)
     return data
 
 
 def _load(run: Run, part: Part, tokenizer: PreTrainedTokenizerBase) -> Any:
-    """Return a split as ``Loaded``; as it is, if it is a stream or for a collator of the user's."""
+    """Return a split as ``Loaded``; as it is, if it is a stream or for a user's collator."""
     train, dataset = run.train, DATASETS[run.train.dataset]
     assert run.dataset is not None
     split = find_split(dataset, run.dataset, part)
@@ -125,13 +126,13 @@ def _has_collator(run: Run, tokenizer: PreTrainedTokenizerBase) -> bool:
     return not packing and collator is not None and collator(run.dataset, tokenizer) is not None
 
 
-def _refuse_empty(audits: dict[str, SplitAudit], train: Any) -> None:
+def _refuse_empty(audits: dict[str, SplitAudit], train: configs.train_config) -> None:
     needed = [name for name in audits if name == "train" or train.run_validation]
     problems = [
         Problem(
             f"the {name} data of --dataset {train.dataset} has no label to "
-            f"{'learn' if name == 'train' else 'be judged by'}",
-            _told(audits[name].counts),
+            f"{'train' if name == 'train' else 'validate'} on",
+            _describe(audits[name].counts),
             "fill in the responses, or name other data (datasets/README.md)",
         )
         for name in needed
@@ -140,7 +141,7 @@ def _refuse_empty(audits: dict[str, SplitAudit], train: Any) -> None:
     refuse(problems)
 
 
-def _told(counts: Counts) -> str:
+def _describe(counts: Counts) -> str:
     return (
         f"of {counts.records} records, {counts.blank} are blank and {counts.without_label} have "
         "no label"

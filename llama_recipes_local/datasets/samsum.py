@@ -94,7 +94,7 @@ def find(config: samsum_dataset, name: str) -> tuple[Source, ...]:
     if archives:
         return (Source(archives[-1], member),)
     why = f"{what_is_there(folders)}; {ACCEPTED}"
-    raise refusal(f"there is no {name} split of SAMSum in {root}", why, FIX)
+    raise refusal(f"no {name} split of SAMSum in {root}", why, FIX)
 
 
 def _files_of(folder: Path, words: tuple[str, ...]) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Chat templates: from turns to the text that a model is trained on, and which of it is said by it.
+"""Chat templates: from turns to a model's text, and the spans of it that the assistant says.
 
 A template is the tokenizer's own or one of the public formats below. transformers renders it in
 jinja2's immutable sandbox, so that a template from a model's folder runs no code.
@@ -24,7 +24,7 @@ Message = dict[str, str]
 Spans = tuple[tuple[int, int], ...]
 
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
-# What a template raises for turns that it does not take, or because it is wrong itself.
+# What a template raises for turns that it does not support, or if it is wrong itself.
 _RENDER_ERRORS = (TemplateError, TypeError, ValueError, LookupError, ArithmeticError)
 
 
@@ -34,7 +34,7 @@ class Template:
 
     Attributes:
         text: the Jinja template.
-        tokens: what the tokenizer must have as one token each; spelled in pieces, it would be
+        tokens: what the tokenizer must have as one token each; spelled in several, it would be
             text to the model, and no end of a turn.
         complete: whether it writes the tokens that begin and end a text itself.
     """
@@ -126,19 +126,19 @@ def render_chat(
     labels: str,
     where: str,
 ) -> Marked:
-    """Return turns as a text, its trained stretches marked.
+    """Return turns as a text with its trained spans.
 
     Args:
         messages: the turns, at least one.
         tokenizer: the model's; its special tokens are the template's.
         name: a template's, or "tokenizer" for the tokenizer's own.
-        labels: "assistant" to train what assistant turns say, up to the token that ends the turn;
+        labels: "assistant" to train the assistant's turns, up to the token that ends each;
             "all" to train everything.
         where: what the user knows the turns by.
 
     Raises:
-        UsageError: if there is no such template, the template does not take the turns, or it
-            does not tell what the assistant says.
+        UsageError: if the template is unknown, does not support the turns, or does not show where
+            the assistant's words are.
     """
     chosen = find_template(name, tokenizer)
     chat = _Chat(chosen.text, dict(tokenizer.special_tokens_map), where)
@@ -168,10 +168,10 @@ def render_turns(
         turns: the turns, at least one.
         template: the Jinja template.
         tokenizer: the model's; its special tokens are the template's.
-        open_turn: whether the text goes on to where an assistant's words begin.
+        open_turn: whether the text ends where an assistant's words begin.
 
     Raises:
-        UsageError: if the template does not take the turns.
+        UsageError: if the template does not support the turns.
     """
     special = dict(tokenizer.special_tokens_map)
     chat = _Chat(template, special, "the conversation", "--template")
@@ -182,19 +182,19 @@ def find_template(name: str, tokenizer: PreTrainedTokenizerBase, flag: str = FLA
     """Return a named template, or the tokenizer's own for "tokenizer"; ``flag`` names it.
 
     Raises:
-        UsageError: if the tokenizer has none, or lacks the tokens that the named one writes.
+        UsageError: if the tokenizer has none, or not the tokens that the named one writes.
     """
     if name == "tokenizer":
         return Template(_own_template(tokenizer, flag))
     template = TEMPLATES[name]
-    lacking = [token for token in template.tokens if not _is_token(token, tokenizer)]
+    missing = [token for token in template.tokens if not _is_token(token, tokenizer)]
     if name == "llama2" and not (tokenizer.bos_token and tokenizer.eos_token):
-        lacking = ["one that begins a text", "one that ends it"]
-    if lacking:
+        missing = ["one that begins a text", "one that ends it"]
+    if missing:
         raise refusal(
-            f"{flag}={name} does not go with this tokenizer",
-            f"it lacks the tokens {', '.join(lacking)}",
-            f"take the tokenizer's own template, {flag}=tokenizer, or one without them, "
+            f"{flag}={name} is incompatible with this tokenizer",
+            f"missing are the tokens {', '.join(missing)}",
+            f"use the tokenizer's own template, {flag}=tokenizer, or one without them, "
             f"{flag}=guanaco",
         )
     return template
@@ -206,7 +206,7 @@ def _own_template(tokenizer: PreTrainedTokenizerBase, flag: str) -> str:
     except ValueError as error:
         raise refusal(
             "the model's tokenizer has no chat template",
-            "turns become one text by a chat template, and the model's folder brings none"
+            "turns become one text by a chat template, and the model's folder has none"
             if not tokenizer.chat_template
             else "it has several, and none is the default",
             f"name the model's format: {flag}=llama2, or another of {', '.join(TEMPLATES)}",
@@ -219,14 +219,14 @@ def _is_token(token: str, tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def _check_nothing_is_lost(messages: Sequence[Message], text: str, where: str) -> None:
-    """Refuse a template that passes over plain text, as those of models that see pictures may.
+    """Refuse a template that skips plain text, as those of models for images may.
 
-    What users say is looked for: a template may leave out an assistant's thoughts.
+    Only users' words are searched for: a template may omit an assistant's reasoning.
     """
     for message in messages:
         if message["role"] == "user" and message["content"].strip() not in text:
             raise refusal(
-                f"the chat template leaves out what the user says in {where}",
+                f"the chat template omits what the user says in {where}",
                 f"its text is {text!r:.200}",
                 f"name a template for text: {FLAG}=llama2, or another of {', '.join(TEMPLATES)}",
             )
@@ -265,8 +265,8 @@ class _Chat:
         except _RENDER_ERRORS as error:
             roles = ", ".join(message["role"] for message in messages)
             raise refusal(
-                f"{self.where} cannot be put into the chat template",
-                f"the turns are {roles}; the template says: {error}",
+                f"the chat template does not support {self.where}",
+                f"the turns are {roles}; it raises: {error}",
                 f"fix the turns, or name another template, such as {self.flag}=chatml",
             ) from error
         return texts[0], spans[0] if marked else []
@@ -284,7 +284,7 @@ def _said(chat: _Chat, messages: Sequence[Message], turn: int, text: str) -> tup
         raise refusal(
             f"the chat template writes earlier turns of {chat.where} in another way once more "
             "follow",
-            "where the assistant's words begin and end cannot be told then",
+            "so where the assistant's words begin and end is unknown",
             f"train on everything with --local_dataset.labels=all, or name a template: "
             f"{FLAG}=llama2, or another of {', '.join(TEMPLATES)}",
         )

@@ -1,6 +1,6 @@
 """ToxicChat's rows, from csv or parquet; upstream's formatter turns them into Llama Guard's tasks.
 
-It is no ``Split``: that formatter takes a whole ``datasets.Dataset`` and gives back tokens.
+It is not a ``Split``: that formatter takes a whole ``datasets.Dataset`` and returns tokens.
 """
 
 import re
@@ -64,7 +64,7 @@ def find(config: llamaguard_toxicchat_dataset, name: str) -> tuple[Source, ...]:
     chosen = [path for path in found if VERSION in str(path.relative_to(root))] or found
     if not chosen:
         why = f"{what_is_there([root])}; {ACCEPTED}"
-        raise refusal(f"there is no {name} split of ToxicChat in {root}", why, FIX)
+        raise refusal(f"no {name} split of ToxicChat in {root}", why, FIX)
     return tuple(map(Source, one_set(chosen, f"the {name} split of ToxicChat", FIX)))
 
 

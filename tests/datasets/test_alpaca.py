@@ -118,7 +118,7 @@ def problem_of(path: Path) -> Problem:
 def test_what_is_wrong_with_the_place(tmp_path: Path) -> None:
     assert problem_of(tmp_path / "no.json").what == f"{tmp_path / 'no.json'} does not exist"
     empty = problem_of(tmp_path)
-    assert empty.what == f"there is no Alpaca data in {tmp_path}"
+    assert empty.what == f"no Alpaca data in {tmp_path}"
     assert "alpaca_data.jsonl" in empty.why
     for name in ("a.json", "b.json"):
         (tmp_path / name).write_text("[]")

@@ -206,7 +206,7 @@ def test_a_tokenizer_without_offsets_trains_what_needs_none() -> None:
     with pytest.raises(UsageError) as refused:
         encode(letters, [Marked("ab", ((0, 1),))])
     (problem,) = refused.value.problems
-    assert problem.what == "Letters does not tell where in a text a token comes from"
+    assert problem.what == "Letters has no character offsets of tokens"
     assert "--local_dataset.labels=all" in problem.fix
 
 

@@ -83,7 +83,7 @@ def examples(path: Path) -> list[Any]:
 @pytest.mark.parametrize(
     ("content", "what", "why"),
     [
-        (None, "there is no " + TRAIN + " in {folder}", "looked in {folder} and {folder}/data"),
+        (None, "no " + TRAIN + " in {folder}", "searched in {folder} and {folder}/data"),
         ('{"text": "no turns"}', "'text' in line 1 of {file} has no turns", "'### Human:'"),
         ('{"content": "a"}', "line 1 of {file} has no 'text'", "its keys are content"),
         ('{"text": "### Hu', "line 1 of {file} is not JSON", "Unterminated string"),

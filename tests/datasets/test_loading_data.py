@@ -176,7 +176,7 @@ def test_a_full_disk_is_told(load: Any, monkeypatch: pytest.MonkeyPatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(loading, "cached", full)
-    with pytest.raises(UsageError, match="make room there, or name another folder: --data_cache"):
+    with pytest.raises(UsageError, match="free some space, or name another folder: --data_cache"):
         load()
 
 
@@ -211,7 +211,7 @@ def test_a_record_that_a_stream_cannot_use_is_told_without_a_traceback(
                 ExceptionWrapper(where="in DataLoader worker process 0").reraise()
             raise
     first, second, *_ = str(caught.value).splitlines()
-    assert first == "stopped at a record that cannot be used:"
+    assert first == "stopped at an invalid record:"
     assert second == f"line 321 of {file} is not JSON"
     assert "Traceback" not in str(caught.value)
     assert caught.value.EXIT_CODE == 2

@@ -181,23 +181,23 @@ def test_a_value_that_is_no_text_is_told(
 @pytest.mark.parametrize(
     ("turns", "what", "why"),
     [
-        ("Hi", "'messages' in {line} is text, and not a list of turns in JSON", "begins 'Hi'"),
+        ("Hi", "'messages' in {line} is text, not a list of turns in JSON", "begins 'Hi'"),
         ({"role": "user"}, "'messages' in {line} is not a list of turns", "it is {'role'"),
         (["Hi"], "turn 1 of 'messages' in {line} is not a turn", "it is 'Hi'"),
-        ([{"content": "a"}], "turn 1 of 'messages' in {line} does not tell who says it", "content"),
+        ([{"content": "a"}], "turn 1 of 'messages' in {line} has no speaker", "content"),
         (
             [TURNS[0], {"role": "tool", "content": "a"}],
-            "turn 2 of 'messages' in {line} is said by 'tool'",
+            "turn 2 of 'messages' in {line} has the unknown speaker 'tool'",
             "system, user, human, assistant, gpt",
         ),
         (
             [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}],
-            "turn 1 of 'messages' in {line} holds something that is not text",
+            "turn 1 of 'messages' in {line} has content that is not text",
             "image_url",
         ),
         (
             [{"role": "user", "content": [{"type": "thought", "text": "x"}]}],
-            "turn 1 of 'messages' in {line} holds something that is not text",
+            "turn 1 of 'messages' in {line} has content that is not text",
             "thought",
         ),
         (
@@ -229,7 +229,7 @@ def test_rows_of_mixed_layouts_are_told(tmp_path: Path, tokenizer: Any) -> None:
 @pytest.mark.parametrize(
     ("record", "fields", "what", "fix"),
     [
-        ({"a": 1, "b": 2}, {}, "is not a record that can be trained on", "columns=prompt=question"),
+        ({"a": 1, "b": 2}, {}, "is not a record of a known layout", "columns=prompt=question"),
         ({"prompt": "a"}, {"format": "text"}, "is not a record of the layout text", "columns="),
         ({"text": "a"}, {"columns": "text=body"}, "is not a record", "columns="),
         (
@@ -241,14 +241,14 @@ def test_rows_of_mixed_layouts_are_told(tmp_path: Path, tokenizer: Any) -> None:
         (
             {"instruction": "a", "output": "b", "text": "c"},
             {},
-            "can be read in more than one way",
-            "say which: --local_dataset.format=instruction",
+            "matches more than one layout",
+            "choose one: --local_dataset.format=instruction",
         ),
         (
             {"prompt": "a", "completion": "b", "response": "c"},
             {},
-            "can be read in more than one way",
-            "say which: --local_dataset.columns=prompt=prompt,completion=completion",
+            "matches more than one layout",
+            "choose one: --local_dataset.columns=prompt=prompt,completion=completion",
         ),
     ],
 )
@@ -270,10 +270,10 @@ def test_unknown_and_ambiguous_columns_are_told(
         ({"labels": "none"}, "unknown --local_dataset.labels none"),
         ({"validation_fraction": 0}, "--local_dataset.validation_fraction is 0"),
         ({"validation_fraction": 0.6}, "--local_dataset.validation_fraction is 0.6"),
-        ({"columns": "question"}, "--local_dataset.columns=question is not understood"),
-        ({"columns": "prompt=a,prompt=b"}, "is not understood at 'prompt=b'"),
-        ({"columns": "quest=a"}, "is not understood at 'quest=a'"),
-        ({"template": "llama2"}, "--local_dataset.template=llama2 does not go with text (text)"),
+        ({"columns": "question"}, "--local_dataset.columns=question is invalid"),
+        ({"columns": "prompt=a,prompt=b"}, "is invalid at 'prompt=b'"),
+        ({"columns": "quest=a"}, "is invalid at 'quest=a'"),
+        ({"template": "llama2"}, "template=llama2 is incompatible with text (text)"),
     ],
 )
 def test_wrong_flags_are_told(fields: dict[str, Any], what: str, tmp_path: Path) -> None:
@@ -285,7 +285,7 @@ def test_wrong_flags_are_told(fields: dict[str, Any], what: str, tmp_path: Path)
 def test_turns_need_a_chat_template(template: str, tmp_path: Path, tokenizer: Any) -> None:
     file = write(tmp_path / "rows.jsonl", {"messages": TURNS})
     problem = refused(configured(file, template=template))
-    assert "does not go with messages (messages) records" in problem.what
+    assert "is incompatible with messages (messages) records" in problem.what
     assert refused(configured(file), tokenizer).what == (
         "the model's tokenizer has no chat template"
     )
@@ -440,14 +440,14 @@ def test_what_is_not_there_is_told(tmp_path: Path) -> None:
     assert problem.what == f"{tmp_path / 'row.jsonl'} does not exist"
     assert "rows.jsonl" in problem.why and "--local_dataset.data_path=PATH" in problem.fix
     problem = refused(local_dataset(data_path=str(tmp_path / "*.csv")))
-    assert problem.what == f"no file is named like {tmp_path / '*.csv'}"
+    assert problem.what == f"no file matches {tmp_path / '*.csv'}"
     config = local_dataset(data_path=str(tmp_path), validation_path=str(tmp_path / "no"))
     assert "--local_dataset.validation_path=PATH" in refused(config, part="validation").fix
     (tmp_path / "empty").mkdir()
     problem = refused(local_dataset(data_path=str(tmp_path / "empty")))
     assert problem.what == f"{tmp_path / 'empty'} contains no supported data file"
     os.mkfifo(tmp_path / "pipe")
-    assert "read only once" in refused(local_dataset(data_path=str(tmp_path / "pipe"))).why
+    assert "only be read once" in refused(local_dataset(data_path=str(tmp_path / "pipe"))).why
 
 
 def test_half_a_line_is_told_with_its_number(tmp_path: Path, tokenizer: Any) -> None:

@@ -140,4 +140,4 @@ def test_a_custom_stream_is_not_read_ahead(tmp_path: Path, tiny_model: Path):
     )
     data = prepare_data(custom_run(tmp_path, tiny_model, source))
     assert data.audits == {}
-    assert str(data).startswith("no audit")
+    assert str(data).startswith("not audited")

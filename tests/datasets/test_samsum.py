@@ -183,8 +183,8 @@ def problem_of(path: Path) -> Problem:
 def test_what_is_missing_is_told_with_what_is_accepted(tmp_path: Path) -> None:
     (tmp_path / "README.md").touch()
     problem = problem_of(tmp_path)
-    assert problem.what == f"there is no train split of SAMSum in {tmp_path}"
-    assert f"looked in {tmp_path} and {tmp_path / 'data'}; it holds README.md" in problem.why
+    assert problem.what == f"no train split of SAMSum in {tmp_path}"
+    assert f"searched in {tmp_path} and {tmp_path / 'data'}; it holds README.md" in problem.why
     for layout in ("corpus.7z", "train.json", "parquet", "csv", "validation*"):
         assert layout in problem.why
     assert "--samsum_dataset.data_path=DIR" in problem.fix
@@ -208,7 +208,7 @@ def test_a_split_that_is_there_twice(tmp_path: Path) -> None:
     json_lines(tmp_path)
     (tmp_path / "train.csv").write_text("dialogue,summary\na,b\n")
     problem = problem_of(tmp_path)
-    assert problem.what == "the train split of SAMSum is there more than once"
+    assert problem.what == "the train split of SAMSum exists more than once"
     assert str(tmp_path / "train.csv") in problem.why and "train.jsonl" in problem.why
 
 

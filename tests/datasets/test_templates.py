@@ -187,17 +187,17 @@ def test_a_prompt_that_the_reply_does_not_follow_is_told(tokenizer: Any) -> None
 
 
 @pytest.mark.parametrize("labels", ["assistant", "all"])
-def test_a_template_that_passes_over_plain_text_is_told(labels: str, tokenizer: Any) -> None:
+def test_a_template_that_skips_plain_text_is_refused(labels: str, tokenizer: Any) -> None:
     parts = "{% for p in m.content %}{{ p.text }}{% endfor %}"
     own = with_template(tokenizer, PLAIN.replace("{{ m.content }}", parts))
-    with pytest.raises(UsageError, match="leaves out what the user says in line 3"):
+    with pytest.raises(UsageError, match="omits what the user says in line 3"):
         render_chat(CHAT, own, "tokenizer", labels, "line 3")
 
 
 @pytest.mark.parametrize("name", ["llama3", "chatml"])
 def test_a_format_whose_tokens_are_lacking_is_told(name: str, tokenizer: Any) -> None:
     problem = refusal(CHAT, tokenizer, name)
-    assert problem.what == f"--local_dataset.template={name} does not go with this tokenizer"
+    assert problem.what == f"--local_dataset.template={name} is incompatible with this tokenizer"
     assert TEMPLATES[name].tokens[0] in problem.why
 
 
@@ -205,7 +205,7 @@ def test_an_unknown_token_is_none(tokenizer: Any) -> None:
     own = copy.deepcopy(tokenizer)
     own.unk_token = "<pad>"
     assert own.convert_tokens_to_ids("<|im_start|>") == own.unk_token_id
-    assert "it lacks the tokens <|im_start|>" in refusal(CHAT, own, "chatml").why
+    assert "missing are the tokens <|im_start|>" in refusal(CHAT, own, "chatml").why
 
 
 def test_white_space_around_a_users_words_is_none_of_llama2(tokenizer: Any) -> None:
@@ -217,7 +217,7 @@ def test_white_space_around_a_users_words_is_none_of_llama2(tokenizer: Any) -> N
 def test_llama2_needs_the_tokens_that_begin_and_end_a_text(tokenizer: Any) -> None:
     endless = copy.deepcopy(tokenizer)
     endless.eos_token = None
-    assert "does not go with this tokenizer" in refusal(CHAT, endless, "llama2").what
+    assert "is incompatible with this tokenizer" in refusal(CHAT, endless, "llama2").what
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_llama2_needs_the_tokens_that_begin_and_end_a_text(tokenizer: Any) -> No
 )
 def test_turns_that_a_template_does_not_take_are_told(messages: Any, tokenizer: Any) -> None:
     problem = refusal(messages, tokenizer, "llama2")
-    assert problem.what == "line 3 of chat.jsonl cannot be put into the chat template"
+    assert problem.what == "the chat template does not support line 3 of chat.jsonl"
     assert ", ".join(turn["role"] for turn in messages) in problem.why
 
 
@@ -243,7 +243,7 @@ def test_turns_that_a_template_does_not_take_are_told(messages: Any, tokenizer: 
 )
 def test_a_template_runs_no_code(attack: str, tokenizer: Any) -> None:
     problem = refusal(CHAT, with_template(tokenizer, PLAIN + attack))
-    assert problem.what == "line 3 of chat.jsonl cannot be put into the chat template"
+    assert problem.what == "the chat template does not support line 3 of chat.jsonl"
 
 
 def test_a_template_that_asks_for_the_date_gives_the_same_text_every_day(tokenizer: Any) -> None:

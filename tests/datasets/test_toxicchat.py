@@ -80,7 +80,7 @@ def refused(config: Any) -> str:
 def test_what_is_wrong(tmp_path: Path) -> None:
     config = configs.llamaguard_toxicchat_dataset(data_path=str(tmp_path))
     missing = refused(config)
-    assert f"there is no train split of ToxicChat in {tmp_path}" in missing
+    assert f"no train split of ToxicChat in {tmp_path}" in missing
     assert "toxic-chat_annotation_train.csv" in missing and "parquet" in missing
     beside(tmp_path)
     file = tmp_path / "toxic-chat_annotation_train.csv"

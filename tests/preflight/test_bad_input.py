@@ -313,7 +313,7 @@ CASES = {
         spoil=write("alpaca.jsonl", '{"instruction": "a", "output": "b"}\n["a", "b"]\n'),
     ),
     "a folder with nothing readable": Case(
-        "there is no Alpaca data in {work}/nothing",
+        "no Alpaca data in {work}/nothing",
         "it holds README.md; read is alpaca_data.json",
         "--alpaca_dataset.data_path=FILE",
         flags={"dataset": "alpaca_dataset", "alpaca_dataset__data_path": "nothing"},

@@ -38,7 +38,7 @@ def test_no_flags_at_all(run_finetuning: Run, tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "no model was named" in done.stderr
     folder = tmp_path / "datasets/samsum"
-    assert f"there is no train split of SAMSum in {folder}" in done.stderr
+    assert f"no train split of SAMSum in {folder}" in done.stderr
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
 

@@ -62,7 +62,7 @@ def test_of_a_stream_only_the_first_rows_are_shown(
     png = tmp_path / "seen.png"
     assert inspect(rows, tiny_model, *STREAMED, "--rows", "2", "--png", str(png)) == 0
     shown = capsys.readouterr().out
-    assert "no audit" in shown and "records read" not in shown
+    assert "not audited" in shown and "records read" not in shown
     assert "1 and one is [[2" in shown and "2 and one is [[3" in shown
     assert shown.count("--- row") == 2
     assert "documents," not in shown and not png.exists()
@@ -82,7 +82,7 @@ def test_rows_for_the_users_own_collator_are_not_shown(
     flags = ["--dataset", "custom_dataset", f"--custom_dataset.file={file}", "--png", str(png)]
     further = ["--model_name", str(tiny_model), "--batching_strategy", "padding"]
     assert main(["inspect", *flags, *further]) == 0
-    assert "left to its own collator" in capsys.readouterr().out
+    assert "batched by its own collator" in capsys.readouterr().out
     assert not png.exists()
 
 
