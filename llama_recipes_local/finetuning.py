@@ -40,7 +40,7 @@ def main(*arguments: Any, **flags: Any) -> None:
     """Fine-tune a Llama from a local folder on local data.
 
     Flags are the fields of upstream's configurations and of this package's; ``--help`` lists them.
-    A field of one configuration alone is reached with its name before it, as in
+    Prefix a flag with the name of a configuration to set its field alone, as in
     ``--grammar_dataset.train_split=FILE``.
     """
     run: Run | None = None
@@ -68,7 +68,7 @@ def prepare(arguments: tuple[Any, ...], flags: dict[str, Any]) -> Run:
     """Return the run that the flags ask for, checked, and with its data.
 
     Raises:
-        UsageError: with all that keeps it from starting.
+        UsageError: with every problem found.
     """
     run = preflight(arguments, flags)
     run.data = prepare_data(run)

@@ -36,7 +36,7 @@ def load_state_dict(found: dict[str, Any]) -> None:
 
 
 def seed_all(seed: int) -> None:
-    """Seed all generators."""
+    """Seed Python, numpy and torch."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)

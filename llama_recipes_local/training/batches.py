@@ -65,7 +65,7 @@ def in_steps(
     """Group micro-batches into optimiser steps; the last step of an epoch may have fewer.
 
     Yields:
-        The micro-batches of a step, and the seconds that were waited for them.
+        The micro-batches of a step, and the seconds spent waiting for them.
     """
     remaining = iter(batches)
     while True:
@@ -77,7 +77,7 @@ def in_steps(
 
 
 def rows_of(dataloader: DataLoader[Any], micro_batch: int) -> list[int] | None:
-    """Return the rows of this rank's micro-batch, counted from 0 in the epoch at hand.
+    """Return the rows of this rank's micro-batch, counted from 0 in the current epoch.
 
     The batch sampler is iterated again, so it makes no difference how far workers have prefetched.
     None if the sampler would not give the same order again.

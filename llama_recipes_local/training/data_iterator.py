@@ -1,4 +1,4 @@
-"""An epoch's micro-batches, from wherever the run is in it."""
+"""The data iterator: an epoch's micro-batches, from wherever the run is in it."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -15,12 +15,12 @@ from llama_recipes_local.training.train_state import TrainState
 
 
 class DataIterator:
-    """Deals the training batches of a rank in optimiser steps, and knows how far it has come.
+    """Iterates over a rank's training batches by optimiser step, and knows its position.
 
     Attributes:
         dataloader: the micro-batches.
         per_epoch: how many micro-batches an epoch has.
-        taken: how many of the epoch at hand were taken.
+        taken: how many of the current epoch were taken.
     """
 
     def __init__(
@@ -43,28 +43,28 @@ class DataIterator:
         self.per_epoch = len(dataloader)
         self.taken = 0
         self._seed = train_config.seed
-        self._other_data = bool({"data", "tokenizer"} & set(train_config.resume_despite))
+        self._may_change = bool({"data", "tokenizer"} & set(train_config.resume_despite))
         self._state = state
         self._before = 0  # of those, taken before the run was resumed
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimiser steps of a whole epoch."""
+        """Optimiser steps of an epoch."""
         return -(-self.per_epoch // self.accumulation_steps)
 
     @property
     def steps_taken(self) -> int:
-        """Optimiser steps of the epoch at hand that were taken."""
+        """Optimiser steps of the current epoch that were taken."""
         return -(-self.taken // self.accumulation_steps)
 
     @property
     def steps_left(self) -> int:
-        """Optimiser steps of the epoch at hand that are left."""
+        """Optimiser steps of the current epoch that are left."""
         return -(-(self.per_epoch - self.taken) // self.accumulation_steps)
 
     @property
     def since_resumed(self) -> int:
-        """Micro-batches of the epoch at hand that were taken since the run was resumed in it."""
+        """Micro-batches of the current epoch that were taken since the run was resumed in it."""
         return self.taken - self._before
 
     def steps(self, epoch: int) -> Iterator[tuple[list[batches.Batch], float]]:
@@ -83,11 +83,11 @@ class DataIterator:
         yield from batches.in_steps(micro_batches, self.accumulation_steps)
 
     def took(self, micro_batches: int) -> None:
-        """Count micro-batches that a step was taken with."""
+        """Count the micro-batches of a step."""
         self.taken += micro_batches
 
     def end_epoch(self) -> None:
-        """Begin the next epoch with its first micro-batch."""
+        """Start the next epoch at its first micro-batch."""
         self.taken = self._before = 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -102,16 +102,16 @@ class DataIterator:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Resume where ``state`` was, also on another number of ranks.
 
-        Where that is no place in this data, the epoch is restarted if the user asked for other
-        data by ``resume_despite``.
+        If this data has no such place, the epoch is restarted, provided that ``resume_despite``
+        allows other data.
 
         Raises:
-            TrainingError: if it is no place in this data, and other data was not asked for.
+            TrainingError: if this data has no such place, and other data is not allowed.
         """
         try:
             self._resume(state)
         except ValueError as error:
-            if not self._other_data:
+            if not self._may_change:
                 raise TrainingError(f"the run cannot be resumed in this data: {error}") from error
             print(f"--> restarting epoch {self._state.epoch + 1} with the new data: {error}")
 
@@ -120,11 +120,11 @@ class DataIterator:
             return
         dealer, saved = position.of(self.dataloader), state["position"]
         if (dealer is None) != (saved is None):
-            raise ValueError("the data is not dealt as it was")
+            raise ValueError("the data was batched in another way")
         if dealer is None or saved is None:
             self.taken = state["taken"]
         else:
-            if saved["micro_batches"] is not None:  # a stream counts them for the whole run
+            if saved["micro_batches"] is not None:  # a stream counts them over the run
                 saved = saved | {"micro_batches": self._state.step * self.accumulation_steps}
             dealer.load_state_dict(saved)
             self.taken = self.per_epoch if state["ended"] else self.per_epoch - len(dealer)

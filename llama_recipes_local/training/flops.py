@@ -1,4 +1,4 @@
-"""How many floating-point operations a training step needs, and what the device could do.
+"""How many floating-point operations a training step needs, and the device's peak.
 
 This counts what the mathematics needs: recomputation by activation checkpointing adds nothing, and
 attention counts the causal half inside each document.
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig
 
-# dense bfloat16 operations a second, from the vendors' data sheets; the longest name wins
+# dense bfloat16 FLOPS, from the vendors' data sheets; the longest name wins
 PEAK_FLOPS = {
     "A100": 312e12,
     "H100": 989e12,
@@ -66,7 +66,7 @@ def training_flops(model: nn.Module) -> TrainingFlops | None:
 
 
 def peak_flops(device: torch.device) -> float | None:
-    """Return the device's dense bfloat16 operations a second, or None if they are not known."""
+    """Return the device's peak dense bfloat16 FLOPS, or None if unknown."""
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)

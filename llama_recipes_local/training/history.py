@@ -1,4 +1,4 @@
-"""What happened in a run, epoch by epoch, and upstream's summary of it."""
+"""Losses and times of a run, epoch by epoch, and upstream's summary of them."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -47,7 +47,7 @@ class History:
 
     @contextmanager
     def epoch(self) -> Iterator[None]:
-        """Time what is left of an epoch; its loss is the mean over all its label tokens."""
+        """Time the rest of an epoch; its loss is the mean over all its label tokens."""
         self._epoch_began = time.perf_counter()
         yield
         self.epoch_seconds.append(self._epoch_seconds())
@@ -72,24 +72,24 @@ class History:
         self.train_step_loss.append(loss)
 
     def add_initial_evaluation(self, evaluated: tuple[float, Sequence[float]]) -> None:
-        """Keep the validation loss before training."""
+        """Record the validation loss before training."""
         self.initial_eval_loss = evaluated[0]
 
     def add_evaluation(self, evaluated: tuple[float, Sequence[float]]) -> float:
-        """Keep an epoch's validation loss, and return it."""
+        """Add a validation's losses, and return their mean."""
         loss, step_losses = evaluated
         self.eval_loss.append(loss)
         self.eval_step_loss.extend(step_losses)
         return loss
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what happened so far as JSON-ready data."""
+        """Return the losses and times so far as JSON-ready data."""
         kept: dict[str, Any] = {name: getattr(self, name) for name in KEPT}
-        began = bool(self._epoch_steps)
+        started = bool(self._epoch_steps)
         return kept | {
             "file": self.path.name,
             "epoch_steps": self._epoch_steps,
-            "seconds_of_epoch": self._epoch_seconds() if began else 0.0,
+            "seconds_of_epoch": self._epoch_seconds() if started else 0.0,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """Where a run's numbers go: JSON lines always; TensorBoard, Weights & Biases, MLflow on request.
 
-Each writes below the output folder. None is told of a server, so nothing leaves the machine unless
-``wandb_config.mode`` says so by name.
+Each writes below the output folder. None is given a server, so nothing leaves the machine unless
+``wandb_config.mode`` asks for it.
 """
 
 import json
@@ -39,10 +39,10 @@ class WandbRun(Protocol):
 
 
 class Logger(Protocol):
-    """Takes the numbers of a run."""
+    """Receives the numbers of a run."""
 
     def resume(self, step: int, validated: int) -> None:
-        """Keep what an earlier run logged up to its checkpoint, and drop what it logged after that.
+        """Keep what the run logged up to its checkpoint, and drop what it logged later.
 
         Args:
             step: the checkpoint's.
@@ -50,10 +50,10 @@ class Logger(Protocol):
         """
 
     def log(self, kind: str, step: int, numbers: Numbers) -> None:
-        """Keep numbers of one ``kind``, "train" or "eval", after ``step`` optimiser steps."""
+        """Log numbers of one ``kind``, "train" or "eval", after ``step`` optimiser steps."""
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write what is buffered."""
 
 
 class JsonLines:
@@ -62,7 +62,10 @@ class JsonLines:
     def __init__(self, output: Path) -> None:
         self._paths = {"train": output / METRICS_FILE, "eval": output / EVALUATIONS_FILE}
         self._files: dict[str, TextIO] = {}
-        self._kept = {"train": -1, "eval": -1}  # the steps that an earlier run is kept up to
+        self._kept = {
+            "train": -1,
+            "eval": -1,
+        }  # the last steps to keep of the run before it was resumed
         self._paths["train"].touch()
 
     def resume(self, step: int, validated: int) -> None:
@@ -77,7 +80,7 @@ class JsonLines:
         self._files[kind].flush()
 
     def _begin(self) -> None:
-        """Cut the files back to what is kept of an earlier run, each at once or not at all."""
+        """Truncate the files to what is kept, each atomically."""
         for kind, path in self._paths.items():
             kept = "".join(_lines_up_to(path, self._kept[kind]))
             if kept:
@@ -92,7 +95,7 @@ class JsonLines:
 
 
 def _lines_up_to(path: Path, last: int) -> Iterator[str]:
-    """Yield the lines up to a step; a line that was cut off ends them."""
+    """Yield the lines up to a step; a truncated line ends them."""
     if last < 0 or not path.is_file():
         return
     with path.open(encoding="utf-8") as file:
@@ -129,8 +132,8 @@ class TensorBoard:
 class WeightsAndBiases:
     """A run of Weights & Biases: the one given, or one of ``wandb_config``, offline by default.
 
-    Its steps are training's, so that what a resumed run logs again falls on what was there; a run
-    that a script gives may count its own.
+    Its steps are training's, so that what a resumed run logs again replaces what was there; the run
+    of a script may have its own.
     """
 
     def __init__(
@@ -158,7 +161,7 @@ class MlFlow:
 
     def __init__(self, output: Path, train_config: configs.train_config) -> None:
         os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-        # a folder is all that is wanted; MLflow would rather have a database
+        # a folder is enough here, although MLflow recommends a database
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         from mlflow import MlflowClient
 
@@ -212,7 +215,7 @@ def make_loggers(
     wandb_run: WandbRun | None = None,
     run: Run | None = None,
 ) -> list[Logger]:
-    """Return the loggers of a run, for its first rank.
+    """Return the loggers of a run; only its first rank has any.
 
     Args:
         train_config: its ``output_dir``, which exists, and ``report_to``.
@@ -231,9 +234,9 @@ def make_loggers(
 
 
 def name_wandb_run(run: Run) -> None:
-    """Give a run its id in Weights & Biases: that of the run it resumes, or a new one.
+    """Set a run's id in Weights & Biases: that of the run it resumes, or a new one.
 
-    ``run_config.json`` keeps it, in each checkpoint too. What the user says of the id stands.
+    ``run_config.json`` records it, also in each checkpoint. An id that the user gives stays.
     """
     config, wanted = run.wandb, run.train.use_wandb or "wandb" in run.train.report_to
     given = config.id or config.resume or {"WANDB_RUN_ID", "WANDB_RESUME"} & os.environ.keys()
@@ -255,5 +258,5 @@ def _start_wandb(output: Path, config: configs.wandb_config) -> WandbRun:
 
 
 def _present(kind: str, numbers: Numbers) -> dict[str, float]:
-    """Return the numbers that there are, under the names that loggers group by."""
+    """Return the numbers that are not None, under the names that loggers group by."""
     return {f"{kind}/{name}": value for name, value in numbers.items() if value is not None}

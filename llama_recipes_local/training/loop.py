@@ -41,18 +41,18 @@ def train(
 ) -> dict[str, Any]:
     """Train the model on the batches of ``train_dataloader`` and save it.
 
-    The model is saved after each validation at which the loss fell; after each epoch if there is no
+    The model is saved after each validation with a lower loss, or after each epoch without
     validation.
 
     Args:
         model: the model, on its device, sharded or not.
         train_dataloader: micro-batches of this rank; each is a dict that the model takes, with
             ``input_ids`` and ``labels``.
-        eval_dataloader: batches to validate on; None goes with ``run_validation=False``.
+        eval_dataloader: batches to validate on; None with ``run_validation=False``.
         tokenizer: the model's tokenizer.
         optimizer: the optimiser over the trained parameters.
-        lr_scheduler: stepped once an epoch, as upstream does; another takes its place if
-            ``train_config`` asks for one.
+        lr_scheduler: stepped once an epoch, as upstream does; ``train_config`` may replace
+            it by another.
         gradient_accumulation_steps: micro-batches in an optimiser step.
         train_config: see ``configs.train_config``; ``max_train_step`` counts optimiser steps.
         fsdp_config: see ``configs.fsdp_config``; None without FSDP.
@@ -67,7 +67,7 @@ def train(
 
     Raises:
         NonFiniteError: if a loss or gradient is not finite on any rank; no weight was changed.
-        InterruptedRun: if a signal asked to stop; a checkpoint was saved.
+        InterruptedRun: if a signal stopped it; a checkpoint was saved.
         TrainingError: if a checkpoint cannot be saved, or not be resumed from.
     """
     Path(train_config.output_dir).mkdir(parents=True, exist_ok=True)

@@ -24,10 +24,10 @@ def out_of_memory_message(run: Run, error: BaseException) -> str:
 
 
 def _fixes(run: Run) -> Iterator[tuple[str, str]]:
-    """Yield flags that a run has not been given, and what they do."""
+    """Yield flags that the run does not use yet, and their effect."""
     train, fsdp = run.train, run.fsdp
     if not train.use_fast_kernels and not fused.KERNEL.unavailable():
-        yield "--use_fast_kernels", "no logits of a whole batch"
+        yield "--use_fast_kernels", "does not materialise the logits of a batch"
     if train.enable_fsdp and not fsdp.fsdp_activation_checkpointing:
         yield "--fsdp_activation_checkpointing True", RECOMPUTED
     if not train.enable_fsdp and not train.gradient_checkpointing:
@@ -35,11 +35,14 @@ def _fixes(run: Run) -> Iterator[tuple[str, str]]:
     batch, steps = train.batch_size_training, train.gradient_accumulation_steps
     if batch > 1:
         smaller = f"--batch_size_training 1 --gradient_accumulation_steps {batch * steps}"
-        yield smaller, "the same global batch in smaller parts"
+        yield smaller, "the same global batch in smaller micro-batches"
     if not run.is_sharded:
-        yield "torchrun --nproc_per_node N finetuning.py --enable_fsdp", "weights on N devices"
+        yield (
+            "torchrun --nproc_per_node N finetuning.py --enable_fsdp",
+            "weights sharded over N devices",
+        )
     if not train.use_peft:
-        yield "--use_peft", "an adapter; gradients and optimiser state for it alone"
+        yield "--use_peft", "gradients and optimiser state of an adapter only"
     elif quantized_bits(train) is None:
         yield "--quantization 4bit", "weights in a quarter of the memory"
     if train.context_length > SHORT:

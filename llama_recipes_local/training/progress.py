@@ -1,7 +1,7 @@
-"""What a run reports: a line on the console now and then, and every step to its loggers.
+"""What a run reports: a line on the console about once a second, and every step to its loggers.
 
-Steps wait here with their numbers still on the device. They are fetched all at once when a line is
-due, at the end of an epoch, and when a run ends in whatever way.
+Steps wait here with their numbers still on the device. They are fetched together when a line is
+due, at the end of an epoch, and when a run ends for whatever reason.
 """
 
 import contextlib
@@ -38,10 +38,10 @@ class StepMetrics:
         label_tokens: label tokens of the global batch.
         tokens: positions computed by all ranks.
         tokens_per_second: over all ranks, in the steps that were fetched together.
-        tflops: operations a second and device that the model needs, in 10**12; None if not counted.
-        mfu: those, as a fraction of what the device could do; None if that is not known.
-        memory_gib: peak memory allocated on this rank's CUDA device, or resident in this process.
-        data_seconds: what the host waited for the step's data; the device works on meanwhile.
+        tflops: TFLOPS per device that the model needs; None if not counted.
+        mfu: those, as a fraction of the device's peak; None if unknown.
+        memory_gib: peak memory allocated on this rank's CUDA device; without one, resident memory.
+        data_seconds: how long the host waited for the step's data; meanwhile the device is busy.
         seconds: since training began; steps that were fetched together share the time between.
     """
 
@@ -124,7 +124,7 @@ class Progress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # a device that failed has no numbers to give, and its error is the one to be seen
+        # a device that failed has no numbers, and its error is the one to show
         with contextlib.suppress(RuntimeError) if error else contextlib.nullcontext():
             self.fetch()
         for logger in self.loggers:
@@ -148,16 +148,16 @@ class Progress:
             logger.resume(state.step, state.validated)
 
     def due(self, step: int) -> bool:
-        """Whether this rank wants to print a line after ``step``."""
+        """Whether this rank is due to print a line after ``step``."""
         late = time.perf_counter() - self._last_line >= SECONDS_BETWEEN_LINES
         return is_rank_zero() and (step == self.total_steps or late)
 
     def add(self, pending: PendingStep) -> None:
-        """Take a step that was sent to the device."""
+        """Add a step that was sent to the device."""
         self._pending.append(pending)
 
     def pause(self) -> None:
-        """Leave the time since the last fetch out of the next steps'."""
+        """Exclude the time since the last fetch from the next steps."""
         self._window_began = time.perf_counter()
 
     def fetch(self, line: bool = False) -> list[FetchedStep]:
@@ -184,7 +184,7 @@ class Progress:
         return fetched
 
     def log(self, kind: str, numbers: dict[str, float | None]) -> None:
-        """Hand numbers with their ``step`` to all loggers."""
+        """Log numbers with their ``step`` to all loggers."""
         rest = dict(numbers)
         step = rest.pop("step")
         assert isinstance(step, int)
@@ -228,7 +228,7 @@ class Progress:
     def _rates(
         self, pending: list[PendingStep], seconds: float
     ) -> tuple[float | None, float | None]:
-        """Return the operations a second and device in 10**12, and as a fraction of the peak."""
+        """Return TFLOPS per device, and MFU as a fraction."""
         if self._flops is None:
             return None, None
         needed = sum(
@@ -252,7 +252,7 @@ class Progress:
 
 
 def memory_gib() -> float:
-    """Return the peak memory allocated on the CUDA device, or what this process holds, in GiB."""
+    """Return the peak memory allocated on the CUDA device, without one resident memory, in GiB."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / GIB
     return psutil.Process().memory_info().rss / GIB

@@ -1,7 +1,7 @@
 """Step synchronisation: what all ranks agree on between two optimiser steps.
 
-The exchange goes over host memory, before anything of the step is sent to the device, so the
-device is never waited for. What one rank knows and all must act on together is decided here.
+They exchange it through host memory, before anything of the step is sent to the device, so that the
+device is never synchronised. What one rank knows and all must act on together is decided here.
 """
 
 from collections.abc import Iterable
@@ -23,7 +23,7 @@ class StepSync:
         real_tokens: those that are not padding.
         squared_lengths: sum of the squares of the documents' lengths.
         report: whether the numbers of the steps so far are fetched after this step.
-        stop: whether a rank was asked to stop, so that this step is not taken.
+        stop: whether a rank received a signal to stop, so that this step is not taken.
         written: whether every rank has its part of a checkpoint on the disk.
     """
 
@@ -39,12 +39,12 @@ class StepSync:
 def sync_step(
     micro_batches: Iterable[batches.Batch], report: bool, stop: bool = False, written: bool = False
 ) -> StepSync:
-    """Add up what the ranks hold and want; all ranks call this together.
+    """Add up what the ranks have and request; all ranks call this together.
 
     Args:
         micro_batches: this rank's, in host memory.
-        report: whether this rank wants the numbers fetched; one is enough.
-        stop: whether this rank was asked to stop; one is enough.
+        report: whether this rank requests that numbers are fetched; one is enough.
+        stop: whether this rank received a signal to stop; one is enough.
         written: whether this rank has written its part of a checkpoint; all are needed.
     """
     counts = torch.zeros(7, dtype=torch.int64)
@@ -56,13 +56,13 @@ def sync_step(
         counts[3] += lengths.square().sum()
     counts[4:] = torch.tensor([report, stop, written])
     label_tokens, tokens, real_tokens, squared_lengths, *flags = all_reduce_sum(counts).tolist()
-    wanted, stopping, ready = flags
+    reporting, stopping, ready = flags
     return StepSync(
         label_tokens,
         tokens,
         real_tokens,
         squared_lengths,
-        report=wanted > 0,
+        report=reporting > 0,
         stop=stopping > 0,
         written=ready == world_size(),
     )

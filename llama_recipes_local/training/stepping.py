@@ -1,8 +1,15 @@
-"""An optimiser step over a rank's micro-batches, without waiting for the device.
+"""An optimiser step over a rank's micro-batches, without synchronising with the device.
 
 The loss is the mean over the label tokens of the global batch: of all micro-batches on all ranks.
-A step whose loss or gradient is not finite on any rank changes nothing, and neither does any step
-after it. Fused optimisers are told so on the device; for others the host looks before each step.
+Their number is known before the step (``step_sync``), so each micro-batch divides its sum of losses
+by it at once, and gradients need no scaling afterwards.
+
+A step whose loss or gradient is not finite on any rank changes no weight, and neither does any step
+after it. Whether that is so is computed on the device: reading it on the host before each update
+would leave the device idle between steps, which costs most where steps are short. Fused optimisers
+take the result as ``found_inf``, the way torch's ``GradScaler`` passes it, and skip the update
+themselves; for all others the host has to read it. The price is that an error is raised only when
+the numbers are fetched, some steps later, with the weights of the last good step.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -27,8 +34,8 @@ from llama_recipes_local.parallel import (
 )
 from llama_recipes_local.training import batches
 
-# A scaler begins at 2**16 and halves: after so many overflows it is at 2**-8, and the gradient
-# itself is what is not finite.
+# A scaler starts at 2**16 and halves: after so many overflows it is at 2**-8, and it is the gradient
+# itself that is not finite.
 MAX_CONSECUTIVE_OVERFLOWS = 24
 
 
@@ -39,7 +46,7 @@ class Figures:
     Attributes:
         values: (3 + ranks,) float32, the same on all ranks: the loss; the gradient's norm before
             clipping; 1 if training has to stop; 1 for each rank whose loss is not finite.
-        micro_losses: (micro-batches,) this rank's losses, each a part of the whole.
+        micro_losses: (micro-batches,) float32, this rank's share of the loss by micro-batch.
     """
 
     values: torch.Tensor
@@ -58,8 +65,8 @@ class Stepper:
         self.device = compute_device(model)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.use_fp16)
         self._trained = trained_parameters(optimizer)
-        # torch does not wait for what it copies to weights in host memory before it reads it there,
-        # so with those the host looks, and the scale is kept next to them
+        # with weights in host memory (CPU offload) torch would read found_inf there before its copy
+        # has arrived: then the host reads it, and the scale is created on the weights' device
         home = self._trained[0].device
         self.scaler.scale(torch.ones((), device=home))
         on_device = home.type == self.device.type
@@ -72,11 +79,11 @@ class Stepper:
         self._overflows = torch.zeros((), device=self.device)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the scaler's state and how many steps in a row overflowed, JSON-ready."""
+        """Return the scaler's state and the number of consecutive overflows, JSON-ready."""
         return {"scaler": self.scaler.state_dict(), "overflows": float(self._overflows)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what ``state_dict`` returned."""
+        """Resume from what ``state_dict`` returned."""
         self.scaler.load_state_dict(state["scaler"])
         self._overflows.fill_(state["overflows"])
 
@@ -87,11 +94,11 @@ class Stepper:
             micro_batches: this rank's, in host memory.
             label_tokens: label tokens of the global batch.
         """
-        # gradients are averaged over ranks, the loss is summed over them; no tensor, for FSDP2
-        # casts those that go into a model to the compute dtype
+        # gradients are averaged over ranks, the loss is summed over them; not a tensor, because
+        # FSDP2 casts a model's floating-point inputs to the compute dtype
         share = max(label_tokens, 1) / world_size()
         losses = []
-        # entered anew each step: autocast keeps its casts of the weights until it is left
+        # entered in each step: autocast caches its casts of the weights until it is left
         with compute_context(unwrapped(self.model), self.config):
             for number, batch in enumerate(micro_batches, 1):
                 with gradient_sync(self.model, number == len(micro_batches)):
@@ -107,10 +114,11 @@ class Stepper:
         return figures
 
     def _gradient_norm(self) -> torch.Tensor:
-        """Return the norm in float32; torch gives it in the gradients' dtype, rounded many times.
+        """Return the norm of all gradients, () float32.
 
-        Summed up of several ranks' parts in bfloat16, it would be off by half a percent. The norms
-        of sharded gradients are stacked before ranks add up their parts, once for all.
+        torch computes it in the gradients' dtype, where bfloat16 rounding is off by up to half a
+        percent. The norms of sharded gradients, one a parameter, are stacked first, so that ranks
+        reduce them in one collective.
         """
         gradients = [p.grad for p in self._trained if p.grad is not None]
         norms = torch._foreach_norm(gradients, dtype=torch.float32)
@@ -119,7 +127,12 @@ class Stepper:
     def _check_finite(
         self, losses: torch.Tensor, norm: torch.Tensor
     ) -> tuple[Figures, torch.Tensor]:
-        """Return the step's figures, and whether its update must be left out, for all ranks."""
+        """Return the step's figures, and whether to skip its update, the same on all ranks.
+
+        Args:
+            losses: (micro-batches,) float32, this rank's share of the loss by micro-batch.
+            norm: () float32, the gradient's norm, the same on all ranks.
+        """
         loss = losses.sum()
         own = torch.stack([loss / world_size(), (~norm.isfinite()).float()])
         shared = all_reduce_sum(torch.cat([own, self._rank_one_hot * ~loss.isfinite()]))
@@ -139,7 +152,7 @@ class Stepper:
             clip_grads_with_norm_(self._trained, threshold, norm)
 
     def _update(self, skip: torch.Tensor) -> None:
-        """Update the weights unless ``skip`` is true, as torch's own scaler tells optimisers."""
+        """Update the weights unless ``skip`` is true; passed on as torch's ``GradScaler`` does."""
         optimizer: Any = self.optimizer
         if self._supports_found_inf:
             optimizer.grad_scale, optimizer.found_inf = None, skip.float()
@@ -152,7 +165,7 @@ class Stepper:
 
 
 def gradient_sync(model: nn.Module, enabled: bool) -> AbstractContextManager[None]:
-    """Reduce gradients over ranks in a backward pass, or leave them local until a later one."""
+    """Reduce gradients over ranks in a backward pass, or keep them local until a later one."""
     if isinstance(model, DistributedDataParallel) and not enabled:
         return model.no_sync()
     set_gradient_sync(model, enabled)

@@ -39,7 +39,7 @@ from llama_recipes_local.training.train_state import TrainState
 class Trainer:
     """Runs epochs of optimiser steps over one model, validates, reports and saves.
 
-    The epoch at hand ends, and is counted, once its last step was validated.
+    An epoch ends, and is counted, once its last step was validated.
     """
 
     def __init__(
@@ -115,14 +115,14 @@ class Trainer:
             except StopRequested:
                 self._save_and_stop()
             except TrainingError:
-                self.checkpoints.writer.finish()  # what was being saved is sound
+                self.checkpoints.writer.finish()  # the checkpoint in progress is valid
                 raise
             finally:
                 self.checkpoints.writer.close()
         return self.history
 
     def _all_steps(self) -> int:
-        """Return the optimiser steps of the run, from where it is, and those it has taken."""
+        """Return the optimiser steps of the run: those done and those left."""
         epochs_left = self.config.num_epochs - self.state.epoch - 1
         left = self.data.steps_left + self.data.steps_per_epoch * epochs_left
         total = self.state.step + left
@@ -138,7 +138,7 @@ class Trainer:
             self.history.add_initial_evaluation(self.evaluate())
 
     def _unfinished(self) -> bool:
-        """Whether steps are left, or the epoch of the last one was not ended."""
+        """Whether steps are left, or the last one's epoch has not ended."""
         steps_left = self.state.step < self.total_steps
         return (steps_left or self.data.taken > 0) and self.state.epoch < self.config.num_epochs
 
@@ -149,7 +149,7 @@ class Trainer:
         model = unwrapped(self.model)
         with rng_state.fork_rng():
             ppl, loss, step_losses, _ = evaluation(
-                model, self.config, self._unless_asked_to_stop(), None, self.tokenizer, None
+                model, self.config, self._until_stopped(), None, self.tokenizer, None
             )
         if is_rank_zero():
             print(f"loss {loss:.4f}  perplexity {ppl:.3f}", flush=True)
@@ -158,7 +158,7 @@ class Trainer:
         return loss, step_losses
 
     def _train_epoch(self) -> None:
-        """Take the steps that are left of an epoch, as far as the run goes."""
+        """Take the steps that are left of an epoch, or of the run."""
         self._validate_if_due()
         self.model.train()
         self.progress.pause()
@@ -171,16 +171,16 @@ class Trainer:
                 if self.state.step == self.total_steps:
                     break
                 self._validate_if_due()
-                if self.data.steps_left:  # the last step is saved when its epoch has ended
+                if self.data.steps_left:  # the last step is saved after its epoch has ended
                     self._save_checkpoint_if_due()
         self.publish()
 
     def _take_step(self, micro_batches: list[batches.Batch], waited: float) -> None:
-        """Take a step, and fetch its numbers and those before if a rank wants to print them.
+        """Take a step; fetch its numbers and those before if a rank is due to print.
 
         Args:
             micro_batches: this rank's.
-            waited: seconds that were waited for them.
+            waited: seconds that this rank waited for them.
         """
         state = self.state
         report, stop = self.progress.due(state.step + 1), self.signals.received is not None
@@ -222,7 +222,7 @@ class Trainer:
             self.history.add_step(fetched.metrics.loss, fetched.metrics.label_tokens)
 
     def _end_epoch(self) -> None:
-        """Validate where an epoch or the run asks for it, and save."""
+        """Validate and save as configured for the end of an epoch or of the run."""
         finished = self.state.step >= self.total_steps
         if self.eval_dataloader is None:
             self._save_model()
@@ -242,15 +242,15 @@ class Trainer:
         if every and step and step % every == 0 and self.state.validated != step:
             self._validate()
 
-    def _unless_asked_to_stop(self) -> Iterator[batches.Batch]:
-        """Yield the batches to validate on, until a rank is asked to stop."""
+    def _until_stopped(self) -> Iterator[batches.Batch]:
+        """Yield the validation batches, until a rank receives a signal to stop."""
         for batch in self.eval_dataloader or ():
             if any_rank(self.signals.received is not None):
                 raise StopRequested
             yield batch
 
     def _validate(self) -> None:
-        """Validate, and save the model if the loss fell; training goes on after it."""
+        """Validate, and save the model if the loss fell; leaves the model in training mode."""
         self.publish()
         loss = self.history.add_evaluation(self.evaluate())
         self.state.validated = self.state.step
@@ -288,7 +288,7 @@ class Trainer:
         self.progress.pause()
 
     def _save_and_stop(self) -> None:
-        """Save, and end the run where a signal asked for it.
+        """Save, and end the run after a signal.
 
         Raises:
             InterruptedRun: always.
@@ -318,7 +318,7 @@ class Trainer:
 
 @dataclass(frozen=True)
 class _Replayed:
-    """A schedule that a resumed run follows as if it had been followed all along."""
+    """A changed schedule, resumed as if it had been followed from the start."""
 
     schedule: Schedule
 

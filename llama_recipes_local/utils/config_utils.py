@@ -73,7 +73,7 @@ def get_dataloader_kwargs(
 
     Args:
         train_config: its batch sizes, seed and ``batching_strategy``.
-        dataset: the samples, or their ``ConcatDataset`` with packing; a stream is dealt here.
+        dataset: the samples, with packing their ``ConcatDataset``, or a stream.
         dataset_processer: the tokenizer.
         mode: "train" shuffles, anything else does not.
 
@@ -148,7 +148,7 @@ def _workers(train_config: configs.train_config, persistent: bool) -> dict[str, 
     """Return how workers prefetch; a stream's are restarted each epoch, to learn where it starts.
 
     Only in a run: ``DataLoader`` refuses these without ``num_workers``, which ``main`` passes and a
-    script may not. No configuration says who calls.
+    script may not. The configuration does not show who calls.
     """
     if active_run() is None or not train_config.num_workers_dataloader:
         return {}

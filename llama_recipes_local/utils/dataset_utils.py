@@ -20,13 +20,15 @@ from llama_recipes_local.utils.config_utils import get_dataloader_kwargs, measur
 def get_preprocessed_dataset(
     tokenizer: PreTrainedTokenizerBase, dataset_config: DatasetConfig, split: str = "train"
 ) -> Any:
-    """Return the tokenised samples of a data set's "train" or other split; a run has them ready.
+    """Return the tokenised samples of a data set's "train" or other split.
+
+    In a run they were prepared before ``main`` began.
 
     Samples that come one by one, as an ``IterableDataset``, are returned as a ``SampleStream``.
 
     Raises:
         NotImplementedError: if the data set is unknown.
-        UsageError: if they are a stream, and the run does not say how long to go on.
+        UsageError: if they are a stream, and no ``max_train_step`` ends it.
     """
     if dataset_config.dataset not in DATASETS:
         raise NotImplementedError(f"{dataset_config.dataset} is not (yet) implemented")

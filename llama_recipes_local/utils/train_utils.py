@@ -35,7 +35,7 @@ def setup_environ_flags(rank: int) -> None:
 
 
 def clear_gpu_cache(rank: int | None = None) -> None:
-    """Give the memory that torch holds and does not use back to the device, if there is one."""
+    """Release torch's unused cached memory on the device, if there is one."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
@@ -54,7 +54,7 @@ def print_model_size(model: nn.Module, config: configs.train_config, rank: int =
 
 
 def _parameters(model: nn.Module) -> int:
-    """Return how many weights a model has, of those packed into 4 bits each one."""
+    """Return how many weights a model has; those packed into 4 bits count separately."""
     if isinstance(model, PreTrainedModel):
         return model.num_parameters()
     return sum(parameter.numel() for parameter in model.parameters())
