@@ -34,8 +34,8 @@ from llama_recipes_local.parallel import (
 )
 from llama_recipes_local.training import batches
 
-# A scaler starts at 2**16 and halves: after so many overflows it is at 2**-8, and it is the gradient
-# itself that is not finite.
+# A scaler starts at 2**16 and halves: after so many overflows it is at 2**-8, and the gradient
+# itself is not finite.
 MAX_CONSECUTIVE_OVERFLOWS = 24
 
 
