@@ -98,3 +98,13 @@ def test_no_files_import_each_other_in_a_circle() -> None:
         TopologicalSorter(IMPORTS).prepare()
     except CycleError as error:
         pytest.fail(" imports ".join(reversed(error.args[1])))
+
+
+def test_no_module_imports_the_copy_but_through_upstream() -> None:
+    direct = [
+        name
+        for name, path in MODULES.items()
+        for statement in import_statements(ast.parse(path.read_text("utf-8")))
+        if "_vendor" in ast.unparse(statement)
+    ]
+    assert direct == []

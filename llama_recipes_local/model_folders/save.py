@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 from llama_recipes_local.model_folders.weight_files import INDEX
+from llama_recipes_local.storage.publishing import write_json
 
 SHARD_BYTES = 5 * 10**9
 """The size at which transformers has split model folders since before safetensors."""
@@ -33,7 +34,7 @@ def write_weights(
             _write_shard(folder / file, names, tensor, bar)
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
-        _write_json(folder / INDEX, index)
+        write_json(folder / INDEX, index)
 
 
 def _write_shard(
@@ -59,8 +60,4 @@ def write_config(
     """
     config = json.loads((source / "config.json").read_text("utf-8")) | changes
     kept = {key: value for key, value in config.items() if key not in without}
-    _write_json(folder / "config.json", kept)
-
-
-def _write_json(path: Path, content: object) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    write_json(folder / "config.json", kept)
