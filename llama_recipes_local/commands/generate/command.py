@@ -1,9 +1,9 @@
 """``llama-recipes-local generate``: completes one prompt, a file of prompts, or a chat."""
 
-import argparse
 import json
 import sys
-from dataclasses import fields
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,41 +29,77 @@ MAX_PROBLEMS = 10
 """Prompts that are reported at a time."""
 
 
-def generate(args: argparse.Namespace, prompt: str) -> None:
-    """Print the completions; all other output goes to standard error.
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """What to complete, and with what.
 
-    Args:
-        args: the command's flags.
+    Attributes:
+        adapter: folder of the saved adapter; None for a full model.
+        model: folder of the full model, or of the base model if the adapter's has moved.
+        tokenizer: the tokenizer's folder; None means the one used in training, or the model's.
+        dtype: dtype of the weights; None means bfloat16 on CUDA and float32 on the CPU.
+        quantization: "4bit", "8bit" or "none"; None means as the adapter was trained.
         prompt: the prompt, unless there is a file of prompts or a chat.
+        prompts: a file of prompts.
+        batch_size: prompts that are completed at a time.
+        chat: whether the user chats on standard input.
+        system: the system message of the chat.
+        stream: whether tokens are printed as they come.
+        raw: whether prompts are not put into a template.
+        dataset: the data set whose prompt template is used.
+        template: the name of the chat template that is used.
+        sampling: how tokens are chosen.
+    """
+
+    adapter: Path | None
+    model: Path | None
+    tokenizer: Path | None
+    dtype: torch.dtype | None
+    quantization: str | None
+    prompt: str
+    prompts: Path | None
+    batch_size: int
+    chat: bool
+    system: str | None
+    stream: bool
+    raw: bool
+    dataset: str | None
+    template: str | None
+    sampling: Sampling
+
+
+def generate(asked: Generation) -> None:
+    """Print the completions; all other output goes to standard error.
 
     Raises:
         UsageError: if a folder, a file or a prompt cannot be used.
     """
-    dtype = getattr(torch, args.dtype) if args.dtype else None
     source = find_source(
-        args.adapter, args.model_name, args.tokenizer_name, dtype, args.quantization
+        asked.adapter, asked.model, asked.tokenizer, asked.dtype, asked.quantization
     )
     tokenizer = load_tokenizer(source)
-    template, why = choose_prompt_template(source, tokenizer, args.raw, args.dataset, args.template)
-    sampling = _sampling(args)
+    template, why = choose_prompt_template(
+        source, tokenizer, asked.raw, asked.dataset, asked.template
+    )
     print(f"--> {why}", file=sys.stderr)
-    if args.chat:
-        chat(source, tokenizer, template, sampling, args.system)
+    if asked.chat:
+        chat(source, tokenizer, template, asked.sampling, asked.system)
         return
-    prompts = read_prompts(args.prompts) if args.prompts else [Prompt("the prompt", prompt)]
+    one = [Prompt("the prompt", asked.prompt)]
+    prompts = read_prompts(asked.prompts) if asked.prompts else one
     texts = [each.to_text(template, tokenizer) for each in prompts]
     _check_limits(prompts, texts, tokenizer, source)
     generator = Generator(load_model(source), tokenizer)
     stops = find_stops(template, tokenizer, generator.ends)
-    if args.stream:
+    if asked.stream:
         streamer = StoppingStreamer(tokenizer, stops)
-        generator.complete(texts, sampling, stops, streamer)
-    elif not args.prompts:
-        _print_one(generator.complete(texts, sampling, stops)[0])
+        generator.complete(texts, asked.sampling, stops, streamer)
+    elif not asked.prompts:
+        _print_one(generator.complete(texts, asked.sampling, stops)[0])
     else:
-        for start in range(0, len(texts), args.batch_size):
-            batch = slice(start, start + args.batch_size)
-            completions = generator.complete(texts[batch], sampling, stops)
+        for start in range(0, len(texts), asked.batch_size):
+            batch = slice(start, start + asked.batch_size)
+            completions = generator.complete(texts[batch], asked.sampling, stops)
             for each, completed in zip(prompts[batch], completions, strict=True):
                 print(json.dumps(_record(each, completed), ensure_ascii=False), flush=True)
 
@@ -97,12 +133,6 @@ def _check_limits(
             problems.append(Problem(what, why, fix))
     if problems:
         raise UsageError(problems[:MAX_PROBLEMS])
-
-
-def _sampling(args: argparse.Namespace) -> Sampling:
-    names = (field.name for field in fields(Sampling))
-    given = {name: getattr(args, name) for name in names}
-    return Sampling(**{name: value for name, value in given.items() if value is not None})
 
 
 def _print_one(completions: list[str]) -> None:

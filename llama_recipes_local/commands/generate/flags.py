@@ -3,6 +3,7 @@
 import argparse
 import math
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 from llama_recipes_local.cli.parsing import number, one_of, read_typed
@@ -155,9 +156,31 @@ def run(args: argparse.Namespace) -> None:
     _check(args)
     prompt = "" if args.chat or args.prompts else _read_prompt(args)
 
-    from llama_recipes_local.commands.generate.command import generate
+    import torch
 
-    generate(args, prompt)
+    from llama_recipes_local.commands.generate.command import Generation, generate
+    from llama_recipes_local.commands.generate.generator import Sampling
+
+    sampling = {field.name: getattr(args, field.name) for field in fields(Sampling)}
+    generate(
+        Generation(
+            adapter=args.adapter,
+            model=args.model_name,
+            tokenizer=args.tokenizer_name,
+            dtype=getattr(torch, args.dtype) if args.dtype else None,
+            quantization=args.quantization,
+            prompt=prompt,
+            prompts=args.prompts,
+            batch_size=args.batch_size,
+            chat=args.chat,
+            system=args.system,
+            stream=args.stream,
+            raw=args.raw,
+            dataset=args.dataset,
+            template=args.template,
+            sampling=Sampling(**{k: v for k, v in sampling.items() if v is not None}),
+        )
+    )
 
 
 def _check(args: argparse.Namespace) -> None:
