@@ -85,7 +85,7 @@ $(VENV)/.installed-sft: $(VENV)/.installed
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(INSTALL) --editable '.[dev]'
-	@touch $@
+	@touch $@ $(VENV)/.installed-quantization $(VENV)/.installed-sft # which it includes
 
 .PHONY: vendor
 vendor: install ## make the vendored copy again if the lock, a patch or a file has changed
@@ -113,8 +113,8 @@ types:
 	$(BIN)/mypy
 
 .PHONY: test-quick
-test-quick:
-	$(BIN)/python -m pytest --quiet -m 'not ($(SLOW))' $(ARGS)
+test-quick: # in one thread, since mypy has another core
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet -m 'not ($(SLOW))' $(ARGS)
 
 .PHONY: test
 test: dev ## run all tests
