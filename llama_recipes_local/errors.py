@@ -1,4 +1,4 @@
-"""What a user's mistake looks like: every problem at once, each with what, why and the fix."""
+"""Errors of the user: all problems in one report, each with what, why and its fix."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,9 +9,9 @@ class Problem:
     """One thing that keeps a command from running.
 
     Attributes:
-        what: what was given or found.
+        what: what was given or found, with paths resolved.
         why: why it cannot work.
-        fix: the flag or command that fixes it; empty if what and why say it already.
+        fix: the flag or command that fixes it; empty if there is none, or ``why`` says it.
     """
 
     what: str
@@ -23,13 +23,13 @@ class Problem:
         return replace(self, fix=f"{self.fix}, or {alternative}" if self.fix else alternative)
 
     def __str__(self) -> str:
-        told = f"{self.what}\n   why: {self.why}" + (f"\n   fix: {self.fix}" if self.fix else "")
-        # names of files may have bytes that no stream takes
-        return told.encode("utf-8", "backslashreplace").decode()
+        text = f"{self.what}\n   why: {self.why}" + (f"\n   fix: {self.fix}" if self.fix else "")
+        # file names may have bytes that no stream can encode
+        return text.encode("utf-8", "backslashreplace").decode()
 
 
 class UsageError(ValueError):
-    """A mistake of the user's; a command prints it and exits with ``EXIT_CODE``, no traceback."""
+    """A user's mistake; a command prints it and exits with ``EXIT_CODE``, without a traceback."""
 
     EXIT_CODE = 2
 
@@ -46,12 +46,12 @@ class UsageError(ValueError):
 
 
 def refusal(what: str, why: str, fix: str = "") -> UsageError:
-    """Return the error for one thing that cannot be used."""
+    """Return the error with a single problem."""
     return UsageError([Problem(what, why, fix)])
 
 
 def refuse(problems: Sequence[Problem]) -> None:
-    """Raise the error for what was found, if anything was.
+    """Raise a ``UsageError`` with the problems that were found, if any.
 
     Raises:
         UsageError: with all problems, if there are any.
@@ -61,16 +61,16 @@ def refuse(problems: Sequence[Problem]) -> None:
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on; a command prints it and exits with ``EXIT_CODE``, no traceback."""
+    """Training cannot continue; a command prints it and exits with ``EXIT_CODE``, no traceback."""
 
     EXIT_CODE = 1
 
 
 class RecordError(TrainingError):
-    """A record that was read while training cannot be used; it is the user's mistake."""
+    """A record that is read during training cannot be used; the user's mistake."""
 
     EXIT_CODE = UsageError.EXIT_CODE
 
-    def __init__(self, told: str) -> None:
-        # a DataLoader raises a worker's error anew, with the message behind the traceback
-        super().__init__(told.rpartition(f"{type(self).__name__}: ")[2].strip())
+    def __init__(self, message: str) -> None:
+        # a DataLoader raises a worker's error again, with the message after its traceback
+        super().__init__(message.rpartition(f"{type(self).__name__}: ")[2].strip())

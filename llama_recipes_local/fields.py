@@ -319,9 +319,9 @@ def _to_number(value: object, kind: object) -> int | float:
 
 _DESCRIBED: dict[object, str] = {
     bool: "true or false",
-    int: "a whole number",
+    int: "an integer",
     float: "a number",
-    str: "a text",
+    str: "a string",
 }
 
 

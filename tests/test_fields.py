@@ -1,4 +1,4 @@
-"""What a flag's value becomes in a field, and what no field takes."""
+"""Which values a field's type takes, and what they are converted to."""
 
 from dataclasses import dataclass
 from typing import Any, List, Optional  # noqa: UP035 (upstream writes its types so)
@@ -44,7 +44,7 @@ from llama_recipes_local.fields import convert, field_names, set_field
         ([1], Any, [1]),
     ],
 )
-def test_a_value_becomes_its_fields_type(value: Any, kind: Any, expected: Any) -> None:
+def test_a_value_is_converted_to_its_fields_type(value: Any, kind: Any, expected: Any) -> None:
     converted = convert(value, kind)
     assert converted == expected
     assert type(converted) is type(expected)
@@ -56,28 +56,28 @@ def test_a_value_becomes_its_fields_type(value: Any, kind: Any, expected: Any) -
         ("maybe", bool, "expected true or false"),
         (2, bool, "expected true or false"),
         (None, bool, "expected true or false"),
-        ("four", int, "expected a whole number"),
-        (1.5, int, "expected a whole number"),
-        (True, int, "expected a whole number"),
-        ("nan", int, "expected a whole number"),
-        ("inf", int, "expected a whole number"),
+        ("four", int, "expected an integer"),
+        (1.5, int, "expected an integer"),
+        (True, int, "expected an integer"),
+        ("nan", int, "expected an integer"),
+        ("inf", int, "expected an integer"),
         ("small", float, "expected a number"),
         (True, float, "expected a number"),
         ("nan", float, "expected a number"),
         (float("inf"), float, "expected a number"),
         (None, float, "expected a number"),
         ([1], float, "expected a number"),
-        (True, str, "expected a text"),
-        (None, str, "expected a text"),
-        (["a"], str, "expected a text"),
-        (True, str | None, "expected a text"),
+        (True, str, "expected a string"),
+        (None, str, "expected a string"),
+        (["a"], str, "expected a string"),
+        (True, str | None, "expected a string"),
         (5, list[str], "expected a comma-separated list"),
         ("float8", torch.dtype, "expected a dtype such as bfloat16"),
         ("SHARD", ShardingStrategy, "expected one of FULL_SHARD, SHARD_GRAD_OP, NO_SHARD"),
         ([], ShardingStrategy, "expected one of FULL_SHARD"),
     ],
 )
-def test_a_value_that_cannot_be_meant_is_refused(value: Any, kind: Any, message: str) -> None:
+def test_a_value_of_another_type_is_refused(value: Any, kind: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         convert(value, kind)
 
@@ -85,7 +85,7 @@ def test_a_value_that_cannot_be_meant_is_refused(value: Any, kind: Any, message:
 def test_a_union_takes_the_first_type_that_fits() -> None:
     assert convert("8bit", bool | str) == "8bit"
     assert convert("true", bool | str) is True
-    with pytest.raises(ValueError, match="expected a whole number or true or false"):
+    with pytest.raises(ValueError, match="expected an integer or true or false"):
         convert("x", int | bool | None)
 
 

@@ -16,10 +16,10 @@ from llama_recipes_local.run.resolution import Run, resolve
 
 
 def preflight(arguments: tuple[Any, ...], given: dict[str, Any]) -> Run:
-    """Resolve the flags of a run and check all that can be checked without loading weights.
+    """Resolve the flags of a run and check everything that needs no weights.
 
     Args:
-        arguments: what stood on the command line without a flag.
+        arguments: words of the command line without a flag.
         given: the flags, by name, as fire parsed them.
 
     Raises:
@@ -39,10 +39,10 @@ def preflight_data(
     """Resolve the flags and check the data set and the tokenizer alone: nothing is trained.
 
     Args:
-        arguments: what stood on the command line without a flag.
+        arguments: words of the command line without a flag.
         given: the flags, by name, as fire parsed them.
-        parts: those of the data set that are used.
-        found: problems that are known already.
+        parts: the parts of the data set that are used.
+        found: problems that are already known.
 
     Raises:
         UsageError: with every problem found.
@@ -55,12 +55,12 @@ def preflight_data(
 
 
 def _resolved(arguments: tuple[Any, ...], given: dict[str, Any]) -> tuple[Run, list[Problem]]:
-    """Build the run that the flags ask for, and say which of them it could not take."""
+    """Build the run that the flags ask for; return it with the problems of flags it cannot use."""
     usable, refused = flags.check_flags(given)
     problems = flags.check_arguments(arguments) + refused
     run = resolve(usable)
     if {"dataset", "train_config.dataset"} & given.keys() - usable.keys():
-        run.dataset = None  # the default's files, which may be missing, are not what was asked for
+        run.dataset = None  # the files of the default, which may be missing, were not asked for
     if run.train.preset in PRESETS:
         values = chosen(run)
         run = resolve({name: value for name, (value, _) in values.items()} | run.flags)

@@ -1,4 +1,4 @@
-"""Checkpoints: how often, how many, and which one is gone on from."""
+"""Checkpoints: how often, how many, and which one to resume from."""
 
 from pathlib import Path
 
@@ -13,9 +13,9 @@ def check_checkpoint_settings(run: Run) -> list[Problem]:
     """Find settings of checkpoints that nothing would use."""
     train = run.train
     needs = [
-        ("save_total_limit", "save_steps", "no checkpoint would be saved that it could count"),
-        ("async_save", "save_steps", "no checkpoint would be saved while training goes on"),
-        ("resume_despite", "resume_from_checkpoint", "no run would be gone on from"),
+        ("save_total_limit", "save_steps", "no checkpoint would be saved"),
+        ("async_save", "save_steps", "no checkpoint would be saved"),
+        ("resume_despite", "resume_from_checkpoint", "no run would be resumed"),
     ]
     return [
         Problem(f"--{name} without --{other}", why, f"give --{other} too, or leave --{name} out")
@@ -32,20 +32,20 @@ def check_resumed(run: Run) -> list[Problem]:
     if asked == AUTO:
         return []
     if not asked:
-        return [_in_the_way(output, there[0])] if there else []
+        return [_mixed(output, there[0])] if there else []
     folder = Path(asked)
-    problems = _named(folder)
+    problems = _damaged(folder)
     step = layout.step_of(folder.resolve())
     newer = [path for path in there if (layout.step_of(path) or 0) > (step or 0)]
     if not problems and newer:
         problems.append(_superseded(folder, newer[0]))
     elif not problems and there and not selection.is_in(output, folder):
-        problems.append(_in_the_way(output, there[0]))
+        problems.append(_mixed(output, there[0]))
     return problems
 
 
-def _named(folder: Path) -> list[Problem]:
-    """Return why a checkpoint cannot be gone on from, as far as a look at it tells."""
+def _damaged(folder: Path) -> list[Problem]:
+    """Return why a checkpoint cannot be resumed from, as far as its file sizes show."""
     try:
         verifying.check_sizes(folder)
     except CorruptCheckpointError as error:
@@ -55,17 +55,17 @@ def _named(folder: Path) -> list[Problem]:
     return []
 
 
-def _in_the_way(output: Path, newest: Path) -> Problem:
+def _mixed(output: Path, newest: Path) -> Problem:
     return Problem(
         f"--output_dir {output} holds {newest.name} of another run",
-        "a new run's checkpoints would stand among those, and be taken for them",
-        "go on from it with --resume_from_checkpoint auto, or name another --output_dir",
+        "a new run's checkpoints would mix with that run's",
+        "resume it with --resume_from_checkpoint auto, or name another --output_dir",
     )
 
 
 def _superseded(folder: Path, newer: Path) -> Problem:
     return Problem(
         f"--resume_from_checkpoint {folder} with {newer.name} in --output_dir",
-        "the newer one would be gone on from the next time, though it was not made by this run",
+        "`auto` would resume from the newer one the next time, although this run did not save it",
         "use --resume_from_checkpoint auto, or name another --output_dir",
     )

@@ -22,7 +22,7 @@ def check_row_length(run: Run) -> list[Problem]:
     return [
         Problem(
             f"--context_length {train.context_length}",
-            "a row of one token predicts nothing",
+            "a row of one token has no label",
             f"give --context_length {SHORTEST} or more",
         )
     ]
@@ -43,7 +43,7 @@ def stream_problems(train: configs.train_config) -> list[Problem]:
     return [
         Problem(
             f"a streamed data set without --{flag}",
-            f"a stream has no known length: it does not say {unknown}",
+            f"the length of a stream is not known: it does not say {unknown}",
             f"give --{flag} N{otherwise}",
         )
         for flag, unknown, otherwise in needs

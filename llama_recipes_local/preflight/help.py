@@ -57,7 +57,7 @@ def _section(title: str, config: object, flags: dict[str, str], owner: str) -> s
 
 
 def _default(value: object) -> str:
-    """Return a default as it would be given; nothing for one that is empty."""
+    """Return a default as it is written in a flag; nothing for an empty one."""
     if value in (None, "", []):
         return ""
     if isinstance(value, enum.Enum):

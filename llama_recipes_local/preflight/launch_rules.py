@@ -23,7 +23,7 @@ def check_torchrun(run: Run) -> list[Problem]:
         return [
             Problem(
                 "torchrun without --enable_fsdp",
-                "every process would train the same model on the same data by itself",
+                "each process would train its own copy of the model on the same data",
                 "add --enable_fsdp, or start it with: python finetuning.py ...",
             )
         ]
@@ -31,7 +31,7 @@ def check_torchrun(run: Run) -> list[Problem]:
 
 
 def check_group_sizes(run: Run) -> list[Problem]:
-    """Find group sizes of HSDP that do not add up to the ranks that there are."""
+    """Find group sizes of HSDP whose product is not the number of ranks."""
     fsdp = run.fsdp
     ranks = int(os.environ.get("WORLD_SIZE", 1))
     if not fsdp.hsdp or fsdp.replica_group_size * fsdp.sharding_group_size == ranks:

@@ -38,7 +38,7 @@ def check_schedule_settings(run: Run) -> list[Problem]:
     return [
         Problem(
             f"--{flag} with --scheduler {name}",
-            f"it would be ignored: it is for --scheduler {' or '.join(takers)}",
+            f"it only applies to --scheduler {' or '.join(takers)}",
             f"leave it out, or use --scheduler {next(iter(takers))}",
         )
         for flag, takers in owners.items()
@@ -92,7 +92,7 @@ def check_profiling(run: Run) -> list[Problem]:
     return [
         Problem(
             f"--max_train_step {train.max_train_step} with a profiler or FLOP counter",
-            "the first steps warm up and are not measured",
+            "the first steps are warm-up and not measured",
             f"give --max_train_step {steps} or more",
         )
     ]
@@ -108,7 +108,7 @@ def check_gradient_checkpointing(run: Run) -> list[Problem]:
     return [
         Problem(
             f"--gradient_checkpointing {asked} with --enable_fsdp",
-            f"with FSDP --fsdp_activation_checkpointing says so, which is {with_fsdp}",
+            f"with FSDP, --fsdp_activation_checkpointing decides, which is {with_fsdp}",
             f"give --fsdp_activation_checkpointing {asked}",
         )
     ]

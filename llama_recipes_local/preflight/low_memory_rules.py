@@ -1,4 +1,4 @@
-"""``--low_cpu_fsdp``: what cannot be done before a rank has its share of the weights."""
+"""``--low_cpu_fsdp``: what needs the weights before each rank has read its shard."""
 
 from llama_recipes_local import configs
 from llama_recipes_local.errors import Problem
@@ -12,11 +12,11 @@ LEAVE_OUT = f"leave {FLAG} out"
 
 
 def check_low_memory(run: Run) -> list[Problem]:
-    """Return what does not go with weights that are read once they are sharded."""
+    """Return what is incompatible with reading each rank's shard of the weights only."""
     if not run.train.low_cpu_fsdp:
         return []
     if not run.train.enable_fsdp:
-        why = "it has each of FSDP's ranks read its share of the weights"
+        why = "it lets each rank of FSDP read only its shard of the weights"
         return [Problem(f"{FLAG} without --enable_fsdp", why, f"add --enable_fsdp, or {LEAVE_OUT}")]
     return [
         *_quantized(run.train),
@@ -31,22 +31,22 @@ def _quantized(train: configs.train_config) -> list[Problem]:
     return [
         Problem(
             f"{FLAG} with --quantization {train.quantization}",
-            "weights are quantised whole, one at a time and on their device, so that the host's "
-            "memory stays low without it",
+            "weights are quantised one at a time on their device, so the host's memory stays low "
+            "without it",
             LEAVE_OUT,
         )
     ]
 
 
 def _weights_needed_early(run: Run) -> list[Problem]:
-    """Find what is made from the weights before they are read."""
+    """Find what is initialised from the weights before they are read."""
     train = run.train
     lora = run.peft if train.use_peft and train.peft_method == "lora" else None
     pissa = str(getattr(lora, "init_lora_weights", "")).startswith("pissa")
     early = {
-        "--use_dora": (getattr(lora, "use_dora", False), "begins with the weights' magnitudes"),
-        "--init_lora_weights pissa": (pissa, "takes its part out of the weights"),
-        "--top_layers": (train.top_layers, "makes layers that the model's files lack"),
+        "--use_dora": (getattr(lora, "use_dora", False), "is initialised from the weights"),
+        "--init_lora_weights pissa": (pissa, "is initialised from the weights"),
+        "--top_layers": (train.top_layers, "adds layers that the model's files do not have"),
     }
     return [
         Problem(f"{FLAG} with {flag}", f"it {why}, which are read only later", LEAVE_OUT)
@@ -59,7 +59,7 @@ def _model(run: Run) -> list[Problem]:
     config = model_config(run)
     if config.get("model_type") == "mllama":
         what = f"{FLAG} with a vision model"
-        return [Problem(what, "only text models can be loaded so", LEAVE_OUT)]
+        return [Problem(what, "only text models can be loaded this way", LEAVE_OUT)]
     rows = config.get("vocab_size")
     if not isinstance(rows, int) or check_tokenizer(run):
         return []
@@ -69,7 +69,7 @@ def _model(run: Run) -> list[Problem]:
     return [
         Problem(
             f"{FLAG} with a tokenizer of {tokens} tokens and a model of {rows}",
-            "the embeddings are made larger before they are read",
+            "the embeddings are resized before they are read",
             LEAVE_OUT,
         )
     ]

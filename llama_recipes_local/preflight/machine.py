@@ -15,13 +15,13 @@ from llama_recipes_local.storage.names import check_name
 
 
 def check_output(run: Run) -> list[Problem]:
-    """Return why the output folder cannot be written; nothing is written to find out."""
+    """Return why the output folder cannot be written to; this writes nothing."""
     if not run.train.output_dir:
-        why = "the run's files would lie among those of the working directory"
+        why = "the run's files would mix with those of the working directory"
         return [Problem("--output_dir is empty", why, "name a folder: --output_dir DIR")]
     output = Path(run.train.output_dir).resolve()
     if run.train.model_name and output == Path(run.train.model_name).resolve():
-        why = "it is the model's own folder, whose files would be written over"
+        why = "it is the model's own folder, whose files would be overwritten"
         fix = "name another folder: --output_dir DIR"
         return [Problem(f"--output_dir {output}", why, fix)]
     if unwritable := check_name(output, "--output_dir"):
@@ -35,7 +35,8 @@ def check_output(run: Run) -> list[Problem]:
 
 
 def _output(output: Path, why: str) -> Problem:
-    return Problem(f"--output_dir {output}", why, "name a folder you may write: --output_dir DIR")
+    fix = "name a folder that you can write to: --output_dir DIR"
+    return Problem(f"--output_dir {output}", why, fix)
 
 
 def check_packages(run: Run) -> list[Problem]:

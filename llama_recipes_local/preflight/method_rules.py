@@ -51,9 +51,7 @@ def check_adapter_settings(run: Run) -> list[Problem]:
         what = f"--peft_method {train.peft_method}" if train.use_peft else "no --use_peft"
         flags = " or ".join(f"--use_peft --peft_method {method}" for method in owners)
         problems.append(
-            Problem(
-                f"--{flag} with {what}", "nothing would use it", f"leave it out, or use {flags}"
-            )
+            Problem(f"--{flag} with {what}", "it would be ignored", f"leave it out, or use {flags}")
         )
     return problems
 
@@ -83,11 +81,11 @@ def check_one_part_is_trained(run: Run) -> list[Problem]:
     given = [flag for flag, value in partial.items() if value]
     if train.use_peft and given:
         what = f"{given[0]} with --use_peft"
-        return [Problem(what, "only the adapter is trained then", "leave one of them out")]
+        return [Problem(what, "only the adapter would be trained", "leave one of them out")]
     if len(given) < 2:
         return []
     what = f"{given[0]} with {given[1]}"
-    return [Problem(what, "each says by itself what is trained", "leave one of them out")]
+    return [Problem(what, "each selects what is trained", "leave one of them out")]
 
 
 def check_frozen_layers(run: Run) -> list[Problem]:
@@ -113,7 +111,7 @@ def check_train_only(run: Run) -> list[Problem]:
     if train.train_only == LM_HEAD:
         if not config.get("tie_word_embeddings"):
             return []
-        why = "this model's head is its embedding (tie_word_embeddings), which would change with it"
+        why = "this model's head is its embedding (tie_word_embeddings): both would be trained"
         return [Problem(what, why, "use --top_layers 1, or --train_only last:1")]
     last = last_layers(train.train_only)
     if last is None:
@@ -133,23 +131,23 @@ def check_top_layers(run: Run) -> list[Problem]:
     return [
         Problem(
             f"--top_layers {asked}",
-            f"the model in --model_name has {there} such layers already",
-            f"use --top_layers {there}, which trains these further",
+            f"the model in --model_name has {there} of these layers already",
+            f"use --top_layers {there}, which continues to train them",
         )
     ]
 
 
 def check_top_layers_in_shards(run: Run) -> list[Problem]:
-    """Find top layers in a folder of shards, which does not say that the model has them."""
+    """Find top layers that a folder of shards would not record."""
     if not run.train.top_layers and not model_config(run).get("top_layers"):
         return []
-    trains_whole = run.train.enable_fsdp and run.train.save_model and not run.train.use_peft
-    if not trains_whole or run.fsdp.checkpoint_type == StateDictType.FULL_STATE_DICT:
+    saves_full_model = run.train.enable_fsdp and run.train.save_model and not run.train.use_peft
+    if not saves_full_model or run.fsdp.checkpoint_type == StateDictType.FULL_STATE_DICT:
         return []
     return [
         Problem(
             "layers on top with --checkpoint_type SHARDED_STATE_DICT",
-            "a folder of shards has no config.json, and does not say that the model has them",
+            "a folder of shards has no config.json to record them",
             "add --checkpoint_type FULL_STATE_DICT",
         )
     ]
@@ -173,7 +171,7 @@ def check_vision_model(run: Run) -> list[Problem]:
     return [
         Problem(
             f"{flag} with a vision model",
-            "it only works with a text model (model_type llama)",
+            "it only works with text models (model_type llama)",
             f"use --use_peft --peft_method {able}",
         )
         for flag, given in choices.items()

@@ -1,4 +1,4 @@
-"""Whether the model's folder can be loaded, told from its files without reading a weight."""
+"""Whether the model's folder can be loaded, judged by its files without reading a weight."""
 
 import json
 import re
@@ -19,10 +19,10 @@ from llama_recipes_local.model_folders import (
 )
 from llama_recipes_local.run.resolution import Run
 
-# What transformers reads to load a tokenizer, where it is there.
+# files that transformers reads to load a tokenizer, if they exist
 TOKENIZER_JSON = ("tokenizer.json", "tokenizer_config.json", "config.json")
 MODEL_TYPES = ("llama", "mllama")
-BRING_IT_OVER = (
+DOWNLOAD = (
     "on a machine with access run `hf download {name} --local-dir DIR`, copy DIR here, "
     "and name it: --model_name DIR"
 )
@@ -40,8 +40,8 @@ def check_model(run: Run) -> list[Problem]:
         return unconverted
     problems = _check_config(folder, train)
     problems += check_weights(folder)
-    told = {problem.what for problem in problems}
-    problems += [problem for problem in check_tokenizer(run) if problem.what not in told]
+    known = {problem.what for problem in problems}
+    problems += [problem for problem in check_tokenizer(run) if problem.what not in known]
     if train.use_peft and train.from_peft_checkpoint:
         adapter = Path(train.from_peft_checkpoint).expanduser().resolve()
         fix = "name the folder of a saved adapter"
@@ -63,7 +63,7 @@ def _no_folder(name: str, folder: Path) -> Problem:
         return Problem(
             f"--model_name {name}: there is no folder {folder}",
             "if it is a name on the Hugging Face Hub: models are loaded from local folders only",
-            BRING_IT_OVER.format(name=name),
+            DOWNLOAD.format(name=name),
         )
     return Problem(
         f"--model_name {name}: there is no folder {folder}",
@@ -96,7 +96,7 @@ def _check_config(folder: Path, train: configs.train_config) -> list[Problem]:
                 "name a Llama: --model_name DIR",
             )
         ]
-    # padded rows are as long as the data, whatever the context length
+    # padded rows have the length of the data
     packing = train.batching_strategy == "packing"
     if packing and longest and train.context_length > longest:
         return [
@@ -125,24 +125,24 @@ def check_tokenizer(run: Run) -> list[Problem]:
                 "copy the model's tokenizer files there, or name another: --tokenizer_name DIR",
             )
         ]
-    damaged = [name for name in TOKENIZER_JSON if not _is_json(folder / name)]
-    if damaged:
+    invalid = [name for name in TOKENIZER_JSON if not _is_json(folder / name)]
+    if invalid:
         why = "it is read with the tokenizer"
-        return [Problem(_no_object(folder / damaged[0]), why, "copy its files again")]
+        return [Problem(_no_object(folder / invalid[0]), why, "copy its files again")]
     if (folder / "tokenizer.json").is_file():
         return []
-    lacking = [
+    missing = [
         package
         for package, module in (("sentencepiece", "sentencepiece"), ("protobuf", "google.protobuf"))
         if not _importable(module)
     ]
-    if not lacking:
+    if not missing:
         return []
     return [
         Problem(
             f"{folder} has a tokenizer.model only",
-            f"reading it needs {' and '.join(lacking)}",
-            f"pip install {' '.join(lacking)}",
+            f"reading it needs {' and '.join(missing)}",
+            f"pip install {' '.join(missing)}",
         )
     ]
 
@@ -152,7 +152,7 @@ def _no_object(path: Path) -> str:
 
 
 def _is_json(path: Path) -> bool:
-    """Tell whether a file is JSON, or not there."""
+    """Return whether a file is JSON or missing."""
     try:
         json.loads(path.read_text("utf-8"))
     except FileNotFoundError:

@@ -1,7 +1,7 @@
 """``--preset``: settings by the name of the method that they are from.
 
-A preset is written out as flags before anything else looks at them; a flag that is given goes
-before the preset's. What came of it is printed.
+A preset is expanded into flags before these are checked; explicit flags override it. What it sets
+is printed.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from llama_recipes_local.parallel import device_type
 from llama_recipes_local.run.resolution import Run
 
 Values = dict[str, tuple[Any, str]]
-"""Flags without their dashes; the value of each and the reason for it, which may be empty."""
+"""Flags without their dashes: the value of each, and the reason for it, which may be empty."""
 
 LARGE = 15e9
 """Parameters above which a model counts as larger than 13B, in table 9 of the paper."""
@@ -42,7 +42,7 @@ def qlora(run: Run) -> Values:
         "gradient_clipping_threshold": (0.3, ""),
         "optimizer": _optimizer(run),
     }
-    if not run.train.enable_fsdp:  # whose own setting is on by default
+    if not run.train.enable_fsdp:  # fsdp_activation_checkpointing is on by default
         values["gradient_checkpointing"] = (True, "")
     if run.train.use_peft and run.train.peft_method != "lora":
         values = {name: value for name, value in values.items() if name not in OF_LORA}
@@ -55,7 +55,7 @@ PRESETS: dict[str, Callable[[Run], Values]] = {"qlora": qlora}
 
 
 def chosen(run: Run) -> Values:
-    """Return what a run's preset sets, without what is given as a flag."""
+    """Return what a run's preset sets, without the flags that are given."""
     if run.train.preset not in PRESETS:
         return {}
     values = PRESETS[run.train.preset](run)
@@ -63,20 +63,20 @@ def chosen(run: Run) -> Values:
 
 
 def describe(name: str, values: Values) -> str:
-    """Say which flags a preset has set, and why where that depends."""
+    """Return the lines that say which flags a preset sets, and why if that depends on the run."""
     if not values:
-        return f"--> Preset {name}: every setting of it was given as a flag"
+        return f"--> Preset {name}: all its settings were given as flags"
     lines = [
         f"      --{flag} {value}" + (f"  ({reason})" if reason else "")
         for flag, (value, reason) in values.items()
     ]
-    return "\n".join([f"--> Preset {name} sets, unless a flag says otherwise:", *lines])
+    return "\n".join([f"--> Preset {name} sets (explicit flags override it):", *lines])
 
 
 def _optimizer(run: Run) -> tuple[str, str]:
-    """Return the paper's paged optimiser where there is memory to page out of, else AdamW."""
+    """Return the paper's paged optimiser where it works, else AdamW."""
     if run.is_sharded:
-        return "AdamW", "not paged_adamw: bitsandbytes has no update for sharded parameters"
+        return "AdamW", "not paged_adamw: bitsandbytes cannot update sharded parameters"
     if device_type() != "cuda":
-        return "AdamW", "not paged_adamw: it pages between a CUDA device and the host"
+        return "AdamW", "not paged_adamw: it needs a CUDA device to page from"
     return "paged_adamw", ""

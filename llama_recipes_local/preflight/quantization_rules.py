@@ -1,4 +1,4 @@
-"""Quantised weights: what goes with them, and what they need."""
+"""Quantised weights: their settings, and what they need."""
 
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.models.quantization import quantized_bits
@@ -14,7 +14,7 @@ def check_4bit_settings(run: Run) -> list[Problem]:
     return [
         Problem(
             f"--{flag} without --quantization 4bit",
-            "it would be ignored: it says how 4-bit weights are made",
+            "it only applies to 4-bit weights",
             "add --quantization 4bit, or leave it out",
         )
         for flag in ONLY_4BIT
@@ -45,7 +45,7 @@ def check_8bit_sharding(run: Run) -> list[Problem]:
     return [
         Problem(
             "--quantization 8bit with weights that are sharded",
-            "a row of 8-bit weights and its scale do not go through FSDP's all-gather",
+            "FSDP's all-gather does not keep a row of 8-bit weights with its scale",
             "use --quantization 4bit, or replicate the weights: --sharding_strategy NO_SHARD",
         )
     ]

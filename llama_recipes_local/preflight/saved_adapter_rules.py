@@ -1,4 +1,4 @@
-"""The saved adapter that a run continues to train: of the method that was asked for, complete."""
+"""The saved adapter that a run continues to train: its method, settings and parameters."""
 
 import json
 from pathlib import Path

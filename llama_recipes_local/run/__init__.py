@@ -1,7 +1,7 @@
-"""The run at hand: ``resolution`` builds it from flags, ``record`` writes down what it was.
+"""The active run: ``resolution`` builds a run from flags, ``record`` writes it to a file.
 
-The collaborators of upstream's ``main`` that are not handed a configuration ask for it here; all
-else is handed the run or the configuration that it needs.
+The collaborators that upstream's ``main`` calls without a configuration ask for it here; everything
+else is passed the run or the configuration that it needs.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""What a run writes into its output folder about itself, and reads of another run's."""
+"""``run_config.json``: the configurations, versions and patches of a run, written and read."""
 
 import json
 from dataclasses import asdict, is_dataclass
@@ -19,20 +19,20 @@ CONFIGURATION_FILE = "run_config.json"
 def find_in_run(folder: Path, name: str) -> Path | None:
     """Return a file of the run that wrote a model's folder, if there is one.
 
-    A run's own folder has it, that of a ``checkpoint-STEP`` is in the run's folder above it.
+    It is in the run's folder, which for a ``checkpoint-STEP`` is the folder above.
     """
     places = [folder, folder.parent] if folder.name.startswith("checkpoint-") else [folder]
     return next((path for place in places if (path := place / name).is_file()), None)
 
 
 class SavedRun:
-    """A run's configurations as ``run.save_description`` wrote them; empty where there are none."""
+    """A run's configurations as ``save_description`` wrote them; empty if there is no record."""
 
     def __init__(self, folder: Path) -> None:
         """Read the record of the run that wrote a model's folder, see ``find_in_run``.
 
         Raises:
-            UsageError: if the record is there and is no JSON object.
+            UsageError: if there is a record and it is not a JSON object.
         """
         self.path = find_in_run(folder, CONFIGURATION_FILE)
         self._configs: dict[str, Any] = _read(self.path) if self.path else {}
@@ -51,12 +51,12 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text("utf-8"))
         if not isinstance(content, dict):
-            raise ValueError("it is no JSON object")
+            raise ValueError("it is not a JSON object")
     except (OSError, ValueError) as error:
         raise refusal(
             f"{path} is not the record of a run",
             str(error),
-            "copy the run's folder again, or remove the file and name what it would tell",
+            "copy the run's folder again, or remove the file and give its settings as flags",
         ) from error
     return content
 

@@ -1,4 +1,4 @@
-"""Every configuration of a run, resolved from the flags once, before anything is loaded."""
+"""``Run``: every configuration of a run, resolved from the flags before anything is loaded."""
 
 import os
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Run:
-    """A fine-tuning run's configurations; ``dataset`` and ``peft`` are None if unknown."""
+    """A fine-tuning run's configurations; ``dataset`` and ``peft`` are None for unknown names."""
 
     flags: dict[str, Any]
     train: configs.train_config = field(default_factory=configs.train_config)
@@ -33,16 +33,16 @@ class Run:
     results: dict[str, Any] = field(default_factory=dict)
     """What ``train`` returned, and the losses before training."""
     preset: str = ""
-    """What the preset has set, in words."""
+    """What the preset sets, as it is printed."""
 
     @property
     def given(self) -> set[str]:
-        """Names of the fields that flags set, whichever configuration a flag names."""
+        """Names of the fields that flags set, with or without their configuration's name."""
         return {flag.rpartition(".")[2] for flag in self.flags}
 
     @property
     def is_sharded(self) -> bool:
-        """Whether weights are spread over ranks; with NO_SHARD every rank has them whole."""
+        """Whether weights are sharded; with NO_SHARD each rank has a full replica."""
         no_shard = self.fsdp.sharding_strategy == ShardingStrategy.NO_SHARD
         return self.train.enable_fsdp and not no_shard
 
@@ -59,7 +59,7 @@ def resolve(flags: dict[str, Any]) -> Run:
         ValueError: if a value cannot mean its field's type.
     """
     folders = fields_with(configs.train_config, FOLDER)
-    run = Run({flag: _at_home(flag, value, folders) for flag, value in flags.items()})
+    run = Run({flag: _expand_home(flag, value, folders) for flag, value in flags.items()})
     flags = run.flags
     for config in run.configurations():
         update_config(config, **flags)
@@ -84,7 +84,7 @@ def resolve_dataset(train: configs.train_config, flags: dict[str, Any]) -> Datas
     return config
 
 
-def _at_home(flag: str, value: object, folders: list[str]) -> object:
-    """Return a folder with its ~ expanded, which a shell leaves alone in --flag=~/folder."""
+def _expand_home(flag: str, value: object, folders: list[str]) -> object:
+    """Expand a folder's ~, which a shell does not expand in --flag=~/folder."""
     is_folder = flag.rpartition(".")[2] in folders
     return os.path.expanduser(value) if is_folder and isinstance(value, str) else value

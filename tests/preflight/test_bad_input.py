@@ -158,13 +158,13 @@ CASES = {
     ),
     "value of a wrong type": Case(
         "--num_epochs cannot be 'many'",
-        "train_config.num_epochs: expected a whole number",
+        "train_config.num_epochs: expected an integer",
         "give --num_epochs a value of that type",
         flags={"num_epochs": "many"},
     ),
     "flag without its value": Case(
         "--tokenizer_name has no value",
-        "train_config.tokenizer_name: expected a text",
+        "train_config.tokenizer_name: expected a string",
         "give --tokenizer_name a value of that type",
         words=("--tokenizer_name",),
     ),
@@ -391,7 +391,7 @@ CASES = {
     ),
     "torchrun without FSDP": Case(
         "torchrun without --enable_fsdp",
-        "every process would train the same model",
+        "each process would train its own copy of the model",
         "add --enable_fsdp",
         environment=TORCHRUN,
     ),
@@ -511,7 +511,7 @@ def test_8_bit_with_fsdp(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setenv(name, value)
     report = refused(good_flags(quantization="8bit", enable_fsdp=True))
     assert "--quantization 8bit with weights that are sharded" in report
-    assert "do not go through FSDP's all-gather" in report
+    assert "FSDP's all-gather does not keep a row" in report
     assert "use --quantization 4bit, or replicate the weights: --sharding_strategy" in report
 
 
@@ -555,7 +555,7 @@ def test_a_rank_that_is_not_the_first_says_nothing(
     assert capfd.readouterr() == ("", "")
 
 
-def test_of_a_data_set_without_a_name_no_files_are_missing(
+def test_a_data_set_without_a_name_reports_no_missing_files(
     work: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
@@ -565,7 +565,7 @@ def test_of_a_data_set_without_a_name_no_files_are_missing(
 
 
 @pytest.mark.parametrize("word", ["--help", "-h"])
-def test_help_is_no_mistake(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_is_not_a_mistake(word: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as raised:
         fire.Fire(main, command=[word])
     assert raised.value.code == 0

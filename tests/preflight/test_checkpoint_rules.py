@@ -1,4 +1,4 @@
-"""What is said of checkpoints before anything is loaded."""
+"""Problems of checkpoints that are found before anything is loaded."""
 
 from pathlib import Path
 from typing import Any
@@ -41,12 +41,12 @@ def checkpoint(output: Path, step: int) -> Path:
         ({"resume_from_checkpoint": "nowhere"}, "there is no folder"),
     ],
 )
-def test_settings_that_cannot_be(tmp_path: Path, flags: dict[str, Any], said: str) -> None:
+def test_invalid_settings_are_reported(tmp_path: Path, flags: dict[str, Any], said: str) -> None:
     (problem,) = problems(output_dir=str(tmp_path), **flags)
     assert said in problem
 
 
-def test_auto_and_afresh_have_no_problem(tmp_path: Path) -> None:
+def test_auto_and_from_scratch_have_no_problem(tmp_path: Path) -> None:
     assert not problems(output_dir=str(tmp_path), save_steps=1)
     assert not problems(output_dir=str(tmp_path), resume_from_checkpoint="auto")
     folder = checkpoint(tmp_path, 5)
@@ -65,14 +65,14 @@ def test_a_new_run_does_not_mix_with_another_runs_checkpoints(tmp_path: Path) ->
     assert "checkpoint-5 of another run" in problem
 
 
-def test_an_older_checkpoint_is_not_gone_on_from_beside_a_newer(tmp_path: Path) -> None:
+def test_an_older_checkpoint_is_not_resumed_from_next_to_a_newer(tmp_path: Path) -> None:
     folder = checkpoint(tmp_path, 5)
     checkpoint(tmp_path, 10)
     (problem,) = problems(output_dir=str(tmp_path), resume_from_checkpoint=str(folder))
     assert "with checkpoint-10 in --output_dir" in problem
 
 
-def test_what_is_missing_is_named_with_the_last_whole(tmp_path: Path) -> None:
+def test_a_missing_file_is_named_with_the_last_complete_checkpoint(tmp_path: Path) -> None:
     whole, folder = checkpoint(tmp_path, 5), checkpoint(tmp_path, 10)
     (folder / "trainer.json").unlink()
     (problem,) = problems(output_dir=str(tmp_path), resume_from_checkpoint=str(folder))

@@ -55,6 +55,6 @@ def test_a_wrong_value_of_a_data_set_is_reported_once(tiny_model: Path, tmp_path
     train = configs.train_config(dataset="local_dataset", model_name=str(tiny_model))
     run = Run({}, train=train, dataset=config)
     (problem,) = find_problems(run, (check_values, check_data_files))
-    assert problem.what.startswith("--local_dataset.format sharegpt")
+    assert problem.what.startswith("unknown --local_dataset.format sharegpt")
     config.format = "auto"
     assert find_problems(run, (check_values, check_data_files)) == []

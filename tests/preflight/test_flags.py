@@ -15,7 +15,7 @@ def test_fields_are_flags_with_and_without_their_configuration() -> None:
     assert len(known) == len(set(known))
 
 
-def test_a_name_that_says_too_little_needs_its_configuration() -> None:
+def test_an_ambiguous_name_needs_its_configuration() -> None:
     known = flags.known_flags()
     assert {"wandb_config.id", "wandb_config.resume"} <= set(known)
     assert not {"id", "resume"} & set(known)
@@ -57,7 +57,7 @@ def test_flags_with_a_problem_are_not_used() -> None:
         ("samsum_dataset.path", "samsum_dataset.data_path"),
     ],
 )
-def test_an_unknown_flag_gets_the_nearest_one(given: str, nearest: str) -> None:
+def test_an_unknown_flag_names_the_nearest_one(given: str, nearest: str) -> None:
     _, (problem,) = flags.check_flags({given: 1})
     assert problem.fix == f"did you mean --{nearest}?"
 
@@ -86,7 +86,7 @@ def test_each_stray_word_is_a_problem() -> None:
         ("resume", "resume_from_checkpoint"),
     ],
 )
-def test_what_other_scripts_call_a_flag_is_no_riddle(given: str, ours: str) -> None:
+def test_the_name_of_a_flag_in_other_scripts_leads_to_ours(given: str, ours: str) -> None:
     _, (problem,) = flags.check_flags({given: 1})
     assert problem.what == f"unknown flag --{given}"
     assert problem.fix == f"here it is called --{ours}"
@@ -99,6 +99,6 @@ def test_other_scripts_names_are_not_ours_and_lead_to_ours() -> None:
 
 
 @pytest.mark.parametrize("flag", ["dataset", "output_dir", "lora_config.lora_alpha"])
-def test_a_flag_that_nothing_follows(flag: str) -> None:
+def test_a_flag_without_a_value(flag: str) -> None:
     _, (problem,) = flags.check_flags({flag: True})
     assert problem.what == f"--{flag} has no value"

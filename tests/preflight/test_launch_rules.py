@@ -1,4 +1,4 @@
-"""Settings that go together, and the few that do not; see test_bad_input for the reports."""
+"""How a run is started; see test_bad_input for the reports."""
 
 from typing import Any
 
@@ -113,7 +113,7 @@ def test_settings_that_would_fail_later_are_found_now(flags: dict[str, Any], wha
         {"flop_counter": True},
     ],
 )
-def test_their_neighbours_have_no_problem(flags: dict[str, Any]) -> None:
+def test_the_nearest_valid_settings_have_no_problem(flags: dict[str, Any]) -> None:
     assert problems_of(**flags) == []
 
 

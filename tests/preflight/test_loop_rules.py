@@ -1,4 +1,4 @@
-"""Settings of the loop that cannot be, or that nothing would use."""
+"""Settings of the training loop that are invalid or would be ignored."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ def problems_of(**flags: Any) -> list[str]:
         {"fsdp_activation_checkpointing": False, "enable_fsdp": True},
     ],
 )
-def test_what_can_be_has_no_problem(flags: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_valid_settings(flags: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert problems_of(**flags) == []
 
@@ -87,7 +87,7 @@ def test_what_can_be_has_no_problem(flags: dict[str, Any], monkeypatch: pytest.M
         ),
     ],
 )
-def test_what_cannot_be_is_named(
+def test_invalid_settings_are_named(
     flags: dict[str, Any], what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

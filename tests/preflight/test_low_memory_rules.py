@@ -1,4 +1,4 @@
-"""Weights that each rank reads for itself, and what would need them before that."""
+"""What is incompatible with each rank reading only its shard of the weights."""
 
 import json
 import shutil
@@ -30,7 +30,7 @@ def problems_of(folder: Path, **flags: Any) -> list[str]:
         FSDP | {"train_only": "lm_head", "sharding_strategy": "NO_SHARD"},
     ],
 )
-def test_what_goes_together(tiny_model: Path, flags: dict[str, Any]) -> None:
+def test_compatible_settings_have_no_problem(tiny_model: Path, flags: dict[str, Any]) -> None:
     assert problems_of(tiny_model, **flags) == []
 
 
@@ -47,11 +47,11 @@ def test_what_goes_together(tiny_model: Path, flags: dict[str, Any]) -> None:
         (FSDP | {"top_layers": 2}, "--low_cpu_fsdp with --top_layers"),
     ],
 )
-def test_what_cannot_work(tiny_model: Path, flags: dict[str, Any], what: str) -> None:
+def test_incompatible_settings(tiny_model: Path, flags: dict[str, Any], what: str) -> None:
     assert problems_of(tiny_model, **flags) == [what]
 
 
-def test_embeddings_that_would_grow_and_vision_models(tiny_model: Path, tmp_path: Path) -> None:
+def test_resized_embeddings_and_vision_models(tiny_model: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny_model, tmp_path / "model")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     added = tokenizer.add_tokens([f"<new {number}>" for number in range(600)])

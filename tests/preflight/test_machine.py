@@ -31,10 +31,10 @@ def test_an_empty_output_folder() -> None:
 
 
 @pytest.mark.parametrize("name", ["model", "model/", "below/../model"])
-def test_the_models_own_folder_is_not_written_over(name: str, tmp_path: Path) -> None:
+def test_the_models_own_folder_is_not_overwritten(name: str, tmp_path: Path) -> None:
     flags = {"model_name": str(tmp_path / "model"), "output_dir": f"{tmp_path}/{name}"}
     (problem,) = machine.check_output(resolve(flags))
-    assert problem.why == "it is the model's own folder, whose files would be written over"
+    assert problem.why == "it is the model's own folder, whose files would be overwritten"
     assert machine.check_output(resolve(flags | {"output_dir": f"{tmp_path}/model/out"})) == []
 
 
@@ -50,7 +50,7 @@ def test_the_models_own_folder_is_not_written_over(name: str, tmp_path: Path) ->
         ({"report_to": "mlflow"}, "mlflow"),
     ],
 )
-def test_an_optional_package_is_asked_for_only_where_it_is_used(
+def test_an_optional_package_is_required_only_if_it_is_used(
     flags: dict[str, object], extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(extras, "find_spec", lambda name: None)

@@ -1,4 +1,4 @@
-"""Methods that cannot work are refused with the reason and what comes nearest; neighbours pass."""
+"""Invalid methods are refused with the reason and the nearest valid setting; valid ones pass."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ PEFT = {"use_peft": True}
 PREFIX = PEFT | {"peft_method": "prefix"}
 ADAPTER = PEFT | {"peft_method": "llama_adapter", "adapter_layers": 2}
 PISSA = PEFT | {"init_lora_weights": "pissa"}
-GOING_ON = {"from_peft_checkpoint": "saved"}
+CONTINUED = {"from_peft_checkpoint": "saved"}
 
 
 @dataclass
@@ -100,20 +100,20 @@ REFUSED = [
     Refused(
         PREFIX | {"r": 8},
         "--r with --peft_method prefix",
-        "nothing would use it",
+        "it would be ignored",
         "leave it out, or use --use_peft --peft_method lora",
     ),
     Refused(
         PEFT | {"prefix_config.num_virtual_tokens": 8},
         "--prefix_config.num_virtual_tokens with --peft_method lora",
-        "nothing would use it",
+        "it would be ignored",
         "--peft_method prefix",
     ),
-    Refused({"lora_alpha": 8}, "--lora_alpha with no --use_peft", "nothing", "--peft_method lora"),
+    Refused({"lora_alpha": 8}, "--lora_alpha with no --use_peft", "ignored", "--peft_method lora"),
     Refused(
         PEFT | {"train_only": "lm_head"},
         "--train_only lm_head with --use_peft",
-        "only the adapter is trained",
+        "only the adapter would be trained",
         "leave one",
     ),
     Refused(PEFT | {"top_layers": 1}, "--top_layers 1 with --use_peft", "only the ad", "leave one"),
@@ -121,13 +121,13 @@ REFUSED = [
     Refused(
         {"freeze_layers": True, "train_only": "last:1"},
         "--freeze_layers with --train_only last:1",
-        "each says by itself",
+        "each selects what is trained",
         "leave one",
     ),
     Refused(
         {"top_layers": 1, "train_only": "last:1"},
         "--train_only last:1 with --top_layers 1",
-        "each says by itself",
+        "each selects what is trained",
         "leave one",
     ),
     Refused(
@@ -150,20 +150,20 @@ REFUSED = [
     Refused(
         {"top_layers": 1},
         "--top_layers 1",
-        "has 2 such layers already",
-        "use --top_layers 2, which trains these further",
+        "has 2 of these layers already",
+        "use --top_layers 2, which continues to train them",
         config={"top_layers": 2},
     ),
     Refused(
         {"top_layers": 1, "enable_fsdp": True},
         "layers on top with --checkpoint_type SHARDED_STATE_DICT",
-        "does not say that the model has them",
+        "no config.json to record them",
         "add --checkpoint_type FULL_STATE_DICT",
     ),
     Refused(
         {"enable_fsdp": True},
         "layers on top with --checkpoint_type SHARDED_STATE_DICT",
-        "does not say that the model has them",
+        "no config.json to record them",
         "add --checkpoint_type FULL_STATE_DICT",
         config={"top_layers": 2},
     ),
@@ -173,35 +173,35 @@ REFUSED = [
     Refused(PREFIX, "--peft_method prefix with a vision model", "text", "lora", VISION),
     Refused(ADAPTER, "--peft_method llama_adapter with a vision", "text", "lora", VISION),
     Refused(
-        PEFT | GOING_ON | {"r": 16},
+        PEFT | CONTINUED | {"r": 16},
         "--from_peft_checkpoint saved with --r 16",
         "the adapter there has r 8",
         "leave --r out",
         saved={"peft_type": "LORA", "r": 8},
     ),
     Refused(
-        PEFT | GOING_ON,
+        PEFT | CONTINUED,
         "--from_peft_checkpoint saved with --peft_method lora",
         "the adapter there is prefix",
         "use --peft_method prefix",
         saved={"peft_type": "PREFIX_TUNING"},
     ),
     Refused(
-        PREFIX | GOING_ON | {"attn_implementation": "sdpa"},
+        PREFIX | CONTINUED | {"attn_implementation": "sdpa"},
         "--attn_implementation sdpa with --from_peft_checkpoint saved",
         "knows no prefix",
         "use --attn_implementation documents",
         saved={"peft_type": "PREFIX_TUNING"},
     ),
     Refused(
-        PEFT | GOING_ON,
+        PEFT | CONTINUED,
         "--from_peft_checkpoint saved with --peft_method lora",
         "the adapter there is IA3",
         "name an adapter that is lora, llama_adapter, prefix",
         saved={"peft_type": "IA3"},
     ),
     Refused(
-        PEFT | GOING_ON,
+        PEFT | CONTINUED,
         "{work}/saved/adapter_config.json is not an adapter's configuration",
         "peft_type",
         "copy it again",
@@ -225,7 +225,7 @@ ACCEPTED: list[dict[str, Any]] = [
     {"top_layers": 3, "enable_fsdp": True, "checkpoint_type": "FULL_STATE_DICT"},
     {"top_layers": 3, "enable_fsdp": True, "save_model": False},
     {"freeze_layers": True, "num_freeze_layers": 2},
-    PEFT | GOING_ON | {"r": 8, "target_modules": "v_proj,q_proj", "loraplus_lr_ratio": 4},
+    PEFT | CONTINUED | {"r": 8, "target_modules": "v_proj,q_proj", "loraplus_lr_ratio": 4},
 ]
 
 
@@ -249,7 +249,7 @@ def problems_of(flags: dict[str, Any]) -> list[Any]:
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.what)
-def test_what_cannot_work_is_refused(case: Refused, work: Path) -> None:
+def test_invalid_methods_are_refused(case: Refused, work: Path) -> None:
     path = work / "model/config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | case.config))
     if case.saved:
@@ -262,12 +262,12 @@ def test_what_cannot_work_is_refused(case: Refused, work: Path) -> None:
 
 @pytest.mark.parametrize("flags", ACCEPTED, ids=str)
 @pytest.mark.usefixtures("work")
-def test_what_works_is_not_refused(flags: dict[str, Any]) -> None:
+def test_valid_methods_have_no_problem(flags: dict[str, Any]) -> None:
     assert problems_of(flags) == []
 
 
 @pytest.mark.parametrize("spoiled", ["", "{", "[1]"])
-def test_a_model_that_cannot_be_read_is_told_elsewhere(spoiled: str, work: Path) -> None:
+def test_a_model_that_cannot_be_read_is_reported_elsewhere(spoiled: str, work: Path) -> None:
     (work / "model/config.json").write_text(spoiled)
     (work / "model/model.safetensors").write_bytes(b"none")
     assert problems_of(PEFT | {"target_modules": "x_proj"}) == []

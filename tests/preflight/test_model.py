@@ -1,4 +1,4 @@
-"""What a model's folder must hold; bad folders on the command line are in test_bad_input."""
+"""What a model's folder must contain; see test_bad_input for the reports."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ def folder(tiny_model: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_model, tmp_path / "model"))
 
 
-def test_a_whole_folder_has_no_problem(tiny_model: Path) -> None:
+def test_a_complete_folder_has_no_problem(tiny_model: Path) -> None:
     assert problems_of(tiny_model) == []
 
 
@@ -32,7 +32,7 @@ def test_a_folder_in_shards_has_no_problem(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"weight_map": []}'])
-def test_an_index_that_is_none(content: str, folder: Path) -> None:
+def test_an_invalid_index(content: str, folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text(content)
     (problem,) = problems_of(folder)
@@ -44,7 +44,7 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 1\
 
 @pytest.mark.parametrize("sharded", [False, True])
 @pytest.mark.parametrize("content", [None, POINTER, b""], ids=["cut off", "git-lfs", "empty"])
-def test_weights_that_were_not_copied_whole(
+def test_weights_that_were_not_copied_completely(
     content: bytes | None, sharded: bool, folder: Path
 ) -> None:
     path = folder / "model.safetensors"
@@ -59,7 +59,7 @@ def test_weights_that_were_not_copied_whole(
 
 
 @pytest.mark.parametrize("config", ["null", "5", '"llama"', "\ufeff{}", ""])
-def test_a_config_that_is_no_object(config: str, folder: Path) -> None:
+def test_a_config_that_is_not_an_object(config: str, folder: Path) -> None:
     (folder / "config.json").write_text(config, "utf-8")
     (problem,) = problems_of(folder)
     assert f"{folder / 'config.json'} is not a JSON object" in problem
@@ -102,7 +102,7 @@ def test_a_package_whose_parent_is_missing_is_missing(monkeypatch: pytest.Monkey
     assert not model._importable("no_such_package.part")
 
 
-def test_an_adapter_to_start_from_must_be_whole(folder: Path, tmp_path: Path) -> None:
+def test_an_adapter_to_continue_from_must_be_complete(folder: Path, tmp_path: Path) -> None:
     adapter = tmp_path / "adapter"
     adapter.mkdir()
     (adapter / "adapter_config.json").touch()
@@ -113,7 +113,7 @@ def test_an_adapter_to_start_from_must_be_whole(folder: Path, tmp_path: Path) ->
     assert problems_of(folder, **flags) == []
 
 
-def test_a_path_that_looks_like_no_name_on_the_hub_lists_its_parent(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_name_on_the_hub_lists_its_parent(tmp_path: Path) -> None:
     (tmp_path / "Llama-2-7b").mkdir()
     (problem,) = problems_of(tmp_path / "Llama-2-7")
     assert f"{tmp_path} holds Llama-2-7b" in problem and "Hub" not in problem

@@ -1,4 +1,4 @@
-"""The preset of the QLoRA paper: what it sets, what a flag changes, and what is said of it."""
+"""The preset of the QLoRA paper: what it sets, what a flag overrides, and what is printed."""
 
 import json
 from pathlib import Path
@@ -55,7 +55,7 @@ def test_rate_and_dropout_follow_the_models_size(
     assert (f"--lr {lr}  ({size / 1e9:.1f}B parameters)" if size else f"--lr {lr}") in run.preset
 
 
-def test_a_flag_goes_before_the_preset(run_of: Any) -> None:
+def test_a_flag_overrides_the_preset(run_of: Any) -> None:
     flags = {"lr": 1e-3, "lora_config.r": 8, "quantization_config.quant_type": "fp4"}
     run = run_of(**flags, scheduler="cosine", use_double_quant=False)
     assert (run.train.lr, run.peft.r, run.train.scheduler) == (1e-3, 8, "cosine")
@@ -65,29 +65,29 @@ def test_a_flag_goes_before_the_preset(run_of: Any) -> None:
     assert "--lora_alpha 16" in run.preset
 
 
-def test_another_method_or_8_bits_leave_out_what_is_not_theirs(run_of: Any) -> None:
+def test_another_method_or_8_bits_drop_settings_of_others(run_of: Any) -> None:
     assert run_of(quantization="8bit").train.quantization == "8bit"
     run = run_of(use_peft=True, peft_method="prefix")
     assert type(run.peft).__name__ == "prefix_config"
     assert "--lora_alpha" not in run.preset
 
 
-def test_where_the_paged_optimiser_does_not_work(
+def test_adamw_where_the_paged_optimiser_does_not_work(
     run_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on_cpu = run_of()
     assert on_cpu.fsdp.optimizer == "AdamW"
-    assert "--optimizer AdamW  (not paged_adamw: it pages between a CUDA device" in on_cpu.preset
+    assert "--optimizer AdamW  (not paged_adamw: it needs a CUDA device" in on_cpu.preset
     monkeypatch.setattr(presets, "device_type", lambda: "cuda")
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.setenv(name, "1")
     sharded = run_of(enable_fsdp=True)
     assert sharded.fsdp.optimizer == "AdamW"
     assert "gradient_checkpointing" not in sharded.preset
-    assert "bitsandbytes has no update for sharded parameters" in sharded.preset
+    assert "bitsandbytes cannot update sharded parameters" in sharded.preset
 
 
-def test_a_preset_that_does_not_exist() -> None:
+def test_an_unknown_preset() -> None:
     run, _ = resolved((), {"preset": "qlore"})
     assert run.preset == ""
     (problem,) = check_values(run)
@@ -111,7 +111,7 @@ def test_a_run_trains_with_the_preset_and_says_so(
         output_dir=str(tmp_path),
     )
     said = capsys.readouterr().out
-    assert "--> Preset qlora sets, unless a flag says otherwise:\n      --use_peft True\n" in said
+    assert "--> Preset qlora sets (explicit flags override it):\n      --use_peft True\n" in said
     assert "4-bit nf4 with double quantisation" in said
     saved = json.loads((tmp_path / "run_config.json").read_text())
     assert saved["train_config"]["preset"] == "qlora"

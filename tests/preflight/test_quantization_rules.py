@@ -1,4 +1,4 @@
-"""Quantised weights and what does not go with them."""
+"""Quantised weights and settings that are incompatible with them."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ FOUR = {"quantization": "4bit"}
         SHARDED | {"quantization": "8bit", "sharding_strategy": "NO_SHARD"},
     ],
 )
-def test_what_goes_together(flags: dict[str, Any]) -> None:
+def test_compatible_settings_have_no_problem(flags: dict[str, Any]) -> None:
     assert find_problems(resolve(flags), (check_values, *QUANTIZATION)) == []
 
 
@@ -68,7 +68,7 @@ def test_what_goes_together(flags: dict[str, Any]) -> None:
         ),
     ],
 )
-def test_what_cannot_work(flags: dict[str, Any], what: str, fix: str) -> None:
+def test_incompatible_settings(flags: dict[str, Any], what: str, fix: str) -> None:
     (problem,) = find_problems(resolve(flags), (check_values, *QUANTIZATION))
     assert problem.what.startswith(what)
     assert fix in problem.fix

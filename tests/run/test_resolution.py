@@ -38,7 +38,7 @@ def test_flags_reach_the_data_set_and_the_adapter() -> None:
     assert resolved.flags == flags
 
 
-def test_home_is_where_a_shell_leaves_it_unexpanded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_home_folder_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     given = {"output_dir": "~/x", "train_config.model_name": "~/Llama", "data_root": "./~/x"}
     resolved = resolution.resolve(given)
@@ -74,7 +74,7 @@ def test_values_become_their_fields_types() -> None:
 
 
 def test_a_wrong_value_names_its_flag() -> None:
-    with pytest.raises(ValueError, match="--num_epochs many: expected a whole number"):
+    with pytest.raises(ValueError, match="--num_epochs many: expected an integer"):
         resolution.resolve({"num_epochs": "many"})
 
 

@@ -1,4 +1,4 @@
-"""What upstream's ``main`` resolves from the flags is what the run has, but for one field."""
+"""What upstream's ``main`` resolves from the flags equals the run's, except for one field."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -90,7 +90,7 @@ def flags_of(model: Path, data: Path, output: Path, **flags: Any) -> dict[str, A
         {"preset": "qlora", "seed": 7, "quant_type": "fp4"},
     ],
 )
-def test_the_run_has_what_main_hands_on(
+def test_the_run_has_what_main_passes_on(
     flags: dict[str, Any], seen: Seen, tiny_model: Path, grammar_data: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(StoppedError):
