@@ -1,7 +1,8 @@
 """Adapters: PEFT behind the calls that upstream's ``main`` makes.
 
-What PEFT does not do well enough is here, behind PEFT's own classes: ``prefix``, ``llama_adapter``
-and ``pissa``. All of it is saved in PEFT's format and loads in plain PEFT.
+``registry`` lists the methods. Where PEFT's own computation falls short (``prefix``,
+``llama_adapter``, ``pissa``), this package's replaces it behind PEFT's classes. Everything is saved
+in PEFT's format and loads in plain PEFT.
 """
 
 from dataclasses import asdict
@@ -66,7 +67,7 @@ def _for_training(adapted: peft.PeftModel) -> peft.PeftModel:
 
 
 class _PeftConfigs(dict[str, peft.PeftConfig]):
-    """The configurations by adapter name; ``main`` calls the attribute as if it were a method."""
+    """The configurations by adapter name; callable, because ``main`` calls the attribute."""
 
     def __call__(self) -> "_PeftConfigs":
         return self

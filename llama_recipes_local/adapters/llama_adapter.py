@@ -1,8 +1,9 @@
 """LLaMA-Adapter without computing queries and output projection twice.
 
-PEFT wraps an attention layer and attends to the prompts beside it, for which it projects the
-hidden states a second time. Here the prompts' keys and values go to this package's attention, which
-has the queries; see ``kernels.attention``. Parameters, result and saved files are PEFT's.
+PEFT wraps an attention layer and computes the attention to the prompts next to it, for which it
+projects the hidden states a second time. Here the prompts' keys and values are arguments of this
+package's attention, which has the queries; see ``kernels.attention``. Parameters, results and saved
+files are PEFT's.
 """
 
 from dataclasses import dataclass
@@ -71,8 +72,8 @@ def install(adapted: peft.PeftModel) -> None:
 def _attends_here(module: AdaptedAttention) -> bool:
     """Whether the layer uses this package's attention, and adding before its projection is right.
 
-    PEFT projects the prompts' part by itself: it adds a bias twice, and 8-bit layers round what is
-    projected, each part by itself.
+    PEFT projects the output for the prompts separately: a bias is added twice then, and 8-bit
+    layers round each projection separately.
     """
     projection = module.model.o_proj
     adds_up = projection.bias is None and projection.weight.dtype != torch.int8
@@ -80,7 +81,7 @@ def _attends_here(module: AdaptedAttention) -> bool:
 
 
 class PromptedAttention(AdaptedAttention):
-    """A Llama's attention layer with prompts that are attended to behind a gate."""
+    """A Llama's attention layer that also attends to prompts, scaled by a gate."""
 
     def forward(  # type: ignore[override]  # PEFT takes all by name
         self, hidden_states: torch.Tensor, **kwargs: object

@@ -112,7 +112,7 @@ def linear_layers(folder: Path) -> list[str]:
     for path in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(path, framework="pt") as file:
-                for name in file.keys():  # noqa: SIM118 (it is no dict)
+                for name in file.keys():  # noqa: SIM118 (not a dict)
                     if name.endswith(".weight") and len(file.get_slice(name).get_shape()) == 2:
                         names.append(name.removesuffix(".weight"))
         except (OSError, SafetensorError):
@@ -126,13 +126,14 @@ def _check_initialization(run: "Run", lora: lora_config) -> list[Problem]:
         return []
     what = f"--init_lora_weights {init}"
     if not PISSA.fullmatch(init):
-        why = "there are true, false, gaussian, pissa, pissa_niter_N"
+        why = "choose true, false, gaussian, pissa or pissa_niter_N"
         return [Problem(what, why, "leave it out, or use --init_lora_weights pissa_niter_16")]
     if quantized_bits(run.train):
         return [
             Problem(
                 f"{what} with --quantization {run.train.quantization}",
-                "PiSSA takes its part out of the weights, which quantised ones do not allow",
+                "PiSSA initialises the adapter from the weights and changes them; "
+                "quantised ones cannot be changed",
                 "leave one of them out",
             )
         ]
@@ -154,7 +155,7 @@ def _check_dora(run: "Run", lora: lora_config) -> list[Problem]:
     return [
         Problem(
             "--use_dora with --quantization 8bit on the CPU",
-            "there PEFT loses the scales of 8-bit weights",
+            "PEFT loses the scales of 8-bit weights on the CPU",
             "use --quantization 4bit, or a CUDA device",
         )
     ]

@@ -1,8 +1,8 @@
-"""PiSSA: adapters that begin as the weights' principal part, saved as plain LoRA.
+"""PiSSA: adapters that start as the weights' principal components, saved as plain LoRA.
 
-PEFT takes the principal part out of the base weights. An adapter saved as it is would need those
-changed weights; what is saved here is the difference to the first factors, of rank ``2 * r``
-(2404.02948, appendix C), which goes on the model's folder as it is, in plain PEFT.
+PEFT subtracts the principal components from the base weights. An adapter saved as it is would need
+those changed weights; what is saved here is the difference to the initial factors, of rank
+``2 * r`` (2404.02948, appendix C), which plain PEFT puts on the unchanged model.
 """
 
 import copy
@@ -19,15 +19,15 @@ FACTORS = (".lora_A.", ".lora_B.")
 
 
 def is_pissa(config: peft.PeftConfig) -> bool:
-    """Whether adapters begin by PiSSA."""
+    """Return whether adapters are initialised by PiSSA."""
     return str(getattr(config, "init_lora_weights", "")).startswith("pissa")
 
 
 def prepare(adapted: peft.PeftModel) -> None:
     """Keep the initial factors of a PiSSA adapter; other adapters are left unchanged.
 
-    All ranks take the first one's decomposition: the signs of singular vectors may differ from
-    machine to machine.
+    All ranks take the decomposition of rank 0, because the signs of singular vectors may differ
+    between machines.
     """
     if not is_pissa(adapted.active_peft_config):
         return
@@ -53,7 +53,7 @@ class PissaModel(peft.PeftModelForCausalLM):
     def save_pretrained(  # type: ignore[override]
         self, save_directory: str, state_dict: Tensors | None = None, **kwargs: Any
     ) -> None:
-        """Save the adapter as a plain one of twice the rank, which adds ``B A - B0 A0``."""
+        """Save a plain adapter of twice the rank, which adds ``B A - B0 A0``."""
         state = dict(state_dict or self.state_dict())
         for name, first in self.first_factors.items():
             own = state[name].cpu()
@@ -69,7 +69,7 @@ class PissaModel(peft.PeftModelForCausalLM):
 
 
 def _plain(config: peft.LoraConfig) -> peft.LoraConfig:
-    """Return the configuration of an adapter of twice the rank that is scaled alike."""
+    """Return the configuration of an adapter of twice the rank with the same scale."""
     plain = copy.deepcopy(config)
     plain.r = 2 * config.r
     # keeps the scale, alpha / r and with rsLoRA alpha / sqrt(r); PEFT calculates with a float too

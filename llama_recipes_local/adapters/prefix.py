@@ -1,9 +1,9 @@
 """Prefix tuning on packed and padded rows, with activation checkpointing and with FSDP2.
 
-PEFT hands a prefix to the model as a cache of keys and values. A cache does not go with activation
-checkpointing, which drops it, and not with packed rows, whose documents it mixes up. Here the same
-keys and values go to this package's attention by themselves; see ``kernels.attention``. The
-parameters and the saved files are PEFT's, and a loaded adapter generates by PEFT's own way.
+PEFT passes a prefix to the model as a cache of keys and values. A cache does not work with
+activation checkpointing, which drops it, nor with packed rows, whose documents it mixes up. Here
+the same keys and values are arguments of this package's attention; see ``kernels.attention``. The
+parameters and the saved files are PEFT's, and a loaded adapter generates as in PEFT.
 """
 
 from dataclasses import dataclass
@@ -80,13 +80,13 @@ class PrefixTunedModel(peft.PeftModelForCausalLM):
     ) -> Any:
         """Compute the model with the prefix before every document.
 
-        Positions begin behind the prefix, as they do behind a cache.
+        Positions start after the prefix, as they do after a cache.
 
         Args:
             input_ids: (batch, seq).
             attention_mask: (batch, seq), 0 where a row is padded; None for packed rows.
             position_ids: (batch, seq), restarting at each document; None if each row is one.
-            cu_seq_lens_q: (documents + 1,) int32, where each document begins, and the total.
+            cu_seq_lens_q: (documents + 1,) int32, the offset of each document, and the total.
             max_length_q: tokens in the longest document.
             **kwargs: for the model.
 
@@ -102,7 +102,7 @@ class PrefixTunedModel(peft.PeftModelForCausalLM):
         if cu_seq_lens_q is None or max_length_q is None:
             cu_seq_lens_q, max_length_q = document_bounds(position_ids)
         keys, values = self._keys_and_values()
-        # the attention counts the keys of a document by itself
+        # the attention computes the bounds of the keys, which include the prefix
         kwargs.pop("cu_seq_lens_k", None)
         kwargs.pop("max_length_k", None)
         return base(
@@ -126,13 +126,13 @@ class PrefixTunedModel(peft.PeftModelForCausalLM):
     def save_pretrained(  # type: ignore[override]
         self, save_directory: str, state_dict: dict[str, torch.Tensor] | None = None, **kwargs: Any
     ) -> None:
-        """Save the adapter from ``state_dict``, which PEFT's does not look at for a prefix."""
+        """Save the adapter from ``state_dict``, which PEFT ignores for a prefix."""
         self._to_save = (state_dict or self.state_dict())[PARAMETER]
         super().save_pretrained(save_directory, state_dict=state_dict, **kwargs)
         del self._to_save
 
     def get_prompt_embedding_to_save(self, adapter_name: str) -> torch.Tensor:
-        """Return the whole prefix, while the model's own may be a rank's shard."""
+        """Return the full prefix; the model's own parameter may be a shard."""
         return self._to_save.detach().cpu()
 
 

@@ -1,4 +1,9 @@
-"""Attention to a layer's own prompts beside that to the text, as LLaMA-Adapter adds it."""
+"""LLaMA-Adapter's attention to learned prompts, added to the attention to the text.
+
+The scores of prompts and text have a softmax each, so this is a second, small attention: 10 keys or
+so, shared by all rows and documents, with neither a position nor a mask. Two matrix products cost
+less than a fused kernel would save.
+"""
 
 from dataclasses import dataclass
 
@@ -7,12 +12,12 @@ import torch
 
 @dataclass(frozen=True)
 class Prompts:
-    """What queries attend to beside the text; every document and row sees the same.
+    """Keys and values that queries attend to in addition to the text, the same for all documents.
 
     Attributes:
-        keys: (kv_heads, prompts, head_dim), without a position.
+        keys: (kv_heads, prompts, head_dim), without rotary positions.
         values: (kv_heads, prompts, head_dim).
-        gate: (1,), the factor of what the prompts add; it begins at 0.
+        gate: (1,), the factor of the prompts' attention; it starts at 0.
     """
 
     keys: torch.Tensor
@@ -20,12 +25,12 @@ class Prompts:
     gate: torch.Tensor
 
     def attend(self, query: torch.Tensor) -> torch.Tensor:
-        """Return what the prompts add to the attended values, (batch, seq, heads, head_dim).
+        """Return the gated attention to the prompts, (batch, seq, heads, head_dim).
 
         Args:
             query: (batch, heads, seq, head_dim).
         """
-        groups = query.shape[1] // self.keys.shape[0]
+        groups = query.shape[1] // self.keys.shape[0]  # grouped-query attention
         keys, values = (
             x.to(query.dtype).repeat_interleave(groups, dim=0) for x in (self.keys, self.values)
         )

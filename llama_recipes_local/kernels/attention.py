@@ -1,11 +1,21 @@
-"""Attention that keeps packed documents apart without building a mask.
+"""Attention that isolates packed documents without a mask, ``NAME`` in transformers.
 
-Registered with transformers under the name ``NAME``. Documents are named by their cumulative
-lengths (``cu_seq_lens_q``, transformers' own argument); where that is missing, by positions that
-restart. They are attended one by one: in torch's variable-length kernel on CUDA in half precision,
-else by one causal SDPA call a document, which is exact and costs the sum of the squared lengths
-rather than the square of the sum. A batch with a padding mask or a cache goes to transformers'
-SDPA unchanged.
+A row of several documents could be attended with a block-diagonal mask. The mask has seq * seq
+entries, and most of the scores that SDPA computes for it are thrown away. Here each document is
+attended separately, which is exact and costs the sum of the squared lengths rather than the square
+of the sum:
+
+- on CUDA in bfloat16 or float16, all documents in one call of torch's variable-length kernel
+  (``varlen_attn``, FlashAttention), which needs neither a package nor padding;
+- elsewhere by one causal SDPA call per document and layer.
+
+Document bounds are transformers' ``cu_seq_lens_q``, or found where positions restart. The price:
+attention dropout is not applied, grouped keys and values are repeated for each head, and finding
+bounds from positions waits for the device (``data.collation`` passes them along). A batch with a
+padding mask or a cache goes to transformers' SDPA unchanged.
+
+Shapes: tensors of transformers are (batch, heads, seq, head_dim). Inside, all rows are laid one
+after another, (tokens, heads, head_dim) with tokens = batch * seq.
 """
 
 import inspect
@@ -30,7 +40,7 @@ NAME = "documents"
 HALF_PRECISION = (torch.bfloat16, torch.float16)
 MAX_KERNEL_HEAD_DIM = 256
 
-# torch 2.11 says causal in one way, 2.13 in another
+# the argument for causal attention differs between torch 2.11 and 2.13
 _CAUSAL: dict[str, Any] = (
     {"window_size": (-1, 0)}
     if "window_size" in inspect.signature(varlen_attn).parameters
@@ -57,14 +67,14 @@ def document_attention(
 
     Args:
         module: the attention layer.
-        query: (batch, heads, seq, head_dim), the documents of each row one after another.
+        query: (batch, heads, seq, head_dim), the documents of each row concatenated.
         key: (batch, kv_heads, seq, head_dim).
         value: (batch, kv_heads, seq, head_dim).
         attention_mask: None unless there is padding or a cache.
         scaling: factor on the scores; None means 1/sqrt(head_dim).
         dropout: probability of dropping a score; documents are attended without dropout.
         prefix: keys and values before every document, see ``adapters.prefix``.
-        prompts: what is attended to beside the text, see ``adapters.llama_adapter``.
+        prompts: keys and values to attend to in addition, see ``adapters.llama_adapter``.
         cu_seq_lens_q: (documents + 1,) int32, where each document begins in the rows one after
             another, and the total.
         max_length_q: tokens in the longest document.
@@ -120,7 +130,7 @@ def _attend_documents(
     if groups > 1:
         key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
     query, key, value = (_autocast(x) for x in (query, key, value))
-    if _kernel_takes(query):
+    if _supports_varlen_kernel(query):
         attended = varlen_attn(
             query, key, value, bounds, key_bounds, longest, longest_key, scale=scaling, **_CAUSAL
         )
@@ -146,16 +156,17 @@ def _documents_by_position(
 
 
 def _autocast(x: torch.Tensor) -> torch.Tensor:
-    """Return ``x`` in autocast's dtype, as it would be in torch's own attention.
+    """Return ``x`` in autocast's dtype, to which torch's own attention would cast it.
 
-    Rotary embeddings are in float32 where the embedding's weights are, and so are queries and keys
-    that were turned by them.
+    Where the embedding's weights are in float32, so are the rotary embeddings, and the queries and
+    keys that they rotate.
     """
     device = x.device.type
     return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
 
 
-def _kernel_takes(query: torch.Tensor) -> bool:
+def _supports_varlen_kernel(query: torch.Tensor) -> bool:
+    """Return whether torch's variable-length kernel takes ``query`` (FlashAttention's limits)."""
     return (
         query.is_cuda
         and query.dtype in HALF_PRECISION
@@ -174,7 +185,7 @@ def _attend_one_by_one(
 ) -> torch.Tensor:
     """Attend with plain SDPA; all tensors are (tokens, heads, head_dim).
 
-    A document that has more keys than queries has them before its first query.
+    If a document has more keys than queries, the first keys are a prefix that every query sees.
     """
     # with a batch dimension of 1: SDPA has no fast kernel for three dimensions on CPU
     batched = (x.transpose(0, 1).unsqueeze(0) for x in (query, key, value))
@@ -194,17 +205,17 @@ def _attend_one_by_one(
 
 
 def _mask(**arguments: Any) -> torch.Tensor | None:
-    """Build transformers' SDPA mask, but none where neither padding nor a cache asks for one."""
+    """Build transformers' SDPA mask, or none where there is neither padding nor a cache."""
     if arguments["attention_mask"] is None and arguments["q_length"] == arguments["kv_length"]:
         return None
     return sdpa_mask(**arguments)
 
 
 def _create_causal_mask(*args: Any, **kwargs: Any) -> Any:
-    """Make a Llama's mask as transformers does, but do not look for one where there is none.
+    """Make a Llama's mask as transformers does, or none for this package's attention.
 
-    transformers looks into the positions for packed documents first, and so waits for the device
-    in each micro-batch. This package's attention is told where they are.
+    transformers first searches the positions for packed documents, and so waits for the device in
+    each micro-batch. This package's attention is given their bounds.
     """
     config = kwargs.get("config")
     unmasked = kwargs.get("attention_mask") is None and kwargs.get("past_key_values") is None
@@ -214,7 +225,7 @@ def _create_causal_mask(*args: Any, **kwargs: Any) -> Any:
 
 
 def register() -> None:
-    """Make the kernel known to transformers as ``attn_implementation="documents"``.
+    """Register the kernel with transformers as ``attn_implementation="documents"``.
 
     Raises:
         TargetMissingError: if transformers' Llama does not make its mask by the function that is

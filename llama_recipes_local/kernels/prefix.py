@@ -1,4 +1,10 @@
-"""A prefix of keys and values that every document attends to, and its place before each."""
+"""A prefix of learned keys and values that every document attends to.
+
+The variable-length kernel attends within contiguous documents, so the prefix is copied in front of
+each: one gather of ``documents * virtual + tokens`` rows per layer. Attending to the prefix apart
+and joining the two softmaxes would copy nothing, but needs each call's log-sum-exp with a gradient,
+which torch's kernels do not return.
+"""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,15 +15,16 @@ from torch.nn import functional as F
 
 @dataclass
 class Prefix:
-    """Keys and values of all layers, and the documents that they come before.
+    """Keys and values of all layers, and the documents that they are put in front of.
 
-    It is no container that FSDP2 looks into for tensors: each layer is handed the prefixes of all,
-    and must not wait for the others' gradients.
+    A plain dataclass on purpose: FSDP2 does not search it for tensors. Each layer is passed the
+    prefixes of all layers, and must not wait for the gradients of the others.
 
     Attributes:
-        keys: (layers, kv_heads, virtual tokens, head_dim), without a position.
+        keys: (layers, kv_heads, virtual tokens, head_dim), without rotary positions.
         values: (layers, kv_heads, virtual tokens, head_dim).
-        bounds: (documents + 1,) int32, where each document begins, rows one after another.
+        bounds: (documents + 1,) int32, the offset of each document in the concatenated rows, and
+            the total.
         longest: tokens in the longest document.
         tokens: tokens in all rows.
     """
@@ -35,15 +42,15 @@ class Prefix:
 
     @cached_property
     def key_bounds(self) -> torch.Tensor:
-        """Where each document begins once it has its prefix, and the total; int32."""
+        """Offsets of the documents with their prefixes, and the total: (documents + 1,) int32."""
         prefixes = torch.arange(len(self.bounds), device=self.bounds.device, dtype=torch.int32)
         return self.bounds + prefixes * self.length
 
     @cached_property
     def _order(self) -> torch.Tensor:
-        """Which comes where, counted over all prefixes and then all tokens, int64.
+        """Indices into all prefixes followed by all tokens, in the order of attention.
 
-        Found without waiting for the device.
+        (documents * virtual tokens + tokens,) int64, computed without waiting for the device.
         """
         device = self.bounds.device
         virtual = torch.arange(self.length, device=device)
@@ -59,7 +66,7 @@ class Prefix:
     def before_documents(
         self, layer: int, key: torch.Tensor, value: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Put the layer's prefix before each document.
+        """Put the layer's prefix in front of each document.
 
         Args:
             layer: the layer's index.
@@ -73,15 +80,15 @@ class Prefix:
         laid = []
         for prefix, own in ((self.keys[layer], key), (self.values[layer], value)):
             copies = prefix.to(own.dtype).transpose(0, 1).expand(documents, -1, -1, -1)
-            # each of them goes to one place, so its gradient is one, and the copies' are summed
-            # by ``expand``, which bfloat16 does not lose
+            # index_select reads each row once, so no gradients are summed there; those of the
+            # copies are summed by ``expand``, which does not round in bfloat16
             laid.append(torch.cat([copies.flatten(0, 1), own]).index_select(0, self._order))
         return laid[0], laid[1]
 
     def before_rows(
         self, layer: int, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Put the layer's prefix before each row of a padded batch.
+        """Put the layer's prefix in front of each row of a padded batch.
 
         Args:
             layer: the layer's index.
@@ -90,7 +97,7 @@ class Prefix:
             mask: (batch, 1, seq, seq) bool, true where a query sees a key.
 
         Returns:
-            All three with the virtual tokens before the keys, where every query sees them.
+            All three with the virtual tokens in front of the keys, seen by every query.
         """
         key, value = (
             torch.cat([prefix.to(own.dtype).expand(len(own), -1, -1, -1), own], dim=2)

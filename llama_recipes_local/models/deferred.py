@@ -22,14 +22,14 @@ from llama_recipes_local.parallel.shard_loading import StoredTensor
 
 
 def empty_model(config: transformers.PreTrainedConfig, vocabulary: int | None = None) -> Any:
-    """Build a causal language model on the meta device, its head a tensor apart.
+    """Build a causal language model on the meta device, its head not tied to its embedding.
 
     Args:
-        config: the model's configuration, with layers on top or without.
+        config: the model's configuration, with top layers or without.
         vocabulary: rows of the embedding and the head; None means the configuration's.
 
     Raises:
-        UsageError: if it is not the configuration of a language model alone.
+        UsageError: if it is not a text model's configuration.
     """
     if not hasattr(config, "vocab_size"):
         raise refusal(
@@ -84,7 +84,7 @@ def load_deferred(cls: Any, folder: Path, dtype: torch.dtype, **options: object)
 
 
 def _on_meta(cls: Any, folder: Path, dtype: torch.dtype, **options: object) -> Any:
-    """Make the model that ``from_pretrained`` would load, without reading a weight."""
+    """Build the model that ``from_pretrained`` would load, without reading a weight."""
     config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, **options)
     with torch.device("meta"):
         model = cls._from_config(config, dtype=dtype)

@@ -1,4 +1,4 @@
-"""Which weights of a model are trained when it has no adapter."""
+"""Which weights of a model are trained without an adapter."""
 
 import re
 
@@ -17,11 +17,11 @@ def last_layers(choice: str) -> int | None:
 
 
 def freeze_all_but_chosen(model: nn.Module, train_config: configs.train_config) -> None:
-    """Freeze what ``freeze_layers``, ``train_only`` and ``top_layers`` leave out of training.
+    """Freeze the weights that ``freeze_layers``, ``train_only`` and ``top_layers`` exclude.
 
     Args:
         model: a Llama with its head.
-        train_config: see ``configs.train_config``; none of the three trains every weight.
+        train_config: see ``configs.train_config``; all weights are trained without the three.
     """
     if train_config.freeze_layers:
         freeze_transformer_layers(model, train_config.num_freeze_layers)

@@ -1,7 +1,7 @@
-"""transformers' loaders, from local folders only and with this run's dtype, kernel and device.
+"""transformers' loaders, from local folders only and with the run's dtype, kernel and device.
 
-Each class below stands where ``finetuning.main`` and ``inference.model_utils`` import
-transformers' class of the same name and call its ``from_pretrained``.
+``finetuning.main`` and ``inference.model_utils`` import the classes below in place of transformers'
+classes of the same names, and call their ``from_pretrained``.
 """
 
 import json
@@ -21,7 +21,7 @@ from llama_recipes_local.models.deferred import load_deferred
 from llama_recipes_local.models.freezing import freeze_all_but_chosen
 from llama_recipes_local.models.precision import keep_frequencies, weight_dtype
 from llama_recipes_local.models.quantization import bnb_config, keep_packing
-from llama_recipes_local.models.top_layers import LlamaWithTopLayersForCausalLM, begin_at_zero
+from llama_recipes_local.models.top_layers import LlamaWithTopLayersForCausalLM, zero_top_layers
 from llama_recipes_local.parallel import device_type
 from llama_recipes_local.run import active_run
 
@@ -120,14 +120,14 @@ def load_tokenizer(train_config: configs.train_config) -> transformers.PreTraine
 
 
 def _load_weights(cls: Any, name: str | Path, model_type: str, **kwargs: object) -> Any:
-    """Load safetensors weights as the active run asks for, or as the caller does if there is none.
+    """Load safetensors weights as the active run specifies, or as the caller does without one.
 
     Args:
         cls: the transformers class.
         name: the model's folder.
         model_type: as in ``config.json``, for "auto" to choose the attention by.
         **kwargs: what upstream passes; ``torch_dtype`` is transformers' old name for ``dtype``, and
-            an option of None means that it was not chosen.
+            None means not specified.
     """
     old_name = kwargs.pop("torch_dtype", None)
     kwargs["dtype"] = kwargs.get("dtype", old_name)
@@ -161,10 +161,10 @@ class LlamaForCausalLM(
 
     @classmethod
     def from_pretrained(cls, name: str | Path, **kwargs: object) -> transformers.LlamaForCausalLM:
-        """Load a Llama, with its layers on top if it was saved with some or the run asks for some.
+        """Load a Llama, with top layers if it was saved with some or the run adds some.
 
-        Without an adapter, only what the run trains requires a gradient. Upstream freezes layers
-        with FSDP only, so it is done here for every run.
+        Without an adapter, only the weights that the run trains require a gradient. Upstream
+        freezes layers with FSDP only, so they are frozen here for every run.
         """
         active = active_run()
         if active is None:
@@ -182,23 +182,23 @@ class LlamaForCausalLM(
 
 
 def _with_top_layers(name: str | Path, number: int, **kwargs: object) -> Any:
-    """Load a Llama with the layers it has on top, or with new ones if it has none."""
+    """Load a Llama with its top layers, or with new ones if it has none."""
     cls = LlamaWithTopLayersForCausalLM
     model = _load_weights(cls, name, "llama", top_layers=number, **kwargs)
     if not top_layers_in(name):
-        begin_at_zero(model)
+        zero_top_layers(model)
         print(f"--> New layers between the last hidden state and the head: {number}")
     return model
 
 
 def _llama_class(folder: str | Path) -> type[transformers.LlamaForCausalLM]:
-    """Return the class of the Llama that a folder holds."""
+    """Return the class of a folder's Llama."""
     has_some = top_layers_in(folder)
     return LlamaWithTopLayersForCausalLM if has_some else transformers.LlamaForCausalLM
 
 
 def top_layers_in(folder: str | Path) -> int:
-    """Return how many layers on top a model's folder was saved with."""
+    """Return the number of top layers in a model's folder."""
     config = json.loads((local_folder(folder) / "config.json").read_text("utf-8"))
     return int(config.get("top_layers", 0))
 
@@ -212,7 +212,7 @@ class AutoModelForCausalLM(
 
     @classmethod
     def from_pretrained(cls, name: str | Path, **kwargs: object) -> Any:
-        """Load a causal language model, with its layers on top if it was saved with some."""
+        """Load a causal language model, with its top layers if it was saved with some."""
         loader = LlamaWithTopLayersForCausalLM if top_layers_in(name) else cls.loader
         return _load_weights(loader, name, "llama", **kwargs)
 

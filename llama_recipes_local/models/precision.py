@@ -1,4 +1,4 @@
-"""In which dtype weights are held and in which they are multiplied."""
+"""The dtype that weights are stored in, and the dtype that they are multiplied in."""
 
 import contextlib
 from collections.abc import Callable
@@ -47,7 +47,7 @@ def keep_frequencies(model: nn.Module) -> None:
     """Keep rotary frequencies in float32 when ``model`` is cast, as ``main`` does for pure_bf16.
 
     Positions are multiplied by them: rounded to bfloat16, an angle of 512 is off by up to one, so
-    what is trained would see far tokens elsewhere than the model that it is saved for.
+    training would see distant tokens at other positions than the saved model does.
     """
     ROTARY_FREQUENCIES.check()
     for module in model.modules():
@@ -61,8 +61,8 @@ def compute_dtype(
 ) -> torch.dtype:
     """Return the dtype that weights are multiplied in.
 
-    That is half precision on CUDA with ``mixed_precision``, and the weights' own dtype elsewhere
-    and with ``pure_bf16``.
+    That is half precision on CUDA with ``mixed_precision``, otherwise and with ``pure_bf16`` the
+    weights' own dtype.
     """
     casts = train_config.mixed_precision and not fsdp_config.pure_bf16
     if device_type() == "cpu" or not casts:
@@ -73,12 +73,12 @@ def compute_dtype(
 def compute_context(
     model: nn.Module, train_config: configs.train_config
 ) -> AbstractContextManager[None]:
-    """Return the context that a model's forward passes run in, for as long as no weight changes.
+    """Return the context for a model's forward passes between two weight updates.
 
-    FSDP2 casts parameters as it gathers them, but for those of a quantised model. Elsewhere
-    autocast does, where ``mixed_precision`` is on and a parameter is held in float32: the adapters,
-    or all weights. On one device it keeps its casts until the context is left, so a context that
-    spans optimiser steps would train on the first weights.
+    FSDP2 casts parameters as it gathers them, except for a quantised model. Otherwise autocast
+    does, if ``mixed_precision`` is on and a parameter is in float32: the adapters, or all weights.
+    On one device autocast caches its casts until the context is left, so a context that spans
+    optimiser steps would train on stale weights.
     """
     floats = any(parameter.dtype == torch.float32 for parameter in model.parameters())
     on_cuda = compute_device(model).type == "cuda"
@@ -93,8 +93,8 @@ def compute_context(
 def _autocast(model: nn.Module, dtype: torch.dtype) -> Any:
     """Autocast to ``dtype``, without PEFT's cast of each input to its adapter's float32.
 
-    In FSDP's units nothing cast is kept: the gradient of what an earlier micro-batch cast arrives
-    when the unit's gradients of a later one have been reduced, and would be added a step late.
+    With FSDP nothing is cached: the gradient of a cast that an earlier micro-batch made would
+    arrive after the unit's gradients were reduced, and be added a step late.
     """
     uncast = disable_input_dtype_casting(model) if isinstance(model, PeftModel) else None
     keeps = not isinstance(model, FSDPModule)

@@ -1,7 +1,7 @@
 """Weights in 4 or 8 bits, by bitsandbytes.
 
-4-bit weights are packed several to a number of the storage dtype; ``parallel.quantized`` tells how
-they are sharded.
+Several 4-bit weights are packed into one element of the storage dtype; ``parallel.quantized``
+explains how they are sharded.
 """
 
 from typing import TYPE_CHECKING
@@ -24,9 +24,9 @@ def quantized_bits(train_config: configs.train_config) -> str | None:
 
 
 def bnb_config(run: "Run") -> BitsAndBytesConfig | None:
-    """Return how transformers is to quantise a run's weights, or None if they stay as they are.
+    """Return how transformers quantises a run's weights; None if it does not.
 
-    ``compute_dtype`` and ``quant_storage`` follow the run unless they are given as flags.
+    ``compute_dtype`` and ``quant_storage`` follow the run's precision unless flags set them.
     """
     bits = quantized_bits(run.train)
     if bits is None:
@@ -44,7 +44,7 @@ def bnb_config(run: "Run") -> BitsAndBytesConfig | None:
 
 
 def describe(config: BitsAndBytesConfig) -> str:
-    """Say how weights are quantised, and what was chosen for the user and why."""
+    """Return the line that says how weights are quantised, with automatic choices and why."""
     if config.load_in_8bit:
         return "--> Quantization: 8-bit (LLM.int8), by bitsandbytes"
     double = " with double quantisation" if config.bnb_4bit_use_double_quant else ""
@@ -54,7 +54,7 @@ def describe(config: BitsAndBytesConfig) -> str:
     )
     return (
         f"--> Quantization: 4-bit {config.bnb_4bit_quant_type}{double}, computed in {computed} and "
-        f"packed into {stored}, as the run's precision has it unless a flag names another"
+        f"packed into {stored}, following the run's precision unless a flag sets them"
     )
 
 

@@ -1,7 +1,7 @@
 """New fully connected layers between a Llama's last hidden state and its head.
 
-Each adds to the hidden state what it makes of it, and begins by adding nothing, so a model starts
-as it was. They are saved with the model: their number is ``top_layers`` in its ``config.json``,
+Each is a residual layer that starts as the identity, so the model's outputs are unchanged at first.
+They are saved with the model: their number is ``top_layers`` in its ``config.json``,
 their weights are ``model.top_layers.N.linear`` in its safetensors.
 """
 
@@ -14,13 +14,13 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel
 
 
 class TopLayersConfig(LlamaConfig):
-    """A Llama's configuration, and how many layers are on top."""
+    """A Llama's configuration, and the number of its top layers."""
 
     top_layers: int = 0
 
 
 class LinearInAnyDtype(nn.Linear):
-    """Computes in the dtype of its input: held in float32, it may stand on bfloat16 weights."""
+    """A linear layer that computes in its input's dtype: float32 weights on a bfloat16 model."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Return the product of the input, (..., hidden), with the weight, and the bias added."""
@@ -28,7 +28,7 @@ class LinearInAnyDtype(nn.Linear):
 
 
 class TopLayer(nn.Module):
-    """``x + silu(W x + b)``; with W and b at 0 that is x, and their gradients are not 0."""
+    """``x + silu(W x + b)``: the identity for W = b = 0, where the gradients are not 0."""
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class TopLayer(nn.Module):
 
 
 class LlamaModelWithTopLayers(LlamaModel):
-    """A Llama without its head, the new layers behind the last normalisation."""
+    """A Llama without its head, with top layers after the last normalisation."""
 
     config_class = TopLayersConfig
 
@@ -59,7 +59,7 @@ class LlamaModelWithTopLayers(LlamaModel):
 
 
 class LlamaWithTopLayersForCausalLM(LlamaForCausalLM):
-    """A Llama with new layers between the last hidden state and the head."""
+    """A Llama with top layers between the last hidden state and the head."""
 
     config_class = TopLayersConfig
 
@@ -70,7 +70,7 @@ class LlamaWithTopLayersForCausalLM(LlamaForCausalLM):
 
 
 @torch.no_grad()
-def begin_at_zero(model: LlamaWithTopLayersForCausalLM) -> None:
-    """Have new layers add nothing."""
+def zero_top_layers(model: LlamaWithTopLayersForCausalLM) -> None:
+    """Set new top layers to the identity."""
     for parameter in model.model.top_layers.parameters():
         parameter.zero_()

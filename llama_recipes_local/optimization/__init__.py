@@ -1,6 +1,6 @@
 """Optimisers and schedules; ``finetuning.main`` imports this module in place of ``torch.optim``.
 
-``main`` makes torch's ``StepLR``; ``train`` completes it to the schedule that was asked for, since
+``main`` makes torch's ``StepLR``; ``train`` replaces it by the schedule of ``--scheduler``, because
 only there the number of steps is known (``optimization.schedules``).
 """
 
@@ -19,9 +19,9 @@ __all__ = ["AdamW", "StepLR"]
 def AdamW(  # noqa: N802 (the name that main calls)
     params: Iterable[nn.Parameter], lr: float, weight_decay: float = 0.0, **kwargs: object
 ) -> torch.optim.Optimizer:
-    """Return the optimiser that ``--optimizer`` names over the parameters that are trained.
+    """Return the optimiser that ``--optimizer`` names, over the trainable parameters.
 
-    Outside a run, and by default, that is AdamW, fused.
+    By default, and outside a run, that is fused AdamW.
 
     Args:
         params: all parameters of the model.

@@ -22,7 +22,7 @@ OPTIMIZERS = ("adamw", "anyprecision", *BITSANDBYTES)
 def make_optimizer(
     name: str, params: list[nn.Parameter], lr: float, weight_decay: float, **kwargs: object
 ) -> torch.optim.Optimizer:
-    """Return an optimiser over parameters that are trained.
+    """Return an optimiser over trainable parameters.
 
     Args:
         name: one of ``OPTIMIZERS``, in any case.

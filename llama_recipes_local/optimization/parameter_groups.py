@@ -1,4 +1,4 @@
-"""Parameter groups: what is trained, and LoRA+'s higher rate for the matrices B."""
+"""Parameter groups: what is trained, and LoRA+'s higher learning rate for the B matrices."""
 
 from torch import nn
 from torch.optim import Optimizer
@@ -11,24 +11,24 @@ def trained_parameters(optimizer: Optimizer) -> list[nn.Parameter]:
 
 
 def split_lora_plus(model: nn.Module, optimizer: Optimizer, ratio: float) -> None:
-    """Give LoRA's matrices B a rate that is ``ratio`` times their group's (LoRA+, 2402.12354).
+    """Give LoRA's B matrices ``ratio`` times their group's learning rate (LoRA+, 2402.12354).
 
-    ``main`` hands the optimiser parameters without their names, so the groups are split here,
+    ``main`` passes the optimiser parameters without their names, so the groups are split here,
     where the model is known, before the first step. Wrappers and sharding keep the names.
 
     Args:
         model: the model whose parameters the optimiser has.
-        optimizer: has taken no step yet.
-        ratio: of B's rate to A's; 1 or less than 0 changes nothing.
+        optimizer: before its first step.
+        ratio: of B's learning rate to A's; 1, 0 and less change nothing.
     """
     if ratio <= 0 or ratio == 1:
         return
-    matrices_b = {id(p) for name, p in model.named_parameters() if "lora_B." in name}
+    b_matrices = {id(p) for name, p in model.named_parameters() if "lora_B." in name}
     for group in list(optimizer.param_groups):
-        chosen = [p for p in group["params"] if id(p) in matrices_b]
+        chosen = [p for p in group["params"] if id(p) in b_matrices]
         if not chosen:
             continue
-        group["params"] = [p for p in group["params"] if id(p) not in matrices_b]
+        group["params"] = [p for p in group["params"] if id(p) not in b_matrices]
         settings = {key: value for key, value in group.items() if key != "params"}
         settings.pop("initial_lr", None)
         optimizer.add_param_group(settings | {"params": chosen, "lr": group["lr"] * ratio})

@@ -1,4 +1,4 @@
-"""Learning rates: upstream's once an epoch, others at each optimiser step, with warm-up."""
+"""Learning-rate schedules: upstream's per epoch, others per optimiser step, with warm-up."""
 
 import math
 from collections.abc import Callable
@@ -46,12 +46,12 @@ class Schedule:
             self.scheduler.step()
 
     def after_step(self) -> None:
-        """Set the rate of the next step."""
+        """Set the learning rate of the next step."""
         if self._every_step:
             self.scheduler.step()
 
     def after_epoch(self) -> None:
-        """Set the rate of the next epoch, where it changes with epochs only."""
+        """Set the learning rate of the next epoch, if the schedule is per epoch."""
         if not self._every_step:
             self.scheduler.step()
 
@@ -63,12 +63,12 @@ def make_schedule(
     total_steps: int,
     steps_per_epoch: int,
 ) -> Schedule:
-    """Return the schedule that ``train_config`` asks for, now that the run's length is known.
+    """Return the schedule of ``train_config``, now that the run's length is known.
 
     Args:
-        given: the scheduler that ``train`` was called with: it is followed, once an epoch, unless
-            the configuration asks for another.
-        optimizer: each of its groups follows the schedule from its own rate.
+        given: the scheduler that ``train`` was called with; used, once an epoch, unless the
+            configuration names another.
+        optimizer: each of its groups follows the schedule from its own learning rate.
         train_config: its ``scheduler``, ``warmup_steps``, ``min_lr_ratio``, ``wsd_decay_ratio``
             and ``gamma``.
         total_steps: optimiser steps of the run.
@@ -85,10 +85,10 @@ def make_schedule(
 def factor_by_step(
     train_config: configs.train_config, total_steps: int, steps_per_epoch: int
 ) -> Callable[[int], float]:
-    """Return the function from a step, counted from 0, to its rate as a fraction of ``lr``.
+    """Return the function from a step, counted from 0, to its fraction of ``lr``.
 
-    In warm-up, step ``s`` of ``w`` has ``(s + 1) / w``: no step is taken at rate 0. A decay goes
-    from 1 in its first step towards ``min_lr_ratio``, which it would reach right after the run.
+    In warm-up, step ``s`` of ``w`` has ``(s + 1) / w``: no step is at 0. A decay goes from 1 in its
+    first step towards ``min_lr_ratio``, which the step after the last would reach.
     """
     warmup = train_config.warmup_steps
     shape = _shape(train_config, total_steps, steps_per_epoch)

@@ -1,4 +1,4 @@
-"""The processes of a run: who they are, how they meet, and what they add up."""
+"""The process group of a run: ranks, initialisation, collectives."""
 
 import os
 from typing import Any
@@ -12,35 +12,35 @@ _TORCHRUN_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTE
 
 
 def launched_by_torchrun() -> bool:
-    """Whether the environment names this process's place among others."""
+    """Return whether torchrun's environment variables are set."""
     return all(variable in os.environ for variable in _TORCHRUN_VARIABLES)
 
 
 def rank() -> int:
-    """Return this process's global rank; 0 where there is one process."""
+    """Return this process's global rank; 0 without torchrun."""
     return int(os.environ.get("RANK", 0))
 
 
 def world_size() -> int:
-    """Return the number of processes that train together."""
+    """Return the number of ranks; 1 without a process group."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def is_rank_zero() -> bool:
-    """Whether this process is the one that speaks and writes."""
+    """Return whether this is the process that prints and writes."""
     return rank() == 0
 
 
 def device_type() -> str:
-    """Return "cuda" where there is a CUDA device, else "cpu"."""
+    """Return "cuda" if there is a CUDA device, else "cpu"."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def setup() -> None:
-    """Join the process group: nccl for CUDA tensors, gloo for those in host memory.
+    """Initialise the process group: nccl for CUDA tensors, gloo for those in host memory.
 
-    torchrun keeps its store when it starts ranks again, and there the addresses of those that are
-    gone, so each start has its own part of the store.
+    When torchrun restarts ranks it keeps its store, which has the addresses of the old ones, so
+    each start gets its own prefix in the store.
     """
     store, rank, ranks = next(rendezvous("env://"))
     start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
@@ -54,25 +54,25 @@ def setup() -> None:
 
 
 def cleanup() -> None:
-    """Leave the process group, if this process is in one."""
+    """Destroy the process group, if there is one."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 def barrier() -> None:
-    """Wait until all ranks are here."""
+    """Wait for all ranks."""
     if dist.is_initialized():
         dist.barrier()
 
 
 def all_reduce_sum(value: torch.Tensor) -> torch.Tensor:
-    """Return ``value`` summed over all ranks; ``value`` itself where there is one process."""
+    """Return ``value`` summed over all ranks, in place."""
     if world_size() > 1:
         dist.all_reduce(value, op=dist.ReduceOp.SUM)
     return value
 
 
 def broadcast(value: torch.Tensor) -> None:
-    """Write the first rank's ``value`` over every rank's."""
+    """Replace ``value`` on all ranks by that of rank 0, in place."""
     if world_size() > 1:
         dist.broadcast(value, src=0)

@@ -1,11 +1,11 @@
-"""Quantised weights among FSDP2's parameters.
+"""Quantised weights as FSDP2 parameters.
 
-bitsandbytes packs 4-bit weights into numbers of a float dtype, many of which are NaN by their
-bits. FSDP would cast them to its compute dtype, and on CUDA its copies of half precision write
-every NaN as the same one (https://github.com/huggingface/accelerate/issues/3983,
+bitsandbytes packs 4-bit weights into elements of a float dtype, many of which are NaN by their
+bits. FSDP would cast them to its compute dtype, and on CUDA its copies in half precision turn every
+NaN into the same one (https://github.com/huggingface/accelerate/issues/3983,
 https://github.com/bitsandbytes-foundation/bitsandbytes/issues/1945). So they are sharded as
-float32, which is copied as it is (bytes would be, too, but torch 2.11 shards floats only), and a
-quantised model is not cast: autocast takes that over, see ``models.precision``.
+float32, which is copied bit by bit (bytes would be, too, but torch 2.11 shards floats only), and a
+quantised model is not cast by FSDP but by autocast, see ``models.precision``.
 """
 
 from typing import Any
@@ -17,12 +17,12 @@ from llama_recipes_local.library_patches import SHARDED_4BIT
 
 
 def is_quantized(model: nn.Module) -> bool:
-    """Whether ``model`` has 4-bit or 8-bit weights, under an adapter or not."""
+    """Return whether ``model`` has 4-bit or 8-bit weights, with an adapter or without."""
     return any(getattr(model, f"is_loaded_in_{bits}bit", False) for bits in (4, 8))
 
 
 def quantized_parameters(model: nn.Module) -> set[nn.Parameter]:
-    """Return the parameters that hold 4-bit or 8-bit weights."""
+    """Return the parameters with 4-bit or 8-bit weights."""
     if not is_quantized(model):
         return set()
     from bitsandbytes.nn.modules import Int8Params, Params4bit
@@ -31,11 +31,11 @@ def quantized_parameters(model: nn.Module) -> set[nn.Parameter]:
 
 
 def shard_as_words(model: nn.Module) -> None:
-    """Make the 4-bit weights of ``model`` plain parameters, (words, 1) float32, in place.
+    """Replace the 4-bit weights of ``model`` by plain parameters, (words, 1) float32, in place.
 
-    A word has eight weights; bitsandbytes quantises 64 and more together.
-    bitsandbytes finds the scales of a plain parameter in its layer
-    (https://github.com/bitsandbytes-foundation/bitsandbytes/pull/1719); every rank has them whole.
+    A word of 32 bits has eight weights; bitsandbytes quantises blocks of 64 and more, so no block's
+    weights share a word with another's. bitsandbytes finds the scales of a plain parameter in its
+    layer (https://github.com/bitsandbytes-foundation/bitsandbytes/pull/1719); they are replicated.
     """
     if not is_quantized(model):
         return

@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Where a tensor is stored: its safetensors file, and its name there."""
+    """A tensor in a safetensors file: the file, and the name in it."""
 
     path: Path
     name: str
@@ -41,10 +41,10 @@ def move_deferred_to_meta(model: nn.Module) -> dict[str, StoredTensor]:
 
 @torch.no_grad()
 def load_shards(model: nn.Module, places: dict[str, StoredTensor], device: torch.device) -> None:
-    """Read this rank's rows of each weight of a sharded model, one weight at a time.
+    """Load this rank's rows of each weight of a sharded model, one weight at a time.
 
     Args:
-        model: a model that FSDP2 has sharded, with the weights of ``places`` on the meta device.
+        model: a model that FSDP2 has sharded, its deferred parameters on the meta device.
         places: what ``move_deferred_to_meta`` returned.
         device: the device that shards are kept on.
     """

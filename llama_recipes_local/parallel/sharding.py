@@ -1,8 +1,8 @@
 """FSDP2 behind the call that upstream's ``main`` makes for FSDP1.
 
 One unit per decoder layer and one for the rest. Master weights keep their dtype; ``fully_shard``
-casts them to the compute dtype as it gathers them, so float32 adapters and bfloat16 weights meet
-in one dtype inside a unit.
+casts them to the compute dtype as it gathers them, so float32 adapters and bfloat16 weights have
+one dtype inside a unit.
 """
 
 import os
@@ -48,21 +48,21 @@ def FullyShardedDataParallel(  # noqa: N802 (the name that main calls)
 ) -> nn.Module:
     """Shard ``module`` in place over all ranks and return it.
 
-    Arguments have FSDP1's names. Nothing is sent from rank 0 (``param_init_fn``): every rank holds
-    the whole model, or reads its share of it. FSDP2 limits its all-gathers by itself, and the
-    device follows from the mesh.
+    Arguments have FSDP1's names. Nothing is broadcast from rank 0 (``param_init_fn``): every rank
+    has the full model, or loads its shards. FSDP2 limits its all-gathers itself, and the device
+    follows from the mesh.
 
     Args:
         module: the model, the same on all ranks.
-        auto_wrap_policy: classes of the layers that become units of their own.
-        cpu_offload: if its ``offload_params`` is true, parameters rest in host memory.
-        mixed_precision: compute and reduction dtypes; None keeps the parameters' own. The
-            parameters of a quantised model are not cast, see ``parallel.quantized``.
+        auto_wrap_policy: classes of the layers that become FSDP units.
+        cpu_offload: if its ``offload_params`` is true, parameters are kept in host memory.
+        mixed_precision: compute and reduction dtypes; None keeps the parameters' own. A
+            quantised model is not cast, see ``parallel.quantized``.
         sharding_strategy: what is sharded, see ``mesh_for``.
         device_mesh: a (replicate, shard) mesh, as ``hsdp_device_mesh`` makes it.
         sync_module_states: whether parameters may be deferred, and are loaded after sharding.
     """
-    # on CPU, parameters rest in host memory as it is
+    # on the CPU, parameters are in host memory anyway
     offloads = cpu_offload and cpu_offload.offload_params and device_type() != "cpu"
     policy = mixed_precision or MixedPrecisionPolicy()
     if is_quantized(module):
@@ -75,7 +75,7 @@ def FullyShardedDataParallel(  # noqa: N802 (the name that main calls)
         in (ShardingStrategy.FULL_SHARD, ShardingStrategy.HYBRID_SHARD),
     }
     if sharding_strategy == ShardingStrategy.NO_SHARD:
-        # every rank has them whole and none trains them
+        # replicated, and never trained
         arguments["ignored_params"] = quantized_parameters(module)
     else:
         shard_as_words(module)
@@ -85,14 +85,14 @@ def FullyShardedDataParallel(  # noqa: N802 (the name that main calls)
         fully_shard(layer, **arguments)
     fully_shard(module, **arguments)
     if places:
-        rest = torch.device("cpu" if offloads or device_type() == "cpu" else "cuda")
-        load_shards(module, places, rest)
-        print("--> Weights: each rank has read its share from the files (--low_cpu_fsdp)")
+        kept_on = torch.device("cpu" if offloads or device_type() == "cpu" else "cuda")
+        load_shards(module, places, kept_on)
+        print("--> Weights: each rank has loaded its shards from the files (--low_cpu_fsdp)")
     return module
 
 
 def mesh_for(strategy: ShardingStrategy) -> DeviceMesh:
-    """Return the mesh that a sharding strategy means.
+    """Return the device mesh of a sharding strategy.
 
     FULL_SHARD and SHARD_GRAD_OP shard over all ranks. NO_SHARD replicates over all ranks, which is
     DDP. HYBRID_SHARD shards inside a host and replicates across hosts.
@@ -108,15 +108,15 @@ def mesh_for(strategy: ShardingStrategy) -> DeviceMesh:
 def hsdp_device_mesh(
     replica_group_size: int, sharding_group_size: int, device: str | None = None
 ) -> DeviceMesh:
-    """Return the mesh of hybrid sharding: (replicate, shard), as upstream's function.
+    """Return the (replicate, shard) mesh of hybrid sharding, like upstream's function.
 
     Args:
-        replica_group_size: how many copies of the model there are.
-        sharding_group_size: over how many ranks each copy is sharded.
-        device: device type; None means CUDA where there is one.
+        replica_group_size: number of replicas of the model.
+        sharding_group_size: number of ranks that each replica is sharded over.
+        device: device type; None means CUDA if there is one.
 
     Raises:
-        ValueError: if the two sizes do not multiply to the number of ranks.
+        ValueError: if the product of the sizes is not the number of ranks.
     """
     ranks = world_size()
     if not replica_group_size or not sharding_group_size:
@@ -145,8 +145,8 @@ def get_policies(
 ) -> tuple[MixedPrecisionPolicy | None, frozenset[type[nn.Module]]]:
     """Return the mixed-precision policy and the classes of the layers to wrap.
 
-    Compute is bfloat16 on CUDA (float16 with ``use_fp16``), gradients are reduced in float32. On
-    CPU there is no mixed precision: float32 is the faster dtype there.
+    On CUDA compute is in bfloat16 (float16 with ``use_fp16``) and gradients are reduced in float32.
+    On the CPU there is no mixed precision: float32 is the faster dtype there.
     """
     from transformers.models.llama.modeling_llama import LlamaDecoderLayer
     from transformers.models.mllama.modeling_mllama import (
@@ -170,27 +170,27 @@ def get_policies(
 
 
 def compute_device(model: nn.Module) -> torch.device:
-    """Return the device that a model computes on: with CPU offload, not where its weights rest."""
+    """Return the device that a model computes on; with CPU offload its weights are elsewhere."""
     if isinstance(model, FSDPModule) and device_type() == "cuda":
         return torch.device("cuda", torch.cuda.current_device())
     return next(model.parameters()).device
 
 
 def set_gradient_sync(model: nn.Module, enabled: bool) -> None:
-    """Reduce gradients over ranks in the next backward pass, or leave them local until later."""
+    """Set whether backward passes reduce gradients over ranks, or accumulate them locally."""
     if isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(enabled)
 
 
 def reshard(model: nn.Module) -> None:
-    """Leave each rank its own part of the parameters again, where a forward pass gathered them."""
+    """Free the full parameters that a forward pass gathered; each rank keeps its shards."""
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
 
 
 def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
-    """Return the whole of a tensor that may be sharded; all ranks must call this together."""
+    """Return the full tensor of one that may be sharded; all ranks must call this together."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 

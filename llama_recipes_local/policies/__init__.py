@@ -12,10 +12,10 @@ AnyPrecisionAdamW = load("policies.anyprecision_optimizer").AnyPrecisionAdamW
 def apply_fsdp_checkpointing(model: nn.Module) -> None:
     """Recompute each decoder layer's activations in the backward pass instead of keeping them.
 
-    ``main`` has switched transformers' checkpointing on just before, so nothing is wrapped a second
-    time: it is set again with the variant that does not need a gradient on its inputs. Both calls
-    have the embeddings' output require one all the same. It is taken off if they are frozen, or
-    the backward pass would go through frozen first layers to find it.
+    ``main`` has enabled transformers' checkpointing just before, so nothing is wrapped a second
+    time: it is enabled again with the variant whose inputs need no gradient. Both calls make the
+    embeddings' output require one nonetheless. It is detached if they are frozen, because the
+    backward pass would go through frozen first layers to reach it.
     """
     transformer: Any = model  # transformers', or PEFT's, which passes these calls on
     transformer.gradient_checkpointing_enable(

@@ -1,4 +1,4 @@
-"""With ``--low_cpu_fsdp`` each rank reads its own share, and trains what it would otherwise."""
+"""With ``--low_cpu_fsdp`` each rank loads its own shards, and trains as without it."""
 
 from typing import Any
 
@@ -33,6 +33,6 @@ def test_all_weights_train_to_the_same_bits(two_ranks: Any) -> None:
     assert all(tensor.equal(theirs.model[key]) for key, tensor in ours.model.items())
 
 
-def test_it_is_said(two_ranks: Any) -> None:
+def test_it_is_reported(two_ranks: Any) -> None:
     said = two_ranks.launched.out[0]
-    assert said.count("--> Weights: each rank has read its share from the files") == 4
+    assert said.count("--> Weights: each rank has loaded its shards from the files") == 4

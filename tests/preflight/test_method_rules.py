@@ -65,7 +65,7 @@ REFUSED = [
     Refused(
         PISSA | {"quantization": "4bit"},
         "--init_lora_weights pissa with --quantization 4bit",
-        "PiSSA takes its part out of the weights",
+        "PiSSA initialises the adapter from the weights",
         "leave one of them out",
     ),
     Refused(
