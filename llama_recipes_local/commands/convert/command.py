@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import transformers
@@ -96,10 +95,10 @@ def _report_inputs(checkpoint: Path, folder: Path, weights: ShardedWeights) -> N
 
 def _config_changes(
     config: transformers.PreTrainedConfig, weights: ShardedWeights
-) -> dict[str, Any]:
+) -> dict[str, int | str | list[str]]:
     """Return how ``config.json`` differs from that of the model that was trained."""
     dtype = str(next(iter(weights.planned.values())).dtype).removeprefix("torch.")
-    changes = {"vocab_size": weights.vocabulary, "dtype": dtype}
+    changes: dict[str, int | str | list[str]] = {"vocab_size": weights.vocabulary, "dtype": dtype}
     if getattr(config, "top_layers", 0):
         architecture = LlamaWithTopLayersForCausalLM.__name__
         changes |= {"top_layers": config.top_layers, "architectures": [architecture]}

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -87,13 +86,15 @@ def merge(asked: Merge) -> None:
     prompt_template = find_prompt_template(adapter.folder)
     if prompt_template:
         read_prompt_template(prompt_template)  # refused now if it is corrupt
+    config_changes, config_removed = _config_changes(skeleton, merged, asked.dtype)
     model = ExportedModel(
         source=folder,
         tokenizer=tokenizer,
         weights=merged.planned,
         weight=merged,
+        config_changes=config_changes,
+        config_removed=config_removed,
         prompt_template=prompt_template,
-        **_config(skeleton, merged, asked.dtype),
     )
     refuse(check_export(model, out, asked.format))
     if tied and not merged.tied:
@@ -143,9 +144,11 @@ def _report_inputs(base: BaseTensors, adapter: Adapter, folder: Path) -> None:
         print("    dequantizing its 4-bit weights first")
 
 
-def _config(skeleton: Skeleton, merged: MergedTensors, dtype: torch.dtype | None) -> dict[str, Any]:
-    """Return how ``config.json`` differs from the base model's."""
-    changes: dict[str, Any] = {
+def _config_changes(
+    skeleton: Skeleton, merged: MergedTensors, dtype: torch.dtype | None
+) -> tuple[dict[str, bool | int | str], tuple[str, ...]]:
+    """Return the keys of ``config.json`` that differ from the base model's, and those removed."""
+    changes: dict[str, bool | int | str] = {
         "tie_word_embeddings": merged.tied,
         "vocab_size": skeleton.vocabulary,
     }
@@ -153,4 +156,4 @@ def _config(skeleton: Skeleton, merged: MergedTensors, dtype: torch.dtype | None
     if dtype is not None:
         changes["dtype"] = str(dtype).removeprefix("torch.")
         removed.append("torch_dtype")  # its name before transformers 5
-    return {"config_changes": changes, "config_removed": tuple(removed)}
+    return changes, tuple(removed)

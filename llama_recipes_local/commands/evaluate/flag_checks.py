@@ -1,0 +1,151 @@
+"""Checks of the flags of ``evaluate``, before anything is measured."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from llama_recipes_local import extras
+from llama_recipes_local.adapters.registry import method_of_type
+from llama_recipes_local.commands.evaluate.metrics import (
+    METRICS,
+    AnswerMetric,
+    answer_metrics,
+    loss_metrics,
+)
+from llama_recipes_local.commands.evaluate.questions import Question
+from llama_recipes_local.commands.generate.model_source import ModelSource
+from llama_recipes_local.datasets.registry import DATASETS
+from llama_recipes_local.errors import Problem, refusal, refuse
+from llama_recipes_local.model_folders import read_adapter_config
+from llama_recipes_local.preflight.adapter_rules import check_attention
+from llama_recipes_local.run.resolution import Run
+from llama_recipes_local.storage.names import refuse_name
+
+
+def choose_metrics(metrics: object, dataset: str) -> list[str]:
+    """Return the names of the metrics: those given, or the data set's.
+
+    Raises:
+        UsageError: if a metric is unknown, a package is missing, or the data has no answers.
+    """
+    # fire parses several names as a tuple or a list, and a flag without a value as True
+    named = metrics if isinstance(metrics, (tuple, list)) else str(metrics).split(",")
+    asked = [str(name).strip() for name in named if str(name).strip()]
+    asked = asked or [*loss_metrics(), *DATASETS[dataset].metrics]
+    problems = [
+        Problem(f"--metrics {name}", "unknown metric", f"choose from {','.join(METRICS)}")
+        for name in asked
+        if name not in METRICS
+    ]
+    if set(asked) & set(answer_metrics()) and DATASETS[dataset].split is None:
+        why = f"{dataset} has no separate prompts and responses"
+        problems.append(Problem(f"--metrics {','.join(asked)}", why, "--metrics loss,perplexity"))
+    refuse(problems)
+    for name in asked:
+        if METRICS[name].package:
+            extras.require(METRICS[name].package, f"--metrics {name}", "evaluate")
+    return asked
+
+
+def refuse_attention(run: Run, source: ModelSource) -> None:
+    """Refuse an attention kernel with which the adapter's loss cannot be measured.
+
+    Raises:
+        UsageError: if it is one.
+    """
+    if source.adapter is None:
+        return
+    method = method_of_type(read_adapter_config(source.adapter)["peft_type"])
+    if method is not None:
+        what = f"--adapter {source.adapter}, which is {method.name}"
+        refuse(check_attention(run, method, what))
+
+
+def refuse_missing_sources(asked: list[Question], metrics: list[str]) -> None:
+    """Refuse a metric that needs the source texts of questions that have none.
+
+    Raises:
+        UsageError: if there is one.
+    """
+    if all(each.source for each in asked):
+        return
+    for name in metrics:
+        metric = METRICS[name]
+        if isinstance(metric, AnswerMetric) and metric.needs_source:
+            raise refusal(
+                f"--metrics {name} with this data set",
+                "it compares a correction with the source text, which is not known here",
+                "leave it out, or use grammar_dataset with your own files: "
+                "--grammar_dataset.test_split=FILE.csv",
+            )
+
+
+def refuse_missing_values(flags: Mapping[str, object]) -> None:
+    """Refuse flags that need a path and have no value.
+
+    Raises:
+        UsageError: if there are any.
+    """
+    # fire parses a flag without a value as True
+    fix = "give a path after it, or leave it out"
+    problems = [
+        Problem(f"--{name} has no value", "it takes a path", fix)
+        for name, value in flags.items()
+        if value is True
+    ]
+    refuse(problems)
+
+
+def refuse_numbers(batch_size: object, max_new_tokens: object, max_examples: object) -> None:
+    """Refuse sizes that are not integers, or too small.
+
+    Raises:
+        UsageError: if there are any.
+    """
+    problems = [
+        Problem(f"--{name} {value}", "it must be an integer above 0", f"--{name} 8")
+        for name, value in (("batch_size", batch_size), ("max_new_tokens", max_new_tokens))
+        if type(value) is not int or value < 1
+    ]
+    if type(max_examples) is not int or max_examples < 0:
+        why, fix = "it must be an integer; 0 means all", "--max_examples 100"
+        problems.append(Problem(f"--max_examples {max_examples}", why, fix))
+    refuse(problems)
+
+
+def result_file(out: str) -> Path:
+    """Return the file that the result is saved to, checked before anything is measured.
+
+    Raises:
+        UsageError: if it cannot be written.
+    """
+    path = Path(str(out)).expanduser().resolve()
+    refuse_name(path, "--out")
+    why = ""
+    if path.is_dir():
+        why = f"{path} is a folder"
+    elif not os.access(path.parent, os.W_OK):
+        why = f"{path.parent} is not a writable folder"
+    if why:
+        raise refusal(f"--out {out}", why, "name a file: --out evaluation.json")
+    return path
+
+
+def compared_files(
+    first: object, others: tuple[object, ...], flags: Mapping[str, object]
+) -> tuple[Path, Path]:
+    """Return the two files of ``--compare``.
+
+    Args:
+        first: the flag's value.
+        others: positional arguments: the second file.
+        flags: other flags, which are refused.
+
+    Raises:
+        UsageError: if there are not exactly two files, or there are other flags.
+    """
+    if len(others) != 1 or flags:
+        given = " ".join([str(first), *map(str, others), *(f"--{name}" for name in flags)])
+        fix = "--compare A.json B.json"
+        raise refusal(f"--compare {given}", "it takes exactly two files", fix)
+    return Path(str(first)).expanduser(), Path(str(others[0])).expanduser()
