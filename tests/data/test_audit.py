@@ -54,7 +54,7 @@ def test_it_is_saved_as_json(tmp_path: Path):
     assert saved["validation"]["label_tokens"] == 18
 
 
-def test_rows_are_looked_at():
+def test_rows_are_audited():
     audit = audit_split(rows([1, 2], [1, 2, 3], [1, 2], [1, 2]), Counts(records=4))
     assert audit == SplitAudit(Counts(records=4), 4, 9, 5, 3, 2)
 

@@ -68,7 +68,7 @@ def test_a_changed_token_is_noticed(entry: Path):
 
 @pytest.mark.parametrize("harm", [flip_a_byte, cut_short, Path.unlink])
 @pytest.mark.parametrize("name", [ROWS, ABOUT])
-def test_a_damaged_entry_is_made_again(entry: Path, name: str, harm: Callable[[Path], None]):
+def test_a_corrupt_entry_is_made_again(entry: Path, name: str, harm: Callable[[Path], None]):
     cached(entry, build)
     harm(entry / name)
     found, how = ids(entry, build)

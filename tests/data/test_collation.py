@@ -91,7 +91,7 @@ def test_padding_reaches_a_multiple_and_carries_no_label(tiny_model: Path) -> No
     assert batch["attention_mask"].sum(dim=1).tolist() == [3, 2]
 
 
-def test_a_row_may_bring_a_mask(padded_collator: PaddedCollator) -> None:
+def test_a_row_may_have_a_mask(padded_collator: PaddedCollator) -> None:
     row = {"input_ids": [5, 6], "labels": [5, 6], "attention_mask": [0, 1]}
     assert padded_collator([row])["attention_mask"].tolist() == [[0, 1]]
 

@@ -78,7 +78,7 @@ def test_fields_of_a_row_have_one_length() -> None:
         assert len({len(values) for values in row.values()}) == 1
 
 
-def test_long_texts_are_cut_into_rows_and_every_label_stays_one() -> None:
+def test_long_texts_are_split_into_rows_and_every_label_stays_one() -> None:
     ids = list(range(2 * CHUNK + 5))
     packed = ConcatDataset([{"input_ids": ids, "labels": ids}], CHUNK)
     # a row begins with the last token of the one before, to predict its second from
@@ -123,7 +123,7 @@ def test_rows_are_counted_from_the_end_too() -> None:
 
 
 @pytest.mark.parametrize("idx", [2, -3])
-def test_a_row_that_is_not_there_is_an_error(idx: int) -> None:
+def test_a_missing_row_is_an_error(idx: int) -> None:
     with pytest.raises(IndexError, match="of 2"):
         ConcatDataset(documents([5, 4]), 5)[idx]
 
@@ -155,7 +155,7 @@ def test_packing_follows_from_the_data_and_the_seed_alone() -> None:
 
 
 @pytest.mark.parametrize("lengths", permutations([6, 5, 4]))
-def test_the_longest_go_first_each_into_the_fullest_row_that_holds_it(
+def test_each_document_goes_longest_first_into_the_fullest_row_that_holds_it(
     lengths: Sequence[int],
 ) -> None:
     # 6 and 5 open rows with 4 and 5 positions left; 4 fits both, and the first exactly

@@ -13,7 +13,7 @@ def test_documents_begin_where_positions_restart() -> None:
 
 
 def test_documents_do_not_cross_rows() -> None:
-    # the second row goes on where a document was cut: it is a document of its own all the same
+    # the second row continues a document that was split: it is a document of its own all the same
     positions = torch.tensor([[0, 1, 2, 3], [4, 5, 0, 1]])
     bounds, longest = document_bounds(positions)
     assert bounds.tolist() == [0, 4, 6, 8]

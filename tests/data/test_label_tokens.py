@@ -36,7 +36,7 @@ def loader(
     dataset: Any = SampleStream(passes) if streamed else TokenRows.from_samples(SAMPLES)
     if strategy == "packing":
         dataset = ConcatDataset(dataset, chunk_size=100)
-    # a training stream goes on for as long as it is asked; validation is one pass of the file
+    # a training stream repeats for as long as it is asked; validation is one pass of the file
     mode = "val" if streamed else "train"
     config.val_batch_size = config.batch_size_training
     tokenizer = type("Tokenizer", (), {"pad_token_id": PAD})

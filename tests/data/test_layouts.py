@@ -112,7 +112,7 @@ def test_loss_is_that_of_documents_alone(
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_naive_packing_is_found_out(
+def test_naive_packing_is_detected(
     make_model: Callable[[str], nn.Module], samples: Samples, kernel: str
 ) -> None:
     alone, count = one_by_one(make_model("eager"), samples)
@@ -122,7 +122,7 @@ def test_naive_packing_is_found_out(
     assert abs(loss - alone) > 10 * TOLERANCE
 
 
-def test_each_half_of_the_naivety_is_found_out(
+def test_each_half_of_naive_packing_is_detected(
     make_model: Callable[[str], nn.Module], samples: Samples
 ) -> None:
     model = make_model("documents")

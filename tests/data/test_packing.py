@@ -67,7 +67,7 @@ def test_seed_decides_between_equals_and_nothing_else() -> None:
     assert sorted(fills(first, lengths)) == sorted(fills(other, lengths))
 
 
-def test_seed_decides_who_shares_a_row() -> None:
+def test_seed_decides_which_documents_share_a_row() -> None:
     lengths = LENGTHS["few lengths"]
 
     def neighbours(seed: int) -> set[tuple[int, ...]]:
@@ -84,7 +84,7 @@ def test_rows_do_not_come_longest_document_first() -> None:
     assert np.corrcoef(longest, range(len(longest)))[0, 1] > -0.2
 
 
-def test_documents_without_tokens_are_left_out() -> None:
+def test_documents_without_tokens_are_skipped() -> None:
     assert pack([0, 3, 0, 2], 5, 0).documents.tolist() == [1, 3]
     assert len(pack([0], 5, 0)) == len(pack([], 5, 0)) == 0
 

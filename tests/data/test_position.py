@@ -1,4 +1,4 @@
-"""A position is saved on some ranks and gone on from on others: every row of the epoch once."""
+"""A position is saved on some ranks and resumed on others: every row of the epoch once."""
 
 import json
 from collections.abc import Callable
@@ -55,7 +55,7 @@ def at(make: Make, epoch: int, state: dict[str, Any] | None = None) -> Make:
 @both
 @pytest.mark.parametrize(("before", "after"), [(2, 3), (3, 2), (1, 4), (2, 2)])
 @pytest.mark.parametrize("micro_batches", [0, 1, 7, 16])
-def test_rest_of_the_epoch_is_dealt_on_other_ranks(
+def test_rest_of_the_epoch_is_sharded_over_other_ranks(
     make: Make, before: int, after: int, micro_batches: int
 ) -> None:
     state = saved(make, before, 3, micro_batches)
@@ -66,20 +66,20 @@ def test_rest_of_the_epoch_is_dealt_on_other_ranks(
 
 
 @both
-def test_rest_of_the_epoch_is_what_would_have_come(make: Make) -> None:
+def test_rest_of_the_epoch_is_that_of_an_uninterrupted_run(make: Make) -> None:
     state = saved(make, 2, 3, 7)
     whole = take(at(make, 3), 2)
     assert take(at(make, 3, state), 2) == [batches[7:] for batches in whole]
 
 
 @both
-def test_epochs_after_are_the_new_ranks_own(make: Make) -> None:
+def test_later_epochs_are_the_new_ranks_own(make: Make) -> None:
     state = saved(make, 2, 3, 7)
     assert take(at(make, 4, state), 3) == take(at(make, 4), 3)
 
 
 @both
-def test_position_is_saved_again_in_a_restored_epoch(make: Make) -> None:
+def test_position_is_saved_again_in_a_resumed_epoch(make: Make) -> None:
     first = saved(make, 2, 3, 7)  # 28 rows
     states = [at(make, 3, first)(rank, 3).state_dict(5) for rank in range(3)]  # 30 more
     second = same(states)
@@ -106,7 +106,7 @@ def test_end_of_an_epoch_is_the_beginning_of_the_next(make: Make) -> None:
     assert take(at(make, 4, state), 2) == take(at(make, 4), 2)
 
 
-def test_an_epoch_that_goes_round_ends_at_its_last_row() -> None:
+def test_an_epoch_that_divides_evenly_ends_at_its_last_row() -> None:
     sampler = ShardedBatchSampler(12, BATCH, num_replicas=3)
     assert (sampler.state_dict(1)["epoch"], sampler.state_dict(1)["rows"]) == (0, 6)
     assert (sampler.state_dict(2)["epoch"], sampler.state_dict(2)["rows"]) == (1, 0)
@@ -135,7 +135,7 @@ def test_an_incomplete_position_is_refused() -> None:
         plain(0, 1).load_state_dict({"epoch": 1})
 
 
-def test_dealer_of_a_loader_is_found() -> None:
+def test_the_sampler_of_a_loader_is_found() -> None:
     sampler = plain(0, 1)
     rows = list(range(ROWS))
     assert position.of(DataLoader(rows, batch_sampler=sampler)) is sampler

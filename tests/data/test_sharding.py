@@ -119,14 +119,14 @@ def test_shuffling_mixes_all_rows() -> None:
     assert neighbours < 10
 
 
-def test_grouped_batches_hold_like_lengths() -> None:
+def test_grouped_batches_have_similar_lengths() -> None:
     (taken,) = epoch_of(grouped, 96, 4, ranks=1)
     length = lengths(96)
     groups = sorted(sorted(length[row] for row in batch) for batch in taken)
     assert flat(groups) == sorted(length)
 
 
-def test_like_lengths_are_looked_for_among_near_rows() -> None:
+def test_similar_lengths_are_grouped_among_near_rows() -> None:
     (taken,) = epoch_of(grouped, 1000, 2, ranks=1, shuffle=False)
     assert max(max(batch) - min(batch) for batch in taken) < 2 * MEGABATCH
 
@@ -146,14 +146,14 @@ def test_grouped_batches_come_in_random_order() -> None:
     assert shortest != sorted(shortest)
 
 
-def test_all_ranks_get_like_lengths_at_once() -> None:
+def test_all_ranks_get_similar_lengths_at_once() -> None:
     taken = epoch_of(grouped, 96, 2, ranks=2)
     length = lengths(96)
     groups = sorted(sorted(length[row] for row in step) for step in global_batches(taken))
     assert flat(groups) == sorted(length)
 
 
-def test_like_lengths_have_other_neighbours_in_each_epoch() -> None:
+def test_similar_lengths_have_other_neighbours_in_each_epoch() -> None:
     def pairs(epoch: int) -> set[tuple[int, ...]]:
         (taken,) = epoch_of(grouped, 1000, 2, ranks=1, epoch=epoch)
         return {tuple(sorted(batch)) for batch in taken}

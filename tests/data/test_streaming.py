@@ -85,7 +85,7 @@ def test_a_second_pass_gives_every_label_again_in_another_order(make: Any) -> No
 
 
 @both
-def test_passes_go_on_until_enough_was_taken(make: Any) -> None:
+def test_passes_repeat_until_enough_was_taken(make: Any) -> None:
     stream = make(micro_batches=1000, passes=None)
     assert len(stream) == 1000
     assert len(list(stream)) == 1000
@@ -115,7 +115,7 @@ def test_ranks_share_the_batches_of_one(make: Any) -> None:
 @both
 @pytest.mark.parametrize(("before", "after"), [(2, 3), (3, 2), (2, 2)])
 @pytest.mark.parametrize("micro_batches", [0, 1, 20])
-def test_rest_is_dealt_on_other_ranks(
+def test_rest_is_sharded_over_other_ranks(
     make: Any, before: int, after: int, micro_batches: int
 ) -> None:
     states = [on_ranks(make)(rank, before).state_dict(micro_batches) for rank in range(before)]
@@ -131,7 +131,7 @@ def test_rest_is_dealt_on_other_ranks(
 
 
 @both
-def test_length_after_restoring_is_what_is_left(make: Any) -> None:
+def test_length_once_resumed_is_what_is_left(make: Any) -> None:
     stream = make(micro_batches=30, passes=None, rank=0, num_replicas=2)
     on_three = make(micro_batches=30, passes=None, rank=0, num_replicas=3)
     stream.load_state_dict(on_three.state_dict(12))
@@ -166,7 +166,7 @@ def test_packed_rows_are_full_and_keep_documents_apart() -> None:
             assert (np.diff(row["input_ids"][start:end]) == 1).all()
 
 
-def test_padded_batches_hold_like_lengths_in_no_order() -> None:
+def test_padded_batches_have_similar_lengths_in_no_order() -> None:
     batches = list(padded(passes=1))
     lengths = [[len(sample["input_ids"]) for sample in batch] for batch in batches]
     assert np.mean([max(batch) - min(batch) for batch in lengths]) < 5
@@ -175,14 +175,14 @@ def test_padded_batches_hold_like_lengths_in_no_order() -> None:
 
 
 @pytest.mark.parametrize("ranks", [2, 3])
-def test_all_ranks_get_like_lengths_at_once(ranks: int) -> None:
+def test_all_ranks_get_similar_lengths_at_once(ranks: int) -> None:
     taken = take(on_ranks(padded), ranks)
     steps = [flat(step) for step in zip(*taken, strict=True)][:-2]
     lengths = [[len(sample["input_ids"]) for sample in step] for step in steps]
     assert np.mean([max(step) - min(step) for step in lengths]) < 8
 
 
-def test_long_documents_are_fitted_into_packed_rows() -> None:
+def test_long_documents_are_truncated_to_packed_rows() -> None:
     long = documents(50, 200)
     stream = PackedStream(SampleStream(lambda number: iter(long), passes=1), CHUNK)
     rows = flat(stream)
@@ -193,7 +193,7 @@ def test_long_documents_are_fitted_into_packed_rows() -> None:
     assert labels([[rows]]) == labels_of({"labels": list(own)} for _, own in pieces)
 
 
-def test_samples_without_tokens_are_passed_over() -> None:
+def test_samples_without_tokens_are_skipped() -> None:
     nothing = SampleStream(lambda number: iter([{"input_ids": [], "labels": []}]), passes=1)
     assert list(PackedStream(nothing, CHUNK)) == []
 
@@ -211,7 +211,7 @@ def test_what_the_buffer_holds_is_shuffled() -> None:
     assert sorted(drawn) == list(range(50)) != drawn
 
 
-def test_each_pass_is_shuffled_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_pass_is_shuffled_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming, "WINDOW", 1)  # so that nothing else changes the order
     order = [sample["input_ids"][0] for sample in flat(SampleStream(opened, passes=2))]
     first, second = order[: len(SAMPLES)], order[len(SAMPLES) :]
@@ -243,7 +243,7 @@ def test_workers_repeat_nothing(make: Any, workers: int) -> None:
     ]
 
 
-def test_length_must_be_told() -> None:
+def test_length_must_be_given() -> None:
     with pytest.raises(TypeError, match="how many micro-batches"):
         len(padded())
 
@@ -272,7 +272,7 @@ def test_concat_dataset_of_a_stream_is_a_packed_stream() -> None:
     assert len(list(pickle.loads(pickle.dumps(stream)))) == len(list(stream))
 
 
-def test_streams_are_told_from_rows() -> None:
+def test_streams_are_distinguished_from_rows() -> None:
     import datasets
 
     rows = datasets.Dataset.from_list(SAMPLES)
@@ -285,12 +285,12 @@ def test_streams_are_told_from_rows() -> None:
     assert as_stream(stream) is stream
 
 
-def test_dealer_of_a_loader_is_its_stream() -> None:
+def test_what_a_loader_resumes_is_its_stream() -> None:
     stream = packed()
     assert position.of(DataLoader(stream, batch_size=None)) is stream
 
 
-def test_a_custom_collator_is_given_a_row_where_there_is_none() -> None:
+def test_a_custom_collator_is_given_a_row_if_a_rank_has_none() -> None:
     import torch
 
     def collate(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:

@@ -66,7 +66,7 @@ def test_rows_survive_pickling(kind: str, request: pytest.FixtureRequest):
     assert [copied[index] for index in range(4)] == [rows[index] for index in range(4)]
 
 
-def test_a_mapped_file_is_pickled_by_its_place(mapped: TokenRows):
+def test_a_mapped_file_is_pickled_by_its_path(mapped: TokenRows):
     assert len(pickle.dumps(mapped)) < 500
 
 

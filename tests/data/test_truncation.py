@@ -42,7 +42,7 @@ def test_a_conversation_keeps_its_turns_in_order() -> None:
 @pytest.mark.parametrize("length", range(6, 30))
 @pytest.mark.parametrize("limit", [2, 3, 5])
 @pytest.mark.parametrize("first_is_label", [True, False])
-def test_plain_text_is_cut_so_that_every_label_is_predicted_once(
+def test_plain_text_is_split_so_that_every_label_is_predicted_once(
     length: int, limit: int, first_is_label: bool
 ) -> None:
     ids = list(range(length))
@@ -53,7 +53,7 @@ def test_plain_text_is_cut_so_that_every_label_is_predicted_once(
     assert Counter(predicted) == Counter(ids[1:])
 
 
-def test_pieces_without_a_label_are_left_out() -> None:
+def test_parts_without_a_label_are_skipped() -> None:
     ids = list(range(10))
     assert truncate(ids, [0, 1, 2, X, X, X, X, X, 8, 9], 3) == [
         ([0, 1, 2], [0, 1, 2]),

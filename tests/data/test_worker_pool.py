@@ -80,5 +80,5 @@ def test_the_bar_counts_records(show: bool, disable: bool | None, monkeypatch: p
     assert [update.args for update in updates] == [(RECORDS_PER_TASK,), (5,)]
 
 
-def test_nothing_is_nothing():
+def test_no_records_give_no_chunks():
     assert rows(iter([])) == []

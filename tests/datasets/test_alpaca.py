@@ -62,7 +62,7 @@ def test_each_layout_gives_the_same_examples(name: str, tmp_path: Path) -> None:
         assert found[0].response == RECORDS[first]["output"]
 
 
-def test_parts_and_files_are_told(tmp_path: Path) -> None:
+def test_a_split_has_its_files_and_part(tmp_path: Path) -> None:
     config = written(tmp_path)
     train, test = (
         find_split(DATASETS["alpaca_dataset"], config, part) for part in ("train", "test")

@@ -30,9 +30,9 @@ def test_a_folder_that_is_named_for_a_file(tmp_path: Path) -> None:
     (tmp_path / "below").mkdir()
     (tmp_path / "below" / "a.csv").touch()
     config = configs.grammar_dataset("grammar_dataset", str(tmp_path), str(tmp_path))
-    told, _ = problems_of(config)
-    assert f"{tmp_path} holds below\n" in told
-    assert told.endswith("fix: name a file: --grammar_dataset.train_split=FILE")
+    problem, _ = problems_of(config)
+    assert f"{tmp_path} holds below\n" in problem
+    assert problem.endswith("fix: name a file: --grammar_dataset.train_split=FILE")
 
 
 def test_the_first_usable_record_is_formatted(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_the_first_usable_record_is_formatted(tmp_path: Path) -> None:
     assert "--samsum_dataset.data_path=DIR" in problem
 
 
-def test_a_file_without_the_columns_is_told_once(tmp_path: Path) -> None:
+def test_a_file_without_the_columns_is_reported_once(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("source,corrected\na,b\n")
     file = str(tmp_path / "a.csv")
     problem, _ = problems_of(configs.grammar_dataset("grammar_dataset", file, file))
@@ -56,7 +56,7 @@ def test_a_file_without_the_columns_is_told_once(tmp_path: Path) -> None:
     assert "--local_dataset.data_path=PATH" in problem
 
 
-def test_files_of_blank_records_are_told(tmp_path: Path) -> None:
+def test_files_of_blank_records_are_reported(tmp_path: Path) -> None:
     for name in ("a.csv", "b.csv"):
         (tmp_path / name).write_text("input,target\na,\n ,b\n", "utf-8")
     names = [str(tmp_path / name) for name in ("a.csv", "b.csv")]
@@ -67,7 +67,7 @@ def test_files_of_blank_records_are_told(tmp_path: Path) -> None:
         assert "one side is blank" in problem
 
 
-def test_what_is_wrong_with_both_parts_is_told_once(tmp_path: Path) -> None:
+def test_what_is_wrong_with_both_parts_is_reported_once(tmp_path: Path) -> None:
     config = configs.alpaca_dataset(data_path=str(tmp_path / "none.json"))
     (problem,) = problems_of(config)
     assert f"{tmp_path / 'none.json'} does not exist" in problem

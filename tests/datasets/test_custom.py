@@ -99,7 +99,7 @@ def test_a_file_that_fails_fails_again(custom: Path, tokenizer: Any) -> None:
             get_preprocessed_dataset(tokenizer, configs.custom_dataset(file="mine.py"))
 
 
-def test_a_function_that_is_not_there(custom: Path, tokenizer: Any) -> None:
+def test_a_missing_function(custom: Path, tokenizer: Any) -> None:
     with pytest.raises(UsageError, match="defines no function rows"):
         get_preprocessed_dataset(tokenizer, configs.custom_dataset(file="mine.py:rows"))
 

@@ -96,13 +96,13 @@ def test_a_continuation(words: Any) -> None:
     assert labels == [NO, NO, NO, SAY, HI, EOS]
 
 
-def test_a_pair_is_cut_where_a_continuation_is_not(tokenizer: Any) -> None:
+def test_a_pair_is_tokenised_in_two_where_a_continuation_is_not(tokenizer: Any) -> None:
     pair, continuation = encode(tokenizer, [Pair("t", "h"), Continuation("t", "h")])
     assert pair["input_ids"][:-1] != continuation["input_ids"][:-1]
     assert tokenizer.decode(pair["input_ids"]) == tokenizer.decode(continuation["input_ids"])
 
 
-def test_stretches_of_a_text(words: Any) -> None:
+def test_spans_of_a_text(words: Any) -> None:
     text = "ask : say hi ask : you"
     ids, labels = one(words, Marked(text, ((6, 12), (19, 22))))
     assert ids == [BOS, ASK, COLON, SAY, HI, ASK, COLON, YOU, EOS]
@@ -112,9 +112,7 @@ def test_stretches_of_a_text(words: Any) -> None:
 @pytest.mark.parametrize(
     ("spans", "end"), [(((0, 3),), NO), ((), NO), (((4, 6),), EOS), (None, EOS)]
 )
-def test_the_end_is_trained_if_the_last_stretch_reaches_it(
-    words: Any, spans: Any, end: int
-) -> None:
+def test_the_end_is_trained_if_the_last_span_reaches_it(words: Any, spans: Any, end: int) -> None:
     ids, labels = one(words, Marked("say hi", spans))
     assert ids == [BOS, SAY, HI, EOS]
     assert labels[-1] == end
@@ -126,7 +124,7 @@ def test_a_whole_text_is_trained_but_for_its_first_token(words: Any) -> None:
     assert one(words, Marked("say hi", ((0, 6),), complete=True)) == ([SAY, HI], [NO, HI])
 
 
-def test_a_text_that_brings_its_beginning_and_end_gets_no_second(words: Any) -> None:
+def test_a_text_with_its_own_begin_and_end_tokens_gets_no_second(words: Any) -> None:
     assert one(words, Marked("<s> say hi </s>"))[0] == [BOS, SAY, HI, EOS]
     ids, labels = one(words, Marked("<s> say </s>", ((4, 7),)))
     assert (ids, labels) == ([BOS, SAY, EOS], [NO, SAY, NO])
@@ -164,7 +162,7 @@ def test_a_token_across_a_border_is_trained(pieces: Any) -> None:
     assert trained(pieces, "bb b", (2, 3)) == ["b▁"]
 
 
-def test_no_neighbour_of_a_stretch_is_trained(pieces: Any) -> None:
+def test_no_neighbour_of_a_span_is_trained(pieces: Any) -> None:
     assert trained(pieces, "babab", (1, 2)) == ["a"]
     assert trained(pieces, "babab", (1, 2), (3, 5)) == ["a", "a", "b"]
     assert trained(pieces, "babab", (2, 2)) == []
@@ -180,7 +178,7 @@ def test_a_character_over_several_byte_tokens_is_trained_whole(pieces: Any, toke
     assert len(labels) == 4 and tokenizer.decode(labels) == "🐌"
 
 
-def test_a_space_that_the_text_lacks_goes_with_what_follows(pieces: Any) -> None:
+def test_a_space_that_the_tokenizer_adds_belongs_to_what_follows(pieces: Any) -> None:
     # of the first character there are two tokens: the space that is put before it, and itself
     ids, labels = one(pieces, Marked("ba", ((0, 2),)))
     assert pieces.convert_ids_to_tokens(ids) == ["<s>", "▁", "b", "a", "</s>"]
@@ -188,7 +186,7 @@ def test_a_space_that_the_text_lacks_goes_with_what_follows(pieces: Any) -> None
     assert one(pieces, Marked("ba", ((1, 2),)))[1] == [NO, NO, NO, *ids[3:]]
 
 
-def test_special_tokens_in_a_stretch(pieces: Any) -> None:
+def test_special_tokens_in_a_span(pieces: Any) -> None:
     text = "<s>b</s><s>a</s>"
     ids, labels = one(pieces, Marked(text, ((3, 8), (11, 16)), complete=True))
     # a piece of text after a special token is given its space too
@@ -210,7 +208,7 @@ def test_a_tokenizer_without_offsets_trains_what_needs_none() -> None:
     assert "--local_dataset.labels=all" in problem.fix
 
 
-def test_padding_and_truncation_of_a_tokenizer_file_do_not_hold(words: Any, tmp_path: Path) -> None:
+def test_padding_and_truncation_of_a_tokenizer_file_are_ignored(words: Any, tmp_path: Path) -> None:
     words.save_pretrained(tmp_path)
     backend = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     backend.enable_truncation(2)

@@ -105,7 +105,7 @@ def test_a_blank_text_is_no_example(tmp_path: Path) -> None:
     assert examples(tmp_path) == [None, None]
 
 
-def test_a_file_is_read_before_its_packed_twin(tmp_path: Path) -> None:
+def test_a_file_is_read_instead_of_its_compressed_copy(tmp_path: Path) -> None:
     write(tmp_path)
     write(tmp_path, packed=True)
     assert len(examples(tmp_path)) == 3

@@ -111,7 +111,7 @@ def test_another_tokenizer_or_version_is_a_miss(
 
 
 @pytest.mark.parametrize("change", [{"part": "some"}, {"form": "{}? "}, {"limit": 5}])
-def test_what_shapes_the_tokens_is_in_the_key(load: Any, change: dict[str, Any]):
+def test_what_the_tokens_depend_on_is_in_the_key(load: Any, change: dict[str, Any]):
     load()
     assert load(**change).how == "made"
 
@@ -134,7 +134,7 @@ def test_a_tokenizers_template_and_rules_are_in_its_hash(tokenizer: Any, monkeyp
     assert tokenizer_hash(tokenizer) != before
 
 
-def test_what_is_left_out_or_cut_is_counted(load: Any, file: Path):
+def test_what_is_skipped_or_truncated_is_counted(load: Any, file: Path):
     rows = [
         ROWS[0],
         {"q": "blank", "a": ""},
@@ -150,7 +150,7 @@ def test_what_is_left_out_or_cut_is_counted(load: Any, file: Path):
     assert loaded.rows.lengths.max() == loaded.audit.longest <= 40
 
 
-def test_truncation_spares_the_response(load: Any, file: Path, tokenizer: Any):
+def test_truncation_keeps_the_response(load: Any, file: Path, tokenizer: Any):
     write(file, [{"q": "a prompt that goes on and on " * 9, "a": "the whole answer"}])
     row = load(limit=40).rows[0]
     labels = [label for label in row["labels"] if label != IGNORE_INDEX]
@@ -164,14 +164,14 @@ def test_an_error_in_a_record_leaves_no_entry(load: Any, file: Path, tmp_path: P
     assert not [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
 
 
-def test_a_cache_that_cannot_be_written_is_told(file: Path, tmp_path: Path, tokenizer: Any):
+def test_a_cache_that_cannot_be_written_is_reported(file: Path, tmp_path: Path, tokenizer: Any):
     (tmp_path / "taken").write_text("a file")
     split = Split((file,), "all", lambda: records(file), Questions())
     with pytest.raises(UsageError, match="--data_cache"):
         load_split(split, tokenizer, None, str(tmp_path / "taken"))
 
 
-def test_a_full_disk_is_told(load: Any, monkeypatch: pytest.MonkeyPatch):
+def test_a_full_disk_is_reported(load: Any, monkeypatch: pytest.MonkeyPatch):
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -188,7 +188,7 @@ def test_a_stream_gives_the_rows_of_the_file(load: Any, file: Path, tokenizer: A
     ]
 
 
-def test_samples_made_elsewhere_are_cut_and_counted():
+def test_samples_made_elsewhere_are_truncated_and_counted():
     long = {"input_ids": list(range(10)), "labels": [IGNORE_INDEX] * 7 + [7, 8, 9]}
     unlabelled = {"input_ids": [1, 2], "labels": [1, IGNORE_INDEX]}
     loaded = load_samples([long, unlabelled], 6)
@@ -197,7 +197,7 @@ def test_samples_made_elsewhere_are_cut_and_counted():
 
 
 @pytest.mark.parametrize("in_a_worker", [False, True])
-def test_a_record_that_a_stream_cannot_use_is_told_without_a_traceback(
+def test_an_invalid_record_of_a_stream_is_reported_without_a_traceback(
     in_a_worker: bool, file: Path, tokenizer: Any
 ):
     write(file, ROWS * 40)
@@ -225,7 +225,7 @@ def test_a_record_that_a_stream_cannot_use_is_told_without_a_traceback(
         ({"input_ids": [1, 2], "labels": [1, 2, 3]}, "input_ids has 2 tokens, labels has 3 tokens"),
     ],
 )
-def test_what_is_no_sample_is_told(sample: Any, why: str):
+def test_what_is_not_a_sample_is_reported(sample: Any, why: str):
     good = {"input_ids": [1, 2], "labels": [1, 2]}
     with pytest.raises(UsageError) as caught:
         load_samples([good, sample])

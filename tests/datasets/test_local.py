@@ -1,4 +1,4 @@
-"""The user's own files: found, told apart by split, and each layout read to the expected labels."""
+"""A user's own files: found, divided into splits, and each layout read to the expected labels."""
 
 import csv
 import gzip
@@ -109,7 +109,7 @@ def test_each_layout(
 
 
 @pytest.mark.parametrize("record", [{"input": "x"}, {"input": ""}, {"input": None}, {}])
-def test_instructions_are_put_as_upstream_does(
+def test_instructions_have_upstreams_prompt(
     record: dict[str, Any], tmp_path: Path, tokenizer: Any
 ) -> None:
     row = {"instruction": "Say {x} hi.", "output": "Hi."} | record
@@ -169,7 +169,7 @@ def test_a_blank_row_is_none(good: Any, blank: list[Any], tmp_path: Path, tokeni
         ({"text": "\ud800"}, "'text' in line 2 of {file} is not Unicode text", "surrogates"),
     ],
 )
-def test_a_value_that_is_no_text_is_told(
+def test_a_value_that_is_not_text_is_reported(
     value: Any, what: str, why: str, tmp_path: Path, tokenizer: Any
 ) -> None:
     file = write(tmp_path / "rows.jsonl", {"text": "a"}, value)
@@ -216,7 +216,7 @@ def test_what_is_wrong_with_turns(
     assert why in problem.why
 
 
-def test_rows_of_mixed_layouts_are_told(tmp_path: Path, tokenizer: Any) -> None:
+def test_rows_of_mixed_layouts_are_reported(tmp_path: Path, tokenizer: Any) -> None:
     file = write(tmp_path / "a.jsonl", {"prompt": "a", "completion": "b"}, {"messages": TURNS})
     problem = refused(configured(file), tokenizer)
     assert problem.what == f"line 2 of {file} has no 'prompt'"
@@ -252,7 +252,7 @@ def test_rows_of_mixed_layouts_are_told(tmp_path: Path, tokenizer: Any) -> None:
         ),
     ],
 )
-def test_unknown_and_ambiguous_columns_are_told(
+def test_unknown_and_ambiguous_columns_are_reported(
     record: Any, fields: dict[str, Any], what: str, fix: str, tmp_path: Path
 ) -> None:
     file = write(tmp_path / "rows.jsonl", record)
@@ -276,7 +276,7 @@ def test_unknown_and_ambiguous_columns_are_told(
         ({"template": "llama2"}, "template=llama2 is incompatible with text (text)"),
     ],
 )
-def test_wrong_flags_are_told(fields: dict[str, Any], what: str, tmp_path: Path) -> None:
+def test_wrong_flags_are_reported(fields: dict[str, Any], what: str, tmp_path: Path) -> None:
     file = write(tmp_path / "rows.jsonl", {"text": "a"})
     assert what in refused(configured(file, **fields)).what
 
@@ -304,7 +304,7 @@ def test_each_file_format(tmp_path: Path, tokenizer: Any) -> None:
         assert examples(configured(tmp_path / name), tokenizer) == [Pair(row["prompt"], "ü")], name
 
 
-def test_a_table_may_lack_what_is_optional(tmp_path: Path, tokenizer: Any) -> None:
+def test_optional_columns_may_be_missing(tmp_path: Path, tokenizer: Any) -> None:
     (tmp_path / "a.csv").write_text("instruction,output\nHi,Yo\n")
     config = configured(tmp_path / "a.csv", template="none")
     assert examples(config, tokenizer) == [Pair("Hi\n", "Yo")]
@@ -373,7 +373,7 @@ def test_a_single_row_cannot_be_held_out_and_trained(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_files_of_a_folder_are_told_apart_by_name(
+def test_files_of_a_folder_are_divided_by_name(
     names: list[str], training: list[str], validation: list[str], tmp_path: Path
 ) -> None:
     # the folder's own name says nothing of the files in it
@@ -396,7 +396,7 @@ def test_files_of_a_folder_are_told_apart_by_name(
         ["train/a.jsonl", "train/val.jsonl"],
     ],
 )
-def test_rows_are_held_out_where_names_tell_no_split(names: list[str], tmp_path: Path) -> None:
+def test_rows_are_held_out_if_no_name_shows_a_split(names: list[str], tmp_path: Path) -> None:
     for name in names:
         write(tmp_path / name, *({"text": f"{name} {number}"} for number in range(15)))
     config = local_dataset(data_path=str(tmp_path))
@@ -434,7 +434,7 @@ def test_paths_start_from_the_data_root(tmp_path: Path) -> None:
         assert rows(config, "train") == ["10"]
 
 
-def test_what_is_not_there_is_told(tmp_path: Path) -> None:
+def test_what_is_missing_is_reported(tmp_path: Path) -> None:
     write(tmp_path / "rows.jsonl", {"text": "a"})
     problem = refused(local_dataset(data_path=str(tmp_path / "row.jsonl")))
     assert problem.what == f"{tmp_path / 'row.jsonl'} does not exist"
@@ -450,7 +450,7 @@ def test_what_is_not_there_is_told(tmp_path: Path) -> None:
     assert "only be read once" in refused(local_dataset(data_path=str(tmp_path / "pipe"))).why
 
 
-def test_half_a_line_is_told_with_its_number(tmp_path: Path, tokenizer: Any) -> None:
+def test_half_a_line_is_reported_with_its_number(tmp_path: Path, tokenizer: Any) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text('{"text": "a"}\n{"text": "b', "utf-8")
     assert f"line 2 of {file} is not JSON" in refused(configured(file), tokenizer).what
@@ -474,7 +474,7 @@ def test_a_split_can_be_sent_to_another_process(tmp_path: Path, tokenizer: Any) 
     assert repr(sent.formatter) == repr(split.formatter)
 
 
-def test_all_that_shapes_an_example_is_in_the_formatters_name(tmp_path: Path) -> None:
+def test_all_that_an_example_depends_on_is_in_the_formatters_repr(tmp_path: Path) -> None:
     file = write(tmp_path / "rows.jsonl", {"prompt": "a", "completion": "b", "text": "c"})
     names = {
         repr(local_split(configured(file, **fields), "train").formatter)
@@ -489,7 +489,7 @@ def test_all_that_shapes_an_example_is_in_the_formatters_name(tmp_path: Path) ->
     assert len(names) == 5
 
 
-def test_the_splits_of_many_files_are_told_at_once() -> None:
+def test_the_splits_of_many_files_are_found_quickly() -> None:
     files = [
         Path(f"/data/{split}/{number}.csv") for split in ("train", "dev") for number in range(5000)
     ]

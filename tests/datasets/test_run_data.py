@@ -39,7 +39,7 @@ def test_main_gets_what_was_prepared(tmp_path: Path, tiny_model: Path):
             assert get_preprocessed_dataset(None, run.dataset, part) is run.data.splits[part]
 
 
-def test_the_audit_is_told_and_saved(tmp_path: Path, tiny_model: Path):
+def test_the_audit_is_printed_and_saved(tmp_path: Path, tiny_model: Path):
     rows = [*ROWS, ROWS[0], {"prompt": "blank", "completion": " "}]
     data = prepare_data(local_run(tmp_path, tiny_model, rows, ROWS[:2]))
     data.save(tmp_path)
@@ -51,7 +51,7 @@ def test_the_audit_is_told_and_saved(tmp_path: Path, tiny_model: Path):
     assert "  repeated                                 1               0" in str(data)
 
 
-def test_rows_are_cut_to_the_context(tmp_path: Path, tiny_model: Path):
+def test_rows_are_truncated_to_the_context(tmp_path: Path, tiny_model: Path):
     run = local_run(tmp_path, tiny_model, ROWS, ROWS[:2])
     run.train.context_length = 6
     assert prepare_data(run).splits["train"].lengths.max() <= 6
@@ -60,7 +60,7 @@ def test_rows_are_cut_to_the_context(tmp_path: Path, tiny_model: Path):
     assert max(len(row["input_ids"]) for row in train.open_pass(0)) <= 6
 
 
-def test_tokens_are_kept_where_the_flag_says(tmp_path: Path, tiny_model: Path):
+def test_tokens_are_cached_where_the_flag_says(tmp_path: Path, tiny_model: Path):
     run = local_run(tmp_path, tiny_model, ROWS, ROWS[:2])
     run.train.data_cache = str(tmp_path / "here")
     prepare_data(run)
@@ -123,7 +123,7 @@ def custom_run(tmp_path: Path, model: Path, source: str) -> Run:
     return Run({}, train=train, dataset=configs.custom_dataset(file=str(tmp_path / "mine.py")))
 
 
-def test_custom_rows_are_cut_to_the_context(tmp_path: Path, tiny_model: Path):
+def test_custom_rows_are_truncated_to_the_context(tmp_path: Path, tiny_model: Path):
     data = prepare_data(custom_run(tmp_path, tiny_model, CUSTOM))
     assert data.splits["train"].lengths.tolist() == [2] * 8
     assert data.audits["train"].counts.divided == 4

@@ -158,7 +158,7 @@ def test_files_of_data_come_first(tmp_path: Path) -> None:
     assert pairs(configs.samsum_dataset(data_path=str(tmp_path)), "test") == expected("val")
 
 
-def test_a_sample_and_what_is_said(
+def test_a_sample_and_what_is_printed(
     tmp_path: Path, tokenizer: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     corpus(tmp_path)
@@ -180,7 +180,7 @@ def problem_of(path: Path) -> Problem:
     return problem
 
 
-def test_what_is_missing_is_told_with_what_is_accepted(tmp_path: Path) -> None:
+def test_what_is_missing_is_reported_with_what_is_accepted(tmp_path: Path) -> None:
     (tmp_path / "README.md").touch()
     problem = problem_of(tmp_path)
     assert problem.what == f"no train split of SAMSum in {tmp_path}"
@@ -204,7 +204,7 @@ def test_parts_are_read_in_their_order_and_nothing_else(tmp_path: Path) -> None:
     assert [source.name for source in found] == ["Train-2.jsonl", "Train-10.jsonl"]
 
 
-def test_a_split_that_is_there_twice(tmp_path: Path) -> None:
+def test_a_split_that_exists_twice(tmp_path: Path) -> None:
     json_lines(tmp_path)
     (tmp_path / "train.csv").write_text("dialogue,summary\na,b\n")
     problem = problem_of(tmp_path)

@@ -50,7 +50,7 @@ def test_grammar_labels_are_the_correction_alone(grammar_data: Path, tokenizer: 
 
 
 @pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["no-BOM", "BOM"])
-def test_blank_rows_are_left_out(mark: str, tmp_path: Path, tokenizer: Any) -> None:
+def test_blank_rows_are_skipped(mark: str, tmp_path: Path, tokenizer: Any) -> None:
     file = tmp_path / "rows.csv"
     lines = ["input,target", "a b,A b.", ",A.", "a,", "  ,A.", "a,  ", "é ü,É ü."]
     file.write_text(mark + "\n".join(lines) + "\n", encoding="utf-8")
@@ -82,7 +82,7 @@ def test_a_cell_may_hold_commas_quotes_and_line_ends(tmp_path: Path, tokenizer: 
     assert 'English: a, "b"\nc\n---' in tokenizer.decode(sample["input_ids"])
 
 
-def test_other_data_sets_bring_no_collator(tokenizer: Any) -> None:
+def test_other_data_sets_have_no_collator(tokenizer: Any) -> None:
     assert get_custom_data_collator(tokenizer, configs.grammar_dataset()) is None
 
 

@@ -101,7 +101,7 @@ def test_each_format(name: str, chatty: Any) -> None:
 
 @pytest.mark.parametrize("name", TEMPLATES)
 @pytest.mark.parametrize("messages", [CHAT[:2], CHAT, [SYSTEM, *CHAT], CHAT[:1], CHAT[:3]])
-def test_generation_blocks_and_prefixes_tell_the_same(
+def test_generation_blocks_and_prefixes_give_the_same_spans(
     name: str, messages: Any, chatty: Any
 ) -> None:
     blocks = TEMPLATES[name].text
@@ -115,7 +115,7 @@ def test_generation_blocks_and_prefixes_tell_the_same(
 
 
 @pytest.mark.parametrize("name", ["llama3", "chatml", "guanaco"])
-def test_the_assistant_may_begin_or_go_on(name: str, chatty: Any) -> None:
+def test_the_assistant_may_speak_first_or_twice(name: str, chatty: Any) -> None:
     messages = [CHAT[1], CHAT[0], CHAT[3], CHAT[1]]
     own = with_template(chatty, without_blocks(TEMPLATES[name].text))
     example = render_chat(messages, own, "tokenizer", "assistant", "line 1")
@@ -161,7 +161,7 @@ def test_no_assistant_turn_means_no_label(chatty: Any) -> None:
         assert said(render_chat(CHAT[:1], chatty, name, "assistant", "line 1")) == []
 
 
-def test_a_missing_template_is_told(tokenizer: Any) -> None:
+def test_a_missing_template_is_reported(tokenizer: Any) -> None:
     problem = refusal(CHAT, tokenizer)
     assert problem.what == "the model's tokenizer has no chat template"
     assert "--local_dataset.template=llama2" in problem.fix
@@ -169,7 +169,7 @@ def test_a_missing_template_is_told(tokenizer: Any) -> None:
     assert refusal(CHAT, several).why == "it has several, and none is the default"
 
 
-def test_a_template_that_rewrites_earlier_turns_is_told(tokenizer: Any) -> None:
+def test_a_template_that_rewrites_earlier_turns_is_refused(tokenizer: Any) -> None:
     own = with_template(tokenizer, FORGETFUL)
     problem = refusal(CHAT, own)
     assert "writes earlier turns of line 3 of chat.jsonl in another way" in problem.what
@@ -181,7 +181,7 @@ def test_a_template_that_rewrites_earlier_turns_is_told(tokenizer: Any) -> None:
     )
 
 
-def test_a_prompt_that_the_reply_does_not_follow_is_told(tokenizer: Any) -> None:
+def test_a_prompt_that_the_reply_does_not_follow_is_refused(tokenizer: Any) -> None:
     own = with_template(tokenizer, PLAIN.replace("[assistant]{% endif", "[assistant]<t>{% endif"))
     assert "in another way" in refusal(CHAT, own).what
 
@@ -195,20 +195,20 @@ def test_a_template_that_skips_plain_text_is_refused(labels: str, tokenizer: Any
 
 
 @pytest.mark.parametrize("name", ["llama3", "chatml"])
-def test_a_format_whose_tokens_are_lacking_is_told(name: str, tokenizer: Any) -> None:
+def test_a_format_whose_tokens_are_missing_is_refused(name: str, tokenizer: Any) -> None:
     problem = refusal(CHAT, tokenizer, name)
     assert problem.what == f"--local_dataset.template={name} is incompatible with this tokenizer"
     assert TEMPLATES[name].tokens[0] in problem.why
 
 
-def test_an_unknown_token_is_none(tokenizer: Any) -> None:
+def test_the_unknown_token_is_not_a_formats_token(tokenizer: Any) -> None:
     own = copy.deepcopy(tokenizer)
     own.unk_token = "<pad>"
     assert own.convert_tokens_to_ids("<|im_start|>") == own.unk_token_id
     assert "missing are the tokens <|im_start|>" in refusal(CHAT, own, "chatml").why
 
 
-def test_white_space_around_a_users_words_is_none_of_llama2(tokenizer: Any) -> None:
+def test_llama2_strips_a_users_words(tokenizer: Any) -> None:
     turns = [{"role": "user", "content": " Hi\n"}, CHAT[1]]
     text = render_chat(turns, tokenizer, "llama2", "assistant", "").text
     assert text == "<s>[INST] Hi [/INST] Hello. </s>"
@@ -223,7 +223,7 @@ def test_llama2_needs_the_tokens_that_begin_and_end_a_text(tokenizer: Any) -> No
 @pytest.mark.parametrize(
     "messages", [CHAT[1:], [CHAT[0], CHAT[0]], [CHAT[0], CHAT[1], CHAT[1]], [CHAT[0], SYSTEM]]
 )
-def test_turns_that_a_template_does_not_take_are_told(messages: Any, tokenizer: Any) -> None:
+def test_turns_that_a_template_does_not_support_are_refused(messages: Any, tokenizer: Any) -> None:
     problem = refusal(messages, tokenizer, "llama2")
     assert problem.what == "the chat template does not support line 3 of chat.jsonl"
     assert ", ".join(turn["role"] for turn in messages) in problem.why
