@@ -1,0 +1,27 @@
+"""Phrases that many messages share."""
+
+from pathlib import Path
+
+from llama_recipes_local.messages import describe_folder, join_names, missing_path
+
+
+def test_the_first_ten_names_are_shown() -> None:
+    assert join_names([]) == "nothing"
+    assert join_names(map(str, range(10))) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
+    assert join_names(map(str, range(12))) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"
+
+
+def test_a_long_list_of_names_is_cut(tmp_path: Path) -> None:
+    for number in range(12):
+        (tmp_path / f"file{number:02d}").touch()
+    assert describe_folder(tmp_path).endswith("file08, file09 and 2 more")
+
+
+def test_a_missing_path_is_reported_with_what_its_folder_holds(tmp_path: Path) -> None:
+    for name in ("part-10.csv", "part-2.csv"):
+        (tmp_path / name).touch()
+    problem = missing_path(tmp_path / "part-3.csv", "name another")
+    assert problem.what == f"{tmp_path / 'part-3.csv'} does not exist"
+    assert problem.why == f"{tmp_path} holds part-2.csv, part-10.csv"
+    deeper = missing_path(tmp_path / "no" / "part-3.csv", "name another")
+    assert deeper.why == f"neither does {tmp_path / 'no'}"
