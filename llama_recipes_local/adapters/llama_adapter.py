@@ -56,7 +56,7 @@ def check(
         Problem(
             f"--adapter_layers {adapter.adapter_layers}",
             f"the model in {folder} has {layers} layers (num_hidden_layers)",
-            f"add --adapter_layers {layers}, or less",
+            f"use --adapter_layers {layers} or less",
         )
     ]
 

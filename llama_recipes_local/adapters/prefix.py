@@ -54,8 +54,8 @@ def check(run: "Run", prefix: prefix_config, model: dict[str, Any], folder: Path
         Problem(
             f"--context_length {run.train.context_length} with "
             f"--num_virtual_tokens {prefix.num_virtual_tokens}",
-            f"the model takes {longest} positions (max_position_embeddings), the prefix's too",
-            f"add --context_length {left}, or less",
+            f"the model has {longest} positions (max_position_embeddings), the prefix's included",
+            f"use --context_length {left} or less",
         )
     ]
 

@@ -91,7 +91,7 @@ def _check_config(folder: Path, train: configs.train_config) -> list[Problem]:
     if kind not in MODEL_TYPES:
         return [
             Problem(
-                f"{folder} holds a model of type {kind}",
+                f"the model in {folder} is of type {kind}",
                 f"the types that can be trained are {', '.join(MODEL_TYPES)}",
                 "name a Llama: --model_name DIR",
             )
@@ -99,14 +99,17 @@ def _check_config(folder: Path, train: configs.train_config) -> list[Problem]:
     # padded rows have the length of the data
     packing = train.batching_strategy == "packing"
     if packing and longest and train.context_length > longest:
-        return [
-            Problem(
-                f"--context_length {train.context_length}",
-                f"the model in {folder} takes {longest} positions (max_position_embeddings)",
-                f"add --context_length {longest}, or less",
-            )
-        ]
+        return [longer_than_model("context_length", train.context_length, longest)]
     return []
+
+
+def longer_than_model(flag: str, length: int, positions: int) -> Problem:
+    """Return the problem that a flag asks for rows of more tokens than a model has positions."""
+    return Problem(
+        f"--{flag} {length}",
+        f"the model has {positions} positions (max_position_embeddings)",
+        f"use --{flag} {positions} or less",
+    )
 
 
 def check_tokenizer(run: Run) -> list[Problem]:

@@ -211,7 +211,7 @@ CASES = {
         spoil=write("model/config.json", "[]"),
     ),
     "another type of model": Case(
-        "{work}/model holds a model of type gpt2",
+        "the model in {work}/model is of type gpt2",
         "the types that can be trained are llama, mllama",
         "--model_name DIR",
         spoil=another_model_type,
@@ -379,8 +379,8 @@ CASES = {
     ),
     "context longer than the model's": Case(
         "--context_length 4096",
-        "the model in {work}/model takes 512 positions",
-        "add --context_length 512, or less",
+        "the model has 512 positions",
+        "use --context_length 512 or less",
         flags={"context_length": None},
     ),
     "FSDP without torchrun": Case(
@@ -398,7 +398,7 @@ CASES = {
     "more adapter layers than the model has": Case(
         "--adapter_layers 30",
         "has 2 layers (num_hidden_layers)",
-        "add --adapter_layers 2",
+        "use --adapter_layers 2",
         flags={"peft_method": "llama_adapter"},
     ),
     "adapter without use_peft": Case(

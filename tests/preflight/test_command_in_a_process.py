@@ -28,7 +28,7 @@ def test_a_mistake_ends_with_code_2_and_a_report(
     assert "1. unknown flag --lora_alhpa" in report
     assert "fix: did you mean --lora_alpha?" in report
     assert "2. --context_length 4096" in report
-    assert f"the model in {tiny_model} takes 512 positions" in report
+    assert "the model has 512 positions" in report
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
 

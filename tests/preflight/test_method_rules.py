@@ -80,7 +80,7 @@ REFUSED = [
         ADAPTER | {"adapter_layers": 3},
         "--adapter_layers 3",
         "has 2 layers (num_hidden_layers)",
-        "add --adapter_layers 2, or less",
+        "use --adapter_layers 2 or less",
     ),
     Refused(
         PREFIX | {"num_virtual_tokens": 0}, "--num_virtual_tokens is 0", "must be", "1 or more"
@@ -94,8 +94,8 @@ REFUSED = [
     Refused(
         PREFIX | {"context_length": 483},
         "--context_length 483 with --num_virtual_tokens 30",
-        "takes 512 positions",
-        "add --context_length 482, or less",
+        "has 512 positions",
+        "use --context_length 482 or less",
     ),
     Refused(
         PREFIX | {"r": 8},

@@ -68,7 +68,7 @@ def test_a_config_that_is_not_an_object(config: str, folder: Path) -> None:
 def test_the_context_may_fill_the_model_but_not_more(folder: Path) -> None:
     assert problems_of(folder, context_length=512) == []
     (problem,) = problems_of(folder, context_length=513)
-    assert "add --context_length 512, or less" in problem
+    assert "use --context_length 512 or less" in problem
 
 
 def test_padding_needs_no_context_length(folder: Path) -> None:

@@ -20,6 +20,7 @@ from llama_recipes_local.errors import Problem
 from llama_recipes_local.fields import ABOVE_0
 from llama_recipes_local.parallel import device_type, launched_by_torchrun
 from llama_recipes_local.preflight.method_rules import adapter_is_off
+from llama_recipes_local.preflight.model import longer_than_model
 from llama_recipes_local.preflight.precision_rules import float16_on_cpu
 from llama_recipes_local.preflight.quantization_rules import untrainable
 
@@ -262,13 +263,7 @@ def _length(options: Arguments) -> list[Problem]:
     positions = model_positions(options.model_name_or_path)
     if positions is None or options.max_length is None or options.max_length <= positions:
         return []
-    return [
-        Problem(
-            f"--max_length {options.max_length}",
-            f"the model has {positions} positions (max_position_embeddings)",
-            f"use --max_length {positions} or less",
-        )
-    ]
+    return [longer_than_model("max_length", options.max_length, positions)]
 
 
 def _flags(names: list[str]) -> str:
