@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from llama_recipes_local.data.randomness import generator
+from llama_recipes_local.data.position import seeded_rng
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def pack(lengths: Sequence[int] | NDArray[np.int32], size: int, *seeds: int) -> 
     every = np.asarray(lengths, dtype=np.int64)
     if every.size and every.max() > size:
         raise ValueError(f"a document of {every.max()} tokens does not fit a row of {size}")
-    random = generator(*seeds)
+    random = seeded_rng(*seeds)
     shuffled = random.permutation(len(every))
     shuffled = shuffled[every[shuffled] > 0]
     longest_first = shuffled[np.argsort(-every[shuffled], kind="stable")]

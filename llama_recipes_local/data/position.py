@@ -1,4 +1,6 @@
-"""Where in its data a run is: what is saved and resumed, also on another number of ranks.
+"""Where in its data a run is: an order that follows from its seed, and a place in it.
+
+The place is saved and resumed, also on another number of ranks.
 
 Workers prefetch, so only the loop knows how far a run is: it counts the micro-batches that it took
 and asks ``of(dataloader).state_dict(count)``. After a restart, ``load_state_dict`` comes before the
@@ -8,7 +10,17 @@ and asks ``of(dataloader).state_dict(count)``. After a restart, ``load_state_dic
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 from torch.utils.data import DataLoader
+
+
+def seeded_rng(*seeds: int) -> np.random.RandomState:
+    """Return the RNG of an order, which follows from the seeds, each taken modulo 2**32.
+
+    numpy freezes the stream of this legacy RNG and of no other, and torch freezes none: a run that
+    is resumed with newer packages must find its rows in the order that they had.
+    """
+    return np.random.RandomState([seed % 2**32 for seed in seeds])
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
-from llama_recipes_local.data.position import Position, resumed
-from llama_recipes_local.data.randomness import generator
+from llama_recipes_local.data.position import Position, resumed, seeded_rng
 
 MEGABATCH = 50
 """Groups whose rows are sorted by length together."""
@@ -94,7 +93,7 @@ class ShardedBatchSampler(Sampler[list[int]]):
         """Return all rows in the order of the position's epoch."""
         if not self.shuffle:
             return np.arange(self.num_rows)
-        return generator(self.seed, position.epoch).permutation(self.num_rows)
+        return seeded_rng(self.seed, position.epoch).permutation(self.num_rows)
 
 
 class LengthGroupedBatchSampler(ShardedBatchSampler):
@@ -115,7 +114,7 @@ class LengthGroupedBatchSampler(ShardedBatchSampler):
         self.lengths = np.asarray(lengths)
 
     def _order(self, position: Position) -> NDArray[np.int64]:
-        random = generator(self.seed, position.epoch) if self.shuffle else None
+        random = seeded_rng(self.seed, position.epoch) if self.shuffle else None
         rows = random.permutation(self.num_rows) if random else np.arange(self.num_rows)
         whole = self.num_rows - self.num_rows % position.group
         size = MEGABATCH * position.group

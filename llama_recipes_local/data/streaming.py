@@ -17,8 +17,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from llama_recipes_local.data.collation import Blank
 from llama_recipes_local.data.documents import Document, Row, side_by_side, without_labels
 from llama_recipes_local.data.packing import pack
-from llama_recipes_local.data.position import Position, resumed
-from llama_recipes_local.data.randomness import generator
+from llama_recipes_local.data.position import Position, resumed, seeded_rng
 from llama_recipes_local.data.sharding import grouped_by_length
 from llama_recipes_local.data.truncation import truncate
 
@@ -134,7 +133,7 @@ class SampleStream(IterableDataset[list[Any]]):
         for number in count() if self.passes is None else range(self.passes):
             samples = iter(self.open_pass(number))
             if self.shuffle:
-                samples = shuffled(samples, BUFFER, generator(self.seed, _PASSES, number))
+                samples = shuffled(samples, BUFFER, seeded_rng(self.seed, _PASSES, number))
             first = next(samples, None)
             if first is None:
                 return
@@ -150,7 +149,7 @@ class SampleStream(IterableDataset[list[Any]]):
             window = list(islice(samples, size))
             whole = len(window) - len(window) % group
             lengths = np.array([len(sample.get("input_ids", ())) for sample in window])
-            random = generator(self.seed, _WINDOWS, number) if self.shuffle else None
+            random = seeded_rng(self.seed, _WINDOWS, number) if self.shuffle else None
             order = grouped_by_length(np.arange(whole), lengths, group, random)
             yield from (window[index] for index in order.tolist())
             yield from window[whole:]
