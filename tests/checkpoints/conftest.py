@@ -1,4 +1,4 @@
-"""What runs that are ended midway start from."""
+"""Flags and saved runs that the tests of interrupted runs start from."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ def runs(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="session")
-def whole(
+def full(
     tiny_model: Path, tiny_run: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Any]:
     """The flags of twelve steps that train every weight, with dropout, validated each epoch."""
@@ -45,9 +45,9 @@ def whole(
 
 
 @pytest.fixture(scope="session")
-def lora(whole: dict[str, Any]) -> dict[str, Any]:
+def lora(full: dict[str, Any]) -> dict[str, Any]:
     """The same with LoRA, whose inputs are dropped too."""
-    return whole | {"use_peft": True, "lora_dropout": 0.1}
+    return full | {"use_peft": True, "lora_dropout": 0.1}
 
 
 @pytest.fixture(scope="session")

@@ -33,7 +33,7 @@ def hashes(ended: Ended) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-@pytest.mark.parametrize("method", ["whole", "lora", "quantized"])
+@pytest.mark.parametrize("method", ["full", "lora", "quantized"])
 def test_killed_and_resumed_is_straight(
     runs: Runs, tmp_path: Path, request: pytest.FixtureRequest, method: str, ranks: int
 ) -> None:
@@ -56,14 +56,14 @@ def test_killed_and_resumed_is_straight(
     assert hashes(resumed) == hashes(straight)
 
 
-@pytest.mark.parametrize("method", ["whole", "lora"])
+@pytest.mark.parametrize("method", ["full", "lora"])
 def test_other_numbers_of_ranks_see_the_same_samples_and_loss(
     runs: Runs, tmp_path: Path, request: pytest.FixtureRequest, method: str
 ) -> None:
     """Two ranks, then one, then four, against one all along; dropout would draw other numbers."""
     flags = request.getfixturevalue(method) | {"lora_dropout": 0.0, "save_steps": 4}
     flags["model_name"] = str(request.getfixturevalue("tiny_model"))
-    if method == "whole":
+    if method == "full":
         del flags["lora_dropout"]
     straight = runs(tmp_path / "straight", flags)
     for ranks, count in ((2, 5), (1, 5), (5, 0)):

@@ -1,4 +1,4 @@
-"""The ways to fine-tune, the ways to spread them, and what cannot be: the README's table."""
+"""Methods, shardings and quantisations, and which combinations work: the README's table."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,11 +11,11 @@ class Method:
     """A way to fine-tune.
 
     Attributes:
-        name: how the table calls it.
+        name: its name in the table.
         flags: the flags that ask for it.
-        trained: matches the names of the parameters that are trained, and no others.
-        saves: what it leaves, an adapter or a whole model.
-        small: settings that only suit it to the tests' tiny model.
+        trained: matches the names of the trainable parameters, and no others.
+        saves: what it leaves, an adapter or a full model.
+        small: settings for the tests' tiny model only.
     """
 
     name: str
@@ -32,7 +32,7 @@ def lora(name: str, trained: str = r"\.lora_[AB]\.", **flags: Any) -> Method:
     return Method(name, {"use_peft": True, **flags}, trained, ADAPTER, {"lora_dropout": 0.0})
 
 
-def whole(name: str, trained: str, **flags: Any) -> Method:
+def full_model(name: str, trained: str, **flags: Any) -> Method:
     return Method(name, flags, trained, MODEL)
 
 
@@ -58,16 +58,16 @@ METHODS = [
         adapter_layers=2,
     ),
     other_adapter("prefix tuning", "prefix", "^prompt_encoder", num_virtual_tokens=5),
-    whole("all layers", ""),
-    whole(
+    full_model("all layers", ""),
+    full_model(
         "without the first N layers",
         r"^model\.(layers\.1|embed_tokens|norm)\.|^lm_head",
         freeze_layers=True,
         num_freeze_layers=1,
     ),
-    whole("the head", "^lm_head", train_only="lm_head"),
-    whole("the last N layers", r"^model\.layers\.1\.", train_only="last:1"),
-    whole("new layers on top", r"^model\.top_layers\.", top_layers=2),
+    full_model("the head", "^lm_head", train_only="lm_head"),
+    full_model("the last N layers", r"^model\.layers\.1\.", train_only="last:1"),
+    full_model("new layers on top", r"^model\.top_layers\.", top_layers=2),
 ]
 
 ALONE = "one device"
@@ -86,12 +86,12 @@ SHARDINGS: dict[str, dict[str, Any]] = {
 }
 # float32 on any device
 PRECISION: dict[str, Any] = {"dtype": "float32", "mixed_precision": False}
-# whose saved files show each rank's share
+# whose saved files show each rank's shard
 SENTINELS = ("LoRA", "DoRA", "LLaMA-Adapter", "prefix tuning")
 
-WHOLE_WEIGHTS, IN_4BIT, IN_8BIT = "none", "4bit", "8bit"
+UNQUANTIZED, IN_4BIT, IN_8BIT = "none", "4bit", "8bit"
 QUANTIZATIONS: dict[str, dict[str, Any]] = {
-    WHOLE_WEIGHTS: {},
+    UNQUANTIZED: {},
     IN_4BIT: {"quantization": "4bit"},
     IN_8BIT: {"quantization": "8bit"},
 }
@@ -121,13 +121,13 @@ class Cell:
 
     @property
     def is_spread(self) -> bool:
-        """Whether it is for several ranks."""
+        """Whether it runs on several ranks."""
         return self.sharding != ALONE
 
     @property
     def refused(self) -> str | None:
-        """How the refusal begins, or None for what works and is trained."""
-        if self.quantization == WHOLE_WEIGHTS:
+        """The problem that is reported, or None if the combination works."""
+        if self.quantization == UNQUANTIZED:
             return None
         if self.method.saves == MODEL:
             return UNTRAINABLE.format(quantization=self.quantization)
@@ -149,11 +149,11 @@ CELLS = [
 TRAINED_ALONE = [cell for cell in CELLS if not cell.is_spread and cell.refused is None]
 TRAINED_SPREAD = [cell for cell in CELLS if cell.is_spread and cell.refused is None]
 REFUSED = [cell for cell in CELLS if cell.refused is not None]
-# what is held in float32 beside bfloat16 weights; LoRA+'s rate makes too much of each rounding
+# float32 adapters on bfloat16 weights; LoRA+'s learning rate amplifies each rounding too much
 IN_HALF = [
     cell
     for cell in TRAINED_SPREAD
-    if (cell.sharding, cell.quantization) == ("FULL_SHARD", WHOLE_WEIGHTS)
+    if (cell.sharding, cell.quantization) == ("FULL_SHARD", UNQUANTIZED)
     and (cell.method.saves == ADAPTER or "top_layers" in cell.method.flags)
     and "loraplus_lr_ratio" not in cell.method.flags
 ]

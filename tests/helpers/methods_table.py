@@ -6,7 +6,7 @@
 import re
 from pathlib import Path
 
-from methods import CELLS, METHODS, MODEL, QUANTIZATIONS, SHARDINGS, WHOLE_WEIGHTS, Cell
+from methods import CELLS, METHODS, MODEL, QUANTIZATIONS, SHARDINGS, UNQUANTIZED, Cell
 
 PROJECT = Path(__file__).resolve().parents[2]
 READMES = (PROJECT / "README.md", PROJECT / "README.zh-CN.md")
@@ -24,7 +24,7 @@ def make_table() -> str:
 
 
 def _table(quantization: str, refusals: list[str]) -> str:
-    title = "" if quantization == WHOLE_WEIGHTS else f"`--quantization {quantization}`"
+    title = "" if quantization == UNQUANTIZED else f"`--quantization {quantization}`"
     columns = [COLUMNS.get(name, f"`{name}`") for name in SHARDINGS]
     lines = [[title, "flags", *columns], ["---"] * 2 + [":-:"] * len(columns)]
     for method in METHODS:
@@ -32,7 +32,7 @@ def _table(quantization: str, refusals: list[str]) -> str:
         marks = [
             WORKS if cell.refused is None else str(refusals.index(cell.refused) + 1) for cell in row
         ]
-        if method.saves == MODEL and quantization != WHOLE_WEIGHTS:
+        if method.saves == MODEL and quantization != UNQUANTIZED:
             line = ["everything else", "no `--use_peft`", *marks]
         else:
             line = [method.name, _flags(method.flags), *marks]

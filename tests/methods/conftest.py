@@ -14,7 +14,7 @@ from methods import (
     SENTINELS,
     TRAINED_ALONE,
     TRAINED_SPREAD,
-    WHOLE_WEIGHTS,
+    UNQUANTIZED,
     Cell,
 )
 from recorded_runs import Trained, fine_tune
@@ -81,7 +81,7 @@ def launch(
 
 @pytest.fixture(scope="session")
 def sentinels(common: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    chosen = [cell for cell in TRAINED_ALONE if str(cell).endswith(WHOLE_WEIGHTS)]
+    chosen = [cell for cell in TRAINED_ALONE if str(cell).endswith(UNQUANTIZED)]
     return {
         f"sentinels-{cell.method}": common | cell.flags | {"batch_size_training": 1}
         for cell in chosen

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from methods import CELLS, IN_8BIT, PRECISION, SENTINELS, WHOLE_WEIGHTS, Cell
+from methods import CELLS, IN_8BIT, PRECISION, SENTINELS, UNQUANTIZED, Cell
 from recorded_runs import Trained, assert_every_rank_was_saved, reloaded_logits
 
 pytestmark = [
@@ -20,7 +20,7 @@ CHOSEN = [
     and cell.refused is None
     and (
         cell.method.name in ("LoRA", "all layers")
-        or (cell.sharding, cell.quantization) == ("FULL_SHARD", WHOLE_WEIGHTS)
+        or (cell.sharding, cell.quantization) == ("FULL_SHARD", UNQUANTIZED)
     )
 ]
 # As in test_methods_sharded.py, in steps of 1e-3; kernels for half the rows add up in

@@ -88,12 +88,12 @@ def lora(tiny_run: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def uneven(lora: dict[str, Any]) -> dict[str, Any]:
-    """The flags of a whole epoch whose rows do not go round, validated."""
+    """The flags of a full epoch, validated, whose rows do not fill the last global batch."""
     return lora | {"max_train_step": 0, "run_validation": True, "save_metrics": True}
 
 
 @pytest.fixture(scope="session")
-def whole(lora: dict[str, Any]) -> dict[str, Any]:
+def full(lora: dict[str, Any]) -> dict[str, Any]:
     """The flags of five steps that train every weight."""
     flags = lora | {"use_peft": False, "checkpoint_type": "FULL_STATE_DICT"}
     del flags["lora_dropout"]
@@ -130,7 +130,7 @@ def two_ranks(
     launch: Callable[..., Runs],
     lora: dict[str, Any],
     uneven: dict[str, Any],
-    whole: dict[str, Any],
+    full: dict[str, Any],
     half_batch: dict[str, Any],
 ) -> Runs:
     """Runs on two ranks."""
@@ -144,7 +144,7 @@ def two_ranks(
     mains["accumulated"] = lora | {"batch_size_training": 1, "gradient_accumulation_steps": 2}
     mains["uneven"] = uneven | {"batch_size_training": UNEVEN_BATCH // 2}
     mains["uneven-padded"] = uneven | PADDED | {"batch_size_training": UNEVEN_PADDED_BATCH // 2}
-    mains["whole"] = whole | {"batch_size_training": GLOBAL_BATCH // 2}
+    mains["full"] = full | {"batch_size_training": GLOBAL_BATCH // 2}
     mains["4bit"] = lora | NF4
     mains["4bit-grad-op"] = lora | NF4 | {"sharding_strategy": "SHARD_GRAD_OP"}
     mains["4bit-hybrid"] = lora | NF4 | {"sharding_strategy": "HYBRID_SHARD"}
@@ -156,7 +156,7 @@ def two_ranks(
     mains["low-cpu"] = lora | little
     mains["low-cpu-offloaded"] = lora | little | {"fsdp_cpu_offload": True}
     mains["low-cpu-replicated"] = lora | little | replicated
-    mains["low-cpu-whole"] = whole | little | {"batch_size_training": GLOBAL_BATCH // 2}
+    mains["low-cpu-full"] = full | little | {"batch_size_training": GLOBAL_BATCH // 2}
     mains["paged"] = lora | replicated | {"optimizer": "paged_adamw"}
     mains["8bit-replicated"] = lora | {"quantization": "8bit"} | replicated
     model = {"model_name": lora["model_name"]}
@@ -185,15 +185,15 @@ def four_ranks(launch: Callable[..., Runs], lora: dict[str, Any]) -> Runs:
 def one_process(
     lora: dict[str, Any],
     uneven: dict[str, Any],
-    whole: dict[str, Any],
+    full: dict[str, Any],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[[str], Run]:
-    """The same trainings in this process, each when it is first asked for."""
+    """The same trainings in this process, each when first requested."""
     flags = {
         "lora": lora | {"batch_size_training": GLOBAL_BATCH},
         "uneven": uneven | {"batch_size_training": UNEVEN_BATCH},
         "uneven-padded": uneven | PADDED | {"batch_size_training": UNEVEN_PADDED_BATCH},
-        "whole": whole | {"batch_size_training": GLOBAL_BATCH},
+        "full": full | {"batch_size_training": GLOBAL_BATCH},
         "paged": lora | {"optimizer": "paged_adamw", "batch_size_training": GLOBAL_BATCH},
         "4bit": lora | NF4 | {"batch_size_training": GLOBAL_BATCH},
         "8bit": lora | {"quantization": "8bit", "batch_size_training": GLOBAL_BATCH},

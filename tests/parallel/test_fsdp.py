@@ -87,9 +87,9 @@ def test_the_adapter_moved(one_process: Callable[[str], Any]) -> None:
 def test_two_ranks_train_the_model_of_one_process(
     two_ranks: Any, one_process: Callable[[str], Any], tiny_model: Path
 ) -> None:
-    alone = one_process("whole")
-    assert_same_steps(two_ranks["whole"], alone)
-    assert_same_weights(two_ranks["whole"].model, alone.model)
+    alone = one_process("full")
+    assert_same_steps(two_ranks["full"], alone)
+    assert_same_weights(two_ranks["full"].model, alone.model)
     start = LlamaForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).state_dict()
     moved = [float((start[name] - tensor).abs().max()) for name, tensor in alone.model.items()]
     assert min(moved) > 1e-3

@@ -27,7 +27,7 @@ def test_adapters_train_to_the_same_bits(
 
 
 def test_all_weights_train_to_the_same_bits(two_ranks: Any) -> None:
-    ours, theirs = two_ranks["low-cpu-whole"], two_ranks["whole"]
+    ours, theirs = two_ranks["low-cpu-full"], two_ranks["full"]
     assert [step["loss"] for step in ours.steps] == [step["loss"] for step in theirs.steps]
     assert ours.model.keys() == theirs.model.keys()
     assert all(tensor.equal(theirs.model[key]) for key, tensor in ours.model.items())

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from methods import ADAPTER, TRAINED_ALONE, WHOLE_WEIGHTS, Cell
+from methods import ADAPTER, TRAINED_ALONE, UNQUANTIZED, Cell
 from recorded_runs import IDS, LOGITS, TENSORS, fine_tune, replaced_train
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
@@ -16,8 +16,8 @@ from llama_recipes_local.finetuning import main
 
 pytestmark = pytest.mark.slow
 
-IN_WHOLE_WEIGHTS = [cell for cell in TRAINED_ALONE if cell.quantization == WHOLE_WEIGHTS]
-ADAPTERS = [cell for cell in IN_WHOLE_WEIGHTS if cell.method.saves == ADAPTER]
+UNQUANTIZED_CELLS = [cell for cell in TRAINED_ALONE if cell.quantization == UNQUANTIZED]
+ADAPTERS = [cell for cell in UNQUANTIZED_CELLS if cell.method.saves == ADAPTER]
 
 
 @pytest.mark.parametrize("cell", ADAPTERS, ids=str)
@@ -121,7 +121,7 @@ def test_an_adapter_of_another_model_or_cut_off_is_refused(
     assert f"{weights} is not a complete safetensors file" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("cell", IN_WHOLE_WEIGHTS, ids=str)
+@pytest.mark.parametrize("cell", UNQUANTIZED_CELLS, ids=str)
 def test_a_run_is_resumed_exactly(
     cell: Cell, alone: Any, common: dict[str, Any], tmp_path: Path
 ) -> None:
