@@ -61,7 +61,7 @@ def laid_side_by_side(documents: list[torch.Tensor]) -> dict[str, torch.Tensor]:
     return {"input_ids": torch.cat(documents, 1), "position_ids": positions}
 
 
-def test_it_is_computed_here(ours: Any, method: str) -> None:
+def test_it_is_computed_by_this_package(ours: Any, method: str) -> None:
     if method == "prefix":
         assert isinstance(ours, PrefixTunedModel)
     else:
@@ -129,7 +129,7 @@ def test_it_is_saved_for_plain_peft(ours: Any, make_base: Any, padded: Any, tmp_
     assert texts[0].equal(texts[1]) and not texts[0].equal(texts[2])
 
 
-def test_training_goes_on_from_what_was_saved(
+def test_training_continues_from_a_saved_adapter(
     ours: Any, make_base: Any, padded: Any, tmp_path: Path
 ) -> None:
     ours.save_pretrained(tmp_path, state_dict=dict(ours.named_parameters()))
@@ -162,6 +162,6 @@ def test_a_prefix_needs_this_packages_attention(make_base: Any) -> None:
 
 
 @pytest.mark.parametrize("changes", [{"kernel": "sdpa"}, {"attention_bias": True}])
-def test_prompts_are_pefts_where_the_sum_would_differ(make_base: Any, changes: Any) -> None:
+def test_prompts_are_computed_by_peft_where_the_sum_would_differ(make_base: Any, changes: Any) -> None:
     model = adapters.get_peft_model(make_base(**changes), CONFIGS["llama_adapter"]())
     assert not any(isinstance(module, PromptedAttention) for module in model.modules())

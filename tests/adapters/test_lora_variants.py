@@ -1,4 +1,4 @@
-"""LoRA's variants: what PEFT is told, PiSSA's plain adapter, LoRA+'s rates, going on, dtypes."""
+"""LoRA's variants: flags, PiSSA saved as LoRA, LoRA+'s learning rates, continuing, dtypes."""
 
 import json
 from pathlib import Path
@@ -43,7 +43,7 @@ def test_flags_reach_peft() -> None:
     assert make_config(init_lora_weights="False").init_lora_weights is False
 
 
-def test_an_unknown_method_is_told() -> None:
+def test_an_unknown_method_is_an_error() -> None:
     with pytest.raises(RuntimeError, match="Peft config not found: qlora"):
         adapters.generate_peft_config(configs.train_config(peft_method="qlora"), {})
 
@@ -97,7 +97,7 @@ def test_adapters_are_in_float32_unless_all_is_bfloat16(
         assert {p.dtype for p in each.parameters() if not p.requires_grad} == {torch.bfloat16}
 
 
-def test_an_adapter_that_is_not_trained_is_left_to_peft(make_base: Any, tmp_path: Path) -> None:
+def test_an_adapter_for_inference_is_pefts_own(make_base: Any, tmp_path: Path) -> None:
     adapters.get_peft_model(make_base(), make_config()).save_pretrained(tmp_path)
     loaded = adapters.PeftModel.from_pretrained(make_base(), tmp_path)
     assert not any(p.requires_grad for p in loaded.parameters())

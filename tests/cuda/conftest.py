@@ -1,4 +1,4 @@
-"""What tests on a CUDA device share: a process that stands where torchrun would have put it."""
+"""What tests on a CUDA device share: a process as torchrun starts it."""
 
 import pytest
 

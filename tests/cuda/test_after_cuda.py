@@ -1,4 +1,4 @@
-"""What comes after training, on CUDA: the adapter and the merged model say the same there."""
+"""What comes after training, on CUDA: the adapter and the merged model generate the same."""
 
 import json
 from pathlib import Path
@@ -41,7 +41,7 @@ def generate(capsys: pytest.CaptureFixture[str], *words: object) -> str:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_an_adapter_and_its_merged_folder_say_the_same(
+def test_an_adapter_and_its_merged_folder_generate_the_same(
     dtype: str,
     trained: Path,
     tiny_model: Path,

@@ -1,4 +1,4 @@
-"""Checkpoints of what is on CUDA: every bit is written, and training goes on as it would have."""
+"""Checkpoints of what is on CUDA: every bit is written, and a resumed run equals a straight one."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ METHODS: dict[str, dict[str, Any]] = {
 STEPS, SAVED = 8, 4
 
 
-def test_tensors_larger_than_a_block_are_written_whole(tmp_path: Path) -> None:
+def test_tensors_larger_than_a_block_are_written_completely(tmp_path: Path) -> None:
     torch.manual_seed(0)
     tensors = {
         "large": torch.randn(files.BLOCK // 2 + 5, device="cuda"),

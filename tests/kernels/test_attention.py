@@ -1,4 +1,4 @@
-"""Packed documents are attended as if each were alone, by the layer and by the whole model."""
+"""Attention to packed documents equals that to each alone, in a layer and in a model."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -80,7 +80,7 @@ def test_layer_equals_sdpa_with_a_block_diagonal_mask(
     )
 
 
-def test_layer_scales_by_the_head_when_not_told_otherwise() -> None:
+def test_scores_are_scaled_by_the_head_dimension_by_default() -> None:
     rows = ROWS["one row"]
     states = random_states(rows, HEADS, torch.float64)
     documents = {"position_ids": positions(rows)}
@@ -91,7 +91,7 @@ def test_layer_scales_by_the_head_when_not_told_otherwise() -> None:
     torch.testing.assert_close(default, explicit)
 
 
-def test_positions_of_one_row_stand_for_all() -> None:
+def test_positions_of_one_row_are_those_of_all_rows() -> None:
     states = random_states([[3, 4], [3, 4]], HEADS, torch.float64)
     one, _ = document_attention(layer(HEADS), *states, None, position_ids=positions([[3, 4]]))
     all_, _ = document_attention(layer(HEADS), *states, None, position_ids=positions([[3, 4]] * 2))
@@ -209,7 +209,7 @@ def test_generates_the_same_text_as_sdpa(
 
 
 @torch.no_grad()
-def test_going_on_with_a_cache_equals_one_pass(
+def test_continuing_with_a_cache_equals_one_pass(
     models: dict[str, transformers.LlamaForCausalLM],
 ) -> None:
     ids = random_tokens(2, 20)
@@ -220,7 +220,7 @@ def test_going_on_with_a_cache_equals_one_pass(
 
 
 def test_documents_are_not_looked_for_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looking waits for the device; sdpa, which is told nothing, has to look."""
+    """Looking waits for the device; sdpa, which gets no bounds, has to look."""
     looked = []
 
     def find(positions: torch.Tensor) -> None:

@@ -33,7 +33,7 @@ def test_without_liger_the_command_that_brings_it_is_printed(
     assert f"Fused kernels: none, {reason}" in capsys.readouterr().out
 
 
-def test_without_the_flag_nothing_is_fused_or_said(
+def test_without_the_flag_nothing_is_fused_or_printed(
     tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     load(tiny_model)

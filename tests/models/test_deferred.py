@@ -91,7 +91,7 @@ def test_shards_equal_the_model_that_is_loaded_at_once(
 
 
 @pytest.mark.usefixtures("one_rank")
-def test_an_adapter_begins_as_on_an_ordinary_model(tiny_model: Path) -> None:
+def test_an_adapter_is_initialised_as_on_an_ordinary_model(tiny_model: Path) -> None:
     adapted = []
     for deferred in (True, False):
         torch.manual_seed(0)

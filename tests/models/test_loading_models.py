@@ -54,7 +54,7 @@ def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
         local_folder(path)
 
 
-def test_folders_are_taken_from_home_and_from_here(
+def test_a_folder_may_be_relative_or_below_home(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tiny_model.parent)

@@ -22,7 +22,7 @@ from llama_recipes_local.models.precision import compute_context, weight_dtype
     ],
 )
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_a_named_dtype_is_taken(
+def test_a_given_dtype_is_used(
     monkeypatch: pytest.MonkeyPatch, device: str, dtype: str, expected: torch.dtype
 ) -> None:
     monkeypatch.setattr(precision, "device_type", lambda: device)

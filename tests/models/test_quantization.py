@@ -92,7 +92,7 @@ def test_storage_and_computation_follow_the_run(
     assert config.bnb_4bit_compute_dtype is expected
 
 
-def test_a_dtype_that_is_named_is_taken() -> None:
+def test_a_given_dtype_is_used() -> None:
     flags = {"quant_storage": "uint8", "quantization_config.compute_dtype": "bfloat16"}
     config = bnb_config(resolve({"quantization": "4bit", **flags}))
     assert config is not None

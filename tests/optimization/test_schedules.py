@@ -45,7 +45,7 @@ def test_step_falls_once_an_epoch_after_warming_up() -> None:
 
 
 @pytest.mark.parametrize("scheduler", ["constant", "linear", "cosine", "wsd"])
-def test_warm_up_rises_evenly_and_decay_begins_where_it_ends(scheduler: str) -> None:
+def test_warm_up_is_linear_and_decay_starts_where_it_ends(scheduler: str) -> None:
     got = factors(scheduler=scheduler, warmup_steps=5)
     assert got[:6] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 1.0])
     if scheduler == "linear":

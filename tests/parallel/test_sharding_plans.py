@@ -1,4 +1,4 @@
-"""What is sharded over which ranks, in which dtype, as a process by itself can tell."""
+"""What is sharded over which ranks, in which dtype, as a single process can test."""
 
 import pytest
 import torch
@@ -71,7 +71,7 @@ def test_torchrun_is_known_by_all_of_its_variables(monkeypatch: pytest.MonkeyPat
     assert not parallel.is_rank_zero()
 
 
-def test_a_process_by_itself_is_the_first_of_one() -> None:
+def test_a_single_process_is_rank_0_of_1() -> None:
     value = torch.tensor([3.0])
     assert (parallel.rank(), parallel.world_size(), parallel.is_rank_zero()) == (0, 1, True)
     assert parallel.all_reduce_sum(value) is value
