@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from functools import reduce
 from importlib import import_module
 from importlib.metadata import version
-from typing import Any
+from types import ModuleType
 
+Source = ModuleType | type  # what has a source to look into
 LLAMA = "transformers.models.llama.modeling_llama"
 BITSANDBYTES = "bitsandbytes.nn.modules"
 
@@ -67,30 +68,31 @@ class LibraryPatch:
         )
 
 
-def _find(place: str) -> Any:
-    """Return a module, or a class or function in it (``module:Class``); None if there is none."""
+def _find(place: str) -> Source | None:
+    """Return a module, or a class in it (``module:Class``); None if there is none."""
     module, _, path = place.partition(":")
     try:
-        return reduce(getattr, path.split(".") if path else [], import_module(module))
+        found = reduce(getattr, path.split(".") if path else [], import_module(module))
     except (ImportError, AttributeError):
         return None
+    return found if isinstance(found, Source) else None
 
 
-def _nodes(place: Any) -> list[ast.AST]:
+def _nodes(place: Source | None) -> list[ast.AST]:
     """Return all nodes of a module's or class's source; none if there is no such place."""
     if place is None:
         return []
     return list(ast.walk(ast.parse(textwrap.dedent(inspect.getsource(place)))))
 
 
-def _names_used(place: Any) -> set[str]:
+def _names_used(place: Source | None) -> set[str]:
     """Return the names that are read in a source; imports and texts are left out."""
     loads = [node for node in _nodes(place) if isinstance(getattr(node, "ctx", None), ast.Load)]
     names = {node.id for node in loads if isinstance(node, ast.Name)}
     return names | {node.attr for node in loads if isinstance(node, ast.Attribute)}
 
 
-def _set_on_objects(cls: Any) -> set[str]:
+def _set_on_objects(cls: Source | None) -> set[str]:
     """Return the attributes that a class sets on its objects, buffers among them."""
     if not inspect.isclass(cls):
         return set()

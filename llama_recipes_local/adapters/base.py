@@ -60,6 +60,8 @@ class AdapterMethod(Generic[Config]):
         prepare: called once with the model that a new adapter was put on, before the adapter gets
             its dtype; not called for an adapter that is loaded.
         install: replaces PEFT's computation with this package's in a model to be trained.
+        reads_weights: returns the flags of a configuration that initialise an adapter from the
+            model's weights, which ``--low_cpu_fsdp`` has not read yet.
         attention: the only attention implementation that ``install``'s computation works with;
             None if any does.
         supports_vision: whether it can be put on a vision model.
@@ -74,6 +76,7 @@ class AdapterMethod(Generic[Config]):
     check: Check[Config] = no_problem
     prepare: Callable[[peft.PeftModel], None] = leave_to_peft
     install: Callable[[peft.PeftModel], None] = leave_to_peft
+    reads_weights: Callable[[Config], list[str]] = lambda config: []
     attention: str | None = None
     supports_vision: bool = False
     is_mergeable: bool = False

@@ -161,6 +161,15 @@ def _check_dora(run: "Run", lora: lora_config) -> list[Problem]:
     ]
 
 
+def reads_weights(lora: lora_config) -> list[str]:
+    """Return the flags that initialise the adapter from the model's weights."""
+    flags = {
+        "--use_dora": lora.use_dora,
+        "--init_lora_weights pissa": str(lora.init_lora_weights).startswith("pissa"),
+    }
+    return [flag for flag, given in flags.items() if given]
+
+
 METHOD = AdapterMethod(
     name="lora",
     title="LoRA",
@@ -169,6 +178,7 @@ METHOD = AdapterMethod(
     peft_type="LORA",
     check=check,
     prepare=pissa.prepare,
+    reads_weights=reads_weights,
     supports_vision=True,
     is_mergeable=True,
 )

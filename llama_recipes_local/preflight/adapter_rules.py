@@ -35,7 +35,7 @@ def check_attention(run: Run, method: AdapterMethod[Any], what: str) -> list[Pro
     return [
         Problem(
             f"--attn_implementation {chosen} with {what}",
-            "that attention knows no prefix before each of a row's documents",
+            f"{method.title} is computed by the attention {method.attention!r} only",
             f"leave it out, or use --attn_implementation {method.attention}",
         )
     ]

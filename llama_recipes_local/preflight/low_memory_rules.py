@@ -1,6 +1,7 @@
 """``--low_cpu_fsdp``: what needs the weights before each rank has read its shard."""
 
 from llama_recipes_local import configs
+from llama_recipes_local.adapters.registry import METHODS
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.models.loading import load_tokenizer
 from llama_recipes_local.models.quantization import quantized_bits
@@ -40,18 +41,15 @@ def _quantized(train: configs.train_config) -> list[Problem]:
 
 def _weights_needed_early(run: Run) -> list[Problem]:
     """Find what is initialised from the weights before they are read."""
-    train = run.train
-    lora = run.peft if train.use_peft and train.peft_method == "lora" else None
-    pissa = str(getattr(lora, "init_lora_weights", "")).startswith("pissa")
-    early = {
-        "--use_dora": (getattr(lora, "use_dora", False), "is initialised from the weights"),
-        "--init_lora_weights pissa": (pissa, "is initialised from the weights"),
-        "--top_layers": (train.top_layers, "adds layers that the model's files do not have"),
-    }
+    early = {}
+    if run.peft is not None:
+        for flag in METHODS[run.train.peft_method].reads_weights(run.peft):
+            early[flag] = "is initialised from the weights"
+    if run.train.top_layers:
+        early["--top_layers"] = "adds layers that the model's files do not have"
     return [
         Problem(f"{FLAG} with {flag}", f"it {why}, which are read only later", LEAVE_OUT)
-        for flag, (asked, why) in early.items()
-        if asked
+        for flag, why in early.items()
     ]
 
 

@@ -162,6 +162,8 @@ def test_a_prefix_needs_this_packages_attention(make_base: Any) -> None:
 
 
 @pytest.mark.parametrize("changes", [{"kernel": "sdpa"}, {"attention_bias": True}])
-def test_prompts_are_computed_by_peft_where_the_sum_would_differ(make_base: Any, changes: Any) -> None:
+def test_prompts_are_computed_by_peft_where_the_sum_would_differ(
+    make_base: Any, changes: Any
+) -> None:
     model = adapters.get_peft_model(make_base(**changes), CONFIGS["llama_adapter"]())
     assert not any(isinstance(module, PromptedAttention) for module in model.modules())

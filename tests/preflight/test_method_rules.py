@@ -88,7 +88,7 @@ REFUSED = [
     Refused(
         PREFIX | {"attn_implementation": "sdpa"},
         "--attn_implementation sdpa with --peft_method prefix",
-        "knows no prefix",
+        "Prefix tuning is computed by the attention 'documents' only",
         "--attn_implementation documents",
     ),
     Refused(
@@ -189,7 +189,7 @@ REFUSED = [
     Refused(
         PREFIX | CONTINUED | {"attn_implementation": "sdpa"},
         "--attn_implementation sdpa with --from_peft_checkpoint saved",
-        "knows no prefix",
+        "Prefix tuning is computed by the attention 'documents' only",
         "use --attn_implementation documents",
         saved={"peft_type": "PREFIX_TUNING"},
     ),
