@@ -17,7 +17,7 @@ from llama_recipes_local.configs import train_config
 from llama_recipes_local.storage.hashing import contents_hash
 
 Damage = Callable[[Path], None]
-# what is read of a checkpoint when a run goes on from it
+# what is read of a checkpoint when a run resumes from it
 READ = (
     "identity.json",
     "trainer.json",
@@ -80,7 +80,7 @@ def test_each_corrupt_file_is_named_and_the_previous_checkpoint_selected(
     assert chosen(output) == newest
 
 
-def test_every_single_byte_of_a_manifest_counts(output: Path) -> None:
+def test_every_byte_of_a_manifest_is_checked(output: Path) -> None:
     path = output / f"checkpoint-{STEPS}" / layout.MANIFEST
     text = path.read_text()
     for place in range(len(text)):

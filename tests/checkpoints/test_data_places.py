@@ -1,4 +1,4 @@
-"""Runs whose data comes from workers, packed, or as a stream go on exactly, too."""
+"""Runs whose data comes from workers, packed, or as a stream also resume exactly."""
 
 import csv
 import json
@@ -33,7 +33,7 @@ def rows(grammar_data: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_killed_and_resumed_is_straight(
+def test_killed_and_resumed_equals_uninterrupted(
     runs: Runs, lora: dict[str, Any], rows: Path, tmp_path: Path, way: str
 ) -> None:
     flags = lora | WAYS[way] | {"lora_dropout": 0.1}

@@ -1,4 +1,4 @@
-"""A run that was killed and gone on from is the run that was not, bit by bit."""
+"""A run that was killed and resumed equals the uninterrupted run, bit by bit."""
 
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ def untimed(ended: Ended) -> list[dict[str, Any]]:
 
 
 def hashes(ended: Ended) -> dict[str, str]:
-    """The hashes of all that is saved of weights, optimiser and generators after the last step."""
+    """The hashes of all that is saved of weights, optimiser and RNG state after the last step."""
     files = read_manifest(folder_of(ended.output, STEPS)).files
     kept = ("model/", "optimizer/", "random/", "adapter_model")
     found = {name: entry.sha256 for name, entry in files.items() if name.startswith(kept)}
@@ -34,7 +34,7 @@ def hashes(ended: Ended) -> dict[str, str]:
 
 @pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize("method", ["full", "lora", "quantized"])
-def test_killed_and_resumed_is_straight(
+def test_killed_and_resumed_equals_uninterrupted(
     runs: Runs, tmp_path: Path, request: pytest.FixtureRequest, method: str, ranks: int
 ) -> None:
     flags = request.getfixturevalue(method)
@@ -45,7 +45,9 @@ def test_killed_and_resumed_is_straight(
     killed = runs(tmp_path / "killed", flags, ranks, KILLED)
     assert killed.codes == [-9] * ranks, killed.logs
     assert killed.checkpoints == [5]
-    assert killed.metrics[-1]["step"] == killed.evaluations[-1]["step"] == 6
+    assert killed.evaluations[-1]["step"] == 6
+    # 7 on a machine so slow that a line was due after the seventh step
+    assert killed.metrics[-1]["step"] in (6, 7)
     resumed = runs(tmp_path / "killed", flags | AUTO, ranks)
     assert resumed.codes == [0] * ranks, resumed.logs
     assert "resumed at step 5" in resumed.logs[0]

@@ -1,4 +1,4 @@
-"""What a run must share with the one it goes on from, and may differ in where that is asked for."""
+"""What a run must share with the one it resumes, unless ``resume_despite`` names it."""
 
 import json
 import shutil
@@ -19,8 +19,8 @@ def before_the_last(output: Path) -> Path:
     return output
 
 
-def go_on(runs: Runs, output: Path, flags: dict[str, Any]) -> tuple[Ended, str]:
-    """Go on with these flags; return how that ended, and what was said."""
+def resume(runs: Runs, output: Path, flags: dict[str, Any]) -> tuple[Ended, str]:
+    """Resume with these flags; return the run, and what it printed."""
     log = output / "logs" / "0.log"
     before = len(log.read_text())
     ended = runs(output, flags)
@@ -54,7 +54,7 @@ def other_tokenizer(model: Path, folder: Path) -> Path:
     return copied
 
 
-def test_each_difference_is_refused_and_can_be_asked_for(
+def test_each_difference_is_refused_unless_resume_despite_names_it(
     runs: Runs,
     lora: dict[str, Any],
     before_the_last: Path,
@@ -71,7 +71,7 @@ def test_each_difference_is_refused_and_can_be_asked_for(
         "schedule": {"lr": 2e-3},
     }
     for kind, change in others.items():
-        ended, said = go_on(runs, before_the_last, lora | FROM | change)
+        ended, said = resume(runs, before_the_last, lora | FROM | change)
         assert ended.codes == [REFUSED], said
         assert "1 problem found" in said, said
         assert f"with another {kind}" in said
@@ -79,7 +79,7 @@ def test_each_difference_is_refused_and_can_be_asked_for(
         assert ended.checkpoints == [11]
 
         asked = change | {"resume_despite": kind}
-        ended, said = go_on(runs, before_the_last, lora | FROM | asked)
+        ended, said = resume(runs, before_the_last, lora | FROM | asked)
         assert ended.codes == [0], said
         shutil.rmtree(before_the_last / f"checkpoint-{max(ended.checkpoints)}")
         if kind == "schedule":
@@ -87,21 +87,21 @@ def test_each_difference_is_refused_and_can_be_asked_for(
             assert ended.metrics[-1]["lr"] == pytest.approx(2 * 3.0153e-5, rel=1e-3)
 
 
-def test_gradients_are_clipped_as_they_were(
+def test_a_change_of_clipping_is_refused(
     runs: Runs, lora: dict[str, Any], before_the_last: Path
 ) -> None:
     for change in ({"gradient_clipping": False}, {"gradient_clipping_threshold": 0.5}):
-        ended, said = go_on(runs, before_the_last, lora | FROM | change)
+        ended, said = resume(runs, before_the_last, lora | FROM | change)
         assert ended.codes == [REFUSED], said
         assert "with another schedule" in said
         assert "gradient_clipping was 1.0" in said
 
 
-def test_the_same_run_from_folders_that_moved_goes_on(
+def test_a_run_whose_folders_moved_resumes(
     runs: Runs, lora: dict[str, Any], before_the_last: Path, tmp_path: Path
 ) -> None:
     moved = shutil.copytree(lora["model_name"], tmp_path / "moved")
-    ended, said = go_on(runs, before_the_last, lora | FROM | {"model_name": str(moved)})
+    ended, said = resume(runs, before_the_last, lora | FROM | {"model_name": str(moved)})
     assert ended.codes == [0], said
 
 
@@ -114,8 +114,8 @@ def test_more_ranks_may_share_the_same_batch(
     assert [line["step"] for line in ended.metrics] == list(range(1, STEPS + 1))
 
 
-def test_a_longer_run_may_be_asked_for(runs: Runs, lora: dict[str, Any], output: Path) -> None:
-    ended, said = go_on(runs, output, lora | FROM | {"num_epochs": 3})
+def test_a_longer_run_may_be_resumed(runs: Runs, lora: dict[str, Any], output: Path) -> None:
+    ended, said = resume(runs, output, lora | FROM | {"num_epochs": 3})
     assert ended.codes == [0], said
     assert [line["step"] for line in ended.metrics] == list(range(1, 19))
     assert max(ended.checkpoints) == 18
@@ -123,7 +123,7 @@ def test_a_longer_run_may_be_asked_for(runs: Runs, lora: dict[str, Any], output:
 
 def test_a_finished_run_has_nothing_left(runs: Runs, lora: dict[str, Any], output: Path) -> None:
     metrics = (output / "metrics.jsonl").read_bytes()
-    ended, said = go_on(runs, output, lora | FROM)
+    ended, said = resume(runs, output, lora | FROM)
     assert ended.codes == [0], said
     assert (output / "metrics.jsonl").read_bytes() == metrics
     assert ended.checkpoints == [11, STEPS]

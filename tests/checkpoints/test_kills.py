@@ -1,4 +1,4 @@
-"""Nothing takes a run away: killed at any moment, or on a disk that fills up, it goes on.
+"""Nothing is lost: killed at any moment, or on a disk that fills up, a run can be resumed.
 
 ``KILLS=40 python -m pytest tests/checkpoints/test_kills.py`` kills as often as that.
 """
@@ -39,15 +39,15 @@ def steps_taken(output: Path) -> int:
     return max((line["step"] for line in lines(path)), default=0) if path.exists() else 0
 
 
-def whole(output: Path) -> list[int]:
-    """The steps of the checkpoints; all of them are whole."""
+def intact(output: Path) -> list[int]:
+    """The steps of the checkpoints; all of them are intact."""
     folders = layout.checkpoints_in(output)
     for folder in folders:
         verifying.verify(folder)
     return [step for folder in folders if (step := layout.step_of(folder)) is not None]
 
 
-def assert_goes_on(runs: Runs, output: Path, flags: dict[str, Any], straight: Ended) -> None:
+def assert_resumes(runs: Runs, output: Path, flags: dict[str, Any], straight: Ended) -> None:
     resumed = runs(output, flags | AUTO)
     assert resumed.codes == [0], resumed.logs
     assert "skipped" not in resumed.logs[0]
@@ -72,12 +72,12 @@ def test_killed_at_random_moments(
         after = moments.uniform(0, length)
         asynchronous = {"async_save": kill % 2 == 1}
         killed = runs(output, flags | asynchronous, 1, {"after": after})
-        taken, saved = steps_taken(output), whole(output)
+        taken, saved = steps_taken(output), intact(output)
         found.append(max(saved, default=0))
         # the step at hand and, asynchronously, the one that was being written
         assert found[-1] >= taken - 1 - asynchronous["async_save"], killed.logs
         if killed.codes == [-9]:
-            assert_goes_on(runs, output, flags | asynchronous, straight)
+            assert_resumes(runs, output, flags | asynchronous, straight)
         shutil.rmtree(output)
     print(f"{KILLS} kills; the newest checkpoints were of steps {sorted(found)}")
     assert KILLS < 10 or len(set(found)) > 5
@@ -95,7 +95,7 @@ def test_a_write_that_fails_in_the_middle(
         room = int(moments.uniform(0, (STEPS - 2) * size))
         stopped = runs(output, flags, 1, {"bytes": room})
         assert_stopped_with_one_message(stopped)
-        assert_goes_on(runs, output, flags, straight)
+        assert_resumes(runs, output, flags, straight)
         shutil.rmtree(output)
 
 
@@ -111,7 +111,7 @@ def test_a_write_that_fails_on_one_rank_of_two(
     stopped = runs(tmp_path, flags, 2, {"bytes": room, "ranks": [1]})
     assert stopped.codes == [DISK_FULL] * 2, stopped.logs
     assert stopped.logs[0].count("could not be written") == 1
-    assert whole(tmp_path)
+    assert intact(tmp_path)
     assert not list(tmp_path.glob(".checkpoint-*"))
 
 
@@ -135,11 +135,11 @@ def test_a_disk_that_fills_up(
     all_kept = flags | {"save_total_limit": 0}
     stopped = runs(output, all_kept)
     assert_stopped_with_one_message(stopped)
-    kept = whole(output)
+    kept = intact(output)
     assert len(kept) > 1
     for folder in layout.checkpoints_in(output)[1:]:
         shutil.rmtree(folder)
-    assert_goes_on(runs, output, flags | {"save_total_limit": 1}, straight)
+    assert_resumes(runs, output, flags | {"save_total_limit": 1}, straight)
 
 
 def assert_stopped_with_one_message(stopped: Ended) -> None:
@@ -150,5 +150,5 @@ def assert_stopped_with_one_message(stopped: Ended) -> None:
     assert "no space left on device" in said or "bytes, " in said
     assert str(stopped.output) in said
     assert not list(stopped.output.glob(".checkpoint-*"))
-    saved = whole(stopped.output)
+    saved = intact(stopped.output)
     assert max(saved, default=0) >= steps_taken(stopped.output) - 2

@@ -1,4 +1,4 @@
-"""Runs that their launcher starts again: torchrun after a crash, Slurm when its time is up."""
+"""Runs that their launcher restarts: torchrun after a crash, Slurm at its time limit."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ def words(flags: dict[str, Any]) -> list[str]:
     return [f"--{name}={value}" for name, value in flags.items()]
 
 
-def test_torchrun_starts_ranks_again_that_go_on(
+def test_torchrun_restarts_ranks_that_resume(
     lora: dict[str, Any], environment: dict[str, str], tmp_path: Path
 ) -> None:
     output, logs = tmp_path / "output", tmp_path / "logs"

@@ -1,4 +1,4 @@
-"""The state of every optimiser comes back, and its next step is the one it would have taken."""
+"""The state of every optimiser is loaded, and its next step is the one it would have taken."""
 
 import json
 from collections.abc import Callable
@@ -54,7 +54,7 @@ def write(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_an_optimiser_goes_on_as_if_nothing_happened(name: str, tmp_path: Path) -> None:
+def test_a_reloaded_optimiser_continues_as_uninterrupted(name: str, tmp_path: Path) -> None:
     if "8bit" in name or "paged" in name:
         pytest.importorskip("bitsandbytes")
     straight = make_model()
@@ -122,7 +122,7 @@ def test_files_are_safetensors_of_any_dtype(tmp_path: Path) -> None:
     assert copies["bytes"].tolist() == [0, 1, 2]
 
 
-def test_pieces_of_three_ranks_fill_what_four_would_hold(tmp_path: Path) -> None:
+def test_shards_of_three_ranks_load_on_four(tmp_path: Path) -> None:
     whole = torch.arange(60.0).view(10, 6)
     for rank, (first, last) in enumerate([(0, 4), (4, 8), (8, 10)]):
         shard = TensorShard("weight", whole[first:last], (first, 0))

@@ -1,4 +1,4 @@
-"""How many checkpoints are kept: the newest, and the best."""
+"""Retention: which checkpoints are kept: the newest, and the best."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def test_the_newest_and_the_best_stay(
     assert sorted(step_of(path) or 0 for path in tmp_path.iterdir()) == kept
 
 
-def test_what_is_no_checkpoint_is_neither_counted_nor_touched(tmp_path: Path) -> None:
+def test_other_folders_are_neither_counted_nor_removed(tmp_path: Path) -> None:
     checkpoints(tmp_path, {1: None, 2: None, 3: None})
     for name in ("checkpoint-4", "checkpoint-x", "checkpoint-5.bak"):
         (tmp_path / name).mkdir()
@@ -53,7 +53,7 @@ def test_for_a_runs_folder_the_alternative_is_its_newest_checkpoint(tmp_path: Pa
     assert selection.alternative(tmp_path) == f"--resume_from_checkpoint {newest}"
 
 
-def test_leftovers_go_and_nothing_else(tmp_path: Path) -> None:
+def test_only_leftovers_are_removed(tmp_path: Path) -> None:
     checkpoints(tmp_path, {3: None})
     for name in (".checkpoint-4.incomplete", ".checkpoint-2.old", ".incomplete", "mine.old"):
         (tmp_path / name).mkdir()

@@ -33,7 +33,7 @@ def straight(
         (2, "saving", 2, "SIGTERM", [5]),
     ],
 )
-def test_saved_and_gone_on_from(
+def test_a_signalled_run_is_saved_and_resumed(
     runs: Runs,
     lora: dict[str, Any],
     straight: dict[int, Any],

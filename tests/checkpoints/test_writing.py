@@ -1,4 +1,4 @@
-"""A writer that works beside training: from copies, one checkpoint at a time, errors told."""
+"""The asynchronous writer: from copies, one checkpoint at a time, errors raised."""
 
 import errno
 import threading
@@ -53,7 +53,7 @@ def saved(output: Path, step: int) -> torch.Tensor:
     return target
 
 
-def test_training_goes_on_while_the_state_of_the_step_is_written(
+def test_training_continues_while_a_checkpoint_is_written(
     writer: Writer, gate: Gate, tmp_path: Path
 ) -> None:
     weight = torch.ones(4)
@@ -89,7 +89,7 @@ def test_the_next_save_waits_for_the_last(writer: Writer, gate: Gate, tmp_path: 
     assert saved(tmp_path, 2).tolist() == [2] * 4
 
 
-def test_an_error_of_the_thread_is_told_and_the_draft_goes(
+def test_an_error_in_the_thread_is_raised_and_the_draft_removed(
     writer: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer.save(content(1, torch.ones(4)))
@@ -105,10 +105,10 @@ def test_an_error_of_the_thread_is_told_and_the_draft_goes(
     assert "checkpoint-2 could not be written: no space left on device" in str(caught.value)
     assert f"the last checkpoint is {tmp_path / 'checkpoint-1'}" in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
-    writer.finish()  # there is nothing more to tell
+    writer.finish()  # which has nothing more to report
 
 
-def test_what_cannot_fit_is_refused_with_the_bytes(
+def test_a_checkpoint_without_free_space_is_refused_with_sizes(
     writer: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writing, "free_bytes", lambda folder: 15)

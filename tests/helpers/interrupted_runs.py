@@ -1,4 +1,4 @@
-"""Fine-tunings that are ended midway and gone on from, in forks of one process."""
+"""Fine-tunings that are interrupted and resumed, in forks of one process."""
 
 import json
 import subprocess

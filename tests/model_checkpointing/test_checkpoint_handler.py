@@ -132,7 +132,7 @@ def test_parameters_are_plain_yaml_in_the_checkpoints_folder(
     assert params.keys() == vars(train).keys() | vars(fsdp).keys()
 
 
-def test_parameters_do_not_touch_the_checkpoint_beside_them(
+def test_parameters_do_not_touch_the_checkpoint_next_to_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -171,7 +171,7 @@ def test_a_models_checkpoint_loads_on_the_first_rank(
     assert model.bias.eq(3).all()
 
 
-def test_a_missing_optimizer_checkpoint_is_told(
+def test_a_missing_optimizer_checkpoint_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "optimizer.safetensors"

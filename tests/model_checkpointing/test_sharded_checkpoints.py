@@ -1,4 +1,4 @@
-"""What two ranks save is whole, and loads on any number of ranks."""
+"""What two ranks save is complete, and loads on any number of ranks."""
 
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ def loaded_on_four(
 
 
 def assert_equal(ours: Tensors, theirs: Tensors) -> None:
-    """Compare bit by bit; a tied head may be listed beside its embedding."""
+    """Compare bit by bit; a tied head may be listed next to its embedding."""
     assert theirs
     for name, tensor in theirs.items():
         assert ours[name].equal(tensor), name
@@ -134,7 +134,7 @@ def test_full_model_loads_in_plain_transformers(
     assert_equal(loaded.state_dict(), load_file(saved / f"{expected}.safetensors"))
 
 
-def test_optimizer_state_is_whole(saved: Path, tiny_model: Path) -> None:
+def test_optimizer_state_is_complete(saved: Path, tiny_model: Path) -> None:
     folder = checkpoint_of(saved, "full", tiny_model)
     path = folder / f"optimizer-{tiny_model.name}-3.safetensors"
     state = checkpoints.load_optimizer_checkpoint(torch.nn.Module(), path, rank=0)
@@ -154,7 +154,7 @@ def test_an_optimizer_with_dtypes_among_its_settings_is_saved(
     assert not [name for name in state if name.endswith("_dtype")]
 
 
-def test_optimizer_shards_are_saved_beside_the_models(saved: Path, tiny_model: Path) -> None:
+def test_optimizer_shards_are_saved_next_to_the_models(saved: Path, tiny_model: Path) -> None:
     folder = checkpoint_of(saved, "sharded", tiny_model)
     shards = [load_file(path) for path in sorted(folder.glob("*.safetensors"))]
     for name, tensor in load_file(saved / "expected-optimizer.safetensors").items():
@@ -206,7 +206,7 @@ def test_nothing_is_left_over_and_nothing_is_a_pickle(saved: Path) -> None:
     assert not list(saved.rglob(".*"))
 
 
-def test_a_missing_sharded_checkpoint_is_told(
+def test_a_missing_sharded_checkpoint_is_reported(
     tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model: Any = torch.nn.Linear(1, 1)

@@ -63,7 +63,7 @@ def samples(grammar_data: Path, tokenizer: PreTrainedTokenizerBase) -> list[dict
 
 @pytest.fixture
 def make_model(tiny_model: Path) -> Callable[..., torch.nn.Module]:
-    """Loads the tiny model anew, in float32, with the kernel for packed documents."""
+    """Loads a new tiny model, in float32, with the kernel for packed documents."""
 
     def make(**kwargs: Any) -> torch.nn.Module:
         kwargs = {"attn_implementation": "documents", "dtype": torch.float32} | kwargs

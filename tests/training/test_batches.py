@@ -1,4 +1,4 @@
-"""What a batch holds: documents without their padding, and rows that can be told afterwards."""
+"""What a batch holds: documents without their padding, and rows that can be looked up later."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -24,7 +24,7 @@ PADDED = {
 }
 
 
-def test_documents_are_told_from_positions_or_from_padding() -> None:
+def test_documents_are_found_from_positions_or_padding() -> None:
     assert document_lengths(PACKED).tolist() == [2, 4]
     assert document_lengths(PADDED).tolist() == [2, 5]
     assert document_lengths({"input_ids": torch.zeros(3, 4)}).tolist() == [4, 4, 4]
@@ -41,7 +41,7 @@ def test_a_step_adds_up_its_micro_batches() -> None:
     assert sync_step([PACKED], report=True).report
 
 
-def test_rows_are_told_though_workers_have_read_ahead() -> None:
+def test_rows_are_known_although_workers_prefetch() -> None:
     sampler = ShardedBatchSampler(20, batch_size=3, seed=1)
     sampler.set_epoch(2)
     loader = DataLoader(list(range(20)), batch_sampler=sampler)
@@ -50,12 +50,12 @@ def test_rows_are_told_though_workers_have_read_ahead() -> None:
     assert rows_of(loader, len(seen)) is None
 
 
-def test_rows_of_an_order_that_does_not_come_again_are_not_guessed() -> None:
+def test_rows_of_an_order_that_cannot_be_repeated_are_unknown() -> None:
     assert rows_of(DataLoader(list(range(20)), batch_size=3, shuffle=True), 0) is None
     assert rows_of([{"input_ids": torch.zeros(1, 1)}], 0) is None
 
 
-def test_the_wait_for_a_steps_data_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_wait_for_a_steps_data_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(batches.time, "perf_counter", lambda: now[0])
 

@@ -65,7 +65,7 @@ def test_perplexity_is_e_to_the_loss(evaluate: Evaluate, validation: Samples) ->
 
 
 @pytest.mark.parametrize(("steps", "rows"), [(1, 2), (3, 6), (0, 15), (100, 15)])
-def test_a_bounded_evaluation_divides_by_what_was_run(
+def test_a_limited_evaluation_divides_by_its_own_label_tokens(
     evaluate: Evaluate, validation: Samples, steps: int, rows: int
 ) -> None:
     # rows of growing length stay in their places when they are put with like ones
@@ -76,7 +76,7 @@ def test_a_bounded_evaluation_divides_by_what_was_run(
     assert bounded == pytest.approx(expected, **SAME)
 
 
-def test_each_batch_is_listed_for_the_metrics(evaluate: Evaluate, validation: Samples) -> None:
+def test_each_batch_is_listed_with_save_metrics(evaluate: Evaluate, validation: Samples) -> None:
     fields = PADDED | {"val_batch_size": 1}
     *_, losses, perplexities = evaluate(validation, save_metrics=True, **fields)
     alone = [evaluate([sample], **fields)[1] for sample in validation]
@@ -84,7 +84,7 @@ def test_each_batch_is_listed_for_the_metrics(evaluate: Evaluate, validation: Sa
     assert perplexities == [math.exp(loss) for loss in losses]
 
 
-def test_batches_are_listed_only_for_the_metrics(evaluate: Evaluate, validation: Samples) -> None:
+def test_batches_are_listed_only_with_save_metrics(evaluate: Evaluate, validation: Samples) -> None:
     assert evaluate(validation)[2:] == ([], [])
 
 
@@ -94,7 +94,9 @@ def test_no_label_at_all_is_an_error(evaluate: Evaluate, validation: Samples) ->
         evaluate(without)
 
 
-def test_a_batch_without_labels_counts_for_nothing(evaluate: Evaluate, validation: Samples) -> None:
+def test_a_batch_without_labels_does_not_change_the_mean(
+    evaluate: Evaluate, validation: Samples
+) -> None:
     blank = validation[0] | {"labels": [IGNORE_INDEX] * len(validation[0]["labels"])}
     _, loss, losses, _ = evaluate([*validation, blank], save_metrics=True, **PADDED)
     assert loss == pytest.approx(evaluate(validation, **PADDED)[1], **SAME)

@@ -1,4 +1,4 @@
-"""The operations that a step needs are those that torch counts, less what no result depends on."""
+"""The operations of a step are those that torch counts, less those no result depends on."""
 
 import peft
 import pytest
@@ -38,7 +38,7 @@ def counted(model: torch.nn.Module) -> int:
     return counter.get_total_flops()
 
 
-def test_full_fine_tuning_is_six_operations_a_weight_and_token() -> None:
+def test_full_fine_tuning_is_six_operations_per_weight_and_token() -> None:
     needed = training_flops(make_model())
     assert needed.per_token == 6 * (LAYERS * LAYER + HEAD)
     assert needed.per_squared_length == 3 * ATTENTION
@@ -80,7 +80,7 @@ def test_frozen_first_layers_are_only_computed_forward() -> None:
     assert needed.per_squared_length == (1 + 3) * ATTENTION // LAYERS
 
 
-def test_peaks_are_known_by_the_devices_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_peak_flops_follow_from_the_devices_name(monkeypatch: pytest.MonkeyPatch) -> None:
     names = {
         "NVIDIA H100 80GB HBM3": 989e12,
         "NVIDIA H100 PCIe": 756e12,

@@ -1,4 +1,4 @@
-"""What a training leaves behind has upstream's names, and upstream's plots can be drawn from it."""
+"""Results and metrics files have upstream's names, and upstream's plots can be drawn from them."""
 
 import json
 import re
@@ -95,7 +95,7 @@ def test_upstreams_plots_can_be_drawn(training: Any) -> None:
     assert all(path.stat().st_size > 1000 for path in drawn)
 
 
-def test_the_run_learns_the_losses_before_and_after(
+def test_the_run_records_the_losses_before_and_after(
     run_training: Callable[..., Any], samples: Samples
 ) -> None:
     with activate(resolve({})) as run:

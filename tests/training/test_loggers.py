@@ -41,7 +41,7 @@ def train_with(run_training: Callable[..., Any], samples: Samples) -> Callable[.
     return lambda **fields: run_training(samples[:24], samples[24:30], **FIELDS | fields)
 
 
-def test_validations_are_lines_of_their_own(train_with: Callable[..., Any]) -> None:
+def test_validations_are_logged_in_their_own_file(train_with: Callable[..., Any]) -> None:
     training = train_with()
     lines = (training.output / "evaluations.jsonl").read_text().splitlines()
     evaluations = [json.loads(line) for line in lines]
@@ -101,13 +101,13 @@ def test_weights_and_biases_is_offline_and_below_the_output_folder(tmp_path: Pat
 
 
 class Given(list):
-    """A run of Weights & Biases that keeps what is logged, by the step that it is told."""
+    """A run of Weights & Biases that keeps what is logged, by step."""
 
     def log(self, values: dict[str, float], step: int | None = None) -> None:
         self.append((step, values))
 
 
-def test_upstreams_run_is_used_where_it_is_given_and_left_to_its_owner(tmp_path: Path) -> None:
+def test_a_given_wandb_run_is_used_and_not_finished(tmp_path: Path) -> None:
     given = Given()
     config = configs.train_config(output_dir=str(tmp_path), report_to=["wandb"])
     _, logger = make_loggers(config, given)
@@ -116,7 +116,7 @@ def test_upstreams_run_is_used_where_it_is_given_and_left_to_its_owner(tmp_path:
     assert given == [(None, {"train/step": 3, "train/loss": 2.5})]
 
 
-def test_a_run_of_ours_counts_trainings_steps(tmp_path: Path) -> None:
+def test_a_run_of_main_logs_at_trainings_steps(tmp_path: Path) -> None:
     given = Given()
     run = Run({}, configs.train_config(output_dir=str(tmp_path)))
     _, logger = make_loggers(run.train, given, run)
@@ -142,9 +142,7 @@ def named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]
     return name
 
 
-def test_a_resumed_run_has_the_id_of_the_one_before(
-    named: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_a_resumed_run_keeps_its_wandb_id(named: Callable[..., Any], tmp_path: Path) -> None:
     checkpoint = {"resume_from_checkpoint": str(tmp_path / "checkpoint-3")}
     assert named(**checkpoint) == ("before", "allow")
     new, resume = named(**checkpoint, output_dir=str(tmp_path / "elsewhere"))
@@ -154,7 +152,7 @@ def test_a_resumed_run_has_the_id_of_the_one_before(
     assert new != "before" and resume is None
 
 
-def test_a_fresh_run_has_an_id_of_its_own(named: Callable[..., Any]) -> None:
+def test_a_new_run_has_a_new_wandb_id(named: Callable[..., Any]) -> None:
     (first, resume), (second, _) = named(), named(use_wandb=False, report_to=["wandb"])
     assert first and second and len({first, second, "before"}) == 3
     assert resume is None
@@ -170,7 +168,7 @@ def test_a_fresh_run_has_an_id_of_its_own(named: Callable[..., Any]) -> None:
         ({}, {"WANDB_RESUME": "auto"}),
     ],
 )
-def test_what_the_user_says_of_the_run_stands(
+def test_the_users_wandb_id_is_kept(
     named: Callable[..., Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -183,7 +181,7 @@ def test_what_the_user_says_of_the_run_stands(
     assert said == (wandb.get("id"), wandb.get("resume"))
 
 
-def test_mlflow_begins_a_new_run_where_none_goes_on(train_with: Callable[..., Any]) -> None:
+def test_mlflow_starts_a_new_run_unless_one_is_resumed(train_with: Callable[..., Any]) -> None:
     mlflow = pytest.importorskip("mlflow")
     fields = {"report_to": ["mlflow"]}
     output = train_with(**fields).output
@@ -193,7 +191,7 @@ def test_mlflow_begins_a_new_run_where_none_goes_on(train_with: Callable[..., An
     assert len(client.search_runs([experiment.experiment_id])) == 2
 
 
-def test_without_a_request_there_is_one_file(tmp_path: Path) -> None:
+def test_without_report_to_there_is_one_file(tmp_path: Path) -> None:
     for logger in make_loggers(configs.train_config(output_dir=str(tmp_path))):
         logger.close()
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]

@@ -1,4 +1,4 @@
-"""What a training does besides its loss: steps, rates, clipping, saving, and who moves."""
+"""The loop but for its loss: steps, learning rates, clipping, saving, and which weights move."""
 
 import json
 from collections.abc import Callable
@@ -38,7 +38,7 @@ def norm(gradients: dict[str, torch.Tensor]) -> float:
         ({"num_epochs": 2, "max_train_step": 2, "gradient_accumulation_steps": 2}, 2, 1),
     ],
 )
-def test_steps_are_the_optimisers_and_end_where_asked(
+def test_steps_are_optimiser_steps_and_end_at_max_train_step(
     run_training: RunTraining, samples: Samples, fields: dict[str, int], steps: int, epochs: int
 ) -> None:
     training = run_training(samples, save_metrics=True, **FIVE | fields)
@@ -65,7 +65,7 @@ def test_each_epoch_has_its_own_order(run_training: RunTraining, samples: Sample
     assert sum(labels[:5]) == sum(labels[5:])
 
 
-def test_the_rate_falls_once_an_epoch(run_training: RunTraining, samples: Samples) -> None:
+def test_the_learning_rate_falls_once_an_epoch(run_training: RunTraining, samples: Samples) -> None:
     fields = FIVE | {"num_epochs": 3, "lr": 1e-2, "gradient_accumulation_steps": 3}
     training = run_training(samples, gamma=0.5, **fields)
     assert [line["lr"] for line in training.steps] == [1e-2, 1e-2, 5e-3, 5e-3, 2.5e-3, 2.5e-3]
@@ -155,7 +155,7 @@ def test_without_validation_the_last_epoch_is_saved(
     assert all(value.equal(trained[name]) for name, value in saved.state_dict().items())
 
 
-def test_nothing_is_saved_when_not_asked(run_training: RunTraining, samples: Samples) -> None:
+def test_nothing_is_saved_without_save_model(run_training: RunTraining, samples: Samples) -> None:
     training = run_training(samples, save_model=False, **FIVE)
     assert [path.name for path in training.output.iterdir()] == ["metrics.jsonl"]
 
@@ -200,7 +200,7 @@ def test_flops_are_counted(run_training: RunTraining, samples: Samples) -> None:
     assert 1e-6 < training.results["model_tflops"] < 1e3
 
 
-def test_weights_and_biases_hears_every_step(run_training: RunTraining, samples: Samples) -> None:
+def test_weights_and_biases_gets_every_step(run_training: RunTraining, samples: Samples) -> None:
     class Logged(list):
         def log(self, values: dict[str, Any], **_: Any) -> None:
             self.append(values)
@@ -238,7 +238,7 @@ def test_the_model_is_saved_at_the_best_validation_between_epochs(
     assert len(saved) == 2
 
 
-def test_a_scaler_skips_a_step_that_overflows_and_goes_on(
+def test_a_scaler_skips_a_step_that_overflows_and_continues(
     run_training: RunTraining, make_model: MakeModel, samples: Samples
 ) -> None:
     model, calls = make_model(), 0
@@ -275,7 +275,7 @@ def test_a_scaler_does_not_hide_a_gradient_that_is_never_finite(
         run_training(samples, model=model, use_fp16=True, **FIVE)
 
 
-def test_a_scaler_keeps_its_scale_beside_weights_in_host_memory(
+def test_a_scaler_keeps_its_scale_with_weights_in_host_memory(
     make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = make_model()

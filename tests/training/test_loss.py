@@ -122,7 +122,7 @@ def test_accumulated_rows_equal_one_batch(
     assert largest_difference(parts.gradients[0], whole.gradients[0]) < GRADIENT_ERROR
 
 
-def test_unequal_rows_tell_the_mean_from_a_mean_of_means(
+def test_rows_of_unequal_length_are_not_a_mean_of_means(
     run_training: RunTraining, samples: Samples
 ) -> None:
     # guards the tests above: on these rows the wrong mean is off by far more than they allow

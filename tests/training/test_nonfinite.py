@@ -1,4 +1,4 @@
-"""What a run says when it stops, on the command line and to a script."""
+"""The error of a loss or gradient that is not finite, on the command line and in a script."""
 
 import json
 import shutil
@@ -39,7 +39,7 @@ def broken_model(tiny_model: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_command_says_it_in_one_message_and_fails(
+def test_a_command_fails_with_one_message(
     broken_model: Path, grammar_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stopped:
@@ -104,14 +104,14 @@ def a_report(losses: list[float], bad_ranks: list[int]) -> NonFiniteReport:
     return NonFiniteReport(5, bad_ranks, losses, first_micro_batch=0, input_ids=ids)
 
 
-def test_the_micro_batch_whose_loss_is_not_finite_is_the_suspect() -> None:
+def test_the_micro_batch_whose_loss_is_not_finite_is_named() -> None:
     assert describe_suspects(a_report([1.0, float("nan")], [0]), Rows(), Tokens()) == [
         "rank 0, micro-batch 1, row 42",
         "   row 42: '42 42'",
     ]
 
 
-def test_all_micro_batches_are_suspects_of_a_gradient() -> None:
+def test_all_micro_batches_are_named_for_a_gradient() -> None:
     lines = describe_suspects(a_report([1.0, 2.0], []), Rows(), Tokens())
     assert [line for line in lines if line.startswith("rank")] == [
         "rank 0, micro-batch 0, rows 40, 41",
@@ -119,7 +119,7 @@ def test_all_micro_batches_are_suspects_of_a_gradient() -> None:
     ]
 
 
-def test_a_batch_shows_how_it_begins_where_its_rows_are_not_known() -> None:
+def test_a_batch_of_unknown_rows_shows_how_it_begins() -> None:
     loader = [{"input_ids": torch.zeros(1, 2)}]
     assert describe_suspects(a_report([float("inf")], [0]), loader, Tokens()) == [
         "rank 0, micro-batch 0, rows unknown",
@@ -127,7 +127,7 @@ def test_a_batch_shows_how_it_begins_where_its_rows_are_not_known() -> None:
     ]
 
 
-def test_the_error_tells_what_was_kept_and_what_fixes() -> None:
+def test_the_error_says_which_weights_are_kept_and_how_to_fix_it() -> None:
     with pytest.raises(NonFiniteError) as error:
         raise_non_finite(a_report([float("nan")], [0]), Rows(), None)
     assert "the weights are those after step 4" in str(error.value)

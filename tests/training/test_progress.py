@@ -1,4 +1,4 @@
-"""Every step is a line of JSON; the console gets one now and then."""
+"""Every step is a line of JSON; the console shows at most one per second."""
 
 import json
 import math
@@ -30,7 +30,7 @@ def a_step(step: int, tokens: int = 8, norm: float = 1.5, stop: bool = False) ->
 
 @pytest.fixture
 def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The time that is told, in seconds."""
+    """The current time, in seconds."""
     now = [100.0]
     monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
     return now
@@ -61,7 +61,7 @@ def test_tokens_are_all_positions_of_the_epoch(
     assert sum(line["tokens"] for line in training.steps) == positions
 
 
-def test_console_gets_the_last_step_and_a_line_a_second_at_most(
+def test_the_console_shows_the_last_step_and_at_most_a_line_per_second(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], now: list[float]
 ) -> None:
     with Progress(9, [JsonLines(tmp_path)]) as reporter:
@@ -76,12 +76,12 @@ def test_console_gets_the_last_step_and_a_line_a_second_at_most(
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 9
 
 
-def test_console_line_tells_rate_and_time_left(
+def test_a_console_line_shows_rate_and_time_left(
     capsys: pytest.CaptureFixture[str], now: list[float]
 ) -> None:
     flops = TrainingFlops(per_token=10**9, per_squared_length=10**6)
     with Progress(61, flops=flops, peak_flops=1e15) as reporter:
-        now[0] += 50.0  # validation, which is no step's time
+        now[0] += 50.0  # validation, which is not part of a step
         reporter.pause()
         now[0] += 2.0
         reporter.add(a_step(1, tokens=9000))
@@ -137,7 +137,7 @@ def test_an_interrupted_run_writes_every_step_it_took(tmp_path: Path) -> None:
     assert [json.loads(line)["step"] for line in lines] == [1, 2]
 
 
-def test_a_step_that_stops_training_is_no_line_nor_is_any_after_it(
+def test_a_step_that_stops_training_is_not_logged_nor_any_after_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with Progress(9, [JsonLines(tmp_path)]) as reporter:
@@ -158,7 +158,7 @@ def test_a_norm_that_overflowed_is_valid_json(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "metrics.jsonl").read_text())["grad_norm"] is None
 
 
-def test_other_ranks_print_nothing_and_ask_for_nothing(
+def test_other_ranks_print_nothing_and_request_nothing(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RANK", "1")

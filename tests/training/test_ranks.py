@@ -106,7 +106,7 @@ def test_the_rows_are_named(
     if name.endswith("loss"):
         assert "the loss is not finite on rank 1" in said
         assert said.count("micro-batch") == 1
-    else:  # a gradient that was added up does not tell whose it is
+    else:  # a summed gradient does not show which rank's it is
         assert "the gradient is not finite, though every rank's loss is" in said
         assert said.count("micro-batch") == 4
 

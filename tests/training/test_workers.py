@@ -1,4 +1,4 @@
-"""Data loaders' workers: they outlive a signal to the whole group, and no run."""
+"""Data loader workers survive a signal to the whole process group, but not their run."""
 
 import signal
 import subprocess
@@ -24,7 +24,7 @@ sys.exit(3)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
-def test_a_worker_outlives_what_the_group_is_sent(number: signal.Signals) -> None:
+def test_a_worker_survives_signals_to_the_process_group(number: signal.Signals) -> None:
     loader: Any = DataLoader(
         list(range(8)),
         num_workers=1,

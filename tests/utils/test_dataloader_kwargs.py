@@ -103,7 +103,7 @@ def test_validation_reads_a_stream_once_and_always_alike() -> None:
         ({"run_validation": False}, ["--max_train_step"]),
     ],
 )
-def test_a_stream_without_an_end_is_the_users_mistake(
+def test_a_stream_without_an_end_is_a_usage_error(
     fields: dict[str, Any], missing: list[str]
 ) -> None:
     with pytest.raises(UsageError) as caught:
@@ -112,7 +112,7 @@ def test_a_stream_without_an_end_is_the_users_mistake(
 
 
 @pytest.mark.parametrize("strategy", ["packing", "padding"])
-def test_workers_run_ahead_and_stay(strategy: str) -> None:
+def test_workers_prefetch_and_persist(strategy: str) -> None:
     def kwargs(workers: int, dataset: Any) -> dict[str, Any]:
         train_config = config(
             batching_strategy=strategy,
@@ -127,7 +127,7 @@ def test_workers_run_ahead_and_stay(strategy: str) -> None:
     with activate(resolution.Run({})):
         assert kwargs(0, rows) == {}
         assert kwargs(2, rows) == {"prefetch_factor": 4, "persistent_workers": True}
-        # a worker that stays would not hear where a restored stream begins
+        # a persistent worker would not learn where a resumed stream begins
         stream = {"prefetch_factor": 4, "persistent_workers": False}
         assert kwargs(2, SampleStream(opened)) == stream
     assert kwargs(2, rows) == {}  # who calls it elsewhere may have no workers
@@ -152,7 +152,7 @@ def test_padding_suits_the_hardware(
     assert batch["input_ids"].shape == (5, 16 if multiple == 8 else 9)
 
 
-def test_lengths_are_those_that_the_rows_know() -> None:
+def test_lengths_are_the_rows_own() -> None:
     class Rows(list[Any]):
         lengths = (1, 2, 3, 4, 5)
 
@@ -166,7 +166,7 @@ def test_lengths_are_those_that_the_rows_know() -> None:
     assert given["batch_sampler"].lengths.tolist() == [3, 9, 4, 7, 5]
 
 
-def test_rows_without_tokens_are_shuffled_and_it_is_said(
+def test_rows_without_tokens_are_shuffled_with_a_notice(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     pictures = [{"image": number} for number in range(5)]

@@ -1,4 +1,4 @@
-"""What was logged of a run goes on with it: one curve, no step twice, none lost."""
+"""The logs of a resumed run: one curve, no step twice, none lost."""
 
 import json
 import re
@@ -58,7 +58,7 @@ def test_mlflow_has_one_run_with_each_step_once(
         assert sorted(metric.step for metric in history) == steps
 
 
-def test_weights_and_biases_goes_on_in_the_same_run(resumed: tuple[Ended, str]) -> None:
+def test_weights_and_biases_resumes_the_same_run(resumed: tuple[Ended, str]) -> None:
     ended, first = resumed
     folders = sorted((ended.output / "wandb").glob("offline-run-*"))
     assert [folder.name.rpartition("-")[2] for folder in folders] == [first] * 2
@@ -84,7 +84,7 @@ def test_a_run_from_another_folder_is_a_new_one(
     assert [line["step"] for line in moved.metrics] == [11, 12]
 
 
-def test_metrics_outlive_a_checkpoint_that_cannot_be_gone_on_from(
+def test_metrics_survive_a_checkpoint_that_cannot_be_resumed_from(
     runs: Runs, lora: dict[str, Any], output: Path
 ) -> None:
     metrics = (output / "metrics.jsonl").read_bytes()
