@@ -1,15 +1,10 @@
-"""What a field of a configuration declares: its type, its facts and its docstring.
+"""What a field of a configuration declares: its type, its facts, and a docstring below it.
 
-A field reads::
-
-    lr: Annotated[float, ABOVE_0, Resume.SCHEDULE] = 1e-4
-    \"\"\"Learning rate.\"\"\"
-
-A flag's value is converted to the type. The facts are what the rest of the package needs to know of
-the field, and would otherwise keep lists of: which values it takes (a ``Range``, ``Choices``,
-``FOLDER`` or ``TEXT``), what a change of it means for a run that is resumed (a ``Resume``), and
-which commands read it from a run's record (``EVALUATION``, ``SELECTS_PARAMETERS``). The docstring
-is what ``--help`` prints.
+As ``lr: Annotated[float, ABOVE_0, Resume.SCHEDULE] = 1e-4``. A flag's value is converted to the
+type. The facts are what the rest of the package needs to know about the field and would otherwise
+keep lists of: which values it takes (a ``Range``, ``Choices``, ``FOLDER`` or ``TEXT``), whether a
+resumed run may change it (a ``Resume``), and which commands read it from a run's record
+(``EVALUATION``, ``SELECTS_PARAMETERS``). The docstring is what ``--help`` prints.
 """
 
 import ast
@@ -35,8 +30,8 @@ class Range:
         words: the range, as in "it must be ...".
         holds: returns whether a number is in it.
         otherwise: what to do instead; "" is to give a number that is in it.
-        switch: a field of the same configuration; the range only holds where that is on. "" is
-            always.
+        switch: a field of the same configuration that must be on for the range to apply; "" if it
+            always applies.
     """
 
     words: str
@@ -122,10 +117,10 @@ record, to take the others from the base model."""
 
 @dataclass(frozen=True)
 class Facts:
-    """What a field's annotation says next to its type.
+    """What a field's annotation says in addition to its type.
 
     Attributes:
-        resume: what a change of it means for a run that is resumed; None if it does not say.
+        resume: whether a resumed run may change it; None if it does not say.
         range: the numbers it takes; None if it does not say.
         choices: the values it takes; None if it does not say.
         marks: the other facts.
@@ -149,7 +144,7 @@ class Facts:
 
 
 def facts(config: type | object) -> dict[str, Facts]:
-    """Return what a configuration's fields say of themselves, by name, in their order."""
+    """Return the facts of a configuration's fields, by name, in their order."""
     cls = config if isinstance(config, type) else type(config)
     hints = typing.get_type_hints(cls, include_extras=True)
     return {name: Facts.of(annotation) for name, annotation in hints.items()}

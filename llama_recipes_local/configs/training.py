@@ -114,7 +114,7 @@ class train_config(upstream):
     peft_method: Annotated[str, Choices(source="adapters.registry:METHODS"), Resume.METHOD] = (
         upstream.peft_method
     )
-    """"lora", "llama_adapter" or "prefix"; used with ``use_peft``."""
+    """Adapter method; used with ``use_peft``."""
 
     use_peft: Annotated[bool, Resume.METHOD] = upstream.use_peft
     """Train an adapter, see ``peft_method``; the model's own weights stay unchanged."""

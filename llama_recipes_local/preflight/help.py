@@ -6,7 +6,7 @@ import textwrap
 from llama_recipes_local import configs
 from llama_recipes_local.adapters.registry import METHODS
 from llama_recipes_local.datasets.registry import DATASETS
-from llama_recipes_local.fields import descriptions
+from llama_recipes_local.fields import Facts, descriptions, facts
 
 INTRODUCTION = """\
 usage: finetuning.py --model_name DIR --dataset NAME [--use_peft] [--FLAG VALUE ...]
@@ -48,12 +48,20 @@ def help_text() -> str:
 
 
 def _section(title: str, config: object, flags: dict[str, str], owner: str) -> str:
-    lines = [f"{title}:"]
+    lines, known = [f"{title}:"], facts(config)
     for flag, text in flags.items():
         lines.append(f"  --{owner}{flag}{_default(getattr(config, flag))}")
-        plain = text.replace("``", "")
+        plain = text.replace("``", "") + _choices(text, known[flag])
         lines += textwrap.wrap(plain, WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "\n".join([*lines, ""])
+
+
+def _choices(text: str, known: Facts) -> str:
+    """Return the choices of a field whose docstring explains none of them, as a sentence."""
+    names = [name for name in known.choices.values if name] if known.choices else []
+    if len(names) < 2 or any(str(name) in text for name in names):
+        return ""
+    return f" One of {', '.join(map(str, names))}."
 
 
 def _default(value: object) -> str:
