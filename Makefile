@@ -24,7 +24,7 @@ LAUNCH      := $(if $(filter 1,$(NPROC)),$(BIN)/python finetuning.py,\
 	OMP_NUM_THREADS=$$(( ($$(nproc) + $(NPROC) - 1) / $(NPROC) )) \
 	$(BIN)/torchrun --nnodes 1 --nproc_per_node $(NPROC) finetuning.py --enable_fsdp)
 
-# TRL's script takes a place, not a name; the same rows are the default.
+# TRL's script takes a path, not a name; the default is the same data.
 SFT_DATA := $(if $(filter grammar_dataset,$(DATASET)),\
 	datasets/grammar --local_dataset.columns=prompt=input$(COMMA)completion=target,$(DATASET))
 SFT_OUTPUT := $(if $(filter file,$(origin OUTPUT)),outputs/sft,$(OUTPUT))
@@ -137,7 +137,7 @@ patches-table: install ## write the table of runtime patches into docs/architect
 	$(BIN)/python tests/helpers/library_patches_table.py
 
 .PHONY: test-kills
-test-kills: dev ## kill runs at 40 random moments and resume each; minutes
+test-kills: dev ## kill runs at 40 random moments and resume each (minutes)
 	KILLS=40 $(BIN)/python -m pytest -s tests/checkpoints/test_kills.py $(ARGS)
 
 .PHONY: clean

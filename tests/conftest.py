@@ -25,7 +25,7 @@ TORCHRUN_VARIABLES = (
     "RANK",
     "WORLD_SIZE",
 )
-# Importing this package sets these, and a subprocess is to set them itself.
+# importing this package sets these; a subprocess must set them itself
 OFFLINE_SWITCHES = (
     "HF_DATASETS_OFFLINE",
     "HF_HUB_DISABLE_IMPLICIT_TOKEN",
@@ -39,13 +39,13 @@ RunFinetuning = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture(scope="session")
 def token_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the tests keep tokens, out of the user's cache."""
+    """A cache of tokens other than the user's."""
     return tmp_path_factory.mktemp("token-cache")
 
 
 @pytest.fixture(autouse=True)
 def _plain_environment(monkeypatch: pytest.MonkeyPatch, token_cache: Path) -> None:
-    """Each test is one process without a data root, whatever shell it is run from."""
+    """Run each test as one process without a data root, whatever the shell's environment."""
     monkeypatch.setenv(cache.ENVIRONMENT_VARIABLE, str(token_cache))
     for name in (data_root.ENVIRONMENT_VARIABLE, *TORCHRUN_VARIABLES):
         monkeypatch.delenv(name, raising=False)
@@ -53,9 +53,9 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch, token_cache: Path) -> No
 
 @pytest.fixture(scope="session")
 def environment(token_cache: Path) -> dict[str, str]:
-    """A user's environment for a subprocess: no switch, no rank, no data root; this checkout.
+    """A user's environment for a subprocess: no switch, rank or data root; this checkout.
 
-    Nor the process that wandb writes with, if a test has started it here.
+    It does not name the service process of wandb either, if a test has started one here.
     """
     own = (data_root.ENVIRONMENT_VARIABLE, "WANDB_SERVICE")
     dropped = {*own, *TORCHRUN_VARIABLES, *OFFLINE_SWITCHES}
@@ -74,8 +74,8 @@ def grammar_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = root / "datasets" / "grammar"
     folder.mkdir(parents=True)
     for name, rows in (("gtrain_10k.csv", 60), ("grammar_validation.csv", 20)):
-        with (UPSTREAM_GRAMMAR / name).open(encoding="utf-8-sig", newline="") as whole:
-            lines = [row for row, _ in zip(csv.reader(whole), range(rows + 1), strict=False)]
+        with (UPSTREAM_GRAMMAR / name).open(encoding="utf-8-sig", newline="") as full:
+            lines = [row for row, _ in zip(csv.reader(full), range(rows + 1), strict=False)]
         with (folder / name).open("w", encoding="utf-8-sig", newline="") as cut:
             csv.writer(cut).writerows(lines)
     return root

@@ -18,7 +18,7 @@ Gradients = list[torch.Tensor]
 
 
 class Recorder(torch.optim.SGD):
-    """Keeps each step's gradients, and moves nothing."""
+    """Keeps each step's gradients; its learning rate is 0."""
 
     def __init__(self, model: torch.nn.Module) -> None:
         self.gradients: list[Gradients] = []
@@ -35,13 +35,13 @@ def gradients(
     steps: list[torch.Tensor],
     policy: MixedPrecisionPolicy | None = None,
 ) -> list[Gradients]:
-    """Return the adapter's gradient after each step of some micro-batches.
+    """Return the adapter's accumulated gradients of each step.
 
     Args:
-        folder: the model's.
-        flags: of the run.
+        folder: the model's folder.
+        flags: the run's.
         steps: (micro-batches, rows, seq) ids, for each step.
-        policy: FSDP2's.
+        policy: FSDP2's mixed precision.
     """
     run = resolve({"model_name": str(folder), "use_peft": True, "enable_fsdp": True, **flags})
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Run under torchrun: saves a trained, sharded model in every way, or loads it again.
+"""Runs under torchrun: saves a trained, sharded model in every way, or loads it.
 
 ``save FOLDER MODEL TIED_MODEL`` on some ranks, ``load FOLDER MODEL TIED_MODEL`` on others.
 """
@@ -34,7 +34,7 @@ def sharded(model: Path) -> LlamaForCausalLM:
 
 
 def trained(model: Path, name: str = "adamw") -> tuple[LlamaForCausalLM, torch.optim.Optimizer]:
-    """Return a sharded model after a step, so that it is no longer the one in the folder."""
+    """Return a sharded model after a step, so that it differs from the one in the folder."""
     torch.manual_seed(0)
     loaded = sharded(model)
     optimizer = make_optimizer(name, list(loaded.parameters()), lr=1e-2, weight_decay=0.0)
@@ -44,24 +44,24 @@ def trained(model: Path, name: str = "adamw") -> tuple[LlamaForCausalLM, torch.o
     return loaded, optimizer
 
 
-def write_whole(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    """Write whole tensors, gathered without any of the functions that are tested."""
-    whole = {name: parallel.full_tensor(tensor.detach()) for name, tensor in tensors.items()}
+def write_full(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Write full tensors, gathered without the functions under test."""
+    full = {name: parallel.full_tensor(tensor.detach()) for name, tensor in tensors.items()}
     if parallel.is_rank_zero():
-        save_file(whole, path)
+        save_file(full, path)
 
 
 def save(folder: Path, model: Path, tied_model: Path) -> None:
     rank = parallel.rank()
     loaded, optimizer = trained(model)
-    write_whole(dict(loaded.named_parameters()), folder / "expected.safetensors")
+    write_full(dict(loaded.named_parameters()), folder / "expected.safetensors")
     names = {parameter: name for name, parameter in loaded.named_parameters()}
     moments = {
         f"state.{names[parameter]}.{key}": value
         for parameter, state in optimizer.state.items()
         for key, value in state.items()
     }
-    write_whole(moments, folder / "expected-optimizer.safetensors")
+    write_full(moments, folder / "expected-optimizer.safetensors")
 
     cfg = config(folder, "sharded", model)
     checkpoints.save_model_and_optimizer_sharded(loaded, rank, cfg, optimizer)
@@ -72,7 +72,7 @@ def save(folder: Path, model: Path, tied_model: Path) -> None:
     checkpoints.save_optimizer_checkpoint(loaded, optimizer, rank, cfg, epoch=3)
 
     tied, optimizer = trained(tied_model, "anyprecision")
-    write_whole(dict(tied.named_parameters()), folder / "expected-tied.safetensors")
+    write_full(dict(tied.named_parameters()), folder / "expected-tied.safetensors")
     cfg = config(folder, "tied", tied_model)
     checkpoints.save_model_and_optimizer_sharded(tied, rank, cfg, optimizer)
     cfg = config(folder, "tied-full", tied_model)
@@ -102,7 +102,7 @@ def load(folder: Path, model: Path, tied_model: Path) -> None:
     for kind, base in (("sharded", model), ("tied", tied_model)):
         loaded = sharded(base)
         checkpoints.load_model_sharded(loaded, parallel.rank(), config(folder, kind, base))
-        write_whole(dict(loaded.named_parameters()), folder / f"loaded-{kind}.safetensors")
+        write_full(dict(loaded.named_parameters()), folder / f"loaded-{kind}.safetensors")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Commands that convert, and what came of them."""
+"""``llama-recipes-local convert`` in this process, and its result."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ def refused(capsys: pytest.CaptureFixture[str], out: Path, *words: object) -> st
 
 
 def assert_same(ours: Path, theirs: dict[str, torch.Tensor]) -> None:
-    """Compare a model's file with tensors, to the bit."""
+    """Compare the tensors of a model's file bit by bit."""
     found = load_file(ours / "model.safetensors")
     assert found.keys() == theirs.keys()
     for name, tensor in theirs.items():

@@ -1,4 +1,4 @@
-"""Run under torchrun: saves sharded models with optimisers, this package's way and upstream's.
+"""Runs under torchrun: saves sharded models and optimisers, as this package and as upstream do.
 
 ``FOLDER MODEL TIED_MODEL``: below ``FOLDER``, ``ours``, ``ours-tied``, ``theirs`` and
 ``theirs-tied``; and ``expected.safetensors`` and ``expected-tied.safetensors``.
@@ -24,7 +24,7 @@ from llama_recipes_local._upstream import load
 from llama_recipes_local.parallel import FullyShardedDataParallel
 
 
-def changed(model: Path) -> LlamaForCausalLM:
+def changed_model(model: Path) -> LlamaForCausalLM:
     """Return a model whose weights are not those of its folder."""
     loaded = LlamaForCausalLM.from_pretrained(model, dtype=torch.float32)
     with torch.no_grad():
@@ -34,7 +34,7 @@ def changed(model: Path) -> LlamaForCausalLM:
 
 
 def stepped(model: Any) -> torch.optim.Optimizer:
-    """Return an optimiser with a state, after a step that changes nothing."""
+    """Return an optimiser that has a state, after a step with a learning rate of 0."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
     ids = torch.arange(3, 40).unsqueeze(0)
     model(ids, labels=ids).loss.backward()
@@ -45,11 +45,11 @@ def stepped(model: Any) -> torch.optim.Optimizer:
 def save(folder: Path, model: Path, suffix: str) -> None:
     rank = parallel.rank()
     if rank == 0:
-        state = changed(model).state_dict()
+        state = changed_model(model).state_dict()
         expected = {name: tensor.clone() for name, tensor in state.items()}
         save_file(expected, folder / f"expected{suffix}.safetensors")
 
-    ours = changed(model)
+    ours = changed_model(model)
     FullyShardedDataParallel(ours, [LlamaDecoderLayer])
     root = str(folder / f"ours{suffix}")
     train = configs.train_config(model_name=str(model), dist_checkpoint_root_folder=root)
@@ -57,7 +57,7 @@ def save(folder: Path, model: Path, suffix: str) -> None:
     checkpoints.save_train_params(train, configs.fsdp_config(), rank)
 
     policy = ModuleWrapPolicy({LlamaDecoderLayer})
-    theirs = FSDP(changed(model), auto_wrap_policy=policy, device_id=torch.device("cpu"))
+    theirs = FSDP(changed_model(model), auto_wrap_policy=policy, device_id=torch.device("cpu"))
     cfg = SimpleNamespace(
         dist_checkpoint_root_folder=f"theirs{suffix}", dist_checkpoint_folder="run", model_name="m"
     )

@@ -1,4 +1,4 @@
-"""``finetuning.py``, whose rank 1 is killed in the middle of step 6 when it is first started."""
+"""``finetuning.py``, whose rank 1 is killed in the middle of step 6 of the first attempt."""
 
 import os
 import signal

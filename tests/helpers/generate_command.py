@@ -1,4 +1,4 @@
-"""``llama-recipes-local generate`` in this process, and what it prints."""
+"""``llama-recipes-local generate`` in this process, and its output."""
 
 import pytest
 
@@ -6,14 +6,14 @@ from llama_recipes_local import cli
 
 
 def generate(capsys: pytest.CaptureFixture[str], *words: object) -> str:
-    """What the command prints on standard output."""
+    """Return the standard output."""
     capsys.readouterr()
     assert cli.main(["generate", *map(str, words)]) == 0
     return capsys.readouterr().out
 
 
 def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
-    """What the command prints on standard error; nothing else, exit code 2."""
+    """Return the standard error of a command that prints nothing else and exits with code 2."""
     capsys.readouterr()
     assert cli.main(["generate", *map(str, words)]) == 2
     output = capsys.readouterr()

@@ -19,7 +19,7 @@ class Ended:
     Attributes:
         codes: the ranks' exit codes.
         output: its folder.
-        logs: what each rank printed, in this run and those before it in the same folder.
+        logs: the output of each rank, in this run and earlier ones in the same folder.
     """
 
     codes: list[int]
@@ -39,7 +39,7 @@ class Ended:
         return sorted(int(path.name.split("-")[1]) for path in self.output.glob("checkpoint-*"))
 
     def samples(self, ranks: int) -> dict[int, list[list[int]]]:
-        """The rows of each step's global batch; a step that was taken twice has the same."""
+        """The rows of each step's global batch; a repeated step has the same rows."""
         steps: dict[int, list[list[int]]] = {}
         for rank in range(ranks):
             own = {}
@@ -74,18 +74,18 @@ class Runs:
         ranks: int = 1,
         trigger: dict[str, Any] | None = None,
     ) -> Ended:
-        """Run with the flags in ``output``, on so many ranks."""
+        """Run with the flags in ``output`` on ``ranks`` ranks."""
         assert self.server.stdin is not None
         assert self.server.stdout is not None
         logs = output / "logs"
         logs.mkdir(parents=True, exist_ok=True)
         flags = flags | {
             "output_dir": str(output),
-            "dist_checkpoint_root_folder": str(output / "whole"),
+            "dist_checkpoint_root_folder": str(output / "full"),
             "batch_size_training": ROWS // ranks,
         }
-        asked = {"flags": flags, "ranks": ranks, "logs": str(logs), "trigger": trigger}
-        print(json.dumps(asked), file=self.server.stdin, flush=True)
+        request = {"flags": flags, "ranks": ranks, "logs": str(logs), "trigger": trigger}
+        print(json.dumps(request), file=self.server.stdin, flush=True)
         codes = json.loads(self.server.stdout.readline())
         return Ended(codes, output, [(logs / f"{rank}.log").read_text() for rank in range(ranks)])
 

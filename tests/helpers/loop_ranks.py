@@ -92,7 +92,7 @@ def gradients(run: dict[str, Any], folder: Path, name: str, wrapper: str, **fiel
 
 
 def count_reductions(model: Any) -> list[int]:
-    """Return a list that grows with each bucket of gradients that is reduced over ranks."""
+    """Return a list that grows with each bucket of gradients that is all-reduced."""
     seen: list[int] = []
 
     def hook(state: Any, bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:
@@ -103,8 +103,8 @@ def count_reductions(model: Any) -> list[int]:
     return seen
 
 
-def spoil(model: torch.nn.Module, call: int, rank: int, where: str) -> None:
-    """Make one micro-batch of one rank not finite, in its loss or in its gradient alone."""
+def make_non_finite(model: torch.nn.Module, call: int, rank: int, where: str) -> None:
+    """Make a micro-batch of one rank non-finite, in its loss or only in its gradient."""
     calls = 0
 
     def hook(module: Any, inputs: Any, output: torch.Tensor) -> torch.Tensor | None:
@@ -123,13 +123,13 @@ def spoil(model: torch.nn.Module, call: int, rank: int, where: str) -> None:
 def stopped(
     run: dict[str, Any], folder: Path, name: str, wrapper: str, optimizer: str, where: str
 ) -> None:
-    """Spoil rank 1's second micro-batch of step 3; keep what is said and whether weights moved."""
+    """Make a micro-batch of rank 1 non-finite in step 3; report the error, and if weights moved."""
     fields: dict[str, Any] = {"batch_size_training": 2, "gradient_accumulation_steps": 2}
     fields |= {"gradient_clipping": True, "rows": 32}
 
     def make() -> tuple[Any, Any]:
         model = make_model(run["model"], wrapper)
-        if optimizer == "sgd":  # is not told on the device
+        if optimizer == "sgd":  # takes no found_inf
             return model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
         return model, AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
 
@@ -137,16 +137,16 @@ def stopped(
     fit(run, folder, model, steps, max_train_step=2, **fields)
     before = weights(model)
     model, steps = make()
-    spoil(model, call=6, rank=1, where=where)
-    said = ""
+    make_non_finite(model, call=6, rank=1, where=where)
+    message = ""
     try:
         fit(run, folder, model, steps, **fields)
     except NonFiniteError as error:
-        said = str(error)
+        message = str(error)
     after = weights(model)
     same = all(after[key].equal(before[key]) for key in before)
     lines = (folder / "out" / "metrics.jsonl").read_text().splitlines()
-    report = {"said": said, "same": same, "lines": len(lines)}
+    report = {"message": message, "same": same, "lines": len(lines)}
     (folder / f"{name}-{parallel.rank()}.json").write_text(json.dumps(report))
 
 

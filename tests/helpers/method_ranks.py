@@ -1,7 +1,7 @@
-"""Runs under torchrun: each method fine-tuned on several ranks, and ranks' own numbers saved.
+"""Runs under torchrun: trains each method on several ranks, and saves ranks' own numbers.
 
 Started with a folder that holds ``runs.json``: the flags of ``finetuning.main`` by name. All runs
-share one process group, see ``parallel/sharded_runs.py``.
+share one process group, see ``sharded_runs.py``.
 """
 
 import json
@@ -34,7 +34,7 @@ def run_all(folder: Path) -> None:
 
 
 def with_policies_of_cuda() -> None:
-    """Have FSDP2 gather in bfloat16 and reduce in float32, as on CUDA."""
+    """Make FSDP2 gather in bfloat16 and reduce in float32, as on CUDA."""
     layers = parallel.get_policies(configs.fsdp_config(), parallel.rank())[1]
     policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
     load("finetuning").get_policies = lambda *_: (policy, layers)
@@ -42,7 +42,7 @@ def with_policies_of_cuda() -> None:
 
 @torch.no_grad()
 def save_sentinels(original: Any, model: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-    """Save an adapter whose every entry is the number of the rank that holds it, from 1."""
+    """Save an adapter whose every entry is the number of its rank, from 1."""
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.to_local().fill_(parallel.rank() + 1)

@@ -1,4 +1,4 @@
-"""The README's table of methods, made from the cells that the tests run.
+"""Makes the README's table of methods from the cells that the tests run.
 
 ``python tests/helpers/methods_table.py`` writes it between the marks in both READMEs.
 """
@@ -16,7 +16,7 @@ COLUMNS = {"one device": "one device", "NO_SHARD": "`NO_SHARD` (DDP)", "CPU offl
 
 
 def make_table() -> str:
-    """Return a Markdown table for each quantisation, and the refusals that numbers stand for."""
+    """Return a Markdown table for each quantisation, and the numbered problems."""
     refusals = list(dict.fromkeys(cell.refused for cell in CELLS if cell.refused))
     tables = [_table(quantization, refusals) for quantization in QUANTIZATIONS]
     notes = [f"{number}. `{refusal}`" for number, refusal in enumerate(refusals, 1)]

@@ -1,4 +1,4 @@
-"""What ranks take, with sampler arguments in place of processes."""
+"""The batches that ranks take, with sampler arguments in place of processes."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -10,12 +10,12 @@ import numpy as np
 from llama_recipes_local.data.token_rows import IGNORE_INDEX
 
 PAD = 0
-Dealer = Any  # a batch sampler, or a stream
-Make = Callable[[int, int], Dealer]  # (rank, number of ranks)
+Batches = Any  # a batch sampler, or a stream
+Make = Callable[[int, int], Batches]  # (rank, number of ranks)
 
 
 def documents(count: int, longest: int = 60) -> list[dict[str, list[int]]]:
-    """Make documents with prompts, in which no two tokens are equal, from token 1 on."""
+    """Make documents with prompts; no token occurs twice, the first is 1."""
     lengths = np.random.RandomState(0).randint(2, longest + 1, count).tolist()
     tokens = iter(range(1, sum(lengths) + 1))
     made = []
@@ -34,13 +34,13 @@ def labels_of(samples: Iterable[dict[str, list[int]]]) -> Counter[int]:
 
 
 def predicted(batch: dict[str, Any]) -> list[int]:
-    """Return the labels of a collated batch that the model is trained on."""
+    """Return the label tokens of a collated batch."""
     labels = batch["labels"][:, 1:].flatten().tolist()
     return [label for label in labels if label != IGNORE_INDEX]
 
 
 def take(make: Make, ranks: int, count: int | None = None) -> list[list[Any]]:
-    """Return the first ``count`` micro-batches, or all, that each of the ranks takes."""
+    """Return the first ``count`` micro-batches of each rank, or all."""
     return [list(islice(make(rank, ranks), count)) for rank in range(ranks)]
 
 
@@ -49,6 +49,6 @@ def flat(lists: Iterable[Iterable[Any]]) -> list[Any]:
 
 
 def same(values: Sequence[Any]) -> Any:
-    """Return what all ranks have in common, which must be all of it."""
+    """Return the value that all ranks share; they must not differ."""
     assert all(value == values[0] for value in values)
     return values[0]

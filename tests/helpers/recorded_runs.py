@@ -1,4 +1,4 @@
-"""Trains by ``finetuning.main``, writes down what moved and what the model says then, reloads."""
+"""Trains with ``finetuning.main``, records which weights moved and the logits, and reloads."""
 
 import json
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ LOGITS = 1e-5
 
 @dataclass
 class Trained:
-    """What a run left."""
+    """What a run saved."""
 
     output: Path
 
@@ -43,14 +43,14 @@ class Trained:
 
     @property
     def saved(self) -> Path:
-        """The folder of what was saved, adapter or model."""
+        """The folder of the saved adapter or model."""
         (weights,) = self.output.rglob("*model.safetensors")
         return weights.parent
 
 
 @contextmanager
 def replaced_train(train: Any) -> Iterator[None]:
-    """Have ``main`` call ``train(original, model, ...)`` for ``train(model, ...)``."""
+    """Make ``main`` call ``train(original, model, ...)`` instead of ``train(model, ...)``."""
     module = load("finetuning")
     original = module.train
     module.train = lambda *args, **kwargs: train(original, *args, **kwargs)
@@ -61,7 +61,7 @@ def replaced_train(train: Any) -> Iterator[None]:
 
 
 def fine_tune(flags: dict[str, Any], output: Path) -> None:
-    """Run ``main`` and leave a report, the trained weights and some logits in ``output``."""
+    """Run ``main``; write a report, the trained weights and some logits to ``output``."""
 
     def train(original: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
         before = weights_of(model)
@@ -92,14 +92,15 @@ def weights_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Whether all bits agree; numbers that pack 4-bit weights may look like NaN."""
+    """Return whether all bits are equal; packed 4-bit weights may look like NaN."""
     return one.contiguous().view(torch.uint8).equal(other.contiguous().view(torch.uint8))
 
 
 def reloaded_logits(cell: Cell, saved: Path | None, base: Path, **precision: Any) -> torch.Tensor:
-    """Return the logits of what was saved, an adapter by plain PEFT; None saved nothing.
+    """Return the logits of a saved model, or of an adapter loaded by plain PEFT.
 
-    The base model of an adapter is loaded with the flags ``precision``.
+    With ``saved`` None they are the base model's. The base model of an adapter is loaded with the
+    flags ``precision``.
     """
     if cell.method.saves == MODEL and saved is not None:
         model: Any = models.AutoModelForCausalLM.from_pretrained(saved)
@@ -117,9 +118,9 @@ def reloaded_logits(cell: Cell, saved: Path | None, base: Path, **precision: Any
 
 
 def reloaded_errors(cell: Cell, run: Trained, base: Path) -> tuple[float, float]:
-    """Return how far what was saved, and the model before training, are from what was trained.
+    """Return the errors of the reloaded model and of the model before training.
 
-    Both are norms of what the logits differ by, relative to the norm of the logits.
+    Both are norms of the difference of logits from those after training, relative to their norm.
     """
     logits = run.tensors["logits"].float()
     start, again = (reloaded_logits(cell, saved, base) for saved in (None, run.saved))
@@ -128,7 +129,7 @@ def reloaded_errors(cell: Cell, run: Trained, base: Path) -> tuple[float, float]
 
 
 def rows_of_ranks(rows: int, ranks: int) -> list[float]:
-    """Return the number of the rank that holds each row, as torch deals rows out."""
+    """Return the number of the rank that holds each row, as torch shards them."""
     share = -(-rows // ranks)
     return [float(row // share + 1) for row in range(rows)]
 

@@ -1,15 +1,15 @@
-"""Runs fine-tunings in forks of one process that has imported torch, and can end them midway.
+"""Runs fine-tunings in forks of one process that has imported torch, and can interrupt them.
 
 Reads a line of JSON for each run: ``flags`` of ``finetuning.main``, ``ranks``, ``logs`` (a folder),
-and ``trigger``, which does something to ``ranks``, or to all:
+and ``trigger``, for the ranks in its ``ranks``, or all:
 
 - ``{"at": "step" | "evaluation" | "saving", "count": N, "signal": names}`` sends signals in the
   middle of the Nth step, batch or file,
-- ``{"after": seconds}`` of training kills all,
-- ``{"bytes": N}`` of checkpoints make the disk full.
+- ``{"after": seconds}`` kills all ranks after so many seconds of training,
+- ``{"bytes": N}`` makes the disk full after N bytes of checkpoints.
 
-Answers with the ranks' exit codes; a process that a signal ended has minus its number. Each rank
-logs what it trains on.
+Answers with the ranks' exit codes; the code of a process that a signal killed is minus its number.
+Each rank logs the rows that it trains on.
 """
 
 import errno
@@ -43,20 +43,20 @@ def run(
     flags: dict[str, Any], ranks: int, logs: str, trigger: dict[str, Any] | None = None
 ) -> list[int]:
     port = free_port()
-    begun, begins = os.pipe()
+    started, starts = os.pipe()
     children = []
     for rank in range(ranks):
         child = os.fork()
         if not child:
-            tell_when_it_begins(begins)
+            report_start(starts)
             os._exit(train(flags, rank, ranks, port, Path(logs), trigger))
         children.append(child)
-    os.close(begins)
-    if trigger is not None and "after" in trigger and os.read(begun, 1):
+    os.close(starts)
+    if trigger is not None and "after" in trigger and os.read(started, 1):
         time.sleep(trigger["after"])
         for child in children:
             os.kill(child, signal.SIGKILL)
-    os.close(begun)
+    os.close(started)
     statuses = [os.waitpid(child, 0)[1] for child in children]
     return [os.waitstatus_to_exitcode(status) for status in statuses]
 
@@ -84,8 +84,8 @@ def train(
         arm(trigger["at"], trigger["count"], numbers)
     try:
         finetuning.main(**flags)
-    except SystemExit as ended:
-        return int(ended.code or 0)
+    except SystemExit as exit_:
+        return int(exit_.code or 0)
     except BaseException:
         traceback.print_exc()
         return 1
@@ -117,17 +117,17 @@ def arm(at: str, count: int, numbers: list[signal.Signals]) -> None:
     setattr(owner, name, counting)
 
 
-def fill_disk(room: int) -> None:
+def fill_disk(free: int) -> None:
     """Have writes to checkpoints fail as on a full disk, in the middle, after so many bytes."""
     write_file = writing.files.write_file
 
     def limited(path: Path, blocks: Any) -> Any:
         def until_full() -> Any:
-            nonlocal room
+            nonlocal free
             for block in blocks:
-                yield block[: max(room, 0)]
-                room -= len(block)
-                if room < 0:
+                yield block[: max(free, 0)]
+                free -= len(block)
+                if free < 0:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
         return write_file(path, until_full())
@@ -135,14 +135,14 @@ def fill_disk(room: int) -> None:
     writing.files.write_file = limited
 
 
-def tell_when_it_begins(pipe: int) -> None:
+def report_start(pipe: int) -> None:
     train = trainer.Trainer.train
 
-    def telling(self: Any) -> Any:
+    def reporting(self: Any) -> Any:
         os.write(pipe, b".")
         return train(self)
 
-    trainer.Trainer.train = telling  # type: ignore[method-assign]
+    trainer.Trainer.train = reporting  # type: ignore[method-assign]
 
 
 def record_samples(path: Path) -> None:

@@ -1,8 +1,8 @@
-"""Runs under torchrun: whole fine-tunings, and checks that need a look at a rank's own shards.
+"""Runs under torchrun: complete fine-tunings, and checks that look at a rank's own shards.
 
 Started with a folder, which holds ``runs.json``: flags of ``finetuning.main`` by name. Every run
-leaves its output in a folder of that name. All runs share one process group, since the second
-start of one in a process cannot rely on what torchrun's store holds.
+writes to a folder of that name. All runs share one process group, since a second one in the same
+process cannot rely on the contents of torchrun's store.
 """
 
 import json
@@ -41,7 +41,7 @@ def run_all(folder: Path) -> None:
     runs = json.loads((folder / "runs.json").read_text())
     for name, flags in runs["mains"].items():
         main(**flags, enable_fsdp=True, output_dir=str(folder / name))
-    # from here on, not only main speaks
+    # the checks below run outside of main, which silences the other ranks
     warnings.simplefilter("ignore")
     for name, arguments in runs["checks"].items():
         CHECKS[name](folder / name, **arguments)
@@ -128,7 +128,7 @@ def train_in_half(output: Path, model_name: str, data: dict[str, list[list[int]]
 
 
 def count_collectives(output: Path, model_name: str) -> None:
-    """Say how many times ranks talk to each other to know the gradient's norm."""
+    """Report how many collectives the gradient's norm takes."""
     model = adapted_and_sharded(model_name)
     for parameter in shards(model).values():
         parameter.grad = torch.ones_like(parameter)
@@ -143,7 +143,7 @@ def count_collectives(output: Path, model_name: str) -> None:
 
 
 def compare_packed_weights(output: Path, model_name: str) -> None:
-    """Say whether 4-bit weights, and what a layer makes of them, are the same when sharded."""
+    """Report whether 4-bit weights, and a layer's output, are the same when sharded."""
     report = {}
     for storage in ("float32", "bfloat16", "float16", "uint8"):
         flags = {"quantization": "4bit", "use_double_quant": True, "quant_storage": storage}

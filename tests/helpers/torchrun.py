@@ -14,7 +14,7 @@ LOGS = ("stdout.log", "stderr.log")
 
 @dataclass(frozen=True)
 class Launched:
-    """What the ranks wrote, each by itself."""
+    """The output and error streams of each rank."""
 
     out: list[str]
     err: list[str]
@@ -26,12 +26,12 @@ def run_ranks(
     """Run ``script`` on ``ranks`` ranks, each with one thread.
 
     Raises:
-        AssertionError: if a rank fails, or takes longer than ``SECONDS``; with what all ranks said.
+        AssertionError: if a rank fails or exceeds ``SECONDS``; with the output of all ranks.
     """
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc_per_node", str(ranks), "--log-dir", str(logs), "--redirects", "3"]
     command += [str(script), *map(str, arguments)]
-    # a session of its own, so that ranks which wait for each other can be ended together
+    # a session of its own, so that ranks that wait for each other can be killed together
     process = subprocess.Popen(
         command,
         env={**env, "OMP_NUM_THREADS": "1"},
@@ -41,9 +41,9 @@ def run_ranks(
         start_new_session=True,
     )
     try:
-        said, _ = process.communicate(timeout=SECONDS)
+        output, _ = process.communicate(timeout=SECONDS)
     except subprocess.TimeoutExpired:
-        said = f"nothing came of it in {SECONDS} seconds"
+        output = f"timed out after {SECONDS} seconds"
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -52,5 +52,5 @@ def run_ranks(
     launched = Launched(
         *([(attempt / str(rank) / name).read_text() for rank in range(ranks)] for name in LOGS)
     )
-    assert process.returncode == 0, "\n".join([said, *launched.out, *launched.err])
+    assert process.returncode == 0, "\n".join([output, *launched.out, *launched.err])
     return launched

@@ -1,4 +1,4 @@
-"""Each method trained alone and spread over ranks, each way once."""
+"""Each method, trained once on one device and once in each sharding."""
 
 import json
 from collections.abc import Callable
@@ -43,7 +43,7 @@ def common(tiny_run: dict[str, Any]) -> dict[str, Any]:
 def alone(
     common: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[Cell], Trained]:
-    """What is trained in this process, each cell of one device when it is first asked for."""
+    """Runs in this process, each cell of one device when first requested."""
     runs: dict[str, Trained] = {}
 
     def run(cell: Cell) -> Trained:
@@ -61,7 +61,7 @@ def alone(
 def launch(
     environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., Path]:
-    """Runs ``method_ranks.py`` on several ranks; returns the folder of what they left."""
+    """Runs ``method_ranks.py`` on several ranks; returns the folder of their output."""
 
     def run(
         ranks: int,

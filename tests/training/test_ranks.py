@@ -87,8 +87,8 @@ def report(folder: Path, name: str, rank: int) -> dict[str, Any]:
 def test_all_ranks_stop_before_a_weight_changes(folder: Path, name: str) -> None:
     for rank in (0, 1):
         left = report(folder, name, rank)
-        assert left["said"].startswith("training stopped at step 3: ")
-        assert "the weights are those after step 2" in left["said"]
+        assert left["message"].startswith("training stopped at step 3: ")
+        assert "the weights are those after step 2" in left["message"]
         assert left["same"]
         assert left["lines"] == 2
 
@@ -97,8 +97,8 @@ def test_all_ranks_stop_before_a_weight_changes(folder: Path, name: str) -> None
 def test_the_rows_are_named(
     folder: Path, samples: Samples, tokenizer: Any, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    said = report(folder, name, 0)["said"]
-    assert report(folder, name, 1)["said"] == said
+    said = report(folder, name, 0)["message"]
+    assert report(folder, name, 1)["message"] == said
     rows = rows_of_rank(1, samples[:MORE_ROWS], tokenizer, monkeypatch)[5]
     starts = [repr(tokenizer.decode(samples[row]["input_ids"][:24]))[1:60] for row in rows]
     assert f"rank 1, micro-batch 5, rows {rows[0]}, {rows[1]}" in said
@@ -107,7 +107,7 @@ def test_the_rows_are_named(
         assert "the loss is not finite on rank 1" in said
         assert said.count("micro-batch") == 1
     else:  # a summed gradient does not show which rank's it is
-        assert "the gradient is not finite, though every rank's loss is" in said
+        assert "the gradient is not finite, although every rank's loss is" in said
         assert said.count("micro-batch") == 4
 
 

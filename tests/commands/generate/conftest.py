@@ -1,4 +1,4 @@
-"""An adapter on the tiny model, for what ``generate`` is asked."""
+"""An adapter of the tiny model."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def adapter(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A LoRA adapter with weights large enough to change what the tiny model says."""
+    """A LoRA adapter with weights large enough to change what the tiny model generates."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import LlamaForCausalLM
