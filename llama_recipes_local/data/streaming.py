@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from torch.utils.data import IterableDataset, get_worker_info
 
+from llama_recipes_local.data.batch_sampler import grouped_by_length
 from llama_recipes_local.data.collation import Blank
 from llama_recipes_local.data.documents import Document, Row, side_by_side, without_labels
 from llama_recipes_local.data.packing import pack
 from llama_recipes_local.data.position import Position, resumed, seeded_rng
-from llama_recipes_local.data.sharding import grouped_by_length
 from llama_recipes_local.data.truncation import truncate
 
 BUFFER = 4096

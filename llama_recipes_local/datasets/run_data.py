@@ -13,16 +13,16 @@ from llama_recipes_local.data.audit import Counts, SplitAudit
 from llama_recipes_local.data.streaming import is_stream
 from llama_recipes_local.data.token_rows import TokenRows
 from llama_recipes_local.datasets.base import Part, find_split, split_name
-from llama_recipes_local.datasets.loading import (
+from llama_recipes_local.datasets.prompt_template import PromptTemplate, save_prompt_template
+from llama_recipes_local.datasets.registry import DATASETS
+from llama_recipes_local.datasets.sources import load_dataset
+from llama_recipes_local.datasets.tokenized_splits import (
     Loaded,
     load_samples,
     load_split,
     stream_split,
     tokenizer_hash,
 )
-from llama_recipes_local.datasets.prompt_template import PromptTemplate, save_prompt_template
-from llama_recipes_local.datasets.registry import DATASETS
-from llama_recipes_local.datasets.sources import load_dataset
 from llama_recipes_local.errors import Problem, refuse
 from llama_recipes_local.models.loading import load_tokenizer
 from llama_recipes_local.run.resolution import Run

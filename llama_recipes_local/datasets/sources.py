@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local.datasets import alpaca, custom, grammar, samsum, toxicchat
 from llama_recipes_local.datasets.base import Config, Dataset
-from llama_recipes_local.datasets.loading import load_split
+from llama_recipes_local.datasets.tokenized_splits import load_split
 
 
 def load_dataset(

@@ -6,7 +6,7 @@ from llama_recipes_local import configs
 from llama_recipes_local.configs.values import check_fields
 from llama_recipes_local.data.truncation import SHORTEST
 from llama_recipes_local.datasets.base import PARTS, Part
-from llama_recipes_local.datasets.checks import check_files
+from llama_recipes_local.datasets.file_checks import check_files
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.models.loading import load_tokenizer

@@ -11,7 +11,7 @@ from rank_batches import flat, same, take
 from torch.utils.data import DataLoader
 
 from llama_recipes_local.data import position
-from llama_recipes_local.data.sharding import LengthGroupedBatchSampler, ShardedBatchSampler
+from llama_recipes_local.data.batch_sampler import LengthGroupedBatchSampler, ShardedBatchSampler
 
 ROWS = 101
 BATCH = 2

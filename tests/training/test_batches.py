@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from llama_recipes_local.data.sharding import ShardedBatchSampler
+from llama_recipes_local.data.batch_sampler import ShardedBatchSampler
 from llama_recipes_local.training import batches
 from llama_recipes_local.training.batches import document_lengths, in_steps, rows_of
 from llama_recipes_local.training.step_sync import StepSync, sync_step

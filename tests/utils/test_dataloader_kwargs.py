@@ -9,9 +9,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from llama_recipes_local import configs
+from llama_recipes_local.data.batch_sampler import LengthGroupedBatchSampler, ShardedBatchSampler
 from llama_recipes_local.data.collation import BlankCollator, BlankRows
 from llama_recipes_local.data.concatenator import ConcatDataset
-from llama_recipes_local.data.sharding import LengthGroupedBatchSampler, ShardedBatchSampler
 from llama_recipes_local.data.streaming import PackedStream, SampleStream
 from llama_recipes_local.data.token_rows import TokenRows
 from llama_recipes_local.errors import UsageError

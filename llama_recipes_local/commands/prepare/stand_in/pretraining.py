@@ -12,9 +12,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from llama_recipes_local import configs, optimization
 from llama_recipes_local.commands.prepare.stand_in.settings import StandInSettings
+from llama_recipes_local.data.batch_sampler import ShardedBatchSampler
 from llama_recipes_local.data.collation import PackedCollator
 from llama_recipes_local.data.concatenator import ConcatDataset
-from llama_recipes_local.data.sharding import ShardedBatchSampler
 from llama_recipes_local.datasets.encoding import encode
 from llama_recipes_local.datasets.examples import Pair
 from llama_recipes_local.kernels import attention

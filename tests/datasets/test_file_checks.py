@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from llama_recipes_local import configs
-from llama_recipes_local.datasets.checks import check_files
+from llama_recipes_local.datasets.file_checks import check_files
 from llama_recipes_local.datasets.registry import DATASETS
 
 

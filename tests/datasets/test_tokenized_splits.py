@@ -12,10 +12,10 @@ from torch._utils import ExceptionWrapper  # what a DataLoader takes a worker's 
 from transformers import PreTrainedTokenizerFast
 
 from llama_recipes_local.data.token_rows import IGNORE_INDEX
-from llama_recipes_local.datasets import loading
+from llama_recipes_local.datasets import tokenized_splits
 from llama_recipes_local.datasets.base import Split
 from llama_recipes_local.datasets.examples import Example, Marked, Pair
-from llama_recipes_local.datasets.loading import (
+from llama_recipes_local.datasets.tokenized_splits import (
     Loaded,
     load_samples,
     load_split,
@@ -106,7 +106,7 @@ def test_another_tokenizer_or_version_is_a_miss(
     load: Any, owner: str, name: str, value: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ):
     load()
-    monkeypatch.setattr({"tokenizer": tokenizer, "loading": loading}[owner], name, value)
+    monkeypatch.setattr({"tokenizer": tokenizer, "loading": tokenized_splits}[owner], name, value)
     assert load().how == "made"
 
 
@@ -175,7 +175,7 @@ def test_a_full_disk_is_reported(load: Any, monkeypatch: pytest.MonkeyPatch):
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(loading, "cached", full)
+    monkeypatch.setattr(tokenized_splits, "cached", full)
     with pytest.raises(UsageError, match="free some space, or name another folder: --data_cache"):
         load()
 

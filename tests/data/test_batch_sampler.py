@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llama_recipes_local.data.sharding import (
+from llama_recipes_local.data.batch_sampler import (
     MEGABATCH,
     LengthGroupedBatchSampler,
     ShardedBatchSampler,
