@@ -1,10 +1,11 @@
-"""Rooms import what lies below them, and files import in no circle.
+"""Rooms import what is below them, files import in no circle, and a file name means one thing.
 
 The order of the rooms is the table under "Layers" in ``docs/architecture.md``.
 """
 
 import ast
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -14,6 +15,18 @@ import pytest
 PROJECT = Path(__file__).resolve().parents[1]
 PACKAGE = PROJECT / "llama_recipes_local"
 PAGE = PROJECT / "docs" / "architecture.md"
+
+SHARED_NAMES = {
+    "__init__.py": "Python's name",
+    "__main__.py": "Python's name",
+    "base.py": "what each module of the room must declare or share",
+    "command.py": "what a command does",
+    "errors.py": "vendoring is standard library only and stands alone",
+    "flags.py": "the flags of a command, or of all runs",
+    "prefix.py": "a method, and the kernel that computes it",
+    "quantization.py": "a configuration, and what loads a model with it",
+    "registry.py": "one line for each module of the room",
+}
 
 SOURCES = [path for path in PACKAGE.rglob("*.py") if "_vendor" not in path.parts]
 
@@ -108,3 +121,12 @@ def test_no_module_imports_the_copy_but_through_upstream() -> None:
         if "_vendor" in ast.unparse(statement)
     ]
     assert direct == []
+
+
+def test_a_file_name_means_one_thing() -> None:
+    named = defaultdict(list)
+    for path in SOURCES:
+        named[path.name].append(str(path.relative_to(PACKAGE)))
+    twice = {name: paths for name, paths in named.items() if len(paths) > 1}
+    assert {name: twice[name] for name in twice.keys() - SHARED_NAMES.keys()} == {}
+    assert SHARED_NAMES.keys() <= twice.keys()
