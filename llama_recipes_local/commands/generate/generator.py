@@ -105,6 +105,6 @@ class Generator:
             **sampling.options(),
         )
         new = generated[:, inputs["input_ids"].shape[1] :]
-        texts = map(stops.cut, self.tokenizer.batch_decode(new, skip_special_tokens=True))
+        texts = map(stops.truncate, self.tokenizer.batch_decode(new, skip_special_tokens=True))
         completions, number = list(texts), sampling.num_return_sequences
         return [completions[i : i + number] for i in range(0, len(completions), number)]

@@ -19,14 +19,14 @@ class Stops:
     ids: tuple[int, ...] = ()
     texts: tuple[str, ...] = ()
 
-    def cut(self, text: str) -> str:
+    def truncate(self, text: str) -> str:
         """Return a completion up to the first of the texts."""
         found = [place for place in (text.find(stop) for stop in self.texts) if place >= 0]
         return text[: min(found)].rstrip() if found else text
 
-    def sure(self, text: str) -> str:
+    def certain_part(self, text: str) -> str:
         """Return the part of an unfinished completion that cannot turn out to belong to a stop."""
-        text = self.cut(text)
+        text = self.truncate(text)
         beginnings = (stop[:length] for stop in self.texts for length in range(1, len(stop)))
         held = [len(beginning) for beginning in beginnings if text.endswith(beginning)]
         return text[: len(text) - max(held)] if held else text
@@ -66,6 +66,8 @@ class StoppingStreamer(TextStreamer):
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
         """Print the part of the completion that cannot belong to a stop."""
         self._made += text
-        sure = self._stops.cut(self._made) if stream_end else self._stops.sure(self._made)
-        print(sure[self._printed :], end="\n" if stream_end else "", flush=True)
-        self._printed = max(self._printed, len(sure))
+        certain = (
+            self._stops.truncate(self._made) if stream_end else self._stops.certain_part(self._made)
+        )
+        print(certain[self._printed :], end="\n" if stream_end else "", flush=True)
+        self._printed = max(self._printed, len(certain))

@@ -237,8 +237,10 @@ def test_an_answer_ends_at_a_token_or_at_the_next_turn(tiny_model: Path) -> None
     assert llama3 == Stops((7, ends["</s>"], ends["<|eot_id|>"]))
     guanaco = find_stops(PromptTemplate(CHAT, TEMPLATES["guanaco"].text), tokenizer, [])
     assert guanaco == Stops((ends["</s>"],), ("### Human:",))
-    assert guanaco.cut("Yes. ### Human: more") == "Yes."
-    assert [guanaco.sure(text) for text in ("Yes", "Yes ##", "Yes ### Hum", "Yes ### no")] == [
+    assert guanaco.truncate("Yes. ### Human: more") == "Yes."
+    assert [
+        guanaco.certain_part(text) for text in ("Yes", "Yes ##", "Yes ### Hum", "Yes ### no")
+    ] == [
         "Yes",
         "Yes ",
         "Yes ",
