@@ -50,7 +50,7 @@ def intact(output: Path) -> list[int]:
 def assert_resumes(runs: Runs, output: Path, flags: dict[str, Any], straight: Ended) -> None:
     resumed = runs(output, flags | AUTO)
     assert resumed.codes == [0], resumed.logs
-    assert "skipped" not in resumed.logs[0]
+    assert "skipped: corrupt" not in resumed.logs[0]
     assert untimed(resumed) == untimed(straight)
     assert resumed.evaluations == straight.evaluations
     assert resumed.samples(1) == straight.samples(1)
