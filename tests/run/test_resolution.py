@@ -109,3 +109,12 @@ def test_the_description_is_json_of_everything_resolved(tmp_path: Path) -> None:
     assert described["versions"]["torch"] == torch.__version__
     assert described["upstream"]["lock"].startswith("llama-recipes==")
     assert "finetuning-collaborators.patch" in described["upstream"]["patches"]
+
+
+def test_the_data_root_reaches_the_data_set() -> None:
+    for flag in ("data_root", "train_config.data_root", "samsum_dataset.data_root"):
+        resolved = resolution.resolve({flag: "elsewhere"})
+        assert resolved.dataset is not None and resolved.dataset.data_root == "elsewhere"
+    given = {"data_root": "of-all", "samsum_dataset.data_root": "its-own"}
+    resolved = resolution.resolve(given)
+    assert resolved.dataset is not None and resolved.dataset.data_root == "its-own"
