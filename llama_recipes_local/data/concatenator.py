@@ -25,7 +25,7 @@ class ConcatDataset(Dataset[dict[str, list[int]]]):
     Documents go, longest first, each into the fullest row that still holds it (best fit), so the
     packing follows from the data and the seed alone. Only which documents share a row is held in
     memory; their tokens stay where they are. Positions restart with each document, and its first
-    token is no label. A document longer than a row is truncated, see ``truncation.truncate``.
+    token is not a label. A document longer than a row is truncated, see ``truncation.truncate``.
 
     Each item holds ``input_ids``, ``labels`` and ``position_ids``, lists of one length of at most
     ``chunk_size``. Of a stream, this makes a ``PackedStream``.

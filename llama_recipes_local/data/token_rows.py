@@ -91,7 +91,7 @@ class TokenRows(Dataset[dict[str, list[int]]]):
         """Map the rows of an Arrow file.
 
         Raises:
-            pyarrow.ArrowException: if it is no such file.
+            pyarrow.ArrowException: if it is not such a file.
         """
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
         return cls([reader.get_batch(index) for index in range(reader.num_record_batches)], path)

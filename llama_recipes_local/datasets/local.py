@@ -59,7 +59,7 @@ class local_dataset:
     """The same for validation. "" means the files named for it (validation, val, eval, dev or test)
     if ``data_path`` has some next to those named train, and rows that are held out otherwise."""
     validation_fraction: Annotated[float, HELD_OUT, Resume.DATA] = 0.05
-    """The share of rows held out where there are no files for validation: 0.05 is every 20th row,
+    """The share of rows held out if there are no files for validation: 0.05 is every 20th row,
     beginning with the first. Above 0, at most 0.5; to train on every row, name the rows for
     validation with ``validation_path``."""
     format: Annotated[str, Choices("auto", *LAYOUTS), Resume.DATA] = "auto"
