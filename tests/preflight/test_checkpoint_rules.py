@@ -17,7 +17,7 @@ def problems(**flags: Any) -> list[str]:
 
 
 def checkpoint(output: Path, step: int) -> Path:
-    """Make a whole checkpoint of one file."""
+    """Make a complete checkpoint of one file."""
     folder = folder_of(output, step)
     folder.mkdir(parents=True)
     files = {"trainer.json": write_file(folder / "trainer.json", [b"{}"])}
@@ -73,8 +73,8 @@ def test_an_older_checkpoint_is_not_resumed_from_next_to_a_newer(tmp_path: Path)
 
 
 def test_a_missing_file_is_named_with_the_last_complete_checkpoint(tmp_path: Path) -> None:
-    whole, folder = checkpoint(tmp_path, 5), checkpoint(tmp_path, 10)
+    complete, folder = checkpoint(tmp_path, 5), checkpoint(tmp_path, 10)
     (folder / "trainer.json").unlink()
     (problem,) = problems(output_dir=str(tmp_path), resume_from_checkpoint=str(folder))
     assert f"{folder / 'trainer.json'} is missing" in problem
-    assert f"--resume_from_checkpoint {whole}" in problem
+    assert f"--resume_from_checkpoint {complete}" in problem
