@@ -109,7 +109,7 @@ def _method(run: Run) -> dict[str, Any]:
     return method
 
 
-def _values(config: Any, kind: Resume) -> dict[str, Any]:
+def _values(config: object, kind: Resume) -> dict[str, Any]:
     """Return the fields of a configuration that are part of a kind."""
     return {name: getattr(config, name) for name in fields_with(config, kind)}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from interrupted_runs import STEPS, Ended, Runs
-from test_exact_resume import AUTO, KILLED
+from test_exact_resume import AUTO, KILLED, LAST_LOGGED
 
 LOGS = {"report_to": "tensorboard,wandb,mlflow"}
 EVERY = list(range(1, STEPS + 1))
@@ -18,13 +18,13 @@ VALIDATED = [0, 6, 12]
 def resumed(
     runs: Runs, lora: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Ended, str]:
-    """A run that was killed at its eighth step, and went on from its fifth; and its first id."""
+    """A run that was killed at its eighth step and resumed from its fifth; and its first id."""
     for package in ("tensorboard", "wandb", "mlflow"):
         pytest.importorskip(package)
     output = tmp_path_factory.mktemp("logged")
     killed = runs(output, lora | LOGS, 1, KILLED)
     assert killed.codes == [-9], killed.logs
-    assert killed.metrics[-1]["step"] == 6
+    assert killed.metrics[-1]["step"] in LAST_LOGGED
     first = json.loads((output / "run_config.json").read_text())["wandb_config"]["id"]
     ended = runs(output, lora | LOGS | AUTO)
     assert ended.codes == [0], ended.logs
