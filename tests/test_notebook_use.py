@@ -24,6 +24,8 @@ from llama_recipes_local.configs.datasets import samsum_dataset
 from llama_recipes_local.utils.dataset_utils import get_dataloader
 from llama_recipes_local.utils.train_utils import train
 
+pytestmark = pytest.mark.slow
+
 DIALOGUES = [
     {"id": str(n), "dialogue": f"Amy: Is it {n} yet?\r\nBob: Soon.", "summary": f"It is {n} soon."}
     for n in range(12)

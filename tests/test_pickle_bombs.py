@@ -13,6 +13,8 @@ import torch
 
 from llama_recipes_local import cli
 
+pytestmark = pytest.mark.slow
+
 
 class Bomb:
     """Makes a folder when it is unpickled."""

@@ -11,6 +11,8 @@ from recorded_runs import LOGITS, Trained, fine_tune, reloaded_logits, replaced_
 
 from llama_recipes_local.finetuning import main
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("cell", TRAINED_ALONE, ids=str)
 def test_what_is_trained_moves_and_nothing_else_does(cell: Cell, alone: Any) -> None:

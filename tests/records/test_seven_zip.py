@@ -18,6 +18,8 @@ from llama_recipes_local.records.any_format import records
 from llama_recipes_local.records.seven_zip import members, read_member
 from llama_recipes_local.records.source import Source
 
+pytestmark = pytest.mark.slow
+
 CONTENTS = {f"{name}.json": json.dumps([{"a": name}]) for name in ("train", "val", "test")}
 
 

@@ -13,6 +13,8 @@ from llama_recipes_local._upstream import VENDORED_DIR
 from llama_recipes_local.run import activate
 from llama_recipes_local.run.resolution import resolve
 
+pytestmark = pytest.mark.slow
+
 Samples = list[dict[str, list[int]]]
 UPSTREAM = (VENDORED_DIR / "utils/train_utils.py").read_text("utf-8")
 

@@ -14,6 +14,8 @@ from llama_recipes_local.run.resolution import Run
 from llama_recipes_local.training import loggers
 from llama_recipes_local.training.loggers import make_loggers
 
+pytestmark = pytest.mark.slow
+
 Samples = list[dict[str, list[int]]]
 # 24 rows: four steps, validated after the second and the fourth
 FIELDS = {"batching_strategy": "padding", "batch_size_training": 6, "eval_steps": 2}
@@ -65,7 +67,6 @@ def test_tensorboard_holds_every_step(train_with: Callable[..., Any]) -> None:
     assert [event.step for event in events.Scalars("eval/loss")] == [0, 2, 4]
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("offline")
 def test_mlflow_holds_every_step_and_the_settings(train_with: Callable[..., Any]) -> None:
     mlflow = pytest.importorskip("mlflow")
@@ -81,7 +82,6 @@ def test_mlflow_holds_every_step_and_the_settings(train_with: Callable[..., Any]
         assert kept == {line["step"]: line[name] for line in training.steps}
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("offline")
 def test_weights_and_biases_is_offline_and_below_the_output_folder(tmp_path: Path) -> None:
     pytest.importorskip("wandb")

@@ -16,6 +16,8 @@ from llama_recipes_local.vendoring.errors import VendoringError
 from llama_recipes_local.vendoring.lock import Lock
 from llama_recipes_local.vendoring.making import make
 
+pytestmark = pytest.mark.slow
+
 AddPatch = Callable[..., bytes]
 
 WANDB = "llama_recipes/configs/wandb.py"

@@ -12,6 +12,8 @@ from llama_recipes_local.vendoring.making import make
 from llama_recipes_local.vendoring.patching import parse_patch
 from llama_recipes_local.vendoring.refreshing import refresh
 
+pytestmark = pytest.mark.slow
+
 AddPatch = Callable[..., bytes]
 
 NAME = "0001-wandb.patch"

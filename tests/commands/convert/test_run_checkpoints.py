@@ -17,6 +17,8 @@ from safetensors.torch import load_file, save_file
 from llama_recipes_local import cli
 from llama_recipes_local.finetuning import main
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass(frozen=True)
 class Run:

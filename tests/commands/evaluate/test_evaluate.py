@@ -18,6 +18,8 @@ from llama_recipes_local.data.token_rows import IGNORE_INDEX
 from llama_recipes_local.finetuning import main
 from llama_recipes_local.models import LlamaForCausalLM
 
+pytestmark = pytest.mark.slow
+
 FEW = ("--max_examples", 3, "--max_new_tokens", 8)
 
 

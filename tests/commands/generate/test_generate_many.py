@@ -23,6 +23,8 @@ from llama_recipes_local.datasets.prompt_template import (
 )
 from llama_recipes_local.datasets.templates import TEMPLATES
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = ["She go to school.", "I", "He have\ttwo very old cat and she like it much.", "Why?"]
 
 

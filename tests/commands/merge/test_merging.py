@@ -15,6 +15,8 @@ from llama_recipes_local import cli, models
 from llama_recipes_local.model_folders import save as writing
 from llama_recipes_local.run import activate, resolution
 
+pytestmark = pytest.mark.slow
+
 ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 VARIANTS: dict[str, dict[str, Any]] = {
     "lora": {"target_modules": ["q_proj", "v_proj"]},
