@@ -52,7 +52,7 @@ def first_batch(file: Path, tokenizer_folder: Path) -> dict[str, float]:
     from llama_recipes_local.data.concatenator import ConcatDataset
     from llama_recipes_local.datasets.run_data import prepare_data
     from llama_recipes_local.models.loading import load_tokenizer
-    from llama_recipes_local.run.resolution import Run
+    from llama_recipes_local.run import Run
     from llama_recipes_local.utils.config_utils import get_dataloader_kwargs
 
     train = train_config(dataset="local_dataset", tokenizer_name=str(tokenizer_folder))

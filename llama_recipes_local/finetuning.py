@@ -27,9 +27,8 @@ from llama_recipes_local.model_folders import ADAPTER_WEIGHTS, has_weights
 from llama_recipes_local.models.quantization import quantized_bits
 from llama_recipes_local.preflight import preflight
 from llama_recipes_local.preflight.help import help_text
-from llama_recipes_local.run import activate
+from llama_recipes_local.run import Run, activate
 from llama_recipes_local.run.record import CONFIGURATION_FILE, save_description
-from llama_recipes_local.run.resolution import Run
 from llama_recipes_local.storage.folder_lock import locked
 from llama_recipes_local.training.evaluation import perplexity
 from llama_recipes_local.training.loggers import name_wandb_run

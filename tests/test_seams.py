@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from llama_recipes_local import _upstream, configs, finetuning
-from llama_recipes_local.run.resolution import Run
+from llama_recipes_local.run import Run
 from llama_recipes_local.vendoring.checkout import Checkout, this_checkout
 from llama_recipes_local.vendoring.fetch import fetch_wheel
 from llama_recipes_local.vendoring.lock import read_lock

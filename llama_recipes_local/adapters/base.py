@@ -1,39 +1,24 @@
 """What an adapter method declares; ``adapters.registry`` lists the methods."""
 
 from collections.abc import Callable
-from dataclasses import Field, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import peft
 
+from llama_recipes_local.configs.protocols import AdapterConfig
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.fields import Choices
-
-if TYPE_CHECKING:
-    from llama_recipes_local.run.resolution import Run
-
-
-class AdapterConfig(Protocol):
-    """The configuration of an adapter method: a dataclass whose fields are flags.
-
-    All of its fields must be equal to resume a run, so that no field has a ``fields.Resume``.
-
-    Attributes:
-        task_type: PEFT's name for the task.
-    """
-
-    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
-    task_type: str
-
+from llama_recipes_local.run import Run
 
 TASK = Choices("CAUSAL_LM")
 Config = TypeVar("Config", bound=AdapterConfig)
-Check = Callable[["Run", Config, dict[str, Any], Path], list[Problem]]
+Check = Callable[[Run, Config, dict[str, Any], Path], list[Problem]]
 
 
 def no_problem(
-    run: "Run", adapter: AdapterConfig, model: dict[str, Any], folder: Path
+    run: Run, adapter: AdapterConfig, model: dict[str, Any], folder: Path
 ) -> list[Problem]:
     """Find nothing wrong: the check of a method that goes with every model."""
     return []

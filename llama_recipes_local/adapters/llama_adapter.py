@@ -21,12 +21,12 @@ from llama_recipes_local.fields import AT_LEAST_1
 from llama_recipes_local.kernels.adapter_prompts import Prompts
 from llama_recipes_local.kernels.attention import NAME
 from llama_recipes_local.library_patches import LLAMA_ADAPTER
+from llama_recipes_local.run import Run
 
 if TYPE_CHECKING:
     from llama_recipes_local._vendor.llama_recipes.configs.peft import (
         llama_adapter_config as _llama_adapter_config,
     )
-    from llama_recipes_local.run.resolution import Run
 else:
     _llama_adapter_config = load("configs.peft").llama_adapter_config
 
@@ -46,7 +46,7 @@ class llama_adapter_config(_llama_adapter_config):
 
 
 def check(
-    run: "Run", adapter: llama_adapter_config, model: dict[str, Any], folder: Path
+    run: Run, adapter: llama_adapter_config, model: dict[str, Any], folder: Path
 ) -> list[Problem]:
     """Return what is wrong with a run that makes a new one; see ``AdapterMethod.check``."""
     layers = model.get("num_hidden_layers")

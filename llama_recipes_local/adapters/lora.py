@@ -16,10 +16,10 @@ from llama_recipes_local.errors import Problem
 from llama_recipes_local.fields import ABOVE_0, AT_LEAST_1, TEXT, Choices, Range
 from llama_recipes_local.models.quantization import quantized_bits
 from llama_recipes_local.parallel import device_type
+from llama_recipes_local.run import Run
 
 if TYPE_CHECKING:
     from llama_recipes_local._vendor.llama_recipes.configs.peft import lora_config as _lora_config
-    from llama_recipes_local.run.resolution import Run
 else:
     _lora_config = load("configs.peft").lora_config
 
@@ -72,7 +72,7 @@ class lora_config(_lora_config):
     ``2 * r``."""
 
 
-def check(run: "Run", lora: lora_config, model: dict[str, Any], folder: Path) -> list[Problem]:
+def check(run: Run, lora: lora_config, model: dict[str, Any], folder: Path) -> list[Problem]:
     """Return what is wrong with a run that makes a LoRA adapter; see ``AdapterMethod.check``."""
     problems = []
     if lora.inference_mode:
@@ -120,7 +120,7 @@ def linear_layers(folder: Path) -> list[str]:
     return names
 
 
-def _check_initialization(run: "Run", lora: lora_config) -> list[Problem]:
+def _check_initialization(run: Run, lora: lora_config) -> list[Problem]:
     init = lora.init_lora_weights
     if isinstance(init, bool) or init == "gaussian":
         return []
@@ -148,7 +148,7 @@ def _check_initialization(run: "Run", lora: lora_config) -> list[Problem]:
     return []
 
 
-def _check_dora(run: "Run", lora: lora_config) -> list[Problem]:
+def _check_dora(run: Run, lora: lora_config) -> list[Problem]:
     eight_bits_on_cpu = quantized_bits(run.train) == "8bit" and device_type() == "cpu"
     if not lora.use_dora or not eight_bits_on_cpu:
         return []

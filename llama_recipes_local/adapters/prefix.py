@@ -21,12 +21,12 @@ from llama_recipes_local.fields import AT_LEAST_1
 from llama_recipes_local.kernels.attention import NAME
 from llama_recipes_local.kernels.prefix import Prefix
 from llama_recipes_local.library_patches import PREFIX
+from llama_recipes_local.run import Run
 
 if TYPE_CHECKING:
     from llama_recipes_local._vendor.llama_recipes.configs.peft import (
         prefix_config as _prefix_config,
     )
-    from llama_recipes_local.run.resolution import Run
 else:
     _prefix_config = load("configs.peft").prefix_config
 
@@ -44,7 +44,7 @@ class prefix_config(_prefix_config):
     """PEFT's name for the task."""
 
 
-def check(run: "Run", prefix: prefix_config, model: dict[str, Any], folder: Path) -> list[Problem]:
+def check(run: Run, prefix: prefix_config, model: dict[str, Any], folder: Path) -> list[Problem]:
     """Return what is wrong with a run that makes a new prefix; see ``AdapterMethod.check``."""
     longest = model.get("max_position_embeddings") or 0
     left = longest - prefix.num_virtual_tokens

@@ -5,7 +5,8 @@ from typing import Any
 import peft
 
 from llama_recipes_local.adapters import llama_adapter, lora, prefix
-from llama_recipes_local.adapters.base import AdapterConfig, AdapterMethod
+from llama_recipes_local.adapters.base import AdapterMethod
+from llama_recipes_local.configs.protocols import AdapterConfig
 
 METHODS: dict[str, AdapterMethod[Any]] = {
     method.name: method

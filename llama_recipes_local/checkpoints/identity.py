@@ -12,7 +12,7 @@ from llama_recipes_local.checkpoints import layout, selection
 from llama_recipes_local.errors import Problem, refusal, refuse
 from llama_recipes_local.fields import Resume, fields_with
 from llama_recipes_local.models.precision import weight_dtype
-from llama_recipes_local.run.resolution import Run
+from llama_recipes_local.run import Run
 
 # the kinds, as --resume_despite names them, and how to fix a difference
 KINDS = {

@@ -5,24 +5,12 @@ Those of data sets and adapter methods are declared where the data set or method
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from llama_recipes_local.configs.fsdp import fsdp_config
 from llama_recipes_local.configs.quantization import quantization_config
 from llama_recipes_local.configs.training import train_config
 from llama_recipes_local.configs.wandb import wandb_config
-
-if TYPE_CHECKING:
-    from llama_recipes_local.configs.datasets import (
-        alpaca_dataset,
-        custom_dataset,
-        grammar_dataset,
-        guanaco_dataset,
-        llamaguard_toxicchat_dataset,
-        local_dataset,
-        samsum_dataset,
-    )
-    from llama_recipes_local.configs.peft import llama_adapter_config, lora_config, prefix_config
 
 __all__ = [
     "alpaca_dataset",

@@ -3,34 +3,17 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from transformers import PreTrainedTokenizerBase
 
+from llama_recipes_local.configs.protocols import DatasetConfig, Part
 from llama_recipes_local.datasets.examples import Example, Pair
 from llama_recipes_local.datasets.prompt_template import PROMPT, PromptTemplate
 from llama_recipes_local.errors import refusal
 from llama_recipes_local.records.checked_values import Record, column_of
 
-Part = Literal["train", "test"]
-"""``main``'s names for the two splits of a data set; the configuration has the data set's own."""
 PARTS: tuple[Part, Part] = ("train", "test")
-
-
-class DatasetConfig(Protocol):
-    """What every data set's configuration has.
-
-    Attributes:
-        dataset: the data set's name.
-        train_split: the data set's name for what is trained on, or its file.
-        test_split: the same for validation.
-        data_root: the folder that relative paths start from; see ``storage.data_root``.
-    """
-
-    dataset: str
-    train_split: str
-    test_split: str
-    data_root: str
 
 
 class Formatter(Protocol):

@@ -9,15 +9,8 @@ from dataclasses import replace
 
 from transformers import PreTrainedTokenizerBase
 
-from llama_recipes_local.datasets.base import (
-    PARTS,
-    Config,
-    Dataset,
-    Part,
-    Split,
-    find_split,
-    split_name,
-)
+from llama_recipes_local.configs.protocols import Part
+from llama_recipes_local.datasets.base import PARTS, Config, Dataset, Split, find_split, split_name
 from llama_recipes_local.errors import Problem, UsageError
 from llama_recipes_local.messages import join_names
 

@@ -8,11 +8,12 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local import configs
+from llama_recipes_local.configs.protocols import Part
 from llama_recipes_local.data import audit
 from llama_recipes_local.data.audit import Counts, SplitAudit
 from llama_recipes_local.data.streaming import is_stream
 from llama_recipes_local.data.token_rows import TokenRows
-from llama_recipes_local.datasets.base import Part, find_split, split_name
+from llama_recipes_local.datasets.base import find_split, split_name
 from llama_recipes_local.datasets.prompt_template import PromptTemplate, save_prompt_template
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.datasets.sources import load_dataset
@@ -25,7 +26,7 @@ from llama_recipes_local.datasets.tokenized_splits import (
 )
 from llama_recipes_local.errors import Problem, refuse
 from llama_recipes_local.models.loading import load_tokenizer
-from llama_recipes_local.run.resolution import Run
+from llama_recipes_local.run import Run
 
 AUDIT_FILE = "data_audit.json"
 # what a run prints and records for ``main``'s "train" and "test"

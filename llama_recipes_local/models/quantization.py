@@ -4,8 +4,6 @@ Several 4-bit weights are packed into one element of the storage dtype; ``parall
 explains how they are sharded.
 """
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import nn
 from transformers import BitsAndBytesConfig
@@ -13,9 +11,7 @@ from transformers import BitsAndBytesConfig
 from llama_recipes_local import configs
 from llama_recipes_local.library_patches import CPU_PACKING
 from llama_recipes_local.models.precision import compute_dtype
-
-if TYPE_CHECKING:
-    from llama_recipes_local.run.resolution import Run
+from llama_recipes_local.run import Run
 
 
 def quantized_bits(train_config: configs.train_config) -> str | None:
@@ -23,7 +19,7 @@ def quantized_bits(train_config: configs.train_config) -> str | None:
     return "8bit" if train_config.quantization is True else train_config.quantization or None
 
 
-def bnb_config(run: "Run") -> BitsAndBytesConfig | None:
+def bnb_config(run: Run) -> BitsAndBytesConfig | None:
     """Return how transformers quantises a run's weights; None if it does not.
 
     ``compute_dtype`` and ``quant_storage`` follow the run's precision unless flags set them.
@@ -76,7 +72,7 @@ def keep_packing(model: nn.Module) -> None:
             layer.support_avx512bf16_for_cpu = False
 
 
-def _given_or_computed_in(run: "Run", field: str) -> torch.dtype:
+def _given_or_computed_in(run: Run, field: str) -> torch.dtype:
     if field in run.given:
         return getattr(run.quantization, field)
     return compute_dtype(run.train, run.fsdp)

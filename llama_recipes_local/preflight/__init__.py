@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from llama_recipes_local.datasets.base import PARTS, Part
+from llama_recipes_local.configs.protocols import Part
+from llama_recipes_local.datasets.base import PARTS
 from llama_recipes_local.errors import Problem, refuse
 from llama_recipes_local.preflight import flags
 from llama_recipes_local.preflight.checks import BATCHES, find_problems
@@ -12,7 +13,8 @@ from llama_recipes_local.preflight.data_rules import check_data_files
 from llama_recipes_local.preflight.flags import check_values
 from llama_recipes_local.preflight.model import check_tokenizer
 from llama_recipes_local.preflight.presets import PRESETS, chosen, describe
-from llama_recipes_local.run.resolution import Run, resolve
+from llama_recipes_local.run import Run
+from llama_recipes_local.run.resolution import resolve
 
 
 def preflight(arguments: tuple[Any, ...], given: dict[str, Any]) -> Run:

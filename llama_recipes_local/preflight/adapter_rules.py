@@ -7,7 +7,7 @@ from llama_recipes_local.adapters.base import AdapterMethod
 from llama_recipes_local.adapters.registry import METHODS
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.preflight.model import model_config
-from llama_recipes_local.run.resolution import Run
+from llama_recipes_local.run import Run
 
 
 def check_adapter(run: Run) -> list[Problem]:

@@ -6,7 +6,7 @@ from llama_recipes_local.checkpoints import layout, selection, verifying
 from llama_recipes_local.checkpoints.layout import CorruptCheckpointError
 from llama_recipes_local.checkpoints.selection import AUTO
 from llama_recipes_local.errors import Problem
-from llama_recipes_local.run.resolution import Run
+from llama_recipes_local.run import Run
 
 
 def check_checkpoint_settings(run: Run) -> list[Problem]:

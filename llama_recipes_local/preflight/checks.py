@@ -23,7 +23,7 @@ from llama_recipes_local.preflight import (
     saved_adapter_rules,
 )
 from llama_recipes_local.preflight.flags import check_values
-from llama_recipes_local.run.resolution import Run
+from llama_recipes_local.run import Run
 
 Check = Callable[[Run], list[Problem]]
 

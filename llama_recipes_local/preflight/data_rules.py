@@ -3,15 +3,16 @@
 from collections.abc import Sequence
 
 from llama_recipes_local import configs
+from llama_recipes_local.configs.protocols import Part
 from llama_recipes_local.configs.values import check_fields
 from llama_recipes_local.data.truncation import SHORTEST
-from llama_recipes_local.datasets.base import PARTS, Part
+from llama_recipes_local.datasets.base import PARTS
 from llama_recipes_local.datasets.file_checks import check_files
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.models.loading import load_tokenizer
 from llama_recipes_local.preflight.model import check_tokenizer
-from llama_recipes_local.run.resolution import Run
+from llama_recipes_local.run import Run
 
 
 def check_row_length(run: Run) -> list[Problem]:

@@ -11,7 +11,7 @@ from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.fields import convert, field_names
 from llama_recipes_local.messages import unknown_flag
-from llama_recipes_local.run.resolution import Run
+from llama_recipes_local.run import Run
 from llama_recipes_local.storage.names import check_name
 
 # what TRL, transformers and sft.py call a flag, where the nearest name is that of another flag

@@ -6,7 +6,7 @@ import torch
 
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.parallel import launched_by_torchrun
-from llama_recipes_local.run.resolution import Run
+from llama_recipes_local.run import Run
 
 
 def check_torchrun(run: Run) -> list[Problem]:

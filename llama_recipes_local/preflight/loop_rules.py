@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.optimization.optimizers import BITSANDBYTES
 from llama_recipes_local.optimization.schedules import DECAYING, SCHEDULERS
-from llama_recipes_local.run.resolution import Run
+from llama_recipes_local.run import Run
 
 # upstream's profiler waits for one step, warms up for two and records three
 PROFILED_STEPS = 7

@@ -6,7 +6,7 @@ from llama_recipes_local.errors import Problem
 from llama_recipes_local.models.loading import load_tokenizer
 from llama_recipes_local.models.quantization import quantized_bits
 from llama_recipes_local.preflight.model import check_tokenizer, model_config
-from llama_recipes_local.run.resolution import Run
+from llama_recipes_local.run import Run
 
 FLAG = "--low_cpu_fsdp"
 LEAVE_OUT = f"leave {FLAG} out"

@@ -9,7 +9,7 @@ from llama_recipes_local.errors import Problem
 from llama_recipes_local.kernels.registry import ATTENTION
 from llama_recipes_local.models.quantization import quantized_bits
 from llama_recipes_local.optimization.optimizers import BITSANDBYTES
-from llama_recipes_local.run.resolution import Run
+from llama_recipes_local.run import Run
 from llama_recipes_local.storage.disk import nearest_existing
 from llama_recipes_local.storage.names import check_name
 

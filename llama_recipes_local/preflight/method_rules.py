@@ -7,7 +7,7 @@ from llama_recipes_local.errors import Problem
 from llama_recipes_local.fields import field_names
 from llama_recipes_local.models.freezing import LM_HEAD, last_layers
 from llama_recipes_local.preflight.model import model_config
-from llama_recipes_local.run.resolution import Run
+from llama_recipes_local.run import Run
 
 
 def check_use_peft(run: Run) -> list[Problem]:

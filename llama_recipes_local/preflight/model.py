@@ -17,7 +17,7 @@ from llama_recipes_local.model_folders import (
     has_tokenizer,
     read_config,
 )
-from llama_recipes_local.run.resolution import Run
+from llama_recipes_local.run import Run
 
 # files that transformers reads to load a tokenizer, if they exist
 TOKENIZER_JSON = ("tokenizer.json", "tokenizer_config.json", "config.json")

@@ -3,7 +3,7 @@
 import torch
 
 from llama_recipes_local.errors import Problem
-from llama_recipes_local.run.resolution import Run
+from llama_recipes_local.run import Run
 
 
 def check_float16(run: Run) -> list[Problem]:

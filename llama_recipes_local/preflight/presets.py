@@ -10,7 +10,7 @@ from typing import Any
 
 from llama_recipes_local.model_folders import parameter_count
 from llama_recipes_local.parallel import device_type
-from llama_recipes_local.run.resolution import Run
+from llama_recipes_local.run import Run
 
 Values = dict[str, tuple[Any, str]]
 """Flags without their dashes: the value of each, and the reason for it, which may be empty."""

@@ -2,7 +2,7 @@
 
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.models.quantization import quantized_bits
-from llama_recipes_local.run.resolution import Run
+from llama_recipes_local.run import Run
 
 ONLY_4BIT = ("quant_type", "use_double_quant", "quant_storage", "compute_dtype")
 

@@ -13,7 +13,7 @@ from llama_recipes_local.model_folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from llama_recipes_local.model_folders.weight_files import unreadable
 from llama_recipes_local.preflight.adapter_rules import check_attention
 from llama_recipes_local.preflight.model import model_config
-from llama_recipes_local.run.resolution import Run
+from llama_recipes_local.run import Run
 
 
 def check_saved_adapter(run: Run) -> list[Problem]:

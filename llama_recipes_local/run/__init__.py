@@ -5,22 +5,81 @@ else is passed the run or the configuration that it needs.
 """
 
 import contextlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from llama_recipes_local.run.resolution import Run
+from torch.distributed.fsdp import ShardingStrategy
 
-_active: "Run | None" = None
+from llama_recipes_local import configs
+from llama_recipes_local.configs.protocols import AdapterConfig, DatasetConfig, Part
 
 
-def active_run() -> "Run | None":
+class PreparedData(Protocol):
+    """What a run trains on, as ``datasets.run_data.RunData`` has it."""
+
+    @property
+    def splits(self) -> Mapping[Part, Any]:
+        """The rows of the parts, or a stream of them."""
+
+    @property
+    def fingerprints(self) -> Mapping[str, str]:
+        """Hashes of their content, by "train" and "validation"; a stream has none."""
+
+    @property
+    def tokenizer(self) -> str:
+        """A hash of the tokenizer."""
+
+    def save(self, folder: Path) -> None:
+        """Write what was found in the data into a folder."""
+
+
+@dataclass
+class Run:
+    """A fine-tuning run's configurations; ``dataset`` and ``peft`` are None for unknown names."""
+
+    flags: dict[str, Any]
+    train: configs.train_config = field(default_factory=configs.train_config)
+    fsdp: configs.fsdp_config = field(default_factory=configs.fsdp_config)
+    quantization: configs.quantization_config = field(default_factory=configs.quantization_config)
+    wandb: configs.wandb_config = field(default_factory=configs.wandb_config)
+    dataset: DatasetConfig | None = None
+    peft: AdapterConfig | None = None
+    data: PreparedData | None = None
+    """What it trains on, once ``datasets.run_data.prepare_data`` has prepared it."""
+    results: dict[str, Any] = field(default_factory=dict)
+    """What ``train`` returned, and the losses before training."""
+    preset: str = ""
+    """What the preset sets, as it is printed."""
+
+    @property
+    def given(self) -> set[str]:
+        """Names of the fields that flags set, with or without their configuration's name."""
+        return {flag.rpartition(".")[2] for flag in self.flags}
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether weights are sharded; with NO_SHARD each rank has a full replica."""
+        no_shard = self.fsdp.sharding_strategy == ShardingStrategy.NO_SHARD
+        return self.train.enable_fsdp and not no_shard
+
+    def configurations(self) -> list[object]:
+        """Return the configurations that flags reach."""
+        every = [self.train, self.fsdp, self.quantization, self.wandb, self.dataset, self.peft]
+        return [config for config in every if config is not None]
+
+
+_active: Run | None = None
+
+
+def active_run() -> Run | None:
     """Return the run that ``finetuning.main`` is in, or None in a script or notebook."""
     return _active
 
 
 @contextlib.contextmanager
-def activate(run: "Run") -> Iterator["Run"]:
+def activate(run: Run) -> Iterator[Run]:
     """Make ``run`` the active one inside the ``with`` block."""
     global _active
     _active = run

@@ -4,14 +4,12 @@ import json
 from dataclasses import asdict, is_dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from llama_recipes_local.errors import refusal
+from llama_recipes_local.run import Run
 from llama_recipes_local.storage.publishing import write_json
 from llama_recipes_local.vendoring import read_manifest
-
-if TYPE_CHECKING:
-    from llama_recipes_local.run.resolution import Run
 
 CONFIGURATION_FILE = "run_config.json"
 
@@ -64,7 +62,7 @@ def _read(path: Path) -> dict[str, Any]:
 PACKAGES = ("llama_recipes_local", "torch", "transformers", "peft", "tokenizers")
 
 
-def describe(run: "Run") -> dict[str, Any]:
+def describe(run: Run) -> dict[str, Any]:
     """Return the run as JSON-ready data: its configurations, the versions, and what was patched."""
     described = {
         type(config).__name__: {name: _plain(value) for name, value in vars(config).items()}
@@ -76,7 +74,7 @@ def describe(run: "Run") -> dict[str, Any]:
     return described
 
 
-def save_description(run: "Run", path: Path) -> None:
+def save_description(run: Run, path: Path) -> None:
     """Write ``describe(run)`` as JSON to ``path``."""
     write_json(path, describe(run))
 

@@ -1,55 +1,14 @@
-"""``Run``: every configuration of a run, resolved from the flags before anything is loaded."""
+"""Resolves the flags of a run to its configurations, before anything is loaded."""
 
 import os
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-from torch.distributed.fsdp import ShardingStrategy
+from typing import Any
 
 from llama_recipes_local import configs
-from llama_recipes_local.adapters.base import AdapterConfig
 from llama_recipes_local.adapters.registry import METHODS
-from llama_recipes_local.datasets.base import DatasetConfig
+from llama_recipes_local.configs.protocols import DatasetConfig
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.fields import FOLDER, fields_with, update_config
-
-if TYPE_CHECKING:
-    from llama_recipes_local.datasets.run_data import RunData
-
-
-@dataclass
-class Run:
-    """A fine-tuning run's configurations; ``dataset`` and ``peft`` are None for unknown names."""
-
-    flags: dict[str, Any]
-    train: configs.train_config = field(default_factory=configs.train_config)
-    fsdp: configs.fsdp_config = field(default_factory=configs.fsdp_config)
-    quantization: configs.quantization_config = field(default_factory=configs.quantization_config)
-    wandb: configs.wandb_config = field(default_factory=configs.wandb_config)
-    dataset: DatasetConfig | None = None
-    peft: AdapterConfig | None = None
-    data: "RunData | None" = None
-    """What it trains on, once ``datasets.run_data.prepare_data`` has prepared it."""
-    results: dict[str, Any] = field(default_factory=dict)
-    """What ``train`` returned, and the losses before training."""
-    preset: str = ""
-    """What the preset sets, as it is printed."""
-
-    @property
-    def given(self) -> set[str]:
-        """Names of the fields that flags set, with or without their configuration's name."""
-        return {flag.rpartition(".")[2] for flag in self.flags}
-
-    @property
-    def is_sharded(self) -> bool:
-        """Whether weights are sharded; with NO_SHARD each rank has a full replica."""
-        no_shard = self.fsdp.sharding_strategy == ShardingStrategy.NO_SHARD
-        return self.train.enable_fsdp and not no_shard
-
-    def configurations(self) -> list[object]:
-        """Return the configurations that flags reach."""
-        every = [self.train, self.fsdp, self.quantization, self.wandb, self.dataset, self.peft]
-        return [config for config in every if config is not None]
+from llama_recipes_local.run import Run
 
 
 def resolve(flags: dict[str, Any]) -> Run:

@@ -22,8 +22,8 @@ from llama_recipes_local.checkpoints.identity import identity
 from llama_recipes_local.checkpoints.layout import CorruptCheckpointError
 from llama_recipes_local.checkpoints.writing import Content, Writer
 from llama_recipes_local.model_checkpointing.checkpoint_handler import adapter_state, write_adapter
+from llama_recipes_local.run import Run
 from llama_recipes_local.run.record import describe
-from llama_recipes_local.run.resolution import Run
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from typing import Any, Protocol, TextIO
 
 from llama_recipes_local import configs
 from llama_recipes_local.checkpoints import selection
+from llama_recipes_local.run import Run
 from llama_recipes_local.run.record import SavedRun
-from llama_recipes_local.run.resolution import Run
 from llama_recipes_local.storage.publishing import write_text
 
 METRICS_FILE = "metrics.jsonl"

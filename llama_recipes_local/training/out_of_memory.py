@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from llama_recipes_local.kernels import fused
 from llama_recipes_local.models.quantization import quantized_bits
-from llama_recipes_local.run.resolution import Run
+from llama_recipes_local.run import Run
 
 SHORT = 1024
 RECOMPUTED = "activations are recomputed in the backward pass"

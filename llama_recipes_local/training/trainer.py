@@ -21,7 +21,7 @@ from llama_recipes_local.model_checkpointing import save_trained
 from llama_recipes_local.optimization.parameter_groups import split_lora_plus
 from llama_recipes_local.optimization.schedules import Schedule, make_schedule
 from llama_recipes_local.parallel import is_rank_zero
-from llama_recipes_local.run.resolution import Run
+from llama_recipes_local.run import Run
 from llama_recipes_local.training import batches, nonfinite
 from llama_recipes_local.training.checkpointing import CheckpointManager
 from llama_recipes_local.training.data_iterator import DataIterator

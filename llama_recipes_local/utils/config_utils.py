@@ -10,10 +10,10 @@ from transformers import PreTrainedTokenizerBase
 from llama_recipes_local import configs
 from llama_recipes_local._upstream import fall_back
 from llama_recipes_local.adapters import generate_peft_config
+from llama_recipes_local.configs.protocols import DatasetConfig
 from llama_recipes_local.data.batch_sampler import LengthGroupedBatchSampler, ShardedBatchSampler
 from llama_recipes_local.data.collation import BlankCollator, PackedCollator, PaddedCollator
 from llama_recipes_local.data.streaming import SampleStream
-from llama_recipes_local.datasets.base import DatasetConfig
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.errors import refuse
 from llama_recipes_local.fields import update_config

@@ -6,11 +6,12 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local import configs
+from llama_recipes_local.configs.protocols import DatasetConfig, Part
 from llama_recipes_local.data.collation import BlankCollator, BlankRows
 from llama_recipes_local.data.concatenator import ConcatDataset
 from llama_recipes_local.data.streaming import as_stream, is_stream
 from llama_recipes_local.data.token_rows import TokenRows
-from llama_recipes_local.datasets.base import DatasetConfig, Part, split_name
+from llama_recipes_local.datasets.base import split_name
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.datasets.sources import load_dataset
 from llama_recipes_local.run import active_run

@@ -9,8 +9,7 @@ from llama_recipes_local.data.streaming import SampleStream
 from llama_recipes_local.data.token_rows import TokenRows
 from llama_recipes_local.datasets.run_data import AUDIT_FILE, prepare_data
 from llama_recipes_local.errors import UsageError
-from llama_recipes_local.run import activate
-from llama_recipes_local.run.resolution import Run
+from llama_recipes_local.run import Run, activate
 from llama_recipes_local.utils.dataset_utils import get_preprocessed_dataset
 
 ROWS = [{"prompt": f"{number} and one is ", "completion": str(number + 1)} for number in range(9)]

@@ -12,7 +12,8 @@ from llama_recipes_local import preflight
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.preflight import model
 from llama_recipes_local.preflight.checks import CHECKS, Check, find_problems
-from llama_recipes_local.run.resolution import Run, resolve
+from llama_recipes_local.run import Run
+from llama_recipes_local.run.resolution import resolve
 
 MODULES = [
     import_module(f"{preflight.__name__}.{found.name}")

@@ -9,7 +9,7 @@ import pytest
 from llama_recipes_local import configs
 from llama_recipes_local.preflight.checks import BATCHES, check_values, find_problems
 from llama_recipes_local.preflight.data_rules import check_data_files
-from llama_recipes_local.run.resolution import Run
+from llama_recipes_local.run import Run
 
 
 @dataclass

@@ -16,7 +16,7 @@ from llama_recipes_local.preflight.checks import (
     check_values,
     find_problems,
 )
-from llama_recipes_local.run.resolution import Run
+from llama_recipes_local.run import Run
 
 
 @pytest.fixture

@@ -9,8 +9,7 @@ import pytest
 from llama_recipes_local import finetuning
 from llama_recipes_local._upstream import load
 from llama_recipes_local.configs.quantization import INT8
-from llama_recipes_local.run import active_run
-from llama_recipes_local.run.resolution import Run
+from llama_recipes_local.run import Run, active_run
 
 
 class StoppedError(Exception):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from llama_recipes_local import configs
-from llama_recipes_local.run.resolution import Run
+from llama_recipes_local.run import Run
 from llama_recipes_local.training import loggers
 from llama_recipes_local.training.loggers import make_loggers
 

@@ -33,9 +33,8 @@ from llama_recipes_local.commands.generate.stopping import find_stops
 from llama_recipes_local.datasets.base import find_split
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.datasets.run_data import prepare_data
-from llama_recipes_local.run import activate
+from llama_recipes_local.run import Run, activate
 from llama_recipes_local.run.record import describe
-from llama_recipes_local.run.resolution import Run
 from llama_recipes_local.training.evaluation import perplexity
 from llama_recipes_local.utils.dataset_utils import get_dataloader
 

@@ -18,7 +18,7 @@ from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.errors import Problem, refusal, refuse
 from llama_recipes_local.model_folders import read_adapter_config
 from llama_recipes_local.preflight.adapter_rules import check_attention
-from llama_recipes_local.run.resolution import Run
+from llama_recipes_local.run import Run
 from llama_recipes_local.storage.names import refuse_name
 
 

@@ -11,8 +11,8 @@ from llama_recipes_local.errors import Problem
 from llama_recipes_local.fields import EVALUATION, fields_with
 from llama_recipes_local.model_folders import has_tokenizer
 from llama_recipes_local.preflight import preflight_data
+from llama_recipes_local.run import Run
 from llama_recipes_local.run.record import CONFIGURATION_FILE, SavedRun
-from llama_recipes_local.run.resolution import Run
 
 
 def resolve_run(arguments: tuple[object, ...], adapter: Path | None, flags: dict[str, Any]) -> Run:

@@ -26,8 +26,7 @@ from llama_recipes_local.datasets.run_data import PART_NAMES, RunData, prepare_d
 from llama_recipes_local.errors import Problem, refuse
 from llama_recipes_local.models.loading import load_tokenizer
 from llama_recipes_local.preflight import preflight_data
-from llama_recipes_local.run import activate
-from llama_recipes_local.run.resolution import Run
+from llama_recipes_local.run import Run, activate
 from llama_recipes_local.storage.names import refuse_name
 
 

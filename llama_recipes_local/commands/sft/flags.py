@@ -8,8 +8,8 @@ from typing import Any, NoReturn
 
 from trl import ModelConfig, SFTConfig, TrlParser
 
-from llama_recipes_local import configs
 from llama_recipes_local.commands.sft.command_line import RENAMED, Flag
+from llama_recipes_local.datasets.local import local_dataset
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.messages import unknown_flag
 
@@ -82,7 +82,7 @@ class _Parser(TrlParser):
 def make_parser() -> TrlParser:
     """Return the parser of all flags; it takes no abbreviations."""
     parser = _Parser(CLASSES, prog="sft.py", allow_abbrev=False)
-    defaults = configs.local_dataset()
+    defaults = local_dataset()
     for name in DATA_SETTINGS:
         default = getattr(defaults, name)
         parser.add_argument(

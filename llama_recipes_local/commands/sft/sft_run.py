@@ -24,7 +24,8 @@ from llama_recipes_local.errors import Problem, UsageError, refusal
 from llama_recipes_local.models import AutoTokenizer
 from llama_recipes_local.models.loading import local_folder
 from llama_recipes_local.preflight import launch_rules, machine, model
-from llama_recipes_local.run.resolution import Run, resolve
+from llama_recipes_local.run import Run
+from llama_recipes_local.run.resolution import resolve
 
 
 @dataclass

@@ -10,12 +10,12 @@ from datasets.exceptions import DatasetGenerationError
 from trl import SFTConfig
 
 import datasets
-from llama_recipes_local import __version__, configs, parallel
+from llama_recipes_local import __version__, parallel
 from llama_recipes_local.commands.sft.flags import DATA_SETTINGS, Arguments
 from llama_recipes_local.data.cache import cache_folder
 from llama_recipes_local.datasets.examples import Continuation, Marked, Pair
 from llama_recipes_local.datasets.layouts import read_turns
-from llama_recipes_local.datasets.local import LocalPart, find_part
+from llama_recipes_local.datasets.local import LocalPart, find_part, local_dataset
 from llama_recipes_local.datasets.rows import RowFormatter, default_template
 from llama_recipes_local.errors import Problem, UsageError, refusal
 from llama_recipes_local.messages import join_names
@@ -54,15 +54,13 @@ def label_tokens(part: LocalPart, training: SFTConfig) -> str:
     return "all tokens of each row"
 
 
-def data_config(options: Arguments) -> configs.local_dataset:
+def data_config(options: Arguments) -> local_dataset:
     """Return the ``local_dataset`` that the flags describe."""
     settings = {name: vars(options)[f"local_dataset.{name}"] for name in DATA_SETTINGS}
-    return configs.local_dataset(
-        data_path=options.dataset_name, data_root=options.data_root, **settings
-    )
+    return local_dataset(data_path=options.dataset_name, data_root=options.data_root, **settings)
 
 
-def find(config: configs.local_dataset, training: bool) -> LocalPart:
+def find(config: local_dataset, training: bool) -> LocalPart:
     """Find a part of the data and read it up to its first usable row.
 
     Raises:
