@@ -39,9 +39,6 @@ def __getattr__(name: str) -> Any:
                 return declared
             if hasattr(declared, name):
                 return getattr(declared, name)
-        for cls in import_module("llama_recipes_local.adapters.registry").config_classes().values():
-            if cls.__name__ == name:
-                return cls
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
