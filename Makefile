@@ -3,11 +3,14 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
+EMPTY :=
+SPACE := $(EMPTY) $(EMPTY)
+
 PYTHON  ?= python3
 VENV    ?= .venv
 MODEL   ?=
 DATASET ?= grammar_dataset
-OUTPUT  ?= outputs/$(DATASET)
+OUTPUT  ?= outputs/$(basename $(notdir $(patsubst %/,%,$(subst $(SPACE),_,$(subst ?,_,$(subst *,_,$(DATASET)))))))
 NPROC   ?= 1
 ARGS    ?=
 
@@ -40,8 +43,8 @@ help: ## list targets and variables
 	@echo
 	@echo 'make finetune takes'
 	@echo '  MODEL=DIR      folder of a Llama in the Hugging Face layout (default: a small stand-in)'
-	@echo '  DATASET=NAME   data set (default: grammar_dataset); see datasets/README.md'
-	@echo '  OUTPUT=DIR     where the adapter is saved (default: outputs/DATASET)'
+	@echo '  DATASET=NAME   data set, or a file or folder of yours (default: grammar_dataset); see datasets/README.md'
+	@echo '  OUTPUT=DIR     where the adapter is saved (default: outputs/ and the name of DATASET)'
 	@echo '  NPROC=N        processes; more than 1 means torchrun and FSDP (default: 1)'
 	@echo '  ARGS="..."     any flags of finetuning.py; python finetuning.py --help lists them'
 	@echo
@@ -52,7 +55,7 @@ help: ## list targets and variables
 
 .PHONY: finetune
 finetune: install $(if $(filter grammar_dataset,$(DATASET)),grammar-data) $(if $(MODEL),,stand-in) ## fine-tune with LoRA on a local data set
-	$(LAUNCH) $(MODEL_FLAGS) --use_peft --dataset $(DATASET) --output_dir $(OUTPUT) $(ARGS)
+	$(LAUNCH) $(MODEL_FLAGS) --use_peft --dataset '$(DATASET)' --output_dir $(OUTPUT) $(ARGS)
 
 .PHONY: qlora
 qlora: override ARGS := --preset qlora $(ARGS)

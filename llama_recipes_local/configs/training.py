@@ -179,7 +179,8 @@ class train_config(upstream):
     dataset: Annotated[
         str, Choices(source="datasets.registry:DATASETS"), Resume.DATA, EVALUATION
     ] = "samsum_dataset"
-    """Name of the data set."""
+    """Name of the data set, or the path of your own files (a file, folder or glob pattern), read as
+    local_dataset."""
 
     preset: Annotated[str, Choices("", source="preflight.presets:PRESETS"), Resume.FREE] = ""
     """Settings by name: "qlora" is the QLoRA paper's; explicit flags override it."""

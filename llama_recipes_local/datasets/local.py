@@ -1,5 +1,6 @@
 """``local_dataset``: a user's own files, found, divided into splits, and their layout detected."""
 
+import errno
 import glob
 import re
 from collections.abc import Iterator, Sequence
@@ -210,7 +211,19 @@ def _files(config: local_dataset, path: str, flag: str) -> list[Path]:
     Raises:
         UsageError: if there are none.
     """
+    if not path.strip():
+        why = "the working directory would be read, as an unset variable of a shell asks for"
+        raise refusal(f"{flag.partition('=')[0]} is empty", why, f"name a file or folder: {flag}")
     place = data_root.resolve(path, config.data_root)
+    if place == Path(place.anchor):
+        why = "every file of this machine would be read"
+        raise refusal(f"{place} is the root of the file system", why, f"name a folder: {flag}")
+    try:
+        place.stat()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            what = f"{flag.partition('=')[0]} {path:.40}... cannot be a path"
+            raise refusal(what, str(error.strerror), f"name a file or folder: {flag}") from error
     if place.is_dir():
         return data_files(place, f"put them there, or name another place: {flag}")
     if place.is_file():

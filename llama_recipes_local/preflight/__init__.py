@@ -6,6 +6,7 @@ from typing import Any
 
 from llama_recipes_local.configs.protocols import Part
 from llama_recipes_local.datasets.base import PARTS
+from llama_recipes_local.datasets.named_path import with_data_path
 from llama_recipes_local.errors import Problem, refuse
 from llama_recipes_local.preflight import flags
 from llama_recipes_local.preflight.checks import BATCHES, find_problems
@@ -58,8 +59,9 @@ def preflight_data(
 
 def _resolved(arguments: tuple[Any, ...], given: dict[str, Any]) -> tuple[Run, list[Problem]]:
     """Build the run that the flags ask for; return it with the problems of flags it cannot use."""
+    given, named_twice = with_data_path(given)
     usable, refused = flags.check_flags(given)
-    problems = flags.check_arguments(arguments) + refused
+    problems = flags.check_arguments(arguments) + refused + named_twice
     run = resolve(usable)
     if {"dataset", "train_config.dataset"} & given.keys() - usable.keys():
         run.dataset = None  # the files of the default, which may be missing, were not asked for

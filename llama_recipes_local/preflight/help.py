@@ -9,7 +9,7 @@ from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.fields import Facts, descriptions, facts
 
 INTRODUCTION = """\
-usage: finetuning.py --model_name DIR --dataset NAME [--use_peft] [--FLAG VALUE ...]
+usage: finetuning.py --model_name DIR --dataset NAME|PATH [--use_peft] [--FLAG VALUE ...]
        torchrun --nproc_per_node N finetuning.py --enable_fsdp ...
 
 Fine-tune a Llama from a local folder on local data. A flag reaches every configuration that has a

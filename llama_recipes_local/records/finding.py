@@ -28,7 +28,8 @@ def files_below(folder: Path) -> list[Path]:
         walked.add(real)
         folders[:] = [name for name in folders if new and not is_hidden(name)]
         found += [Path(parent, name) for name in names if new and not is_hidden(name)]
-    files = [path for path in found if path.is_file()]
+    # unlike Path.is_file, it says no where a folder may not be read
+    files = [path for path in found if os.path.isfile(path)]
     return sorted(files, key=lambda path: natural_key(path.relative_to(folder).as_posix()))
 
 

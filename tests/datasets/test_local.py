@@ -496,3 +496,16 @@ def test_the_splits_of_many_files_are_found_quickly() -> None:
     begun = time.perf_counter()
     assert local._kinds(files) == ["train"] * 5000 + ["validation"] * 5000
     assert time.perf_counter() - begun < 5  # not with the square of their number: minutes
+
+
+@pytest.mark.parametrize(
+    ("path", "what"),
+    [
+        ("", "--local_dataset.data_path is empty"),
+        (" ", "--local_dataset.data_path is empty"),
+        ("/", "/ is the root of the file system"),
+        ("x" * 300, f"--local_dataset.data_path {'x' * 40}... cannot be a path"),
+    ],
+)
+def test_paths_that_no_data_has(path: str, what: str) -> None:
+    assert refused(local_dataset(data_path=path)).what == what

@@ -6,6 +6,7 @@ from typing import Any
 
 from llama_recipes_local import configs
 from llama_recipes_local.commands.generate.model_source import base_model
+from llama_recipes_local.datasets.named_path import OF_THE_FILES, named_path
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.fields import EVALUATION, fields_with
@@ -77,5 +78,11 @@ def recorded(saved: SavedRun, quantization: bool) -> dict[str, Any]:
 
 
 def _not_overridden(given: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the record's fields without those that flags override, qualified or not."""
-    return {name: value for name, value in given.items() if name.rpartition(".")[2] not in flags}
+    """Return the record's fields without those that flags override, qualified or not.
+
+    ``--dataset PATH`` overrides all that the record says of the files in its place.
+    """
+    overridden = {*flags, *(OF_THE_FILES if named_path(flags) else ())}
+    return {
+        name: value for name, value in given.items() if name.rpartition(".")[2] not in overridden
+    }

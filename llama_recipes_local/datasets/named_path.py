@@ -1,0 +1,58 @@
+"""``--dataset PATH``: a file, folder or glob in the place of a data set's name.
+
+The preflight and ``evaluate`` ask this before flags are resolved.
+"""
+
+import glob
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from llama_recipes_local.datasets.local import local_dataset
+from llama_recipes_local.datasets.registry import DATASETS
+from llama_recipes_local.errors import Problem
+from llama_recipes_local.records.any_format import format_of
+from llama_recipes_local.storage import data_root
+
+_NAME_FLAGS = ("dataset", "train_config.dataset")
+_PATH_FLAGS = ("data_path", "local_dataset.data_path")
+# what describes the files that a run was trained on, and not how it formats a record
+OF_THE_FILES = ("data_path", "validation_path", "columns", "format", "encoding")
+
+
+def named_path(flags: Mapping[str, Any]) -> str:
+    """Return the path that ``--dataset`` gives; empty if it gives a name."""
+    given = next((flags[flag] for flag in _NAME_FLAGS if flag in flags), None)
+    if isinstance(given, bool) or given is None:
+        return ""
+    value, root = str(given), str(flags.get("data_root", ""))
+    return value if value not in DATASETS and _is_path(value, root) else ""
+
+
+def with_data_path(flags: dict[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
+    """Return the flags with the path of ``--dataset`` where ``local_dataset`` reads it.
+
+    A problem is what is wrong if another flag names a path too.
+    """
+    path = named_path(flags)
+    if not path:
+        return flags, []
+    others = {name: value for name, value in flags.items() if name not in _NAME_FLAGS}
+    twice = [
+        Problem(
+            f"--dataset {path} with --{name} {others[name]}",
+            "both name the data to train on",
+            "leave one of them out",
+        )
+        for name in _PATH_FLAGS
+        if name in others and str(others[name]) != path
+    ]
+    local = local_dataset.__name__
+    return others | {"dataset": local, f"{local}.data_path": path}, twice
+
+
+def _is_path(value: str, root: str) -> bool:
+    """Return whether a value can only be a path: it exists, or is written as one."""
+    if os.sep in value or value.startswith("~") or glob.has_magic(value) or format_of(value):
+        return True
+    return bool(value.strip()) and os.path.exists(data_root.resolve(value, root))
