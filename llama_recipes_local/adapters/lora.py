@@ -14,6 +14,7 @@ from llama_recipes_local.adapters import pissa
 from llama_recipes_local.adapters.base import TASK, AdapterMethod
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.fields import ABOVE_0, AT_LEAST_1, TEXT, Choices, Range
+from llama_recipes_local.model_folders import read_config
 from llama_recipes_local.models.quantization import quantized_bits
 from llama_recipes_local.parallel import device_type
 from llama_recipes_local.run import Run
@@ -26,6 +27,7 @@ else:
 ALL_LINEAR = "all-linear"
 PISSA = re.compile(r"pissa(_niter_[1-9]\d*)?")
 EMBEDDING = "embed_tokens"
+HEAD = "lm_head"
 
 
 @dataclass
@@ -88,6 +90,8 @@ def check(run: Run, lora: lora_config, model: dict[str, Any], folder: Path) -> l
 def check_targets(targets: list[str] | str, folder: Path, flag: str) -> list[Problem]:
     """Compare the layers that LoRA is put on with the names in the model's files."""
     names = linear_layers(folder)
+    if names and read_config(folder).get("tie_word_embeddings"):
+        names.append(HEAD)  # the embedding's weights, which the files have under its name only
     if targets in (ALL_LINEAR, [ALL_LINEAR]) or not names:
         return []
     last = sorted({name.rpartition(".")[2] for name in names})

@@ -21,12 +21,15 @@ from llama_recipes_local.models.top_layers import LlamaWithTopLayersForCausalLM,
 from llama_recipes_local.parallel.shard_loading import StoredTensor
 
 
-def empty_model(config: transformers.PreTrainedConfig, vocabulary: int | None = None) -> Any:
-    """Build a causal language model on the meta device, its head not tied to its embedding.
+def empty_model(
+    config: transformers.PreTrainedConfig, vocabulary: int | None = None, tied: bool = False
+) -> Any:
+    """Build a causal language model on the meta device.
 
     Args:
         config: the model's configuration, with top layers or without.
         vocabulary: rows of the embedding and the head; None means the configuration's.
+        tied: whether its head is its embedding, whatever the configuration says.
 
     Raises:
         UsageError: if it is not a text model's configuration.
@@ -39,7 +42,7 @@ def empty_model(config: transformers.PreTrainedConfig, vocabulary: int | None = 
         )
     config = copy.deepcopy(config)
     config.vocab_size = vocabulary or config.vocab_size
-    config.tie_word_embeddings = False
+    config.tie_word_embeddings = tied
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     with torch.device("meta"):

@@ -282,3 +282,13 @@ def test_names_are_those_of_all_of_a_models_files(work: Path) -> None:
     for number, part in enumerate(parts):
         save_file(part, work / f"model/model-0000{number}-of-00002.safetensors")
     assert problems_of(PEFT | {"target_modules": "q_proj,lm_head"}) == []
+
+
+def test_a_tied_head_gets_lora_though_the_files_do_not_have_it(work: Path) -> None:
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(work / "model", tie_word_embeddings=True)
+    transformers.LlamaForCausalLM(config).save_pretrained(work / "model")
+    assert problems_of(PEFT | {"target_modules": "q_proj,lm_head"}) == []
+    (problem,) = problems_of(PEFT | {"target_modules": "q_proj,head"})
+    assert "has down_proj, embed_tokens, gate_proj, k_proj, lm_head" in problem.why

@@ -12,11 +12,14 @@ from llama_recipes_local.errors import refusal
 from llama_recipes_local.model_folders import ADAPTER_WEIGHTS, StoredTensors, read_adapter_config
 
 # The initialisations that leave the base model's weights unchanged.
-HARMLESS_INITS = (True, False, "gaussian", "eva", "orthogonal")
+HARMLESS_INITS = (True, False, "gaussian", "eva", "orthogonal", "mica")
 # What LoRA may do besides changing weights, by the field of its configuration.
 BEYOND_WEIGHTS = {
     "layer_replication": "it runs some layers several times, each time with different weights",
     "alora_invocation_tokens": "it changes only what follows those tokens, not the whole text",
+    "arrow_config": "it mixes several adapters for each token",
+    "monteclora_config": "it has a sampler beside LoRA's matrices",
+    "velora_config": "it has projections of activations beside LoRA's matrices",
 }
 
 
@@ -47,10 +50,15 @@ def read_adapter(folder: Path) -> Adapter:
     return Adapter(folder, config, StoredTensors([folder / ADAPTER_WEIGHTS]))
 
 
+def use_unmerged(folder: Path) -> str:
+    """Return the fix for an adapter that cannot be merged."""
+    command = f"llama-recipes-local generate --adapter {shlex.quote(str(folder))}"
+    return f"use it with its base model: {command}"
+
+
 def _check_kind(folder: Path, settings: dict[str, Any]) -> None:
     kind = settings["peft_type"]
-    command = f"llama-recipes-local generate --adapter {shlex.quote(str(folder))}"
-    unmerged = f"use it with its base model: {command}"
+    unmerged = use_unmerged(folder)
     method = method_of_type(kind)
     if method is None or not method.is_mergeable:
         raise refusal(

@@ -107,15 +107,14 @@ class BaseTensors:
         return functional.dequantize_4bit(self._stored[name], state)
 
 
-def check_base(skeleton: Skeleton, base: BaseTensors, tied: bool) -> list[Problem]:
+def check_base(skeleton: Skeleton, base: BaseTensors) -> list[Problem]:
     """Return which base tensors are missing or have another shape than the configuration gives.
 
     Args:
         skeleton: the adapted model.
         base: the base model's tensors.
-        tied: whether the head is the embedding.
     """
-    tied_to = skeleton.embedding if tied else ""
+    tied_to = skeleton.embedding if skeleton.tied else ""
     missing = [
         name
         for name in skeleton.shapes

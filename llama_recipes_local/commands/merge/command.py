@@ -77,12 +77,11 @@ def merge(asked: Merge) -> None:
     trained = run.fields("train_config")
     tokenizer = find_tokenizer(asked.tokenizer, folder, trained, adapter.folder)
     config = AutoConfig.from_pretrained(folder)
-    skeleton = Skeleton(config, adapter)
+    skeleton = Skeleton(config, adapter, stored)
     base = BaseTensors(stored, asked.dtype, _four_bit(asked, run), skeleton.linears)
-    tied = bool(config.tie_word_embeddings) and skeleton.head not in base
-    refuse(check_base(skeleton, base, tied))
+    refuse(check_base(skeleton, base))
     _report_inputs(base, adapter, folder)
-    merged = MergedTensors(skeleton, base, adapter.tensors, tied)
+    merged = MergedTensors(skeleton, base, adapter.tensors)
     prompt_template = find_prompt_template(adapter.folder)
     if prompt_template:
         read_prompt_template(prompt_template)  # refused now if it is corrupt
@@ -97,7 +96,7 @@ def merge(asked: Merge) -> None:
         prompt_template=prompt_template,
     )
     refuse(check_export(model, out, asked.format))
-    if tied and not merged.tied:
+    if skeleton.tied and not merged.tied:
         print("--> the adapter changes head and embedding separately: tie_word_embeddings is off")
     export(model, out, asked.format)
     print(f"--> the merged model is in {out}")
