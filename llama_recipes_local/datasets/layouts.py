@@ -11,6 +11,7 @@ from typing import Any
 from llama_recipes_local.datasets.base import as_text, is_blank
 from llama_recipes_local.datasets.templates import Message
 from llama_recipes_local.errors import refusal
+from llama_recipes_local.messages import nearest
 from llama_recipes_local.records.checked_values import Record
 
 FLAG = "--local_dataset.columns"
@@ -27,11 +28,28 @@ LAYOUTS: dict[str, dict[str, tuple[str, ...]]] = {
     "prompt": {"prompt": ("prompt",), "completion": ("completion", "response")},
     "text": {"text": ("text",)},
 }
+# Other names that public data sets have for the same; they are looked for if no layout has its own.
+ALIASES: dict[str, dict[str, tuple[str, ...]]] = {
+    "instruction": {
+        "instruction": ("instruction",),
+        "input": ("input", "context", "question"),
+        "output": ("output", "response", "answer"),
+    },
+    "prompt": {
+        "prompt": ("prompt", "question", "query", "input", "source", "user", "human"),
+        "completion": (
+            *("completion", "response", "answer", "output", "target"),
+            *("assistant", "gpt"),
+        ),
+    },
+}
 OPTIONAL = ("input",)
 ACCEPTED = (
     "messages (a list of role and content), conversations (a list of from and value), "
-    "instruction and output and perhaps input, prompt and completion or response, or text"
+    "instruction and output and perhaps input, prompt and completion or response (or question and "
+    "answer, query and response, input and output or target), or text"
 )
+PREFERENCES = {"chosen", "rejected"}
 # What data sets call the speakers, and what chat templates do.
 ROLES = {
     "system": "system",
@@ -95,6 +113,8 @@ def parse_columns(named: str) -> dict[str, str]:
                 f"for example {FLAG}=prompt=question,completion=answer",
             )
         parsed[known[role]] = column
+    if parsed.keys() & {"instruction", "input"} and "completion" in parsed:
+        parsed.setdefault("output", parsed.pop("completion"))  # what an instruction calls it
     return parsed
 
 
@@ -110,15 +130,17 @@ def find_layout(record: Record, wanted: str, named: Mapping[str, str]) -> Layout
         UsageError: if it is none of the layouts, or could be more than one.
     """
     where, values = record
-    matching = [layout for layout in _matching(values, named) if wanted in ("auto", layout.name)]
+    matching = [layout for layout in _ways(values, named) if wanted in ("auto", layout.name)]
     if len(matching) == 1:
         return matching[0]
     if not matching:
+        _refuse_missing(record, named)
+        _refuse_preferences(record)
         asked = "" if wanted == "auto" else f" of the layout {wanted}"
         raise refusal(
             f"{where} is not a record{asked} of a known layout",
             f"its keys are {_keys(values)}; the layouts are {ACCEPTED}",
-            f"name the columns, for example {FLAG}=prompt=question,completion=answer",
+            f"name the columns, for example {FLAG}={_example(values)}",
         )
     one = matching[0]
     if len({layout.name for layout in matching}) > 1:
@@ -171,14 +193,80 @@ def read_turns(value: object, what: str) -> list[Message] | None:
     return turns or None
 
 
-def _matching(values: Mapping[str, Any], named: Mapping[str, str]) -> list[Layout]:
+def _ways(values: Mapping[str, Any], named: Mapping[str, str]) -> list[Layout]:
+    """Return the ways in which a record's columns make up a layout.
+
+    The layouts' own names count more than other names for the same, and instructions more than
+    prompts, which are a part of them.
+    """
+    own = _matching(values, named)
+    others = [] if own else _matching(values, named, ALIASES)
+    instructions = [layout for layout in others if layout.name == "instruction"]
+    return own or instructions or others
+
+
+def _refuse_missing(record: Record, named: Mapping[str, str]) -> None:
+    """Refuse columns that the user named and the record does not have."""
+    where, values = record
+    missing = [name for name in named.values() if _spelled(name, values) is None]
+    if missing:
+        near = [nearest(name, map(str, values)) for name in missing]
+        fix = f"did you mean {' and '.join(filter(None, near))}?" if any(near) else ""
+        raise refusal(
+            f"{where} has no column {', '.join(missing)}, which {FLAG} names",
+            f"its columns are {_keys(values)}",
+            fix or f"name the columns, for example {FLAG}={_example(values)}",
+        )
+
+
+def _refuse_preferences(record: Record) -> None:
+    """Refuse rows of two answers, one of them better, as DPO is trained on."""
+    where, values = record
+    columns = {str(name).strip().lower(): str(name) for name in values}
+    if not columns.keys() >= PREFERENCES:
+        return
+    chosen = columns["chosen"]
+    if isinstance(values[chosen], list):
+        fix = f"messages={chosen}"
+    else:
+        prompts = [columns[name] for name in ALIASES["prompt"]["prompt"] if name in columns]
+        prompt = prompts[0] if prompts else ""
+        fix = f"prompt={prompt},completion={chosen}" if prompt else f"text={chosen}"
+    raise refusal(
+        f"{where} is a preference: {chosen} and {columns['rejected']}",
+        "preferences (DPO, reward models) are not trained here, only one answer to a prompt",
+        f"to train on the chosen answers: {FLAG}={fix}",
+    )
+
+
+def _spelled(name: str, values: Mapping[str, Any]) -> str | None:
+    """Return a column's name as a record spells it: in any case, and with white space around it."""
+    if name in values:
+        return name
+    return next((key for key in values if str(key).strip().lower() == name.lower()), None)
+
+
+def _example(values: Mapping[str, Any]) -> str:
+    """Return columns of a record as the flag takes them."""
+    names = [str(name) for name in values][:2]
+    if len(names) < 2:
+        return f"text={names[0]}" if names else "text=COLUMN"
+    return f"prompt={names[0]},completion={names[1]}"
+
+
+def _matching(
+    values: Mapping[str, Any],
+    named: Mapping[str, str],
+    layouts_of: Mapping[str, Mapping[str, tuple[str, ...]]] = LAYOUTS,
+) -> list[Layout]:
     """Return every way in which a record's columns make up a layout."""
     layouts = []
-    for name, roles in LAYOUTS.items():
+    for name, roles in layouts_of.items():
         ways: list[tuple[tuple[str, str], ...]] = [()] if set(named) <= set(roles) else []
         for role, names in roles.items():
             choices = (named[role],) if role in named else names
-            present = [column for column in choices if column in values]
+            spelled = (_spelled(column, values) for column in choices)
+            present = [column for column in spelled if column is not None]
             if not present and role in OPTIONAL and role not in named:
                 present = list(choices)
             ways = [(*way, (role, column)) for way in ways for column in present]
