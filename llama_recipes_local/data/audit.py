@@ -1,6 +1,6 @@
 """What was found in a data set's rows on the way to tokens; printed and saved before training."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ class Counts:
         truncated: rows that were longer than the context and lost tokens.
         divided: rows longer than the context that were split into several, all tokens kept.
         without_label: records skipped because no token of theirs is trained.
+        notes: how many records have something that is left out of their rows, or was added to them,
+            by what it is.
     """
 
     records: int = 0
@@ -27,12 +29,15 @@ class Counts:
     truncated: int = 0
     divided: int = 0
     without_label: int = 0
+    notes: dict[str, int] = field(default_factory=dict)
 
     def add(self, other: "Counts") -> None:
         """Add what was found in further records."""
-        for field in fields(self):
-            total = getattr(self, field.name) + getattr(other, field.name)
-            setattr(self, field.name, total)
+        for name, number in vars(other).items():
+            if name != "notes":
+                setattr(self, name, getattr(self, name) + number)
+        for note, number in other.notes.items():
+            self.notes[note] = self.notes.get(note, 0) + number
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,18 @@ def table(audits: dict[str, SplitAudit], shared: int) -> str:
     for title, value in described.items():
         lines.append(f"{title:<28}" + "".join(f"{value(audit):>16,}" for audit in audits.values()))
     lines.append(f"{'validation rows that are training rows too':<44}{shared:>16,}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_notes(audits)])
+
+
+def _notes(audits: dict[str, SplitAudit]) -> list[str]:
+    """Return a line for each thing that is left out or added, with how many records have it."""
+    notes = dict.fromkeys(note for audit in audits.values() for note in audit.counts.notes)
+    counted = (
+        (note, [f"{a.counts.notes.get(note, 0):,} of {name}" for name, a in audits.items()])
+        for note in notes
+    )
+    lines = [f"  {note}: {', '.join(numbers)}" for note, numbers in counted]
+    return ["not as in the records:", *lines] if lines else []
 
 
 def save_audit(audits: dict[str, SplitAudit], shared: int, path: Path) -> None:

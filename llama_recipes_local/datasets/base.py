@@ -77,6 +77,8 @@ class Dataset(Generic[Config]):
             "train" or "test".
         needs_tokenizer: whether a record is formatted with the tokenizer.
         prompt: what ``generate --dataset`` uses, with ``{}`` for the text; empty if it has none.
+        for_tokenizer: returns a split with what is chosen by the model's tokenizer; None if nothing
+            is.
         example: a text to try the trained model with.
         metrics: what ``evaluate`` measures next to the loss.
     """
@@ -88,6 +90,7 @@ class Dataset(Generic[Config]):
     collator: Callable[[Config, PreTrainedTokenizerBase], Callable[..., Any] | None] | None = None
     flag: str = ""
     needs_tokenizer: bool = False
+    for_tokenizer: Callable[[Split, PreTrainedTokenizerBase], Split] | None = None
     prompt: str = ""
     example: str = "..."
     metrics: tuple[str, ...] = ()
@@ -97,14 +100,28 @@ class Dataset(Generic[Config]):
         """The name that ``--dataset`` takes."""
         return self.config.__name__
 
+    def find(
+        self, config: Config, name: str, tokenizer: PreTrainedTokenizerBase | None = None
+    ) -> Split | None:
+        """Return the split of a name, with what is chosen by a tokenizer; see ``find_split``."""
+        split = self.split(config, name) if self.split else None
+        if split is None or tokenizer is None or self.for_tokenizer is None:
+            return split
+        return self.for_tokenizer(split, tokenizer)
 
-def find_split(dataset: Dataset[Config], config: Config, part: Part) -> Split | None:
+
+def find_split(
+    dataset: Dataset[Config],
+    config: Config,
+    part: Part,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> Split | None:
     """Return a part of a data set; None for one whose tokens are made by other code.
 
     Raises:
         UsageError: if its files are missing.
     """
-    return dataset.split(config, split_name(config, part)) if dataset.split else None
+    return dataset.find(config, split_name(config, part), tokenizer)
 
 
 def split_name(config: DatasetConfig, part: Part) -> str:

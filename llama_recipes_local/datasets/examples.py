@@ -1,6 +1,9 @@
-"""What a record becomes: a text, and which parts of it are trained."""
+"""What a record becomes: a text, and which parts of it are trained.
 
-from dataclasses import dataclass
+``notes`` say what of the record is not in it, or was added; they are counted in the audit.
+"""
+
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -13,6 +16,7 @@ class Pair:
 
     prompt: str
     response: str
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,7 @@ class Continuation:
 
     prompt: str
     response: str
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,7 @@ class Marked:
     text: str
     spans: tuple[tuple[int, int], ...] | None = None
     complete: bool = False
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
 
 Example = Pair | Continuation | Marked

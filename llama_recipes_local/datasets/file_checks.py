@@ -53,7 +53,7 @@ def _check(
     """Check one part, and return the notes on how it is read."""
     if dataset.check is not None:
         dataset.check(config, split_name(config, part))
-    split = find_split(dataset, config, part)
+    split = find_split(dataset, config, part, tokenizer)
     if split is None:
         return ()
     if not _has_example(split, tokenizer):

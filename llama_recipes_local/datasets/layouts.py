@@ -1,15 +1,13 @@
 """Which column of a user's record is what: found by their names, or named by the user.
 
-``local`` asks this for each record's texts and turns.
+``local`` asks this for each record's texts; ``turns`` reads those that are turns.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from llama_recipes_local.datasets.base import as_text, is_blank
-from llama_recipes_local.datasets.templates import Message
 from llama_recipes_local.errors import refusal
 from llama_recipes_local.messages import nearest
 from llama_recipes_local.records.checked_values import Record
@@ -50,14 +48,6 @@ ACCEPTED = (
     "answer, query and response, input and output or target), or text"
 )
 PREFERENCES = {"chosen", "rejected"}
-# What data sets call the speakers, and what chat templates do.
-ROLES = {
-    "system": "system",
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-}
 
 
 @dataclass(frozen=True)
@@ -164,35 +154,6 @@ def read_text(value: object, what: str) -> str | None:
     return None if is_blank(text) else text
 
 
-def read_turns(value: object, what: str) -> list[Message] | None:
-    """Return a conversation's turns, or None if there are none or one of them is blank.
-
-    A turn has ``role`` and ``content`` (OpenAI's names) or ``from`` and ``value`` (ShareGPT's). A
-    blank system turn is skipped, and the rest of the conversation is kept.
-
-    Args:
-        value: the turns, or their JSON text, as a cell of a CSV file holds it.
-        what: names the value.
-
-    Raises:
-        UsageError: if a turn is not of this form, or its speaker is unknown.
-    """
-    if isinstance(value, str) and value.strip():
-        value = _parsed(value, what)
-    if not value:
-        return None
-    if not isinstance(value, list):
-        raise refusal(f"{what} is not a list of turns", f"it is {value!r:.80}")
-    turns = []
-    for number, turn in enumerate(value, 1):
-        role, content = _read_turn(turn, f"turn {number} of {what}")
-        if content is not None:
-            turns.append({"role": role, "content": content})
-        elif role != "system":
-            return None
-    return turns or None
-
-
 def _ways(values: Mapping[str, Any], named: Mapping[str, str]) -> list[Layout]:
     """Return the ways in which a record's columns make up a layout.
 
@@ -272,55 +233,6 @@ def _matching(
             ways = [(*way, (role, column)) for way in ways for column in present]
         layouts += [Layout(name, way) for way in ways]
     return layouts
-
-
-def _read_turn(turn: object, what: str) -> tuple[str, str | None]:
-    if not isinstance(turn, Mapping):
-        raise refusal(f"{what} is not a turn", f"it is {turn!r:.80}")
-    for speaker, words in (("role", "content"), ("from", "value")):
-        if turn.get(speaker) is not None:
-            role = ROLES.get(turn[speaker]) if isinstance(turn[speaker], str) else None
-            if role is None:
-                raise refusal(
-                    f"{what} has the unknown speaker {turn[speaker]!r:.80}",
-                    f"the speakers are {', '.join(ROLES)}",
-                    "rename the speaker, or remove such conversations",
-                )
-            return role, read_text(_joined(turn.get(words), what), f"{words!r} of {what}")
-    raise refusal(
-        f"{what} has no speaker",
-        f"its keys are {_keys(turn)}",
-        "give each turn role and content, or from and value",
-    )
-
-
-def _joined(content: object, what: str) -> object:
-    """Return the text of content that is a list of parts; other content as it is."""
-    if not isinstance(content, list):
-        return content
-    texts = []
-    for part in content:
-        text = part.get("text") if isinstance(part, Mapping) else None
-        if not isinstance(text, str) or part.get("type") != "text":
-            raise refusal(
-                f"{what} has content that is not text",
-                f"a part of its content is {part!r:.80}; each must be "
-                '{"type": "text", "text": ...}',
-                "remove such conversations",
-            )
-        texts.append(text)
-    return "".join(texts)
-
-
-def _parsed(text: str, what: str) -> object:
-    try:
-        return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise refusal(
-            f"{what} is text, not a list of turns in JSON",
-            f"{error}; it begins {text!r:.80}",
-            f"train it as plain text: {FORMAT_FLAG}=text {FLAG}=text=COLUMN",
-        ) from error
 
 
 def _keys(values: Mapping[str, Any]) -> str:

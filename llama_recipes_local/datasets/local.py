@@ -4,24 +4,26 @@ import errno
 import glob
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
+
+from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local.configs.values import check_fields
 from llama_recipes_local.datasets.base import Dataset, Split
 from llama_recipes_local.datasets.layouts import (
     FORMAT_FLAG,
     LAYOUTS,
-    OPTIONAL,
     Layout,
     find_layout,
     parse_columns,
 )
 from llama_recipes_local.datasets.locating import EVERY_RECORD
-from llama_recipes_local.datasets.rows import CHOICES, RowFormatter, default_template
+from llama_recipes_local.datasets.rows import CHOICES, RowFormatter
 from llama_recipes_local.datasets.templates import FLAG as TEMPLATE_FLAG
+from llama_recipes_local.datasets.templates import has_chat_template
 from llama_recipes_local.errors import UsageError, refusal, refuse
 from llama_recipes_local.fields import FOLDER, TEXT, Choices, Range, Resume
 from llama_recipes_local.messages import join_names, missing_path
@@ -71,7 +73,8 @@ class local_dataset:
     template: Annotated[str, Choices("auto", *CHOICES), Resume.DATA] = "auto"
     """How a record becomes text: "tokenizer" is the chat template of the model's folder, "llama2",
     "llama3", "chatml" and "guanaco" are public chat formats, "alpaca" is Alpaca's prompt, "none"
-    adds nothing. "auto" is tokenizer for turns, alpaca for instructions, none for the others."""
+    adds nothing. "auto" is tokenizer where the model's folder has a chat template, but for plain
+    text; where it has none, alpaca for instructions and none for prompts."""
     labels: Annotated[str, Choices(*LABELS), Resume.DATA] = "assistant"
     """What is trained: "assistant" is what the assistant says (a completion, an output, and all of
     plain text), "all" is everything."""
@@ -89,7 +92,6 @@ class LocalPart:
         every: of how many rows in them one is held out for validation; 0 if none is.
         training: whether it is the part to train on.
         layout: which column is what.
-        columns: the columns that are read.
         left_out: files that are in neither part.
     """
 
@@ -97,14 +99,13 @@ class LocalPart:
     every: int
     training: bool
     layout: Layout
-    columns: tuple[str, ...]
     left_out: tuple[Path, ...] = ()
 
     def records(self) -> Iterator[Record]:
         """Yield the part's records; the first of each ``every``, if any, is for validation."""
         number = 0
         for path in self.files:
-            for record in records(path, self.columns):
+            for record in records(path):
                 if not self.every or (number % self.every == 0) != self.training:
                     yield record
                 number += 1
@@ -158,9 +159,7 @@ def find_part(config: local_dataset, training: bool) -> LocalPart:
             "the first is held out for validation: none is left to train on",
             f"add records, or name others for validation: {VALIDATION_FLAG}",
         )
-    there = begun[0][1]
-    columns = [name for role, name in layout.columns if role not in OPTIONAL or name in there]
-    return LocalPart(tuple(files), every, training, layout, tuple(columns), tuple(left_out))
+    return LocalPart(tuple(files), every, training, layout, tuple(left_out))
 
 
 def split(config: local_dataset, part: str) -> Split:
@@ -175,11 +174,23 @@ def split(config: local_dataset, part: str) -> Split:
     """
     found = find_part(config, part == config.train_split)
     formatter = _formatter(config, found.layout)
-    note = (
-        f"--> {part}: {found}, template {formatter.template}, "
-        f"labels {formatter.labels}{found.held_out_note}"
-    )
+    note = f"--> {part}: {found}, labels {formatter.labels}{found.held_out_note}"
     return Split(found.files, found.which, found.records, formatter, (*found.notes, note))
+
+
+def for_tokenizer(split: Split, tokenizer: PreTrainedTokenizerBase) -> Split:
+    """Return a split with the template that "auto" means for a tokenizer, and a note on it."""
+    formatter = split.formatter
+    assert isinstance(formatter, RowFormatter)
+    chosen = formatter.for_tokenizer(tokenizer)
+    why = ""
+    if formatter.template == "auto":
+        has = "has" if has_chat_template(tokenizer) else "does not have"
+        why = f": the model's folder {has} one; another is {TEMPLATE_FLAG}=NAME"
+        if chosen.layout.name == "text":
+            why = ": plain text"
+    note = f"--> template {chosen.template}{why}"
+    return replace(split, formatter=chosen, notes=(*split.notes, note))
 
 
 def _chosen(config: local_dataset, training: bool) -> tuple[list[Path], int, list[Path]]:
@@ -263,7 +274,7 @@ def _kind(parts: Sequence[Path]) -> str:
 def _formatter(config: local_dataset, layout: Layout) -> RowFormatter:
     template = config.template
     if template == "auto":
-        template = default_template(layout.name)
+        return RowFormatter(layout, template, config.labels)
     if layout.name not in CHOICES[template]:
         matching = [name for name, layouts in CHOICES.items() if layout.name in layouts]
         raise refusal(
@@ -279,4 +290,5 @@ DATASET = Dataset(
     split=split,
     flag=DATA_FLAG,
     needs_tokenizer=True,  # its chat template
+    for_tokenizer=for_tokenizer,
 )

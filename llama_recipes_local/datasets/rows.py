@@ -1,24 +1,49 @@
 """From a user's record to an example: the formatter of ``local_dataset``."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local._upstream import load
+from llama_recipes_local.datasets.base import is_blank
+from llama_recipes_local.datasets.chat_examples import render_chat
 from llama_recipes_local.datasets.examples import Continuation, Example, Marked, Pair
-from llama_recipes_local.datasets.layouts import Layout, read_text, read_turns
+from llama_recipes_local.datasets.layouts import Layout, read_text
 from llama_recipes_local.datasets.prompt_template import (
     PLACE,
     PROMPT,
     PromptTemplate,
     chat_prompt_template,
 )
-from llama_recipes_local.datasets.templates import TEMPLATES, Message, render_chat
+from llama_recipes_local.datasets.templates import (
+    FLAG,
+    TEMPLATES,
+    Message,
+    fitting_templates,
+    has_chat_template,
+)
+from llama_recipes_local.datasets.turns import (
+    Conversation,
+    read_conversation,
+    read_history,
+    read_tools,
+)
+from llama_recipes_local.errors import refusal
 from llama_recipes_local.records.checked_values import Record
 
 _TURNS = ("messages", "conversations")
+# Columns of any layout but text that go around a record's turns, by their names.
+CONTEXT = {
+    "system": "system",
+    "system_prompt": "system",
+    "history": "history",
+    "tools": "tools",
+    "functions": "tools",
+}
+JOINED = "prompts and responses that met in one word: a space was added before the response"
 # The layouts that each template is for.
 CHOICES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("tokenizer", *TEMPLATES), (*_TURNS, "instruction", "prompt")),
@@ -27,9 +52,9 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 
 
-def default_template(layout: str) -> str:
-    """Return the template that "auto" means for records of a layout."""
-    if layout in _TURNS:
+def default_template(layout: str, tokenizer: PreTrainedTokenizerBase | None) -> str:
+    """Return the template that "auto" means for records of a layout and a model's tokenizer."""
+    if layout in _TURNS or (layout != "text" and has_chat_template(tokenizer)):
         return "tokenizer"
     return "alpaca" if layout == "instruction" else "none"
 
@@ -40,13 +65,19 @@ class RowFormatter:
 
     Attributes:
         layout: which column is what.
-        template: one of ``CHOICES`` that is for the layout.
+        template: one of ``CHOICES`` that is for the layout, or "auto" for the tokenizer's.
         labels: "assistant" or "all".
     """
 
     layout: Layout
     template: str
     labels: str
+
+    def for_tokenizer(self, tokenizer: PreTrainedTokenizerBase | None) -> "RowFormatter":
+        """Return the formatter with the template that "auto" means for a tokenizer."""
+        if self.template != "auto":
+            return self
+        return replace(self, template=default_template(self.layout.name, tokenizer))
 
     def __call__(
         self, record: Record, tokenizer: PreTrainedTokenizerBase | None = None
@@ -55,14 +86,23 @@ class RowFormatter:
 
         Raises:
             UsageError: if the record is of another layout, a value is not of the form it should
-                have, or the template does not support it.
+                have, or the template does not support it or has no place for it.
         """
+        if self.template == "auto":
+            return self.for_tokenizer(tokenizer)(record, tokenizer)
+        example = self._example(record, tokenizer)
+        if example is None:
+            return None
+        unused = tuple(f"column {name!r}" for name in self._unused(record[1]))
+        return replace(example, notes=(*unused, *example.notes)) if unused else example
+
+    def _example(self, record: Record, tokenizer: PreTrainedTokenizerBase | None) -> Example | None:
         where, _ = record
         values = self.layout.values(record)
         if self.layout.name in _TURNS:
             ((role, column),) = self.layout.columns
-            turns = read_turns(values[role], f"{column!r} in {where}")
-            return self._chat(turns, tokenizer, where) if turns else None
+            turns = read_conversation(values[role], f"{column!r} in {where}")
+            return self._chat(turns, record, tokenizer) if turns else None
         texts = {
             role: read_text(values[role], f"{column!r} in {where}")
             for role, column in self.layout.columns
@@ -73,10 +113,13 @@ class RowFormatter:
         if instruction is None or response is None:
             return None
         if self.template in ("alpaca", "none"):
+            self._refuse_context(record, tokenizer)
             return self._pair(instruction, further, response)
         prompt = f"{instruction}\n{further}" if further else instruction
-        turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
-        return self._chat(turns, tokenizer, where)
+        turns = Conversation(
+            [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
+        )
+        return self._chat(turns, record, tokenizer)
 
     def prompt_template(self, tokenizer: PreTrainedTokenizerBase) -> PromptTemplate:
         """Return the prompt template of a text or of turns.
@@ -84,6 +127,8 @@ class RowFormatter:
         Raises:
             UsageError: if the tokenizer does not have the template or its tokens.
         """
+        if self.template == "auto":
+            return self.for_tokenizer(tokenizer).prompt_template(tokenizer)
         if self.template == "alpaca":
             return PromptTemplate(PROMPT, _alpaca_prompt(PLACE, None))
         if self.layout.name == "text" or self.template == "none":
@@ -99,16 +144,101 @@ class RowFormatter:
             prompt = f"{instruction}\n{further}\n" if further else f"{instruction}\n"
         else:
             prompt = instruction
+        notes: tuple[str, ...] = ()
+        if self.template == "none" and not (prompt[-1].isspace() or response[0].isspace()):
+            # generation is prompted with the prompt alone, so the space begins the response
+            response, notes = f" {response}", (JOINED,)
         if self.labels == "all":
-            return Marked(prompt + response)
+            return Marked(prompt + response, notes=notes)
         kind = Continuation if self.template == "alpaca" else Pair
-        return kind(prompt, response)
+        return kind(prompt, response, notes=notes)
 
     def _chat(
-        self, turns: list[Message], tokenizer: PreTrainedTokenizerBase | None, where: str
+        self,
+        conversation: Conversation,
+        record: Record,
+        tokenizer: PreTrainedTokenizerBase | None,
     ) -> Marked:
         assert tokenizer is not None, "a chat template needs the tokenizer"
-        return render_chat(turns, tokenizer, self.template, self.labels, where)
+        whole = with_context(conversation, self._context(record[1]), record[0])
+        return render_chat(whole, tokenizer, self.template, self.labels, record[0])
+
+    def _context(self, values: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
+        """Return what a record has around its turns, with the column's name, by what it is."""
+        taken = {column for _, column in self.layout.columns}
+        return {
+            CONTEXT[name.casefold()]: (name, value)
+            for name, value in values.items()
+            if name.casefold() in CONTEXT and name not in taken and not _is_empty(value)
+        }
+
+    def _unused(self, values: Mapping[str, Any]) -> list[str]:
+        """Return the columns of a record that have a value and no place in its example."""
+        used = {column for _, column in self.layout.columns}
+        if self.layout.name != "text":
+            used |= {column for column, _ in self._context(values).values()}
+        return [
+            str(name) for name, value in values.items() if name not in used and not _is_empty(value)
+        ]
+
+    def _refuse_context(self, record: Record, tokenizer: PreTrainedTokenizerBase | None) -> None:
+        """Refuse a record with a system prompt, a history or tools where there are no turns.
+
+        Raises:
+            UsageError: with the templates that have a place for them.
+        """
+        context = self._context(record[1])
+        if not context:
+            return
+        columns = " and ".join(repr(column) for column, _ in context.values())
+        fitting = fitting_templates(tokenizer) if tokenizer is not None else list(TEMPLATES)
+        raise refusal(
+            f"the template {self.template} has no place for {columns}: {record[0]}",
+            f"without {columns} the model would learn something else",
+            f"make turns of the record: {FLAG}={' or '.join(fitting)}; or remove the column",
+        )
+
+
+def with_context(
+    conversation: Conversation, context: Mapping[str, tuple[str, Any]], where: str
+) -> Conversation:
+    """Return a conversation with the system prompt, the history and the tools of its record.
+
+    Args:
+        conversation: the record's turns.
+        context: columns and their values, by what they are: "system", "history" and "tools".
+        where: the record's place.
+
+    Raises:
+        UsageError: if one is not of the form it should have, or there are two system prompts.
+    """
+    history: list[Message] = []
+    system = None
+    for what, (column, value) in context.items():
+        named = f"{column!r} in {where}"
+        if what == "tools":
+            conversation = replace(conversation, tools=read_tools(value, named))
+        elif what == "history":
+            history = read_history(value, named)
+        else:
+            system = read_text(value, named)
+    whole = conversation.after(history)
+    if system is None:
+        return whole
+    first = whole.turns[0]
+    if first["role"] != "system":
+        return whole.after([{"role": "system", "content": system}])
+    if first["content"].strip() != system.strip():
+        raise refusal(
+            f"{where} has two system prompts",
+            f"the turns begin with {first['content']!r:.80}, and its column has {system!r:.80}",
+            "keep one of them",
+        )
+    return whole
+
+
+def _is_empty(value: object) -> bool:
+    return value is None or value in ([], {}) or (isinstance(value, str) and is_blank(value))
 
 
 def _parts(texts: dict[str, str | None]) -> tuple[str | None, str | None, str | None]:

@@ -14,9 +14,14 @@ from llama_recipes_local.data.audit import Counts, SplitAudit
 from llama_recipes_local.data.streaming import is_stream
 from llama_recipes_local.data.token_rows import TokenRows
 from llama_recipes_local.datasets.base import find_split, split_name
-from llama_recipes_local.datasets.prompt_template import PromptTemplate, save_prompt_template
+from llama_recipes_local.datasets.prompt_template import (
+    PROMPT,
+    PromptTemplate,
+    save_prompt_template,
+)
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.datasets.sources import load_dataset
+from llama_recipes_local.datasets.templates import has_chat_template
 from llama_recipes_local.datasets.tokenized_splits import (
     Loaded,
     load_samples,
@@ -103,7 +108,7 @@ def _load(run: Run, part: Part, tokenizer: PreTrainedTokenizerBase) -> Any:
     """Return a split as ``Loaded``; as it is, if it is a stream or for a user's collator."""
     train, dataset = run.train, DATASETS[run.train.dataset]
     assert run.dataset is not None
-    split = find_split(dataset, run.dataset, part)
+    split = find_split(dataset, run.dataset, part, tokenizer)
     if split is not None:
         if getattr(run.dataset, "streaming", False):
             return stream_split(split, tokenizer, train.context_length)
@@ -117,8 +122,21 @@ def _load(run: Run, part: Part, tokenizer: PreTrainedTokenizerBase) -> Any:
 def _prompt_template(
     run: Run, part: Part, tokenizer: PreTrainedTokenizerBase
 ) -> PromptTemplate | None:
-    split = find_split(DATASETS[run.train.dataset], run.dataset, part)
-    return split.formatter.prompt_template(tokenizer) if split else None
+    dataset = DATASETS[run.train.dataset]
+    split = find_split(dataset, run.dataset, part, tokenizer)
+    if split is None:
+        return None
+    template = split.formatter.prompt_template(tokenizer)
+    if dataset.for_tokenizer is None and has_chat_template(tokenizer):
+        print(
+            f"--> prompts: those of {dataset.name}, {_beginning(template)}; the model's own chat "
+            "template is not used: for that, read the files as --dataset local_dataset"
+        )
+    return template
+
+
+def _beginning(template: PromptTemplate) -> str:
+    return f"{template.template!r:.60}" if template.kind == PROMPT else "in turns"
 
 
 def _has_collator(run: Run, tokenizer: PreTrainedTokenizerBase) -> bool:

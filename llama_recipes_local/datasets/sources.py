@@ -28,8 +28,8 @@ def load_dataset(
         UsageError: if a file is missing or a record cannot be used.
     """
     name = split or config.train_split
-    if dataset.split is not None:
-        found = dataset.split(config, name)
+    found = dataset.find(config, name, tokenizer)
+    if found is not None:
         print(*found.notes, sep="\n", end="\n" if found.notes else "")
         return load_split(found, tokenizer).rows
     assert dataset.load is not None, f"{dataset.name} has neither split nor load"

@@ -1,4 +1,4 @@
-"""Chat templates: from turns to a model's text, and the spans of it that the assistant says.
+"""Chat templates: from turns to a model's text.
 
 A template is the tokenizer's own or one of the public formats below. transformers renders it in
 jinja2's immutable sandbox, so that a template from a model's folder runs no code.
@@ -13,17 +13,17 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from llama_recipes_local.datasets.examples import Marked
 from llama_recipes_local.errors import refusal
 
 FLAG = "--local_dataset.template"
 # Templates that write the day's date would give other tokens tomorrow. Llama 3.1's own default.
 DATE = "26 Jul 2024"
-# What a turn is: {"role": "system" | "user" | "assistant", "content": text}.
-Message = dict[str, str]
+# A turn: its role ("system", "user", "assistant", "tool") and content, and perhaps tool_calls,
+# reasoning_content and what else a template may know; values are what JSON has.
+Message = dict[str, Any]
 Spans = tuple[tuple[int, int], ...]
 
-_GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 # What a template raises for turns that it does not support, or if it is wrong itself.
 _RENDER_ERRORS = (TemplateError, TypeError, ValueError, LookupError, ArithmeticError)
 
@@ -98,9 +98,11 @@ _GUANACO = """
         {{ message.content | trim + '\\n' -}}
     {%- elif message.role == 'user' -%}
         {{ '### Human: ' + message.content | trim }}
-    {%- else -%}
+    {%- elif message.role == 'assistant' -%}
         {{ '### Assistant: ' }}
         {%- generation -%}{{ message.content | trim }}{%- endgeneration -%}
+    {%- else -%}
+        {{ raise_exception('the speakers are a human and an assistant') }}
     {%- endif -%}
 {%- endfor -%}
 {%- if add_generation_prompt -%}
@@ -117,43 +119,6 @@ TEMPLATES = {
     "chatml": Template(_CHATML, ("<|im_start|>", "<|im_end|>")),
     "guanaco": Template(_GUANACO, complete=False),
 }
-
-
-def render_chat(
-    messages: Sequence[Message],
-    tokenizer: PreTrainedTokenizerBase,
-    name: str,
-    labels: str,
-    where: str,
-) -> Marked:
-    """Return turns as a text with its trained spans.
-
-    Args:
-        messages: the turns, at least one.
-        tokenizer: the model's; its special tokens are the template's.
-        name: a template's, or "tokenizer" for the tokenizer's own.
-        labels: "assistant" to train the assistant's turns, up to the token that ends each;
-            "all" to train everything.
-        where: what the user knows the turns by.
-
-    Raises:
-        UsageError: if the template is unknown, does not support the turns, or does not show where
-            the assistant's words are.
-    """
-    chosen = find_template(name, tokenizer)
-    chat = _Chat(chosen.text, dict(tokenizer.special_tokens_map), where)
-    if labels == "assistant" and _GENERATION.search(chosen.text):
-        text, spans = chat.render_marked(messages)
-    else:
-        text, spans = chat.render(messages), None
-    _check_nothing_is_lost(messages, text, where)
-    if labels == "assistant" and spans is None:
-        spans = tuple(
-            _said(chat, messages, turn, text)
-            for turn, message in enumerate(messages)
-            if message["role"] == "assistant"
-        )
-    return Marked(text, spans, chosen.complete)
 
 
 def render_turns(
@@ -173,8 +138,7 @@ def render_turns(
     Raises:
         UsageError: if the template does not support the turns.
     """
-    special = dict(tokenizer.special_tokens_map)
-    chat = _Chat(template, special, "the conversation", "--template")
+    chat = Chat(template, tokenizer, "the conversation", "--template")
     return chat.render(turns, open_turn)
 
 
@@ -186,31 +150,54 @@ def find_template(name: str, tokenizer: PreTrainedTokenizerBase, flag: str = FLA
     """
     if name == "tokenizer":
         return Template(_own_template(tokenizer, flag))
-    template = TEMPLATES[name]
-    missing = [token for token in template.tokens if not _is_token(token, tokenizer)]
-    if name == "llama2" and not (tokenizer.bos_token and tokenizer.eos_token):
-        missing = ["one that begins a text", "one that ends it"]
+    missing = _missing(name, tokenizer)
     if missing:
+        others = fitting_templates(tokenizer)
         raise refusal(
             f"{flag}={name} is incompatible with this tokenizer",
             f"missing are the tokens {', '.join(missing)}",
-            f"use the tokenizer's own template, {flag}=tokenizer, or one without them, "
-            f"{flag}=guanaco",
+            f"use one that this tokenizer has the tokens for: {flag}={' or '.join(others)}",
+        )
+    return TEMPLATES[name]
+
+
+def fitting_templates(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Return the templates that a tokenizer has the tokens for, its own first."""
+    own = ["tokenizer"] if _default_template(tokenizer) else []
+    return own + [name for name in TEMPLATES if not _missing(name, tokenizer)]
+
+
+def has_chat_template(tokenizer: PreTrainedTokenizerBase | None) -> bool:
+    """Whether a tokenizer has a chat template, which shows that the model was tuned on chats."""
+    return tokenizer is not None and bool(tokenizer.chat_template)
+
+
+def _missing(name: str, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Return the tokens of a template that a tokenizer lacks."""
+    if name == "llama2" and not (tokenizer.bos_token and tokenizer.eos_token):
+        return ["one that begins a text", "one that ends it"]
+    return [token for token in TEMPLATES[name].tokens if not _is_token(token, tokenizer)]
+
+
+def _own_template(tokenizer: PreTrainedTokenizerBase, flag: str) -> str:
+    template = _default_template(tokenizer)
+    if template is None:
+        raise refusal(
+            "the model's tokenizer has no chat template",
+            "it has several, and none is the default"
+            if tokenizer.chat_template
+            else "turns become one text by a chat template, and the model's folder has none",
+            "name a format that this tokenizer has the tokens for: "
+            f"{flag}={' or '.join(fitting_templates(tokenizer))}",
         )
     return template
 
 
-def _own_template(tokenizer: PreTrainedTokenizerBase, flag: str) -> str:
+def _default_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
     try:
         return tokenizer.get_chat_template()
-    except ValueError as error:
-        raise refusal(
-            "the model's tokenizer has no chat template",
-            "turns become one text by a chat template, and the model's folder has none"
-            if not tokenizer.chat_template
-            else "it has several, and none is the default",
-            f"name the model's format: {flag}=llama2, or another of {', '.join(TEMPLATES)}",
-        ) from error
+    except ValueError:
+        return None
 
 
 def _is_token(token: str, tokenizer: PreTrainedTokenizerBase) -> bool:
@@ -218,31 +205,36 @@ def _is_token(token: str, tokenizer: PreTrainedTokenizerBase) -> bool:
     return found is not None and (found != tokenizer.unk_token_id or token == tokenizer.unk_token)
 
 
-def _check_nothing_is_lost(messages: Sequence[Message], text: str, where: str) -> None:
-    """Refuse a template that skips plain text, as those of models for images may.
-
-    Only users' words are searched for: a template may omit an assistant's reasoning.
-    """
-    for message in messages:
-        if message["role"] == "user" and message["content"].strip() not in text:
-            raise refusal(
-                f"the chat template omits what the user says in {where}",
-                f"its text is {text!r:.200}",
-                f"name a template for text: {FLAG}=llama2, or another of {', '.join(TEMPLATES)}",
-            )
-
-
 @dataclass(frozen=True)
-class _Chat:
-    """A template, the special tokens it may write, what the user knows the turns and it by."""
+class Chat:
+    """A template, a tokenizer with its special tokens, and what turns are called in messages.
+
+    Attributes:
+        template: the Jinja template.
+        tokenizer: the model's.
+        where: what the user knows the turns by.
+        flag: the flag that names another template.
+        tools: the tools that the assistant may call.
+    """
 
     template: str
-    tokens: dict[str, Any]
+    tokenizer: PreTrainedTokenizerBase
     where: str
     flag: str = FLAG
+    tools: tuple[dict[str, Any], ...] = ()  # a tool's JSON schema
+
+    @property
+    def another(self) -> str:
+        """The flag with the templates that could be named instead."""
+        fitting = [name for name in fitting_templates(self.tokenizer) if name != "tokenizer"]
+        return f"{self.flag}={' or '.join(fitting)}"
 
     def render(self, messages: Sequence[Message], open_turn: bool = False) -> str:
-        """Return the turns' text; ``open_turn`` begins an assistant turn after them."""
+        """Return the turns' text; ``open_turn`` begins an assistant turn after them.
+
+        Raises:
+            UsageError: if the template does not support the turns.
+        """
         return self._render(messages, open_turn, False)[0]
 
     def render_marked(self, messages: Sequence[Message]) -> tuple[str, Spans]:
@@ -251,11 +243,12 @@ class _Chat:
         return text, tuple(spans)
 
     def _render(self, messages: Sequence[Message], open_turn: bool, marked: bool) -> Any:
-        tokens = {"bos_token": "", "eos_token": ""} | self.tokens
+        tokens = {"bos_token": "", "eos_token": ""} | dict(self.tokenizer.special_tokens_map)
         render: Any = render_jinja_template  # it is annotated to return a string, and returns two
         try:
             texts, spans = render(
                 conversations=[list(messages)],
+                tools=list(self.tools) or None,
                 chat_template=self.template,
                 return_assistant_tokens_mask=marked,
                 add_generation_prompt=open_turn,
@@ -267,45 +260,6 @@ class _Chat:
             raise refusal(
                 f"the chat template does not support {self.where}",
                 f"the turns are {roles}; it raises: {error}",
-                f"fix the turns, or name another template, such as {self.flag}=chatml",
+                f"fix the turns, or name another template: {self.another}",
             ) from error
         return texts[0], spans[0] if marked else []
-
-
-def _said(chat: _Chat, messages: Sequence[Message], turn: int, text: str) -> tuple[int, int]:
-    """Return where in the text an assistant turn is, from after what a reply is prompted with.
-
-    That the text up to a turn is the same whatever follows is what this rests on, so it is
-    checked.
-    """
-    until = chat.render(messages[: turn + 1]) if turn + 1 < len(messages) else text
-    start = _reply_start(chat, messages, turn, until)
-    if start is None or not text.startswith(until):
-        raise refusal(
-            f"the chat template writes earlier turns of {chat.where} in another way once more "
-            "follow",
-            "so where the assistant's words begin and end is unknown",
-            f"train on everything with --local_dataset.labels=all, or name a template: "
-            f"{FLAG}=llama2, or another of {', '.join(TEMPLATES)}",
-        )
-    return start, _turn_end(until, start, messages[turn]["content"])
-
-
-def _reply_start(chat: _Chat, messages: Sequence[Message], turn: int, until: str) -> int | None:
-    if turn > 0:
-        prompted = chat.render(messages[:turn], open_turn=True)
-        return len(prompted) if until.startswith(prompted) else None
-    # a chat that the assistant opens: there are no turns to prompt after, so look for the prompt
-    prompt = chat.render(messages[:1], open_turn=True).removeprefix(until)
-    found = until.find(prompt)
-    return found + len(prompt) if found >= 0 else None
-
-
-def _turn_end(until: str, start: int, content: str) -> int:
-    """Return the end of a turn, without the white space between a token that ends it and the next.
-
-    Where no such token follows the words, the white space is what ends the turn, and is kept.
-    """
-    said = until[start:].rstrip()
-    ends_with_words = said.endswith(content.strip())
-    return len(until) if ends_with_words else start + len(said)

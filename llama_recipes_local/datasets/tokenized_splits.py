@@ -4,6 +4,7 @@ import copy
 import errno
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -26,7 +27,7 @@ from llama_recipes_local.records.checked_values import Record
 from llama_recipes_local.storage.hashing import FileHashes
 
 # Incremented when the same files give other tokens than before.
-FORMAT = 1
+FORMAT = 2
 HASHES = "hashes.json"
 RECORDS_AT_A_TIME = 256  # of a stream
 
@@ -97,6 +98,8 @@ class _Encoder:
         examples = [self.formatter(record, self.tokenizer) for record in records]
         kept = [example for example in examples if example is not None]
         counts = Counts(records=len(records), blank=len(records) - len(kept))
+        notes = Counter(note for example in kept for note in dict.fromkeys(example.notes))
+        counts.notes = dict(notes)
         samples = encode(self.tokenizer, kept, attention_mask=False)
         rows = [row for sample in samples for row in _rows_of(sample, self.limit, counts)]
         return rows, counts

@@ -160,8 +160,6 @@ def test_each_check_prints_once_how_data_is_read(
         assert problems_of(configs.local_dataset(data_path=str(tmp_path))) == []
         assert capsys.readouterr().out.splitlines() == [
             f"--> skipped files, whose names are of no split: {tmp_path / 'more.jsonl'}",
-            f"--> train: text (text) from {tmp_path / 'train.jsonl'}, template none, "
-            "labels assistant",
-            f"--> validation: text (text) from {tmp_path / 'val.jsonl'}, template none, "
-            "labels assistant",
+            f"--> train: text (text) from {tmp_path / 'train.jsonl'}, labels assistant",
+            f"--> validation: text (text) from {tmp_path / 'val.jsonl'}, labels assistant",
         ]

@@ -186,8 +186,8 @@ def test_a_value_that_is_not_text_is_reported(
         (["Hi"], "turn 1 of 'messages' in {line} is not a turn", "it is 'Hi'"),
         ([{"content": "a"}], "turn 1 of 'messages' in {line} has no speaker", "content"),
         (
-            [TURNS[0], {"role": "tool", "content": "a"}],
-            "turn 2 of 'messages' in {line} has the unknown speaker 'tool'",
+            [TURNS[0], {"role": "narrator", "content": "a"}],
+            "turn 2 of 'messages' in {line} has the unknown speaker 'narrator'",
             "system, user, human, assistant, gpt",
         ),
         (
@@ -310,10 +310,14 @@ def test_optional_columns_may_be_missing(tmp_path: Path, tokenizer: Any) -> None
     assert examples(config, tokenizer) == [Pair("Hi\n", "Yo")]
 
 
-def test_no_other_columns_are_read(tmp_path: Path) -> None:
-    parquet.write_table(pa.Table.from_pylist([{"text": "a", "id": 1}]), tmp_path / "a.parquet")
-    (record,) = local_split(configured(tmp_path / "a.parquet"), "train").records()
-    assert record[1] == {"text": "a"}
+def test_columns_without_a_place_are_noted_for_records_that_have_them(
+    tmp_path: Path, tokenizer: Any
+) -> None:
+    rows = [{"text": "a", "id": 1, "system": "s"}, {"text": "b", "id": None, "system": " "}]
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    first, second = examples(configured(tmp_path / "a.parquet"), tokenizer)
+    assert first is not None and first.notes == ("column 'id'", "column 'system'")
+    assert second is not None and second.notes == ()
 
 
 def test_turns_in_a_parquet_file(tmp_path: Path, tokenizer: Any) -> None:
@@ -462,7 +466,7 @@ def test_half_a_line_is_reported_with_its_number(tmp_path: Path, tokenizer: Any)
 def test_a_split_notes_how_it_is_read(tmp_path: Path) -> None:
     file = write(tmp_path / "rows.jsonl", {"prompt": "a", "completion": "b"})
     assert local_split(configured(file), "train").notes == (
-        f"--> train: prompt (prompt, completion) from {file}, template none, labels assistant",
+        f"--> train: prompt (prompt, completion) from {file}, labels assistant",
     )
 
 

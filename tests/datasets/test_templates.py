@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from llama_recipes_local.datasets.chat_examples import render_chat
 from llama_recipes_local.datasets.encoding import encode
 from llama_recipes_local.datasets.examples import Marked
-from llama_recipes_local.datasets.templates import TEMPLATES, render_chat
+from llama_recipes_local.datasets.templates import TEMPLATES
 from llama_recipes_local.errors import Problem, UsageError
 
 SYSTEM = {"role": "system", "content": "Be kind."}
@@ -172,7 +173,7 @@ def test_a_missing_template_is_reported(tokenizer: Any) -> None:
 def test_a_template_that_rewrites_earlier_turns_is_refused(tokenizer: Any) -> None:
     own = with_template(tokenizer, FORGETFUL)
     problem = refusal(CHAT, own)
-    assert "writes earlier turns of line 3 of chat.jsonl in another way" in problem.what
+    assert "writes turns of line 3 of chat.jsonl in another way" in problem.what
     assert "--local_dataset.labels=all" in problem.fix
     assert "--local_dataset.template=llama2" in problem.fix
     assert said(render_chat(CHAT[:2], own, "tokenizer", "assistant", "")) == ["Hello."]

@@ -7,7 +7,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local.commands.generate.model_source import ModelSource
-from llama_recipes_local.datasets.layouts import read_text, read_turns
+from llama_recipes_local.datasets.layouts import read_text
 from llama_recipes_local.datasets.prompt_template import (
     CHAT,
     PROMPT,
@@ -19,6 +19,7 @@ from llama_recipes_local.datasets.prompt_template import (
 )
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.datasets.templates import Message
+from llama_recipes_local.datasets.turns import read_turns
 from llama_recipes_local.errors import UsageError, refusal
 from llama_recipes_local.messages import missing_path
 from llama_recipes_local.records import finding

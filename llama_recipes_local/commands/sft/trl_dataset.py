@@ -14,16 +14,16 @@ from llama_recipes_local import __version__, parallel
 from llama_recipes_local.commands.sft.flags import DATA_SETTINGS, Arguments
 from llama_recipes_local.data.cache import cache_folder
 from llama_recipes_local.datasets.examples import Continuation, Marked, Pair
-from llama_recipes_local.datasets.layouts import read_turns
 from llama_recipes_local.datasets.local import LocalPart, find_part, local_dataset
 from llama_recipes_local.datasets.rows import RowFormatter, default_template
+from llama_recipes_local.datasets.turns import read_turns
 from llama_recipes_local.errors import Problem, UsageError, refusal
 from llama_recipes_local.messages import join_names
 from llama_recipes_local.records.checked_values import Record
 from llama_recipes_local.storage.hashing import FileHashes
 
 # Raised when the same files would give other rows than before.
-FORMAT = 1
+FORMAT = 2
 _TEXT = datasets.Value("string")
 # the columns of TRL's data types
 FEATURES = {
@@ -91,7 +91,7 @@ def rows(part: LocalPart) -> Iterator[dict[str, Any] | None]:
             turns = read_turns(part.layout.values(record)[role], f"{column!r} in {record[0]}")
             yield {"messages": turns} if turns else None
         return
-    formatter = RowFormatter(part.layout, default_template(part.layout.name), "assistant")
+    formatter = RowFormatter(part.layout, default_template(part.layout.name, None), "assistant")
     for record in part.records():
         yield _row(formatter, record)
 

@@ -33,13 +33,13 @@ def loaded(folder: Path, rows: list[dict[str, Any]], **settings: Any) -> tuple[s
             {"prompt": "p", "response": "r"},
             {},
             "prompt-completion",
-            {"prompt": "p", "completion": "r"},
+            {"prompt": "p", "completion": " r"},
         ),
         (
             {"input": "wrong", "target": "right"},
             {"columns": "prompt=input,completion=target"},
             "prompt-completion",
-            {"prompt": "wrong", "completion": "right"},
+            {"prompt": "wrong", "completion": " right"},
         ),
     ],
 )

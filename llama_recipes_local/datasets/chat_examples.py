@@ -1,0 +1,275 @@
+"""From a conversation to its text with the spans that are trained; nothing of it is lost unsaid."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from transformers import PreTrainedTokenizerBase
+
+from llama_recipes_local.datasets.examples import Marked
+from llama_recipes_local.datasets.templates import (
+    GENERATION,
+    Chat,
+    Message,
+    Spans,
+    find_template,
+)
+from llama_recipes_local.datasets.thoughts import (
+    CUT,
+    in_content,
+    opens_thought,
+    with_last_thoughts,
+    without_earlier_thoughts,
+    words_of,
+)
+from llama_recipes_local.datasets.turns import Conversation
+from llama_recipes_local.errors import UsageError, refusal
+
+# What a template may leave out of a turn without changing what is said.
+_ALWAYS_USED = {"role", "content", "tool_calls", "reasoning_content"}
+_MARKED_OTHERS = "marks on turns of others than the assistant, with labels=assistant"
+
+
+def render_chat(
+    messages: Sequence[Message] | Conversation,
+    tokenizer: PreTrainedTokenizerBase,
+    name: str,
+    labels: str,
+    where: str,
+) -> Marked:
+    """Return turns as a text with its trained spans.
+
+    Args:
+        messages: the turns, at least one; or a conversation.
+        tokenizer: the model's; its special tokens are the template's.
+        name: a template's, or "tokenizer" for the tokenizer's own.
+        labels: "assistant" to train the assistant's turns, up to the token that ends each;
+            "all" to train everything. Turns that are marked as not trained are left out.
+        where: what the user knows the turns by.
+
+    Raises:
+        UsageError: if the template is unknown, does not support the turns or something in them, or
+            does not show where the assistant's words are.
+    """
+    given = messages if isinstance(messages, Conversation) else Conversation(list(messages))
+    chosen = find_template(name, tokenizer)
+    chat = Chat(chosen.text, tokenizer, where, tools=tuple(given.tools))
+    rendered = _render(chat, given, labels)
+    if labels == "assistant":
+        spans: Spans | None = rendered.assistant_spans()
+        if any(mark and given.turns[i]["role"] != "assistant" for i, mark in given.marks.items()):
+            rendered.notes.append(_MARKED_OTHERS)
+    else:
+        spans = rendered.all_but_unmarked()
+    _check_nothing_is_lost(chat, rendered.turns, rendered.text, labels)
+    return Marked(rendered.text, spans, chosen.complete, notes=tuple(rendered.notes))
+
+
+@dataclass
+class _Rendered:
+    """A conversation's text, and what is needed to find turns in it.
+
+    Attributes:
+        chat: the template.
+        turns: the turns that give the text, apart from ``prompted``'s end.
+        marks: which turns say whether they are trained.
+        text: the text.
+        prompted: what the last turn is prompted with, if that is not found by the template.
+        blocks: the template's generation blocks, an assistant's turn each; empty if it has none.
+        notes: what is not as in the record.
+    """
+
+    chat: Chat
+    turns: list[Message]
+    marks: Mapping[int, bool]
+    text: str
+    prompted: str = ""
+    blocks: Spans = ()
+    notes: list[str] = field(default_factory=list)
+
+    def assistant_spans(self) -> Spans:
+        """Return the spans of the assistant's turns that are trained."""
+        numbers = [n for n, turn in enumerate(self.turns) if turn["role"] == "assistant"]
+        trained = [number for number in numbers if self.marks.get(number, True)]
+        if len(self.blocks) == len(numbers):
+            where = dict(zip(numbers, self.blocks, strict=True))
+            return tuple(where[number] for number in trained)
+        return tuple(self._said(number) for number in trained)
+
+    def all_but_unmarked(self) -> Spans | None:
+        """Return all the text but the turns that are marked as not trained; None if none are."""
+        spans, start = [], 0
+        for number in sorted(number for number, mark in self.marks.items() if not mark):
+            first, end = self._stretch(number)
+            spans.append((start, first))
+            start = end
+        if not spans:
+            return None
+        return tuple(span for span in [*spans, (start, len(self.text))] if span[0] < span[1])
+
+    def _stretch(self, number: int) -> tuple[int, int]:
+        """Return where a turn is, with what a template writes around it unless an assistant's."""
+        if self.turns[number]["role"] == "assistant":
+            return self._said(number)
+        before = self.chat.render(self.turns[:number]) if number else ""
+        until = self.chat.render(self.turns[: number + 1])
+        if not (self.text.startswith(until) and until.startswith(before)):
+            raise self._unknown_place()
+        return len(before), len(until)
+
+    def _said(self, number: int) -> tuple[int, int]:
+        """Return where an assistant's turn is, from after what a reply is prompted with."""
+        words = words_of(self.turns[number])
+        if number + 1 == len(self.turns):
+            start = len(self.prompted) or _reply_start(self.chat, self.turns, number, self.text)
+            if start is None:
+                raise self._unknown_place()
+            return start, _turn_end(self.text, start, words)
+        until = self.chat.render(self.turns[: number + 1])
+        start = _reply_start(self.chat, self.turns, number, until)
+        if start is None:
+            raise self._unknown_place()
+        if self.text.startswith(until):
+            return start, _turn_end(until, start, words)
+        return self._found(start, until, words)
+
+    def _found(self, start: int, until: str, words: str) -> tuple[int, int]:
+        """Return where an earlier turn is that the template writes otherwise at the end of a chat.
+
+        Its words follow what both ways of writing it share, and what ends it is the same.
+        """
+        shared = min(start, _shared(self.text, until))
+        found = self.text.find(words, shared) if words else -1
+        ending = until[until.rfind(words) + len(words) :].rstrip()
+        between = self.text[shared:found].replace("<think>", "").replace("</think>", "")
+        if found < 0 or between.strip() or not self.text.startswith(ending, found + len(words)):
+            raise self._unknown_place()
+        return shared, found + len(words) + len(ending)
+
+    def _unknown_place(self) -> UsageError:
+        return refusal(
+            f"the chat template writes turns of {self.chat.where} in another way once more "
+            "follow, or than it prompts for them",
+            "so where the assistant's words begin and end is unknown",
+            f"train on everything with --local_dataset.labels=all, or name a template: "
+            f"{self.chat.another}",
+        )
+
+
+def _render(chat: Chat, given: Conversation, labels: str) -> _Rendered:
+    """Return a conversation's text, its thoughts where they are trained, and what it leaves out."""
+    notes: list[str] = []
+    turns = [in_content(turn, chat) for turn in given.turns]
+    blocks: Spans = ()
+    if labels == "assistant" and GENERATION.search(chat.template):
+        text, blocks = chat.render_marked(turns)
+    else:
+        text = chat.render(turns)
+    notes += _unused_fields(chat, turns, text)
+    shortened = without_earlier_thoughts(turns)
+    if shortened != turns and chat.render(shortened) == text:
+        notes += [CUT] * sum(a != b for a, b in zip(turns, shortened, strict=True))
+        turns = shortened
+    prompted = ""
+    if turns[-1]["role"] == "assistant" and len(turns) > 1 and opens_thought(chat, turns[-1]):
+        before = chat.render(turns[:-1], open_turn=True)
+        text, prompted, changed = with_last_thoughts(text, before, turns[-1])
+        notes += changed
+        if prompted:
+            blocks = ()
+    return _Rendered(chat, turns, given.marks, text, prompted, blocks, notes)
+
+
+def _unused_fields(chat: Chat, turns: Sequence[Message], text: str) -> list[str]:
+    """Return a note for each field of turns that the template does not write."""
+    further = sorted({name for turn in turns for name in turn} - _ALWAYS_USED)
+    if not further:
+        return []
+    plain = [{name: v for name, v in turn.items() if name in _ALWAYS_USED} for turn in turns]
+    if not _gives(chat, plain, text):
+        return []
+    return [f"{name!r} of turns" for name in further]
+
+
+def _gives(chat: Chat, turns: Sequence[Message], text: str) -> bool:
+    """Whether turns give a text; those that the template does not support do not."""
+    try:
+        return chat.render(turns) == text
+    except UsageError:
+        return False
+
+
+def _check_nothing_is_lost(chat: Chat, turns: Sequence[Message], text: str, labels: str) -> None:
+    """Refuse a template that has no place for something that is said.
+
+    Raises:
+        UsageError: with what it has no place for.
+    """
+    bare = [{name: v for name, v in turn.items() if name != "tool_calls"} for turn in turns]
+    lost = ""
+    if bare != list(turns) and _gives(chat, bare, text):
+        lost = "tool_calls"
+    elif chat.tools and _gives(replace(chat, tools=()), turns, text):
+        lost = "tools"
+    if lost:
+        raise refusal(
+            f"the chat template has no place for {lost}: {chat.where}",
+            f"without {lost} the model would learn something else",
+            "use a model whose chat template writes them, or leave such records out",
+        )
+    for speaker, words in _words(turns, labels):
+        if words.strip() not in text and json.dumps(words, ensure_ascii=False)[1:-1] not in text:
+            raise refusal(
+                f"the chat template omits what the {speaker} says in {chat.where}",
+                f"omitted is {words!r:.80}; its text is {text!r:.200}",
+                f"name a template for text: {chat.another}, or leave such records out",
+            )
+
+
+def _words(turns: Sequence[Message], labels: str) -> Iterator[tuple[str, str]]:
+    """Yield what must be in the text: each speaker's words, and arguments of tool calls."""
+    for number, turn in enumerate(turns):
+        last = number + 1 == len(turns)
+        if turn["role"] != "assistant":
+            if isinstance(turn["content"], str):
+                yield turn["role"], turn["content"]
+        elif labels == "assistant" or last or turn.get("tool_calls"):
+            yield "assistant", words_of(turn)
+        if isinstance(turn.get("reasoning_content"), str):
+            yield "assistant", turn["reasoning_content"]
+        for call in turn.get("tool_calls", ()):
+            yield "assistant", call["function"]["name"]
+            arguments = call["function"].get("arguments")
+            values = arguments.values() if isinstance(arguments, Mapping) else [arguments]
+            yield from (("assistant", value) for value in values if isinstance(value, str))
+
+
+def _reply_start(chat: Chat, turns: Sequence[Message], turn: int, until: str) -> int | None:
+    if turn > 0:
+        prompted = chat.render(turns[:turn], open_turn=True)
+        if until.startswith(prompted):
+            return len(prompted)
+        shared = _shared(prompted, until)
+        # a prompt that begins a thought, before an answer without one
+        rest = prompted[shared:].strip()
+        return shared if "".join(rest.split()) in ("", "<think>", "<think></think>") else None
+    # a chat that the assistant opens: there are no turns to prompt after, so look for the prompt
+    prompt = chat.render(turns[:1], open_turn=True).removeprefix(until)
+    found = until.find(prompt)
+    return found + len(prompt) if found >= 0 else None
+
+
+def _shared(one: str, other: str) -> int:
+    """Return how many characters two texts begin with alike."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((n for n, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def _turn_end(until: str, start: int, content: str) -> int:
+    """Return the end of a turn, without the white space between a token that ends it and the next.
+
+    Where no such token follows the words, the white space is what ends the turn, and is kept.
+    """
+    said = until[start:].rstrip()
+    ends_with_words = bool(content.strip()) and said.endswith(content.strip())
+    return len(until) if ends_with_words else start + len(said)

@@ -1,0 +1,108 @@
+"""The thoughts of models that reason: where a turn has them, and where a template cuts them out.
+
+Templates of such models write earlier answers without their thoughts, and may begin a thought in
+the prompt for an answer. In the last turn of a conversation thoughts are trained all the same.
+"""
+
+import re
+from collections.abc import Sequence
+
+from llama_recipes_local.datasets.templates import Chat, Message
+from llama_recipes_local.errors import refusal
+
+OPEN, CLOSE = "<think>", "</think>"
+CUT = "thoughts of earlier turns, cut out by the chat template"
+CLOSED = "thoughts of last turns, as the template's prompt ends them"
+ADDED = "answers without thoughts after a prompt that begins one: an empty thought was added"
+
+_THOUGHT = re.compile(rf"(?:\s*{OPEN})?(?P<body>.*?){CLOSE}(?P<gap>\s*)", re.DOTALL)
+_BEGUN = re.compile(rf"{OPEN}\s*(?P<closed>{CLOSE}\s*)?$")
+
+
+def in_content(turn: Message, chat: Chat) -> Message:
+    """Return a turn with its thoughts where the template looks for them.
+
+    Raises:
+        UsageError: if the template has no place for thoughts that are apart from the content.
+    """
+    thoughts = turn.get("reasoning_content")
+    if not thoughts or "reasoning_content" in chat.template:
+        return turn
+    rest = {name: value for name, value in turn.items() if name != "reasoning_content"}
+    for name in ("reasoning", "thinking"):
+        if re.search(rf"\b{name}\b", chat.template):
+            return rest | {name: thoughts}
+    if not isinstance(thoughts, str) or "think>" not in chat.template:
+        raise refusal(
+            f"the chat template has no place for reasoning_content: {chat.where}",
+            "the answer would be learned without its thoughts",
+            f"write them into the content, as {OPEN}...{CLOSE}, or leave such records out",
+        )
+    return rest | {"content": f"{OPEN}\n{thoughts.strip()}\n{CLOSE}\n\n{turn['content']}"}
+
+
+def words_of(turn: Message) -> str:
+    """Return what a turn says apart from its thoughts, without white space around it."""
+    content = turn["content"]
+    if not isinstance(content, str):
+        return ""
+    if turn["role"] == "assistant":
+        content = content.rpartition(CLOSE)[2]
+    return content.strip()
+
+
+def without_earlier_thoughts(turns: Sequence[Message]) -> list[Message]:
+    """Return turns without the assistant's thoughts, but for the last turn's."""
+    return [*map(_without_thoughts, turns[:-1]), *turns[-1:]]
+
+
+def opens_thought(chat: Chat, turn: Message) -> bool:
+    """Whether a turn has thoughts, or the template may begin one."""
+    return "think>" in chat.template or CLOSE in str(turn["content"])
+
+
+def with_last_thoughts(text: str, prompted: str, turn: Message) -> tuple[str, str, list[str]]:
+    """Return a conversation's text with the thoughts of its last turn, the assistant's.
+
+    Args:
+        text: the text as the template writes it.
+        prompted: the text up to where the last turn begins, as generation is prompted.
+        turn: the last turn.
+
+    Returns:
+        The text; the prompt that it begins with, empty if the template's own text is right; and
+        notes on what is not as in the record.
+    """
+    begun = _BEGUN.search(prompted)
+    base = prompted[: begun.start()] if begun else prompted
+    if not text.startswith(base):
+        return text, "", []
+    reply = text[len(base) :]
+    thought = _THOUGHT.match(turn["content"])
+    body = thought["body"] if thought else str(turn.get("reasoning_content") or "")
+    if text.startswith(prompted) and body.strip() in reply:
+        return text, "", []
+    if body.strip() and body.strip() in reply:
+        return text, "", []  # written by the template, with other white space
+    if begun and begun["closed"]:
+        return prompted + reply.lstrip(), prompted, [CLOSED] if body.strip() else []
+    if not thought and not begun:
+        return text, "", []
+    gap = thought["gap"] if thought else "\n\n"
+    answer = reply if reply[:1].isspace() else gap + reply
+    if not begun:
+        return base + OPEN + body + CLOSE + answer, base, []
+    notes = [] if thought else [ADDED]
+    # the prompt's white space after the token that begins a thought is kept, and the body's is not
+    body = body.lstrip() if body.strip() else "\n"
+    return prompted + body + CLOSE + answer, prompted, notes
+
+
+def _without_thoughts(turn: Message) -> Message:
+    if turn["role"] != "assistant":
+        return turn
+    kept = {k: v for k, v in turn.items() if k not in ("reasoning_content", "reasoning")}
+    content = kept["content"]
+    if isinstance(content, str) and CLOSE in content:
+        kept["content"] = content.rpartition(CLOSE)[2]
+    return kept
