@@ -167,9 +167,9 @@ class RowFormatter:
         """Return what a record has around its turns, with the column's name, by what it is."""
         taken = {column for _, column in self.layout.columns}
         return {
-            CONTEXT[name.casefold()]: (name, value)
+            CONTEXT[name.strip().casefold()]: (name, value)
             for name, value in values.items()
-            if name.casefold() in CONTEXT and name not in taken and not _is_empty(value)
+            if name.strip().casefold() in CONTEXT and name not in taken and not _is_empty(value)
         }
 
     def _unused(self, values: Mapping[str, Any]) -> list[str]:
