@@ -1,5 +1,6 @@
 """``local_dataset``: a user's own files, found, divided into splits, and their layout detected."""
 
+import codecs
 import errno
 import glob
 import re
@@ -29,10 +30,13 @@ from llama_recipes_local.fields import FOLDER, TEXT, Choices, Range, Resume
 from llama_recipes_local.messages import join_names, missing_path
 from llama_recipes_local.records.any_format import SUPPORTED, data_files, records
 from llama_recipes_local.records.checked_values import Record
+from llama_recipes_local.records.encodings import UTF_8, is_known
 from llama_recipes_local.records.finding import without_compressed_copies
+from llama_recipes_local.records.source import EncodingError, Source
 from llama_recipes_local.storage import data_root
 from llama_recipes_local.storage.names import natural_key
 
+ENCODING_FLAG = "--local_dataset.encoding"
 DATA_FLAG = "--local_dataset.data_path=PATH"
 VALIDATION_FLAG = "--local_dataset.validation_path=PATH"
 LABELS = ("assistant", "all")
@@ -70,6 +74,9 @@ class local_dataset:
     detects it from the first record's columns."""
     columns: Annotated[str, TEXT, Resume.DATA] = ""
     """Columns of other names, as ``prompt=question,completion=answer``; "" detects them."""
+    encoding: Annotated[str, TEXT, Resume.DATA] = "utf-8"
+    """The encoding of the files' text, such as gb18030, utf-16 or cp1252 (Windows-1252); a file in
+    another one is refused, with the one that it is probably in."""
     template: Annotated[str, Choices("auto", *CHOICES), Resume.DATA] = "auto"
     """How a record becomes text: "tokenizer" is the chat template of the model's folder, "llama2",
     "llama3", "chatml" and "guanaco" are public chat formats, "alpaca" is Alpaca's prompt, "none"
@@ -93,6 +100,7 @@ class LocalPart:
         training: whether it is the part to train on.
         layout: which column is what.
         left_out: files that are in neither part.
+        encoding: of their text.
     """
 
     files: tuple[Path, ...]
@@ -100,12 +108,13 @@ class LocalPart:
     training: bool
     layout: Layout
     left_out: tuple[Path, ...] = ()
+    encoding: str = UTF_8
 
     def records(self) -> Iterator[Record]:
         """Yield the part's records; the first of each ``every``, if any, is for validation."""
         number = 0
         for path in self.files:
-            for record in records(path):
+            for record in _records(Source(path, encoding=self.encoding)):
                 if not self.every or (number % self.every == 0) != self.training:
                     yield record
                 number += 1
@@ -132,10 +141,11 @@ class LocalPart:
     @property
     def which(self) -> str:
         """Which of the files' records the part has; see ``Split.part``."""
+        decoded = "" if self.encoding == UTF_8 else f", read as {self.encoding}"
         if not self.every:
-            return EVERY_RECORD
+            return f"{EVERY_RECORD}{decoded}"
         held_out = f"1 record in {self.every}"
-        return f"all but {held_out}" if self.training else held_out
+        return f"all but {held_out}{decoded}" if self.training else f"{held_out}{decoded}"
 
 
 def find_part(config: local_dataset, training: bool) -> LocalPart:
@@ -151,7 +161,8 @@ def find_part(config: local_dataset, training: bool) -> LocalPart:
     refuse(check_fields(config, f"{config.dataset}."))
     named = parse_columns(config.columns)
     files, every, left_out = _chosen(config, training)
-    begun = [record for path in files[:1] for record in islice(records(path), 2)]
+    encoding = _encoding(config.encoding)
+    begun = list(islice(_records(Source(files[0], encoding=encoding)), 2))
     layout = find_layout(begun[0], config.format, named)
     if every and training and len(files) == 1 and len(begun) < 2:
         raise refusal(
@@ -159,7 +170,28 @@ def find_part(config: local_dataset, training: bool) -> LocalPart:
             "the first is held out for validation: none is left to train on",
             f"add records, or name others for validation: {VALIDATION_FLAG}",
         )
-    return LocalPart(tuple(files), every, training, layout, tuple(left_out))
+    return LocalPart(tuple(files), every, training, layout, tuple(left_out), encoding)
+
+
+def _encoding(name: str) -> str:
+    """Return Python's name of an encoding."""
+    if not is_known(name):
+        raise refusal(
+            f"{ENCODING_FLAG}={name} is not known",
+            "Python has no text encoding of this name",
+            f"name one such as gb18030, utf-16 or cp1252: {ENCODING_FLAG}=NAME",
+        )
+    return codecs.lookup(name).name
+
+
+def _records(source: Source) -> Iterator[Record]:
+    """Yield a file's records; where it is in another encoding, the fix is the flag for it."""
+    try:
+        yield from records(source)
+    except EncodingError as error:
+        (problem,) = error.problems
+        flag = f"{ENCODING_FLAG}={error.guess or 'NAME'}"
+        raise UsageError([replace(problem, fix=f"{flag}, or {problem.fix}")]) from error
 
 
 def split(config: local_dataset, part: str) -> Split:

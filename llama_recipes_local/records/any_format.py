@@ -8,14 +8,15 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from llama_recipes_local.errors import UsageError, refusal
+from llama_recipes_local.errors import Problem, UsageError, refusal
 from llama_recipes_local.messages import describe_folder, missing_path
 from llama_recipes_local.records import finding
 from llama_recipes_local.records.checked_values import Record as Record
+from llama_recipes_local.records.encodings import UTF_8, is_other, wide_encoding
 from llama_recipes_local.records.json_records import read_json
-from llama_recipes_local.records.source import Source, compression
+from llama_recipes_local.records.source import EncodingError, Source, compression
 from llama_recipes_local.records.tables import read_csv, read_parquet
-from llama_recipes_local.records.text_lines import LONGEST_RECORD
+from llama_recipes_local.records.text_lines import LONGEST_RECORD, beginning
 
 _PART = re.compile(r"-\d+-of-\d+$")
 _FORMATS = {
@@ -55,8 +56,11 @@ def records(
     """
     source = data if isinstance(data, Source) else Source(data)
     _check_file(source)
+    form = form or format_of(source.name)
+    if form and form != "parquet":
+        _check_encoding(source)
     none = True
-    for record in _read(source, columns, form or format_of(source.name), longest):
+    for record in _read(source, columns, form, longest):
         none = False
         yield record
     if none:
@@ -103,6 +107,24 @@ def _check_file(source: Source) -> None:
         raise UsageError(pointers)
     if path.stat().st_size == 0:
         raise refusal(f"{source} has no rows", "the file is empty", "fill it")
+
+
+def _check_encoding(source: Source) -> None:
+    """Refuse a file whose beginning shows that it is in another encoding."""
+    sample = beginning(source)
+    if source.encoding != UTF_8:
+        other = is_other(sample, source.encoding)
+        if other:
+            why = "its text would be read as other letters"
+            fix = "leave the encoding out"
+            raise refusal(f"{source} is in {other}, not {source.encoding}", why, fix)
+        return
+    wide = wide_encoding(sample)
+    # a file with a mark is refused at its first byte, and named like any other
+    if wide and not sample.startswith((b"\xff", b"\xfe")):
+        why = "every second of its bytes is 0"
+        fix = f"save it as UTF-8, for example with iconv -f {wide} -t UTF-8"
+        raise EncodingError(Problem(f"{source} is in {wide}, not UTF-8", why, fix), wide)
 
 
 def _read(source: Source, columns: Sequence[str], form: str, longest: int) -> Iterator[Record]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from llama_recipes_local.errors import UsageError, refusal
+from llama_recipes_local.errors import Problem, UsageError, refusal
 
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst", ".lz4")
 
@@ -15,10 +15,12 @@ class Source:
     Attributes:
         path: the file or the archive.
         member: the member's name in the archive; empty for a file.
+        encoding: of its text; Python's name of it.
     """
 
     path: Path
     member: str = ""
+    encoding: str = "utf-8"
 
     def __str__(self) -> str:
         return f"{self.member} in {self.path}" if self.member else str(self.path)
@@ -38,6 +40,18 @@ def compression(name: str) -> str:
 def is_seven_zip(path: Path) -> bool:
     """Return whether a path's name is that of a 7z archive."""
     return path.suffix.lower() == ".7z"
+
+
+class EncodingError(UsageError):
+    """A file's text is in another encoding than it was read in.
+
+    Attributes:
+        guess: the encoding that it is probably in; empty if it is unknown.
+    """
+
+    def __init__(self, problem: Problem, guess: str) -> None:
+        self.guess = guess
+        super().__init__([problem])
 
 
 def unreadable(source: Source, error: Exception) -> UsageError:

@@ -12,12 +12,20 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
-from llama_recipes_local.errors import UsageError, refusal
-from llama_recipes_local.records.source import Source, compression, is_seven_zip, unreadable
+from llama_recipes_local.errors import Problem, UsageError, refusal
+from llama_recipes_local.records.encodings import SAMPLE, UTF_8, as_utf_8, guess
+from llama_recipes_local.records.source import (
+    EncodingError,
+    Source,
+    compression,
+    is_seven_zip,
+    unreadable,
+)
 
 BYTE_ORDER_MARK = "\ufeff"
 # A file without line ends must not be read into memory at once. A sentence has some hundred bytes;
@@ -101,16 +109,39 @@ def zip_members(path: Path) -> list[str]:
 def _not_utf_8(error: UnicodeDecodeError, offset: int, number: int, source: Source) -> UsageError:
     """Return the error for a byte; ``offset`` is where in the file the decoded part begins."""
     unpacked = " when unpacked" if source.member or compression(source.name) else ""
-    return refusal(
-        f"byte {offset + error.start}{unpacked} of {source}, in line {number}, is not UTF-8",
-        f"it is 0x{error.object[error.start]:02x}: {error.reason}",
-        "save it as UTF-8, for example with iconv -f ENCODING -t UTF-8",
+    why = f"it is 0x{error.object[error.start]:02x}: {error.reason}"
+    sample = beginning(source)
+    if offset + error.start >= len(sample):
+        sample += error.object[:SAMPLE]
+    found = "" if _is_mostly_utf_8(sample) else guess(sample)
+    if found:
+        text = sample[:SAMPLE].decode(found, "replace").removeprefix(BYTE_ORDER_MARK)
+        why += f"; read as {found} the file begins {text[:40]!r}"
+    return EncodingError(
+        Problem(
+            f"byte {offset + error.start}{unpacked} of {source}, in line {number}, is not UTF-8",
+            why,
+            f"save it as UTF-8, for example with iconv -f {found or 'ENCODING'} -t UTF-8",
+        ),
+        found,
     )
+
+
+def _is_mostly_utf_8(sample: bytes) -> bool:
+    text = sample.decode(errors="replace")
+    wrong = text.count("\ufffd")
+    return sum(not letter.isascii() for letter in text) - wrong > wrong
+
+
+def beginning(source: Source) -> bytes:
+    """Return the first bytes of a file or member, uncompressed, in whatever encoding."""
+    with opened(replace(source, encoding=UTF_8)) as file:
+        return file.read(SAMPLE)
 
 
 @contextmanager
 def opened(source: Source) -> Iterator[IO[bytes]]:
-    """Open a file or a member of an archive, uncompressed while it is read.
+    """Open a file or a member of an archive, uncompressed, and in UTF-8, while it is read.
 
     Raises:
         UsageError: if it is missing, corrupt or not permitted to be read, also while it is read.
@@ -119,6 +150,8 @@ def opened(source: Source) -> Iterator[IO[bytes]]:
         try:
             packed = _compressed(source, stack)
             unpacked = stack.enter_context(_unpacked(packed, compression(source.name)))
+            if source.encoding != UTF_8:
+                unpacked = as_utf_8(io.BufferedReader(unpacked, BUFFER), source.encoding, source)
             yield stack.enter_context(io.BufferedReader(unpacked, BUFFER))
         except _UNREADABLE as error:
             raise unreadable(source, error) from error

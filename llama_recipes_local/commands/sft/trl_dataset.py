@@ -136,7 +136,7 @@ def _row(formatter: RowFormatter, record: Record) -> dict[str, Any] | None:
 def _key(part: LocalPart, hashes: FileHashes) -> str:
     """Return the cache key: a hash of everything that determines the rows."""
     content = [FORMAT, __version__, datasets.__version__, hashes.of(part.files)]
-    content += [repr(part.layout), part.every, part.training]
+    content += [repr(part.layout), part.every, part.training, part.encoding]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:20]
 
 
