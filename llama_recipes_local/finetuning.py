@@ -131,6 +131,8 @@ def _flags_for_main(run: Run) -> dict[str, Any]:
     """
     named = {"id": run.wandb.id, "resume": run.wandb.resume}
     flags = run.flags | {f"wandb_config.{name}": value for name, value in named.items() if value}
+    if run.train.quantization and "quantization" not in run.given:  # the folder's own
+        flags["quantization"] = run.train.quantization
     if not run.train.enable_fsdp or quantized_bits(run.train) != "8bit":
         return flags
     return flags | {"quantization": INT8}

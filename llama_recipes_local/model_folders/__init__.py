@@ -4,6 +4,7 @@ from llama_recipes_local.model_folders.adapter_files import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
     check_adapter_files,
+    check_no_adapter,
     read_adapter_config,
     unnamed_base,
 )
@@ -17,21 +18,28 @@ from llama_recipes_local.model_folders.model_config import check_config, load_co
 from llama_recipes_local.model_folders.output_folder import check_free_space, check_output_folder
 from llama_recipes_local.model_folders.save import write_config, write_weights
 from llama_recipes_local.model_folders.tensors import (
+    Header,
     StoredTensors,
     model_tensors,
     parameter_count,
     shape_mismatches,
 )
-from llama_recipes_local.model_folders.weight_files import check_weights, has_weights
+from llama_recipes_local.model_folders.weight_files import (
+    check_weights,
+    has_weights,
+    weight_files,
+)
 
 __all__ = [
     "ADAPTER_CONFIG",
     "ADAPTER_WEIGHTS",
     "TOKENIZERS",
+    "Header",
     "StoredTensors",
     "check_adapter_files",
     "check_config",
     "check_free_space",
+    "check_no_adapter",
     "check_output_folder",
     "check_weights",
     "copy_auxiliary_files",
@@ -45,6 +53,7 @@ __all__ = [
     "read_config",
     "shape_mismatches",
     "unnamed_base",
+    "weight_files",
     "write_config",
     "write_weights",
 ]

@@ -1,6 +1,7 @@
 """The folder of a saved adapter, as PEFT lays it out."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,22 @@ def check_adapter_files(folder: Path, flag: str, fix: str) -> list[Problem]:
         return []
     return [
         Problem(f"{flag} {folder} has no {' and no '.join(missing)}", describe_folder(folder), fix)
+    ]
+
+
+def check_no_adapter(folder: Path) -> list[Problem]:
+    """Return a problem if an adapter lies in a model's folder, where transformers attaches it."""
+    if not (folder / ADAPTER_CONFIG).is_file():
+        return []
+    names = [name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) if (folder / name).is_file()]
+    place = shlex.quote(str(folder))
+    return [
+        Problem(
+            f"an adapter lies in the model's folder {folder}: {', '.join(names)}",
+            "whether it belongs to the model or was merged into it cannot be told",
+            f"move it away: cd {place} && mkdir adapter && mv {' '.join(names)} adapter; it is "
+            "then used where it is named: --adapter, or --from_peft_checkpoint in training",
+        )
     ]
 
 

@@ -8,13 +8,14 @@ import transformers
 
 from llama_recipes_local.errors import Problem, UsageError, refusal
 from llama_recipes_local.messages import describe_folder
+from llama_recipes_local.model_folders.weight_files import in_meta_layout, meta_layout
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """Return a model's ``config.json``; an empty dict if it cannot be read."""
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return config if isinstance(config, dict) else {}
 
@@ -27,13 +28,15 @@ def check_config(folder: Path, flag: str) -> None:
     """
     path = folder / "config.json"
     fix = f"name the folder of a model in the Hugging Face layout: {flag} DIR"
+    if in_meta_layout(folder):
+        raise UsageError([meta_layout(folder)])
     if not path.is_file():
         what = f"{folder} has no config.json"
         raise UsageError([Problem(what, describe_folder(folder), fix)])
     try:
         if not isinstance(json.loads(path.read_text("utf-8")), dict):
             raise ValueError("it is not a JSON object")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise refusal(f"{path} cannot be read", str(error), fix) from error
     load_config(folder, fix)
 
@@ -49,9 +52,48 @@ def load_config(folder: Path, fix: str) -> transformers.PreTrainedConfig:
         UsageError: if it is missing or corrupt, or of an unknown model.
     """
     try:
-        return transformers.AutoConfig.from_pretrained(
+        config = transformers.AutoConfig.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
+        _check_numbers(config)
+        return config
     except Exception as error:  # transformers raises a different error for each field
         why = " ".join(str(error).split("\n\n")[0].split())
         raise refusal(f"{folder / 'config.json'} cannot be read", why, fix) from error
+
+
+def _check_numbers(config: transformers.PreTrainedConfig) -> None:
+    """Check numbers that transformers takes as they are, and fails or computes NaN with later.
+
+    Raises:
+        ValueError: if one is out of its range.
+    """
+    for name, low, high in (
+        ("vocab_size", 1, 2**40),
+        ("max_position_embeddings", 1, 2**40),
+        ("rms_norm_eps", 0, 1),
+        ("attention_dropout", 0, 1),
+    ):
+        value = getattr(config, name, low)
+        known = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not known or not low <= value <= high:
+            raise ValueError(f"{name} is {value!r}, and must be from {low} to {high}")
+
+
+def check_generation_config(folder: Path) -> list[Problem]:
+    """Return a problem if a model has a ``generation_config.json`` that cannot be used."""
+    path = folder / transformers.utils.GENERATION_CONFIG_NAME
+    if not path.is_file():
+        return []
+    try:
+        config = transformers.GenerationConfig.from_pretrained(folder, local_files_only=True)
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            value = getattr(config, name)
+            for each in value if isinstance(value, list) else [value]:
+                if each is not None and type(each) is not int:
+                    raise ValueError(f"{name} is {value!r}, and must be the number of a token")
+    except Exception as error:  # transformers raises a different error for each field
+        why = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        fix = "copy it again, or remove it: the defaults are used then"
+        return [Problem(f"{path} cannot be read", why, fix)]
+    return []

@@ -1,9 +1,9 @@
 """The tensors of a model's folder, each read from its safetensors file when it is needed."""
 
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -11,11 +11,17 @@ from safetensors import SafetensorError, safe_open
 from llama_recipes_local.errors import UsageError, refuse
 from llama_recipes_local.model_folders.model_config import check_config
 from llama_recipes_local.model_folders.weight_files import (
-    INDEX,
-    SINGLE,
     check_weights,
     unreadable,
+    weight_files,
 )
+
+
+class Header(NamedTuple):
+    """What a file's header says of a tensor: its shape, and its dtype as safetensors names it."""
+
+    shape: torch.Size
+    dtype: str
 
 
 class StoredTensors(Mapping[str, torch.Tensor]):
@@ -46,6 +52,16 @@ class StoredTensors(Mapping[str, torch.Tensor]):
         """Return the file that holds a tensor."""
         return self._files[name]
 
+    def headers(self) -> dict[str, Header]:
+        """Return the shape and dtype of every tensor, by the files' headers."""
+        found: dict[str, Header] = {}
+        for path in sorted(set(self._files.values())):
+            with safe_open(path, framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118
+                    place = file.get_slice(name)
+                    found[name] = Header(torch.Size(place.get_shape()), place.get_dtype())
+        return found
+
     def numel(self) -> int:
         """Return the number of elements of all tensors, by the files' headers."""
         total = 0
@@ -73,10 +89,7 @@ def model_tensors(folder: Path, flag: str) -> StoredTensors:
     """
     check_config(folder, flag)
     refuse(check_weights(folder))
-    if (folder / SINGLE).is_file():
-        return StoredTensors([folder / SINGLE])
-    weight_map = json.loads((folder / INDEX).read_text("utf-8"))["weight_map"]
-    return StoredTensors(folder / name for name in sorted(set(weight_map.values())))
+    return StoredTensors(weight_files(folder))
 
 
 def shape_mismatches(

@@ -1,17 +1,24 @@
-"""A model's weight files: are they complete; only headers are read."""
+"""A model's weight files: are they there and complete; only headers are read."""
 
 import json
+import re
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
 from llama_recipes_local.errors import Problem
-from llama_recipes_local.messages import describe_folder
+from llama_recipes_local.messages import describe_folder, join_names
 from llama_recipes_local.storage.names import check_name
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+PICKLED = "pytorch_model*.bin"
+META = "consolidated.*.pth"
+PARAMS = "params.json"
+_GIT_LFS = b"version https://git-lfs"
+_COPY_AGAIN = "copy the model again"
 
 
 def has_weights(folder: Path) -> bool:
@@ -25,31 +32,97 @@ def check_weights(folder: Path) -> list[Problem]:
         return _check_headers([folder / SINGLE])
     if (folder / INDEX).is_file():
         return _check_shards(folder)
-    pickled = sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pth"))
-    why = (
-        f"only {pickled[0].name} was found, a pickle, which could run code when it is loaded"
-        if pickled
-        else describe_folder(folder)
-    )
-    return [
-        Problem(
-            f"{folder} has no weights in safetensors",
-            why,
-            "download the model's *.safetensors files, or save it again with "
-            "save_pretrained of a current transformers",
-        )
-    ]
+    return [_unreadable_layout(folder)]
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the weight files of a folder that ``check_weights`` finds nothing wrong with."""
+    if (folder / SINGLE).is_file():
+        return [folder / SINGLE]
+    return [folder / name for name in sorted(set(_weight_map(folder / INDEX).values()))]
+
+
+def in_meta_layout(folder: Path) -> bool:
+    """Return whether a folder has Meta's own files, and no ``config.json``."""
+    if (folder / "config.json").is_file():
+        return False
+    return (folder / PARAMS).is_file() or any(folder.glob(META))
+
+
+def meta_layout(folder: Path) -> Problem:
+    """Return the problem that a folder is in Meta's own layout."""
+    why = f"it holds {join_names(sorted(path.name for path in folder.glob(META)))}"
+    if not any(folder.glob(META)):
+        why = f"it holds {PARAMS} and no {META}, which hold the weights; copy them there first"
+    return Problem(f"{folder} is in Meta's own layout", why, conversion(folder))
+
+
+def conversion(folder: Path) -> str:
+    """Return the fix that ``convert`` makes a model folder of ``folder``, without running code."""
+    command = f"llama-recipes-local convert {shlex.quote(str(folder))} --out DIR"
+    return f"{command} makes a model folder of it, which is named instead"
+
+
+def _unreadable_layout(folder: Path) -> Problem:
+    """Return the problem with a folder that has neither one weight file nor an index of shards."""
+    what = f"{folder} has no weights in safetensors"
+    if pickled := sorted(path.name for path in folder.glob(PICKLED)):
+        why = f"only {pickled[0]} was found, a pickle, which could run code when it is loaded"
+        return Problem(what, why, conversion(folder))
+    if any(folder.glob(META)):
+        return meta_layout(folder)
+    if shards := sorted(path.name for path in folder.glob("model-*.safetensors")):
+        return _no_index(folder, shards)
+    fix = f"hf download NAME --include '*.safetensors*' --local-dir {shlex.quote(str(folder))}, "
+    fix += "where the Hub is within reach, or copy the model's *.safetensors files there"
+    return Problem(what, describe_folder(folder), fix)
+
+
+def _no_index(folder: Path, shards: list[str]) -> Problem:
+    """Return the problem with shards that no index names."""
+    numbered = [re.fullmatch(r"model-(\d+)-of-(\d+)\.safetensors", name) for name in shards]
+    found = {match[1] for match in numbered if match}
+    total = max((match[2] for match in numbered if match), default="0")
+    width = len(total)
+    missing = [f"{n:0{width}}" for n in range(1, min(int(total), 1000) + 1)]
+    missing = [f"model-{n}-of-{total}.safetensors" for n in missing if n not in found]
+    why = f"it holds {join_names(shards)}, and the index says which tensor is in which file"
+    if missing:
+        fix = f"copy {join_names([INDEX, *missing])} there too"
+        return Problem(f"{folder} has no {INDEX}", why, fix)
+    return Problem(f"{folder} has no {INDEX}", why, f"copy it there, or {conversion(folder)}")
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    """Return an index's names of tensors and files.
+
+    Raises:
+        ValueError: if it is not an index, or names a file outside its folder.
+    """
+    try:
+        named = json.loads(index.read_text("utf-8"))["weight_map"]
+        files = {str(name): str(file) for name, file in named.items()}
+    except (OSError, RecursionError, KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(repr(error)) from error
+    if not files:
+        raise ValueError("it names no tensor")
+    outside = sorted({file for file in files.values() if Path(file).name != file})
+    if outside:
+        raise ValueError(f"it names files outside the folder: {join_names(outside)}")
+    return files
 
 
 def _check_shards(folder: Path) -> list[Problem]:
     index = folder / INDEX
     try:
-        shards = {str(name) for name in json.loads(index.read_text("utf-8"))["weight_map"].values()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        return [Problem(f"{index} is not an index of weights", repr(error), "copy the model again")]
-    missing = sorted(shard for shard in shards if not (folder / shard).is_file())
+        shards = sorted(set(_weight_map(index).values()))
+    except ValueError as error:
+        if pointer := check_pointer(index):
+            return pointer
+        return [Problem(f"{index} is not an index of weights", str(error), _COPY_AGAIN)]
+    missing = [shard for shard in shards if not (folder / shard).is_file()]
     if not missing:
-        return _check_headers(folder / shard for shard in sorted(shards))
+        return _check_headers(folder / shard for shard in shards)
     return [
         Problem(
             f"{folder} has only {len(shards) - len(missing)} of {len(shards)} weight files",
@@ -71,9 +144,29 @@ def _check_headers(files: Iterable[Path]) -> list[Problem]:
     return problems
 
 
+def check_pointer(path: Path) -> list[Problem]:
+    """Return a problem if a file is a pointer of Git LFS instead of what it is named for."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_GIT_LFS))
+    except OSError:
+        return []
+    if start != _GIT_LFS:
+        return []
+    folder = shlex.quote(str(path.parent))
+    return [
+        Problem(
+            f"{path} is a pointer of Git LFS, not the file itself",
+            "the repository was cloned without Git LFS, which fetches large files",
+            f"git -C {folder} lfs pull, where the repository's server is within reach, "
+            "or copy the file again",
+        )
+    ]
+
+
 def unreadable(path: Path, error: Exception) -> Problem:
     """Return the problem with a weight file that safetensors refuses."""
     corrupt = Problem(
         f"{path} is not a complete safetensors file", str(error), "copy the file again"
     )
-    return next(iter(check_name(path)), corrupt)
+    return next(iter(check_pointer(path) or check_name(path)), corrupt)

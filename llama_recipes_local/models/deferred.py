@@ -74,7 +74,7 @@ def load_deferred(cls: Any, folder: Path, dtype: torch.dtype, **options: object)
     deferred: dict[nn.Parameter, nn.Parameter] = {}
     for name, parameter in model.named_parameters():
         if name not in tensors:
-            raise TrainingError(f"{folder} has no {name}: leave --low_cpu_fsdp out")
+            raise TrainingError(f"{folder} has no {name}: copy the model again")
         deferred[parameter] = _deferred(parameter, StoredTensor(tensors.path(name), name))
     for module in model.modules():
         for name, parameter in module._parameters.items():

@@ -12,15 +12,24 @@ import torch
 import transformers
 
 from llama_recipes_local import configs
+from llama_recipes_local.errors import refuse
 from llama_recipes_local.kernels.registry import (
     choose_attention,
     install_model_kernels,
     register_attention,
 )
+from llama_recipes_local.model_folders import check_no_adapter, read_config
+from llama_recipes_local.model_folders.stored_quantization import stored_quantization
 from llama_recipes_local.models.deferred import load_deferred
+from llama_recipes_local.models.folder_checks import check_loaded
 from llama_recipes_local.models.freezing import freeze_all_but_chosen
 from llama_recipes_local.models.precision import keep_frequencies, weight_dtype
-from llama_recipes_local.models.quantization import bnb_config, keep_packing
+from llama_recipes_local.models.quantization import (
+    bnb_config,
+    keep_packing,
+    quantized_bits,
+    reading_config,
+)
 from llama_recipes_local.models.top_layers import LlamaWithTopLayersForCausalLM, zero_top_layers
 from llama_recipes_local.parallel import device_type
 from llama_recipes_local.run import active_run
@@ -129,6 +138,8 @@ def _load_weights(cls: Any, name: str | Path, model_type: str, **kwargs: object)
         **kwargs: what upstream passes; ``torch_dtype`` is transformers' old name for ``dtype``, and
             None means not specified.
     """
+    folder = local_folder(name)
+    refuse(check_no_adapter(folder))
     old_name = kwargs.pop("torch_dtype", None)
     kwargs["dtype"] = kwargs.get("dtype", old_name)
     active = active_run()
@@ -137,18 +148,22 @@ def _load_weights(cls: Any, name: str | Path, model_type: str, **kwargs: object)
         kwargs["attn_implementation"] = choose_attention(asked, model_type)
         kwargs["dtype"] = weight_dtype(active.train)
         kwargs["use_cache"] = False
-        quantized = kwargs["quantization_config"] = bnb_config(active)
-        kwargs["device_map"] = None
-        if device_type() == "cuda" and (quantized or not active.train.enable_fsdp):
-            kwargs["device_map"] = {"": torch.cuda.current_device()}
+        kwargs["quantization_config"] = bnb_config(active)
+        on_device = quantized_bits(active.train) or not active.train.enable_fsdp
+        cuda = device_type() == "cuda" and on_device
+        kwargs["device_map"] = {"": torch.cuda.current_device()} if cuda else None
+    stored = stored_quantization(folder, read_config(folder))
+    if stored is not None:
+        kwargs["quantization_config"] = reading_config(stored)
     options = {option: value for option, value in kwargs.items() if value is not None}
     if active is not None and active.train.low_cpu_fsdp:
         del options["dtype"]
         # with pure_bf16 main casts to bfloat16, which would take the weights' memory
         dtype = torch.bfloat16 if active.fsdp.pure_bf16 else weight_dtype(active.train)
-        model = load_deferred(cls, local_folder(name), dtype, **options)
+        model = load_deferred(cls, folder, dtype, **options)
     else:
-        model = _load(cls, name, use_safetensors=True, **options)
+        model, report = _load(cls, name, use_safetensors=True, output_loading_info=True, **options)
+        refuse(check_loaded(folder, report, new="model.top_layers."))
         keep_packing(model)
     keep_frequencies(model)
     return model

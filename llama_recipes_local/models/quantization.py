@@ -6,10 +6,11 @@ explains how they are sharded.
 
 import torch
 from torch import nn
-from transformers import BitsAndBytesConfig
+from transformers import BitsAndBytesConfig, FineGrainedFP8Config
 
 from llama_recipes_local import configs
 from llama_recipes_local.library_patches import CPU_PACKING
+from llama_recipes_local.model_folders.stored_quantization import StoredQuantization
 from llama_recipes_local.models.precision import compute_dtype
 from llama_recipes_local.run import Run
 
@@ -37,6 +38,18 @@ def bnb_config(run: Run) -> BitsAndBytesConfig | None:
         bnb_4bit_compute_dtype=_given_or_computed_in(run, "compute_dtype"),
         bnb_4bit_quant_storage=_given_or_computed_in(run, "quant_storage"),
     )
+
+
+def reading_config(stored: StoredQuantization) -> FineGrainedFP8Config | None:
+    """Return how weights that a folder holds quantised are loaded; None means as it says itself.
+
+    FP8 is dequantised: transformers' kernels for it are fetched, and have no gradient.
+    """
+    if stored.name != "fp8":
+        return None
+    print("--> The weights in FP8 are dequantised when they are loaded, to be computed with")
+    settings = {key: value for key, value in stored.settings.items() if key != "quant_method"}
+    return FineGrainedFP8Config(**settings | {"dequantize": True})
 
 
 def describe(config: BitsAndBytesConfig) -> str:

@@ -14,6 +14,7 @@ from llama_recipes_local.preflight.data_rules import check_data_files
 from llama_recipes_local.preflight.flags import check_values
 from llama_recipes_local.preflight.model import check_tokenizer
 from llama_recipes_local.preflight.presets import PRESETS, chosen, describe
+from llama_recipes_local.preflight.stored_model_rules import adopt_stored_bits
 from llama_recipes_local.run import Run
 from llama_recipes_local.run.resolution import resolve
 
@@ -69,4 +70,5 @@ def _resolved(arguments: tuple[Any, ...], given: dict[str, Any]) -> tuple[Run, l
         values = chosen(run)
         run = resolve({name: value for name, (value, _) in values.items()} | run.flags)
         run.preset = describe(run.train.preset, values)
+    adopt_stored_bits(run)
     return run, problems

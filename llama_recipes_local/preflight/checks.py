@@ -21,6 +21,7 @@ from llama_recipes_local.preflight import (
     precision_rules,
     quantization_rules,
     saved_adapter_rules,
+    stored_model_rules,
 )
 from llama_recipes_local.preflight.flags import check_values
 from llama_recipes_local.run import Run
@@ -56,6 +57,7 @@ QUANTIZATION: tuple[Check, ...] = (
     quantization_rules.check_4bit_settings,
     quantization_rules.check_adapter_on_quantized,
     quantization_rules.check_8bit_sharding,
+    stored_model_rules.check_stored_weights,
 )
 METHOD: tuple[Check, ...] = (
     method_rules.check_use_peft,

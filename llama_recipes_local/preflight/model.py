@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,14 @@ from llama_recipes_local.model_folders import (
     has_tokenizer,
     read_config,
 )
+from llama_recipes_local.model_folders.model_config import check_generation_config
+from llama_recipes_local.model_folders.weight_files import (
+    check_pointer,
+    in_meta_layout,
+    meta_layout,
+)
+from llama_recipes_local.models import AutoTokenizer
+from llama_recipes_local.models.folder_checks import check_stored_model
 from llama_recipes_local.run import Run
 
 # files that transformers reads to load a tokenizer, if they exist
@@ -38,10 +47,15 @@ def check_model(run: Run) -> list[Problem]:
         return [_no_folder(train.model_name, folder)]
     if unconverted := check_converted(folder, "--model_name"):
         return unconverted
+    if in_meta_layout(folder):
+        return [meta_layout(folder)]
     problems = _check_config(folder, train)
-    problems += check_weights(folder)
-    known = {problem.what for problem in problems}
-    problems += [problem for problem in check_tokenizer(run) if problem.what not in known]
+    problems += check_weights(folder) if problems else check_stored_model(folder)
+    config = any("config.json" in problem.what for problem in problems)
+    problems += check_generation_config(folder)
+    # a tokenizer is loaded with its folder's config.json, whose problem is reported already
+    if not config or run.train.tokenizer_name:
+        problems += check_tokenizer(run)
     if train.use_peft and train.from_peft_checkpoint:
         adapter = Path(train.from_peft_checkpoint).expanduser().resolve()
         fix = "name the folder of a saved adapter"
@@ -79,14 +93,13 @@ def _check_config(folder: Path, train: configs.train_config) -> list[Problem]:
             Problem(
                 f"{folder} has no config.json",
                 describe_folder(folder),
-                "name a model in the Hugging Face layout; Meta's own layout (params.json, .pth) "
-                "is converted with transformers' convert_llama_weights_to_hf.py",
+                "name a model in the Hugging Face layout: --model_name DIR",
             )
         ]
     try:
         config = json.loads(path.read_text("utf-8"))
         kind, longest = config.get("model_type"), config.get("max_position_embeddings")
-    except (ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         return [Problem(_no_object(path), str(error), "copy the model again")]
     if kind not in MODEL_TYPES:
         return [
@@ -98,7 +111,7 @@ def _check_config(folder: Path, train: configs.train_config) -> list[Problem]:
         ]
     # padded rows have the length of the data
     packing = train.batching_strategy == "packing"
-    if packing and longest and train.context_length > longest:
+    if packing and isinstance(longest, int) and longest and train.context_length > longest:
         return [longer_than_model("context_length", train.context_length, longest)]
     return []
 
@@ -128,10 +141,17 @@ def check_tokenizer(run: Run) -> list[Problem]:
                 "copy the model's tokenizer files there, or name another: --tokenizer_name DIR",
             )
         ]
+    pointers = [each for name in TOKENIZERS for each in check_pointer(folder / name)]
+    if pointers:
+        return pointers
     invalid = [name for name in TOKENIZER_JSON if not _is_json(folder / name)]
     if invalid:
         why = "it is read with the tokenizer"
         return [Problem(_no_object(folder / invalid[0]), why, "copy its files again")]
+    return _missing_packages(folder) or _unloadable(folder, _versions(folder))
+
+
+def _missing_packages(folder: Path) -> list[Problem]:
     if (folder / "tokenizer.json").is_file():
         return []
     missing = [
@@ -150,19 +170,52 @@ def check_tokenizer(run: Run) -> list[Problem]:
     ]
 
 
+def _versions(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Return the name, size and time of each file that a tokenizer may be loaded from."""
+    stats = [(path.name, path.stat()) for path in sorted(folder.glob("*.[jm]*")) if path.is_file()]
+    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
+
+
+@cache
+def _unloadable(folder: Path, versions: tuple[tuple[str, int, int], ...]) -> list[Problem]:
+    """Return a problem if a tokenizer cannot be loaded; several checks of a run ask.
+
+    Args:
+        folder: the tokenizer's.
+        versions: see ``_versions``; they make it another question once a file has changed.
+    """
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+        len(tokenizer)
+        for name, value in (
+            ("model_max_length", tokenizer.model_max_length),
+            ("chat_template", tokenizer.chat_template),
+        ):
+            wanted = (int, float) if name == "model_max_length" else (str, dict, type(None))
+            if not isinstance(value, wanted):
+                raise ValueError(f"{name} is {value!r}")
+        tokenizer("a", add_special_tokens=True)
+    except Exception as error:  # transformers raises a different error for each field
+        why = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+        if "trust_remote_code" in str(error):
+            why = "it needs Python code of its own, which is never run"
+        fix = "copy its files again, or name another: --tokenizer_name DIR"
+        return [Problem(f"the tokenizer in {folder} cannot be loaded", why, fix)]
+    return []
+
+
 def _no_object(path: Path) -> str:
     return f"{path} is not a JSON object"
 
 
 def _is_json(path: Path) -> bool:
-    """Return whether a file is JSON or missing."""
+    """Return whether a file is a JSON object, or missing."""
     try:
-        json.loads(path.read_text("utf-8"))
+        return isinstance(json.loads(path.read_text("utf-8")), dict)
     except FileNotFoundError:
         return True
-    except ValueError:
+    except (OSError, ValueError, RecursionError):
         return False
-    return True
 
 
 def _importable(module: str) -> bool:

@@ -26,6 +26,8 @@ def check_adapter_on_quantized(run: Run) -> list[Problem]:
     """Find quantised weights that nothing is trained on."""
     if run.train.use_peft or quantized_bits(run.train) not in ("4bit", "8bit"):
         return []
+    if "quantization" not in run.given:  # the folder's own weights, see ``stored_model_rules``
+        return []
     return [untrainable(f"--quantization {run.train.quantization}")]
 
 

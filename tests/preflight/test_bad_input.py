@@ -195,7 +195,7 @@ CASES = {
     "folder without config.json": Case(
         "{work}/model has no config.json",
         "{work}/model holds generation_config.json, model.safetensors, tokenizer.json",
-        "convert_llama_weights_to_hf.py",
+        "Hugging Face layout: --model_name DIR",
         spoil=remove("model/config.json"),
     ),
     "config.json is not JSON": Case(
@@ -225,7 +225,7 @@ CASES = {
     "pickled weights only": Case(
         "{work}/model has no weights in safetensors",
         "only pytorch_model.bin was found, a pickle",
-        "save_pretrained",
+        "llama-recipes-local convert {work}/model --out DIR",
         spoil=only_pickled_weights,
     ),
     "a shard missing": Case(

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import sentencepiece
 
 from llama_recipes_local.preflight import model
 from llama_recipes_local.run.resolution import resolve
@@ -54,8 +55,11 @@ def test_weights_that_were_not_copied_completely(
         (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     path.write_bytes(path.read_bytes()[:-1] if content is None else content)
     (problem,) = problems_of(folder)
-    assert problem.startswith(f"{path} is not a complete safetensors file")
-    assert problem.endswith("fix: copy the file again")
+    pointer = content is POINTER
+    state = "a pointer of Git LFS" if pointer else "not a complete safetensors file"
+    assert problem.startswith(f"{path} is {state}")
+    assert problem.endswith("copy the file again")
+    assert (f"git -C {folder} lfs pull" in problem) == pointer
 
 
 @pytest.mark.parametrize("config", ["null", "5", '"llama"', "\ufeff{}", ""])
@@ -92,7 +96,17 @@ def test_another_tokenizer_stands_in(folder: Path, tiny_model: Path) -> None:
 def test_a_sentencepiece_model_needs_its_packages(
     missing: set[str], expected: str | None, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (folder / "tokenizer.json").rename(folder / "tokenizer.model")
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").unlink()
+    written = (folder / "tokenizer.model").open("wb")
+    with written:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(["a b c d e f g"] * 9),
+            model_writer=written,
+            vocab_size=16,
+            hard_vocab_limit=False,
+            minloglevel=2,
+        )
     monkeypatch.setattr(model, "find_spec", lambda name: None if name in missing else True)
     problems = problems_of(folder)
     assert [problem.rpartition("fix: ")[2] for problem in problems] == ([expected] * bool(expected))

@@ -13,11 +13,13 @@ from llama_recipes_local.errors import Problem, UsageError, refuse
 from llama_recipes_local.model_folders import (
     ADAPTER_WEIGHTS,
     StoredTensors,
+    check_config,
     find_tokenizer,
-    model_tensors,
     read_adapter_config,
     unnamed_base,
 )
+from llama_recipes_local.model_folders.model_config import check_generation_config
+from llama_recipes_local.models.folder_checks import check_stored_model
 from llama_recipes_local.parallel import device_type
 from llama_recipes_local.run.record import SavedRun
 
@@ -85,7 +87,10 @@ def find_source(
     if adapter and not (model / "config.json").is_file():
         raise UsageError([_no_base_model(model)])
     refuse(check_converted(model, "--model_name"))
-    model_tensors(model, "--model_name")
+    if problems := check_stored_model(model) if (model / "config.json").is_file() else []:
+        raise UsageError(problems)
+    check_config(model, "--model_name")
+    refuse(check_generation_config(model))
     run = SavedRun(adapter or model)
     return ModelSource(
         adapter=adapter,

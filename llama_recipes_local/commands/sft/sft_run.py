@@ -23,7 +23,7 @@ from llama_recipes_local.datasets.local import LocalPart
 from llama_recipes_local.errors import Problem, UsageError, refusal
 from llama_recipes_local.models import AutoTokenizer
 from llama_recipes_local.models.loading import local_folder
-from llama_recipes_local.preflight import launch_rules, machine, model
+from llama_recipes_local.preflight import launch_rules, machine, model, stored_model_rules
 from llama_recipes_local.run import Run
 from llama_recipes_local.run.resolution import resolve
 
@@ -64,7 +64,7 @@ def preflight(words: Sequence[str]) -> SftRun:
 
     run = _as_finetuning(options)
     problems += sft_rules.check_options(options, given) + sft_rules.check_machine(options)
-    problems += model.check_model(run)
+    problems += model.check_model(run) + stored_model_rules.check_stored_weights(run)
     problems += machine.check_output(run)
     problems += launch_rules.check_devices(run) + machine.check_packages(run)
     parts, data_problems = _find_data(options)
