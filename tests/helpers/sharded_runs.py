@@ -22,6 +22,7 @@ from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.debug import CommDebugMode
 from transformers import LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+from transformers.utils.logging import disable_progress_bar
 
 from llama_recipes_local import configs, models, parallel
 from llama_recipes_local._upstream import load
@@ -41,8 +42,9 @@ def run_all(folder: Path) -> None:
     runs = json.loads((folder / "runs.json").read_text())
     for name, flags in runs["mains"].items():
         main(**flags, enable_fsdp=True, output_dir=str(folder / name))
-    # the checks below run outside of main, which silences the other ranks
+    # the checks below run outside of main, which alone silences the other ranks
     warnings.simplefilter("ignore")
+    disable_progress_bar()
     for name, arguments in runs["checks"].items():
         CHECKS[name](folder / name, **arguments)
 
