@@ -26,6 +26,7 @@ from torch.distributed.fsdp import StateDictType
 from transformers import AutoConfig
 
 from llama_recipes_local import configs
+from llama_recipes_local.model_checkpointing.whole_model import write_whole_model
 from llama_recipes_local.parallel import barrier, full_tensor, is_rank_zero
 from llama_recipes_local.storage.publishing import published_files, published_folder
 
@@ -73,7 +74,7 @@ def save_trained(
     if train_config.use_peft:
         save_peft_checkpoint(model, train_config.output_dir)
     elif fsdp_config is None:
-        save_model_checkpoint(model, train_config.output_dir)
+        save_model_checkpoint(model, train_config.output_dir, train_config)
     elif fsdp_config.checkpoint_type == StateDictType.FULL_STATE_DICT:
         save_fsdp_model_checkpoint_full(model, optimizer, rank, train_config, epoch)
         if train_config.save_optimizer:
@@ -112,10 +113,12 @@ def write_adapter(model: nn.Module, state: Tensors, folder: Path) -> None:
     _as_any(model).save_pretrained(str(folder), state_dict=state)
 
 
-def save_model_checkpoint(model: nn.Module, output_dir: str | Path) -> None:
-    """Save a model that is not sharded as a Hugging Face folder."""
+def save_model_checkpoint(
+    model: nn.Module, output_dir: str | Path, cfg: configs.train_config | None = None
+) -> None:
+    """Save a model that is not sharded as a Hugging Face folder, see ``write_whole_model``."""
     with published_files(Path(output_dir)) as draft:
-        _as_any(model).save_pretrained(draft)
+        write_whole_model(_as_any(model), draft, cfg)
 
 
 def save_fsdp_model_checkpoint_full(
@@ -129,7 +132,7 @@ def save_fsdp_model_checkpoint_full(
     state = get_model_state_dict(model, options=_GATHERED)
     with _published_by_ranks(checkpoint_folder(cfg) / f"{model_label(cfg)}-{epoch}") as draft:
         if rank == 0:
-            _as_any(model).save_pretrained(draft, state_dict=state)
+            write_whole_model(_as_any(model), draft, cfg, state_dict=state)
 
 
 def save_optimizer_checkpoint(

@@ -31,8 +31,6 @@ def copy_auxiliary_files(source: Path, folder: Path, tokenizer: Path) -> None:
     """
     _copy(source, folder, OTHERS)
     _copy(tokenizer, folder, TOKENIZER)
-    if tokenizer != source:
-        print(f"--> the tokenizer is copied from {tokenizer}")
 
 
 def has_tokenizer(folder: Path) -> bool:

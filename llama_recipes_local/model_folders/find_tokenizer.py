@@ -1,4 +1,4 @@
-"""Finds the tokenizer of a trained model, because training saves none next to full weights."""
+"""Finds the tokenizer of a trained model: an adapter and a sharded checkpoint come without one."""
 
 from collections.abc import Mapping
 from pathlib import Path

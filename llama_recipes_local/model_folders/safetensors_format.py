@@ -19,3 +19,5 @@ def write(model: ExportedModel, folder: Path) -> None:
     write_weights(folder, model.weights, model.weight)
     write_config(model.source, folder, without=model.config_removed, **model.config_changes)
     copy_auxiliary_files(model.source, folder, model.tokenizer)
+    if model.tokenizer != model.source:
+        print(f"--> the tokenizer is copied from {model.tokenizer}")

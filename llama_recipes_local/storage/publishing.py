@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,6 +57,7 @@ def published_files(target: Path) -> Iterator[Path]:
     draft.mkdir(parents=True)
     try:
         yield draft
+        follow_umask(draft)
         _sync_files(draft)
         for path in sorted(draft.iterdir()):
             os.replace(path, target / path.name)
@@ -109,8 +111,24 @@ def begin_draft(target: Path) -> Path:
     return draft
 
 
+def follow_umask(folder: Path) -> None:
+    """Give a folder's files the permissions of new files: libraries write some for the owner only.
+
+    The process's umask can be read only by setting it, which other threads would see; so a new
+    file's permissions are looked at.
+    """
+    probe = folder / ".permissions"
+    probe.touch()
+    mode = probe.stat().st_mode
+    probe.unlink()
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink() and path.stat().st_mode != mode:
+            path.chmod(stat.S_IMODE(mode))
+
+
 def publish(draft: Path, target: Path) -> None:
     """Rename a folder into its place; one process does, once all files are on the disk."""
+    follow_umask(draft)
     for folder in (draft, *(path for path in draft.rglob("*") if path.is_dir())):
         sync_folder(folder)
     old = target.with_name(f".{target.name}.old")

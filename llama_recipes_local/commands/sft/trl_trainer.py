@@ -32,7 +32,7 @@ from llama_recipes_local.fields import DTYPES
 from llama_recipes_local.model_folders import ADAPTER_WEIGHTS
 from llama_recipes_local.model_folders.weight_files import SINGLE
 from llama_recipes_local.run.record import PACKAGES
-from llama_recipes_local.storage.publishing import write_text
+from llama_recipes_local.storage.publishing import follow_umask, write_text
 from llama_recipes_local.training.loggers import JsonLines
 
 CONFIGURATION_FILE = "sft_config.json"
@@ -77,6 +77,8 @@ def train(run: SftRun, data: dict[str, datasets.Dataset]) -> None:
         result = trainer.train()
     trainer.save_model()
     trainer.save_state()
+    if parallel.is_rank_zero():
+        follow_umask(output)
     _report(trainer, result.metrics["train_runtime"], output)
 
 
