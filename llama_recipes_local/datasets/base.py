@@ -150,11 +150,11 @@ class PromptFormatter:
         text, response = text_of(record, self.text), text_of(record, self.response)
         if is_blank(text) or is_blank(response):
             return None
-        return Pair(self.template.format(text), response)
+        return Pair(self.template.format(text), response, begins=True)
 
     def prompt_template(self, tokenizer: PreTrainedTokenizerBase) -> PromptTemplate:
         """Return the prompt template."""
-        return PromptTemplate(PROMPT, self.template)
+        return PromptTemplate(PROMPT, self.template, begins=True)
 
 
 def text_of(record: Record, column: str) -> str:

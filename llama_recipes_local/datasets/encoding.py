@@ -4,15 +4,21 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local.data.token_rows import IGNORE_INDEX
 from llama_recipes_local.datasets.examples import Continuation, Example, Marked, Pair
-from llama_recipes_local.errors import refusal
+from llama_recipes_local.datasets.token_ids import (
+    Offsets,
+    begun,
+    continued_ids,
+    continued_ids_and_offsets,
+    text_ids,
+    text_ids_and_offsets,
+)
 
 Sample = dict[str, list[int]]
-# A token's first character and the one after its last.
-Offsets = Sequence[tuple[int, int]]
+Spans = tuple[tuple[int, int], ...]
 
 # Texts that are tokenised at a time.
 BATCH = 1024
@@ -50,44 +56,84 @@ def encode(
 
 
 def _pairs(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Pair]) -> list[Sample]:
-    bos, eos = tokenizer.bos_token or "", tokenizer.eos_token or ""
-    prompts = _ids(tokenizer, [bos + pair.prompt for pair in pairs])
-    responses = _ids(tokenizer, [pair.response + eos for pair in pairs])
+    prompts = text_ids(tokenizer, [begun(each.prompt, tokenizer, each.begins) for each in pairs])
+    responses = text_ids(tokenizer, [_ended(each.response, tokenizer) for each in pairs])
     return [_sample(p, r) for p, r in zip(prompts, responses, strict=True)]
 
 
 def _continuations(
     tokenizer: PreTrainedTokenizerBase, continuations: Sequence[Continuation]
 ) -> list[Sample]:
-    prompts = _ids(tokenizer, [each.prompt for each in continuations], special=True)
-    texts = _ids(tokenizer, [each.prompt + each.response for each in continuations], special=True)
+    prompts = [begun(each.prompt, tokenizer) for each in continuations]
+    texts = [prompt + each.response for prompt, each in zip(prompts, continuations, strict=True)]
+    starts = text_ids(tokenizer, prompts)
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    return [
-        _sample(text[: len(prompt)], text[len(prompt) :] + end)
-        for prompt, text in zip(prompts, texts, strict=True)
-    ]
+    samples = []
+    for start, ids, each in zip(starts, text_ids(tokenizer, texts), continuations, strict=True):
+        response = ids[len(start) :]
+        if ids[: len(start)] != start:
+            response = continued_ids(tokenizer, each.response)
+        samples.append(_sample(start, response if response[-1:] == end else response + end))
+    return samples
 
 
 def _marked(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Marked]) -> list[Sample]:
-    every = [each.text for each in texts]
+    every = [each.text if each.complete else begun(each.text, tokenizer) for each in texts]
     if all(each.spans is None for each in texts):
-        encoded = _ids(tokenizer, every)
-        labels = [list(ids) for ids in encoded]
+        found = [(ids, list(ids)) for ids in text_ids(tokenizer, every)]
     else:
-        encoded, offsets = _ids_and_offsets(tokenizer, every)
-        labels = [
-            _labels(ids, places, each.spans)
-            for ids, places, each in zip(encoded, offsets, texts, strict=True)
-        ]
+        found = _ids_and_labels(tokenizer, every, texts)
     return [
-        _completed(tokenizer, each, ids, trained)
-        for each, ids, trained in zip(texts, encoded, labels, strict=True)
+        _completed(tokenizer, each, ids, labels)
+        for each, (ids, labels) in zip(texts, found, strict=True)
     ]
 
 
-def _labels(
-    ids: list[int], offsets: Offsets, spans: tuple[tuple[int, int], ...] | None
-) -> list[int]:
+def _ids_and_labels(
+    tokenizer: PreTrainedTokenizerBase, every: Sequence[str], texts: Sequence[Marked]
+) -> list[tuple[list[int], list[int]]]:
+    """Return ids and labels of texts, parted before what generation would be asked for.
+
+    A token that holds the end of the last prompt and the beginning of its answer is never what the
+    model is asked with, so the two are encoded apart there.
+    """
+    moved = [
+        _moved(each.spans, len(text) - len(each.text))
+        for each, text in zip(texts, every, strict=True)
+    ]
+    borders = [spans[-1][0] if spans else 0 for spans in moved]
+    prompts = text_ids(
+        tokenizer, [text[:border] for text, border in zip(every, borders, strict=True)]
+    )
+    found = []
+    for place, (ids, offsets) in enumerate(text_ids_and_offsets(tokenizer, every)):
+        prompt, border = prompts[place], borders[place]
+        if ids[: len(prompt)] != prompt:
+            ids, offsets = _parted(tokenizer, every[place], border)
+        found.append((ids, _labels(ids, offsets, moved[place])))
+    return found
+
+
+def _parted(
+    tokenizer: PreTrainedTokenizerBase, text: str, border: int
+) -> tuple[list[int], Offsets]:
+    """Return ids and offsets of a text of which no token spans the border."""
+    ((ids, offsets),) = text_ids_and_offsets(tokenizer, [text[:border]])
+    more, further = continued_ids_and_offsets(tokenizer, text[border:])
+    return ids + more, [*offsets, *((start + border, end + border) for start, end in further)]
+
+
+def _moved(spans: Spans | None, by: int) -> Spans | None:
+    return spans and tuple((start + by, end + by) for start, end in spans)
+
+
+def _ended(response: str, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return a response up to its end token, which it may bring itself."""
+    eos = tokenizer.eos_token or ""
+    return response if eos and response.endswith(eos) else response + eos
+
+
+def _labels(ids: list[int], offsets: Offsets, spans: Spans | None) -> list[int]:
     """Return the ids that hold a character of a span, and ``IGNORE_INDEX`` for the others.
 
     A token that straddles a span's border is trained: to generate what is in the span, the model
@@ -114,13 +160,10 @@ def _end(offset: tuple[int, int]) -> int:
 def _completed(
     tokenizer: PreTrainedTokenizerBase, example: Marked, ids: list[int], labels: list[int]
 ) -> Sample:
-    """Add the tokens that begin and end a text, unless the text already has them."""
-    if not example.complete:
-        bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
-        if bos is not None and ids[:1] != [bos]:
-            ids, labels = [bos, *ids], [IGNORE_INDEX, *labels]
-        if eos is not None and ids[-1:] != [eos]:
-            ids, labels = [*ids, eos], [*labels, eos if _reaches_end(example) else IGNORE_INDEX]
+    """Add the token that ends a text, unless the text already has it."""
+    eos = tokenizer.eos_token_id
+    if not example.complete and eos is not None and ids[-1:] != [eos]:
+        ids, labels = [*ids, eos], [*labels, eos if _reaches_end(example) else IGNORE_INDEX]
     # nothing comes before the first token that could predict it
     return {"input_ids": ids, "labels": [IGNORE_INDEX, *labels[1:]] if labels else labels}
 
@@ -133,39 +176,6 @@ def _reaches_end(example: Marked) -> bool:
 
 def _sample(prompt: list[int], response: list[int]) -> Sample:
     return {"input_ids": prompt + response, "labels": [IGNORE_INDEX] * len(prompt) + response}
-
-
-def _ids(
-    tokenizer: PreTrainedTokenizerBase, texts: list[str], special: bool = False
-) -> list[list[int]]:
-    if isinstance(tokenizer, PreTrainedTokenizerFast):
-        encodings = _backend(tokenizer).encode_batch_fast(texts, add_special_tokens=special)
-        return [encoding.ids for encoding in encodings]
-    options: dict[str, Any] = {"add_special_tokens": special, "verbose": False}
-    return tokenizer(texts, **options)["input_ids"]
-
-
-def _ids_and_offsets(
-    tokenizer: PreTrainedTokenizerBase, texts: list[str]
-) -> tuple[list[list[int]], list[Offsets]]:
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise refusal(
-            f"{type(tokenizer).__name__} has no character offsets of tokens",
-            "they show which tokens of a text are trained",
-            "use a folder with a tokenizer.json, or train on all with --local_dataset.labels=all",
-        )
-    encodings = _backend(tokenizer).encode_batch(texts, add_special_tokens=False)
-    return [each.ids for each in encodings], [each.offsets for each in encodings]
-
-
-def _backend(tokenizer: PreTrainedTokenizerFast) -> Any:
-    """Return the tokenizer below transformers' wrapper, which is slower by half."""
-    backend = tokenizer.backend_tokenizer
-    # a tokenizer.json may ask for these, and the wrapper turns them off as well
-    backend.no_padding()
-    backend.no_truncation()
-    backend.encode_special_tokens = False
-    return backend
 
 
 _ENCODERS: dict[type, Callable[[PreTrainedTokenizerBase, list[Any]], list[Sample]]] = {

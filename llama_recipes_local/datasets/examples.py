@@ -10,12 +10,19 @@ from dataclasses import dataclass, field
 class Pair:
     """A prompt and its response, tokenised apart, so that no token spans both.
 
-    The text begins with the beginning-of-text token and ends with the end-of-text token; the
-    response and that end are labels.
+    The text begins with the beginning-of-text token, if the tokenizer's texts do, and ends with the
+    end-of-text token; the response and that end are labels.
+
+    Attributes:
+        prompt: the prompt.
+        response: the response.
+        begins: whether there is a beginning-of-text token even if the tokenizer's texts have none,
+            as upstream writes it.
     """
 
     prompt: str
     response: str
+    begins: bool = False
     notes: tuple[str, ...] = field(default=(), compare=False)
 
 
@@ -23,7 +30,8 @@ class Pair:
 class Continuation:
     """A prompt and its response tokenised as one text, as upstream does for Alpaca.
 
-    The labels are what follows as many tokens as the prompt alone has, and the end of text.
+    The labels are what follows the prompt's tokens, and the end of text. Where a token would span
+    both, they are tokenised apart, because generation begins with the prompt's own tokens.
     """
 
     prompt: str
@@ -39,8 +47,8 @@ class Marked:
         text: the text.
         spans: (start, end) characters of each trained span, in order; None means all of it.
         complete: whether the text has its own special tokens, as a chat template's does; if
-            not, the beginning-of-text and end-of-text tokens are added, and the end is a label if
-            the last span reaches it.
+            not, the beginning-of-text token, if the tokenizer's texts have one, and the end-of-text
+            token are added, and the end is a label if the last span reaches it.
     """
 
     text: str

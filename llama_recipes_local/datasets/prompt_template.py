@@ -11,6 +11,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local.datasets.templates import FLAG, Message, find_template, render_turns
+from llama_recipes_local.datasets.token_ids import begun
 from llama_recipes_local.errors import refusal
 from llama_recipes_local.run.record import find_in_run
 from llama_recipes_local.storage.publishing import write_json
@@ -28,11 +29,13 @@ class PromptTemplate:
         kind: "prompt", or "chat" for turns.
         template: the prompt, with ``{}`` where the text goes; or turns' Jinja template.
         complete: whether it writes the token that begins a text itself.
+        begins: whether a text begins with that token even if the tokenizer's texts do not.
     """
 
     kind: str
     template: str
     complete: bool = False
+    begins: bool = False
 
     def of_text(self, text: str, tokenizer: PreTrainedTokenizerBase) -> str:
         """Return a text in its prompt, or as the one turn of a user, from the first token on."""
@@ -58,7 +61,7 @@ class PromptTemplate:
         return text.rpartition("user")[0].rpartition("assistant")[2].strip()
 
     def _begun(self, text: str, tokenizer: PreTrainedTokenizerBase) -> str:
-        return text if self.complete else (tokenizer.bos_token or "") + text
+        return text if self.complete else begun(text, tokenizer, self.begins)
 
 
 def chat_prompt_template(
@@ -100,7 +103,10 @@ def read_prompt_template(path: Path) -> PromptTemplate:
     try:
         fields = json.loads(path.read_text("utf-8"))
         template = PromptTemplate(
-            str(fields["kind"]), str(fields["template"]), bool(fields["complete"])
+            str(fields["kind"]),
+            str(fields["template"]),
+            bool(fields["complete"]),
+            bool(fields.get("begins", True)),  # written since it may be false
         )
         if template.kind not in (PROMPT, CHAT):
             raise ValueError(f"unknown kind {template.kind!r}")

@@ -99,14 +99,14 @@ _GUANACO = """
     {%- elif message.role == 'user' -%}
         {{ '### Human: ' + message.content | trim }}
     {%- elif message.role == 'assistant' -%}
-        {{ '### Assistant: ' }}
-        {%- generation -%}{{ message.content | trim }}{%- endgeneration -%}
+        {{ '### Assistant:' }}
+        {%- generation -%}{{ ' ' + message.content | trim }}{%- endgeneration -%}
     {%- else -%}
         {{ raise_exception('the speakers are a human and an assistant') }}
     {%- endif -%}
 {%- endfor -%}
 {%- if add_generation_prompt -%}
-    {{ '### Assistant: ' -}}
+    {{ '### Assistant:' -}}
 {%- endif -%}
 """
 

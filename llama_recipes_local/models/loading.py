@@ -30,6 +30,7 @@ from llama_recipes_local.models.quantization import (
     quantized_bits,
     reading_config,
 )
+from llama_recipes_local.models.tokenizer_rules import restore_rules
 from llama_recipes_local.models.top_layers import LlamaWithTopLayersForCausalLM, zero_top_layers
 from llama_recipes_local.parallel import device_type
 from llama_recipes_local.run import active_run
@@ -108,7 +109,20 @@ class AutoTokenizer(
     loader=transformers.AutoTokenizer,
     instances=transformers.PreTrainedTokenizerBase,
 ):
-    """``transformers.AutoTokenizer`` from a local folder."""
+    """``transformers.AutoTokenizer`` from a local folder, with the folder's own rules."""
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | Path, **kwargs: object
+    ) -> transformers.PreTrainedTokenizerBase:
+        """Load from the folder ``name``; ``kwargs`` are transformers' own.
+
+        Raises:
+            FileNotFoundError: if there is no such folder.
+        """
+        tokenizer = super().from_pretrained(name, **kwargs)
+        restore_rules(tokenizer, local_folder(name))
+        return tokenizer
 
 
 class AutoProcessor(

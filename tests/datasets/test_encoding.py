@@ -46,6 +46,7 @@ def pieces() -> Any:
     backend.normalizer = normalizers.Sequence(
         [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
     )
+    backend.post_processor = TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
     backend.decoder = decoders.ByteFallback()
     backend.add_special_tokens([AddedToken("<s>", normalized=False), AddedToken("</s>")])
     return PreTrainedTokenizerFast(
@@ -96,10 +97,14 @@ def test_a_continuation(words: Any) -> None:
     assert labels == [NO, NO, NO, SAY, HI, EOS]
 
 
-def test_a_pair_is_tokenised_in_two_where_a_continuation_is_not(tokenizer: Any) -> None:
-    pair, continuation = encode(tokenizer, [Pair("t", "h"), Continuation("t", "h")])
-    assert pair["input_ids"][:-1] != continuation["input_ids"][:-1]
-    assert tokenizer.decode(pair["input_ids"]) == tokenizer.decode(continuation["input_ids"])
+def test_no_token_spans_a_prompt_and_its_response(tokenizer: Any) -> None:
+    """Generation begins with the prompt's own tokens, so training does, and no label is lost."""
+    joined = tokenizer("th", add_special_tokens=False)["input_ids"]
+    apart = [tokenizer(letter, add_special_tokens=False)["input_ids"][0] for letter in "th"]
+    assert len(joined) == 1
+    for example in (Pair("t", "h"), Continuation("t", "h"), Marked("th", ((1, 2),))):
+        ids, labels = one(tokenizer, example)
+        assert ids[-3:-1] == apart and labels[-3:-1] == [NO, apart[1]], example
 
 
 def test_spans_of_a_text(words: Any) -> None:
@@ -157,9 +162,12 @@ def test_more_than_a_batch_at_a_time(words: Any) -> None:
 
 def test_a_token_across_a_border_is_trained(pieces: Any) -> None:
     # "▁a" holds the space before the stretch, "b▁" the one after it
-    assert trained(pieces, " a", (1, 2)) == ["▁a"]
+    assert trained(pieces, " a bb", (1, 2), (3, 4)) == ["▁a", "b"]
     assert trained(pieces, "bb ", (0, 2)) == ["b", "b▁"]
-    assert trained(pieces, "bb b", (2, 3)) == ["b▁"]
+    assert trained(pieces, "bb bb", (2, 3), (4, 5)) == ["b▁", "b"]
+    # but for the border that generation begins at
+    assert trained(pieces, " a", (1, 2)) == ["a"]
+    assert trained(pieces, "bb b", (2, 3)) == ["▁"]
 
 
 def test_no_neighbour_of_a_span_is_trained(pieces: Any) -> None:
@@ -225,4 +233,4 @@ def test_without_a_token_that_ends_a_text(words: Any) -> None:
     assert one(endless, Pair("ask", "hi")) == ([ASK, HI], [NO, HI])
     assert one(endless, Marked("", complete=True)) == ([], [])
     assert one(endless, Marked("ask hi")) == ([ASK, HI], [NO, HI])
-    assert one(endless, Continuation("ask ", "hi")) == ([BOS, ASK, HI], [NO, NO, HI])
+    assert one(endless, Continuation("ask ", "hi")) == ([ASK, HI], [NO, HI])

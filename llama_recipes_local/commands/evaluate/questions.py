@@ -7,6 +7,7 @@ from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local.datasets.base import PromptFormatter, Split, text_of
 from llama_recipes_local.datasets.examples import Continuation, Example, Marked, Pair
+from llama_recipes_local.datasets.token_ids import begun, text_ids
 from llama_recipes_local.errors import refusal
 
 
@@ -52,17 +53,16 @@ def _prompt_and_response(
     example: Example, where: str, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[str, str]:
     """Return what the model completes, and the response in the data."""
-    bos = tokenizer.bos_token or ""
-    if isinstance(example, (Pair, Continuation)):
-        return bos + example.prompt, example.response
+    if isinstance(example, Pair):
+        return begun(example.prompt, tokenizer, example.begins), example.response
+    if isinstance(example, Continuation):
+        return begun(example.prompt, tokenizer), example.response
     if isinstance(example, Marked) and example.spans:
         start, end = example.spans[-1]
-        begin = "" if example.complete else bos
-        response = tokenizer.decode(
-            tokenizer(example.text[start:end], add_special_tokens=False)["input_ids"],
-            skip_special_tokens=True,
-        )
-        return begin + example.text[:start], str(response).strip()
+        (ids,) = text_ids(tokenizer, [example.text[start:end]])
+        response = tokenizer.decode(ids, skip_special_tokens=True)
+        prompt = example.text[:start]
+        return prompt if example.complete else begun(prompt, tokenizer), str(response).strip()
     raise refusal(
         f"{where} has no prompt with a response",
         "all of its text is trained, so there is nothing that a model could be asked",

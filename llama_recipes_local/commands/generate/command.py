@@ -23,6 +23,7 @@ from llama_recipes_local.commands.generate.prompt_texts import (
     read_prompts,
 )
 from llama_recipes_local.commands.generate.stopping import StoppingStreamer, find_stops
+from llama_recipes_local.datasets.token_ids import text_ids
 from llama_recipes_local.errors import Problem, UsageError
 
 MAX_PROBLEMS = 10
@@ -118,8 +119,7 @@ def _check_limits(
     """
     rows, positions = vocabulary_and_positions(source)
     problems = []
-    for prompt, text in zip(prompts, texts, strict=True):
-        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    for prompt, ids in zip(prompts, text_ids(tokenizer, texts), strict=True):
         if positions and len(ids) >= positions:
             what = f"{prompt.where} has {len(ids):,} tokens"
             why = f"the model in {source.model} has {positions:,} positions"

@@ -14,6 +14,7 @@ from transformers import (
 )
 
 from llama_recipes_local.commands.generate.stopping import Stops
+from llama_recipes_local.datasets.token_ids import text_ids
 from llama_recipes_local.errors import refusal
 
 
@@ -88,11 +89,10 @@ class Generator:
             UsageError: if a prompt is empty.
         """
         torch.manual_seed(sampling.seed)
-        inputs = self.tokenizer(
-            list(prompts), add_special_tokens=False, padding=True, return_tensors="pt"
-        ).to(self._model.device)
-        if not inputs["attention_mask"].any(1).all():
+        ids = text_ids(self.tokenizer, prompts)
+        if not all(ids):
             raise refusal("a prompt is empty", "there is nothing to complete", "write one")
+        inputs = self.tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(self._model.device)
         generated = self._model.generate(
             input_ids=inputs["input_ids"],
             attention_mask=inputs["attention_mask"],

@@ -19,6 +19,7 @@ from llama_recipes_local.datasets.prompt_template import (
 )
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.datasets.templates import Message
+from llama_recipes_local.datasets.token_ids import begun
 from llama_recipes_local.datasets.turns import read_turns
 from llama_recipes_local.errors import UsageError, refusal
 from llama_recipes_local.messages import missing_path
@@ -60,7 +61,7 @@ class Prompt:
                 raise refusal(f"{self.where} has turns", why, "add --template NAME")
             return template.of_turns(self.content, tokenizer)
         if template is None:
-            return (tokenizer.bos_token or "") + self.content
+            return begun(self.content, tokenizer)
         return template.of_text(self.content, tokenizer)
 
 
@@ -86,7 +87,7 @@ def choose_prompt_template(
     if raw:
         return None, "prompts stay as they are"
     if dataset:
-        chosen = PromptTemplate(PROMPT, DATASETS[dataset].prompt)
+        chosen = PromptTemplate(PROMPT, DATASETS[dataset].prompt, begins=True)
         return chosen, f"the prompt template is that of {dataset}"
     if template:
         chosen = chat_prompt_template(template, tokenizer, TEMPLATE_FLAG)

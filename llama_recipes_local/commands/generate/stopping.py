@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase, TextStreamer
 
 from llama_recipes_local.datasets.prompt_template import PromptTemplate
+from llama_recipes_local.datasets.token_ids import text_ids
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def find_stops(
     """
     ids = [*also, tokenizer.eos_token_id]
     end = template.end_of_turn(tokenizer) if template else ""
-    first = tokenizer(end, add_special_tokens=False)["input_ids"][:1]
+    first = text_ids(tokenizer, [end])[0][:1]
     if first and first[0] in tokenizer.added_tokens_decoder:
         ids += first
         end = ""

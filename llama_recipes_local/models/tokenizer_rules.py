@@ -1,0 +1,54 @@
+"""A tokenizer's own rules, where transformers replaces them by those of its class.
+
+transformers 5 makes a Llama tokenizer of its vocabulary alone: the normaliser of a tokenizer.json
+is not read, and text after a special token, or text that begins with a space, has other tokens than
+in SentencePiece.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import pre_tokenizers
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+MARK = "\N{LOWER ONE EIGHTH BLOCK}"
+# SentencePiece's: a space before every text and every part of it between special tokens
+SPACE_BEFORE = {
+    "type": "Sequence",
+    "normalizers": [
+        {"type": "Prepend", "prepend": MARK},
+        {"type": "Replace", "pattern": {"String": " "}, "content": MARK},
+    ],
+}
+FILE = "tokenizer.json"
+
+
+def component(name: str, rule: Any) -> Any:
+    """Return a "normalizer" or "pre_tokenizer" of its JSON; None for none."""
+    model = {"type": "BPE", "vocab": {}, "merges": []}
+    content = {"version": "1.0", "added_tokens": [], "model": model, name: rule}
+    return getattr(tokenizers.Tokenizer.from_str(json.dumps(content)), name)
+
+
+def restore_rules(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Give a tokenizer that marks spaces the rules of its folder.
+
+    Args:
+        tokenizer: as transformers loads it; it is changed.
+        folder: where it was loaded from.
+    """
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        return
+    backend = tokenizer.backend_tokenizer
+    if not isinstance(backend.pre_tokenizer, pre_tokenizers.Metaspace):
+        return
+    if tokenizer.init_kwargs.get("add_prefix_space") is None and (folder / FILE).is_file():
+        saved = json.loads((folder / FILE).read_text("utf-8"))
+        for name in ("normalizer", "pre_tokenizer"):
+            setattr(backend, name, component(name, saved.get(name)))
+    rule = backend.pre_tokenizer
+    if isinstance(rule, pre_tokenizers.Metaspace) and rule.prepend_scheme == "always":
+        backend.normalizer = component("normalizer", SPACE_BEFORE)
+        backend.pre_tokenizer = component("pre_tokenizer", None)
