@@ -85,7 +85,7 @@ def refused(config: local_dataset, tokenizer: Any = None, part: str = "train") -
         (
             {"instruction": "Hi", "input": "x", "output": "Yo"},
             {"template": "guanaco"},
-            Marked("### Human: Hi\nx### Assistant: Yo", ((30, 32),)),
+            Marked("### Human: Hi\nx### Assistant: Yo", ((29, 32),)),
         ),
         (
             {"question": "Hi ", "answer": "Yo"},

@@ -129,7 +129,11 @@ def pairs(config: Any, part: Any) -> list[Any]:
 
 def expected(name: str) -> list[Pair]:
     return [
-        Pair(f"Summarize this dialog:\n{row['dialogue']}\n---\nSummary:\n", row["summary"])
+        Pair(
+            f"Summarize this dialog:\n{row['dialogue']}\n---\nSummary:\n",
+            row["summary"],
+            begins=True,
+        )
         for row in SAMSUM[name]
     ]
 

@@ -40,7 +40,7 @@ EXPECTED = {
     ),
     "guanaco": (
         "Be kind.\n### Human: Hi### Assistant: Hello.### Human: Bye### Assistant: See\nyou.",
-        ["Hello.", "See\nyou."],
+        [" Hello.", " See\nyou."],
     ),
 }
 # Each turn's role, text and end, and nothing else: what most templates do.

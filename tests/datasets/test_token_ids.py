@@ -266,6 +266,7 @@ ROWS = {
         RowFormatter(PROMPTED, "none", "assistant"),
         {"prompt": TEXT, "completion": "Yes."},
         TEXT,
+        " Yes.",  # a prompt and a completion are not one word
         apart=True,
     ),
     "prompt that begins with a space": Row(
