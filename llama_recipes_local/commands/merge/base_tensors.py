@@ -1,13 +1,14 @@
 """The base model's tensors that the adapter is added to: dequantized, in a chosen dtype."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from llama_recipes_local.commands.merge.skeleton import Skeleton
+from llama_recipes_local.commands.merge.stored_scales import ScaledWeights
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.messages import join_names
 from llama_recipes_local.model_folders import StoredTensors, shape_mismatches
@@ -40,7 +41,7 @@ class FourBit:
 class BaseTensors:
     """A base model's tensors by name.
 
-    Weights that are stored in bitsandbytes' 4-bit format are dequantized when they are read.
+    Weights that are stored in 4 or 8 bits or FP8 are dequantized when they are read.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class BaseTensors:
         dtype: torch.dtype | None = None,
         four_bit: FourBit | None = None,
         linears: Collection[str] = (),
+        block: Sequence[int] = (),
     ) -> None:
         """Take tensors from a folder.
 
@@ -57,11 +59,13 @@ class BaseTensors:
             dtype: the dtype that they are cast to; None keeps each tensor's.
             four_bit: how the weights of linear layers are quantised and dequantised; None does not.
             linears: the names of those weights.
+            block: rows and columns of a block of weights that are stored in FP8, if any are.
         """
         self._stored = stored
         self._dtype = dtype
         self._four_bit = four_bit
         self._linears = frozenset(linears)
+        self._scaled = ScaledWeights(stored, block)
         self._packed = {
             name.partition(_QUANT_STATE)[0]: name for name in stored if _QUANT_STATE in name
         }
@@ -70,16 +74,27 @@ class BaseTensors:
         return name in self._stored
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        tensor = self._dequantized(name) if name in self._packed else self._stored[name]
+        tensor = self._read(name)
         tensor = tensor.to(self._dtype or tensor.dtype)
-        if self._four_bit is not None and name in self._linears and name not in self._packed:
+        whole = name not in self._packed and name not in self._scaled
+        if self._four_bit is not None and name in self._linears and whole:
             return self._four_bit.round(tensor)
         return tensor
+
+    def _read(self, name: str) -> torch.Tensor:
+        if name in self._scaled:
+            return self._scaled[name]
+        return self._dequantized(name) if name in self._packed else self._stored[name]
 
     @property
     def packed(self) -> bool:
         """Whether the folder has 4-bit weights."""
         return bool(self._packed)
+
+    @property
+    def scaled(self) -> bool:
+        """Whether the folder has weights in 8 bits or FP8."""
+        return bool(len(self._scaled))
 
     def dtype(self, name: str) -> torch.dtype:
         """Return the dtype of a tensor as it is returned."""
@@ -87,6 +102,8 @@ class BaseTensors:
             return self._dtype
         if name in self._packed:
             return getattr(torch, self._state(name)["dtype"])
+        if name in self._scaled:
+            return self._scaled.dtype
         return self._stored[name].dtype
 
     def shape(self, name: str) -> torch.Size:

@@ -1,5 +1,6 @@
 """``llama-recipes-local merge``: a new model folder of an adapter and its base model."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,15 +19,25 @@ from llama_recipes_local.datasets.prompt_template import (
 )
 from llama_recipes_local.errors import UsageError, refusal, refuse
 from llama_recipes_local.model_folders import (
+    check_no_adapter,
     check_output_folder,
     find_tokenizer,
     model_tensors,
+    read_config,
     unnamed_base,
 )
 from llama_recipes_local.model_folders.export import DEFAULT_FORMAT, check_export, export
 from llama_recipes_local.model_folders.exported_model import ExportedModel
+from llama_recipes_local.model_folders.stored_quantization import (
+    StoredQuantization,
+    stored_quantization,
+)
 from llama_recipes_local.models import AutoConfig
+from llama_recipes_local.models.folder_checks import check_stored_model
 from llama_recipes_local.run.record import SavedRun
+
+FP8_BLOCK = [128, 128]
+"""transformers' default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,13 +84,18 @@ def merge(asked: Merge) -> None:
     folder = _base_folder(asked, adapter)
     refuse(check_converted(folder, "--model"))
     stored = model_tensors(folder, "--model")
+    refuse(check_no_adapter(folder))
+    quantized = _quantized(folder)
     run = SavedRun(adapter.folder)
     trained = run.fields("train_config")
     tokenizer = find_tokenizer(asked.tokenizer, folder, trained, adapter.folder)
     config = AutoConfig.from_pretrained(folder)
     skeleton = Skeleton(config, adapter, stored)
-    base = BaseTensors(stored, asked.dtype, _four_bit(asked, run), skeleton.linears)
+    base = BaseTensors(
+        stored, asked.dtype, _four_bit(asked, run), skeleton.linears, _block(quantized)
+    )
     refuse(check_base(skeleton, base))
+    refuse(check_stored_model(folder))
     _report_inputs(base, adapter, folder)
     merged = MergedTensors(skeleton, base, adapter.tensors)
     prompt_template = find_prompt_template(adapter.folder)
@@ -100,6 +116,35 @@ def merge(asked: Merge) -> None:
         print("--> the adapter changes head and embedding separately: tie_word_embeddings is off")
     export(model, out, asked.format)
     print(f"--> the merged model is in {out}")
+
+
+def _quantized(folder: Path) -> StoredQuantization | None:
+    """Return how the base model is quantised in its folder; None if it is not.
+
+    Raises:
+        UsageError: if it is so that its weights cannot be dequantised.
+    """
+    found = stored_quantization(folder, read_config(folder))
+    if found is None or (found.method is not None and found.method.mergeable):
+        return found
+    why = "merge dequantises bitsandbytes' 4 and 8 bits and FP8 only"
+    fix = "name the model before it was quantised: --model DIR; or use the adapter as it is"
+    raise refusal(found.what, why, fix)
+
+
+def _block(quantized: StoredQuantization | None) -> Sequence[int]:
+    """Return the rows and columns of a block of weights in FP8.
+
+    Raises:
+        UsageError: if the configuration has no such numbers.
+    """
+    if quantized is None or quantized.name != "fp8":
+        return ()
+    block = quantized.settings.get("weight_block_size", FP8_BLOCK)
+    if block is None or (isinstance(block, list) and [type(each) for each in block] == [int, int]):
+        return block or ()
+    why = f"its weight_block_size is {block!r}, and must be two numbers"
+    raise refusal(quantized.what, why, "copy the model again, with its config.json")
 
 
 def _base_folder(asked: Merge, adapter: Adapter) -> Path:
@@ -138,6 +183,8 @@ def _four_bit(asked: Merge, run: SavedRun) -> FourBit | None:
 
 def _report_inputs(base: BaseTensors, adapter: Adapter, folder: Path) -> None:
     print(f"--> merging {adapter.folder}\n    into {folder}")
+    if base.scaled:
+        print("    dequantizing its weights first")
     if base.packed:
         extras.require("bitsandbytes", f"the 4-bit weights in {folder}", "quantization")
         print("    dequantizing its 4-bit weights first")
