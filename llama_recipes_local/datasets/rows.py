@@ -93,33 +93,75 @@ class RowFormatter:
         example = self._example(record, tokenizer)
         if example is None:
             return None
-        unused = tuple(f"column {name!r}" for name in self._unused(record[1]))
+        unused = self.unused(record[1])
         return replace(example, notes=(*unused, *example.notes)) if unused else example
 
     def _example(self, record: Record, tokenizer: PreTrainedTokenizerBase | None) -> Example | None:
-        where, _ = record
-        values = self.layout.values(record)
+        if self.layout.name == "text":
+            ((_, column),) = self.layout.columns
+            text = read_text(self.layout.values(record)["text"], f"{column!r} in {record[0]}")
+            return None if text is None else Marked(text)
+        if self.template in ("alpaca", "none"):
+            parts = self._parts(record)
+            if parts is None:
+                return None
+            self._refuse_context(record, tokenizer)
+            return self._pair(*parts)
+        whole = self.conversation(record)
+        if whole is None:
+            return None
+        assert tokenizer is not None, "a chat template needs the tokenizer"
+        return render_chat(whole, tokenizer, self.template, self.labels, record[0])
+
+    def conversation(self, record: Record) -> Conversation | None:
+        """Return a record as turns, with what it has around them; None if a side is blank.
+
+        Raises:
+            UsageError: if the record is of another layout, or a value not of the form it should
+                have.
+        """
         if self.layout.name in _TURNS:
             ((role, column),) = self.layout.columns
-            turns = read_conversation(values[role], f"{column!r} in {where}")
-            return self._chat(turns, record, tokenizer) if turns else None
-        texts = {
-            role: read_text(values[role], f"{column!r} in {where}")
-            for role, column in self.layout.columns
-        }
-        if self.layout.name == "text":
-            return None if texts["text"] is None else Marked(texts["text"])
-        instruction, further, response = _parts(texts)
-        if instruction is None or response is None:
+            value = self.layout.values(record)[role]
+            said = read_conversation(value, f"{column!r} in {record[0]}")
+        else:
+            said = self._question_and_answer(record)
+        return with_context(said, self._context(record[1]), record[0]) if said else None
+
+    def unused(self, values: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return a note for each column that has a value and no place in the record's example."""
+        used = {column for _, column in self.layout.columns}
+        if self.layout.name != "text":
+            used |= {column for column, _ in self._context(values).values()}
+        return tuple(
+            f"column {name!r}"
+            for name, value in values.items()
+            if name not in used and not _is_empty(value)
+        )
+
+    def _question_and_answer(self, record: Record) -> Conversation | None:
+        parts = self._parts(record)
+        if parts is None:
             return None
-        if self.template in ("alpaca", "none"):
-            self._refuse_context(record, tokenizer)
-            return self._pair(instruction, further, response)
+        instruction, further, response = parts
         prompt = f"{instruction}\n{further}" if further else instruction
-        turns = Conversation(
+        return Conversation(
             [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
         )
-        return self._chat(turns, record, tokenizer)
+
+    def _parts(self, record: Record) -> tuple[str, str | None, str] | None:
+        """Return what is asked, what it is asked of, and the response; None if one is blank."""
+        values = self.layout.values(record)
+        texts = {
+            role: read_text(values[role], f"{column!r} in {record[0]}")
+            for role, column in self.layout.columns
+        }
+        prompt = "prompt" in texts
+        instruction = texts["prompt" if prompt else "instruction"]
+        response = texts["completion" if prompt else "output"]
+        if instruction is None or response is None:
+            return None
+        return instruction, texts.get("input"), response
 
     def prompt_template(self, tokenizer: PreTrainedTokenizerBase) -> PromptTemplate:
         """Return the prompt template of a text or of turns.
@@ -153,16 +195,6 @@ class RowFormatter:
         kind = Continuation if self.template == "alpaca" else Pair
         return kind(prompt, response, notes=notes)
 
-    def _chat(
-        self,
-        conversation: Conversation,
-        record: Record,
-        tokenizer: PreTrainedTokenizerBase | None,
-    ) -> Marked:
-        assert tokenizer is not None, "a chat template needs the tokenizer"
-        whole = with_context(conversation, self._context(record[1]), record[0])
-        return render_chat(whole, tokenizer, self.template, self.labels, record[0])
-
     def _context(self, values: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
         """Return what a record has around its turns, with the column's name, by what it is."""
         taken = {column for _, column in self.layout.columns}
@@ -171,15 +203,6 @@ class RowFormatter:
             for name, value in values.items()
             if name.strip().casefold() in CONTEXT and name not in taken and not _is_empty(value)
         }
-
-    def _unused(self, values: Mapping[str, Any]) -> list[str]:
-        """Return the columns of a record that have a value and no place in its example."""
-        used = {column for _, column in self.layout.columns}
-        if self.layout.name != "text":
-            used |= {column for column, _ in self._context(values).values()}
-        return [
-            str(name) for name, value in values.items() if name not in used and not _is_empty(value)
-        ]
 
     def _refuse_context(self, record: Record, tokenizer: PreTrainedTokenizerBase | None) -> None:
         """Refuse a record with a system prompt, a history or tools where there are no turns.
@@ -239,13 +262,6 @@ def with_context(
 
 def _is_empty(value: object) -> bool:
     return value is None or value in ([], {}) or (isinstance(value, str) and is_blank(value))
-
-
-def _parts(texts: dict[str, str | None]) -> tuple[str | None, str | None, str | None]:
-    """Return what is asked, what it is asked of, and the response."""
-    if "prompt" in texts:
-        return texts["prompt"], None, texts["completion"]
-    return texts["instruction"], texts["input"], texts["output"]
 
 
 def _alpaca_prompt(instruction: str, further: str | None) -> str:

@@ -12,6 +12,7 @@ from llama_recipes_local.errors import refusal
 
 OPEN, CLOSE = "<think>", "</think>"
 CUT = "thoughts of earlier turns, cut out by the chat template"
+CUT_LAST = "thoughts of last turns, which the chat template does not write in training"
 CLOSED = "thoughts of last turns, as the template's prompt ends them"
 ADDED = "answers without thoughts after a prompt that begins one: an empty thought was added"
 

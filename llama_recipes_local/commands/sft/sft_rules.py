@@ -94,7 +94,7 @@ def check_data(
     """Return the flags that do not suit the data or the tokenizer."""
     return [
         *_template(options, part, tokenizer),
-        *_loss(options, part),
+        *_loss(options, part, tokenizer),
         *_tokens(options, tokenizer),
     ]
 
@@ -111,7 +111,7 @@ def _template(
                 "name a .jinja file, or the folder of a tokenizer",
             )
         ]
-    if data_type(part) == "conversational" and not (tokenizer.chat_template or template):
+    if data_type(part, tokenizer) == "conversational" and not (tokenizer.chat_template or template):
         return [
             Problem(
                 f"{part} holds conversations, and the tokenizer has no chat template",
@@ -122,8 +122,8 @@ def _template(
     return []
 
 
-def _loss(options: Arguments, part: LocalPart) -> list[Problem]:
-    kind = data_type(part)
+def _loss(options: Arguments, part: LocalPart, tokenizer: PreTrainedTokenizerBase) -> list[Problem]:
+    kind = data_type(part, tokenizer)
     wanted = {
         "assistant_only_loss": "conversational",
         "completion_only_loss": "prompt-completion",
@@ -136,7 +136,7 @@ def _loss(options: Arguments, part: LocalPart) -> list[Problem]:
             "follows '### Assistant:'",
         )
         for flag, suited in wanted.items()
-        if getattr(options, flag) and kind != suited
+        if getattr(options, flag) and suited not in kind
     ]
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 from trl import ModelConfig
@@ -67,11 +68,12 @@ def preflight(words: Sequence[str]) -> SftRun:
     problems += model.check_model(run) + stored_model_rules.check_stored_weights(run)
     problems += machine.check_output(run)
     problems += launch_rules.check_devices(run) + machine.check_packages(run)
-    parts, data_problems = _find_data(options)
-    problems += data_problems
     tokenizer = None
     if options.model_name_or_path and not model.check_tokenizer(run):
-        tokenizer = AutoTokenizer.from_pretrained(options.model_name_or_path)
+        tokenizer = _tokenizer(options)
+    parts, data_problems = _find_data(options, tokenizer)
+    problems += data_problems
+    if tokenizer is not None:
         for part in parts.values():
             problems += sft_rules.check_data(options, part, tokenizer)
     if problems or tokenizer is None:
@@ -106,7 +108,20 @@ def _as_finetuning(options: Arguments) -> Run:
     )
 
 
-def _find_data(options: Arguments) -> tuple[dict[str, LocalPart], list[Problem]]:
+def _tokenizer(options: Arguments) -> PreTrainedTokenizerBase:
+    """Return the model's tokenizer with the chat template that the run trains with."""
+    tokenizer = AutoTokenizer.from_pretrained(options.model_name_or_path)
+    template = Path(options.chat_template_path or "").expanduser()
+    if options.chat_template_path and template.is_file():
+        tokenizer.chat_template = template.read_text("utf-8")
+    elif options.chat_template_path and template.is_dir():
+        tokenizer.chat_template = AutoTokenizer.from_pretrained(str(template)).chat_template
+    return tokenizer
+
+
+def _find_data(
+    options: Arguments, tokenizer: PreTrainedTokenizerBase | None
+) -> tuple[dict[str, LocalPart], list[Problem]]:
     """Return the parts of the data that the run reads, and the problems with them."""
     if not options.dataset_name:
         return {}, []
@@ -115,7 +130,7 @@ def _find_data(options: Arguments) -> tuple[dict[str, LocalPart], list[Problem]]
     parts, problems = {}, []
     for name in wanted:
         try:
-            parts[name] = trl_dataset.find(config, training=name == "train")
+            parts[name] = trl_dataset.find(config, name == "train", tokenizer)
         except UsageError as error:
             problems += error.problems
     for note in dict.fromkeys(note for part in parts.values() for note in part.notes):

@@ -44,8 +44,11 @@ def load_data(run: SftRun) -> dict[str, datasets.Dataset]:
     Raises:
         UsageError: at the first record that cannot be used.
     """
-    data = {name: load(part, name, run.local.data_cache) for name, part in run.parts.items()}
-    print(f"--> loss: {label_tokens(run.parts['train'], run.training)}")
+    data = {
+        name: load(part, name, run.local.data_cache, run.tokenizer)
+        for name, part in run.parts.items()
+    }
+    print(f"--> loss: {label_tokens(run.parts['train'], run.training, run.tokenizer)}")
     return data
 
 

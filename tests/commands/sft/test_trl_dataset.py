@@ -1,6 +1,7 @@
 """The user's rows as TRL's data types."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,39 @@ TURNS = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
 SHAREGPT = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
 
 
+# An instruct model's template that does not know of thoughts in earlier turns, or of tools.
+CHAT = (
+    "{% for m in messages %}[{{ m.role }}]{{ m.content.split('</think>')[-1] }}{{ eos_token }}"
+    "{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def instruct(tiny_model: Path) -> Any:
+    from llama_recipes_local.models import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    tokenizer.chat_template = CHAT
+    return tokenizer
+
+
+def loaded_by(
+    tokenizer: Any, folder: Path, rows: list[dict[str, Any]]
+) -> tuple[str, list[dict[str, Any]]]:
+    path = folder / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    config = configs.local_dataset(data_path=str(path), validation_path=str(path))
+    part = find(config, True, tokenizer)
+    made = load(part, "train", str(folder / "cache"), tokenizer).to_list()
+    return data_type(part, tokenizer), made
+
+
 def loaded(folder: Path, rows: list[dict[str, Any]], **settings: Any) -> tuple[str, list[Any]]:
     path = folder / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     config = configs.local_dataset(data_path=str(path), validation_path=str(path), **settings)
     part = find(config, training=True)
-    return data_type(part), load(part, "train", str(folder / "cache")).to_list()
+    return data_type(part, None), load(part, "train", str(folder / "cache")).to_list()
 
 
 @pytest.mark.parametrize(
@@ -104,4 +132,43 @@ def test_label_tokens_are_described(
     path.write_text(f"{json.dumps(row)}\n" * 2)
     training = SFTConfig(output_dir="out", use_cpu=True, bf16=False, report_to="none", **asked)
     part = find(configs.local_dataset(data_path=str(path)), training=True)
-    assert label_tokens(part, training) == expected
+    assert label_tokens(part, training, None) == expected
+
+
+def test_a_chat_template_makes_turns_of_prompts(instruct: Any, tmp_path: Path) -> None:
+    row = {"instruction": "c", "output": "d", "system": "s", "history": [["a", "b"]], "id": 1}
+    kind, made = loaded_by(instruct, tmp_path, [row])
+    assert kind == "conversational prompt-completion"
+    before = [{"role": "system", "content": "s"}, *TURNS, {"role": "user", "content": "c"}]
+    assert made == [{"prompt": before, "completion": [{"role": "assistant", "content": "d"}]}]
+
+
+def test_what_rows_leave_out_is_printed_from_the_cache_too(
+    instruct: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    thinking = {"role": "assistant", "content": "b", "reasoning_content": "so"}
+    row = {"messages": [TURNS[0] | {"name": "Ann"}, thinking], "id": 1}
+    for _ in range(2):
+        _, (made,) = loaded_by(instruct, tmp_path, [row])
+        assert [turn["content"] for turn in made["messages"]] == [
+            "a",
+            "<think>\nso\n</think>\n\nb",
+        ]
+        out = capsys.readouterr().out
+        for note in ("column 'id'", "'name' of turns", "thoughts of last turns"):
+            assert re.search(f"not as in the records: {note}.*: 1\n", out), out
+
+
+@pytest.mark.parametrize(
+    ("changed", "what"),
+    [
+        ({"weight": 0}, "turns marked as not trained"),
+        ({"tool_calls": [{"function": {"name": "f", "arguments": {}}}]}, "tool calls"),
+    ],
+)
+def test_what_turns_for_trl_have_no_place_for_is_refused(
+    changed: Any, what: str, instruct: Any, tmp_path: Path
+) -> None:
+    row = {"messages": [TURNS[0], TURNS[1] | changed]}
+    with pytest.raises(UsageError, match=f"line 1 of .* has {what}"):
+        loaded_by(instruct, tmp_path, [row])
