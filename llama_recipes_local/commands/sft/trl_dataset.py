@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -29,6 +30,8 @@ from llama_recipes_local.storage.publishing import write_json
 
 # Raised when the same files would give other rows than before.
 FORMAT = 2
+# Which names formats that TRL's script does not have.
+_TEMPLATE_FLAG = re.compile(r"--local_dataset\.template=\w+( or \w+)*")
 _TEXT = datasets.Value("string")
 _TURNS = datasets.List({"role": _TEXT, "content": _TEXT})
 # the columns of TRL's data types
@@ -201,4 +204,5 @@ def _key(part: LocalPart, tokenizer: PreTrainedTokenizerBase | None, hashes: Fil
 
 def _with_flag_of_sft(problem: Problem) -> Problem:
     fix = problem.fix.replace("--local_dataset.data_path=", "--dataset_name ")
+    fix = _TEMPLATE_FLAG.sub("--chat_template_path FILE", fix)
     return replace(problem, fix=fix)

@@ -121,6 +121,12 @@ def test_conversations_need_a_chat_template(work: Path) -> None:
     (problem,) = caught.value.problems
     assert "the tokenizer has no chat template" in problem.what
     Path("chat.jinja").write_text("{{ messages[0]['content'] }}")
+    with pytest.raises(UsageError) as caught:
+        preflight([*words, "--chat_template_path", "chat.jinja"])
+    (problem,) = caught.value.problems
+    assert "omits what the assistant says" in problem.what
+    assert "--chat_template_path FILE" in problem.fix
+    Path("chat.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
     preflight([*words, "--chat_template_path", "chat.jinja"])
 
 
