@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import sentencepiece
 import tokenizers
 from tokenizers import pre_tokenizers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -23,6 +24,7 @@ SPACE_BEFORE = {
     ],
 }
 FILE = "tokenizer.json"
+MODEL = "tokenizer.model"
 
 
 def component(name: str, rule: Any) -> Any:
@@ -48,7 +50,38 @@ def restore_rules(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
         saved = json.loads((folder / FILE).read_text("utf-8"))
         for name in ("normalizer", "pre_tokenizer"):
             setattr(backend, name, component(name, saved.get(name)))
+    elif (folder / MODEL).is_file() and not (folder / FILE).is_file():
+        _merge_by_score(backend, folder / MODEL)
     rule = backend.pre_tokenizer
     if isinstance(rule, pre_tokenizers.Metaspace) and rule.prepend_scheme == "always":
         backend.normalizer = component("normalizer", SPACE_BEFORE)
         backend.pre_tokenizer = component("pre_tokenizer", None)
+
+
+def _merge_by_score(backend: tokenizers.Tokenizer, path: Path) -> None:
+    """Merge pieces in the order of their scores, as SentencePiece does.
+
+    transformers 5 takes the order of their ids, which is another where a score says "last", as
+    those of Llama 2's runs of spaces do.
+    """
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(path))
+    vocabulary = {pieces.id_to_piece(place): place for place in range(len(pieces))}
+    scores = {piece: pieces.get_score(place) for piece, place in vocabulary.items()}
+    ordinary = [
+        piece
+        for piece, place in vocabulary.items()
+        if not (pieces.is_control(place) or pieces.is_unknown(place) or pieces.is_byte(place))
+    ]
+    by_score = sorted(ordinary, key=lambda piece: -scores[piece])
+    model = json.loads(backend.model.__getstate__())
+    if by_score == ordinary or not set(model["vocab"]) >= set(vocabulary):
+        return
+    known = set(ordinary)
+    model["merges"] = [
+        [piece[:cut], piece[cut:]]
+        for piece in by_score
+        for cut in range(1, len(piece))
+        if piece[:cut] in known and piece[cut:] in known
+    ]
+    content = {"version": "1.0", "added_tokens": [], "model": model}
+    backend.model = tokenizers.Tokenizer.from_str(json.dumps(content)).model

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 import sentencepiece
+import transformers
+from sentencepiece import sentencepiece_model_pb2
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
 
@@ -432,3 +434,20 @@ def test_an_answer_that_begins_with_line_ends_is_trained_whole(
         assert sample["labels"][: len(prompt)] == [IGNORE_INDEX] * len(prompt)
         labels = sample["labels"][len(prompt) :]
         assert tokenizer.decode(labels) == answer + tokenizer.eos_token
+
+
+def test_pieces_are_merged_in_the_order_of_their_scores(model: Path, tmp_path: Path) -> None:
+    """As Llama 2's runs of spaces, which have the lowest score but not the last ids."""
+    proto = sentencepiece_model_pb2.ModelProto()
+    proto.ParseFromString(model.read_bytes())
+    for piece in [each for each in proto.pieces if len(each.piece) == 2][:12]:
+        piece.score = -1e9
+    (tmp_path / "other.model").write_bytes(proto.SerializeToString())
+    folder = llama2_folder(tmp_path / "llama", tmp_path / "other.model")
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "other.model"))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    for text in WORDS.splitlines():
+        assert text_ids(tokenizer, [text]) == [pieces.encode(text)]
+    assert text_ids(AutoTokenizer.from_pretrained(folder), [WORDS]) != [
+        transformers.AutoTokenizer.from_pretrained(folder)(WORDS)["input_ids"]
+    ]
