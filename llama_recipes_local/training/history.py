@@ -42,6 +42,9 @@ class History:
         self.checkpoint_seconds: list[float] = []
         self.tflops: float | None = None
         self._epoch_steps: list[tuple[float, int]] = []
+        # the steps and seconds of the epoch that ended last, and of one to be continued
+        self._ended: tuple[list[tuple[float, int]], float] = [], 0.0
+        self._open: tuple[list[tuple[float, int]], float] | None = None
         self._epoch_began = 0.0
         self._seconds_before = 0.0  # of the current epoch, before this run was resumed
 
@@ -49,12 +52,18 @@ class History:
     def epoch(self) -> Iterator[None]:
         """Time the rest of an epoch; its loss is the mean over all its label tokens."""
         self._epoch_began = time.perf_counter()
+        self._open = None
         yield
         self.epoch_seconds.append(self._epoch_seconds())
         labels = sum(count for _, count in self._epoch_steps)
         total = sum(loss * count for loss, count in self._epoch_steps)
         self.train_loss.append(total / max(labels, 1))
+        self._ended = self._epoch_steps, self.epoch_seconds[-1]
         self._epoch_steps, self._seconds_before = [], 0.0
+
+    def keep_open(self) -> None:
+        """Have a resumed run continue the epoch that ended last: the run ended within it."""
+        self._open = self._ended
 
     def _epoch_seconds(self) -> float:
         return self._seconds_before + time.perf_counter() - self._epoch_began
@@ -86,6 +95,18 @@ class History:
         """Return the losses and times so far as JSON-ready data."""
         kept: dict[str, Any] = {name: getattr(self, name) for name in KEPT}
         started = bool(self._epoch_steps)
+        if self._open is not None:
+            steps, seconds = self._open
+            closed = {name: kept[name][:-1] for name in ("train_loss", "epoch_seconds")}
+            return (
+                kept
+                | closed
+                | {
+                    "file": self.path.name,
+                    "epoch_steps": steps,
+                    "seconds_of_epoch": seconds,
+                }
+            )
         return kept | {
             "file": self.path.name,
             "epoch_steps": self._epoch_steps,

@@ -39,7 +39,8 @@ from llama_recipes_local.training.train_state import TrainState
 class Trainer:
     """Runs epochs of optimiser steps over one model, validates, reports and saves.
 
-    An epoch ends, and is counted, once its last step was validated.
+    An epoch ends, and is counted, once its last step was validated. A run that ends within one, by
+    ``max_train_step``, keeps its place there: resumed with a higher limit, it takes what is left.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Trainer:
         self.fsdp_config = fsdp_config
         self.history = history
         self.state = TrainState()
+        self._ended_at = -1  # the step at which this process last ended an epoch, or the run
         self.data = DataIterator(train_dataloader, accumulation_steps, train_config, self.state)
         self.total_steps = self._all_steps()
         split_lora_plus(model, optimizer, train_config.loraplus_lr_ratio)
@@ -134,13 +136,27 @@ class Trainer:
         if resumed is not None:
             self.progress.resume(self.state, resumed.seconds, resumed.same_folder)
             self.total_steps = self.progress.total_steps = self._all_steps()
+            self._print_if_complete()
         if self.eval_dataloader is not None and self.history.initial_eval_loss is None:
             self.history.add_initial_evaluation(self.evaluate())
 
+    def _print_if_complete(self) -> None:
+        """Say that a resumed run has no step left, rather than report losses as of a training."""
+        step = self.state.step
+        if step < self.total_steps:
+            return
+        limited = self.state.epoch < self.config.num_epochs
+        flag = "max_train_step" if limited else "num_epochs"
+        print(
+            f"--> this run is complete after step {step} of {self.total_steps}: nothing is "
+            f"trained; more than --{flag} {getattr(self.config, flag)} continues it"
+        )
+
     def _unfinished(self) -> bool:
-        """Whether steps are left, or the last one's epoch has not ended."""
+        """Whether steps are left, or what is due after the last one."""
         steps_left = self.state.step < self.total_steps
-        return (steps_left or self.data.taken > 0) and self.state.epoch < self.config.num_epochs
+        end_due = self.data.taken > 0 and self._ended_at != self.state.step
+        return (steps_left or end_due) and self.state.epoch < self.config.num_epochs
 
     def evaluate(self) -> tuple[float, list[float]]:
         """Evaluate, print and log on the first rank; return the loss and each batch's."""
@@ -228,9 +244,13 @@ class Trainer:
             self._save_model()
         elif (finished or not self.config.eval_steps) and self.state.validated != self.state.step:
             self._validate()
-        self.schedule.after_epoch()
-        self.state.epoch += 1
-        self.data.end_epoch()
+        self._ended_at = self.state.step
+        if self.data.steps_left:
+            self.history.keep_open()
+        else:
+            self.schedule.after_epoch()
+            self.state.epoch += 1
+            self.data.end_epoch()
         self.history.save()
         self._save_checkpoint_if_due(finished)
         if finished:
