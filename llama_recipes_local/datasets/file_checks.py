@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local.configs.protocols import Part
 from llama_recipes_local.datasets.base import PARTS, Config, Dataset, Split, find_split, split_name
+from llama_recipes_local.datasets.flaws import find_flaws
 from llama_recipes_local.errors import Problem, UsageError
 from llama_recipes_local.messages import join_names
 
@@ -70,7 +71,10 @@ def _with_flag(problem: Problem, flag: str) -> Problem:
 
 
 def _has_example(split: Split, tokenizer: PreTrainedTokenizerBase | None) -> bool:
-    return any(split.formatter(record, tokenizer) is not None for record in split.records())
+    try:
+        return any(split.formatter(record, tokenizer) is not None for record in split.records())
+    except UsageError as error:
+        raise UsageError(find_flaws(split, tokenizer) or error.problems) from error
 
 
 def _nothing_left(split: Split, part: Part) -> Problem:

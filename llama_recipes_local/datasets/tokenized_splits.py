@@ -22,6 +22,7 @@ from llama_recipes_local.data.truncation import truncate
 from llama_recipes_local.data.worker_pool import tokenize
 from llama_recipes_local.datasets.base import Formatter, Split
 from llama_recipes_local.datasets.encoding import encode
+from llama_recipes_local.datasets.flaws import find_flaws
 from llama_recipes_local.errors import Problem, RecordError, UsageError, refusal
 from llama_recipes_local.records.checked_values import Record
 from llama_recipes_local.storage.hashing import FileHashes
@@ -79,6 +80,8 @@ def load_split(
         return Loaded(*cached(entry, build), fingerprint=_fingerprint(split, folder))
     except OSError as error:
         raise UsageError([_unwritable(folder, error)]) from error
+    except UsageError as error:
+        raise UsageError(find_flaws(split, tokenizer) or error.problems) from error
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,47 @@
+"""All that is wrong with a file's records is told at once, each kind with its count and places."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llama_recipes_local.configs.datasets import local_dataset
+from llama_recipes_local.datasets.file_checks import check_files
+from llama_recipes_local.datasets.local import DATASET, split
+from llama_recipes_local.datasets.tokenized_splits import load_split
+from llama_recipes_local.errors import Problem, UsageError
+
+GOOD = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]
+CALL = [GOOD[0], GOOD[1] | {"tool_calls": [{"function": {"name": "f", "arguments": {}}}]}]
+WEIGHT = [GOOD[0], GOOD[1] | {"weight": 0.5}]
+PLAIN = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{{ eos_token }}{% endfor %}"
+
+
+@pytest.fixture(scope="module")
+def instruct(tokenizer: Any) -> Any:
+    own = copy.deepcopy(tokenizer)
+    own.chat_template = PLAIN + "{% if add_generation_prompt %}[assistant]{% endif %}"
+    return own
+
+
+def check(problems: list[Problem]) -> None:
+    calls, weights = problems
+    assert calls.what.startswith("the chat template has no place for tool_calls: line ")
+    assert calls.why.endswith("5 records are so: line 2, line 4, line 5, ...")
+    assert weights.what.startswith("turn 2 of 'messages' in line 3 of ")
+    assert "records are so" not in weights.why
+
+
+def test_each_kind_is_counted(tmp_path: Path, instruct: Any) -> None:
+    rows = [GOOD, CALL, WEIGHT, *[CALL] * 4]
+    file = tmp_path / "a.jsonl"
+    file.write_text("".join(json.dumps({"messages": row}) + "\n" for row in rows))
+    config = local_dataset(data_path=str(file), validation_path=str(file))
+    with pytest.raises(UsageError) as error:
+        load_split(split(config, "train"), instruct, cache=str(tmp_path / "cache"))
+    check(error.value.problems)
+    # the first record shows it before anything is tokenised
+    file.write_text("\n" + "".join(json.dumps({"messages": row}) + "\n" for row in rows[1:]))
+    check(check_files(DATASET, config, ("train",), instruct))
