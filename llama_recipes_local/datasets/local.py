@@ -28,15 +28,19 @@ from llama_recipes_local.datasets.templates import has_chat_template
 from llama_recipes_local.errors import UsageError, refusal, refuse
 from llama_recipes_local.fields import FOLDER, TEXT, Choices, Range, Resume
 from llama_recipes_local.messages import join_names, missing_path
-from llama_recipes_local.records.any_format import SUPPORTED, data_files, records
+from llama_recipes_local.records.any_format import SUPPORTED, data_files, format_of, records
 from llama_recipes_local.records.checked_values import Record
 from llama_recipes_local.records.encodings import UTF_8, is_known
-from llama_recipes_local.records.finding import without_compressed_copies
+from llama_recipes_local.records.finding import files_below, without_compressed_copies
+from llama_recipes_local.records.plain_text import DOCUMENTS, has_paragraphs, is_plain_text
 from llama_recipes_local.records.source import EncodingError, Source
+from llama_recipes_local.records.tables import delimiter_of
+from llama_recipes_local.records.text_lines import LONGEST_RECORD
 from llama_recipes_local.storage import data_root
 from llama_recipes_local.storage.names import natural_key
 
 ENCODING_FLAG = "--local_dataset.encoding"
+DOCUMENTS_FLAG = "--local_dataset.documents"
 DATA_FLAG = "--local_dataset.data_path=PATH"
 VALIDATION_FLAG = "--local_dataset.validation_path=PATH"
 LABELS = ("assistant", "all")
@@ -55,7 +59,7 @@ _NAMES = {
 
 @dataclass
 class local_dataset:
-    """A user's own data: jsonl, json, csv, tsv or parquet, its columns detected."""
+    """A user's own data: jsonl, json, csv, tsv, parquet or plain text, its columns detected."""
 
     dataset: Annotated[str, TEXT, Resume.FREE] = "local_dataset"
     train_split: Annotated[str, TEXT, Resume.DATA] = "train"
@@ -74,6 +78,10 @@ class local_dataset:
     detects it from the first record's columns."""
     columns: Annotated[str, TEXT, Resume.DATA] = ""
     """Columns of other names, as ``prompt=question,completion=answer``; "" detects them."""
+    documents: Annotated[str, Choices("auto", *DOCUMENTS), Resume.DATA] = "auto"
+    """What a document of a plain text file (txt, md) is: "file", "paragraph" (blank lines separate
+    them) or "line". "auto" is file for several files; for one, paragraph if it has blank lines
+    between its lines, and line otherwise."""
     encoding: Annotated[str, TEXT, Resume.DATA] = "utf-8"
     """The encoding of the files' text, such as gb18030, utf-16 or cp1252 (Windows-1252); a file in
     another one is refused, with the one that it is probably in."""
@@ -101,6 +109,8 @@ class LocalPart:
         layout: which column is what.
         left_out: files that are in neither part.
         encoding: of their text.
+        documents: what a document of a plain text file is; empty if there is none.
+        choices: lines that tell the user what was chosen in reading them.
     """
 
     files: tuple[Path, ...]
@@ -109,12 +119,14 @@ class LocalPart:
     layout: Layout
     left_out: tuple[Path, ...] = ()
     encoding: str = UTF_8
+    documents: str = ""
+    choices: tuple[str, ...] = ()
 
     def records(self) -> Iterator[Record]:
         """Yield the part's records; the first of each ``every``, if any, is for validation."""
         number = 0
         for path in self.files:
-            for record in _records(Source(path, encoding=self.encoding)):
+            for record in _records(Source(path, encoding=self.encoding), self.documents):
                 if not self.every or (number % self.every == 0) != self.training:
                     yield record
                 number += 1
@@ -126,9 +138,9 @@ class LocalPart:
     def notes(self) -> tuple[str, ...]:
         """Lines that tell the user which files are in neither part."""
         if not self.left_out:
-            return ()
+            return self.choices
         files = join_names(map(str, self.left_out))
-        return (f"--> skipped files, whose names are of no split: {files}",)
+        return (*self.choices, f"--> skipped files, whose names are of no split: {files}")
 
     @property
     def held_out_note(self) -> str:
@@ -142,6 +154,7 @@ class LocalPart:
     def which(self) -> str:
         """Which of the files' records the part has; see ``Split.part``."""
         decoded = "" if self.encoding == UTF_8 else f", read as {self.encoding}"
+        decoded += f", a {self.documents} each" if self.documents else ""
         if not self.every:
             return f"{EVERY_RECORD}{decoded}"
         held_out = f"1 record in {self.every}"
@@ -162,7 +175,8 @@ def find_part(config: local_dataset, training: bool) -> LocalPart:
     named = parse_columns(config.columns)
     files, every, left_out = _chosen(config, training)
     encoding = _encoding(config.encoding)
-    begun = list(islice(_records(Source(files[0], encoding=encoding)), 2))
+    documents = _documents(config, files, encoding)
+    begun = list(islice(_records(Source(files[0], encoding=encoding), documents), 2))
     layout = find_layout(begun[0], config.format, named)
     if every and training and len(files) == 1 and len(begun) < 2:
         raise refusal(
@@ -170,7 +184,45 @@ def find_part(config: local_dataset, training: bool) -> LocalPart:
             "the first is held out for validation: none is left to train on",
             f"add records, or name others for validation: {VALIDATION_FLAG}",
         )
-    return LocalPart(tuple(files), every, training, layout, tuple(left_out), encoding)
+    choices = (*_skipped(config, training), *_separators(files, encoding))
+    if documents:
+        choices += (f"--> plain text: a document is a {documents}; {DOCUMENTS_FLAG}=NAME",)
+    left = tuple(left_out)
+    return LocalPart(tuple(files), every, training, layout, left, encoding, documents, choices)
+
+
+def _documents(config: local_dataset, files: Sequence[Path], encoding: str) -> str:
+    """Return what a document of the plain text files is; empty if there are none."""
+    texts = [path for path in files if is_plain_text(path.name)]
+    if not texts or config.documents != "auto":
+        return config.documents if texts else ""
+    if len(texts) > 1:
+        return "file"
+    source = Source(texts[0], encoding=encoding)
+    try:
+        return "paragraph" if has_paragraphs(source, LONGEST_RECORD) else "line"
+    except UsageError:  # reported where it is read
+        return "paragraph"
+
+
+def _separators(files: Sequence[Path], encoding: str) -> Iterator[str]:
+    """Yield a line for a first table whose cells are not separated as its name says."""
+    usual = {"csv": ",", "tsv": "\t"}.get(format_of(files[0].name))
+    if usual:
+        found = delimiter_of(Source(files[0], encoding=encoding), usual, LONGEST_RECORD)
+        if found != usual:
+            yield f"--> {files[0]}: cells are separated by {found!r}, as its header shows"
+
+
+def _skipped(config: local_dataset, training: bool) -> Iterator[str]:
+    """Yield a line for the files of the folder that are not read as data."""
+    path = config.data_path if training or not config.validation_path else config.validation_path
+    folder = data_root.resolve(path, config.data_root)
+    if folder.is_dir():
+        others = set(files_below(folder)) - set(data_files(folder, ""))
+        if others:
+            names = join_names(sorted(str(each.relative_to(folder)) for each in others))
+            yield f"--> skipped in {folder}: {names}; to read one, name it or a glob: {DATA_FLAG}"
 
 
 def _encoding(name: str) -> str:
@@ -184,10 +236,10 @@ def _encoding(name: str) -> str:
     return codecs.lookup(name).name
 
 
-def _records(source: Source) -> Iterator[Record]:
+def _records(source: Source, documents: str = "") -> Iterator[Record]:
     """Yield a file's records; where it is in another encoding, the fix is the flag for it."""
     try:
-        yield from records(source)
+        yield from records(source, form=documents if is_plain_text(source.name) else "")
     except EncodingError as error:
         (problem,) = error.problems
         flag = f"{ENCODING_FLAG}={error.guess or 'NAME'}"

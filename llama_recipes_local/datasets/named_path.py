@@ -12,12 +12,13 @@ from llama_recipes_local.datasets.local import local_dataset
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.records.any_format import format_of
+from llama_recipes_local.records.plain_text import is_plain_text
 from llama_recipes_local.storage import data_root
 
 _NAME_FLAGS = ("dataset", "train_config.dataset")
 _PATH_FLAGS = ("data_path", "local_dataset.data_path")
 # what describes the files that a run was trained on, and not how it formats a record
-OF_THE_FILES = ("data_path", "validation_path", "columns", "format", "encoding")
+OF_THE_FILES = ("data_path", "validation_path", "columns", "format", "encoding", "documents")
 
 
 def named_path(flags: Mapping[str, Any]) -> str:
@@ -51,8 +52,12 @@ def with_data_path(flags: dict[str, Any]) -> tuple[dict[str, Any], list[Problem]
     return others | {"dataset": local, f"{local}.data_path": path}, twice
 
 
+def _is_data(name: str) -> bool:
+    return bool(format_of(name)) or is_plain_text(name)
+
+
 def _is_path(value: str, root: str) -> bool:
     """Return whether a value can only be a path: it exists, or is written as one."""
-    if os.sep in value or value.startswith("~") or glob.has_magic(value) or format_of(value):
+    if os.sep in value or value.startswith("~") or glob.has_magic(value) or _is_data(value):
         return True
     return bool(value.strip()) and os.path.exists(data_root.resolve(value, root))

@@ -14,6 +14,7 @@ from llama_recipes_local.records import finding
 from llama_recipes_local.records.checked_values import Record as Record
 from llama_recipes_local.records.encodings import UTF_8, is_other, wide_encoding
 from llama_recipes_local.records.json_records import read_json
+from llama_recipes_local.records.plain_text import DOCUMENTS, is_plain_text, read_text
 from llama_recipes_local.records.source import EncodingError, Source, compression
 from llama_recipes_local.records.tables import read_csv, read_parquet
 from llama_recipes_local.records.text_lines import LONGEST_RECORD, beginning
@@ -29,8 +30,21 @@ _FORMATS = {
 }
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
 SUPPORTED = (
-    "jsonl, json, csv, tsv or parquet files, all but parquet also as gz, bz2, xz, zst or lz4"
+    "jsonl, json, csv, tsv, txt, md or parquet files, all but parquet also as gz, bz2, xz, zst or "
+    "lz4"
 )
+_SHEET = "a workbook", "save the sheet as CSV (in Excel: Save As, CSV UTF-8), and name that file"
+_PAGES = "a formatted document", "save its text as .txt, and name that file"
+# what is often tried, and in what form it can be read
+_OTHERS = {
+    **dict.fromkeys((".xlsx", ".xls", ".xlsm", ".ods", ".numbers"), _SHEET),
+    **dict.fromkeys((".docx", ".doc", ".pdf", ".rtf", ".odt", ".epub"), _PAGES),
+}
+# names of files that describe data, in the folder with it
+_ABOUT_DATA = {
+    *("metadata", "dataset_info", "dataset_infos", "dataset_dict", "state", "croissant"),
+    *("license", "licence", "readme", "notice", "changelog", "citation", "package", "schema"),
+}
 
 
 def records(
@@ -47,7 +61,8 @@ def records(
     Args:
         data: the file, or a member of an archive.
         columns: those that a table must have; no others are read from parquet.
-        form: "csv", "tsv", "json" or "parquet"; "" means by the file's name.
+        form: "csv", "tsv", "json" or "parquet", or "file", "paragraph" or "line" for a plain text,
+            a record each; "" means by the file's name, and paragraphs of a plain text.
         longest: bytes that a line may have, and characters that a cell of a table may have.
 
     Raises:
@@ -56,7 +71,7 @@ def records(
     """
     source = data if isinstance(data, Source) else Source(data)
     _check_file(source)
-    form = form or format_of(source.name)
+    form = form or format_of(source.name) or ("paragraph" if is_plain_text(source.name) else "")
     if form and form != "parquet":
         _check_encoding(source)
     none = True
@@ -85,15 +100,40 @@ def data_files(folder: Path, fix: str) -> list[Path]:
     Raises:
         UsageError: if there are none, or pointers of Git LFS in their place.
     """
-    below = [path for path in finding.files_below(folder) if format_of(path.name)]
-    found = finding.without_compressed_copies(below)
+    below = finding.files_below(folder)
+    found = finding.without_compressed_copies(_data_among(below))
     if not found:
+        for path in below:
+            _refuse_other(Source(path))
         why = f"{finding.describe_files(folder)}; supported are {SUPPORTED}"
         raise refusal(f"{folder} contains no supported data file", why, fix)
     pointers = finding.pointer_problems(found)
     if pointers:
         raise UsageError(pointers)
     return found
+
+
+def _data_among(paths: list[Path]) -> list[Path]:
+    """Return the files that are data: plain text only if there is nothing else.
+
+    Those whose name says that they describe data are data if there is nothing else.
+    """
+    formed = [path for path in paths if format_of(path.name)]
+    data = [path for path in formed if path.suffix != ".json" or not _is_about_data(path)]
+    texts = [path for path in paths if is_plain_text(path.name) and not _is_about_data(path)]
+    return data or texts or formed
+
+
+def _is_about_data(path: Path) -> bool:
+    return path.name.lower().partition(".")[0] in _ABOUT_DATA
+
+
+def _refuse_other(source: Source) -> None:
+    """Refuse a file of a well-known kind that is not read, and say in what form it is."""
+    suffix = PurePosixPath(source.name).suffix.lower()
+    if suffix in _OTHERS:
+        kind, fix = _OTHERS[suffix]
+        raise refusal(f"{source} is {kind}", f"{suffix} files are not read", fix)
 
 
 def _check_file(source: Source) -> None:
@@ -134,5 +174,8 @@ def _read(source: Source, columns: Sequence[str], form: str, longest: int) -> It
         return read_parquet(source, columns)
     if form in _DELIMITERS:
         return read_csv(source, columns, _DELIMITERS[form], longest)
+    if form in DOCUMENTS:
+        return read_text(source, form, longest)
+    _refuse_other(source)
     why = f"its name has no supported suffix; supported are {SUPPORTED}"
     raise refusal(f"{source} cannot be read", why, "rename it with the suffix of its format")

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
 from llama_recipes_local.errors import UsageError, refusal
+from llama_recipes_local.messages import join_names
 from llama_recipes_local.records.checked_values import Record
 from llama_recipes_local.records.source import Source
 from llama_recipes_local.records.text_lines import (
@@ -20,6 +21,7 @@ from llama_recipes_local.records.text_lines import (
 
 # A record with one column of turns looks like records in a wrapper, but is not.
 TURN_COLUMNS = ("messages", "conversations", "conversation", "turns")
+SPLIT_NAMES = {"train", "training", "validation", "valid", "val", "dev", "eval", "test"}
 _MARK = BYTE_ORDER_MARK.encode()
 
 
@@ -80,11 +82,26 @@ def _items(value: object, source: Source) -> list[Any]:
         (only,) = columns.values()
         if all(isinstance(item, dict) for item in only):
             return only
+    _refuse_splits(columns, source)
     if len(lengths) > 1:
         found = ", ".join(f"{name} has {len(column)}" for name, column in columns.items())
         raise refusal(f"{source} has columns of different lengths", found)
     rows = zip(*columns.values(), strict=True)
     return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
+def _refuse_splits(columns: Mapping[str, Any], source: Source) -> None:
+    """Refuse a file that holds the rows of several splits, each under its name."""
+    rows = all(isinstance(item, dict) for column in columns.values() for item in column)
+    if not rows or not {name.lower() for name in columns} <= SPLIT_NAMES:
+        return
+    name = source.path.name
+    raise refusal(
+        f"{source} holds several splits: {join_names(columns)}",
+        "a file is read as one split",
+        "write each to a file of its name, and name their folder: "
+        + "; ".join(f"jq -c '.{split}[]' {name} > {split}.jsonl" for split in columns),
+    )
 
 
 def _is_conversation(columns: Mapping[str, Any]) -> bool:

@@ -4,6 +4,7 @@ What cannot be used is a ``UsageError`` that names the file and the line or row.
 """
 
 import csv
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from llama_recipes_local.records.checked_values import Record
 from llama_recipes_local.records.source import Source, unreadable
 from llama_recipes_local.records.text_lines import LONGEST_LINE, text_lines, without_end
 
+_DELIMITERS = (",", ";", "\t", "|")
 PARQUET_ROWS = 1_000
 PARQUET_BYTES = 1 << 18
 
@@ -34,6 +36,22 @@ def read_plain_tsv(source: Source, columns: Sequence[str]) -> Iterator[Record]:
             yield where, dict(zip(columns, cells, strict=True))
 
 
+def delimiter_of(source: Source, usual: str, longest: int = LONGEST_LINE) -> str:
+    """Return what separates the cells of a file's header: the usual character, or another.
+
+    Spreadsheets of many countries write ``;`` or tabs, and may say so in a first line ``sep=;``.
+    """
+    first = without_end(next((line for _, line in text_lines(source, longest)), ""))
+    if _says_delimiter(first):
+        return first[-1]
+    unquoted = re.sub('"[^"]*"', "", first)
+    return max((usual, *_DELIMITERS), key=unquoted.count)
+
+
+def _says_delimiter(line: str) -> bool:
+    return len(line) == len("sep=;") and line.lower().startswith("sep=")
+
+
 def read_csv(
     source: Source,
     columns: Sequence[str] = (),
@@ -45,11 +63,16 @@ def read_csv(
     Args:
         source: what to read.
         columns: the columns that the header must have.
-        delimiter: the character between two cells.
+        delimiter: the character between two cells, unless the header shows another.
         longest: the most bytes of a line, and characters of a cell.
     """
     # a NUL is no mistake of the user, but an error to the csv module before Python 3.11
-    lines = (line.replace("\0", " ") for _, line in text_lines(source, longest))
+    lines = (
+        line.replace("\0", " ")
+        for number, line in text_lines(source, longest)
+        if number > 1 or not _says_delimiter(without_end(line))
+    )
+    delimiter = delimiter_of(source, delimiter, longest)
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     rows = _rows_up_to(longest, reader)
     name = str(source)

@@ -583,3 +583,41 @@ def test_dollys_columns_can_be_named_as_they_are(tmp_path: Path) -> None:
     named = configured(file, columns="input=context,response=response")
     layout = local.find_part(named, training=True).layout
     assert str(layout) == "instruction (instruction, context, response)"
+
+
+@pytest.mark.parametrize(
+    ("texts", "documents", "expected"),
+    [
+        (["a\nb\n\nc\n"], "paragraph", ["a\nb", "c"]),
+        (["a\nb\n"], "line", ["a", "b"]),
+        (["a\n\nb\n", "c\n"], "file", ["a\n\nb", "c"]),
+    ],
+)
+def test_documents_of_plain_text_are_chosen_and_said(
+    texts: list[str], documents: str, expected: list[str], tmp_path: Path, tokenizer: Any
+) -> None:
+    for number, text in enumerate(texts):
+        (tmp_path / f"{number}.txt").write_text(text)
+    config = configured(tmp_path)
+    assert rows(config, "train") == expected
+    note = f"--> plain text: a document is a {documents}; --local_dataset.documents=NAME"
+    split = local_split(config, "train")
+    assert note in split.notes
+    assert split.part.endswith(f", a {documents} each")
+    assert rows(replace(config, documents="line"), "train")[0] == "a"
+
+
+def test_what_is_not_read_in_a_folder_is_said(tmp_path: Path) -> None:
+    write(tmp_path / "rows.jsonl", {"text": "a"})
+    for name in ("dataset_info.json", "README.md", "other.xlsx"):
+        (tmp_path / name).write_text("{}")
+    notes = local_split(configured(tmp_path), "train").notes
+    skipped = f"--> skipped in {tmp_path}: README.md, dataset_info.json, other.xlsx;"
+    assert notes[0].startswith(skipped)
+
+
+def test_another_separator_is_said(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("Prompt;Completion\na;b\n")
+    split = local_split(configured(tmp_path / "rows.csv"), "train")
+    assert split.notes[0].endswith("rows.csv: cells are separated by ';', as its header shows")
+    assert [values for _, values in split.records()] == [{"Prompt": "a", "Completion": "b"}]

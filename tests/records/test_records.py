@@ -202,6 +202,7 @@ HALF = b'{"a": "b"}\n{"a": "c"}\n{"a": '
 NO_ROWS = "{} has no rows"
 SPOILT = gzip.compress(HALF)[:10] + b"\xff" * 20
 OTHER_COLUMNS = table_bytes({"a": ["b"]})
+SPLITS = b'{"train": [{"a": 1}, {"a": 2}],\n"test": [{"a": 3}]}'
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
 
 
@@ -215,7 +216,7 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
         ("a.json", b"[]", NO_ROWS, "nothing to train on"),
         ("a.json", b'{"data": []}', NO_ROWS, "nothing to train on"),
         ("a.csv", b"text,target\na,b\n", "{} has no column input", "found are text, target"),
-        ("a.csv", b"input;target\na;b\n", "{} has no column input", "found are input;target"),
+        ("a.csv", b"input:target\na:b\n", "{} has no column input", "found are input:target"),
         ("a.csv", b"input,target,input\n1,2,3\n", "{} has the column input more than", "found"),
         ("a.tsv", b"input\ttarget\na\n", "line 2 of {} has 1 column", "the header has 2"),
         ("a.csv", b'input,target\na,"b', "line 2 of {} is not CSV", "unexpected end of data"),
@@ -244,7 +245,10 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
         ("a.parquet", OTHER_COLUMNS, "{} has no column input", "the columns found are a"),
         ("a.parquet", b"PAR1", "{} cannot be read", "Parquet"),
         ("a.parquet.gz", b"x", "{} cannot be read", "its name has no supported suffix"),
-        ("a.txt", b"x", "{} cannot be read", "its name has no supported suffix"),
+        ("a.bin", b"x", "{} cannot be read", "its name has no supported suffix"),
+        ("a.xlsx", b"x", "{} is a workbook", ".xlsx files are not read"),
+        ("a.PDF", b"x", "{} is a formatted document", ".pdf files are not read"),
+        ("a.json", SPLITS, "{} holds several splits: train, test", "read as one split"),
         ("a.jsonl", POINTER, "{} is a pointer of Git LFS", "cloned without"),
     ],
 )
@@ -306,3 +310,52 @@ def test_a_folder_without_data_files(tmp_path: Path) -> None:
     assert problem.what == f"{tmp_path} contains no supported data file"
     assert "README.md" in problem.why and "parquet" in problem.why
     assert problem.fix == "name another"
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("said", [False, True])
+def test_what_separates_cells_is_found(
+    said: bool, delimiter: str, name: str, tmp_path: Path
+) -> None:
+    header = delimiter.join(["input", '"target, of; it|all"'])
+    row = delimiter.join(["a", '"b;c,d|e\tf"'])
+    first = f"sep={delimiter}\n" if said else ""
+    (tmp_path / name).write_text(f"{first}{header}\n{row}\n")
+    expected = {"input": "a", "target, of; it|all": "b;c,d|e\tf"}
+    assert values(tmp_path / name, columns=["input"]) == [expected]
+
+
+TEXT = "\n\none\ntwo\n \n\nthree\r\n"
+
+
+@pytest.mark.parametrize(
+    ("form", "expected"),
+    [
+        ("", ["one\ntwo", "three"]),
+        ("paragraph", ["one\ntwo", "three"]),
+        ("line", ["one", "two", "three"]),
+        ("file", ["\n\none\ntwo\n \n\nthree\r"]),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.txt", "a.MD", "a.txt.gz"])
+def test_documents_of_plain_text(name: str, form: str, expected: list[str], tmp_path: Path) -> None:
+    content = TEXT.encode()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    assert [record["text"] for record in values(tmp_path / name, form=form)] == expected
+
+
+def test_what_describes_data_is_not_data(tmp_path: Path) -> None:
+    for name in ("metadata.json", "LICENSE.json", "README.md", "notes.txt", "rows.jsonl"):
+        (tmp_path / name).write_text("{}")
+    assert [path.name for path in data_files(tmp_path, "")] == ["rows.jsonl"]
+    (tmp_path / "rows.jsonl").unlink()
+    assert [path.name for path in data_files(tmp_path, "")] == ["notes.txt"]
+    (tmp_path / "notes.txt").unlink()
+    assert [path.name for path in data_files(tmp_path, "")] == ["LICENSE.json", "metadata.json"]
+
+
+def test_a_folder_of_workbooks_is_refused_in_its_own_words(tmp_path: Path) -> None:
+    (tmp_path / "rows.xlsx").touch()
+    with pytest.raises(UsageError, match="is a workbook"):
+        data_files(tmp_path, "")

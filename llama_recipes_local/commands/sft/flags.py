@@ -16,7 +16,10 @@ from llama_recipes_local.messages import unknown_flag
 ADAPTER_DTYPES = ("float32", "bfloat16")
 # The fields of local_dataset that describe the data; the others are about text and labels, which
 # are TRL's part here.
-DATA_SETTINGS = ("format", "columns", "encoding", "validation_path", "validation_fraction")
+DATA_SETTINGS = (
+    *("format", "columns", "encoding", "documents"),
+    *("validation_path", "validation_fraction"),
+)
 
 
 @dataclass

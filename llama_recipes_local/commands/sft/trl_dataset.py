@@ -197,7 +197,7 @@ def _texts(
 def _key(part: LocalPart, tokenizer: PreTrainedTokenizerBase | None, hashes: FileHashes) -> str:
     """Return the cache key: a hash of everything that determines the rows."""
     content = [FORMAT, __version__, datasets.__version__, hashes.of(part.files)]
-    content += [repr(part.layout), part.every, part.training, part.encoding]
+    content += [repr(part.layout), part.every, part.training, part.which]
     content.append(tokenizer.chat_template if tokenizer is not None else None)
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:20]
 
