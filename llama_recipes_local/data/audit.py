@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from llama_recipes_local.data.endings import Endings
 from llama_recipes_local.data.token_rows import TokenRows
 from llama_recipes_local.storage.publishing import write_json
 
@@ -51,6 +52,7 @@ class SplitAudit:
         label_tokens: the tokens that are predicted.
         longest: tokens in the longest row.
         repeated: rows equal to one before them.
+        endings: how they begin and stop; None if that was not asked.
     """
 
     counts: Counts
@@ -59,6 +61,7 @@ class SplitAudit:
     label_tokens: int
     longest: int
     repeated: int
+    endings: Endings | None = None
 
 
 def audit_split(rows: TokenRows, counts: Counts) -> SplitAudit:
@@ -96,7 +99,24 @@ def table(audits: dict[str, SplitAudit], shared: int) -> str:
     for title, value in described.items():
         lines.append(f"{title:<28}" + "".join(f"{value(audit):>16,}" for audit in audits.values()))
     lines.append(f"{'validation rows that are training rows too':<44}{shared:>16,}")
-    return "\n".join([*lines, *_notes(audits)])
+    return "\n".join([*lines, *_endings(audits), *_notes(audits)])
+
+
+def _endings(audits: dict[str, SplitAudit]) -> list[str]:
+    """Return how many rows stop, and a line for begin tokens that are doubled or missing."""
+    known = [(audit, audit.endings) for audit in audits.values() if audit.endings and audit.rows]
+    if not known:
+        return []
+    shares = ", ".join(f"{endings.stopping / audit.rows:.1%}" for audit, endings in known)
+    described = {
+        "  begin token doubled": [endings.begin_doubled for _, endings in known],
+        "  begin token missing": [endings.begin_missing for _, endings in known],
+    }
+    lines = [f"rows that end in a token that generation stops at: {shares}"]
+    for title, numbers in described.items():
+        if any(numbers):
+            lines.append(f"{title:<28}" + "".join(f"{number:>16,}" for number in numbers))
+    return lines
 
 
 def _notes(audits: dict[str, SplitAudit]) -> list[str]:

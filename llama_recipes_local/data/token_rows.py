@@ -145,6 +145,35 @@ class TokenRows(Dataset[dict[str, list[int]]]):
         counts = [_label_counts(offsets, labels) for offsets, _, labels in self._columns]
         return np.concatenate([np.zeros(0, np.int32), *counts])
 
+    @property
+    def last_labels(self) -> Int32:
+        """The last label of each row, (rows,); ``IGNORE_INDEX`` where a row has none."""
+        found = [_last_labels(offsets, labels) for offsets, _, labels in self._columns]
+        return np.concatenate([np.zeros(0, np.int32), *found])
+
+    @property
+    def beginnings(self) -> tuple[Int32, Int32]:
+        """The first and the second token of each row, (rows,); -1 where there is none."""
+        found = [
+            [_token_at(offsets, ids, place) for offsets, ids, _ in self._columns]
+            for place in range(2)
+        ]
+        first, second = (np.concatenate([np.zeros(0, np.int32), *each]) for each in found)
+        return first, second
+
+
+def _last_labels(offsets: Int32, labels: Int32) -> Int32:
+    places = np.where(labels != IGNORE_INDEX, np.arange(len(labels)), -1)
+    last = np.concatenate([[-1], np.maximum.accumulate(places)])[offsets[1:]]
+    padded = np.concatenate([labels, [IGNORE_INDEX]])  # -1 is the last
+    return np.where(last >= offsets[:-1], padded[last], IGNORE_INDEX).astype(np.int32)
+
+
+def _token_at(offsets: Int32, ids: Int32, place: int) -> Int32:
+    padded = np.concatenate([ids, [-1]])
+    at = np.minimum(offsets[:-1] + place, len(ids))
+    return np.where(at < offsets[1:], padded[at], -1).astype(np.int32)
+
 
 def _views(batch: pa.RecordBatch) -> tuple[Int32, Int32, Int32]:
     ids, labels = batch.column("input_ids"), batch.column("labels")

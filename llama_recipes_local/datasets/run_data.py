@@ -1,7 +1,7 @@
 """A run's data, tokenised and audited before any weight is loaded."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from llama_recipes_local import configs
 from llama_recipes_local.configs.protocols import Part
 from llama_recipes_local.data import audit
 from llama_recipes_local.data.audit import Counts, SplitAudit
+from llama_recipes_local.data.endings import Endings, find_endings
 from llama_recipes_local.data.streaming import is_stream
 from llama_recipes_local.data.token_rows import TokenRows
 from llama_recipes_local.datasets.base import find_split, split_name
@@ -21,7 +22,9 @@ from llama_recipes_local.datasets.prompt_template import (
 )
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.datasets.sources import load_dataset
+from llama_recipes_local.datasets.stop_tokens import stop_ids
 from llama_recipes_local.datasets.templates import has_chat_template
+from llama_recipes_local.datasets.token_ids import begin_token
 from llama_recipes_local.datasets.tokenized_splits import (
     Loaded,
     load_samples,
@@ -29,7 +32,7 @@ from llama_recipes_local.datasets.tokenized_splits import (
     stream_split,
     tokenizer_hash,
 )
-from llama_recipes_local.errors import Problem, refuse
+from llama_recipes_local.errors import Problem, refusal, refuse
 from llama_recipes_local.models.loading import load_tokenizer
 from llama_recipes_local.run import Run
 
@@ -94,14 +97,46 @@ def prepare_data(run: Run, parts: Sequence[Part] = tuple(PART_NAMES)) -> RunData
         loaded = _load(run, part, tokenizer)
         if isinstance(loaded, Loaded):
             print(f"--> {name} data: {len(loaded.rows):,} rows, {loaded.how}")
-            data.splits[part], data.audits[name] = loaded.rows, loaded.audit
+            data.splits[part] = loaded.rows
+            data.audits[name] = replace(
+                loaded.audit, endings=_endings(loaded.rows, run, tokenizer, data)
+            )
             data.fingerprints[name] = loaded.fingerprint
         else:
             how = "streamed" if is_stream(loaded) else "batched by its own collator"
             print(f"--> {name} data: {how}, not audited")
             data.splits[part] = loaded
     _refuse_empty(data.audits, run.train)
+    if data.prompt_template is not None:
+        _refuse_endless(data.audits)
     return data
+
+
+def _endings(
+    rows: TokenRows, run: Run, tokenizer: PreTrainedTokenizerBase, data: RunData
+) -> Endings:
+    stops = stop_ids(data.prompt_template, tokenizer, Path(run.train.model_name).expanduser())
+    begins = bool(begin_token(tokenizer))
+    return find_endings(rows, stops, tokenizer.bos_token_id, begins)
+
+
+def _refuse_endless(audits: dict[str, SplitAudit]) -> None:
+    """Refuse to train a model that never stops, unless that is because all rows were cut.
+
+    Raises:
+        UsageError: if no training row ends in a token that generation stops at.
+    """
+    found = audits.get("train")
+    if found is None or found.endings is None or not found.rows or found.endings.stopping:
+        return
+    if found.counts.truncated + found.counts.divided < found.counts.records:
+        raise refusal(
+            f"none of the {found.rows:,} training rows ends in a token that generation stops at",
+            "a model that is trained on them answers until its length is up; the tokens are "
+            "eos_token of the tokenizer and eos_token_id of generation_config.json",
+            "use a template whose texts end with eos_token, --local_dataset.template=guanaco, or "
+            "name the tokenizer that has the template's end token: --tokenizer_name DIR",
+        )
 
 
 def _load(run: Run, part: Part, tokenizer: PreTrainedTokenizerBase) -> Any:

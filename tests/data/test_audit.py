@@ -50,6 +50,7 @@ def test_it_is_saved_as_json(tmp_path: Path):
         "truncated": 3,
         "divided": 4,
         "without_label": 5,
+        "notes": {},
     }
     assert saved["validation"]["label_tokens"] == 18
 

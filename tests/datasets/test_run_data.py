@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from llama_recipes_local.data.streaming import SampleStream
 from llama_recipes_local.data.token_rows import TokenRows
 from llama_recipes_local.datasets.run_data import AUDIT_FILE, prepare_data
 from llama_recipes_local.errors import UsageError
+from llama_recipes_local.models import AutoTokenizer
 from llama_recipes_local.run import Run, activate
 from llama_recipes_local.utils.dataset_utils import get_preprocessed_dataset
 
@@ -140,3 +142,47 @@ def test_a_custom_stream_is_not_read_ahead(tmp_path: Path, tiny_model: Path):
     data = prepare_data(custom_run(tmp_path, tiny_model, source))
     assert data.audits == {}
     assert str(data).startswith("not audited")
+
+
+CHAT = [{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]}]
+OPEN = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+
+
+def with_template(folder: Path, model: Path, template: str) -> Path:
+    shutil.copytree(model, folder)
+    (folder / "chat_template.jinja").write_text(
+        template + "{% if add_generation_prompt %}[assistant]{% endif %}"
+    )
+    return folder
+
+
+def test_the_share_of_rows_that_stop_is_shown(tmp_path: Path, tiny_model: Path):
+    data = prepare_data(local_run(tmp_path, tiny_model, ROWS, ROWS[:2]))
+    line = "rows that end in a token that generation stops at: 100.0%, 100.0%"
+    assert line in str(data).splitlines()
+    assert "begin token" not in str(data)
+
+
+def test_rows_of_which_none_stops_are_refused(tmp_path: Path, tiny_model: Path):
+    model = with_template(tmp_path / "endless", tiny_model, OPEN)
+    with pytest.raises(UsageError, match="none of the 2 training rows ends in a token"):
+        prepare_data(local_run(tmp_path, model, CHAT * 2, CHAT))
+
+
+def test_each_token_that_generation_stops_at_counts(tmp_path: Path, tiny_model: Path):
+    """Also those of the folder that the tokenizer does not call its end."""
+    model = with_template(tmp_path / "ends", tiny_model, OPEN.replace("{% endfor", "!{% endfor"))
+    run = local_run(tmp_path, model, CHAT, CHAT)
+    with pytest.raises(UsageError, match="none of the"):
+        prepare_data(run)
+    (end,) = AutoTokenizer.from_pretrained(model)("!", add_special_tokens=False)["input_ids"]
+    ends = json.dumps({"eos_token_id": [2, end]})
+    (model / "generation_config.json").write_text(ends)
+    assert "stops at: 100.0%, 100.0%" in str(prepare_data(run))
+
+
+def test_a_begin_token_that_is_missing_is_counted(tmp_path: Path, tiny_model: Path):
+    ended = OPEN.replace("{% endfor", "{{ eos_token }}{% endfor")
+    model = with_template(tmp_path / "ended", tiny_model, ended)
+    text = str(prepare_data(local_run(tmp_path, model, CHAT * 2, CHAT)))
+    assert f"{'  begin token missing':<28}{2:>16}{1:>16}" in text

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase, TextStreamer
 
 from llama_recipes_local.datasets.prompt_template import PromptTemplate
-from llama_recipes_local.datasets.token_ids import text_ids
+from llama_recipes_local.datasets.stop_tokens import end_of_turn_token
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,8 @@ def find_stops(
         tokenizer: the model's.
         also: ids of the end tokens that the model's folder names; the tokenizer's is added.
     """
-    ids = [*also, tokenizer.eos_token_id]
-    end = template.end_of_turn(tokenizer) if template else ""
-    first = text_ids(tokenizer, [end])[0][:1]
-    if first and first[0] in tokenizer.added_tokens_decoder:
-        ids += first
-        end = ""
+    token, end = end_of_turn_token(template, tokenizer)
+    ids = [*also, tokenizer.eos_token_id, token]
     known = dict.fromkeys(token for token in ids if token is not None)
     return Stops(tuple(known), (end,) if end else ())
 
