@@ -35,7 +35,7 @@ from llama_recipes_local.models.deferred import empty_model, weight_name
 FLOATS = ("F64", "F32", "F16", "BF16")
 _AGAIN = "copy the model again, with its config.json"
 # rotary frequencies, which transformers before 4.32 saved and the configuration gives
-_HARMLESS = re.compile(r"(.*\.)?rotary_emb\.inv_freq")
+HARMLESS = re.compile(r"(.*\.)?rotary_emb\.inv_freq")
 
 
 def check_stored_model(folder: Path) -> list[Problem]:
@@ -57,7 +57,9 @@ def check_stored_model(folder: Path) -> list[Problem]:
     if problems or not hasattr(config, "vocab_size"):  # a vision model's names differ
         return problems
     stored = StoredTensors(weight_files(folder))
-    return _check_depth(folder, config, stored) or _compare(folder, config, stored, quantized)
+    return _check_depth(folder, config, stored) or compare(
+        folder, config, stored, stored.headers(), quantized
+    )
 
 
 def _check_depth(
@@ -72,12 +74,22 @@ def _check_depth(
     return [_mismatch(folder, why)]
 
 
-def _compare(
+def compare(
     folder: Path,
     config: Any,
-    stored: StoredTensors,
-    quantized: StoredQuantization | None,
+    stored: Mapping[str, torch.Tensor],
+    found: Mapping[str, Header],
+    quantized: StoredQuantization | None = None,
 ) -> list[Problem]:
+    """Return how a folder's tensors differ from the model that its configuration describes.
+
+    Args:
+        folder: the folder.
+        config: the configuration.
+        stored: its tensors, of which at most a head and an embedding are read.
+        found: their shapes and dtypes.
+        quantized: how they are quantised; None if they are not.
+    """
     try:
         plain = empty_model(config)
         frequencies = transformers.models.llama.modeling_llama.LlamaRotaryEmbedding(config)
@@ -90,7 +102,6 @@ def _compare(
     shapes = {name: each.shape for name, each in plain.named_parameters()}
     head = weight_name(plain, plain.get_output_embeddings())
     embedding = weight_name(plain, plain.get_input_embeddings())
-    found = stored.headers()
     optional = {head} if config.tie_word_embeddings else set()
     differences = _differences(found, shapes, optional, quantized)
     problems = [_mismatch(folder, "; ".join(differences))] if differences else []
@@ -115,7 +126,7 @@ def _differences(
         beside = {layer + part for layer in layers for part in (*method.beside, method.replaces)}
     missing = [name for name in shapes if name not in {*found, *packed, *optional}]
     left = [
-        name for name in found if name not in {*shapes, *beside} and not _HARMLESS.fullmatch(name)
+        name for name in found if name not in {*shapes, *beside} and not HARMLESS.fullmatch(name)
     ]
     plain = {name: each for name, each in found.items() if name in shapes}
     whole = {name: each for name, each in plain.items() if each.dtype in FLOATS or not method}
@@ -147,7 +158,9 @@ def _packed_mismatches(found: Mapping[str, Header], shapes: Mapping[str, torch.S
     ]
 
 
-def _check_tied(folder: Path, stored: StoredTensors, head: str, embedding: str) -> list[Problem]:
+def _check_tied(
+    folder: Path, stored: Mapping[str, torch.Tensor], head: str, embedding: str
+) -> list[Problem]:
     """Compare a head with the embedding that it is said to be; both are read."""
     if torch.equal(stored[head], stored[embedding]):
         return []
@@ -168,7 +181,7 @@ def check_loaded(folder: Path, report: Mapping[str, Any], new: str = "") -> list
         new: the prefix of names that need not be in the files.
     """
     missing = [name for name in report["missing_keys"] if not (new and name.startswith(new))]
-    left = [name for name in report["unexpected_keys"] if not _HARMLESS.fullmatch(name)]
+    left = [name for name in report["unexpected_keys"] if not HARMLESS.fullmatch(name)]
     wrong = [str(each[0]) for each in report["mismatched_keys"]]
     kinds = {"missing": missing, "left over": left, "shape mismatch": wrong}
     why = [f"{kind}: {join_names(sorted(names))}" for kind, names in kinds.items() if names]

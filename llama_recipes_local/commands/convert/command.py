@@ -9,6 +9,7 @@ import transformers
 from llama_recipes_local.checkpoints.layout import check_converted, is_checkpoint
 from llama_recipes_local.commands.convert.base_model import BaseModel
 from llama_recipes_local.commands.convert.checkpoint_readers import open_checkpoint, weights_of
+from llama_recipes_local.commands.convert.foreign_folders import convert_foreign, is_foreign
 from llama_recipes_local.commands.convert.sharded_weights import ShardedWeights
 from llama_recipes_local.commands.convert.train_params import read_parameters, trained_model
 from llama_recipes_local.datasets.prompt_template import (
@@ -55,6 +56,9 @@ def convert(asked: Conversion) -> None:
     checkpoint = asked.checkpoint.expanduser().resolve()
     out = asked.out.expanduser().resolve()
     refuse(check_output_folder(out))
+    if is_foreign(checkpoint):
+        convert_foreign(checkpoint, out, asked.tokenizer, asked.dtype, asked.format)
+        return
     reader, metadata = open_checkpoint(weights_of(checkpoint))
     parameters = read_parameters(checkpoint)
     folder = _model_folder(asked, checkpoint, parameters)

@@ -13,7 +13,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CHECKPOINT",
         type=Path,
         help="folder with shard-*.safetensors, or with .metadata and *.distcp; or a "
-        "checkpoint-STEP of a run without an adapter",
+        "checkpoint-STEP of a run without an adapter; or a model's, with pytorch_model*.bin, with "
+        "shards that have no index, or with Meta's params.json and consolidated.*.pth",
     )
     add_new_model_flags(
         parser,
