@@ -52,6 +52,43 @@ def test_the_audit_is_printed_and_saved(tmp_path: Path, tiny_model: Path):
     assert "  repeated                                 1               0" in str(data)
 
 
+def test_columns_that_are_left_out_are_printed_with_how_many_rows_have_them(
+    tmp_path: Path, tiny_model: Path
+):
+    rows = [ROWS[0] | {"id": 1, "tag": ""}, ROWS[1] | {"id": None, "tag": "x"}, ROWS[2] | {"id": 3}]
+    for _ in range(2):  # made, and from the cache
+        data = prepare_data(local_run(tmp_path, tiny_model, rows, ROWS[:2]))
+        lines = str(data).splitlines()
+        assert lines[lines.index("not as in the records:") + 1 :] == [
+            "  column 'id': 2 of train, 0 of validation",
+            "  column 'tag': 1 of train, 0 of validation",
+        ]
+    data.save(tmp_path)
+    saved = json.loads((tmp_path / AUDIT_FILE).read_text())
+    assert saved["train"]["counts"]["notes"] == {"column 'id'": 2, "column 'tag'": 1}
+    assert "not as in" not in str(prepare_data(local_run(tmp_path, tiny_model, ROWS, ROWS[:2])))
+
+
+def test_upstreams_sets_keep_their_prompts_and_say_so(
+    tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "a.csv").write_text("input,target\nI is,I am\n")
+    data = configs.grammar_dataset(
+        train_split=str(tmp_path / "a.csv"), test_split=str(tmp_path / "a.csv")
+    )
+    models = [tiny_model, tmp_path / "instruct"]
+    shutil.copytree(tiny_model, models[1])
+    (models[1] / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    prompts = []
+    for model in models:
+        settings = configs.train_config(dataset="grammar_dataset", model_name=str(model))
+        made = prepare_data(Run({}, train=settings, dataset=data))
+        prompts.append(made.prompt_template)
+        said = "--> prompts: those of grammar_dataset, 'Correct this" in capsys.readouterr().out
+        assert said == (model != tiny_model)
+    assert prompts[0] == prompts[1]
+
+
 def test_rows_are_truncated_to_the_context(tmp_path: Path, tiny_model: Path):
     run = local_run(tmp_path, tiny_model, ROWS, ROWS[:2])
     run.train.context_length = 6

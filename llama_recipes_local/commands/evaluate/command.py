@@ -98,7 +98,7 @@ def _measure(
     generating = set(answer_metrics()) & set(result.asked)
     asked: list[Question] = []
     if generating:
-        split = find_split(DATASETS[run.train.dataset], run.dataset, "test")
+        split = find_split(DATASETS[run.train.dataset], run.dataset, "test", tokenizer)
         assert split is not None  # or the metric would have been refused
         asked = questions(split, tokenizer, most)
         refuse_missing_sources(asked, result.asked)
