@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local.configs.protocols import Part
 from llama_recipes_local.datasets.base import PARTS, Config, Dataset, Split, find_split, split_name
+from llama_recipes_local.datasets.examples import Example
 from llama_recipes_local.datasets.flaws import find_flaws
 from llama_recipes_local.errors import Problem, UsageError
 from llama_recipes_local.messages import join_names
@@ -57,8 +58,12 @@ def _check(
     split = find_split(dataset, config, part, tokenizer)
     if split is None:
         return ()
-    if not _has_example(split, tokenizer):
+    example = _first_example(split, tokenizer)
+    if example is None:
         raise UsageError([_nothing_left(split, part)])
+    if getattr(config, "streaming", False) and example.notes:
+        # nothing is counted in a stream
+        return (*split.notes, f"--> not as in the first record: {', '.join(example.notes)}")
     return split.notes
 
 
@@ -70,9 +75,10 @@ def _with_flag(problem: Problem, flag: str) -> Problem:
     return problem.or_else(f"name another: {flag}")
 
 
-def _has_example(split: Split, tokenizer: PreTrainedTokenizerBase | None) -> bool:
+def _first_example(split: Split, tokenizer: PreTrainedTokenizerBase | None) -> Example | None:
     try:
-        return any(split.formatter(record, tokenizer) is not None for record in split.records())
+        examples = (split.formatter(record, tokenizer) for record in split.records())
+        return next((example for example in examples if example is not None), None)
     except UsageError as error:
         raise UsageError(find_flaws(split, tokenizer) or error.problems) from error
 

@@ -163,3 +163,13 @@ def test_each_check_prints_once_how_data_is_read(
             f"--> train: text (text) from {tmp_path / 'train.jsonl'}, labels assistant",
             f"--> validation: text (text) from {tmp_path / 'val.jsonl'}, labels assistant",
         ]
+
+
+def test_what_a_stream_leaves_out_is_named_by_its_first_record(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text(json.dumps({"text": "a", "id": 1}))
+    config = configs.local_dataset(data_path=str(file), validation_path=str(file), streaming=True)
+    assert problems_of(config) == []
+    assert "--> not as in the first record: column 'id'\n" in capsys.readouterr().out
