@@ -23,6 +23,7 @@ from llama_recipes_local.console import (
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.datasets.run_data import prepare_data
 from llama_recipes_local.errors import TrainingError
+from llama_recipes_local.model_checkpointing.adapter_card import write_adapter_card
 from llama_recipes_local.model_folders import ADAPTER_WEIGHTS, has_weights
 from llama_recipes_local.models.quantization import quantized_bits
 from llama_recipes_local.preflight import preflight
@@ -81,6 +82,10 @@ def train(run: Run) -> None:
     with locked(Path(run.train.output_dir), parallel.is_rank_zero()):
         start(run)
         load("finetuning").main(**_flags_for_main(run))
+        output = Path(run.train.output_dir)
+        saved = run.train.use_peft and run.train.save_model and (output / ADAPTER_WEIGHTS).is_file()
+        if saved and parallel.is_rank_zero():
+            write_adapter_card(run, output)
         report(run)
 
 

@@ -26,6 +26,7 @@ from torch.distributed.fsdp import StateDictType
 from transformers import AutoConfig
 
 from llama_recipes_local import configs
+from llama_recipes_local.model_checkpointing.adapter_card import CARD
 from llama_recipes_local.model_checkpointing.whole_model import write_whole_model
 from llama_recipes_local.parallel import barrier, full_tensor, is_rank_zero
 from llama_recipes_local.storage.publishing import published_files, published_folder
@@ -109,8 +110,12 @@ def adapter_state(model: nn.Module) -> Tensors:
 
 
 def write_adapter(model: nn.Module, state: Tensors, folder: Path) -> None:
-    """Write what ``adapter_state`` returned into a folder in PEFT's format; one rank does."""
+    """Write what ``adapter_state`` returned into a folder in PEFT's format; one rank does.
+
+    PEFT's model card, which is empty but for the base model's path on this machine, is left out.
+    """
     _as_any(model).save_pretrained(str(folder), state_dict=state)
+    (folder / CARD).unlink(missing_ok=True)
 
 
 def save_model_checkpoint(

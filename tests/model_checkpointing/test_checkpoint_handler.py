@@ -49,7 +49,6 @@ def test_a_reloaded_adapter_has_equal_logits(
 def test_an_adapter_is_safetensors_and_json(adapted: peft.PeftModel, tmp_path: Path) -> None:
     checkpoints.save_peft_checkpoint(adapted, str(tmp_path))
     assert {path.name for path in tmp_path.iterdir()} == {
-        "README.md",
         "adapter_config.json",
         "adapter_model.safetensors",
     }

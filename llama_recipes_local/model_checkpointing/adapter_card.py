@@ -1,0 +1,119 @@
+"""An adapter's ``README.md``: what was trained, on what, with which command, and how to load it.
+
+It replaces PEFT's empty model card. Adapters are passed on, so folders are given by their last
+name: nothing of the machine is in it.
+"""
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+from llama_recipes_local.model_folders import ADAPTER_WEIGHTS, read_config
+from llama_recipes_local.run import Run
+from llama_recipes_local.storage.publishing import write_text
+
+CARD = "README.md"
+
+_CARD = """\
+---
+base_model: {base}
+library_name: peft
+pipeline_tag: text-generation
+tags:
+- {method}
+- transformers
+---
+
+# Adapter for {base}
+
+| | |
+|---|---|
+| base model | {base} |
+| method | {method} |
+| data | {data} |
+{measured}
+Trained with
+
+```shell
+{command}
+```
+
+Every setting, version and patch is in `run_config.json`, every step in `metrics.jsonl`.
+
+## Use
+
+```python
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{tokenizer}")
+model = AutoModelForCausalLM.from_pretrained("{base}")
+{resized}model = PeftModel.from_pretrained(model, "{adapter}")
+```
+
+```shell
+llama-recipes-local generate --adapter {adapter} --model_name {base} --prompt "..."
+llama-recipes-local merge --adapter {adapter} --model {base} --out merged
+```
+"""
+
+
+def write_adapter_card(run: Run, folder: Path) -> None:
+    """Write the card of the adapter that a run has saved in a folder."""
+    base = Path(run.train.model_name).expanduser().resolve()
+    rows = _rows(folder / ADAPTER_WEIGHTS)
+    resized = rows is not None and rows != read_config(base).get("vocab_size")
+    text = _CARD.format(
+        base=base.name,
+        method=run.train.peft_method,
+        data=_data(run),
+        measured="".join(f"| {name} | {value} |\n" for name, value in _measured(run).items()),
+        command=command_without_folders(run.flags),
+        tokenizer=Path(run.train.tokenizer_name or base).name,
+        resized=f"model.resize_token_embeddings({rows})\n" if resized else "",
+        adapter=folder.resolve().name,
+    )
+    write_text(folder / CARD, text)
+
+
+def command_without_folders(flags: Mapping[str, Any]) -> str:
+    """Return a run's command with the last names of the files and folders that it names."""
+    words = ["python", "finetuning.py"]
+    for name, value in flags.items():
+        values = value if isinstance(value, (list, tuple)) else str(value).split(",")
+        words += [f"--{name}", ",".join(_last_name(str(each)) for each in values)]
+    return shlex.join(words)
+
+
+def _last_name(value: str) -> str:
+    key, equals, path = value.rpartition("=")
+    return key + equals + Path(path).name if path.startswith(("/", "~", "..")) else value
+
+
+def _data(run: Run) -> str:
+    hashes = run.data.fingerprints if run.data is not None else {}
+    parts = [f"{part} `{fingerprint}`" for part, fingerprint in hashes.items()]
+    return ", ".join([run.train.dataset, *parts])
+
+
+def _measured(run: Run) -> dict[str, str]:
+    losses = {when: run.results.get(f"eval_loss_{when}") for when in ("before", "after")}
+    return {
+        f"validation loss {when} training": f"{loss:.4f}"
+        for when, loss in losses.items()
+        if loss is not None
+    }
+
+
+def _rows(weights: Path) -> int | None:
+    """Return the rows of the embedding that is saved with an adapter, if one is."""
+    with safe_open(weights, framework="pt") as file:
+        names = [
+            name
+            for name in file.keys()  # noqa: SIM118 (not a dict)
+            if name.endswith("embed_tokens.weight")
+        ]
+        return int(file.get_slice(names[0]).get_shape()[0]) if names else None
