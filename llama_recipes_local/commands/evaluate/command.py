@@ -128,22 +128,23 @@ def _answer(
     sampling = Sampling(max_new_tokens=length)
     stops = find_stops(None, generator.tokenizer, generator.ends)
     by_length = sorted(range(len(asked)), key=lambda place: -len(asked[place].prompt))
-    answers: dict[int, str] = {}
+    answers: dict[int, tuple[str, bool]] = {}
     with tqdm(total=len(asked), desc="answers", leave=False) as bar:
         for start in range(0, len(asked), batch_size):
             places = by_length[start : start + batch_size]
             prompts = [asked[place].prompt for place in places]
             for place, texts in zip(
-                places, generator.complete(prompts, sampling, stops), strict=True
+                places, generator.complete_and_tell(prompts, sampling, stops), strict=True
             ):
-                answers[place] = texts[0].strip()
+                answers[place] = texts[0]
             bar.update(len(places))
     return [
         {
             "key": each.prompt,
             "source": each.source,
-            "prediction": answers[place],
+            "prediction": answers[place][0].strip(),
             "references": each.references,
+            "ended": answers[place][1],
         }
         for place, each in enumerate(asked)
     ]
@@ -157,5 +158,8 @@ def _report(result: Result, path: Path) -> None:
     ]
     print(f"\n{table(rows, ['', 'value', '95% interval'])}")
     items = [f"{len(result.documents):,} documents"] * bool(result.documents)
-    items += [f"{len(result.answers):,} answers"] * bool(result.answers)
+    if result.answers:
+        ended = sum(each.get("ended", False) for each in result.answers)
+        share = f"{ended / len(result.answers):.1%} of them ended by themselves"
+        items.append(f"{len(result.answers):,} answers ({share})")
     print(f"\n--> {', '.join(items)}; saved to {path}")

@@ -28,16 +28,21 @@ class Document(TypedDict):
     tokens: int
 
 
-class Answer(TypedDict):
-    """What the model answered to a prompt.
-
-    ``key`` is the prompt, ``source`` the text in it, or empty where that is not known.
-    """
-
+class _Answer(TypedDict):
     key: str
     source: str
     prediction: str
     references: list[str]
+
+
+class Answer(_Answer, total=False):
+    """What the model answered to a prompt.
+
+    ``key`` is the prompt, ``source`` the text in it, or empty where that is not known; ``ended``
+    says whether the answer ended by itself, before its length was up.
+    """
+
+    ended: bool
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,6 @@ class Generator:
         # the folder's sampling options would fill in those that are not given here
         self._model.generation_config = GenerationConfig()
 
-    @torch.no_grad()
     def complete(
         self,
         prompts: Sequence[str],
@@ -88,6 +87,18 @@ class Generator:
         Raises:
             UsageError: if a prompt is empty.
         """
+        found = self.complete_and_tell(prompts, sampling, stops, streamer)
+        return [[text for text, _ in each] for each in found]
+
+    @torch.no_grad()
+    def complete_and_tell(
+        self,
+        prompts: Sequence[str],
+        sampling: Sampling,
+        stops: Stops,
+        streamer: TextStreamer | None = None,
+    ) -> list[list[tuple[str, bool]]]:
+        """Return each completion, and whether it ended by itself, at a stop; as ``complete``."""
         torch.manual_seed(sampling.seed)
         ids = text_ids(self.tokenizer, prompts)
         if not all(ids):
@@ -105,6 +116,10 @@ class Generator:
             **sampling.options(),
         )
         new = generated[:, inputs["input_ids"].shape[1] :]
-        texts = map(stops.truncate, self.tokenizer.batch_decode(new, skip_special_tokens=True))
-        completions, number = list(texts), sampling.num_return_sequences
+        texts = self.tokenizer.batch_decode(new, skip_special_tokens=True)
+        completions = [
+            (stops.truncate(text), stops.ended(ids, text))
+            for ids, text in zip(new.tolist(), texts, strict=True)
+        ]
+        number = sampling.num_return_sequences
         return [completions[i : i + number] for i in range(0, len(completions), number)]

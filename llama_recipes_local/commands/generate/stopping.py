@@ -1,5 +1,6 @@
 """Where a completion ends: at certain tokens, or where the user's next turn would start."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase, TextStreamer
@@ -24,6 +25,10 @@ class Stops:
         """Return a completion up to the first of the texts."""
         found = [place for place in (text.find(stop) for stop in self.texts) if place >= 0]
         return text[: min(found)].rstrip() if found else text
+
+    def ended(self, ids: Sequence[int], text: str) -> bool:
+        """Return whether a completion's tokens, or the text of them, have a stop."""
+        return not set(self.ids).isdisjoint(ids) or any(stop in text for stop in self.texts)
 
     def certain_part(self, text: str) -> str:
         """Return the part of an unfinished completion that cannot turn out to belong to a stop."""

@@ -115,6 +115,7 @@ def test_answers_equal_those_of_generate(
     assert set(result["metrics"]) == {"gleu", "rouge1", "rouge2", "rougeL"}
     assert len(result["answers"]) == 3
     assert [len(each["references"]) for each in result["answers"]] == [4, 4, 4]
+    assert all(each["ended"] in (True, False) for each in result["answers"])
     for answer in result["answers"]:
         capsys.readouterr()
         words = ("--adapter", trained, "--prompt", answer["source"], "--max_new_tokens", 8)
