@@ -25,6 +25,7 @@ from llama_recipes_local.datasets.run_data import prepare_data
 from llama_recipes_local.errors import TrainingError
 from llama_recipes_local.model_checkpointing.adapter_card import write_adapter_card
 from llama_recipes_local.model_folders import ADAPTER_WEIGHTS, has_weights
+from llama_recipes_local.models.new_tokens import new_tokens_note
 from llama_recipes_local.models.quantization import quantized_bits
 from llama_recipes_local.preflight import preflight
 from llama_recipes_local.preflight.help import help_text
@@ -101,6 +102,9 @@ def start(run: Run) -> None:
     """Print what the data holds, and write that and the configuration into the output folder."""
     output = Path(run.train.output_dir)
     print(f"\n{run.data}\n")
+    note = new_tokens_note(run.train)
+    if note:
+        print(f"{note}\n")
     if run.preset:
         print(f"{run.preset}\n")
     if parallel.is_rank_zero() and run.data is not None:
