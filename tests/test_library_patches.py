@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
@@ -97,34 +98,70 @@ def test_nothing_is_replaced_before_its_target_is_found(
 
 
 def test_every_replacement_is_in_the_list() -> None:
-    """That is each assignment to ``__class__``, and each to an attribute of another's module."""
+    """That is each assignment to ``__class__``, and each to a name of another's module."""
     package = Path(llama_recipes_local.__file__).parent
     found = {
-        ".".join(path.relative_to(package).with_suffix("").parts)
+        ".".join(path.relative_to(package).with_suffix("").parts): number
         for path in package.rglob("*.py")
-        if "_vendor" not in path.parts and replaces(ast.parse(path.read_bytes()))
+        if "_vendor" not in path.parts and (number := replacements(ast.parse(path.read_bytes())))
     }
-    listed = {patch.where for patch in PATCHES}
-    assert {"kernels.attention", "models.precision", "adapters.prefix"} <= found
-    assert found <= listed
+    listed = Counter(patch.where for patch in PATCHES)
+    assert {"kernels.attention", "models.precision", "adapters.prefix"} <= found.keys()
+    assert {where: number for where, number in found.items() if number > listed[where]} == {}
 
 
-def replaces(tree: ast.Module) -> bool:
-    foreign = {
-        alias.asname or alias.name
+@pytest.mark.parametrize(
+    "line",
+    ["m.x = f", "m.a.x = f", "setattr(m, 'x', f)", "vars(m)['x'] = f", "m.__dict__['x'] = f"],
+)
+def test_each_way_of_replacing_is_found(line: str) -> None:
+    assert replacements(ast.parse(f"from transformers.models.llama import m\n{line}")) == 1
+    assert replacements(ast.parse(f"from torch import m\n{line}")) == 1
+    assert replacements(ast.parse(f"from llama_recipes_local import m\n{line}")) == 0
+
+
+def replacements(tree: ast.Module) -> int:
+    """Return how many names of other libraries' modules and classes a module assigns to."""
+    foreign = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and is_foreign(str(node.module)):
+            foreign |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            foreign |= {each.asname or each.name for each in node.names if is_foreign(each.name)}
+    return sum(
+        (
+            isinstance(node, ast.Attribute)
+            and isinstance(node.ctx, ast.Store)
+            and (node.attr == "__class__" or root(node) in foreign)
+        )
+        or (
+            isinstance(node, ast.Subscript)
+            and isinstance(node.ctx, ast.Store)
+            and root(node) in foreign
+        )
+        or (
+            isinstance(node, ast.Call)
+            and ast.unparse(node.func) == "setattr"
+            and root(node.args[0]) in foreign
+        )
         for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and str(node.module).startswith(("transf", "peft"))
-        for alias in node.names
-    }
-    written = [
-        node
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
-    ]
-    return any(
-        node.attr == "__class__" or (isinstance(node.value, ast.Name) and node.value.id in foreign)
-        for node in written
     )
+
+
+def is_foreign(module: str) -> bool:
+    return module.split(".")[0] in ("transformers", "peft", "torch", "bitsandbytes", "accelerate")
+
+
+def root(node: ast.expr) -> str:
+    """Return the name that an expression such as ``vars(name.x)["y"]`` starts from."""
+    while not isinstance(node, ast.Name):
+        if isinstance(node, ast.Call):
+            node = node.args[0] if ast.unparse(node.func) == "vars" and node.args else node.func
+        elif isinstance(node, (ast.Attribute, ast.Subscript)):
+            node = node.value
+        else:
+            return ""
+    return node.id
 
 
 def test_the_table_has_a_row_for_each() -> None:

@@ -32,6 +32,8 @@ def leave_to_peft(adapted: peft.PeftModel) -> None:
 class AdapterMethod(Generic[Config]):
     """An adapter method, as ``--peft_method`` names it.
 
+    The parameters that it trains are saved, no other state.
+
     Attributes:
         name: the name in ``--peft_method``.
         title: what ``--help`` calls it.

@@ -105,7 +105,7 @@ class LengthGroupedBatchSampler(ShardedBatchSampler):
     shuffling, rows and groups otherwise keep the data's order.
     """
 
-    order = "like lengths"
+    order = "similar lengths"
 
     def __init__(
         self, lengths: Sequence[int] | NDArray[np.int32], batch_size: int, **kwargs: Any

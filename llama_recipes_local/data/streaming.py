@@ -34,7 +34,7 @@ OpenPass = Callable[[int], Iterable[Any]]
 
 
 class SampleStream(IterableDataset[list[Any]]):
-    """Micro-batches of samples of like length, a list of samples each.
+    """Micro-batches of samples of similar length, a list of samples each.
 
     Its length is the number of micro-batches that are left of those asked for. It can be resumed
     from a position, see ``data.position``: what was taken is read again, and skipped.

@@ -34,7 +34,7 @@ def check_resumed(run: Run) -> list[Problem]:
     if not asked:
         return [_mixed(output, there[0])] if there else []
     folder = Path(asked)
-    problems = _damaged(folder)
+    problems = _corrupt(folder)
     step = layout.step_of(folder.resolve())
     newer = [path for path in there if (layout.step_of(path) or 0) > (step or 0)]
     if not problems and newer:
@@ -44,7 +44,7 @@ def check_resumed(run: Run) -> list[Problem]:
     return problems
 
 
-def _damaged(folder: Path) -> list[Problem]:
+def _corrupt(folder: Path) -> list[Problem]:
     """Return why a checkpoint cannot be resumed from, as far as its file sizes show."""
     try:
         verifying.check_sizes(folder)

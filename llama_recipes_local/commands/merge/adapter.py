@@ -63,7 +63,7 @@ def _check_kind(folder: Path, settings: dict[str, Any]) -> None:
     if method is None or not method.is_mergeable:
         raise refusal(
             f"--adapter {folder} is of type {kind}, which cannot be merged",
-            "it changes what the model computes, not its weights; only LoRA changes weights",
+            "it does not change the weights alone, as LoRA does",
             unmerged,
         )
     for field, why in BEYOND_WEIGHTS.items():

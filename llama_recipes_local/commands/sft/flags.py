@@ -158,5 +158,5 @@ def _with_value(flag: Flag) -> Flag:
 
 def _unknown(flag: Flag, known: set[str]) -> Problem:
     names = sorted(known | RENAMED.keys())
-    why = "TRL's SFT script has none of this name"
+    why = "TRL's SFT script has no flag of this name"
     return unknown_flag(f"--{flag.name}", names, why, otherwise="see `python sft.py --help`")
