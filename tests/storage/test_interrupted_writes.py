@@ -1,6 +1,8 @@
 """Every single file that a run or a command writes appears whole or not at all."""
 
+import ast
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +13,7 @@ from typing import Any, NoReturn
 
 import pytest
 
+import llama_recipes_local
 from llama_recipes_local.commands.evaluate.results import Result
 from llama_recipes_local.commands.prepare.grammar import command
 from llama_recipes_local.commands.prepare.grammar.published_csv import published_csv
@@ -131,3 +134,42 @@ print(sorted({"torch", "transformers", "numpy"} & set(sys.modules)))
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True
     )
     assert run.stdout == "[]\n", run.stderr
+
+
+# Modules that write by themselves: into a draft that is published, a log that grows, or no file.
+OWN_WRITES = {
+    "checkpoints/files.py": "into the draft of a checkpoint",
+    "commands/prepare/grammar/command.py": "into the draft that storage gives",
+    "commands/prepare/grammar/published_csv.py": "into the draft that storage gives",
+    "commands/prepare/stand_in/command.py": "into the draft of the model's folder",
+    "console.py": "to the null device",
+    "data/cache.py": "into the draft of an entry, and its lock",
+    "model_checkpointing/checkpoint_handler.py": "into the draft of a sharded model",
+    "training/loggers.py": "metrics.jsonl, a line at a time",
+}
+
+
+def writes(tree: ast.Module) -> bool:
+    """Return whether a module writes a file by ``open``, ``write_text`` or ``write_bytes``."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        name = ast.unparse(node.func).rpartition(".")[2]
+        given = [*node.args, *(keyword.value for keyword in node.keywords)]
+        modes = [each.value for each in given if isinstance(each, ast.Constant)]
+        if name == "open" and any(re.fullmatch("[wax]b?[+]?", str(mode)) for mode in modes):
+            return True
+        if name in ("write_text", "write_bytes") and isinstance(node.func, ast.Attribute):
+            return True
+    return False
+
+
+def test_files_are_written_through_storage() -> None:
+    package = Path(llama_recipes_local.__file__).parent
+    found = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if not {"_vendor", "vendoring", "storage"} & set(path.relative_to(package).parts)
+        and writes(ast.parse(path.read_bytes()))
+    }
+    assert found == set(OWN_WRITES)
