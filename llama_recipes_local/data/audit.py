@@ -21,6 +21,7 @@ class Counts:
         truncated: rows that were longer than the context and lost tokens.
         divided: rows longer than the context that were split into several, all tokens kept.
         without_label: records skipped because no token of theirs is trained.
+        bad: records skipped because they cannot be used, and the user asked for it.
         notes: how many records have something that is left out of their rows, or was added to them,
             by what it is.
     """
@@ -30,6 +31,7 @@ class Counts:
     truncated: int = 0
     divided: int = 0
     without_label: int = 0
+    bad: int = 0
     notes: dict[str, int] = field(default_factory=dict)
 
     def add(self, other: "Counts") -> None:
@@ -86,6 +88,7 @@ def table(audits: dict[str, SplitAudit], shared: int) -> str:
     described = {
         "records read": lambda audit: audit.counts.records,
         "  blank, skipped": lambda audit: audit.counts.blank,
+        "  cannot be used, skipped": lambda audit: audit.counts.bad,
         "  without a label, skipped": lambda audit: audit.counts.without_label,
         "  truncated": lambda audit: audit.counts.truncated,
         "  split into several rows": lambda audit: audit.counts.divided,

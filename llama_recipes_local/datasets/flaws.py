@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 from llama_recipes_local.datasets.base import Split
 from llama_recipes_local.errors import Problem, UsageError
 
+SKIP_FLAG = "--local_dataset.skip_bad_rows"
 FIRST = 3
 MOST_KINDS = 20
 
@@ -45,7 +46,14 @@ def find_flaws(split: Split, tokenizer: PreTrainedTokenizerBase | None) -> list[
     except UsageError as error:  # the file cannot be read further
         for problem in error.problems:
             _add(kinds, problem, "")
-    return [kind.summed_up() for kind in list(kinds.values())[:MOST_KINDS]]
+    found = [kind.summed_up() for kind in list(kinds.values())[:MOST_KINDS]]
+    if not hasattr(split.formatter, "skip_bad_rows"):
+        return found
+    skip = f"leave such rows out: {SKIP_FLAG}=True"
+    return [
+        problem.or_else(skip) if kind.places != [""] else problem
+        for kind, problem in zip(kinds.values(), found, strict=False)
+    ]
 
 
 def _add(kinds: dict[str, _Kind], problem: Problem, place: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from llama_recipes_local.datasets.base import as_text, is_blank
 from llama_recipes_local.errors import refusal
 from llama_recipes_local.messages import nearest
-from llama_recipes_local.records.checked_values import Record
+from llama_recipes_local.records.checked_values import Record, refuse_flawed
 
 FLAG = "--local_dataset.columns"
 FORMAT_FLAG = "--local_dataset.format"
@@ -71,6 +71,7 @@ class Layout:
         Raises:
             UsageError: if the record is of another layout.
         """
+        refuse_flawed(record)
         where, values = record
         for role, column in self.columns:
             if column not in values and role not in OPTIONAL:
@@ -119,6 +120,7 @@ def find_layout(record: Record, wanted: str, named: Mapping[str, str]) -> Layout
     Raises:
         UsageError: if it is none of the layouts, or could be more than one.
     """
+    refuse_flawed(record)
     where, values = record
     matching = [layout for layout in _ways(values, named) if wanted in ("auto", layout.name)]
     if len(matching) == 1:

@@ -29,7 +29,7 @@ from llama_recipes_local.errors import UsageError, refusal, refuse
 from llama_recipes_local.fields import FOLDER, TEXT, Choices, Range, Resume
 from llama_recipes_local.messages import join_names, missing_path
 from llama_recipes_local.records.any_format import SUPPORTED, data_files, format_of, records
-from llama_recipes_local.records.checked_values import Record
+from llama_recipes_local.records.checked_values import Flawed, Record
 from llama_recipes_local.records.encodings import UTF_8, is_known
 from llama_recipes_local.records.finding import files_below, without_compressed_copies
 from llama_recipes_local.records.plain_text import DOCUMENTS, has_paragraphs, is_plain_text
@@ -93,6 +93,8 @@ class local_dataset:
     labels: Annotated[str, Choices(*LABELS), Resume.DATA] = "assistant"
     """What is trained: "assistant" is what the assistant says (a completion, an output, and all of
     plain text), "all" is everything."""
+    skip_bad_rows: Annotated[bool, Resume.DATA] = False
+    """Leave out rows that cannot be used, and count them, instead of refusing their file."""
     streaming: Annotated[bool, Resume.DATA] = False
     """Read and tokenise rows during training, for more data than is worth caching."""
     data_root: Annotated[str, FOLDER, Resume.FREE] = ""
@@ -177,7 +179,9 @@ def find_part(config: local_dataset, training: bool) -> LocalPart:
     encoding = _encoding(config.encoding)
     documents = _documents(config, files, encoding)
     begun = list(islice(_records(Source(files[0], encoding=encoding), documents), 2))
-    layout = find_layout(begun[0], config.format, named)
+    every_record = _records(Source(files[0], encoding=encoding), documents)
+    sound = (record for record in every_record if not isinstance(record[1], Flawed))
+    layout = find_layout(next(sound, begun[0]), config.format, named)
     if every and training and len(files) == 1 and len(begun) < 2:
         raise refusal(
             f"{files[0]} has one record",
@@ -238,8 +242,9 @@ def _encoding(name: str) -> str:
 
 def _records(source: Source, documents: str = "") -> Iterator[Record]:
     """Yield a file's records; where it is in another encoding, the fix is the flag for it."""
+    form = documents if is_plain_text(source.name) else ""
     try:
-        yield from records(source, form=documents if is_plain_text(source.name) else "")
+        yield from records(source, form=form, keep_flawed=True)
     except EncodingError as error:
         (problem,) = error.problems
         flag = f"{ENCODING_FLAG}={error.guess or 'NAME'}"
@@ -358,7 +363,7 @@ def _kind(parts: Sequence[Path]) -> str:
 def _formatter(config: local_dataset, layout: Layout) -> RowFormatter:
     template = config.template
     if template == "auto":
-        return RowFormatter(layout, template, config.labels)
+        return RowFormatter(layout, template, config.labels, config.skip_bad_rows)
     if layout.name not in CHOICES[template]:
         matching = [name for name, layouts in CHOICES.items() if layout.name in layouts]
         raise refusal(
@@ -366,7 +371,7 @@ def _formatter(config: local_dataset, layout: Layout) -> RowFormatter:
             f"it is for {', '.join(CHOICES[template])}",
             f"name another, {TEMPLATE_FLAG}={matching[0]}, or another layout, {FORMAT_FLAG}=NAME",
         )
-    return RowFormatter(layout, template, config.labels)
+    return RowFormatter(layout, template, config.labels, config.skip_bad_rows)
 
 
 DATASET = Dataset(

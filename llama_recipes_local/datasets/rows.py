@@ -31,7 +31,7 @@ from llama_recipes_local.datasets.turns import (
     read_history,
     read_tools,
 )
-from llama_recipes_local.errors import refusal
+from llama_recipes_local.errors import UsageError, refusal
 from llama_recipes_local.records.checked_values import Record
 
 _TURNS = ("messages", "conversations")
@@ -67,11 +67,13 @@ class RowFormatter:
         layout: which column is what.
         template: one of ``CHOICES`` that is for the layout, or "auto" for the tokenizer's.
         labels: "assistant" or "all".
+        skip_bad_rows: whether a record that cannot be used is None, as a blank one is.
     """
 
     layout: Layout
     template: str
     labels: str
+    skip_bad_rows: bool = False
 
     def for_tokenizer(self, tokenizer: PreTrainedTokenizerBase | None) -> "RowFormatter":
         """Return the formatter with the template that "auto" means for a tokenizer."""
@@ -90,11 +92,25 @@ class RowFormatter:
         """
         if self.template == "auto":
             return self.for_tokenizer(tokenizer)(record, tokenizer)
-        example = self._example(record, tokenizer)
+        try:
+            example = self._example(record, tokenizer)
+        except UsageError:
+            if not self.skip_bad_rows:
+                raise
+            return None
         if example is None:
             return None
         unused = self.unused(record[1])
         return replace(example, notes=(*unused, *example.notes)) if unused else example
+
+    def is_bad(self, record: Record, tokenizer: PreTrainedTokenizerBase | None) -> bool:
+        """Return whether a record that is None is skipped because it cannot be used."""
+        if self.skip_bad_rows:
+            try:
+                replace(self, skip_bad_rows=False)(record, tokenizer)
+            except UsageError:
+                return True
+        return False
 
     def _example(self, record: Record, tokenizer: PreTrainedTokenizerBase | None) -> Example | None:
         if self.layout.name == "text":

@@ -22,7 +22,9 @@ from llama_recipes_local.data.truncation import truncate
 from llama_recipes_local.data.worker_pool import tokenize
 from llama_recipes_local.datasets.base import Formatter, Split
 from llama_recipes_local.datasets.encoding import encode
+from llama_recipes_local.datasets.examples import Example
 from llama_recipes_local.datasets.flaws import find_flaws
+from llama_recipes_local.datasets.rows import RowFormatter
 from llama_recipes_local.errors import Problem, RecordError, UsageError, refusal
 from llama_recipes_local.records.checked_values import Record
 from llama_recipes_local.storage.hashing import FileHashes
@@ -100,12 +102,21 @@ class _Encoder:
         """Return the rows that records are trained as, and what was found in them."""
         examples = [self.formatter(record, self.tokenizer) for record in records]
         kept = [example for example in examples if example is not None]
-        counts = Counts(records=len(records), blank=len(records) - len(kept))
+        bad = self._bad(records, examples)
+        counts = Counts(records=len(records), blank=len(records) - len(kept) - bad, bad=bad)
         notes = Counter(note for example in kept for note in dict.fromkeys(example.notes))
         counts.notes = dict(notes)
         samples = encode(self.tokenizer, kept, attention_mask=False)
         rows = [row for sample in samples for row in _rows_of(sample, self.limit, counts)]
         return rows, counts
+
+    def _bad(self, records: Sequence[Record], examples: Sequence[Example | None]) -> int:
+        """Count the records that were skipped because they cannot be used."""
+        formatter = self.formatter
+        if not isinstance(formatter, RowFormatter) or not formatter.skip_bad_rows:
+            return 0
+        skipped = (record for record, made in zip(records, examples, strict=True) if made is None)
+        return sum(formatter.is_bad(record, self.tokenizer) for record in skipped)
 
 
 def load_samples(samples: Iterable[Sample], limit: int | None = None) -> Loaded:

@@ -52,6 +52,7 @@ def records(
     columns: Sequence[str] = (),
     form: str = "",
     longest: int = LONGEST_RECORD,
+    keep_flawed: bool = False,
 ) -> Iterator[Record]:
     """Yield the records of a file in order, each with its place in the file ("line 7 of FILE").
 
@@ -64,6 +65,7 @@ def records(
         form: "csv", "tsv", "json" or "parquet", or "file", "paragraph" or "line" for a plain text,
             a record each; "" means by the file's name, and paragraphs of a plain text.
         longest: bytes that a line may have, and characters that a cell of a table may have.
+        keep_flawed: whether what cannot be read is a ``Flawed`` record where the next ones can be.
 
     Raises:
         UsageError: at the first record that cannot be used; or if the file is missing, empty, a
@@ -75,7 +77,7 @@ def records(
     if form and form != "parquet":
         _check_encoding(source)
     none = True
-    for record in _read(source, columns, form, longest):
+    for record in _read(source, columns, form, longest, keep_flawed):
         none = False
         yield record
     if none:
@@ -167,13 +169,15 @@ def _check_encoding(source: Source) -> None:
         raise EncodingError(Problem(f"{source} is in {wide}, not UTF-8", why, fix), wide)
 
 
-def _read(source: Source, columns: Sequence[str], form: str, longest: int) -> Iterator[Record]:
+def _read(
+    source: Source, columns: Sequence[str], form: str, longest: int, keep_flawed: bool
+) -> Iterator[Record]:
     if form == "json":
-        return read_json(source, longest)
+        return read_json(source, longest, keep_flawed)
     if form == "parquet":
         return read_parquet(source, columns)
     if form in _DELIMITERS:
-        return read_csv(source, columns, _DELIMITERS[form], longest)
+        return read_csv(source, columns, _DELIMITERS[form], longest, keep_flawed)
     if form in DOCUMENTS:
         return read_text(source, form, longest)
     _refuse_other(source)

@@ -1,15 +1,38 @@
 """What a record is, and checks of its values that all readers of records share."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llama_recipes_local.errors import refusal
+from llama_recipes_local.errors import Problem, UsageError, refusal
 
 # The csv module's default limit, so upstream could not train on a longer cell.
 LONGEST_TEXT = 131_072
 
 # A record's place as the user knows it ("line 7 of FILE"), and its values by column.
 Record = tuple[str, Mapping[str, Any]]
+
+
+class Flawed(dict[str, Any]):
+    """The place of a record that could not be read, where the next one could."""
+
+    problems: Sequence[Problem] = ()
+
+
+def flawed(error: UsageError) -> Flawed:
+    """Return what stands for a record that could not be read."""
+    record = Flawed()
+    record.problems = error.problems
+    return record
+
+
+def refuse_flawed(record: Record) -> None:
+    """Refuse a record that could not be read.
+
+    Raises:
+        UsageError: with the reason.
+    """
+    if isinstance(record[1], Flawed):
+        raise UsageError(record[1].problems)
 
 
 def column_of(record: Mapping[str, Any], column: str, where: str) -> Any:

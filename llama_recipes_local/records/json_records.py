@@ -9,7 +9,7 @@ from typing import IO, Any
 
 from llama_recipes_local.errors import UsageError, refusal
 from llama_recipes_local.messages import join_names
-from llama_recipes_local.records.checked_values import Record
+from llama_recipes_local.records.checked_values import Record, flawed
 from llama_recipes_local.records.source import Source
 from llama_recipes_local.records.text_lines import (
     BYTE_ORDER_MARK,
@@ -25,7 +25,9 @@ SPLIT_NAMES = {"train", "training", "validation", "valid", "val", "dev", "eval",
 _MARK = BYTE_ORDER_MARK.encode()
 
 
-def read_json(source: Source, longest: int = LONGEST_LINE) -> Iterator[Record]:
+def read_json(
+    source: Source, longest: int = LONGEST_LINE, keep_flawed: bool = False
+) -> Iterator[Record]:
     """Yield the records of a JSON file, in whichever form; its beginning shows which.
 
     A file that is one value is read at once: an array of objects, an object that wraps one
@@ -35,31 +37,39 @@ def read_json(source: Source, longest: int = LONGEST_LINE) -> Iterator[Record]:
     Args:
         source: what to read.
         longest: the most bytes of a line, if the file has an object per line.
+        keep_flawed: whether a line or item that is no object is a ``Flawed`` record.
     """
     if _is_one_value(source, longest):
-        return read_json_value(source)
-    return read_json_lines(source, longest)
+        return read_json_value(source, keep_flawed)
+    return read_json_lines(source, longest, keep_flawed)
 
 
-def read_json_lines(source: Source, longest: int = LONGEST_LINE) -> Iterator[Record]:
+def read_json_lines(
+    source: Source, longest: int = LONGEST_LINE, keep_flawed: bool = False
+) -> Iterator[Record]:
     """Yield the objects of a file with one per line; empty lines are skipped."""
     name = str(source)
     decode = json.JSONDecoder().decode
     for number, line in text_lines(source, longest):
+        where = f"line {number} of {name}"
         try:
             value = decode(line)
         except (ValueError, RecursionError) as error:
             if not line.strip():
                 continue
             _refuse_array(source, number, line)
-            raise _not_json(error, f"line {number} of {name}") from error
-        if type(value) is not dict:
-            _refuse_array(source, number, line)
-            _object(value, f"line {number} of {name}")
-        yield f"line {number} of {name}", value
+            problem = _not_json(error, where)
+            if not keep_flawed:
+                raise problem from error
+            value = flawed(problem)
+        else:
+            if type(value) is not dict:
+                _refuse_array(source, number, line)
+                value = _object(value, where, keep_flawed)
+        yield where, value
 
 
-def read_json_value(source: Source) -> Iterator[Record]:
+def read_json_value(source: Source, keep_flawed: bool = False) -> Iterator[Record]:
     """Yield the objects of a file that is one JSON value; the file is read at once."""
     text = whole_text(source)
     try:
@@ -68,7 +78,7 @@ def read_json_value(source: Source) -> Iterator[Record]:
         raise _not_json(error, str(source)) from error
     for number, item in enumerate(_items(value, source), 1):
         where = f"item {number} of {source}"
-        yield where, _object(item, where)
+        yield where, _object(item, where, keep_flawed)
 
 
 def _items(value: object, source: Source) -> list[Any]:
@@ -154,7 +164,10 @@ def _refuse_array(source: Source, number: int, line: str) -> None:
         )
 
 
-def _object(value: object, where: str) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise refusal(f"{where} is not a JSON object", f"it is {value!r:.80}")
-    return value
+def _object(value: object, where: str, keep_flawed: bool = False) -> Mapping[str, Any]:
+    if isinstance(value, dict):
+        return value
+    error = refusal(f"{where} is not a JSON object", f"it is {value!r:.80}")
+    if not keep_flawed:
+        raise error
+    return flawed(error)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from llama_recipes_local.errors import refusal
-from llama_recipes_local.records.checked_values import Record
+from llama_recipes_local.records.checked_values import Record, flawed
 from llama_recipes_local.records.source import Source, unreadable
 from llama_recipes_local.records.text_lines import LONGEST_LINE, text_lines, without_end
 
@@ -57,6 +57,7 @@ def read_csv(
     columns: Sequence[str] = (),
     delimiter: str = ",",
     longest: int = LONGEST_LINE,
+    keep_flawed: bool = False,
 ) -> Iterator[Record]:
     """Yield the rows of a file whose header has the columns, and perhaps others.
 
@@ -65,6 +66,7 @@ def read_csv(
         columns: the columns that the header must have.
         delimiter: the character between two cells, unless the header shows another.
         longest: the most bytes of a line, and characters of a cell.
+        keep_flawed: whether a row of too many or too few cells is a ``Flawed`` record.
     """
     # a NUL is no mistake of the user, but an error to the csv module before Python 3.11
     lines = (
@@ -85,10 +87,14 @@ def read_csv(
                 yield f"line {reader.line_num} of {name}", dict(zip(header, row))  # noqa: B905
             elif row:  # an empty line is not a row
                 where = f"line {reader.line_num} of {name}"
-                raise refusal(f"{where} has {_columns(len(row))}", f"the header has {len(header)}")
-    except csv.Error as error:
+                why = f"the header has {len(header)}"
+                error = refusal(f"{where} has {_columns(len(row))}", why)
+                if not keep_flawed:
+                    raise error
+                yield where, flawed(error)
+    except csv.Error as broken:
         where = f"line {reader.line_num} of {name}"
-        raise refusal(f"{where} is not CSV", str(error), "fix its quotes") from error
+        raise refusal(f"{where} is not CSV", str(broken), "fix its quotes") from broken
 
 
 def _rows_up_to(longest: int, reader: Iterator[list[str]]) -> Iterator[list[str]]:

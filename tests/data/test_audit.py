@@ -13,8 +13,8 @@ from llama_recipes_local.data.audit import (
 )
 from llama_recipes_local.data.token_rows import TokenRows
 
-TRAIN = SplitAudit(Counts(1001, 2, 3, 4, 5), 6, 7_000_000, 8, 9, 10)
-VALIDATION = SplitAudit(Counts(11, 12, 13, 14, 15), 16, 17, 18, 19, 20)
+TRAIN = SplitAudit(Counts(1001, 2, 3, 4, 5, 6), 6, 7_000_000, 8, 9, 10)
+VALIDATION = SplitAudit(Counts(11, 12, 13, 14, 15, 16), 16, 17, 18, 19, 20)
 AUDITS = {"train": TRAIN, "validation": VALIDATION}
 
 
@@ -28,6 +28,7 @@ def test_the_table_has_a_column_a_split():
         ["data", "train", "validation"],
         ["records read", "1,001", "11"],
         ["blank, skipped", "2", "12"],
+        ["cannot be used, skipped", "6", "16"],
         ["without a label, skipped", "5", "15"],
         ["truncated", "3", "13"],
         ["split into several rows", "4", "14"],
@@ -50,6 +51,7 @@ def test_it_is_saved_as_json(tmp_path: Path):
         "truncated": 3,
         "divided": 4,
         "without_label": 5,
+        "bad": 6,
         "notes": {},
     }
     assert saved["validation"]["label_tokens"] == 18
