@@ -109,15 +109,23 @@ check: dev ## format, lint, patches; types and the quick tests at once
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/python -m llama_recipes_local.vendoring check --apply
-	$(MAKE) --no-print-directory --jobs 2 --output-sync types test-quick
+	$(MAKE) --no-print-directory --jobs 2 --output-sync types quick-tests-of-data quick-tests
 
 .PHONY: types
 types:
 	$(BIN)/mypy
 
-.PHONY: test-quick
-test-quick: # in one thread, since mypy has another core
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet -m 'not ($(SLOW))' $(ARGS)
+# Half of the quick tests, and the other half: each in one thread, at the same time.
+OF_DATA := $(addprefix tests/,commands data datasets records storage vendoring)
+QUICK   := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet -m 'not ($(SLOW))'
+
+.PHONY: quick-tests-of-data
+quick-tests-of-data:
+	$(QUICK) $(OF_DATA)
+
+.PHONY: quick-tests
+quick-tests:
+	$(QUICK) $(addprefix --ignore ,$(OF_DATA))
 
 .PHONY: test
 test: dev ## run all tests
