@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ class Generation:
         prompts: a file of prompts.
         batch_size: prompts that are completed at a time.
         chat: whether the user chats on standard input.
-        system: the system message of the chat.
+        system: the system message before the chat, or before each prompt.
         stream: whether tokens are printed as they come.
         raw: whether prompts are not put into a template.
         dataset: the data set whose prompt template is used.
@@ -88,6 +88,8 @@ def generate(asked: Generation) -> None:
         return
     one = [Prompt("the prompt", asked.prompt)]
     prompts = read_prompts(asked.prompts) if asked.prompts else one
+    if asked.system:
+        prompts = [replace(prompt, system=asked.system) for prompt in prompts]
     texts = [each.to_text(template, tokenizer) for each in prompts]
     _check_limits(prompts, texts, tokenizer, source)
     generator = Generator(load_model(source), tokenizer)

@@ -76,7 +76,8 @@ def _add_prompts(parser: argparse.ArgumentParser) -> None:
     template.add_argument(
         "--raw",
         action="store_true",
-        help="do not put prompts into a template (by default the one saved by training is used)",
+        help="do not put prompts into a template (by default the one that training saved, or "
+        "else a full model's own chat template)",
     )
     template.add_argument(
         "--dataset",
@@ -90,7 +91,7 @@ def _add_prompts(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"put prompts into a chat template: {', '.join(TEMPLATES)}",
     )
-    group.add_argument("--system", metavar="TEXT", help="with --chat: the system message")
+    group.add_argument("--system", metavar="TEXT", help="system message before the prompt or chat")
 
 
 def _datasets_with_prompt() -> list[str]:
@@ -226,10 +227,10 @@ def _check(args: argparse.Namespace) -> None:
             "leave --raw out",
         ),
         (
-            args.system is not None and not args.chat,
-            f"--system {args.system!r:.40} without --chat",
-            "it is the first message of a chat",
-            "add --chat, or give --prompts FILE with messages",
+            args.system is not None and args.raw,
+            f"--system {args.system!r:.40} with --raw",
+            "a system message needs a chat template",
+            "leave --raw out",
         ),
     ]
     refuse([Problem(*words) for wrong, *words in checks if wrong])

@@ -18,7 +18,7 @@ from llama_recipes_local.datasets.prompt_template import (
     read_prompt_template,
 )
 from llama_recipes_local.datasets.registry import DATASETS
-from llama_recipes_local.datasets.templates import Message
+from llama_recipes_local.datasets.templates import Message, has_chat_template
 from llama_recipes_local.datasets.token_ids import begun
 from llama_recipes_local.datasets.turns import read_turns
 from llama_recipes_local.errors import UsageError, refusal
@@ -39,27 +39,47 @@ class Prompt:
     Attributes:
         where: its place in the input, for messages.
         content: a text, or the turns of a chat.
+        system: the system message that goes before the content; empty for none.
     """
 
     where: str
     content: str | list[Message]
+    system: str = ""
 
     @property
     def key(self) -> str:
         """Its key in a record."""
         return "prompt" if isinstance(self.content, str) else "messages"
 
+    @property
+    def turns(self) -> list[Message]:
+        """The turns that a chat template writes.
+
+        Raises:
+            UsageError: if the content has a system message next to another.
+        """
+        turns = self.content
+        if isinstance(turns, str):
+            turns = [{"role": "user", "content": turns}]
+        if not self.system:
+            return turns
+        if turns[0]["role"] == "system":
+            why = "it begins with a system message of its own"
+            raise refusal(f"{self.where} with --system", why, "leave one of them out")
+        return [{"role": "system", "content": self.system}, *turns]
+
     def to_text(self, template: PromptTemplate | None, tokenizer: PreTrainedTokenizerBase) -> str:
         """Return the whole text that the model completes.
 
         Raises:
-            UsageError: if it has turns and there is no chat template.
+            UsageError: if it has turns or a system message and there is no chat template.
         """
-        if not isinstance(self.content, str):
+        if self.system or not isinstance(self.content, str):
             if template is None or template.kind != CHAT:
+                what = f"{self.where} has {'a system message' if self.system else 'turns'}"
                 why = "a chat template makes one text of turns, and there is none here"
-                raise refusal(f"{self.where} has turns", why, "add --template NAME")
-            return template.of_turns(self.content, tokenizer)
+                raise refusal(what, why, "add --template NAME")
+            return template.of_turns(self.turns, tokenizer)
         if template is None:
             return begun(self.content, tokenizer)
         return template.of_text(self.content, tokenizer)
@@ -96,6 +116,9 @@ def choose_prompt_template(
     if saved:
         why = f"the prompt template is that of training ({saved}; not with --raw)"
         return read_prompt_template(saved), why
+    if source.adapter is None and has_chat_template(tokenizer):
+        own = chat_prompt_template("tokenizer", tokenizer, TEMPLATE_FLAG)
+        return own, "the chat template is the model's own (not with --raw)"
     return None, f"prompts stay as they are: there is no {PROMPT_TEMPLATE_FILE} in {source.folder}"
 
 

@@ -91,7 +91,7 @@ def test_records_have_prompts_or_turns(
     file.write_text(json.dumps({"messages": turns}) + "\n")
     assert "has turns" in refused(capsys, *words, "--prompts", file)
     (record,) = records(generate(capsys, *words, "--prompts", file, "--template", "guanaco"))
-    text = "<s>### Human: Hi### Assistant: Yo### Human: Bye### Assistant: "
+    text = "<s>### Human: Hi### Assistant: Yo### Human: Bye### Assistant:"
     as_text = generate(capsys, *words, "--raw", "--prompt", text.removeprefix("<s>"))
     assert record == {"messages": turns, "completion": as_text[:-1]}
     file.write_text('{"question": "Hi"}\n')
@@ -222,13 +222,53 @@ def test_a_chat_continues_from_its_turns(
     def answer(text: str) -> str:
         return generate(capsys, *words[:4], "--raw", "--prompt", text)
 
-    first = answer("Be kind.\n### Human: Hi### Assistant: ")
+    first = answer("Be kind.\n### Human: Hi### Assistant:")
     said = first[:-1].strip()
-    second = answer(f"Be kind.\n### Human: Hi### Assistant: {said}### Human: Bye### Assistant: ")
-    third = answer("Be kind.\n### Human: Bye### Assistant: ")
+    second = answer(f"Be kind.\n### Human: Hi### Assistant: {said}### Human: Bye### Assistant:")
+    third = answer("Be kind.\n### Human: Bye### Assistant:")
     assert printed == first + second + third
     assert second != third
     assert "--template NAME" in refused(capsys, "--adapter", adapter, "--chat")
+
+
+OWN = (
+    "{{ bos_token }}"
+    "{% for message in messages %}<{{ message.role }}>{{ message.content }}{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+def test_a_models_own_chat_template_is_used(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a full model; ``--system`` goes before the prompt, or before each of a file."""
+    model = Path(shutil.copytree(tiny_model, tmp_path / "instruct"))
+    (model / "chat_template.jinja").write_text(OWN)
+    words = ("--model_name", model, "--max_new_tokens", 6)
+    system = ("--system", "Be kind.")
+
+    def plain(text: str) -> str:
+        return generate(capsys, *words, "--raw", "--prompt", text)
+
+    asked = generate(capsys, *words, "--prompt", "Hi")
+    with_system = generate(capsys, *words, *system, "--prompt", "Hi")
+    assert asked == plain("<user>Hi<assistant>") != plain("Hi")
+    assert with_system == plain("<system>Be kind.<user>Hi<assistant>") != asked
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "Hi"}\n')
+    many = generate(capsys, *words, *system, "--prompts", tmp_path / "prompts.jsonl")
+    assert json.loads(many) == {"prompt": "Hi", "completion": with_system.rstrip("\n")}
+    (tmp_path / "own.jsonl").write_text(
+        '{"messages": [{"role": "system", "content": "x"}, {"role": "user", "content": "y"}]}\n'
+    )
+    told = refused(capsys, *words, *system, "--prompts", tmp_path / "own.jsonl")
+    assert "leave one of them out" in told
+
+
+def test_a_system_message_needs_a_chat_template(
+    adapter: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = refused(capsys, "--adapter", adapter, "--prompt", "Hi", "--system", "Be kind.")
+    assert "the prompt has a system message" in told and "--template NAME" in told
 
 
 def test_an_answer_ends_at_a_token_or_at_the_next_turn(tiny_model: Path) -> None:
@@ -256,7 +296,7 @@ def test_an_answer_ends_at_a_token_or_at_the_next_turn(tiny_model: Path) -> None
         ((), "--adapter DIR"),
         (("--adapter", "x", "--stream", "--prompts", "y"), "--stream"),
         (("--adapter", "x", "--chat", "--raw"), "--raw"),
-        (("--adapter", "x", "--prompt", "y", "--system", "z"), "--system"),
+        (("--adapter", "x", "--prompt", "y", "--raw", "--system", "z"), "--system"),
         (("--adapter", "x", "--chat", "--do_sample", "--num_return_sequences", 2), "--chat"),
     ],
 )
