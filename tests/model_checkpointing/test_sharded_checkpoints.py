@@ -202,7 +202,7 @@ def test_nothing_is_left_over_and_nothing_is_a_pickle(saved: Path) -> None:
     files = [path for path in saved.rglob("*") if path.is_file()]
     assert len(files) > 15
     kinds = {path.suffix for path in files if path.parent.name != "published"}
-    assert kinds == {".safetensors", ".json", ".yaml", ".md"}
+    assert kinds == {".safetensors", ".json", ".yaml"}
     assert not list(saved.rglob(".*"))
 
 
