@@ -109,31 +109,39 @@ check: dev ## format, lint, patches; types and the quick tests at once
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/python -m llama_recipes_local.vendoring check --apply
-	$(MAKE) --no-print-directory --jobs 2 --output-sync types quick-tests-of-data quick-tests
+	$(HALVES) types quick-tests-of-data quick-tests
 
 .PHONY: types
 types:
 	$(BIN)/mypy
 
-# Half of the quick tests, and the other half: each in one thread, at the same time.
-OF_DATA := $(addprefix tests/,commands data datasets records storage vendoring)
-QUICK   := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet -m 'not ($(SLOW))'
+# Two halves run at the same time: the quick tests in one thread each, the others as they start
+# processes, which wait for each other half of their time.
+HALVES   := $(MAKE) --no-print-directory --jobs 2 --output-sync
+OF_DATA  := $(addprefix tests/,commands data datasets records storage vendoring)
+OF_USE   := $(addprefix tests/,test_install.py test_no_network.py test_notebook_use.py \
+	test_readme.py test_types.py cli commands inference preflight vendoring)
+QUICK    := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet -m 'not ($(SLOW))'
+THE_SLOW := $(BIN)/python -m pytest --durations 15 -m '$(SLOW)'
 
-.PHONY: quick-tests-of-data
+.PHONY: quick-tests-of-data quick-tests slow-tests-of-use slow-tests
 quick-tests-of-data:
 	$(QUICK) $(OF_DATA)
-
-.PHONY: quick-tests
 quick-tests:
 	$(QUICK) $(addprefix --ignore ,$(OF_DATA))
+slow-tests-of-use:
+	$(THE_SLOW) $(OF_USE)
+slow-tests:
+	$(THE_SLOW) $(addprefix --ignore ,$(OF_USE))
 
 .PHONY: test
-test: dev ## run all tests
-	$(BIN)/python -m pytest --durations 25 $(ARGS)
+test: dev ## run all tests, or those that ARGS names
+	$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),\
+		$(HALVES) quick-tests-of-data quick-tests slow-tests-of-use slow-tests)
 
 .PHONY: test-slow
 test-slow: dev ## run the tests that check leaves out
-	$(BIN)/python -m pytest --durations 25 -m '$(SLOW)' $(ARGS)
+	$(HALVES) slow-tests-of-use slow-tests
 
 .PHONY: methods-table
 methods-table: dev ## write the table of methods, made from the tests, into both READMEs
