@@ -251,14 +251,14 @@ def _check_nothing_is_lost(chat: Chat, turns: Sequence[Message], text: str, labe
         raise refusal(
             f"the chat template has no place for {lost}: {chat.where}",
             f"without {lost} the model would learn something else",
-            "use a model whose chat template writes them, or leave such records out",
+            "use a model whose chat template writes them",
         )
     for speaker, words in _words(turns, labels):
         if words.strip() not in text and json.dumps(words, ensure_ascii=False)[1:-1] not in text:
             raise refusal(
                 f"the chat template omits what the {speaker} says in {chat.where}",
                 f"omitted is {words!r:.80}; its text is {text!r:.200}",
-                f"name a template for text: {chat.another}, or leave such records out",
+                f"name a template for text: {chat.another}",
             )
 
 

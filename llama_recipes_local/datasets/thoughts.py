@@ -37,7 +37,7 @@ def in_content(turn: Message, chat: Chat) -> Message:
         raise refusal(
             f"the chat template has no place for reasoning_content: {chat.where}",
             "the answer would be learned without its thoughts",
-            f"write them into the content, as {OPEN}...{CLOSE}, or leave such records out",
+            f"write them into the content, as {OPEN}...{CLOSE}",
         )
     return rest | {"content": f"{OPEN}\n{thoughts.strip()}\n{CLOSE}\n\n{turn['content']}"}
 
