@@ -5,6 +5,7 @@ from pathlib import Path
 
 from llama_recipes_local.checkpoints import layout
 from llama_recipes_local.checkpoints.layout import CorruptCheckpointError, Manifest
+from llama_recipes_local.storage import publishing
 
 
 def remove_surplus(output: Path, limit: int) -> None:
@@ -34,7 +35,7 @@ def remove_surplus(output: Path, limit: int) -> None:
 def remove(folder: Path) -> None:
     """Remove a checkpoint: renamed first, so that a partly removed one is never read."""
     doomed = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(doomed, ignore_errors=True)
+    publishing.remove(doomed)
     folder.rename(doomed)
     shutil.rmtree(doomed)
 
@@ -43,7 +44,7 @@ def remove_leftovers(output: Path) -> None:
     """Remove what interrupted saves and removals left."""
     for left in output.glob(".checkpoint-*"):
         if left.suffix in (".incomplete", ".old"):
-            shutil.rmtree(left, ignore_errors=True)
+            publishing.remove(left)
 
 
 def _readable(output: Path) -> dict[Path, Manifest]:

@@ -2,16 +2,14 @@
 
 An entry is a folder named by its key: ``rows.arrow`` (see ``data.token_rows``) and ``about.json``,
 with the audit, and the size and checksum that show whether the file is corrupt. Ranks and runs that
-want the same entry at the same time wait for the one that makes it.
+want the same entry at the same time wait for the one that makes it; where the file system has no
+locks each makes it, and the last one's stays. A cache that may only be read gives what it has.
 """
 
-import fcntl
 import json
 import os
-import shutil
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,6 +18,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 from llama_recipes_local.data.audit import Counts, SplitAudit, audit_split
 from llama_recipes_local.data.token_rows import SCHEMA, Chunk, TokenRows
 from llama_recipes_local.storage.publishing import published_folder
+from llama_recipes_local.storage.waiting_lock import waited_for
 
 ROWS = "rows.arrow"
 ABOUT = "about.json"
@@ -55,18 +54,18 @@ def cached(entry: Path, build: Callable[[], Built]) -> tuple[TokenRows, SplitAud
         OSError: if the entry cannot be written.
     """
     entry.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(entry.with_name(f".{entry.name}.lock")):
+    what = f"the tokens of {entry.name}, which another process makes"
+    with waited_for(entry.with_name(f".{entry.name}.lock"), what) as locked:
         if not entry.exists():
-            return *_make(entry, build), "made"
+            return *_make(entry, build, locked), "made"
         reason = _corruption(entry)
         if not reason:
             return *_open(entry), "from cache"
-        shutil.rmtree(entry)
-        return *_make(entry, build), f"made again: in the cache, {reason}"
+        return *_make(entry, build, locked), f"made again: in the cache, {reason}"
 
 
-def _make(entry: Path, build: Callable[[], Built]) -> tuple[TokenRows, SplitAudit]:
-    with published_folder(entry) as draft:
+def _make(entry: Path, build: Callable[[], Built], locked: bool) -> tuple[TokenRows, SplitAudit]:
+    with published_folder(entry, shared=not locked) as draft:
         counts = _write(draft / ROWS, build())
         audit = audit_split(TokenRows.open(draft / ROWS), counts)
         about = {"size": (draft / ROWS).stat().st_size, "crc32": _checksum(draft / ROWS)}
@@ -114,11 +113,3 @@ def _checksum(path: Path) -> int:
         while block := file.read(BLOCK):
             checksum = zlib.crc32(block, checksum)
     return checksum
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock file that other processes wait for; it is released even if this one is killed."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -1,9 +1,11 @@
 """Records to tokens on all cores, in the order of the records, a bounded number in memory."""
 
 import os
+import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from itertools import chain, islice
 from multiprocessing import get_context
 from typing import Any
@@ -12,6 +14,8 @@ from tqdm import tqdm
 
 from llama_recipes_local.data.audit import Counts
 from llama_recipes_local.data.token_rows import Chunk
+from llama_recipes_local.errors import TrainingError
+from llama_recipes_local.processes import end_with_parent
 
 RECORDS_PER_TASK = 1_000
 # Starting processes takes longer than tokenising these.
@@ -19,6 +23,10 @@ TASKS_IN_THIS_PROCESS = 2
 
 Records = list[Any]
 Encode = Callable[[Records], tuple[Chunk, Counts]]
+
+
+class KilledWorkerError(TrainingError):
+    """A process that tokenised was killed, as the system does when memory runs out."""
 
 
 def tokenize(
@@ -32,6 +40,9 @@ def tokenize(
             is shared with them and only records and chunks are sent.
         title: what the progress bar says.
         show: whether there is a progress bar, if the console is a terminal.
+
+    Raises:
+        KilledWorkerError: if one of the processes was killed.
     """
     tasks = _tasks(records)
     first = list(islice(tasks, TASKS_IN_THIS_PROCESS))
@@ -58,7 +69,7 @@ def _in_processes(
     tasks: Iterator[Records], encode: Encode, workers: int
 ) -> Iterator[tuple[Chunk, Counts]]:
     # forked, not spawned: a new interpreter would take seconds to import transformers
-    pool = ProcessPoolExecutor(workers, get_context("fork"), _start, (encode,))
+    pool = ProcessPoolExecutor(workers, get_context("fork"), _start, (encode, os.getpid()))
     waiting: deque[Future[tuple[Chunk, Counts]]] = deque()
     try:
         for task in tasks:
@@ -67,6 +78,8 @@ def _in_processes(
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+    except BrokenProcessPool as error:
+        raise KilledWorkerError(_killed(workers)) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -74,8 +87,10 @@ def _in_processes(
 _encode_here: Encode | None = None
 
 
-def _start(encode: Encode) -> None:
+def _start(encode: Encode, parent: int) -> None:
     global _encode_here
+    end_with_parent(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends these
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
     _encode_here = encode
 
@@ -83,3 +98,11 @@ def _start(encode: Encode) -> None:
 def _encode(task: Records) -> tuple[Chunk, Counts]:
     assert _encode_here is not None
     return _encode_here(task)
+
+
+def _killed(workers: int) -> str:
+    return (
+        f"stopped: one of {workers} processes that tokenise was killed\n"
+        "   why: most likely memory ran out, and the system killed the largest process\n"
+        "   fix: tokenise on fewer cores (taskset -c 0 COMMAND takes one), or free memory"
+    )

@@ -27,6 +27,7 @@ from llama_recipes_local.datasets.flaws import find_flaws
 from llama_recipes_local.datasets.rows import RowFormatter
 from llama_recipes_local.errors import Problem, RecordError, UsageError, refusal
 from llama_recipes_local.records.checked_values import Record
+from llama_recipes_local.storage.disk import FULL
 from llama_recipes_local.storage.hashing import FileHashes
 
 # Incremented when the same files give other tokens than before.
@@ -255,6 +256,12 @@ def _rules(backend: tokenizers.Tokenizer) -> str:
 
 
 def _unwritable(folder: Path, error: OSError) -> Problem:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    fix = "free some space, or name another folder" if full else "name a writable folder"
-    return Problem(f"the cache {folder} cannot be written", str(error), f"{fix}: --data_cache DIR")
+    what = f"the cache {folder} cannot be written"
+    elsewhere = "--data_cache DIR"
+    if error.errno in FULL:
+        return Problem(what, str(error), f"free some space, or name another folder: {elsewhere}")
+    if error.errno == errno.ELOOP:
+        why = f"{error.filename} is a link, which is not written through"
+        return Problem(what, why, f"remove it, or name another folder: {elsewhere}")
+    why = f"{error}; it does not have the tokens of this data, tokenizer and --context_length"
+    return Problem(what, why, f"name a writable folder: {elsewhere}")

@@ -1,12 +1,19 @@
 """Makes files appear whole or not at all: a draft next to the target, synced, then renamed."""
 
+import errno
 import json
 import os
 import shutil
+import socket
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from llama_recipes_local.storage.renaming import exchange
+
+# what has the name is a folder with something in it, a file, or a link
+IN_THE_WAY = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 
 
 def _alone() -> None:
@@ -15,7 +22,11 @@ def _alone() -> None:
 
 @contextmanager
 def published_folder(
-    target: Path, *, main_process: bool = True, barrier: Callable[[], None] = _alone
+    target: Path,
+    *,
+    main_process: bool = True,
+    barrier: Callable[[], None] = _alone,
+    shared: bool = False,
 ) -> Iterator[Path]:
     """Yield a folder that replaces ``target`` when all processes have left the block.
 
@@ -27,10 +38,12 @@ def published_folder(
         target: the folder to replace or create.
         main_process: whether this process creates and renames the folder; one of them does.
         barrier: waits until all processes have called it.
+        shared: whether other processes may write the same folder, without a lock; one of them wins.
     """
-    draft = draft_of(target)
+    draft = _own_draft_of(target) if shared else draft_of(target)
     if main_process:
-        begin_draft(target)
+        recover(target)
+        _begin(draft)
     barrier()
     try:
         yield draft
@@ -53,8 +66,7 @@ def published_files(target: Path) -> Iterator[Path]:
     For one process. Files of ``target`` that have no successor stay.
     """
     draft = target / ".incomplete"
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
+    _begin(draft)
     try:
         yield draft
         follow_umask(draft)
@@ -77,7 +89,8 @@ def published_file(target: Path, shared: bool = False) -> Iterator[Path]:
         shared: whether several processes may write the file at once; the last one wins.
     """
     target = Path(os.path.realpath(target))
-    draft = target.with_name(f".{target.name}.{os.getpid()}" if shared else draft_of(target).name)
+    draft = _own_draft_of(target) if shared else draft_of(target)
+    remove(draft)  # never written through: it may be a link
     try:
         yield draft
         _sync(draft)
@@ -103,12 +116,39 @@ def draft_of(target: Path) -> Path:
     return target.with_name(f".{target.name}.incomplete")
 
 
+def _own_draft_of(target: Path) -> Path:
+    """Return where this process writes ``target``, if others may write it at the same time."""
+    return target.with_name(f".{target.name}.{socket.gethostname()}-{os.getpid()}.incomplete")
+
+
 def begin_draft(target: Path) -> Path:
     """Create the empty folder that ``target`` is written in; one process does."""
-    draft = draft_of(target)
-    shutil.rmtree(draft, ignore_errors=True)
+    recover(target)
+    return _begin(draft_of(target))
+
+
+def _begin(draft: Path) -> Path:
+    remove(draft)
     draft.mkdir(parents=True)
     return draft
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link (not what it points to) or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def recover(target: Path) -> None:
+    """Put a folder back that a process was killed while it replaced, if it is not there.
+
+    Only where two paths cannot be swapped, see ``publish``.
+    """
+    old = _old_of(target)
+    if old.is_dir() and not target.exists():
+        old.rename(target)
 
 
 def follow_umask(folder: Path) -> None:
@@ -131,13 +171,29 @@ def publish(draft: Path, target: Path) -> None:
     follow_umask(draft)
     for folder in (draft, *(path for path in draft.rglob("*") if path.is_dir())):
         sync_folder(folder)
-    old = target.with_name(f".{target.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    draft.rename(target)
+    _replace(draft, target)
     sync_folder(target.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    remove(draft)
+    remove(_old_of(target))
+
+
+def _replace(draft: Path, target: Path) -> None:
+    """Give a draft its name; what had it is left under the draft's name, or its ``_old_of``."""
+    try:
+        draft.rename(target)
+        return
+    except OSError as error:
+        if error.errno not in IN_THE_WAY:
+            raise
+    if not exchange(draft, target):
+        old = _old_of(target)
+        remove(old)
+        target.rename(old)  # killed here, ``recover`` puts it back
+        draft.rename(target)
+
+
+def _old_of(target: Path) -> Path:
+    return target.with_name(f".{target.name}.old")
 
 
 def sync_folder(folder: Path) -> None:

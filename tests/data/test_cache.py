@@ -1,7 +1,9 @@
+import errno
 import multiprocessing
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from llama_recipes_local.data.audit import Counts
 from llama_recipes_local.data.cache import ABOUT, ROWS, Built, cache_folder, cached
 from llama_recipes_local.data.token_rows import Chunk
+from llama_recipes_local.storage import flock
 
 IDS = [[1, 5, 2], [1, 7, 8, 2]]
 
@@ -138,6 +141,60 @@ def test_one_process_makes_it_and_the_others_wait(entry: Path, tmp_path: Path):
         rank.join()
     assert [rank.exitcode for rank in ranks] == [0, 0, 0]
     assert len(made.read_text().splitlines()) == 1
+
+
+@contextmanager
+def no_locks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    def refuse(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOSYS, "no locks here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(flock.fcntl, "flock", refuse)
+        yield
+
+
+def test_without_locks_each_makes_it_and_all_have_it(
+    entry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    context = multiprocessing.get_context("fork")
+    with no_locks(monkeypatch):
+        ranks = [context.Process(target=make_slowly, args=(entry, tmp_path / "m")) for _ in "123"]
+        for rank in ranks:
+            rank.start()
+        for rank in ranks:
+            rank.join()
+    assert [rank.exitcode for rank in ranks] == [0, 0, 0]
+    assert ids(entry, never) == (IDS, "from cache")
+    assert [path.name for path in entry.parent.iterdir() if path.is_dir()] == [entry.name]
+
+
+def read_only(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Refuse to create anything in a folder; root, who runs tests, may write everywhere."""
+    open_file, make = os.open, Path.mkdir
+
+    def refuse_file(path: Path, flags: int, *rest: int) -> int:
+        if Path(path).parent == folder and flags & (os.O_RDWR | os.O_CREAT):
+            raise PermissionError(errno.EACCES, "it may only be read", str(path))
+        return open_file(path, flags, *rest)
+
+    def refuse_folder(path: Path, *rest: int, **options: bool) -> None:
+        if path.parent == folder:
+            raise PermissionError(errno.EACCES, "it may only be read", str(path))
+        make(path, *rest, **options)
+
+    monkeypatch.setattr(os, "open", refuse_file)
+    monkeypatch.setattr(Path, "mkdir", refuse_folder)
+
+
+def test_a_cache_that_may_only_be_read_gives_what_it_has(
+    entry: Path, monkeypatch: pytest.MonkeyPatch
+):
+    cached(entry, build)
+    entry.with_name(f".{entry.name}.lock").unlink()
+    read_only(monkeypatch, entry.parent)
+    assert ids(entry, never) == (IDS, "from cache")
+    with pytest.raises(PermissionError):
+        cached(entry.with_name("another"), build)
 
 
 def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

@@ -1,14 +1,18 @@
 import multiprocessing
 import os
+import signal
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from unittest.mock import MagicMock
 
 import pytest
 
 from llama_recipes_local.data import worker_pool
 from llama_recipes_local.data.audit import Counts
+from llama_recipes_local.data.cache import cached
 from llama_recipes_local.data.token_rows import Chunk
-from llama_recipes_local.data.worker_pool import RECORDS_PER_TASK, tokenize
+from llama_recipes_local.data.worker_pool import RECORDS_PER_TASK, KilledWorkerError, tokenize
 from llama_recipes_local.errors import Problem, UsageError
 
 
@@ -68,6 +72,61 @@ def test_an_error_names_its_row_wherever_it_was_found(number: int):
     with pytest.raises(UsageError) as caught:
         rows(iter([*range(number), -1]))
     assert caught.value.problems == [Problem("row -1", "it is negative", "fix it")]
+
+
+def die(records: list[int]) -> tuple[Chunk, Counts]:
+    if records[0] >= 3 * RECORDS_PER_TASK:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return encode(records)
+
+
+def test_a_killed_worker_is_one_message(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    with pytest.raises(KilledWorkerError, match="memory") as caught:
+        list(tokenize(iter(range(9 * RECORDS_PER_TASK)), die, "test", show=False))
+    assert "one of 2 processes" in str(caught.value) and "taskset -c 0" in str(caught.value)
+    assert not multiprocessing.active_children()
+
+
+def start_and_wait(entry: Path, workers: Path) -> None:
+    """Tokenise into an entry of a cache until killed."""
+
+    def slowly(records: list[int]) -> tuple[Chunk, Counts]:
+        with workers.open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        time.sleep(0.2)
+        return encode(records)
+
+    os.sched_getaffinity = lambda _: {0, 1}
+    numbers = iter(range(10**7))
+    cached(entry, lambda: tokenize(numbers, slowly, "test", show=False))
+
+
+def is_running(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+def test_a_killed_run_leaves_no_worker_and_no_lock(number: signal.Signals, tmp_path: Path):
+    entry, workers = tmp_path / "cache" / "rows-1", tmp_path / "workers"
+    context = multiprocessing.get_context("fork")
+    run = context.Process(target=start_and_wait, args=(entry, workers))
+    run.start()
+    while not workers.exists() or len(set(workers.read_text().split())) < 2:
+        time.sleep(0.02)
+    started = {int(line) for line in workers.read_text().split()}
+    assert all(map(is_running, started))
+    os.kill(run.pid or 0, number)
+    run.join()
+    began = time.monotonic()
+    rows, _, how = cached(entry, lambda: tokenize(iter(range(5)), encode, "test", show=False))
+    assert (len(rows), how) == (5, "made")
+    while any(map(is_running, started)):
+        time.sleep(0.02)
+    assert time.monotonic() - began < 1
 
 
 @pytest.mark.parametrize(("show", "disable"), [(True, None), (False, True)])

@@ -143,7 +143,7 @@ OWN_WRITES = {
     "commands/prepare/grammar/published_csv.py": "into the draft that storage gives",
     "commands/prepare/stand_in/command.py": "into the draft of the model's folder",
     "console.py": "to the null device",
-    "data/cache.py": "into the draft of an entry, and its lock",
+    "data/cache.py": "into the draft of an entry",
     "model_checkpointing/checkpoint_handler.py": "into the draft of a sharded model",
     "training/loggers.py": "metrics.jsonl, a line at a time",
 }

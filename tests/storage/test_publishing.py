@@ -6,7 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from llama_recipes_local.storage.publishing import published_files, published_folder
+from llama_recipes_local.storage import publishing
+from llama_recipes_local.storage.publishing import (
+    published_file,
+    published_files,
+    published_folder,
+    remove,
+)
 
 Publish = Callable[[Path], AbstractContextManager[Path]]
 both = pytest.mark.parametrize("publish", [published_folder, published_files])
@@ -94,16 +100,68 @@ def test_files_without_a_successor_stay(target: Path) -> None:
 def test_a_failed_rename_leaves_the_old_folder_and_the_new(
     target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever is interrupted, the old folder or the new one is there under one of two names."""
+    """Where two paths cannot be swapped, the old folder is put back by whoever comes next."""
     rename = Path.rename
 
-    def fail_at_the_target(self: Path, to: Path) -> Path:
-        if to == target:
+    def killed_in_between(self: Path, to: Path) -> Path:
+        if to == target and not target.exists():
             raise HalfwayError
         return rename(self, to)
 
-    monkeypatch.setattr(Path, "rename", fail_at_the_target)
+    monkeypatch.setattr(publishing, "exchange", lambda a, b: False)
+    monkeypatch.setattr(Path, "rename", killed_in_between)
     with pytest.raises(HalfwayError), published_folder(target) as draft:
         (draft / "weights").write_text("new")
+    monkeypatch.setattr(Path, "rename", rename)
+    assert not target.exists()
     assert contents(target.with_name(".checkpoint.old")) == {"weights": "old", "notes": "old"}
     assert contents(draft) == {"weights": "new"}
+    interrupt(published_folder, target)
+    assert contents(target) == {"weights": "old", "notes": "old"}
+
+
+def test_a_folder_is_there_at_every_moment(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is swapped with its successor by the system."""
+    seen = []
+
+    def look(path: Path) -> None:
+        seen.append((target / "weights").read_text())
+        sync(path)
+
+    sync = publishing.sync_folder
+    monkeypatch.setattr(publishing, "sync_folder", look)
+    with published_folder(target) as draft:
+        (draft / "weights").write_text("new")
+    assert seen == ["old", "new"]
+    assert [path.name for path in target.parent.iterdir()] == ["checkpoint"]
+
+
+@pytest.mark.parametrize("publish", [published_folder, published_files, published_file])
+@pytest.mark.parametrize("what", ["file", "link to a file", "link to a folder", "broken link"])
+def test_what_lies_in_place_of_a_draft_is_removed_and_no_link_followed(
+    publish: Publish, what: str, target: Path, tmp_path: Path
+) -> None:
+    drafts = [target / ".incomplete", target.with_name(".checkpoint.incomplete")]
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private" / "secret").write_text("kept")
+    for draft in drafts:
+        if what == "file":
+            draft.write_text("half")
+        else:
+            name = {"link to a file": "private/secret", "link to a folder": "private"}
+            draft.symlink_to(tmp_path / name.get(what, "nowhere"))
+    if publish is published_file:
+        remove(target)
+    with publish(target) as draft:
+        (draft if publish is published_file else draft / "weights").write_text("new")
+    assert (target if publish is published_file else target / "weights").read_text() == "new"
+    assert [path.name for path in (tmp_path / "private").iterdir()] == ["secret"]
+    assert (tmp_path / "private" / "secret").read_text() == "kept"
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_processes_without_a_lock_write_drafts_of_their_own(target: Path) -> None:
+    with published_folder(target, shared=True) as draft, published_folder(target) as other:
+        (other / "weights").write_text("other")
+        (draft / "weights").write_text("new")
+    assert contents(target) == {"weights": "new"}

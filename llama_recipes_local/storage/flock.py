@@ -1,0 +1,61 @@
+"""Locks of files and folders (``flock``) that end with the process that took them.
+
+A lock lasts as long as any copy of its descriptor, so forked processes close theirs: they may
+outlive a process that was killed. Some network file systems have no locks: there nothing is locked.
+"""
+
+import errno
+import os
+from contextlib import suppress
+
+try:
+    import fcntl
+except ImportError:  # Windows, where nothing is locked
+    fcntl = None  # type: ignore[assignment]
+
+TAKEN = (errno.EWOULDBLOCK, errno.EACCES)
+
+_held: set[int] = set()
+
+
+class TakenError(Exception):
+    """Another process holds the lock."""
+
+
+def take(descriptor: int) -> bool:
+    """Lock a descriptor, and have processes that are forked from now on close it.
+
+    Returns:
+        Whether it is locked; False where the file system, or the system, has no locks.
+
+    Raises:
+        TakenError: if another process holds the lock.
+    """
+    _held.add(descriptor)
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in TAKEN:
+            raise TakenError from error
+        return False
+    return True
+
+
+def release(descriptor: int) -> None:
+    """Unlock a descriptor at once, whatever a process that is being forked has yet to close."""
+    _held.discard(descriptor)
+    if fcntl is not None:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+    os.close(descriptor)
+
+
+def _close_inherited() -> None:
+    while _held:
+        os.close(_held.pop())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_inherited)
