@@ -3,45 +3,18 @@
 ``local`` asks this for each record's texts; ``turns`` reads those that are turns.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from llama_recipes_local.datasets.base import as_text, is_blank
+from llama_recipes_local.datasets.column_names import ALIASES, LAYOUTS, OPTIONAL, OWN, SURE, Naming
 from llama_recipes_local.errors import refusal
 from llama_recipes_local.messages import nearest
 from llama_recipes_local.records.checked_values import Record, refuse_flawed
 
 FLAG = "--local_dataset.columns"
 FORMAT_FLAG = "--local_dataset.format"
-# The columns of each layout, by what they are; any of the names will do.
-LAYOUTS: dict[str, dict[str, tuple[str, ...]]] = {
-    "messages": {"messages": ("messages",)},
-    "conversations": {"conversations": ("conversations",)},
-    "instruction": {
-        "instruction": ("instruction",),
-        "input": ("input",),
-        "output": ("output",),
-    },
-    "prompt": {"prompt": ("prompt",), "completion": ("completion", "response")},
-    "text": {"text": ("text",)},
-}
-# Other names that public data sets have for the same; they are looked for if no layout has its own.
-ALIASES: dict[str, dict[str, tuple[str, ...]]] = {
-    "instruction": {
-        "instruction": ("instruction",),
-        "input": ("input", "context", "question"),
-        "output": ("output", "response", "answer"),
-    },
-    "prompt": {
-        "prompt": ("prompt", "question", "query", "input", "source", "user", "human"),
-        "completion": (
-            *("completion", "response", "answer", "output", "target"),
-            *("assistant", "gpt"),
-        ),
-    },
-}
-OPTIONAL = ("input",)
 ACCEPTED = (
     "messages (a list of role and content), conversations (a list of from and value), "
     "instruction and output and perhaps input, prompt and completion or response (or question and "
@@ -65,6 +38,11 @@ class Layout:
     def __str__(self) -> str:
         return f"{self.name} ({', '.join(column for _, column in self.columns)})"
 
+    @property
+    def is_distinct(self) -> bool:
+        """Whether no column is two things."""
+        return len({column for _, column in self.columns}) == len(self.columns)
+
     def values(self, record: Record) -> dict[str, Any]:
         """Return a record's values by what they are; None for an optional one that is missing.
 
@@ -75,7 +53,7 @@ class Layout:
         where, values = record
         for role, column in self.columns:
             if column not in values and role not in OPTIONAL:
-                other = _matching(values, {})
+                other = _matching(values, {}, OWN)
                 raise refusal(
                     f"{where} has no {column!r}",
                     f"the first record's layout is {self}; this one's keys are {_keys(values)}, "
@@ -128,6 +106,7 @@ def find_layout(record: Record, wanted: str, named: Mapping[str, str]) -> Layout
     if not matching:
         _refuse_missing(record, named)
         _refuse_preferences(record)
+        _refuse_answers(record)
         asked = "" if wanted == "auto" else f" of the layout {wanted}"
         raise refusal(
             f"{where} is not a record{asked} of a known layout",
@@ -159,13 +138,14 @@ def read_text(value: object, what: str) -> str | None:
 def _ways(values: Mapping[str, Any], named: Mapping[str, str]) -> list[Layout]:
     """Return the ways in which a record's columns make up a layout.
 
-    The layouts' own names count more than other names for the same, and instructions more than
-    prompts, which are a part of them.
+    The layouts' own names count more than other names for the same, but a text may be there beside
+    what it was made of.
     """
-    own = _matching(values, named)
-    others = [] if own else _matching(values, named, ALIASES)
-    instructions = [layout for layout in others if layout.name == "instruction"]
-    return own or instructions or others
+    own = _matching(values, named, OWN)
+    if any(layout.name != "text" for layout in own):
+        return own
+    groups = (_matching(values, named, group) for group in (SURE if own else ALIASES))
+    return own + next(filter(None, groups), [])
 
 
 def _refuse_missing(record: Record, named: Mapping[str, str]) -> None:
@@ -192,13 +172,27 @@ def _refuse_preferences(record: Record) -> None:
     if isinstance(values[chosen], list):
         fix = f"messages={chosen}"
     else:
-        prompts = [columns[name] for name in ALIASES["prompt"]["prompt"] if name in columns]
+        prompts = [columns[name] for name in ("prompt", "question", "query") if name in columns]
         prompt = prompts[0] if prompts else ""
         fix = f"prompt={prompt},completion={chosen}" if prompt else f"text={chosen}"
     raise refusal(
         f"{where} is a preference: {chosen} and {columns['rejected']}",
         "preferences (DPO, reward models) are not trained here, only one answer to a prompt",
         f"to train on the chosen answers: {FLAG}={fix}",
+    )
+
+
+def _refuse_answers(record: Record) -> None:
+    """Refuse a question with several answers, as SQuAD has them."""
+    where, values = record
+    column = _spelled("answers", values)
+    if column is None or not isinstance(values[column], list | Mapping):
+        return
+    first = ".text[0]" if isinstance(values[column], Mapping) else "[0]"
+    raise refusal(
+        f"{where} has several answers in {column!r}",
+        f"a record has one completion, and this is {values[column]!r:.80}",
+        f"choose one, for example jq -c '.answer = .{column}{first}' FILE.jsonl > one.jsonl",
     )
 
 
@@ -210,31 +204,32 @@ def _spelled(name: str, values: Mapping[str, Any]) -> str | None:
 
 
 def _example(values: Mapping[str, Any]) -> str:
-    """Return columns of a record as the flag takes them."""
-    names = [str(name) for name in values][:2]
+    """Return columns of a record as the flag takes them: its longest texts, in its order."""
+    texts = [str(name) for name, value in values.items() if isinstance(value, str)]
+    longest = sorted(texts, key=lambda name: -len(values[name]))[:2]
+    names = [name for name in texts if name in longest]
     if len(names) < 2:
         return f"text={names[0]}" if names else "text=COLUMN"
     return f"prompt={names[0]},completion={names[1]}"
 
 
 def _matching(
-    values: Mapping[str, Any],
-    named: Mapping[str, str],
-    layouts_of: Mapping[str, Mapping[str, tuple[str, ...]]] = LAYOUTS,
+    values: Mapping[str, Any], named: Mapping[str, str], namings: Sequence[Naming]
 ) -> list[Layout]:
-    """Return every way in which a record's columns make up a layout."""
+    """Return every way in which a record's columns make up a layout, each once."""
     layouts = []
-    for name, roles in layouts_of.items():
+    for naming in namings:
+        roles = naming.names
         ways: list[tuple[tuple[str, str], ...]] = [()] if set(named) <= set(roles) else []
         for role, names in roles.items():
             choices = (named[role],) if role in named else names
             spelled = (_spelled(column, values) for column in choices)
             present = [column for column in spelled if column is not None]
-            if not present and role in OPTIONAL and role not in named:
-                present = list(choices)
+            if not present and role in naming.optional and role not in named:
+                present = [names[0]]
             ways = [(*way, (role, column)) for way in ways for column in present]
-        layouts += [Layout(name, way) for way in ways]
-    return layouts
+        layouts += [Layout(naming.layout, way) for way in ways]
+    return [layout for layout in dict.fromkeys(layouts) if layout.is_distinct]
 
 
 def _keys(values: Mapping[str, Any]) -> str:

@@ -14,9 +14,9 @@ from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local.configs.values import check_fields
 from llama_recipes_local.datasets.base import Dataset, Split
+from llama_recipes_local.datasets.column_names import LAYOUTS
 from llama_recipes_local.datasets.layouts import (
     FORMAT_FLAG,
-    LAYOUTS,
     Layout,
     find_layout,
     parse_columns,
@@ -87,9 +87,10 @@ class local_dataset:
     another one is refused, with the one that it is probably in."""
     template: Annotated[str, Choices("auto", *CHOICES), Resume.DATA] = "auto"
     """How a record becomes text: "tokenizer" is the chat template of the model's folder, "llama2",
-    "llama3", "chatml" and "guanaco" are public chat formats, "alpaca" is Alpaca's prompt, "none"
-    adds nothing. "auto" is tokenizer where the model's folder has a chat template, but for plain
-    text; where it has none, alpaca for instructions and none for prompts."""
+    "llama3", "chatml" and "guanaco" are public chat formats, "alpaca" is Alpaca's prompt and a
+    space before the answer, "none" adds nothing. "auto" is tokenizer where the model's folder has a
+    chat template, but for plain text; where it has none, alpaca for instructions and none for
+    prompts."""
     labels: Annotated[str, Choices(*LABELS), Resume.DATA] = "assistant"
     """What is trained: "assistant" is what the assistant says (a completion, an output, and all of
     plain text), "all" is everything."""

@@ -203,9 +203,10 @@ class RowFormatter:
         else:
             prompt = instruction
         notes: tuple[str, ...] = ()
-        if self.template == "none" and not (prompt[-1].isspace() or response[0].isspace()):
+        if not (prompt[-1].isspace() or response[0].isspace()):
             # generation is prompted with the prompt alone, so the space begins the response
-            response, notes = f" {response}", (JOINED,)
+            response = f" {response}"
+            notes = () if self.template == "alpaca" else (JOINED,)  # there it is in each record
         if self.labels == "all":
             return Marked(prompt + response, notes=notes)
         kind = Continuation if self.template == "alpaca" else Pair

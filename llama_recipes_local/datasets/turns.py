@@ -19,6 +19,9 @@ ROLES = {
     "human": "user",
     "assistant": "assistant",
     "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
     "tool": "tool",
     "function": "tool",
     "ipython": "tool",
@@ -36,6 +39,11 @@ _NEGATED_MARKS = ("masked",)
 THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 _TRUE, _FALSE = (True, "true", "True", "1"), (False, "false", "False", "0")
 _NAMES = (("role", "content"), ("from", "value"))
+# A question and its answer in one turn, as some data sets have them.
+_PAIRS = (
+    *(("human", "assistant"), ("user", "assistant")),
+    *(("input", "output"), ("question", "answer")),
+)
 _READ = {"role", "content", "from", "value", "tool_calls", "function_call"}
 
 
@@ -69,8 +77,8 @@ def read_conversation(value: object, what: str) -> Conversation | None:
     """Return a conversation, or None if there are no turns or one of them is blank.
 
     A turn has ``role`` and ``content`` (OpenAI's names) or ``from`` and ``value`` (ShareGPT's),
-    and perhaps calls of tools, thoughts and a mark that says whether it is trained. A blank system
-    turn is skipped, and the rest of the conversation is kept.
+    and perhaps calls of tools, thoughts and a mark that says whether it is trained; or it is a
+    question and its answer. A blank system turn is skipped, and the rest of the conversation kept.
 
     Args:
         value: the turns, or their JSON text, as a cell of a CSV file holds it.
@@ -86,7 +94,7 @@ def read_conversation(value: object, what: str) -> Conversation | None:
     if not isinstance(value, list):
         raise refusal(f"{what} is not a list of turns", f"it is {value!r:.80}")
     conversation = Conversation([])
-    for number, turn in enumerate(value, 1):
+    for number, turn in enumerate(_without_pairs(value), 1):
         where = f"turn {number} of {what}"
         message = _read_turn(turn, where)
         if _says_nothing(message):
@@ -98,6 +106,19 @@ def read_conversation(value: object, what: str) -> Conversation | None:
             conversation.marks[len(conversation.turns)] = mark
         conversation.turns.append(message)
     return conversation if conversation.turns else None
+
+
+def _without_pairs(turns: list[Any]) -> list[Any]:
+    """Return turns, each question with its answer as two, after a system prompt beside them."""
+    found: list[Any] = []
+    for turn in turns:
+        keys = set(turn) - {"system"} if isinstance(turn, Mapping) else set()
+        pair = next((pair for pair in _PAIRS if keys == set(pair)), ())
+        if pair and turn.get("system"):
+            found.append({"role": "system", "content": turn["system"]})
+        roles = zip(("user", "assistant"), pair, strict=False)
+        found += [{"role": role, "content": turn[name]} for role, name in roles] or [turn]
+    return found
 
 
 def read_history(value: object, what: str) -> list[Message]:

@@ -116,11 +116,11 @@ def test_instructions_have_upstreams_prompt(
     forms = load("datasets.alpaca_dataset").PROMPT_DICT
     prompt = forms["prompt_input" if record.get("input") else "prompt_no_input"].format_map(row)
     config = configured(write(tmp_path / "rows.jsonl", row))
-    assert examples(config, tokenizer) == [Continuation(prompt, "Hi.")]
+    assert examples(config, tokenizer) == [Continuation(prompt, " Hi.")]
     asked = {"prompt": row["instruction"], "completion": "Hi."}
     config = configured(write(tmp_path / "asked.jsonl", asked), template="alpaca")
     plain = forms["prompt_no_input"].format_map(row)
-    assert examples(config, tokenizer) == [Continuation(plain, "Hi.")]
+    assert examples(config, tokenizer) == [Continuation(plain, " Hi.")]
 
 
 def test_ids_and_labels_of_a_conversation(tmp_path: Path, tokenizer: Any) -> None:
@@ -229,7 +229,7 @@ def test_rows_of_mixed_layouts_are_reported(tmp_path: Path, tokenizer: Any) -> N
 @pytest.mark.parametrize(
     ("record", "fields", "what", "fix"),
     [
-        ({"a": 1, "b": 2}, {}, "is not a record of a known layout", "prompt=a,completion=b"),
+        ({"a": "1", "b": "2"}, {}, "is not a record of a known layout", "prompt=a,completion=b"),
         ({"prompt": "a"}, {"format": "text"}, "is not a record of the layout text", "columns="),
         ({"text": "a"}, {"columns": "text=body"}, "has no column body", "columns="),
         (

@@ -283,6 +283,7 @@ ROWS = {
         RowFormatter(PROMPTED, "alpaca", "assistant"),
         {"prompt": TEXT, "completion": "Yes."},
         ALPACA.format(TEXT),
+        " Yes.",
     ),
     "instruction": Row(
         RowFormatter(INSTRUCTED, "none", "assistant"), SAID, f"{TEXT}\n", apart=True
@@ -295,12 +296,13 @@ ROWS = {
         typed=None,
     ),
     "instruction in alpaca": Row(
-        RowFormatter(INSTRUCTED, "alpaca", "assistant"), SAID, ALPACA.format(TEXT)
+        RowFormatter(INSTRUCTED, "alpaca", "assistant"), SAID, ALPACA.format(TEXT), " Yes."
     ),
     "instruction with input in alpaca": Row(
         RowFormatter(INSTRUCTED, "alpaca", "assistant"),
         MORE,
         ALPACA_WITH_INPUT.format(TEXT, "Hi, who"),
+        " Yes.",
         typed=None,
     ),
     "messages in guanaco": Row(

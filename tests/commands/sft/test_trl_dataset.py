@@ -82,7 +82,7 @@ def test_instructions_get_alpacas_prompt(tmp_path: Path) -> None:
     kind, (row,) = loaded(tmp_path, [{"instruction": "Do.", "input": "", "output": "Done."}])
     assert kind == "prompt-completion"
     assert row["prompt"].endswith("### Instruction:\nDo.\n\n### Response:")
-    assert row["completion"] == "Done."
+    assert row["completion"] == " Done."
 
 
 def test_the_cache_key_depends_on_contents(tmp_path: Path) -> None:

@@ -1,0 +1,76 @@
+"""The names that columns of public data sets have; ``layouts`` looks for them in a record."""
+
+from dataclasses import dataclass
+
+Names = dict[str, tuple[str, ...]]
+"""Names of columns by what they are; any of them will do."""
+
+# The columns of each layout.
+LAYOUTS: dict[str, Names] = {
+    "messages": {"messages": ("messages",)},
+    "conversations": {"conversations": ("conversations",)},
+    "instruction": {
+        "instruction": ("instruction",),
+        "input": ("input",),
+        "output": ("output",),
+    },
+    "prompt": {"prompt": ("prompt",), "completion": ("completion", "response")},
+    "text": {"text": ("text",)},
+}
+OPTIONAL = ("input",)
+
+
+@dataclass(frozen=True)
+class Naming:
+    """Names that make up a layout.
+
+    Attributes:
+        layout: one of ``LAYOUTS``.
+        names: the names of its columns.
+        optional: what may be missing of a record.
+    """
+
+    layout: str
+    names: Names
+    optional: tuple[str, ...] = OPTIONAL
+
+
+OWN = tuple(Naming(layout, names) for layout, names in LAYOUTS.items())
+
+_ASKED = ("prompt", "question", "query", "problem", "input", "问题")
+_ANSWERED = ("completion", "response", "answer", "output", "solution", "回答", "答案")
+_SAID = ("target", "assistant", "gpt")
+# Other names for the same, the surest first: a record is of the first group that it fits.
+SURE: tuple[tuple[Naming, ...], ...] = (
+    (Naming("conversations", {"conversations": ("conversation", "dialog", "turns")}),),
+    (
+        Naming(
+            "instruction",
+            {
+                "instruction": ("instruction", "指令"),
+                "input": ("input", "context", "question", "输入"),
+                "output": ("output", "response", "answer", "completion", "输出"),
+            },
+        ),
+    ),
+    (
+        Naming(  # a question about something
+            "instruction",
+            {
+                "instruction": ("question", "query"),
+                "input": ("context", "passage"),
+                "output": ("answer", "response", "completion", "output"),
+            },
+            optional=(),
+        ),
+    ),
+    (Naming("prompt", {"prompt": _ASKED, "completion": _ANSWERED}),),
+)
+# "source" and "user" alone mostly say where a record comes from.
+_RARE = (
+    Naming("prompt", {"prompt": _ASKED, "completion": _SAID}),
+    Naming("prompt", {"prompt": ("user", "human"), "completion": (*_ANSWERED, *_SAID)}),
+    Naming("prompt", {"prompt": ("source",), "completion": ("target",)}),
+    Naming("prompt", {"prompt": ("inputs",), "completion": ("targets",)}),
+)
+ALIASES = (*SURE, _RARE)

@@ -1,0 +1,245 @@
+"""Rows as public data sets have them: each is read rightly, or refused in words of its own."""
+
+import json
+from typing import Any
+
+import pytest
+
+from llama_recipes_local.datasets.layouts import find_layout
+from llama_recipes_local.datasets.rows import RowFormatter
+from llama_recipes_local.errors import UsageError
+
+# name, a record, its turns by hand, and the columns that are named as left out
+READ: list[tuple[str, dict[str, Any], list[str], set[str]]] = [
+    ("GSM8K", {"question": "1+1?", "answer": "#### 2"}, ["1+1?", "#### 2"], set()),
+    (
+        "MetaMathQA",
+        {"type": "GSM", "query": "1+1?", "original_question": "1?", "response": "2"},
+        ["1+1?", "2"],
+        {"type", "original_question"},
+    ),
+    (
+        "OpenOrca",
+        {"id": "1", "system_prompt": "Be brief.", "question": "Why?", "response": "So."},
+        ["Be brief.", "Why?", "So."],
+        {"id"},
+    ),
+    (
+        "Dolly",
+        {"instruction": "Sum up.", "context": "Long.", "response": "L.", "category": "x"},
+        ["Sum up.\nLong.", "L."],
+        {"category"},
+    ),
+    (
+        "Dolly, no context",
+        {"instruction": "Hi", "context": "", "response": "Yo"},
+        ["Hi", "Yo"],
+        set(),
+    ),
+    ("Belle", {"instruction": "写诗", "input": "", "output": "诗"}, ["写诗", "诗"], set()),
+    (
+        "Firefly",
+        {"kind": "NLI", "input": "前提", "target": "蕴含"},
+        ["前提", "蕴含"],
+        {"kind"},
+    ),
+    (
+        "Alpaca-GPT4 in two languages",
+        {
+            "instruction_zh": "问",
+            "instruction": "Ask",
+            "input_zh": "",
+            "input": "it",
+            "output_zh": "答",
+            "output": "Said",
+        },
+        ["Ask\nit", "Said"],
+        {"instruction_zh", "output_zh"},
+    ),
+    (
+        "COIG-CQIA",
+        {
+            "instruction": "问",
+            "input": "",
+            "output": "答",
+            "domain": ["百科"],
+            "task_type": {"major": ["问答"]},
+            "answer_from": "human",
+        },
+        ["问", "答"],
+        {"domain", "task_type", "answer_from"},
+    ),
+    (
+        "WizardLM",
+        {
+            "idx": "a",
+            "conversations": [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}],
+        },
+        ["Q", "A"],
+        {"idx"},
+    ),
+    ("Magicoder Evol", {"instruction": "Sort.", "response": "sorted"}, ["Sort.", "sorted"], set()),
+    (
+        "Magicoder OSS",
+        {"lang": "py", "seed": "x", "problem": "Sort.", "solution": "sorted"},
+        ["Sort.", "sorted"],
+        {"lang", "seed"},
+    ),
+    (
+        "UltraChat",
+        {
+            "prompt": "Q",
+            "prompt_id": "7",
+            "messages": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}],
+        },
+        ["Q", "A"],
+        {"prompt", "prompt_id"},
+    ),
+    ("a source", {"question": "Q", "answer": "A", "source": "web"}, ["Q", "A"], {"source"}),
+    ("a user's name", {"question": "Q", "answer": "A", "user": "ann"}, ["Q", "A"], {"user"}),
+    ("translation", {"source": "Ja", "target": "Yes"}, ["Ja", "Yes"], set()),
+    (
+        "SQL with a context",
+        {"answer": "SELECT 1", "question": "One?", "context": "CREATE TABLE t"},
+        ["One?\nCREATE TABLE t", "SELECT 1"],
+        set(),
+    ),
+    (
+        "Zhihu-KOL",
+        {"INSTRUCTION": "问", "RESPONSE": "答", "SOURCE": "Zhihu", "METADATA": "{}"},
+        ["问", "答"],
+        {"SOURCE", "METADATA"},
+    ),
+    (
+        "medical-o1",
+        {"Question": "Q", "Complex_CoT": "hm", "Response": "A"},
+        ["Q", "A"],
+        {"Complex_CoT"},
+    ),
+    ("Aya", {"inputs": "Q", "targets": "A", "language": "en"}, ["Q", "A"], {"language"}),
+    ("问题", {"问题": "问", "回答": "答"}, ["问", "答"], set()),
+    (
+        "Capybara",
+        {"conversation": [{"input": "Q", "output": "A"}, {"input": "R", "output": "B"}]},
+        ["Q", "A", "R", "B"],
+        set(),
+    ),
+    (
+        "ShareGPT in Chinese and English",
+        {"conversation_id": "1", "conversation": [{"human": "Q", "assistant": "A"}]},
+        ["Q", "A"],
+        {"conversation_id"},
+    ),
+    (
+        "XTuner",
+        {"conversation": [{"system": "Be brief.", "input": "Q", "output": "A"}]},
+        ["Be brief.", "Q", "A"],
+        set(),
+    ),
+    (
+        "ShareGPT from several models",
+        {"conversations": [{"from": "human", "value": "Q"}, {"from": "chatgpt", "value": "A"}]},
+        ["Q", "A"],
+        set(),
+    ),
+]
+# name, a record, a word of what is wrong, and one of the fix
+REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
+    (
+        "SQuAD",
+        {"context": "C", "question": "Q", "answers": {"text": ["A"], "answer_start": [0]}},
+        "has several answers in 'answers'",
+        "jq -c '.answer = .answers.text[0]'",
+    ),
+    (
+        "several answers",
+        {"question": "Q", "answers": ["A", "B"]},
+        "has several answers in 'answers'",
+        "jq -c '.answer = .answers[0]'",
+    ),
+    (
+        "MOSS",
+        {"conversation_id": 1, "meta_instruction": "MOSS is ...", "chat": {"turn_1": {}}},
+        "is not a record of a known layout",
+        "text=meta_instruction",
+    ),
+    (
+        "HC3",
+        {"id": "1", "question": "Why, oh why?", "human_answers": ["a"], "source": "the web"},
+        "is not a record of a known layout",
+        "prompt=question,completion=source",
+    ),
+    (
+        "MMLU",
+        {"question": "Q", "choices": ["a", "b"], "answer": 1},
+        "'answer' in line 1 of a.jsonl is not text",
+        "",
+    ),
+    (
+        "Alpaca with its text",
+        {"instruction": "I", "input": "", "output": "O", "text": "I O"},
+        "matches more than one layout",
+        "--local_dataset.format=instruction",
+    ),
+    (
+        "a text beside a question",
+        {"text": "T", "question": "Q", "answer": "A"},
+        "matches more than one layout",
+        "--local_dataset.format=",
+    ),
+    (
+        "two answers",
+        {"problem": "Q", "solution": "because 2", "answer": "2"},
+        "matches more than one layout",
+        "--local_dataset.columns=prompt=problem,completion=",
+    ),
+    (
+        "LIMA",
+        {"conversations": ["Q", "A"], "source": "web"},
+        "turn 1 of 'conversations' in line 1 of a.jsonl is not a turn",
+        "",
+    ),
+    (
+        "HH-RLHF",
+        {"chosen": "H: Q A: A", "rejected": "H: Q A: B"},
+        "is a preference",
+        "columns=text=chosen",
+    ),
+]
+
+
+def turns(record: dict[str, Any]) -> tuple[list[str], set[str]]:
+    place = ("line 1 of a.jsonl", record)
+    formatter = RowFormatter(find_layout(place, "auto", {}), "chatml", "assistant")
+    conversation = formatter.conversation(place)
+    assert conversation is not None
+    roles = [turn["role"] for turn in conversation.turns]
+    expected = ["user", "assistant"] * len(roles)
+    assert roles == (["system", *expected] if roles[0] == "system" else expected)[: len(roles)]
+    named = {note.removeprefix("column ").strip("'") for note in formatter.unused(record)}
+    return [turn["content"] for turn in conversation.turns], named
+
+
+@pytest.mark.parametrize(
+    ("record", "said", "named"), [case[1:] for case in READ], ids=[case[0] for case in READ]
+)
+def test_public_rows_are_read(record: dict[str, Any], said: list[str], named: set[str]) -> None:
+    assert turns(record) == (said, named)
+    assert turns(json.loads(json.dumps(record))) == (said, named)
+
+
+@pytest.mark.parametrize(
+    ("record", "what", "fix"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED]
+)
+def test_others_are_refused_in_words(record: dict[str, Any], what: str, fix: str) -> None:
+    with pytest.raises(UsageError) as error:
+        turns(record)
+    (problem,) = error.value.problems
+    assert what in problem.what
+    assert fix in problem.fix
+
+
+def test_a_single_pair_in_a_conversation_is_no_turn_of_unknown_fields() -> None:
+    record = {"conversations": [{"human": "Q", "assistant": "A", "score": 5}]}
+    with pytest.raises(UsageError, match="has no speaker"):
+        turns(record)
