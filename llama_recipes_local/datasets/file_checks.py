@@ -1,20 +1,21 @@
-"""What is wrong with a data set's files, found before any weight is loaded.
+"""What is wrong with a data set's files and records, found before any weight is loaded.
 
-Of each split the first usable record is read and formatted. Later records are checked when the data
-is tokenised.
+All records are read and formatted; of a stream the first ones, and of data whose tokens are in the
+cache, which could be used, none but the first.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local.configs.protocols import Part
 from llama_recipes_local.datasets.base import PARTS, Config, Dataset, Split, find_split, split_name
-from llama_recipes_local.datasets.examples import Example
-from llama_recipes_local.datasets.flaws import find_flaws
+from llama_recipes_local.datasets.flaws import Flaws, with_flag
 from llama_recipes_local.errors import Problem, UsageError
 from llama_recipes_local.messages import join_names
+
+STREAMED = 10_000
+"""How many records of a stream are checked."""
 
 
 def check_files(
@@ -22,8 +23,9 @@ def check_files(
     config: Config,
     parts: Sequence[Part] = PARTS,
     tokenizer: PreTrainedTokenizerBase | None = None,
+    known: Callable[[Split], bool] = lambda split: False,
 ) -> list[Problem]:
-    """Return what is wrong with each part; what is wrong with both is reported once.
+    """Return what is wrong with the parts; what is wrong with both is reported once.
 
     Prints how the parts are read, as every command checks a part once before it is read.
 
@@ -32,55 +34,56 @@ def check_files(
         config: its configuration.
         parts: which parts are checked.
         tokenizer: the model's; None if the data set does not need it.
+        known: whether a split's records are known to be sound.
     """
     problems: list[Problem] = []
     notes: list[str] = []
+    flaws = Flaws()
+    read = set()  # one file may be for both parts
     for part in parts:
+        flag = dataset.flag.format(part=part)
         try:
-            notes += _check(dataset, config, part, tokenizer)
+            if dataset.check is not None:
+                dataset.check(config, split_name(config, part))
+            split = find_split(dataset, config, part, tokenizer)
+            if split is None:
+                continue
+            more: tuple[str, ...] = ()
+            if (split.files, split.part) not in read and not known(split):
+                read.add((split.files, split.part))
+                streamed = getattr(config, "streaming", False)
+                more = _read(split, part, tokenizer, flaws, flag, streamed)
+            if not flaws.count:
+                notes += [*split.notes, *more]
         except UsageError as error:
-            flag = dataset.flag.format(part=part)
-            problems += [_with_flag(problem, flag) for problem in error.problems]
+            problems += [with_flag(problem, flag) for problem in error.problems]
     for note in dict.fromkeys(notes):
         print(note)
-    return list(dict.fromkeys(problems))
+    return list(dict.fromkeys(problems + flaws.problems()))
 
 
-def _check(
-    dataset: Dataset[Config],
-    config: Config,
+def _read(
+    split: Split,
     part: Part,
     tokenizer: PreTrainedTokenizerBase | None,
+    flaws: Flaws,
+    flag: str,
+    streamed: bool,
 ) -> tuple[str, ...]:
-    """Check one part, and return the notes on how it is read."""
-    if dataset.check is not None:
-        dataset.check(config, split_name(config, part))
-    split = find_split(dataset, config, part, tokenizer)
-    if split is None:
-        return ()
-    example = _first_example(split, tokenizer)
-    if example is None:
+    """Read a split's records, note their flaws, and return notes on the first.
+
+    Raises:
+        UsageError: if there is none that can be used, and no flaw.
+    """
+    before = flaws.count
+    first = flaws.read(split, tokenizer, flag, most=STREAMED if streamed else None)
+    if first is None and flaws.count == before:
         raise UsageError([_nothing_left(split, part)])
-    if getattr(config, "streaming", False) and example.notes:
-        # nothing is counted in a stream
-        return (*split.notes, f"--> not as in the first record: {', '.join(example.notes)}")
-    return split.notes
-
-
-def _with_flag(problem: Problem, flag: str) -> Problem:
-    if not flag or flag in problem.fix:
-        return problem
-    if problem.fix.endswith(("name a file", "name another")):
-        return replace(problem, fix=f"{problem.fix}: {flag}")
-    return problem.or_else(f"name another: {flag}")
-
-
-def _first_example(split: Split, tokenizer: PreTrainedTokenizerBase | None) -> Example | None:
-    try:
-        examples = (split.formatter(record, tokenizer) for record in split.records())
-        return next((example for example in examples if example is not None), None)
-    except UsageError as error:
-        raise UsageError(find_flaws(split, tokenizer) or error.problems) from error
+    # nothing is counted in a stream
+    example = split.formatter(first, tokenizer) if streamed and first else None
+    if example is None or not example.notes:
+        return ()
+    return (f"--> not as in the first record: {', '.join(example.notes)}",)
 
 
 def _nothing_left(split: Split, part: Part) -> Problem:

@@ -1,64 +1,153 @@
-"""Everything that is wrong with a split's records, once one of them could not be used."""
+"""Everything that is wrong with a data set's records, each kind once, with its count and places."""
 
 import re
 from dataclasses import dataclass, field, replace
 
 from transformers import PreTrainedTokenizerBase
 
-from llama_recipes_local.datasets.base import Split
+from llama_recipes_local.datasets.base import Formatter, Split
+from llama_recipes_local.datasets.rows import RowFormatter
 from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.records.checked_values import Record
+from llama_recipes_local.storage.names import natural_key
 
-SKIP_FLAG = "--local_dataset.skip_bad_rows"
+SKIP = "leave such rows out: --local_dataset.skip_bad_rows=True"
 FIRST = 3
 MOST_KINDS = 20
 
 
 @dataclass
 class _Kind:
-    """Problems that differ in the record alone: the first, and where the others are."""
+    """Problems that differ in the record alone: the first, and where the first ones are."""
 
     problem: Problem
     count: int = 0
     places: list[str] = field(default_factory=list)
 
+    def add(self, place: str) -> None:
+        self.count += 1
+        self.places = sorted([*self.places, place], key=natural_key)[:FIRST]
+
     def summed_up(self) -> Problem:
         """Return the first problem, with how many records have it and where the first are."""
         if self.count == 1:
             return self.problem
-        more = ", ..." if self.count > len(self.places) else ""
-        where = f"{self.count:,} records are so: {', '.join(self.places)}{more}"
+        files = {place.partition(" of ")[2] for place in self.places}
+        short = [place.partition(" of ")[0] if len(files) == 1 else place for place in self.places]
+        more = ", ..." if self.count > len(short) else ""
+        where = f"{self.count:,} records are so: {', '.join(short)}{more}"
         return replace(self.problem, why=f"{self.problem.why}; {where}")
 
 
-def find_flaws(split: Split, tokenizer: PreTrainedTokenizerBase | None) -> list[Problem]:
-    """Return each kind of problem with a split's records, with its count and first places.
+@dataclass
+class Flaws:
+    """What is wrong with the records of some splits, by its kind.
 
-    All records are read and formatted, so call it once one has failed.
+    Attributes:
+        count: how many problems were found.
     """
-    kinds: dict[str, _Kind] = {}
-    try:
-        for record in split.records():
-            try:
-                split.formatter(record, tokenizer)
-            except UsageError as error:
-                for problem in error.problems:
-                    _add(kinds, problem, record[0])
-    except UsageError as error:  # the file cannot be read further
-        for problem in error.problems:
-            _add(kinds, problem, "")
-    found = [kind.summed_up() for kind in list(kinds.values())[:MOST_KINDS]]
-    if not hasattr(split.formatter, "skip_bad_rows"):
-        return found
-    skip = f"leave such rows out: {SKIP_FLAG}=True"
-    return [
-        problem.or_else(skip) if kind.places != [""] else problem
-        for kind, problem in zip(kinds.values(), found, strict=False)
-    ]
+
+    count: int = 0
+    _kinds: dict[str, _Kind] = field(default_factory=dict)
+
+    def read(
+        self,
+        split: Split,
+        tokenizer: PreTrainedTokenizerBase | None,
+        flag: str = "",
+        most: int | None = None,
+    ) -> Record | None:
+        """Add what is wrong with a split's records, and return the first that can be used.
+
+        Args:
+            split: the split.
+            tokenizer: the model's; None if the data set does not need it.
+            flag: the flag that names other files.
+            most: how many records are read, and further ones until one can be used; None means all.
+        """
+        first = None
+        can_be_used = _Check(split.formatter, tokenizer)
+        can_skip = hasattr(split.formatter, "skip_bad_rows")
+        try:
+            for number, record in enumerate(split.records()):
+                if most is not None and number >= most and first is not None:
+                    break
+                try:
+                    if can_be_used(record) and first is None:
+                        first = record
+                except UsageError as error:
+                    for problem in error.problems:
+                        fixed = problem.or_else(SKIP) if can_skip else problem
+                        self._add(with_flag(fixed, flag), record[0])
+        except UsageError as error:  # the file cannot be read further
+            for problem in error.problems:
+                self._add(with_flag(problem, flag), "")
+        return first
+
+    def problems(self) -> list[Problem]:
+        """Return each kind of problem, with its count and first places."""
+        return [kind.summed_up() for kind in list(self._kinds.values())[:MOST_KINDS]]
+
+    def _add(self, problem: Problem, place: str) -> None:
+        self.count += 1
+        if not place:  # both splits may be of the file
+            self._kinds.setdefault(problem.what, _Kind(problem, count=1))
+            return
+        alike = re.sub(r"\d+", "N", problem.what.replace(place, ""))
+        self._kinds.setdefault(alike, _Kind(problem)).add(place)
 
 
-def _add(kinds: dict[str, _Kind], problem: Problem, place: str) -> None:
-    alike = problem.what.replace(place, "") if place else problem.what
-    kind = kinds.setdefault(re.sub(r"\d+", "N", alike), _Kind(problem))
-    kind.count += 1
-    if len(kind.places) < FIRST:
-        kind.places.append(place.partition(" of ")[0])
+def find_flaws(
+    split: Split, tokenizer: PreTrainedTokenizerBase | None, most: int | None = None
+) -> list[Problem]:
+    """Return each kind of problem with a split's records; see ``Flaws.read``.
+
+    Call it once a record has failed.
+    """
+    flaws = Flaws()
+    flaws.read(split, tokenizer, most=most)
+    return flaws.problems()
+
+
+def with_flag(problem: Problem, flag: str) -> Problem:
+    """Return a problem whose fix has the flag that names other files; empty for none."""
+    if not flag or flag in problem.fix:
+        return problem
+    if problem.fix.endswith(("name a file", "name another")):
+        return replace(problem, fix=f"{problem.fix}: {flag}")
+    return problem.or_else(f"name another: {flag}")
+
+
+class _Check:
+    """Whether a record can be used; turns are rendered once for all that differ in words alone."""
+
+    def __init__(self, formatter: Formatter, tokenizer: PreTrainedTokenizerBase | None) -> None:
+        self.formatter = formatter
+        self.tokenizer = tokenizer
+        self._rendered: set[int] = set()
+
+    def __call__(self, record: Record) -> bool:
+        """Return whether a record has an example.
+
+        Raises:
+            UsageError: if it cannot be used and is not to be skipped.
+        """
+        shape = self._shape(record)
+        if shape in self._rendered:
+            return True
+        if self.formatter(record, self.tokenizer) is None:
+            return False
+        if shape is not None:
+            self._rendered.add(shape)
+        return True
+
+    def _shape(self, record: Record) -> int | None:
+        """Return a hash of what the template sees of turns but for words; None if there is none."""
+        formatter = self.formatter
+        if not isinstance(formatter, RowFormatter) or not formatter.renders(self.tokenizer):
+            return None
+        try:
+            conversation = formatter.conversation(record)
+        except UsageError:
+            return None  # raised again, or skipped, by the formatter
+        return hash(conversation.shape) if conversation else None

@@ -81,6 +81,11 @@ class RowFormatter:
             return self
         return replace(self, template=default_template(self.layout.name, tokenizer))
 
+    def renders(self, tokenizer: PreTrainedTokenizerBase | None) -> bool:
+        """Return whether records are turns in a chat template."""
+        template = self.for_tokenizer(tokenizer).template
+        return self.layout.name != "text" and template not in ("alpaca", "none")
+
     def __call__(
         self, record: Record, tokenizer: PreTrainedTokenizerBase | None = None
     ) -> Example | None:
@@ -117,7 +122,7 @@ class RowFormatter:
             ((_, column),) = self.layout.columns
             text = read_text(self.layout.values(record)["text"], f"{column!r} in {record[0]}")
             return None if text is None else Marked(text)
-        if self.template in ("alpaca", "none"):
+        if not self.renders(tokenizer):
             parts = self._parts(record)
             if parts is None:
                 return None

@@ -34,6 +34,8 @@ from llama_recipes_local.storage.hashing import FileHashes
 FORMAT = 3
 HASHES = "hashes.json"
 RECORDS_AT_A_TIME = 256  # of a stream
+MOST_REPORTED = 100_000
+"""How many records of a stream are read again for a report of what is wrong with them."""
 
 Document = tuple[Tokens, Tokens]
 """Ids and labels, as many of each."""
@@ -73,7 +75,7 @@ def load_split(
     """
     folder = cache_folder(cache)
     encoder = _Encoder(split.formatter, tokenizer, limit)
-    entry = folder / f"{split.files[0].stem}-{_key(split, encoder, folder)}"
+    entry = _entry(split, encoder, folder)
 
     def build() -> Built:
         title = f"tokenising {split.files[0].name}"
@@ -85,6 +87,19 @@ def load_split(
         raise UsageError([_unwritable(folder, error)]) from error
     except UsageError as error:
         raise UsageError(find_flaws(split, tokenizer) or error.problems) from error
+
+
+def is_tokenized(
+    split: Split, tokenizer: PreTrainedTokenizerBase, limit: int | None = None, cache: str = ""
+) -> bool:
+    """Return whether a split's tokens are in the cache; see ``load_split``."""
+    folder = cache_folder(cache)
+    encoder = _Encoder(split.formatter, tokenizer, limit)
+    return folder.is_dir() and _entry(split, encoder, folder).exists()
+
+
+def _entry(split: Split, encoder: "_Encoder", folder: Path) -> Path:
+    return folder / f"{split.files[0].stem}-{_key(split, encoder, folder)}"
 
 
 @dataclass(frozen=True)
@@ -174,7 +189,8 @@ class _Pass:
                 for ids, labels in self.encoder.rows(records)[0]:
                     yield {"input_ids": ids, "labels": labels}
         except UsageError as error:
-            problems = "\n".join(map(str, error.problems))
+            found = find_flaws(self.split, self.encoder.tokenizer, MOST_REPORTED)
+            problems = "\n".join(map(str, found or error.problems))
             raise RecordError(f"stopped at an invalid record:\n{problems}") from error
 
 

@@ -61,6 +61,15 @@ class Conversation:
     marks: dict[int, bool] = field(default_factory=dict)
     tools: list[dict[str, Any]] = field(default_factory=list)  # a tool's JSON schema
 
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """What a template sees of the conversation, but for what is said."""
+        turns = tuple(
+            (turn["role"], *turn, type(turn["content"]), "<think>" in str(turn["content"]))
+            for turn in self.turns
+        )
+        return turns, tuple(self.marks.items()), bool(self.tools)
+
     def after(self, earlier: Sequence[Message]) -> "Conversation":
         """Return the conversation with turns before its own."""
         marks = {len(earlier) + number: mark for number, mark in self.marks.items()}

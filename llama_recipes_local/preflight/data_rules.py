@@ -6,9 +6,10 @@ from llama_recipes_local import configs
 from llama_recipes_local.configs.protocols import Part
 from llama_recipes_local.configs.values import check_fields
 from llama_recipes_local.data.truncation import SHORTEST
-from llama_recipes_local.datasets.base import PARTS
+from llama_recipes_local.datasets.base import PARTS, Split
 from llama_recipes_local.datasets.file_checks import check_files
 from llama_recipes_local.datasets.registry import DATASETS
+from llama_recipes_local.datasets.tokenized_splits import is_tokenized
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.models.loading import load_tokenizer
 from llama_recipes_local.preflight.model import check_tokenizer
@@ -53,7 +54,7 @@ def stream_problems(train: configs.train_config) -> list[Problem]:
 
 
 def check_data_files(run: Run, parts: Sequence[Part] = PARTS) -> list[Problem]:
-    """Return what is wrong with the data set's files and the first record of each.
+    """Return what is wrong with the data set's files and records.
 
     Data that needs the tokenizer's chat template is not read if there is no tokenizer, which
     ``check_tokenizer`` reports. Nor are files looked for by values that ``check_values`` reports.
@@ -65,8 +66,12 @@ def check_data_files(run: Run, parts: Sequence[Part] = PARTS) -> list[Problem]:
     if run.dataset is None or check_fields(run.dataset):
         return []
     dataset = DATASETS[run.train.dataset]
-    if not dataset.needs_tokenizer:
-        return check_files(dataset, run.dataset, parts)
     if check_tokenizer(run):
-        return []
-    return check_files(dataset, run.dataset, parts, load_tokenizer(run.train))
+        return [] if dataset.needs_tokenizer else check_files(dataset, run.dataset, parts)
+    train, tokenizer = run.train, load_tokenizer(run.train)
+
+    def known(split: Split) -> bool:
+        return is_tokenized(split, tokenizer, train.context_length, train.data_cache)
+
+    given = tokenizer if dataset.needs_tokenizer else None
+    return check_files(dataset, run.dataset, parts, given, known)

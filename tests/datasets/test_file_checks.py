@@ -30,7 +30,7 @@ def test_a_folder_that_is_named_for_a_file(tmp_path: Path) -> None:
     (tmp_path / "below").mkdir()
     (tmp_path / "below" / "a.csv").touch()
     config = configs.grammar_dataset("grammar_dataset", str(tmp_path), str(tmp_path))
-    problem, _ = problems_of(config)
+    (problem,) = problems_of(config)
     assert f"{tmp_path} holds below\n" in problem
     assert problem.endswith("fix: name a file: --grammar_dataset.train_split=FILE")
 
@@ -49,7 +49,7 @@ def test_the_first_usable_record_is_formatted(tmp_path: Path) -> None:
 def test_a_file_without_the_columns_is_reported_once(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("source,corrected\na,b\n")
     file = str(tmp_path / "a.csv")
-    problem, _ = problems_of(configs.grammar_dataset("grammar_dataset", file, file))
+    (problem,) = problems_of(configs.grammar_dataset("grammar_dataset", file, file))
     assert f"{file} has no column input, target" in problem
     (problem,) = problems_of(configs.local_dataset(data_path=file))
     assert f"line 2 of {file} is not a record" in problem

@@ -10,8 +10,9 @@ import pytest
 from llama_recipes_local.configs.datasets import local_dataset
 from llama_recipes_local.datasets.file_checks import check_files
 from llama_recipes_local.datasets.local import DATASET, split
-from llama_recipes_local.datasets.tokenized_splits import load_split
-from llama_recipes_local.errors import UsageError
+from llama_recipes_local.datasets.rows import RowFormatter
+from llama_recipes_local.datasets.tokenized_splits import is_tokenized, load_split, stream_split
+from llama_recipes_local.errors import RecordError, UsageError
 
 GOOD = {"prompt": "a", "completion": "b"}
 ROWS = [
@@ -73,3 +74,52 @@ def test_rows_of_a_table_with_other_columns(tmp_path: Path, tokenizer: Any) -> N
         split(replace(config, skip_bad_rows=True), "train"), tokenizer, cache=str(tmp_path / "c")
     )
     assert (loaded.audit.rows, loaded.audit.counts.bad) == (2, 3)
+
+
+def test_a_flaw_of_both_parts_is_one_kind_of_the_first_places(
+    config: local_dataset, tokenizer: Any
+) -> None:
+    """Rows that are held out are of the same file, and so is what is wrong with them."""
+    rows = [json.dumps(GOOD)] * 41
+    for place in (20, 1, 7, 40, 30):  # line 21 and line 41 are held out
+        rows[place] = json.dumps({"prompt": "a", "completion": place})
+    Path(config.data_path).write_text("\n".join(rows))
+    (problem,) = check_files(DATASET, replace(config, validation_path=""), tokenizer=tokenizer)
+    assert "5 records are so: line 2, line 8, line 21, ..." in problem.why
+    assert problem.fix.count("skip_bad_rows") == problem.fix.count("data_path") == 1
+
+
+def test_records_whose_tokens_are_in_the_cache_are_not_read_again(
+    config: local_dataset, tokenizer: Any, tmp_path: Path
+) -> None:
+    Path(config.data_path).write_text("\n".join([json.dumps(GOOD)] * 3))
+    found, cache = split(config, "train"), str(tmp_path / "cache")
+
+    def known(part: Any) -> bool:
+        return is_tokenized(part, tokenizer, 8, cache)
+
+    assert not known(found) and not (tmp_path / "cache").exists()
+    load_split(found, tokenizer, 8, cache)
+    assert known(found) and not is_tokenized(found, tokenizer, 9, cache)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RowFormatter, "__call__", lambda *_: pytest.fail("read again"))
+        assert not check_files(DATASET, config, ("train",), tokenizer, known)
+
+
+def test_a_stream_stops_with_all_that_is_wrong(config: local_dataset, tokenizer: Any) -> None:
+    with pytest.raises(RecordError) as error:
+        list(stream_split(split(config, "train"), tokenizer).open_pass(0))
+    message = str(error.value)
+    assert "2 records are so: line 1, line 12" in message and "has no 'completion'" in message
+    skipping = replace(config, skip_bad_rows=True)
+    assert len(list(stream_split(split(skipping, "train"), tokenizer).open_pass(0))) == 4
+
+
+def test_the_first_records_of_a_stream_are_checked(
+    config: local_dataset, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llama_recipes_local.datasets.file_checks.STREAMED", 2)
+    rows = [{"prompt": "", "completion": "b"}, {"prompt": 1, "completion": "b"}, GOOD, {"a": 1}]
+    Path(config.data_path).write_text("\n".join(map(json.dumps, rows)))
+    (problem,) = check_files(DATASET, replace(config, streaming=True), tokenizer=tokenizer)
+    assert "'prompt' in line 2" in problem.what

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from llama_recipes_local.configs.datasets import local_dataset
+from llama_recipes_local.datasets import rows as rows_module
 from llama_recipes_local.datasets.file_checks import check_files
 from llama_recipes_local.datasets.local import DATASET, split
 from llama_recipes_local.datasets.tokenized_splits import load_split
@@ -42,6 +43,23 @@ def test_each_kind_is_counted(tmp_path: Path, instruct: Any) -> None:
     with pytest.raises(UsageError) as error:
         load_split(split(config, "train"), instruct, cache=str(tmp_path / "cache"))
     check(error.value.problems)
-    # the first record shows it before anything is tokenised
-    file.write_text("\n" + "".join(json.dumps({"messages": row}) + "\n" for row in rows[1:]))
+    # and before anything is tokenised
     check(check_files(DATASET, config, ("train",), instruct))
+
+
+def test_turns_that_differ_in_words_alone_are_rendered_once(
+    tmp_path: Path, instruct: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rendered = []
+    real = rows_module.render_chat
+    monkeypatch.setattr(
+        rows_module, "render_chat", lambda *given: rendered.append(given) or real(*given)
+    )
+    said = [[GOOD[0] | {"content": f"Hi {n}"}, GOOD[1]] for n in range(50)]
+    said += [[*GOOD, *GOOD], [GOOD[0], GOOD[1] | {"weight": 0}], CALL, CALL]
+    file = tmp_path / "a.jsonl"
+    file.write_text("".join(json.dumps({"messages": row}) + "\n" for row in said))
+    config = local_dataset(data_path=str(file), validation_path=str(file))
+    (problem,) = check_files(DATASET, config, ("train",), instruct)
+    assert "2 records are so: line 53, line 54" in problem.why
+    assert len(rendered) == 5
