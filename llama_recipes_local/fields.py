@@ -11,6 +11,7 @@ import ast
 import enum
 import inspect
 import math
+import re
 import textwrap
 import types
 import typing
@@ -238,13 +239,13 @@ def update_config(config: object, **kwargs: object) -> None:
 
 
 def convert(value: object, expected: object) -> Any:
-    """Convert a flag's value, as fire parsed it, to a declared type.
+    """Convert a flag's value, its text or what Python passed, to a declared type.
 
     Raises:
         ValueError: if the value cannot mean that type.
     """
     alternatives = _alternatives(expected)
-    if value is None and type(None) in alternatives:
+    if (value is None or value == "None") and type(None) in alternatives:
         return None
     wanted = [kind for kind in alternatives if kind is not type(None)]
     for kind in wanted:
@@ -283,7 +284,11 @@ def _to_list(value: object) -> list[str] | str:
     if value == "all-linear":  # PEFT's own word for every linear layer but the head
         return value
     if isinstance(value, str):
-        return [part.strip() for part in value.split(",")]
+        listed = value.strip()
+        if listed[:1] + listed[-1:] in ("[]", "()"):  # as Python writes a list
+            listed = listed[1:-1]
+        parts = (part.strip().strip("\"'") for part in listed.split(","))
+        return [part for part in parts if part]
     if isinstance(value, (list, tuple)):
         return [str(part) for part in value]
     raise ValueError
@@ -295,7 +300,7 @@ def _to_bool(value: object) -> bool:
 
 
 def _to_str(value: object) -> str:
-    # fire reads a folder called 2024 as a number, and a flag without a value as True
+    # a flag without a value is True; a folder may be called 2024
     if isinstance(value, (bool, type(None), list, tuple, dict)):
         raise ValueError
     return str(value)
@@ -306,6 +311,8 @@ def _to_number(value: object, kind: object) -> int | float:
         raise ValueError
     if kind is int and isinstance(value, int):
         return value  # a float would round it from 2**53 on
+    if kind is int and isinstance(value, str) and re.fullmatch("[+-]?[0-9]+", value):
+        return int(value)
     number = float(value)
     if not math.isfinite(number) or (kind is int and not number.is_integer()):
         raise ValueError

@@ -9,6 +9,7 @@ from typing import Any
 
 import fire
 import torch
+from fire.decorators import SetParseFn
 
 from llama_recipes_local import parallel
 from llama_recipes_local._upstream import fall_back, load
@@ -35,14 +36,29 @@ from llama_recipes_local.storage.folder_lock import locked
 from llama_recipes_local.training.evaluation import perplexity
 from llama_recipes_local.training.loggers import name_wandb_run
 from llama_recipes_local.training.out_of_memory import out_of_memory_message
+from llama_recipes_local.typed_words import Typed, as_typed
 
 
+@SetParseFn(Typed)  # each flag is converted by its field's type
 def main(*arguments: Any, **flags: Any) -> None:
     """Fine-tune a Llama from a local folder on local data.
 
     Flags are the fields of upstream's configurations and of this package's; ``--help`` lists them.
     Prefix a flag with the name of a configuration to set its field alone, as in
     ``--grammar_dataset.train_split=FILE``.
+    """
+    finetune(*as_typed(arguments, flags))
+
+
+def finetune(arguments: tuple[Any, ...], flags: dict[str, Any]) -> None:
+    """Do what ``main`` does.
+
+    Args:
+        arguments: words of the command line without a flag.
+        flags: the flags, by name: their text, or what Python passed.
+
+    Raises:
+        SystemExit: with the exit code of a run that ends otherwise than well.
     """
     run: Run | None = None
     try:

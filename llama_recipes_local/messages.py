@@ -1,5 +1,6 @@
 """Phrases that many messages share: lists of names, what a folder holds, a missing path."""
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
@@ -34,8 +35,45 @@ def missing_path(path: Path, fix: str) -> Problem:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return the known name that is most like another, or an empty string if none is."""
-    return next(iter(get_close_matches(name, list(known), n=1, cutoff=0.5)), "")
+    """Return the known name that another was meant for, or an empty string if none is near.
+
+    Near are a typing error, and a name that has all words of the other one, as num_epochs has
+    those of epochs. A digit is no typing error: 3bit is not 8bit.
+    """
+    close = get_close_matches(name, list(known), n=10, cutoff=0.5)
+    return next((each for each in close if _is_typo(name, each) or _has_words(each, name)), "")
+
+
+def _is_typo(name: str, known: str) -> bool:
+    if re.findall("[0-9]", name) != re.findall("[0-9]", known):
+        return False
+    longest = max(len(name), len(known))
+    most = max(int(longest > 2), longest // 4)
+    return _edits(name.lower(), known.lower(), most) <= most
+
+
+def _has_words(known: str, name: str) -> bool:
+    """Return whether each word of a name begins one of a known one's, in order."""
+    rest = iter(re.split("[-_. ]", known.lower()))
+    words = re.split("[-_. ]", name.lower())
+    return all(any(each.startswith(word) for each in rest) for word in words)
+
+
+def _edits(first: str, second: str, most: int) -> int:
+    """Return how many letters are added, left out, wrong or swapped; ``most`` + 1 for more."""
+    if abs(len(first) - len(second)) > most:
+        return most + 1
+    before: list[int] = []
+    last = list(range(len(second) + 1))
+    for i, letter in enumerate(first, 1):
+        row = [i]
+        for j, other in enumerate(second, 1):
+            cost = min(last[j] + 1, row[-1] + 1, last[j - 1] + (letter != other))
+            if i > 1 and j > 1 and (first[i - 2], letter) == (other, second[j - 2]):
+                cost = min(cost, before[j - 2] + 1)
+            row.append(cost)
+        before, last = last, row
+    return last[-1]
 
 
 def unknown_flag(name: str, known: Iterable[str], why: str = "", otherwise: str = "") -> Problem:
@@ -49,3 +87,9 @@ def unknown_flag(name: str, known: Iterable[str], why: str = "", otherwise: str 
     """
     near = nearest(name.lstrip("-"), known)
     return Problem(f"unknown flag {name}", why, f"did you mean --{near}?" if near else otherwise)
+
+
+def empty_value(name: str) -> Problem:
+    """Return the problem with a flag, named with its dashes, that stands without text."""
+    why = "no text stands after it, as with a variable of the shell that is not set"
+    return Problem(f"{name} is empty", why, f"give {name} a value, or leave it out")

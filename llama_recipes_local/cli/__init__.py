@@ -3,8 +3,8 @@
 A subcommand is a package of ``commands`` and a line in ``tree``. Its ``flags`` module has
 ``add_arguments(parser)`` and ``run(args)``, is imported once the subcommand's name has been read
 from the command line, and imports torch and transformers in ``run``, so help and usage errors are
-immediate. A verbatim one, which takes any flag of finetuning.py, has ``run`` alone: its help is
-that of the function it calls, which takes seconds to import.
+immediate. One that takes any flag of finetuning.py next to its own is handed the others unparsed;
+a verbatim one, which has no flag of its own, has ``run`` alone.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from llama_recipes_local.cli.parsing import Parser
+from llama_recipes_local.cli.shared_flags import OF_FINETUNING
 from llama_recipes_local.cli.tree import ROOT, Command, group_parser
 from llama_recipes_local.console import exit_on_broken_pipe, report_failure
 
@@ -59,8 +60,13 @@ def _run(command: Command, words: list[str], path: tuple[str, ...] = ()) -> None
         return
     module = import_module(".".join((COMMANDS, *path, "flags")).replace("-", "_"))
     if command.verbatim:
-        module.run(argparse.Namespace(program=name, words=words))
+        module.run(argparse.Namespace(words=words))
         return
-    parser = Parser(prog=name, description=module.__doc__)
+    parser = Parser(
+        prog=name,
+        description=module.__doc__,
+        epilog=OF_FINETUNING if command.takes_any_flag else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     module.add_arguments(parser)
-    module.run(parser.parse(words))
+    module.run(parser.parse_own(words) if command.takes_any_flag else parser.parse(words))

@@ -1,11 +1,15 @@
-"""argparse that suggests the nearest known name for an unknown one."""
+"""argparse that suggests the nearest known name for an unknown one, and types of its values."""
 
 import argparse
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 from llama_recipes_local.errors import refusal
 from llama_recipes_local.messages import nearest, unknown_flag
+from llama_recipes_local.storage.names import check_length
+from llama_recipes_local.typed_words import read_words
 
 
 class Parser(argparse.ArgumentParser):
@@ -24,6 +28,30 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             self.error(f"unexpected argument {unknown[0]!r}; put a value with spaces in quotes")
         return parsed
+
+    def parse_own(self, words: Sequence[str]) -> argparse.Namespace:
+        """Parse the parser's own flags among words that may hold any flag of ``finetuning.py``.
+
+        The others are ``flags`` of the result, words without a flag are its ``arguments``. They
+        are checked once the configurations that declare them are imported.
+        """
+        if {"-h", "--help"} & set(words):
+            return self.parse(["--help"])
+        arguments, flags = read_words(words)
+        mine: list[str] = []
+        for action in self._actions:
+            name = action.option_strings[-1].removeprefix("--")
+            if name not in flags:
+                continue
+            value, further = flags.pop(name), (action.nargs or 1)
+            values = [] if value is True else [value]
+            if isinstance(further, int) and further > 1:  # as --compare A B
+                values += arguments[: further - 1]
+                arguments = arguments[further - 1 :]
+                mine += [f"--{name}", *values]
+            else:
+                mine.append("=".join([f"--{name}", *values]))
+        return argparse.Namespace(arguments=arguments, flags=flags, **vars(self.parse(mine)))
 
     def _check_flag(self, word: str) -> None:
         flag = word.split("=", 1)[0]
@@ -72,6 +100,27 @@ def number(kind: type[int] | type[float], above: float, most: float) -> Callable
         return value
 
     return check
+
+
+def integer(word: str) -> int | str:
+    """Return the integer that a word is; another word as it is, for a check to report it."""
+    return int(word) if re.fullmatch("[+-]?[0-9]{1,18}", word) else word
+
+
+def path(word: str) -> Path:
+    """Return a word's path, as an argparse ``type``; of an empty word it would be "."."""
+    text(word)
+    if problems := check_length(word, "the path"):
+        raise argparse.ArgumentTypeError(f"{problems[0].what}: {problems[0].why}")
+    return Path(word)
+
+
+def text(word: str) -> str:
+    """Return a word as it is, as an argparse ``type`` that refuses an empty one."""
+    if not word.strip():
+        why = "it is empty, as a variable of the shell that is not set"
+        raise argparse.ArgumentTypeError(f"{why}: give a value, or leave it out")
+    return word
 
 
 def read_typed(read: Callable[[], str]) -> str:

@@ -1,24 +1,20 @@
 """Flags that several commands have: of a new model folder, and those of ``finetuning.py``."""
 
 import argparse
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Iterable
 
-from llama_recipes_local.cli.parsing import one_of
+from llama_recipes_local.cli.parsing import one_of, path
 
 DTYPES = ("bfloat16", "float16", "float32")
 
 
-def call_with_fire(function: Callable[..., None], args: argparse.Namespace) -> None:
-    """Call ``function`` with the flags in ``args.words``, read as ``finetuning.py`` reads them.
-
-    With ``--help`` among them, its help is shown.
-    """
-    import fire
-
-    # a function that takes any flag would be handed --help as one
-    words = ["--", "--help"] if {"--help", "-h"} & set(args.words) else args.words
-    fire.Fire(function, command=words, name=args.program)
+OF_FINETUNING = """
+It takes the flags of finetuning.py too, of which it needs those of the data and the model:
+  --model_name DIR              the model's folder
+  --dataset NAME|PATH           a data set, or a file, folder or glob of yours
+  --local_dataset.FIELD VALUE   what is said of your own files, and so for other data sets
+`llama-recipes-local finetune --help` lists them all.
+"""
 
 
 def add_new_model_flags(
@@ -32,14 +28,14 @@ def add_new_model_flags(
         dtype: what ``--dtype`` is the dtype of.
         default_dtype: the dtype if none is given, in words.
     """
-    parser.add_argument("--model", "--model_name", metavar="DIR", type=Path, help=model)
+    parser.add_argument("--model", "--model_name", metavar="DIR", type=path, help=model)
     parser.add_argument(
-        "--out", required=True, metavar="DIR", type=Path, help="the new model's folder"
+        "--out", required=True, metavar="DIR", type=path, help="the new model's folder"
     )
     parser.add_argument(
         "--tokenizer_name",
         metavar="DIR",
-        type=Path,
+        type=path,
         help="the tokenizer's folder (the one used in training)",
     )
     parser.add_argument(

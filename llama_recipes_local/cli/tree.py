@@ -16,11 +16,13 @@ class Command:
 
     Attributes:
         help: what it does, in a few words.
+        takes_any_flag: whether it takes the flags of ``finetuning.py`` next to its own.
         verbatim: whether it is handed its words unparsed, ``--help`` among them.
         commands: a group's subcommands by name; empty for a subcommand.
     """
 
     help: str
+    takes_any_flag: bool = False
     verbatim: bool = False
     commands: dict[str, "Command"] = field(default_factory=dict)
 
@@ -35,12 +37,12 @@ ROOT = Command(
                 "stand-in": Command("a small model to try everything with"),
             },
         ),
-        "inspect": Command("show what the model will see of a data set", verbatim=True),
+        "inspect": Command("show what the model will see of a data set", takes_any_flag=True),
         "finetune": Command("fine-tune a model, as finetuning.py does", verbatim=True),
         "merge": Command("merge an adapter into its base model"),
         "convert": Command("convert a sharded checkpoint to a model folder"),
         "generate": Command("complete prompts with a fine-tuned model"),
-        "evaluate": Command("measure a model, or compare two", verbatim=True),
+        "evaluate": Command("measure a model, or compare two", takes_any_flag=True),
     },
 )
 

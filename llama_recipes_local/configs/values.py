@@ -1,10 +1,10 @@
 """Values that are not among their field's choices, or not in its range."""
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.fields import Choices, Range, facts
+from llama_recipes_local.messages import nearest
 
 
 def check_fields(config: object, owner: str = "") -> list[Problem]:
@@ -36,8 +36,8 @@ def choice(flag: str, value: object, choices: Iterable[object]) -> list[Problem]
     if value in choices:
         return []
     names = [name for name in choices if isinstance(name, str) and name]
-    near = get_close_matches(str(value), names, n=1)
-    fix = f"did you mean --{flag} {near[0]}?" if near else f"use --{flag} {names[0]}"
+    near = nearest(str(value), names)
+    fix = f"did you mean --{flag} {near}?" if near else f"use --{flag} {' or '.join(names[:2])}"
     return [Problem(f"unknown --{flag} {value}", f"the choices are {', '.join(names)}", fix)]
 
 

@@ -24,7 +24,7 @@ def preflight(arguments: tuple[Any, ...], given: dict[str, Any]) -> Run:
 
     Args:
         arguments: words of the command line without a flag.
-        given: the flags, by name, as fire parsed them.
+        given: the flags, by name: their text, or what Python passed.
 
     Raises:
         UsageError: with every problem found.
@@ -39,29 +39,33 @@ def preflight_data(
     given: dict[str, Any],
     parts: Sequence[Part] = PARTS,
     found: Sequence[Problem] = (),
+    others: Sequence[str] = (),
 ) -> Run:
     """Resolve the flags and check the data set and the tokenizer alone: nothing is trained.
 
     Args:
         arguments: words of the command line without a flag.
-        given: the flags, by name, as fire parsed them.
+        given: the flags, by name: their text, or what Python passed.
         parts: the parts of the data set that are used.
         found: problems that are already known.
+        others: flags that the command has of its own.
 
     Raises:
         UsageError: with every problem found.
     """
-    run, problems = _resolved(arguments, given)
+    run, problems = _resolved(arguments, given, others)
     data_files = partial(check_data_files, parts=parts)
     problems += find_problems(run, (check_values, *BATCHES, check_tokenizer, data_files))
     refuse([*problems, *found])
     return run
 
 
-def _resolved(arguments: tuple[Any, ...], given: dict[str, Any]) -> tuple[Run, list[Problem]]:
+def _resolved(
+    arguments: tuple[Any, ...], given: dict[str, Any], others: Sequence[str] = ()
+) -> tuple[Run, list[Problem]]:
     """Build the run that the flags ask for; return it with the problems of flags it cannot use."""
     given, named_twice = with_data_path(given)
-    usable, refused = flags.check_flags(given)
+    usable, refused = flags.check_flags(given, others)
     problems = flags.check_arguments(arguments) + refused + named_twice
     run = resolve(usable)
     if {"dataset", "train_config.dataset"} & given.keys() - usable.keys():

@@ -9,10 +9,11 @@ from llama_recipes_local.adapters.registry import config_classes
 from llama_recipes_local.configs.values import check_fields
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.errors import Problem
-from llama_recipes_local.fields import convert, field_names
-from llama_recipes_local.messages import unknown_flag
+from llama_recipes_local.fields import FOLDER, convert, facts, field_names
+from llama_recipes_local.messages import empty_value, nearest, unknown_flag
 from llama_recipes_local.run import Run
-from llama_recipes_local.storage.names import check_name
+from llama_recipes_local.storage.names import check_name, check_path
+from llama_recipes_local.typed_words import Typed
 
 # what TRL, transformers and sft.py call a flag, where the nearest name is that of another flag
 ELSEWHERE = {
@@ -88,16 +89,22 @@ def check_values(run: Run) -> list[Problem]:
     return problems
 
 
-def check_flags(given: dict[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
+def check_flags(
+    given: dict[str, Any], others: Iterable[str] = ()
+) -> tuple[dict[str, Any], list[Problem]]:
     """Return the flags that can be used, and what is wrong with the others.
 
-    That is a problem for each unknown flag, and for each value that is not of its field's type, or
-    that cannot be written into the record of the run.
+    That is a problem for each unknown flag, and for each value that is empty, not of its field's
+    type, a path that no file can have, or that cannot be written into the record of the run.
+
+    Args:
+        given: the flags, by name: their text, or what Python passed.
+        others: the flags that the command has of its own, for the nearest name.
     """
     known = known_flags()
     usable, problems = {}, []
-    for flag, value in given.items():
-        wrong = _mismatch(flag, value) if flag in known else [_unknown(flag, known)]
+    for flag, value in _switches(given, known).items():
+        wrong = _mismatch(flag, value) if flag in known else [_unknown(flag, [*others, *known])]
         if not wrong:
             usable[flag] = value
         # check_output checks the whole path of output_dir
@@ -105,23 +112,47 @@ def check_flags(given: dict[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
     return usable, problems
 
 
+def _switches(given: dict[str, Any], known: list[str]) -> dict[str, Any]:
+    """Return the flags with ``use_peft`` False for ``--nouse_peft``, as fire has it."""
+    switches: dict[str, Any] = {}
+    for flag, value in given.items():
+        switch = flag.removeprefix("no")
+        off = value is True and flag not in known and switch != flag and _is_switch(switch)
+        switches |= {switch: False} if off else {flag: value}
+    return switches
+
+
+def _is_switch(flag: str) -> bool:
+    return any(typing.get_type_hints(cls)[name] is bool for cls, name in _fields(flag))
+
+
+def _fields(flag: str) -> list[tuple[type, str]]:
+    """Return the configurations that a flag reaches, and the name of their field."""
+    owner, _, name = flag.rpartition(".")
+    return [
+        (cls, name)
+        for cls in configurations().values()
+        if name in field_names(cls) and owner in ("", cls.__name__)
+    ]
+
+
 def _unknown(flag: str, known: list[str]) -> Problem:
-    if flag in ELSEWHERE:
-        fix = f"here it is called --{ELSEWHERE[flag]}"
+    elsewhere = flag if flag in ELSEWHERE else nearest(flag, [*known, *ELSEWHERE])
+    if elsewhere in ELSEWHERE:
+        fix = f"here it is called --{ELSEWHERE[elsewhere]}"
         return Problem(f"unknown flag --{flag}", "it is what other scripts call it", fix)
     why = "no configuration has a field of this name"
     return unknown_flag(f"--{flag}", known, why, otherwise="see `python finetuning.py --help`")
 
 
 def _mismatch(flag: str, value: object) -> list[Problem]:
-    owner, _, name = flag.rpartition(".")
-    for cls in configurations().values():
-        if name not in field_names(cls) or owner not in ("", cls.__name__):
-            continue
+    for cls, name in _fields(flag):
+        if problems := _empty(flag, value, getattr(cls, name, None), FOLDER in _marks(cls, name)):
+            return problems
         try:
             convert(value, typing.get_type_hints(cls)[name])
         except ValueError as error:
-            # fire makes True of a flag that nothing follows
+            # of a flag that nothing follows the value is True
             what = f"--{flag} has no value" if value is True else f"--{flag} cannot be {value!r}"
             return [
                 Problem(
@@ -130,4 +161,22 @@ def _mismatch(flag: str, value: object) -> list[Problem]:
                     f"give --{flag} a value of that type",
                 )
             ]
+        if FOLDER in _marks(cls, name) and isinstance(value, str) and flag != "output_dir":
+            return check_path(value, f"--{flag}")
     return []
+
+
+def _marks(cls: type, name: str) -> frozenset[object]:
+    return frozenset(facts(cls)[name].marks)
+
+
+def _empty(flag: str, value: object, default: object, is_path: bool) -> list[Problem]:
+    """Return a problem if a flag is given without text, as ``--flag=$UNSET`` gives it.
+
+    Code in Python passes an empty text where that is the default.
+    """
+    if not isinstance(value, str) or value.strip():
+        return []
+    if not isinstance(value, Typed) and (default == "" or not (is_path or default is None)):
+        return []
+    return [empty_value(f"--{flag}")]

@@ -11,7 +11,7 @@ from llama_recipes_local.models.quantization import quantized_bits
 from llama_recipes_local.optimization.optimizers import BITSANDBYTES
 from llama_recipes_local.run import Run
 from llama_recipes_local.storage.disk import nearest_existing
-from llama_recipes_local.storage.names import check_name
+from llama_recipes_local.storage.names import check_path
 
 
 def check_output(run: Run) -> list[Problem]:
@@ -24,7 +24,7 @@ def check_output(run: Run) -> list[Problem]:
         why = "it is the model's own folder, whose files would be overwritten"
         fix = "name another folder: --output_dir DIR"
         return [Problem(f"--output_dir {output}", why, fix)]
-    if unwritable := check_name(output, "--output_dir"):
+    if unwritable := check_path(output, "--output_dir"):
         return unwritable
     existing = nearest_existing(output)
     if not existing.is_dir():

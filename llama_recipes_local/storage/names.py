@@ -1,12 +1,18 @@
-"""Names of files: their natural order, and those that are not valid UTF-8.
+"""Names of files: their natural order, and those that no file can have.
 
-safetensors, JSON and the console accept none that is not.
+safetensors, JSON and the console accept none that is not valid UTF-8, and no file system one that
+is too long.
 """
 
 import os
 import re
 
 from llama_recipes_local.errors import Problem, refuse
+
+LONGEST_NAME = 255
+"""Bytes of a file's or a folder's name, on every file system of Linux."""
+LONGEST_PATH = 4095
+"""Bytes of a path: PATH_MAX without its final zero."""
 
 
 def natural_key(name: str) -> tuple[str, str]:
@@ -34,10 +40,36 @@ def check_name(path: str | os.PathLike[str], flag: str = "") -> list[Problem]:
     return []
 
 
+def check_path(path: str | os.PathLike[str], flag: str) -> list[Problem]:
+    """Return a problem if no file can have a path: ``check_name``'s or ``check_length``'s.
+
+    Args:
+        path: a path as Python decodes it; a relative one is below the working directory.
+        flag: the flag that names it.
+    """
+    return check_name(path, flag) or check_length(path, flag)
+
+
+def check_length(path: str | os.PathLike[str], flag: str) -> list[Problem]:
+    """Return a problem if a path, or a name in it, is longer than any that exists."""
+    text, fix = os.fspath(path), f"name another: {flag} PATH"
+    longest = max((len(os.fsencode(part)) for part in text.split(os.sep)), default=0)
+    whole = len(os.fsencode(os.path.abspath(text.replace("\0", ""))))
+    if longest > LONGEST_NAME:
+        why = f"a name has {LONGEST_NAME} bytes at most"
+        return [Problem(f"{flag} has a name of {longest} bytes: {text[:40]}...", why, fix)]
+    if whole > LONGEST_PATH:
+        why = f"a path has {LONGEST_PATH} bytes at most"
+        return [Problem(f"{flag} is a path of {whole} bytes: {text[:40]}...", why, fix)]
+    if "\0" in text:
+        return [Problem(f"{flag} {text!r}", "a path has no zero byte", fix)]
+    return []
+
+
 def refuse_name(path: str | os.PathLike[str], flag: str) -> None:
-    """Refuse a path that ``check_name`` reports.
+    """Refuse a path that ``check_path`` reports.
 
     Raises:
-        UsageError: if it has bytes that are not UTF-8.
+        UsageError: if no file can have it.
     """
-    refuse(check_name(path, flag))
+    refuse(check_path(path, flag))

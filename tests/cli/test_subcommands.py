@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import warnings
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -98,28 +99,70 @@ def test_warnings_that_no_user_can_fix_are_not_shown(
     assert [str(each.message) for each in recwarn] == ["this concerns the user"]
 
 
-def test_finetune_passes_its_words_on_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
-    import fire
-
+def test_finetune_reads_its_words_as_finetuning_py_does(monkeypatch: pytest.MonkeyPatch) -> None:
     from llama_recipes_local import finetuning
 
-    calls: list[tuple[Any, dict[str, Any]]] = []
-    monkeypatch.setattr(fire, "Fire", lambda target, **options: calls.append((target, options)))
-    words = ["--lr=1e-4", "--grammar_dataset.train_split", "a b.csv", "--nonsense", "--help"]
+    calls: list[Any] = []
+    monkeypatch.setattr(finetuning, "finetune", lambda *given: calls.append(given))
+    words = ["--lr=1e-4", "--grammar_dataset.train_split", "a b.csv", "run#1", "--help"]
     assert cli.main(["finetune", *words]) == 0
-    expected = {"command": words, "name": "llama-recipes-local finetune"}
-    assert calls == [(finetuning.main, expected)]
+    flags = {"lr": "1e-4", "grammar_dataset.train_split": "a b.csv", "help": True}
+    assert calls == [(("run#1",), flags)]
 
 
-@pytest.mark.parametrize("word", ["--help", "-h"])
-@pytest.mark.parametrize(("name", "flag"), [("inspect", "--png"), ("evaluate", "--adapter")])
-def test_commands_that_take_any_flag_show_their_own_in_help(
-    name: str, flag: str, word: str, capfd: pytest.CaptureFixture[str]
+def handed_on(name: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What a command that takes any flag of finetuning.py hands to its function."""
+    module = import_module(f"llama_recipes_local.commands.{name}.command")
+    calls: list[Any] = []
+    monkeypatch.setattr(module, name, lambda *given, **flags: calls.append((given, flags)))
+    assert cli.main([name, *words]) == 0
+    return calls[0]
+
+
+@pytest.mark.parametrize("text", ["run#1", "2024_11_27", "1e3", "a,b", "--x", "None", "模 型"])
+def test_texts_stay_as_they_were_typed(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = [f"--model_name={text}", "--rows", "7", f"--png={text}", "--use_fast_kernels"]
+    expected = {"rows": 7, "png": text, "model_name": text, "use_fast_kernels": True}
+    assert handed_on("inspect", words, monkeypatch) == ((), expected)
+    words = ["--max-examples=2", f"--out={text}", f"--local_dataset.data_path={text}"]
+    _, flags = handed_on("evaluate", words, monkeypatch)
+    found = {name: flags[name] for name in ("max_examples", "out", "local_dataset.data_path")}
+    assert found == {"max_examples": 2, "out": text, "local_dataset.data_path": text}
+    assert flags["adapter"] is None and flags["batch_size"] == 8
+
+
+def test_compare_takes_two_files(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        cli.main([name, "--dataset", "grammar_dataset", word])
-    assert stopped.value.code == 0
-    assert flag in "".join(capfd.readouterr())
+    given, flags = handed_on("evaluate", ["--compare", "2024_1", "b", "c"], monkeypatch)
+    assert (given, flags["compare"]) == (("c",), [Path("2024_1"), Path("b")])
+    assert "expected 2 arguments" in refused(["evaluate", "--compare", "a"], capsys)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["evaluate", "--adapter="],
+        ["evaluate", "--out", ""],
+        ["generate", "--adapter", "", "--prompt", "x"],
+        ["generate", "--adapter", "x", "--system= "],
+        ["merge", "--adapter=", "--out", "x"],
+        ["merge", "--adapter", "x", "--out="],
+        ["convert", "", "--out", "x"],
+        ["convert", "x", "--out", "y", "--model="],
+    ],
+    ids=" ".join,
+)
+def test_an_empty_value_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert "it is empty" in refused(words, capsys)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "字" * 100, "ab/" * 2000])
+@pytest.mark.parametrize("words", [["merge", "--out", "y", "--adapter"], ["convert", "--out"]])
+def test_a_path_that_is_too_long_is_refused(
+    words: list[str], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "bytes at most" in refused([*words, name], capsys)
 
 
 def leaves(command: Command, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:

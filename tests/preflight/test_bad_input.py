@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import stat
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,13 +59,16 @@ Refused = Callable[[list[str]], str]
 
 
 @pytest.fixture
-def refused(work: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
+def refused(
+    work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Refused:
     """Runs the command line in this process; returns the report once it has been refused."""
 
     def run(command: list[str]) -> str:
         before = everything_in(work)
+        monkeypatch.setattr(sys, "argv", ["finetuning.py", *command])
         with pytest.raises(SystemExit) as raised:
-            fire.Fire(main, command=command)
+            fire.Fire(main)
         assert raised.value.code == 2
         said = capsys.readouterr()
         assert said.out == "" and "Traceback" not in said.err
@@ -374,7 +378,7 @@ CASES = {
     "unknown quantization": Case(
         "unknown --quantization 2bit",
         "the choices are 4bit, 8bit",
-        "did you mean --quantization",
+        "use --quantization 4bit or 8bit",
         flags={"quantization": "2bit"},
     ),
     "context longer than the model's": Case(
@@ -555,12 +559,8 @@ def test_a_rank_that_is_not_the_first_says_nothing(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_data_set_without_a_name_reports_no_missing_files(
-    work: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit):
-        fire.Fire(main, command=["--model_name=model", "--context_length=64", "--dataset"])
-    report = capsys.readouterr().err
+def test_a_data_set_without_a_name_reports_no_missing_files(refused: Refused) -> None:
+    report = refused(["--model_name=model", "--context_length=64", "--dataset"])
     assert report.startswith("1 problem found, nothing was started:\n1. --dataset has no value")
 
 

@@ -37,12 +37,12 @@ def test_compatible_settings_have_no_problem(flags: dict[str, Any]) -> None:
         (
             {"quantization": "2bit", "use_peft": True},
             "unknown --quantization 2bit",
-            "did you mean --quantization",
+            "use --quantization 4bit or 8bit",
         ),
         (
             {"use_peft": True, **FOUR, "quant_type": "nf8"},
             "unknown --quant_type nf8",
-            "did you mean --quant_type nf4?",
+            "use --quant_type nf4 or fp4",
         ),
         (FOUR, "--quantization 4bit without --use_peft", "add --use_peft"),
         ({"quantization": True}, "--quantization True without --use_peft", "add --use_peft"),

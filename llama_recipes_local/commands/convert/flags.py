@@ -1,8 +1,8 @@
 """Convert a sharded checkpoint, this package's or upstream's, to a Hugging Face folder."""
 
 import argparse
-from pathlib import Path
 
+from llama_recipes_local.cli.parsing import path
 from llama_recipes_local.cli.shared_flags import add_new_model_flags
 
 
@@ -11,7 +11,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "checkpoint",
         metavar="CHECKPOINT",
-        type=Path,
+        type=path,
         help="folder with shard-*.safetensors, or with .metadata and *.distcp; or a "
         "checkpoint-STEP of a run without an adapter; or a model's, with pytorch_model*.bin, with "
         "shards that have no index, or with Meta's params.json and consolidated.*.pth",

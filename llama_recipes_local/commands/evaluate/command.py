@@ -1,5 +1,6 @@
 """``llama-recipes-local evaluate``: measures a model, or compares two results."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from llama_recipes_local.commands.evaluate.flag_checks import (
     compared_files,
     refuse_attention,
     refuse_missing_sources,
-    refuse_missing_values,
     refuse_numbers,
     result_file,
 )
@@ -41,10 +41,10 @@ from llama_recipes_local.utils.dataset_utils import get_dataloader
 
 def evaluate(
     *arguments: object,
-    adapter: str = "",
-    metrics: str | tuple[str, ...] = "",
-    out: str = "evaluation.json",
-    compare: str = "",
+    adapter: Path | None = None,
+    metrics: str | None = None,
+    out: str | None = None,
+    compare: Sequence[Path] | None = None,
     batch_size: int = 8,
     max_new_tokens: int = 100,
     max_examples: int = 0,
@@ -55,12 +55,13 @@ def evaluate(
     The data set and its flags are those that the adapter's run recorded, unless overridden.
 
     Args:
-        *arguments: with --compare, the second file.
+        *arguments: none; every setting has a flag.
         adapter: folder of a saved adapter; without it --model_name is a full model.
-        metrics: comma-separated: loss, perplexity, gleu (grammar), rouge (summaries); empty means
+        metrics: comma-separated: loss, perplexity, gleu (grammar), rouge (summaries); None means
             the loss, the perplexity and the data set's own metric.
-        out: the JSON file to write.
-        compare: two such files to compare: --compare A.json B.json.
+        out: the JSON file to write; None means the first free one of evaluation.json,
+            evaluation-2.json and so on in the working directory.
+        compare: two such files to compare instead.
         batch_size: prompts that are completed at a time.
         max_new_tokens: maximum length of an answer, in tokens.
         max_examples: maximum number of prompts; 0 means all.
@@ -70,11 +71,10 @@ def evaluate(
         UsageError: if a flag is wrong, or the model or the data cannot be used.
     """
     extras.require("scipy", "evaluate", "evaluate")
-    refuse_missing_values({"adapter": adapter, "out": out, "compare": compare})
     if compare:
         compare_files(*compared_files(compare, arguments, flags))
         return
-    folder = Path(str(adapter)).expanduser().resolve() if adapter else None
+    folder = adapter.expanduser().resolve() if adapter else None
     refuse_numbers(batch_size, max_new_tokens, max_examples)
     saved_to = result_file(out)
     run = resolve_run(arguments, folder, flags)
@@ -151,6 +151,7 @@ def _answer(
 
 
 def _report(result: Result, path: Path) -> None:
+    replaced = " (what was there is replaced)" if path.exists() else ""
     result.save(path)
     rows = [
         [name, f"{each['value']:.4f}", f"{each['low']:.4f} to {each['high']:.4f}"]
@@ -162,4 +163,4 @@ def _report(result: Result, path: Path) -> None:
         ended = sum(each.get("ended", False) for each in result.answers)
         share = f"{ended / len(result.answers):.1%} of them ended by themselves"
         items.append(f"{len(result.answers):,} answers ({share})")
-    print(f"\n--> {', '.join(items)}; saved to {path}")
+    print(f"\n--> {', '.join(items)}; saved to {path}{replaced}")

@@ -1,7 +1,8 @@
 """Checks of the flags of ``evaluate``, before anything is measured."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import chain, count
 from pathlib import Path
 
 from llama_recipes_local import extras
@@ -22,15 +23,13 @@ from llama_recipes_local.run import Run
 from llama_recipes_local.storage.names import refuse_name
 
 
-def choose_metrics(metrics: object, dataset: str) -> list[str]:
+def choose_metrics(metrics: str | None, dataset: str) -> list[str]:
     """Return the names of the metrics: those given, or the data set's.
 
     Raises:
         UsageError: if a metric is unknown, a package is missing, or the data has no answers.
     """
-    # fire parses several names as a tuple or a list, and a flag without a value as True
-    named = metrics if isinstance(metrics, (tuple, list)) else str(metrics).split(",")
-    asked = [str(name).strip() for name in named if str(name).strip()]
+    asked = [name.strip() for name in (metrics or "").split(",") if name.strip()]
     asked = asked or [*loss_metrics(), *DATASETS[dataset].metrics]
     problems = [
         Problem(f"--metrics {name}", "unknown metric", f"choose from {','.join(METRICS)}")
@@ -80,22 +79,6 @@ def refuse_missing_sources(asked: list[Question], metrics: list[str]) -> None:
             )
 
 
-def refuse_missing_values(flags: Mapping[str, object]) -> None:
-    """Refuse flags that need a path and have no value.
-
-    Raises:
-        UsageError: if there are any.
-    """
-    # fire parses a flag without a value as True
-    fix = "give a path after it, or leave it out"
-    problems = [
-        Problem(f"--{name} has no value", "it takes a path", fix)
-        for name, value in flags.items()
-        if value is True
-    ]
-    refuse(problems)
-
-
 def refuse_numbers(batch_size: object, max_new_tokens: object, max_examples: object) -> None:
     """Refuse sizes that are not integers, or too small.
 
@@ -113,13 +96,16 @@ def refuse_numbers(batch_size: object, max_new_tokens: object, max_examples: obj
     refuse(problems)
 
 
-def result_file(out: str) -> Path:
+def result_file(out: str | None) -> Path:
     """Return the file that the result is saved to, checked before anything is measured.
+
+    Args:
+        out: its path; None for the first file of a series that does not exist.
 
     Raises:
         UsageError: if it cannot be written.
     """
-    path = Path(str(out)).expanduser().resolve()
+    path = Path(out).expanduser().resolve() if out else _free_file()
     refuse_name(path, "--out")
     why = ""
     if path.is_dir():
@@ -127,25 +113,32 @@ def result_file(out: str) -> Path:
     elif not os.access(path.parent, os.W_OK):
         why = f"{path.parent} is not a writable folder"
     if why:
-        raise refusal(f"--out {out}", why, "name a file: --out evaluation.json")
+        raise refusal(f"--out {out or path}", why, "name a file: --out evaluation.json")
     return path
 
 
+def _free_file() -> Path:
+    """Return the first of evaluation.json, evaluation-2.json and so on that does not exist."""
+    names = chain(["evaluation.json"], (f"evaluation-{number}.json" for number in count(2)))
+    return next(path for path in map(Path.cwd().joinpath, names) if not os.path.lexists(path))
+
+
 def compared_files(
-    first: object, others: tuple[object, ...], flags: Mapping[str, object]
+    files: Sequence[Path], others: tuple[object, ...], flags: Mapping[str, object]
 ) -> tuple[Path, Path]:
     """Return the two files of ``--compare``.
 
     Args:
-        first: the flag's value.
-        others: positional arguments: the second file.
+        files: the flag's values.
+        others: words that stand behind them.
         flags: other flags, which are refused.
 
     Raises:
         UsageError: if there are not exactly two files, or there are other flags.
     """
-    if len(others) != 1 or flags:
-        given = " ".join([str(first), *map(str, others), *(f"--{name}" for name in flags)])
+    if len(files) != 2 or others or flags:
+        given = " ".join([*map(str, (*files, *others)), *(f"--{name}" for name in flags)])
         fix = "--compare A.json B.json"
         raise refusal(f"--compare {given}", "it takes exactly two files", fix)
-    return Path(str(first)).expanduser(), Path(str(others[0])).expanduser()
+    first, second = files
+    return first.expanduser(), second.expanduser()

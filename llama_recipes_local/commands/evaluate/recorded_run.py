@@ -15,6 +15,11 @@ from llama_recipes_local.preflight import preflight_data
 from llama_recipes_local.run import Run
 from llama_recipes_local.run.record import CONFIGURATION_FILE, SavedRun
 
+OWN_FLAGS = (
+    *("adapter", "metrics", "out", "compare"),
+    *("batch_size", "max_new_tokens", "max_examples"),
+)
+
 
 def resolve_run(arguments: tuple[object, ...], adapter: Path | None, flags: dict[str, Any]) -> Run:
     """Return the run, with the record of the adapter's or the model's run as defaults.
@@ -41,6 +46,7 @@ def resolve_run(arguments: tuple[object, ...], adapter: Path | None, flags: dict
         _not_overridden(given, flags) | flags,
         parts=("test",) if named else (),  # the default data set was not asked for
         found=[] if named else [_no_data()],
+        others=OWN_FLAGS,
     )
     run.train.enable_fsdp = False
     run.train.num_workers_dataloader = 0  # worker processes would start slower than the batches

@@ -2,11 +2,11 @@
 
 import argparse
 
+from llama_recipes_local.typed_words import read_words
+
 
 def run(args: argparse.Namespace) -> None:
-    """Call ``finetuning.main`` with ``args.words`` through ``fire``, as ``finetuning.py`` does."""
-    import fire
+    """Call ``finetuning.finetune`` with ``args.words``, read as ``finetuning.py`` reads its own."""
+    from llama_recipes_local.finetuning import finetune
 
-    from llama_recipes_local.finetuning import main
-
-    fire.Fire(main, command=args.words, name=args.program)
+    finetune(*read_words(args.words))

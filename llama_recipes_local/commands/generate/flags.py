@@ -4,9 +4,8 @@ import argparse
 import math
 import sys
 from dataclasses import fields
-from pathlib import Path
 
-from llama_recipes_local.cli.parsing import number, one_of, read_typed
+from llama_recipes_local.cli.parsing import number, one_of, path, read_typed, text
 from llama_recipes_local.cli.shared_flags import DTYPES
 from llama_recipes_local.errors import Problem, refusal, refuse
 
@@ -21,18 +20,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_model(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--adapter", metavar="DIR", type=Path, help="folder of a saved adapter")
+    group.add_argument("--adapter", metavar="DIR", type=path, help="folder of a saved adapter")
     group.add_argument(
         "--model_name",
         metavar="DIR",
-        type=Path,
+        type=path,
         help="with --adapter: the base model's folder (the one that the adapter names); alone: "
         "folder of a full model, such as a merged one",
     )
     group.add_argument(
         "--tokenizer_name",
         metavar="DIR",
-        type=Path,
+        type=path,
         help="the tokenizer's folder (the one used in training, or the model's)",
     )
     group.add_argument(
@@ -53,11 +52,11 @@ def _add_prompts(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("prompts")
     given = group.add_mutually_exclusive_group()
     given.add_argument("--prompt", metavar="TEXT", help="a prompt (standard input)")
-    given.add_argument("--prompt_file", metavar="FILE", type=Path, help="a file with one prompt")
+    given.add_argument("--prompt_file", metavar="FILE", type=path, help="a file with one prompt")
     given.add_argument(
         "--prompts",
         metavar="FILE",
-        type=Path,
+        type=path,
         help="a text file with one prompt per line, or jsonl, json or csv records with prompt or "
         "messages. Prints a JSON object for each, in order",
     )
@@ -91,7 +90,9 @@ def _add_prompts(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"put prompts into a chat template: {', '.join(TEMPLATES)}",
     )
-    group.add_argument("--system", metavar="TEXT", help="system message before the prompt or chat")
+    group.add_argument(
+        "--system", type=text, metavar="TEXT", help="system message before the prompt or chat"
+    )
 
 
 def _datasets_with_prompt() -> list[str]:

@@ -30,7 +30,7 @@ from llama_recipes_local.run import Run, activate
 from llama_recipes_local.storage.names import refuse_name
 
 
-def inspect(*arguments: object, rows: int = 3, png: str = "lengths.png", **flags: Any) -> None:
+def inspect(*arguments: object, rows: int = 3, png: str = "", **flags: Any) -> None:
     """Show what the model will see of a data set. Takes the flags of finetuning.py.
 
     Args:
@@ -44,7 +44,7 @@ def inspect(*arguments: object, rows: int = 3, png: str = "lengths.png", **flags
     """
     refuse(_flag_problems(rows, png))
     refuse_name(_png_path(png), "--png")
-    run = preflight_data(arguments, flags)
+    run = preflight_data(arguments, flags, others=("rows", "png"))
     with activate(run):
         run.data = prepare_data(run)
         tokenizer = load_tokenizer(run.train)
@@ -89,9 +89,7 @@ def _flag_problems(rows: object, png: str) -> list[Problem]:
     path = _png_path(png)
     if png and (path.suffix.lower() != ".png" or not os.access(path.parent, os.W_OK)):
         why = f"it must be a .png file in a writable folder ({path.parent})"
-        problems.append(
-            Problem(f"--png {png}", why, 'name another, --png FILE.png, or none, --png ""')
-        )
+        problems.append(Problem(f"--png {png}", why, "name another: --png FILE.png"))
     return problems
 
 

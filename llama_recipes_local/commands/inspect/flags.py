@@ -2,11 +2,25 @@
 
 import argparse
 
-from llama_recipes_local.cli.shared_flags import call_with_fire
+from llama_recipes_local.cli.parsing import integer
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own flags."""
+    parser.add_argument(
+        "--rows",
+        type=integer,
+        default=3,
+        metavar="N",
+        help="training rows to show (%(default)s)",
+    )
+    parser.add_argument(
+        "--png", default="", metavar="FILE", help="save the histogram of lengths to this .png file"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Call ``commands.inspect.command.inspect`` with ``args.words`` through ``fire``."""
+    """Show the data."""
     from llama_recipes_local.commands.inspect.command import inspect
 
-    call_with_fire(inspect, args)
+    inspect(*args.arguments, rows=args.rows, png=args.png, **args.flags)

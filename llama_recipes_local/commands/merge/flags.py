@@ -1,16 +1,15 @@
 """Merge a LoRA adapter into its base model, to a new folder that plain transformers loads."""
 
 import argparse
-from pathlib import Path
 
-from llama_recipes_local.cli.parsing import one_of
+from llama_recipes_local.cli.parsing import one_of, path
 from llama_recipes_local.cli.shared_flags import add_new_model_flags
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     parser.add_argument(
-        "--adapter", required=True, metavar="DIR", type=Path, help="folder of the saved adapter"
+        "--adapter", required=True, metavar="DIR", type=path, help="folder of the saved adapter"
     )
     add_new_model_flags(
         parser,

@@ -11,7 +11,8 @@ from trl import ModelConfig, SFTConfig, TrlParser
 from llama_recipes_local.commands.sft.command_line import RENAMED, Flag
 from llama_recipes_local.datasets.local import local_dataset
 from llama_recipes_local.errors import Problem
-from llama_recipes_local.messages import unknown_flag
+from llama_recipes_local.messages import empty_value, unknown_flag
+from llama_recipes_local.storage.names import check_length
 
 ADAPTER_DTYPES = ("float32", "bfloat16")
 # The fields of local_dataset that describe the data; the others are about text and labels, which
@@ -20,6 +21,7 @@ DATA_SETTINGS = (
     *("format", "columns", "encoding", "documents"),
     *("validation_path", "validation_fraction"),
 )
+PATHS = ("model_name_or_path", "dataset_name", "output_dir", "data_root", "data_cache")
 
 
 @dataclass
@@ -111,6 +113,14 @@ def check_flags(flags: Iterable[Flag]) -> tuple[list[Flag], list[Problem]]:
     for flag in map(_with_value, flags):
         if flag.name.removeprefix("no_") not in known and flag.name not in known:
             problems.append(_unknown(flag, known))
+            continue
+        if any(not value.strip() for value in flag.values):
+            problems.append(empty_value(f"--{flag.name}"))
+            continue
+        paths = flag.values[:1] if flag.name in PATHS else ()
+        too_long = [found for path in paths for found in check_length(path, f"--{flag.name}")]
+        if too_long:
+            problems += too_long
             continue
         try:
             parser.parse_args(flag.words)

@@ -146,7 +146,7 @@ def test_two_results_are_compared(
     assert row[-1] == "b"
     evaluate(a, *base, *same, "--metrics", "gleu", "--max_examples", 2, "--max_new_tokens", 2)
     assert "2 are the same" in refused(capsys, "--compare", a, b)
-    assert "two files" in refused(capsys, "--compare", a)
+    assert "exactly two files" in refused(capsys, "--compare", a, b, b)
     a.write_text("{}")
     assert str(a) in refused(capsys, "--compare", a, b)
     error = refused(capsys, "--compare", tmp_path / "c.json", b)
@@ -155,7 +155,26 @@ def test_two_results_are_compared(
 
 @pytest.mark.parametrize("flag", ["--adapter", "--compare", "--out"])
 def test_a_flag_without_a_value_is_refused(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert f"{flag} has no value" in refused(capsys, flag)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["evaluate", flag])
+    assert stopped.value.code == 2
+    assert f"argument {flag}: expected" in capsys.readouterr().err
+
+
+def test_a_result_is_not_replaced_unsaid(
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["evaluate", "--adapter", str(trained), "--metrics", "loss"]
+    for name in ("evaluation.json", "evaluation-2.json", "evaluation-3.json"):
+        assert cli.main(words) == 0
+        assert capsys.readouterr().out.rstrip().endswith(f"saved to {tmp_path / name}")
+    assert cli.main([*words, "--out", "evaluation-2.json"]) == 0
+    assert "evaluation-2.json (what was there is replaced)" in capsys.readouterr().out
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_a_documents_loss_in_a_packed_row_is_its_loss_alone(tiny_model: Path) -> None:
@@ -203,9 +222,8 @@ def test_a_documents_loss_in_a_packed_row_is_its_loss_alone(tiny_model: Path) ->
     ("words", "said"),
     [
         (("--metrics", "bleu"), "unknown metric"),
-        (("--metrics",), "--metrics True"),
         (("--batch_size", 0), "--batch_size 0"),
-        (("--max_new_token", 3), "did you mean"),
+        (("--max_new_token", 3), "did you mean --max_new_tokens?"),
         (("--local_dataset.columns", "text=a", "--dataset", "local_dataset"), "datasets/local"),
     ],
 )

@@ -55,3 +55,23 @@ def test_a_file_of_flags_next_to_the_script_is_not_read(
     monkeypatch.setattr("sys.argv", [str(tmp_path / "sft.py")])
     _, training, _ = build([Flag("output_dir", ("out",)), Flag("use_cpu"), Flag("bf16", ("no",))])
     assert training.seed == 42
+
+
+@pytest.mark.parametrize("text", ["run#1", "2024_11_27", "1e3", "None", "a,b", "模 型", "-x"])
+def test_a_text_is_kept(text: str) -> None:
+    words = [f"--output_dir={text}", f"--local_dataset.columns={text}"]
+    good, problems = check_flags(read_flags(words)[0])
+    assert problems == []
+    options = parse(good)
+    assert (options.output_dir, getattr(options, "local_dataset.columns")) == (text, text)
+
+
+@pytest.mark.parametrize("words", [["--output_dir="], ["--dataset_name", " "]])
+def test_an_empty_value_is_refused(words: list[str]) -> None:
+    good, (problem,) = check_flags(read_flags(words)[0])
+    assert good == [] and problem.what.endswith("is empty")
+
+
+def test_a_path_that_is_too_long_is_refused() -> None:
+    good, (problem,) = check_flags([Flag("model_name_or_path", ("x" * 300,))])
+    assert good == [] and "a name of 300 bytes" in problem.what

@@ -7,7 +7,7 @@ split and the first examples of C4_200M for training, JFLEG's test split for val
 import argparse
 from pathlib import Path
 
-from llama_recipes_local.cli.parsing import one_of
+from llama_recipes_local.cli.parsing import one_of, path
 from llama_recipes_local.commands.prepare.grammar import spacing
 from llama_recipes_local.commands.prepare.grammar.command import DEFAULT_FOLDER, prepare_grammar
 from llama_recipes_local.storage import data_root
@@ -23,11 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the output folder; a relative one is below the data root (%(default)s)",
     )
     parser.add_argument(
-        "--jfleg", type=Path, metavar="DIR", help="build the files from this folder of JFLEG"
+        "--jfleg", type=path, metavar="DIR", help="build the files from this folder of JFLEG"
     )
     parser.add_argument(
         "--c4_200m",
-        type=Path,
+        type=path,
         metavar="DIR",
         help="C4_200M's folder or a file of it: add its first examples for training",
     )

@@ -1,0 +1,65 @@
+"""Words of a command line as they were typed, where fire would read them as Python.
+
+``finetuning.main`` and the commands that take its flags ask this. To fire ``run#1`` is ``run``,
+``2024_11_27`` a number and ``a,b`` a tuple; here a flag's text stays as it is until its field's
+type says what it means.
+"""
+
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+
+class Typed(str):
+    """The text of a flag as it was typed; a caller in Python passes values."""
+
+    __slots__ = ()
+
+
+Flags = dict[str, Any]
+
+
+def read_words(words: Sequence[str]) -> tuple[tuple[Typed, ...], Flags]:
+    """Split words into stray ones and flags, where fire splits them.
+
+    Returns:
+        The words without a flag, and by name, without dashes, the text of each flag; True for a
+        flag that no text follows. Of a flag that is given twice the last one holds.
+    """
+    if "--" in words:  # what comes after the last one are flags of fire's own
+        words = words[: len(words) - 1 - list(reversed(words)).index("--")]
+    stray: list[Typed] = []
+    flags: Flags = {}
+    name = ""
+    for word in words:
+        if _is_flag(word):
+            name, equals, text = word.lstrip("-").partition("=")
+            name = name.replace("-", "_")
+            flags[name] = Typed(text) if equals else True
+            name = "" if equals else name
+        elif name and word != "-":
+            flags[name] = Typed(word)
+            name = ""
+        else:
+            stray.append(Typed(word))
+            name = ""
+    return tuple(stray), flags
+
+
+def as_typed(arguments: tuple[Any, ...], flags: Flags) -> tuple[tuple[Any, ...], Flags]:
+    """Return the arguments and flags that fire passed on, as they stand on the command line.
+
+    fire makes the text True of a flag that no text follows, and drops what comes after a word
+    ``-``. Values that do not come from this process's command line are returned as they are.
+    """
+    if not any(isinstance(value, Typed) for value in (*arguments, *flags.values())):
+        return arguments, flags
+    stray, read = read_words(sys.argv[1:])
+    # of --nouse_peft fire makes use_peft
+    names = {*read, *(name.removeprefix("no") for name in read)}
+    return (stray, read) if flags.keys() <= names else (arguments, flags)
+
+
+def _is_flag(word: str) -> bool:
+    return word.startswith("--") or re.match("-[a-zA-Z]", word) is not None
