@@ -121,6 +121,9 @@ class AutoTokenizer(
             FileNotFoundError: if there is no such folder.
         """
         tokenizer = super().from_pretrained(name, **kwargs)
+        if isinstance(tokenizer, transformers.CodeLlamaTokenizer):
+            # a place for an infilling, which transformers 5 makes a token beyond the model's rows
+            tokenizer = super().from_pretrained(name, **{"fill_token": None, **kwargs})
         restore_rules(tokenizer, local_folder(name))
         return tokenizer
 

@@ -1,8 +1,9 @@
 """A tokenizer's own rules, where transformers replaces them by those of its class.
 
-transformers 5 makes a Llama tokenizer of its vocabulary alone: the normaliser of a tokenizer.json
-is not read, and text after a special token, or text that begins with a space, has other tokens than
-in SentencePiece.
+transformers 5 makes a Llama tokenizer of its vocabulary alone. A byte-level one that is named so
+(DeepSeek's) writes other texts then, one without a space before the first word (Yi's) has it, and
+text after a special token, or text that begins with a space, has other tokens than in
+SentencePiece.
 """
 
 import json
@@ -11,18 +12,13 @@ from typing import Any
 
 import sentencepiece
 import tokenizers
-from tokenizers import pre_tokenizers
+from tokenizers import decoders, pre_tokenizers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 MARK = "\N{LOWER ONE EIGHTH BLOCK}"
+SPACES = {"type": "Replace", "pattern": {"String": " "}, "content": MARK}
 # SentencePiece's: a space before every text and every part of it between special tokens
-SPACE_BEFORE = {
-    "type": "Sequence",
-    "normalizers": [
-        {"type": "Prepend", "prepend": MARK},
-        {"type": "Replace", "pattern": {"String": " "}, "content": MARK},
-    ],
-}
+SPACE_BEFORE = {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": MARK}, SPACES]}
 FILE = "tokenizer.json"
 MODEL = "tokenizer.model"
 
@@ -46,25 +42,36 @@ def restore_rules(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     backend = tokenizer.backend_tokenizer
     if not isinstance(backend.pre_tokenizer, pre_tokenizers.Metaspace):
         return
-    if tokenizer.init_kwargs.get("add_prefix_space") is None and (folder / FILE).is_file():
-        saved = json.loads((folder / FILE).read_text("utf-8"))
-        for name in ("normalizer", "pre_tokenizer"):
-            setattr(backend, name, component(name, saved.get(name)))
+    in_class = tokenizer.init_kwargs.get("add_prefix_space") is None
+    if in_class and (folder / FILE).is_file():
+        saved = tokenizers.Tokenizer.from_file(str(folder / FILE))
+        if not saved.model.byte_fallback:  # the class's own is SentencePiece's
+            backend.model = saved.model
+        backend.normalizer, backend.pre_tokenizer = saved.normalizer, saved.pre_tokenizer
+        backend.decoder = saved.decoder
     elif (folder / MODEL).is_file() and not (folder / FILE).is_file():
-        _merge_by_score(backend, folder / MODEL)
+        pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / MODEL))
+        _merge_by_score(backend, pieces)
+        if in_class and not pieces.normalize("a").startswith(MARK):
+            backend.normalizer = component("normalizer", SPACES)
+            backend.pre_tokenizer = component("pre_tokenizer", None)
+            backend.decoder = decoders.Sequence(
+                [decoders.Replace(MARK, " "), decoders.ByteFallback(), decoders.Fuse()]
+            )
     rule = backend.pre_tokenizer
     if isinstance(rule, pre_tokenizers.Metaspace) and rule.prepend_scheme == "always":
         backend.normalizer = component("normalizer", SPACE_BEFORE)
         backend.pre_tokenizer = component("pre_tokenizer", None)
 
 
-def _merge_by_score(backend: tokenizers.Tokenizer, path: Path) -> None:
+def _merge_by_score(
+    backend: tokenizers.Tokenizer, pieces: sentencepiece.SentencePieceProcessor
+) -> None:
     """Merge pieces in the order of their scores, as SentencePiece does.
 
     transformers 5 takes the order of their ids, which is another where a score says "last", as
     those of Llama 2's runs of spaces do.
     """
-    pieces = sentencepiece.SentencePieceProcessor(model_file=str(path))
     vocabulary = {pieces.id_to_piece(place): place for place in range(len(pieces))}
     scores = {piece: pieces.get_score(place) for piece, place in vocabulary.items()}
     ordinary = [
