@@ -34,9 +34,6 @@ SFT_OUTPUT := $(if $(filter file,$(origin OUTPUT)),outputs/sft,$(OUTPUT))
 SFT_FLAGS := $(if $(MODEL),--model_name_or_path $(MODEL),\
 	--model_name_or_path $(STAND_IN) --num_train_epochs 1 --learning_rate 2e-3)
 
-# Threads that wait for each other sleep: spinning, they starve whatever else runs on the machine.
-export OMP_WAIT_POLICY ?= PASSIVE
-
 .PHONY: help
 help: ## list targets and variables
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14

@@ -1,7 +1,8 @@
 """llama-recipes for machines that never reach the Hugging Face Hub.
 
-Importing the package switches every Hugging Face library offline and makes each public module of
-upstream's ``llama_recipes`` importable at the same place under this name.
+Importing the package switches every Hugging Face library offline, lets OpenMP's threads sleep while
+they wait, and makes each public module of upstream's ``llama_recipes`` importable at the same place
+under this name.
 """
 
 from llama_recipes_local import _offline, _upstream
@@ -9,4 +10,5 @@ from llama_recipes_local import _offline, _upstream
 __version__ = "0.1.0"
 
 _offline.enforce()
+_offline.set_defaults()
 _upstream.install_aliases()

@@ -1,4 +1,8 @@
-"""Keeps the Hugging Face libraries off the network, whatever the user's environment says."""
+"""The environment that libraries read once, when they are imported.
+
+The Hugging Face libraries stay off the network, whatever the user's environment says, and OpenMP's
+threads sleep while they wait for each other, unless it says otherwise.
+"""
 
 import logging
 import os
@@ -11,6 +15,20 @@ _SWITCHES = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
 }
+
+_DEFAULTS = {
+    # spinning, threads starve whatever else runs on the machine, and each other on shared cores
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
+
+
+def set_defaults() -> None:
+    """Set what the user's environment does not, for this process and its children.
+
+    torch must not have been imported before: OpenMP reads its variables when it is loaded.
+    """
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
 
 
 def enforce() -> None:

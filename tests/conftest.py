@@ -26,11 +26,12 @@ TORCHRUN_VARIABLES = (
     "WORLD_SIZE",
 )
 # importing this package sets these; a subprocess must set them itself
-OFFLINE_SWITCHES = (
+SET_BY_IMPORT = (
     "HF_DATASETS_OFFLINE",
     "HF_HUB_DISABLE_IMPLICIT_TOKEN",
     "HF_HUB_DISABLE_TELEMETRY",
     "HF_HUB_OFFLINE",
+    "OMP_WAIT_POLICY",
     "TRANSFORMERS_OFFLINE",
 )
 
@@ -58,7 +59,7 @@ def environment(token_cache: Path) -> dict[str, str]:
     It does not name the service process of wandb either, if a test has started one here.
     """
     own = (data_root.ENVIRONMENT_VARIABLE, "WANDB_SERVICE")
-    dropped = {*own, *TORCHRUN_VARIABLES, *OFFLINE_SWITCHES}
+    dropped = {*own, *TORCHRUN_VARIABLES, *SET_BY_IMPORT}
     kept = {name: value for name, value in os.environ.items() if name not in dropped}
     places = [str(PROJECT), kept.get("PYTHONPATH", "")]
     return kept | {
