@@ -1,10 +1,20 @@
-"""Optional packages that some flags and commands need: are they installed, and how to install."""
+"""Optional packages that some flags and commands need: are they installed, and how to install.
 
+A fix names this Python and this package's own source tree or the packages themselves: this package
+is on no index, and a stranger may register its name.
+"""
+
+import importlib.metadata
+import os
+import shlex
+import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 from llama_recipes_local.errors import Problem, refuse
 
 DISTRIBUTION = "llama-recipes-local"
+SOURCE = Path(__file__).resolve().parents[1]
 
 
 def check_installed(module: str, what: str, extra: str) -> list[Problem]:
@@ -18,7 +28,7 @@ def check_installed(module: str, what: str, extra: str) -> list[Problem]:
     if find_spec(module) is not None:
         return []
     why = f"it needs the package {module.replace('_', '-')}, which is not installed"
-    return [Problem(what, why, f"pip install '{DISTRIBUTION}[{extra}]'")]
+    return [Problem(what, why, install_extra(extra))]
 
 
 def require(module: str, what: str, extra: str) -> None:
@@ -28,3 +38,34 @@ def require(module: str, what: str, extra: str) -> None:
         UsageError: if it is not installed.
     """
     refuse(check_installed(module, what, extra))
+
+
+def install_extra(extra: str) -> str:
+    """Return the command that installs an extra of this package for this Python."""
+    if (SOURCE / "pyproject.toml").is_file():
+        place = "." if Path.cwd() == SOURCE else str(SOURCE)
+        return f"{_pip()} -e '{place}[{extra}]'"
+    return install(*_requirements(extra))
+
+
+def install(*requirements: str) -> str:
+    """Return the command that installs packages for this Python."""
+    return " ".join([_pip(), *map(shlex.quote, requirements)])
+
+
+def _pip() -> str:
+    python = Path(sys.executable)
+    here = Path.cwd()
+    shown = os.path.relpath(python, here) if here in python.parents else str(python)
+    return f"{shlex.quote(shown)} -m pip install"
+
+
+def _requirements(extra: str) -> list[str]:
+    """Return the packages of an extra, as the installed package names them."""
+    of_extra = f'extra == "{extra}"'
+    try:
+        lines = importlib.metadata.requires(DISTRIBUTION) or []
+    except importlib.metadata.PackageNotFoundError:  # a copy of the package's folder
+        return ["PACKAGE"]
+    split = (line.replace("'", '"').partition(";") for line in lines)
+    return [name.strip() for name, _, marker in split if of_extra in marker]

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 from torch import nn
 
-from llama_recipes_local.extras import DISTRIBUTION
+from llama_recipes_local.extras import install_extra
 from llama_recipes_local.parallel import device_type
 
 
@@ -31,8 +31,8 @@ class Kernel:
         if self.device and device_type() != self.device:
             return f"they run on {self.device.upper()} only"
         if self.package and find_spec(self.package) is None:
-            install = f"pip install '{DISTRIBUTION}[{self.extra}]'"
-            return f"{self.package.replace('_', '-')} is not installed; {install}"
+            missing = f"{self.package.replace('_', '-')} is not installed"
+            return f"{missing}; {install_extra(self.extra)}"
         return ""
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_recipes_local.errors import Problem
+from llama_recipes_local.extras import install
 from llama_recipes_local.messages import join_names
 
 KEY = "quantization_config"
@@ -139,5 +140,5 @@ def check_readable(found: StoredQuantization) -> list[Problem]:
     if not missing:
         return []
     why = f"reading them needs {join_names(missing)}, which is not installed"
-    fix = f"pip install {' '.join(missing)}, or name the model before it was quantised"
+    fix = f"{install(*missing)}, or name the model before it was quantised"
     return [Problem(found.what, why, fix)]

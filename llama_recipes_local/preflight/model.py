@@ -10,6 +10,7 @@ from typing import Any
 from llama_recipes_local import configs
 from llama_recipes_local.checkpoints.layout import check_converted
 from llama_recipes_local.errors import Problem
+from llama_recipes_local.extras import install
 from llama_recipes_local.messages import describe_folder
 from llama_recipes_local.model_folders import (
     TOKENIZERS,
@@ -165,7 +166,7 @@ def _missing_packages(folder: Path) -> list[Problem]:
         Problem(
             f"{folder} has a tokenizer.model only",
             f"reading it needs {' and '.join(missing)}",
-            f"pip install {' '.join(missing)}",
+            install(*missing),
         )
     ]
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from llama_recipes_local import models
+from llama_recipes_local.extras import install_extra
 from llama_recipes_local.kernels import base
 from llama_recipes_local.run import activate
 from llama_recipes_local.run.resolution import resolve
@@ -29,7 +30,7 @@ def test_without_liger_the_command_that_brings_it_is_printed(
     monkeypatch.setattr(base, "device_type", lambda: "cuda")
     monkeypatch.setattr(base, "find_spec", lambda name: None)
     load(tiny_model, use_fast_kernels=True)
-    reason = "liger-kernel is not installed; pip install 'llama-recipes-local[fast]'"
+    reason = f"liger-kernel is not installed; {install_extra('fast')}"
     assert f"Fused kernels: none, {reason}" in capsys.readouterr().out
 
 

@@ -47,6 +47,6 @@ def test_a_kernel_is_a_line_and_a_flag(
     train.use_fp16 = True
     registry.install_model_kernels(model, train)
     assert capsys.readouterr().out.startswith(
-        "--> New: the new one\n--> New: none, no-such-package is not installed; pip install"
+        "--> New: the new one\n--> New: none, no-such-package is not installed; "
     )
     assert len(list(model.children())) == 1

@@ -471,7 +471,7 @@ ON_CPU = {
     "flash attention without its package": Case(
         "--attn_implementation flash_attention_2",
         "it needs the package flash-attn, which is not installed",
-        "pip install 'llama-recipes-local[flash]'",
+        f"{sys.executable} -m pip install -e '{Path(__file__).resolve().parents[2]}[flash]'",
         flags={"attn_implementation": "flash_attention_2"},
     ),
 }

@@ -56,6 +56,6 @@ def test_an_optional_package_is_required_only_if_it_is_used(
     monkeypatch.setattr(extras, "find_spec", lambda name: None)
     assert machine.check_packages(resolve({})) == []
     (problem,) = machine.check_packages(resolve(flags))
-    assert problem.fix == f"pip install 'llama-recipes-local[{extra}]'"
+    assert problem.fix.endswith(f"[{extra}]'")
     monkeypatch.setattr(extras, "find_spec", lambda name: True)
     assert machine.check_packages(resolve(flags)) == []

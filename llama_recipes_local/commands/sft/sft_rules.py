@@ -69,7 +69,7 @@ def check_machine(options: Arguments) -> list[Problem]:
             Problem(
                 f"TRL {trl.__version__} on CPU",
                 "this release computes the loss in Triton only, which needs a CUDA device",
-                "pip install 'trl!=1.15.*'",
+                extras.install("trl!=1.15.*"),
             )
         )
     count = torch.cuda.device_count() if not options.use_cpu else 0
