@@ -132,11 +132,13 @@ def report(run: Run) -> None:
     """Print the validation losses before and after, where the model is, and how to try it."""
     output = Path(run.train.output_dir).resolve()
     print()
-    for when in ("before", "after"):
+    for when in ("before", "after") if run.results.get("trained") else ():
         loss = run.results.get(f"eval_loss_{when}")
         if loss is not None:
             text = f"loss {loss:.4f}  perplexity {perplexity(loss):.3f}"
             print(f"validation {when:>6} training: {text}")
+        elif when == "before" and run.results["other_batches"]:
+            print("validation before training: of other batches, so it is not compared")
     adapter = output / ADAPTER_WEIGHTS
     if not run.train.save_model:
         return

@@ -12,6 +12,8 @@ from llama_recipes_local import configs
 PER_STEP = ("constant", "linear", "cosine", "wsd")
 SCHEDULERS = ("step", *PER_STEP)
 DECAYING = ("linear", "cosine", "wsd")
+Factor = Callable[[int], float]
+"""From a step, counted from 0, to its fraction of ``lr``."""
 
 
 class Schedule:
@@ -19,10 +21,12 @@ class Schedule:
 
     Attributes:
         scheduler: torch's; its state is all there is to save.
+        given: whether it is a scheduler that ``train`` was called with.
     """
 
     def __init__(self, scheduler: LRScheduler, every_step: bool) -> None:
         self.scheduler = scheduler
+        self.given = not every_step
         self._every_step = every_step
 
     def state_dict(self) -> dict[str, Any]:
@@ -40,10 +44,22 @@ class Schedule:
             state = state | {"lr_lambdas": [None] * len(self.scheduler.lr_lambdas)}
         self.scheduler.load_state_dict(state)
 
-    def replay(self, state: dict[str, Any]) -> None:
-        """Resume as if this schedule had been followed from the start."""
-        for _ in range(state["last_epoch"]):
-            self.scheduler.step()
+    def follow(self, steps: int, epochs: int, factor: Factor) -> None:
+        """Set the learning rates as if this schedule had been followed from the start.
+
+        Args:
+            steps: optimiser steps done.
+            epochs: epochs done.
+            factor: what ``factor_by_step`` returns for the length that the run has now.
+        """
+        if not self._every_step:
+            for _ in range(epochs):
+                self.scheduler.step()
+            return
+        assert isinstance(self.scheduler, LambdaLR)
+        self.scheduler.lr_lambdas = [factor] * len(self.scheduler.lr_lambdas)
+        self.scheduler.last_epoch = steps - 1
+        self.scheduler.step()
 
     def after_step(self) -> None:
         """Set the learning rate of the next step."""
@@ -84,8 +100,8 @@ def make_schedule(
 
 def factor_by_step(
     train_config: configs.train_config, total_steps: int, steps_per_epoch: int
-) -> Callable[[int], float]:
-    """Return the function from a step, counted from 0, to its fraction of ``lr``.
+) -> Factor:
+    """Return the fraction of ``lr`` by step.
 
     In warm-up, step ``s`` of ``w`` has ``(s + 1) / w``: no step is at 0. A decay goes from 1 in its
     first step towards ``min_lr_ratio``, which the step after the last would reach.
@@ -99,9 +115,7 @@ def factor_by_step(
     return factor
 
 
-def _shape(
-    train_config: configs.train_config, total_steps: int, steps_per_epoch: int
-) -> Callable[[int], float]:
+def _shape(train_config: configs.train_config, total_steps: int, steps_per_epoch: int) -> Factor:
     """Return the schedule after its warm-up."""
     name, warmup = train_config.scheduler, train_config.warmup_steps
     if name == "step":

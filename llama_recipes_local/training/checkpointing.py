@@ -33,10 +33,12 @@ class Resumed:
     Attributes:
         seconds: what training took up to the checkpoint.
         same_folder: whether it is in this run's own folder, where the earlier run's logs are.
+        lr: the learning rate of the first group of parameters that it was saved with.
     """
 
     seconds: float
     same_folder: bool
+    lr: float
 
 
 class CheckpointManager:
@@ -87,6 +89,7 @@ class CheckpointManager:
             self._load(folder, saved)
             _load_rng_state(folder, saved["ranks"], self._config.seed + step)
             seconds: float = saved["seconds"]
+            lr: float = saved["optimizer"]["groups"][0]["lr"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CorruptCheckpointError(f"{folder} cannot be resumed from: {error!r}") from error
         same_folder = selection.is_in(self.output, folder)
@@ -95,7 +98,7 @@ class CheckpointManager:
             f"--> resumed at step {step} from {folder.resolve()}: verified in "
             f"{verified - began:.2f} s, loaded in {time.perf_counter() - verified:.2f} s"
         )
-        return Resumed(seconds, same_folder)
+        return Resumed(seconds, same_folder, lr)
 
     def is_saved(self, step: int) -> bool:
         """Whether a checkpoint of a step was saved, or resumed from."""
@@ -124,7 +127,8 @@ class CheckpointManager:
         model_state.load_optimizer(
             self._model, self._optimizer, folder / layout.OPTIMIZER, values["numbers"]
         )
-        if "schedule" not in self._config.resume_despite:
+        # a run's own settings are the flags', which were compared with the checkpoint's
+        if self._run is None and "schedule" not in self._config.resume_despite:
             model_state.load_param_groups(self._optimizer, values["groups"])
         model_state.load_model(self._model, folder / layout.WEIGHTS)
         for name, part in self._states.items():

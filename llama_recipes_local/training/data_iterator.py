@@ -19,6 +19,7 @@ class DataIterator:
 
     Attributes:
         dataloader: the micro-batches.
+        is_stream: whether they are a stream's, which has one epoch: the run, however long.
         per_epoch: how many micro-batches an epoch has.
         taken: how many of the current epoch were taken.
     """
@@ -41,6 +42,9 @@ class DataIterator:
         self.dataloader = dataloader
         self.accumulation_steps = accumulation_steps
         self.per_epoch = len(dataloader)
+        dealer = position.of(dataloader)
+        beginning = dealer.state_dict(0) if dealer is not None else {}
+        self.is_stream = beginning.get("micro_batches") is not None
         self.taken = 0
         self._seed = train_config.seed
         self._may_change = bool({"data", "tokenizer"} & set(train_config.resume_despite))
@@ -95,7 +99,7 @@ class DataIterator:
         dealer = position.of(self.dataloader)
         return {
             "taken": self.taken,
-            "ended": self.taken >= self.per_epoch,
+            "ended": self.taken >= self.per_epoch and not self.is_stream,
             "position": dealer.state_dict(self.since_resumed) if dealer and self.taken else None,
         }
 
@@ -127,7 +131,8 @@ class DataIterator:
             if saved["micro_batches"] is not None:  # a stream counts them over the run
                 saved = saved | {"micro_batches": self._state.step * self.accumulation_steps}
             dealer.load_state_dict(saved)
-            self.taken = self.per_epoch if state["ended"] else self.per_epoch - len(dealer)
+            ended = state["ended"] and not self.is_stream
+            self.taken = self.per_epoch if ended else self.per_epoch - len(dealer)
         self._before = self.taken
 
 

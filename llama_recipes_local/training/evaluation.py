@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -22,7 +23,21 @@ def perplexity(loss: float) -> float:
         return math.inf
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class Evaluated:
+    """A validation.
+
+    Attributes:
+        loss: mean over the label tokens of all ranks.
+        label_tokens: how many those are: two validations of other batches differ in it.
+        step_losses: of each batch of this rank, where ``save_metrics`` asks for them.
+    """
+
+    loss: float
+    label_tokens: int
+    step_losses: list[float]
+
+
 def evaluation(
     model: nn.Module,
     train_config: configs.train_config,
@@ -48,6 +63,18 @@ def evaluation(
     Raises:
         ValueError: if the validation set has no label tokens.
     """
+    found = evaluate(model, train_config, eval_dataloader)
+    ppl = perplexity(found.loss)
+    if wandb_run is not None:
+        wandb_run.log({"eval/perplexity": ppl, "eval/loss": found.loss}, commit=False)
+    return ppl, found.loss, found.step_losses, [perplexity(loss) for loss in found.step_losses]
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module, train_config: configs.train_config, eval_dataloader: Iterable[batches.Batch]
+) -> Evaluated:
+    """Evaluate the model; see ``evaluation`` for the arguments and what it raises."""
     model.eval()
     device = compute_device(model)
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
@@ -66,7 +93,4 @@ def evaluation(
     total = all_reduce_sum(torch.stack([loss_sum, label_tokens])).tolist()
     if not total[1]:
         raise ValueError("the validation set has no label tokens")
-    mean = total[0] / total[1]
-    if wandb_run is not None:
-        wandb_run.log({"eval/perplexity": perplexity(mean), "eval/loss": mean}, commit=False)
-    return perplexity(mean), mean, step_losses, [perplexity(loss) for loss in step_losses]
+    return Evaluated(total[0] / total[1], int(total[1]), step_losses)

@@ -1,7 +1,7 @@
 """Losses and times of a run, epoch by epoch, and upstream's summary of them."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -11,11 +11,13 @@ from typing import Any
 from llama_recipes_local import configs
 from llama_recipes_local._upstream import load
 from llama_recipes_local.storage.publishing import published_file
-from llama_recipes_local.training.evaluation import perplexity
+from llama_recipes_local.training.evaluation import Evaluated, perplexity
 
 # what a resumed run needs of the one before
 KEPT = (
     "initial_eval_loss",
+    "initial_eval_tokens",
+    "last_eval_tokens",
     "train_loss",
     "eval_loss",
     "train_step_loss",
@@ -34,6 +36,9 @@ class History:
         stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
         self.path = Path(train_config.output_dir) / f"metrics_data_{local_rank}-{stamp}.json"
         self.initial_eval_loss: float | None = None
+        self.initial_eval_tokens: int | None = None  # label tokens of that validation
+        self.last_eval_tokens: int | None = None
+        self._added = False  # whether this process has trained or validated
         self.train_loss: list[float] = []
         self.eval_loss: list[float] = []
         self.train_step_loss: list[float] = []
@@ -77,19 +82,21 @@ class History:
 
     def add_step(self, loss: float, label_tokens: int) -> None:
         """Add a step of the epoch."""
+        self._added = True
         self._epoch_steps.append((loss, label_tokens))
         self.train_step_loss.append(loss)
 
-    def add_initial_evaluation(self, evaluated: tuple[float, Sequence[float]]) -> None:
+    def add_initial_evaluation(self, evaluated: Evaluated) -> None:
         """Record the validation loss before training."""
-        self.initial_eval_loss = evaluated[0]
+        self.initial_eval_loss = evaluated.loss
+        self.initial_eval_tokens = evaluated.label_tokens
 
-    def add_evaluation(self, evaluated: tuple[float, Sequence[float]]) -> float:
-        """Add a validation's losses, and return their mean."""
-        loss, step_losses = evaluated
-        self.eval_loss.append(loss)
-        self.eval_step_loss.extend(step_losses)
-        return loss
+    def add_evaluation(self, evaluated: Evaluated) -> None:
+        """Add a validation's losses."""
+        self._added = True
+        self.eval_loss.append(evaluated.loss)
+        self.eval_step_loss.extend(evaluated.step_losses)
+        self.last_eval_tokens = evaluated.label_tokens
 
     def state_dict(self) -> dict[str, Any]:
         """Return the losses and times so far as JSON-ready data."""
@@ -116,15 +123,25 @@ class History:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Resume from what ``state_dict`` returned."""
         for name in KEPT:
-            setattr(self, name, state[name])
+            setattr(self, name, state.get(name))
         self.path = self.path.with_name(Path(state["file"]).name)
         self._epoch_steps = [(loss, labels) for loss, labels in state["epoch_steps"]]
         self._seconds_before = state["seconds_of_epoch"]
 
     def summary(self) -> dict[str, Any]:
-        """Return the validation losses before and after."""
-        after = self.eval_loss[-1] if self.eval_loss else None
-        return {"eval_loss_before": self.initial_eval_loss, "eval_loss_after": after}
+        """Return the validation losses before and after, and whether this process trained.
+
+        ``other_batches`` says that the loss before is left out because it is of other batches than
+        the one after: a resumed run may validate on more of them, or on fewer.
+        """
+        tokens = (self.initial_eval_tokens, self.last_eval_tokens)
+        other_batches = None not in tokens and tokens[0] != tokens[1]
+        return {
+            "eval_loss_before": None if other_batches else self.initial_eval_loss,
+            "eval_loss_after": self.eval_loss[-1] if self.eval_loss else None,
+            "other_batches": other_batches,
+            "trained": self._added,
+        }
 
     def results(self) -> dict[str, Any]:
         """Return what upstream's ``train`` returns: means over the epochs."""

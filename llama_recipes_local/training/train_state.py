@@ -14,12 +14,16 @@ class TrainState:
         epoch: epochs done.
         best_loss: the lowest loss that the model was saved at.
         validated: the step of the last validation; -1 before the first.
+        best_tokens: label tokens of the validation that gave ``best_loss``; 0 if unknown.
+        total_steps: optimiser steps of the whole run; 0 if unknown.
     """
 
     step: int = 0
     epoch: int = 0
     best_loss: float = math.inf
     validated: int = -1
+    best_tokens: int = 0
+    total_steps: int = 0
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state as JSON-ready data, in which there is no infinity."""

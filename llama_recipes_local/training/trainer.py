@@ -19,13 +19,18 @@ from llama_recipes_local.checkpoints import rng_state
 from llama_recipes_local.errors import TrainingError
 from llama_recipes_local.model_checkpointing import save_trained
 from llama_recipes_local.optimization.parameter_groups import split_lora_plus
-from llama_recipes_local.optimization.schedules import Schedule, make_schedule
+from llama_recipes_local.optimization.schedules import (
+    DECAYING,
+    Schedule,
+    factor_by_step,
+    make_schedule,
+)
 from llama_recipes_local.parallel import is_rank_zero
 from llama_recipes_local.run import Run
 from llama_recipes_local.training import batches, nonfinite
 from llama_recipes_local.training.checkpointing import CheckpointManager
 from llama_recipes_local.training.data_iterator import DataIterator
-from llama_recipes_local.training.evaluation import evaluation
+from llama_recipes_local.training.evaluation import Evaluated, evaluate, perplexity
 from llama_recipes_local.training.flops import peak_flops, training_flops
 from llama_recipes_local.training.history import History
 from llama_recipes_local.training.loggers import WandbRun, make_loggers
@@ -93,12 +98,15 @@ class Trainer:
             peak_flops(self.stepper.device),
         )
         self.signals = Signals(enabled=run is not None)
-        changed = "schedule" in train_config.resume_despite
+        # a schedule of a script's own may be anything, so its state is loaded
+        self._follows = (
+            run is not None or not self.schedule.given or "schedule" in train_config.resume_despite
+        )
         self.states: dict[str, Stateful] = {
             "state": self.state,
             "history": history,
             "stepper": self.stepper,
-            "schedule": _Replayed(self.schedule) if changed else self.schedule,
+            "schedule": _Followed(self.schedule) if self._follows else self.schedule,
             "feed": self.data,
         }
         self.checkpoints = CheckpointManager(
@@ -135,21 +143,44 @@ class Trainer:
         resumed = self.checkpoints.load()
         if resumed is not None:
             self.progress.resume(self.state, resumed.seconds, resumed.same_folder)
+            before = self.state.total_steps
             self.total_steps = self.progress.total_steps = self._all_steps()
             self._print_if_complete()
-        if self.eval_dataloader is not None and self.history.initial_eval_loss is None:
+            if self._follows:
+                self._follow_schedule(before, resumed.lr)
+        self.state.total_steps = self.total_steps
+        if self.eval_dataloader is not None and not self.state.step:
             self.history.add_initial_evaluation(self.evaluate())
+
+    def _follow_schedule(self, steps_before: int, lr_before: float) -> None:
+        """Take the next step's learning rate from this run's schedule, at its present length.
+
+        Args:
+            steps_before: of the run that was saved; 0 if unknown.
+            lr_before: the learning rate that it would have had in the next step.
+        """
+        config, step = self.config, self.state.step
+        factor = factor_by_step(config, self.total_steps, self.data.steps_per_epoch)
+        self.schedule.follow(step, self.state.epoch, factor)
+        lr = self.optimizer.param_groups[0]["lr"]
+        stretched = config.scheduler in DECAYING and steps_before not in (0, self.total_steps)
+        if step < self.total_steps and (stretched or lr != lr_before):
+            length = f"{self.total_steps} steps" + (f", not {steps_before}" if stretched else "")
+            print(
+                f"--> the schedule of this run ({config.scheduler}) is over {length}: step "
+                f"{step + 1} has learning rate {lr:.2e}, not {lr_before:.2e}"
+            )
 
     def _print_if_complete(self) -> None:
         """Say that a resumed run has no step left, rather than report losses as of a training."""
         step = self.state.step
         if step < self.total_steps:
             return
-        limited = self.state.epoch < self.config.num_epochs
-        flag = "max_train_step" if limited else "num_epochs"
+        limited = 0 < self.config.max_train_step <= step
+        more = f"max_train_step {step}" if limited else f"num_epochs {self.state.epoch}"
         print(
-            f"--> this run is complete after step {step} of {self.total_steps}: nothing is "
-            f"trained; more than --{flag} {getattr(self.config, flag)} continues it"
+            f"--> this run is complete after step {step} of {max(step, self.total_steps)}: nothing "
+            f"is trained; more than --{more} continues it"
         )
 
     def _unfinished(self) -> bool:
@@ -158,20 +189,19 @@ class Trainer:
         end_due = self.data.taken > 0 and self._ended_at != self.state.step
         return (steps_left or end_due) and self.state.epoch < self.config.num_epochs
 
-    def evaluate(self) -> tuple[float, list[float]]:
-        """Evaluate, print and log on the first rank; return the loss and each batch's."""
+    def evaluate(self) -> Evaluated:
+        """Evaluate; print and log on the first rank."""
         if is_rank_zero():
             print("validating ...", end=" ", flush=True)
         model = unwrapped(self.model)
         with rng_state.fork_rng():
-            ppl, loss, step_losses, _ = evaluation(
-                model, self.config, self._until_stopped(), None, self.tokenizer, None
-            )
+            found = evaluate(model, self.config, self._until_stopped())
+        ppl = perplexity(found.loss)
         if is_rank_zero():
-            print(f"loss {loss:.4f}  perplexity {ppl:.3f}", flush=True)
-        self.progress.log("eval", {"step": self.state.step, "loss": loss, "perplexity": ppl})
+            print(f"loss {found.loss:.4f}  perplexity {ppl:.3f}", flush=True)
+        self.progress.log("eval", {"step": self.state.step, "loss": found.loss, "perplexity": ppl})
         self.progress.pause()
-        return loss, step_losses
+        return found
 
     def _train_epoch(self) -> None:
         """Take the steps that are left of an epoch, or of the run."""
@@ -245,7 +275,7 @@ class Trainer:
         elif (finished or not self.config.eval_steps) and self.state.validated != self.state.step:
             self._validate()
         self._ended_at = self.state.step
-        if self.data.steps_left:
+        if self.data.steps_left or self.data.is_stream:
             self.history.keep_open()
         else:
             self.schedule.after_epoch()
@@ -270,12 +300,17 @@ class Trainer:
             yield batch
 
     def _validate(self) -> None:
-        """Validate, and save the model if the loss fell; leaves the model in training mode."""
+        """Validate, and save the model if the loss fell; leaves the model in training mode.
+
+        The first validation of other batches, in a resumed run, has no loss to be compared with.
+        """
         self.publish()
-        loss = self.history.add_evaluation(self.evaluate())
-        self.state.validated = self.state.step
-        if loss < self.state.best_loss:
-            self.state.best_loss = loss
+        found, state = self.evaluate(), self.state
+        self.history.add_evaluation(found)
+        state.validated = state.step
+        other_batches = state.best_tokens not in (0, found.label_tokens)
+        if found.loss < state.best_loss or other_batches:
+            state.best_loss, state.best_tokens = found.loss, found.label_tokens
             self._save_model()
         self.model.train()
         self.progress.pause()
@@ -337,8 +372,8 @@ class Trainer:
 
 
 @dataclass(frozen=True)
-class _Replayed:
-    """A changed schedule, resumed as if it had been followed from the start."""
+class _Followed:
+    """A schedule whose saved state only informs: see ``Trainer._follow_schedule``."""
 
     schedule: Schedule
 
@@ -346,7 +381,7 @@ class _Replayed:
         return self.schedule.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.schedule.replay(state)
+        """Do nothing."""
 
 
 @contextmanager
