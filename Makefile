@@ -6,11 +6,18 @@ SHELL := /bin/bash
 EMPTY :=
 SPACE := $(EMPTY) $(EMPTY)
 
+# NAME, or NAME-2, NAME-3 ... where it is taken, so that no result is in the way of the next run; the
+# newest of them for a run that is resumed or that overwrites.
+folder = $(shell name='$(1)'; new=$$name; number=1; newest=; \
+	while [ -e "$$new" ]; do newest=$$new; number=$$((number + 1)); new=$$name-$$number; done; \
+	case '$(subst ','"'"',$(ARGS))' in (*--resume_from_checkpoint*|*--overwrite_output_dir*) \
+	new=$${newest:-$$new};; esac; echo "$$new")
+
 PYTHON  ?= python3
 VENV    ?= .venv
 MODEL   ?=
 DATASET ?= grammar_dataset
-OUTPUT  ?= outputs/$(basename $(notdir $(patsubst %/,%,$(subst $(SPACE),_,$(subst ?,_,$(subst *,_,$(DATASET)))))))
+OUTPUT  ?= $(call folder,outputs/$(basename $(notdir $(patsubst %/,%,$(subst $(SPACE),_,$(subst ?,_,$(subst *,_,$(DATASET))))))))
 NPROC   ?= 1
 ARGS    ?=
 
@@ -30,7 +37,7 @@ LAUNCH      := $(if $(filter 1,$(NPROC)),$(BIN)/python finetuning.py,\
 # TRL's script takes a path, not a name; the default is the same data.
 SFT_DATA := $(if $(filter grammar_dataset,$(DATASET)),\
 	datasets/grammar --local_dataset.columns=prompt=input$(COMMA)completion=target,$(DATASET))
-SFT_OUTPUT := $(if $(filter file,$(origin OUTPUT)),outputs/sft,$(OUTPUT))
+SFT_OUTPUT = $(if $(filter file,$(origin OUTPUT)),$(call folder,outputs/sft),$(OUTPUT))
 SFT_FLAGS := $(if $(MODEL),--model_name_or_path $(MODEL),\
 	--model_name_or_path $(STAND_IN) --num_train_epochs 1 --learning_rate 2e-3)
 
@@ -41,7 +48,7 @@ help: ## list targets and variables
 	@echo 'make finetune takes'
 	@echo '  MODEL=DIR      folder of a Llama in the Hugging Face layout (default: a small stand-in)'
 	@echo '  DATASET=NAME   data set, or a file or folder of yours (default: grammar_dataset); see datasets/README.md'
-	@echo '  OUTPUT=DIR     where the adapter is saved (default: outputs/ and the name of DATASET)'
+	@echo '  OUTPUT=DIR     where the adapter is saved (default: outputs/ and the name of DATASET, numbered)'
 	@echo '  NPROC=N        processes; more than 1 means torchrun and FSDP (default: 1)'
 	@echo '  ARGS="..."     any flags of finetuning.py; python finetuning.py --help lists them'
 	@echo
@@ -56,7 +63,7 @@ finetune: install $(if $(filter grammar_dataset,$(DATASET)),grammar-data) $(if $
 
 .PHONY: qlora
 qlora: override ARGS := --preset qlora $(ARGS)
-qlora: OUTPUT := $(if $(filter file,$(origin OUTPUT)),outputs/qlora,$(OUTPUT))
+qlora: OUTPUT := $(if $(filter file,$(origin OUTPUT)),$(call folder,outputs/qlora),$(OUTPUT))
 qlora: $(VENV)/.installed-quantization finetune ## fine-tune with LoRA on 4-bit weights, as the QLoRA paper does
 
 .PHONY: sft

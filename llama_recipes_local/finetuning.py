@@ -29,6 +29,7 @@ from llama_recipes_local.model_folders import ADAPTER_WEIGHTS, has_weights
 from llama_recipes_local.models.new_tokens import new_tokens_note
 from llama_recipes_local.models.quantization import quantized_bits
 from llama_recipes_local.preflight import preflight
+from llama_recipes_local.preflight.earlier_results import remove_earlier_result
 from llama_recipes_local.preflight.help import help_text
 from llama_recipes_local.run import Run, activate
 from llama_recipes_local.run.record import CONFIGURATION_FILE, save_description
@@ -103,6 +104,8 @@ def train(run: Run) -> None:
         saved = run.train.use_peft and run.train.save_model and (output / ADAPTER_WEIGHTS).is_file()
         if saved and parallel.is_rank_zero():
             write_adapter_card(run, output)
+        if parallel.is_rank_zero():
+            save_description(run, output / CONFIGURATION_FILE, finished=True)
         report(run)
 
 
@@ -124,6 +127,7 @@ def start(run: Run) -> None:
     if run.preset:
         print(f"{run.preset}\n")
     if parallel.is_rank_zero() and run.data is not None:
+        remove_earlier_result(run)
         run.data.save(output)
         save_description(run, output / CONFIGURATION_FILE)
 

@@ -125,6 +125,9 @@ class train_config(upstream):
     output_dir: Annotated[str, FOLDER, Resume.FREE] = "outputs"
     """Folder that the adapter or model is saved in."""
 
+    overwrite_output_dir: Annotated[bool, Resume.FREE] = False
+    """Remove what an earlier run wrote into ``output_dir``, which is refused otherwise."""
+
     freeze_layers: Annotated[bool, Resume.METHOD, SELECTS_PARAMETERS] = upstream.freeze_layers
     """Do not train the first ``num_freeze_layers`` decoder layers."""
 

@@ -32,7 +32,7 @@ def check_resumed(run: Run) -> list[Problem]:
     if asked == AUTO:
         return []
     if not asked:
-        return [_mixed(output, there[0])] if there else []
+        return [_mixed(output, there[0])] if there and not train.overwrite_output_dir else []
     folder = Path(asked)
     problems = _corrupt(folder)
     step = layout.step_of(folder.resolve())
@@ -59,7 +59,8 @@ def _mixed(output: Path, newest: Path) -> Problem:
     return Problem(
         f"--output_dir {output} holds {newest.name} of another run",
         "a new run's checkpoints would mix with that run's",
-        "resume it with --resume_from_checkpoint auto, or name another --output_dir",
+        "resume it with --resume_from_checkpoint auto, name another --output_dir, or give that run "
+        "up: --overwrite_output_dir",
     )
 
 

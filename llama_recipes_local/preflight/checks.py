@@ -12,6 +12,7 @@ from llama_recipes_local.preflight import (
     adapter_rules,
     checkpoint_rules,
     data_rules,
+    earlier_results,
     launch_rules,
     loop_rules,
     low_memory_rules,
@@ -52,6 +53,7 @@ LOOP: tuple[Check, ...] = (
 CHECKPOINTS: tuple[Check, ...] = (
     checkpoint_rules.check_checkpoint_settings,
     checkpoint_rules.check_resumed,
+    earlier_results.check_earlier_result,
 )
 QUANTIZATION: tuple[Check, ...] = (
     quantization_rules.check_4bit_settings,

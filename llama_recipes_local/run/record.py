@@ -1,6 +1,7 @@
 """``run_config.json``: the configurations, versions and patches of a run, written and read."""
 
 import json
+import time
 from dataclasses import asdict, is_dataclass
 from importlib import import_module
 from pathlib import Path
@@ -12,6 +13,7 @@ from llama_recipes_local.storage.publishing import write_json
 from llama_recipes_local.vendoring import read_manifest
 
 CONFIGURATION_FILE = "run_config.json"
+FINISHED = "finished"
 
 
 def find_in_run(folder: Path, name: str) -> Path | None:
@@ -34,6 +36,11 @@ class SavedRun:
         """
         self.path = find_in_run(folder, CONFIGURATION_FILE)
         self._configs: dict[str, Any] = _read(self.path) if self.path else {}
+
+    @property
+    def finished(self) -> str:
+        """When the run came to its end, in words; empty if it did not."""
+        return str(self._configs.get(FINISHED) or "")
 
     def get(self, config: str, field: str, default: object = None) -> Any:
         """Return a configuration's field, or the default if it was not recorded."""
@@ -74,9 +81,9 @@ def describe(run: Run) -> dict[str, Any]:
     return described
 
 
-def save_description(run: Run, path: Path) -> None:
-    """Write ``describe(run)`` as JSON to ``path``."""
-    write_json(path, describe(run))
+def save_description(run: Run, path: Path, finished: bool = False) -> None:
+    """Write ``describe(run)`` as JSON to ``path``, and the time if the run has come to its end."""
+    write_json(path, describe(run) | ({FINISHED: time.strftime("%F %T")} if finished else {}))
 
 
 def _plain(value: object) -> object:

@@ -132,4 +132,5 @@ def test_paths_are_folders() -> None:
         for name in facts(configs.train_config)
         if name.endswith(("_dir", "_root", "_cache", "_root_folder", "_checkpoint"))
     }
+    named.remove("overwrite_output_dir")  # a switch
     assert folders == {"model_name", "tokenizer_name"} | named

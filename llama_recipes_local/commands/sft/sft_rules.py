@@ -19,6 +19,7 @@ from llama_recipes_local.datasets.local import LocalPart
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.fields import ABOVE_0
 from llama_recipes_local.parallel import device_type, launched_by_torchrun
+from llama_recipes_local.preflight.earlier_results import check_output_has_no_weights
 from llama_recipes_local.preflight.method_rules import adapter_is_off
 from llama_recipes_local.preflight.model import longer_than_model
 from llama_recipes_local.preflight.precision_rules import float16_on_cpu
@@ -167,7 +168,10 @@ def _required(options: Arguments) -> list[Problem]:
             "name one: --output_dir DIR",
         ),
     ]
-    return [Problem(what, why, fix) for value, what, why, fix in required if not value]
+    missing = [Problem(what, why, fix) for value, what, why, fix in required if not value]
+    if not options.output_dir:
+        return missing
+    return missing + check_output_has_no_weights(Path(options.output_dir))
 
 
 def _numbers(options: Arguments) -> list[Problem]:

@@ -79,8 +79,8 @@ UNSUPPORTED: dict[str, tuple[str, str]] = {
     "local_rank": ("torchrun sets each process's rank", "leave it out"),
     # what transformers and TRL have removed
     "overwrite_output_dir": (
-        "transformers has removed it: existing files are always overwritten",
-        "leave it out, or name another folder: --output_dir DIR",
+        "transformers has removed it, and an earlier result is not overwritten",
+        "leave it out, and name another folder: --output_dir DIR",
     ),
     "save_safetensors": ("weights are always saved as safetensors", "leave it out"),
     "group_by_length": (

@@ -1,0 +1,156 @@
+"""Results of an earlier run in the folders that a run writes: not overwritten unless asked for."""
+
+import time
+from pathlib import Path
+
+from llama_recipes_local import configs
+from llama_recipes_local.checkpoints import layout, selection
+from llama_recipes_local.checkpoints.selection import AUTO
+from llama_recipes_local.datasets.prompt_template import PROMPT_TEMPLATE_FILE
+from llama_recipes_local.datasets.run_data import AUDIT_FILE
+from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.fields import FOLDER, fields_with
+from llama_recipes_local.model_checkpointing import checkpoint_folder
+from llama_recipes_local.model_folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, has_weights
+from llama_recipes_local.model_folders.auxiliary_files import OTHERS, TOKENIZER
+from llama_recipes_local.run import Run
+from llama_recipes_local.run.record import CONFIGURATION_FILE, SavedRun
+from llama_recipes_local.storage.publishing import remove
+
+METRICS = "metrics.jsonl"
+WEIGHTS = (
+    ADAPTER_WEIGHTS,
+    ADAPTER_CONFIG,
+    "model.safetensors",
+    "model-*-of-*.safetensors",
+    "model.safetensors.index.json",
+    "config.json",
+)
+RECORDS = (
+    CONFIGURATION_FILE,
+    PROMPT_TEMPLATE_FILE,
+    AUDIT_FILE,
+    METRICS,
+    "evaluations.jsonl",
+    "metrics_data_*.json",
+    "tensorboard",
+)
+"""What runs write into ``--output_dir`` besides checkpoints, as patterns."""
+
+
+def check_earlier_result(run: Run) -> list[Problem]:
+    """Return a problem if a folder holds a result of a run that this one does not continue."""
+    output, asked = Path(run.train.output_dir), run.train.resume_from_checkpoint
+    if not run.train.output_dir or layout.is_checkpoint(output):
+        return []
+    if run.train.overwrite_output_dir:
+        return _check_overwriting(run.train, output)
+    checkpoints = layout.checkpoints_in(output)
+    continued = bool(checkpoints) if asked == AUTO else selection.is_in(output, Path(asked))
+    if (asked and continued) or (checkpoints and asked != AUTO):  # the latter is refused elsewhere
+        return []
+    if asked == AUTO and is_unfinished(output):
+        return []
+    places = [output]
+    if run.train.enable_fsdp and not run.train.use_peft and run.train.save_model:
+        places.append(checkpoint_folder(run.train))  # of a sharded model
+    return [problem for place in places if (problem := _result(place, run.train))]
+
+
+def check_output_has_no_weights(output: Path) -> list[Problem]:
+    """Return a problem if a folder holds trained weights, for runs without a record."""
+    names = [name for name in (ADAPTER_WEIGHTS, "model.safetensors") if (output / name).is_file()]
+    return [
+        Problem(
+            f"--output_dir {output.resolve()} holds {name}",
+            "a new run would overwrite that result",
+            "name another folder: --output_dir DIR, or remove this one",
+        )
+        for name in names
+    ]
+
+
+def remove_earlier_result(run: Run) -> None:
+    """Remove what an earlier run wrote into the output folder, if the flag asks for that.
+
+    A run that did not come to its end, and left no weights, is followed without the flag.
+    """
+    output = Path(run.train.output_dir)
+    if not run.train.overwrite_output_dir:
+        log = output / METRICS
+        again = is_unfinished(output) and log.is_file() and log.stat().st_size
+        if again and not layout.checkpoints_in(output):
+            print(f"--> {log.resolve()} of a run that was not finished is begun again")
+        return
+    patterns = (*WEIGHTS, *RECORDS, *TOKENIZER, *OTHERS)
+    found = [path for pattern in patterns for path in sorted(output.glob(pattern))]
+    found += layout.checkpoints_in(output)
+    for path in found:
+        remove(path)
+    if found:
+        print(f"--> removed from {output.resolve()}: {', '.join(path.name for path in found)}")
+
+
+def is_unfinished(output: Path) -> bool:
+    """Return whether a folder holds the record of a run that has not come to its end."""
+    try:
+        saved = SavedRun(output)
+    except UsageError:  # reported elsewhere
+        return False
+    return saved.path is not None and not saved.finished
+
+
+def _result(folder: Path, train: configs.train_config) -> Problem | None:
+    """Return the problem of a folder that holds trained weights, or a finished run's record."""
+    try:
+        saved = SavedRun(folder)
+    except UsageError as error:
+        return error.problems[0]
+    names = [ADAPTER_WEIGHTS] if (folder / ADAPTER_WEIGHTS).is_file() else []
+    own = folder == Path(train.output_dir)
+    is_model = has_weights(folder) if own else any(folder.rglob("*.safetensors"))
+    names += ["a model's weights"] if is_model else []
+    if not names and saved.finished:
+        names = [CONFIGURATION_FILE]
+    if not names:
+        return None
+    flag = "--output_dir" if own else "--dist_checkpoint_root_folder"
+    model, data = saved.get("train_config", "model_name"), saved.get("train_config", "dataset")
+    trained = f": {Path(str(model)).name} on {data}, --lr {saved.get('train_config', 'lr')}"
+    return Problem(
+        f"{flag} {folder.resolve()} holds {' and '.join(names)} of a run of {_when(folder, saved)}",
+        "a new run would overwrite that result" + (trained if model else ""),
+        f"name another folder: {flag} DIR, or give it up: --overwrite_output_dir",
+    )
+
+
+def _when(folder: Path, saved: SavedRun) -> str:
+    latest = max((path.stat().st_mtime for path in folder.iterdir()), default=0.0)
+    return saved.finished or time.strftime("%F %T", time.localtime(latest))
+
+
+def _check_overwriting(train: configs.train_config, output: Path) -> list[Problem]:
+    """Find what a run reads from the folder whose content it is to remove."""
+    what = f"--overwrite_output_dir with --resume_from_checkpoint {AUTO}"
+    if train.resume_from_checkpoint == AUTO:
+        why = "the one removes the checkpoints that the other resumes from"
+        return [Problem(what, why, "leave one of them out")]
+    if has_weights(output) and not (output / CONFIGURATION_FILE).is_file():
+        what = f"--overwrite_output_dir with --output_dir {output.resolve()}"
+        why = "the model in it was not written by a run, and is not removed"
+        return [Problem(what, why, "name another folder: --output_dir DIR")]
+    inside = [
+        (name, value)
+        for name in fields_with(configs.train_config, FOLDER)
+        if name != "output_dir" and (value := getattr(train, name))
+        if output.resolve() in (Path(value).resolve(), *Path(value).resolve().parents)
+    ]
+    return [
+        Problem(
+            f"--overwrite_output_dir with --{name} {value}",
+            "it is in --output_dir, whose earlier result is removed",
+            "leave --overwrite_output_dir out, or name another folder: --output_dir DIR",
+        )
+        for name, value in inside
+        if name in ("from_peft_checkpoint", "resume_from_checkpoint", "tokenizer_name")
+    ]
