@@ -4,7 +4,7 @@ import codecs
 import errno
 import glob
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -32,6 +32,7 @@ from llama_recipes_local.records.any_format import SUPPORTED, data_files, format
 from llama_recipes_local.records.checked_values import Flawed, Record
 from llama_recipes_local.records.encodings import UTF_8, is_known
 from llama_recipes_local.records.finding import files_below, without_compressed_copies
+from llama_recipes_local.records.json_records import split_names
 from llama_recipes_local.records.plain_text import DOCUMENTS, has_paragraphs, is_plain_text
 from llama_recipes_local.records.source import EncodingError, Source
 from llama_recipes_local.records.tables import delimiter_of
@@ -44,6 +45,8 @@ DOCUMENTS_FLAG = "--local_dataset.documents"
 DATA_FLAG = "--local_dataset.data_path=PATH"
 VALIDATION_FLAG = "--local_dataset.validation_path=PATH"
 LABELS = ("assistant", "all")
+LOOKED_AT = 100
+"""Records that are looked at for their layout, until one has one."""
 HELD_OUT = Range(
     "above 0 and at most 0.5",
     lambda share: 0 < share <= 0.5,
@@ -113,6 +116,7 @@ class LocalPart:
         left_out: files that are in neither part.
         encoding: of their text.
         documents: what a document of a plain text file is; empty if there is none.
+        split: the key of its rows in a JSON file of several splits; empty for any other file.
         choices: lines that tell the user what was chosen in reading them.
     """
 
@@ -123,19 +127,22 @@ class LocalPart:
     left_out: tuple[Path, ...] = ()
     encoding: str = UTF_8
     documents: str = ""
+    split: str = ""
     choices: tuple[str, ...] = ()
 
     def records(self) -> Iterator[Record]:
         """Yield the part's records; the first of each ``every``, if any, is for validation."""
         number = 0
         for path in self.files:
-            for record in _records(Source(path, encoding=self.encoding), self.documents):
+            source = Source(path, encoding=self.encoding, split=self.split)
+            for record in _records(source, self.documents):
                 if not self.every or (number % self.every == 0) != self.training:
                     yield record
                 number += 1
 
     def __str__(self) -> str:
-        return f"{self.layout} from {join_names(map(str, self.files))}"
+        of = f"{self.split!r} in " if self.split else ""
+        return f"{self.layout} from {of}{join_names(map(str, self.files))}"
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -158,6 +165,7 @@ class LocalPart:
         """Which of the files' records the part has; see ``Split.part``."""
         decoded = "" if self.encoding == UTF_8 else f", read as {self.encoding}"
         decoded += f", a {self.documents} each" if self.documents else ""
+        decoded += f", of {self.split!r}" if self.split else ""
         if not self.every:
             return f"{EVERY_RECORD}{decoded}"
         held_out = f"1 record in {self.every}"
@@ -179,10 +187,11 @@ def find_part(config: local_dataset, training: bool) -> LocalPart:
     files, every, left_out = _chosen(config, training)
     encoding = _encoding(config.encoding)
     documents = _documents(config, files, encoding)
-    begun = list(islice(_records(Source(files[0], encoding=encoding), documents), 2))
-    every_record = _records(Source(files[0], encoding=encoding), documents)
-    sound = (record for record in every_record if not isinstance(record[1], Flawed))
-    layout = find_layout(next(sound, begun[0]), config.format, named)
+    split = _split_in(Source(files[0], encoding=encoding), training) if len(files) == 1 else ""
+    every = 0 if split else every
+    source = Source(files[0], encoding=encoding, split=split)
+    begun = list(islice(_records(source, documents), 2))
+    layout = _layout(_records(source, documents), config.format, named)
     if every and training and len(files) == 1 and len(begun) < 2:
         raise refusal(
             f"{files[0]} has one record",
@@ -193,7 +202,40 @@ def find_part(config: local_dataset, training: bool) -> LocalPart:
     if documents:
         choices += (f"--> plain text: a document is a {documents}; {DOCUMENTS_FLAG}=NAME",)
     left = tuple(left_out)
-    return LocalPart(tuple(files), every, training, layout, left, encoding, documents, choices)
+    return LocalPart(
+        tuple(files), every, training, layout, left, encoding, documents, split, choices
+    )
+
+
+def _split_in(source: Source, training: bool) -> str:
+    """Return the key of a part's rows in a JSON file of several splits; empty for any other."""
+    kinds = {_kind([Path(name)]): name for name in _json_splits(source)}
+    for_validation = kinds.get("validation") or kinds.get("test") or ""
+    if not ("train" in kinds and for_validation):
+        return ""
+    return kinds["train"] if training else for_validation
+
+
+def _json_splits(source: Source) -> list[str]:
+    return split_names(source) if format_of(source.name) == "json" else []
+
+
+def _layout(records: Iterator[Record], wanted: str, named: Mapping[str, str]) -> Layout:
+    """Return the layout of the first of some records that has one.
+
+    Raises:
+        UsageError: if none has; what is wrong with the first that could be read.
+    """
+    refused: UsageError | None = None
+    unreadable = True
+    for record in islice(records, LOOKED_AT):
+        try:
+            return find_layout(record, wanted, named)
+        except UsageError as error:
+            if unreadable:
+                refused, unreadable = error, isinstance(record[1], Flawed)
+    assert refused is not None, "a file without records is refused by its reader"
+    raise refused
 
 
 def _documents(config: local_dataset, files: Sequence[Path], encoding: str) -> str:

@@ -4,6 +4,7 @@ What cannot be used is a ``UsageError`` that names the file and the line or item
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
@@ -22,6 +23,8 @@ from llama_recipes_local.records.text_lines import (
 # A record with one column of turns looks like records in a wrapper, but is not.
 TURN_COLUMNS = ("messages", "conversations", "conversation", "turns")
 SPLIT_NAMES = {"train", "training", "validation", "valid", "val", "dev", "eval", "test"}
+_MAYBE_SPLITS = re.compile(rf'\s*{{\s*"({"|".join(SPLIT_NAMES)})"\s*:\s*\[', re.IGNORECASE)
+_BEGINNING = 4096
 _MARK = BYTE_ORDER_MARK.encode()
 
 
@@ -81,10 +84,32 @@ def read_json_value(source: Source, keep_flawed: bool = False) -> Iterator[Recor
         yield where, _object(item, where, keep_flawed)
 
 
+def split_names(source: Source) -> list[str]:
+    """Return the names of the splits that a JSON file holds the rows of; none if it is one."""
+    try:
+        with opened(source) as file:
+            begin = file.read(_BEGINNING).decode(errors="ignore")
+        if not _MAYBE_SPLITS.match(begin.removeprefix(BYTE_ORDER_MARK)):
+            return []
+        value = json.loads(whole_text(source))
+    except (ValueError, RecursionError):  # reported where it is read
+        return []
+    return list(value) if isinstance(value, dict) and _are_splits(value) else []
+
+
+def _are_splits(columns: Mapping[str, Any]) -> bool:
+    if len(columns) < 2 or not {name.lower() for name in columns} <= SPLIT_NAMES:
+        return False
+    rows = columns.values()
+    return all(isinstance(each, list) and all(isinstance(x, dict) for x in each) for each in rows)
+
+
 def _items(value: object, source: Source) -> list[Any]:
     if isinstance(value, list):
         return value
     columns = _object(value, str(source))
+    if source.split:
+        return columns[source.split]
     lengths = {len(column) if isinstance(column, list) else -1 for column in columns.values()}
     if -1 in lengths or not lengths or _is_conversation(columns):
         return [columns]
@@ -102,13 +127,12 @@ def _items(value: object, source: Source) -> list[Any]:
 
 def _refuse_splits(columns: Mapping[str, Any], source: Source) -> None:
     """Refuse a file that holds the rows of several splits, each under its name."""
-    rows = all(isinstance(item, dict) for column in columns.values() for item in column)
-    if not rows or not {name.lower() for name in columns} <= SPLIT_NAMES:
+    if not _are_splits(columns):
         return
     name = source.path.name
     raise refusal(
         f"{source} holds several splits: {join_names(columns)}",
-        "a file is read as one split",
+        "which is for training is shown by train and one of validation, val, dev, eval or test",
         "write each to a file of its name, and name their folder: "
         + "; ".join(f"jq -c '.{split}[]' {name} > {split}.jsonl" for split in columns),
     )

@@ -16,13 +16,17 @@ class Source:
         path: the file or the archive.
         member: the member's name in the archive; empty for a file.
         encoding: of its text; Python's name of it.
+        split: the key of the rows in a JSON file of several splits; empty for any other.
     """
 
     path: Path
     member: str = ""
     encoding: str = "utf-8"
+    split: str = ""
 
     def __str__(self) -> str:
+        if self.split:
+            return f"{self.split!r} in {self.path}"
         return f"{self.member} in {self.path}" if self.member else str(self.path)
 
     @property

@@ -621,3 +621,36 @@ def test_another_separator_is_said(tmp_path: Path) -> None:
     split = local_split(configured(tmp_path / "rows.csv"), "train")
     assert split.notes[0].endswith("rows.csv: cells are separated by ';', as its header shows")
     assert [values for _, values in split.records()] == [{"Prompt": "a", "Completion": "b"}]
+
+
+@pytest.mark.parametrize("second", ["test", "validation", "Dev"])
+def test_a_json_file_of_splits_is_read_as_them(second: str, tmp_path: Path) -> None:
+    rows = [{"prompt": word, "completion": word} for word in "abc"]
+    file = tmp_path / "all.json"
+    file.write_text(json.dumps({"train": rows[:2], second: rows[2:]}, indent=1))
+    config = configured(file)
+    assert [record["prompt"] for _, record in local_split(config, "train").records()] == [
+        "a",
+        "b",
+    ]
+    parts = [local_split(config, part) for part in ("train", "validation")]
+    assert f"from 'train' in {file}" in parts[0].notes[0]
+    assert list(parts[1].records()) == [(f"item 1 of {second!r} in {file}", rows[2])]
+    assert parts[0].part != parts[1].part
+
+
+def test_a_json_file_of_splits_without_one_to_validate_on_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "all.json"
+    rows = [{"prompt": "a", "completion": "b"}]
+    file.write_text(json.dumps({"val": rows, "test": rows}))
+    with pytest.raises(UsageError, match="holds several splits: val, test"):
+        local_split(configured(file), "train")
+    # a column of this name is no split
+    file.write_text(json.dumps({"train": ["a"] * 3, "text": ["b"] * 3}))
+    assert "text (text)" in local_split(configured(file), "train").notes[0]
+
+
+def test_the_first_record_need_not_be_a_sound_one(tmp_path: Path, tokenizer: Any) -> None:
+    rows = [{"about": "this file"}, {"prompt": "a", "completion": "b"}]
+    config = configured(write(tmp_path / "rows.jsonl", *rows), skip_bad_rows=True)
+    assert examples(config, tokenizer) == [None, Pair("a", " b")]

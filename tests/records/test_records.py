@@ -248,7 +248,7 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
         ("a.bin", b"x", "{} cannot be read", "its name has no supported suffix"),
         ("a.xlsx", b"x", "{} is a workbook", ".xlsx files are not read"),
         ("a.PDF", b"x", "{} is a formatted document", ".pdf files are not read"),
-        ("a.json", SPLITS, "{} holds several splits: train, test", "read as one split"),
+        ("a.json", SPLITS, "{} holds several splits: train, test", "for training"),
         ("a.jsonl", POINTER, "{} is a pointer of Git LFS", "cloned without"),
     ],
 )
