@@ -1,5 +1,6 @@
 """Tokenised rows in Arrow, mapped from disk or held in memory: what packing and batches read."""
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,6 +139,15 @@ class TokenRows(Dataset[dict[str, list[int]]]):
         """A hash of each row's ids, (rows,): equal rows have equal ones."""
         columns = [batch.column("digest").to_numpy() for batch in self._batches]
         return np.concatenate([np.zeros(0, np.uint64), *columns])
+
+    @property
+    def content_hash(self) -> str:
+        """A hash of all ids and labels."""
+        digest = hashlib.sha256(self.lengths.tobytes())
+        for offsets, ids, labels in self._columns:
+            for each in (ids, labels):
+                digest.update(each[offsets[0] : offsets[-1]].tobytes())
+        return digest.hexdigest()
 
     @property
     def label_counts(self) -> Int32:

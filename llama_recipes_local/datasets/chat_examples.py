@@ -15,10 +15,7 @@ from llama_recipes_local.datasets.templates import (
     find_template,
 )
 from llama_recipes_local.datasets.thoughts import (
-    ADDED,
-    CLOSED,
     CUT,
-    CUT_LAST,
     in_content,
     opens_thought,
     with_last_thoughts,
@@ -66,39 +63,6 @@ def render_chat(
         spans = rendered.all_but_unmarked()
     _check_nothing_is_lost(chat, rendered.turns, rendered.text, labels)
     return Marked(rendered.text, spans, chosen.complete, notes=tuple(rendered.notes))
-
-
-def content_turns(
-    given: Conversation, tokenizer: PreTrainedTokenizerBase, where: str
-) -> tuple[list[Message], tuple[str, ...]]:
-    """Return turns of role and content alone, for code that puts them into the template itself.
-
-    Returns:
-        The turns, and notes on what the text will not have of them.
-
-    Raises:
-        UsageError: if there is something in them that such turns have no place for.
-    """
-    others = {
-        "turns marked as not trained": not all(given.marks.values()),
-        "tools": bool(given.tools),
-        "tool calls": any(turn["role"] == "tool" or "tool_calls" in turn for turn in given.turns),
-    }
-    for what, there in others.items():
-        if there:
-            raise refusal(
-                f"{where} has {what}",
-                "TRL's script gets the role and the content of turns alone",
-                "train with finetuning.py --dataset local_dataset, or leave such records out",
-            )
-    chat = Chat(find_template("tokenizer", tokenizer).text, tokenizer, where)
-    marked = render_chat(given, tokenizer, "tokenizer", "all", where)
-    notes = [note for note in marked.notes if note not in (ADDED, CLOSED)]
-    turns = [in_content(turn, chat) for turn in given.turns]
-    plain = [{"role": turn["role"], "content": turn["content"]} for turn in turns]
-    if chat.render(plain) != marked.text:
-        notes.append(CUT_LAST)
-    return plain, tuple(notes)
 
 
 @dataclass

@@ -77,17 +77,22 @@ class RunData:
         save_prompt_template(self.prompt_template, folder)
 
 
-def prepare_data(run: Run, parts: Sequence[Part] = tuple(PART_NAMES)) -> RunData:
+def prepare_data(
+    run: Run,
+    parts: Sequence[Part] = tuple(PART_NAMES),
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> RunData:
     """Tokenise splits, or find them in the cache, and audit them.
 
     Args:
         run: the run.
         parts: which splits; both, unless nothing is trained.
+        tokenizer: None means the run's, as it is in its folder.
 
     Raises:
         UsageError: if a record cannot be used, or a split has nothing to train or validate on.
     """
-    tokenizer = load_tokenizer(run.train)
+    tokenizer = tokenizer or load_tokenizer(run.train)
     data = RunData(
         tokenizer=tokenizer_hash(tokenizer),
         prompt_template=_prompt_template(run, parts[0], tokenizer),

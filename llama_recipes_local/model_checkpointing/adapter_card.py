@@ -5,7 +5,7 @@ name: nothing of the machine is in it.
 """
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from safetensors import safe_open
 
 from llama_recipes_local.model_folders import ADAPTER_WEIGHTS, read_config
 from llama_recipes_local.run import Run
+from llama_recipes_local.run.record import CONFIGURATION_FILE
 from llama_recipes_local.storage.publishing import write_text
 
 CARD = "README.md"
@@ -41,7 +42,7 @@ Trained with
 {command}
 ```
 
-Every setting, version and patch is in `run_config.json`, every step in `metrics.jsonl`.
+Every setting and version is in `{record}`, every step in `metrics.jsonl`.
 
 ## Use
 
@@ -61,8 +62,17 @@ llama-recipes-local merge --adapter {adapter} --model {base} --out merged
 """
 
 
-def write_adapter_card(run: Run, folder: Path) -> None:
-    """Write the card of the adapter that a run has saved in a folder."""
+def write_adapter_card(
+    run: Run, folder: Path, command: str = "", record: str = CONFIGURATION_FILE
+) -> None:
+    """Write the card of the adapter that a run has saved in a folder.
+
+    Args:
+        run: the run, with its data and results.
+        folder: where the adapter is.
+        command: what trained it; that of ``finetuning.py`` by default.
+        record: the file next to the adapter that has every setting.
+    """
     base = Path(run.train.model_name).expanduser().resolve()
     rows = _rows(folder / ADAPTER_WEIGHTS)
     resized = rows is not None and rows != read_config(base).get("vocab_size")
@@ -71,7 +81,8 @@ def write_adapter_card(run: Run, folder: Path) -> None:
         method=run.train.peft_method,
         data=_data(run),
         measured="".join(f"| {name} | {value} |\n" for name, value in _measured(run).items()),
-        command=command_without_folders(run.flags),
+        command=command or command_without_folders(run.flags),
+        record=record,
         tokenizer=Path(run.train.tokenizer_name or base).name,
         resized=f"model.resize_token_embeddings({rows})\n" if resized else "",
         adapter=folder.resolve().name,
@@ -86,6 +97,11 @@ def command_without_folders(flags: Mapping[str, Any]) -> str:
         values = value if isinstance(value, (list, tuple)) else str(value).split(",")
         words += [f"--{name}", ",".join(_last_name(str(each)) for each in values)]
     return shlex.join(words)
+
+
+def without_folders(words: Sequence[str]) -> str:
+    """Return a command with the last names of the files and folders that it names."""
+    return shlex.join(map(_last_name, words))
 
 
 def _last_name(value: str) -> str:

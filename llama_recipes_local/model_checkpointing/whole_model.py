@@ -40,6 +40,11 @@ def write_whole_model(
     base = Path(config.model_name).expanduser().resolve()
     tokenizer = Path(config.tokenizer_name or base).expanduser().resolve()
     copy_auxiliary_files(base, folder, tokenizer if has_tokenizer(tokenizer) else base)
+    restore_use_cache(folder, base)
+
+
+def restore_use_cache(folder: Path, base: Path) -> None:
+    """Give a saved model the ``use_cache`` of its base model."""
     use_cache = read_config(base).get("use_cache", True)
     write_config(folder, folder, use_cache=use_cache)
     generation = folder / transformers.utils.GENERATION_CONFIG_NAME

@@ -30,7 +30,15 @@ def copy_auxiliary_files(source: Path, folder: Path, tokenizer: Path) -> None:
         tokenizer: the folder of the tokenizer.
     """
     _copy(source, folder, OTHERS)
-    _copy(tokenizer, folder, TOKENIZER)
+    copy_tokenizer(tokenizer, folder)
+
+
+def copy_tokenizer(source: Path, folder: Path) -> None:
+    """Copy a tokenizer's files; those of another tokenizer in the folder are removed."""
+    assert source.resolve() != folder.resolve()
+    for name in TOKENIZER:
+        (folder / name).unlink(missing_ok=True)
+    _copy(source, folder, TOKENIZER)
 
 
 def has_tokenizer(folder: Path) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, NoReturn
 
+from transformers.hf_argparser import string_to_bool
 from trl import ModelConfig, SFTConfig, TrlParser
 
 from llama_recipes_local.commands.sft.command_line import RENAMED, Flag
@@ -15,11 +16,11 @@ from llama_recipes_local.messages import empty_value, unknown_flag
 from llama_recipes_local.storage.names import check_length
 
 ADAPTER_DTYPES = ("float32", "bfloat16")
-# The fields of local_dataset that describe the data; the others are about text and labels, which
-# are TRL's part here.
+# The fields of local_dataset that sft.py takes as they are; its paths have names of their own.
 DATA_SETTINGS = (
     *("format", "columns", "encoding", "documents"),
     *("validation_path", "validation_fraction"),
+    *("template", "labels", "skip_bad_rows"),
 )
 PATHS = ("model_name_or_path", "dataset_name", "output_dir", "data_root", "data_cache")
 
@@ -90,11 +91,13 @@ def make_parser() -> TrlParser:
     defaults = local_dataset()
     for name in DATA_SETTINGS:
         default = getattr(defaults, name)
+        switch = isinstance(default, bool)
         parser.add_argument(
             f"--local_dataset.{name}",
-            type=type(default),
+            type=string_to_bool if switch else type(default),
             default=default,
             help="see datasets/README.md",
+            **({"nargs": "?", "const": True} if switch else {}),
         )
     return parser
 

@@ -13,9 +13,9 @@ from llama_recipes_local import extras
 from llama_recipes_local.adapters.lora import check_targets
 from llama_recipes_local.commands.sft.choices import model_positions
 from llama_recipes_local.commands.sft.flags import Arguments
-from llama_recipes_local.commands.sft.trl_dataset import data_type
+from llama_recipes_local.commands.sft.trl_dataset import asked_labels, data_type
 from llama_recipes_local.configs.values import out_of_range
-from llama_recipes_local.datasets.local import LocalPart
+from llama_recipes_local.datasets.layouts import Layout
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.fields import ABOVE_0
 from llama_recipes_local.parallel import device_type, launched_by_torchrun
@@ -58,6 +58,8 @@ def check_options(options: Arguments, given: set[str]) -> list[Problem]:
         *_attention(options),
         *_loggers(options),
         *_length(options),
+        *_template(options),
+        *_named_twice(options, given),
     ]
 
 
@@ -89,59 +91,27 @@ def check_machine(options: Arguments) -> list[Problem]:
     return problems
 
 
-def check_data(
-    options: Arguments, part: LocalPart, tokenizer: PreTrainedTokenizerBase
-) -> list[Problem]:
-    """Return the flags that do not suit the data or the tokenizer."""
-    return [
-        *_template(options, part, tokenizer),
-        *_loss(options, part, tokenizer),
-        *_tokens(options, tokenizer),
-    ]
-
-
-def _template(
-    options: Arguments, part: LocalPart, tokenizer: PreTrainedTokenizerBase
-) -> list[Problem]:
-    template = options.chat_template_path
-    if template and not Path(template).expanduser().exists():
-        return [
-            Problem(
-                f"--chat_template_path {template} does not exist",
-                "templates are read from this machine",
-                "name a .jinja file, or the folder of a tokenizer",
-            )
-        ]
-    if data_type(part, tokenizer) == "conversational" and not (tokenizer.chat_template or template):
-        return [
-            Problem(
-                f"{part} holds conversations, and the tokenizer has no chat template",
-                "the template turns conversations into text",
-                "name a .jinja file: --chat_template_path FILE",
-            )
-        ]
-    return []
-
-
-def _loss(options: Arguments, part: LocalPart, tokenizer: PreTrainedTokenizerBase) -> list[Problem]:
-    kind = data_type(part, tokenizer)
+def check_labels(options: Arguments, layout: Layout) -> list[Problem]:
+    """Return TRL's flags of the loss that do not suit data of a layout."""
+    kind = data_type(layout)
     wanted = {
         "assistant_only_loss": "conversational",
         "completion_only_loss": "prompt-completion",
     }
     return [
         Problem(
-            f"--{flag} with {part}",
+            f"--{flag} with {layout} records",
             f"it is for {suited} data, and this is {kind}",
             "leave it out, or use finetuning.py --dataset guanaco_dataset, which trains on what "
             "follows '### Assistant:'",
         )
         for flag, suited in wanted.items()
-        if getattr(options, flag) and suited not in kind
+        if getattr(options, flag) and suited != kind
     ]
 
 
-def _tokens(options: Arguments, tokenizer: PreTrainedTokenizerBase) -> list[Problem]:
+def check_tokens(options: Arguments, tokenizer: PreTrainedTokenizerBase) -> list[Problem]:
+    """Return the tokens that flags name and the tokenizer does not have."""
     return [
         Problem(
             f"--{flag} {getattr(options, flag)}",
@@ -151,6 +121,42 @@ def _tokens(options: Arguments, tokenizer: PreTrainedTokenizerBase) -> list[Prob
         for flag in ("eos_token", "pad_token")
         if getattr(options, flag) not in (None, *tokenizer.get_vocab())
     ]
+
+
+def _template(options: Arguments) -> list[Problem]:
+    template = options.chat_template_path
+    if not template or Path(template).expanduser().exists():
+        return []
+    return [
+        Problem(
+            f"--chat_template_path {template} does not exist",
+            "templates are read from this machine",
+            "name a .jinja file, or the folder of a tokenizer",
+        )
+    ]
+
+
+def _named_twice(options: Arguments, given: set[str]) -> list[Problem]:
+    """Find two flags that say different things of the same."""
+    asked, labels = asked_labels(options), vars(options)["local_dataset.labels"]
+    problems = []
+    if asked and "local_dataset.labels" in given and labels != asked:
+        problems.append(
+            Problem(
+                f"--local_dataset.labels {labels} with TRL's flags of the loss",
+                f"--assistant_only_loss and --completion_only_loss ask for {asked}",
+                "leave those out",
+            )
+        )
+    if {"dataset_text_field", "local_dataset.columns"} <= given:
+        problems.append(
+            Problem(
+                "--dataset_text_field with --local_dataset.columns",
+                "both say which column is the text",
+                "leave --dataset_text_field out",
+            )
+        )
+    return problems
 
 
 def _required(options: Arguments) -> list[Problem]:

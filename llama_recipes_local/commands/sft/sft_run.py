@@ -20,7 +20,8 @@ from llama_recipes_local.commands.sft.flags import (
     parse,
 )
 from llama_recipes_local.commands.sft.unsupported_flags import drop_unsupported
-from llama_recipes_local.datasets.local import LocalPart
+from llama_recipes_local.configs.protocols import Part
+from llama_recipes_local.datasets.local import local_dataset
 from llama_recipes_local.errors import Problem, UsageError, refusal
 from llama_recipes_local.models import AutoTokenizer
 from llama_recipes_local.models.loading import local_folder
@@ -38,14 +39,26 @@ class SftRun:
         training: the trainer's configuration, of TRL.
         model: the configuration of the model, its adapter and its quantisation, of TRL.
         tokenizer: the model's.
-        parts: the data for "train" and, if the run evaluates, for "eval".
+        run: the run of ``finetuning.py`` on the same model and data.
+        parts: the parts of the data that are read: that for validation only if the run evaluates.
+        changes_tokenizer: whether flags give the tokenizer another template or special token.
+        words: those of the command line.
     """
 
     local: LocalArguments
     training: TrainingArguments
     model: ModelConfig
     tokenizer: PreTrainedTokenizerBase
-    parts: dict[str, LocalPart]
+    run: Run
+    parts: tuple[Part, ...]
+    changes_tokenizer: bool
+    words: tuple[str, ...]
+
+    @property
+    def dataset(self) -> local_dataset:
+        """Which data is read, and how."""
+        assert isinstance(self.run.dataset, local_dataset)
+        return self.run.dataset
 
 
 def preflight(words: Sequence[str]) -> SftRun:
@@ -63,7 +76,7 @@ def preflight(words: Sequence[str]) -> SftRun:
     flags += [choice.flag for choice in choices]
     options = parse(flags)
 
-    run = _as_finetuning(options)
+    run = _as_finetuning(options, given)
     problems += sft_rules.check_options(options, given) + sft_rules.check_machine(options)
     problems += model.check_model(run) + stored_model_rules.check_stored_weights(run)
     problems += machine.check_output(run)
@@ -71,17 +84,19 @@ def preflight(words: Sequence[str]) -> SftRun:
     tokenizer = None
     if options.model_name_or_path and not model.check_tokenizer(run):
         tokenizer = _tokenizer(options)
-    parts, data_problems = _find_data(options, tokenizer)
-    problems += data_problems
-    if tokenizer is not None:
-        for part in parts.values():
-            problems += sft_rules.check_data(options, part, tokenizer)
+    parts = trl_dataset.parts_of(options)
+    problems += sft_rules.check_tokens(options, tokenizer) if tokenizer else []
+    problems += _check_data(options, run, parts, tokenizer)
     if problems or tokenizer is None:
         raise UsageError(list(dict.fromkeys(problems)))
     print("\n".join([*notes, *map(str, choices)]))
     local, training, model_config = _build(flags)
+    # the rows are tokenised with this template, and have these labels
+    training.chat_template_path = None
+    training.assistant_only_loss = training.completion_only_loss = False
     model_config.model_name_or_path = str(local_folder(options.model_name_or_path))
-    return SftRun(local, training, model_config, tokenizer, parts)
+    changed = bool(options.chat_template_path or options.eos_token or options.pad_token)
+    return SftRun(local, training, model_config, tokenizer, run, parts, changed, tuple(words))
 
 
 def _read(words: Sequence[str]) -> tuple[list[Flag], list[str], list[Problem]]:
@@ -93,7 +108,7 @@ def _read(words: Sequence[str]) -> tuple[list[Flag], list[str], list[Problem]]:
     return flags, notes, problems + unsupported + wrong
 
 
-def _as_finetuning(options: Arguments) -> Run:
+def _as_finetuning(options: Arguments, given: set[str]) -> Run:
     """Return the same run of ``finetuning.py``, for the checks that both share."""
     return resolve(
         {
@@ -104,13 +119,16 @@ def _as_finetuning(options: Arguments) -> Run:
             "attn_implementation": options.attn_implementation or "auto",
             **({"quantization": "4bit"} if options.load_in_4bit else {}),
             **({"quantization": "8bit"} if options.load_in_8bit else {}),
+            **trl_dataset.data_flags(options, given),
         }
     )
 
 
 def _tokenizer(options: Arguments) -> PreTrainedTokenizerBase:
-    """Return the model's tokenizer with the chat template that the run trains with."""
+    """Return the model's tokenizer with the chat template and the end token that are trained."""
     tokenizer = AutoTokenizer.from_pretrained(options.model_name_or_path)
+    if options.eos_token in tokenizer.get_vocab():
+        tokenizer.eos_token = options.eos_token
     template = Path(options.chat_template_path or "").expanduser()
     if options.chat_template_path and template.is_file():
         tokenizer.chat_template = template.read_text("utf-8")
@@ -119,23 +137,18 @@ def _tokenizer(options: Arguments) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _find_data(
-    options: Arguments, tokenizer: PreTrainedTokenizerBase | None
-) -> tuple[dict[str, LocalPart], list[Problem]]:
-    """Return the parts of the data that the run reads, and the problems with them."""
+def _check_data(
+    options: Arguments, run: Run, parts: tuple[Part, ...], tokenizer: PreTrainedTokenizerBase | None
+) -> list[Problem]:
+    """Return the problems with the data, and with flags that do not suit it.
+
+    Prints how the data is read.
+    """
     if not options.dataset_name:
-        return {}, []
-    config = trl_dataset.data_config(options)
-    wanted = ["train"] + ["eval"] * (options.eval_strategy != "no")
-    parts, problems = {}, []
-    for name in wanted:
-        try:
-            parts[name] = trl_dataset.find(config, name == "train", tokenizer)
-        except UsageError as error:
-            problems += error.problems
-    for note in dict.fromkeys(note for part in parts.values() for note in part.notes):
-        print(note)
-    return parts, problems
+        return []
+    assert isinstance(run.dataset, local_dataset)
+    problems = trl_dataset.check_rows(run.dataset, parts, tokenizer)
+    return problems or sft_rules.check_labels(options, trl_dataset.layout_of(run.dataset))
 
 
 def _build(flags: list[Flag]) -> tuple[LocalArguments, TrainingArguments, ModelConfig]:

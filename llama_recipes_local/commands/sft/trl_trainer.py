@@ -25,11 +25,18 @@ from trl import SFTConfig, SFTTrainer, get_peft_config
 import datasets
 from llama_recipes_local import parallel
 from llama_recipes_local.commands.sft.sft_run import SftRun
-from llama_recipes_local.commands.sft.trl_dataset import label_tokens, load
+from llama_recipes_local.commands.sft.trl_dataset import files_of, load
 from llama_recipes_local.commands.sft.trl_model import cast_trainable, load_model
 from llama_recipes_local.errors import TrainingError
 from llama_recipes_local.fields import DTYPES
+from llama_recipes_local.model_checkpointing.adapter_card import (
+    CARD,
+    without_folders,
+    write_adapter_card,
+)
+from llama_recipes_local.model_checkpointing.whole_model import restore_use_cache
 from llama_recipes_local.model_folders import ADAPTER_WEIGHTS
+from llama_recipes_local.model_folders.auxiliary_files import copy_tokenizer
 from llama_recipes_local.model_folders.weight_files import SINGLE
 from llama_recipes_local.run.record import PACKAGES
 from llama_recipes_local.storage.publishing import follow_umask, write_text
@@ -42,14 +49,9 @@ def load_data(run: SftRun) -> dict[str, datasets.Dataset]:
     """Return the rows of each part, "train" and "eval".
 
     Raises:
-        UsageError: at the first record that cannot be used.
+        UsageError: if records cannot be used, or there is nothing to train on.
     """
-    data = {
-        name: load(part, name, run.local.data_cache, run.tokenizer)
-        for name, part in run.parts.items()
-    }
-    print(f"--> loss: {label_tokens(run.parts['train'], run.training, run.tokenizer)}")
-    return data
+    return load(run.run, run.parts, run.tokenizer)
 
 
 def train(run: SftRun, data: dict[str, datasets.Dataset]) -> None:
@@ -62,8 +64,11 @@ def train(run: SftRun, data: dict[str, datasets.Dataset]) -> None:
     if parallel.is_rank_zero():
         output.mkdir(parents=True, exist_ok=True)
         save_configuration(run, output / CONFIGURATION_FILE)
+        if run.run.data is not None:
+            run.run.data.save(output)
     set_seed(run.training.seed)  # TRL before 1.16 initialises the adapter before it does so
     trainer = Trainer(
+        run=run,
         model=load_model(run.model, run.training.device),
         args=run.training,
         train_dataset=data["train"],
@@ -81,6 +86,8 @@ def train(run: SftRun, data: dict[str, datasets.Dataset]) -> None:
     trainer.save_model()
     trainer.save_state()
     if parallel.is_rank_zero():
+        if run.model.use_peft:
+            _write_card(run, trainer.state, output)
         follow_umask(output)
     _report(trainer, result.metrics["train_runtime"], output)
 
@@ -88,7 +95,8 @@ def train(run: SftRun, data: dict[str, datasets.Dataset]) -> None:
 def save_configuration(run: SftRun, path: Path) -> None:
     """Write all settings of the run and the versions of its packages as JSON."""
     described = {
-        "data": {name: str(part) for name, part in run.parts.items()},
+        "data": files_of(run.dataset, run.parts),
+        "local_dataset": asdict(run.dataset),
         "local": asdict(run.local),
         "model": asdict(run.model),
         "training": run.training.to_dict(),
@@ -99,10 +107,39 @@ def save_configuration(run: SftRun, path: Path) -> None:
 
 
 class Trainer(SFTTrainer):
-    """TRL's trainer without its model card, which links to the Hub."""
+    """TRL's trainer, which saves what ``finetuning.py`` does next to the weights.
+
+    TRL's model card, which links to the Hub, and PEFT's, which is empty, are left out.
+    """
+
+    def __init__(self, run: SftRun, **options: Any) -> None:  # TRL's own
+        """Take a run, and what TRL's trainer takes."""
+        super().__init__(**options)
+        self._run = run
 
     def create_model_card(self, *args: object, **kwargs: object) -> None:
         """Write nothing; ``sft_config.json`` records the settings."""
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the adapter or the model, at the end and in checkpoints."""
+        super().save_model(output_dir, _internal_call)
+        if not parallel.is_rank_zero():
+            return
+        folder = Path(output_dir or self.args.output_dir)
+        base = Path(self._run.model.model_name_or_path)
+        (folder / CARD).unlink(missing_ok=True)
+        if not self._run.changes_tokenizer:
+            copy_tokenizer(base, folder)
+        if not self._run.model.use_peft:
+            restore_use_cache(folder, base)
+
+
+def _write_card(run: SftRun, state: TrainerState, output: Path) -> None:
+    losses = [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry]
+    if losses:
+        run.run.results["eval_loss_after"] = losses[-1]
+    command = without_folders(["python", "sft.py", *run.words])
+    write_adapter_card(run.run, output, command, CONFIGURATION_FILE)
 
 
 class MetricsLog(TrainerCallback):

@@ -26,6 +26,11 @@ _RESUMING = (
     "loaded",
     "leave it out, or use finetuning.py, which resumes from safetensors and JSON",
 )
+_TOKENISED = (
+    "rows are tokenised before training, as finetuning.py does it: on all cores, and a row that is "
+    "too long loses the middle of its prompt first",
+    "leave it out",
+)
 _IDLE = ("it has no effect in TRL's script", "leave it out")
 _LOADING = (
     "it could load code or pickled weights",
@@ -54,6 +59,9 @@ UNSUPPORTED: dict[str, tuple[str, str]] = {
     "dataset_config": _MIXTURE,
     "datasets": _MIXTURE,
     "streaming": _MIXTURE,
+    "dataset_kwargs": _TOKENISED,
+    "dataset_num_proc": _TOKENISED,
+    "truncation_mode": _TOKENISED,
     "dataset_streaming": (
         "rows are memory-mapped from disk, so that any number of them fits",
         "leave it out",

@@ -36,6 +36,8 @@ def found(flags: str) -> dict[str, str]:
         ),
         ("--load_in_4bit", "--load_in_4bit without --use_peft"),
         ("--load_in_8bit", "--load_in_8bit without --use_peft"),
+        ("--dataset_text_field a --local_dataset.columns text=b", "--dataset_text_field with"),
+        ("--local_dataset.labels all --completion_only_loss", "--local_dataset.labels all with"),
         ("--use_peft --load_in_4bit --load_in_8bit", "--load_in_4bit with --load_in_8bit"),
         ("--use_peft --lora_target_modules lm_head", "--lora_target_modules lm_head"),
         ("--per_device_train_batch_size 0", "--per_device_train_batch_size is 0"),
@@ -50,7 +52,8 @@ def found(flags: str) -> dict[str, str]:
     ],
 )
 def test_flags_that_exclude_each_other_or_have_no_effect(flags: str, what: str) -> None:
-    assert list(found(flags)) == [what]
+    (problem,) = found(flags)
+    assert problem.startswith(what)
 
 
 def test_target_modules_are_those_of_the_model(tiny_model: Path) -> None:
@@ -119,7 +122,7 @@ def test_conversations_need_a_chat_template(work: Path) -> None:
     with pytest.raises(UsageError) as caught:
         preflight(words)
     (problem,) = caught.value.problems
-    assert "the tokenizer has no chat template" in problem.what
+    assert "the model's tokenizer has no chat template" in problem.what
     Path("chat.jinja").write_text("{{ messages[0]['content'] }}")
     with pytest.raises(UsageError) as caught:
         preflight([*words, "--chat_template_path", "chat.jinja"])

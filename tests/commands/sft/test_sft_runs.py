@@ -81,14 +81,30 @@ def test_an_adapter_is_trained_saved_and_reloaded(sft: Sft, work: Path) -> None:
     resolved = json.loads((OUTPUT / "sft_config.json").read_text())
     assert resolved["training"]["learning_rate"] == 5e-3
     assert resolved["model"]["lora_r"] == 16
-    assert "openassistant_best_replies_train.jsonl" in resolved["data"]["train"]
+    assert resolved["data"]["train"][0].endswith("openassistant_best_replies_train.jsonl")
+    assert resolved["local_dataset"]["labels"] == "assistant"
     assert {"trl", "torch", "transformers"} <= resolved["versions"].keys()
+    card = (OUTPUT / "README.md").read_text()
+    assert f"| base model | {base.resolve().name} |" in card
+    assert "python sft.py --model_name" in card
+    assert f"| validation loss after training | {evaluated:.4f} |" in card
+    assert str(work.parent) not in card and "`sft_config.json`" in card
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        assert (OUTPUT / name).read_bytes() == (base / name).read_bytes()
+    assert json.loads((OUTPUT / "prompt_template.json").read_text())["kind"] == "prompt"
+    assert json.loads((OUTPUT / "data_audit.json").read_text())["train"]["rows"] == 64
+    assert not list(OUTPUT.glob("checkpoint-*/README.md"))
     (checkpoint,) = OUTPUT.glob("checkpoint-*")
     assert not list(checkpoint.glob("optimizer*"))
 
 
 def test_all_weights_are_trained_without_an_adapter(sft: Sft, work: Path) -> None:
-    assert sft(*SHORT, "--max_steps", "1") == 0
+    assert sft(*SHORT, "--max_steps", "1", "--gradient_checkpointing") == 0
+    for folder in (OUTPUT, *OUTPUT.glob("checkpoint-*")):
+        config = json.loads((folder / "config.json").read_text())
+        assert config["use_cache"] is True  # training switches it off
+        generation = json.loads((folder / "generation_config.json").read_text())
+        assert generation.get("use_cache", True) is True
     before = load_file(work.parent / "Llama-2-7b-hf" / "model.safetensors")
     after = load_file(OUTPUT / "model.safetensors")
     assert before.keys() == after.keys()
@@ -153,7 +169,7 @@ def test_the_guides_command_on_two_ranks(work: Path, environment: dict[str, str]
     assert (
         "--> global batch: 256 rows (64 per micro-batch, 2 micro-batches, 2 ranks)" in done.stdout
     )
-    assert done.stdout.count("--> train: 64 rows") == 1
+    assert done.stdout.count("--> train data: 64 rows") == 1
     metrics = lines(OUTPUT / "metrics.jsonl")
     assert [line["step"] for line in metrics] == [1, 2, 3]
     weights = load_file(OUTPUT / "adapter_model.safetensors")
