@@ -185,7 +185,7 @@ def read_json(text: str, what: str) -> Any:
     """
     try:
         return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also a number of thousands of digits
         raise refusal(
             f"{what} is text, not a list of turns in JSON"
             if "tool" not in what and "history" not in what
@@ -275,7 +275,7 @@ def _object_of(arguments: str) -> object:
     """Return arguments as an object where their text is one: templates write them as JSON."""
     try:
         read = json.loads(arguments)
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return arguments
     return read if isinstance(read, dict) else arguments
 

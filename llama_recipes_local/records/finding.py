@@ -3,13 +3,16 @@
 import os
 from pathlib import Path
 
-from llama_recipes_local.errors import Problem
+from llama_recipes_local.errors import Problem, refusal
 from llama_recipes_local.messages import join_names
 from llama_recipes_local.records.source import compression
 from llama_recipes_local.storage.names import natural_key
 
 # Every pointer file begins with this, and no data file does.
 POINTER_START = b"version https://git-lfs."
+
+DEEPEST = 100
+"""Levels of folders below one that is named."""
 
 
 def is_hidden(name: str) -> bool:
@@ -18,10 +21,18 @@ def is_hidden(name: str) -> bool:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """Return the files in a folder and its subfolders, in natural order, without hidden ones."""
+    """Return the files in a folder and its subfolders, in natural order, without hidden ones.
+
+    Raises:
+        UsageError: if folders are nested deeper than data is.
+    """
     found: list[Path] = []
     walked: set[str] = set()
+    top = os.fspath(folder).count(os.sep)
     for parent, folders, names in os.walk(folder, followlinks=True):
+        if parent.count(os.sep) - top > DEEPEST:
+            why = f"below it are folders in folders, more than {DEEPEST} levels of them"
+            raise refusal(f"{folder} is nested too deeply", why, "name the folder of the data")
         real = os.path.realpath(parent)
         # links to folders are followed, but one that leads back up would never end
         new = real not in walked

@@ -128,6 +128,10 @@ def read_parquet(source: Source, columns: Sequence[str] = ()) -> Iterator[Record
                 for row, record in enumerate(batch.to_pylist(), before + 1):
                     yield f"row {row} of {source}", record
                 before += len(batch)
+    except UnicodeDecodeError as error:
+        why = f"the file was written wrongly: {error}"
+        fix = "write the file again, with its columns' names in UTF-8"
+        raise refusal(f"{source} has a column whose name is not UTF-8", why, fix) from error
     except (pa.ArrowException, OSError) as error:
         raise unreadable(source, error) from error
 

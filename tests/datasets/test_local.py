@@ -182,6 +182,7 @@ def test_a_value_that_is_not_text_is_reported(
     ("turns", "what", "why"),
     [
         ("Hi", "'messages' in {line} is text, not a list of turns in JSON", "begins 'Hi'"),
+        ("9" * 5000, "'messages' in {line} is text, not a list of turns in JSON", "digits"),
         ({"role": "user"}, "'messages' in {line} is not a list of turns", "it is {'role'"),
         (["Hi"], "turn 1 of 'messages' in {line} is not a turn", "it is 'Hi'"),
         ([{"content": "a"}], "turn 1 of 'messages' in {line} has no speaker", "content"),

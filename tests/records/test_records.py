@@ -72,9 +72,9 @@ PACKINGS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-def table_bytes(columns: dict[str, list[str]]) -> bytes:
+def table_bytes(columns: dict[str, list[str]], **options: Any) -> bytes:
     buffer = pa.BufferOutputStream()
-    parquet.write_table(pa.table(columns), buffer)
+    parquet.write_table(pa.table(columns), buffer, **options)
     return buffer.getvalue().to_pybytes()
 
 
@@ -202,6 +202,7 @@ HALF = b'{"a": "b"}\n{"a": "c"}\n{"a": '
 NO_ROWS = "{} has no rows"
 SPOILT = gzip.compress(HALF)[:10] + b"\xff" * 20
 OTHER_COLUMNS = table_bytes({"a": ["b"]})
+NAMED_WRONGLY = table_bytes({"zqqz": ["b"]}, store_schema=False).replace(b"zqqz", b"z\xff\xfez")
 SPLITS = b'{"train": [{"a": 1}, {"a": 2}],\n"test": [{"a": 3}]}'
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
 
@@ -244,6 +245,7 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
         ("a.jsonl.zst", b"plain", "{} cannot be read", ""),
         ("a.parquet", OTHER_COLUMNS, "{} has no column input", "the columns found are a"),
         ("a.parquet", b"PAR1", "{} cannot be read", "Parquet"),
+        ("a.parquet", NAMED_WRONGLY, "{} has a column whose name is not UTF-8", "0xff"),
         ("a.parquet.gz", b"x", "{} cannot be read", "its name has no supported suffix"),
         ("a.bin", b"x", "{} cannot be read", "its name has no supported suffix"),
         ("a.xlsx", b"x", "{} is a workbook", ".xlsx files are not read"),
