@@ -5,10 +5,15 @@ they wait, and makes each public module of upstream's ``llama_recipes`` importab
 under this name.
 """
 
+import os
+
 from llama_recipes_local import _offline, _upstream
 
 __version__ = "0.1.0"
 
+if "RANK" in os.environ:
+    # torch prints a C++ trace for each connection to a rank that has ended, which is reported
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 _offline.enforce()
 _offline.set_defaults()
 _upstream.install_aliases()

@@ -12,8 +12,9 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
+from llama_recipes_local import launch
 from llama_recipes_local.errors import TrainingError, UsageError
 from llama_recipes_local.storage.disk import describe_full_disk, free_bytes
 
@@ -68,7 +69,7 @@ def rank_zero_output() -> Iterator[None]:
     with warnings.catch_warnings(), contextlib.ExitStack() as stack:
         warnings.simplefilter("ignore", FutureWarning)
         warnings.filterwarnings("ignore", message=".*pin_memory.*")
-        if not _is_rank_zero():
+        if launch.rank() != 0:
             warnings.simplefilter("ignore")
             if logging.is_progress_bar_enabled():
                 logging.disable_progress_bar()
@@ -78,6 +79,35 @@ def rank_zero_output() -> Iterator[None]:
         yield
 
 
+class Failure(NamedTuple):
+    """What is printed when a command ends before it is done, and its exit code."""
+
+    text: str
+    code: int
+
+
+def expected_failure(error: BaseException, output: Path | None = None) -> Failure | None:
+    """Return what to say of an error, if it is an expected one.
+
+    Args:
+        error: the error.
+        output: the folder that the command writes to, whose free space a full disk reports.
+
+    Returns:
+        None for an error that nobody expected, which keeps its traceback.
+    """
+    if isinstance(error, (UsageError, TrainingError)):
+        return Failure(str(error), error.EXIT_CODE)
+    if isinstance(error, KeyboardInterrupt):
+        return Failure("\nstopped by Ctrl-C", INTERRUPTED)
+    full = describe_full_disk(error)
+    if not full:
+        return None
+    free = f"; {free_bytes(output)} bytes are free in {output.resolve()}" if output else ""
+    text = f"stopped: {full}{free}\n   fix: free space there and run the command again"
+    return Failure(text, TrainingError.EXIT_CODE)
+
+
 def report_failure(error: BaseException, output: Path | None = None) -> int | None:
     """Print what ended a command, if it is an expected error, and return the exit code.
 
@@ -85,29 +115,17 @@ def report_failure(error: BaseException, output: Path | None = None) -> int | No
 
     Args:
         error: the error.
-        output: the folder that the command writes to, whose free space a full disk reports.
+        output: the folder that the command writes to.
 
     Returns:
         The exit code; None for an error that nobody expected, which keeps its traceback.
     """
-    if isinstance(error, (UsageError, TrainingError)):
-        if _is_rank_zero():
-            print(error, file=sys.stderr)
-        return error.EXIT_CODE
-    if isinstance(error, KeyboardInterrupt):
-        print("\nstopped by Ctrl-C", file=sys.stderr)
-        return INTERRUPTED
-    full = describe_full_disk(error)
-    if not full:
+    failure = expected_failure(error, output)
+    if failure is None:
         return None
-    free = f"; {free_bytes(output)} bytes are free in {output.resolve()}" if output else ""
-    print(f"stopped: {full}{free}", file=sys.stderr)
-    print("   fix: free space there and run the command again", file=sys.stderr)
-    return TrainingError.EXIT_CODE
-
-
-def _is_rank_zero() -> bool:
-    return int(os.environ.get("RANK", 0)) == 0  # as parallel.rank, which imports torch
+    if launch.rank() == 0 or not isinstance(error, (UsageError, TrainingError)):
+        print(failure.text, file=sys.stderr)
+    return failure.code
 
 
 class _UnbreakableStream:

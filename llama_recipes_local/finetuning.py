@@ -3,6 +3,7 @@
 import os
 import shlex
 import shutil
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ from llama_recipes_local._upstream import fall_back, load
 from llama_recipes_local.checkpoints.identity import check_identity
 from llama_recipes_local.configs.quantization import INT8
 from llama_recipes_local.console import (
+    Failure,
     exit_on_broken_pipe,
+    expected_failure,
     ignore_broken_pipe,
     rank_zero_output,
-    report_failure,
 )
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.datasets.run_data import prepare_data
@@ -31,6 +33,7 @@ from llama_recipes_local.models.quantization import quantized_bits
 from llama_recipes_local.preflight import preflight
 from llama_recipes_local.preflight.earlier_results import remove_earlier_result
 from llama_recipes_local.preflight.help import help_text
+from llama_recipes_local.preflight.rank_facts import data_facts, launch_facts
 from llama_recipes_local.run import Run, activate
 from llama_recipes_local.run.record import CONFIGURATION_FILE, save_description
 from llama_recipes_local.storage.folder_lock import locked
@@ -62,6 +65,7 @@ def finetune(arguments: tuple[Any, ...], flags: dict[str, Any]) -> None:
         SystemExit: with the exit code of a run that ends otherwise than well.
     """
     run: Run | None = None
+    watch: parallel.Watch | None = None
     try:
         with rank_zero_output():
             with exit_on_broken_pipe():
@@ -69,27 +73,43 @@ def finetune(arguments: tuple[Any, ...], flags: dict[str, Any]) -> None:
                 if flags.keys() & {"help", "h"}:
                     print(help_text())
                     raise SystemExit(0)
-                run = prepare(arguments, flags)
+                watch = parallel.watch_peers()
+                run = prepare(arguments, flags, watch)
             with ignore_broken_pipe(), activate(run):
                 train(run)
     except (Exception, KeyboardInterrupt) as error:
         with ignore_broken_pipe():
-            code = _report_failure(error, run)
+            code = _report_failure(error, run, watch)
         if code is None:
             raise
         raise SystemExit(code) from None
     finally:
+        if watch is not None:
+            watch.close()
         parallel.cleanup()
 
 
-def prepare(arguments: tuple[Any, ...], flags: dict[str, Any]) -> Run:
+def prepare(
+    arguments: tuple[Any, ...], flags: dict[str, Any], watch: parallel.Watch | None = None
+) -> Run:
     """Return the run that the flags ask for, checked, and with its data.
+
+    Args:
+        arguments: words of the command line without a flag.
+        flags: the flags, by name.
+        watch: watches the other ranks, which were given the same; None if there are none.
 
     Raises:
         UsageError: with every problem found.
     """
     run = preflight(arguments, flags)
+    run.watch = watch
+    if watch is not None:
+        watch.peers.patience = run.train.process_group_timeout
+        watch.peers.agree("launch", launch_facts(run))
     run.data = prepare_data(run)
+    if watch is not None:
+        watch.peers.agree("data", data_facts(run))
     check_identity(run)
     name_wandb_run(run)
     return run
@@ -109,12 +129,26 @@ def train(run: Run) -> None:
         report(run)
 
 
-def _report_failure(error: BaseException, run: Run | None) -> int | None:
-    """Do what ``console.report_failure`` does, with hints from the run if it ran out of memory."""
+def _report_failure(
+    error: BaseException, run: Run | None, watch: parallel.Watch | None
+) -> int | None:
+    """Print what ended the run, together with the other ranks; return the exit code.
+
+    None is for an error that nobody expected, which keeps its traceback.
+    """
+    failure = expected_failure(error, Path(run.train.output_dir) if run is not None else None)
     if run is not None and isinstance(error, torch.OutOfMemoryError):
-        print(out_of_memory_message(run, error), file=sys.stderr)
-        return TrainingError.EXIT_CODE
-    return report_failure(error, Path(run.train.output_dir) if run is not None else None)
+        failure = Failure(out_of_memory_message(run, error), TrainingError.EXIT_CODE)
+    if watch is None:
+        if failure is not None:
+            print(failure.text, file=sys.stderr)
+        return failure.code if failure else None
+    if failure is None and (lost := watch.loss(error)):
+        failure = Failure(lost, TrainingError.EXIT_CODE)
+    known = failure or Failure(f"stopped by {error!r:.300}", TrainingError.EXIT_CODE)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # while this rank waits for the others
+    watch.peers.settle(*known)
+    return failure.code if failure else None
 
 
 def start(run: Run) -> None:

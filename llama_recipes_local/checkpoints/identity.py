@@ -3,11 +3,11 @@
 import hashlib
 import json
 import math
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from llama_recipes_local import launch
 from llama_recipes_local.checkpoints import layout, selection
 from llama_recipes_local.errors import Problem, refusal, refuse
 from llama_recipes_local.fields import Resume, fields_with
@@ -35,8 +35,7 @@ def identity(run: Run) -> Identity:
     """
     train, data = run.train, run.data
     assert data is not None
-    ranks = int(os.environ.get("WORLD_SIZE", 1))
-    rows = math.prod(_values(train, Resume.BATCH).values()) * ranks
+    rows = math.prod(_values(train, Resume.BATCH).values()) * launch.world_size()
     found = {
         "data": dict(data.fingerprints) | _values(train, Resume.DATA),
         "tokenizer": {"tokenizer": data.tokenizer},

@@ -25,6 +25,7 @@ else:
     upstream = load("configs.training").train_config
 
 REPORTERS = Choices("tensorboard", "wandb", "mlflow")
+SECONDS = Range("from 1 to 1000000", lambda seconds: 1 <= seconds <= 10**6)
 QUANTIZATIONS = Choices(None, False, True, "4bit", "8bit")
 
 
@@ -256,6 +257,9 @@ class train_config(upstream):
 
     async_save: Annotated[bool, Resume.FREE] = False
     """Whether training continues while a checkpoint is written, from a copy in host memory."""
+
+    process_group_timeout: Annotated[int, SECONDS, Resume.FREE] = 1800
+    """Seconds that a rank waits for another before the run ends."""
 
     resume_from_checkpoint: Annotated[str, FOLDER, Resume.FREE] = ""
     """Folder of a checkpoint to resume from, or "auto": the newest complete one in ``output_dir``,

@@ -5,6 +5,7 @@
 
 from torch.distributed.fsdp import ShardingStrategy
 
+from llama_recipes_local.parallel.peers import Peers
 from llama_recipes_local.parallel.process_group import (
     all_reduce_sum,
     barrier,
@@ -28,10 +29,13 @@ from llama_recipes_local.parallel.sharding import (
     reshard,
     set_gradient_sync,
 )
+from llama_recipes_local.parallel.watch import Watch, watch_peers
 
 __all__ = [
     "FullyShardedDataParallel",
+    "Peers",
     "ShardingStrategy",
+    "Watch",
     "all_reduce_sum",
     "barrier",
     "broadcast",
@@ -49,5 +53,6 @@ __all__ = [
     "reshard",
     "set_gradient_sync",
     "setup",
+    "watch_peers",
     "world_size",
 ]

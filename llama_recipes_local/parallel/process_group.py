@@ -1,6 +1,7 @@
 """The process group of a run: ranks, initialisation, collectives."""
 
 import os
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -8,17 +9,19 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-_TORCHRUN_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+from llama_recipes_local import launch
+
+PATIENCE = 1800  # seconds; torch's own for gloo
 
 
 def launched_by_torchrun() -> bool:
-    """Return whether torchrun's environment variables are set."""
-    return all(variable in os.environ for variable in _TORCHRUN_VARIABLES)
+    """Return whether torchrun's environment variables are set, all of them."""
+    return launch.launch() is not None
 
 
 def rank() -> int:
     """Return this process's global rank; 0 without torchrun."""
-    return int(os.environ.get("RANK", 0))
+    return launch.rank()
 
 
 def world_size() -> int:
@@ -36,15 +39,19 @@ def device_type() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def setup() -> None:
+def setup(seconds: float = PATIENCE) -> None:
     """Initialise the process group: nccl for CUDA tensors, gloo for those in host memory.
 
     When torchrun restarts ranks it keeps its store, which has the addresses of the old ones, so
     each start gets its own prefix in the store.
+
+    Args:
+        seconds: how long a rank waits for another in a collective before it fails.
     """
-    store, rank, ranks = next(rendezvous("env://"))
+    timeout = timedelta(seconds=seconds)
+    store, rank, ranks = next(rendezvous("env://", timeout=timeout))
     start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    options: dict[str, Any] = {"rank": rank, "world_size": ranks}
+    options: dict[str, Any] = {"rank": rank, "world_size": ranks, "timeout": timeout}
     options["store"] = PrefixStore(f"start-{start}", store)
     if device_type() == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))

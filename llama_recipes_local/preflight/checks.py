@@ -34,6 +34,7 @@ BATCHES: tuple[Check, ...] = (
     data_rules.check_stream,
 )
 LAUNCH: tuple[Check, ...] = (
+    launch_rules.check_environment,
     launch_rules.check_torchrun,
     launch_rules.check_group_sizes,
     launch_rules.check_devices,

@@ -4,13 +4,21 @@ import os
 
 import torch
 
+from llama_recipes_local import launch
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.parallel import launched_by_torchrun
 from llama_recipes_local.run import Run
 
 
+def check_environment(run: Run) -> list[Problem]:
+    """Find torchrun's variables where they are incomplete, or contradict each other."""
+    return launch.find_problems()
+
+
 def check_torchrun(run: Run) -> list[Problem]:
     """Find FSDP without torchrun, and torchrun without FSDP."""
+    if launch.find_problems():
+        return []  # reported
     if run.train.enable_fsdp and not launched_by_torchrun():
         return [
             Problem(
@@ -33,7 +41,7 @@ def check_torchrun(run: Run) -> list[Problem]:
 def check_group_sizes(run: Run) -> list[Problem]:
     """Find group sizes of HSDP whose product is not the number of ranks."""
     fsdp = run.fsdp
-    ranks = int(os.environ.get("WORLD_SIZE", 1))
+    ranks = launch.world_size()
     if not fsdp.hsdp or fsdp.replica_group_size * fsdp.sharding_group_size == ranks:
         return []
     return [
@@ -48,7 +56,8 @@ def check_group_sizes(run: Run) -> list[Problem]:
 
 def check_devices(run: Run) -> list[Problem]:
     """Find more processes on this host than it has CUDA devices."""
-    processes, devices = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
+    local, devices = os.environ.get("LOCAL_WORLD_SIZE", "1"), torch.cuda.device_count()
+    processes = int(local) if local.isdigit() else 1
     if not torch.cuda.is_available() or processes <= devices:
         return []
     return [

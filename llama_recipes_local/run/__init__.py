@@ -14,6 +14,7 @@ from torch.distributed.fsdp import ShardingStrategy
 
 from llama_recipes_local import configs
 from llama_recipes_local.configs.protocols import AdapterConfig, DatasetConfig, Part
+from llama_recipes_local.parallel import Watch
 
 
 class PreparedData(Protocol):
@@ -50,6 +51,8 @@ class Run:
     """What it trains on, once ``datasets.run_data.prepare_data`` has prepared it."""
     results: dict[str, Any] = field(default_factory=dict)
     """What ``train`` returned, and the losses before training."""
+    watch: Watch | None = None
+    """Watches the other ranks; None if this process is alone."""
     preset: str = ""
     """What the preset sets, as it is printed."""
 

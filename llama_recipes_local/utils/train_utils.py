@@ -6,12 +6,13 @@ import torch
 from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
-from llama_recipes_local import configs
+from llama_recipes_local import configs, parallel
 from llama_recipes_local._upstream import fall_back
 from llama_recipes_local.model_checkpointing import save_train_params
 from llama_recipes_local.models import freeze_transformer_layers
 from llama_recipes_local.models.quantization import describe
-from llama_recipes_local.parallel import cleanup, device_type, get_policies, setup
+from llama_recipes_local.parallel import cleanup, device_type, get_policies
+from llama_recipes_local.run import active_run
 from llama_recipes_local.training.evaluation import evaluation
 from llama_recipes_local.training.loop import train
 
@@ -27,6 +28,15 @@ __all__ = [
     "setup_environ_flags",
     "train",
 ]
+
+
+def setup() -> None:
+    """Initialise the process group, with the active run's ``process_group_timeout``."""
+    run = active_run()
+    if run is None:
+        parallel.setup()
+    else:
+        parallel.setup(run.train.process_group_timeout)
 
 
 def setup_environ_flags(rank: int) -> None:

@@ -28,7 +28,7 @@ def problems_of(**flags: Any) -> list[str]:
 @pytest.fixture
 def torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in TORCHRUN:
-        monkeypatch.setenv(name, "1")
+        monkeypatch.setenv(name, "0" if name == "RANK" else "1")
 
 
 def test_the_defaults_have_no_problem() -> None:
@@ -51,6 +51,11 @@ def test_fsdp_needs_each_of_torchruns_variables(
     missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(missing)
+    (problem,) = problems_of(enable_fsdp=True)
+    assert problem.endswith(" in the environment")
+
+
+def test_fsdp_needs_torchrun() -> None:
     assert problems_of(enable_fsdp=True) == [
         "--enable_fsdp in a process that torchrun did not start"
     ]

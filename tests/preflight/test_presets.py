@@ -79,7 +79,8 @@ def test_adamw_where_the_paged_optimiser_does_not_work(
     assert on_cpu.fsdp.optimizer == "AdamW"
     assert "--optimizer AdamW  (not paged_adamw: it needs a CUDA device" in on_cpu.preset
     monkeypatch.setattr(presets, "device_type", lambda: "cuda")
-    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+    monkeypatch.setenv("RANK", "0")
+    for name in ("LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.setenv(name, "1")
     sharded = run_of(enable_fsdp=True)
     assert sharded.fsdp.optimizer == "AdamW"

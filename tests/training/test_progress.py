@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from llama_recipes_local import launch
 from llama_recipes_local.training import progress
 from llama_recipes_local.training.flops import TrainingFlops
 from llama_recipes_local.training.loggers import JsonLines
@@ -161,7 +162,7 @@ def test_a_norm_that_overflowed_is_valid_json(tmp_path: Path) -> None:
 def test_other_ranks_print_nothing_and_request_nothing(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(launch, "rank", lambda: 1)
     with Progress(1) as reporter:
         assert not reporter.due(1)
         reporter.add(a_step(1))

@@ -80,6 +80,7 @@ def preflight(words: Sequence[str]) -> SftRun:
     problems += sft_rules.check_options(options, given) + sft_rules.check_machine(options)
     problems += model.check_model(run) + stored_model_rules.check_stored_weights(run)
     problems += machine.check_output(run)
+    problems += launch_rules.check_environment(run)
     problems += launch_rules.check_devices(run) + machine.check_packages(run)
     tokenizer = None
     if options.model_name_or_path and not model.check_tokenizer(run):

@@ -1,0 +1,317 @@
+"""What the ranks of a run tell each other before they train, and when one of them ends.
+
+They meet in a store (torch's ``TCPStore``, a small table that torchrun or rank 0 serves) as soon as
+they start, long before the process group: so ranks that were given different things are found
+before anything is tokenised, and none waits for one that has refused to start.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Container, Iterator, Mapping
+from datetime import timedelta
+from typing import NamedTuple
+
+from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
+from torch.distributed.distributed_c10d import PrefixStore
+
+from llama_recipes_local.errors import Problem, TrainingError, UsageError, refusal
+from llama_recipes_local.launch import Launch
+from llama_recipes_local.parallel.process_group import PATIENCE
+
+SAY_AFTER = 10.0  # seconds of waiting before the ranks that are waited for are named
+SETTLE = 5.0  # seconds that a rank which ends gives the others to say what they found
+POLL = 0.02
+CONNECT = timedelta(seconds=5)
+
+
+class PeerEndedError(TrainingError):
+    """Another rank has ended; why is reported by ``Peers.settle``."""
+
+    def __init__(self, code: int) -> None:
+        """Take the other's exit code."""
+        super().__init__()
+        self.EXIT_CODE = code
+
+
+class Beat(NamedTuple):
+    """What a rank tells the others about itself, again and again.
+
+    Attributes:
+        number: another one each time.
+        places: at how many its main thread has been.
+        place: the last of them.
+        waits: whether it waits for others there.
+    """
+
+    number: float
+    places: int
+    place: str
+    waits: bool
+
+
+class Peers:
+    """The ranks of a run, as one of them sees the others."""
+
+    def __init__(self, launch: Launch, patience: float = PATIENCE) -> None:
+        """Meet the others.
+
+        Args:
+            launch: which rank this is.
+            patience: seconds to wait for another rank.
+
+        Raises:
+            UsageError: if another process is this rank too, or the place to meet is taken.
+            TrainingError: if rank 0 does not come.
+        """
+        self.rank, self.world_size = launch.rank, launch.world_size
+        self.patience = patience
+        self._settled = False
+        self._lock = threading.Lock()
+        self._launch = launch
+        by_torchrun = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        self._serves = launch.rank == 0 and not by_torchrun
+        self._store = PrefixStore(f"peers-{_attempt()}", self._connect())
+        if self._store.add(f"rank-{self.rank}", 1) > 1:
+            raise refusal(
+                f"RANK={self.rank} twice",
+                f"another process that meets at {launch.host}:{launch.port} is rank {self.rank}",
+                "number the ranks from 0 to WORLD_SIZE - 1, each once",
+            )
+        self._terminals: dict[int, list[object]] = {self.rank: _terminal()}
+        self._set("terminal", self._terminals[self.rank])
+
+    def agree(self, topic: str, facts: Mapping[str, str]) -> None:
+        """Compare what this rank was given with all others; all ranks call this together.
+
+        Args:
+            topic: what the facts are about, a word.
+            facts: values by what a user calls them.
+
+        Raises:
+            UsageError: if ranks differ, with each fact, on all of them.
+            PeerEndedError: if another rank has refused to start.
+            TrainingError: if a rank does not come.
+        """
+        self._set(topic, {"ranks in all": str(self.world_size), **facts})
+        found = [json.loads(value) for value in self._gather(topic)]
+        self._find_terminals()
+        problems = list(_differences(found))
+        if problems:
+            raise UsageError(problems)
+
+    def settle(self, text: str, code: int) -> None:
+        """Report why this rank ends, together with all others that do.
+
+        Each text is printed once on a terminal, or in a file, that ranks share. Returns when the
+        others have printed too, or after some seconds: a rank that ends earlier could take them
+        along, with torchrun or with the store.
+
+        Args:
+            text: the report; "" if this rank ends because another does.
+            code: the exit code.
+        """
+        with self._lock:
+            if self._settled:
+                return
+            self._settled = True
+        texts: dict[int, str] = {self.rank: text}
+        with contextlib.suppress(DistError):
+            self._set("ended", [text, code])
+            self._store.set("anyone-ended", "")
+            self._wait(self._keys("ended"), SETTLE)
+            self._find_terminals()
+            texts |= {rank: text for rank, (text, _) in self.ended().items()}
+        if any(texts.values()) and self.speaks(set(self._terminals) - set(texts)):
+            print(_joined(texts, self.rank), file=sys.stderr, flush=True)
+        with contextlib.suppress(DistError):
+            self._set("printed", "")
+            self._wait([self._key("printed", rank) for rank in texts], SETTLE)
+
+    def leave(self) -> None:
+        """Ask the others nothing more; the rank that serves the store leaves last."""
+        with contextlib.suppress(DistError):
+            self._set("left", "")
+            if self._serves:
+                self._wait(self._keys("left"), SETTLE)
+
+    def ended(self) -> dict[int, tuple[str, int]]:
+        """Return the report and the exit code of each rank that ends, by rank."""
+        ranks = [rank for rank in range(self.world_size) if self._has("ended", rank)]
+        return {rank: json.loads(self._store.get(self._key("ended", rank))) for rank in ranks}
+
+    def anyone_ended(self) -> bool:
+        """Return whether another rank ends, or this one."""
+        return self._store.check(["anyone-ended"])
+
+    def beat(self, beat: Beat) -> None:
+        """Tell the others about this rank."""
+        self._set("beat", beat)
+
+    def beats(self) -> dict[int, Beat]:
+        """Return the last beat of each other rank that has told one."""
+        others = (rank for rank in range(self.world_size) if rank != self.rank)
+        return {
+            rank: Beat(*json.loads(self._store.get(self._key("beat", rank))))
+            for rank in others
+            if self._has("beat", rank)
+        }
+
+    def speaks(self, silent: Container[int] = ()) -> bool:
+        """Return whether this rank prints for those that share its terminal: it is the first.
+
+        Args:
+            silent: ranks that cannot.
+        """
+        own = self._terminals.get(self.rank)
+        sharing = (rank for rank, terminal in self._terminals.items() if terminal == own)
+        return self.rank == min((rank for rank in sharing if rank not in silent), default=-1)
+
+    def _find_terminals(self) -> None:
+        for rank in range(self.world_size):
+            if rank not in self._terminals and self._has("terminal", rank):
+                self._terminals[rank] = json.loads(self._store.get(self._key("terminal", rank)))
+
+    def _gather(self, topic: str) -> list[bytes]:
+        """Return what each rank has set; say after a while who has not."""
+        keys, began, said = self._keys(topic), time.monotonic(), SAY_AFTER
+        while not self._wait(keys, 0.2):
+            waited = time.monotonic() - began
+            self._raise_if_ended()
+            self._find_terminals()
+            if waited > said:
+                said *= 2
+                _say(f"--> {self._missing(topic)} ({waited:.0f} s)", self.speaks())
+            if waited > self.patience:
+                raise TrainingError(
+                    f"stopped: {self._missing(topic)}, {waited:.0f} s\n   fix: see what it does; "
+                    "more than --process_group_timeout SECONDS waits longer"
+                )
+        return self._store.multi_get(keys)
+
+    def _raise_if_ended(self) -> None:
+        ended = self.ended()
+        if ended:
+            raise PeerEndedError(max(code for _, code in ended.values()))
+
+    def _missing(self, topic: str) -> str:
+        ranks = [rank for rank in range(self.world_size) if not self._has(topic, rank)]
+        started = [rank for rank in ranks if self._has("terminal", rank)]
+        absent = [rank for rank in ranks if rank not in started]
+        parts = []
+        if started:
+            parts.append(f"waiting for {ranks_in_words(started)}, which started")
+        if absent:
+            parts.append(f"waiting for {ranks_in_words(absent)} to start")
+        return "; ".join(parts)
+
+    def _key(self, topic: str, rank: int) -> str:
+        return f"{topic}/{rank}"
+
+    def _keys(self, topic: str) -> list[str]:
+        return [self._key(topic, rank) for rank in range(self.world_size)]
+
+    def _has(self, topic: str, rank: int) -> bool:
+        return self._store.check([self._key(topic, rank)])
+
+    def _set(self, topic: str, value: object) -> None:
+        self._store.set(self._key(topic, self.rank), json.dumps(value))
+
+    def _wait(self, keys: list[str], seconds: float) -> bool:
+        """Return whether all keys are there within some seconds.
+
+        The store's own ``wait`` would print a line of C++ each time that its time is up.
+        """
+        until = time.monotonic() + seconds
+        while not self._store.check(keys):
+            if time.monotonic() > until:
+                return False
+            time.sleep(POLL)
+        return True
+
+    def _connect(self) -> TCPStore:
+        launch, began = self._launch, time.monotonic()
+        while True:
+            try:
+                return TCPStore(
+                    launch.host,
+                    launch.port,
+                    is_master=self._serves,
+                    timeout=CONNECT,
+                    wait_for_workers=False,
+                    multi_tenant=True,
+                )
+            except DistError as error:
+                place = f"{launch.host}:{launch.port}"
+                if self._serves:
+                    raise refusal(
+                        f"MASTER_ADDR={launch.host} MASTER_PORT={launch.port} for rank 0",
+                        str(error).splitlines()[0],
+                        "name an address of this host and a port that is free",
+                    ) from error
+                waited = time.monotonic() - began
+                if waited > self.patience:
+                    raise TrainingError(
+                        f"stopped: rank 0 does not answer at {place}, {waited:.0f} s"
+                    ) from error
+                _say(f"--> waiting for rank 0 at {place} ({waited:.0f} s)")
+
+
+def _say(line: str, speaks: bool = True) -> None:
+    if speaks:
+        print(line, file=sys.stderr, flush=True)
+
+
+def ranks_in_words(ranks: list[int]) -> str:
+    """Return ranks as a sentence has them."""
+    return f"rank{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks))}"
+
+
+def _differences(found: list[dict[str, str]]) -> Iterator[Problem]:
+    """Yield a problem for each fact that differs, with the ranks that have each value."""
+    for name in dict.fromkeys(name for facts in found for name in facts):
+        having: dict[str, list[int]] = {}
+        for rank, facts in enumerate(found):
+            having.setdefault(facts.get(name, "nothing"), []).append(rank)
+        if len(having) > 1:
+            each = [f"{_have(ranks)} {value:.200}" for value, ranks in having.items()]
+            yield Problem(
+                f"{name} differs between ranks",
+                "; ".join(each),
+                "start all ranks with the same command, files and versions",
+            )
+
+
+def _have(ranks: list[int]) -> str:
+    return f"{ranks_in_words(ranks)} {'have' if len(ranks) > 1 else 'has'}"
+
+
+def _joined(texts: Mapping[int, str], speaker: int) -> str:
+    """Return each text once: the speaker's as it is, others with the ranks that say it."""
+    saying: dict[str, list[int]] = {}
+    for rank in sorted(texts):
+        saying.setdefault(texts[rank], []).append(rank)
+    own = texts[speaker]
+    parts = [own] if own else []
+    for text, ranks in saying.items():
+        if text and text != own:
+            parts.append(f"on {ranks_in_words(ranks)}: {text}")
+    return "\n".join(parts)
+
+
+def _terminal() -> list[object]:
+    """Return what tells apart where ranks print: the host, and the file or pipe of stderr."""
+    try:
+        status = os.fstat(2)
+    except OSError:
+        return [socket.gethostname(), os.getpid()]
+    return [socket.gethostname(), status.st_dev, status.st_ino]
+
+
+def _attempt() -> str:
+    """Return which start of torchrun this is: a restart keeps its store."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")

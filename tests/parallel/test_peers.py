@@ -1,0 +1,110 @@
+"""Ranks that meet, compare what they were given, and end together; each is a thread here."""
+
+import socket
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from llama_recipes_local.errors import UsageError
+from llama_recipes_local.launch import Launch
+from llama_recipes_local.parallel import peers as peers_module
+from llama_recipes_local.parallel.peers import PeerEndedError, Peers
+
+FACTS = {"--seed": "42", "the training data": "1f2e"}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def together(act: Callable[[Peers], Any], ranks: int = 3) -> list[Any]:
+    """Return what each rank's thread returned or raised, once all have met."""
+    port = free_port()
+
+    def as_rank(rank: int) -> Any:
+        peers = Peers(Launch(rank, rank, ranks, "127.0.0.1", port))
+        try:
+            return act(peers)
+        except Exception as error:
+            return error
+        finally:
+            peers.leave()
+
+    with ThreadPoolExecutor(ranks) as pool:
+        return list(pool.map(as_rank, range(ranks)))
+
+
+def test_ranks_that_were_given_the_same_agree() -> None:
+    assert together(lambda peers: peers.agree("launch", FACTS)) == [None] * 3
+
+
+@pytest.mark.parametrize("name", [*FACTS, "another"])
+def test_a_difference_is_named_on_all_ranks_with_each_value(name: str) -> None:
+    def agree(peers: Peers) -> None:
+        peers.agree("launch", FACTS | ({name: "7"} if peers.rank == 1 else {}))
+
+    for error in together(agree):
+        assert isinstance(error, UsageError)
+        (problem,) = error.problems
+        assert problem.what == f"{name} differs between ranks"
+        assert problem.why == f"ranks 0, 2 have {FACTS.get(name, 'nothing')}; rank 1 has 7"
+
+
+def test_one_that_refuses_ends_the_others_and_is_read_once(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def start(peers: Peers) -> int:
+        if peers.rank == 2:
+            peers.settle("1 problem found", 2)
+            return 2
+        try:
+            peers.agree("launch", FACTS)
+        except PeerEndedError as error:
+            peers.settle(str(error), error.EXIT_CODE)
+            return error.EXIT_CODE
+        return 0
+
+    began = time.monotonic()
+    assert together(start) == [2, 2, 2]
+    assert time.monotonic() - began < peers_module.SETTLE
+    assert capfd.readouterr().err == "on rank 2: 1 problem found\n"
+
+
+def test_what_all_refuse_alike_is_read_once(capfd: pytest.CaptureFixture[str]) -> None:
+    together(lambda peers: peers.settle("1 problem found", 2))
+    assert capfd.readouterr().err == "1 problem found\n"
+
+
+def test_ranks_that_print_elsewhere_print_for_themselves(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    files = iter(range(9))
+    monkeypatch.setattr(peers_module, "_terminal", lambda: [next(files)])
+    together(lambda peers: peers.settle("1 problem found", 2), ranks=2)
+    assert capfd.readouterr().err == "1 problem found\n" * 2
+
+
+def test_a_rank_that_is_there_twice_is_refused() -> None:
+    port = free_port()
+    first = Peers(Launch(0, 0, 1, "127.0.0.1", port))
+    with pytest.raises(UsageError, match="RANK=0 twice"):
+        Peers(Launch(0, 0, 1, "127.0.0.1", port))
+    first.leave()
+
+
+def test_a_rank_that_is_late_is_named(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(peers_module, "SAY_AFTER", 0.1)
+
+    def agree(peers: Peers) -> None:
+        time.sleep(peers.rank)
+        peers.agree("launch", FACTS)
+
+    assert together(agree, ranks=2) == [None, None]
+    assert "--> waiting for rank 1, which started (0 s)\n" in capfd.readouterr().err
