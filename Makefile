@@ -8,7 +8,7 @@ SPACE := $(EMPTY) $(EMPTY)
 
 # NAME, or NAME-2, NAME-3 ... where it is taken, so that no result is in the way of the next run; the
 # newest of them for a run that is resumed or that overwrites.
-folder = $(shell name='$(1)'; new=$$name; number=1; newest=; \
+folder = $(shell name='$(subst ','"'"',$(1))'; new=$$name; number=1; newest=; \
 	while [ -e "$$new" ]; do newest=$$new; number=$$((number + 1)); new=$$name-$$number; done; \
 	case '$(subst ','"'"',$(ARGS))' in (*--resume_from_checkpoint*|*--overwrite_output_dir*) \
 	new=$${newest:-$$new};; esac; echo "$$new")
@@ -21,6 +21,23 @@ OUTPUT  ?= $(call folder,outputs/$(basename $(notdir $(patsubst %/,%,$(subst $(S
 NPROC   ?= 1
 ARGS    ?=
 
+# A variable's text as the user gave it: in their text, a dollar sign refers to nothing.
+text   = $(if $(filter file override,$(origin $1)),$($1),$(value $1))
+# The same as one word for the shell.
+quoted = '$(subst ','\'',$(call text,$1))'
+
+# What the user gives is checked before anything is done: a name that make does not know would be
+# ignored, and so would an empty value, as of an unset variable of the shell.
+VARIABLES := PYTHON VENV MODEL DATASET OUTPUT NPROC ARGS KILLS
+GIVEN     := $(foreach word,$(subst \$(SPACE),_,$(MAKEOVERRIDES)),$(if $(findstring =,$(word)),$(firstword $(subst =, ,$(word)))))
+UNKNOWN   := $(strip $(foreach name,$(filter-out $(VARIABLES),$(GIVEN)),$(if $(findstring _,$(name)),,$(name))))
+$(if $(UNKNOWN),$(error unknown variable $(firstword $(UNKNOWN)): write one of $(VARIABLES), in capitals; a flag of finetuning.py goes into ARGS="--flag value"))
+$(foreach name,PYTHON VENV MODEL DATASET OUTPUT NPROC,$(if $(filter $(name),$(GIVEN)),$(if \
+	$(strip $(call text,$(name))),,$(error $(name) is empty: give it a value, or leave it out))))
+NOT_DIGITS = $(subst 0,,$(subst 1,,$(subst 2,,$(subst 3,,$(subst 4,,$(subst 5,,$(subst 6,,$(subst 7,,$(subst 8,,$(subst 9,,$1))))))))))
+$(if $(call NOT_DIGITS,$(call text,NPROC))$(if $(subst 0,,$(call text,NPROC)),,no),$(error \
+	NPROC=$(value NPROC): it is a number of processes, as NPROC=2))
+
 COMMA     := ,
 BIN       := $(VENV)/bin
 STAND_IN  := models/stand-in
@@ -29,16 +46,17 @@ INPUTS    := pyproject.toml constraints.txt hatch_build.py
 SLOW      := command or cuda or install or ranks or slow
 
 # One epoch shows what the stand-in can learn, and a model so small wants a larger learning rate.
-MODEL_FLAGS := $(if $(MODEL),--model_name $(MODEL),--model_name $(STAND_IN) --num_epochs 1 --lr 2e-3)
+MODEL_FLAGS := $(if $(value MODEL),--model_name $(call quoted,MODEL),--model_name $(STAND_IN) --num_epochs 1 --lr 2e-3)
 LAUNCH      := $(if $(filter 1,$(NPROC)),$(BIN)/python finetuning.py,\
 	OMP_NUM_THREADS=$$(( ($$(nproc) + $(NPROC) - 1) / $(NPROC) )) \
 	$(BIN)/torchrun --nnodes 1 --nproc_per_node $(NPROC) finetuning.py --enable_fsdp)
 
 # TRL's script takes a path, not a name; the default is the same data.
-SFT_DATA := $(if $(filter grammar_dataset,$(DATASET)),\
-	datasets/grammar --local_dataset.columns=prompt=input$(COMMA)completion=target,$(DATASET))
-SFT_OUTPUT = $(if $(filter file,$(origin OUTPUT)),$(call folder,outputs/sft),$(OUTPUT))
-SFT_FLAGS := $(if $(MODEL),--model_name_or_path $(MODEL),\
+IS_GRAMMAR := $(filter grammar_dataset,$(subst $(SPACE),_,$(DATASET)))
+SFT_DATA := $(if $(IS_GRAMMAR),\
+	datasets/grammar --local_dataset.columns=prompt=input$(COMMA)completion=target,$(call quoted,DATASET))
+SFT_OUTPUT = $(if $(filter file,$(origin OUTPUT)),$(call folder,outputs/sft),$(call quoted,OUTPUT))
+SFT_FLAGS := $(if $(value MODEL),--model_name_or_path $(call quoted,MODEL),\
 	--model_name_or_path $(STAND_IN) --num_train_epochs 1 --learning_rate 2e-3)
 
 .PHONY: help
@@ -54,20 +72,23 @@ help: ## list targets and variables
 	@echo
 	@echo 'make qlora takes the same, OUTPUT is outputs/qlora'
 	@echo
+	@echo 'merge, generate, evaluate, inspect and convert are commands of llama-recipes-local, which runs'
+	@echo '  after `source $(VENV)/bin/activate`; llama-recipes-local --help lists them'
+	@echo
 	@echo 'make sft takes the same, but DATASET=PATH, a file or folder (default: the grammar data), OUTPUT'
 	@echo '  is outputs/sft, and ARGS="..." are flags of sft.py; python sft.py --help lists them'
 
 .PHONY: finetune
-finetune: install $(if $(filter grammar_dataset,$(DATASET)),grammar-data) $(if $(MODEL),,stand-in) ## fine-tune with LoRA on a local data set
-	$(LAUNCH) $(MODEL_FLAGS) --use_peft --dataset '$(DATASET)' --output_dir $(OUTPUT) $(ARGS)
+finetune: install $(if $(IS_GRAMMAR),grammar-data) $(if $(value MODEL),,stand-in) ## fine-tune with LoRA on a local data set
+	$(LAUNCH) $(MODEL_FLAGS) --use_peft --dataset $(call quoted,DATASET) --output_dir $(call quoted,OUTPUT) $(ARGS)
 
 .PHONY: qlora
 qlora: override ARGS := --preset qlora $(ARGS)
-qlora: OUTPUT := $(if $(filter file,$(origin OUTPUT)),$(call folder,outputs/qlora),$(OUTPUT))
+qlora: OUTPUT := $(if $(filter file,$(origin OUTPUT)),$(call folder,outputs/qlora),$(value OUTPUT))
 qlora: $(VENV)/.installed-quantization finetune ## fine-tune with LoRA on 4-bit weights, as the QLoRA paper does
 
 .PHONY: sft
-sft: install $(VENV)/.installed-sft $(if $(filter grammar_dataset,$(DATASET)),grammar-data) $(if $(MODEL),,stand-in) ## fine-tune with TRL's SFTTrainer on a local file or folder
+sft: install $(VENV)/.installed-sft $(if $(IS_GRAMMAR),grammar-data) $(if $(value MODEL),,stand-in) ## fine-tune with TRL's SFTTrainer on a local file or folder
 	OMP_NUM_THREADS=$$(( ($$(nproc) + $(NPROC) - 1) / $(NPROC) )) \
 	$(BIN)/torchrun --nnodes 1 --nproc_per_node $(NPROC) sft.py $(SFT_FLAGS) \
 		--use_peft --dataset_name $(SFT_DATA) --output_dir $(SFT_OUTPUT) $(ARGS)
@@ -76,11 +97,30 @@ sft: install $(VENV)/.installed-sft $(if $(filter grammar_dataset,$(DATASET)),gr
 install: $(VENV)/.installed ## make .venv with the package and its dependencies, and the vendored copy
 	@$(BIN)/python -m llama_recipes_local.vendoring make
 
-$(VENV)/.installed: $(INPUTS)
-	$(PYTHON) -m venv $(VENV)
+# The environment is made again if it is missing, not whole, of a Python that is too old, or not of
+# the PYTHON that the user names.
+PRINT_VERSION = -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])'
+NAMED := $(filter command environment,$(firstword $(origin PYTHON)))
+SOUND := $(if $(wildcard $(BIN)/python),$(shell $(BIN)/python -c 'import pip, sys; named = sys.argv[1:]; \
+	v = "%d.%d.%d" % sys.version_info[:3]; print("" if sys.version_info < (3, 10) or named and v not in named else v)' \
+	$(if $(NAMED),"$$($(PYTHON) $(PRINT_VERSION))") 2>/dev/null))
+VERSION = $(shell $(PYTHON) $(PRINT_VERSION) 2>/dev/null)
+NEWER   = $(firstword $(foreach minor,13 12 11 10,$(shell python3.$(minor) -c '' 2>/dev/null && echo python3.$(minor))) PYTHON3.10_OR_NEWER)
+TOO_OLD = $(filter 0.% 1.% 2.% 3.0.% 3.1.% 3.2.% 3.3.% 3.4.% 3.5.% 3.6.% 3.7.% 3.8.% 3.9.%,$(VERSION))
+NO_PYTHON = $(if $(VERSION),$(if $(TOO_OLD),$(PYTHON) is $(VERSION)),$(PYTHON) does not run)
+
+$(VENV)/.installed: $(INPUTS) $(if $(SOUND),,no-environment)
+	$(if $(SOUND),,$(if $(NO_PYTHON),$(error Python 3.10 or newer is needed, and \
+		$(NO_PYTHON): make PYTHON=$(NEWER))))
+	$(if $(SOUND),,$(PYTHON) -m venv $(if $(wildcard $(VENV)/pyvenv.cfg),--clear) $(VENV))
+	@echo '--> installing into $(VENV); the first time this downloads torch and the rest, some minutes'
 	$(INSTALL) --upgrade pip
 	$(INSTALL) --editable .
 	@touch $@
+	@echo '--> installed; `source $(VENV)/bin/activate` makes its commands those of this shell'
+
+.PHONY: no-environment
+no-environment:
 
 $(VENV)/.installed-quantization: $(VENV)/.installed
 	$(INSTALL) --editable '.[quantization]'
@@ -102,7 +142,7 @@ grammar-data: install
 	@$(BIN)/llama-recipes-local prepare grammar
 
 .PHONY: stand-in
-stand-in: install $(if $(filter grammar_dataset,$(DATASET)),grammar-data)
+stand-in: install $(if $(IS_GRAMMAR),grammar-data)
 	@$(BIN)/llama-recipes-local prepare stand-in --out $(STAND_IN)
 
 .PHONY: dev

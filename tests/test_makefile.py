@@ -1,0 +1,194 @@
+"""What make hands on, with programs in the place of Python that only note what they were given."""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.command
+PROJECT = Path(__file__).resolve().parents[1]
+
+# notes its arguments, each in a line, and answers -c as a Python of VERSION that has pip does;
+# -m venv makes an environment of such programs
+PROGRAM = """#!/bin/bash
+if [ "$1" = -c ]; then
+    case VERSION in 3.[0-9].*) [ $# -gt 2 ] || case "$2" in *pip*) exit 0;; esac;; esac
+    [ $# -eq 2 ] || [ "$3" = VERSION ] && echo VERSION; exit 0
+fi
+{ basename "$0"; printf '%s\\n' "$@"; echo; } >> LOG
+if [ "$2" = venv ]; then
+    folder="${@: -1}"; [ "$3" = --clear ] && rm -rf "$folder"
+    mkdir -p "$folder/bin"; touch "$folder/pyvenv.cfg"
+    for name in python torchrun llama-recipes-local; do cp "$0" "$folder/bin/$name"; done
+fi
+"""
+
+
+class Machine:
+    """A copy of the Makefile in a folder of its own, with programs that note their arguments."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.log = folder / "log"
+        for name in ("Makefile", "pyproject.toml", "constraints.txt", "hatch_build.py"):
+            shutil.copy(PROJECT / name, folder)
+
+    def python(self, version: str) -> Path:
+        path = self.folder / f"python{version}"
+        program = PROGRAM.replace("VERSION", version)
+        path.write_text(program.replace("LOG", shlex.quote(str(self.log))))
+        path.chmod(0o755)
+        return path
+
+    def make(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        self.log.unlink(missing_ok=True)
+        kept = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "PYTHON")}
+        return subprocess.run(
+            ["make", *words], cwd=self.folder, env=kept, capture_output=True, text=True
+        )
+
+    def calls(self) -> list[list[str]]:
+        """The programs that ran, each with its arguments."""
+        if not self.log.exists():
+            return []
+        return [call.split("\n") for call in self.log.read_text().strip("\n").split("\n\n")]
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    machine = Machine(tmp_path)
+    python = machine.python("3.11.7")
+    assert machine.make("install", f"PYTHON={python}").returncode == 0
+    for extra in ("quantization", "sft"):
+        (tmp_path / f".venv/.installed-{extra}").touch()
+    return machine
+
+
+TEXTS = ["a b", "it's", "run#1", "2024_11_27", "模 型", 'x"y', "a;b", "$HOME", "a,b", "*"]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("target", ["finetune", "qlora", "sft"])
+def test_a_text_is_one_word_of_the_command(target: str, text: str, machine: Machine) -> None:
+    given = [f"MODEL={text}", f"DATASET=d/{text}", f"OUTPUT=o {text}"]
+    done = machine.make(target, *given, "ARGS=--lr 1e-4 --x 'y z'")
+    assert done.returncode == 0, done.stderr
+    call = machine.calls()[-1]
+    data = "--dataset_name" if target == "sft" else "--dataset"
+    assert call[call.index(data) + 1] == f"d/{text}"
+    assert call[call.index("--output_dir") + 1] == f"o {text}"
+    model = "--model_name_or_path" if target == "sft" else "--model_name"
+    assert call[call.index(model) + 1] == text
+    assert call[-4:] == ["--lr", "1e-4", "--x", "y z"]
+    assert ("--preset" in call) is (target == "qlora")
+
+
+def test_defaults(machine: Machine) -> None:
+    assert machine.make("finetune", "NPROC=2").returncode == 0
+    call = machine.calls()[-1]
+    assert call[0] == "torchrun" and call[call.index("--nproc_per_node") + 1] == "2"
+    assert call[call.index("--model_name") + 1] == "models/stand-in"
+    assert call[call.index("--output_dir") + 1] == "outputs/grammar_dataset"
+    assert machine.make("sft", "MODEL=m").returncode == 0
+    call = machine.calls()[-1]
+    assert "datasets/grammar" in call and "outputs/sft" in call
+    assert machine.make("finetune", "DATASET=data/my rows.csv", "MODEL=m").returncode == 0
+    assert machine.calls()[-1][-1] == "outputs/my_rows"
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("model=x", "unknown variable model"),
+        ("nproc=2", "unknown variable nproc"),
+        ("DATSET=x", "unknown variable DATSET"),
+        ("NPROC=two", "NPROC=two: it is a number"),
+        ("NPROC=0", "NPROC=0: it is a number"),
+        ("NPROC=2 3", "NPROC=2 3: it is a number"),
+        ("MODEL=", "MODEL is empty"),
+        ("OUTPUT= ", "OUTPUT is empty"),
+    ],
+)
+def test_what_would_be_ignored_is_refused(word: str, said: str, machine: Machine) -> None:
+    done = machine.make("finetune", word)
+    assert done.returncode == 2 and machine.calls() == []
+    assert said in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_variable_of_pip_or_of_the_data_is_passed_on(machine: Machine) -> None:
+    words = ("PIP_INDEX_URL=https://x/simple", "LLAMA_RECIPES_CACHE=a b", "ARGS=--a.b=c --d=e f")
+    assert machine.make("finetune", *words).returncode == 0
+
+
+@pytest.mark.parametrize("version", ["3.9.18", "2.7.18"])
+def test_an_old_python_is_refused_in_a_line(version: str, tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    done = machine.make("install", f"PYTHON={machine.python(version)}")
+    assert done.returncode == 2 and machine.calls() == []
+    assert f"Python 3.10 or newer is needed, and {tmp_path}/python{version} is" in done.stderr
+    assert "make PYTHON=" in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_a_python_that_is_not_there(tmp_path: Path) -> None:
+    done = Machine(tmp_path).make("install", "PYTHON=python3.99")
+    assert done.returncode == 2 and "python3.99 does not run" in done.stderr.splitlines()[-1]
+
+
+def venvs(machine: Machine) -> list[list[str]]:
+    return [call[3:] for call in machine.calls() if call[1:3] == ["-m", "venv"]]
+
+
+def test_an_environment_is_made_once(machine: Machine) -> None:
+    assert machine.make("install").returncode == 0
+    assert venvs(machine) == []
+    os.utime(machine.folder / "pyproject.toml")
+    assert machine.make("install", "PYTHON=python3.99").returncode == 2  # which was asked for
+    assert machine.make("install").returncode == 0
+    assert venvs(machine) == []  # what it lacks is installed into it
+
+
+def test_an_environment_of_an_old_python_is_made_again(machine: Machine) -> None:
+    shutil.copy(machine.python("3.9.18"), machine.folder / ".venv/bin/python")
+    python = machine.python("3.12.1")
+    assert machine.make("install", f"PYTHON={python}").returncode == 0
+    assert venvs(machine) == [["--clear", ".venv"]]
+
+
+def test_an_environment_of_another_python_than_was_named_is_made_again(machine: Machine) -> None:
+    python = machine.python("3.12.1")
+    assert machine.make("install", f"PYTHON={python}").returncode == 0
+    assert venvs(machine) == [["--clear", ".venv"]]
+    assert machine.make("install", f"PYTHON={python}").returncode == 0
+    assert venvs(machine) == []
+
+
+def test_an_environment_whose_python_is_gone_is_made_again(machine: Machine) -> None:
+    (machine.folder / ".venv/bin/python").unlink()
+    (machine.folder / ".venv/bin/python").symlink_to("/nowhere/python3")
+    assert machine.make("install", f"PYTHON={machine.python('3.11.7')}").returncode == 0
+    assert venvs(machine) == [["--clear", ".venv"]]
+
+
+def test_a_half_made_environment_is_made_whole(machine: Machine) -> None:
+    (machine.folder / ".venv/.installed").unlink()
+    assert machine.make("install", f"PYTHON={machine.python('3.11.7')}").returncode == 0
+    assert any(call[-2:] == ["--editable", "."] for call in machine.calls())
+
+
+def test_a_folder_that_is_no_environment_is_not_emptied(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.txt").touch()
+    python = machine.python("3.11.7")
+    assert machine.make("install", "VENV=mine", f"PYTHON={python}").returncode == 0
+    assert venvs(machine) == [["mine"]] and (tmp_path / "mine/thesis.txt").exists()
+
+
+def test_help_names_the_environment(tmp_path: Path) -> None:
+    said = Machine(tmp_path).make("help").stdout
+    assert "source .venv/bin/activate" in said and sys.prefix not in said
