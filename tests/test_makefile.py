@@ -98,6 +98,9 @@ def test_defaults(machine: Machine) -> None:
     assert "datasets/grammar" in call and "outputs/sft" in call
     assert machine.make("finetune", "DATASET=data/my rows.csv", "MODEL=m").returncode == 0
     assert machine.calls()[-1][-1] == "outputs/my_rows"
+    (machine.folder / "outputs/it's").mkdir(parents=True)
+    assert machine.make("finetune", "DATASET=it's", "MODEL=m").returncode == 0
+    assert machine.calls()[-1][-1] == "outputs/it's-2"
 
 
 @pytest.mark.parametrize(
