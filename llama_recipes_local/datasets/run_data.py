@@ -22,7 +22,7 @@ from llama_recipes_local.datasets.prompt_template import (
 )
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.datasets.sources import load_dataset
-from llama_recipes_local.datasets.stop_tokens import stop_ids
+from llama_recipes_local.datasets.stop_tokens import ends_of_folder, stop_ids
 from llama_recipes_local.datasets.templates import has_chat_template
 from llama_recipes_local.datasets.token_ids import begin_token
 from llama_recipes_local.datasets.tokenized_splits import (
@@ -120,7 +120,8 @@ def prepare_data(
 def _endings(
     rows: TokenRows, run: Run, tokenizer: PreTrainedTokenizerBase, data: RunData
 ) -> Endings:
-    stops = stop_ids(data.prompt_template, tokenizer, Path(run.train.model_name).expanduser())
+    ends = ends_of_folder(Path(run.train.model_name).expanduser())
+    stops = stop_ids(data.prompt_template, tokenizer, ends)
     begins = bool(begin_token(tokenizer))
     return find_endings(rows, stops, tokenizer.bos_token_id, begins)
 

@@ -1,12 +1,15 @@
 """The tokens that generation stops at, for generation itself and for the audit before training."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from llama_recipes_local.datasets.prompt_template import PromptTemplate
+from llama_recipes_local.datasets.prompt_template import PromptTemplate, chat_prompt_template
+from llama_recipes_local.datasets.templates import has_chat_template
 from llama_recipes_local.datasets.token_ids import text_ids
+from llama_recipes_local.errors import UsageError
 
 
 def end_of_turn_token(
@@ -21,14 +24,36 @@ def end_of_turn_token(
 
 
 def stop_ids(
-    template: PromptTemplate | None, tokenizer: PreTrainedTokenizerBase, folder: Path
+    template: PromptTemplate | None, tokenizer: PreTrainedTokenizerBase, ends: Iterable[int]
 ) -> list[int]:
-    """Return the ids that generation stops at: of the folder, the tokenizer and the template."""
-    ids = [*_of_folder(folder), tokenizer.eos_token_id, end_of_turn_token(template, tokenizer)[0]]
+    """Return the ids that generation stops at.
+
+    They are the model's own, the tokenizer's end of text, and what ends a turn in the prompt's
+    template and in the tokenizer's: an instruct model ends its answers so after any prompt.
+
+    Args:
+        template: the prompt's template.
+        tokenizer: the model's.
+        ends: the end tokens that the model's folder names, see ``ends_of_folder``.
+    """
+    turns = [end_of_turn_token(each, tokenizer)[0] for each in (template, _own(tokenizer))]
+    ids = [*ends, tokenizer.eos_token_id, *turns]
     return list(dict.fromkeys(token for token in ids if token is not None))
 
 
-def _of_folder(folder: Path) -> list[int]:
+def _own(tokenizer: PreTrainedTokenizerBase) -> PromptTemplate | None:
+    """Return the tokenizer's own chat template; None without one that writes turns."""
+    if not has_chat_template(tokenizer):
+        return None
+    try:
+        own = chat_prompt_template("tokenizer", tokenizer)
+        own.end_of_turn(tokenizer)
+    except UsageError:
+        return None
+    return own
+
+
+def ends_of_folder(folder: Path) -> list[int]:
     """Return the end tokens of a model's generation configuration, or else of its model's."""
     for name in ("generation_config.json", "config.json"):
         try:

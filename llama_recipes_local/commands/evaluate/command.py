@@ -31,6 +31,7 @@ from llama_recipes_local.commands.generate.model_loading import load_model, load
 from llama_recipes_local.commands.generate.model_source import ModelSource, find_source
 from llama_recipes_local.commands.generate.stopping import find_stops
 from llama_recipes_local.datasets.base import find_split
+from llama_recipes_local.datasets.prompt_template import PromptTemplate
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.datasets.run_data import prepare_data
 from llama_recipes_local.run import Run, activate
@@ -97,10 +98,12 @@ def _measure(
     tokenizer = load_tokenizer(source)
     generating = set(answer_metrics()) & set(result.asked)
     asked: list[Question] = []
+    template: PromptTemplate | None = None
     if generating:
         split = find_split(DATASETS[run.train.dataset], run.dataset, "test", tokenizer)
         assert split is not None  # or the metric would have been refused
         asked = questions(split, tokenizer, most)
+        template = split.formatter.prompt_template(tokenizer)
         refuse_missing_sources(asked, result.asked)
     losses = set(loss_metrics()) & set(result.asked)
     as_training: dict[str, float] = {}
@@ -114,7 +117,7 @@ def _measure(
         as_training = {"loss": loss, "perplexity": perplexity(loss)}
     if generating:
         generator = Generator(model, tokenizer)
-        result.answers = _answer(generator, asked, batch_size, length)
+        result.answers = _answer(generator, asked, template, batch_size, length)
     for measure in result.measures():
         low, high = interval(measure)
         value = as_training.get(measure.name, measure.of_all())
@@ -122,11 +125,15 @@ def _measure(
 
 
 def _answer(
-    generator: Generator, asked: list[Question], batch_size: int, length: int
+    generator: Generator,
+    asked: list[Question],
+    template: PromptTemplate | None,
+    batch_size: int,
+    length: int,
 ) -> list[Answer]:
     """Return the model's answers by greedy decoding, the longest prompts first."""
     sampling = Sampling(max_new_tokens=length)
-    stops = find_stops(None, generator.tokenizer, generator.ends)
+    stops = find_stops(template, generator.tokenizer, generator.ends)
     by_length = sorted(range(len(asked)), key=lambda place: -len(asked[place].prompt))
     answers: dict[int, tuple[str, bool]] = {}
     with tqdm(total=len(asked), desc="answers", leave=False) as bar:

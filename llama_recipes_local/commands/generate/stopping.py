@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase, TextStreamer
 
 from llama_recipes_local.datasets.prompt_template import PromptTemplate
-from llama_recipes_local.datasets.stop_tokens import end_of_turn_token
+from llama_recipes_local.datasets.stop_tokens import end_of_turn_token, stop_ids
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,8 @@ def find_stops(
         tokenizer: the model's.
         also: ids of the end tokens that the model's folder names; the tokenizer's is added.
     """
-    token, end = end_of_turn_token(template, tokenizer)
-    ids = [*also, tokenizer.eos_token_id, token]
-    known = dict.fromkeys(token for token in ids if token is not None)
-    return Stops(tuple(known), (end,) if end else ())
+    _, end = end_of_turn_token(template, tokenizer)
+    return Stops(tuple(stop_ids(template, tokenizer, also)), (end,) if end else ())
 
 
 class StoppingStreamer(TextStreamer):

@@ -183,6 +183,7 @@ def test_the_guides_command_on_two_ranks(work: Path, environment: dict[str, str]
 def test_two_ranks_equal_one_process(sft: Sft, work: Path, environment: dict[str, str]) -> None:
     assert sft(*SHORT, *UNDROPPED, "--per_device_train_batch_size", "16") == 0
     alone, losses = load_file(OUTPUT / "adapter_model.safetensors"), lines(OUTPUT / "metrics.jsonl")
+    shutil.rmtree(OUTPUT)
     words = [*SHORT, *UNDROPPED, "--per_device_train_batch_size", "8"]
     done = torchrun(*GUIDE[:6], *words, environment=environment)
     assert done.returncode == 0, done.stdout + done.stderr
