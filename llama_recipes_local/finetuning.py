@@ -124,7 +124,8 @@ def train(run: Run) -> None:
         saved = run.train.use_peft and run.train.save_model and (output / ADAPTER_WEIGHTS).is_file()
         if saved and parallel.is_rank_zero():
             write_adapter_card(run, output)
-        if parallel.is_rank_zero():
+        if parallel.is_rank_zero() and run.data is not None:
+            run.data.save(output)  # again: they may have been removed meanwhile
             save_description(run, output / CONFIGURATION_FILE, finished=True)
         report(run)
 

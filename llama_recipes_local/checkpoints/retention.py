@@ -8,7 +8,7 @@ from llama_recipes_local.checkpoints.layout import CorruptCheckpointError, Manif
 from llama_recipes_local.storage import publishing
 
 
-def remove_surplus(output: Path, limit: int) -> None:
+def remove_surplus(output: Path, limit: int, keep: Path | None = None) -> None:
     """Remove the oldest checkpoints beyond ``limit``, but never the last or the best.
 
     The best is the one with the lowest validation loss among those saved right after a
@@ -17,6 +17,7 @@ def remove_surplus(output: Path, limit: int) -> None:
     Args:
         output: the run's folder.
         limit: how many to keep; 0 means all. The best is kept in addition.
+        keep: one that is not removed: a run that resumes from it may have skipped newer ones.
     """
     if not limit:
         return
@@ -28,7 +29,7 @@ def remove_surplus(output: Path, limit: int) -> None:
     }
     best = min(losses, key=lambda folder: losses[folder], default=None)
     for folder in list(manifests)[max(limit, 1) :]:
-        if folder != best:
+        if folder != best and (keep is None or folder.resolve() != keep.resolve()):
             remove(folder)
 
 

@@ -126,8 +126,10 @@ class Writer:
             raise SavingError(_message(job.target, errors))
 
     def close(self) -> None:
-        """Stop the thread; what it is writing will not be published."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        """Stop the thread; what it is writing is not published, and removed."""
+        self._thread.shutdown(wait=self._job is not None, cancel_futures=True)
+        if self._job is not None and is_rank_zero():
+            shutil.rmtree(draft_of(self._job.target), ignore_errors=True)
         if self._staging is not None:
             self._staging.close()
 

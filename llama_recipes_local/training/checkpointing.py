@@ -7,6 +7,7 @@ them: their tensors are sharded, and read in place.
 import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from llama_recipes_local import configs, parallel
 from llama_recipes_local.checkpoints import layout, model_state, retention, rng_state, selection
 from llama_recipes_local.checkpoints.identity import identity
 from llama_recipes_local.checkpoints.layout import CorruptCheckpointError
-from llama_recipes_local.checkpoints.writing import Content, Writer
+from llama_recipes_local.checkpoints.writing import Content, SavingError, Writer
 from llama_recipes_local.model_checkpointing.checkpoint_handler import adapter_state, write_adapter
 from llama_recipes_local.run import Run
 from llama_recipes_local.run.record import describe
@@ -94,6 +95,8 @@ class CheckpointManager:
             raise CorruptCheckpointError(f"{folder} cannot be resumed from: {error!r}") from error
         same_folder = selection.is_in(self.output, folder)
         self._saved_at = step if same_folder else 0
+        if parallel.is_rank_zero() and same_folder:  # a kill may have left one too many
+            retention.remove_surplus(self.output, self._config.save_total_limit, keep=folder)
         print(
             f"--> resumed at step {step} from {folder.resolve()}: verified in "
             f"{verified - began:.2f} s, loaded in {time.perf_counter() - verified:.2f} s"
@@ -117,6 +120,18 @@ class CheckpointManager:
         """
         self.writer.save(self._content(step, validation_loss, seconds))
         self._saved_at = step
+
+    def move_to(self, output: Path) -> None:
+        """Write what follows into another folder, when this run's own has been lost.
+
+        A checkpoint that is being written into the old one is given up.
+        """
+        with suppress(SavingError):
+            self.writer.finish()
+        self.output = self.writer.output = output
+        self.writer.limit = 0
+        if parallel.is_rank_zero():
+            output.mkdir(parents=True, exist_ok=True)
 
     def folder_of(self, step: int) -> Path:
         """Return the absolute path of a step's checkpoint."""

@@ -62,6 +62,7 @@ class JsonLines:
     def __init__(self, output: Path) -> None:
         self._paths = {"train": output / METRICS_FILE, "eval": output / EVALUATIONS_FILE}
         self._files: dict[str, TextIO] = {}
+        self._folder = _inode(output)
         self._kept = {
             "train": -1,
             "eval": -1,
@@ -75,7 +76,7 @@ class JsonLines:
         if not self._files:
             self._begin()
         if kind not in self._files:
-            self._files[kind] = self._paths[kind].open("a", encoding="utf-8")
+            self._files[kind] = self._paths[kind].open("a+", encoding="utf-8")
         self._files[kind].write(json.dumps({"step": step, **numbers}) + "\n")
         self._files[kind].flush()
 
@@ -87,11 +88,19 @@ class JsonLines:
                 write_text(path, kept)
             else:
                 path.unlink(missing_ok=True)
-        self._files["train"] = self._paths["train"].open("a", encoding="utf-8")
+        self._files["train"] = self._paths["train"].open("a+", encoding="utf-8")
 
     def close(self) -> None:
-        for file in self._files.values():
+        for kind, file in self._files.items():
+            if not self._paths[kind].exists() and self._folder == _inode(self._paths[kind].parent):
+                file.seek(0)  # it was removed while it was written
+                write_text(self._paths[kind], file.read())
             file.close()
+
+
+def _inode(folder: Path) -> int | None:
+    """Return what tells a folder from another of its name; None if it is not there."""
+    return folder.stat().st_ino if folder.is_dir() else None
 
 
 def _lines_up_to(path: Path, last: int) -> Iterator[str]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,6 +35,7 @@ from llama_recipes_local.training.evaluation import Evaluated, evaluate, perplex
 from llama_recipes_local.training.flops import peak_flops, training_flops
 from llama_recipes_local.training.history import History
 from llama_recipes_local.training.loggers import WandbRun, make_loggers
+from llama_recipes_local.training.lost_folder import FolderGuard, lost_folder
 from llama_recipes_local.training.progress import FetchedStep, PendingStep, Progress
 from llama_recipes_local.training.signals import InterruptedRun, Signals, StopRequested
 from llama_recipes_local.training.step_sync import any_rank, sync_step
@@ -98,6 +100,7 @@ class Trainer:
             peak_flops(self.stepper.device),
         )
         self.signals = Signals(enabled=run is not None)
+        self.folder = FolderGuard(Path(train_config.output_dir), enabled=run is not None)
         # a schedule of a script's own may be anything, so its state is loaded
         self._follows = (
             run is not None or not self.schedule.given or "schedule" in train_config.resume_despite
@@ -124,11 +127,13 @@ class Trainer:
                     self._end_epoch()
             except StopRequested:
                 self._save_and_stop()
-            except TrainingError:
-                self.checkpoints.writer.finish()  # the checkpoint in progress is valid
+            except (TrainingError, OSError) as error:
+                if isinstance(error, TrainingError) or parallel.world_size() == 1:
+                    self.checkpoints.writer.finish()  # the checkpoint in progress is valid
                 raise
             finally:
                 self.checkpoints.writer.close()
+                self.folder.close()
         return self.history
 
     def _all_steps(self) -> int:
@@ -234,6 +239,7 @@ class Trainer:
         if sync.stop:
             raise StopRequested
         if sync.written:
+            self._check_folder()
             self.checkpoints.writer.finish()
         lr = self.optimizer.param_groups[0]["lr"]
         figures = self.stepper.step(micro_batches, sync.label_tokens)
@@ -269,6 +275,7 @@ class Trainer:
 
     def _end_epoch(self) -> None:
         """Validate and save as configured for the end of an epoch or of the run."""
+        self._check_folder()
         finished = self.state.step >= self.total_steps
         if self.eval_dataloader is None:
             self._save_model()
@@ -304,6 +311,7 @@ class Trainer:
 
         The first validation of other batches, in a resumed run, has no loss to be compared with.
         """
+        self._check_folder()
         self.publish()
         found, state = self.evaluate(), self.state
         self.history.add_evaluation(found)
@@ -332,6 +340,7 @@ class Trainer:
 
     def _save_checkpoint(self) -> None:
         """Save a checkpoint of this step unless there is one; publish the one before it."""
+        self._check_folder()
         self.checkpoints.writer.finish()
         state = self.state
         if self.checkpoints.is_saved(state.step):
@@ -341,6 +350,22 @@ class Trainer:
         with self.history.checkpoint():
             self.checkpoints.save(state.step, validation_loss, self.progress.seconds)
         self.progress.pause()
+
+    def _check_folder(self) -> None:
+        """Save elsewhere and stop if the output folder is not in its place.
+
+        Raises:
+            LostFolderError: if it was moved or removed; on all ranks.
+        """
+        loss = self.folder.loss()
+        if loss is None:
+            return
+        self.publish()
+        self.checkpoints.move_to(loss.refuge)
+        step = self.state.step
+        self.checkpoints.save(step, None, self.progress.seconds)
+        self.checkpoints.writer.finish()
+        raise lost_folder(loss, step, self.total_steps, self.checkpoints.folder_of(step))
 
     def _save_and_stop(self) -> None:
         """Save, and end the run after a signal.

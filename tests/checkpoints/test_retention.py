@@ -60,3 +60,10 @@ def test_only_leftovers_are_removed(tmp_path: Path) -> None:
         (tmp_path / name / "file").write_text("half")
     retention.remove_leftovers(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-3", ".incomplete", "mine.old"}
+
+
+def test_what_a_run_resumes_from_stays(tmp_path: Path) -> None:
+    """A newer one may be corrupt, and was skipped."""
+    checkpoints(tmp_path, {1: None, 2: None, 3: None})
+    retention.remove_surplus(tmp_path, 1, keep=tmp_path / "checkpoint-2")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-2", "checkpoint-3"]

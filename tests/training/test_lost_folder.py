@@ -1,0 +1,100 @@
+"""A run whose output folder is moved or removed saves elsewhere, and says where."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llama_recipes_local import finetuning
+from llama_recipes_local.checkpoints import layout, verifying
+from llama_recipes_local.model_folders import ADAPTER_WEIGHTS
+from llama_recipes_local.run.record import CONFIGURATION_FILE
+from llama_recipes_local.training.progress import Progress
+
+pytestmark = pytest.mark.slow
+STEPS = 4
+
+
+@pytest.fixture
+def flags(tiny_model: Path, grammar_data: Path, tmp_path: Path) -> dict[str, Any]:
+    return {
+        "model_name": str(tiny_model),
+        "data_root": str(grammar_data),
+        "data_cache": str(tmp_path / "cache"),
+        "dataset": "grammar_dataset",
+        "use_peft": True,
+        "context_length": 64,
+        "batch_size_training": 1,
+        "num_workers_dataloader": 0,
+        "max_train_step": STEPS,
+        "max_eval_step": 1,
+        "save_steps": 1,
+    }
+
+
+def at_step(step: int, act: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do something to the folder right after a step."""
+    add = Progress.add
+
+    def and_act(self: Progress, pending: Any) -> None:
+        add(self, pending)
+        if pending.step == step:
+            act()
+
+    monkeypatch.setattr(Progress, "add", and_act)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("how", ["removed", "moved", "taken"])
+def test_a_lost_folder_stops_the_run_with_a_checkpoint_elsewhere(
+    how: str,
+    asynchronous: bool,
+    flags: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output = tmp_path / "out"
+
+    def lose() -> None:
+        if how == "moved":
+            output.rename(tmp_path / "moved")
+        else:
+            while output.exists():  # a checkpoint may be written into it at the same time
+                shutil.rmtree(output, ignore_errors=True)
+        if how == "taken":
+            output.mkdir()
+
+    refuge = {"removed": output, "moved": tmp_path / "moved", "taken": tmp_path / "out-2"}[how]
+    flags["async_save"] = asynchronous
+    with monkeypatch.context() as patch:
+        at_step(2, lose, patch)
+        with pytest.raises(SystemExit) as stopped:
+            finetuning.main(**flags, output_dir=str(output))
+    assert stopped.value.code == 1
+    said = capsys.readouterr().err
+    assert f"after step 2 of {STEPS}, saved in {refuge}/checkpoint-2" in said
+    assert f"--output_dir {refuge} --resume_from_checkpoint auto" in said
+    verifying.verify(refuge / "checkpoint-2")
+    assert how != "taken" or not list(output.iterdir())
+    finetuning.main(**flags, output_dir=str(refuge), resume_from_checkpoint="auto")
+    finetuning.main(**flags, output_dir=str(tmp_path / "straight"))
+    resumed, straight = refuge / ADAPTER_WEIGHTS, tmp_path / "straight" / ADAPTER_WEIGHTS
+    assert resumed.read_bytes() == straight.read_bytes()
+    assert layout.checkpoints_in(refuge)[0].name == f"checkpoint-{STEPS}"
+
+
+def test_records_that_were_removed_are_written_again(
+    flags: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out"
+    flags["save_steps"] = 0
+    names = [CONFIGURATION_FILE, "prompt_template.json", "data_audit.json", "metrics.jsonl"]
+    at_step(2, lambda: [(output / name).unlink() for name in names], monkeypatch)
+    finetuning.main(**flags, output_dir=str(output))
+    assert all((output / name).is_file() for name in names)
+    lines = (output / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == list(range(1, STEPS + 1))
