@@ -156,9 +156,8 @@ def start(run: Run) -> None:
     """Print what the data holds, and write that and the configuration into the output folder."""
     output = Path(run.train.output_dir)
     print(f"\n{run.data}\n")
-    note = new_tokens_note(run.train)
-    if note:
-        print(f"{note}\n")
+    if run.data is not None and run.data.new_tokens is not None:
+        print(f"{new_tokens_note(run.data.new_tokens, run.train)}\n")
     if run.preset:
         print(f"{run.preset}\n")
     if parallel.is_rank_zero() and run.data is not None:

@@ -15,8 +15,10 @@ from peft.utils import load_peft_weights, set_peft_model_state_dict
 from torch import nn
 
 from llama_recipes_local import configs
+from llama_recipes_local.adapters.lora import EMBEDDING, HEAD
 from llama_recipes_local.adapters.registry import METHODS, method_of
 from llama_recipes_local.fields import update_config
+from llama_recipes_local.model_folders import read_config
 from llama_recipes_local.models.loading import local_folder
 from llama_recipes_local.run import active_run
 
@@ -35,7 +37,19 @@ def generate_peft_config(
     method = METHODS[name]
     config = method.config()
     update_config(config, **kwargs)
-    return method.peft_config(**asdict(config))
+    settings = asdict(config)
+    if train_config.train_new_tokens:
+        settings["trainable_token_indices"] = _trainable_tokens(train_config)
+    return method.peft_config(**settings)
+
+
+def _trainable_tokens(train_config: configs.train_config) -> dict[str, list[int]] | list[int]:
+    """Return PEFT's setting for the rows of new tokens, in a head too that is not tied."""
+    active = active_run()
+    new = active.data.new_tokens if active is not None and active.data is not None else None
+    ids = list(new.trained) if new is not None else []
+    tied = read_config(Path(train_config.model_name).expanduser()).get("tie_word_embeddings")
+    return ids if tied else {EMBEDDING: ids, HEAD: ids}
 
 
 def get_peft_model(model: nn.Module, peft_config: peft.PeftConfig) -> peft.PeftModel:

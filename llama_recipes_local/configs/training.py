@@ -231,6 +231,10 @@ class train_config(upstream):
     """The learning rate of LoRA's B matrices as a multiple of ``lr`` (LoRA+, 2402.12354); 0 means
     the same."""
 
+    train_new_tokens: Annotated[bool, Resume.METHOD] = False
+    """Give the tokenizer's new tokens rows that begin as the mean of the others, and train these:
+    with LoRA they are saved as PEFT's trainable tokens, apart from the embedding."""
+
     warmup_steps: Annotated[int, AT_LEAST_0, Resume.SCHEDULE] = 0
     """Optimiser steps in which the rate rises to ``lr``, with any scheduler."""
 

@@ -140,6 +140,13 @@ class TokenRows(Dataset[dict[str, list[int]]]):
         columns = [batch.column("digest").to_numpy() for batch in self._batches]
         return np.concatenate([np.zeros(0, np.uint64), *columns])
 
+    def tokens(self, size: int) -> set[int]:
+        """Return the ids below ``size`` that the rows have."""
+        there = np.zeros(size, bool)
+        for _, ids, _ in self._columns:
+            there[ids[ids < size]] = True
+        return set(np.flatnonzero(there).tolist())
+
     @property
     def content_hash(self) -> str:
         """A hash of all ids and labels."""

@@ -34,6 +34,7 @@ from llama_recipes_local.datasets.tokenized_splits import (
 )
 from llama_recipes_local.errors import Problem, refusal, refuse
 from llama_recipes_local.models.loading import load_tokenizer
+from llama_recipes_local.models.new_tokens import NewTokens, find_new_tokens
 from llama_recipes_local.run import Run
 
 AUDIT_FILE = "data_audit.json"
@@ -52,6 +53,7 @@ class RunData:
         fingerprints: hashes of their content, by "train" and "validation"; a stream has none.
         tokenizer: a hash of the tokenizer.
         prompt_template: what generation puts a user's text into; None if unknown.
+        new_tokens: the tokens that the model was not trained on; None without any.
     """
 
     splits: dict[Part, Any] = field(default_factory=dict)
@@ -59,6 +61,7 @@ class RunData:
     fingerprints: dict[str, str] = field(default_factory=dict)
     tokenizer: str = ""
     prompt_template: PromptTemplate | None = None
+    new_tokens: NewTokens | None = None
 
     @property
     def shared_rows(self) -> int:
@@ -114,6 +117,7 @@ def prepare_data(
     _refuse_empty(data.audits, run.train)
     if data.prompt_template is not None:
         _refuse_endless(data.audits)
+    data.new_tokens = find_new_tokens(run.train, tokenizer, data.splits.values())
     return data
 
 

@@ -9,9 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-
-from llama_recipes_local.model_folders import ADAPTER_WEIGHTS, read_config
+from llama_recipes_local.model_folders import read_config, vocabulary_of_adapter
 from llama_recipes_local.run import Run
 from llama_recipes_local.run.record import CONFIGURATION_FILE
 from llama_recipes_local.storage.publishing import write_text
@@ -74,8 +72,7 @@ def write_adapter_card(
         record: the file next to the adapter that has every setting.
     """
     base = Path(run.train.model_name).expanduser().resolve()
-    rows = _rows(folder / ADAPTER_WEIGHTS)
-    resized = rows is not None and rows != read_config(base).get("vocab_size")
+    rows, before = vocabulary_of_adapter(folder) or 0, read_config(base).get("vocab_size", 0)
     text = _CARD.format(
         base=base.name,
         method=run.train.peft_method,
@@ -84,7 +81,7 @@ def write_adapter_card(
         command=command or command_without_folders(run.flags),
         record=record,
         tokenizer=Path(run.train.tokenizer_name or base).name,
-        resized=f"model.resize_token_embeddings({rows})\n" if resized else "",
+        resized=f"model.resize_token_embeddings({rows})\n" if rows > before else "",
         adapter=folder.resolve().name,
     )
     write_text(folder / CARD, text)
@@ -122,14 +119,3 @@ def _measured(run: Run) -> dict[str, str]:
         for when, loss in losses.items()
         if loss is not None
     }
-
-
-def _rows(weights: Path) -> int | None:
-    """Return the rows of the embedding that is saved with an adapter, if one is."""
-    with safe_open(weights, framework="pt") as file:
-        names = [
-            name
-            for name in file.keys()  # noqa: SIM118 (not a dict)
-            if name.endswith("embed_tokens.weight")
-        ]
-        return int(file.get_slice(names[0]).get_shape()[0]) if names else None

@@ -28,6 +28,7 @@ from transformers import AutoConfig
 from llama_recipes_local import configs
 from llama_recipes_local.model_checkpointing.adapter_card import CARD
 from llama_recipes_local.model_checkpointing.whole_model import write_whole_model
+from llama_recipes_local.model_folders import ADAPTER_WEIGHTS
 from llama_recipes_local.parallel import barrier, full_tensor, is_rank_zero
 from llama_recipes_local.storage.publishing import published_files, published_folder
 
@@ -37,6 +38,7 @@ _GATHERED = StateDictOptions(full_state_dict=True, cpu_offload=True)
 _GATHERED_FLAT = StateDictOptions(
     full_state_dict=True, cpu_offload=True, flatten_optimizer_state_dict=True
 )
+_BOTH = ("embed_tokens", "lm_head")
 _SHARDED_FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
 
 
@@ -114,8 +116,22 @@ def write_adapter(model: nn.Module, state: Tensors, folder: Path) -> None:
 
     PEFT's model card, which is empty but for the base model's path on this machine, is left out.
     """
-    _as_any(model).save_pretrained(str(folder), state_dict=state)
+    # of the embedding, PEFT saves what is in the state
+    _as_any(model).save_pretrained(str(folder), state_dict=state, save_embedding_layers=True)
     (folder / CARD).unlink(missing_ok=True)
+    _add_lost_embedding(state, folder / ADAPTER_WEIGHTS)
+
+
+def _add_lost_embedding(state: Tensors, weights: Path) -> None:
+    """Add a resized embedding or head that PEFT left out because the other one has LoRA."""
+    saved = load_file(weights)
+    lost = {
+        name: tensor
+        for name, tensor in state.items()
+        if name.endswith(tuple(f".{layer}.weight" for layer in _BOTH)) and name not in saved
+    }
+    if lost:
+        save_file(saved | lost, weights, metadata={"format": "pt"})
 
 
 def save_model_checkpoint(
@@ -247,16 +263,31 @@ def save_train_params(
 
 
 def resized_embeddings(model: PeftModel) -> list[nn.Parameter]:
-    """Return the embeddings' parameters if the base model's folder has another vocabulary size."""
+    """Return the embeddings' parameters if the base model's folder has another vocabulary size.
+
+    None are returned where the adapter trains all rows that the folder does not have.
+    """
     folder = model.active_peft_config.base_model_name_or_path
     if not folder or not (Path(folder) / "config.json").is_file():
         return []
     saved = AutoConfig.from_pretrained(folder, local_files_only=True)
     base = _as_any(model.get_base_model())
-    if getattr(base.config, "vocab_size", None) == getattr(saved, "vocab_size", None):
+    rows, before = (getattr(each, "vocab_size", None) for each in (base.config, saved))
+    if rows == before or _trains_rows(model, range(before or 0, rows or 0)):
         return []
     layers = (base.get_input_embeddings(), base.get_output_embeddings())
     return [parameter for layer in layers if layer is not None for parameter in layer.parameters()]
+
+
+def _trains_rows(model: PeftModel, rows: range) -> bool:
+    """Return whether an adapter trains rows of the embedding and the head as single tokens."""
+    indices: Any = getattr(model.active_peft_config, "trainable_token_indices", None)
+    tied = getattr(_as_any(model.get_base_model()).config, "tie_word_embeddings", False)
+    if isinstance(indices, dict):
+        layers = [indices.get(layer, []) for layer in (("embed_tokens",) if tied else _BOTH)]
+    else:
+        layers = [indices or []] if tied else [[]]
+    return all(set(rows) <= set(each) for each in layers)
 
 
 def _load_sharded(model: nn.Module, folder: Path) -> None:

@@ -6,7 +6,10 @@ from llama_recipes_local.model_folders.adapter_files import (
     check_adapter_files,
     check_no_adapter,
     read_adapter_config,
+    tokens_of,
+    trained_tokens,
     unnamed_base,
+    vocabulary_of_adapter,
 )
 from llama_recipes_local.model_folders.auxiliary_files import (
     TOKENIZERS,
@@ -52,7 +55,10 @@ __all__ = [
     "read_adapter_config",
     "read_config",
     "shape_mismatches",
+    "tokens_of",
+    "trained_tokens",
     "unnamed_base",
+    "vocabulary_of_adapter",
     "weight_files",
     "write_config",
     "write_weights",

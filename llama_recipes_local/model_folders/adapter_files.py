@@ -1,15 +1,20 @@
 """The folder of a saved adapter, as PEFT lays it out."""
 
 import json
+import re
 import shlex
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError, safe_open
 
 from llama_recipes_local.errors import Problem, refusal, refuse
 from llama_recipes_local.messages import describe_folder
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+# with LoRA on it, the embedding is in a layer of PEFT's
+_EMBEDDING = re.compile(r"embed_tokens\.(base_layer\.)?weight$")
 
 
 def check_adapter_files(folder: Path, flag: str, fix: str) -> list[Problem]:
@@ -66,3 +71,40 @@ def read_adapter_config(
         what = f"{path} is not a PEFT configuration"
         raise refusal(what, str(error), "copy the adapter again") from error
     return config
+
+
+def trained_tokens(folder: Path) -> list[int]:
+    """Return the tokens whose rows an adapter holds apart; none if it holds no such rows."""
+    return tokens_of(_json(folder / ADAPTER_CONFIG).get("trainable_token_indices"))
+
+
+def tokens_of(indices: object) -> list[int]:
+    """Return the tokens of PEFT's ``trainable_token_indices``: a list, or one for each layer."""
+    lists = indices.values() if isinstance(indices, dict) else [indices]
+    found = [each for each in lists if isinstance(each, list)]
+    return sorted({token for each in found for token in each if isinstance(token, int)})
+
+
+def vocabulary_of_adapter(folder: Path) -> int | None:
+    """Return how many rows the model must have that an adapter is put on; None if it is unsaid.
+
+    An adapter says so that holds an embedding, or rows of single tokens, which may be new.
+    """
+    tokens = trained_tokens(folder)
+    try:
+        with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as file:
+            names = [name for name in file.keys() if _EMBEDDING.search(name)]  # noqa: SIM118
+            if names:
+                return int(file.get_slice(names[0]).get_shape()[0])
+    except (OSError, SafetensorError):
+        return None
+    return tokens[-1] + 1 if tokens else None
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """Return a JSON object; empty if it cannot be read, which a check reports."""
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}

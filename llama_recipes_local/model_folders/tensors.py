@@ -1,7 +1,7 @@
 """The tensors of a model's folder, each read from its safetensors file when it is needed."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,6 +47,12 @@ class StoredTensors(Mapping[str, torch.Tensor]):
     def __getitem__(self, name: str) -> torch.Tensor:
         with safe_open(self._files[name], framework="pt") as file:
             return file.get_tensor(name)
+
+    def rows(self, name: str, places: Sequence[int]) -> torch.Tensor:
+        """Return some rows of a tensor, (places, ...), without reading the others."""
+        with safe_open(self._files[name], framework="pt") as file:
+            tensor = file.get_slice(name)
+            return torch.cat([tensor[place : place + 1] for place in places])
 
     def path(self, name: str) -> Path:
         """Return the file that holds a tensor."""

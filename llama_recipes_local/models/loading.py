@@ -21,6 +21,7 @@ from llama_recipes_local.kernels.registry import (
 from llama_recipes_local.model_folders import check_no_adapter, read_config
 from llama_recipes_local.model_folders.stored_quantization import stored_quantization
 from llama_recipes_local.models.deferred import load_deferred
+from llama_recipes_local.models.embedding_rows import give_rows
 from llama_recipes_local.models.folder_checks import check_loaded
 from llama_recipes_local.models.freezing import freeze_all_but_chosen
 from llama_recipes_local.models.precision import keep_frequencies, weight_dtype
@@ -125,7 +126,18 @@ class AutoTokenizer(
             # a place for an infilling, which transformers 5 makes a token beyond the model's rows
             tokenizer = super().from_pretrained(name, **{"fill_token": None, **kwargs})
         restore_rules(tokenizer, local_folder(name))
+        _pad_with_a_row(tokenizer)
         return tokenizer
+
+
+def _pad_with_a_row(tokenizer: Any) -> None:
+    """Pad with another token if the run's model has no row for the tokenizer's; both are masked."""
+    active = active_run()
+    new = active.data.new_tokens if active is not None and active.data is not None else None
+    if new is None or tokenizer.pad_token_id is None or new.has_row(tokenizer.pad_token_id):
+        return
+    end = tokenizer.eos_token_id
+    tokenizer.pad_token_id = end if end is not None and new.has_row(end) else 0
 
 
 class AutoProcessor(
@@ -196,7 +208,8 @@ class LlamaForCausalLM(
         """Load a Llama, with top layers if it was saved with some or the run adds some.
 
         Without an adapter, only the weights that the run trains require a gradient. Upstream
-        freezes layers with FSDP only, so they are frozen here for every run.
+        freezes layers with FSDP only, so they are frozen here for every run. New tokens are given
+        their rows.
         """
         active = active_run()
         if active is None:
@@ -207,6 +220,7 @@ class LlamaForCausalLM(
                 model.model.top_layers.float()
         else:
             model = _load_weights(_llama_class(name), name, "llama", **kwargs)
+        give_rows(model, active)
         if not active.train.use_peft:
             freeze_all_but_chosen(model, active.train)
         install_model_kernels(model, active.train)

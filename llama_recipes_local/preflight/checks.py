@@ -19,6 +19,7 @@ from llama_recipes_local.preflight import (
     machine,
     method_rules,
     model,
+    new_token_rules,
     precision_rules,
     quantization_rules,
     saved_adapter_rules,
@@ -72,6 +73,7 @@ METHOD: tuple[Check, ...] = (
     method_rules.check_top_layers,
     method_rules.check_top_layers_in_shards,
     method_rules.check_vision_model,
+    new_token_rules.check_new_tokens,
     adapter_rules.check_adapter,
     saved_adapter_rules.check_saved_adapter,
 )

@@ -8,13 +8,16 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch.distributed.fsdp import ShardingStrategy
 
 from llama_recipes_local import configs
 from llama_recipes_local.configs.protocols import AdapterConfig, DatasetConfig, Part
 from llama_recipes_local.parallel import Watch
+
+if TYPE_CHECKING:
+    from llama_recipes_local.models.new_tokens import NewTokens
 
 
 class PreparedData(Protocol):
@@ -31,6 +34,10 @@ class PreparedData(Protocol):
     @property
     def tokenizer(self) -> str:
         """A hash of the tokenizer."""
+
+    @property
+    def new_tokens(self) -> "NewTokens | None":
+        """The tokens that the model was not trained on; None without any."""
 
     def save(self, folder: Path) -> None:
         """Write what was found in the data into a folder."""

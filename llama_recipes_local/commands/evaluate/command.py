@@ -16,6 +16,7 @@ from llama_recipes_local.commands.evaluate.flag_checks import (
     refuse_attention,
     refuse_missing_sources,
     refuse_numbers,
+    refuse_unknown_tokens,
     result_file,
 )
 from llama_recipes_local.commands.evaluate.metrics import (
@@ -27,13 +28,19 @@ from llama_recipes_local.commands.evaluate.questions import Question, questions
 from llama_recipes_local.commands.evaluate.recorded_run import resolve_run
 from llama_recipes_local.commands.evaluate.results import Result, table
 from llama_recipes_local.commands.generate.generator import Generator, Sampling
-from llama_recipes_local.commands.generate.model_loading import load_model, load_tokenizer
+from llama_recipes_local.commands.generate.model_loading import (
+    load_model,
+    load_tokenizer,
+    vocabulary_and_positions,
+)
 from llama_recipes_local.commands.generate.model_source import ModelSource, find_source
 from llama_recipes_local.commands.generate.stopping import find_stops
+from llama_recipes_local.data.token_rows import TokenRows
 from llama_recipes_local.datasets.base import find_split
 from llama_recipes_local.datasets.prompt_template import PromptTemplate
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.datasets.run_data import prepare_data
+from llama_recipes_local.datasets.token_ids import text_ids
 from llama_recipes_local.run import Run, activate
 from llama_recipes_local.run.record import describe
 from llama_recipes_local.training.evaluation import perplexity
@@ -96,6 +103,7 @@ def _measure(
     """Fill a result with the model's losses on, and answers to, the validation part."""
     assert run.dataset is not None
     tokenizer = load_tokenizer(source)
+    rows, _ = vocabulary_and_positions(source)
     generating = set(answer_metrics()) & set(result.asked)
     asked: list[Question] = []
     template: PromptTemplate | None = None
@@ -105,10 +113,15 @@ def _measure(
         asked = questions(split, tokenizer, most)
         template = split.formatter.prompt_template(tokenizer)
         refuse_missing_sources(asked, result.asked)
+        ids = text_ids(tokenizer, [each.prompt for each in asked])
+        refuse_unknown_tokens({token for each in ids for token in each}, tokenizer, rows)
     losses = set(loss_metrics()) & set(result.asked)
     as_training: dict[str, float] = {}
     if losses:
         run.data = prepare_data(run, ("test",))
+        tokenized = [each for each in run.data.splits.values() if isinstance(each, TokenRows)]
+        for part in tokenized:
+            refuse_unknown_tokens(part.tokens(len(tokenizer)), tokenizer, rows)
     model = load_model(source)
     if losses:
         batches = get_dataloader(tokenizer, run.dataset, run.train, "test")

@@ -1,9 +1,11 @@
 """Checks of the flags of ``evaluate``, before anything is measured."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, count
 from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local import extras
 from llama_recipes_local.adapters.registry import method_of_type
@@ -17,6 +19,7 @@ from llama_recipes_local.commands.evaluate.questions import Question
 from llama_recipes_local.commands.generate.model_source import ModelSource
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.errors import Problem, refusal, refuse
+from llama_recipes_local.messages import join_names
 from llama_recipes_local.model_folders import read_adapter_config
 from llama_recipes_local.preflight.adapter_rules import check_attention
 from llama_recipes_local.run import Run
@@ -94,6 +97,22 @@ def refuse_numbers(batch_size: object, max_new_tokens: object, max_examples: obj
         why, fix = "it must be an integer; 0 means all", "--max_examples 100"
         problems.append(Problem(f"--max_examples {max_examples}", why, fix))
     refuse(problems)
+
+
+def refuse_unknown_tokens(
+    used: Iterable[int], tokenizer: PreTrainedTokenizerBase, rows: int
+) -> None:
+    """Refuse data with tokens that the model has no rows for, before its weights are loaded.
+
+    Raises:
+        UsageError: if there are any.
+    """
+    unknown = sorted(token for token in used if token >= rows)
+    if unknown:
+        names = join_names(str(tokenizer.convert_ids_to_tokens(token)) for token in unknown)
+        what = f"the data has tokens that the model has no rows for: {names}"
+        fix = "name the tokenizer that was trained with the model: --tokenizer_name DIR"
+        raise refusal(what, f"the model's vocabulary has {rows:,} tokens", fix)
 
 
 def result_file(out: str | None) -> Path:

@@ -5,7 +5,6 @@ from typing import Any
 
 import peft
 import torch
-from safetensors import safe_open
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from llama_recipes_local.adapters import PeftModel
@@ -16,8 +15,9 @@ from llama_recipes_local.adapters.compatibility import (
 )
 from llama_recipes_local.commands.generate.model_source import ModelSource
 from llama_recipes_local.errors import UsageError, refusal
-from llama_recipes_local.model_folders import ADAPTER_WEIGHTS
+from llama_recipes_local.model_folders import ADAPTER_WEIGHTS, vocabulary_of_adapter
 from llama_recipes_local.models import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from llama_recipes_local.models.embedding_rows import grow
 from llama_recipes_local.parallel import device_type
 
 
@@ -31,9 +31,9 @@ def load_model(source: ModelSource) -> PreTrainedModel | peft.PeftModel:
         device_map={"": device},
     )
     if source.adapter is not None:
-        rows = _rows_of_embedding(source.adapter)
-        if rows not in (None, model.get_input_embeddings().weight.shape[0]):
-            model.resize_token_embeddings(rows, mean_resizing=False)
+        rows = vocabulary_of_adapter(source.adapter) or 0
+        if rows > model.get_input_embeddings().weight.shape[0]:
+            grow(model, rows)
         model = _adapted(model, source.adapter)
     return model.eval()
 
@@ -70,7 +70,8 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
             "copy its files again, or name another: --tokenizer_name DIR",
         ) from error
     tokenizer.padding_side = "left"
-    if tokenizer.pad_token_id is None:
+    rows, _ = vocabulary_and_positions(source)
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= rows:
         tokenizer.pad_token_id = tokenizer.eos_token_id
     return tokenizer
 
@@ -78,12 +79,5 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
 def vocabulary_and_positions(source: ModelSource) -> tuple[int, int | None]:
     """Return the size of the model's vocabulary, and its number of positions if it has a limit."""
     config: Any = AutoConfig.from_pretrained(source.model).get_text_config()
-    rows = _rows_of_embedding(source.adapter) if source.adapter else None
-    return rows or config.vocab_size, getattr(config, "max_position_embeddings", None)
-
-
-def _rows_of_embedding(adapter: Path) -> int | None:
-    """Return the vocabulary size of the embedding that was saved with the adapter, if one was."""
-    with safe_open(adapter / ADAPTER_WEIGHTS, framework="pt") as file:
-        names = [name for name in file.keys() if name.endswith("embed_tokens.weight")]  # noqa: SIM118
-        return file.get_slice(names[0]).get_shape()[0] if names else None
+    rows = (vocabulary_of_adapter(source.adapter) if source.adapter else None) or 0
+    return max(rows, config.vocab_size), getattr(config, "max_position_embeddings", None)

@@ -139,7 +139,11 @@ def check_base(skeleton: Skeleton, base: BaseTensors) -> list[Problem]:
     ]
     if missing:
         return [_mismatch(f"missing: {join_names(missing)}")]
-    kept = [name for name in skeleton.shapes if name in base and not skeleton.is_replaced(name)]
+    kept = [
+        name
+        for name in skeleton.shapes
+        if name in base and not skeleton.is_replaced(name) and not skeleton.has_new_rows(name)
+    ]
     wrong = shape_mismatches({name: base.shape(name) for name in kept}, skeleton.shapes)
     return [_mismatch(f"shape mismatch: {join_names(wrong)}")] if wrong else []
 

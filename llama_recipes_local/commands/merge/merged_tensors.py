@@ -7,6 +7,7 @@ import torch
 from llama_recipes_local.adapters.compatibility import PEFT_PREFIX, base_name
 from llama_recipes_local.commands.merge.base_tensors import BaseTensors
 from llama_recipes_local.commands.merge.skeleton import Skeleton
+from llama_recipes_local.models.embedding_rows import with_mean_rows
 
 Tensors = dict[str, torch.Tensor]
 
@@ -86,6 +87,8 @@ class MergedTensors:
         key = self._skeleton.sources.get(self._skeleton.bases[name])
         if key is not None:
             return self._adapter[key].to(self._base.dtype(self._stored_name(name)))
+        if name in self._base and self._skeleton.has_new_rows(name):
+            return with_mean_rows(self._base[name], self._skeleton.vocabulary)
         if name in self._base:
             return self._base[name]
         return self._start(self._tied_to[name])

@@ -15,7 +15,7 @@ from llama_recipes_local.adapters.compatibility import PEFT_PREFIX, adapt_empty,
 from llama_recipes_local.commands.merge.adapter import Adapter, use_unmerged
 from llama_recipes_local.errors import Problem, UsageError, refusal
 from llama_recipes_local.messages import join_names
-from llama_recipes_local.model_folders import ADAPTER_CONFIG
+from llama_recipes_local.model_folders import ADAPTER_CONFIG, vocabulary_of_adapter
 from llama_recipes_local.models.deferred import empty_model, weight_name
 
 
@@ -34,6 +34,7 @@ class Skeleton:
         head: the head's.
         linears: the weights that bitsandbytes quantises: all of torch's linear layers but the head.
         vocabulary: rows of the embedding.
+        grows: whether the base model has fewer.
     """
 
     def __init__(
@@ -53,7 +54,8 @@ class Skeleton:
         self.embedding = weight_name(plain, plain.get_input_embeddings())
         self.head = weight_name(plain, plain.get_output_embeddings())
         self.tied = bool(config.tie_word_embeddings) and self.head not in stored
-        self.vocabulary = _rows(adapter, self.embedding) or config.vocab_size
+        self.vocabulary = max(vocabulary_of_adapter(adapter.folder) or 0, config.vocab_size)
+        self.grows = self.vocabulary > config.vocab_size
         if self.tied or self.vocabulary != config.vocab_size:
             plain = empty_model(config, self.vocabulary, self.tied)
         # not the new layers on top, which have another class
@@ -135,6 +137,10 @@ class Skeleton:
         """Return whether the adapter has a replacement of a base tensor."""
         return self.bases[name] in self.sources
 
+    def has_new_rows(self, name: str) -> bool:
+        """Return whether a tensor has rows that the base model's files do not have."""
+        return self.grows and name in (self.embedding, self.head)
+
     def layer_of(self, name: str) -> str | None:
         """Return the outermost PEFT layer that a tensor of the base model is in, if any."""
         parts = name.split(".")
@@ -148,12 +154,6 @@ class Skeleton:
 
 def _all_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     return dict(model.named_parameters(remove_duplicate=False))
-
-
-def _rows(adapter: Adapter, embedding: str) -> int | None:
-    """Return the number of rows of the embedding that was saved with the adapter, if one was."""
-    saved = [name for name in adapter.tensors if base_name(name) == embedding]
-    return adapter.tensors[saved[0]].shape[0] if saved else None
 
 
 def _adapted(plain: nn.Module, adapter: Adapter) -> peft.PeftModel:
