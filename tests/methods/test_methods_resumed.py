@@ -89,16 +89,17 @@ def test_an_adapter_that_is_not_whole_is_refused(
 def test_a_run_goes_on_with_rows_for_new_tokens(
     common: dict[str, Any], tiny_model: Path, tmp_path: Path
 ) -> None:
-    """They are saved with the adapter, under their names in the base model."""
+    """They alone are saved, next to the adapter's own tensors."""
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     tokenizer.add_tokens([f"<{number}>" for number in range(1003 - len(tokenizer))])
     tokenizer.save_pretrained(tmp_path / "tokenizer")
     flags = common | {"use_peft": True, "tokenizer_name": str(tmp_path / "tokenizer")}
+    flags["train_new_tokens"] = True
     main(**flags, output_dir=str(tmp_path / "first"))
     main(**flags, from_peft_checkpoint=str(tmp_path / "first"), output_dir=str(tmp_path / "next"))
     names = [load_file(tmp_path / run / "adapter_model.safetensors") for run in ("first", "next")]
     assert names[0].keys() == names[1].keys()
-    assert any(tensor.shape == (1003, 64) for tensor in names[1].values())
+    assert any(tensor.shape == (3, 64) for tensor in names[1].values())
 
 
 def test_an_adapter_of_another_model_or_cut_off_is_refused(

@@ -46,6 +46,7 @@ def test_the_card_loads_the_adapter_in_plain_peft(
     tokenizer.save_pretrained(base)
     assert (len(tokenizer) > 1000) == bool(tokens)  # the model's rows
     flags = tiny_run | {"model_name": str(base), "context_length": 128, "max_train_step": 2}
+    flags["train_new_tokens"] = bool(tokens)
     finetuning.main(**flags, use_peft=True, lr=0.1, output_dir=str(tmp_path / "adapter"))
     card = (tmp_path / "adapter/README.md").read_text()
     assert str(tmp_path) not in card and "/tmp" not in card and "More Information" not in card

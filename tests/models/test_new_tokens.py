@@ -150,6 +150,8 @@ def test_rows_that_are_not_trained_are_the_mean_and_saved(
         torch.testing.assert_close(
             layer.weight[len(own.weight) :], own.weight.mean(0).expand(3, -1), atol=1e-7, rtol=0
         )
+    again = {"from_peft_checkpoint": str(adapter), "output_dir": str(tmp_path / "again")}
+    train(folder, tmp_path / "again", target_modules=targets, **again)
     assert cli.main(["merge", f"--adapter={adapter}", f"--out={tmp_path / 'merged'}"]) == 0
     merged = transformers.AutoModelForCausalLM.from_pretrained(
         tmp_path / "merged", dtype=torch.float32

@@ -185,11 +185,16 @@ def test_shards_of_two_ranks_that_were_cast_after_loading(
 
 @pytest.fixture
 def more_tokens(tiny_model: Path, tmp_path: Path) -> dict[str, str]:
-    """The flag of a tokenizer with three tokens that the tiny model has no rows for."""
+    """The flags of a tokenizer with three tokens that the tiny model has no rows for, and data."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_model)
     tokenizer.add_tokens([f"<{number}>" for number in range(1003 - len(tokenizer))])
     tokenizer.save_pretrained(tmp_path / "tokenizer")
-    return {"tokenizer_name": str(tmp_path / "tokenizer")}
+    row = {"prompt": "She go <1> to school.", "completion": " She goes to school."}
+    (tmp_path / "rows.jsonl").write_text(f"{json.dumps(row)}\n" * 99)
+    return {
+        "tokenizer_name": str(tmp_path / "tokenizer"),
+        "dataset": str(tmp_path / "rows.jsonl"),
+    }
 
 
 @pytest.mark.parametrize("name", ["last:1", "lm_head"])
