@@ -27,6 +27,7 @@ from llama_recipes_local.errors import UsageError, refusal
 
 # What a template may leave out of a turn without changing what is said.
 _ALWAYS_USED = {"role", "content", "tool_calls", "reasoning_content"}
+OTHER_PROMPT = "prompts that generation begins with in another form than training"
 _MARKED_OTHERS = "marks on turns of others than the assistant, with labels=assistant"
 
 
@@ -121,12 +122,16 @@ class _Rendered:
         """Return where an assistant's turn is, from after what a reply is prompted with."""
         words = words_of(self.turns[number])
         if number + 1 == len(self.turns):
-            start = len(self.prompted) or _reply_start(self.chat, self.turns, number, self.text)
+            start, same = len(self.prompted) or None, True
+            if start is None:
+                start, same = _reply_start(self.chat, self.turns, number, self.text)
             if start is None:
                 raise self._unknown_place()
+            if not same:
+                self.notes.append(OTHER_PROMPT)
             return start, _turn_end(self.text, start, words)
         until = self.chat.render(self.turns[: number + 1])
-        start = _reply_start(self.chat, self.turns, number, until)
+        start, _ = _reply_start(self.chat, self.turns, number, until)
         if start is None:
             raise self._unknown_place()
         if self.text.startswith(until):
@@ -244,19 +249,26 @@ def _words(turns: Sequence[Message], labels: str) -> Iterator[tuple[str, str]]:
             yield from (("assistant", value) for value in values if isinstance(value, str))
 
 
-def _reply_start(chat: Chat, turns: Sequence[Message], turn: int, until: str) -> int | None:
+def _reply_start(
+    chat: Chat, turns: Sequence[Message], turn: int, until: str
+) -> tuple[int | None, bool]:
+    """Return where a reply begins, and whether the text before it is what generation begins with.
+
+    None means that it is not known.
+    """
     if turn > 0:
         prompted = chat.render(turns[:turn], open_turn=True)
         if until.startswith(prompted):
-            return len(prompted)
+            return len(prompted), True
         shared = _shared(prompted, until)
         # a prompt that begins a thought, before an answer without one
         rest = prompted[shared:].strip()
-        return shared if "".join(rest.split()) in ("", "<think>", "<think></think>") else None
+        known = "".join(rest.split()) in ("", "<think>", "<think></think>")
+        return (shared if known else None), False
     # a chat that the assistant opens: there are no turns to prompt after, so look for the prompt
     prompt = chat.render(turns[:1], open_turn=True).removeprefix(until)
     found = until.find(prompt)
-    return found + len(prompt) if found >= 0 else None
+    return (found + len(prompt) if found >= 0 else None), True
 
 
 def _shared(one: str, other: str) -> int:

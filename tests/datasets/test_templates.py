@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from llama_recipes_local.datasets.chat_examples import render_chat
+from llama_recipes_local.datasets.chat_examples import OTHER_PROMPT, render_chat
 from llama_recipes_local.datasets.encoding import encode
 from llama_recipes_local.datasets.examples import Marked
 from llama_recipes_local.datasets.templates import TEMPLATES
@@ -254,3 +254,13 @@ def test_a_template_that_asks_for_the_date_gives_the_same_text_every_day(tokeniz
     )
     example = render_chat(CHAT, with_template(tokenizer, today + PLAIN), "tokenizer", "all", "")
     assert example.text.startswith("26 Jul 2024[user]Hi")
+
+
+def test_a_prompt_that_generation_writes_otherwise_is_noted(tokenizer: Any) -> None:
+    turns = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{{ eos_token }}{% endfor %}"
+    opened = "{% if add_generation_prompt %}[assistant]END{% endif %}"
+    for end, notes in (("", ()), ("\\n", (OTHER_PROMPT,))):
+        own = with_template(tokenizer, turns + opened.replace("END", f"{{{{ '{end}' }}}}"))
+        example = render_chat(CHAT, own, "tokenizer", "assistant", "")
+        assert example.notes == notes
+        assert said(example)[-1] == f"See\nyou.{tokenizer.eos_token}"
