@@ -189,7 +189,8 @@ def more_tokens(tiny_model: Path, tmp_path: Path) -> dict[str, str]:
     tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_model)
     tokenizer.add_tokens([f"<{number}>" for number in range(1003 - len(tokenizer))])
     tokenizer.save_pretrained(tmp_path / "tokenizer")
-    row = {"prompt": "She go <1> to school.", "completion": " She goes to school."}
+    last = tokenizer.convert_ids_to_tokens(1002)
+    row = {"prompt": f"She go {last} to school.", "completion": " She goes to school."}
     (tmp_path / "rows.jsonl").write_text(f"{json.dumps(row)}\n" * 99)
     return {
         "tokenizer_name": str(tmp_path / "tokenizer"),
