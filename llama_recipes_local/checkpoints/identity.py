@@ -9,7 +9,7 @@ from typing import Any
 
 from llama_recipes_local import launch
 from llama_recipes_local.checkpoints import layout, selection
-from llama_recipes_local.errors import Problem, refusal, refuse
+from llama_recipes_local.errors import Problem, refuse
 from llama_recipes_local.fields import Resume, fields_with
 from llama_recipes_local.models.precision import weight_dtype
 from llama_recipes_local.run import Run
@@ -61,26 +61,20 @@ def differences(was: Identity, now: Identity) -> Iterator[tuple[str, str]]:
             yield kind, ", ".join(description)
 
 
-def check_identity(run: Run) -> None:
+def check_identity(run: Run, folder: Path | None = None) -> None:
     """Refuse to resume from a checkpoint of another run; do nothing without a checkpoint.
 
     Args:
         run: its data is prepared.
+        folder: the checkpoint; None means the one that will most likely be selected.
 
     Raises:
         UsageError: with each kind of difference that ``resume_despite`` does not name.
     """
-    folder = selection.expected(run.train)
-    if folder is None:
-        return
-    path = folder / layout.IDENTITY
-    try:
-        was = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        return  # saved by a script, which has no run to describe
-    except (OSError, ValueError) as error:
-        fix = selection.alternative(folder)
-        raise refusal(f"{path} is corrupt", str(error), fix) from error
+    folder = folder or selection.expected(run.train)
+    if folder is None or layout.IDENTITY not in layout.read_manifest(folder).files:
+        return  # a script's checkpoint has no run to describe
+    was = layout.read_json(folder / layout.IDENTITY)
     problems = [
         Problem(
             f"--resume_from_checkpoint {folder} with another {kind}",

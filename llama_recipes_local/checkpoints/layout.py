@@ -23,8 +23,9 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from llama_recipes_local.errors import Problem, TrainingError
+from llama_recipes_local.errors import Problem, TrainingError, UsageError
 
 MANIFEST = "manifest.json"
 TRAINER = "trainer.json"
@@ -42,7 +43,9 @@ _NAME = re.compile(r"checkpoint-(\d+)")
 
 
 class CorruptCheckpointError(TrainingError):
-    """A checkpoint does not match its manifest."""
+    """A checkpoint does not match its manifest, or says what cannot be; nothing was trained."""
+
+    EXIT_CODE = UsageError.EXIT_CODE
 
 
 @dataclass(frozen=True)
@@ -90,28 +93,61 @@ def parse_manifest(text: str) -> Manifest:
         content.pop("sha256")
         manifest = Manifest(files=entries, **content)
         unchanged = manifest.text() == text
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        entries_fit = all(map(_fits, entries, entries.values()))
+        counted = type(manifest.step) is int and type(manifest.ranks) is int
+        fits = entries_fit and counted and manifest.step >= 0 and manifest.ranks > 0
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"is not a manifest ({error})") from error
     if not unchanged:
         raise ValueError("was changed after it was written")
     if manifest.format != FORMAT:
         raise ValueError(f"has format {manifest.format}; this version reads {FORMAT}")
+    if not fits:
+        raise ValueError("lists what no checkpoint holds")
     return manifest
+
+
+def _fits(name: str, entry: FileEntry) -> bool:
+    """Whether a manifest's entry is of a file in the checkpoint's folder."""
+    inside = not Path(name).is_absolute() and ".." not in Path(name).parts and "\0" not in name
+    return inside and type(entry.size) is int and isinstance(entry.sha256, str)
 
 
 def read_manifest(folder: Path) -> Manifest:
     """Return a checkpoint's manifest.
 
     Raises:
-        CorruptCheckpointError: if it is missing or corrupt.
+        CorruptCheckpointError: if it is missing or corrupt, or of another step than the folder.
     """
     path = folder / MANIFEST
     try:
-        return parse_manifest(path.read_text("utf-8"))
+        manifest = parse_manifest(_read(path))
     except FileNotFoundError:
         raise CorruptCheckpointError(f"{path} is missing") from None
     except (OSError, ValueError) as error:
         raise CorruptCheckpointError(f"{path} {error}") from error
+    if step_of(folder) not in (None, manifest.step):
+        raise CorruptCheckpointError(f"{path} is of step {manifest.step}: the folder was renamed")
+    return manifest
+
+
+def read_json(path: Path) -> Any:
+    """Return the content of a JSON file of a checkpoint, which may be of any type.
+
+    Raises:
+        CorruptCheckpointError: if it cannot be read.
+    """
+    try:
+        return json.loads(_read(path))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CorruptCheckpointError(f"{path} cannot be read: {error}") from error
+
+
+def _read(path: Path) -> str:
+    """Return a file's text; a pipe in its place would be waited for."""
+    if path.exists() and not path.is_file():
+        raise OSError("is not a file")
+    return path.read_text("utf-8")
 
 
 def is_checkpoint(folder: Path) -> bool:

@@ -3,7 +3,7 @@
 Tensors may be sharded; they are read in place, whatever ranks wrote them.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,16 +71,30 @@ def optimizer_values(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
         | {"params": [names[id(parameter)] for parameter in group["params"]]}
         for group in optimizer.param_groups
     ]
-    return {"numbers": numbers, "groups": groups}
+    stateless = sorted(set().union(*(group["params"] for group in groups)) - numbers.keys())
+    return {"numbers": numbers, "groups": groups, "stateless": stateless}
 
 
-def load_model(model: nn.Module, folder: Path) -> None:
+def check_complete(model: nn.Module, optimizer: Optimizer, values: dict[str, Any]) -> None:
+    """Compare the parameters that an optimiser's saved state is of with those that it has.
+
+    Raises:
+        CorruptCheckpointError: if some have no state, and had one when it was saved.
+    """
+    names = _names(model)
+    trained = {names[id(each)] for group in optimizer.param_groups for each in group["params"]}
+    stateless = values.get("stateless")
+    if stateless is not None and values["numbers"].keys() | set(stateless) != trained:
+        raise CorruptCheckpointError("the optimiser's state is not that of this run's parameters")
+
+
+def load_model(model: nn.Module, folder: Path, listed: Collection[Path] | None = None) -> None:
     """Load what ``model_tensors`` returned.
 
     Raises:
         CorruptCheckpointError: if the folder does not contain them.
     """
-    read_tensors(folder, model_tensors(model))
+    read_tensors(folder, model_tensors(model), listed)
 
 
 def load_optimizer(
@@ -88,6 +102,7 @@ def load_optimizer(
     optimizer: Optimizer,
     folder: Path,
     numbers: Mapping[str, Mapping[str, Any]],
+    listed: Collection[Path] | None = None,
 ) -> None:
     """Load the state of an optimiser that has taken no step.
 
@@ -99,6 +114,7 @@ def load_optimizer(
         optimizer: the optimiser to fill.
         folder: where what ``optimizer_tensors`` returned is.
         numbers: the ``numbers`` of ``optimizer_values``.
+        listed: see ``read_tensors``.
 
     Raises:
         CorruptCheckpointError: if the folder does not contain the state of these parameters.
@@ -111,7 +127,7 @@ def load_optimizer(
             f"{folder} has the state of {error}, missing in this model"
         ) from None
     _initialize_state(optimizer, stepped)
-    read_tensors(folder, optimizer_tensors(model, optimizer))
+    read_tensors(folder, optimizer_tensors(model, optimizer), listed)
     for name, plain in numbers.items():
         state = optimizer.state[parameters[name]]
         for key, value in plain.items():

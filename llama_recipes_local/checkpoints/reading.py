@@ -5,7 +5,7 @@ together, and prints tracebacks for whatever is wrong with a file.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,30 +29,39 @@ class _Stored:
     box: Box
 
 
-def read_tensors(folder: Path, targets: Mapping[str, torch.Tensor]) -> None:
+def read_tensors(
+    folder: Path, targets: Mapping[str, torch.Tensor], listed: Collection[Path] | None = None
+) -> None:
     """Fill tensors, sharded or not, from a folder of a checkpoint.
 
     Args:
         folder: where the files are.
-        targets: by the names that they were written under.
+        targets: by the names that they were written under; all that there are.
+        listed: the files of the manifest, which alone are read; None reads every file.
 
     Raises:
-        CorruptCheckpointError: if a tensor is missing or of another shape, or a file is corrupt.
+        CorruptCheckpointError: if a tensor is missing, not wanted or of another shape, or a file is
+            corrupt.
     """
     try:
-        stored = _index(folder)
+        stored = _index(folder, listed)
         for name, target in targets.items():
             _fill(name, target.detach(), stored.get(name, []))
+        unknown = next((name for name in stored if name not in targets), None)
+        if unknown is not None:
+            raise ValueError(f"{unknown} is in the checkpoint, and not in this model")
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise CorruptCheckpointError(
             f"{folder} does not contain the state of this model: {error}"
         ) from error
 
 
-def _index(folder: Path) -> dict[str, list[_Stored]]:
+def _index(folder: Path, listed: Collection[Path] | None) -> dict[str, list[_Stored]]:
     """Return the shards of every tensor in a folder's files."""
     stored: dict[str, list[_Stored]] = {}
     for path in sorted(folder.glob("*.safetensors")):
+        if listed is not None and path not in listed:
+            continue
         file: Any = safe_open(path, framework="pt")
         offsets_by_name = json.loads(file.metadata()["DCP_SHARDING_INFO"])
         for name in file.keys():  # noqa: SIM118 (not a mapping)

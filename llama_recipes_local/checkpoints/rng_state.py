@@ -4,6 +4,7 @@ import base64
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,28 @@ def load_state_dict(found: dict[str, Any]) -> None:
     torch.set_rng_state(_tensor(found["torch"]))
     if "cuda" in found and torch.cuda.is_available():
         torch.cuda.set_rng_state(_tensor(found["cuda"]))
+
+
+def check(found: dict[str, Any]) -> None:
+    """Try a state on generators that nobody uses.
+
+    Raises:
+        Exception: of any kind, if it is not a state that ``state_dict`` returns.
+    """
+    version, numbers, gauss = found["python"]
+    kind, keys, place, has_gauss, cached = found["numpy"]
+    for words, last in ((numbers[:-1], numbers[-1]), (keys, place)):
+        in_range = all(type(word) is int and 0 <= word < 2**32 for word in words)
+        if not in_range or type(last) is not int or not 0 <= last <= len(words) == 624:
+            raise ValueError("the words of a generator")
+    drawn = [cached, 0.0 if gauss is None else gauss]
+    if has_gauss not in (0, 1) or not all(type(x) is float and isfinite(x) for x in drawn):
+        raise ValueError("a normal number that was drawn ahead")
+    random.Random().setstate((version, tuple(numbers), gauss))
+    np.random.RandomState().set_state((kind, np.array(keys, np.uint32), place, has_gauss, cached))
+    torch.Generator().set_state(_tensor(found["torch"]))
+    if "cuda" in found and torch.cuda.is_available():
+        torch.Generator("cuda").set_state(_tensor(found["cuda"]))
 
 
 def seed_all(seed: int) -> None:

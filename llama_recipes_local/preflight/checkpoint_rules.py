@@ -45,9 +45,9 @@ def check_resumed(run: Run) -> list[Problem]:
 
 
 def _corrupt(folder: Path) -> list[Problem]:
-    """Return why a checkpoint cannot be resumed from, as far as its file sizes show."""
+    """Return why a checkpoint cannot be resumed from, as far as it shows without its tensors."""
     try:
-        verifying.check_sizes(folder)
+        verifying.check_quickly(folder)
     except CorruptCheckpointError as error:
         why = str(error) if folder.is_dir() else f"there is no folder {folder.resolve()}"
         what = f"--resume_from_checkpoint {folder}"

@@ -19,9 +19,10 @@ from transformers import PreTrainedConfig
 
 from llama_recipes_local import configs, parallel
 from llama_recipes_local.checkpoints import layout, model_state, retention, rng_state, selection
-from llama_recipes_local.checkpoints.identity import identity
+from llama_recipes_local.checkpoints.identity import check_identity, identity
 from llama_recipes_local.checkpoints.layout import CorruptCheckpointError
 from llama_recipes_local.checkpoints.writing import Content, SavingError, Writer
+from llama_recipes_local.errors import TrainingError
 from llama_recipes_local.model_checkpointing.checkpoint_handler import adapter_state, write_adapter
 from llama_recipes_local.run import Run
 from llama_recipes_local.run.record import describe
@@ -84,14 +85,19 @@ class CheckpointManager:
         if folder is None:
             return None
         verified = time.perf_counter()
-        step = layout.read_manifest(folder).step
+        if self._run is not None and self._run.data is not None:
+            check_identity(self._run, folder)  # "auto" may have skipped the one that was compared
+        manifest = layout.read_manifest(folder)
+        step = manifest.step
         try:
-            saved = json.loads((folder / layout.TRAINER).read_text("utf-8"))
-            self._load(folder, saved)
+            saved = layout.read_json(folder / layout.TRAINER)
+            self._load(folder, saved, {folder / name for name in manifest.files})
             _load_rng_state(folder, saved["ranks"], self._config.seed + step)
             seconds: float = saved["seconds"]
             lr: float = saved["optimizer"]["groups"][0]["lr"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (TrainingError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # whatever a library makes of a value that it does not expect
             raise CorruptCheckpointError(f"{folder} cannot be resumed from: {error!r}") from error
         same_folder = selection.is_in(self.output, folder)
         self._saved_at = step if same_folder else 0
@@ -137,15 +143,16 @@ class CheckpointManager:
         """Return the absolute path of a step's checkpoint."""
         return layout.folder_of(self.output, step).resolve()
 
-    def _load(self, folder: Path, saved: dict[str, Any]) -> None:
-        values = saved["optimizer"]
+    def _load(self, folder: Path, saved: dict[str, Any], listed: set[Path]) -> None:
+        model, optimizer, values = self._model, self._optimizer, saved["optimizer"]
+        model_state.check_complete(model, optimizer, values)
         model_state.load_optimizer(
-            self._model, self._optimizer, folder / layout.OPTIMIZER, values["numbers"]
+            model, optimizer, folder / layout.OPTIMIZER, values["numbers"], listed
         )
         # a run's own settings are the flags', which were compared with the checkpoint's
         if self._run is None and "schedule" not in self._config.resume_despite:
             model_state.load_param_groups(self._optimizer, values["groups"])
-        model_state.load_model(self._model, folder / layout.WEIGHTS)
+        model_state.load_model(model, folder / layout.WEIGHTS, listed)
         for name, part in self._states.items():
             part.load_state_dict(saved[name])
 
@@ -194,7 +201,7 @@ def _load_rng_state(folder: Path, ranks: int, seed: int) -> None:
         rng_state.seed_all(seed + parallel.rank())
         return
     path = folder / layout.RANDOM / f"rank-{parallel.rank()}.json"
-    rng_state.load_state_dict(json.loads(path.read_text("utf-8")))
+    rng_state.load_state_dict(layout.read_json(path))
 
 
 def _adapter_files(model: nn.Module) -> Callable[[Path], None] | None:

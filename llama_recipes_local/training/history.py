@@ -70,6 +70,10 @@ class History:
         """Have a resumed run continue the epoch that ended last: the run ended within it."""
         self._open = self._ended
 
+    def close(self) -> None:
+        """Have the epoch that ended last be over."""
+        self._open = None
+
     def _epoch_seconds(self) -> float:
         return self._seconds_before + time.perf_counter() - self._epoch_began
 

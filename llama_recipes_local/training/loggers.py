@@ -104,17 +104,29 @@ def _inode(folder: Path) -> int | None:
 
 
 def _lines_up_to(path: Path, last: int) -> Iterator[str]:
-    """Yield the lines up to a step; a truncated line ends them."""
+    """Yield the lines up to a step; corrupt ones are left out, and named once."""
     if last < 0 or not path.is_file():
         return
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            try:
-                step = json.loads(line)["step"]
-            except (ValueError, KeyError):
-                return
-            if step <= last:
-                yield line
+    corrupt = []
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            step = _step_of(line)
+            if step is None:
+                corrupt.append(number)
+            elif step <= last:
+                yield line.decode("utf-8").rstrip("\n") + "\n"
+    if corrupt:
+        first = f"the first is line {corrupt[0]}"
+        print(f"--> {path}: {len(corrupt)} corrupt line(s) left out, {first}")
+
+
+def _step_of(line: bytes) -> int | None:
+    """Return the step of a logged line; None if it is corrupt."""
+    try:
+        step = json.loads(line.decode("utf-8"))["step"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return step if type(step) is int and step >= 0 else None
 
 
 class TensorBoard:

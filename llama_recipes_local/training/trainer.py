@@ -277,14 +277,14 @@ class Trainer:
         """Validate and save as configured for the end of an epoch or of the run."""
         self._check_folder()
         finished = self.state.step >= self.total_steps
+        self.history.keep_open()  # a signal may stop the run in the validation
         if self.eval_dataloader is None:
             self._save_model()
         elif (finished or not self.config.eval_steps) and self.state.validated != self.state.step:
             self._validate()
         self._ended_at = self.state.step
-        if self.data.steps_left or self.data.is_stream:
-            self.history.keep_open()
-        else:
+        if not self.data.steps_left and not self.data.is_stream:
+            self.history.close()
             self.schedule.after_epoch()
             self.state.epoch += 1
             self.data.end_epoch()

@@ -94,5 +94,5 @@ def test_metrics_survive_a_checkpoint_that_cannot_be_resumed_from(
     content[-1] ^= 1
     weights.write_bytes(content)
     ended = runs(output, lora | {"resume_from_checkpoint": str(checkpoint)})
-    assert ended.codes == [1], ended.logs
+    assert ended.codes == [2], ended.logs
     assert (output / "metrics.jsonl").read_bytes() == metrics

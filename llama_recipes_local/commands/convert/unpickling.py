@@ -4,10 +4,11 @@ A pickle can call anything that it names, so only the plain classes that torch's
 consists of are allowed.
 """
 
+import dataclasses
 import io
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from torch.distributed.checkpoint.metadata import Metadata
 
@@ -44,7 +45,19 @@ class _Refused(pickle.UnpicklingError):
     """The pickle names something that is not allowed."""
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(pickle._Unpickler):  # in Python, whose opcodes can be replaced
+    stack: list[Any]
+    dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)
+
+    def load_build(self) -> None:
+        """Set the state of an instance; a class or function would be changed for the process."""
+        target = self.stack[-2]
+        if isinstance(target, type) or not dataclasses.is_dataclass(target):
+            raise _Refused(f"it changes {target!r}, which is not its own")
+        super().load_build()  # type: ignore[misc]
+
+    dispatch[pickle.BUILD[0]] = load_build
+
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in ALLOWED:
             raise _Refused(f"it names {module}.{name}, which such a file does not need")
