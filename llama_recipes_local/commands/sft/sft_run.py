@@ -134,7 +134,17 @@ def _tokenizer(options: Arguments) -> PreTrainedTokenizerBase:
     if options.chat_template_path and template.is_file():
         tokenizer.chat_template = template.read_text("utf-8")
     elif options.chat_template_path and template.is_dir():
-        tokenizer.chat_template = AutoTokenizer.from_pretrained(str(template)).chat_template
+        other = AutoTokenizer.from_pretrained(str(template))
+        tokenizer.chat_template = other.chat_template
+        known, written = tokenizer.get_vocab(), str(other.chat_template)
+        tokens = other.get_added_vocab()
+        missing = [each for each in tokens if each in written and each not in known]
+        if missing:
+            raise refusal(
+                f"--chat_template_path {options.chat_template_path} writes tokens of its tokenizer",
+                f"the model's tokenizer does not have {', '.join(missing)}",
+                "name a template that it has the tokens for: --chat_template_path FILE",
+            )
     return tokenizer
 
 

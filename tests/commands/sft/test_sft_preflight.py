@@ -12,6 +12,7 @@ from llama_recipes_local.commands.sft.command_line import read_flags
 from llama_recipes_local.commands.sft.flags import check_flags, parse
 from llama_recipes_local.commands.sft.sft_run import preflight
 from llama_recipes_local.errors import UsageError
+from llama_recipes_local.models import AutoTokenizer
 
 
 def found(flags: str) -> dict[str, str]:
@@ -131,6 +132,17 @@ def test_conversations_need_a_chat_template(work: Path) -> None:
     assert "--chat_template_path FILE" in problem.fix
     Path("chat.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
     preflight([*words, "--chat_template_path", "chat.jinja"])
+
+
+def test_a_template_of_a_tokenizer_with_other_tokens(work: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(work.parent / "Llama-2-7b-hf")
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|new|>"]})
+    tokenizer.chat_template = "<|new|>{{ messages[0]['content'] }}"
+    tokenizer.save_pretrained("other")
+    with pytest.raises(UsageError) as caught:
+        preflight([*GUIDE, "--chat_template_path", "other"])
+    (problem,) = caught.value.problems
+    assert problem.why == "the model's tokenizer does not have <|new|>"
 
 
 def test_several_devices_need_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
