@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from llama_recipes_local import configs
-from llama_recipes_local.configs.protocols import Part
+from llama_recipes_local.configs.protocols import DatasetConfig, Part
 from llama_recipes_local.configs.values import check_fields
 from llama_recipes_local.data.truncation import SHORTEST
 from llama_recipes_local.datasets.base import PARTS, Split
@@ -11,6 +11,7 @@ from llama_recipes_local.datasets.file_checks import check_files
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.datasets.tokenized_splits import is_tokenized
 from llama_recipes_local.errors import Problem
+from llama_recipes_local.fields import field_names
 from llama_recipes_local.models.loading import load_tokenizer
 from llama_recipes_local.preflight.model import check_tokenizer
 from llama_recipes_local.run import Run
@@ -65,13 +66,28 @@ def check_data_files(run: Run, parts: Sequence[Part] = PARTS) -> list[Problem]:
     """
     if run.dataset is None or check_fields(run.dataset):
         return []
+    problems = _file_problems(run, run.dataset, parts)
+    if problems and not {*field_names(run.dataset)} & run.given:
+        return [_unnamed(run.train.dataset, problems[0])]
+    return problems
+
+
+def _unnamed(default: str, problem: Problem) -> Problem:
+    return Problem(
+        "no data set was named",
+        f"the default, {default}, cannot be used: {problem.what}",
+        f"--dataset NAME, one of {', '.join(DATASETS)}, or --dataset PATH, your own files",
+    )
+
+
+def _file_problems(run: Run, config: DatasetConfig, parts: Sequence[Part]) -> list[Problem]:
     dataset = DATASETS[run.train.dataset]
     if check_tokenizer(run):
-        return [] if dataset.needs_tokenizer else check_files(dataset, run.dataset, parts)
+        return [] if dataset.needs_tokenizer else check_files(dataset, config, parts)
     train, tokenizer = run.train, load_tokenizer(run.train)
 
     def known(split: Split) -> bool:
         return is_tokenized(split, tokenizer, train.context_length, train.data_cache)
 
     given = tokenizer if dataset.needs_tokenizer else None
-    return check_files(dataset, run.dataset, parts, given, known)
+    return check_files(dataset, config, parts, given, known)

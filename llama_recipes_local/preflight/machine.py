@@ -1,6 +1,7 @@
 """What a run needs of this machine: a folder that can be written, and optional packages."""
 
 import os
+import tempfile
 from pathlib import Path
 
 from llama_recipes_local import extras
@@ -15,7 +16,7 @@ from llama_recipes_local.storage.names import check_path
 
 
 def check_output(run: Run) -> list[Problem]:
-    """Return why the output folder cannot be written to; this writes nothing."""
+    """Return why the output folder cannot be written to; what this makes to find out is removed."""
     if not run.train.output_dir:
         why = "the run's files would mix with those of the working directory"
         return [Problem("--output_dir is empty", why, "name a folder: --output_dir DIR")]
@@ -31,6 +32,10 @@ def check_output(run: Run) -> list[Problem]:
         return [_output(output, f"{existing} is a file")]
     if not os.access(existing, os.W_OK | os.X_OK):
         return [_output(output, f"{existing} cannot be written by this user")]
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=".llama-recipes-", dir=existing))
+    except OSError as error:  # as below /proc, where permissions allow it
+        return [_output(output, f"no folder can be made in {existing}: {error.strerror}")]
     return []
 
 

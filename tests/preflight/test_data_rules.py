@@ -10,6 +10,7 @@ from llama_recipes_local import configs
 from llama_recipes_local.preflight.checks import BATCHES, check_values, find_problems
 from llama_recipes_local.preflight.data_rules import check_data_files
 from llama_recipes_local.run import Run
+from llama_recipes_local.run.resolution import resolve
 
 
 @dataclass
@@ -58,3 +59,16 @@ def test_a_wrong_value_of_a_data_set_is_reported_once(tiny_model: Path, tmp_path
     assert problem.what.startswith("unknown --local_dataset.format sharegpt")
     config.format = "auto"
     assert find_problems(run, (check_values, check_data_files)) == []
+
+
+def test_the_files_of_a_data_set_that_was_not_named_are_one_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    missing = {"model_name": str(tmp_path / "model")}
+    (problem,) = check_data_files(resolve(missing))
+    assert problem.what == "no data set was named" and "--dataset PATH" in problem.fix
+    named = check_data_files(resolve(missing | {"dataset": "samsum_dataset"}))
+    assert named and named[0].what in problem.why
+    root = check_data_files(resolve(missing | {"data_root": str(tmp_path)}))
+    assert root == named

@@ -59,3 +59,15 @@ def test_an_optional_package_is_required_only_if_it_is_used(
     assert problem.fix.endswith(f"[{extra}]'")
     monkeypatch.setattr(extras, "find_spec", lambda name: True)
     assert machine.check_packages(resolve(flags)) == []
+
+
+@pytest.mark.parametrize("folder", ["/proc/out", "/proc/self/a/b", "/sys/out"])
+def test_a_file_system_that_makes_no_folder(folder: str) -> None:
+    (problem,) = machine.check_output(resolve({"output_dir": folder}))
+    assert problem.what == f"--output_dir {Path(folder).resolve()}"
+    assert "no folder can be made in /" in problem.why or "cannot be written" in problem.why
+
+
+def test_looking_at_the_output_folder_leaves_nothing(tmp_path: Path) -> None:
+    assert machine.check_output(resolve({"output_dir": str(tmp_path / "a/b")})) == []
+    assert list(tmp_path.iterdir()) == []
