@@ -22,7 +22,10 @@ OTHERS = ("generation_config.json", "LICENSE*", "NOTICE*", "USE_POLICY*")
 
 
 def copy_auxiliary_files(source: Path, folder: Path, tokenizer: Path) -> None:
-    """Copy a model's auxiliary files; links are followed.
+    """Copy a model's auxiliary files, but none that links to a file of elsewhere.
+
+    What is copied may be published with the model, and such a file may be private. Links within
+    the folder, to where its other files are, and to the files of the Hub's cache are followed.
 
     Args:
         source: the model's folder.
@@ -47,7 +50,24 @@ def has_tokenizer(folder: Path) -> bool:
 
 
 def _copy(source: Path, folder: Path, patterns: Sequence[str]) -> None:
+    homes = _homes(source)
     for pattern in patterns:
         for path in sorted(source.glob(pattern)):
-            if path.is_file():
+            if not path.is_file():
+                continue
+            if path.resolve().parent in homes:
                 shutil.copyfile(path, folder / path.name)
+            else:
+                print(f"--> {path} is not copied: it links to {path.resolve()}, outside the folder")
+
+
+def _homes(source: Path) -> set[Path]:
+    """Return the folders that the files of a model's folder may be in, behind links.
+
+    The configuration and the tokenizer were read, so they are what they should be. In the Hub's
+    cache ``snapshots/REVISION`` links to ``blobs``.
+    """
+    real = source.resolve()
+    read = (path for name in ("config.json", *TOKENIZERS) if (path := source / name).is_file())
+    homes = {real, *(path.resolve().parent for path in read)}
+    return homes | ({real.parents[1] / "blobs"} if real.parent.name == "snapshots" else set())
