@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from llama_recipes_local.model_folders import parameter_count
+from llama_recipes_local.model_folders import parameter_count, read_config
+from llama_recipes_local.model_folders.stored_quantization import stored_quantization
 from llama_recipes_local.parallel import device_type
 from llama_recipes_local.run import Run
 
@@ -20,6 +21,7 @@ LARGE = 15e9
 
 OF_LORA = ("r", "lora_alpha", "lora_dropout", "target_modules")
 OF_4BIT = ("quant_type", "use_double_quant")
+STORED = ("quantization", *OF_4BIT)
 
 
 def qlora(run: Run) -> Values:
@@ -48,6 +50,9 @@ def qlora(run: Run) -> Values:
         values = {name: value for name, value in values.items() if name not in OF_LORA}
     if run.train.quantization not in (None, "4bit"):
         values = {name: value for name, value in values.items() if name not in OF_4BIT}
+    folder = Path(run.train.model_name).expanduser()
+    if stored_quantization(folder, read_config(folder)) is not None:  # which decides by itself
+        values = {name: value for name, value in values.items() if name not in STORED}
     return values
 
 

@@ -1,6 +1,7 @@
 """The preset of the QLoRA paper: what it sets, what a flag overrides, and what is printed."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,18 @@ def run_of(tiny_model: Path) -> Any:
         return run
 
     return resolve
+
+
+def test_weights_that_are_stored_in_4_bits_are_left_as_they_are(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny_model, tmp_path / "stored")
+    path = folder / "config.json"
+    stored = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"quantization_config": stored}))
+    run, problems = resolved((), {"preset": "qlora", "model_name": str(folder)})
+    assert problems == [] and find_problems(run, QUANTIZATION) == []
+    assert run.train.use_peft and not run.given & set(presets.STORED)
 
 
 def test_the_papers_settings(run_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
