@@ -67,7 +67,12 @@ def _digests(offsets: Int32, ids: Int32) -> npt.NDArray[np.uint64]:
 
 
 def _flat(rows: Sequence[Tokens], total: int) -> Int32:
-    return np.fromiter((token for row in rows for token in row), np.int32, total)
+    flat = np.empty(total, np.int32)
+    end = 0
+    for row in rows:
+        flat[end : end + len(row)] = row
+        end += len(row)
+    return flat
 
 
 class TokenRows(Dataset[dict[str, list[int]]]):

@@ -31,7 +31,7 @@ def truncate(ids: Tokens, labels: Tokens, limit: int) -> list[tuple[Tokens, Toke
         raise ValueError(f"a row of {limit} tokens predicts nothing: it needs {SHORTEST} or more")
     if len(ids) <= limit:
         return [(ids, labels)]
-    tokens, targets = np.asarray(ids), np.asarray(labels)
+    tokens, targets = np.asarray(ids, np.int32), np.asarray(labels, np.int32)
     trained = np.flatnonzero(targets[1:] != IGNORE_INDEX) + 1
     if not trained.size:
         return []
@@ -57,7 +57,5 @@ def _split(
     starts = range(0, len(tokens) - 1, limit - 1)
     parts = [slice(start, start + limit) for start in starts]
     return [
-        (tokens[part].tolist(), targets[part].tolist())
-        for part in parts
-        if (targets[part][1:] != IGNORE_INDEX).any()
+        (tokens[part], targets[part]) for part in parts if (targets[part][1:] != IGNORE_INDEX).any()
     ]

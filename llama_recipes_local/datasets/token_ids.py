@@ -9,16 +9,19 @@ to begin token. Where a tokenizer has no such mark, the text is encoded as it is
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from tokenizers import Tokenizer, pre_tokenizers
 from transformers import LlamaTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from llama_recipes_local.datasets.long_texts import PIECE, pieces
 from llama_recipes_local.errors import refusal
 from llama_recipes_local.models.tokenizer_rules import component
 
 # A token's first character and the one after its last.
 Offsets = Sequence[tuple[int, int]]
+AROUND = 256  # characters on each side of a cut that are looked at
 MARKED = (" ", "\N{LOWER ONE EIGHTH BLOCK}")  # what transformers takes for the mark
 
 
@@ -54,13 +57,37 @@ def begun(text: str, tokenizer: PreTrainedTokenizerBase, always: bool = False) -
 def text_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
     """Return the ids of whole texts; nothing is added, and a doubled begin token is one."""
     if isinstance(tokenizer, PreTrainedTokenizerFast):
-        if _begins_with_mark(tokenizer):
-            return [ids for ids, _ in _in_parts(tokenizer, texts)]
-        backend = _backend(tokenizer)
-        single = [_with_one_begin(text, tokenizer) for text in texts]
-        return [each.ids for each in backend.encode_batch_fast(single, add_special_tokens=False)]
+        if any(len(text) > PIECE for text in texts):
+            return [_long_ids(tokenizer, text) for text in texts]
+        return _short_ids(tokenizer, texts)
     options: dict[str, Any] = {"add_special_tokens": False, "verbose": False}
     return tokenizer(list(texts), **options)["input_ids"] if texts else []
+
+
+def _short_ids(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[list[int]]:
+    if _begins_with_mark(tokenizer):
+        return [ids for ids, _ in _in_parts(tokenizer, texts)]
+    backend = _backend(tokenizer)
+    single = [_with_one_begin(text, tokenizer) for text in texts]
+    return [each.ids for each in backend.encode_batch_fast(single, add_special_tokens=False)]
+
+
+def _long_ids(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
+    """Return the ids of a text that may be long, tokenised in pieces if it can be."""
+    parts = pieces(tokenizer, text)
+    if not all(map(partial(_can_part, tokenizer), parts, parts[1:])):
+        parts = [text]
+    ids = _short_ids(tokenizer, parts[:1])[0]
+    for part in parts[1:]:
+        ids += continued_ids(tokenizer, part)
+    return ids
+
+
+def _can_part(tokenizer: PreTrainedTokenizerFast, before: str, after: str) -> bool:
+    """Return whether the texts on both sides of a cut have the ids that they have together."""
+    before, after = before[-AROUND:], after[:AROUND]
+    apart = continued_ids(tokenizer, before) + continued_ids(tokenizer, after)
+    return continued_ids(tokenizer, before + after) == apart
 
 
 def text_ids_and_offsets(
@@ -114,11 +141,11 @@ def _in_parts(
     encodings = iter(_backend(tokenizer).encode_batch(parts, add_special_tokens=False))
     remaining = iter(parts)
     found: list[tuple[list[int], Offsets]] = []
-    for text, pieces in zip(texts, cut, strict=True):
+    for text, between in zip(texts, cut, strict=True):
         ids: list[int] = []
         offsets: list[tuple[int, int]] = []
-        start = len(text) - len(bos.join(pieces))
-        for number, piece in enumerate(pieces):
+        start = len(text) - len(bos.join(between))
+        for number, piece in enumerate(between):
             if number:
                 ids.append(bos_id)
                 offsets.append((start, start + len(bos)))

@@ -55,7 +55,8 @@ def test_plain_text_is_split_so_that_every_label_is_predicted_once(
 
 def test_parts_without_a_label_are_skipped() -> None:
     ids = list(range(10))
-    assert truncate(ids, [0, 1, 2, X, X, X, X, X, 8, 9], 3) == [
+    parts = truncate(ids, [0, 1, 2, X, X, X, X, X, 8, 9], 3)
+    assert [(list(tokens), list(labels)) for tokens, labels in parts] == [
         ([0, 1, 2], [0, 1, 2]),
         ([6, 7, 8], [X, X, 8]),
         ([8, 9], [8, 9]),

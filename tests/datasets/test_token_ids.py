@@ -21,7 +21,7 @@ from tokenizers.processors import TemplateProcessing
 from llama_recipes_local import configs
 from llama_recipes_local.commands.generate.prompt_texts import Prompt
 from llama_recipes_local.data.token_rows import IGNORE_INDEX
-from llama_recipes_local.datasets import alpaca, grammar, guanaco, samsum
+from llama_recipes_local.datasets import alpaca, grammar, guanaco, long_texts, samsum
 from llama_recipes_local.datasets.encoding import encode
 from llama_recipes_local.datasets.examples import Continuation, Marked, Pair
 from llama_recipes_local.datasets.layouts import Layout
@@ -453,3 +453,34 @@ def test_pieces_are_merged_in_the_order_of_their_scores(model: Path, tmp_path: P
     assert text_ids(AutoTokenizer.from_pretrained(folder), [WORDS]) != [
         transformers.AutoTokenizer.from_pretrained(folder)(WORDS)["input_ids"]
     ]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_long_text_in_pieces_has_the_references_ids(
+    family: str, families: dict[str, Family], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llama_recipes_local.datasets.long_texts.PIECE", 20)
+    monkeypatch.setattr("llama_recipes_local.datasets.token_ids.PIECE", 20)
+    known = families[family]
+    tokenizer = AutoTokenizer.from_pretrained(known.folder)
+    line = "A  dog's 1234 words, it\u2019s e\u0301t\u00e9 in \u4e2d\u6587 and so \n\n on.\tNo more "
+    text = line * 6 + "of it"
+    assert len(long_texts.pieces(tokenizer, text)) > 10
+    begin = tokenizer.bos_token if known.begin else ""
+    whole = known.begin + known.reference(text) + [tokenizer.eos_token_id]
+    (sample,) = encode(tokenizer, [Marked(text)])
+    assert sample["input_ids"] == whole
+    assert text_ids(tokenizer, [f"{begin}{text}{tokenizer.eos_token}", "Hi"])[0] == whole
+    # special tokens within: not cut
+    within = f"{text}{tokenizer.eos_token}{text}"
+    assert long_texts.pieces(tokenizer, within) == [within]
+
+
+def test_a_text_is_not_cut_where_a_token_goes_across(
+    families: dict[str, Family], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llama_recipes_local.datasets.long_texts.PIECE", 20)
+    tokenizer = AutoTokenizer.from_pretrained(families["SmolLM2"].folder)
+    tokenizer.add_tokens(["in the"])
+    text = "It is in the end what it was in the beginning. " * 3
+    assert long_texts.pieces(tokenizer, text) == [text]
