@@ -11,6 +11,7 @@ from llama_recipes_local.model_folders.adapter_files import (
     unnamed_base,
     vocabulary_of_adapter,
 )
+from llama_recipes_local.model_folders.architectures import check_architecture
 from llama_recipes_local.model_folders.auxiliary_files import (
     TOKENIZERS,
     copy_auxiliary_files,
@@ -40,6 +41,7 @@ __all__ = [
     "Header",
     "StoredTensors",
     "check_adapter_files",
+    "check_architecture",
     "check_config",
     "check_free_space",
     "check_no_adapter",

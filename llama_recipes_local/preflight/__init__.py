@@ -9,10 +9,10 @@ from llama_recipes_local.datasets.base import PARTS
 from llama_recipes_local.datasets.named_path import with_data_path
 from llama_recipes_local.errors import Problem, refuse
 from llama_recipes_local.preflight import flags
-from llama_recipes_local.preflight.checks import BATCHES, find_problems
+from llama_recipes_local.preflight.checks import BATCHES, Check, find_problems
 from llama_recipes_local.preflight.data_rules import check_data_files
 from llama_recipes_local.preflight.flags import check_values
-from llama_recipes_local.preflight.model import check_tokenizer
+from llama_recipes_local.preflight.model import check_model_type, check_tokenizer
 from llama_recipes_local.preflight.presets import PRESETS, chosen, describe
 from llama_recipes_local.preflight.stored_model_rules import adopt_stored_bits
 from llama_recipes_local.run import Run
@@ -55,7 +55,8 @@ def preflight_data(
     """
     run, problems = _resolved(arguments, given, others)
     data_files = partial(check_data_files, parts=parts)
-    problems += find_problems(run, (check_values, *BATCHES, check_tokenizer, data_files))
+    checks: list[Check] = [check_values, *BATCHES, check_model_type, check_tokenizer, data_files]
+    problems += find_problems(run, checks)
     refuse([*problems, *found])
     return run
 

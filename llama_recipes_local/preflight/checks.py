@@ -88,6 +88,7 @@ CHECKS: tuple[Check, ...] = (
     low_memory_rules.check_low_memory,
     *METHOD,
     model.check_model,
+    data_rules.check_vision_data,
     data_rules.check_data_files,
     machine.check_output,
     machine.check_packages,

@@ -12,8 +12,9 @@ from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.datasets.tokenized_splits import is_tokenized
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.fields import field_names
+from llama_recipes_local.model_folders.architectures import VISION
 from llama_recipes_local.models.loading import load_tokenizer
-from llama_recipes_local.preflight.model import check_tokenizer
+from llama_recipes_local.preflight.model import check_tokenizer, model_config
 from llama_recipes_local.run import Run
 
 
@@ -52,6 +53,23 @@ def stream_problems(train: configs.train_config) -> list[Problem]:
         for flag, unknown, otherwise in needs
         if not getattr(train, flag)
     ]
+
+
+def check_vision_data(run: Run) -> list[Problem]:
+    """Find rows that a vision model cannot be trained on: packed ones, and those without images."""
+    train, problems = run.train, []
+    if model_config(run).get("model_type") != VISION:
+        return []
+    if train.batching_strategy == "packing":
+        why = "rows with images are not packed"
+        fix = "add --batching_strategy padding"
+        problems.append(Problem("--batching_strategy packing with a vision model", why, fix))
+    if run.dataset is not None and DATASETS[train.dataset].collator is None:
+        what = f"--dataset {train.dataset} with a vision model"
+        why = "its rows have no images; a custom_dataset brings them, with a collator of its own"
+        fix = "--dataset custom_dataset --custom_dataset.file FILE.py"
+        problems.append(Problem(what, why, fix))
+    return problems
 
 
 def check_data_files(run: Run, parts: Sequence[Part] = PARTS) -> list[Problem]:

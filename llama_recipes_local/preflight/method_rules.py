@@ -5,6 +5,7 @@ from torch.distributed.fsdp import StateDictType
 from llama_recipes_local.adapters.registry import METHODS, config_classes
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.fields import field_names
+from llama_recipes_local.model_folders.architectures import VISION
 from llama_recipes_local.models.freezing import LM_HEAD, last_layers
 from llama_recipes_local.preflight.model import model_config
 from llama_recipes_local.run import Run
@@ -156,7 +157,7 @@ def check_top_layers_in_shards(run: Run) -> list[Problem]:
 def check_vision_model(run: Run) -> list[Problem]:
     """Find methods that are for text models only."""
     train = run.train
-    if model_config(run).get("model_type") != "mllama":
+    if model_config(run).get("model_type") != VISION:
         return []
     method = METHODS.get(train.peft_method)
     able = next(name for name, each in METHODS.items() if each.supports_vision)

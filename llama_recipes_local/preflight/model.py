@@ -15,10 +15,12 @@ from llama_recipes_local.messages import describe_folder
 from llama_recipes_local.model_folders import (
     TOKENIZERS,
     check_adapter_files,
+    check_architecture,
     check_weights,
     has_tokenizer,
     read_config,
 )
+from llama_recipes_local.model_folders.architectures import KNOWN
 from llama_recipes_local.model_folders.model_config import check_generation_config
 from llama_recipes_local.model_folders.weight_files import (
     check_pointer,
@@ -31,7 +33,6 @@ from llama_recipes_local.run import Run
 
 # files that transformers reads to load a tokenizer, if they exist
 TOKENIZER_JSON = ("tokenizer.json", "tokenizer_config.json", "config.json")
-MODEL_TYPES = ("llama", "mllama")
 DOWNLOAD = (
     "on a machine with access run `hf download {name} --local-dir DIR`, copy DIR here, "
     "and name it: --model_name DIR"
@@ -44,6 +45,8 @@ def check_model(run: Run) -> list[Problem]:
     if not train.model_name:
         return [_unnamed("fine-tuning starts from a model's folder")]
     folder = Path(train.model_name).resolve()
+    if other := check_model_type(run):
+        return other
     if not folder.is_dir():
         return [_no_folder(train.model_name, folder)]
     if unconverted := check_converted(folder, "--model_name"):
@@ -62,6 +65,12 @@ def check_model(run: Run) -> list[Problem]:
         fix = "name the folder of a saved adapter"
         problems += check_adapter_files(adapter, "--from_peft_checkpoint", fix)
     return problems
+
+
+def check_model_type(run: Run) -> list[Problem]:
+    """Find a model of an architecture, or in a format, that cannot be trained."""
+    name = run.train.model_name
+    return check_architecture(Path(name).resolve(), "--model_name", tuple(KNOWN)) if name else []
 
 
 def model_config(run: Run) -> dict[str, Any]:
@@ -99,17 +108,9 @@ def _check_config(folder: Path, train: configs.train_config) -> list[Problem]:
         ]
     try:
         config = json.loads(path.read_text("utf-8"))
-        kind, longest = config.get("model_type"), config.get("max_position_embeddings")
+        longest = config.get("max_position_embeddings")
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         return [Problem(_no_object(path), str(error), "copy the model again")]
-    if kind not in MODEL_TYPES:
-        return [
-            Problem(
-                f"the model in {folder} is of type {kind}",
-                f"the types that can be trained are {', '.join(MODEL_TYPES)}",
-                "name a Llama: --model_name DIR",
-            )
-        ]
     # padded rows have the length of the data
     packing = train.batching_strategy == "packing"
     if packing and isinstance(longest, int) and longest and train.context_length > longest:
@@ -131,6 +132,8 @@ def check_tokenizer(run: Run) -> list[Problem]:
     name = run.train.tokenizer_name or run.train.model_name
     if not name:
         return [_unnamed("the tokenizer is in a model's folder")]
+    if not run.train.tokenizer_name and (other := check_model_type(run)):
+        return other  # its configuration need not be one that a tokenizer is loaded with
     folder = Path(name).resolve()
     if not folder.is_dir() and not run.train.tokenizer_name:
         return [_no_folder(name, folder)]

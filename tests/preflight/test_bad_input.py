@@ -216,7 +216,7 @@ CASES = {
     ),
     "another type of model": Case(
         "the model in {work}/model is of type gpt2",
-        "the types that can be trained are llama, mllama",
+        "the types that can be used here are llama (",
         "--model_name DIR",
         spoil=another_model_type,
     ),

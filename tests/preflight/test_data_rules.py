@@ -8,7 +8,7 @@ import pytest
 
 from llama_recipes_local import configs
 from llama_recipes_local.preflight.checks import BATCHES, check_values, find_problems
-from llama_recipes_local.preflight.data_rules import check_data_files
+from llama_recipes_local.preflight.data_rules import check_data_files, check_vision_data
 from llama_recipes_local.run import Run
 from llama_recipes_local.run.resolution import resolve
 
@@ -72,3 +72,20 @@ def test_the_files_of_a_data_set_that_was_not_named_are_one_problem(
     assert named and named[0].what in problem.why
     root = check_data_files(resolve(missing | {"data_root": str(tmp_path)}))
     assert root == named
+
+
+def test_a_vision_model_needs_rows_with_images_that_are_not_packed(tmp_path: Path) -> None:
+    config = configs.samsum_dataset()
+
+    def found(**fields: Any) -> list[str]:
+        train = configs.train_config(model_name=str(tmp_path), **fields)
+        return [each.what for each in check_vision_data(Run({}, train=train, dataset=config))]
+
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    assert found(batching_strategy="packing", dataset="samsum_dataset") == []
+    (tmp_path / "config.json").write_text('{"model_type": "mllama"}')
+    assert found(batching_strategy="packing", dataset="samsum_dataset") == [
+        "--batching_strategy packing with a vision model",
+        "--dataset samsum_dataset with a vision model",
+    ]
+    assert found(batching_strategy="padding", dataset="custom_dataset") == []

@@ -13,6 +13,7 @@ from llama_recipes_local.errors import Problem, UsageError, refuse
 from llama_recipes_local.model_folders import (
     ADAPTER_WEIGHTS,
     StoredTensors,
+    check_architecture,
     check_config,
     find_tokenizer,
     read_adapter_config,
@@ -84,6 +85,7 @@ def find_source(
     if model is None and named is None:
         raise UsageError([_unnamed(adapter)])
     model = Path(model or named or "").expanduser().resolve()
+    refuse(check_architecture(model, "--model_name"))
     if adapter and not (model / "config.json").is_file():
         raise UsageError([_no_base_model(model)])
     refuse(check_converted(model, "--model_name"))

@@ -19,6 +19,7 @@ from llama_recipes_local.datasets.prompt_template import (
 )
 from llama_recipes_local.errors import UsageError, refusal, refuse
 from llama_recipes_local.model_folders import (
+    check_architecture,
     check_no_adapter,
     check_output_folder,
     find_tokenizer,
@@ -82,7 +83,7 @@ def merge(asked: Merge) -> None:
     out = asked.out.expanduser().resolve()
     refuse(check_output_folder(out))
     folder = _base_folder(asked, adapter)
-    refuse(check_converted(folder, "--model"))
+    refuse(check_architecture(folder, "--model") or check_converted(folder, "--model"))
     stored = model_tensors(folder, "--model")
     refuse(check_no_adapter(folder))
     quantized = _quantized(folder)
