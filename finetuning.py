@@ -1,8 +1,8 @@
 """Fine-tune a Llama from a local folder: the same door as upstream's."""
 
-import fire
+from llama_recipes_local.finetuning import main  # says what is missing, fire too
 
-from llama_recipes_local.finetuning import main
+import fire
 
 if __name__ == "__main__":
     fire.Fire(main)

@@ -7,7 +7,7 @@ under this name.
 
 import os
 
-from llama_recipes_local import _offline, _upstream
+from llama_recipes_local import _offline, _python, _upstream
 
 __version__ = "0.1.0"
 
@@ -16,4 +16,5 @@ if "RANK" in os.environ:
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 _offline.enforce()
 _offline.set_defaults()
+_python.check_packages()
 _upstream.install_aliases()

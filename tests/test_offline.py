@@ -61,3 +61,19 @@ def test_what_the_user_has_set_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_WAIT_POLICY")
     _offline.set_defaults()
     assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+
+
+@pytest.mark.command
+@pytest.mark.parametrize("script", ["finetuning.py", "sft.py"])
+def test_a_python_without_the_packages_says_so_in_a_line(script: str) -> None:
+    """-S leaves out site-packages, as a system's Python has none of them."""
+    plain = {name: text for name, text in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-S", str(PROJECT / script), "--help"],
+        env=plain,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert f"{script}: {sys.executable} has no fire, torch" in done.stderr
+    assert f"{sys.executable} -m pip install {PROJECT}" in done.stderr
