@@ -12,7 +12,7 @@ import fire
 import torch
 from fire.decorators import SetParseFn
 
-from llama_recipes_local import parallel
+from llama_recipes_local import launch, parallel
 from llama_recipes_local._upstream import fall_back, load
 from llama_recipes_local.checkpoints.identity import check_identity
 from llama_recipes_local.configs.quantization import INT8
@@ -34,6 +34,7 @@ from llama_recipes_local.preflight import preflight
 from llama_recipes_local.preflight.earlier_results import remove_earlier_result
 from llama_recipes_local.preflight.help import help_text
 from llama_recipes_local.preflight.rank_facts import data_facts, launch_facts
+from llama_recipes_local.processes import end_with_parent
 from llama_recipes_local.run import Run, activate
 from llama_recipes_local.run.record import CONFIGURATION_FILE, save_description
 from llama_recipes_local.storage.folder_lock import locked
@@ -73,6 +74,8 @@ def finetune(arguments: tuple[Any, ...], flags: dict[str, Any]) -> None:
                 if flags.keys() & {"help", "h"}:
                     print(help_text())
                     raise SystemExit(0)
+                if launch.is_by_torchrun():  # if that is killed, its ranks save and stop
+                    end_with_parent(os.getppid(), signal.SIGTERM)
                 watch = parallel.watch_peers()
                 run = prepare(arguments, flags, watch)
             with ignore_broken_pipe(), activate(run):

@@ -2,17 +2,27 @@
 
 A handler only records that it was called. The loop checks at every step boundary and before every
 validation batch, and all ranks decide together.
+
+Python runs a handler only when the main thread is back in Python, which it is not while it waits in
+a collective for another rank. So a thread is woken by each signal too: it prints the line, and ends
+the process at a second Ctrl-C, or when a rank is waited for that hangs.
 """
 
 import os
+import select
 import signal
+import socket
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any
 
+from llama_recipes_local.console import INTERRUPTED
 from llama_recipes_local.errors import TrainingError
-from llama_recipes_local.parallel import is_rank_zero
+from llama_recipes_local.parallel import Watch, is_rank_zero
 
+SAVES_WITHIN = 4.0  # seconds, or some usual steps: longer than that a rank hangs
+POLL = 0.25
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
@@ -33,15 +43,30 @@ class InterruptedRun(TrainingError):  # noqa: N818 (not an error)
 class Signals:
     """Records signals inside a ``with`` block; a second Ctrl-C ends the process at once."""
 
-    def __init__(self, enabled: bool) -> None:
-        """Record signals if ``enabled``; only the main thread may handle them."""
+    def __init__(self, enabled: bool, watch: Watch | None = None) -> None:
+        """Record signals if ``enabled``; only the main thread may handle them.
+
+        Args:
+            enabled: whether to.
+            watch: watches the other ranks; None if there are none.
+        """
         self._enabled = enabled and threading.current_thread() is threading.main_thread()
         self._before: dict[signal.Signals, Any] = {}
+        self._watch = watch
+        self._wakeup = -1  # the descriptor that was woken before
+        self._bell: socket.socket | None = None
+        self._ringer: socket.socket | None = None
+        if self._enabled:
+            self._bell, self._ringer = socket.socketpair()
         self.received: signal.Signals | None = None
 
     def __enter__(self) -> "Signals":
         if self._enabled:
             self._before = {number: signal.signal(number, self._record) for number in SIGNALS}
+        if self._ringer is not None:
+            self._ringer.setblocking(False)
+            self._wakeup = signal.set_wakeup_fd(self._ringer.fileno(), warn_on_full_buffer=False)
+            threading.Thread(target=self._listen, daemon=True).start()
         return self
 
     def __exit__(
@@ -50,6 +75,9 @@ class Signals:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._ringer is not None:
+            signal.set_wakeup_fd(self._wakeup)
+            self._ringer.close()  # which ends the thread
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -57,10 +85,53 @@ class Signals:
         self.received = signal.Signals(number)
         if self.received == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    def _listen(self) -> None:
+        """Act on signals in a thread, until training has ended."""
+        assert self._bell is not None
+        interrupts, since = 0, 0.0
+        while True:
+            if select.select([self._bell], [], [], POLL if since else None)[0]:
+                numbers = self._bell.recv(1)
+                if not numbers:
+                    return
+                if numbers[0] not in SIGNALS:
+                    continue
+                number = signal.Signals(numbers[0])
+                interrupts += number == signal.SIGINT
+                if interrupts > 1:
+                    os._exit(INTERRUPTED)
+                self._announce(number)
+                since = since or time.monotonic()
+            if since:
+                self._end_if_a_rank_hangs(since)
+
+    def _announce(self, number: signal.Signals) -> None:
+        if self._watch is not None:
+            self._watch.listen()
         if is_rank_zero():  # print may be what was interrupted
-            again = "; again: stop at once" if self.received == signal.SIGINT else ""
-            message = f"\n--> {self.received.name}: saving at the next step, then stopping{again}\n"
-            os.write(2, message.encode())
+            again = "; again: stop at once" if number == signal.SIGINT else ""
+            _write(f"{number.name}: saving at the next step, then stopping{again}")
+
+    def _end_if_a_rank_hangs(self, since: float) -> None:
+        """End the process without saving where no step comes that all ranks could save at."""
+        watch = self._watch
+        if watch is None:
+            return
+        patience = SAVES_WITHIN if watch.silent() else watch.patience(SAVES_WITHIN)
+        if time.monotonic() - max(since, watch.since) < patience:
+            return
+        late = watch.waited_for() or "another rank"
+        if watch.peers.speaks(watch.silent()):
+            _write(
+                f"stopped without saving: this rank waited for {late}\n"
+                "   --resume_from_checkpoint auto resumes from the last checkpoint"
+            )
+        os._exit(InterruptedRun.EXIT_CODE)
+
+
+def _write(line: str) -> None:
+    os.write(2, f"\n--> {line}\n".encode())
 
 
 def leave_signals_to_main_process(worker: int) -> None:
@@ -69,6 +140,7 @@ def leave_signals_to_main_process(worker: int) -> None:
     The main process needs its workers up to the next step boundary. Only its own SIGTERM, which it
     sends before it exits, ends them.
     """
+    signal.set_wakeup_fd(-1)
     for number in (signal.SIGUSR1, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

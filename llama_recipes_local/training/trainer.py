@@ -99,7 +99,8 @@ class Trainer:
             training_flops(unwrapped(model)),
             peak_flops(self.stepper.device),
         )
-        self.signals = Signals(enabled=run is not None)
+        self._watch = run.watch if run is not None else None
+        self.signals = Signals(enabled=run is not None, watch=self._watch)
         self.folder = FolderGuard(Path(train_config.output_dir), enabled=run is not None)
         # a schedule of a script's own may be anything, so its state is loaded
         self._follows = (
@@ -234,6 +235,7 @@ class Trainer:
             waited: seconds that this rank waited for them.
         """
         state = self.state
+        self._at(f"step {state.step + 1}", timed=True)
         report, stop = self.progress.due(state.step + 1), self.signals.received is not None
         sync = sync_step(micro_batches, report, stop, self.checkpoints.writer.written)
         if sync.stop:
@@ -294,6 +296,11 @@ class Trainer:
             self.checkpoints.writer.finish()
         self.progress.pause()
 
+    def _at(self, what: str, timed: bool = False) -> None:
+        """Say where this rank is, for those that wait for it; see ``parallel.Watch``."""
+        if self._watch is not None:
+            self._watch.at(what, timed)
+
     def _validate_if_due(self) -> None:
         every, step = self.config.eval_steps, self.state.step
         if every and step and step % every == 0 and self.state.validated != step:
@@ -302,6 +309,7 @@ class Trainer:
     def _until_stopped(self) -> Iterator[batches.Batch]:
         """Yield the validation batches, until a rank receives a signal to stop."""
         for batch in self.eval_dataloader or ():
+            self._at("a validation")
             if any_rank(self.signals.received is not None):
                 raise StopRequested
             yield batch
@@ -326,6 +334,7 @@ class Trainer:
     def _save_model(self) -> None:
         if not self.config.save_model:
             return
+        self._at("saving the model")
         model, epoch = unwrapped(self.model), self.state.epoch
         with self.history.checkpoint():
             save_trained(
@@ -345,6 +354,7 @@ class Trainer:
         state = self.state
         if self.checkpoints.is_saved(state.step):
             return
+        self._at("saving a checkpoint")
         self.publish()
         validation_loss = self.history.eval_loss[-1] if state.validated == state.step else None
         with self.history.checkpoint():

@@ -1,0 +1,62 @@
+"""What a signal does while another rank hangs; a stand-in for the watch says that it does."""
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from llama_recipes_local.training import signals
+from llama_recipes_local.training.signals import InterruptedRun, Signals
+
+
+@dataclass
+class Peers:
+    def speaks(self, silent: list[int]) -> bool:
+        return True
+
+
+@dataclass
+class HangingRank:
+    """Looks like ``parallel.Watch`` while rank 1 does not answer."""
+
+    since: float
+    ranks: list[int]
+    peers: Peers
+
+    def listen(self) -> None: ...
+
+    def silent(self) -> list[int]:
+        return self.ranks
+
+    def patience(self, least: float) -> float:
+        return 60.0
+
+    def waited_for(self) -> str:
+        return "rank 1, which does not answer"
+
+
+@pytest.fixture
+def exits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    found: list[int] = []
+    monkeypatch.setattr(os, "_exit", found.append)
+    monkeypatch.setattr(signals, "SAVES_WITHIN", 0.2)
+    monkeypatch.setattr(signals, "POLL", 0.05)
+    return found
+
+
+@pytest.mark.parametrize("ranks", [[1], []])
+def test_sigterm_ends_a_run_where_a_rank_hangs_and_no_other(
+    ranks: list[int], exits: list[int], capfd: pytest.CaptureFixture[str]
+) -> None:
+    watch: Any = HangingRank(time.monotonic(), ranks, Peers())
+    with Signals(enabled=True, watch=watch) as received:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.5)
+    assert received.received is signal.SIGTERM
+    said = capfd.readouterr().err
+    assert "--> SIGTERM: saving at the next step" in said
+    assert exits[:1] == ([InterruptedRun.EXIT_CODE] if ranks else [])
+    assert ("stopped without saving: this rank waited for rank 1" in said) == bool(ranks)
