@@ -43,7 +43,8 @@ def test_the_checkpoint_in_progress_is_published_or_removed(
             num_workers_dataloader=0,
             max_train_step=5,
             max_eval_step=1,
-            save_steps=1,
+            save_steps=2,
+            eval_steps=3,
             async_save=True,
         )
     assert stopped.value.code == 1
