@@ -1,4 +1,4 @@
-"""A command's output: broken pipes as after ``| head``, several ranks, and error messages.
+"""A command's output: control characters, broken pipes as after ``| head``, ranks, and errors.
 
 On a broken pipe most commands exit, because output is all that they give. A training run continues:
 its results are in files.
@@ -6,16 +6,17 @@ its results are in files.
 
 import contextlib
 import os
+import re
 import select
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from llama_recipes_local import launch
-from llama_recipes_local.errors import TrainingError, UsageError
+from llama_recipes_local.errors import TrainingError, UsageError, printable
 from llama_recipes_local.storage.disk import describe_full_disk, free_bytes
 
 INTERRUPTED = 128 + signal.SIGINT
@@ -25,6 +26,30 @@ PIPE_CLOSED = (
     "--> standard output is closed (broken pipe): training continues without it, and still writes "
     "its files to the output folder"
 )
+
+
+@contextlib.contextmanager
+def printable_output() -> Iterator[None]:
+    """Show the control characters of what the block prints, instead of sending them.
+
+    Every command is in such a block: what it prints may have texts and names of data and models.
+    """
+    out, err = _PrintableStream.wrap(sys.stdout), _PrintableStream.wrap(sys.stderr)
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        yield
+
+
+@contextlib.contextmanager
+def verbatim_output() -> Iterator[None]:
+    """Send what the block prints to standard output as it is."""
+    out = sys.stdout.stream if isinstance(sys.stdout, _PrintableStream) else sys.stdout
+    with contextlib.redirect_stdout(out):
+        yield
+
+
+def data_output() -> contextlib.AbstractContextManager[None]:
+    """Send what the block prints to standard output as it is, unless that is a terminal."""
+    return contextlib.nullcontext() if sys.stdout.isatty() else verbatim_output()
 
 
 @contextlib.contextmanager
@@ -126,6 +151,40 @@ def report_failure(error: BaseException, output: Path | None = None) -> int | No
     if launch.rank() == 0 or not isinstance(error, (UsageError, TrainingError)):
         print(failure.text, file=sys.stderr)
     return failure.code
+
+
+class _PrintableStream:
+    """A text stream that writes control characters as ``printable`` shows them.
+
+    Attributes:
+        stream: the stream that it writes to.
+    """
+
+    # a progress bar goes back to the beginning of its line, or to a line above
+    _BAR = re.compile(r"\r|\n*(\x1b\[A)+$")
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    @classmethod
+    def wrap(cls, stream: Any) -> Any:
+        """Wrap a stream once; Python has None for one that was closed from the start."""
+        return stream if stream is None or isinstance(stream, cls) else cls(stream)
+
+    def write(self, text: str) -> int:
+        """Write a text, printable."""
+        move = self._BAR.match(text)
+        start = move[0] if move else ""
+        self.stream.write(start + printable(text[len(start) :]))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write texts, printable."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
 
 
 class _UnbreakableStream:

@@ -1,7 +1,21 @@
 """Errors of the user: all problems in one report, each with what, why and its fix."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def printable(text: str) -> str:
+    r"""Return a text as a terminal may print it: control characters are shown, as ``\x1b``.
+
+    They may come from data, from the name of a file, or from a model, and would move the cursor,
+    clear the screen or set the window's title. Line ends and tabs stay.
+    """
+    # file names may have bytes that no stream can encode
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return _CONTROLS.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 @dataclass(frozen=True)
@@ -24,8 +38,7 @@ class Problem:
 
     def __str__(self) -> str:
         text = f"{self.what}\n   why: {self.why}" + (f"\n   fix: {self.fix}" if self.fix else "")
-        # file names may have bytes that no stream can encode
-        return text.encode("utf-8", "backslashreplace").decode()
+        return printable(text)
 
 
 class UsageError(ValueError):

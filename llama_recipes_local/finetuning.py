@@ -21,6 +21,7 @@ from llama_recipes_local.console import (
     exit_on_broken_pipe,
     expected_failure,
     ignore_broken_pipe,
+    printable_output,
     rank_zero_output,
 )
 from llama_recipes_local.datasets.registry import DATASETS
@@ -55,6 +56,7 @@ def main(*arguments: Any, **flags: Any) -> None:
     finetune(*as_typed(arguments, flags))
 
 
+@printable_output()
 def finetune(arguments: tuple[Any, ...], flags: dict[str, Any]) -> None:
     """Do what ``main`` does.
 

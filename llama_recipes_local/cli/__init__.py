@@ -16,12 +16,13 @@ from importlib import import_module
 from llama_recipes_local.cli.parsing import Parser
 from llama_recipes_local.cli.shared_flags import OF_FINETUNING
 from llama_recipes_local.cli.tree import ROOT, Command, group_parser
-from llama_recipes_local.console import exit_on_broken_pipe, report_failure
+from llama_recipes_local.console import exit_on_broken_pipe, printable_output, report_failure
 
 PROGRAM = "llama-recipes-local"
 COMMANDS = "llama_recipes_local.commands"
 
 
+@printable_output()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line.
 

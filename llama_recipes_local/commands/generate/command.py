@@ -23,6 +23,7 @@ from llama_recipes_local.commands.generate.prompt_texts import (
     read_prompts,
 )
 from llama_recipes_local.commands.generate.stopping import StoppingStreamer, find_stops
+from llama_recipes_local.console import data_output
 from llama_recipes_local.datasets.token_ids import text_ids
 from llama_recipes_local.errors import Problem, UsageError
 
@@ -75,6 +76,11 @@ def generate(asked: Generation) -> None:
     Raises:
         UsageError: if a folder, a file or a prompt cannot be used.
     """
+    with data_output():
+        _generate(asked)
+
+
+def _generate(asked: Generation) -> None:
     source = find_source(
         asked.adapter, asked.model, asked.tokenizer, asked.dtype, asked.quantization
     )

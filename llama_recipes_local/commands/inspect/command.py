@@ -19,6 +19,7 @@ from llama_recipes_local.commands.inspect.row_display import (
     packed_layout,
     row_text,
 )
+from llama_recipes_local.console import verbatim_output
 from llama_recipes_local.data.concatenator import ConcatDataset
 from llama_recipes_local.data.streaming import SampleStream
 from llama_recipes_local.data.token_rows import TokenRows
@@ -66,19 +67,25 @@ def show(
     train = data.splits["train"]
     if not isinstance(train, (TokenRows, SampleStream)):
         return
-    print(f"\nthe first rows of the training data: {legend(style)}")
+    _print_styled(f"\nthe first rows of the training data: {legend(style)}")
     rows = train.open_pass(0) if isinstance(train, SampleStream) else train
     for index, row in enumerate(islice(rows, number)):
         print(f"\n--- row {index}: {len(row['input_ids'])} tokens")
-        print(row_text(row, tokenizer, style))
+        _print_styled(row_text(row, tokenizer, style))
     if isinstance(train, SampleStream):
         return
     if run.train.batching_strategy == "packing":
         packed = ConcatDataset(train, run.train.context_length)
         print(f"\npacked into {len(packed)} rows, {packed.used:.2%} of positions used; the first:")
-        print(packed_layout(packed[0], run.train.context_length, style))
+        _print_styled(packed_layout(packed[0], run.train.context_length, style))
     print("\nlengths of the training rows")
     print(histogram_text(train.lengths))
+
+
+def _print_styled(text: str) -> None:
+    """Print a text with the escapes of a style; what it shows is printable already."""
+    with verbatim_output():
+        print(text)
 
 
 def _flag_problems(rows: object, png: str) -> list[Problem]:

@@ -7,6 +7,7 @@ from itertools import groupby
 from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local.data.token_rows import IGNORE_INDEX
+from llama_recipes_local.errors import printable
 
 STRIP_COLUMNS = 96
 LISTED_DOCUMENTS = 12
@@ -33,11 +34,11 @@ def legend(style: Style) -> str:
 def row_text(
     row: Mapping[str, Sequence[int]], tokenizer: PreTrainedTokenizerBase, style: Style
 ) -> str:
-    """Return a row's text with the spans of label tokens marked."""
+    """Return a row's text, printable, with the spans of label tokens marked."""
     texts = []
     for trained, ids in _spans(row):
         text = tokenizer.decode(ids, skip_special_tokens=False)
-        texts.append(_styled(str(text), trained, style))
+        texts.append(_styled(printable(str(text)), trained, style))
     return "".join(texts)
 
 

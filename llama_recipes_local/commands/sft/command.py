@@ -7,12 +7,14 @@ from llama_recipes_local import extras, parallel
 from llama_recipes_local.console import (
     exit_on_broken_pipe,
     ignore_broken_pipe,
+    printable_output,
     rank_zero_output,
     report_failure,
 )
 from llama_recipes_local.storage.folder_lock import locked
 
 
+@printable_output()
 def main(words: Sequence[str]) -> int:
     """Run one command line of ``sft.py``.
 
