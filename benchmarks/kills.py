@@ -14,6 +14,7 @@ import shutil
 import signal
 import tempfile
 import time
+import traceback
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,8 @@ def fork(flags: dict[str, Any], log: Path) -> int:
         code = 0
     except SystemExit as error:
         code = int(error.code or 0)
+    except BaseException:
+        traceback.print_exc()
     finally:
         os._exit(code)
 
@@ -123,8 +126,10 @@ def main() -> None:
         os.kill(run, signal.SIGKILL)
         os.waitpid(run, 0)
         stages[stage_of(log)] += 1
-        time.sleep(0.05)
         if left := left_over(run):
+            time.sleep(0.5)  # they are being killed
+            left = left_over(run)
+        if left:
             problems.append(f"kill {kill}: processes {left} are left")
         began = time.monotonic()
         _, status = os.waitpid(fork(asked, log), 0)
