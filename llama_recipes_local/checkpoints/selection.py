@@ -62,6 +62,7 @@ def newest_intact(output: Path) -> Path | None:
     for folder in layout.checkpoints_in(output):
         try:
             verifying.verify(folder)
+            verifying.check_quickly(folder)
         except CorruptCheckpointError:
             continue
         return folder

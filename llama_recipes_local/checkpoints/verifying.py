@@ -29,7 +29,7 @@ def check_sizes(folder: Path) -> None:
 
 
 def check_quickly(folder: Path) -> None:
-    """Do what ``verify`` does, without reading the files of tensors: only their sizes are compared.
+    """Do what ``verify_together`` does, but compare only the sizes of the files of tensors.
 
     Raises:
         CorruptCheckpointError: naming the first file that is corrupt.
@@ -46,11 +46,12 @@ def verify(folder: Path) -> None:
         CorruptCheckpointError: naming the first file that is missing, of another size, or changed.
     """
     _raise_first(_errors(_entries(folder)))
-    check_numbers(folder, read_manifest(folder))
 
 
 def verify_together(folder: Path) -> None:
-    """Do what ``verify`` does, each rank for its share of the files; all ranks call this together.
+    """Do what ``verify`` does, each rank for its share of the files, and check the numbers.
+
+    All ranks call this together.
 
     Raises:
         CorruptCheckpointError: the same one on all ranks.
