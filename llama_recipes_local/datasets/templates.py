@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from llama_recipes_local.datasets.template_limits import limited
 from llama_recipes_local.errors import refusal
 
 FLAG = "--local_dataset.template"
@@ -24,8 +24,6 @@ Message = dict[str, Any]
 Spans = tuple[tuple[int, int], ...]
 
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
-# What a template raises for turns that it does not support, or if it is wrong itself.
-_RENDER_ERRORS = (TemplateError, TypeError, ValueError, LookupError, ArithmeticError)
 
 
 @dataclass(frozen=True)
@@ -246,20 +244,21 @@ class Chat:
         tokens = {"bos_token": "", "eos_token": ""} | dict(self.tokenizer.special_tokens_map)
         render: Any = render_jinja_template  # it is annotated to return a string, and returns two
         try:
-            texts, spans = render(
-                conversations=[list(messages)],
-                tools=list(self.tools) or None,
-                chat_template=self.template,
-                return_assistant_tokens_mask=marked,
-                add_generation_prompt=open_turn,
-                date_string=DATE,
-                **tokens,
-            )
-        except _RENDER_ERRORS as error:
+            with limited(self.template):
+                texts, spans = render(
+                    conversations=[list(messages)],
+                    tools=list(self.tools) or None,
+                    chat_template=self.template,
+                    return_assistant_tokens_mask=marked,
+                    add_generation_prompt=open_turn,
+                    date_string=DATE,
+                    **tokens,
+                )
+        except Exception as error:  # of any kind: a template may be wrong in all that Python knows
             roles = ", ".join(message["role"] for message in messages)
             raise refusal(
                 f"the chat template does not support {self.where}",
-                f"the turns are {roles}; it raises: {error}",
+                f"the turns are {roles}; it raises: {error or type(error).__name__}",
                 f"fix the turns, or name another template: {self.another}",
             ) from error
         return texts[0], spans[0] if marked else []

@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from llama_recipes_local.errors import Problem, refusal, refuse
 from llama_recipes_local.messages import describe_folder
+from llama_recipes_local.model_folders.linked_files import check_links
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -18,10 +19,10 @@ _EMBEDDING = re.compile(r"embed_tokens\.(base_layer\.)?weight$")
 
 
 def check_adapter_files(folder: Path, flag: str, fix: str) -> list[Problem]:
-    """Return a problem if the folder that a flag names holds no adapter."""
+    """Return a problem if the folder that a flag names holds no adapter, or links out of it."""
     missing = [name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) if not (folder / name).is_file()]
     if not missing:
-        return []
+        return check_links(folder, [folder / ADAPTER_WEIGHTS])
     return [
         Problem(f"{flag} {folder} has no {' and no '.join(missing)}", describe_folder(folder), fix)
     ]
@@ -67,7 +68,7 @@ def read_adapter_config(
         config = json.loads(path.read_text("utf-8"))
         if not isinstance(config, dict) or "peft_type" not in config:
             raise ValueError("it has no peft_type")
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         what = f"{path} is not a PEFT configuration"
         raise refusal(what, str(error), "copy the adapter again") from error
     return config

@@ -4,6 +4,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from llama_recipes_local.model_folders.linked_files import homes
+
 TOKENIZERS = ("tokenizer.json", "tokenizer.model")
 """A tokenizer is loaded from one of them."""
 
@@ -50,24 +52,12 @@ def has_tokenizer(folder: Path) -> bool:
 
 
 def _copy(source: Path, folder: Path, patterns: Sequence[str]) -> None:
-    homes = _homes(source)
+    allowed = homes(source)
     for pattern in patterns:
         for path in sorted(source.glob(pattern)):
             if not path.is_file():
                 continue
-            if path.resolve().parent in homes:
+            if path.resolve().parent in allowed:
                 shutil.copyfile(path, folder / path.name)
             else:
                 print(f"--> {path} is not copied: it links to {path.resolve()}, outside the folder")
-
-
-def _homes(source: Path) -> set[Path]:
-    """Return the folders that the files of a model's folder may be in, behind links.
-
-    The configuration and the tokenizer were read, so they are what they should be. In the Hub's
-    cache ``snapshots/REVISION`` links to ``blobs``.
-    """
-    real = source.resolve()
-    read = (path for name in ("config.json", *TOKENIZERS) if (path := source / name).is_file())
-    homes = {real, *(path.resolve().parent for path in read)}
-    return homes | ({real.parents[1] / "blobs"} if real.parent.name == "snapshots" else set())

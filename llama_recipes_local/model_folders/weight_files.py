@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.messages import describe_folder, join_names
+from llama_recipes_local.model_folders.linked_files import check_links
 from llama_recipes_local.storage.names import check_name
 
 SINGLE = "model.safetensors"
@@ -29,7 +30,7 @@ def has_weights(folder: Path) -> bool:
 def check_weights(folder: Path) -> list[Problem]:
     """Return the problems that keep a folder's weights from being read."""
     if (folder / SINGLE).is_file():
-        return _check_headers([folder / SINGLE])
+        return check_links(folder, [folder / SINGLE]) or _check_headers([folder / SINGLE])
     if (folder / INDEX).is_file():
         return _check_shards(folder)
     return [_unreadable_layout(folder)]
@@ -122,7 +123,8 @@ def _check_shards(folder: Path) -> list[Problem]:
         return [Problem(f"{index} is not an index of weights", str(error), _COPY_AGAIN)]
     missing = [shard for shard in shards if not (folder / shard).is_file()]
     if not missing:
-        return _check_headers(folder / shard for shard in shards)
+        files = [folder / shard for shard in shards]
+        return check_links(folder, files) or _check_headers(files)
     return [
         Problem(
             f"{folder} has only {len(shards) - len(missing)} of {len(shards)} weight files",
