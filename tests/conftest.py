@@ -4,11 +4,12 @@ import csv
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from interrupted_runs import Runs
 
 from llama_recipes_local.data import cache
 from llama_recipes_local.storage import data_root
@@ -166,3 +167,11 @@ def run_finetuning(environment: dict[str, str]) -> RunFinetuning:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def runs(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    """Runs fine-tunings in forks of one process, on one rank or several; some are interrupted."""
+    server = Runs(environment, tmp_path_factory.mktemp("server") / "log")
+    yield server
+    server.close()

@@ -71,6 +71,7 @@ class Peers:
         self.rank, self.world_size = launch.rank, launch.world_size
         self.patience = patience
         self._settled = False
+        self._lost: set[int] = set()  # that did not end with the others
         self._lock = threading.Lock()
         self._launch = launch
         by_torchrun = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
@@ -126,6 +127,7 @@ class Peers:
             self._wait(self._keys("ended"), SETTLE)
             self._find_terminals()
             texts |= {rank: text for rank, (text, _) in self.ended().items()}
+            self._lost = set(range(self.world_size)) - set(texts)
         if any(texts.values()) and self.speaks(set(self._terminals) - set(texts)):
             print(_joined(texts, self.rank), file=sys.stderr, flush=True)
         with contextlib.suppress(DistError):
@@ -137,7 +139,8 @@ class Peers:
         with contextlib.suppress(DistError):
             self._set("left", "")
             if self._serves:
-                self._wait(self._keys("left"), SETTLE)
+                left = set(range(self.world_size)) - self._lost
+                self._wait([self._key("left", rank) for rank in left], SETTLE)
 
     def ended(self) -> dict[int, tuple[str, int]]:
         """Return the report and the exit code of each rank that ends, by rank."""

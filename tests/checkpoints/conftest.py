@@ -2,19 +2,11 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from interrupted_runs import STEPS, Runs
-
-
-@pytest.fixture(scope="session")
-def runs(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
-    server = Runs(environment, tmp_path_factory.mktemp("server") / "log")
-    yield server
-    server.close()
 
 
 @pytest.fixture(scope="session")

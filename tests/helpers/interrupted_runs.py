@@ -18,11 +18,13 @@ class Ended:
 
     Attributes:
         codes: the ranks' exit codes.
+        seconds: how long the first rank took, from the signal if one was sent.
         output: its folder.
         logs: the output of each rank, in this run and earlier ones in the same folder.
     """
 
     codes: list[int]
+    seconds: float
     output: Path
     logs: list[str]
 
@@ -73,8 +75,9 @@ class Runs:
         flags: dict[str, Any],
         ranks: int = 1,
         trigger: dict[str, Any] | None = None,
+        **more: Any,
     ) -> Ended:
-        """Run with the flags in ``output`` on ``ranks`` ranks."""
+        """Run with the flags in ``output`` on ``ranks`` ranks; see the server for the others."""
         assert self.server.stdin is not None
         assert self.server.stdout is not None
         logs = output / "logs"
@@ -84,10 +87,11 @@ class Runs:
             "dist_checkpoint_root_folder": str(output / "full"),
             "batch_size_training": ROWS // ranks,
         }
-        request = {"flags": flags, "ranks": ranks, "logs": str(logs), "trigger": trigger}
+        request = {"flags": flags, "ranks": ranks, "logs": str(logs), "trigger": trigger, **more}
         print(json.dumps(request), file=self.server.stdin, flush=True)
-        codes = json.loads(self.server.stdout.readline())
-        return Ended(codes, output, [(logs / f"{rank}.log").read_text() for rank in range(ranks)])
+        codes, seconds = json.loads(self.server.stdout.readline())
+        texts = [(logs / f"{rank}.log").read_text() for rank in range(ranks)]
+        return Ended(codes, seconds, output, texts)
 
     def close(self) -> None:
         self.server.terminate()

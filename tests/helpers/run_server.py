@@ -1,14 +1,20 @@
 """Runs fine-tunings in forks of one process that has imported torch, and can interrupt them.
 
 Reads a line of JSON for each run: ``flags`` of ``finetuning.main``, ``ranks``, ``logs`` (a folder),
-and ``trigger``, for the ranks in its ``ranks``, or all:
+``last``, what only the last rank is given, and ``trigger``, for the ranks in its ``ranks``, or all:
 
 - ``{"at": "step" | "evaluation" | "saving", "count": N, "signal": names}`` sends signals in the
   middle of the Nth step, batch or file,
 - ``{"after": seconds}`` kills all ranks after so many seconds of training,
 - ``{"bytes": N}`` makes the disk full after N bytes of checkpoints.
 
-Answers with the ranks' exit codes; the code of a process that a signal killed is minus its number.
+``last`` has ``flags`` beside those of all, and ``patches``: values by the name of what they replace
+in this package, ``module:name``. ``patches`` of the request are for all ranks. With ``on``, a text
+and the names of signals, the first rank gets these signals when it has printed the text, and the
+others are killed once it has ended.
+
+Answers with the ranks' exit codes, and the seconds that the first rank took, from the first of
+these signals if there were any; the code of a process that a signal killed is minus its number.
 Each rank logs the rows that it trains on.
 """
 
@@ -21,6 +27,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -40,15 +47,26 @@ def serve() -> None:
 
 
 def run(
-    flags: dict[str, Any], ranks: int, logs: str, trigger: dict[str, Any] | None = None
-) -> list[int]:
+    flags: dict[str, Any],
+    ranks: int,
+    logs: str,
+    trigger: dict[str, Any] | None = None,
+    patches: dict[str, Any] | None = None,
+    last: dict[str, Any] | None = None,
+    on: tuple[str, str] | None = None,
+) -> tuple[list[int], float]:
     port = free_port()
+    began = time.monotonic()
     started, starts = os.pipe()
     children = []
     for rank in range(ranks):
         child = os.fork()
         if not child:
             report_start(starts)
+            own = (last or {}) if rank == ranks - 1 else {}
+            for name, value in ((patches or {}) | own.get("patches", {})).items():
+                replace(name, value)
+            flags |= own.get("flags", {})
             os._exit(train(flags, rank, ranks, port, Path(logs), trigger))
         children.append(child)
     os.close(starts)
@@ -57,8 +75,36 @@ def run(
         for child in children:
             os.kill(child, signal.SIGKILL)
     os.close(started)
-    statuses = [os.waitpid(child, 0)[1] for child in children]
-    return [os.waitstatus_to_exitcode(status) for status in statuses]
+    if on is not None:
+        began = send_signals(children[0], *on, Path(logs) / "0.log")
+    statuses = [os.waitpid(children[0], 0)[1]]
+    seconds = time.monotonic() - began
+    for child in children[1:] if on is not None else []:
+        os.kill(child, signal.SIGKILL)
+    statuses += [os.waitpid(child, 0)[1] for child in children[1:]]
+    return [os.waitstatus_to_exitcode(status) for status in statuses], seconds
+
+
+def send_signals(process: int, text: str, names: str, log: Path) -> float:
+    """Send a process signals once it has printed a text; return when the first was sent."""
+    until = time.monotonic() + 60
+    while text not in log.read_text() and time.monotonic() < until:
+        time.sleep(0.05)
+    began = time.monotonic()
+    for name in names.split():
+        os.kill(process, signal.Signals[name])
+        time.sleep(0.5)
+    return began
+
+
+def replace(name: str, value: Any) -> None:
+    """Replace a value of this package, or have a function of it return the value."""
+    module, attribute = name.split(":")
+    owner = import_module(f"llama_recipes_local.{module}")
+    if callable(getattr(owner, attribute)):
+        setattr(owner, attribute, lambda *arguments: value)
+    else:
+        setattr(owner, attribute, value)
 
 
 def train(

@@ -1,0 +1,49 @@
+"""A rank that hangs, as if stopped by SIGSTOP in a step: what the other says, and what ends it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from interrupted_runs import Runs
+
+HANGS = {"at": "step", "count": 4, "signal": "SIGSTOP", "ranks": [1]}
+# less patience than a user's, so that the tests are short
+PATCHES = {"parallel.watch:SAY_AFTER": 2.0, "parallel.watch:SILENT": 2.0}
+SAID = "waiting for rank 1, which does not answer"
+RESUME = "--resume_from_checkpoint auto"
+STOPPED, INTERRUPTED, FAILED = 75, 130, 1
+
+
+@pytest.fixture(scope="module")
+def flags(tiny_run: dict[str, Any]) -> dict[str, Any]:
+    return tiny_run | {"use_peft": True, "context_length": 128, "run_validation": False}
+
+
+@pytest.mark.parametrize(
+    ("signals", "code", "text"),
+    [
+        ("SIGTERM", STOPPED, "stopped without saving: this rank waited for rank 1"),
+        ("SIGINT SIGINT", INTERRUPTED, "SIGINT: saving at the next step"),
+    ],
+)
+def test_the_other_names_it_unprompted_and_a_signal_ends_it(
+    runs: Runs, flags: dict[str, Any], signals: str, code: int, text: str, tmp_path: Path
+) -> None:
+    ended = runs(tmp_path, flags, 2, HANGS, patches=PATCHES, on=(SAID, signals))
+    assert ended.codes == [code, -9], ended.logs
+    assert ended.seconds < 5
+    assert "in step 4, usually" in ended.logs[0]
+    assert text in ended.logs[0]
+    assert "Traceback" not in ended.logs[0]
+
+
+def test_a_rank_that_is_waited_for_too_long_is_one_message(
+    runs: Runs, flags: dict[str, Any], tmp_path: Path
+) -> None:
+    flags = flags | {"process_group_timeout": 2}
+    ended = runs(tmp_path, flags, 2, HANGS, patches=PATCHES, on=("stopped in", ""))
+    assert ended.codes == [FAILED, -9], ended.logs
+    (last,) = ended.logs[0].split("stopped in ")[1:]
+    assert last.startswith("step 4: this rank waited for rank 1, which does not answer\n   why: ")
+    assert RESUME in last
+    assert "Traceback" not in ended.logs[0]

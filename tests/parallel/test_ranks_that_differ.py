@@ -1,0 +1,96 @@
+"""Two processes that were given different things are refused, each difference by its name."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from interrupted_runs import Runs
+from safetensors.torch import load_file, save_file
+
+SECONDS = 10
+Last = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def flags(tiny_run: dict[str, Any]) -> dict[str, Any]:
+    return tiny_run | {"use_peft": True, "context_length": 128, "max_train_step": 2}
+
+
+def with_other_data(flags: dict[str, Any], folder: Path) -> Last:
+    root = Path(shutil.copytree(flags["data_root"], folder / "root"))
+    path = root / "datasets/grammar/gtrain_10k.csv"
+    lines = path.read_text("utf-8-sig").splitlines(keepends=True)
+    path.write_text("".join(lines[:1] + lines[:0:-1]), "utf-8-sig")
+    return {"flags": {"data_root": str(root)}}
+
+
+def with_other_weights(flags: dict[str, Any], folder: Path) -> Last:
+    model = Path(shutil.copytree(flags["model_name"], folder / "model"))
+    weights = load_file(model / "model.safetensors")
+    larger = {name: weight * 1.5 for name, weight in weights.items()}
+    save_file(larger, model / "model.safetensors", {"format": "pt"})
+    return {"flags": {"model_name": str(model)}}
+
+
+def with_other_config(flags: dict[str, Any], folder: Path) -> Last:
+    model = Path(shutil.copytree(flags["model_name"], folder / "model"))
+    path = model / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"rms_norm_eps": 1e-3}))
+    return {"flags": {"model_name": str(model)}}
+
+
+def with_other_tokenizer(flags: dict[str, Any], folder: Path) -> Last:
+    model = Path(shutil.copytree(flags["model_name"], folder / "model"))
+    path = model / "tokenizer.json"
+    found = json.loads(path.read_text())
+    found["model"]["merges"].pop()
+    path.write_text(json.dumps(found))
+    return {"flags": {"model_name": str(model)}}
+
+
+def with_flag(name: str, value: object) -> Callable[[dict[str, Any], Path], Last]:
+    return lambda flags, folder: {"flags": {name: value}}
+
+
+def with_patch(name: str, value: object) -> Callable[[dict[str, Any], Path], Last]:
+    return lambda flags, folder: {"patches": {name: value}}
+
+
+@pytest.mark.parametrize(
+    ("differ", "named"),
+    [
+        (with_flag("seed", 7), "differs between ranks\n   why: rank 0 has 42; rank 1 has 7\n"),
+        (with_flag("lr", 0.01), "--lr differs between ranks\n   why: rank 0 has 0.0001; "),
+        (with_flag("context_length", 64), "--context_length differs"),
+        (with_flag("save_steps", 3), "--save_steps differs"),
+        (with_flag("output_dir", "elsewhere"), "--output_dir differs"),
+        (with_flag("quantization", "4bit"), "--quantization differs"),
+        (with_flag("nonsense", 1), "unknown flag --nonsense"),
+        (with_flag("lora_config.r", 4), "--lora_config.r differs"),
+        (with_other_data, "the training data differs"),
+        (with_other_weights, "the weights of --model_name differs"),
+        (with_other_config, "config.json of --model_name differs"),
+        (with_other_tokenizer, "the tokenizer differs"),
+        (with_patch("preflight.rank_facts:_code_hash", "f" * 40), "the code of llama_"),
+        (with_patch("preflight.rank_facts:_version", "0.0.1"), "the version of numpy differs"),
+    ],
+)
+def test_a_difference_is_named_and_ends_all_ranks(
+    runs: Runs,
+    flags: dict[str, Any],
+    differ: Callable[[dict[str, Any], Path], Last],
+    named: str,
+    tmp_path: Path,
+) -> None:
+    last = differ(flags, tmp_path)
+    ended = runs(tmp_path / "output", flags, ranks=2, last=last)
+    assert ended.codes == [2, 2], ended.logs
+    assert ended.seconds < SECONDS
+    for log in ended.logs:
+        assert named in log
+        assert "Traceback" not in log
+        assert "Error" not in log
+    assert not list((tmp_path / "output").glob("*.safetensors"))
