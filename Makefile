@@ -28,7 +28,7 @@ quoted = '$(subst ','\'',$(call text,$1))'
 
 # What the user gives is checked before anything is done: a name that make does not know would be
 # ignored, and so would an empty value, as of an unset variable of the shell.
-VARIABLES := PYTHON VENV MODEL DATASET OUTPUT NPROC ARGS KILLS
+VARIABLES := PYTHON VENV MODEL DATASET OUTPUT NPROC ARGS KILLS FUZZ FUZZ_SEED
 GIVEN     := $(foreach word,$(subst \$(SPACE),_,$(MAKEOVERRIDES)),$(if $(findstring =,$(word)),$(firstword $(subst =, ,$(word)))))
 UNKNOWN   := $(strip $(foreach name,$(filter-out $(VARIABLES),$(GIVEN)),$(if $(findstring _,$(name)),,$(name))))
 $(if $(UNKNOWN),$(error unknown variable $(firstword $(UNKNOWN)): write one of $(VARIABLES), in capitals; a flag of finetuning.py goes into ARGS="--flag value"))
@@ -202,6 +202,10 @@ patches-table: install ## write the table of runtime patches into docs/architect
 .PHONY: test-kills
 test-kills: dev ## kill runs at 40 random moments and resume each (minutes)
 	KILLS=40 $(BIN)/python -m pytest -s tests/checkpoints/test_kills.py $(ARGS)
+
+.PHONY: fuzz
+fuzz: dev ## try broken files and flags, FUZZ=15 times as many as the tests do, 100,000 (minutes)
+	FUZZ=$(or $(FUZZ),15) $(BIN)/python -m pytest --quiet -s tests/fuzz $(ARGS)
 
 .PHONY: clean
 clean: ## remove what is made here, but no data, models or outputs

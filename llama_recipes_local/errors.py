@@ -1,7 +1,8 @@
 """Errors of the user: all problems in one report, each with what, why and its fix."""
 
+import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -71,6 +72,50 @@ def refuse(problems: Sequence[Problem]) -> None:
     """
     if problems:
         raise UsageError(problems)
+
+
+@contextlib.contextmanager
+def door(what: str, fix: str = "") -> Iterator[None]:
+    """Refuse what a user pointed at if a library cannot read it, whatever the library raises.
+
+    Each call of a library that reads a user's file is behind this door. Libraries raise another
+    error for each thing that may be wrong in a file, RecursionError and panics of Rust among them.
+
+    Args:
+        what: the file, and that it cannot be read.
+        fix: what the user can do then.
+
+    Raises:
+        UsageError: with the problem; one that is raised within passes.
+    """
+    try:
+        yield
+    except (UsageError, TrainingError):
+        raise
+    except BaseException as error:
+        # pyo3's PanicException is no Exception, and cannot be imported
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise refusal(what, reason(error), fix) from error
+
+
+@contextlib.contextmanager
+def caught() -> Iterator[list[Problem]]:
+    """Collect the problems of a ``UsageError`` that the block raises."""
+    problems: list[Problem] = []
+    try:
+        yield problems
+    except UsageError as error:
+        problems += error.problems
+
+
+def reason(error: BaseException) -> str:
+    """Return what an error says, in a line, and its kind where its text alone is no sentence."""
+    if "trust_remote_code" in str(error):
+        return "it needs Python code of its own, which is never run"
+    text = " ".join(str(error).split("\n\n")[0].split())[:300]
+    speaks = isinstance(error, (OSError, ValueError)) and text
+    return text if speaks else f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
 class TrainingError(RuntimeError):

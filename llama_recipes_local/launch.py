@@ -5,6 +5,7 @@ no rank; preflight refuses it, see ``find_problems``.
 """
 
 import os
+import re
 from dataclasses import dataclass
 
 from llama_recipes_local.errors import Problem
@@ -90,7 +91,7 @@ def _read() -> Launch | None:
 def _contradiction() -> str:
     """Return what is wrong with the values of a complete set; "" if nothing is."""
     for name in (*NUMBERS, "MASTER_PORT"):
-        if not (os.environ[name].isascii() and os.environ[name].isdigit()):
+        if not re.fullmatch("[0-9]{1,9}", os.environ[name]):
             return f"{name} is not a number"
     launched = _read()
     assert launched is not None

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local.datasets.templates import FLAG, Message, find_template, render_turns
 from llama_recipes_local.datasets.token_ids import begun
-from llama_recipes_local.errors import refusal
+from llama_recipes_local.errors import door
 from llama_recipes_local.run.record import find_in_run
 from llama_recipes_local.storage.publishing import write_json
 
@@ -100,7 +100,8 @@ def read_prompt_template(path: Path) -> PromptTemplate:
     Raises:
         UsageError: if the file is not one.
     """
-    try:
+    fix = "copy the file again, or use the text as it is: --raw"
+    with door(f"{path} is not a prompt template", fix):
         fields = json.loads(path.read_text("utf-8"))
         template = PromptTemplate(
             str(fields["kind"]),
@@ -110,7 +111,4 @@ def read_prompt_template(path: Path) -> PromptTemplate:
         )
         if template.kind not in (PROMPT, CHAT):
             raise ValueError(f"unknown kind {template.kind!r}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        fix = "copy the file again, or use the text as it is: --raw"
-        raise refusal(f"{path} is not a prompt template", repr(error), fix) from error
     return template

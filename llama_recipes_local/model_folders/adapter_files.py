@@ -8,7 +8,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from llama_recipes_local.errors import Problem, refusal, refuse
+from llama_recipes_local.errors import Problem, door, refuse
 from llama_recipes_local.messages import describe_folder
 from llama_recipes_local.model_folders.linked_files import check_links
 
@@ -64,13 +64,10 @@ def read_adapter_config(
     """
     refuse(check_adapter_files(folder, "--adapter", fix))
     path = folder / ADAPTER_CONFIG
-    try:
+    with door(f"{path} is not a PEFT configuration", "copy the adapter again"):
         config = json.loads(path.read_text("utf-8"))
         if not isinstance(config, dict) or "peft_type" not in config:
             raise ValueError("it has no peft_type")
-    except (OSError, ValueError, RecursionError) as error:
-        what = f"{path} is not a PEFT configuration"
-        raise refusal(what, str(error), "copy the adapter again") from error
     return config
 
 

@@ -48,7 +48,10 @@ def copy_tokenizer(source: Path, folder: Path) -> None:
 
 def has_tokenizer(folder: Path) -> bool:
     """Return whether a tokenizer can be loaded from a folder."""
-    return any((folder / name).is_file() for name in TOKENIZERS)
+    try:
+        return any((folder / name).is_file() for name in TOKENIZERS)
+    except OSError:  # a name that is too long
+        return False
 
 
 def _copy(source: Path, folder: Path, patterns: Sequence[str]) -> None:

@@ -27,7 +27,7 @@ def find_tokenizer(
         UsageError: if there is none.
     """
     places = [named] if named else _places(model, trained, adapter)
-    for place in (Path(place).expanduser() for place in places if place):
+    for place in (_expanded(place) for place in places if place):
         if has_tokenizer(place):
             return place.resolve()
     place = (named or model).expanduser().resolve()
@@ -36,6 +36,13 @@ def find_tokenizer(
         f"{' or '.join(TOKENIZERS)} is needed; {describe_folder(place)}",
         "name the folder that has it: --tokenizer_name DIR",
     )
+
+
+def _expanded(place: str | Path) -> Path:
+    try:
+        return Path(place).expanduser()
+    except RuntimeError:  # of a user who is not on this machine
+        return Path(place)
 
 
 def _places(model: Path, trained: Mapping[str, Any], adapter: Path | None) -> list[Any]:

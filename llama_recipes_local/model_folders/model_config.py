@@ -6,7 +6,7 @@ from typing import Any
 
 import transformers
 
-from llama_recipes_local.errors import Problem, UsageError, refusal
+from llama_recipes_local.errors import Problem, UsageError, caught, door
 from llama_recipes_local.messages import describe_folder
 from llama_recipes_local.model_folders.weight_files import in_meta_layout, meta_layout
 
@@ -33,11 +33,9 @@ def check_config(folder: Path, flag: str) -> None:
     if not path.is_file():
         what = f"{folder} has no config.json"
         raise UsageError([Problem(what, describe_folder(folder), fix)])
-    try:
+    with door(f"{path} cannot be read", fix):
         if not isinstance(json.loads(path.read_text("utf-8")), dict):
             raise ValueError("it is not a JSON object")
-    except (OSError, ValueError, RecursionError) as error:
-        raise refusal(f"{path} cannot be read", str(error), fix) from error
     load_config(folder, fix)
 
 
@@ -51,15 +49,12 @@ def load_config(folder: Path, fix: str) -> transformers.PreTrainedConfig:
     Raises:
         UsageError: if it is missing or corrupt, or of an unknown model.
     """
-    try:
+    with door(f"{folder / 'config.json'} cannot be read", fix):
         config = transformers.AutoConfig.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
         _check_numbers(config)
         return config
-    except Exception as error:  # transformers raises a different error for each field
-        why = " ".join(str(error).split("\n\n")[0].split())
-        raise refusal(f"{folder / 'config.json'} cannot be read", why, fix) from error
 
 
 def _check_numbers(config: transformers.PreTrainedConfig) -> None:
@@ -85,15 +80,12 @@ def check_generation_config(folder: Path) -> list[Problem]:
     path = folder / transformers.utils.GENERATION_CONFIG_NAME
     if not path.is_file():
         return []
-    try:
+    fix = "copy it again, or remove it: the defaults are used then"
+    with caught() as problems, door(f"{path} cannot be read", fix):
         config = transformers.GenerationConfig.from_pretrained(folder, local_files_only=True)
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
             value = getattr(config, name)
             for each in value if isinstance(value, list) else [value]:
                 if each is not None and type(each) is not int:
                     raise ValueError(f"{name} is {value!r}, and must be the number of a token")
-    except Exception as error:  # transformers raises a different error for each field
-        why = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        fix = "copy it again, or remove it: the defaults are used then"
-        return [Problem(f"{path} cannot be read", why, fix)]
-    return []
+    return problems

@@ -6,7 +6,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from llama_recipes_local.errors import Problem
+from transformers.quantizers.auto import AutoQuantizationConfig
+
+from llama_recipes_local.errors import Problem, caught, door
 from llama_recipes_local.extras import install
 from llama_recipes_local.messages import join_names
 
@@ -138,7 +140,9 @@ def check_readable(found: StoredQuantization) -> list[Problem]:
         return [Problem(found.what, why, "name the model before it was quantised")]
     missing = [pip for module, pip in found.method.packages.items() if find_spec(module) is None]
     if not missing:
-        return []
+        with caught() as problems, door(found.what, "copy config.json again"):
+            AutoQuantizationConfig.from_dict(dict(found.settings))
+        return problems
     why = f"reading them needs {join_names(missing)}, which is not installed"
     fix = f"{install(*missing)}, or name the model before it was quantised"
     return [Problem(found.what, why, fix)]

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import transformers
 
-from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.errors import Problem, UsageError, caught, door
 from llama_recipes_local.messages import join_names
 from llama_recipes_local.model_folders import (
     Header,
@@ -90,24 +90,32 @@ def compare(
         found: their shapes and dtypes.
         quantized: how they are quantised; None if they are not.
     """
-    try:
+    with (
+        caught() as problems,
+        door(f"{folder / 'config.json'} describes a model that cannot be built", _AGAIN),
+    ):
         plain = empty_model(config)
         frequencies = transformers.models.llama.modeling_llama.LlamaRotaryEmbedding(config)
         if not torch.isfinite(frequencies.inv_freq).all():
             raise ValueError("its rotary frequencies are not finite")
-    except Exception as error:  # transformers raises a different error for each field
-        what = f"{folder / 'config.json'} describes a model that cannot be built"
-        why = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        return [Problem(what, why, _AGAIN)]
+    if problems:
+        return problems
     shapes = {name: each.shape for name, each in plain.named_parameters()}
     head = weight_name(plain, plain.get_output_embeddings())
     embedding = weight_name(plain, plain.get_input_embeddings())
     optional = {head} if config.tie_word_embeddings else set()
-    differences = _differences(found, shapes, optional, quantized)
+    differences = _unquantized(found, quantized) or _differences(found, shapes, optional, quantized)
     problems = [_mismatch(folder, "; ".join(differences))] if differences else []
     if not problems and optional & found.keys():
         problems += _check_tied(folder, stored, head, embedding)
     return problems
+
+
+def _unquantized(found: Mapping[str, Header], quantized: StoredQuantization | None) -> list[str]:
+    """Describe weights that are floats although the configuration says that they are quantised."""
+    if quantized is None or any(each.dtype not in FLOATS for each in found.values()):
+        return []
+    return [f"it has a quantization_config ({quantized.name}), and all tensors are floats"]
 
 
 def _differences(

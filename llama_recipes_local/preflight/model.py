@@ -2,37 +2,29 @@
 
 import json
 import re
-from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from llama_recipes_local import configs
 from llama_recipes_local.checkpoints.layout import check_converted
-from llama_recipes_local.errors import Problem
-from llama_recipes_local.extras import install
+from llama_recipes_local.errors import Problem, caught, door
 from llama_recipes_local.messages import describe_folder
 from llama_recipes_local.model_folders import (
-    TOKENIZERS,
     check_adapter_files,
     check_architecture,
     check_weights,
-    has_tokenizer,
     read_config,
 )
 from llama_recipes_local.model_folders.architectures import KNOWN
 from llama_recipes_local.model_folders.model_config import check_generation_config
 from llama_recipes_local.model_folders.weight_files import (
-    check_pointer,
     in_meta_layout,
     meta_layout,
 )
-from llama_recipes_local.models import AutoTokenizer
 from llama_recipes_local.models.folder_checks import check_stored_model
+from llama_recipes_local.models.tokenizer_files import check_tokenizer_files
 from llama_recipes_local.run import Run
 
-# files that transformers reads to load a tokenizer, if they exist
-TOKENIZER_JSON = ("tokenizer.json", "tokenizer_config.json", "config.json")
 DOWNLOAD = (
     "on a machine with access run `hf download {name} --local-dir DIR`, copy DIR here, "
     "and name it: --model_name DIR"
@@ -106,11 +98,11 @@ def _check_config(folder: Path, train: configs.train_config) -> list[Problem]:
                 "name a model in the Hugging Face layout: --model_name DIR",
             )
         ]
-    try:
+    with caught() as problems, door(_no_object(path), "copy the model again"):
         config = json.loads(path.read_text("utf-8"))
         longest = config.get("max_position_embeddings")
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
-        return [Problem(_no_object(path), str(error), "copy the model again")]
+    if problems:
+        return problems
     # padded rows have the length of the data
     packing = train.batching_strategy == "packing"
     if packing and isinstance(longest, int) and longest and train.context_length > longest:
@@ -137,93 +129,8 @@ def check_tokenizer(run: Run) -> list[Problem]:
     folder = Path(name).resolve()
     if not folder.is_dir() and not run.train.tokenizer_name:
         return [_no_folder(name, folder)]
-    if not has_tokenizer(folder):
-        return [
-            Problem(
-                f"{folder} has no tokenizer",
-                f"{' or '.join(TOKENIZERS)} is needed; {describe_folder(folder)}",
-                "copy the model's tokenizer files there, or name another: --tokenizer_name DIR",
-            )
-        ]
-    pointers = [each for name in TOKENIZERS for each in check_pointer(folder / name)]
-    if pointers:
-        return pointers
-    invalid = [name for name in TOKENIZER_JSON if not _is_json(folder / name)]
-    if invalid:
-        why = "it is read with the tokenizer"
-        return [Problem(_no_object(folder / invalid[0]), why, "copy its files again")]
-    return _missing_packages(folder) or _unloadable(folder, _versions(folder))
-
-
-def _missing_packages(folder: Path) -> list[Problem]:
-    if (folder / "tokenizer.json").is_file():
-        return []
-    missing = [
-        package
-        for package, module in (("sentencepiece", "sentencepiece"), ("protobuf", "google.protobuf"))
-        if not _importable(module)
-    ]
-    if not missing:
-        return []
-    return [
-        Problem(
-            f"{folder} has a tokenizer.model only",
-            f"reading it needs {' and '.join(missing)}",
-            install(*missing),
-        )
-    ]
-
-
-def _versions(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """Return the name, size and time of each file that a tokenizer may be loaded from."""
-    stats = [(path.name, path.stat()) for path in sorted(folder.glob("*.[jm]*")) if path.is_file()]
-    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
-
-
-@cache
-def _unloadable(folder: Path, versions: tuple[tuple[str, int, int], ...]) -> list[Problem]:
-    """Return a problem if a tokenizer cannot be loaded; several checks of a run ask.
-
-    Args:
-        folder: the tokenizer's.
-        versions: see ``_versions``; they make it another question once a file has changed.
-    """
-    try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-        len(tokenizer)
-        for name, value in (
-            ("model_max_length", tokenizer.model_max_length),
-            ("chat_template", tokenizer.chat_template),
-        ):
-            wanted = (int, float) if name == "model_max_length" else (str, dict, type(None))
-            if not isinstance(value, wanted):
-                raise ValueError(f"{name} is {value!r}")
-        tokenizer("a", add_special_tokens=True)
-    except Exception as error:  # transformers raises a different error for each field
-        why = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
-        if "trust_remote_code" in str(error):
-            why = "it needs Python code of its own, which is never run"
-        fix = "copy its files again, or name another: --tokenizer_name DIR"
-        return [Problem(f"the tokenizer in {folder} cannot be loaded", why, fix)]
-    return []
+    return check_tokenizer_files(folder)
 
 
 def _no_object(path: Path) -> str:
     return f"{path} is not a JSON object"
-
-
-def _is_json(path: Path) -> bool:
-    """Return whether a file is a JSON object, or missing."""
-    try:
-        return isinstance(json.loads(path.read_text("utf-8")), dict)
-    except FileNotFoundError:
-        return True
-    except (OSError, ValueError, RecursionError):
-        return False
-
-
-def _importable(module: str) -> bool:
-    try:
-        return find_spec(module) is not None
-    except ModuleNotFoundError:
-        return False

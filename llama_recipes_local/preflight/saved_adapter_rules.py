@@ -7,9 +7,9 @@ from typing import Any
 from safetensors import SafetensorError
 
 from llama_recipes_local.adapters.registry import METHODS, method_of_type
-from llama_recipes_local.errors import Problem
+from llama_recipes_local.errors import Problem, caught, door
 from llama_recipes_local.fields import field_names
-from llama_recipes_local.model_folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from llama_recipes_local.model_folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, load_config
 from llama_recipes_local.model_folders.weight_files import unreadable
 from llama_recipes_local.preflight.adapter_rules import check_attention
 from llama_recipes_local.preflight.model import model_config
@@ -27,13 +27,13 @@ def _compare_settings(run: Run) -> list[Problem]:
     """Compare the flags with the adapter's configuration, which cannot be changed any more."""
     folder = Path(run.train.from_peft_checkpoint).expanduser().resolve()
     path = folder / ADAPTER_CONFIG
-    try:
+    if not path.is_file():  # check_model reports it
+        return []
+    with caught() as problems, door(f"{path} is not an adapter's configuration", "copy it again"):
         saved = json.loads(path.read_text("utf-8"))
         kind = saved["peft_type"]
-    except FileNotFoundError:  # check_model reports it
-        return []
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return [Problem(f"{path} is not an adapter's configuration", repr(error), "copy it again")]
+    if problems:
+        return problems
     method = method_of_type(kind)
     name = method.name if method is not None else kind
     what = f"--from_peft_checkpoint {run.train.from_peft_checkpoint}"
@@ -42,7 +42,6 @@ def _compare_settings(run: Run) -> list[Problem]:
         if method is None:
             fix = f"name an adapter that is {', '.join(METHODS)}"
         return [Problem(f"{what} with --peft_method {run.train.peft_method}", why, fix)]
-    problems = []
     for name in run.given & set(field_names(run.peft)):
         asked, there = getattr(run.peft, name), saved.get(name)
         if name in saved and _plain(asked) != _plain(there):
@@ -56,26 +55,29 @@ def _compare_parameters(run: Run) -> list[Problem]:
     import peft
 
     from llama_recipes_local.adapters.compatibility import (
-        MISMATCH_ERRORS,
         adapt_empty,
         find_mismatch,
         mismatch_problem,
     )
-    from llama_recipes_local.models import AutoConfig
     from llama_recipes_local.models.deferred import empty_model
 
     folder = Path(run.train.from_peft_checkpoint).expanduser().resolve()
     weights = folder / ADAPTER_WEIGHTS
     if model_config(run).get("model_type") != "llama" or not weights.is_file():
         return []
-    plain = empty_model(AutoConfig.from_pretrained(Path(run.train.model_name).resolve()))
+    with caught() as problems:
+        model = Path(run.train.model_name).resolve()
+        plain = empty_model(load_config(model, "copy the model again"))
+        with door(f"{folder / ADAPTER_CONFIG} is not a PEFT configuration", "copy it again"):
+            saved = peft.PeftConfig.from_pretrained(str(folder), local_files_only=True)
+    if problems:
+        return problems
     names = {name for name, _ in plain.named_parameters()}
     try:
-        saved = peft.PeftConfig.from_pretrained(str(folder), local_files_only=True)
         why: Any = find_mismatch(adapt_empty(plain, saved), names, weights)
     except (OSError, SafetensorError) as error:
         return [unreadable(weights, error)]
-    except MISMATCH_ERRORS as error:
+    except Exception as error:  # PEFT raises a different error for each field
         why = error
     return [mismatch_problem("--from_peft_checkpoint", folder, why)] if why else []
 

@@ -5,9 +5,11 @@ import time
 from dataclasses import asdict, is_dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
-from llama_recipes_local.errors import refusal
+from llama_recipes_local import configs
+from llama_recipes_local.errors import door
+from llama_recipes_local.fields import convert
 from llama_recipes_local.run import Run
 from llama_recipes_local.storage.publishing import write_json
 from llama_recipes_local.vendoring import read_manifest
@@ -53,17 +55,31 @@ class SavedRun:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
+    fix = "copy the run's folder again, or remove the file and give its settings as flags"
+    with door(f"{path} is not the record of a run", fix):
         content = json.loads(path.read_text("utf-8"))
         if not isinstance(content, dict):
             raise ValueError("it is not a JSON object")
-    except (OSError, ValueError) as error:
-        raise refusal(
-            f"{path} is not the record of a run",
-            str(error),
-            "copy the run's folder again, or remove the file and give its settings as flags",
-        ) from error
+        _check_types(content)
     return content
+
+
+def _check_types(content: dict[str, Any]) -> None:
+    """Check that recorded values are of their fields' types.
+
+    Raises:
+        ValueError: if one is not.
+    """
+    for cls in (configs.train_config, configs.quantization_config, configs.wandb_config):
+        recorded = content.get(cls.__name__)
+        types = get_type_hints(cls)
+        for name, value in recorded.items() if isinstance(recorded, dict) else ():
+            if name in types and value is not None and not isinstance(value, bool):
+                try:
+                    if isinstance(convert(value, types[name]), str) and not isinstance(value, str):
+                        raise ValueError("expected a string")
+                except ValueError as error:
+                    raise ValueError(f"{cls.__name__} has {name} {value!r:.80}: {error}") from error
 
 
 PACKAGES = ("llama_recipes_local", "torch", "transformers", "peft", "tokenizers")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import sentencepiece
 
+from llama_recipes_local.models import tokenizer_files
 from llama_recipes_local.preflight import model
 from llama_recipes_local.run.resolution import resolve
 
@@ -108,14 +109,16 @@ def test_a_sentencepiece_model_needs_its_packages(
             hard_vocab_limit=False,
             minloglevel=2,
         )
-    monkeypatch.setattr(model, "find_spec", lambda name: None if name in missing else True)
+    monkeypatch.setattr(
+        tokenizer_files, "find_spec", lambda name: None if name in missing else True
+    )
     problems = problems_of(folder)
     fixes = [f"{sys.executable} -m pip install {expected}"] * bool(expected)
     assert [problem.rpartition("fix: ")[2] for problem in problems] == fixes
 
 
 def test_a_package_whose_parent_is_missing_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not model._importable("no_such_package.part")
+    assert not tokenizer_files._importable("no_such_package.part")
 
 
 def test_an_adapter_to_continue_from_must_be_complete(folder: Path, tmp_path: Path) -> None:

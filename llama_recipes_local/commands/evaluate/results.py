@@ -10,7 +10,7 @@ from tabulate import tabulate
 
 from llama_recipes_local.commands.evaluate.measures import Measure
 from llama_recipes_local.commands.evaluate.metrics import METRICS, Answer, Document, LossMetric
-from llama_recipes_local.errors import UsageError, refusal
+from llama_recipes_local.errors import UsageError, door
 from llama_recipes_local.messages import missing_path
 from llama_recipes_local.storage.publishing import write_json
 
@@ -65,11 +65,9 @@ def read_result(path: Path) -> Result:
     fix = "name two files that `llama-recipes-local evaluate --out FILE` wrote"
     if not path.exists():
         raise UsageError([missing_path(path.absolute(), fix)])
-    try:
+    with door(f"{path} is not a result of evaluate", fix):
         result = Result(**json.loads(path.read_text("utf-8")))
         for measure in result.measures():
             if not len(measure.keys) or not math.isfinite(measure.of_all()):
                 raise ValueError(f"no items of {measure.name}")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise refusal(f"{path} is not a result of evaluate", repr(error), fix) from error
     return result

@@ -14,10 +14,11 @@ from llama_recipes_local.adapters.compatibility import (
     mismatch_problem,
 )
 from llama_recipes_local.commands.generate.model_source import ModelSource
-from llama_recipes_local.errors import UsageError, refusal
+from llama_recipes_local.errors import UsageError, refuse
 from llama_recipes_local.model_folders import ADAPTER_WEIGHTS, vocabulary_of_adapter
 from llama_recipes_local.models import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from llama_recipes_local.models.embedding_rows import grow
+from llama_recipes_local.models.tokenizer_files import check_tokenizer_files
 from llama_recipes_local.parallel import device_type
 
 
@@ -61,14 +62,8 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     Raises:
         UsageError: if its files are corrupt.
     """
-    try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(source.tokenizer)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise refusal(
-            f"the tokenizer in {source.tokenizer} cannot be loaded",
-            str(error).strip().splitlines()[0],
-            "copy its files again, or name another: --tokenizer_name DIR",
-        ) from error
+    refuse(check_tokenizer_files(source.tokenizer))
+    tokenizer: Any = AutoTokenizer.from_pretrained(source.tokenizer)
     tokenizer.padding_side = "left"
     rows, _ = vocabulary_and_positions(source)
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= rows:

@@ -8,8 +8,13 @@ from typing import Any
 import peft
 
 from llama_recipes_local.adapters.registry import method_of_type
-from llama_recipes_local.errors import refusal
-from llama_recipes_local.model_folders import ADAPTER_WEIGHTS, StoredTensors, read_adapter_config
+from llama_recipes_local.errors import door, refusal
+from llama_recipes_local.model_folders import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    StoredTensors,
+    read_adapter_config,
+)
 
 # The initialisations that leave the base model's weights unchanged.
 HARMLESS_INITS = (True, False, "gaussian", "eva", "orthogonal", "mica")
@@ -46,7 +51,8 @@ def read_adapter(folder: Path) -> Adapter:
     """
     settings = read_adapter_config(folder)
     _check_kind(folder, settings)
-    config: Any = peft.PeftConfig.from_pretrained(str(folder))
+    with door(f"{folder / ADAPTER_CONFIG} is not a PEFT configuration", "copy the adapter again"):
+        config: Any = peft.PeftConfig.from_pretrained(str(folder), local_files_only=True)
     return Adapter(folder, config, StoredTensors([folder / ADAPTER_WEIGHTS]))
 
 

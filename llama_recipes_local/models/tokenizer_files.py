@@ -1,0 +1,103 @@
+"""Whether a tokenizer can be loaded from a folder, tried before anything depends on it."""
+
+import json
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from llama_recipes_local.errors import Problem, caught, door
+from llama_recipes_local.extras import install
+from llama_recipes_local.messages import describe_folder
+from llama_recipes_local.model_folders import TOKENIZERS, has_tokenizer
+from llama_recipes_local.model_folders.weight_files import check_pointer
+from llama_recipes_local.models.loading import AutoTokenizer
+
+# files that transformers reads to load a tokenizer, if they exist
+TOKENIZER_JSON = ("tokenizer.json", "tokenizer_config.json", "config.json")
+
+
+def check_tokenizer_files(folder: Path) -> list[Problem]:
+    """Return what keeps a tokenizer from being loaded from a folder."""
+    if not has_tokenizer(folder):
+        return [
+            Problem(
+                f"{folder} has no tokenizer",
+                f"{' or '.join(TOKENIZERS)} is needed; {describe_folder(folder)}",
+                "copy the model's tokenizer files there, or name another: --tokenizer_name DIR",
+            )
+        ]
+    pointers = [each for name in TOKENIZERS for each in check_pointer(folder / name)]
+    if pointers:
+        return pointers
+    invalid = [name for name in TOKENIZER_JSON if not _is_json(folder / name)]
+    if invalid:
+        why = "it is read with the tokenizer"
+        return [Problem(f"{folder / invalid[0]} is not a JSON object", why, "copy its files again")]
+    return _missing_packages(folder) or _unloadable(folder, _versions(folder))
+
+
+def _missing_packages(folder: Path) -> list[Problem]:
+    if (folder / "tokenizer.json").is_file():
+        return []
+    missing = [
+        package
+        for package, module in (("sentencepiece", "sentencepiece"), ("protobuf", "google.protobuf"))
+        if not _importable(module)
+    ]
+    if not missing:
+        return []
+    return [
+        Problem(
+            f"{folder} has a tokenizer.model only",
+            f"reading it needs {' and '.join(missing)}",
+            install(*missing),
+        )
+    ]
+
+
+def _versions(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Return the name, size and time of each file that a tokenizer may be loaded from."""
+    stats = [(path.name, path.stat()) for path in sorted(folder.glob("*.[jm]*")) if path.is_file()]
+    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
+
+
+@cache
+def _unloadable(folder: Path, versions: tuple[tuple[str, int, int], ...]) -> list[Problem]:
+    """Return a problem if a tokenizer cannot be loaded; several checks of a run ask.
+
+    Args:
+        folder: the tokenizer's.
+        versions: see ``_versions``; they make it another question once a file has changed.
+    """
+    what = f"the tokenizer in {folder} cannot be loaded"
+    fix = "copy its files again, or name another: --tokenizer_name DIR"
+    with caught() as problems, door(what, fix):
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+        len(tokenizer)
+        for name, value in (
+            ("model_max_length", tokenizer.model_max_length),
+            ("chat_template", tokenizer.chat_template),
+        ):
+            wanted = (int, float) if name == "model_max_length" else (str, dict, type(None))
+            if not isinstance(value, wanted):
+                raise ValueError(f"{name} is {value!r}")
+        tokenizer("a", add_special_tokens=True)
+    return problems
+
+
+def _is_json(path: Path) -> bool:
+    """Return whether a file is a JSON object, or missing."""
+    try:
+        return isinstance(json.loads(path.read_text("utf-8")), dict)
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError, RecursionError):
+        return False
+
+
+def _importable(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
