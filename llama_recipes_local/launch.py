@@ -97,6 +97,7 @@ def _contradiction() -> str:
     assert launched is not None
     if launched.rank >= launched.world_size:
         return "ranks are numbered from 0, so RANK must be below WORLD_SIZE"
-    if not 0 < launched.port < 2**16:
-        return "MASTER_PORT must be from 1 to 65535"
+    lowest = 0 if launched.world_size == 1 else 1  # 0 is any free port, which others cannot know
+    if not lowest <= launched.port < 2**16:
+        return f"MASTER_PORT must be from {lowest} to 65535"
     return ""

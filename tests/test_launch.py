@@ -25,6 +25,15 @@ def test_a_complete_set_makes_a_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (launch.rank(), launch.world_size()) == (1, 2)
 
 
+def test_a_rank_alone_may_meet_at_any_free_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_to(
+        monkeypatch,
+        COMPLETE | {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_PORT": "0"},
+    )
+    assert launch.find_problems() == []
+    assert launch.launch() == launch.Launch(0, 0, 1, "127.0.0.1", 0)
+
+
 @pytest.mark.parametrize(
     "variables", [{}, {"MASTER_ADDR": "node-1", "MASTER_PORT": "29500"}, {"RANK": ""}]
 )
@@ -49,7 +58,7 @@ def test_a_process_alone_is_no_rank(
         (COMPLETE | {"RANK": "-1"}, "RANK is not a number"),
         (COMPLETE | {"WORLD_SIZE": "2.0"}, "WORLD_SIZE is not a number"),
         (COMPLETE | {"RANK": "2"}, "RANK must be below WORLD_SIZE"),
-        (COMPLETE | {"MASTER_PORT": "0"}, "MASTER_PORT must be"),
+        (COMPLETE | {"MASTER_PORT": "0"}, "MASTER_PORT must be from 1"),
         (COMPLETE | {"MASTER_PORT": "99999"}, "MASTER_PORT must be"),
     ],
 )

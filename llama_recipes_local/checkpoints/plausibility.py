@@ -39,6 +39,8 @@ def check_numbers(folder: Path, manifest: Manifest) -> None:
                 rng_state.check(content)
         except Exception as error:  # whatever a value of another type raises
             why = str(error) if type(error) is ValueError else repr(error)
+            if type(error) is KeyError:
+                why = f"{error} is missing"
             raise CorruptCheckpointError(f"{folder / name} cannot be true: {why}") from error
 
 

@@ -6,6 +6,7 @@ before anything is tokenised, and none waits for one that has refused to start.
 """
 
 import contextlib
+import itertools
 import json
 import os
 import socket
@@ -27,6 +28,9 @@ SAY_AFTER = 10.0  # seconds of waiting before the ranks that are waited for are 
 SETTLE = 5.0  # seconds that a rank which ends gives the others to say what they found
 POLL = 0.02
 CONNECT = timedelta(seconds=5)
+
+_runs = itertools.count()
+"""Numbers this process's runs: a notebook may train twice, and the store keeps what was said."""
 
 
 class PeerEndedError(TrainingError):
@@ -76,7 +80,7 @@ class Peers:
         self._launch = launch
         by_torchrun = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
         self._serves = launch.rank == 0 and not by_torchrun
-        self._store = PrefixStore(f"peers-{_attempt()}", self._connect())
+        self._store = PrefixStore(f"peers-{_attempt()}-{next(_runs)}", self._connect())
         if self._store.add(f"rank-{self.rank}", 1) > 1:
             raise refusal(
                 f"RANK={self.rank} twice",

@@ -107,7 +107,7 @@ def test_an_unknown_method_is_answered_with_its_name_too(
     tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
-        finetuning.main(use_peft=True, peft_method="ia4", model_name=str(tiny_model))
+        finetuning.main(use_peft=True, peft_method="iaa3", model_name=str(tiny_model))
     assert "did you mean --peft_method ia3?" in capsys.readouterr().err
 
 

@@ -128,10 +128,15 @@ def test_a_prompt_that_is_too_long_or_has_an_unknown_token_is_refused(
 
 
 @pytest.mark.parametrize(
-    "changes", [{"num_attention_heads": "four"}, {"model_type": "no_such_model"}]
+    ("changes", "said"),
+    [
+        ({"num_attention_heads": "four"}, "config.json cannot be read"),
+        ({"model_type": "no_such_model"}, "is of type no_such_model"),
+    ],
 )
 def test_a_configuration_that_transformers_cannot_read_is_refused(
     changes: dict[str, Any],
+    said: str,
     adapter: Path,
     tiny_model: Path,
     tmp_path: Path,
@@ -141,7 +146,7 @@ def test_a_configuration_that_transformers_cannot_read_is_refused(
     path = base / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     error = refused(capsys, "--adapter", adapter, "--model_name", base, "--prompt", SENTENCE)
-    assert f"{path} cannot be read" in error
+    assert str(base) in error and said in error
     assert str(next(iter(changes.values()))) in error
 
 
