@@ -60,4 +60,6 @@ def _is_path(value: str, root: str) -> bool:
     """Return whether a value can only be a path: it exists, or is written as one."""
     if os.sep in value or value.startswith("~") or glob.has_magic(value) or _is_data(value):
         return True
-    return bool(value.strip()) and os.path.exists(data_root.resolve(value, root))
+    return (
+        bool(value.strip()) and "\0" not in value and os.path.exists(data_root.resolve(value, root))
+    )

@@ -88,6 +88,8 @@ def _unloadable(folder: Path, versions: tuple[tuple[str, int, int], ...]) -> lis
 
 def _is_json(path: Path) -> bool:
     """Return whether a file is a JSON object, or missing."""
+    if path.exists() and not path.is_file():  # a pipe would wait for its writer
+        return False
     try:
         return isinstance(json.loads(path.read_text("utf-8")), dict)
     except FileNotFoundError:

@@ -144,6 +144,11 @@ def _check_file(source: Source) -> None:
         raise UsageError([missing_path(path, "copy it there, or name another")])
     if path.is_dir():
         raise refusal(f"{path} is a folder", describe_folder(path), "name a file")
+    if not path.is_file():
+        why = "it is a pipe or a device, which cannot be read more than once"
+        raise refusal(
+            f"{path} is not a file", why, "write what it gives into a file, and name that"
+        )
     pointers = finding.pointer_problems([path])
     if pointers:
         raise UsageError(pointers)

@@ -1,0 +1,41 @@
+"""Paths that no file can have, and files that are none, are refused before anything waits."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llama_recipes_local.errors import UsageError
+from llama_recipes_local.preflight import preflight
+from llama_recipes_local.preflight.model import check_tokenizer
+from llama_recipes_local.records.any_format import records
+from llama_recipes_local.run.resolution import resolve
+
+PATHS = ("model_name", "tokenizer_name", "output_dir", "data_root", "from_peft_checkpoint")
+FLAGS = (*PATHS, "resume_from_checkpoint", "data_cache", "dataset", "local_dataset.data_path")
+
+
+@pytest.mark.parametrize("flag", FLAGS)
+@pytest.mark.parametrize("path", ["a" * 300, "a/" * 3000, "\0a", "a/\0"])
+def test_a_path_that_no_file_has(flag: str, path: str, tiny_run: dict[str, Any]) -> None:
+    flags = {"context_length": 64, "use_peft": True, "output_dir": "out", **tiny_run}
+    with pytest.raises(UsageError) as raised:
+        preflight((), flags | {flag: path})
+    assert all(problem.why or problem.fix for problem in raised.value.problems)
+
+
+def test_a_pipe_is_no_data_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "rows.jsonl")
+    with pytest.raises(UsageError, match="it is a pipe or a device"):
+        list(records(tmp_path / "rows.jsonl"))
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
+def test_a_pipe_is_no_file_of_a_tokenizer(name: str, tiny_model: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_model, tmp_path / "model")
+    (tmp_path / "model" / name).unlink()
+    os.mkfifo(tmp_path / "model" / name)
+    (problem,) = check_tokenizer(resolve({"tokenizer_name": str(tmp_path / "model")}))
+    assert f"{name} is not a JSON object" in problem.what
