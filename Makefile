@@ -49,7 +49,7 @@ SLOW      := command or cuda or install or ranks or slow
 MODEL_FLAGS := $(if $(value MODEL),--model_name $(call quoted,MODEL),--model_name $(STAND_IN) --num_epochs 1 --lr 2e-3)
 LAUNCH      := $(if $(filter 1,$(NPROC)),$(BIN)/python finetuning.py,\
 	OMP_NUM_THREADS=$$(( ($$(nproc) + $(NPROC) - 1) / $(NPROC) )) \
-	$(BIN)/torchrun --nnodes 1 --nproc_per_node $(NPROC) finetuning.py --enable_fsdp)
+	$(BIN)/python -m llama_recipes_local.torchrun --nnodes 1 --nproc_per_node $(NPROC) finetuning.py --enable_fsdp)
 
 # TRL's script takes a path, not a name; the default is the same data.
 IS_GRAMMAR := $(filter grammar_dataset,$(subst $(SPACE),_,$(DATASET)))

@@ -10,6 +10,7 @@ import re
 import select
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple, TextIO
 from llama_recipes_local import launch
 from llama_recipes_local.errors import TrainingError, UsageError, printable
 from llama_recipes_local.storage.disk import describe_full_disk, free_bytes
+from llama_recipes_local.storage.publishing import write_json
 
 INTERRUPTED = 128 + signal.SIGINT
 """The exit code after Ctrl-C, as a shell has it."""
@@ -151,6 +153,20 @@ def report_failure(error: BaseException, output: Path | None = None) -> int | No
     if launch.rank() == 0 or not isinstance(error, (UsageError, TrainingError)):
         print(failure.text, file=sys.stderr)
     return failure.code
+
+
+def tell_torchrun(text: str) -> None:
+    """Have torchrun end its own report of a rank that failed with a text, if it is the parent.
+
+    Args:
+        text: what this rank has printed; "" leaves the report to another rank.
+    """
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if not text or not path or not launch.is_by_torchrun():
+        return
+    shown = {"py_callstack": text, "timestamp": int(time.time())}
+    with contextlib.suppress(OSError):
+        write_json(Path(path), {"message": {"message": text, "extraInfo": shown}})
 
 
 class _PrintableStream:

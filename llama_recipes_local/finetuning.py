@@ -23,6 +23,7 @@ from llama_recipes_local.console import (
     ignore_broken_pipe,
     printable_output,
     rank_zero_output,
+    tell_torchrun,
 )
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.datasets.run_data import prepare_data
@@ -148,12 +149,13 @@ def _report_failure(
     if watch is None:
         if failure is not None:
             print(failure.text, file=sys.stderr)
+            tell_torchrun(failure.text)
         return failure.code if failure else None
     if failure is None and (lost := watch.loss(error)):
         failure = Failure(lost, TrainingError.EXIT_CODE)
     known = failure or Failure(f"stopped by {error!r:.300}", TrainingError.EXIT_CODE)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # while this rank waits for the others
-    watch.peers.settle(*known)
+    tell_torchrun(watch.peers.settle(*known))
     return failure.code if failure else None
 
 

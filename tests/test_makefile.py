@@ -90,7 +90,8 @@ def test_a_text_is_one_word_of_the_command(target: str, text: str, machine: Mach
 def test_defaults(machine: Machine) -> None:
     assert machine.make("finetune", "NPROC=2").returncode == 0
     call = machine.calls()[-1]
-    assert call[0] == "torchrun" and call[call.index("--nproc_per_node") + 1] == "2"
+    assert call[:3] == ["python", "-m", "llama_recipes_local.torchrun"]
+    assert call[call.index("--nproc_per_node") + 1] == "2"
     assert call[call.index("--model_name") + 1] == "models/stand-in"
     assert call[call.index("--output_dir") + 1] == "outputs/grammar_dataset"
     assert machine.make("sft", "MODEL=m").returncode == 0

@@ -109,7 +109,7 @@ class Peers:
         if problems:
             raise UsageError(problems)
 
-    def settle(self, text: str, code: int) -> None:
+    def settle(self, text: str, code: int) -> str:
         """Report why this rank ends, together with all others that do.
 
         Each text is printed once on a terminal, or in a file, that ranks share. Returns when the
@@ -119,10 +119,13 @@ class Peers:
         Args:
             text: the report; "" if this rank ends because another does.
             code: the exit code.
+
+        Returns:
+            What this rank has printed; "" if another one did.
         """
         with self._lock:
             if self._settled:
-                return
+                return ""
             self._settled = True
         texts: dict[int, str] = {self.rank: text}
         with contextlib.suppress(DistError):
@@ -132,11 +135,14 @@ class Peers:
             self._find_terminals()
             texts |= {rank: text for rank, (text, _) in self.ended().items()}
             self._lost = set(range(self.world_size)) - set(texts)
+        printed = ""
         if any(texts.values()) and self.speaks(set(self._terminals) - set(texts)):
-            print(_joined(texts, self.rank), file=sys.stderr, flush=True)
+            printed = _joined(texts, self.rank)
+            print(printed, file=sys.stderr, flush=True)
         with contextlib.suppress(DistError):
             self._set("printed", "")
             self._wait([self._key("printed", rank) for rank in texts], SETTLE)
+        return printed
 
     def leave(self) -> None:
         """Ask the others nothing more; the rank that serves the store leaves last."""

@@ -89,7 +89,8 @@ class Signals:
     def _listen(self) -> None:
         """Act on signals in a thread, until training has ended."""
         assert self._bell is not None
-        interrupts, since = 0, 0.0
+        received: set[signal.Signals] = set()
+        since = 0.0
         while True:
             if select.select([self._bell], [], [], POLL if since else None)[0]:
                 numbers = self._bell.recv(1)
@@ -98,10 +99,11 @@ class Signals:
                 if numbers[0] not in SIGNALS:
                     continue
                 number = signal.Signals(numbers[0])
-                interrupts += number == signal.SIGINT
-                if interrupts > 1:
+                if number not in received:
+                    self._announce(number)
+                elif number == signal.SIGINT:
                     os._exit(INTERRUPTED)
-                self._announce(number)
+                received.add(number)
                 since = since or time.monotonic()
             if since:
                 self._end_if_a_rank_hangs(since)
