@@ -83,7 +83,7 @@ def read_csv(
         check_columns(source, header, columns)
         _check_header(source, header)
         for row in rows:
-            if len(row) == len(header):
+            if row and len(row) == len(header):
                 yield f"line {reader.line_num} of {name}", dict(zip(header, row))  # noqa: B905
             elif row:  # an empty line is not a row
                 where = f"line {reader.line_num} of {name}"

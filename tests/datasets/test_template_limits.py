@@ -35,7 +35,11 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(template_limits, "SECONDS", 0.2)
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+SLOW = ("a power", "a text that is doubled")
+CASES = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in HOSTILE]
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_a_hostile_template_is_stopped(name: str, tokenizer: Any) -> None:
     template, why = HOSTILE[name]
     limits = resource.getrlimit(resource.RLIMIT_AS)

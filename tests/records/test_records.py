@@ -361,3 +361,9 @@ def test_a_folder_of_workbooks_is_refused_in_its_own_words(tmp_path: Path) -> No
     (tmp_path / "rows.xlsx").touch()
     with pytest.raises(UsageError, match="is a workbook"):
         data_files(tmp_path, "")
+
+
+def test_empty_lines_alone_are_no_rows(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("\n\n\n")
+    with pytest.raises(UsageError, match="has no rows"):
+        list(records(tmp_path / "a.csv"))
