@@ -14,8 +14,10 @@ from llama_recipes_local.adapters import pissa
 from llama_recipes_local.adapters.base import TASK, AdapterMethod
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.fields import ABOVE_0, AT_LEAST_1, TEXT, Choices, Range
-from llama_recipes_local.model_folders import read_config
-from llama_recipes_local.models.quantization import quantized_bits
+from llama_recipes_local.model_folders import load_config, read_config
+from llama_recipes_local.model_folders.architectures import VISION
+from llama_recipes_local.models.deferred import empty_model
+from llama_recipes_local.models.quantization import or_unquantized, quantized_bits, quantized_by
 from llama_recipes_local.parallel import device_type
 from llama_recipes_local.run import Run
 
@@ -28,6 +30,8 @@ ALL_LINEAR = "all-linear"
 PISSA = re.compile(r"pissa(_niter_[1-9]\d*)?")
 EMBEDDING = "embed_tokens"
 HEAD = "lm_head"
+DEEPEST = 1_000
+"""More layers than any Llama has; a ``config.json`` may say any number."""
 
 
 @dataclass
@@ -88,10 +92,8 @@ def check(run: Run, lora: lora_config, model: dict[str, Any], folder: Path) -> l
 
 
 def check_targets(targets: list[str] | str, folder: Path, flag: str) -> list[Problem]:
-    """Compare the layers that LoRA is put on with the names in the model's files."""
+    """Compare the layers that LoRA is put on with those of the model in a folder."""
     names = linear_layers(folder)
-    if names and read_config(folder).get("tie_word_embeddings"):
-        names.append(HEAD)  # the embedding's weights, which the files have under its name only
     if targets in (ALL_LINEAR, [ALL_LINEAR]) or not names:
         return []
     last = sorted({name.rpartition(".")[2] for name in names})
@@ -111,7 +113,30 @@ def check_targets(targets: list[str] | str, folder: Path, flag: str) -> list[Pro
 
 
 def linear_layers(folder: Path) -> list[str]:
-    """Return the layers whose weight is a matrix, by the names in a folder's safetensors files."""
+    """Return the layers whose weight is a matrix; none if the model cannot be built.
+
+    They are those of the model that ``config.json`` describes: files that are not that model's are
+    a problem of their own, and those of a quantised model have other names. A vision model's are by
+    its files.
+    """
+    if read_config(folder).get("model_type") == VISION:
+        return _matrices(folder)
+    try:
+        config = load_config(folder, "copy the model again")
+        depth, config.num_hidden_layers = min(config.num_hidden_layers, DEEPEST), 1
+        weights = empty_model(config).named_parameters()
+    except Exception:  # a different one for each field, as check_model reports
+        return []
+    matrices = [name.removesuffix(".weight") for name, weight in weights if weight.dim() == 2]
+    first = "model.layers.0."
+    return [
+        name.replace(first, f"model.layers.{layer}.")
+        for name in matrices
+        for layer in range(depth if name.startswith(first) else 1)
+    ]
+
+
+def _matrices(folder: Path) -> list[str]:
     names = []
     for path in sorted(folder.glob("*.safetensors")):
         try:
@@ -135,10 +160,10 @@ def _check_initialization(run: Run, lora: lora_config) -> list[Problem]:
     if quantized_bits(run.train):
         return [
             Problem(
-                f"{what} with --quantization {run.train.quantization}",
+                f"{what} with {quantized_by(run)}",
                 "PiSSA initialises the adapter from the weights and changes them; "
                 "quantised ones cannot be changed",
-                "leave one of them out",
+                or_unquantized(run, "leave one of them out"),
             )
         ]
     if EMBEDDING in lora.target_modules:
@@ -158,9 +183,9 @@ def _check_dora(run: Run, lora: lora_config) -> list[Problem]:
         return []
     return [
         Problem(
-            "--use_dora with --quantization 8bit on the CPU",
+            f"--use_dora with {quantized_by(run)} on the CPU",
             "PEFT loses the scales of 8-bit weights on the CPU",
-            "use --quantization 4bit, or a CUDA device",
+            f"{or_unquantized(run, 'use --quantization 4bit')}, or use a CUDA device",
         )
     ]
 

@@ -13,6 +13,7 @@ from llama_recipes_local.extras import install
 from llama_recipes_local.messages import join_names
 
 KEY = "quantization_config"
+BEFORE = "name the model before it was quantised: --model_name DIR"
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from llama_recipes_local.models.freezing import freeze_all_but_chosen
 from llama_recipes_local.models.precision import keep_frequencies, weight_dtype
 from llama_recipes_local.models.quantization import (
     bnb_config,
+    compute_plainly,
     keep_packing,
     quantized_bits,
     reading_config,
@@ -194,6 +195,7 @@ def _load_weights(cls: Any, name: str | Path, model_type: str, **kwargs: object)
         model, report = _load(cls, name, use_safetensors=True, output_loading_info=True, **options)
         refuse(check_loaded(folder, report, new="model.top_layers."))
         keep_packing(model)
+        compute_plainly(model)
     keep_frequencies(model)
     return model
 

@@ -6,11 +6,15 @@ explains how they are sharded.
 
 import torch
 from torch import nn
-from transformers import BitsAndBytesConfig, FineGrainedFP8Config
+from transformers import BitsAndBytesConfig, CompressedTensorsConfig, FineGrainedFP8Config
 
 from llama_recipes_local import configs
 from llama_recipes_local.library_patches import CPU_PACKING
-from llama_recipes_local.model_folders.stored_quantization import StoredQuantization
+from llama_recipes_local.model_folders.stored_quantization import (
+    BEFORE,
+    KEY,
+    StoredQuantization,
+)
 from llama_recipes_local.models.precision import compute_dtype
 from llama_recipes_local.run import Run
 
@@ -18,6 +22,18 @@ from llama_recipes_local.run import Run
 def quantized_bits(train_config: configs.train_config) -> str | None:
     """Return "4bit", "8bit" or None; True is upstream's old name for "8bit"."""
     return "8bit" if train_config.quantization is True else train_config.quantization or None
+
+
+def quantized_by(run: Run) -> str:
+    """Return what quantises a run's weights, as its messages name it: the flag, or the folder."""
+    if "quantization" in run.given:
+        return f"--quantization {quantized_bits(run.train)}"
+    return f"weights in {quantized_bits(run.train)} ({KEY} in the model's config.json)"
+
+
+def or_unquantized(run: Run, fix: str) -> str:
+    """Return a fix for a run whose folder, not whose flag, quantises its weights."""
+    return fix if "quantization" in run.given else BEFORE
 
 
 def bnb_config(run: Run) -> BitsAndBytesConfig | None:
@@ -40,16 +56,32 @@ def bnb_config(run: Run) -> BitsAndBytesConfig | None:
     )
 
 
-def reading_config(stored: StoredQuantization) -> FineGrainedFP8Config | None:
+def reading_config(
+    stored: StoredQuantization,
+) -> FineGrainedFP8Config | CompressedTensorsConfig | None:
     """Return how weights that a folder holds quantised are loaded; None means as it says itself.
 
-    FP8 is dequantised: transformers' kernels for it are fetched, and have no gradient.
+    FP8 is dequantised: transformers' kernels for it are fetched, and have no gradient. So is
+    compressed-tensors: what it computes with quantised activations has no gradient.
     """
-    if stored.name != "fp8":
+    readers = {"fp8": FineGrainedFP8Config, "compressed-tensors": CompressedTensorsConfig}
+    if stored.name not in readers:
         return None
-    print("--> The weights in FP8 are dequantised when they are loaded, to be computed with")
+    assert stored.method is not None
+    title = stored.method.title
+    print(f"--> The weights in {title} are dequantised when they are loaded, to be computed with")
     settings = {key: value for key, value in stored.settings.items() if key != "quant_method"}
-    return FineGrainedFP8Config(**settings | {"dequantize": True})
+    return readers[stored.name](**settings | {"dequantize": True})
+
+
+def compute_plainly(model: nn.Module) -> None:
+    """Keep compressed-tensors from quantising a dequantised model's activations, and its weights.
+
+    transformers 5.17 leaves its layers in the model. Their rounding has no gradient.
+    """
+    for layer in model.modules():
+        if hasattr(layer, "quantization_scheme"):
+            layer.quantization_enabled = False  # type: ignore[assignment]
 
 
 def describe(config: BitsAndBytesConfig) -> str:

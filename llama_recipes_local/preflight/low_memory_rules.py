@@ -1,10 +1,9 @@
 """``--low_cpu_fsdp``: what needs the weights before each rank has read its shard."""
 
-from llama_recipes_local import configs
 from llama_recipes_local.adapters.registry import METHODS
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.models.loading import load_tokenizer
-from llama_recipes_local.models.quantization import quantized_bits
+from llama_recipes_local.models.quantization import quantized_bits, quantized_by
 from llama_recipes_local.preflight.model import check_tokenizer, model_config
 from llama_recipes_local.run import Run
 
@@ -20,18 +19,18 @@ def check_low_memory(run: Run) -> list[Problem]:
         why = "it lets each rank of FSDP read only its shard of the weights"
         return [Problem(f"{FLAG} without --enable_fsdp", why, f"add --enable_fsdp, or {LEAVE_OUT}")]
     return [
-        *_quantized(run.train),
+        *_quantized(run),
         *_weights_needed_early(run),
         *_model(run),
     ]
 
 
-def _quantized(train: configs.train_config) -> list[Problem]:
-    if quantized_bits(train) is None:
+def _quantized(run: Run) -> list[Problem]:
+    if quantized_bits(run.train) is None:
         return []
     return [
         Problem(
-            f"{FLAG} with --quantization {train.quantization}",
+            f"{FLAG} with {quantized_by(run)}",
             "weights are quantised one at a time on their device, so the host's memory stays low "
             "without it",
             LEAVE_OUT,

@@ -8,7 +8,7 @@ from llama_recipes_local import extras
 from llama_recipes_local.configs.training import REPORTERS
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.kernels.registry import ATTENTION
-from llama_recipes_local.models.quantization import quantized_bits
+from llama_recipes_local.models.quantization import quantized_bits, quantized_by
 from llama_recipes_local.optimization.optimizers import BITSANDBYTES
 from llama_recipes_local.run import Run
 from llama_recipes_local.storage.disk import nearest_existing
@@ -50,7 +50,7 @@ def check_packages(run: Run) -> list[Problem]:
     is_quantized = quantized_bits(train) in ("4bit", "8bit")
     kernel = ATTENTION.get(train.attn_implementation)
     needs = [
-        ("bitsandbytes", "quantization", f"--quantization {train.quantization}", is_quantized),
+        ("bitsandbytes", "quantization", quantized_by(run), is_quantized),
         ("bitsandbytes", "quantization", f"--optimizer {optimizer}", optimizer in BITSANDBYTES),
         ("wandb", "wandb", "--use_wandb", train.use_wandb),
     ]

@@ -1,7 +1,7 @@
 """Quantised weights: their settings, and what they need."""
 
 from llama_recipes_local.errors import Problem
-from llama_recipes_local.models.quantization import quantized_bits
+from llama_recipes_local.models.quantization import or_unquantized, quantized_bits, quantized_by
 from llama_recipes_local.run import Run
 
 ONLY_4BIT = ("quant_type", "use_double_quant", "quant_storage", "compute_dtype")
@@ -46,8 +46,9 @@ def check_8bit_sharding(run: Run) -> list[Problem]:
         return []
     return [
         Problem(
-            "--quantization 8bit with weights that are sharded",
+            f"{quantized_by(run)} with weights that are sharded",
             "FSDP's all-gather does not keep a row of 8-bit weights with its scale",
-            "use --quantization 4bit, or replicate the weights: --sharding_strategy NO_SHARD",
+            f"{or_unquantized(run, 'use --quantization 4bit')}, "
+            "or replicate the weights: --sharding_strategy NO_SHARD",
         )
     ]

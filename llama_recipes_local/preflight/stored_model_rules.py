@@ -5,14 +5,13 @@ from pathlib import Path
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.model_folders import read_config
 from llama_recipes_local.model_folders.stored_quantization import (
+    BEFORE,
     StoredQuantization,
     stored_quantization,
 )
 from llama_recipes_local.models.quantization import quantized_bits
 from llama_recipes_local.preflight.quantization_rules import ONLY_4BIT
 from llama_recipes_local.run import Run
-
-BEFORE = "name the model before it was quantised: --model_name DIR"
 
 
 def adopt_stored_bits(run: Run) -> None:

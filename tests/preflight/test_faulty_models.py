@@ -117,6 +117,7 @@ FAULTS: dict[str, tuple[Spoil, str, str]] = {
         MATCH,
         "left over: model.layers.0.mlp.up.weight",
     ),
+    "a renamed layer that gets LoRA": (renamed("q_proj", "query"), MATCH, "q_proj.weight"),
     "a wrong shape": (
         with_tensor(UP, torch.zeros(64, 128)),
         MATCH,
@@ -180,6 +181,14 @@ FAULTS: dict[str, tuple[Spoil, str, str]] = {
     ),
     "GPTQ": (
         in_json(CONFIG, quantization_config={"quant_method": "gptq", "bits": 4}),
+        QUANTIZED + "GPTQ",
+        "pip install gptqmodel optimum",
+    ),
+    "GPTQ's names": (
+        lambda folder: (
+            renamed("_proj.weight", "_proj.qweight")(folder),
+            in_json(CONFIG, quantization_config={"quant_method": "gptq", "bits": 4})(folder),
+        ),
         QUANTIZED + "GPTQ",
         "pip install gptqmodel optimum",
     ),

@@ -273,15 +273,27 @@ def test_a_model_that_cannot_be_read_is_reported_elsewhere(spoiled: str, work: P
     assert problems_of(PEFT | {"target_modules": "x_proj"}) == []
 
 
-def test_names_are_those_of_all_of_a_models_files(work: Path) -> None:
+@pytest.mark.parametrize(
+    ("old", "new"), [("q_proj", "query"), ("q_proj.weight", "q_proj.weight_packed")]
+)
+def test_targets_are_layers_of_the_model_whatever_its_files_hold(
+    old: str, new: str, work: Path
+) -> None:
+    """A file with a renamed tensor is reported by itself, and packed weights have other names."""
     from safetensors.torch import load_file, save_file
 
-    whole = load_file(work / "model/model.safetensors")
-    (work / "model/model.safetensors").unlink()
-    parts = [{n: t for n, t in whole.items() if ("lm_head" in n) is odd} for odd in (False, True)]
-    for number, part in enumerate(parts):
-        save_file(part, work / f"model/model-0000{number}-of-00002.safetensors")
-    assert problems_of(PEFT | {"target_modules": "q_proj,lm_head"}) == []
+    path = work / "model/model.safetensors"
+    save_file({name.replace(old, new): each for name, each in load_file(path).items()}, path)
+    targets = "q_proj,layers.1.self_attn.q_proj,lm_head"
+    assert problems_of(PEFT | {"target_modules": targets}) == []
+    (problem,) = problems_of(PEFT | {"target_modules": "layers.2.self_attn.q_proj"})
+    assert problem.what == "--target_modules layers.2.self_attn.q_proj"
+
+
+def test_any_number_of_layers_can_be_asked_about(work: Path) -> None:
+    path = work / "model/config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"num_hidden_layers": 10**12}))
+    assert problems_of(PEFT | {"target_modules": "q_proj"}) == []
 
 
 def test_a_tied_head_gets_lora_though_the_files_do_not_have_it(work: Path) -> None:

@@ -122,7 +122,10 @@ def _choose_quantization(asked: str | None, run: SavedRun | None) -> str:
     trained = "8bit" if trained is True else trained
     chosen = asked or trained or "none"
     if chosen != "none":
-        extras.require("bitsandbytes", f"--quantization {chosen}", "quantization")
+        what = f"--quantization {chosen}"
+        if asked is None and run is not None:
+            what = f"an adapter trained on {chosen} weights (by {run.path})"
+        extras.require("bitsandbytes", what, "quantization")
     return chosen
 
 

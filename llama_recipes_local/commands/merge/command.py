@@ -168,7 +168,8 @@ def _four_bit(asked: Merge, run: SavedRun) -> FourBit | None:
     trained = run.get("train_config", "quantization")
     if (asked.quantization or trained) != "4bit":
         return None
-    extras.require("bitsandbytes", "--quantization 4bit", "quantization")
+    what = "--quantization 4bit" if asked.quantization else f"4-bit weights (by {run.path})"
+    extras.require("bitsandbytes", what, "quantization")
     defaults = quantization_config()
     kind = asked.quant_type or run.get("quantization_config", "quant_type", defaults.quant_type)
     double = asked.use_double_quant

@@ -156,3 +156,68 @@ def test_quantising_a_second_time_is_refused(asked: str, kind: str, base: Path) 
     assert [f"--quantization {asked}: the weights in" in each.what for each in problems] == [
         True for _ in range(asked != kind)
     ]
+
+
+def test_messages_name_the_folder_where_it_quantises_the_weights(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    base = Path(shutil.copytree(tiny_model, tmp_path / "base"))
+    bitsandbytes(base, load_in_8bit=True)
+    flags = {"model_name": str(base), "use_peft": True, "enable_fsdp": True}
+    run = resolve(flags | {"low_cpu_fsdp": True, "init_lora_weights": "pissa"})
+    adopt_stored_bits(run)
+    told = list(map(str, find_problems(run)))
+    named = [each for each in told if "weights in 8bit (quantization_config in the model" in each]
+    assert len(named) == 3  # sharding, low_cpu_fsdp and PiSSA
+    assert not any("--quantization" in each for each in told)
+
+
+@pytest.mark.parametrize("scheme", ["W4A16", "W8A8"])
+def test_compressed_tensors_are_dequantised_when_they_are_loaded(
+    scheme: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    """To the package's own values, and with a gradient where activations were quantised too."""
+    pytest.importorskip("compressed_tensors")
+    base = Path(shutil.copytree(tiny_model, tmp_path / "base"))
+    compress(base, scheme)
+    model = LlamaForCausalLM.from_pretrained(base, torch_dtype=torch.float32)
+    tensors, name = load_file(base / "model.safetensors"), "model.layers.1.mlp.up_proj"
+    if scheme == "W8A8":
+        wanted = tensors[f"{name}.weight"].float() * tensors[f"{name}.weight_scale"]
+        torch.testing.assert_close(model.get_submodule(name).weight, wanted, rtol=0, atol=1e-7)
+    else:
+        compressed = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+        with torch.no_grad():
+            torch.testing.assert_close(model(IDS).logits, compressed(IDS).logits)
+    config = peft.LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+    adapted = peft.get_peft_model(model, config)
+    adapted(IDS, labels=IDS).loss.backward()
+    assert sum(each.grad is not None for each in adapted.parameters()) == 2 * 14
+
+
+def compress(folder: Path, scheme: str) -> None:
+    """Quantise a model as the package writes it."""
+    from compressed_tensors.compressors import ModelCompressor
+    from compressed_tensors.quantization import (
+        QuantizationConfig,
+        apply_quantization_config,
+        preset_name_to_scheme,
+    )
+
+    group = preset_name_to_scheme(scheme, ["Linear"])
+    if scheme == "W4A16":
+        group.weights.group_size = 32
+    config = QuantizationConfig(
+        config_groups={"group_0": group}, ignore=["lm_head"], quantization_status="frozen"
+    )
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    apply_quantization_config(model, config)
+    for layer in model.modules():
+        if hasattr(layer, "quantization_scheme"):
+            size = group.weights.group_size or layer.weight.shape[1]
+            most = layer.weight.detach().unflatten(1, (-1, size)).abs().amax(-1)
+            layer.weight_scale.data.copy_(most / (2 ** (group.weights.num_bits - 1) - 0.5))
+    compressor = ModelCompressor.from_pretrained_model(model)
+    compressor.compress_model(model)
+    model.save_pretrained(folder)
+    compressor.update_config(folder)
