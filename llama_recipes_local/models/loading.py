@@ -6,7 +6,7 @@ classes of the same names, and call their ``from_pretrained``.
 
 import json
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import torch
 import transformers
@@ -36,6 +36,9 @@ from llama_recipes_local.models.tokenizer_rules import restore_rules
 from llama_recipes_local.models.top_layers import LlamaWithTopLayersForCausalLM, zero_top_layers
 from llama_recipes_local.parallel import device_type
 from llama_recipes_local.run import active_run
+
+if TYPE_CHECKING:
+    from llama_recipes_local.models.new_tokens import NewTokens
 
 Loaded = TypeVar("Loaded")
 
@@ -127,14 +130,14 @@ class AutoTokenizer(
             # a place for an infilling, which transformers 5 makes a token beyond the model's rows
             tokenizer = super().from_pretrained(name, **{"fill_token": None, **kwargs})
         restore_rules(tokenizer, local_folder(name))
-        _pad_with_a_row(tokenizer)
+        active = active_run()
+        if active is not None and active.data is not None:
+            pad_with_a_row(tokenizer, active.data.new_tokens)
         return tokenizer
 
 
-def _pad_with_a_row(tokenizer: Any) -> None:
-    """Pad with another token if the run's model has no row for the tokenizer's; both are masked."""
-    active = active_run()
-    new = active.data.new_tokens if active is not None and active.data is not None else None
+def pad_with_a_row(tokenizer: Any, new: "NewTokens | None") -> None:
+    """Pad with another token if a model has no row for the tokenizer's; both are masked."""
     if new is None or tokenizer.pad_token_id is None or new.has_row(tokenizer.pad_token_id):
         return
     end = tokenizer.eos_token_id

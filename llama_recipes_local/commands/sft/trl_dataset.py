@@ -20,7 +20,9 @@ from llama_recipes_local.datasets.local import DATA_FLAG, DATASET, local_dataset
 from llama_recipes_local.datasets.rows import RowFormatter
 from llama_recipes_local.datasets.run_data import prepare_data
 from llama_recipes_local.datasets.templates import FLAG as TEMPLATE_FLAG
-from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.errors import Problem, UsageError, refusal
+from llama_recipes_local.messages import join_names
+from llama_recipes_local.models.loading import pad_with_a_row
 from llama_recipes_local.run import Run
 
 # TRL's names of the parts
@@ -123,9 +125,32 @@ def load(
     data = prepare_data(run, parts, tokenizer)
     run.data = data
     print(f"\n{data}\n")
+    _name_new_tokens(run, tokenizer)
     folder = cache_folder(run.train.data_cache) / "sft"
     rows = {part: data.splits[part] for part in parts}
     return {NAMES[part]: _for_trl(each, folder) for part, each in rows.items()}
+
+
+def _name_new_tokens(run: Run, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Name the tokens whose rows the model has not trained, and pad with one that has a row.
+
+    Raises:
+        UsageError: if the data has tokens that the model has no rows for; TRL does not resize it.
+    """
+    new = run.data.new_tokens if run.data is not None else None
+    if new is None:
+        return
+    if new.grows:
+        raise refusal(
+            f"tokens that the model has no rows for: {join_names(new.missing.values())}",
+            f"the data has some of them, the model has {new.rows:,} rows, and TRL does not add any",
+            "use finetuning.py, which adds their rows, with --train_new_tokens to train them",
+        )
+    if new.untrained:
+        fate = "not trained, only the adapter is" if run.train.use_peft else "trained"
+        names = join_names(new.untrained.values())
+        print(f"--> tokens whose rows the model has not trained: {names}; they are {fate}")
+    pad_with_a_row(tokenizer, new)
 
 
 def _for_trl(rows: TokenRows, folder: Path) -> datasets.Dataset:

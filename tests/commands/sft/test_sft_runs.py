@@ -209,3 +209,27 @@ sys.exit(main({GUIDE!r}))
     assert done.returncode == 0, done.stderr
     assert attempts == []
     assert OUTPUT.joinpath("adapter_model.safetensors").is_file()
+
+
+def test_tokens_without_rows_are_refused_in_data_and_not_padded_with(
+    sft: Sft, work: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """TRL gives the model no rows for them, and the embedding has none to look up."""
+    model = work.parent / "Llama-2-7b-hf"
+    model.unlink()
+    shutil.copytree(tiny_model, model)
+    rows = AutoModelForCausalLM.from_pretrained(model).config.vocab_size
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    more = [f"<new{number}>" for number in range(rows - len(tokenizer) + 1)]
+    tokenizer.add_tokens(more)
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    tokenizer.save_pretrained(model)
+    for name, word in (("plain", "word"), ("new", more[-1])):
+        texts = [{"text": f"{word} {'more ' * number}"} for number in range(1, 9)]
+        Path(f"{name}.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in texts))
+    flags = ["--use_peft", "--max_steps", "1", "--per_device_train_batch_size", "4"]
+    assert sft(*flags, "--dataset_name", "plain.jsonl") == 0
+    capsys.readouterr()
+    assert sft(*flags, "--dataset_name", "new.jsonl", "--output_dir", "other") == 2
+    error = capsys.readouterr().err
+    assert "tokens that the model has no rows for: " in error and "use finetuning.py" in error
