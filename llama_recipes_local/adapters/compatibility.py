@@ -15,7 +15,10 @@ PEFT_PREFIX = "base_model.model."
 # What PEFT puts into the names of a layer's own parameters when it wraps the layer.
 _WRAPPINGS = ("token_adapter.", "base_layer.", "original_module.")
 # What PEFT raises for a configuration or tensors that are another model's, or corrupt.
-MISMATCH_ERRORS = (RuntimeError, ValueError, KeyError, TypeError, AttributeError)
+MISMATCH_ERRORS = (
+    *(RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError),
+    *(AssertionError, ImportError, OSError),
+)
 
 
 def base_name(name: str) -> str:
@@ -76,6 +79,6 @@ def mismatch_problem(flag: str, folder: Path, why: str | BaseException) -> Probl
     """
     return Problem(
         f"{flag} {folder} does not match the base model",
-        str(why).strip().splitlines()[-1].strip(),
+        (str(why).strip().splitlines() or [type(why).__name__])[-1].strip(),
         "name the model that it was trained on, --model_name DIR, or copy the adapter again",
     )

@@ -74,7 +74,9 @@ def _check_types(content: dict[str, Any]) -> None:
         recorded = content.get(cls.__name__)
         types = get_type_hints(cls)
         for name, value in recorded.items() if isinstance(recorded, dict) else ():
-            if name in types and value is not None and not isinstance(value, bool):
+            # upstream's older value for 8 bits is True
+            older = name == "quantization" and isinstance(value, bool)
+            if name in types and value is not None and not older:
                 try:
                     if isinstance(convert(value, types[name]), str) and not isinstance(value, str):
                         raise ValueError("expected a string")

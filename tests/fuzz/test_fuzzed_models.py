@@ -14,9 +14,13 @@ from helpers.fuzzing import Case, SilentError, changed_value, damaged, damaged_j
 from llama_recipes_local.commands.generate.model_loading import load_model, load_tokenizer
 from llama_recipes_local.commands.generate.model_source import find_source
 from llama_recipes_local.commands.generate.prompt_texts import choose_prompt_template
+from llama_recipes_local.commands.merge.adapter import read_adapter
+from llama_recipes_local.commands.merge.skeleton import Skeleton
 from llama_recipes_local.errors import refuse
+from llama_recipes_local.model_folders import load_config, model_tensors
 from llama_recipes_local.models import AutoTokenizer, LlamaForCausalLM
 from llama_recipes_local.preflight.model import check_model, check_tokenizer
+from llama_recipes_local.preflight.saved_adapter_rules import check_saved_adapter
 from llama_recipes_local.run.resolution import resolve
 
 pytestmark = pytest.mark.slow
@@ -174,21 +178,18 @@ ADAPTER = ("adapter_config.json", "run_config.json", "prompt_template.json")
 
 
 def test_adapters(adapter: Path, tiny_model: Path) -> None:
-    from llama_recipes_local.commands.merge.adapter import read_adapter
-
     breaking = Breaking(adapter)
+    base = model_tensors(tiny_model, "--model_name")
 
     def attack(case: Case) -> None:
         name = breaking(case, ADAPTER)
         flags = {"model_name": str(tiny_model), "context_length": 64, "use_peft": True}
         if name == "adapter_config.json" and case.random.random() < 0.4:
-            from llama_recipes_local.preflight.saved_adapter_rules import check_saved_adapter
-
             run = resolve(flags | {"from_peft_checkpoint": str(adapter)})
             case.problems = check_saved_adapter(run)
             return
         if name == "adapter_config.json" and case.random.random() < 0.4:
-            read_adapter(adapter)
+            Skeleton(load_config(tiny_model, ""), read_adapter(adapter), base)
             return
         source = find_source(adapter, model=tiny_model)
         tokenizer = load_tokenizer(source)

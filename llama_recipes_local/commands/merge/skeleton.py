@@ -13,7 +13,7 @@ from torch import nn
 
 from llama_recipes_local.adapters.compatibility import PEFT_PREFIX, adapt_empty, base_name
 from llama_recipes_local.commands.merge.adapter import Adapter, use_unmerged
-from llama_recipes_local.errors import Problem, UsageError, refusal
+from llama_recipes_local.errors import Problem, UsageError, door, refusal
 from llama_recipes_local.messages import join_names
 from llama_recipes_local.model_folders import ADAPTER_CONFIG, vocabulary_of_adapter
 from llama_recipes_local.models.deferred import empty_model, weight_name
@@ -157,13 +157,12 @@ def _all_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def _adapted(plain: nn.Module, adapter: Adapter) -> peft.PeftModel:
-    try:
-        return adapt_empty(plain, adapter.config)
-    except ValueError as error:  # no layer has a name that the configuration gives
-        raise UsageError([_incompatible(adapter, str(error))]) from error
-    except (TypeError, AttributeError) as error:  # a field has another type than PEFT's
-        what = f"{adapter.folder / ADAPTER_CONFIG} is not a PEFT configuration"
-        raise refusal(what, str(error), "copy the adapter again") from error
+    what = f"{adapter.folder / ADAPTER_CONFIG} is not a PEFT configuration"
+    with door(what, "copy the adapter again"):  # a field has another type than PEFT's
+        try:
+            return adapt_empty(plain, adapter.config)
+        except ValueError as error:  # no layer has a name that the configuration gives
+            raise UsageError([_incompatible(adapter, str(error))]) from error
 
 
 def _own_keys(model: peft.PeftModel, parameters: dict[str, nn.Parameter]) -> dict[str, str]:
