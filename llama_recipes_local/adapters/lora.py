@@ -138,7 +138,7 @@ def linear_layers(folder: Path) -> list[str]:
 
 def _matrices(folder: Path) -> list[str]:
     names = []
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in sorted(path for path in folder.glob("*.safetensors") if path.is_file()):
         try:
             with safe_open(path, framework="pt") as file:
                 for name in file.keys():  # noqa: SIM118 (not a dict)

@@ -13,8 +13,9 @@ from llama_recipes_local.model_folders.weight_files import in_meta_layout, meta_
 
 def read_config(folder: Path) -> dict[str, Any]:
     """Return a model's ``config.json``; an empty dict if it cannot be read."""
+    path = folder / "config.json"
     try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
+        config = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     except (OSError, ValueError, RecursionError):
         return {}
     return config if isinstance(config, dict) else {}

@@ -1,6 +1,7 @@
 """A model's weight files: are they there and complete; only headers are read."""
 
 import json
+import os
 import re
 import shlex
 from collections.abc import Iterable
@@ -20,6 +21,8 @@ META = "consolidated.*.pth"
 PARAMS = "params.json"
 _GIT_LFS = b"version https://git-lfs"
 _COPY_AGAIN = "copy the model again"
+# what programs that fetch a file leave beside it until it is whole; aria2's has its size already
+_UNFINISHED = (".aria2", ".st", ".part", ".crdownload", ".incomplete", ".partial")
 
 
 def has_weights(folder: Path) -> bool:
@@ -29,8 +32,11 @@ def has_weights(folder: Path) -> bool:
 
 def check_weights(folder: Path) -> list[Problem]:
     """Return the problems that keep a folder's weights from being read."""
+    if unfinished := _check_finished(folder) or check_ordinary(folder, "*.safetensors"):
+        return unfinished
     if (folder / SINGLE).is_file():
-        return check_links(folder, [folder / SINGLE]) or _check_headers([folder / SINGLE])
+        problems = check_links(folder, [folder / SINGLE]) or _check_headers([folder / SINGLE])
+        return problems or _check_one_set(folder)
     if (folder / INDEX).is_file():
         return _check_shards(folder)
     return [_unreadable_layout(folder)]
@@ -41,6 +47,44 @@ def weight_files(folder: Path) -> list[Path]:
     if (folder / SINGLE).is_file():
         return [folder / SINGLE]
     return [folder / name for name in sorted(set(_weight_map(folder / INDEX).values()))]
+
+
+def _check_finished(folder: Path) -> list[Problem]:
+    """Find weight files that are being fetched, or were until that was interrupted."""
+    left = [path.name for end in _UNFINISHED for path in folder.glob(f"*.safetensors{end}")]
+    if not left:
+        return []
+    what = f"the weights in {folder} are not there in whole"
+    why = f"{join_names(sorted(left))} is of a download that did not end"
+    return [Problem(what, why, "go on with the download, or copy the weights again and remove it")]
+
+
+def check_ordinary(folder: Path, pattern: str) -> list[Problem]:
+    """Return a problem for each name that is there, and is not a file or a link to one."""
+    return [
+        Problem(f"{path} is not a file", _kind(path), "copy the file again, in its place")
+        for path in sorted(folder.glob(pattern))
+        if not path.is_file()
+    ]
+
+
+def _kind(path: Path) -> str:
+    """Say what something is that is not a file."""
+    if path.is_symlink() and not os.path.exists(path):
+        return f"it is a link to {os.readlink(path)}, which is not there"
+    return "it is a folder" if path.is_dir() else "it is a pipe or a device"
+
+
+def _check_one_set(folder: Path) -> list[Problem]:
+    """Find an index whose shards are beside the single file: which of the two is the model?"""
+    try:
+        shards = sorted(set(_weight_map(folder / INDEX).values()) - {SINGLE})
+    except ValueError:  # there is none
+        return []
+    if not shards or not all((folder / shard).is_file() for shard in shards):
+        return []
+    why = f"{SINGLE}, and {INDEX} with {join_names(shards)}; only one can be the model's"
+    return [Problem(f"{folder} holds two sets of weights", why, "move the other one away")]
 
 
 def in_meta_layout(folder: Path) -> bool:
@@ -148,6 +192,8 @@ def _check_headers(files: Iterable[Path]) -> list[Problem]:
 
 def check_pointer(path: Path) -> list[Problem]:
     """Return a problem if a file is a pointer of Git LFS instead of what it is named for."""
+    if not path.is_file():
+        return []
     try:
         with path.open("rb") as file:
             start = file.read(len(_GIT_LFS))

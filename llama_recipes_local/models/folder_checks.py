@@ -100,6 +100,9 @@ def compare(
             raise ValueError("its rotary frequencies are not finite")
     if problems:
         return problems
+    if quantized is not None and all(each.dtype in FLOATS for each in found.values()):
+        fix = "remove quantization_config from config.json, or copy the quantised weights again"
+        return [_mismatch(folder, f"{quantized.what}, but all tensors are plain floats", fix)]
     shapes = {name: each.shape for name, each in plain.named_parameters()}
     head = weight_name(plain, plain.get_output_embeddings())
     embedding = weight_name(plain, plain.get_input_embeddings())

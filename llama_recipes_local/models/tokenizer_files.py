@@ -27,7 +27,8 @@ def check_tokenizer_files(folder: Path) -> list[Problem]:
                 "copy the model's tokenizer files there, or name another: --tokenizer_name DIR",
             )
         ]
-    pointers = [each for name in TOKENIZERS for each in check_pointer(folder / name)]
+    files = (*TOKENIZERS, *TOKENIZER_JSON)
+    pointers = [each for name in files for each in check_pointer(folder / name)]
     if pointers:
         return pointers
     invalid = [name for name in TOKENIZER_JSON if not _is_json(folder / name)]

@@ -18,6 +18,8 @@ from llama_recipes_local.model_folders import (
 from llama_recipes_local.model_folders.architectures import KNOWN
 from llama_recipes_local.model_folders.model_config import check_generation_config
 from llama_recipes_local.model_folders.weight_files import (
+    check_ordinary,
+    check_pointer,
     in_meta_layout,
     meta_layout,
 )
@@ -90,6 +92,8 @@ def _no_folder(name: str, folder: Path) -> Problem:
 
 def _check_config(folder: Path, train: configs.train_config) -> list[Problem]:
     path = folder / "config.json"
+    if wrong := check_ordinary(folder, path.name) or check_pointer(path):
+        return wrong
     if not path.is_file():
         return [
             Problem(
@@ -100,9 +104,11 @@ def _check_config(folder: Path, train: configs.train_config) -> list[Problem]:
         ]
     with caught() as problems, door(_no_object(path), "copy the model again"):
         config = json.loads(path.read_text("utf-8"))
-        longest = config.get("max_position_embeddings")
+        if not isinstance(config, dict):
+            raise ValueError(f"it is {config!r:.60}")
     if problems:
         return problems
+    longest = config.get("max_position_embeddings")
     # padded rows have the length of the data
     packing = train.batching_strategy == "packing"
     if packing and isinstance(longest, int) and longest and train.context_length > longest:

@@ -1,6 +1,7 @@
 """Faulty model folders: each gets one report, before anything is tokenised or written."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -88,6 +89,22 @@ def untied(folder: Path) -> None:
     in_json("config.json", tie_word_embeddings=True)(folder)
 
 
+def two_sets(folder: Path) -> None:
+    shard = "model-00001-of-00001.safetensors"
+    tensors = load_file(folder / "model.safetensors")
+    save_file({name: value + 1 for name, value in tensors.items()}, folder / shard)
+    index = {"weight_map": dict.fromkeys(tensors, shard)}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def in_place_of(file: str, put: Spoil) -> Spoil:
+    def replace(folder: Path) -> None:
+        (folder / file).unlink()
+        put(folder / file)
+
+    return replace
+
+
 def adapter_inside(folder: Path) -> None:
     (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
     (folder / "adapter_model.safetensors").touch()
@@ -153,6 +170,47 @@ FAULTS: dict[str, tuple[Spoil, str, str]] = {
         with_text("tokenizer.json", "version https://git-lfs.github.com/spec/v1\n"),
         "tokenizer.json is a pointer of Git LFS",
         "lfs pull",
+    ),
+    "a configuration that is a pointer": (
+        with_text(CONFIG, "version https://git-lfs.github.com/spec/v1\n"),
+        "config.json is a pointer of Git LFS",
+        "lfs pull",
+    ),
+    "a configuration that is a list": (
+        with_text(CONFIG, "[1]"),
+        "config.json is not a JSON object",
+        "it is [1]",
+    ),
+    "a configuration that is a pipe": (
+        in_place_of(CONFIG, os.mkfifo),
+        "config.json is not a file",
+        "it is a pipe or a device",
+    ),
+    "weights that are a folder": (
+        in_place_of("model.safetensors", Path.mkdir),
+        "model.safetensors is not a file",
+        "it is a folder",
+    ),
+    "weights that are a pipe": (
+        in_place_of("model.safetensors", os.mkfifo),
+        "model.safetensors is not a file",
+        "it is a pipe or a device",
+    ),
+    "a link to what is gone": (
+        in_place_of("model.safetensors", lambda path: path.symlink_to("gone")),
+        "model.safetensors is not a file",
+        "it is a link to gone, which is not there",
+    ),
+    "a download that did not end": (
+        lambda folder: (folder / "model.safetensors.aria2").touch(),
+        "are not there in whole",
+        "model.safetensors.aria2",
+    ),
+    "weights twice": (two_sets, "holds two sets of weights", "model-00001-of-00001.safetensors"),
+    "quantised in the configuration only": (
+        in_json(CONFIG, quantization_config={"load_in_4bit": True}),
+        MATCH,
+        "all tensors are plain floats",
     ),
     "shards without an index": (
         shards_without_index,
@@ -290,7 +348,7 @@ def folder(tiny_model: Path, tmp_path: Path) -> Path:
 
 
 def files_in(folder: Path) -> dict[Path, int]:
-    return {path: path.stat().st_size for path in folder.rglob("*")}
+    return {path: path.lstat().st_size for path in folder.rglob("*")}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
