@@ -8,7 +8,7 @@ from interrupted_runs import Runs
 
 HANGS = {"at": "step", "count": 4, "signal": "SIGSTOP", "ranks": [1]}
 # less patience than a user's, so that the tests are short
-PATCHES = {"parallel.watch:SAY_AFTER": 2.0, "parallel.watch:SILENT": 2.0}
+PATCHES = {"parallel.watch:SAY_AFTER": 1.0, "parallel.watch:SILENT": 1.5}
 SAID = "waiting for rank 1, which does not answer"
 RESUME = "--resume_from_checkpoint auto"
 STOPPED, INTERRUPTED, FAILED = 75, 130, 1
