@@ -6,7 +6,6 @@ before anything is tokenised, and none waits for one that has refused to start.
 """
 
 import contextlib
-import itertools
 import json
 import os
 import socket
@@ -28,9 +27,6 @@ SAY_AFTER = 10.0  # seconds of waiting before the ranks that are waited for are 
 SETTLE = 5.0  # seconds that a rank which ends gives the others to say what they found
 POLL = 0.02
 CONNECT = timedelta(seconds=5)
-
-_runs = itertools.count()
-"""Numbers this process's runs: a notebook may train twice, and the store keeps what was said."""
 
 
 class PeerEndedError(TrainingError):
@@ -61,12 +57,13 @@ class Beat(NamedTuple):
 class Peers:
     """The ranks of a run, as one of them sees the others."""
 
-    def __init__(self, launch: Launch, patience: float = PATIENCE) -> None:
+    def __init__(self, launch: Launch, patience: float = PATIENCE, number: int = 0) -> None:
         """Meet the others.
 
         Args:
             launch: which rank this is.
             patience: seconds to wait for another rank.
+            number: which run of this process it is.
 
         Raises:
             UsageError: if another process is this rank too, or the place to meet is taken.
@@ -80,7 +77,7 @@ class Peers:
         self._launch = launch
         by_torchrun = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
         self._serves = launch.rank == 0 and not by_torchrun
-        self._store = PrefixStore(f"peers-{_attempt()}-{next(_runs)}", self._connect())
+        self._store = PrefixStore(f"peers-{_attempt()}-{number}", self._connect())
         if self._store.add(f"rank-{self.rank}", 1) > 1:
             raise refusal(
                 f"RANK={self.rank} twice",

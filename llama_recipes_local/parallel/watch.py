@@ -5,6 +5,7 @@ hears of them; it may hang with the store. A second one judges what was heard, a
 """
 
 import contextlib
+import itertools
 import os
 import sys
 import threading
@@ -28,6 +29,8 @@ UNUSUAL = 60.0  # seconds for what has no usual time, such as the first step, or
 STEPS_KEPT = 20
 # in what torch and gloo raise when a connection is lost or a time is up
 SIGNS_OF_LOSS = ("gloo", "Connection closed by peer", "Connection reset by peer", "NCCL")
+_runs = itertools.count()
+"""Numbers this process's runs: a notebook may train twice, and the store keeps what was said."""
 WAITS = (f"{os.sep}torch{os.sep}distributed{os.sep}", f"{os.sep}process_group.py")
 
 
@@ -216,7 +219,7 @@ def watch_peers() -> Watch | None:
     launched = launch()
     if launched is None or launched.world_size == 1:
         return None
-    return Watch(Peers(launched))
+    return Watch(Peers(launched, number=next(_runs)))
 
 
 def _waits(thread: int | None) -> bool:
