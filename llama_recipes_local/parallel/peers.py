@@ -26,7 +26,7 @@ from llama_recipes_local.parallel.process_group import PATIENCE
 SAY_AFTER = 10.0  # seconds of waiting before the ranks that are waited for are named
 SETTLE = 5.0  # seconds that a rank which ends gives the others to say what they found
 POLL = 0.02
-CONNECT = timedelta(seconds=5)
+CONNECT = 5.0  # seconds
 
 
 class PeerEndedError(TrainingError):
@@ -193,12 +193,13 @@ class Peers:
             waited = time.monotonic() - began
             self._raise_if_ended()
             self._find_terminals()
-            if waited > said:
+            missing = self._missing(topic)
+            if waited > said and missing:
                 said *= 2
-                _say(f"--> {self._missing(topic)} ({waited:.0f} s)", self.speaks())
-            if waited > self.patience:
+                _say(f"--> {missing} ({waited:.0f} s)", self.speaks())
+            if waited > self.patience and missing:
                 raise TrainingError(
-                    f"stopped: {self._missing(topic)}, {waited:.0f} s\n   fix: see what it does; "
+                    f"stopped: {missing}, {waited:.0f} s\n   fix: see what it does; "
                     "more than --process_group_timeout SECONDS waits longer"
                 )
         return self._store.multi_get(keys)
@@ -244,31 +245,49 @@ class Peers:
         return True
 
     def _connect(self) -> TCPStore:
-        launch, began = self._launch, time.monotonic()
+        launch = self._launch
+        if not self._serves:
+            self._await_server()
+        try:
+            store = TCPStore(
+                launch.host,
+                launch.port,
+                is_master=self._serves,
+                timeout=timedelta(seconds=self.patience),
+                wait_for_workers=False,
+                multi_tenant=True,
+            )
+            store.set_timeout(timedelta(seconds=CONNECT))
+            return store
+        except DistError as error:
+            why = str(error).splitlines()[0]
+            if not self._serves:
+                raise TrainingError(
+                    f"stopped: rank 0 does not answer at {launch.host}:{launch.port}: {why}"
+                ) from error
+            raise refusal(
+                f"MASTER_ADDR={launch.host} MASTER_PORT={launch.port} for rank 0",
+                why,
+                "name an address of this host and a port that is free",
+            ) from error
+
+    def _await_server(self) -> None:
+        """Wait until the store can be connected to; its own client would print lines of C++."""
+        host, port = self._launch.host, self._launch.port
+        began, said = time.monotonic(), SAY_AFTER
         while True:
             try:
-                return TCPStore(
-                    launch.host,
-                    launch.port,
-                    is_master=self._serves,
-                    timeout=CONNECT,
-                    wait_for_workers=False,
-                    multi_tenant=True,
-                )
-            except DistError as error:
-                place = f"{launch.host}:{launch.port}"
-                if self._serves:
-                    raise refusal(
-                        f"MASTER_ADDR={launch.host} MASTER_PORT={launch.port} for rank 0",
-                        str(error).splitlines()[0],
-                        "name an address of this host and a port that is free",
-                    ) from error
+                socket.create_connection((host, port), CONNECT).close()
+                return
+            except OSError as error:
                 waited = time.monotonic() - began
-                if waited > self.patience:
-                    raise TrainingError(
-                        f"stopped: rank 0 does not answer at {place}, {waited:.0f} s"
-                    ) from error
-                _say(f"--> waiting for rank 0 at {place} ({waited:.0f} s)")
+                where = f"rank 0 at {host}:{port}, {waited:.0f} s: {error.strerror or error}"
+            if waited > self.patience:
+                raise TrainingError(f"stopped: waiting for {where}")
+            if waited > said:
+                said *= 2
+                _say(f"--> waiting for {where}")
+            time.sleep(POLL)
 
 
 def _say(line: str, speaks: bool = True) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from llama_recipes_local.errors import UsageError
+from llama_recipes_local.errors import TrainingError, UsageError
 from llama_recipes_local.launch import Launch
 from llama_recipes_local.parallel import peers as peers_module
 from llama_recipes_local.parallel.peers import PeerEndedError, Peers
@@ -108,3 +108,14 @@ def test_a_rank_that_is_late_is_named(
 
     assert together(agree, ranks=2) == [None, None]
     assert "--> waiting for rank 1, which started (0 s)\n" in capfd.readouterr().err
+
+
+def test_rank_0_is_waited_for_in_lines_of_ours(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(peers_module, "SAY_AFTER", 0.1)
+    port = free_port()
+    with pytest.raises(TrainingError, match=f"^stopped: waiting for rank 0 at 127.0.0.1:{port}, "):
+        Peers(Launch(1, 1, 2, "127.0.0.1", port), patience=0.5)
+    said = f"--> waiting for rank 0 at 127.0.0.1:{port}, 0 s: Connection refused"
+    assert set(capfd.readouterr().err.splitlines()) == {said}
