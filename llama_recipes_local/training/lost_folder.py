@@ -18,9 +18,16 @@ class LostFolderError(TrainingError):
 
 @dataclass(frozen=True)
 class Loss:
-    """What became of an output folder, and where to save instead."""
+    """What became of an output folder.
+
+    Attributes:
+        fate: that it was moved or removed, in words.
+        removed: whether what was in it is gone.
+        refuge: where to save instead.
+    """
 
     fate: str
+    removed: bool
     refuge: Path
 
 
@@ -37,7 +44,9 @@ class FolderGuard:
         folder = self._folder
         if not self._enabled or not any_rank(folder is not None and not folder.is_in_place()):
             return None
-        shared: list[Any] = [Loss(folder.fate(), folder.refuge()) if folder is not None else None]
+        shared: list[Any] = [None]
+        if folder is not None:
+            shared = [Loss(folder.fate(), folder.moved_to() is None, folder.refuge())]
         if world_size() > 1:
             dist.broadcast_object_list(shared, src=0)
         found: Loss = shared[0]

@@ -25,6 +25,10 @@ class TrainState:
     best_tokens: int = 0
     total_steps: int = 0
 
+    def forget_validations(self) -> None:
+        """Have the next validation's model saved: those that were saved are gone."""
+        self.best_loss, self.best_tokens, self.validated = math.inf, 0, -1
+
     def state_dict(self) -> dict[str, Any]:
         """Return the state as JSON-ready data, in which there is no infinity."""
         return asdict(self) | {"best_loss": self.best_loss if self.best_loss < math.inf else None}

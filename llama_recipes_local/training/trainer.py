@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -126,6 +126,7 @@ class Trainer:
                     with self.history.epoch():
                         self._train_epoch()
                     self._end_epoch()
+                self._check_folder()
             except StopRequested:
                 self._save_and_stop()
             except (TrainingError, OSError) as error:
@@ -322,6 +323,7 @@ class Trainer:
         self._check_folder()
         self.publish()
         found, state = self.evaluate(), self.state
+        self._check_folder()  # before this validation counts: a resumed run repeats it
         self.history.add_evaluation(found)
         state.validated = state.step
         other_batches = state.best_tokens not in (0, found.label_tokens)
@@ -364,6 +366,9 @@ class Trainer:
     def _check_folder(self) -> None:
         """Save elsewhere and stop if the output folder is not in its place.
 
+        A model that was removed with it is no longer the best: the resumed run saves its next one,
+        or, if the run was complete, this one is saved again.
+
         Raises:
             LostFolderError: if it was moved or removed; on all ranks.
         """
@@ -373,8 +378,13 @@ class Trainer:
         self.publish()
         self.checkpoints.move_to(loss.refuge)
         step = self.state.step
+        if loss.removed:
+            self.state.forget_validations()
         self.checkpoints.save(step, None, self.progress.seconds)
         self.checkpoints.writer.finish()
+        if loss.removed and not self._unfinished():
+            self.config = replace(self.config, output_dir=str(loss.refuge))
+            self._save_model()
         raise lost_folder(loss, step, self.total_steps, self.checkpoints.folder_of(step))
 
     def _save_and_stop(self) -> None:

@@ -13,6 +13,7 @@ from llama_recipes_local.checkpoints import layout, verifying
 from llama_recipes_local.model_folders import ADAPTER_WEIGHTS
 from llama_recipes_local.run.record import CONFIGURATION_FILE
 from llama_recipes_local.training.progress import Progress
+from llama_recipes_local.training.trainer import Trainer
 
 pytestmark = pytest.mark.slow
 STEPS = 4
@@ -85,6 +86,45 @@ def test_a_lost_folder_stops_the_run_with_a_checkpoint_elsewhere(
     resumed, straight = refuge / ADAPTER_WEIGHTS, tmp_path / "straight" / ADAPTER_WEIGHTS
     assert resumed.read_bytes() == straight.read_bytes()
     assert layout.checkpoints_in(refuge)[0].name == f"checkpoint-{STEPS}"
+
+
+@pytest.mark.parametrize("save_steps", [0, 1])
+@pytest.mark.parametrize("when", ["validating", "at the end"])
+@pytest.mark.parametrize("how", ["removed", "moved"])
+def test_a_folder_lost_after_the_last_step_is_noticed(
+    how: str,
+    when: str,
+    save_steps: int,
+    flags: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output, moved = tmp_path / "out", tmp_path / "moved"
+    flags["save_steps"] = save_steps
+    owner = {"validating": Trainer.evaluate, "at the end": Trainer._end_epoch}[when]
+    lost: list[str] = []
+
+    def and_lose(self: Trainer) -> Any:
+        found = owner(self)
+        if self.state.step == STEPS and not lost:
+            lost.append(how)
+            output.rename(moved)
+            if how == "removed":
+                shutil.rmtree(moved)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, owner.__name__, and_lose)
+        with pytest.raises(SystemExit) as stopped:
+            finetuning.main(**flags, output_dir=str(output))
+    assert stopped.value.code == 1
+    refuge = output if how == "removed" else moved
+    assert f"--output_dir {refuge} --resume_from_checkpoint auto" in capsys.readouterr().err
+    finetuning.main(**flags, output_dir=str(refuge), resume_from_checkpoint="auto")
+    assert (refuge / ADAPTER_WEIGHTS).is_file()
+    record = json.loads((refuge / CONFIGURATION_FILE).read_text())
+    assert record["finished"]
 
 
 def test_records_that_were_removed_are_written_again(
