@@ -15,7 +15,7 @@ from llama_recipes_local.adapters.base import TASK, AdapterMethod
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.fields import ABOVE_0, AT_LEAST_1, TEXT, Choices, Range
 from llama_recipes_local.model_folders import load_config, read_config
-from llama_recipes_local.model_folders.architectures import VISION
+from llama_recipes_local.model_folders.architectures import KNOWN, VISION
 from llama_recipes_local.models.deferred import empty_model
 from llama_recipes_local.models.quantization import or_unquantized, quantized_bits, quantized_by
 from llama_recipes_local.parallel import device_type
@@ -119,8 +119,11 @@ def linear_layers(folder: Path) -> list[str]:
     a problem of their own, and those of a quantised model have other names. A vision model's are by
     its files.
     """
-    if read_config(folder).get("model_type") == VISION:
+    kind = read_config(folder).get("model_type")
+    if kind == VISION:
         return _matrices(folder)
+    if kind not in KNOWN:  # refused for that
+        return []
     try:
         config = load_config(folder, "copy the model again")
         depth, config.num_hidden_layers = min(config.num_hidden_layers, DEEPEST), 1

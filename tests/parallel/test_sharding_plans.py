@@ -5,8 +5,8 @@ import torch
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 from transformers.models.mllama.modeling_mllama import MllamaVisionEncoderLayer
 
-from llama_recipes_local import configs, parallel
-from llama_recipes_local.parallel import process_group, sharding
+from llama_recipes_local import configs, launch, parallel
+from llama_recipes_local.parallel import sharding
 
 
 @pytest.mark.parametrize(("replicas", "shards"), [(0, 2), (2, 0), (2, 2), (1, 4)])
@@ -63,9 +63,9 @@ def test_without_mixed_precision_nothing_is_cast(monkeypatch: pytest.MonkeyPatch
 
 
 def test_torchrun_is_known_by_all_of_its_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in process_group._TORCHRUN_VARIABLES:
+    for variable in launch.VARIABLES:
         assert not parallel.launched_by_torchrun()
-        monkeypatch.setenv(variable, "1")
+        monkeypatch.setenv(variable, "2" if variable == "WORLD_SIZE" else "1")
     assert parallel.launched_by_torchrun()
     assert parallel.rank() == 1
     assert not parallel.is_rank_zero()

@@ -210,7 +210,7 @@ CASES = {
     ),
     "config.json is a list": Case(
         "{work}/model/config.json is not a JSON object",
-        "list",
+        "it is []",
         "copy the model again",
         spoil=write("model/config.json", "[]"),
     ),

@@ -2,12 +2,12 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 import sentencepiece
 
+from llama_recipes_local import extras
 from llama_recipes_local.models import tokenizer_files
 from llama_recipes_local.preflight import model
 from llama_recipes_local.run.resolution import resolve
@@ -113,7 +113,7 @@ def test_a_sentencepiece_model_needs_its_packages(
         tokenizer_files, "find_spec", lambda name: None if name in missing else True
     )
     problems = problems_of(folder)
-    fixes = [f"{sys.executable} -m pip install {expected}"] * bool(expected)
+    fixes = [extras.install(*expected.split())] if expected else []
     assert [problem.rpartition("fix: ")[2] for problem in problems] == fixes
 
 

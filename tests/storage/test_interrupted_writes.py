@@ -58,7 +58,9 @@ def write_sft_configuration(path: Path) -> None:
         value: int = 1
 
     training = SimpleNamespace(to_dict=dict)
-    run: Any = SimpleNamespace(parts={}, local=Settings(), model=Settings(), training=training)
+    run: Any = SimpleNamespace(
+        parts=(), dataset=Settings(), local=Settings(), model=Settings(), training=training
+    )
     save_configuration(run, path)
 
 

@@ -13,6 +13,7 @@ import transformers
 from llama_recipes_local import configs
 from llama_recipes_local.errors import TrainingError
 from llama_recipes_local.training import stepping, trainer
+from llama_recipes_local.training.evaluation import Evaluated
 
 Samples = list[dict[str, list[int]]]
 RunTraining = Callable[..., Any]
@@ -178,7 +179,7 @@ def test_the_model_is_saved_where_the_validation_loss_fell(
     saved: list[int],
 ) -> None:
     evaluated, epochs = iter(losses), []
-    monkeypatch.setattr(trainer, "evaluation", lambda *_: (0.0, next(evaluated), [], []))
+    monkeypatch.setattr(trainer, "evaluate", lambda *_: Evaluated(next(evaluated), 5, []))
     monkeypatch.setattr(trainer, "save_trained", lambda *arguments: epochs.append(arguments[-1]))
     run_training(samples[:2], samples[:1], save_model=True, num_epochs=3, **FIVE)
     assert epochs == saved
@@ -231,7 +232,7 @@ def test_the_model_is_saved_at_the_best_validation_between_epochs(
     run_training: RunTraining, samples: Samples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evaluated, saved = iter([9.0, 3.0, 1.0, 2.0]), []
-    monkeypatch.setattr(trainer, "evaluation", lambda *_: (0.0, next(evaluated), [], []))
+    monkeypatch.setattr(trainer, "evaluate", lambda *_: Evaluated(next(evaluated), 5, []))
     monkeypatch.setattr(trainer, "save_trained", lambda *arguments: saved.append(arguments[-1]))
     fields = FIVE | {"eval_steps": 2}
     run_training(samples, samples[:1], save_model=True, **fields)
