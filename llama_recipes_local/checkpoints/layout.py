@@ -65,6 +65,8 @@ class Manifest:
         ranks: how many ranks wrote it.
         validation_loss: of a validation at this step; None if there was none.
         files: every other file, by its path in the folder.
+        validation_tokens: label tokens of that validation; None if there was none, or it is
+            unknown, and then it is not written: earlier versions wrote no such number.
         format: see ``FORMAT``.
     """
 
@@ -72,11 +74,14 @@ class Manifest:
     ranks: int
     validation_loss: float | None
     files: Mapping[str, FileEntry]
+    validation_tokens: int | None = None
     format: int = FORMAT
 
     def text(self) -> str:
         """Return the manifest as JSON, with its own digest."""
         content = asdict(self)
+        if self.validation_tokens is None:
+            del content["validation_tokens"]
         digest = hashlib.sha256(_json(content).encode()).hexdigest()
         return _json(content | {"sha256": digest})
 

@@ -1,5 +1,6 @@
 """Retention: how many checkpoints of a run are kept."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from llama_recipes_local.storage import publishing
 def remove_surplus(output: Path, limit: int, keep: Path | None = None) -> None:
     """Remove the oldest checkpoints beyond ``limit``, but never the last or the best.
 
-    The best is the one with the lowest validation loss among those saved right after a
-    validation. A folder without a readable manifest is neither counted nor removed.
+    The best is the one with the lowest validation loss among those saved right after a validation
+    of as many label tokens as the latest one: losses on other batches cannot be compared. A folder
+    without a readable manifest is neither counted nor removed.
 
     Args:
         output: the run's folder.
@@ -22,12 +24,7 @@ def remove_surplus(output: Path, limit: int, keep: Path | None = None) -> None:
     if not limit:
         return
     manifests = _readable(output)
-    losses = {
-        folder: manifest.validation_loss
-        for folder, manifest in manifests.items()
-        if manifest.validation_loss is not None
-    }
-    best = min(losses, key=lambda folder: losses[folder], default=None)
+    best = _best(manifests)
     for folder in list(manifests)[max(limit, 1) :]:
         if folder != best and (keep is None or folder.resolve() != keep.resolve()):
             remove(folder)
@@ -41,11 +38,56 @@ def remove(folder: Path) -> None:
     shutil.rmtree(doomed)
 
 
+def set_aside_newer(output: Path, step: int) -> None:
+    """Rename the checkpoints after a step that a run was resumed at, and say so.
+
+    They were skipped as corrupt. Under their names they would count as this run's newest, and be
+    kept in place of what it saves.
+
+    Args:
+        output: the run's folder.
+        step: the step; -1 for a run that starts from scratch.
+    """
+    for folder in reversed(layout.checkpoints_in(output)):
+        if (layout.step_of(folder) or 0) > step:
+            aside = _free(folder.with_name(f"skipped-{folder.name}"))
+            folder.rename(aside)
+            print(
+                f"--> {folder.name} is not part of this run any more: renamed to {aside.name}, "
+                "which you may remove"
+            )
+
+
+def _free(path: Path) -> Path:
+    """Return a path, with the first number after it that is not there yet if it is."""
+    number, free = 1, path
+    while os.path.lexists(free):
+        number += 1
+        free = path.with_name(f"{path.name}-{number}")
+    return free
+
+
 def remove_leftovers(output: Path) -> None:
     """Remove what interrupted saves and removals left."""
     for left in output.glob(".checkpoint-*"):
         if left.suffix in (".incomplete", ".old"):
             publishing.remove(left)
+
+
+def _best(manifests: dict[Path, Manifest]) -> Path | None:
+    """Return the checkpoint with the lowest loss on the batches that were validated on last.
+
+    Args:
+        manifests: by their folders, newest first.
+    """
+    validated = {
+        folder: (manifest.validation_loss, manifest.validation_tokens)
+        for folder, manifest in manifests.items()
+        if manifest.validation_loss is not None
+    }
+    latest = next((tokens for _, tokens in validated.values()), None)
+    losses = {folder: loss for folder, (loss, tokens) in validated.items() if tokens == latest}
+    return min(losses, key=lambda folder: losses[folder], default=None)
 
 
 def _readable(output: Path) -> dict[Path, Manifest]:

@@ -43,6 +43,7 @@ class Content:
         tensors: by their folder and name, sharded or not; on every rank.
         values: JSON-ready contents of files, by their path; each rank gives its own.
         extra: writes further files into the folder it is given; for the first rank.
+        validation_tokens: label tokens of the validation.
     """
 
     step: int
@@ -50,6 +51,7 @@ class Content:
     tensors: Mapping[str, Mapping[str, torch.Tensor]]
     values: Mapping[str, Any]
     extra: Callable[[Path], None] | None = None
+    validation_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,13 @@ class Writer:
 
     def _publish(self, job: _Job, entries: Entries) -> None:
         content = job.content
-        manifest = Manifest(content.step, world_size(), content.validation_loss, entries)
+        manifest = Manifest(
+            step=content.step,
+            ranks=world_size(),
+            validation_loss=content.validation_loss,
+            files=entries,
+            validation_tokens=content.validation_tokens,
+        )
         draft = draft_of(job.target)
         files.write_file(draft / layout.MANIFEST, [manifest.text().encode()])
         publish(draft, job.target)

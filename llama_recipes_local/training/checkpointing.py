@@ -83,6 +83,8 @@ class CheckpointManager:
         began = time.perf_counter()
         folder = selection.select(self._config)
         if folder is None:
+            if parallel.is_rank_zero() and self._config.resume_from_checkpoint:
+                retention.set_aside_newer(self.output, -1)
             return None
         verified = time.perf_counter()
         if self._run is not None and self._run.data is not None:
@@ -101,7 +103,9 @@ class CheckpointManager:
             raise CorruptCheckpointError(f"{folder} cannot be resumed from: {error!r}") from error
         same_folder = selection.is_in(self.output, folder)
         self._saved_at = step if same_folder else 0
-        if parallel.is_rank_zero() and same_folder:  # a kill may have left one too many
+        if parallel.is_rank_zero() and same_folder:
+            retention.set_aside_newer(self.output, step)
+            # a kill may have left one too many
             retention.remove_surplus(self.output, self._config.save_total_limit, keep=folder)
         print(
             f"--> resumed at step {step} from {folder.resolve()}: verified in "
@@ -113,18 +117,19 @@ class CheckpointManager:
         """Whether a checkpoint of a step was saved, or resumed from."""
         return step == self._saved_at
 
-    def save(self, step: int, validation_loss: float | None, seconds: float) -> None:
+    def save(self, step: int, validation: tuple[float, int | None] | None, seconds: float) -> None:
         """Write a checkpoint, or begin to; see ``Writer.save``.
 
         Args:
             step: optimiser steps done.
-            validation_loss: of a validation after this very step, if there was one.
+            validation: loss and label tokens of a validation after this very step, if there was
+                one.
             seconds: what training took so far.
 
         Raises:
             SavingError: if it cannot be written, or the one before could not; on all ranks.
         """
-        self.writer.save(self._content(step, validation_loss, seconds))
+        self.writer.save(self._content(step, validation, seconds))
         self._saved_at = step
 
     def move_to(self, output: Path) -> None:
@@ -156,7 +161,9 @@ class CheckpointManager:
         for name, part in self._states.items():
             part.load_state_dict(saved[name])
 
-    def _content(self, step: int, validation_loss: float | None, seconds: float) -> Content:
+    def _content(
+        self, step: int, validation: tuple[float, int | None] | None, seconds: float
+    ) -> Content:
         """Return what this rank gives to a checkpoint."""
         model, optimizer = self._model, self._optimizer
         parallel.reshard(model)
@@ -169,9 +176,11 @@ class CheckpointManager:
                 "ranks": parallel.world_size(),
             }
             values |= self._descriptions()
+        loss, tokens = validation or (None, None)
         return Content(
             step=step,
-            validation_loss=validation_loss,
+            validation_loss=loss,
+            validation_tokens=tokens,
             tensors={
                 layout.WEIGHTS: model_state.model_tensors(model),
                 layout.OPTIMIZER: model_state.optimizer_tensors(model, optimizer),

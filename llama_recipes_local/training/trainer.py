@@ -358,9 +358,10 @@ class Trainer:
             return
         self._at("saving a checkpoint")
         self.publish()
-        validation_loss = self.history.eval_loss[-1] if state.validated == state.step else None
+        history, validated = self.history, state.validated == state.step
+        validation = (history.eval_loss[-1], history.last_eval_tokens) if validated else None
         with self.history.checkpoint():
-            self.checkpoints.save(state.step, validation_loss, self.progress.seconds)
+            self.checkpoints.save(state.step, validation, self.progress.seconds)
         self.progress.pause()
 
     def _check_folder(self) -> None:

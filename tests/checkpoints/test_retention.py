@@ -8,11 +8,13 @@ from llama_recipes_local.checkpoints import retention, selection, verifying
 from llama_recipes_local.checkpoints.layout import MANIFEST, Manifest, folder_of, step_of
 
 
-def checkpoints(output: Path, losses: dict[int, float | None]) -> None:
+def checkpoints(
+    output: Path, losses: dict[int, float | None], tokens: dict[int, int] | None = None
+) -> None:
     for step, loss in losses.items():
         folder = folder_of(output, step)
         folder.mkdir()
-        manifest = Manifest(step, ranks=1, validation_loss=loss, files={})
+        manifest = Manifest(step, 1, loss, files={}, validation_tokens=(tokens or {}).get(step))
         (folder / MANIFEST).write_text(manifest.text())
 
 
@@ -33,6 +35,28 @@ def test_the_newest_and_the_best_stay(
     checkpoints(tmp_path, losses)
     retention.remove_surplus(tmp_path, limit)
     assert sorted(step_of(path) or 0 for path in tmp_path.iterdir()) == kept
+
+
+def test_losses_on_other_batches_are_not_compared(tmp_path: Path) -> None:
+    losses = {1: 0.1, 2: 0.6, 3: 0.5, 4: 0.7, 5: None}
+    checkpoints(tmp_path, losses, {1: 10, 2: 20, 3: 20, 4: 20})
+    retention.remove_surplus(tmp_path, 1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-3", "checkpoint-5"]
+
+
+def test_what_was_skipped_is_set_aside_and_not_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "skipped-checkpoint-8").mkdir()
+    checkpoints(tmp_path, {2: None, 4: None, 6: None, 8: None})
+    retention.set_aside_newer(tmp_path, 4)
+    checkpoints(tmp_path, {5: None, 6: None})
+    retention.remove_surplus(tmp_path, 1)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("checkpoint-6", "skipped-checkpoint-6"),
+        *("skipped-checkpoint-8", "skipped-checkpoint-8-2"),
+    }
+    assert "checkpoint-8 is not part of this run any more" in capsys.readouterr().out
 
 
 def test_other_folders_are_neither_counted_nor_removed(tmp_path: Path) -> None:

@@ -138,3 +138,18 @@ def test_records_that_were_removed_are_written_again(
     assert all((output / name).is_file() for name in names)
     lines = (output / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == list(range(1, STEPS + 1))
+
+
+def test_what_auto_skips_as_corrupt_is_set_aside(flags: dict[str, Any], tmp_path: Path) -> None:
+    """It would be kept in place of what the resumed run saves."""
+    output = tmp_path / "out"
+    finetuning.main(**flags, output_dir=str(output))
+    for step in (3, 4):
+        with (output / f"checkpoint-{step}" / layout.TRAINER).open("a") as file:
+            file.write(" ")
+    flags |= {"max_train_step": 3, "save_total_limit": 1, "resume_from_checkpoint": "auto"}
+    finetuning.main(**flags, output_dir=str(output))
+    verifying.verify(output / "checkpoint-3")
+    kept = {path.name for path in output.glob("*checkpoint-*")}
+    assert kept >= {"checkpoint-3", "skipped-checkpoint-3", "skipped-checkpoint-4"}
+    assert "checkpoint-4" not in kept
