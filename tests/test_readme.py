@@ -13,7 +13,7 @@ from sft_guide import write_clone
 
 PROJECT = Path(__file__).resolve().parents[1]
 ENGLISH, CHINESE = PROJECT / "README.md", PROJECT / "README.zh-CN.md"
-SHORT = "--max_train_step 2 --max_eval_step 2"
+SHORT = "--overwrite_output_dir --max_train_step 2 --max_eval_step 2"
 # Fetching wheels is pip's; the tests are running already.
 NOT_RUN = ("pip download", "PIP_NO_INDEX", "make test")
 
