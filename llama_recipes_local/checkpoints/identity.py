@@ -1,6 +1,5 @@
 """What a run that resumes from a checkpoint must share with the one that wrote it."""
 
-import hashlib
 import json
 import math
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from llama_recipes_local.errors import Problem, refuse
 from llama_recipes_local.fields import Resume, fields_with
 from llama_recipes_local.models.precision import weight_dtype
 from llama_recipes_local.run import Run
+from llama_recipes_local.storage.hashing import contents_hash, ends_hash
 
 # the kinds, as --resume_despite names them, and how to fix a difference
 KINDS = {
@@ -23,7 +23,6 @@ KINDS = {
     "method": "give the same settings",
     "schedule": "give the same settings",
 }
-ENDS = 1 << 20  # bytes that are hashed at either end of a file of weights
 Identity = dict[str, dict[str, Any]]
 
 
@@ -109,21 +108,12 @@ def _values(config: object, kind: Resume) -> dict[str, Any]:
 
 def _model(folder: Path) -> dict[str, str]:
     """Return hashes that identify a model wherever it is."""
-    config = hashlib.sha256((folder / "config.json").read_bytes()).hexdigest()
-    return {"config": config, "weights": weights_hash(folder)}
+    return {"config": contents_hash(folder / "config.json"), "weights": weights_hash(folder)}
 
 
 def weights_hash(folder: Path) -> str:
     """Return a hash that identifies a model's weights, without reading them completely."""
-    weights = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        size = path.stat().st_size
-        weights.update(f"{path.name} {size}".encode())
-        with path.open("rb") as file:
-            weights.update(file.read(ENDS))
-            file.seek(max(size - ENDS, 0))
-            weights.update(file.read(ENDS))
-    return weights.hexdigest()
+    return ends_hash(sorted(folder.glob("*.safetensors")))
 
 
 def _short(value: object) -> str:

@@ -21,14 +21,13 @@ from llama_recipes_local.model_folders.weight_files import weight_files
 from llama_recipes_local.parallel import device_type
 from llama_recipes_local.run import Run
 from llama_recipes_local.run.record import PACKAGES
-from llama_recipes_local.storage.hashing import contents_hash
+from llama_recipes_local.storage.hashing import contents_hash, ends_hash
 from llama_recipes_local.vendoring import read_manifest
 
 PACKAGE = Path(__file__).parents[1]
 # what all ranks write to together, or read by its name
 SHARED_FOLDERS = ("output_dir", "dist_checkpoint_root_folder")
 KERNEL_PACKAGES = ("accelerate", "bitsandbytes", "liger_kernel", "numpy", "safetensors")
-ENDS = 1 << 20  # bytes that are compared at either end of a file that is streamed
 SHOWN = 12  # digits of a hash
 Facts = dict[str, str]
 
@@ -128,19 +127,10 @@ def _code_hash() -> str:
 
 
 def _files_hash(run: Run) -> str:
-    """Return a hash of the files that are streamed: of their names, sizes and either end."""
-    digest = hashlib.sha256()
+    """Return a hash of the files that are streamed."""
     assert run.dataset is not None
-    for part in PARTS:
-        split = find_split(DATASETS[run.train.dataset], run.dataset, part)
-        for path in split.files if split else ():
-            size = path.stat().st_size
-            digest.update(f"{path.name} {size}".encode())
-            with path.open("rb") as file:
-                digest.update(file.read(ENDS))
-                file.seek(max(size - ENDS, 0))
-                digest.update(file.read(ENDS))
-    return digest.hexdigest()
+    splits = (find_split(DATASETS[run.train.dataset], run.dataset, part) for part in PARTS)
+    return ends_hash(path for split in splits if split for path in split.files)
 
 
 def _size(rows: object) -> str:

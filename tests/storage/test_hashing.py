@@ -92,3 +92,27 @@ def test_a_file_that_changes_while_it_is_read_is_not_cached(
 
 def test_a_cache_that_cannot_be_written_is_ignored(file: Path):
     assert len(FileHashes(file / "hashes.json").of([file])) == 1
+
+
+def test_a_hash_of_ends_sees_names_sizes_order_and_both_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hashing, "ENDS", 2)
+    contents = {"a": b"abcdefg", "b": b"hi"}
+    files = [tmp_path / name for name in contents]
+    for path in files:
+        path.write_bytes(contents[path.name])
+    known = {hashing.ends_hash(files)}
+
+    def is_seen(name: str, content: bytes) -> bool:
+        (tmp_path / name).write_bytes(content)
+        found = hashing.ends_hash(files)
+        (tmp_path / name).write_bytes(contents[name])
+        return found not in known
+
+    assert is_seen("a", b"Xbcdefg")
+    assert is_seen("a", b"abcdefX")
+    assert is_seen("a", b"abcdXefg")
+    assert not is_seen("a", b"abcXefg")
+    assert hashing.ends_hash(files[::-1]) not in known
+    assert hashing.ends_hash(files[:1]) not in known
