@@ -13,7 +13,7 @@ from sft_guide import write_clone
 
 PROJECT = Path(__file__).resolve().parents[1]
 ENGLISH, CHINESE = PROJECT / "README.md", PROJECT / "README.zh-CN.md"
-SHORT = "--overwrite_output_dir --max_train_step 2 --max_eval_step 2"
+SHORT = "--max_train_step 2 --max_eval_step 2"
 # Fetching wheels is pip's; the tests are running already.
 NOT_RUN = ("pip download", "PIP_NO_INDEX", "make test")
 
@@ -53,10 +53,12 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def shortened(words: list[str]) -> str:
-    """Return the flags that make a ``make`` command a matter of seconds."""
+    """Return the flags that make a training a matter of seconds, and let it follow another."""
     if words[1] == "sft":
         return "--max_steps 2"
-    return SHORT + " --context_length 256" * any(word.startswith("MODEL=") for word in words)
+    named = words[0] != "make" or any(word.startswith("MODEL=") for word in words)
+    resumed = "--resume_from_checkpoint" in " ".join(words)
+    return SHORT + " --context_length 256" * named + " --overwrite_output_dir" * (not resumed)
 
 
 @pytest.mark.command
@@ -78,16 +80,16 @@ def test_command_runs(command, tiny_model, grammar_data, adapter, environment, t
     if words[0] == "make":
         if not Path(sys.prefix, ".installed").is_file():
             pytest.skip("the environment was not made by make")
-        own = [word for word in words if word.startswith("ARGS=")]
+        own, short = [word for word in words if word.startswith("ARGS=")], shortened(words)
         words = [word for word in words if word not in own] + [
-            f"{' '.join(own) or 'ARGS='} {shortened(words)}",
+            f"{' '.join(own) or 'ARGS='} {short}",
             f"VENV={sys.prefix}",
             f"OUTPUT={tmp_path / 'out' if own or words[1] != 'finetune' else adapter}",
         ]
     else:
         words[0] = str(Path(sys.executable).with_name(words[0]))
         if "finetuning.py" in words:
-            words += [*SHORT.split(), "--context_length", "256"]
+            words += shortened(words).split()
     if "inspect" in words:
         words += ["--png", str(tmp_path / "lengths.png")]
     if "evaluate" in words:
