@@ -1,12 +1,12 @@
 """Retention: how many checkpoints of a run are kept."""
 
-import os
 import shutil
 from pathlib import Path
 
 from llama_recipes_local.checkpoints import layout
 from llama_recipes_local.checkpoints.layout import CorruptCheckpointError, Manifest
 from llama_recipes_local.storage import publishing
+from llama_recipes_local.storage.names import free_path
 
 
 def remove_surplus(output: Path, limit: int, keep: Path | None = None) -> None:
@@ -50,21 +50,12 @@ def set_aside_newer(output: Path, step: int) -> None:
     """
     for folder in reversed(layout.checkpoints_in(output)):
         if (layout.step_of(folder) or 0) > step:
-            aside = _free(folder.with_name(f"skipped-{folder.name}"))
+            aside = free_path(folder.with_name(f"skipped-{folder.name}"))
             folder.rename(aside)
             print(
                 f"--> {folder.name} is not part of this run any more: renamed to {aside.name}, "
                 "which you may remove"
             )
-
-
-def _free(path: Path) -> Path:
-    """Return a path, with the first number after it that is not there yet if it is."""
-    number, free = 1, path
-    while os.path.lexists(free):
-        number += 1
-        free = path.with_name(f"{path.name}-{number}")
-    return free
 
 
 def remove_leftovers(output: Path) -> None:

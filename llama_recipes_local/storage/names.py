@@ -1,4 +1,4 @@
-"""Names of files: their natural order, and those that no file can have.
+"""Names of files: their natural order, those that are free, and those that no file can have.
 
 safetensors, JSON and the console accept none that is not valid UTF-8, and no file system one that
 is too long.
@@ -6,6 +6,8 @@ is too long.
 
 import os
 import re
+from itertools import chain, count
+from pathlib import Path
 
 from llama_recipes_local.errors import Problem, refuse
 
@@ -18,6 +20,18 @@ LONGEST_PATH = 4095
 def natural_key(name: str) -> tuple[str, str]:
     """Return a sort key that puts part 2 before part 10."""
     return re.sub("[0-9]+", lambda number: number[0].zfill(20), name), name
+
+
+def free_path(path: Path, ending: str = "") -> Path:
+    """Return a path that nothing has yet: itself, or with -2, -3 and so on after its name.
+
+    Args:
+        path: a file's or a folder's.
+        ending: what of the name stays behind the number, such as ".json".
+    """
+    name = path.name.removesuffix(ending)
+    names = chain([path.name], (f"{name}-{number}{ending}" for number in count(2)))
+    return next(free for free in map(path.with_name, names) if not os.path.lexists(free))
 
 
 def check_name(path: str | os.PathLike[str], flag: str = "") -> list[Problem]:

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from llama_recipes_local.storage.names import free_path
+
 REMOVED = " (deleted)"
 """What Linux appends to the path of a file that is open and has no name any more."""
 
@@ -33,13 +35,7 @@ class WatchedFolder:
     def refuge(self) -> Path:
         """Return where to write instead: where it is now, or a folder that is not there yet."""
         moved = self.moved_to()
-        if moved is not None:
-            return moved
-        place, number = self.folder, 1
-        while os.path.lexists(place):
-            number += 1
-            place = self.folder.with_name(f"{self.folder.name}-{number}")
-        return place
+        return free_path(self.folder) if moved is None else moved
 
     def fate(self) -> str:
         """Say what became of a folder that is not in its place."""

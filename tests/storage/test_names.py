@@ -8,7 +8,7 @@ import pytest
 from llama_recipes_local import cli
 from llama_recipes_local.preflight import machine
 from llama_recipes_local.run.resolution import resolve
-from llama_recipes_local.storage.names import check_name
+from llama_recipes_local.storage.names import check_name, free_path
 
 GBK = os.fsdecode("模型".encode("gbk"))
 
@@ -67,3 +67,13 @@ def test_an_output_folder_below_such_a_folder_is_refused(
     monkeypatch.chdir(tmp_path / GBK)
     (problem,) = machine.check_output(resolve({"output_dir": "out"}))
     assert "bytes that are not UTF-8" in problem.why
+
+
+def test_a_free_path_is_numbered_before_its_ending(tmp_path: Path) -> None:
+    folder, file = tmp_path / "run.v2", tmp_path / "result.json"
+    assert free_path(folder) == folder
+    folder.mkdir()
+    (tmp_path / "run.v2-2").symlink_to(tmp_path / "nowhere")
+    assert free_path(folder) == tmp_path / "run.v2-3"
+    file.touch()
+    assert free_path(file, ".json") == tmp_path / "result-2.json"

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain, count
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
@@ -23,7 +22,7 @@ from llama_recipes_local.messages import join_names
 from llama_recipes_local.model_folders import read_adapter_config
 from llama_recipes_local.preflight.adapter_rules import check_attention
 from llama_recipes_local.run import Run
-from llama_recipes_local.storage.names import refuse_name
+from llama_recipes_local.storage.names import free_path, refuse_name
 
 
 def choose_metrics(metrics: str | None, dataset: str) -> list[str]:
@@ -124,7 +123,11 @@ def result_file(out: str | None) -> Path:
     Raises:
         UsageError: if it cannot be written.
     """
-    path = Path(out).expanduser().resolve() if out else _free_file()
+    path = (
+        Path(out).expanduser().resolve()
+        if out
+        else free_path(Path.cwd() / "evaluation.json", ".json")
+    )
     refuse_name(path, "--out")
     why = ""
     if path.is_dir():
@@ -134,12 +137,6 @@ def result_file(out: str | None) -> Path:
     if why:
         raise refusal(f"--out {out or path}", why, "name a file: --out evaluation.json")
     return path
-
-
-def _free_file() -> Path:
-    """Return the first of evaluation.json, evaluation-2.json and so on that does not exist."""
-    names = chain(["evaluation.json"], (f"evaluation-{number}.json" for number in count(2)))
-    return next(path for path in map(Path.cwd().joinpath, names) if not os.path.lexists(path))
 
 
 def compared_files(
