@@ -99,6 +99,15 @@ def test_no_impossible_number_is_believed(edited: Path, capsys: pytest.CaptureFi
     assert chosen(edited) == newest
 
 
+@pytest.mark.parametrize("beta", [-0.1, 1.0, 2.0])
+def test_a_beta_of_no_average_is_not_believed(edited: Path, beta: float) -> None:
+    newest = edited / "checkpoint-8"
+    content = json.loads((newest / layout.TRAINER).read_text())
+    place = ("optimizer", "groups", 0, "betas", 0)
+    signed(newest, layout.TRAINER, replaced(content, place, beta))
+    assert chosen(edited) == edited / "checkpoint-4"
+
+
 def damage(newest: Path, kind: str) -> None:
     """Damage a checkpoint in one of the ways that a hash alone does not find, or not in time."""
     trainer = json.loads((newest / layout.TRAINER).read_text())

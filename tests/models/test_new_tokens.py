@@ -15,6 +15,7 @@ from shared_fixtures import one_thread  # noqa: F401 for all tests of this modul
 from llama_recipes_local import cli, configs
 from llama_recipes_local.data.token_rows import TokenRows
 from llama_recipes_local.finetuning import main
+from llama_recipes_local.models.embedding_rows import mean_row, set_to_mean, with_mean_rows
 from llama_recipes_local.models.new_tokens import find_new_tokens, new_tokens_note
 
 TIED = pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
@@ -257,3 +258,23 @@ def test_a_saved_adapter_needs_the_tokenizer_that_it_was_trained_with(
     first = load_file(adapter / "adapter_model.safetensors")
     second = load_file(train(folder, tmp_path / "again", **again) / "adapter_model.safetensors")
     assert first.keys() == second.keys()
+
+
+def test_a_mean_is_of_trained_rows_alone() -> None:
+    """By hand: a row of zeros was never trained."""
+    weight = torch.tensor([[256.0], [1.0], [0.0], [1.0]], dtype=torch.bfloat16)
+    assert mean_row(weight).tolist() == [86.0]
+    assert with_mean_rows(weight, 5)[4:].tolist() == [[86.0]]
+
+
+@TIED
+def test_rows_that_are_set_are_no_part_of_their_mean(folder: Path, tied: bool) -> None:
+    model = start(folder, tied)
+    layers = (model.get_input_embeddings(), model.get_output_embeddings())
+    before = [layer.weight.detach().clone() for layer in layers]
+    set_to_mean(model, [1, 3], trained=5)
+    for layer, rows in zip(layers, before, strict=True):
+        expected = rows[[0, 2, 4]].mean(dim=0)
+        assert torch.equal(layer.weight[[1, 3]], expected.expand(2, -1))
+        others = [row for row in range(len(rows)) if row not in (1, 3)]
+        assert torch.equal(layer.weight[others], rows[others])
