@@ -1,12 +1,14 @@
 """Phrases that many messages share: lists of names, what a folder holds, a missing path."""
 
 import re
+import shlex
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.storage.names import natural_key
+from llama_recipes_local.storage.publishing import old_of
 
 NAMES_SHOWN = 10
 
@@ -21,7 +23,14 @@ def join_names(names: Iterable[str]) -> str:
 def describe_folder(folder: Path) -> str:
     """Say what a folder holds, without its subfolders' content, or that it does not exist."""
     if not folder.is_dir():
-        return f"{folder} does not exist"
+        old = old_of(folder)
+        if not old.is_dir():
+            return f"{folder} does not exist"
+        back = f"mv {shlex.quote(str(old))} {shlex.quote(str(folder))}"
+        return (
+            f"{folder} does not exist: it was being replaced when the process was killed, and what "
+            f"it held is in {old.name}; `{back}` puts it back"
+        )
     return f"{folder} holds {join_names(sorted(entry.name for entry in folder.iterdir()))}"
 
 

@@ -1,5 +1,6 @@
 """Upstream's checkpoint functions, for FSDP2, in safetensors and JSON."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -137,9 +138,13 @@ def _add_lost_embedding(state: Tensors, weights: Path) -> None:
 def save_model_checkpoint(
     model: nn.Module, output_dir: str | Path, cfg: configs.train_config | None = None
 ) -> None:
-    """Save a model that is not sharded as a Hugging Face folder, see ``write_whole_model``."""
+    """Save a model that is not sharded as a Hugging Face folder, see ``write_whole_model``.
+
+    Its weights are one file whatever their size: several could not be renamed at one moment, and a
+    kill would leave some of this model and some of the one before.
+    """
     with published_files(Path(output_dir)) as draft:
-        write_whole_model(_as_any(model), draft, cfg)
+        write_whole_model(_as_any(model), draft, cfg, max_shard_size=sys.maxsize)
 
 
 def save_fsdp_model_checkpoint_full(

@@ -26,6 +26,7 @@ from llama_recipes_local.model_folders.weight_files import (
 from llama_recipes_local.models.folder_checks import check_stored_model
 from llama_recipes_local.models.tokenizer_files import check_tokenizer_files
 from llama_recipes_local.run import Run
+from llama_recipes_local.storage.publishing import old_of
 
 DOWNLOAD = (
     "on a machine with access run `hf download {name} --local-dir DIR`, copy DIR here, "
@@ -77,7 +78,8 @@ def _unnamed(why: str) -> Problem:
 
 
 def _no_folder(name: str, folder: Path) -> Problem:
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith("."):
+    replaced = old_of(folder).is_dir()
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith(".") and not replaced:
         return Problem(
             f"--model_name {name}: there is no folder {folder}",
             "if it is a name on the Hugging Face Hub: models are loaded from local folders only",
@@ -85,7 +87,7 @@ def _no_folder(name: str, folder: Path) -> Problem:
         )
     return Problem(
         f"--model_name {name}: there is no folder {folder}",
-        describe_folder(folder.parent),
+        describe_folder(folder if replaced else folder.parent),
         "name the folder that holds config.json: --model_name DIR",
     )
 

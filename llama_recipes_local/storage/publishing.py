@@ -146,7 +146,7 @@ def recover(target: Path) -> None:
 
     Only where two paths cannot be swapped, see ``publish``.
     """
-    old = _old_of(target)
+    old = old_of(target)
     if old.is_dir() and not target.exists():
         old.rename(target)
 
@@ -174,11 +174,11 @@ def publish(draft: Path, target: Path) -> None:
     _replace(draft, target)
     sync_folder(target.parent)
     remove(draft)
-    remove(_old_of(target))
+    remove(old_of(target))
 
 
 def _replace(draft: Path, target: Path) -> None:
-    """Give a draft its name; what had it is left under the draft's name, or its ``_old_of``."""
+    """Give a draft its name; what had it is left under the draft's name, or its ``old_of``."""
     try:
         draft.rename(target)
         return
@@ -186,13 +186,14 @@ def _replace(draft: Path, target: Path) -> None:
         if error.errno not in IN_THE_WAY:
             raise
     if not exchange(draft, target):
-        old = _old_of(target)
+        old = old_of(target)
         remove(old)
         target.rename(old)  # killed here, ``recover`` puts it back
         draft.rename(target)
 
 
-def _old_of(target: Path) -> Path:
+def old_of(target: Path) -> Path:
+    """Return where what had a name is kept while it is replaced."""
     return target.with_name(f".{target.name}.old")
 
 

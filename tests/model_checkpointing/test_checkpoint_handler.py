@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import peft
 import pytest
@@ -104,6 +105,21 @@ def test_a_saved_model_loads_in_plain_transformers(tiny_model: Path, tmp_path: P
     state = model.state_dict()
     assert all(tensor.equal(state[name]) for name, tensor in reloaded.state_dict().items())
     assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".json", ".safetensors"}
+
+
+def test_a_models_weights_are_one_file_because_several_are_not_renamed_at_once(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = LlamaForCausalLM.from_pretrained(tiny_model)
+    save = model.save_pretrained
+
+    def in_small_shards(folder: Path, **options: Any) -> None:
+        save(folder, **{"max_shard_size": "10KB"} | options)
+
+    monkeypatch.setattr(model, "save_pretrained", in_small_shards)
+    checkpoints.save_model_checkpoint(model, tmp_path / "out")
+    weights = [path.name for path in (tmp_path / "out").glob("*.safetensors*")]
+    assert weights == ["model.safetensors"]
 
 
 @pytest.mark.parametrize("name", ["/models/a/llama", "models/llama", "llama", "llama/"])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from llama_recipes_local import cli
 from llama_recipes_local.storage import publishing
 from llama_recipes_local.storage.publishing import (
     published_file,
@@ -167,3 +168,15 @@ def test_processes_without_a_lock_write_drafts_of_their_own(target: Path) -> Non
         (other / "weights").write_text("other")
         (draft / "weights").write_text("new")
     assert contents(target) == {"weights": "new"}
+
+
+@pytest.mark.parametrize("words", [["generate", "--prompt", "a", "--model_name"], ["convert"]])
+def test_a_reader_says_where_the_content_of_a_replaced_folder_is(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The process was killed between two renames, where paths cannot be exchanged."""
+    old = publishing.old_of(tmp_path / "model")
+    old.mkdir()
+    out = ["--out", str(tmp_path / "out")] if words == ["convert"] else []
+    assert cli.main([*words, str(tmp_path / "model"), *out]) == 2
+    assert f"mv {old} {tmp_path / 'model'}" in capsys.readouterr().err

@@ -14,10 +14,8 @@ def compare(first: Path, second: Path) -> dict[str, Difference]:
     Raises:
         UsageError: if a file is not a result, or the two are not of the same items.
     """
-    ours, theirs = (
-        {measure.name: measure for measure in read_result(path).measures()}
-        for path in (first, second)
-    )
+    results = read_result(first), read_result(second)
+    ours, theirs = ({each.name: each for each in result.measures()} for result in results)
     shared = [name for name in ours if name in theirs]
     if not shared:
         why = f"one has {', '.join(ours)}, the other {', '.join(theirs)}"
@@ -31,21 +29,20 @@ def compare(first: Path, second: Path) -> dict[str, Difference]:
             why = f"of {len(a.keys)} and {len(b.keys)} items of {name}, {common} are the same"
             raise UsageError([_different(first, second, why)])
         found[name] = difference(a, b.of_keys(a.keys))
-        rows.append(_row(a, b, found[name]))
+        rows.append(_row(a, (results[0].value(a), results[1].value(b)), found[name]))
     print(f"a is {first}, b is {second}\n")
     headers = ["", "a", "b", "b - a", "95% interval", "p", "better"]
     print(table(rows, headers))
     return found
 
 
-def _row(a: Measure, b: Measure, found: Difference) -> list[str]:
-    better = "b" if (found.value > 0) == a.higher_is_better else "a"
+def _row(measure: Measure, values: tuple[float, float], found: Difference) -> list[str]:
+    better = "b" if (found.value > 0) == measure.higher_is_better else "a"
     significant = found.low > 0 or found.high < 0
     return [
-        a.name,
-        f"{a.of_all():.4f}",
-        f"{b.of_all():.4f}",
-        f"{found.value:+.4f}",
+        measure.name,
+        *(f"{value:.4f}" for value in values),
+        f"{values[1] - values[0]:+.4f}",
         f"{found.low:+.4f} to {found.high:+.4f}",
         f"{found.p:.3f}",
         better if significant else "not significant",

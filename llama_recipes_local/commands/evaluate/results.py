@@ -14,6 +14,10 @@ from llama_recipes_local.errors import UsageError, door
 from llama_recipes_local.messages import missing_path
 from llama_recipes_local.storage.publishing import write_json
 
+ROUNDING = 1e-3
+"""How far sums of the same losses may differ by their order, in bfloat16 too; the perplexity of
+large losses differs most."""
+
 
 @dataclass
 class Result:
@@ -45,6 +49,18 @@ class Result:
                 found += metric.measures(self.answers)
         return found
 
+    def value(self, measure: Measure) -> float:
+        """Return a measure's value as it was printed: a loss is summed as training sums it.
+
+        Raises:
+            ValueError: if it is not what the saved items give, but for the order of a sum.
+        """
+        computed = measure.of_all()
+        value = self.metrics.get(measure.name, {}).get("value", computed)
+        if not math.isclose(value, computed, rel_tol=ROUNDING, abs_tol=ROUNDING):
+            raise ValueError(f"{measure.name} is {value}, but its items give {computed}")
+        return value
+
     def save(self, path: Path) -> None:
         """Write the result, whole or not at all."""
         write_json(path, asdict(self), indent=1)
@@ -70,4 +86,5 @@ def read_result(path: Path) -> Result:
         for measure in result.measures():
             if not len(measure.keys) or not math.isfinite(measure.of_all()):
                 raise ValueError(f"no items of {measure.name}")
+            result.value(measure)
     return result

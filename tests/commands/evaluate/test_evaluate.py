@@ -144,6 +144,13 @@ def test_two_results_are_compared(
     assert row[1:4] == [f"{before:.4f}", f"{after:.4f}", f"{after - before:+.4f}"]
     assert float(row[4]) < float(row[6]) < 0
     assert row[-1] == "b"
+    result = json.loads(a.read_text())
+    for factor, code in ((1.0001, 0), (1.1, 2)):  # another order of the sum; another value
+        result["metrics"]["loss"]["value"] = before * factor
+        a.write_text(json.dumps(result))
+        assert cli.main(["evaluate", "--compare", str(a), str(b)]) == code
+        captured = capsys.readouterr()
+        assert f"{before * factor:.4f}" in captured.out or "but its items give" in captured.err
     evaluate(a, *base, *same, "--metrics", "gleu", "--max_examples", 2, "--max_new_tokens", 2)
     assert "2 are the same" in refused(capsys, "--compare", a, b)
     assert "exactly two files" in refused(capsys, "--compare", a, b, b)
