@@ -32,7 +32,7 @@ def leave_to_peft(adapted: peft.PeftModel) -> None:
 class AdapterMethod(Generic[Config]):
     """An adapter method, as ``--peft_method`` names it.
 
-    The parameters that it trains are saved, no other state.
+    What it trains is saved, and of other tensors those that PEFT saves, as VeRA's projections.
 
     Attributes:
         name: the name in ``--peft_method``.

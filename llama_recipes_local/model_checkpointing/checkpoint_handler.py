@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 import torch
 import yaml
-from peft import PeftModel
+from peft import PeftModel, get_peft_model_state_dict
+from peft.tuners.tuners_utils import BaseTuner
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.distributed.checkpoint.hf_storage import (
@@ -101,15 +102,43 @@ def adapter_state(model: nn.Module) -> Tensors:
     """Return a copy of an adapter in host memory; all ranks call this together.
 
     Each trained tensor is gathered from all ranks' shards. Embeddings that were resized for new
-    tokens are included, because the base model has no rows for those.
+    tokens are included, because the base model has no rows for those, and so are a method's tensors
+    that are not trained, as VeRA's projections.
     """
     assert isinstance(model, PeftModel)
     resized = {id(parameter) for parameter in resized_embeddings(model)}
-    return {
-        name: full_tensor(parameter.detach()).to("cpu", copy=True)
+    kept = {
+        name: parameter
         for name, parameter in model.named_parameters()
         if parameter.requires_grad or id(parameter) in resized
     }
+    return {
+        name: full_tensor(tensor.detach()).to("cpu", copy=True)
+        for name, tensor in (kept | _own_tensors(model)).items()
+    }
+
+
+def _own_tensors(model: PeftModel) -> Tensors:
+    """Return what PEFT saves of a method, trained or not, by each of its names in the model.
+
+    PEFT asks for tensors that layers share by the name that is not a layer's.
+    """
+    if not isinstance(model.base_model, BaseTuner):  # learned prompts
+        return {}
+    passing = {
+        f"{path}.{name}"
+        for path, module in model.named_modules(remove_duplicate=False)
+        for name in module._non_persistent_buffers_set
+    }
+    tensors: Tensors = {
+        name: tensor
+        for named in (model.named_parameters, model.named_buffers)
+        for name, tensor in named(remove_duplicate=False)
+        if name not in passing
+    }
+    saved = get_peft_model_state_dict(model, state_dict=tensors, save_embedding_layers=False)
+    own = {id(tensor) for tensor in saved.values()}
+    return {name: tensor for name, tensor in tensors.items() if id(tensor) in own}
 
 
 def write_adapter(model: nn.Module, state: Tensors, folder: Path) -> None:

@@ -8,12 +8,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
+import torch
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
 from llama_recipes_local import configs, finetuning
 from llama_recipes_local.adapters.registry import METHODS
 from llama_recipes_local.errors import UsageError
+from llama_recipes_local.model_checkpointing.checkpoint_handler import save_peft_checkpoint
 from llama_recipes_local.preflight.checks import METHOD, find_problems
 from llama_recipes_local.preflight.flags import check_flags
 from llama_recipes_local.preflight.help import help_text
@@ -136,6 +140,34 @@ def test_it_trains_saves_and_continues(
     finetuning.main(**flags | again)
     continued = load_file(tmp_path / "next/adapter_model.safetensors")
     assert all((continued[name] - first[name]).abs().max() > 0 for name in first)
+
+
+@pytest.mark.parametrize(
+    ("peft_type", "untrained"),
+    [("VERA", "base_model.vera_A"), ("DELORA", "delora_w_norm"), ("VBLORA", "vector_bank")],
+)
+def test_tensors_that_are_not_trained_are_saved_with_it(
+    peft_type: str, untrained: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    """And those that layers share, by the one name that PEFT loads."""
+    settings: dict[str, Any] = {"task_type": "CAUSAL_LM", "target_modules": ["q_proj", "o_proj"]}
+    settings |= {"num_vectors": 16, "vector_length": 32} if peft_type == "VBLORA" else {}
+
+    def model() -> Any:
+        return AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+
+    adapted = peft.get_peft_model(model(), peft.PEFT_TYPE_TO_CONFIG_MAPPING[peft_type](**settings))
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            parameter += 0.1 * parameter.requires_grad
+    save_peft_checkpoint(adapted, tmp_path)
+    saved = load_file(tmp_path / "adapter_model.safetensors")
+    assert any(untrained in name for name in saved)
+    assert saved.keys() == peft.get_peft_model_state_dict(adapted).keys()
+    loaded = peft.PeftModel.from_pretrained(model(), tmp_path)
+    ids = torch.arange(5, 25)[None]
+    with torch.no_grad():
+        assert loaded.eval()(ids).logits.equal(adapted.eval()(ids).logits)
 
 
 def test_merge_refuses_it(tmp_path: Path) -> None:
