@@ -151,11 +151,11 @@ def _report_failure(
             print(failure.text, file=sys.stderr)
             tell_torchrun(failure.text)
         return failure.code if failure else None
-    if failure is None and (lost := watch.loss(error)):
-        failure = Failure(lost, TrainingError.EXIT_CODE)
+    if failure is None and (lost := watch.loss(error)) is not None:
+        failure = Failure(str(lost), lost.EXIT_CODE)
     known = failure or Failure(f"stopped by {error!r:.300}", TrainingError.EXIT_CODE)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # while this rank waits for the others
-    tell_torchrun(watch.peers.settle(*known))
+    tell_torchrun(watch.peers.settle(*known) or "")
     return failure.code if failure else None
 
 

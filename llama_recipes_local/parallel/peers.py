@@ -106,8 +106,8 @@ class Peers:
         if problems:
             raise UsageError(problems)
 
-    def settle(self, text: str, code: int) -> str:
-        """Report why this rank ends, together with all others that do.
+    def settle(self, text: str, code: int) -> str | None:
+        """Report why this rank ends, together with all others that do; one thread does.
 
         Each text is printed once on a terminal, or in a file, that ranks share. Returns when the
         others have printed too, or after some seconds: a rank that ends earlier could take them
@@ -118,11 +118,11 @@ class Peers:
             code: the exit code.
 
         Returns:
-            What this rank has printed; "" if another one did.
+            What this rank has printed; "" if another one did. None if another thread reports.
         """
         with self._lock:
             if self._settled:
-                return ""
+                return None
             self._settled = True
         texts: dict[int, str] = {self.rank: text}
         with contextlib.suppress(DistError):
@@ -154,9 +154,9 @@ class Peers:
         ranks = [rank for rank in range(self.world_size) if self._has("ended", rank)]
         return {rank: json.loads(self._store.get(self._key("ended", rank))) for rank in ranks}
 
-    def anyone_ended(self) -> bool:
-        """Return whether another rank ends, or this one."""
-        return self._store.check(["anyone-ended"])
+    def another_ended(self) -> bool:
+        """Return whether another rank ends, and this one does not yet."""
+        return not self._settled and self._store.check(["anyone-ended"])
 
     def beat(self, beat: Beat) -> None:
         """Tell the others about this rank."""

@@ -17,8 +17,9 @@ from types import FrameType
 
 from torch.distributed import DistError
 
+from llama_recipes_local.errors import TrainingError
 from llama_recipes_local.launch import launch
-from llama_recipes_local.parallel.peers import Beat, Peers, ranks_in_words
+from llama_recipes_local.parallel.peers import Beat, PeerEndedError, Peers, ranks_in_words
 
 BEAT = 0.5  # seconds
 SILENT = 3.0  # seconds without a beat after which a rank does not answer
@@ -122,19 +123,22 @@ class Watch:
             if rank not in self._heard or now - self._heard[rank].when > SILENT
         ]
 
-    def loss(self, error: BaseException) -> str:
-        """Return what to say of an error if it is that another rank is gone; "" if it is another.
+    def loss(self, error: BaseException) -> TrainingError | None:
+        """Return what to say of an error if it is that another rank is gone; None if it is another.
 
         Waits some seconds to hear which ranks still live.
         """
         text = str(error)
         lost = isinstance(error, DistError) or any(sign in text for sign in SIGNS_OF_LOSS)
         if not lost or not isinstance(error, RuntimeError):
-            return ""
+            return None
         self.listen()
         time.sleep(SILENT + 2 * BEAT)
+        with contextlib.suppress(DistError):
+            if ended := self.peers.ended():  # it has reported why
+                return PeerEndedError(max(code for _, code in ended.values()))
         who = self.waited_for() or "another rank, which has ended or does not answer"
-        return (
+        return TrainingError(
             f"stopped in {self._place.what}: this rank waited for {who}\n"
             f"   why: {text.splitlines()[0]:.200}\n"
             "   fix: see what that rank printed; --resume_from_checkpoint auto in the same command "
@@ -165,7 +169,7 @@ class Watch:
                 before = self._heard.get(rank)
                 if before is None or before.beat.number != beat.number:
                     self._heard[rank] = _Heard(beat, now)
-        if not self._ended_at and self.peers.anyone_ended():
+        if not self._ended_at and self.peers.another_ended():
             self._ended_at = time.monotonic()
 
     def _own_beat(self) -> Beat:
@@ -197,7 +201,8 @@ class Watch:
     def _end_with_others(self) -> None:
         with contextlib.suppress(DistError):
             code = max(code for _, code in self.peers.ended().values())
-            self.peers.settle("", code)
+            if self.peers.settle("", code) is None:
+                return  # the main thread ends this rank, and may have more to say
             self.peers.leave()
             os._exit(code)
 

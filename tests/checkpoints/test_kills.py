@@ -115,6 +115,22 @@ def test_a_write_that_fails_on_one_rank_of_two(
     assert not list(tmp_path.glob(".checkpoint-*"))
 
 
+def test_a_full_disk_that_one_rank_of_two_meets_in_the_loop(
+    runs: Runs, flags: dict[str, Any], tmp_path: Path
+) -> None:
+    full, grace = {"lines": 4, "ranks": [0]}, "parallel.watch:GRACE"
+    last = {"patches": {grace: 1.0}}  # it hears of the first's end after that waits no longer
+    flags = flags | {"save_steps": 2}
+    stopped = runs(tmp_path, flags, 2, full, patches={grace: 0.2}, last=last)
+    assert stopped.codes == [DISK_FULL] * 2, stopped.logs
+    for log in stopped.logs:  # the ranks print elsewhere, so each says it
+        assert log.count("stopped: no space left on device") == 1
+        assert "Traceback" not in log
+    assert "on rank 0: stopped: no space left" in stopped.logs[1]
+    assert intact(tmp_path) == [4, 2]
+    assert not list(tmp_path.glob(".checkpoint-*"))
+
+
 @pytest.fixture
 def small_disk(straight: Ended, tmp_path: Path) -> Iterator[Path]:
     """A disk with room for half a run's checkpoints, where this user may mount one."""

@@ -6,7 +6,8 @@ Reads a line of JSON for each run: ``flags`` of ``finetuning.main``, ``ranks``, 
 - ``{"at": "step" | "evaluation" | "saving", "count": N, "signal": names}`` sends signals in the
   middle of the Nth step, batch or file,
 - ``{"after": seconds}`` kills all ranks after so many seconds of training,
-- ``{"bytes": N}`` makes the disk full after N bytes of checkpoints.
+- ``{"bytes": N}`` makes the disk full after N bytes of checkpoints,
+- ``{"lines": N}`` makes the disk full after N lines of metrics.
 
 ``last`` has ``flags`` beside those of all, and ``patches``: values by the name of what they replace
 in this package, ``module:name``. ``patches`` of the request are for all ranks. With ``on``, a text
@@ -37,6 +38,7 @@ from llama_recipes_local import finetuning
 from llama_recipes_local._upstream import load
 from llama_recipes_local.checkpoints import writing
 from llama_recipes_local.training import stepping, trainer
+from llama_recipes_local.training.loggers import JsonLines
 
 
 def serve() -> None:
@@ -125,6 +127,8 @@ def train(
     trigger = trigger if trigger and rank in trigger.get("ranks", range(ranks)) else {}
     if "bytes" in trigger:
         fill_disk(trigger["bytes"])
+    if "lines" in trigger:
+        fill_disk_with_metrics(trigger["lines"])
     if "at" in trigger:
         numbers = [signal.Signals[name] for name in trigger["signal"].split()]
         arm(trigger["at"], trigger["count"], numbers)
@@ -179,6 +183,18 @@ def fill_disk(free: int) -> None:
         return write_file(path, until_full())
 
     writing.files.write_file = limited
+
+
+def fill_disk_with_metrics(free: int) -> None:
+    """Have the log of steps fail as on a full disk, after so many lines."""
+    log = JsonLines.log
+
+    def limited(self: JsonLines, kind: str, step: int, numbers: Any) -> None:
+        if step > free:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        log(self, kind, step, numbers)
+
+    JsonLines.log = limited  # type: ignore[method-assign]
 
 
 def report_start(pipe: int) -> None:

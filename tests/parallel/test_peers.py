@@ -1,5 +1,6 @@
 """Ranks that meet, compare what they were given, and end together; each is a thread here."""
 
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -10,7 +11,9 @@ import pytest
 
 from llama_recipes_local.errors import TrainingError, UsageError
 from llama_recipes_local.launch import Launch
+from llama_recipes_local.parallel import Watch
 from llama_recipes_local.parallel import peers as peers_module
+from llama_recipes_local.parallel import watch as watch_module
 from llama_recipes_local.parallel.peers import PeerEndedError, Peers
 
 FACTS = {"--seed": "42", "the training data": "1f2e"}
@@ -87,6 +90,48 @@ def test_ranks_that_print_elsewhere_print_for_themselves(
     monkeypatch.setattr(peers_module, "_terminal", lambda: [next(files)])
     together(lambda peers: peers.settle("1 problem found", 2), ranks=2)
     assert capfd.readouterr().err == "1 problem found\n" * 2
+
+
+def test_a_rank_that_reports_is_not_ended_before_it_has_printed(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The watch of a rank ends it where another has ended: here that of rank 1 alone."""
+    monkeypatch.setattr(watch_module, "GRACE", 0.1)
+    monkeypatch.setattr(watch_module, "BEAT", 0.05)
+    exits: list[int] = []
+    monkeypatch.setattr(os, "_exit", exits.append)
+
+    def train(peers: Peers) -> None:
+        if peers.rank == 1:
+            time.sleep(0.6)
+        watch = Watch(peers)
+        if peers.rank == 0:
+            peers.settle("stopped: no space left on device", 1)
+        time.sleep(0.6)
+        watch.close()
+
+    assert together(train, ranks=2) == [None, None]
+    assert exits == [1]
+    assert capfd.readouterr().err == "stopped: no space left on device\n"
+
+
+def test_a_lost_connection_is_no_news_once_the_other_has_reported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(watch_module, "SILENT", 0.1)
+
+    def train(peers: Peers) -> tuple[str, int] | None:
+        watch = Watch(peers)
+        if peers.rank == 0:
+            peers.settle("stopped: no space left on device", 7)
+            return None
+        lost = watch.loss(RuntimeError("gloo: Connection closed by peer [127.0.0.1]:1"))
+        peers.settle(str(lost), 7)
+        watch.close()
+        assert lost is not None
+        return str(lost), lost.EXIT_CODE
+
+    assert together(train, ranks=2) == [None, ("", 7)]
 
 
 def test_a_rank_that_is_there_twice_is_refused() -> None:
