@@ -1,8 +1,6 @@
 """``main``: preflight, data, upstream's ``main``, and a final report."""
 
 import os
-import shlex
-import shutil
 import signal
 import sys
 from pathlib import Path
@@ -15,6 +13,7 @@ from fire.decorators import SetParseFn
 from llama_recipes_local import launch, parallel
 from llama_recipes_local._upstream import fall_back, load
 from llama_recipes_local.checkpoints.identity import check_identity
+from llama_recipes_local.closing import closing_text
 from llama_recipes_local.configs.quantization import INT8
 from llama_recipes_local.console import (
     Failure,
@@ -25,11 +24,10 @@ from llama_recipes_local.console import (
     rank_zero_output,
     tell_torchrun,
 )
-from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.datasets.run_data import prepare_data
 from llama_recipes_local.errors import TrainingError
 from llama_recipes_local.model_checkpointing.adapter_card import write_adapter_card
-from llama_recipes_local.model_folders import ADAPTER_WEIGHTS, has_weights
+from llama_recipes_local.model_folders import ADAPTER_WEIGHTS
 from llama_recipes_local.models.new_tokens import new_tokens_note
 from llama_recipes_local.models.quantization import quantized_bits
 from llama_recipes_local.preflight import preflight
@@ -39,8 +37,8 @@ from llama_recipes_local.preflight.rank_facts import data_facts, launch_facts
 from llama_recipes_local.processes import end_with_parent
 from llama_recipes_local.run import Run, activate
 from llama_recipes_local.run.record import CONFIGURATION_FILE, save_description
+from llama_recipes_local.screen import encodable
 from llama_recipes_local.storage.folder_lock import locked
-from llama_recipes_local.training.evaluation import perplexity
 from llama_recipes_local.training.loggers import name_wandb_run
 from llama_recipes_local.training.out_of_memory import out_of_memory_message
 from llama_recipes_local.typed_words import Typed, as_typed
@@ -174,26 +172,8 @@ def start(run: Run) -> None:
 
 
 def report(run: Run) -> None:
-    """Print the validation losses before and after, where the model is, and how to try it."""
-    output = Path(run.train.output_dir).resolve()
-    print()
-    for when in ("before", "after") if run.results.get("trained") else ():
-        loss = run.results.get(f"eval_loss_{when}")
-        if loss is not None:
-            text = f"loss {loss:.4f}  perplexity {perplexity(loss):.3f}"
-            print(f"validation {when:>6} training: {text}")
-        elif when == "before" and run.results["other_batches"]:
-            print("validation before training: of other batches, so it is not compared")
-    adapter = output / ADAPTER_WEIGHTS
-    if not run.train.save_model:
-        return
-    if run.train.use_peft and adapter.is_file():
-        print(f"adapter: {adapter}")
-        print(f"try it:  {_try_command(run, '--adapter', output)}")
-    # a sharded model is in a folder of its own, which was printed when it was saved
-    if not run.train.use_peft and has_weights(output):
-        print(f"model:   {output}")
-        print(f"try it:  {_try_command(run, '--model_name', output)}")
+    """Print what was trained and how it went, where it is, and what to do next."""
+    print(f"\n{encodable(closing_text(run), sys.stdout)}")
 
 
 def _flags_for_main(run: Run) -> dict[str, Any]:
@@ -208,14 +188,6 @@ def _flags_for_main(run: Run) -> dict[str, Any]:
     if not run.train.enable_fsdp or quantized_bits(run.train) != "8bit":
         return flags
     return flags | {"quantization": INT8}
-
-
-def _try_command(run: Run, flag: str, output: Path) -> str:
-    script = "llama-recipes-local"
-    if shutil.which(script) is None:  # an environment that is not activated
-        script = os.path.relpath(Path(sys.executable).with_name(script))
-    example = DATASETS[run.train.dataset].example
-    return f'{script} generate {flag} {shlex.quote(str(output))} --prompt "{example}"'
 
 
 __getattr__ = fall_back("finetuning")

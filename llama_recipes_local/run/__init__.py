@@ -57,11 +57,15 @@ class Run:
     data: PreparedData | None = None
     """What it trains on, once ``datasets.run_data.prepare_data`` has prepared it."""
     results: dict[str, Any] = field(default_factory=dict)
-    """What ``train`` returned, and the losses before training."""
+    """The losses before and after training, and how much work it was, as ``History.summary``
+    has them."""
     watch: Watch | None = None
     """Watches the other ranks; None if this process is alone."""
     preset: str = ""
     """What the preset sets, as it is printed."""
+    closing: list[str] = field(default_factory=list)
+    """Sections of the box that the run ends with, below the losses: each is some lines of text, as
+    answers before and after."""
 
     @property
     def given(self) -> set[str]:

@@ -25,6 +25,7 @@ KEPT = (
     "epoch_seconds",
     "checkpoint_seconds",
     "tflops",
+    "tokens",
 )
 
 
@@ -46,6 +47,7 @@ class History:
         self.epoch_seconds: list[float] = []
         self.checkpoint_seconds: list[float] = []
         self.tflops: float | None = None
+        self.tokens: int | None = 0  # positions computed; None after a checkpoint without them
         self._epoch_steps: list[tuple[float, int]] = []
         # the steps and seconds of the epoch that ended last, and of one to be continued
         self._ended: tuple[list[tuple[float, int]], float] = [], 0.0
@@ -84,9 +86,10 @@ class History:
         yield
         self.checkpoint_seconds.append(time.perf_counter() - started)
 
-    def add_step(self, loss: float, label_tokens: int) -> None:
+    def add_step(self, loss: float, label_tokens: int, tokens: int) -> None:
         """Add a step of the epoch."""
         self._added = True
+        self.tokens = None if self.tokens is None else self.tokens + tokens
         self._epoch_steps.append((loss, label_tokens))
         self.train_step_loss.append(loss)
 
@@ -133,7 +136,7 @@ class History:
         self._seconds_before = state["seconds_of_epoch"]
 
     def summary(self) -> dict[str, Any]:
-        """Return the validation losses before and after, and whether this process trained.
+        """Return the validation losses before and after, the tokens, and whether this one trained.
 
         ``other_batches`` says that the loss before is left out because it is of other batches than
         the one after: a resumed run may validate on more of them, or on fewer.
@@ -145,6 +148,7 @@ class History:
             "eval_loss_after": self.eval_loss[-1] if self.eval_loss else None,
             "other_batches": other_batches,
             "trained": self._added,
+            "tokens": self.tokens,
         }
 
     def results(self) -> dict[str, Any]:

@@ -92,5 +92,6 @@ def train(
     if fsdp_config is not None and not train_config.use_peft and not rank:
         save_train_params(train_config, fsdp_config, rank or 0)
     if run is not None:
-        run.results = history.summary()
+        work = {"steps": trainer.state.step, "seconds": trainer.progress.seconds}
+        run.results = history.summary() | work
     return history.results()

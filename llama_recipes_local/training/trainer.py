@@ -274,7 +274,8 @@ class Trainer:
         for fetched in self.progress.fetch(line):
             if fetched.stop:
                 self._raise_non_finite(fetched)
-            self.history.add_step(fetched.metrics.loss, fetched.metrics.label_tokens)
+            metrics = fetched.metrics
+            self.history.add_step(metrics.loss, metrics.label_tokens, metrics.tokens)
 
     def _end_epoch(self) -> None:
         """Validate and save as configured for the end of an epoch or of the run."""

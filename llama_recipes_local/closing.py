@@ -1,0 +1,147 @@
+"""What a finished run ends with: a box of what was trained and how it went, and what to do next.
+
+The box names the model, the data, the losses before and after, the work and the place; then come
+the sections that others have added to ``Run.closing``. The commands below it are whole shell
+commands, which can be copied as they are.
+"""
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from itertools import chain, count
+from pathlib import Path
+from typing import NamedTuple
+
+from llama_recipes_local.adapters.registry import METHODS
+from llama_recipes_local.data.token_rows import TokenRows
+from llama_recipes_local.datasets.registry import DATASETS
+from llama_recipes_local.model_checkpointing import checkpoint_folder
+from llama_recipes_local.model_folders import ADAPTER_WEIGHTS, has_weights
+from llama_recipes_local.run import Run
+from llama_recipes_local.screen import box, shell_command, shown_path
+from llama_recipes_local.training.evaluation import perplexity
+from llama_recipes_local.training.progress import clock
+
+SCRIPT = "llama-recipes-local"
+NEXT_COMMANDS = 3
+
+
+class Next(NamedTuple):
+    """A command to go on with, and what it is for."""
+
+    what: str
+    words: Sequence[str]
+
+
+def closing_text(run: Run) -> str:
+    """Return what a run that has come to its end prints last, on the first rank."""
+    saved = _saved_in(run)
+    place = {"saved in": shown_path(saved)} if saved else {}
+    facts = {"trained": _trained(run), "data": _data(run), **_losses(run), **_work(run), **place}
+    blocks = [_columns(facts), *(section.splitlines() for section in run.closing)]
+    text = box("done", [block for block in blocks if block])
+    commands = _next_commands(run, saved)[:NEXT_COMMANDS] if saved else []
+    shown = (f"# {each.what}\n{shell_command(each.words)}" for each in commands)
+    return "\n\n".join([text, *(["\n".join(["next:", *shown])] if saved else [])])
+
+
+def program() -> list[str]:
+    """Return the words that start this package's program in this shell, with this Python."""
+    script = Path(sys.executable).with_name(SCRIPT)
+    if not script.is_file():  # a checkout that is not installed
+        return [sys.executable, "-m", "llama_recipes_local"]
+    found = shutil.which(SCRIPT)
+    if found is not None and os.path.samefile(found, script):
+        return [SCRIPT]
+    here = Path.cwd()
+    return [str(script.relative_to(here)) if script.is_relative_to(here) else str(script)]
+
+
+def _saved_in(run: Run) -> Path | None:
+    """Return the folder of the adapter or model; None if there is none."""
+    output = Path(run.train.output_dir)
+    if not run.train.save_model:
+        return None
+    if run.train.use_peft:
+        return output if (output / ADAPTER_WEIGHTS).is_file() else None
+    places = [output, *([checkpoint_folder(run.train)] if run.train.enable_fsdp else [])]
+    return next((folder for folder in places if has_weights(folder)), None)
+
+
+def _trained(run: Run) -> str:
+    model = Path(run.train.model_name).expanduser().resolve().name
+    return f"{model}, {_method(run)}"
+
+
+def _data(run: Run) -> str:
+    files = getattr(run.dataset, "data_path", "") if run.train.dataset == "local_dataset" else ""
+    rows = run.data.splits.get("train") if run.data is not None else None
+    counted = f", {len(rows):,} rows" if isinstance(rows, TokenRows) else ""
+    return f"{files or run.train.dataset}{counted}"
+
+
+def _method(run: Run) -> str:
+    train = run.train
+    if train.use_peft:
+        bits = f" on {train.quantization} weights" if train.quantization else ""
+        return METHODS[train.peft_method].title + bits
+    if train.train_only or train.top_layers:
+        return train.train_only or f"{train.top_layers} new top layers"
+    return f"all but {train.num_freeze_layers} layers" if train.freeze_layers else "all weights"
+
+
+def _losses(run: Run) -> dict[str, str]:
+    """Return the validation losses before and after, which are of the same rows."""
+    results = run.results
+    before, after = results.get("eval_loss_before"), results.get("eval_loss_after")
+    if not results.get("trained") or after is None:
+        return {}
+    if before is None:
+        other = " (before: of other batches, so it is not compared)"
+        text = f"{after:.4f} after training" + (other if results["other_batches"] else "")
+        return {"validation loss": text, "perplexity": f"{perplexity(after):.3f}"}
+    return {
+        "validation loss": f"{before:.4f} before, {after:.4f} after training",
+        "perplexity": f"{perplexity(before):.3f} before, {perplexity(after):.3f} after",
+    }
+
+
+def _work(run: Run) -> dict[str, str]:
+    """Return the steps, tokens and time of the whole run; of a resumed one, since its beginning."""
+    results = run.results
+    if not results.get("steps"):
+        return {}
+    tokens = results["tokens"]
+    counted = f", {tokens:,} tokens" if tokens is not None else ""
+    return {"work": f"{results['steps']:,} steps{counted} in {clock(results['seconds'])}"}
+
+
+def _next_commands(run: Run, saved: Path) -> list[Next]:
+    """Return what can be done with the result, the most useful first."""
+    folder, start = shown_path(saved), program()
+    new = shown_path(_free(Path(f"{saved.resolve()}-merged")))
+    if not run.train.use_peft and not (saved / "config.json").is_file():  # of a sharded model
+        return [Next("make a model's folder of it", [*start, "convert", folder, "--out", new])]
+    flag = "--adapter" if run.train.use_peft else "--model_name"
+    generate = [*start, "generate", flag, folder]
+    commands = [Next("try it", [*generate, "--prompt", DATASETS[run.train.dataset].example])]
+    if find_spec("scipy") is not None:
+        measure = [*start, "evaluate", flag, folder, "--max_examples", "100"]
+        commands.append(Next("measure it", measure))
+    if run.train.use_peft and METHODS[run.train.peft_method].is_mergeable:
+        merge = [*start, "merge", "--adapter", folder, "--out", new]
+        commands.append(Next("make a model of it that needs no adapter", merge))
+    return [*commands, Next("talk to it", [*generate, "--chat"])]
+
+
+def _free(path: Path) -> Path:
+    """Return a path, or its first numbered neighbour, that does not exist."""
+    numbered = (path.with_name(f"{path.name}-{number}") for number in count(2))
+    return next(each for each in chain([path], numbered) if not each.exists())
+
+
+def _columns(facts: dict[str, str]) -> list[str]:
+    width = max(map(len, facts))
+    return [f"{name:<{width}}  {value}" for name, value in facts.items()]
