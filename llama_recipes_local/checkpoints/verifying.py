@@ -9,6 +9,7 @@ import torch.distributed as dist
 
 from llama_recipes_local.checkpoints.layout import CorruptCheckpointError, FileEntry, read_manifest
 from llama_recipes_local.checkpoints.plausibility import check_numbers
+from llama_recipes_local.errors import one_line
 from llama_recipes_local.parallel import is_rank_zero, rank, world_size
 from llama_recipes_local.storage.hashing import contents_hash
 
@@ -106,7 +107,7 @@ def _describe(item: Entry, compare: Callable[[Path, FileEntry], str]) -> str:
         wrong = "is missing"
     except OSError as error:
         wrong = f"cannot be read ({error})"
-    return f"{path} {wrong}" if wrong else ""
+    return one_line(f"{path} {wrong}") if wrong else ""
 
 
 def _raise_first(errors: list[str]) -> None:

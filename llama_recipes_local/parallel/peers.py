@@ -99,7 +99,7 @@ class Peers:
             PeerEndedError: if another rank has refused to start.
             TrainingError: if a rank does not come.
         """
-        self._set(topic, {"ranks in all": str(self.world_size), **facts})
+        self._set(topic, {"WORLD_SIZE": str(self.world_size), **facts})
         found = [json.loads(value) for value in self._gather(topic)]
         self._find_terminals()
         problems = list(_differences(found))
@@ -309,7 +309,7 @@ def _differences(found: list[dict[str, str]]) -> Iterator[Problem]:
         if len(having) > 1:
             each = [f"{_have(ranks)} {value:.200}" for value, ranks in having.items()]
             yield Problem(
-                f"{name} differs between ranks",
+                f"ranks differ in {name}",
                 "; ".join(each),
                 "start all ranks with the same command, files and versions",
             )

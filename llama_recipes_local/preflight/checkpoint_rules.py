@@ -34,24 +34,23 @@ def check_resumed(run: Run) -> list[Problem]:
     if not asked:
         return [_mixed(output, there[0])] if there and not train.overwrite_output_dir else []
     folder = Path(asked)
-    problems = _corrupt(folder)
+    if problems := _corrupt(folder, output):
+        return problems
+    if not selection.is_in(output, folder):
+        return [_mixed(output, there[0])] if there and not train.overwrite_output_dir else []
     step = layout.step_of(folder.resolve())
     newer = [path for path in there if (layout.step_of(path) or 0) > (step or 0)]
-    if not problems and newer:
-        problems.append(_superseded(folder, newer[0]))
-    elif not problems and there and not selection.is_in(output, folder):
-        problems.append(_mixed(output, there[0]))
-    return problems
+    return [_superseded(folder, newer[0])] if newer else []
 
 
-def _corrupt(folder: Path) -> list[Problem]:
+def _corrupt(folder: Path, output: Path) -> list[Problem]:
     """Return why a checkpoint cannot be resumed from, as far as it shows without its tensors."""
     try:
         verifying.check_quickly(folder)
     except CorruptCheckpointError as error:
         why = str(error) if folder.is_dir() else f"there is no folder {folder.resolve()}"
         what = f"--resume_from_checkpoint {folder}"
-        return [Problem(what, why, selection.alternative(folder))]
+        return [Problem(what, why, selection.alternative(folder, output))]
     return []
 
 

