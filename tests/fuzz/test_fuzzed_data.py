@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import py7zr
 import pyarrow as pa  # type: ignore[import-untyped]
 import pytest
 from helpers.fuzzing import Case, SilentError, damaged, damaged_json, fuzz, hostile, json_text
@@ -19,15 +20,26 @@ from pyarrow import parquet
 
 from llama_recipes_local.datasets.base import PARTS, find_split
 from llama_recipes_local.datasets.registry import DATASETS
+from llama_recipes_local.records import seven_zip
 from llama_recipes_local.records.any_format import records
 
 pytestmark = pytest.mark.slow
+
+
+def packed_by_arrow(codec: str, data: bytes) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, codec) as stream:
+        stream.write(data)
+    return sink.getvalue().to_pybytes()
+
 
 PACKED: dict[str, Callable[[bytes], bytes]] = {
     "": bytes,
     ".gz": gzip.compress,
     ".bz2": bz2.compress,
     ".xz": lzma.compress,
+    ".zst": lambda data: packed_by_arrow("zstd", data),
+    ".lz4": lambda data: packed_by_arrow("lz4", data),
 }
 LETTERS = string.ascii_letters + " \t\"',;\\é中\U0001f600\u2028\x0b"
 
@@ -129,6 +141,30 @@ def test_broken_data_files(tmp_path: Path) -> None:
             raise SilentError(f"read as {found!r:.500}, and not {wanted!r:.500}")
 
     assert fuzz("data files", 3600, attack)["used"] > 500
+
+
+def test_broken_archives(tmp_path: Path) -> None:
+    """7z archives of rows: their headers, hashes and contents broken."""
+    members, packed = {"a.json": b'[{"n": 1}]', "b/c.json": b'[{"n": 2}]'}, []
+    for filters in ([{"id": py7zr.FILTER_LZMA2, "preset": 1}], [{"id": py7zr.FILTER_COPY}], None):
+        file = io.BytesIO()
+        with py7zr.SevenZipFile(file, "w", filters=filters) as archive:
+            for name, content in members.items():
+                archive.writestr(content, name)
+        packed.append(file.getvalue())
+    path = tmp_path / "rows.7z"
+
+    def attack(case: Case) -> None:
+        sound = case.random.choice(packed)
+        data = damaged(case.random, sound) if case.random.random() < 0.95 else sound
+        path.write_bytes(data)
+        case.given.append(data)
+        for name in seven_zip.members(path):
+            read = seven_zip.read_member(path, name)
+            if name not in members or read != members[name]:
+                raise SilentError(f"{name} is read as {read!r:.500}")
+
+    assert fuzz("7z archives", 300, attack)["used"] > 10
 
 
 def test_rows_of_every_layout(tmp_path: Path, tiny_model: Path) -> None:

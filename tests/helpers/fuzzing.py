@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from llama_recipes_local.errors import Problem, RecordError, UsageError
+from llama_recipes_local.errors import Problem, TrainingError, UsageError
 
 TIMES = float(os.environ.get("FUZZ", "1"))
 SEED = int(os.environ.get("FUZZ_SEED", "0"))
@@ -66,7 +66,7 @@ def fuzz(subject: str, cases: int, attack: Callable[[Case], object]) -> Counter[
             with _deadline():
                 attack(case)
             end = "refused" if case.problems else "used"
-        except (UsageError, RecordError) as error:
+        except (UsageError, TrainingError) as error:
             case.problems += getattr(error, "problems", [Problem(str(error), "it was raised")])
             end = "refused"
         except BaseException as error:  # a panic of Rust is none of Python's exceptions

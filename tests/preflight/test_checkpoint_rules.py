@@ -1,24 +1,20 @@
 """Problems of checkpoints that are found before anything is loaded."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from made_checkpoint import checkpoint
 
-from llama_recipes_local.checkpoints import rng_state, verifying
-from llama_recipes_local.checkpoints.files import write_file
+from llama_recipes_local.checkpoints import verifying
 from llama_recipes_local.checkpoints.layout import (
     MANIFEST,
-    RANDOM,
-    TRAINER,
     CorruptCheckpointError,
     FileEntry,
     Manifest,
     folder_of,
 )
-from llama_recipes_local.checkpoints.plausibility import LOSSES, SECONDS
 from llama_recipes_local.preflight.checks import CHECKPOINTS, check_values, find_problems
 from llama_recipes_local.run.resolution import resolve
 
@@ -26,37 +22,6 @@ from llama_recipes_local.run.resolution import resolve
 def problems(**flags: Any) -> list[str]:
     checks = (check_values, *CHECKPOINTS)
     return [str(problem) for problem in find_problems(resolve(flags), checks)]
-
-
-def progress(step: int) -> dict[str, Any]:
-    """Return what the trainer of a run that never validated would save."""
-    empty: dict[str, Any] = {name: [] for name in (*LOSSES, *SECONDS, "epoch_steps")}
-    unknown = dict.fromkeys(("initial_eval_loss", "tflops"))
-    took = {"file": "", "seconds_of_epoch": 1.0, "train_step_loss": [1.0] * step}
-    return {
-        "ranks": 1,
-        "seconds": 1.0,
-        "state": {"step": step, "epoch": 0, "validated": -1, "best_loss": None},
-        "history": empty | unknown | took,
-        "feed": {"taken": 0, "ended": False, "position": None},
-        "optimizer": {"numbers": {}, "groups": [{"lr": 1e-3, "params": []}]},
-        "stepper": {"overflows": 0, "scaler": {}},
-        "schedule": {},
-    }
-
-
-def checkpoint(output: Path, step: int) -> Path:
-    """Make a complete checkpoint of what a run says of itself, without weights."""
-    folder = folder_of(output, step)
-    (folder / RANDOM).mkdir(parents=True)
-    said = {TRAINER: progress(step), f"{RANDOM}/rank-0.json": rng_state.state_dict()}
-    files = {
-        name: write_file(folder / name, [json.dumps(content).encode()])
-        for name, content in said.items()
-    }
-    manifest = Manifest(step, ranks=1, validation_loss=None, files=files)
-    (folder / MANIFEST).write_text(manifest.text())
-    return folder
 
 
 @pytest.mark.parametrize(
