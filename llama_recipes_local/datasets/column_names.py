@@ -1,6 +1,10 @@
 """The names that columns of public data sets have; ``layouts`` looks for them in a record."""
 
+import json
+import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 Names = dict[str, tuple[str, ...]]
 """Names of columns by what they are; any of them will do."""
@@ -74,3 +78,34 @@ _RARE = (
     Naming("prompt", {"prompt": ("inputs",), "completion": ("targets",)}),
 )
 ALIASES = (*SURE, _RARE)
+
+COLUMNS_FLAG = "--local_dataset.columns"
+
+
+def columns_flag(columns: Mapping[str, str]) -> str:
+    """Return the flag that names columns by what they are, as a shell takes it."""
+    named = ",".join(f"{role}={name.strip()}" for role, name in columns.items())
+    return shlex.quote(f"{COLUMNS_FLAG}={named}")
+
+
+def spelled(name: str, values: Mapping[str, Any]) -> str | None:
+    """Return a column's name as a record spells it: in any case, and with white space around it."""
+    if name in values:
+        return name
+    return next((key for key in values if str(key).strip().lower() == name.lower()), None)
+
+
+def jq_path(column: str) -> str:
+    """Return how a program of jq names a column."""
+    if column.isascii() and column.isidentifier():
+        return f".{column}"
+    return f".[{json.dumps(column, ensure_ascii=False)}]"
+
+
+def of_alternating(column: str) -> str:
+    """Return the command that makes messages of texts of which the user says the first."""
+    program = (
+        f"{{messages: [{jq_path(column)} | to_entries[] | "
+        '{role: (if .key % 2 == 0 then "user" else "assistant" end), content: .value}]}'
+    )
+    return f"jq -c {shlex.quote(program)} FILE.jsonl > chats.jsonl"

@@ -3,24 +3,44 @@
 ``local`` asks this for each record's texts; ``turns`` reads those that are turns.
 """
 
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from llama_recipes_local.datasets.base import as_text, is_blank
-from llama_recipes_local.datasets.column_names import ALIASES, LAYOUTS, OPTIONAL, OWN, SURE, Naming
+from llama_recipes_local.datasets.column_names import (
+    ALIASES,
+    LAYOUTS,
+    OPTIONAL,
+    OWN,
+    SURE,
+    Naming,
+    columns_flag,
+    jq_path,
+    of_alternating,
+    spelled,
+)
+from llama_recipes_local.datasets.column_names import COLUMNS_FLAG as FLAG
+from llama_recipes_local.datasets.preferences import refuse_pair
 from llama_recipes_local.errors import refusal
-from llama_recipes_local.messages import nearest
+from llama_recipes_local.messages import join_names, nearest
 from llama_recipes_local.records.checked_values import Record, refuse_flawed
 
-FLAG = "--local_dataset.columns"
+# Names of columns that describe a record, and words that are no language.
+_ABOUT = re.compile(
+    r"(^|[\W_])(id|ids|uuid|guid|idx|index|hash|sha\d*|md5|url|uri|link|path|file|filename|date|time"
+    r"|timestamp|created|updated|lang|language|source|split|model|license|version)($|[\W_])",
+    re.IGNORECASE,
+)
+_CODE = re.compile(r"\d.*[-_/:.]|[-_/:].*\d|^[0-9a-fA-F]{8,}$|://")
 FORMAT_FLAG = "--local_dataset.format"
 ACCEPTED = (
     "messages (a list of role and content), conversations (a list of from and value), "
     "instruction and output and perhaps input, prompt and completion or response (or question and "
     "answer, query and response, input and output or target), or text"
 )
-PREFERENCES = {"chosen", "rejected"}
 
 
 @dataclass(frozen=True)
@@ -105,19 +125,20 @@ def find_layout(record: Record, wanted: str, named: Mapping[str, str]) -> Layout
         return matching[0]
     if not matching:
         _refuse_missing(record, named)
-        _refuse_preferences(record)
+        refuse_pair(record)
         _refuse_answers(record)
+        _refuse_words(record)
         asked = "" if wanted == "auto" else f" of the layout {wanted}"
         raise refusal(
             f"{where} is not a record{asked} of a known layout",
             f"its keys are {_keys(values)}; the layouts are {ACCEPTED}",
-            f"name the columns, for example {FLAG}={_example(values)}",
+            _name_columns(values),
         )
     one = matching[0]
     if len({layout.name for layout in matching}) > 1:
         fix = f"choose one: {FORMAT_FLAG}={one.name}"
     else:
-        fix = f"choose one: {FLAG}={','.join(f'{role}={name}' for role, name in one.columns)}"
+        fix = f"choose one: {columns_flag(dict(one.columns))}"
     raise refusal(
         f"{where} matches more than one layout",
         f"its keys are {_keys(values)}: {', or '.join(map(str, matching))}",
@@ -151,66 +172,68 @@ def _ways(values: Mapping[str, Any], named: Mapping[str, str]) -> list[Layout]:
 def _refuse_missing(record: Record, named: Mapping[str, str]) -> None:
     """Refuse columns that the user named and the record does not have."""
     where, values = record
-    missing = [name for name in named.values() if _spelled(name, values) is None]
+    missing = [name for name in named.values() if spelled(name, values) is None]
     if missing:
         near = [nearest(name, map(str, values)) for name in missing]
         fix = f"did you mean {' and '.join(filter(None, near))}?" if any(near) else ""
         raise refusal(
             f"{where} has no column {', '.join(missing)}, which {FLAG} names",
             f"its columns are {_keys(values)}",
-            fix or f"name the columns, for example {FLAG}={_example(values)}",
+            fix or _name_columns(values),
         )
-
-
-def _refuse_preferences(record: Record) -> None:
-    """Refuse rows of two answers, one of them better, as DPO is trained on."""
-    where, values = record
-    columns = {str(name).strip().lower(): str(name) for name in values}
-    if not columns.keys() >= PREFERENCES:
-        return
-    chosen = columns["chosen"]
-    if isinstance(values[chosen], list):
-        fix = f"messages={chosen}"
-    else:
-        prompts = [columns[name] for name in ("prompt", "question", "query") if name in columns]
-        prompt = prompts[0] if prompts else ""
-        fix = f"prompt={prompt},completion={chosen}" if prompt else f"text={chosen}"
-    raise refusal(
-        f"{where} is a preference: {chosen} and {columns['rejected']}",
-        "preferences (DPO, reward models) are not trained here, only one answer to a prompt",
-        f"to train on the chosen answers: {FLAG}={fix}",
-    )
 
 
 def _refuse_answers(record: Record) -> None:
     """Refuse a question with several answers, as SQuAD has them."""
     where, values = record
-    column = _spelled("answers", values)
+    column = spelled("answers", values)
     if column is None or not isinstance(values[column], list | Mapping):
         return
     first = ".text[0]" if isinstance(values[column], Mapping) else "[0]"
+    program = shlex.quote(f".answer = {jq_path(column)}{first}")
     raise refusal(
         f"{where} has several answers in {column!r}",
         f"a record has one completion, and this is {values[column]!r:.80}",
-        f"choose one, for example jq -c '.answer = .{column}{first}' FILE.jsonl > one.jsonl",
+        f"choose one, for example jq -c {program} FILE.jsonl > one.jsonl",
     )
 
 
-def _spelled(name: str, values: Mapping[str, Any]) -> str | None:
-    """Return a column's name as a record spells it: in any case, and with white space around it."""
-    if name in values:
-        return name
-    return next((key for key in values if str(key).strip().lower() == name.lower()), None)
+def _refuse_words(record: Record) -> None:
+    """Refuse a list of what is said in turn, without speakers, as UltraChat has it."""
+    where, values = record
+    for column, value in values.items():
+        if isinstance(value, list) and len(value) > 1 and all(isinstance(x, str) for x in value):
+            raise refusal(
+                f"{where} has texts without speakers in {column!r}",
+                f"who says which is not known: {value!r:.80}",
+                f"if they take turns, make messages of them: {of_alternating(column)}",
+            )
 
 
-def _example(values: Mapping[str, Any]) -> str:
-    """Return columns of a record as the flag takes them: its longest texts, in its order."""
-    texts = [str(name) for name, value in values.items() if isinstance(value, str)]
-    longest = sorted(texts, key=lambda name: -len(values[name]))[:2]
+def _name_columns(values: Mapping[str, Any]) -> str:
+    """Return how to name a record's columns: with its longest texts, in its order."""
+    texts = {
+        str(name): value
+        for name, value in values.items()
+        if isinstance(value, str) and str(name).strip() and not _describes(str(name), value)
+    }
+    longest = sorted(texts, key=lambda name: -len(texts[name]))[:2]
     names = [name for name in texts if name in longest]
-    if len(names) < 2:
-        return f"text={names[0]}" if names else "text=COLUMN"
-    return f"prompt={names[0]},completion={names[1]}"
+    if any("," in name or "=" in name for name in names):
+        return "give the columns names without commas and equals signs"
+    if len(names) == 2:
+        example = {"prompt": names[0], "completion": names[1]}
+        return f"name the columns, for example {columns_flag(example)}"
+    nested = [str(name) for name, value in values.items() if isinstance(value, list | Mapping)]
+    if nested:
+        return f"write {join_names(nested)} as messages: a list of turns of role and content"
+    return f"name the column: {columns_flag({'text': names[0] if names else 'COLUMN'})}"
+
+
+def _describes(name: str, value: str) -> bool:
+    """Return whether a text is about its record, as a number, a date or an address is."""
+    is_word = len(value.split()) < 2 and value.isascii()
+    return bool(_ABOUT.search(name)) or (is_word and bool(_CODE.search(value)))
 
 
 def _matching(
@@ -223,8 +246,8 @@ def _matching(
         ways: list[tuple[tuple[str, str], ...]] = [()] if set(named) <= set(roles) else []
         for role, names in roles.items():
             choices = (named[role],) if role in named else names
-            spelled = (_spelled(column, values) for column in choices)
-            present = [column for column in spelled if column is not None]
+            there = (spelled(column, values) for column in choices)
+            present = [column for column in there if column is not None]
             if not present and role in naming.optional and role not in named:
                 present = [names[0]]
             ways = [(*way, (role, column)) for way in ways for column in present]

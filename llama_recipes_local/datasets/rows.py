@@ -12,6 +12,8 @@ from llama_recipes_local.datasets.base import is_blank
 from llama_recipes_local.datasets.chat_examples import render_chat
 from llama_recipes_local.datasets.examples import Continuation, Example, Marked, Pair
 from llama_recipes_local.datasets.layouts import Layout, read_text
+from llama_recipes_local.datasets.marks import is_trained, record_marks
+from llama_recipes_local.datasets.preferences import refuse_bad_answer, refuse_pair
 from llama_recipes_local.datasets.prompt_template import (
     PLACE,
     PROMPT,
@@ -21,15 +23,14 @@ from llama_recipes_local.datasets.prompt_template import (
 from llama_recipes_local.datasets.templates import (
     FLAG,
     TEMPLATES,
-    Message,
     fitting_templates,
     has_chat_template,
 )
+from llama_recipes_local.datasets.tool_calls import read_tools
 from llama_recipes_local.datasets.turns import (
     Conversation,
     read_conversation,
     read_history,
-    read_tools,
 )
 from llama_recipes_local.errors import UsageError, refusal
 from llama_recipes_local.records.checked_values import Record
@@ -106,6 +107,8 @@ class RowFormatter:
         if example is None:
             return None
         unused = self.unused(record[1])
+        if not is_trained(self._marks(record[1]), record[0]):
+            return Marked("", spans=(), complete=True, notes=unused)
         return replace(example, notes=(*unused, *example.notes)) if unused else example
 
     def is_bad(self, record: Record, tokenizer: PreTrainedTokenizerBase | None) -> bool:
@@ -118,6 +121,8 @@ class RowFormatter:
         return False
 
     def _example(self, record: Record, tokenizer: PreTrainedTokenizerBase | None) -> Example | None:
+        if not self.renders(tokenizer):
+            self._check(record)
         if self.layout.name == "text":
             ((_, column),) = self.layout.columns
             text = read_text(self.layout.values(record)["text"], f"{column!r} in {record[0]}")
@@ -141,10 +146,13 @@ class RowFormatter:
             UsageError: if the record is of another layout, or a value not of the form it should
                 have.
         """
+        self._check(record)
         if self.layout.name in _TURNS:
             ((role, column),) = self.layout.columns
             value = self.layout.values(record)[role]
             said = read_conversation(value, f"{column!r} in {record[0]}")
+            if said and said.turns[-1]["role"] != "assistant":
+                refuse_pair(record)  # of answers that are beside the turns
         else:
             said = self._question_and_answer(record)
         return with_context(said, self._context(record[1]), record[0]) if said else None
@@ -152,6 +160,7 @@ class RowFormatter:
     def unused(self, values: Mapping[str, Any]) -> tuple[str, ...]:
         """Return a note for each column that has a value and no place in the record's example."""
         used = {column for _, column in self.layout.columns}
+        used |= self._marks(values).keys()
         if self.layout.name != "text":
             used |= {column for column, _ in self._context(values).values()}
         return tuple(
@@ -218,13 +227,32 @@ class RowFormatter:
         return kind(prompt, response, notes=notes)
 
     def _context(self, values: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
-        """Return what a record has around its turns, with the column's name, by what it is."""
+        """Return what a record has around its turns, with the column's name, by what it is.
+
+        Of two columns of one thing it is the first; ``unused`` has the other.
+        """
         taken = {column for _, column in self.layout.columns}
-        return {
-            CONTEXT[name.strip().casefold()]: (name, value)
-            for name, value in values.items()
-            if name.strip().casefold() in CONTEXT and name not in taken and not _is_empty(value)
-        }
+        found: dict[str, tuple[str, Any]] = {}
+        for name, value in values.items():
+            what = CONTEXT.get(name.strip().casefold())
+            if what and name not in taken and not _is_empty(value):
+                found.setdefault(what, (name, value))
+        return found
+
+    def _marks(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what says whether a record is trained, by the column's name."""
+        taken = {column for _, column in self.layout.columns}
+        return {name: mark for name, mark in record_marks(values).items() if name not in taken}
+
+    def _check(self, record: Record) -> None:
+        """Refuse a record that is not to be trained as it is, whatever its texts are.
+
+        Raises:
+            UsageError: if its answer is marked as bad, or whether it is trained is unclear.
+        """
+        is_trained(self._marks(record[1]), record[0])
+        if self.layout.name != "text":
+            refuse_bad_answer(record, {column for _, column in self.layout.columns})
 
     def _refuse_context(self, record: Record, tokenizer: PreTrainedTokenizerBase | None) -> None:
         """Refuse a record with a system prompt, a history or tools where there are no turns.
@@ -246,8 +274,10 @@ class RowFormatter:
 
 def with_context(
     conversation: Conversation, context: Mapping[str, tuple[str, Any]], where: str
-) -> Conversation:
+) -> Conversation | None:
     """Return a conversation with the system prompt, the history and the tools of its record.
+
+    None means that a turn of the history is blank.
 
     Args:
         conversation: the record's turns.
@@ -257,7 +287,7 @@ def with_context(
     Raises:
         UsageError: if one is not of the form it should have, or there are two system prompts.
     """
-    history: list[Message] = []
+    history: Conversation | None = Conversation([])
     system = None
     for what, (column, value) in context.items():
         named = f"{column!r} in {where}"
@@ -267,12 +297,14 @@ def with_context(
             history = read_history(value, named)
         else:
             system = read_text(value, named)
+    if history is None:
+        return None
     whole = conversation.after(history)
     if system is None:
         return whole
     first = whole.turns[0]
     if first["role"] != "system":
-        return whole.after([{"role": "system", "content": system}])
+        return whole.after(Conversation([{"role": "system", "content": system}]))
     if first["content"].strip() != system.strip():
         raise refusal(
             f"{where} has two system prompts",

@@ -31,7 +31,7 @@ from llama_recipes_local.storage.disk import FULL
 from llama_recipes_local.storage.hashing import FileHashes
 
 # Incremented when the same files give other tokens than before.
-FORMAT = 3
+FORMAT = 4
 HASHES = "hashes.json"
 RECORDS_AT_A_TIME = 256  # of a stream
 MOST_REPORTED = 100_000

@@ -11,6 +11,7 @@ from typing import IO, Any
 from llama_recipes_local.errors import UsageError, refusal
 from llama_recipes_local.messages import join_names
 from llama_recipes_local.records.checked_values import Record, flawed
+from llama_recipes_local.records.json_values import Decoder, Repeated
 from llama_recipes_local.records.source import Source
 from llama_recipes_local.records.text_lines import (
     BYTE_ORDER_MARK,
@@ -52,7 +53,8 @@ def read_json_lines(
 ) -> Iterator[Record]:
     """Yield the objects of a file with one per line; empty lines are skipped."""
     name = str(source)
-    decode = json.JSONDecoder().decode
+    decoder = Decoder()
+    decode = decoder.decode
     for number, line in text_lines(source, longest):
         where = f"line {number} of {name}"
         try:
@@ -68,20 +70,22 @@ def read_json_lines(
         else:
             if type(value) is not dict:
                 _refuse_array(source, number, line)
-                value = _object(value, where, keep_flawed)
+            value = _object(value, decoder, where, keep_flawed)
         yield where, value
 
 
 def read_json_value(source: Source, keep_flawed: bool = False) -> Iterator[Record]:
     """Yield the objects of a file that is one JSON value; the file is read at once."""
+    decoder = Decoder()
     text = whole_text(source)
     try:
-        value = json.loads(text)
+        value = decoder.decode(text)
     except (ValueError, RecursionError) as error:
         raise _not_json(error, str(source)) from error
+    _refuse_repeated(value, str(source))
     for number, item in enumerate(_items(value, source), 1):
         where = f"item {number} of {source}"
-        yield where, _object(item, where, keep_flawed)
+        yield where, _object(item, decoder, where, keep_flawed)
 
 
 def split_names(source: Source) -> list[str]:
@@ -107,7 +111,7 @@ def _are_splits(columns: Mapping[str, Any]) -> bool:
 def _items(value: object, source: Source) -> list[Any]:
     if isinstance(value, list):
         return value
-    columns = _object(value, str(source))
+    columns = _checked_object(value, str(source))
     if source.split:
         return columns[source.split]
     lengths = {len(column) if isinstance(column, list) else -1 for column in columns.values()}
@@ -188,10 +192,36 @@ def _refuse_array(source: Source, number: int, line: str) -> None:
         )
 
 
-def _object(value: object, where: str, keep_flawed: bool = False) -> Mapping[str, Any]:
+def _object(
+    value: object, decoder: Decoder, where: str, keep_flawed: bool = False
+) -> Mapping[str, Any]:
+    try:
+        found = _checked_object(value, where)
+        key = decoder.repeated_key(value)
+        if key is not None:
+            raise _repeated(key, where)
+    except UsageError as error:
+        if not keep_flawed:
+            raise
+        return flawed(error)
+    return found
+
+
+def _checked_object(value: object, where: str) -> Mapping[str, Any]:
     if isinstance(value, dict):
         return value
-    error = refusal(f"{where} is not a JSON object", f"it is {value!r:.80}")
-    if not keep_flawed:
-        raise error
-    return flawed(error)
+    raise refusal(f"{where} is not a JSON object", f"it is {value!r:.80}")
+
+
+def _refuse_repeated(value: object, where: str) -> None:
+    """Refuse a file that is one object, with a key twice."""
+    if isinstance(value, Repeated):
+        raise _repeated(value.key, where)
+
+
+def _repeated(key: str, where: str) -> UsageError:
+    return refusal(
+        f"{where} has the key {key!r} more than once",
+        "only the last of its values would be read",
+        "keep one of them, or rename the others",
+    )

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from llama_recipes_local.errors import refusal
+from llama_recipes_local.errors import door, refusal
 from llama_recipes_local.records.checked_values import Record, flawed
 from llama_recipes_local.records.source import Source, unreadable
 from llama_recipes_local.records.text_lines import LONGEST_LINE, text_lines, without_end
@@ -17,6 +17,7 @@ from llama_recipes_local.records.text_lines import LONGEST_LINE, text_lines, wit
 _DELIMITERS = (",", ";", "\t", "|")
 PARQUET_ROWS = 1_000
 PARQUET_BYTES = 1 << 18
+_PLAIN = "write the file again with plain values, and a name of its own for each column and field"
 
 
 def read_plain_tsv(source: Source, columns: Sequence[str]) -> Iterator[Record]:
@@ -122,10 +123,14 @@ def read_parquet(source: Source, columns: Sequence[str] = ()) -> Iterator[Record
         # with pre_buffer a row group of any size would be read at once
         with parquet.ParquetFile(source.path, buffer_size=PARQUET_BYTES, pre_buffer=False) as file:
             check_columns(source, file.schema_arrow.names, columns)
+            _check_header(source, file.schema_arrow.names)
             before = 0
             for batch in file.iter_batches(PARQUET_ROWS, columns=list(columns) or None):
-                _check_utf_8(batch, f"rows {before + 1} to {before + len(batch)} of {source}")
-                for row, record in enumerate(batch.to_pylist(), before + 1):
+                where = f"rows {before + 1} to {before + len(batch)} of {source}"
+                _check_utf_8(batch, where)
+                with door(f"{where} cannot be read", _PLAIN):
+                    rows = batch.to_pylist()
+                for row, record in enumerate(rows, before + 1):
                     yield f"row {row} of {source}", record
                 before += len(batch)
     except UnicodeDecodeError as error:

@@ -142,6 +142,31 @@ READ: list[tuple[str, dict[str, Any], list[str], set[str]]] = [
         ["Q", "A"],
         set(),
     ),
+    (
+        "KTO, a good answer",
+        {"prompt": "Q", "completion": "A", "label": True},
+        ["Q", "A"],
+        {"label"},
+    ),
+    (
+        "UltraFeedback, with the chosen answer as messages",
+        {
+            "messages": [
+                {"role": "user", "content": "Q"},
+                {"role": "assistant", "content": "A"},
+            ],
+            "chosen": "A",
+            "rejected": "B",
+        },
+        ["Q", "A"],
+        {"chosen", "rejected"},
+    ),
+    (
+        "a class beside a question",
+        {"prompt": "Q", "completion": "A", "label": 0},
+        ["Q", "A"],
+        {"label"},
+    ),
 ]
 # name, a record, a word of what is wrong, and one of the fix
 REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
@@ -161,13 +186,13 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
         "MOSS",
         {"conversation_id": 1, "meta_instruction": "MOSS is ...", "chat": {"turn_1": {}}},
         "is not a record of a known layout",
-        "text=meta_instruction",
+        "write chat as messages",
     ),
     (
         "HC3",
         {"id": "1", "question": "Why, oh why?", "human_answers": ["a"], "source": "the web"},
         "is not a record of a known layout",
-        "prompt=question,completion=source",
+        "write human_answers as messages",
     ),
     (
         "MMLU",
@@ -197,13 +222,86 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
         "LIMA",
         {"conversations": ["Q", "A"], "source": "web"},
         "turn 1 of 'conversations' in line 1 of a.jsonl is not a turn",
-        "",
+        "jq -c '{messages: [.conversations | to_entries[]",
+    ),
+    (
+        "UltraChat",
+        {"id": "0", "data": ["Q", "A", "R", "B"]},
+        "has texts without speakers in 'data'",
+        "jq -c '{messages: [.data | to_entries[]",
+    ),
+    (
+        "names that a shell would part, beside what describes the record",
+        {
+            "page id": "0123456789abcdef-0123456789abcdef",
+            "source url": "https://example.org/a/long/path/to/it",
+            "The question": "Why?",
+            "$answer": "It is so.",
+        },
+        "is not a record of a known layout",
+        "'--local_dataset.columns=prompt=The question,completion=$answer'",
+    ),
+    (
+        "a name with a comma",
+        {"What, then": "Why?", "So": "It is so."},
+        "is not a record of a known layout",
+        "without commas",
     ),
     (
         "HH-RLHF",
         {"chosen": "H: Q A: A", "rejected": "H: Q A: B"},
         "is a preference",
         "columns=text=chosen",
+    ),
+    (
+        "TRL's preferences",
+        {"prompt": "Q", "chosen": "A", "rejected": "B"},
+        "is a preference",
+        "--local_dataset.columns=prompt=prompt,completion=chosen",
+    ),
+    (
+        "OpenAI's preferences",
+        {
+            "input": {"messages": [{"role": "user", "content": "Q"}]},
+            "preferred_output": [{"role": "assistant", "content": "A"}],
+            "non_preferred_output": [{"role": "assistant", "content": "B"}],
+        },
+        "is a preference",
+        "jq -c '{messages: (.input.messages + .preferred_output)}' FILE.jsonl",
+    ),
+    (
+        "LLaMA-Factory's preferences",
+        {
+            "conversations": [{"from": "human", "value": "Q"}],
+            "chosen": {"from": "gpt", "value": "A"},
+            "rejected": {"from": "gpt", "value": "B"},
+        },
+        "is a preference",
+        "jq -c '{messages: (.conversations + [.chosen])}' FILE.jsonl",
+    ),
+    (
+        "KTO",
+        {"prompt": "Q", "completion": "B", "label": False},
+        "has an answer that is marked as bad: 'label' is False",
+        "rename the column",
+    ),
+    (
+        "KTO in a table",
+        {"Prompt": "Q", "Completion": "B", "Label": "false"},
+        "has an answer that is marked as bad: 'Label' is false",
+        "rename the column",
+    ),
+    (
+        "LLaMA-Factory's KTO",
+        {
+            "messages": [
+                {"role": "user", "content": "Q"},
+                {"role": "assistant", "content": "B"},
+            ],
+            "kto_tag": False,
+        },
+        "has an answer that is marked as bad: 'kto_tag' is False",
+        "rename the column",
     ),
 ]
 

@@ -232,6 +232,83 @@ def test_a_mark_on_a_users_turn_is_noted_or_obeyed(chatty: Any) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("mark", "trained"),
+    [
+        ({"weight": 0}, False),
+        ({"weight": "0.0"}, False),
+        ({"sample_weight": 0}, False),
+        ({"train": False}, False),
+        ({"masked": True}, False),
+        ({"weight": 1}, True),
+        ({"weight": None}, True),
+    ],
+)
+@pytest.mark.parametrize("kind", ["turns", "pair", "text", "everything"])
+def test_a_record_that_is_marked_as_not_trained_has_no_label(
+    mark: Any, trained: bool, kind: str, chatty: Any
+) -> None:
+    record = {
+        "turns": turns("Hi", "Yo", "Hi", {"role": "assistant", "content": "Yo", "weight": 1}),
+        "everything": turns("Hi", "Yo"),
+        "pair": {"prompt": "Hi ", "completion": "Yo"},
+        "text": {"text": "Hi"},
+    }[kind] | mark
+    how = {"labels": "all"} if kind == "everything" else {}
+    made = example(record, chatty, PLAIN if kind in ("turns", "everything") else "", **how)
+    (sample,) = encode(chatty, [made])
+    assert any(label >= 0 for label in sample["labels"]) == trained
+    assert made.notes == ()
+
+
+def test_other_weights_of_a_record_are_refused_and_other_columns_are_named(chatty: Any) -> None:
+    record = {"prompt": "Hi", "completion": "Yo"}
+    problem = refused(record | {"weight": 0.5}, chatty, PLAIN)
+    assert problem.what == "line 1 of a.jsonl has weight 0.5" and "rename it" in problem.fix
+    both = refused(record | {"weight": 0, "train": True}, chatty, PLAIN)
+    assert both.what == "line 1 of a.jsonl is marked as trained and as not trained"
+    made = example(record | {"loss": 1.25, "train": "IC 204"}, chatty, PLAIN)
+    assert set(made.notes) == {"column 'loss'", "column 'train'"}
+
+
+@pytest.mark.parametrize("place", range(4))
+@pytest.mark.parametrize("blank", ["", " \n", None])
+def test_a_conversation_with_a_blank_turn_is_blank(place: int, blank: Any, chatty: Any) -> None:
+    said = ["Spain?", "Madrid.", "Italy?", "Rome."]
+    said[place] = blank
+    assert example(turns(*said), chatty, PLAIN) is None
+    history: list[Any] = [[said[0], said[1]]]
+    for earlier in (history, turns(*said[:2])["messages"]):
+        record = {"prompt": said[2], "completion": said[3], "history": earlier}
+        assert example(record, chatty, PLAIN) is None
+
+
+def test_marks_of_a_historys_turns_are_obeyed(chatty: Any) -> None:
+    earlier = turns("Spain?", {"role": "assistant", "content": "Lisbon.", "weight": 0})["messages"]
+    record = {"prompt": "Italy?", "completion": "Rome.", "history": earlier, "system": "Be short."}
+    assert labels(record, chatty, PLAIN) == ["Rome.<|im_end|>"]
+
+
+@pytest.mark.parametrize(
+    ("turn", "said"),
+    [
+        ({"role": "assistant", "content": "Yo", "value": "No"}, "content 'Yo' and value 'No'"),
+        ({"reasoning": "Two.", "thinking": "Three."}, "reasoning 'Two.' and thinking 'Three.'"),
+        (
+            {"tool_calls": [{"function": {"name": "a"}}], "function_call": {"name": "b"}},
+            "tool_calls ",
+        ),
+    ],
+)
+def test_a_turn_that_says_two_things_is_refused(turn: Any, said: str, chatty: Any) -> None:
+    both = {"role": "assistant", "from": "gpt", "content": "Yo"} | turn
+    problem = refused(turns("Hi", both), chatty, PLAIN)
+    assert problem.what == "turn 2 of 'messages' in line 1 of a.jsonl says two things"
+    assert said in problem.why
+    same = {"role": "assistant", "from": "gpt", "content": "Yo", "value": "Yo"}
+    assert labels(turns("Hi", same), chatty, PLAIN) == ["Yo<|im_end|>"]
+
+
 CALL = {"name": "weather", "arguments": {"city": "Oslo"}}
 CALLED = '{"name": "weather", "parameters": {"city": "Oslo"}}<|eot_id|>'
 
@@ -263,6 +340,43 @@ def test_a_tool_call_and_its_result_are_as_the_template_has_them(turn: Any, chat
     assert made.notes == ("'tool_call_id' of turns",)
     bare = record | {"tools": [{"name": "weather"}]}
     assert example(bare, chatty, TOOLS) == made
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what", "why"),
+    [
+        ("{'city': 'Oslo'}", "is text, not JSON", "Expecting property name"),
+        ('{"city": "Oslo"', "is text, not JSON", "Expecting"),
+        ('{"city": "Oslo", "city": "Rome"}', "cannot be read", "the key 'city' is there more"),
+        ("[1]", "are no JSON object", "it is [1]"),
+        ("weather in Oslo", "is text, not JSON", "it begins 'weather in Oslo'"),
+    ],
+)
+def test_arguments_that_are_no_object_are_refused(
+    arguments: str, what: str, why: str, chatty: Any
+) -> None:
+    call = {"role": "assistant", "tool_calls": [{"function": CALL | {"arguments": arguments}}]}
+    problem = refused(turns("Warm?", call), chatty, TOOLS)
+    named = "the arguments of 'weather' in turn 2 of 'messages' in line 1 of a.jsonl"
+    assert problem.what == f"{named} {what}"
+    assert why in problem.why and "local_dataset.format=text" not in problem.fix
+
+
+@pytest.mark.parametrize("column", ["tools", "history"])
+def test_a_column_whose_json_is_broken_is_not_trained_as_text(column: str, chatty: Any) -> None:
+    problem = refused(turns("Hi", "Yo") | {column: "[{'name': 'calc'}]"}, chatty, TOOLS)
+    assert problem.what == f"{column!r} in line 1 of a.jsonl is text, not JSON"
+    assert problem.fix == "write it as json.dumps does, or remove the record"
+
+
+def test_arguments_under_another_name_and_none_at_all(chatty: Any) -> None:
+    def call(**function: Any) -> Any:
+        return {"role": "assistant", "tool_calls": [{"function": {"name": "weather"} | function}]}
+
+    parameters = turns("Warm?", call(parameters={"city": "Oslo"}))
+    assert labels(parameters, chatty, TOOLS) == [CALLED]
+    none = CALLED.replace('{"city": "Oslo"}', "{}")
+    assert labels(turns("Warm?", call(arguments="")), chatty, TOOLS) == [none]
 
 
 def test_tool_calls_without_a_place_are_refused(chatty: Any) -> None:
