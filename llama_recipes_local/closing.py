@@ -20,9 +20,8 @@ from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.model_checkpointing import checkpoint_folder
 from llama_recipes_local.model_folders import ADAPTER_WEIGHTS, has_weights
 from llama_recipes_local.run import Run
-from llama_recipes_local.screen import box, shell_command, shown_path
+from llama_recipes_local.screen import box, clock, shell_command, shown_path
 from llama_recipes_local.training.evaluation import perplexity
-from llama_recipes_local.training.progress import clock
 
 SCRIPT = "llama-recipes-local"
 NEXT_COMMANDS = 3

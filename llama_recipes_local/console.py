@@ -91,19 +91,30 @@ def rank_zero_output() -> Iterator[None]:
     On rank 0 only warnings about upstream's own code are silenced: it calls what transformers is
     about to remove, and asks for pinned memory on machines without a GPU.
     """
-    from transformers.utils import logging
-
     with warnings.catch_warnings(), contextlib.ExitStack() as stack:
         warnings.simplefilter("ignore", FutureWarning)
         warnings.filterwarnings("ignore", message=".*pin_memory.*")
         if launch.rank() != 0:
             warnings.simplefilter("ignore")
-            if logging.is_progress_bar_enabled():
-                logging.disable_progress_bar()
-                stack.callback(logging.enable_progress_bar)
+            stack.enter_context(no_loading_bars())
             silence = stack.enter_context(open(os.devnull, "w"))
             stack.enter_context(contextlib.redirect_stdout(silence))
         yield
+
+
+@contextlib.contextmanager
+def no_loading_bars() -> Iterator[None]:
+    """Keep transformers from drawing bars in the block, as of weights that it loads or writes."""
+    from transformers.utils import logging
+
+    if not logging.is_progress_bar_enabled():
+        yield
+        return
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()
 
 
 class Failure(NamedTuple):

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,9 @@ from llama_recipes_local.preflight.help import help_text
 from llama_recipes_local.preflight.rank_facts import data_facts, launch_facts
 from llama_recipes_local.processes import end_with_parent
 from llama_recipes_local.run import Run, activate
+from llama_recipes_local.run.log import RunLog, logged_output
 from llama_recipes_local.run.record import CONFIGURATION_FILE, save_description
+from llama_recipes_local.run.stages import Stages, print_stage, seconds_of_process
 from llama_recipes_local.screen import encodable
 from llama_recipes_local.storage.folder_lock import locked
 from llama_recipes_local.training.loggers import name_wandb_run
@@ -66,6 +69,11 @@ def finetune(arguments: tuple[Any, ...], flags: dict[str, Any]) -> None:
     Raises:
         SystemExit: with the exit code of a run that ends otherwise than well.
     """
+    with logged_output() as log:
+        _finetune(arguments, flags, log)
+
+
+def _finetune(arguments: tuple[Any, ...], flags: dict[str, Any], log: RunLog) -> None:
     run: Run | None = None
     watch: parallel.Watch | None = None
     try:
@@ -75,10 +83,13 @@ def finetune(arguments: tuple[Any, ...], flags: dict[str, Any]) -> None:
                 if flags.keys() & {"help", "h"}:
                     print(help_text())
                     raise SystemExit(0)
+                if time.time() - IMPORTED < 1:  # a command line, and not a notebook
+                    print_stage("imports", seconds_of_process())
                 if launch.is_by_torchrun():  # if that is killed, its ranks save and stop
                     end_with_parent(os.getppid(), signal.SIGTERM)
                 watch = parallel.watch_peers()
                 run = prepare(arguments, flags, watch)
+                run.log = log
             with ignore_broken_pipe(), activate(run):
                 train(run)
     except (Exception, KeyboardInterrupt) as error:
@@ -106,8 +117,9 @@ def prepare(
     Raises:
         UsageError: with every problem found.
     """
+    stages = Stages()
     run = preflight(arguments, flags)
-    run.watch = watch
+    run.stages, run.watch = stages, watch
     if watch is not None:
         watch.peers.patience = run.train.process_group_timeout
         watch.peers.agree("launch", launch_facts(run))
@@ -116,6 +128,7 @@ def prepare(
         watch.peers.agree("data", data_facts(run))
     check_identity(run)
     name_wandb_run(run)
+    stages.end("data")
     return run
 
 
@@ -167,6 +180,8 @@ def start(run: Run) -> None:
         print(f"{run.preset}\n")
     if parallel.is_rank_zero() and run.data is not None:
         remove_earlier_result(run)
+        if run.log is not None:
+            run.log.open(output, resumed=bool(run.train.resume_from_checkpoint))
         run.data.save(output)
         save_description(run, output / CONFIGURATION_FILE)
 
@@ -191,6 +206,9 @@ def _flags_for_main(run: Run) -> dict[str, Any]:
 
 
 __getattr__ = fall_back("finetuning")
+
+IMPORTED = time.time()
+"""When this module, and with it nearly all that a run imports, was there."""
 
 if __name__ == "__main__":
     fire.Fire(main)

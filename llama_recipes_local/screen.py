@@ -34,6 +34,13 @@ def is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and stream.isatty()
 
 
+def clock(seconds: float) -> str:
+    """Write a number of seconds as m:ss, from an hour on as h:mm:ss."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
 def fitting(parts: Iterable[tuple[int, str]], width: int) -> str:
     """Join the parts of a line, without those that it is too short for.
 

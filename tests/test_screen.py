@@ -9,6 +9,7 @@ import pytest
 
 from llama_recipes_local.screen import (
     box,
+    clock,
     columns_of,
     encodable,
     fitting,
@@ -19,6 +20,11 @@ from llama_recipes_local.screen import (
 
 def test_chinese_takes_two_columns_and_an_accent_none() -> None:
     assert [columns_of(text) for text in ("abc", "中文", "e\u0301", "\uff41")] == [3, 4, 1, 2]
+
+
+@pytest.mark.parametrize(("seconds", "written"), [(0.4, "0:00"), (59.6, "1:00"), (3725, "1:02:05")])
+def test_clock(seconds: float, written: str) -> None:
+    assert clock(seconds) == written
 
 
 def test_a_line_that_is_too_short_leaves_out_what_matters_least() -> None:

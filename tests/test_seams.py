@@ -85,6 +85,7 @@ COLLABORATORS = {
     "get_policies": "utils.train_utils.get_policies",
     "get_preprocessed_dataset": "utils.dataset_utils.get_preprocessed_dataset",
     "hsdp_device_mesh": "utils.fsdp_utils.hsdp_device_mesh",
+    "print": "run.log.print_detail",
     "print_model_size": "utils.train_utils.print_model_size",
     "setup": "utils.train_utils.setup",
     "setup_environ_flags": "utils.train_utils.setup_environ_flags",

@@ -6,6 +6,7 @@ in PEFT's format and loads in plain PEFT.
 """
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,14 @@ def _for_training(adapted: peft.PeftModel) -> peft.PeftModel:
     method = method_of(adapted)
     if method is not None:
         method.install(adapted)
+    adapted.print_trainable_parameters = partial(_print_trained, adapted)  # type: ignore[method-assign]
     return adapted
+
+
+def _print_trained(adapted: peft.PeftModel) -> None:
+    """Print how many parameters are trained, which ``main`` asks an adapted model for."""
+    trained, every = adapted.get_nb_trainable_parameters()
+    print(f"--> Trained: {trained:,} of {every:,} parameters ({trained / every:.2%})")
 
 
 class _PeftConfigs(dict[str, peft.PeftConfig]):

@@ -249,6 +249,10 @@ class train_config(upstream):
     eval_steps: Annotated[int, AT_LEAST_0, Resume.FREE] = 0
     """Optimiser steps from one validation to the next; 0 validates after each epoch."""
 
+    verbose: Annotated[bool, Resume.FREE] = False
+    """Print upstream's own lines and the libraries' loading bars too; the lines are in ``run.log``
+    in any case."""
+
     report_to: Annotated[list[str], REPORTERS, Resume.FREE] = field(default_factory=list)
     """Loggers in addition to ``metrics.jsonl``: "tensorboard", "wandb", "mlflow"; all write below
     ``output_dir``."""

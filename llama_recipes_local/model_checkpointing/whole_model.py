@@ -7,6 +7,7 @@ from typing import Any
 import transformers
 
 from llama_recipes_local import configs
+from llama_recipes_local.console import no_loading_bars
 from llama_recipes_local.model_folders import (
     copy_auxiliary_files,
     has_tokenizer,
@@ -34,7 +35,8 @@ def write_whole_model(
             model may come from anywhere.
         **options: for ``save_pretrained``: the gathered weights of a sharded model.
     """
-    model.save_pretrained(folder, **options)
+    with no_loading_bars():
+        model.save_pretrained(folder, **options)
     if config is None or not (Path(config.model_name).expanduser() / "config.json").is_file():
         return
     base = Path(config.model_name).expanduser().resolve()

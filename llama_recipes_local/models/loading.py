@@ -4,6 +4,7 @@
 classes of the same names, and call their ``from_pretrained``.
 """
 
+import contextlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
@@ -12,6 +13,7 @@ import torch
 import transformers
 
 from llama_recipes_local import configs
+from llama_recipes_local.console import no_loading_bars
 from llama_recipes_local.errors import refuse
 from llama_recipes_local.kernels.registry import (
     choose_attention,
@@ -61,7 +63,10 @@ def local_folder(name: str | Path) -> Path:
 
 def _load(cls: Any, name: str | Path, **kwargs: object) -> Any:
     kwargs.update(local_files_only=True, trust_remote_code=False)
-    return cls.from_pretrained(local_folder(name), **kwargs)
+    active = active_run()
+    verbose = active is not None and active.train.verbose
+    with contextlib.nullcontext() if verbose else no_loading_bars():
+        return cls.from_pretrained(local_folder(name), **kwargs)
 
 
 class _InstancesOfTransformers(type):

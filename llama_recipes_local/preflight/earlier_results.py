@@ -14,6 +14,7 @@ from llama_recipes_local.model_checkpointing import checkpoint_folder
 from llama_recipes_local.model_folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, has_weights
 from llama_recipes_local.model_folders.auxiliary_files import OTHERS, TOKENIZER
 from llama_recipes_local.run import Run
+from llama_recipes_local.run.log import LOG_FILE
 from llama_recipes_local.run.record import CONFIGURATION_FILE, SavedRun
 from llama_recipes_local.storage.publishing import remove
 
@@ -34,6 +35,7 @@ RECORDS = (
     "evaluations.jsonl",
     "metrics_data_*.json",
     "tensorboard",
+    LOG_FILE,
 )
 """What runs write into ``--output_dir`` besides checkpoints, as patterns."""
 

@@ -15,9 +15,11 @@ from torch.distributed.fsdp import ShardingStrategy
 from llama_recipes_local import configs
 from llama_recipes_local.configs.protocols import AdapterConfig, DatasetConfig, Part
 from llama_recipes_local.parallel import Watch
+from llama_recipes_local.run.stages import Stages
 
 if TYPE_CHECKING:
     from llama_recipes_local.models.new_tokens import NewTokens
+    from llama_recipes_local.run.log import RunLog
 
 
 class PreparedData(Protocol):
@@ -59,6 +61,10 @@ class Run:
     results: dict[str, Any] = field(default_factory=dict)
     """The losses before and after training, and how much work it was, as ``History.summary``
     has them."""
+    stages: Stages = field(default_factory=Stages)
+    """Times what comes before the first step."""
+    log: "RunLog | None" = None
+    """The file of what it prints, which other ranks do not write."""
     watch: Watch | None = None
     """Watches the other ranks; None if this process is alone."""
     preset: str = ""

@@ -88,6 +88,8 @@ def train(
         wandb_run,
         run,
     )
+    if run is not None:
+        run.stages.end("model")
     history = trainer.train()
     if fsdp_config is not None and not train_config.use_peft and not rank:
         save_train_params(train_config, fsdp_config, rank or 0)

@@ -1,7 +1,7 @@
-"""What a run reports: a line on the console about once a second, and every step to its loggers.
+"""What a run reports: its newest step to the display about once a second, and all to its loggers.
 
-Steps wait here with their numbers still on the device. They are fetched together when a line is
-due, at the end of an epoch, and when a run ends for whatever reason.
+Steps wait here with their numbers still on the device. They are fetched together when one is to be
+shown, at the end of an epoch, and when a run ends for whatever reason.
 """
 
 import contextlib
@@ -15,6 +15,8 @@ import psutil
 import torch
 
 from llama_recipes_local.parallel import is_rank_zero, world_size
+from llama_recipes_local.run.stages import print_stage
+from llama_recipes_local.training.display import Display, Shown
 from llama_recipes_local.training.flops import TrainingFlops
 from llama_recipes_local.training.loggers import Logger
 from llama_recipes_local.training.step_sync import StepSync
@@ -22,7 +24,7 @@ from llama_recipes_local.training.stepping import Figures
 from llama_recipes_local.training.train_state import TrainState
 
 GIB = 2**30
-SECONDS_BETWEEN_LINES = 1.0
+SECONDS_BETWEEN_FETCHES = 1.0
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class FetchedStep:
 
 
 class Progress:
-    """Reports steps: on the first rank's console, a line a second at most, and to loggers."""
+    """Reports steps: to the first rank's display, once a second at most, and to loggers."""
 
     def __init__(
         self,
@@ -104,18 +106,22 @@ class Progress:
         loggers: Sequence[Logger] = (),
         flops: TrainingFlops | None = None,
         peak_flops: float | None = None,
+        epochs: int = 1,
     ) -> None:
         self.total_steps = total_steps
+        self.epochs = epochs
+        self.display = Display()
         self.loggers = loggers
         self._flops = flops
         self._peak_flops = peak_flops
         self._pending: list[PendingStep] = []
         self._started = self._window_began = time.perf_counter()
-        self._last_line = -math.inf
+        self._last_fetch = -math.inf
         self._step_seconds = 0.0
         self._steps_done = 0
 
     def __enter__(self) -> "Progress":
+        self.display.__enter__()
         return self
 
     def __exit__(
@@ -125,7 +131,7 @@ class Progress:
         trace: TracebackType | None,
     ) -> None:
         # a device that failed has no numbers, and its error is the one to show
-        with contextlib.suppress(RuntimeError) if error else contextlib.nullcontext():
+        with self.display, contextlib.suppress(RuntimeError) if error else contextlib.nullcontext():
             self.fetch()
         for logger in self.loggers:
             logger.close()
@@ -148,8 +154,8 @@ class Progress:
             logger.resume(state.step, state.validated)
 
     def due(self, step: int) -> bool:
-        """Whether this rank is due to print a line after ``step``."""
-        late = time.perf_counter() - self._last_line >= SECONDS_BETWEEN_LINES
+        """Whether this rank is due to show ``step``."""
+        late = time.perf_counter() - self._last_fetch >= SECONDS_BETWEEN_FETCHES
         return is_rank_zero() and (step == self.total_steps or late)
 
     def add(self, pending: PendingStep) -> None:
@@ -160,11 +166,11 @@ class Progress:
         """Exclude the time since the last fetch from the next steps."""
         self._window_began = time.perf_counter()
 
-    def fetch(self, line: bool = False) -> list[FetchedStep]:
+    def fetch(self, show: bool = False) -> list[FetchedStep]:
         """Wait for the steps that are pending and report them.
 
         Args:
-            line: whether to print a line for the last of them.
+            show: whether to show the last of them.
 
         Returns:
             The steps up to the first at which training has to stop; that one is not reported.
@@ -172,15 +178,18 @@ class Progress:
         if not self._pending:
             return []
         pending, self._pending = self._pending, []
+        is_first = not self._steps_done
         values = torch.stack([step.figures.values for step in pending]).tolist()
         fetched = self._measure(pending, values)
+        if is_first and is_rank_zero() and not fetched[0].stop:
+            print_stage("first step", self._step_seconds / len(pending))
         for step in fetched:
             if step.stop:
                 break
             self.log("train", asdict(step.metrics))
-        if line and is_rank_zero() and not fetched[-1].stop:
-            self._last_line = time.perf_counter()
-            print(self._line(fetched[-1].metrics), flush=True)
+        if show and is_rank_zero() and not fetched[-1].stop:
+            self._last_fetch = time.perf_counter()
+            self.display.step(self._shown(fetched[-1].metrics))
         return fetched
 
     def log(self, kind: str, numbers: dict[str, float | None]) -> None:
@@ -238,16 +247,19 @@ class Progress:
         mfu = None if self._peak_flops is None else round(rate / self._peak_flops, 4)
         return float(f"{rate / 1e12:.4g}"), mfu
 
-    def _line(self, metrics: StepMetrics) -> str:
-        left = self._step_seconds / self._steps_done * (self.total_steps - metrics.step)
-        width = len(str(self.total_steps))
-        norm = math.inf if metrics.grad_norm is None else metrics.grad_norm
-        tflops = f"  {metrics.tflops:6.1f} tflops" if metrics.tflops else ""
-        return (
-            f"step {metrics.step:>{width}}/{self.total_steps}  loss {metrics.loss:7.4f}"
-            f"  grad_norm {norm:7.3f}  lr {metrics.lr:.2e}"
-            f"  {metrics.tokens_per_second:9,.0f} tok/s{tflops}"
-            f"  memory {metrics.memory_gib:5.1f} GiB  left {clock(left)}"
+    def _shown(self, metrics: StepMetrics) -> Shown:
+        return Shown(
+            step=metrics.step,
+            total=self.total_steps,
+            epoch=metrics.epoch,
+            epochs=self.epochs,
+            loss=metrics.loss,
+            grad_norm=math.inf if metrics.grad_norm is None else metrics.grad_norm,
+            lr=metrics.lr,
+            tokens_per_second=metrics.tokens_per_second,
+            tflops=metrics.tflops,
+            memory_gib=metrics.memory_gib,
+            seconds_left=self._step_seconds / self._steps_done * (self.total_steps - metrics.step),
         )
 
 
@@ -256,10 +268,3 @@ def memory_gib() -> float:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / GIB
     return psutil.Process().memory_info().rss / GIB
-
-
-def clock(seconds: float) -> str:
-    """Write a number of seconds as h:mm:ss."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}"

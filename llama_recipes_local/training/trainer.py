@@ -1,5 +1,6 @@
 """The training loop: epochs of optimiser steps, with validation, reports and checkpoints."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -98,6 +99,7 @@ class Trainer:
             make_loggers(train_config, wandb_run, run) if is_rank_zero() else [],
             training_flops(unwrapped(model)),
             peak_flops(self.stepper.device),
+            train_config.num_epochs,
         )
         self._watch = run.watch if run is not None else None
         self.signals = Signals(enabled=run is not None, watch=self._watch)
@@ -197,15 +199,14 @@ class Trainer:
         return (steps_left or end_due) and self.state.epoch < self.config.num_epochs
 
     def evaluate(self) -> Evaluated:
-        """Evaluate; print and log on the first rank."""
-        if is_rank_zero():
-            print("validating ...", end=" ", flush=True)
+        """Evaluate; show and log on the first rank."""
+        began = time.perf_counter()
         model = unwrapped(self.model)
         with rng_state.fork_rng():
             found = evaluate(model, self.config, self._until_stopped())
         ppl = perplexity(found.loss)
-        if is_rank_zero():
-            print(f"loss {found.loss:.4f}  perplexity {ppl:.3f}", flush=True)
+        seconds = time.perf_counter() - began
+        self.progress.display.validated(found.loss, ppl, self.state.step, seconds)
         self.progress.log("eval", {"step": self.state.step, "loss": found.loss, "perplexity": ppl})
         self.progress.pause()
         return found
@@ -263,15 +264,15 @@ class Trainer:
         )
         self.schedule.after_step()
         if sync.report:
-            self.publish(line=True)
+            self.publish(show=True)
 
-    def publish(self, line: bool = False) -> None:
+    def publish(self, show: bool = False) -> None:
         """Fetch the numbers of the pending steps; all ranks call this together.
 
         Raises:
             NonFiniteError: if one of the steps had a loss or gradient that is not finite.
         """
-        for fetched in self.progress.fetch(line):
+        for fetched in self.progress.fetch(show):
             if fetched.stop:
                 self._raise_non_finite(fetched)
             metrics = fetched.metrics
@@ -310,8 +311,14 @@ class Trainer:
 
     def _until_stopped(self) -> Iterator[batches.Batch]:
         """Yield the validation batches, until a rank receives a signal to stop."""
-        for batch in self.eval_dataloader or ():
+        loader, began = self.eval_dataloader or (), time.perf_counter()
+        limits = [self.config.max_eval_step] if self.config.max_eval_step else []
+        total = min(len(loader), *limits) if limits else len(loader)
+        self.progress.display.validating(0, total, 0.0)
+        for done, batch in enumerate(loader):
             self._at("a validation")
+            if done:
+                self.progress.display.validating(done, total, time.perf_counter() - began)
             if any_rank(self.signals.received is not None):
                 raise StopRequested
             yield batch

@@ -1,8 +1,7 @@
-"""Every step is a line of JSON; the console shows at most one per second."""
+"""Every step is a line of JSON; the newest is shown at most once a second."""
 
 import json
 import math
-import re
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -12,10 +11,10 @@ import pytest
 import torch
 
 from llama_recipes_local import launch
-from llama_recipes_local.training import progress
+from llama_recipes_local.training import display, progress
 from llama_recipes_local.training.flops import TrainingFlops
 from llama_recipes_local.training.loggers import JsonLines
-from llama_recipes_local.training.progress import PendingStep, Progress, StepMetrics, clock
+from llama_recipes_local.training.progress import PendingStep, Progress, StepMetrics
 from llama_recipes_local.training.step_sync import StepSync
 from llama_recipes_local.training.stepping import Figures
 
@@ -62,50 +61,40 @@ def test_tokens_are_all_positions_of_the_epoch(
     assert sum(line["tokens"] for line in training.steps) == positions
 
 
-def test_the_console_shows_the_last_step_and_at_most_a_line_per_second(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], now: list[float]
+def test_steps_are_shown_at_most_once_a_second_and_the_last_one_in_any_case(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, now: list[float]
 ) -> None:
+    shown: list[int] = []
+    monkeypatch.setattr(display.Display, "step", lambda self, step: shown.append(step.step))
     with Progress(9, [JsonLines(tmp_path)]) as reporter:
         for step in range(1, 10):
             now[0] += 0.4
             due = reporter.due(step)
             reporter.add(a_step(step))
             if due:
-                reporter.fetch(line=True)
-    printed = re.findall(r"^step +(\d+)/9 ", capsys.readouterr().out, re.MULTILINE)
-    assert printed == ["1", "4", "7", "9"]
+                reporter.fetch(show=True)
+    assert shown == [1, 4, 7, 9]
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 9
 
 
-def test_a_console_line_shows_rate_and_time_left(
+def test_what_is_shown_has_rate_and_time_left(
     capsys: pytest.CaptureFixture[str], now: list[float]
 ) -> None:
     flops = TrainingFlops(per_token=10**9, per_squared_length=10**6)
-    with Progress(61, flops=flops, peak_flops=1e15) as reporter:
+    with Progress(61, flops=flops, peak_flops=1e15, epochs=2) as reporter:
         now[0] += 50.0  # validation, which is not part of a step
         reporter.pause()
         now[0] += 2.0
         reporter.add(a_step(1, tokens=9000))
-        (fetched,) = reporter.fetch(line=True)
-    (line,) = capsys.readouterr().out.splitlines()
-    for part in ("step  1/61", "loss  2.0000", "grad_norm   1.500", "lr 1.00e-04", "4,500 tok/s"):
-        assert part in line
-    assert line.endswith("left 0:02:00")
+        (fetched,) = reporter.fetch(show=True)
+    first, line = capsys.readouterr().out.splitlines()
+    assert first == "--> first step: 2.0 s"
+    memory = f"{fetched.metrics.memory_gib:5.1f} GiB"
+    expected = ("step  1/61", "loss  2.0000", "grad_norm  1.500", "  4,500 tok/s", memory)
+    assert line == "  ".join([*expected, "left 2:00"])
     # (9000 * 10**9 + 9000**2 * 10**6) / 2 seconds
     assert fetched.metrics.tflops == 45.0
-    assert "    45.0 tflops" in line
     assert fetched.metrics.mfu == 0.045
-
-
-def test_lines_keep_their_columns(capsys: pytest.CaptureFixture[str], now: list[float]) -> None:
-    with Progress(100) as reporter:
-        for step, tokens, norm in ((1, 8, 0.001), (20, 900_000, 123.4), (100, 50, math.inf)):
-            now[0] += 1.0
-            reporter.add(a_step(step, tokens, norm))
-            reporter.fetch(line=True)
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 3
-    assert len({len(line) for line in lines}) == 1
 
 
 def test_steps_that_are_fetched_together_share_the_time_by_tokens(now: list[float]) -> None:
@@ -144,13 +133,13 @@ def test_a_step_that_stops_training_is_not_logged_nor_any_after_it(
     with Progress(9, [JsonLines(tmp_path)]) as reporter:
         for step in (1, 2, 3):
             reporter.add(a_step(step, stop=step > 1))
-        fetched = reporter.fetch(line=True)
+        fetched = reporter.fetch(show=True)
     assert [(each.pending.step, each.stop, each.bad_ranks) for each in fetched] == [
         (1, False, []),
         (2, True, [0]),
     ]
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
-    assert capsys.readouterr().out == ""
+    assert "loss" not in capsys.readouterr().out
 
 
 def test_a_norm_that_overflowed_is_valid_json(tmp_path: Path) -> None:
@@ -166,12 +155,5 @@ def test_other_ranks_print_nothing_and_request_nothing(
     with Progress(1) as reporter:
         assert not reporter.due(1)
         reporter.add(a_step(1))
-        assert len(reporter.fetch(line=True)) == 1
+        assert len(reporter.fetch(show=True)) == 1
     assert capsys.readouterr().out == ""
-
-
-@pytest.mark.parametrize(
-    ("seconds", "written"), [(0.4, "0:00:00"), (59.6, "0:01:00"), (3725, "1:02:05")]
-)
-def test_clock(seconds: float, written: str) -> None:
-    assert clock(seconds) == written

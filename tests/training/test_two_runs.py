@@ -14,9 +14,13 @@ HELPER = Path(__file__).parents[1] / "helpers" / "two_runs.py"
 CHANGING = (
     r" *[\d,]+ tok/s",
     r" +[\d.]+ tflops",
-    r" +memory +[\d.]+ GiB",
+    r" +[\d.]+ GiB",
     r"left [\d:]+",
-    r"avg_(?:epoch|checkpoint)_time, Value: \S+",
+    r"(?<=--> model: )[\d.]+ s",
+    r"(?<=--> data: )[\d.]+ s",
+    r"(?<=--> first step: )[\d.]+ s",
+    r"(?<=in )[\d.]+ s",
+    r"(?<= tokens in )[\d:]+ *",
     r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d",
 )
 FIRST, AGAIN, OTHER, REFUSED, AFTER_OTHERS, OTHER_AGAIN = range(6)

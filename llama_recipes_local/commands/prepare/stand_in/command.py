@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_recipes_local.commands.prepare.stand_in.settings import StandInSettings
+from llama_recipes_local.console import no_loading_bars
 from llama_recipes_local.errors import refusal
 from llama_recipes_local.records.any_format import records
 from llama_recipes_local.storage.publishing import published_folder
@@ -78,7 +79,8 @@ def _write(
     tokenizer = train_tokenizer(pairs, settings.vocabulary, settings.positions)
     sentences = list(dict.fromkeys(target for _, target in pairs if target.strip()))
     model = pretrain(sentences, tokenizer, settings, folder)
-    model.save_pretrained(folder)
+    with no_loading_bars():
+        model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", "utf-8")
 
