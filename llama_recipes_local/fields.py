@@ -2,7 +2,8 @@
 
 As ``lr: Annotated[float, ABOVE_0, Resume.SCHEDULE] = 1e-4``. A flag's value is converted to the
 type. The facts are what the rest of the package needs to know about the field and would otherwise
-keep lists of: which values it takes (a ``Range``, ``Choices``, ``FOLDER`` or ``TEXT``), whether a
+keep lists of: which values it takes (a ``Range``, ``Choices``, ``FOLDER`` or ``TEXT``), what it
+needs to have an effect (``Needs``), whether a
 resumed run may change it (a ``Resume``), and which commands read it from a run's record
 (``EVALUATION``, ``SELECTS_PARAMETERS``). The docstring is what ``--help`` prints.
 """
@@ -79,6 +80,23 @@ class Choices:
         return (*self._values, *getattr(import_module(f"{__package__}.{module}"), name))
 
 
+class Needs:
+    """What must be set for a field to have an effect; given without it, it is refused.
+
+    Args:
+        *settings: fields of any configuration of the run, of which one is enough: "name" if it must
+            be on, "name=value" if it must be that, or a list that has it.
+        why: what would happen otherwise.
+    """
+
+    def __init__(self, *settings: str, why: str = "it would be ignored") -> None:
+        self.settings = settings
+        self.why = why
+
+
+WITH_FSDP = Needs("enable_fsdp")
+
+
 class Resume(enum.Enum):
     """What must be equal for a run to be resumed: the kinds that ``--resume_despite`` names.
 
@@ -124,12 +142,14 @@ class Facts:
         resume: whether a resumed run may change it; None if it does not say.
         range: the numbers it takes; None if it does not say.
         choices: the values it takes; None if it does not say.
+        needs: what must be set for it to have an effect; None if nothing must.
         marks: the other facts.
     """
 
     resume: Resume | None = None
     range: Range | None = None
     choices: Choices | None = None
+    needs: Needs | None = None
     marks: frozenset[Fact] = frozenset()
 
     @classmethod
@@ -141,7 +161,7 @@ class Facts:
             return next((fact for fact in found if isinstance(fact, kind)), None)
 
         marks = frozenset(fact for fact in found if isinstance(fact, Fact))
-        return cls(only(Resume), only(Range), only(Choices), marks)
+        return cls(only(Resume), only(Range), only(Choices), only(Needs), marks)
 
 
 def facts(config: type | object) -> dict[str, Facts]:

@@ -19,7 +19,7 @@ from llama_recipes_local import configs
 from llama_recipes_local.adapters.lora import EMBEDDING, HEAD
 from llama_recipes_local.adapters.registry import METHODS, method_of
 from llama_recipes_local.fields import update_config
-from llama_recipes_local.model_folders import read_config
+from llama_recipes_local.model_folders import compare_base, read_config
 from llama_recipes_local.models.loading import local_folder
 from llama_recipes_local.run import active_run
 
@@ -105,6 +105,8 @@ class PeftModel:
         """Put the adapter saved in the folder ``model_id`` on ``model``."""
         folder = str(local_folder(model_id))
         config = peft.PeftConfig.from_pretrained(folder, local_files_only=True)
+        if is_trainable:
+            _tell_base(Path(folder))
         if is_trainable and config.is_prompt_learning:
             adapted = _prompts_to_train(model, config, folder)
         else:
@@ -114,6 +116,17 @@ class PeftModel:
             )
         adapted.peft_config = _PeftConfigs(adapted.peft_config)  # type: ignore[misc]
         return _for_training(adapted) if is_trainable else adapted
+
+
+def _tell_base(adapter: Path) -> None:
+    """Print how the active run's model differs in form from the one that an adapter is for."""
+    active = active_run()
+    if active is None:
+        return
+    base = Path(active.train.model_name).expanduser().resolve()
+    note = compare_base(adapter, base, "--model_name", active.train.allow_other_base).note
+    if note:
+        print(f"--> {note}")
 
 
 def _prompts_to_train(model: nn.Module, config: peft.PeftConfig, folder: str) -> peft.PeftModel:

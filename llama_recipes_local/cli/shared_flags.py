@@ -52,6 +52,15 @@ def add_new_model_flags(
     )
 
 
+def add_other_base_flag(parser: argparse._ActionsContainer) -> None:
+    """Add ``--allow_other_base``."""
+    parser.add_argument(
+        "--allow_other_base",
+        action="store_true",
+        help="use an adapter on another base model than the one that it was trained on",
+    )
+
+
 def _formats() -> Iterable[str]:
     from llama_recipes_local.model_folders.export import FORMATS
 

@@ -14,7 +14,9 @@ from llama_recipes_local.fields import (
     SELECTS_PARAMETERS,
     SHARE,
     TEXT,
+    WITH_FSDP,
     Choices,
+    Needs,
     Range,
     Resume,
 )
@@ -26,6 +28,8 @@ else:
 
 REPORTERS = Choices("tensorboard", "wandb", "mlflow")
 SECONDS = Range("from 1 to 1000000", lambda seconds: 1 <= seconds <= 10**6)
+CHECKPOINTED = Needs("save_steps", why="no checkpoint would be saved")
+RESUMED = Needs("resume_from_checkpoint", why="no run would be resumed")
 QUANTIZATIONS = Choices(None, False, True, "4bit", "8bit")
 
 
@@ -72,7 +76,7 @@ class train_config(upstream):
     """Scale down gradients whose norm is above the threshold."""
 
     gradient_clipping_threshold: Annotated[
-        float, ABOVE_0.when("gradient_clipping"), Resume.SCHEDULE
+        float, ABOVE_0.when("gradient_clipping"), Resume.SCHEDULE, Needs("gradient_clipping")
     ] = upstream.gradient_clipping_threshold
     """The largest norm with ``gradient_clipping``."""
 
@@ -120,8 +124,14 @@ class train_config(upstream):
     use_peft: Annotated[bool, Resume.METHOD] = upstream.use_peft
     """Train an adapter, see ``peft_method``; the model's own weights stay unchanged."""
 
-    from_peft_checkpoint: Annotated[str, FOLDER, Resume.FREE] = upstream.from_peft_checkpoint
+    from_peft_checkpoint: Annotated[str, FOLDER, Resume.FREE, Needs("use_peft")] = (
+        upstream.from_peft_checkpoint
+    )
     """Folder of an adapter to continue training."""
+
+    allow_other_base: Annotated[bool, Resume.FREE, Needs("from_peft_checkpoint")] = False
+    """Use an adapter on another base model than the one that it was trained on, which is refused
+    otherwise."""
 
     output_dir: Annotated[str, FOLDER, Resume.FREE] = "outputs"
     """Folder that the adapter or model is saved in."""
@@ -133,7 +143,11 @@ class train_config(upstream):
     """Do not train the first ``num_freeze_layers`` decoder layers."""
 
     num_freeze_layers: Annotated[
-        int, AT_LEAST_1.when("freeze_layers"), Resume.METHOD, SELECTS_PARAMETERS
+        int,
+        AT_LEAST_1.when("freeze_layers"),
+        Resume.METHOD,
+        SELECTS_PARAMETERS,
+        Needs("freeze_layers"),
     ] = upstream.num_freeze_layers
     """How many layers ``freeze_layers`` freezes."""
 
@@ -147,13 +161,15 @@ class train_config(upstream):
     save_model: Annotated[bool, Resume.FREE] = upstream.save_model
     """Save the adapter or model; with validation, the best one."""
 
-    dist_checkpoint_root_folder: Annotated[str, FOLDER, Resume.FREE] = "checkpoints"
+    dist_checkpoint_root_folder: Annotated[str, FOLDER, Resume.FREE, WITH_FSDP] = "checkpoints"
     """Folder for the checkpoints of fully sharded models, below the working directory."""
 
-    dist_checkpoint_folder: Annotated[str, TEXT, Resume.FREE] = upstream.dist_checkpoint_folder
+    dist_checkpoint_folder: Annotated[str, TEXT, Resume.FREE, WITH_FSDP] = (
+        upstream.dist_checkpoint_folder
+    )
     """Prefix of the name of a sharded model's folder, in ``dist_checkpoint_root_folder``."""
 
-    save_optimizer: Annotated[bool, Resume.FREE] = upstream.save_optimizer
+    save_optimizer: Annotated[bool, Resume.FREE, WITH_FSDP] = upstream.save_optimizer
     """Save the optimiser's state with a full model that FSDP trains."""
 
     use_fast_kernels: Annotated[bool, Resume.FREE] = upstream.use_fast_kernels
@@ -169,13 +185,15 @@ class train_config(upstream):
     flop_counter: Annotated[bool, Resume.FREE] = upstream.flop_counter
     """Count the floating-point operations of a step."""
 
-    flop_counter_start: Annotated[int, AT_LEAST_0, Resume.FREE] = upstream.flop_counter_start
+    flop_counter_start: Annotated[int, AT_LEAST_0, Resume.FREE, Needs("flop_counter")] = (
+        upstream.flop_counter_start
+    )
     """The step that ``flop_counter`` counts."""
 
     use_profiler: Annotated[bool, Resume.FREE] = upstream.use_profiler
     """Write traces of some steps into ``profiler_dir``."""
 
-    profiler_dir: Annotated[str, FOLDER, Resume.FREE] = "profiles"
+    profiler_dir: Annotated[str, FOLDER, Resume.FREE, Needs("use_profiler")] = "profiles"
     """Folder for the traces of ``use_profiler``."""
 
     # the fork's own; upstream has a data set's name too, but without a type, so no flag reaches it
@@ -260,13 +278,13 @@ class train_config(upstream):
     save_steps: Annotated[int, AT_LEAST_0, Resume.FREE] = 0
     """Optimiser steps from one checkpoint to the next; 0 saves one only when a signal asks."""
 
-    save_total_limit: Annotated[int, AT_LEAST_0, Resume.FREE] = 0
+    save_total_limit: Annotated[int, AT_LEAST_0, Resume.FREE, CHECKPOINTED] = 0
     """How many checkpoints to keep, the newest, and the best in addition; 0 keeps all."""
 
-    async_save: Annotated[bool, Resume.FREE] = False
+    async_save: Annotated[bool, Resume.FREE, CHECKPOINTED] = False
     """Whether training continues while a checkpoint is written, from a copy in host memory."""
 
-    process_group_timeout: Annotated[int, SECONDS, Resume.FREE] = 1800
+    process_group_timeout: Annotated[int, SECONDS, Resume.FREE, WITH_FSDP] = 1800
     """Seconds that a rank waits for another before the run ends."""
 
     resume_from_checkpoint: Annotated[str, FOLDER, Resume.FREE] = ""
@@ -274,7 +292,7 @@ class train_config(upstream):
     or from scratch if there is none."""
 
     resume_despite: Annotated[
-        list[str], Choices(source="checkpoints.identity:KINDS"), Resume.FREE
+        list[str], Choices(source="checkpoints.identity:KINDS"), Resume.FREE, RESUMED
     ] = field(default_factory=list)
     """What may differ from the run that is resumed: "data", "tokenizer", "batch", "model",
     "method", "schedule"."""

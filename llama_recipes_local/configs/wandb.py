@@ -4,41 +4,43 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from llama_recipes_local._upstream import load
-from llama_recipes_local.fields import TEXT, Resume
+from llama_recipes_local.fields import TEXT, Needs, Resume
 
 if TYPE_CHECKING:
     from llama_recipes_local._vendor.llama_recipes.configs.wandb import wandb_config as upstream
 else:
     upstream = load("configs.wandb").wandb_config
 
+WITH_WANDB = Needs("use_wandb", "report_to=wandb")
+
 
 @dataclass
 class wandb_config(upstream):
     """What is passed to Weights & Biases."""
 
-    project: Annotated[str, TEXT, Resume.FREE] = upstream.project
+    project: Annotated[str, TEXT, Resume.FREE, WITH_WANDB] = upstream.project
     """Project that the run belongs to."""
 
-    entity: Annotated[str | None, TEXT, Resume.FREE] = upstream.entity
+    entity: Annotated[str | None, TEXT, Resume.FREE, WITH_WANDB] = upstream.entity
     """User or team that owns the project."""
 
-    job_type: Annotated[str | None, TEXT, Resume.FREE] = upstream.job_type
+    job_type: Annotated[str | None, TEXT, Resume.FREE, WITH_WANDB] = upstream.job_type
     """Type of the run, by which runs can be grouped."""
 
-    tags: Annotated[list[str] | None, TEXT, Resume.FREE] = upstream.tags
+    tags: Annotated[list[str] | None, TEXT, Resume.FREE, WITH_WANDB] = upstream.tags
     """Tags of the run."""
 
-    group: Annotated[str | None, TEXT, Resume.FREE] = upstream.group
+    group: Annotated[str | None, TEXT, Resume.FREE, WITH_WANDB] = upstream.group
     """Group that the run belongs to."""
 
-    notes: Annotated[str | None, TEXT, Resume.FREE] = upstream.notes
+    notes: Annotated[str | None, TEXT, Resume.FREE, WITH_WANDB] = upstream.notes
     """Description of the run."""
 
-    mode: Annotated[str | None, TEXT, Resume.FREE] = "offline"
+    mode: Annotated[str | None, TEXT, Resume.FREE, WITH_WANDB] = "offline"
     """"offline", "online" or "disabled"."""
 
-    id: Annotated[str | None, TEXT, Resume.FREE] = None
+    id: Annotated[str | None, TEXT, Resume.FREE, WITH_WANDB] = None
     """ID of an existing run of yours; without one, a new run, or the one of the resumed run."""
 
-    resume: Annotated[str | None, TEXT, Resume.FREE] = None
+    resume: Annotated[str | None, TEXT, Resume.FREE, WITH_WANDB] = None
     """What to do with an existing run of this ``id``: "allow", "must" or "never"."""

@@ -30,7 +30,7 @@ from transformers import AutoConfig
 from llama_recipes_local import configs
 from llama_recipes_local.model_checkpointing.adapter_card import CARD
 from llama_recipes_local.model_checkpointing.whole_model import write_whole_model
-from llama_recipes_local.model_folders import ADAPTER_WEIGHTS
+from llama_recipes_local.model_folders import ADAPTER_WEIGHTS, record_base
 from llama_recipes_local.parallel import barrier, full_tensor, is_rank_zero
 from llama_recipes_local.storage.publishing import published_files, published_folder
 
@@ -150,6 +150,8 @@ def write_adapter(model: nn.Module, state: Tensors, folder: Path) -> None:
     _as_any(model).save_pretrained(str(folder), state_dict=state, save_embedding_layers=True)
     (folder / CARD).unlink(missing_ok=True)
     _add_lost_embedding(state, folder / ADAPTER_WEIGHTS)
+    assert isinstance(model, PeftModel)
+    record_base(folder, Path(model.active_peft_config.base_model_name_or_path or ""))
 
 
 def _add_lost_embedding(state: Tensors, weights: Path) -> None:

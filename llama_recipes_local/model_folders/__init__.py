@@ -17,6 +17,11 @@ from llama_recipes_local.model_folders.auxiliary_files import (
     copy_auxiliary_files,
     has_tokenizer,
 )
+from llama_recipes_local.model_folders.base_record import (
+    OTHER_BASE,
+    compare_base,
+    record_base,
+)
 from llama_recipes_local.model_folders.find_tokenizer import find_tokenizer
 from llama_recipes_local.model_folders.model_config import check_config, load_config, read_config
 from llama_recipes_local.model_folders.output_folder import check_free_space, check_output_folder
@@ -37,6 +42,7 @@ from llama_recipes_local.model_folders.weight_files import (
 __all__ = [
     "ADAPTER_CONFIG",
     "ADAPTER_WEIGHTS",
+    "OTHER_BASE",
     "TOKENIZERS",
     "Header",
     "StoredTensors",
@@ -47,6 +53,7 @@ __all__ = [
     "check_no_adapter",
     "check_output_folder",
     "check_weights",
+    "compare_base",
     "copy_auxiliary_files",
     "find_tokenizer",
     "has_tokenizer",
@@ -56,6 +63,7 @@ __all__ = [
     "parameter_count",
     "read_adapter_config",
     "read_config",
+    "record_base",
     "shape_mismatches",
     "tokens_of",
     "trained_tokens",

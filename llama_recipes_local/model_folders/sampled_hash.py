@@ -2,39 +2,63 @@
 
 import hashlib
 import json
-import os
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO
+from typing import NamedTuple
 
-WHOLE = 1 << 26  # a file of up to so many bytes is read completely
-BLOCK = 1 << 13  # bytes in the middle of each tensor of a larger one
+WHOLE = 1 << 26  # weights of up to so many bytes are read completely
+BLOCK = 1 << 13  # bytes in the middle of each tensor of larger ones
 
 
-def sampled_hash(files: list[Path]) -> str:
-    """Return a hash of safetensors files: of their headers, and of a block of each tensor.
+class Place(NamedTuple):
+    """Where a tensor is, by its file's header: name, dtype as safetensors has it, shape, bytes."""
 
-    Two models that were trained differently differ in each tensor that was trained, nearly
-    everywhere; a bit that flipped in a large file may not be seen.
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    path: Path
+    begin: int
+    end: int
+
+    def middle(self, number: int, size: int = 1) -> bytes:
+        """Return up to ``number`` elements of ``size`` bytes each, from the middle."""
+        there = (self.end - self.begin) // size
+        first = max(0, (there - number) // 2)
+        with self.path.open("rb") as file:
+            file.seek(self.begin + first * size)
+            return file.read(min(number, there) * size)
+
+
+def places(files: Iterable[Path]) -> list[Place]:
+    """Return the tensors of safetensors files in the order of their names, whatever file has them.
+
+    Args:
+        files: those of a folder that ``check_weights`` finds nothing wrong with.
     """
-    digest = hashlib.sha256()
+    found = []
     for path in files:
         with path.open("rb") as file:
-            digest.update(path.name.encode())
-            for block in _blocks(file):
-                digest.update(block)
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+        for name, tensor in header.items():
+            begin, end = (8 + length + offset for offset in tensor["data_offsets"])
+            shape = tuple(tensor["shape"])
+            found.append(Place(name, tensor["dtype"], shape, path, begin, end))
+    return sorted(found)
+
+
+def sampled_hash(tensors: Iterable[Place]) -> str:
+    """Return a hash of tensors' names, dtypes and shapes, and of a block of each.
+
+    It is the same however the tensors are spread over files. Two models that were trained
+    differently differ in each tensor that was trained, nearly everywhere; a bit that flipped in a
+    large file may not be seen.
+    """
+    tensors = list(tensors)
+    small = sum(each.end - each.begin for each in tensors) <= WHOLE
+    digest = hashlib.sha256()
+    for each in tensors:
+        digest.update(f"{each.name} {each.dtype} {each.shape}\n".encode())
+        digest.update(each.middle(each.end - each.begin if small else BLOCK))
     return digest.hexdigest()
-
-
-def _blocks(file: BinaryIO) -> Iterator[bytes]:
-    if os.fstat(file.fileno()).st_size <= WHOLE:
-        yield file.read()
-        return
-    length = int.from_bytes(file.read(8), "little")
-    header = file.read(length)
-    yield header
-    for name, tensor in json.loads(header).items():
-        if name != "__metadata__":
-            begin, end = tensor["data_offsets"]
-            file.seek(8 + length + max(begin, (begin + end - BLOCK) // 2))
-            yield file.read(min(BLOCK, end - begin))

@@ -9,21 +9,6 @@ from llama_recipes_local.errors import Problem
 from llama_recipes_local.run import Run
 
 
-def check_checkpoint_settings(run: Run) -> list[Problem]:
-    """Find settings of checkpoints that nothing would use."""
-    train = run.train
-    needs = [
-        ("save_total_limit", "save_steps", "no checkpoint would be saved"),
-        ("async_save", "save_steps", "no checkpoint would be saved"),
-        ("resume_despite", "resume_from_checkpoint", "no run would be resumed"),
-    ]
-    return [
-        Problem(f"--{name} without --{other}", why, f"give --{other} too, or leave --{name} out")
-        for name, other, why in needs
-        if getattr(train, name) and not getattr(train, other)
-    ]
-
-
 def check_resumed(run: Run) -> list[Problem]:
     """Return what is wrong with the checkpoint to resume from, or with those in the output."""
     train = run.train

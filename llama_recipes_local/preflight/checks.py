@@ -25,7 +25,7 @@ from llama_recipes_local.preflight import (
     saved_adapter_rules,
     stored_model_rules,
 )
-from llama_recipes_local.preflight.flags import check_values
+from llama_recipes_local.preflight.flags import check_needs, check_values
 from llama_recipes_local.run import Run
 
 Check = Callable[[Run], list[Problem]]
@@ -53,7 +53,6 @@ LOOP: tuple[Check, ...] = (
     loop_rules.check_profiling,
 )
 CHECKPOINTS: tuple[Check, ...] = (
-    checkpoint_rules.check_checkpoint_settings,
     checkpoint_rules.check_resumed,
     earlier_results.check_earlier_result,
 )
@@ -79,6 +78,7 @@ METHOD: tuple[Check, ...] = (
 )
 CHECKS: tuple[Check, ...] = (
     check_values,
+    check_needs,
     *BATCHES,
     *LAUNCH,
     *PRECISION,

@@ -89,6 +89,37 @@ def check_values(run: Run) -> list[Problem]:
     return problems
 
 
+def check_needs(run: Run) -> list[Problem]:
+    """Find flags without another one that they need to have an effect; see ``fields.Needs``."""
+    problems = []
+    for config in run.configurations():
+        for name, known in facts(config).items():
+            flag = next((each for each in _flags_of(config, name) if each in run.flags), "")
+            if known.needs is None or not flag or not getattr(config, name):
+                continue
+            if not any(_is_set(run, setting) for setting in known.needs.settings):
+                others = " or ".join(f"--{each.replace('=', ' ')}" for each in known.needs.settings)
+                fix = f"give {others} too, or leave --{flag} out"
+                problems.append(Problem(f"--{flag} without {others}", known.needs.why, fix))
+    return problems
+
+
+def _flags_of(config: object, name: str) -> list[str]:
+    """Return the flags that reach a field."""
+    dotted = f"{type(config).__name__}.{name}"
+    return [dotted] if name in DOTTED_ONLY else [name, dotted]
+
+
+def _is_set(run: Run, setting: str) -> bool:
+    """Return whether a field is on, or has a value, as ``fields.Needs`` writes it."""
+    name, _, wanted = setting.partition("=")
+    owner = next(config for config in run.configurations() if hasattr(config, name))
+    value = getattr(owner, name)
+    if not wanted:
+        return bool(value)
+    return wanted in value if isinstance(value, list) else value == wanted
+
+
 def check_flags(
     given: dict[str, Any], others: Iterable[str] = ()
 ) -> tuple[dict[str, Any], list[Problem]]:

@@ -16,7 +16,7 @@ from llama_recipes_local.datasets.base import PARTS, find_split
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.fields import FOLDER, fields_with
 from llama_recipes_local.model_folders import ADAPTER_WEIGHTS
-from llama_recipes_local.model_folders.sampled_hash import sampled_hash
+from llama_recipes_local.model_folders.sampled_hash import places, sampled_hash
 from llama_recipes_local.model_folders.weight_files import weight_files
 from llama_recipes_local.parallel import device_type
 from llama_recipes_local.run import Run
@@ -77,7 +77,7 @@ def _model(run: Run) -> Facts:
     folder = Path(run.train.model_name)
     facts = {
         "config.json of --model_name": contents_hash(folder / "config.json")[:SHOWN],
-        "the weights of --model_name": sampled_hash(weight_files(folder))[:SHOWN],
+        "the weights of --model_name": sampled_hash(places(weight_files(folder)))[:SHOWN],
     }
     if run.train.from_peft_checkpoint:
         adapter = Path(run.train.from_peft_checkpoint) / ADAPTER_WEIGHTS

@@ -9,10 +9,15 @@ from safetensors import SafetensorError
 from llama_recipes_local.adapters.registry import METHODS, method_of_type
 from llama_recipes_local.errors import Problem, caught, door
 from llama_recipes_local.fields import field_names
-from llama_recipes_local.model_folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, load_config
+from llama_recipes_local.model_folders import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    compare_base,
+    load_config,
+)
 from llama_recipes_local.model_folders.weight_files import unreadable
 from llama_recipes_local.preflight.adapter_rules import check_attention
-from llama_recipes_local.preflight.model import model_config
+from llama_recipes_local.preflight.model import check_model, model_config
 from llama_recipes_local.run import Run
 
 
@@ -20,7 +25,7 @@ def check_saved_adapter(run: Run) -> list[Problem]:
     """Return what is wrong with the adapter that a run continues to train."""
     if not run.train.use_peft or run.peft is None or not run.train.from_peft_checkpoint:
         return []
-    return _compare_settings(run) or _compare_parameters(run)
+    return _compare_settings(run) or _compare_parameters(run) or _compare_base(run)
 
 
 def _compare_settings(run: Run) -> list[Problem]:
@@ -80,6 +85,17 @@ def _compare_parameters(run: Run) -> list[Problem]:
     except Exception as error:  # PEFT raises a different error for each field
         why = error
     return [mismatch_problem("--from_peft_checkpoint", folder, why)] if why else []
+
+
+def _compare_base(run: Run) -> list[Problem]:
+    """Compare the model with the one that the adapter was trained on."""
+    folder, base = (
+        Path(each).expanduser().resolve()
+        for each in (run.train.from_peft_checkpoint, run.train.model_name)
+    )
+    if not (folder / ADAPTER_WEIGHTS).is_file() or check_model(run):
+        return []
+    return compare_base(folder, base, "--model_name", run.train.allow_other_base).problems
 
 
 def _plain(value: object) -> object:

@@ -15,12 +15,17 @@ from llama_recipes_local.checkpoints.layout import (
     Manifest,
     folder_of,
 )
-from llama_recipes_local.preflight.checks import CHECKPOINTS, check_values, find_problems
+from llama_recipes_local.preflight.checks import (
+    CHECKPOINTS,
+    check_needs,
+    check_values,
+    find_problems,
+)
 from llama_recipes_local.run.resolution import resolve
 
 
 def problems(**flags: Any) -> list[str]:
-    checks = (check_values, *CHECKPOINTS)
+    checks = (check_values, check_needs, *CHECKPOINTS)
     return [str(problem) for problem in find_problems(resolve(flags), checks)]
 
 

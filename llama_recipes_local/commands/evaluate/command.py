@@ -88,7 +88,12 @@ def evaluate(
     run = resolve_run(arguments, folder, flags)
     asked = choose_metrics(metrics, run.train.dataset)
     tokenizer_folder = Path(run.train.tokenizer_name or run.train.model_name)
-    source = find_source(folder, Path(run.train.model_name), tokenizer_folder)
+    source = find_source(
+        folder,
+        Path(run.train.model_name),
+        tokenizer_folder,
+        allow_other_base=run.train.allow_other_base,
+    )
     if set(asked) & set(loss_metrics()):
         refuse_attention(run, source)
     result = Result({"adapter": str(folder or ""), **describe(run)}, asked)

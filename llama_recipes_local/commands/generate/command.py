@@ -41,6 +41,7 @@ class Generation:
         tokenizer: the tokenizer's folder; None means the one used in training, or the model's.
         dtype: dtype of the weights; None means bfloat16 on CUDA and float32 on the CPU.
         quantization: "4bit", "8bit" or "none"; None means as the adapter was trained.
+        allow_other_base: whether the base model may be another than the adapter was trained on.
         prompt: the prompt, unless there is a file of prompts or a chat.
         prompts: a file of prompts.
         batch_size: prompts that are completed at a time.
@@ -58,6 +59,7 @@ class Generation:
     tokenizer: Path | None
     dtype: torch.dtype | None
     quantization: str | None
+    allow_other_base: bool
     prompt: str
     prompts: Path | None
     batch_size: int
@@ -82,7 +84,12 @@ def generate(asked: Generation) -> None:
 
 def _generate(asked: Generation) -> None:
     source = find_source(
-        asked.adapter, asked.model, asked.tokenizer, asked.dtype, asked.quantization
+        asked.adapter,
+        asked.model,
+        asked.tokenizer,
+        asked.dtype,
+        asked.quantization,
+        asked.allow_other_base,
     )
     tokenizer = load_tokenizer(source)
     template, why = choose_prompt_template(

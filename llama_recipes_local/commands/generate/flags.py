@@ -6,7 +6,7 @@ import sys
 from dataclasses import fields
 
 from llama_recipes_local.cli.parsing import number, one_of, path, read_typed, text
-from llama_recipes_local.cli.shared_flags import DTYPES
+from llama_recipes_local.cli.shared_flags import DTYPES, add_other_base_flag
 from llama_recipes_local.errors import Problem, refusal, refuse
 
 TEMPLATES = ("tokenizer", "llama2", "llama3", "chatml", "guanaco")
@@ -46,6 +46,7 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
         metavar="BITS",
         help="4bit, 8bit or none (as the adapter was trained)",
     )
+    add_other_base_flag(group)
 
 
 def _add_prompts(parser: argparse.ArgumentParser) -> None:
@@ -171,6 +172,7 @@ def run(args: argparse.Namespace) -> None:
             tokenizer=args.tokenizer_name,
             dtype=getattr(torch, args.dtype) if args.dtype else None,
             quantization=args.quantization,
+            allow_other_base=args.allow_other_base,
             prompt=prompt,
             prompts=args.prompts,
             batch_size=args.batch_size,

@@ -1,5 +1,6 @@
 """Finds the model that completes prompts (an adapter and its base, or a full one) and tokenizer."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from llama_recipes_local.model_folders import (
     StoredTensors,
     check_architecture,
     check_config,
+    compare_base,
     find_tokenizer,
     read_adapter_config,
     unnamed_base,
@@ -67,6 +69,7 @@ def find_source(
     tokenizer: Path | None = None,
     dtype: torch.dtype | None = None,
     quantization: str | None = None,
+    allow_other_base: bool = False,
 ) -> ModelSource:
     """Find what to load; no weight is read.
 
@@ -76,6 +79,7 @@ def find_source(
         tokenizer: the tokenizer's folder; None means the one used in training, or the model's.
         dtype: dtype of the weights; None means bfloat16 on CUDA and float32 on the CPU.
         quantization: "4bit", "8bit" or "none"; None means as the adapter was trained.
+        allow_other_base: whether the base model may be another than the adapter was trained on.
 
     Raises:
         UsageError: if a folder is missing or not what it should be.
@@ -93,6 +97,11 @@ def find_source(
         raise UsageError(problems)
     check_config(model, "--model_name")
     refuse(check_generation_config(model))
+    if adapter:
+        compared = compare_base(adapter, model, "--model_name", allow_other_base)
+        refuse(compared.problems)
+        if compared.note:
+            print(f"--> {compared.note}", file=sys.stderr)
     run = SavedRun(adapter or model)
     return ModelSource(
         adapter=adapter,

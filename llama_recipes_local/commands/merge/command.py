@@ -22,6 +22,7 @@ from llama_recipes_local.model_folders import (
     check_architecture,
     check_no_adapter,
     check_output_folder,
+    compare_base,
     find_tokenizer,
     model_tensors,
     read_config,
@@ -56,6 +57,7 @@ class Merge:
         quant_type: "nf4" or "fp4"; None means as the run trained.
         use_double_quant: whether the scales are quantised too; None means as the run trained.
         format: the export format, a name of ``model_folders.export.FORMATS``.
+        allow_other_base: whether the base model may be another than the adapter was trained on.
     """
 
     adapter: Path
@@ -67,6 +69,7 @@ class Merge:
     quant_type: str | None = None
     use_double_quant: bool | None = None
     format: str = DEFAULT_FORMAT
+    allow_other_base: bool = False
 
 
 def merge(asked: Merge) -> None:
@@ -97,7 +100,11 @@ def merge(asked: Merge) -> None:
     )
     refuse(check_base(skeleton, base))
     refuse(check_stored_model(folder))
+    compared = compare_base(adapter.folder, folder, "--model", asked.allow_other_base)
+    refuse(compared.problems)
     _report_inputs(base, adapter, folder)
+    if compared.note:
+        print(f"    {compared.note}")
     merged = MergedTensors(skeleton, base, adapter.tensors)
     prompt_template = find_prompt_template(adapter.folder)
     if prompt_template:

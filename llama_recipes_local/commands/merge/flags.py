@@ -3,7 +3,7 @@
 import argparse
 
 from llama_recipes_local.cli.parsing import one_of, path
-from llama_recipes_local.cli.shared_flags import add_new_model_flags
+from llama_recipes_local.cli.shared_flags import add_new_model_flags, add_other_base_flag
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="with 4bit: whether the scales are quantised too (as the adapter was trained)",
     )
+    add_other_base_flag(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -55,5 +56,6 @@ def run(args: argparse.Namespace) -> None:
             quantization=args.quantization,
             quant_type=args.quant_type,
             use_double_quant=args.use_double_quant,
+            allow_other_base=args.allow_other_base,
         )
     )

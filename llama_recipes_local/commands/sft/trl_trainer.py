@@ -35,7 +35,7 @@ from llama_recipes_local.model_checkpointing.adapter_card import (
     write_adapter_card,
 )
 from llama_recipes_local.model_checkpointing.whole_model import restore_use_cache
-from llama_recipes_local.model_folders import ADAPTER_WEIGHTS
+from llama_recipes_local.model_folders import ADAPTER_WEIGHTS, record_base
 from llama_recipes_local.model_folders.auxiliary_files import copy_tokenizer
 from llama_recipes_local.model_folders.weight_files import SINGLE
 from llama_recipes_local.run.record import PACKAGES
@@ -130,7 +130,9 @@ class Trainer(SFTTrainer):
         (folder / CARD).unlink(missing_ok=True)
         if not self._run.changes_tokenizer:
             copy_tokenizer(base, folder)
-        if not self._run.model.use_peft:
+        if self._run.model.use_peft:
+            record_base(folder, base)
+        else:
             restore_use_cache(folder, base)
 
 
