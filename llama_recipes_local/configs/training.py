@@ -161,12 +161,10 @@ class train_config(upstream):
     save_model: Annotated[bool, Resume.FREE] = upstream.save_model
     """Save the adapter or model; with validation, the best one."""
 
-    dist_checkpoint_root_folder: Annotated[str, FOLDER, Resume.FREE, WITH_FSDP] = "checkpoints"
+    dist_checkpoint_root_folder: Annotated[str, FOLDER, Resume.FREE] = "checkpoints"
     """Folder for the checkpoints of fully sharded models, below the working directory."""
 
-    dist_checkpoint_folder: Annotated[str, TEXT, Resume.FREE, WITH_FSDP] = (
-        upstream.dist_checkpoint_folder
-    )
+    dist_checkpoint_folder: Annotated[str, TEXT, Resume.FREE] = upstream.dist_checkpoint_folder
     """Prefix of the name of a sharded model's folder, in ``dist_checkpoint_root_folder``."""
 
     save_optimizer: Annotated[bool, Resume.FREE, WITH_FSDP] = upstream.save_optimizer
@@ -284,7 +282,7 @@ class train_config(upstream):
     async_save: Annotated[bool, Resume.FREE, CHECKPOINTED] = False
     """Whether training continues while a checkpoint is written, from a copy in host memory."""
 
-    process_group_timeout: Annotated[int, SECONDS, Resume.FREE, WITH_FSDP] = 1800
+    process_group_timeout: Annotated[int, SECONDS, Resume.FREE] = 1800
     """Seconds that a rank waits for another before the run ends."""
 
     resume_from_checkpoint: Annotated[str, FOLDER, Resume.FREE] = ""

@@ -1,4 +1,4 @@
-"""Which weights an adapter was trained on: recorded in its file, compared where it is used.
+"""Which weights an adapter was trained on: recorded in its folder, compared where it is used.
 
 Another model of the same shape would be taken without a word, and give nonsense. Folders may move,
 be sharded in another way, or hold the same weights in another dtype or quantised.
@@ -6,23 +6,20 @@ be sharded in another way, or hold the same weights in another dtype or quantise
 
 import base64
 import json
-import os
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 
 from llama_recipes_local.errors import Problem
-from llama_recipes_local.model_folders.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from llama_recipes_local.model_folders.adapter_files import ADAPTER_CONFIG
 from llama_recipes_local.model_folders.sampled_hash import Place, places, sampled_hash
 from llama_recipes_local.model_folders.weight_files import has_weights, weight_files
+from llama_recipes_local.storage.publishing import write_json
 
-KEY = "base_model"
-"""The key of the record in the metadata of an adapter's file."""
+BASE_RECORD = "base_model.json"
 OTHER_BASE = "--allow_other_base"
 _FLOATS = {
     "F64": torch.float64,
@@ -100,16 +97,13 @@ class _Record:
 
     @classmethod
     def read(cls, adapter: Path) -> "_Record | None":
-        """Return what an adapter's file records; None if it does not, or it cannot be read."""
+        """Return what an adapter's folder records; None if it does not, or it cannot be read."""
         try:
-            with safe_open(adapter / ADAPTER_WEIGHTS, framework="pt") as file:
-                found = json.loads((file.metadata() or {}).get(KEY, "null"))
+            found = json.loads((adapter / BASE_RECORD).read_text("utf-8"))
             found["samples"] = {key: _Sample(*each) for key, each in found["samples"].items()}
             record = cls(**found)
             all(each.is_cast_of(each) for each in record.samples.values())  # can be decoded
-        except (OSError, SafetensorError, ValueError, LookupError, TypeError, AttributeError):
-            return None
-        except RecursionError:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return None
         return record
 
@@ -126,19 +120,14 @@ class _Record:
 
 
 def record_base(adapter: Path, base: Path) -> None:
-    """Write into an adapter's file which weights it was trained on.
+    """Write next to an adapter which weights it was trained on.
 
     Args:
         adapter: the folder that the adapter was just saved in.
         base: the base model's folder; without weights there is nothing to record.
     """
-    if not has_weights(base):
-        return
-    file = adapter / ADAPTER_WEIGHTS
-    draft = file.with_name(f".{file.name}.draft")
-    metadata = {"format": "pt", KEY: json.dumps(asdict(_Record.of(base)), sort_keys=True)}
-    save_file(load_file(file), draft, metadata=metadata)
-    os.replace(draft, file)
+    if has_weights(base):
+        write_json(adapter / BASE_RECORD, asdict(_Record.of(base)))
 
 
 def compare_base(adapter: Path, base: Path, flag: str, allowed: bool = False) -> Comparison:

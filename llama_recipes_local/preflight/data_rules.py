@@ -105,7 +105,8 @@ def _file_problems(run: Run, config: DatasetConfig, parts: Sequence[Part]) -> li
     train, tokenizer = run.train, load_tokenizer(run.train)
 
     def known(split: Split) -> bool:
-        return is_tokenized(split, tokenizer, train.context_length, train.data_cache)
+        whole = all(path.is_file() for path in split.files)  # others are reported when read
+        return whole and is_tokenized(split, tokenizer, train.context_length, train.data_cache)
 
     given = tokenizer if dataset.needs_tokenizer else None
     return check_files(dataset, config, parts, given, known)

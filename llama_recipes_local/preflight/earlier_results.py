@@ -11,7 +11,12 @@ from llama_recipes_local.datasets.run_data import AUDIT_FILE
 from llama_recipes_local.errors import Problem, UsageError
 from llama_recipes_local.fields import FOLDER, fields_with
 from llama_recipes_local.model_checkpointing import checkpoint_folder
-from llama_recipes_local.model_folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, has_weights
+from llama_recipes_local.model_folders import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    BASE_RECORD,
+    has_weights,
+)
 from llama_recipes_local.model_folders.auxiliary_files import OTHERS, TOKENIZER
 from llama_recipes_local.run import Run
 from llama_recipes_local.run.log import LOG_FILE
@@ -22,6 +27,7 @@ METRICS = "metrics.jsonl"
 WEIGHTS = (
     ADAPTER_WEIGHTS,
     ADAPTER_CONFIG,
+    BASE_RECORD,
     "model.safetensors",
     "model-*-of-*.safetensors",
     "model.safetensors.index.json",

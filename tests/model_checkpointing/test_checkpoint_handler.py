@@ -52,6 +52,7 @@ def test_an_adapter_is_safetensors_and_json(adapted: peft.PeftModel, tmp_path: P
     assert {path.name for path in tmp_path.iterdir()} == {
         "adapter_config.json",
         "adapter_model.safetensors",
+        "base_model.json",
     }
 
 

@@ -61,6 +61,12 @@ def test_a_wrong_value_of_a_data_set_is_reported_once(tiny_model: Path, tmp_path
     assert find_problems(run, (check_values, check_data_files)) == []
 
 
+def test_a_folder_in_place_of_a_file_is_a_problem(tiny_model: Path, tmp_path: Path) -> None:
+    flags = {"model_name": str(tiny_model), "dataset": "grammar_dataset"}
+    run = resolve(flags | {"grammar_dataset.test_split": str(tmp_path)})
+    assert f"{tmp_path} is a folder" in [each.what for each in check_data_files(run, ("test",))]
+
+
 def test_the_files_of_a_data_set_that_was_not_named_are_one_problem(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,8 +21,6 @@ VALUES: dict[str, Any] = {
     "checkpoint_type": "FULL_STATE_DICT",
     "resume_despite": "data",
     "tags": "a,b",
-    "dist_checkpoint_root_folder": "folder",
-    "dist_checkpoint_folder": "prefix",
     "profiler_dir": "folder",
 }
 ON = {
@@ -34,7 +32,7 @@ ON = {
 
 
 def test_there_are_pairs() -> None:
-    assert len(PAIRS) == 29
+    assert len(PAIRS) == 26
     assert {"gradient_clipping_threshold", "hsdp", "wandb_config.id", "async_save"} <= PAIRS.keys()
 
 

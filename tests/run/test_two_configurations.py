@@ -82,7 +82,7 @@ def flags_of(model: Path, data: Path, output: Path, **flags: Any) -> dict[str, A
             "use_peft": True,
             "r": 4,
             "weight_decay": 1,
-            "sharding_strategy": "NO_SHARD",
+            "pure_bf16": True,
             "fsdp_config.optimizer": "anyprecision",
             "grammar_dataset.test_split": "datasets/grammar/grammar_validation.csv",
         },

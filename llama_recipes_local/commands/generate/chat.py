@@ -12,6 +12,7 @@ from llama_recipes_local.commands.generate.model_source import ModelSource
 from llama_recipes_local.commands.generate.stopping import StoppingStreamer, find_stops
 from llama_recipes_local.datasets.prompt_template import CHAT, PromptTemplate
 from llama_recipes_local.datasets.templates import Message
+from llama_recipes_local.datasets.token_ids import text_ids
 from llama_recipes_local.errors import refusal
 
 HELP = "each line is a turn; /new starts a new chat, /quit or Ctrl-D ends it"
@@ -48,6 +49,12 @@ def chat(
             text = template.of_turns(turns, tokenizer)
         else:
             text = template.of_text(line, tokenizer)
+        (ids,) = text_ids(tokenizer, [text])
+        if generator.positions is not None and len(ids) >= generator.positions:
+            limit = f"the model has {generator.positions:,} positions"
+            print(f"--> {len(ids):,} tokens, and {limit}: /new starts a new chat", file=sys.stderr)
+            turns.pop()
+            continue
         streamer = StoppingStreamer(tokenizer, stops)
         ((answer,),) = generator.complete([text], sampling, stops, streamer)
         turns.append({"role": "assistant", "content": answer})

@@ -1,5 +1,6 @@
 """Completes prompts, several at a time."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -56,6 +57,7 @@ class Generator:
     Attributes:
         tokenizer: its tokenizer.
         ends: ids of the tokens that end a text, as the model's folder names them.
+        positions: the most tokens of a prompt and its completion; None if there is no limit.
     """
 
     def __init__(
@@ -66,6 +68,9 @@ class Generator:
         self.tokenizer = tokenizer
         ends = self._model.generation_config.eos_token_id
         self.ends: list[int] = [] if ends is None else ends if isinstance(ends, list) else [ends]
+        config = self._model.config.get_text_config()
+        self.positions: int | None = getattr(config, "max_position_embeddings", None)
+        self._told = False
         # the folder's sampling options would fill in those that are not given here
         self._model.generation_config = GenerationConfig()
 
@@ -78,6 +83,8 @@ class Generator:
     ) -> list[list[str]]:
         """Return the completions of each prompt, up to a stop or ``max_new_tokens``.
 
+        No completion goes beyond the model's positions, which is said once.
+
         Args:
             prompts: whole texts, with the token that begins them; one batch.
             sampling: how tokens are chosen, and the number of completions of each prompt.
@@ -85,7 +92,7 @@ class Generator:
             streamer: receives the tokens as they are generated; for one prompt only.
 
         Raises:
-            UsageError: if a prompt is empty.
+            UsageError: if a prompt is empty, or leaves no position.
         """
         found = self.complete_and_tell(prompts, sampling, stops, streamer)
         return [[text for text, _ in each] for each in found]
@@ -103,6 +110,7 @@ class Generator:
         ids = text_ids(self.tokenizer, prompts)
         if not all(ids):
             raise refusal("a prompt is empty", "there is nothing to complete", "write one")
+        room = self._room(ids, sampling.max_new_tokens)
         inputs = self.tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(self._model.device)
         generated = self._model.generate(
             input_ids=inputs["input_ids"],
@@ -113,13 +121,33 @@ class Generator:
             tokenizer=self.tokenizer,
             streamer=streamer,
             use_cache=True,
-            **sampling.options(),
+            **sampling.options() | {"max_new_tokens": max(room)},
         )
-        new = generated[:, inputs["input_ids"].shape[1] :]
+        number = sampling.num_return_sequences
+        new = generated[:, inputs["input_ids"].shape[1] :].tolist()
+        new = [each[: room[place // number]] for place, each in enumerate(new)]
         texts = self.tokenizer.batch_decode(new, skip_special_tokens=True)
         completions = [
             (stops.truncate(text), stops.ended(ids, text))
-            for ids, text in zip(new.tolist(), texts, strict=True)
+            for ids, text in zip(new, texts, strict=True)
         ]
-        number = sampling.num_return_sequences
         return [completions[i : i + number] for i in range(0, len(completions), number)]
+
+    def _room(self, prompts: list[list[int]], most: int) -> list[int]:
+        """Return how many tokens each completion may have: ``most``, or what positions leave.
+
+        Raises:
+            UsageError: if they leave none.
+        """
+        if self.positions is None:
+            return [most] * len(prompts)
+        longest = max(map(len, prompts))
+        if longest >= self.positions:
+            what = f"a prompt has {longest:,} tokens"
+            why = f"the model has {self.positions:,} positions (max_position_embeddings)"
+            raise refusal(what, why, "shorten it")
+        if longest + most > self.positions and not self._told:
+            self._told = True
+            limit = f"the model's {self.positions:,} positions"
+            print(f"--> --max_new_tokens {most:,} is more than {limit} leave", file=sys.stderr)
+        return [min(most, self.positions - len(each)) for each in prompts]
