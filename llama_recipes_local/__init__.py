@@ -14,6 +14,9 @@ __version__ = "0.1.0"
 if "RANK" in os.environ:
     # torch prints a C++ trace for each connection to a rank that has ended, which is reported
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    # torch asks for the name of each address that it connects to, and where the name server does
+    # not answer, as on a machine without a network, waits for 10 s; so it is 2 s
+    os.environ.setdefault("RES_OPTIONS", "timeout:1 attempts:2")
 _offline.enforce()
 _offline.set_defaults()
 _python.check_packages()

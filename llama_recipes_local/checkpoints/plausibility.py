@@ -23,7 +23,8 @@ def check_numbers(folder: Path, manifest: Manifest) -> None:
     Raises:
         CorruptCheckpointError: naming the file, if it says what cannot be.
     """
-    ranks = [f"{layout.RANDOM}/rank-{rank}.json" for rank in range(manifest.ranks)]
+    # one at a time: the first that is missing ends it, whatever number of ranks is written
+    ranks = (f"{layout.RANDOM}/rank-{rank}.json" for rank in range(manifest.ranks))
     for name in (layout.TRAINER, *ranks, layout.IDENTITY):
         if name not in manifest.files:
             if name == layout.IDENTITY:

@@ -6,13 +6,14 @@ before anything is tokenised, and none waits for one that has refused to start.
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import socket
 import sys
 import threading
 import time
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -25,8 +26,8 @@ from llama_recipes_local.parallel.process_group import PATIENCE
 
 SAY_AFTER = 10.0  # seconds of waiting before the ranks that are waited for are named
 SETTLE = 5.0  # seconds that a rank which ends gives the others to say what they found
-POLL = 0.02
-CONNECT = 5.0  # seconds
+POLL = 0.02  # seconds, or a thousandth for each rank if that is longer: one process answers all
+CONNECT = 5.0  # seconds; for an answer of the store a tenth more for each rank
 
 
 class PeerEndedError(TrainingError):
@@ -71,6 +72,7 @@ class Peers:
         """
         self.rank, self.world_size = launch.rank, launch.world_size
         self.patience = patience
+        self._poll = max(POLL, launch.world_size / 1000)
         self._settled = False
         self._lost: set[int] = set()  # that did not end with the others
         self._lock = threading.Lock()
@@ -99,12 +101,14 @@ class Peers:
             PeerEndedError: if another rank has refused to start.
             TrainingError: if a rank does not come.
         """
-        self._set(topic, {"WORLD_SIZE": str(self.world_size), **facts})
-        found = [json.loads(value) for value in self._gather(topic)]
+        own = {"WORLD_SIZE": str(self.world_size), **facts}
+        text = json.dumps(own, sort_keys=True)
+        self._set(topic, own)
+        self._set(f"{topic}-hash", hashlib.sha256(text.encode()).hexdigest())
+        hashes = self._gather(f"{topic}-hash")
         self._find_terminals()
-        problems = list(_differences(found))
-        if problems:
-            raise UsageError(problems)
+        if len(set(hashes)) > 1:  # of many ranks only the hashes are small enough to be sent to all
+            raise UsageError(list(_differences(self._store.multi_get(self._keys(topic)))))
 
     def settle(self, text: str, code: int) -> str | None:
         """Report why this rank ends, together with all others that do; one thread does.
@@ -241,7 +245,7 @@ class Peers:
         while not self._store.check(keys):
             if time.monotonic() > until:
                 return False
-            time.sleep(POLL)
+            time.sleep(self._poll)
         return True
 
     def _connect(self) -> TCPStore:
@@ -257,7 +261,7 @@ class Peers:
                 wait_for_workers=False,
                 multi_tenant=True,
             )
-            store.set_timeout(timedelta(seconds=CONNECT))
+            store.set_timeout(timedelta(seconds=CONNECT + launch.world_size / 10))
             return store
         except DistError as error:
             why = str(error).splitlines()[0]
@@ -300,8 +304,13 @@ def ranks_in_words(ranks: list[int]) -> str:
     return f"rank{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks))}"
 
 
-def _differences(found: list[dict[str, str]]) -> Iterator[Problem]:
-    """Yield a problem for each fact that differs, with the ranks that have each value."""
+def _differences(texts: Iterable[bytes]) -> Iterator[Problem]:
+    """Yield a problem for each fact that differs, with the ranks that have each value.
+
+    Args:
+        texts: each rank's facts, in JSON.
+    """
+    found: list[dict[str, str]] = [json.loads(text) for text in texts]
     for name in dict.fromkeys(name for facts in found for name in facts):
         having: dict[str, list[int]] = {}
         for rank, facts in enumerate(found):

@@ -1,6 +1,8 @@
 """Problems of checkpoints that are found before anything is loaded."""
 
 import re
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,12 @@ from made_checkpoint import checkpoint
 from llama_recipes_local.checkpoints import verifying
 from llama_recipes_local.checkpoints.layout import (
     MANIFEST,
+    TRAINER,
     CorruptCheckpointError,
     FileEntry,
     Manifest,
     folder_of,
+    read_manifest,
 )
 from llama_recipes_local.preflight.checks import (
     CHECKPOINTS,
@@ -22,6 +26,7 @@ from llama_recipes_local.preflight.checks import (
     find_problems,
 )
 from llama_recipes_local.run.resolution import resolve
+from llama_recipes_local.storage.hashing import contents_hash
 
 
 def problems(**flags: Any) -> list[str]:
@@ -120,3 +125,20 @@ def test_a_name_in_a_manifest_makes_no_line_of_a_message(tmp_path: Path) -> None
     assert problem.count("\n") == 2
     with pytest.raises(CorruptCheckpointError, match=r"x\\n   fix: curl evil \| sh is missing$"):
         verifying.verify(folder)
+
+
+def test_a_number_of_ranks_that_no_run_has_is_not_counted_to(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path, 5)
+    manifest = replace(read_manifest(folder), ranks=2**31)
+    (folder / MANIFEST).write_text(manifest.text())
+    began = time.monotonic()
+    (problem,) = problems(output_dir=str(tmp_path), resume_from_checkpoint=str(folder))
+    assert "trainer.json cannot be true: ranks" in problem
+    trainer = folder / TRAINER
+    trainer.write_text(trainer.read_text().replace('"ranks": 1', f'"ranks": {2**31}'))
+    entry = FileEntry(trainer.stat().st_size, contents_hash(trainer))
+    believed = replace(manifest, files={**manifest.files, TRAINER: entry})
+    (folder / MANIFEST).write_text(believed.text())
+    (problem,) = problems(output_dir=str(tmp_path), resume_from_checkpoint=str(folder))
+    assert "does not list random/rank-1.json" in problem
+    assert time.monotonic() - began < 5
