@@ -5,6 +5,7 @@ others: none is out of its range, and the steps, epochs and ranks agree.
 """
 
 import math
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def check_numbers(folder: Path, manifest: Manifest) -> None:
     """
     # one at a time: the first that is missing ends it, whatever number of ranks is written
     ranks = (f"{layout.RANDOM}/rank-{rank}.json" for rank in range(manifest.ranks))
-    for name in (layout.TRAINER, *ranks, layout.IDENTITY):
+    for name in chain([layout.TRAINER], ranks, [layout.IDENTITY]):
         if name not in manifest.files:
             if name == layout.IDENTITY:
                 continue  # saved by a script, which has no run to describe
