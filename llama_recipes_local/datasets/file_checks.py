@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local.configs.protocols import Part
 from llama_recipes_local.datasets.base import PARTS, Config, Dataset, Split, find_split, split_name
-from llama_recipes_local.datasets.flaws import Flaws, with_flag
+from llama_recipes_local.datasets.flaws import Flaws, unskipped, with_flag
 from llama_recipes_local.errors import Problem, UsageError
 from llama_recipes_local.messages import join_names
 
@@ -76,7 +76,10 @@ def _read(
         UsageError: if there is none that can be used, and no flaw.
     """
     before = flaws.count
-    first = flaws.read(split, tokenizer, flag, most=STREAMED if streamed else None)
+    most = STREAMED if streamed else None
+    first = flaws.read(split, tokenizer, flag, most)
+    if first is None and flaws.count == before:
+        flaws.read(unskipped(split), tokenizer, flag, most, can_skip=False)
     if first is None and flaws.count == before:
         raise UsageError([_nothing_left(split, part)])
     # nothing is counted in a stream

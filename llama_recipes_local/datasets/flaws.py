@@ -7,6 +7,7 @@ from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local.datasets.base import Formatter, Split
 from llama_recipes_local.datasets.rows import RowFormatter
+from llama_recipes_local.datasets.templates import TemplateError
 from llama_recipes_local.errors import Problem, UsageError
 from llama_recipes_local.records.checked_values import Record
 from llama_recipes_local.storage.names import natural_key
@@ -18,9 +19,14 @@ MOST_KINDS = 20
 
 @dataclass
 class _Kind:
-    """Problems that differ in the record alone: the first, and where the first ones are."""
+    """Problems that differ in the record alone: the first, and where the first ones are.
+
+    Attributes:
+        can_skip: whether the records can be left out.
+    """
 
     problem: Problem
+    can_skip: bool = False
     count: int = 0
     places: list[str] = field(default_factory=list)
 
@@ -49,6 +55,7 @@ class Flaws:
 
     count: int = 0
     _kinds: dict[str, _Kind] = field(default_factory=dict)
+    _any_usable: bool = False
 
     def read(
         self,
@@ -56,6 +63,7 @@ class Flaws:
         tokenizer: PreTrainedTokenizerBase | None,
         flag: str = "",
         most: int | None = None,
+        can_skip: bool = True,
     ) -> Record | None:
         """Add what is wrong with a split's records, and return the first that can be used.
 
@@ -64,10 +72,11 @@ class Flaws:
             tokenizer: the model's; None if the data set does not need it.
             flag: the flag that names other files.
             most: how many records are read, and further ones until one can be used; None means all.
+            can_skip: whether problems say that records can be left out, if the split's can be.
         """
         first = None
         can_be_used = _Check(split.formatter, tokenizer)
-        can_skip = hasattr(split.formatter, "skip_bad_rows")
+        can_skip = can_skip and isinstance(split.formatter, RowFormatter)
         try:
             for number, record in enumerate(split.records()):
                 if most is not None and number >= most and first is not None:
@@ -76,25 +85,37 @@ class Flaws:
                     if can_be_used(record) and first is None:
                         first = record
                 except UsageError as error:
+                    if isinstance(error, TemplateError):
+                        raise
                     for problem in error.problems:
-                        fixed = problem.or_else(SKIP) if can_skip else problem
-                        self._add(with_flag(fixed, flag), record[0])
+                        self._add(problem, record[0], flag, can_skip)
+        except TemplateError as error:  # of all records, whatever other files are named
+            for problem in error.problems:
+                self._add(problem, "")
         except UsageError as error:  # the file cannot be read further
             for problem in error.problems:
-                self._add(with_flag(problem, flag), "")
+                self._add(problem, "", flag)
+        self._any_usable = self._any_usable or first is not None
         return first
 
     def problems(self) -> list[Problem]:
         """Return each kind of problem, with its count and first places."""
-        return [kind.summed_up() for kind in list(self._kinds.values())[:MOST_KINDS]]
+        kinds = list(self._kinds.values())[:MOST_KINDS]
+        return [self._with_skip(kind) for kind in kinds]
 
-    def _add(self, problem: Problem, place: str) -> None:
+    def _with_skip(self, kind: _Kind) -> Problem:
+        """Return a kind's problem; that its records can be left out, unless none would remain."""
+        problem = kind.summed_up()
+        return problem.or_else(SKIP) if kind.can_skip and self._any_usable else problem
+
+    def _add(self, problem: Problem, place: str, flag: str = "", can_skip: bool = False) -> None:
         self.count += 1
+        named = with_flag(problem, flag)
         if not place:  # both splits may be of the file
-            self._kinds.setdefault(problem.what, _Kind(problem, count=1))
+            self._kinds.setdefault(problem.what, _Kind(named, count=1))
             return
         alike = re.sub(r"\d+", "N", problem.what.replace(place, ""))
-        self._kinds.setdefault(alike, _Kind(problem)).add(place)
+        self._kinds.setdefault(alike, _Kind(named, can_skip)).add(place)
 
 
 def find_flaws(
@@ -116,6 +137,14 @@ def with_flag(problem: Problem, flag: str) -> Problem:
     if problem.fix.endswith(("name a file", "name another")):
         return replace(problem, fix=f"{problem.fix}: {flag}")
     return problem.or_else(f"name another: {flag}")
+
+
+def unskipped(split: Split) -> Split:
+    """Return a split that refuses the rows that it leaves out."""
+    formatter = split.formatter
+    if not isinstance(formatter, RowFormatter):
+        return split
+    return replace(split, formatter=replace(formatter, skip_bad_rows=False))
 
 
 class _Check:

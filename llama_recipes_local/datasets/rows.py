@@ -23,6 +23,7 @@ from llama_recipes_local.datasets.prompt_template import (
 from llama_recipes_local.datasets.templates import (
     FLAG,
     TEMPLATES,
+    TemplateError,
     fitting_templates,
     has_chat_template,
 )
@@ -100,8 +101,8 @@ class RowFormatter:
             return self.for_tokenizer(tokenizer)(record, tokenizer)
         try:
             example = self._example(record, tokenizer)
-        except UsageError:
-            if not self.skip_bad_rows:
+        except UsageError as error:
+            if not self.skip_bad_rows or isinstance(error, TemplateError):
                 raise
             return None
         if example is None:

@@ -6,14 +6,15 @@ jinja2's immutable sandbox, so that a template from a model's folder runs no cod
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from jinja2 import TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from llama_recipes_local.datasets.template_limits import limited
-from llama_recipes_local.errors import refusal
+from llama_recipes_local.errors import Problem, UsageError, refusal
 
 FLAG = "--local_dataset.template"
 # Templates that write the day's date would give other tokens tomorrow. Llama 3.1's own default.
@@ -24,6 +25,24 @@ Message = dict[str, Any]
 Spans = tuple[tuple[int, int], ...]
 
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+
+
+# What a template that can be used at all writes, after a system turn or without.
+_PROBE: tuple[Message, ...] = (
+    {"role": "system", "content": "Be short."},
+    {"role": "user", "content": "Hi"},
+    {"role": "assistant", "content": "Hello."},
+)
+
+
+class TemplateError(UsageError):
+    """A template cannot be used for any record, so the records are not to blame."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__(problems)
+
+    def __reduce__(self) -> tuple[type["TemplateError"], tuple[list[Problem]]]:
+        return TemplateError, (self.problems,)
 
 
 @dataclass(frozen=True)
@@ -151,7 +170,7 @@ def find_template(name: str, tokenizer: PreTrainedTokenizerBase, flag: str = FLA
     missing = _missing(name, tokenizer)
     if missing:
         others = fitting_templates(tokenizer)
-        raise refusal(
+        raise _of_template(
             f"{flag}={name} is incompatible with this tokenizer",
             f"missing are the tokens {', '.join(missing)}",
             f"use one that this tokenizer has the tokens for: {flag}={' or '.join(others)}",
@@ -180,7 +199,7 @@ def _missing(name: str, tokenizer: PreTrainedTokenizerBase) -> list[str]:
 def _own_template(tokenizer: PreTrainedTokenizerBase, flag: str) -> str:
     template = _default_template(tokenizer)
     if template is None:
-        raise refusal(
+        raise _of_template(
             "the model's tokenizer has no chat template",
             "it has several, and none is the default"
             if tokenizer.chat_template
@@ -189,6 +208,10 @@ def _own_template(tokenizer: PreTrainedTokenizerBase, flag: str) -> str:
             f"{flag}={' or '.join(fitting_templates(tokenizer))}",
         )
     return template
+
+
+def _of_template(what: str, why: str, fix: str) -> TemplateError:
+    return TemplateError([Problem(what, why, fix)])
 
 
 def _default_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
@@ -241,24 +264,52 @@ class Chat:
         return text, tuple(spans)
 
     def _render(self, messages: Sequence[Message], open_turn: bool, marked: bool) -> Any:
-        tokens = {"bos_token": "", "eos_token": ""} | dict(self.tokenizer.special_tokens_map)
-        render: Any = render_jinja_template  # it is annotated to return a string, and returns two
         try:
-            with limited(self.template):
-                texts, spans = render(
-                    conversations=[list(messages)],
-                    tools=list(self.tools) or None,
-                    chat_template=self.template,
-                    return_assistant_tokens_mask=marked,
-                    add_generation_prompt=open_turn,
-                    date_string=DATE,
-                    **tokens,
-                )
+            return self._rendered(messages, open_turn, marked)
         except Exception as error:  # of any kind: a template may be wrong in all that Python knows
+            self._refuse_if_broken(open_turn, marked)
             roles = ", ".join(message["role"] for message in messages)
             raise refusal(
                 f"the chat template does not support {self.where}",
                 f"the turns are {roles}; it raises: {error or type(error).__name__}",
                 f"fix the turns, or name another template: {self.another}",
             ) from error
+
+    def _refuse_if_broken(self, open_turn: bool, marked: bool) -> None:
+        """Refuse the template if it cannot write a question and its answer.
+
+        Raises:
+            TemplateError: with what it raises.
+        """
+        probe = _PROBE[:-1] if open_turn else _PROBE
+        without_tools = replace(self, tools=())
+        try:
+            without_tools._rendered(probe, open_turn, marked)
+        except Exception:
+            try:
+                without_tools._rendered(probe[1:], open_turn, marked)
+            except Exception as error:
+                raise self._broken(error) from error
+
+    def _broken(self, error: Exception) -> TemplateError:
+        line = f" in line {error.lineno}" if isinstance(error, TemplateSyntaxError) else ""
+        return _of_template(
+            "the chat template cannot be used",
+            f"it raises{line}: {error or type(error).__name__}",
+            f"fix it (chat_template.jinja in the model's folder), or name another: {self.another}",
+        )
+
+    def _rendered(self, messages: Sequence[Message], open_turn: bool, marked: bool) -> Any:
+        tokens = {"bos_token": "", "eos_token": ""} | dict(self.tokenizer.special_tokens_map)
+        render: Any = render_jinja_template  # it is annotated to return a string, and returns two
+        with limited(self.template):
+            texts, spans = render(
+                conversations=[list(messages)],
+                tools=list(self.tools) or None,
+                chat_template=self.template,
+                return_assistant_tokens_mask=marked,
+                add_generation_prompt=open_turn,
+                date_string=DATE,
+                **tokens,
+            )
         return texts[0], spans[0] if marked else []

@@ -244,7 +244,7 @@ def test_turns_that_a_template_does_not_support_are_refused(messages: Any, token
 )
 def test_a_template_runs_no_code(attack: str, tokenizer: Any) -> None:
     problem = refusal(CHAT, with_template(tokenizer, PLAIN + attack))
-    assert problem.what == "the chat template does not support line 3 of chat.jsonl"
+    assert problem.what == "the chat template cannot be used"
 
 
 def test_a_template_that_asks_for_the_date_gives_the_same_text_every_day(tokenizer: Any) -> None:
