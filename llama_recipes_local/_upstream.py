@@ -56,6 +56,29 @@ def load(name: str) -> ModuleType:
     return module
 
 
+def load_alone(name: str) -> ModuleType:
+    """Import a module of the copy without the package that it is in, which imports torch.
+
+    Whoever imports it afterwards, upstream's package too, gets the same module.
+
+    Args:
+        name: its path below ``llama_recipes``, such as ``"configs.training"``.
+
+    Raises:
+        ImportError: if the copy has not been made; the message names the command that makes it.
+    """
+    full = f"{VENDORED}.{name}"
+    if full in sys.modules:
+        return sys.modules[full]
+    _require_copy()
+    path = VENDORED_DIR.joinpath(*name.split(".")).with_suffix(".py")
+    spec = importlib.util.spec_from_file_location(full, path)
+    assert spec is not None and spec.loader is not None  # a .py file has both
+    module = sys.modules[full] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def _require_copy() -> None:
     if not VENDORED_DIR.is_dir():
         raise ImportError(

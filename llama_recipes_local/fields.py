@@ -6,6 +6,9 @@ keep lists of: which values it takes (a ``Range``, ``Choices``, ``FOLDER`` or ``
 needs to have an effect (``Needs``), whether a
 resumed run may change it (a ``Resume``), and which commands read it from a run's record
 (``EVALUATION``, ``SELECTS_PARAMETERS``). The docstring is what ``--help`` prints.
+
+A field whose type is torch's is declared without importing torch, which takes seconds: its type is
+a ``LibraryType``, its default a ``LibraryDefault``.
 """
 
 import ast
@@ -13,15 +16,18 @@ import enum
 import inspect
 import math
 import re
+import sys
 import textwrap
 import types
 import typing
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, Field, dataclass, replace
+from dataclasses import fields as dataclass_fields
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -208,14 +214,84 @@ def _docstrings(cls: type) -> dict[str, str]:
 
 
 DTYPES = {
-    "bfloat16": torch.bfloat16,
-    "bf16": torch.bfloat16,
-    "float16": torch.float16,
-    "fp16": torch.float16,
-    "float32": torch.float32,
-    "fp32": torch.float32,
-    "uint8": torch.uint8,
+    "bfloat16": "bfloat16",
+    "bf16": "bfloat16",
+    "float16": "float16",
+    "fp16": "float16",
+    "float32": "float32",
+    "fp32": "float32",
+    "uint8": "uint8",
 }
+"""What a dtype is called in a flag, and what torch calls it."""
+
+
+def dtype_of(name: str) -> "torch.dtype":
+    """Return torch's dtype for a name of ``DTYPES``, with or without "torch." before it.
+
+    Raises:
+        KeyError: if it is none of them.
+    """
+    dtype: torch.dtype = getattr(import_module("torch"), DTYPES[name.removeprefix("torch.")])
+    return dtype
+
+
+@dataclass(frozen=True)
+class LibraryType:
+    """The type of a field, which its library is imported for on first use.
+
+    Attributes:
+        module: the library's module.
+        name: the type's name there.
+    """
+
+    module: str
+    name: str
+
+    def load(self) -> type:
+        """Return the type itself."""
+        found: type = getattr(import_module(self.module), self.name)
+        return found
+
+    def __call__(self) -> None:
+        """Do nothing; ``typing`` takes only what can be called for a type."""
+
+
+@dataclass(frozen=True)
+class LibraryDefault:
+    """The default of a field of a library's type: its ``default_factory``, see ``show_defaults``.
+
+    Attributes:
+        kind: the field's type, a ``LibraryType``.
+        word: the value, as a flag has it.
+    """
+
+    kind: object
+    word: str
+
+    def __call__(self) -> Any:
+        return convert(self.word, self.kind)
+
+    def __get__(self, instance: object, owner: type) -> Any:
+        return self()
+
+
+def show_defaults(cls: type) -> None:
+    """Give a configuration's class each ``LibraryDefault``, as it has the other defaults."""
+    for declared in dataclass_fields(cls):
+        if isinstance(declared.default_factory, LibraryDefault):
+            setattr(cls, declared.name, declared.default_factory)
+
+
+def defaults(cls: type) -> dict[str, Any]:
+    """Return the defaults of a configuration's fields by name; of a library's type, their words."""
+    return {declared.name: _default(declared) for declared in dataclass_fields(cls)}
+
+
+def _default(declared: "Field[Any]") -> object:
+    if declared.default_factory is MISSING:
+        return declared.default
+    made = declared.default_factory
+    return made.word if isinstance(made, LibraryDefault) else made()
 
 
 def field_names(config: type | object) -> list[str]:
@@ -287,10 +363,10 @@ def _convert_to(value: object, kind: object) -> Any:
         return value
     if typing.get_origin(kind) is list:
         return _to_list(value)
-    if kind is torch.dtype:
-        return (
-            value if isinstance(value, torch.dtype) else DTYPES[str(value).removeprefix("torch.")]
-        )
+    if isinstance(kind, LibraryType):
+        return _convert_to(value, kind.load())
+    if _is_dtype(kind):
+        return value if isinstance(value, kind) else dtype_of(str(value))  # type: ignore[arg-type]
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return value if isinstance(value, kind) else kind[str(value).rpartition(".")[2]]
     if kind is bool:
@@ -298,6 +374,11 @@ def _convert_to(value: object, kind: object) -> Any:
     if kind is str:
         return _to_str(value)
     return _to_number(value, kind)
+
+
+def _is_dtype(kind: object) -> bool:
+    torch = sys.modules.get("torch")  # without it, nothing is its dtype
+    return torch is not None and kind is torch.dtype
 
 
 def _to_list(value: object) -> list[str] | str:
@@ -348,9 +429,11 @@ _DESCRIBED: dict[object, str] = {
 
 
 def _describe(kind: object) -> str:
+    if isinstance(kind, LibraryType):
+        return _describe(kind.load())
     if typing.get_origin(kind) is list:
         return "a comma-separated list"
-    if kind is torch.dtype:
+    if _is_dtype(kind):
         return "a dtype such as bfloat16"
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return "one of " + ", ".join(kind.__members__)

@@ -45,6 +45,12 @@ def test_a_module_with_a_counterpart_is_ours(name: str) -> None:
     assert ours.__file__ is not None and "_vendor" not in ours.__file__
 
 
+def test_a_module_that_was_imported_alone_is_its_packages_own() -> None:
+    alone = _upstream.load_alone("configs.wandb")
+    assert _upstream.load("configs").wandb_config is alone.wandb_config
+    assert _upstream.load("configs.wandb") is _upstream.load_alone("configs.wandb") is alone
+
+
 def test_private_modules_have_no_alias() -> None:
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("llama_recipes_local.nothing_of_that_name")

@@ -14,7 +14,7 @@ import peft
 import torch
 from peft.tuners.adaption_prompt.layer import AdaptedAttention
 
-from llama_recipes_local._upstream import load
+from llama_recipes_local._upstream import load_alone
 from llama_recipes_local.adapters.base import TASK, AdapterMethod
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.fields import AT_LEAST_1
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         llama_adapter_config as _llama_adapter_config,
     )
 else:
-    _llama_adapter_config = load("configs.peft").llama_adapter_config
+    _llama_adapter_config = load_alone("configs.peft").llama_adapter_config
 
 
 @dataclass

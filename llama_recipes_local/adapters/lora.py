@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import peft
 from safetensors import SafetensorError, safe_open
 
-from llama_recipes_local._upstream import load
+from llama_recipes_local._upstream import load_alone
 from llama_recipes_local.adapters import pissa
 from llama_recipes_local.adapters.base import TASK, AdapterMethod
 from llama_recipes_local.errors import Problem
@@ -24,7 +24,7 @@ from llama_recipes_local.run import Run
 if TYPE_CHECKING:
     from llama_recipes_local._vendor.llama_recipes.configs.peft import lora_config as _lora_config
 else:
-    _lora_config = load("configs.peft").lora_config
+    _lora_config = load_alone("configs.peft").lora_config
 
 ALL_LINEAR = "all-linear"
 PISSA = re.compile(r"pissa(_niter_[1-9]\d*)?")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import peft
 import torch
 
-from llama_recipes_local._upstream import load
+from llama_recipes_local._upstream import load_alone
 from llama_recipes_local.adapters.base import TASK, AdapterMethod
 from llama_recipes_local.data.documents import document_bounds
 from llama_recipes_local.errors import Problem
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         prefix_config as _prefix_config,
     )
 else:
-    _prefix_config = load("configs.peft").prefix_config
+    _prefix_config = load_alone("configs.peft").prefix_config
 
 PARAMETER = "prompt_encoder.default.embedding.weight"
 

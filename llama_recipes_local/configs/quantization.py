@@ -1,47 +1,62 @@
-"""``quantization_config``: upstream's, and a name for 8 bits that ``main`` takes with FSDP."""
+"""``quantization_config``: upstream's, and a name for 8 bits that ``main`` takes with FSDP.
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+Not upstream's class, which imports torch and transformers; it has the same fields and defaults.
+"""
 
-import torch
-from transformers import BitsAndBytesConfig
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any
 
-from llama_recipes_local._upstream import load
-from llama_recipes_local.fields import EVALUATION, Choices, Resume
+from llama_recipes_local._upstream import fall_back, load
+from llama_recipes_local.fields import (
+    EVALUATION,
+    Choices,
+    LibraryDefault,
+    LibraryType,
+    Resume,
+    show_defaults,
+)
 
 if TYPE_CHECKING:
-    from llama_recipes_local._vendor.llama_recipes.configs.quantization import (
-        quantization_config as upstream,
-    )
+    from torch import dtype as _dtype
+    from transformers import BitsAndBytesConfig
 else:
-    upstream = load("configs.quantization").quantization_config
-
+    _dtype = LibraryType("torch", "dtype")
 
 INT8 = "int8"
 """What ``main`` gets for "8bit", which it refuses with ``enable_fsdp``, DDP or not."""
 
 
 @dataclass
-class quantization_config(upstream):
+class quantization_config:
     """How 4-bit weights are made.
 
     In a run, ``compute_dtype`` and ``quant_storage`` follow its precision unless they are given.
     """
 
-    quant_type: Annotated[str, Choices("nf4", "fp4"), Resume.METHOD, EVALUATION] = (
-        upstream.quant_type
-    )
+    quant_type: Annotated[str, Choices("nf4", "fp4"), Resume.METHOD, EVALUATION] = "fp4"
     """"nf4" or "fp4"."""
 
-    compute_dtype: Annotated[torch.dtype, Resume.METHOD] = upstream.compute_dtype
+    compute_dtype: Annotated[_dtype, Resume.METHOD] = field(
+        default_factory=LibraryDefault(_dtype, "bfloat16")
+    )
     """dtype that 4-bit weights are multiplied in; by default the compute dtype of the run."""
 
-    use_double_quant: Annotated[bool, Resume.METHOD, EVALUATION] = upstream.use_double_quant
+    use_double_quant: Annotated[bool, Resume.METHOD, EVALUATION] = False
     """Quantise the scales of 4-bit weights too."""
 
-    quant_storage: Annotated[torch.dtype, Resume.METHOD] = upstream.quant_storage
+    quant_storage: Annotated[_dtype, Resume.METHOD] = field(
+        default_factory=LibraryDefault(_dtype, "bfloat16")
+    )
     """dtype that 4-bit weights are stored in; by default what FSDP needs."""
 
-    def create_bnb_config(self, quantization: str) -> BitsAndBytesConfig:
+    def create_bnb_config(self, quantization: str) -> "BitsAndBytesConfig":
         """Return transformers' configuration for "4bit" or "8bit"."""
-        return super().create_bnb_config("8bit" if quantization == INT8 else quantization)
+        upstream: Any = load("configs.quantization").quantization_config
+        bits = "8bit" if quantization == INT8 else quantization
+        made: BitsAndBytesConfig = upstream.create_bnb_config(self, bits)
+        return made
+
+
+show_defaults(quantization_config)
+
+__getattr__ = fall_back("configs.quantization")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
-from llama_recipes_local._upstream import load
+from llama_recipes_local._upstream import load_alone
 from llama_recipes_local.fields import (
     ABOVE_0,
     AT_LEAST_0,
@@ -24,7 +24,7 @@ from llama_recipes_local.fields import (
 if TYPE_CHECKING:
     from llama_recipes_local._vendor.llama_recipes.configs.training import train_config as upstream
 else:
-    upstream = load("configs.training").train_config
+    upstream = load_alone("configs.training").train_config
 
 REPORTERS = Choices("tensorboard", "wandb", "mlflow")
 SECONDS = Range("from 1 to 1000000", lambda seconds: 1 <= seconds <= 10**6)

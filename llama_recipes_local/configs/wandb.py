@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from llama_recipes_local._upstream import load
+from llama_recipes_local._upstream import load_alone
 from llama_recipes_local.fields import TEXT, Needs, Resume
 
 if TYPE_CHECKING:
     from llama_recipes_local._vendor.llama_recipes.configs.wandb import wandb_config as upstream
 else:
-    upstream = load("configs.wandb").wandb_config
+    upstream = load_alone("configs.wandb").wandb_config
 
 WITH_WANDB = Needs("use_wandb", "report_to=wandb")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from transformers import PreTrainedTokenizerBase
 
-from llama_recipes_local._upstream import load
+from llama_recipes_local._upstream import load, load_alone
 from llama_recipes_local.datasets.base import Dataset, Split, is_blank, text_of
 from llama_recipes_local.datasets.examples import Continuation
 from llama_recipes_local.datasets.locating import data_files_in, what_is_there
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         alpaca_dataset as _upstreams,
     )
 else:
-    _upstreams = load("configs.datasets").alpaca_dataset
+    _upstreams = load_alone("configs.datasets").alpaca_dataset
 
 NAME = "alpaca_data"
 ACCEPTED = f"read is {NAME}.json, a list of objects, or {NAME}.jsonl, an object a line"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from transformers import PreTrainedTokenizerBase
 
-from llama_recipes_local._upstream import load
+from llama_recipes_local._upstream import load_alone
 from llama_recipes_local.datasets.base import Dataset
 from llama_recipes_local.errors import UsageError, refusal
 from llama_recipes_local.fields import FOLDER, TEXT, Resume
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         custom_dataset as _upstreams,
     )
 else:
-    _upstreams = load("configs.datasets").custom_dataset
+    _upstreams = load_alone("configs.datasets").custom_dataset
 
 FUNCTION = "get_custom_dataset"
 COLLATOR = "get_data_collator"

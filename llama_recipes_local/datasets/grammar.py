@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from llama_recipes_local._upstream import load
+from llama_recipes_local._upstream import load_alone
 from llama_recipes_local.datasets.base import Dataset, PromptFormatter, Split
 from llama_recipes_local.datasets.locating import EVERY_RECORD
 from llama_recipes_local.errors import UsageError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         grammar_dataset as _upstreams,
     )
 else:
-    _upstreams = load("configs.datasets").grammar_dataset
+    _upstreams = load_alone("configs.datasets").grammar_dataset
 
 PROMPT = "Correct this to standard English: {}\n---\nCorrected: "
 COLUMNS = ("input", "target")

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from llama_recipes_local._upstream import load
+from llama_recipes_local._upstream import load_alone
 from llama_recipes_local.datasets.base import Dataset, PromptFormatter, Split
 from llama_recipes_local.datasets.locating import (
     EVERY_RECORD,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         samsum_dataset as _upstreams,
     )
 else:
-    _upstreams = load("configs.datasets").samsum_dataset
+    _upstreams = load_alone("configs.datasets").samsum_dataset
 
 PROMPT = "Summarize this dialog:\n{}\n---\nSummary:\n"
 COLUMNS = ("dialogue", "summary")

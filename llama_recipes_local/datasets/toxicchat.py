@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from transformers import PreTrainedTokenizerBase
 
-from llama_recipes_local._upstream import load
+from llama_recipes_local._upstream import load, load_alone
 from llama_recipes_local.datasets.base import Dataset, text_of
 from llama_recipes_local.datasets.locating import one_set, read_all, what_is_there
 from llama_recipes_local.errors import refusal
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         llamaguard_toxicchat_dataset as _upstreams,
     )
 else:
-    _upstreams = load("configs.datasets").llamaguard_toxicchat_dataset
+    _upstreams = load_alone("configs.datasets").llamaguard_toxicchat_dataset
 
 COLUMNS = ("user_input", "model_output", "toxicity", "openai_moderation")
 VERSION = "0124"

@@ -12,7 +12,7 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
 from llama_recipes_local import configs
-from llama_recipes_local.fields import DTYPES
+from llama_recipes_local.fields import dtype_of
 from llama_recipes_local.library_patches import ROTARY_FREQUENCIES
 from llama_recipes_local.parallel import compute_device, device_type, is_quantized
 
@@ -23,7 +23,7 @@ def weight_dtype(train_config: configs.train_config) -> torch.dtype:
     With ``use_fp16``, weights that are trained stay in float32: a gradient scaler needs that.
     """
     if train_config.dtype != "auto":
-        return DTYPES[train_config.dtype]
+        return dtype_of(train_config.dtype)
     if device_type() == "cpu":
         return torch.float32
     if train_config.use_fp16:

@@ -1,12 +1,11 @@
 """``finetuning.py --help``: every flag, its default, and what it means."""
 
-import enum
 import textwrap
 
 from llama_recipes_local import configs
 from llama_recipes_local.adapters.registry import METHODS
 from llama_recipes_local.datasets.registry import DATASETS
-from llama_recipes_local.fields import Facts, descriptions, facts
+from llama_recipes_local.fields import Facts, defaults, descriptions, facts
 
 INTRODUCTION = """\
 usage: finetuning.py --model_name DIR --dataset NAME|PATH [--use_peft] [--FLAG VALUE ...]
@@ -39,18 +38,18 @@ def help_text() -> str:
     parts, listed = [INTRODUCTION], set[str]()
     for cls, title in sections().items():
         flags = {flag: text for flag, text in descriptions(cls).items() if flag not in listed}
-        parts.append(_section(title, cls(), flags, ""))
+        parts.append(_section(title, cls, flags, ""))
         listed |= flags.keys()
     for name, dataset in DATASETS.items():
         cls = dataset.config
-        parts.append(_section(f"--dataset {name}", cls(), descriptions(cls), f"{name}."))
+        parts.append(_section(f"--dataset {name}", cls, descriptions(cls), f"{name}."))
     return "\n".join(parts)
 
 
-def _section(title: str, config: object, flags: dict[str, str], owner: str) -> str:
-    lines, known = [f"{title}:"], facts(config)
+def _section(title: str, config: type, flags: dict[str, str], owner: str) -> str:
+    lines, known, values = [f"{title}:"], facts(config), defaults(config)
     for flag, text in flags.items():
-        lines.append(f"  --{owner}{flag}{_default(getattr(config, flag))}")
+        lines.append(f"  --{owner}{flag}{_default(values[flag])}")
         plain = text.replace("``", "") + _choices(text, known[flag])
         lines += textwrap.wrap(plain, WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "\n".join([*lines, ""])
@@ -68,8 +67,6 @@ def _default(value: object) -> str:
     """Return a default as it is written in a flag; nothing for an empty one."""
     if value in (None, "", []):
         return ""
-    if isinstance(value, enum.Enum):
-        value = value.name
     if isinstance(value, list):
         value = ",".join(map(str, value))
-    return f" ({str(value).removeprefix('torch.')})"
+    return f" ({value})"

@@ -5,6 +5,7 @@ import inspect
 from typing import Any
 
 import pytest
+import torch
 
 from llama_recipes_local import _upstream, configs
 
@@ -128,3 +129,21 @@ def test_a_data_set_of_ours_is_configured_as_upstreams_are() -> None:
     assert guanaco.dataset == type(guanaco).__name__
     assert guanaco.data_path == "datasets/openassistant-guanaco"
     assert {"dataset", "train_split", "test_split"} < set(settings(type(guanaco)))
+
+
+def test_what_is_imported_late_is_the_librarys_own() -> None:
+    from torch.distributed.fsdp import ShardingStrategy, StateDictType
+
+    assert configs.fsdp_config.sharding_strategy is ShardingStrategy.FULL_SHARD
+    assert configs.fsdp_config().checkpoint_type is StateDictType.SHARDED_STATE_DICT
+    assert configs.fsdp.ShardingStrategy is ShardingStrategy
+    assert configs.quantization_config.quant_storage is torch.bfloat16
+    config = configs.fsdp_config(sharding_strategy=ShardingStrategy.NO_SHARD)
+    assert dataclasses.replace(config, hsdp=True).sharding_strategy is ShardingStrategy.NO_SHARD
+
+
+def test_4_bit_weights_are_configured_as_upstream_does() -> None:
+    theirs = _upstream.load("configs.quantization").quantization_config()
+    ours = configs.quantization_config()
+    for bits in ("4bit", "8bit"):
+        assert ours.create_bnb_config(bits).to_dict() == theirs.create_bnb_config(bits).to_dict()

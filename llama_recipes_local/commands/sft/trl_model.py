@@ -5,7 +5,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from trl import ModelConfig, get_quantization_config
 
-from llama_recipes_local.fields import DTYPES
+from llama_recipes_local.fields import DTYPES, dtype_of
 from llama_recipes_local.models import AutoModelForCausalLM
 
 
@@ -18,7 +18,7 @@ def load_model(config: ModelConfig, device: torch.device) -> PreTrainedModel:
     """
     return AutoModelForCausalLM.from_pretrained(
         config.model_name_or_path,
-        torch_dtype=DTYPES.get(config.dtype, config.dtype),
+        torch_dtype=dtype_of(config.dtype) if config.dtype in DTYPES else config.dtype,
         attn_implementation=config.attn_implementation,
         quantization_config=get_quantization_config(config),
         device_map={"": device},

@@ -28,7 +28,7 @@ from llama_recipes_local.commands.sft.sft_run import SftRun
 from llama_recipes_local.commands.sft.trl_dataset import files_of, load
 from llama_recipes_local.commands.sft.trl_model import cast_trainable, load_model
 from llama_recipes_local.errors import TrainingError
-from llama_recipes_local.fields import DTYPES
+from llama_recipes_local.fields import dtype_of
 from llama_recipes_local.model_checkpointing.adapter_card import (
     CARD,
     without_folders,
@@ -79,7 +79,7 @@ def train(run: SftRun, data: dict[str, datasets.Dataset]) -> None:
     )
     model = trainer.model
     if run.model.use_peft:
-        cast_trainable(model, DTYPES[run.local.adapter_dtype])
+        cast_trainable(model, dtype_of(run.local.adapter_dtype))
     _print_model(model, trainer.args)
     with _without_recast(model, trainer.args):
         result = trainer.train()

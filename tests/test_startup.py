@@ -1,0 +1,33 @@
+"""What is imported, and when: torch and its like take seconds, so a word comes before them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[1]
+HEAVY = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "numpy")
+
+
+def imported_by(code: str) -> set[str]:
+    """Return which of the heavy packages are imported after some lines of Python."""
+    code += f"\nimport sys; print(*(name for name in {HEAVY} if name in sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.splitlines()[-1].split()) if done.stdout.split() else set()
+
+
+@pytest.mark.command
+def test_the_configurations_are_declared_without_torch() -> None:
+    assert imported_by("import torch") >= {"torch"}
+    code = """
+from llama_recipes_local import configs
+from llama_recipes_local.fields import defaults, descriptions, facts, field_names, update_config
+configs.train_config(), configs.wandb_config()
+for cls in (configs.fsdp_config, configs.quantization_config):
+    defaults(cls), descriptions(cls), facts(cls), field_names(cls)
+assert defaults(configs.fsdp_config)["sharding_strategy"] == "FULL_SHARD"
+"""
+    assert imported_by(code) == set()
