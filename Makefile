@@ -41,9 +41,15 @@ $(if $(call NOT_DIGITS,$(call text,NPROC))$(if $(subst 0,,$(call text,NPROC)),,n
 COMMA     := ,
 BIN       := $(VENV)/bin
 STAND_IN  := models/stand-in
-INSTALL   := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP       := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 INPUTS    := pyproject.toml constraints.txt hatch_build.py
 SLOW      := command or cuda or install or ranks or slow
+
+# Installs, and prints a line for each package that pip takes, with what it downloads.
+INSTALL = $(PIP) $1 | sed -u -n -E -e '/\.metadata/d' \
+	-e 's/^ *(Downloading|Using cached) (.*\/)?([A-Za-z0-9._]+)-([0-9][^-]*)-[^ ]*\.whl( .*)?$$/    \3 \4\5/p' \
+	-e 's/^ *Processing (.*\/)?([A-Za-z0-9._]+)-([0-9][^-]*)-[^ ]*\.whl.*/    \2 \3/p' \
+	-e 's/^Installing collected packages:.*/    installing them/p'
 
 # One epoch shows what the stand-in can learn, and a model so small wants a larger learning rate.
 MODEL_FLAGS := $(if $(value MODEL),--model_name $(call quoted,MODEL),--model_name $(STAND_IN) --num_epochs 1 --lr 2e-3)
@@ -80,7 +86,7 @@ help: ## list targets and variables
 
 .PHONY: finetune
 finetune: install $(if $(IS_GRAMMAR),grammar-data) $(if $(value MODEL),,stand-in) ## fine-tune with LoRA on a local data set
-	$(LAUNCH) $(MODEL_FLAGS) --use_peft --dataset $(call quoted,DATASET) --output_dir $(call quoted,OUTPUT) $(ARGS)
+	@$(LAUNCH) $(MODEL_FLAGS) --use_peft --dataset $(call quoted,DATASET) --output_dir $(call quoted,OUTPUT) $(ARGS)
 
 .PHONY: qlora
 qlora: override ARGS := --preset qlora $(ARGS)
@@ -89,7 +95,7 @@ qlora: $(VENV)/.installed-quantization finetune ## fine-tune with LoRA on 4-bit 
 
 .PHONY: sft
 sft: install $(VENV)/.installed-sft $(if $(IS_GRAMMAR),grammar-data) $(if $(value MODEL),,stand-in) ## fine-tune with TRL's SFTTrainer on a local file or folder
-	OMP_NUM_THREADS=$$(( ($$(nproc) + $(NPROC) - 1) / $(NPROC) )) \
+	@OMP_NUM_THREADS=$$(( ($$(nproc) + $(NPROC) - 1) / $(NPROC) )) \
 	$(BIN)/torchrun --nnodes 1 --nproc_per_node $(NPROC) sft.py $(SFT_FLAGS) \
 		--use_peft --dataset_name $(SFT_DATA) --output_dir $(SFT_OUTPUT) $(ARGS)
 
@@ -112,26 +118,29 @@ NO_PYTHON = $(if $(VERSION),$(if $(TOO_OLD),$(PYTHON) is $(VERSION)),$(PYTHON) d
 $(VENV)/.installed: $(INPUTS) $(if $(SOUND),,no-environment)
 	$(if $(SOUND),,$(if $(NO_PYTHON),$(error Python 3.10 or newer is needed, and \
 		$(NO_PYTHON): make PYTHON=$(NEWER))))
-	$(if $(SOUND),,$(PYTHON) -m venv $(if $(wildcard $(VENV)/pyvenv.cfg),--clear) $(VENV))
-	@echo '--> installing into $(VENV); the first time this downloads torch and the rest, some minutes'
-	$(INSTALL) --upgrade pip
-	$(INSTALL) --editable .
+	$(if $(SOUND),,@$(PYTHON) -m venv $(if $(wildcard $(VENV)/pyvenv.cfg),--clear) $(VENV))
+	@echo '--> installing into $(VENV); the first time this downloads torch: some minutes'
+	@$(call INSTALL,--upgrade pip)
+	@$(call INSTALL,--editable .)
 	@touch $@
-	@echo '--> installed; `source $(VENV)/bin/activate` makes its commands those of this shell'
+	@echo '--> installed; `source $(VENV)/bin/activate` gives this shell its commands'
 
 .PHONY: no-environment
 no-environment:
 
 $(VENV)/.installed-quantization: $(VENV)/.installed
-	$(INSTALL) --editable '.[quantization]'
+	@echo '--> installing what is needed for quantised weights'
+	@$(call INSTALL,--editable '.[quantization]')
 	@touch $@
 
 $(VENV)/.installed-sft: $(VENV)/.installed
-	$(INSTALL) --editable '.[sft]'
+	@echo '--> installing what is needed for sft.py'
+	@$(call INSTALL,--editable '.[sft]')
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(INSTALL) --editable '.[dev]'
+	@echo '--> installing what is needed for tests'
+	@$(call INSTALL,--editable '.[dev]')
 	@touch $@ $(VENV)/.installed-quantization $(VENV)/.installed-sft # which it includes
 
 .PHONY: vendor

@@ -25,6 +25,7 @@ if [ "$2" = venv ]; then
     mkdir -p "$folder/bin"; touch "$folder/pyvenv.cfg"
     for name in python torchrun llama-recipes-local; do cp "$0" "$folder/bin/$name"; done
 fi
+if [ "$2" = pip ]; then echo "${PIP_SAYS-}"; exit "${PIP_EXITS-0}"; fi
 """
 
 
@@ -196,3 +197,28 @@ def test_a_folder_that_is_no_environment_is_not_emptied(tmp_path: Path) -> None:
 def test_help_names_the_environment(tmp_path: Path) -> None:
     said = Machine(tmp_path).make("help").stdout
     assert "source .venv/bin/activate" in said and sys.prefix not in said
+
+
+def test_pip_is_not_silent_and_its_failure_is_makes(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = """Collecting torch>=2.11
+  Downloading torch-2.13.0-cp311-none-manylinux_2_28_x86_64.whl.metadata (30 kB)
+Downloading torch-2.13.0-cp311-none-manylinux_2_28_x86_64.whl (899.7 MB)
+   ---------------------------------------- 899.7/899.7 MB 9.1 MB/s eta 0:00:00
+  Using cached https://an.index/x/fire_0-0.7.1-py3-none-any.whl (115 kB)
+Processing ./wheels/scipy-1.17.1-cp311-cp311-manylinux_2_27_x86_64.whl (from llama)
+Requirement already satisfied: numpy in ./.venv/lib
+Installing collected packages: fire, torch, scipy
+Successfully installed fire-0.7.1"""
+    monkeypatch.setenv("PIP_SAYS", said)
+    python = f"PYTHON={machine.folder / 'python3.11.7'}"
+    done = machine.make("finetune", "DATASET=my.csv", "MODEL=m", "OUTPUT=o", "VENV=v", python)
+    shown = done.stdout.split("torch: some minutes\n")[1].splitlines()
+    expected = ["torch 2.13.0 (899.7 MB)", "fire_0 0.7.1 (115 kB)", "scipy 1.17.1"]
+    once = [*expected, "installing them"]
+    assert [line.strip() for line in shown[:8]] == once + once  # pip itself, then the package
+    assert "finetuning.py" not in done.stdout  # the command is 250 characters long
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    monkeypatch.setenv("PIP_EXITS", "1")
+    assert machine.make("install", "VENV=another", python).returncode == 2
