@@ -77,7 +77,7 @@ def _check_history(history: dict[str, Any], state: dict[str, Any]) -> None:
         _require(all(_is_number(value, 0) for value in history[name]), name)
     for name in ("initial_eval_loss", "tflops"):
         _require(history[name] is None or _is_float(history[name]), name)
-    for name in ("initial_eval_tokens", "last_eval_tokens"):
+    for name in ("initial_eval_tokens", "last_eval_tokens", "tokens"):
         _require(history.get(name) is None or _is_count(history[name]), name)
     _require(isinstance(history["file"], str), "file")
     _require(_is_number(history["seconds_of_epoch"], 0), "seconds_of_epoch")

@@ -34,6 +34,7 @@ def test_a_run_continues_in_the_epoch_that_a_step_limit_ended(
         "num_epochs": 2,
         "save_steps": 2,
         "lora_dropout": 0.1,
+        "verbose": True,
     }
     again = {"resume_from_checkpoint": "auto"}
     straight, out = run(flags, tmp_path / "straight", 8), tmp_path / "limited"
