@@ -1,4 +1,4 @@
-"""What the benchmarks of whole commands share: a 7B-shaped model, a timed run, a report."""
+"""What the benchmarks of whole commands share: a model of a shape, a timed run, a report."""
 
 import json
 import os
@@ -22,19 +22,30 @@ def torchrun(devices: int = 1) -> list[str]:
     return ["-m", "torch.distributed.run", "--nnodes", "1", "--nproc_per_node", str(devices)]
 
 
-def make_model(folder: Path, tokenizer: Path, layers: int = 32) -> Path:
-    """Write a model of Llama-2-7B's shape with random bfloat16 weights, once."""
+SHAPES = {  # hidden size, MLP, layers, heads, key-value heads, vocabulary
+    "llama2-7b": (4096, 11008, 32, 32, 32, 32000),
+    "llama3-8b": (4096, 14336, 32, 32, 8, 128256),
+    "llama2-13b": (5120, 13824, 40, 40, 40, 32000),
+    "llama3-70b": (8192, 28672, 80, 64, 8, 128256),
+}
+
+
+def make_model(
+    folder: Path, tokenizer: Path, layers: int | None = None, shape: str = "llama2-7b"
+) -> Path:
+    """Write a model of a Llama's shape, whole or its first layers, with random bfloat16 weights."""
     if (folder / "model.safetensors.index.json").exists():
         return folder
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+    hidden, mlp, depth, heads, kv_heads, vocabulary = SHAPES[shape]
     config = LlamaConfig(
-        hidden_size=4096,
-        intermediate_size=11008,
-        num_hidden_layers=layers,
-        num_attention_heads=32,
-        num_key_value_heads=32,
-        vocab_size=32000,
+        hidden_size=hidden,
+        intermediate_size=mlp,
+        num_hidden_layers=layers or depth,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        vocab_size=vocabulary,
         max_position_embeddings=4096,
     )
     torch.manual_seed(0)
