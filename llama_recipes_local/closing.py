@@ -114,7 +114,8 @@ def _work(run: Run) -> dict[str, str]:
         return {}
     tokens = results["tokens"]
     counted = f", {tokens:,} tokens" if tokens is not None else ""
-    return {"work": f"{results['steps']:,} steps{counted} in {clock(results['seconds'])}"}
+    rest = " with validation" if results.get("eval_loss_after") is not None else ""
+    return {"work": f"{results['steps']:,} steps{counted}, {clock(results['seconds'])}{rest}"}
 
 
 def _next_commands(run: Run, saved: Path) -> list[Next]:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TextIO
 
 from llama_recipes_local import launch
 from llama_recipes_local.errors import TrainingError, UsageError, printable
+from llama_recipes_local.screen import note_in, width_of
 from llama_recipes_local.storage.disk import describe_full_disk, free_bytes
 from llama_recipes_local.storage.publishing import write_json
 
@@ -183,6 +184,8 @@ def tell_torchrun(text: str) -> None:
 class _PrintableStream:
     """A text stream that writes control characters as ``printable`` shows them.
 
+    A terminal's notes are broken between words.
+
     Attributes:
         stream: the stream that it writes to.
     """
@@ -202,7 +205,10 @@ class _PrintableStream:
         """Write a text, printable."""
         move = self._BAR.match(text)
         start = move[0] if move else ""
-        self.stream.write(start + printable(text[len(start) :]))
+        shown = printable(text[len(start) :])
+        if self.stream.isatty():
+            shown = note_in(shown, width_of(self.stream))
+        self.stream.write(start + shown)
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:

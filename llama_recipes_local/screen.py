@@ -13,6 +13,7 @@ COLUMNS = 80
 
 # a line may be broken after a word, and after each Chinese character
 _UNITS = re.compile(r"[\u1100-\uffff]|[^\s\u1100-\uffff]+\s*|\s+")
+NOTE_INDENT = len("--> ")
 _AS_ASCII = str.maketrans("╭╮╰╯│─", "++++|-")
 
 
@@ -111,12 +112,24 @@ def shown_path(path: Path) -> str:
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
-def _wrapped(line: str, width: int) -> list[str]:
-    """Return a line in pieces; those after the first begin where its second column does."""
+def note_in(text: str, width: int) -> str:
+    """Return a note of a command, ``--> ...`` and what is indented below it, broken between words.
+
+    Other texts stay as they are: a command in the fix of a problem is to be copied in one piece.
+    """
+    if not text.startswith("--> "):
+        return text
+    lines = (_wrapped(line, width, NOTE_INDENT) for line in text.split("\n"))
+    return "\n".join(piece for pieces in lines for piece in pieces)
+
+
+def _wrapped(line: str, width: int, indent: int | None = None) -> list[str]:
+    """Return a line in pieces; those after the first are indented, by default as its 2nd column."""
     if columns_of(line) <= width:
         return [line]
-    name, gap, _ = line.partition("  ")
-    indent = len(line) - len((line[len(name) :] if gap else line).lstrip())
+    if indent is None:
+        name, gap, _ = line.partition("  ")
+        indent = len(line) - len((line[len(name) :] if gap else line).lstrip())
     left = line[:indent]
     pieces = [left]
     for unit in _UNITS.findall(line[indent:]):

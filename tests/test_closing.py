@@ -63,7 +63,7 @@ def test_the_box_says_what_was_trained_on_what_and_how_it_went(
         "data": "grammar_dataset",
         "validation loss": "1.2073 before, 0.7190 after training",
         "perplexity": "3.344 before, 2.052 after",
-        "work": "12 steps, 24,576 tokens in 0:01:32",
+        "work": "12 steps, 24,576 tokens, 1:32 with validation",
         "saved in": "out",
     }
     assert max(map(columns_of, text.splitlines())) <= 80

@@ -56,6 +56,20 @@ def test_what_a_command_prints_is_printable(name: str, monkeypatch: pytest.Monke
     assert stream.getvalue() == f"a{SHOWN}\n"
 
 
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_notes_are_broken_between_words_in_a_terminal(
+    is_terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = Terminal() if is_terminal else io.StringIO()
+    monkeypatch.setenv("COLUMNS", "20")
+    monkeypatch.setattr(sys, "stdout", stream)
+    with printable_output():
+        print("--> this note has three lines of it")
+    lines = ["--> this note has", "    three lines of", "    it"]
+    expected = lines if is_terminal else ["--> this note has three lines of it"]
+    assert stream.getvalue().splitlines() == expected
+
+
 def test_a_progress_bar_moves(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = Terminal()
     monkeypatch.setattr(sys, "stderr", stream)

@@ -13,6 +13,7 @@ from llama_recipes_local.screen import (
     columns_of,
     encodable,
     fitting,
+    note_in,
     shell_command,
     shown_path,
 )
@@ -51,6 +52,17 @@ def test_the_second_column_stays_one() -> None:
     lines = box("done", [["name      " + "word " * 40]]).splitlines()[1:-1]
     assert len(lines) > 2
     assert all(line.startswith("│ " + " " * 10 + "word") for line in lines[1:])
+
+
+def test_a_note_is_broken_between_words_and_a_fix_is_not() -> None:
+    note = "--> removed from out: " + ", ".join(f"file-{number}.json" for number in range(9))
+    lines = note_in(f"{note}\n    it was old\n", 60).splitlines()
+    assert [line[:4] for line in lines] == ["--> ", "    ", "    ", "    "]
+    assert max(map(len, lines)) <= 60 and "  " not in " ".join(line.strip() for line in lines)
+    assert " ".join(line.strip() for line in lines) == f"{note} it was old"
+    assert note_in(note, 200) == note
+    fix = "   fix: " + "a command of many words " * 9
+    assert note_in(fix, 60) == fix
 
 
 def test_a_path_is_not_broken() -> None:

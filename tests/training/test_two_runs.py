@@ -21,7 +21,7 @@ CHANGING = (
     r"(?<=--> data: )[\d.]+ s",
     r"(?<=--> first step: )[\d.]+ s",
     r"(?<=in )[\d.]+ s",
-    r"(?<= tokens in )[\d:]+ *",
+    r"(?<= tokens, )[\d:]+ with validation *",
     r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d",
 )
 FIRST, AGAIN, OTHER, REFUSED, AFTER_OTHERS, OTHER_AGAIN = range(6)
