@@ -31,3 +31,19 @@ for cls in (configs.fsdp_config, configs.quantization_config):
 assert defaults(configs.fsdp_config)["sharding_strategy"] == "FULL_SHARD"
 """
     assert imported_by(code) == set()
+
+
+@pytest.mark.command
+def test_the_doors_of_commands_import_little() -> None:
+    code = """
+import llama_recipes_local.cli, llama_recipes_local.finetuning
+from importlib import import_module
+from llama_recipes_local.cli.tree import ROOT
+from llama_recipes_local.cli.parsing import Parser
+for name, command in ROOT.commands.items():
+    for path in [f"{name}.{each}" for each in command.commands] or [name]:
+        module = import_module(f"llama_recipes_local.commands.{path}.flags".replace("-", "_"))
+        if not command.verbatim:
+            module.add_arguments(Parser())
+"""
+    assert imported_by(code) == set()

@@ -3,8 +3,9 @@
 A subcommand is a package of ``commands`` and a line in ``tree``. Its ``flags`` module has
 ``add_arguments(parser)`` and ``run(args)``, is imported once the subcommand's name has been read
 from the command line, and imports torch and transformers in ``run``, so help and usage errors are
-immediate. One that takes any flag of finetuning.py next to its own is handed the others unparsed;
-a verbatim one, which has no flag of its own, has ``run`` alone.
+immediate, and so is a first word on standard error. One that takes any flag of finetuning.py next
+to its own is handed the others unparsed; a verbatim one, which has no flag of its own, has ``run``
+alone.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from llama_recipes_local.cli.parsing import Parser
 from llama_recipes_local.cli.shared_flags import OF_FINETUNING
 from llama_recipes_local.cli.tree import ROOT, Command, group_parser
 from llama_recipes_local.console import exit_on_broken_pipe, printable_output, report_failure
+from llama_recipes_local.run.stages import print_start
 
 PROGRAM = "llama-recipes-local"
 COMMANDS = "llama_recipes_local.commands"
@@ -70,4 +72,7 @@ def _run(command: Command, words: list[str], path: tuple[str, ...] = ()) -> None
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     module.add_arguments(parser)
-    module.run(parser.parse_own(words) if command.takes_any_flag else parser.parse(words))
+    args = parser.parse_own(words) if command.takes_any_flag else parser.parse(words)
+    if "torch" not in sys.modules:  # which takes seconds; results go to standard output
+        print_start(" ".join(path), sys.stderr)
+    module.run(args)

@@ -10,15 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from torch.distributed.fsdp import ShardingStrategy
-
 from llama_recipes_local import configs
 from llama_recipes_local.configs.protocols import AdapterConfig, DatasetConfig, Part
-from llama_recipes_local.parallel import Watch
 from llama_recipes_local.run.stages import Stages
 
 if TYPE_CHECKING:
     from llama_recipes_local.models.new_tokens import NewTokens
+    from llama_recipes_local.parallel import Watch
     from llama_recipes_local.run.log import RunLog
 
 
@@ -65,7 +63,7 @@ class Run:
     """Times what comes before the first step."""
     log: "RunLog | None" = None
     """The file of what it prints, which other ranks do not write."""
-    watch: Watch | None = None
+    watch: "Watch | None" = None
     """Watches the other ranks; None if this process is alone."""
     preset: str = ""
     """What the preset sets, as it is printed."""
@@ -81,7 +79,7 @@ class Run:
     @property
     def is_sharded(self) -> bool:
         """Whether weights are sharded; with NO_SHARD each rank has a full replica."""
-        no_shard = self.fsdp.sharding_strategy == ShardingStrategy.NO_SHARD
+        no_shard = self.fsdp.sharding_strategy.name == "NO_SHARD"
         return self.train.enable_fsdp and not no_shard
 
     def configurations(self) -> list[object]:

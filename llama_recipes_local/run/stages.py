@@ -1,8 +1,7 @@
 """How long a run's stages take, from the imports to the first step; printed as each ends."""
 
 import time
-
-import psutil
+from typing import TextIO
 
 
 class Stages:
@@ -23,6 +22,11 @@ def print_stage(name: str, seconds: float) -> None:
     print(f"--> {name}: {seconds:.1f} s", flush=True)
 
 
-def seconds_of_process() -> float:
-    """Return how long this process has been running."""
-    return time.time() - psutil.Process().create_time()
+def print_start(name: str, file: TextIO | None = None) -> None:
+    """Print that a stage begins which takes seconds, as the first word on the screen.
+
+    Args:
+        name: the stage.
+        file: where to; None is standard output.
+    """
+    print(f"--> {name} ...", file=file, flush=True)
