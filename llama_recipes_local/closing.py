@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 from llama_recipes_local.adapters.registry import METHODS
 from llama_recipes_local.data.token_rows import TokenRows
-from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.model_checkpointing import checkpoint_folder
 from llama_recipes_local.model_folders import ADAPTER_WEIGHTS, has_weights
 from llama_recipes_local.run import Run
@@ -126,14 +125,16 @@ def _next_commands(run: Run, saved: Path) -> list[Next]:
         return [Next("make a model's folder of it", [*start, "convert", folder, "--out", new])]
     flag = "--adapter" if run.train.use_peft else "--model_name"
     generate = [*start, "generate", flag, folder]
-    commands = [Next("try it", [*generate, "--prompt", DATASETS[run.train.dataset].example])]
+    example = run.data.example if run.data is not None else ""
+    ask, talk = [*generate, "--prompt", example], Next("talk to it", [*generate, "--chat"])
+    commands = [Next("try it", ask)] if example else [talk]
     if find_spec("scipy") is not None:
         measure = [*start, "evaluate", flag, folder, "--max_examples", "100"]
         commands.append(Next("measure it", measure))
     if run.train.use_peft and METHODS[run.train.peft_method].is_mergeable:
         merge = [*start, "merge", "--adapter", folder, "--out", new]
         commands.append(Next("make a model of it that needs no adapter", merge))
-    return [*commands, Next("talk to it", [*generate, "--chat"])]
+    return [*commands, talk] if example else commands
 
 
 def _free(path: Path) -> Path:

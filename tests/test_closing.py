@@ -11,6 +11,7 @@ import pytest
 
 from llama_recipes_local import cli, closing, finetuning
 from llama_recipes_local.closing import closing_text
+from llama_recipes_local.datasets.run_data import RunData
 from llama_recipes_local.run import Run
 from llama_recipes_local.run.resolution import resolve
 from llama_recipes_local.screen import columns_of
@@ -35,6 +36,7 @@ def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., R
         given = {"model_name": "models/some-llama", "output_dir": "out", "use_peft": True} | flags
         run = resolve(given | {"dataset": "grammar_dataset"})
         run.results = dict(RESULTS)
+        run.data = RunData(example="She go to school yesterday.")
         for name in ("adapter_model.safetensors",) if run.train.use_peft else ("config.json",):
             (tmp_path / "out").mkdir(exist_ok=True)
             (tmp_path / "out" / name).write_text("{}")
@@ -90,6 +92,13 @@ def test_losses_that_are_not_of_the_same_rows_are_not_put_side_by_side(
 def test_nothing_is_proposed_for_a_result_that_was_not_saved(finished: Callable[..., Run]) -> None:
     text = closing_text(finished(save_model=False))
     assert "saved in" not in text and "next:" not in text
+
+
+def test_data_without_a_prompt_to_try_is_talked_about(finished: Callable[..., Run]) -> None:
+    run = finished()
+    assert commands(closing_text(run))[0][-2:] == ["--prompt", "She go to school yesterday."]
+    run.data = RunData()
+    assert commands(closing_text(run))[0][-1] == "--chat"
 
 
 def test_what_cannot_be_merged_is_not_to_be_merged(finished: Callable[..., Run]) -> None:

@@ -79,7 +79,7 @@ class Dataset(Generic[Config]):
         prompt: what ``generate --dataset`` uses, with ``{}`` for the text; empty if it has none.
         for_tokenizer: returns a split with what is chosen by the model's tokenizer; None if nothing
             is.
-        example: a text to try the trained model with.
+        example: a text to try the trained model with; "" takes one of the data.
         metrics: what ``evaluate`` measures next to the loss.
     """
 
@@ -92,7 +92,7 @@ class Dataset(Generic[Config]):
     needs_tokenizer: bool = False
     for_tokenizer: Callable[[Split, PreTrainedTokenizerBase], Split] | None = None
     prompt: str = ""
-    example: str = "..."
+    example: str = ""
     metrics: tuple[str, ...] = ()
 
     @property

@@ -14,6 +14,7 @@ from llama_recipes_local.data.audit import Counts, SplitAudit
 from llama_recipes_local.data.endings import Endings, find_endings
 from llama_recipes_local.data.streaming import is_stream
 from llama_recipes_local.data.token_rows import TokenRows
+from llama_recipes_local.datasets.asked_text import asked_text
 from llama_recipes_local.datasets.base import find_split, split_name
 from llama_recipes_local.datasets.prompt_template import (
     PROMPT,
@@ -54,6 +55,7 @@ class RunData:
         tokenizer: a hash of the tokenizer.
         prompt_template: what generation puts a user's text into; None if unknown.
         new_tokens: the tokens that the model was not trained on; None without any.
+        example: a text to try the trained model with.
     """
 
     splits: dict[Part, Any] = field(default_factory=dict)
@@ -62,6 +64,7 @@ class RunData:
     tokenizer: str = ""
     prompt_template: PromptTemplate | None = None
     new_tokens: NewTokens | None = None
+    example: str = ""
 
     @property
     def shared_rows(self) -> int:
@@ -117,8 +120,17 @@ def prepare_data(
     _refuse_empty(data.audits, run.train)
     if data.prompt_template is not None:
         _refuse_endless(data.audits)
+    data.example = _example(run, data, tokenizer)
     data.new_tokens = find_new_tokens(run.train, tokenizer, data.splits.values())
     return data
+
+
+def _example(run: Run, data: RunData, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return the data set's example, or for the user's own data one of its validation part."""
+    declared, rows = DATASETS[run.train.dataset].example, data.splits.get("test")
+    if declared or data.prompt_template is None or not isinstance(rows, TokenRows):
+        return declared
+    return asked_text(rows, data.prompt_template, tokenizer)
 
 
 def _endings(

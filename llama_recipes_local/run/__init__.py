@@ -39,6 +39,10 @@ class PreparedData(Protocol):
     def new_tokens(self) -> "NewTokens | None":
         """The tokens that the model was not trained on; None without any."""
 
+    @property
+    def example(self) -> str:
+        """A text to try the trained model with; "" if none is known."""
+
     def save(self, folder: Path) -> None:
         """Write what was found in the data into a folder."""
 
