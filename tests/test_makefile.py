@@ -105,6 +105,30 @@ def test_defaults(machine: Machine) -> None:
     assert machine.calls()[-1][-1] == "outputs/it's-2"
 
 
+def test_the_model_and_its_settings(machine: Machine) -> None:
+    """SmolLM2 where it could be made, with the preset for it unless the user names another."""
+    (machine.folder / "models/smollm2-135m-instruct").mkdir(parents=True)
+    smollm2 = ["--model_name", "models/smollm2-135m-instruct"]
+    stand_in = ["--model_name", "models/stand-in", "--num_epochs", "1"]
+    for words, expected in {
+        (): [*smollm2, "--preset", "first_run"],
+        ("ARGS=--preset qlora",): [*smollm2, "--use_peft"],
+        ("MODEL=stand-in",): stand_in,
+        ("MODEL=../m",): ["--model_name", "../m", "--use_peft"],
+    }.items():
+        assert machine.make("finetune", *words).returncode == 0
+        assert machine.calls()[-1][2 : 2 + len(expected)] == expected
+        prepared = [
+            call for call in machine.calls() if call[:2] == ["llama-recipes-local", "prepare"]
+        ]
+        made = {"stand-in", "smollm2"} & {call[2] for call in prepared}
+        wanted = {"stand-in"} if expected is stand_in else {"smollm2"}
+        assert made == (set() if "MODEL=../m" in words else wanted)
+    for target in ("qlora", "sft"):
+        assert machine.make(target).returncode == 0
+        assert "models/stand-in" in machine.calls()[-1]
+
+
 @pytest.mark.parametrize(
     ("word", "said"),
     [

@@ -73,7 +73,7 @@ def test_command_runs(command, tiny_model, grammar_data, adapter, environment, t
     clone = grammar_data / "datasets/openassistant-guanaco"
     if not clone.is_dir():
         write_clone(clone)
-    command = re.sub(r"\.\./Llama-2-7b-hf/?|models/stand-in", str(tiny_model), command)
+    command = re.sub(r"\.\./Llama-2-7b-hf/?|models/smollm2-135m-instruct", str(tiny_model), command)
     command = re.sub(r"\.\./Llama-2-7b-my-lora/?", str(adapter), command)
     command = re.sub(r"\.\./Llama-2-7b-merged", str(tmp_path / "merged"), command)
     words = shlex.split(command)
@@ -81,7 +81,9 @@ def test_command_runs(command, tiny_model, grammar_data, adapter, environment, t
         if not Path(sys.prefix, ".installed").is_file():
             pytest.skip("the environment was not made by make")
         own, short = [word for word in words if word.startswith("ARGS=")], shortened(words)
+        named = any(word.startswith("MODEL=") for word in words)
         words = [word for word in words if word not in own] + [
+            *([] if named else ["MODEL=stand-in"]),
             f"{' '.join(own) or 'ARGS='} {short}",
             f"VENV={sys.prefix}",
             f"OUTPUT={tmp_path / 'out' if own or words[1] != 'finetune' else adapter}",

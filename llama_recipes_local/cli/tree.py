@@ -34,6 +34,7 @@ ROOT = Command(
             "prepare a data set or a small model",
             commands={
                 "grammar": Command("the grammar data set, two CSV files"),
+                "smollm2": Command("SmolLM2-135M-Instruct, a small pretrained model"),
                 "stand-in": Command("a small model to try everything with"),
             },
         ),

@@ -7,3 +7,15 @@ class VendoringError(Exception):
     The message says what was found, why it cannot work and how to fix it; the command line prints
     it without a traceback.
     """
+
+
+class WheelNotFoundError(VendoringError):
+    """pip found no such wheel, or no index.
+
+    Attributes:
+        reason: the last line that pip printed.
+    """
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llama_recipes_local.vendoring.checkout import MAKE_COMMAND, Checkout
-from llama_recipes_local.vendoring.errors import VendoringError
+from llama_recipes_local.vendoring.errors import VendoringError, WheelNotFoundError
 from llama_recipes_local.vendoring.lock import Lock
 from llama_recipes_local.vendoring.manifest import sha256
 
@@ -33,8 +33,7 @@ def fetch_wheel(checkout: Checkout, lock: Lock, pip_arguments: Sequence[str] = (
         content = kept.read_bytes()
         if sha256(content) == lock.sha256:
             return content
-    content = _download(checkout.lock, lock, pip_arguments)
-    verify(content, lock)
+    content = download_wheel(checkout.lock, lock, MAKE_COMMAND, pip_arguments)
     checkout.wheels.mkdir(exist_ok=True)
     # Its own name, because a check may fetch at the same time.
     partial = kept.with_suffix(f".{os.getpid()}.part")
@@ -56,7 +55,27 @@ def verify(content: bytes, lock: Lock) -> None:
         )
 
 
-def _download(lock_file: Path, lock: Lock, pip_arguments: Sequence[str]) -> bytes:
+def download_wheel(
+    lock_file: Path, lock: Lock, command: str, pip_arguments: Sequence[str] = ()
+) -> bytes:
+    """Return a locked wheel from pip.
+
+    Args:
+        lock_file: the lock.
+        lock: what it says.
+        command: what the user runs again once the wheel can be found.
+        pip_arguments: further arguments for ``pip download``.
+
+    Raises:
+        WheelNotFoundError: if pip finds no such wheel.
+        VendoringError: if pip is missing, or the wheel's hash differs.
+    """
+    content = _download(lock_file, lock, command, pip_arguments)
+    verify(content, lock)
+    return content
+
+
+def _download(lock_file: Path, lock: Lock, again: str, pip_arguments: Sequence[str]) -> bytes:
     if importlib.util.find_spec("pip") is None:
         raise VendoringError(
             f"{lock.name} {lock.version} is fetched with pip, and {sys.executable} has no pip; "
@@ -69,7 +88,11 @@ def _download(lock_file: Path, lock: Lock, pip_arguments: Sequence[str]) -> byte
         )
         wheels = sorted(Path(folder).glob("*.whl"))
         if len(wheels) != 1:
-            raise VendoringError(_failure(lock, command, done.stdout.decode(errors="replace")))
+            output = done.stdout.decode(errors="replace").strip()
+            message = _failure(lock, command, again, output)
+            if "DO NOT MATCH THE HASHES" in output:
+                raise VendoringError(message)
+            raise WheelNotFoundError(message, output.splitlines()[-1] if output else "nothing")
         return wheels[0].read_bytes()
 
 
@@ -81,7 +104,7 @@ def _pip_command(lock_file: Path, folder: str, pip_arguments: Sequence[str]) -> 
     return [sys.executable, "-m", "pip", "download", *options, *quiet, *target, *pip_arguments]
 
 
-def _failure(lock: Lock, command: Sequence[str], output: str) -> str:
+def _failure(lock: Lock, command: Sequence[str], again: str, output: str) -> str:
     # An index's address may hold a password.
     tried = re.sub(r"://[^/\s@]*@", "://****@", " ".join(command))
     last = [f"    {line}" for line in output.strip().splitlines()[-_PIP_LINES_SHOWN:]]
@@ -93,7 +116,6 @@ def _failure(lock: Lock, command: Sequence[str], output: str) -> str:
             *last,
             "  fix: make a package index reachable (pip's configuration and PIP_* variables apply) "
             "or name a folder that has the wheel:",
-            f"    {MAKE_COMMAND} --find-links FOLDER --no-index",
-            "  or, for pip install, set PIP_FIND_LINKS=FOLDER and PIP_NO_INDEX=1",
+            f"    PIP_FIND_LINKS=FOLDER PIP_NO_INDEX=1 {again}",
         ]
     )

@@ -136,3 +136,27 @@ def test_a_run_trains_with_the_preset_and_says_so(
     steps = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(step)["lr"] for step in steps] == [2e-4, 2e-4]
     assert all(torch.isfinite(torch.tensor(json.loads(step)["loss"])) for step in steps)
+
+
+def test_the_first_run_takes_as_many_steps_as_the_machine_can(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def first(device: str, cpus: int = 2, **flags: Any) -> Run:
+        monkeypatch.setattr(presets, "device_type", lambda: device)
+        monkeypatch.setattr(presets.os, "sched_getaffinity", lambda pid: set(range(cpus)))
+        given = {"preset": "first_run", "model_name": str(tiny_model), **flags}
+        run, problems = resolved((), given)
+        assert problems == [] and find_problems(run, (check_values, *LOOP)) == []
+        return run
+
+    steps = [first("cpu", cpus).train.max_train_step for cpus in (1, 2, 4, 64)]
+    assert steps == sorted(steps) and steps[0] < steps[1] < steps[2] and steps[3] == steps[-1]
+    assert "2 CPUs" in first("cpu").preset
+    on_gpu = first("cuda").train
+    assert (on_gpu.max_train_step, on_gpu.max_eval_step, on_gpu.num_epochs) == (0, 0, 1)
+    for device in ("cpu", "cuda"):
+        for dataset in ("grammar_dataset", "samsum_dataset"):
+            train = first(device, dataset=dataset).train
+            assert train.context_length * train.batch_size_training == 2048
+    own = first("cpu", max_train_step="3", lr="1e-5").train
+    assert (own.max_train_step, own.lr) == (3, 1e-5)

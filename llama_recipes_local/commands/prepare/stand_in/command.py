@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from llama_recipes_local.commands.prepare.making_once import missing_or_stale
 from llama_recipes_local.commands.prepare.stand_in.settings import StandInSettings
 from llama_recipes_local.console import no_loading_bars
 from llama_recipes_local.errors import refusal
@@ -48,7 +49,7 @@ def make_stand_in(folder: Path, data: Path, settings: StandInSettings | None = N
         "data_sha256": hashlib.sha256(data.read_bytes()).hexdigest(),
         "settings": asdict(settings),
     }
-    reason = _stale(folder, record)
+    reason = missing_or_stale(folder, RECORD, FILES, record)
     if reason is None:
         print(f"--> the stand-in model is in {folder}")
         return False
@@ -83,26 +84,3 @@ def _write(
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", "utf-8")
-
-
-def _stale(folder: Path, record: dict[str, Any]) -> str | None:
-    """Return why the stand-in must be made, or None if the existing one is up to date.
-
-    Raises:
-        UsageError: if the folder has something else.
-    """
-    if not folder.exists():
-        return "it does not exist yet"
-    try:
-        found = dict(json.loads((folder / RECORD).read_text("utf-8")))
-    except (OSError, TypeError, ValueError) as error:
-        raise refusal(
-            f"{folder} exists and is not a stand-in",
-            f"{RECORD} cannot be read in it: {error}",
-            "name another folder: --out DIR",
-        ) from error
-    missing = [name for name in FILES if not (folder / name).is_file()]
-    if missing:
-        return f"{', '.join(missing)} is missing"
-    changed = [name for name in record if found.get(name) != record[name]]
-    return f"{', '.join(changed)} changed" if changed else None

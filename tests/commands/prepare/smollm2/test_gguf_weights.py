@@ -1,0 +1,92 @@
+"""Weights of a GGUF file, compared with transformers' own reading of it."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_gguf_metadata import VALUES
+from transformers import LlamaForCausalLM
+
+from llama_recipes_local.commands.prepare.smollm2.command import write_model
+from llama_recipes_local.commands.prepare.smollm2.gguf_metadata import Metadata
+from llama_recipes_local.commands.prepare.smollm2.gguf_weights import targets
+from llama_recipes_local.errors import UsageError
+
+gguf = pytest.importorskip("gguf", reason="the package gguf is missing")
+QUANTISED = gguf.GGMLQuantizationType.Q4_1
+
+
+def write_gguf(path: Path, change: Any = lambda weights: weights) -> Path:
+    """Write a tiny Llama with random weights, some of them quantised."""
+    writer = gguf.GGUFWriter(path, "llama")
+    for key, value in VALUES.items():
+        if key == "tokenizer.ggml.token_type" or isinstance(value, list):
+            writer.add_array(key, value)
+        elif isinstance(value, bool):
+            writer.add_bool(key, value)
+        elif isinstance(value, int):
+            writer.add_uint32(key, value)
+        elif isinstance(value, float):
+            writer.add_float32(key, value)
+        elif key != "general.architecture":
+            writer.add_string(key, value)
+    draw = np.random.default_rng(0)
+    wanted = targets(Metadata(VALUES).shape())
+    weights = {
+        name: draw.normal(size=each.shape).astype(np.float32) for name, each in wanted.items()
+    }
+    for name, weight in change(weights).items():
+        if name.endswith("attn_q.weight") and weight.shape[-1] % 32 == 0:
+            writer.add_tensor(name, gguf.quantize(weight, QUANTISED), raw_dtype=QUANTISED)
+        else:
+            writer.add_tensor(name, weight)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def test_a_folder_has_the_weights_that_transformers_reads(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "model.gguf")
+    out = tmp_path / "out"
+    out.mkdir()
+    write_model(path, out)
+    ours = LlamaForCausalLM.from_pretrained(out, dtype=torch.bfloat16)
+    theirs = LlamaForCausalLM.from_pretrained(tmp_path, gguf_file=path.name, dtype=torch.float32)
+    expected = theirs.to(torch.bfloat16).state_dict()
+    found = ours.state_dict()
+    assert found.keys() == expected.keys() and len(found) == 21
+    assert all(torch.equal(found[name], expected[name]) for name in found)
+    assert ours.config.rope_parameters == theirs.config.rope_parameters
+
+
+def without(name: str) -> Any:
+    return lambda weights: {key: each for key, each in weights.items() if key != name}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (without("blk.1.ffn_up.weight"), "blk.1.ffn_up.weight"),
+        (lambda found: found | {"output.weight": found["token_embd.weight"]}, "output.weight"),
+        (lambda found: found | {"output_norm.weight": np.ones(31, np.float32)}, "has the shape"),
+        (
+            lambda found: found | {"output_norm.weight": np.full(32, np.inf, np.float32)},
+            "not finite",
+        ),
+    ],
+)
+def test_other_tensors_are_refused(change: Any, said: str, tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "model.gguf", change)
+    with pytest.raises(UsageError, match=said):
+        write_model(path, tmp_path)
+
+
+def test_a_file_that_is_no_gguf_is_refused(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "model.gguf")
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(UsageError, match="cannot be read as GGUF"):
+        write_model(path, tmp_path)
