@@ -133,7 +133,7 @@ def _wrapped(line: str, width: int, indent: int | None = None) -> list[str]:
     left = line[:indent]
     pieces = [left]
     for unit in _UNITS.findall(line[indent:]):
-        if columns_of(pieces[-1] + unit.rstrip()) > width and pieces[-1].strip():
+        if columns_of(pieces[-1] + unit.rstrip()) > width and len(pieces[-1]) > indent:
             pieces.append(" " * columns_of(left))
         pieces[-1] += unit
     return [piece.rstrip() for piece in pieces]

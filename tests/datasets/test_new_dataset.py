@@ -124,7 +124,7 @@ def test_it_is_trained_on_evaluated_and_generated_with(
         num_workers_dataloader=0,
     )
     printed = capsys.readouterr().out
-    assert '--prompt "What has keys and opens no door?"' in printed
+    assert "--prompt 'What has keys and opens no door?'" in printed
     template = json.loads((output / "prompt_template.json").read_text())
     assert template["template"] == "Riddle: {}\nAnswer: "
 

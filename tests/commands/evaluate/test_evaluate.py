@@ -330,9 +330,10 @@ def test_a_full_model_that_training_saved_is_what_the_run_suggests_and_is_measur
         max_train_step=2,
         num_workers_dataloader=0,
     )
-    said = capsys.readouterr().out
-    assert f"model:   {tmp_path / 'run'}\n" in said
-    assert f"generate --model_name {tmp_path / 'run'} --prompt" in said
+    said = capsys.readouterr().out.replace(" \\\n    ", " ")
+    assert f"saved in         {tmp_path / 'run'}" in said
+    for suggested in ("generate", "evaluate"):
+        assert f"{suggested} --model_name {tmp_path / 'run'} --" in said
     words = ("--model_name", tmp_path / "run", "--metrics", "loss")
     result = evaluate(tmp_path / "a.json", *words)
     assert result["metrics"]["loss"]["value"] == logged(tmp_path / "run")[1]
