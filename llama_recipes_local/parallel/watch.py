@@ -64,7 +64,7 @@ class Watch:
         self._heard: dict[int, _Heard] = {}
         self._asked = time.monotonic()
         self._ended_at = 0.0
-        self._said = SAY_AFTER
+        self._said = 0.0  # seconds in this place at which the next line is due
         self._listening = False
         self._closed = threading.Event()
         self._main = threading.main_thread().ident
@@ -103,7 +103,7 @@ class Watch:
         """Return after how many seconds in one place something is wrong, ``least`` or more."""
         if self._place.timed and self._steps:
             return max(least, USUAL_STEPS * max(self._steps))
-        return UNUSUAL
+        return least if self.silent() else UNUSUAL
 
     def listen(self) -> None:
         """Hear of the others from now on; they are not asked while all goes well."""
@@ -182,11 +182,12 @@ class Watch:
         if self._ended_at and now - self._ended_at > GRACE:
             self._end_with_others()
         waited = now - self.since
-        if waited > self.patience(SAY_AFTER) / 2:
+        patience = self.patience(SAY_AFTER)
+        if waited > patience / 2 or (waited > SAY_AFTER and not self._place.timed):
             self.listen()
         elif waited < SILENT:
-            self._said = self.patience(SAY_AFTER)
-        if waited > self._said:
+            self._said = 0.0
+        if waited > max(patience, self._said):
             late = self.waited_for()
             if late or waited > UNUSUAL:
                 self._said = 2 * waited

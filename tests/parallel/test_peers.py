@@ -14,7 +14,7 @@ from llama_recipes_local.launch import Launch
 from llama_recipes_local.parallel import Watch
 from llama_recipes_local.parallel import peers as peers_module
 from llama_recipes_local.parallel import watch as watch_module
-from llama_recipes_local.parallel.peers import PeerEndedError, Peers
+from llama_recipes_local.parallel.peers import Beat, PeerEndedError, Peers
 
 FACTS = {"--seed": "42", "the training data": "1f2e"}
 
@@ -124,6 +124,7 @@ def test_a_lost_connection_is_no_news_once_the_other_has_reported(
         watch = Watch(peers)
         if peers.rank == 0:
             peers.settle("stopped: no space left on device", 7)
+            watch.close()
             return None
         lost = watch.loss(RuntimeError("gloo: Connection closed by peer [127.0.0.1]:1"))
         peers.settle(str(lost), 7)
@@ -132,6 +133,28 @@ def test_a_lost_connection_is_no_news_once_the_other_has_reported(
         return str(lost), lost.EXIT_CODE
 
     assert together(train, ranks=2) == [None, ("", 7)]
+
+
+def test_a_rank_that_does_not_answer_is_named_wherever_it_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What takes long and has no usual time, such as saving, is waited for, but not in vain."""
+    for name, seconds in {"BEAT": 0.05, "SILENT": 0.3, "SAY_AFTER": 0.4}.items():
+        monkeypatch.setattr(watch_module, name, seconds)
+
+    def train(peers: Peers) -> None:
+        watch = Watch(peers)
+        watch.at("saving a checkpoint")
+        if peers.rank == 1:  # it stays, and beats no more
+            monkeypatch.setattr(watch, "_own_beat", lambda: Beat(0.0, 1, "x", False))
+        time.sleep(1.2)
+        said = capfd.readouterr().err if peers.rank == 0 else ""
+        assert ("saving a checkpoint: waiting for rank 1, which does not answer" in said) == (
+            peers.rank == 0
+        )
+        watch.close()
+
+    assert together(train, ranks=2) == [None, None]
 
 
 def test_a_rank_that_is_there_twice_is_refused() -> None:
