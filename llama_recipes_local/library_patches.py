@@ -161,7 +161,7 @@ BITSANDBYTES_OPTIMIZERS = LibraryPatch(
 )
 LLAMA_ADAPTER = LibraryPatch(
     name="LLaMA-Adapter's attention",
-    where="adapters.llama_adapter",
+    where="adapters.prompted_attention",
     targets={
         "peft.tuners.adaption_prompt.layer:AdaptedAttention": (
             "peft.tuners.adaption_prompt.model:AdaptionPromptModel",
@@ -172,7 +172,7 @@ LLAMA_ADAPTER = LibraryPatch(
 )
 PREFIX = LibraryPatch(
     name="prefix tuning without a cache",
-    where="adapters.prefix",
+    where="adapters.prefix_tuned",
     targets={
         "peft:PeftModelForCausalLM.forward": (),
         "peft:PeftModel.get_prompt_embedding_to_save": (

@@ -106,7 +106,7 @@ def test_every_replacement_is_in_the_list() -> None:
         if "_vendor" not in path.parts and (number := replacements(ast.parse(path.read_bytes())))
     }
     listed = Counter(patch.where for patch in PATCHES)
-    assert {"kernels.attention", "models.precision", "adapters.prefix"} <= found.keys()
+    assert {"kernels.attention", "models.precision", "adapters.prefix_tuned"} <= found.keys()
     assert {where: number for where, number in found.items() if number > listed[where]} == {}
 
 

@@ -34,7 +34,7 @@ assert defaults(configs.fsdp_config)["sharding_strategy"] == "FULL_SHARD"
 
 
 @pytest.mark.command
-def test_the_doors_of_commands_import_little() -> None:
+def test_commands_and_help_import_little() -> None:
     code = """
 import llama_recipes_local.cli, llama_recipes_local.finetuning
 from importlib import import_module
@@ -45,5 +45,7 @@ for name, command in ROOT.commands.items():
         module = import_module(f"llama_recipes_local.commands.{path}.flags".replace("-", "_"))
         if not command.verbatim:
             module.add_arguments(Parser())
+from llama_recipes_local.preflight.help import help_text
+assert "--peft_method" in help_text() and "--sharding_strategy (FULL_SHARD)" in help_text()
 """
     assert imported_by(code) == set()

@@ -1,18 +1,24 @@
 """What an adapter method declares; ``adapters.registry`` lists the methods."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
-
-import peft
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from llama_recipes_local.configs.protocols import AdapterConfig
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.fields import Choices
 from llama_recipes_local.run import Run
 
+if TYPE_CHECKING:
+    import peft
+
 TASK = Choices("CAUSAL_LM")
+EMBEDDING = "embed_tokens"
+HEAD = "lm_head"
+"""What a Llama calls them."""
 Config = TypeVar("Config", bound=AdapterConfig)
 Check = Callable[[Run, Config, dict[str, Any], Path], list[Problem]]
 
@@ -39,8 +45,8 @@ class AdapterMethod(Generic[Config]):
         title: what ``--help`` calls it.
         config: the class of its configuration. Its fields are flags; PEFT's configuration has
             fields of the same names.
-        peft_config: the class of PEFT's configuration.
         peft_type: ``peft_type`` in ``adapter_config.json``.
+        peft_config: the class of PEFT's configuration; None for the one of its ``peft_type``.
         check: finds what is wrong with a run that makes a new adapter. It is given the run, the
             method's configuration, the model's ``config.json`` (empty if it cannot be read) and
             the model's folder. The ranges and choices of single fields are checked elsewhere.
@@ -58,8 +64,8 @@ class AdapterMethod(Generic[Config]):
     name: str
     title: str
     config: type[Config]
-    peft_config: type[peft.PeftConfig]
     peft_type: str
+    peft_config: type[peft.PeftConfig] | None = None
     check: Check[Config] = no_problem
     prepare: Callable[[peft.PeftModel], None] = leave_to_peft
     install: Callable[[peft.PeftModel], None] = leave_to_peft

@@ -1,37 +1,23 @@
 """LoRA and its variants: rsLoRA, DoRA, and PiSSA (``adapters.pissa``)."""
 
-import re
+from __future__ import annotations
+
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import peft
-from safetensors import SafetensorError, safe_open
-
 from llama_recipes_local._upstream import load_alone
-from llama_recipes_local.adapters import pissa
 from llama_recipes_local.adapters.base import TASK, AdapterMethod
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.fields import ABOVE_0, AT_LEAST_1, TEXT, Choices, Range
-from llama_recipes_local.model_folders import load_config, read_config
-from llama_recipes_local.model_folders.architectures import KNOWN, VISION
-from llama_recipes_local.models.deferred import empty_model
-from llama_recipes_local.models.quantization import or_unquantized, quantized_bits, quantized_by
-from llama_recipes_local.parallel import device_type
 from llama_recipes_local.run import Run
 
 if TYPE_CHECKING:
+    import peft
+
     from llama_recipes_local._vendor.llama_recipes.configs.peft import lora_config as _lora_config
 else:
     _lora_config = load_alone("configs.peft").lora_config
-
-ALL_LINEAR = "all-linear"
-PISSA = re.compile(r"pissa(_niter_[1-9]\d*)?")
-EMBEDDING = "embed_tokens"
-HEAD = "lm_head"
-DEEPEST = 1_000
-"""More layers than any Llama has; a ``config.json`` may say any number."""
 
 
 @dataclass
@@ -80,117 +66,16 @@ class lora_config(_lora_config):
 
 def check(run: Run, lora: lora_config, model: dict[str, Any], folder: Path) -> list[Problem]:
     """Return what is wrong with a run that makes a LoRA adapter; see ``AdapterMethod.check``."""
-    problems = []
-    if lora.inference_mode:
-        problems.append(
-            Problem(
-                "--inference_mode True", "nothing would be trained", "leave --inference_mode out"
-            )
-        )
-    problems += check_targets(lora.target_modules, folder, "target_modules")
-    return problems + _check_initialization(run, lora) + _check_dora(run, lora)
+    from llama_recipes_local.adapters.lora_checks import check_lora
+
+    return check_lora(run, lora, folder)
 
 
-def check_targets(targets: list[str] | str, folder: Path, flag: str) -> list[Problem]:
-    """Compare the layers that LoRA is put on with those of the model in a folder."""
-    names = linear_layers(folder)
-    if targets in (ALL_LINEAR, [ALL_LINEAR]) or not names:
-        return []
-    last = sorted({name.rpartition(".")[2] for name in names})
-    problems = []
-    for target in targets:
-        if any(name == target or name.endswith(f".{target}") for name in names):
-            continue
-        near = get_close_matches(target, last, n=1)
-        problems.append(
-            Problem(
-                f"--{flag} {target}",
-                f"the model has {', '.join(last)}",
-                f"did you mean --{flag} {near[0]}?" if near else f"use --{flag} {ALL_LINEAR}",
-            )
-        )
-    return problems
+def prepare(adapted: peft.PeftModel) -> None:
+    """Prepare a PiSSA adapter; see ``adapters.pissa``."""
+    from llama_recipes_local.adapters import pissa
 
-
-def linear_layers(folder: Path) -> list[str]:
-    """Return the layers whose weight is a matrix; none if the model cannot be built.
-
-    They are those of the model that ``config.json`` describes: files that are not that model's are
-    a problem of their own, and those of a quantised model have other names. A vision model's are by
-    its files.
-    """
-    kind = read_config(folder).get("model_type")
-    if kind == VISION:
-        return _matrices(folder)
-    if kind not in KNOWN:  # refused for that
-        return []
-    try:
-        config = load_config(folder, "copy the model again")
-        depth, config.num_hidden_layers = min(config.num_hidden_layers, DEEPEST), 1
-        weights = empty_model(config).named_parameters()
-    except Exception:  # a different one for each field, as check_model reports
-        return []
-    matrices = [name.removesuffix(".weight") for name, weight in weights if weight.dim() == 2]
-    first = "model.layers.0."
-    return [
-        name.replace(first, f"model.layers.{layer}.")
-        for name in matrices
-        for layer in range(depth if name.startswith(first) else 1)
-    ]
-
-
-def _matrices(folder: Path) -> list[str]:
-    names = []
-    for path in sorted(path for path in folder.glob("*.safetensors") if path.is_file()):
-        try:
-            with safe_open(path, framework="pt") as file:
-                for name in file.keys():  # noqa: SIM118 (not a dict)
-                    if name.endswith(".weight") and len(file.get_slice(name).get_shape()) == 2:
-                        names.append(name.removesuffix(".weight"))
-        except (OSError, SafetensorError):
-            return []
-    return names
-
-
-def _check_initialization(run: Run, lora: lora_config) -> list[Problem]:
-    init = lora.init_lora_weights
-    if isinstance(init, bool) or init == "gaussian":
-        return []
-    what = f"--init_lora_weights {init}"
-    if not PISSA.fullmatch(init):
-        why = "choose true, false, gaussian, pissa or pissa_niter_N"
-        return [Problem(what, why, "leave it out, or use --init_lora_weights pissa_niter_16")]
-    if quantized_bits(run.train):
-        return [
-            Problem(
-                f"{what} with {quantized_by(run)}",
-                "PiSSA initialises the adapter from the weights and changes them; "
-                "quantised ones cannot be changed",
-                or_unquantized(run, "leave one of them out"),
-            )
-        ]
-    if EMBEDDING in lora.target_modules:
-        return [
-            Problem(
-                f"{what} with --target_modules {EMBEDDING}",
-                "PiSSA is for linear layers",
-                f"leave {EMBEDDING} out of --target_modules",
-            )
-        ]
-    return []
-
-
-def _check_dora(run: Run, lora: lora_config) -> list[Problem]:
-    eight_bits_on_cpu = quantized_bits(run.train) == "8bit" and device_type() == "cpu"
-    if not lora.use_dora or not eight_bits_on_cpu:
-        return []
-    return [
-        Problem(
-            f"--use_dora with {quantized_by(run)} on the CPU",
-            "PEFT loses the scales of 8-bit weights on the CPU",
-            f"{or_unquantized(run, 'use --quantization 4bit')}, or use a CUDA device",
-        )
-    ]
+    pissa.prepare(adapted)
 
 
 def reads_weights(lora: lora_config) -> list[str]:
@@ -206,10 +91,9 @@ METHOD = AdapterMethod(
     name="lora",
     title="LoRA",
     config=lora_config,
-    peft_config=peft.LoraConfig,
     peft_type="LORA",
     check=check,
-    prepare=pissa.prepare,
+    prepare=prepare,
     reads_weights=reads_weights,
     supports_vision=True,
     is_mergeable=True,

@@ -1,12 +1,15 @@
 """The adapter methods: one line each. What enumerates methods reads this list."""
 
-from typing import Any
+from __future__ import annotations
 
-import peft
+from typing import TYPE_CHECKING, Any
 
 from llama_recipes_local.adapters import llama_adapter, lora, prefix
 from llama_recipes_local.adapters.base import AdapterMethod
 from llama_recipes_local.configs.protocols import AdapterConfig
+
+if TYPE_CHECKING:
+    import peft
 
 METHODS: dict[str, AdapterMethod[Any]] = {
     method.name: method

@@ -6,20 +6,22 @@ registry.
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from llama_recipes_local._lazy import lazy_names
 from llama_recipes_local._upstream import fall_back
 from llama_recipes_local.datasets.base import Dataset
 from llama_recipes_local.datasets.registry import DATASETS
-from llama_recipes_local.datasets.sources import (
-    get_alpaca_dataset,
-    get_custom_dataset,
-    get_data_collator,
-    get_grammar_dataset,
-    get_llamaguard_toxicchat_dataset,
-    get_samsum_dataset,
-    load_dataset,
-)
+
+if TYPE_CHECKING:
+    from llama_recipes_local.datasets.sources import (
+        get_alpaca_dataset,
+        get_custom_dataset,
+        get_data_collator,
+        get_grammar_dataset,
+        get_llamaguard_toxicchat_dataset,
+        get_samsum_dataset,
+    )
 
 __all__ = [
     "DATALOADER_COLLATE_FUNC",
@@ -61,7 +63,13 @@ def _collate_function(dataset: Dataset[Any]) -> _Function | None:
     return lambda tokenizer, config: collator(config, tokenizer)
 
 
-DATASET_PREPROC = _Table(lambda dataset: partial(load_dataset, dataset))
+def _load_function(dataset: Dataset[Any]) -> _Function:
+    from llama_recipes_local.datasets.sources import load_dataset
+
+    return partial(load_dataset, dataset)
+
+
+DATASET_PREPROC = _Table(_load_function)
 DATALOADER_COLLATE_FUNC = _Table(_collate_function)
 
-__getattr__ = fall_back("datasets")
+__getattr__ = lazy_names(__name__, "sources", __all__, otherwise=fall_back("datasets"))

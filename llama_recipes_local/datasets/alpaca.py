@@ -1,13 +1,13 @@
 """Alpaca: instructions, some with an input, and their outputs; the first 5% is for validation."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
-
-from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local._upstream import load, load_alone
 from llama_recipes_local.datasets.base import Dataset, Split, is_blank, text_of
@@ -21,6 +21,8 @@ from llama_recipes_local.records.any_format import Record, records
 from llama_recipes_local.storage import data_root
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from llama_recipes_local._vendor.llama_recipes.configs.datasets import (
         alpaca_dataset as _upstreams,
     )

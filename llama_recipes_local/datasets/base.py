@@ -1,17 +1,20 @@
 """What all data sets share: splits, formatters, and the declaration that the registry lists."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from llama_recipes_local.configs.protocols import DatasetConfig, Part
 from llama_recipes_local.datasets.examples import Example, Pair
 from llama_recipes_local.datasets.prompt_template import PROMPT, PromptTemplate
 from llama_recipes_local.errors import refusal
 from llama_recipes_local.records.checked_values import Record, column_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 PARTS: tuple[Part, Part] = ("train", "test")
 

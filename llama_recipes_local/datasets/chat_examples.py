@@ -1,10 +1,11 @@
 """From a conversation to its text with the spans that are trained; nothing of it is lost unsaid."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from llama_recipes_local.datasets.examples import Marked
 from llama_recipes_local.datasets.templates import (
@@ -24,6 +25,10 @@ from llama_recipes_local.datasets.thoughts import (
 )
 from llama_recipes_local.datasets.turns import Conversation
 from llama_recipes_local.errors import UsageError, refusal
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 
 # What a template may leave out of a turn without changing what is said.
 _ALWAYS_USED = {"role", "content", "tool_calls", "reasoning_content"}

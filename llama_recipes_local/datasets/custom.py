@@ -4,6 +4,8 @@ The file is the user's code and is run as such. Only the flag names it, never an
 with a model. What is run is printed, with its sha256.
 """
 
+from __future__ import annotations
+
 import ast
 import hashlib
 import sys
@@ -13,8 +15,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
 
-from transformers import PreTrainedTokenizerBase
-
 from llama_recipes_local._upstream import load_alone
 from llama_recipes_local.datasets.base import Dataset
 from llama_recipes_local.errors import UsageError, refusal
@@ -23,6 +23,8 @@ from llama_recipes_local.messages import missing_path
 from llama_recipes_local.storage import data_root
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from llama_recipes_local._vendor.llama_recipes.configs.datasets import (
         custom_dataset as _upstreams,
     )

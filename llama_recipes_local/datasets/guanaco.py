@@ -1,11 +1,11 @@
 """OpenAssistant-Guanaco: conversations as one text, of which the assistant's turns are trained."""
 
+from __future__ import annotations
+
 import re
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Annotated
 
 from llama_recipes_local.datasets.base import Dataset, Split, is_blank, text_of
 from llama_recipes_local.datasets.examples import Marked
@@ -22,6 +22,10 @@ from llama_recipes_local.fields import FOLDER, TEXT, Resume
 from llama_recipes_local.records.checked_values import Record
 from llama_recipes_local.records.source import Source
 from llama_recipes_local.storage import data_root
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 
 HUMAN, ASSISTANT = "### Human:", "### Assistant:"
 COLUMN = "text"

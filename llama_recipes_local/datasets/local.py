@@ -1,5 +1,7 @@
 """``local_dataset``: a user's own files, found, divided into splits, and their layout detected."""
 
+from __future__ import annotations
+
 import codecs
 import errno
 import glob
@@ -8,9 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Annotated
 
 from llama_recipes_local.configs.values import check_fields
 from llama_recipes_local.datasets.base import Dataset, Split
@@ -39,6 +39,9 @@ from llama_recipes_local.records.tables import delimiter_of
 from llama_recipes_local.records.text_lines import LONGEST_RECORD
 from llama_recipes_local.storage import data_root
 from llama_recipes_local.storage.names import natural_key
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 ENCODING_FLAG = "--local_dataset.encoding"
 DOCUMENTS_FLAG = "--local_dataset.documents"

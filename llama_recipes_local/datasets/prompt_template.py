@@ -3,18 +3,21 @@
 A data set's formatter returns it; ``RunData.save`` writes it into the run's folder.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from llama_recipes_local.datasets.templates import FLAG, Message, find_template, render_turns
-from llama_recipes_local.datasets.token_ids import begun
 from llama_recipes_local.errors import door
 from llama_recipes_local.run.record import find_in_run
 from llama_recipes_local.storage.publishing import write_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 PROMPT_TEMPLATE_FILE = "prompt_template.json"
 PLACE = "{}"
@@ -61,6 +64,8 @@ class PromptTemplate:
         return text.rpartition("user")[0].rpartition("assistant")[2].strip()
 
     def _begun(self, text: str, tokenizer: PreTrainedTokenizerBase) -> str:
+        from llama_recipes_local.datasets.token_ids import begun
+
         return text if self.complete else begun(text, tokenizer, self.begins)
 
 

@@ -1,11 +1,11 @@
 """From a user's record to an example: the formatter of ``local_dataset``."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from llama_recipes_local._upstream import load
 from llama_recipes_local.datasets.base import is_blank
@@ -35,6 +35,9 @@ from llama_recipes_local.datasets.turns import (
 )
 from llama_recipes_local.errors import UsageError, refusal
 from llama_recipes_local.records.checked_values import Record
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _TURNS = ("messages", "conversations")
 # Columns of any layout but text that go around a record's turns, by their names.
@@ -77,7 +80,7 @@ class RowFormatter:
     labels: str
     skip_bad_rows: bool = False
 
-    def for_tokenizer(self, tokenizer: PreTrainedTokenizerBase | None) -> "RowFormatter":
+    def for_tokenizer(self, tokenizer: PreTrainedTokenizerBase | None) -> RowFormatter:
         """Return the formatter with the template that "auto" means for a tokenizer."""
         if self.template != "auto":
             return self

@@ -1,13 +1,16 @@
 """Each data set's tokens from its local files, under upstream's names for what loads them."""
 
-from collections.abc import Callable
-from typing import Any
+from __future__ import annotations
 
-from transformers import PreTrainedTokenizerBase
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from llama_recipes_local.datasets import alpaca, custom, grammar, samsum, toxicchat
 from llama_recipes_local.datasets.base import Config, Dataset
 from llama_recipes_local.datasets.tokenized_splits import load_split
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def load_dataset(

@@ -4,17 +4,18 @@ A template is the tokenizer's own or one of the public formats below. transforme
 jinja2's immutable sandbox, so that a template from a model's folder runs no code.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
-
-from jinja2 import TemplateSyntaxError
-from transformers import PreTrainedTokenizerBase
-from transformers.utils.chat_template_utils import render_jinja_template
+from typing import TYPE_CHECKING, Any
 
 from llama_recipes_local.datasets.template_limits import limited
 from llama_recipes_local.errors import Problem, UsageError, refusal
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 FLAG = "--local_dataset.template"
 # Templates that write the day's date would give other tokens tomorrow. Llama 3.1's own default.
@@ -41,7 +42,7 @@ class TemplateError(UsageError):
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__(problems)
 
-    def __reduce__(self) -> tuple[type["TemplateError"], tuple[list[Problem]]]:
+    def __reduce__(self) -> tuple[type[TemplateError], tuple[list[Problem]]]:
         return TemplateError, (self.problems,)
 
 
@@ -292,6 +293,8 @@ class Chat:
                 raise self._broken(error) from error
 
     def _broken(self, error: Exception) -> TemplateError:
+        from jinja2 import TemplateSyntaxError
+
         line = f" in line {error.lineno}" if isinstance(error, TemplateSyntaxError) else ""
         return _of_template(
             "the chat template cannot be used",
@@ -300,6 +303,8 @@ class Chat:
         )
 
     def _rendered(self, messages: Sequence[Message], open_turn: bool, marked: bool) -> Any:
+        from transformers.utils.chat_template_utils import render_jinja_template
+
         tokens = {"bos_token": "", "eos_token": ""} | dict(self.tokenizer.special_tokens_map)
         render: Any = render_jinja_template  # it is annotated to return a string, and returns two
         with limited(self.template):

@@ -3,13 +3,13 @@
 It is not a ``Split``: that formatter takes a whole ``datasets.Dataset`` and returns tokens.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
-
-from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local._upstream import load, load_alone
 from llama_recipes_local.datasets.base import Dataset, text_of
@@ -23,6 +23,8 @@ from llama_recipes_local.records.source import Source
 from llama_recipes_local.storage import data_root
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from llama_recipes_local._vendor.llama_recipes.configs.datasets import (
         llamaguard_toxicchat_dataset as _upstreams,
     )

@@ -3,3 +3,6 @@
 ``registry`` lists the kernels that flags choose. ``prefix`` and ``adapter_prompts`` belong to
 adapter methods, and are computed by ``attention``.
 """
+
+DOCUMENTS = "documents"
+"""The attention of ``attention``, as ``--attn_implementation`` and transformers name it."""

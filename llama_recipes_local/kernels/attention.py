@@ -31,12 +31,13 @@ from transformers.masking_utils import AttentionMaskInterface, create_causal_mas
 from transformers.models.llama import modeling_llama
 
 from llama_recipes_local.data.documents import document_bounds
+from llama_recipes_local.kernels import DOCUMENTS
 from llama_recipes_local.kernels.adapter_prompts import Prompts
 from llama_recipes_local.kernels.base import AttentionKernel
 from llama_recipes_local.kernels.prefix import Prefix
 from llama_recipes_local.library_patches import CAUSAL_MASK
 
-NAME = "documents"
+NAME = DOCUMENTS
 HALF_PRECISION = (torch.bfloat16, torch.float16)
 MAX_KERNEL_HEAD_DIM = 256
 

@@ -56,7 +56,12 @@ def _section(title: str, config: type, flags: dict[str, str], owner: str) -> str
 
 
 def _choices(text: str, known: Facts) -> str:
-    """Return the choices of a field whose docstring explains none of them, as a sentence."""
+    """Return the choices of a field whose docstring explains none of them, as a sentence.
+
+    A docstring that quotes words explains them; what declares them may take long to import.
+    """
+    if '"' in text:
+        return ""
     names = [name for name in known.choices.values if name] if known.choices else []
     if len(names) < 2 or any(str(name) in text for name in names):
         return ""

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from llama_recipes_local.adapters.lora import EMBEDDING, HEAD
+from llama_recipes_local.adapters.base import EMBEDDING, HEAD
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.model_folders import trained_tokens, vocabulary_of_adapter
 from llama_recipes_local.models.loading import load_tokenizer

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from llama_recipes_local import adapters
-from llama_recipes_local.adapters.llama_adapter import PromptedAttention
-from llama_recipes_local.adapters.prefix import PrefixTunedModel
+from llama_recipes_local.adapters.prefix_tuned import PrefixTunedModel
+from llama_recipes_local.adapters.prompted_attention import PromptedAttention
 from llama_recipes_local.policies import apply_fsdp_checkpointing
 
 CONFIGS = {

@@ -26,8 +26,6 @@ from llama_recipes_local.run.resolution import resolve
 MODULE = '''
 from dataclasses import dataclass, field
 
-import peft
-
 from llama_recipes_local.adapters.base import AdapterMethod
 from llama_recipes_local.errors import Problem
 
@@ -56,7 +54,6 @@ METHOD = AdapterMethod(
     name="ia3",
     title="IA3",
     config=ia3_config,
-    peft_config=peft.IA3Config,
     peft_type="IA3",
     check=check,
 )

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from llama_recipes_local.finetuning import main
-from llama_recipes_local.preflight import _resolved as resolved
 from llama_recipes_local.preflight import presets
+from llama_recipes_local.preflight.all_problems import _resolved as resolved
 from llama_recipes_local.preflight.checks import (
     LOOP,
     QUANTIZATION,

@@ -10,7 +10,7 @@ import trl
 from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local import extras
-from llama_recipes_local.adapters.lora import check_targets
+from llama_recipes_local.adapters.lora_checks import check_targets
 from llama_recipes_local.commands.sft.choices import model_positions
 from llama_recipes_local.commands.sft.flags import Arguments
 from llama_recipes_local.commands.sft.trl_dataset import asked_labels, data_type

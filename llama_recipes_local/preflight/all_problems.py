@@ -1,0 +1,79 @@
+"""Finds every reason why a run cannot work, before any weight is loaded, and reports them all."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from llama_recipes_local.configs.protocols import Part
+from llama_recipes_local.datasets.base import PARTS
+from llama_recipes_local.datasets.named_path import with_data_path
+from llama_recipes_local.errors import Problem, refuse
+from llama_recipes_local.preflight import flags
+from llama_recipes_local.preflight.checks import BATCHES, Check, find_problems
+from llama_recipes_local.preflight.data_rules import check_data_files
+from llama_recipes_local.preflight.flags import check_values
+from llama_recipes_local.preflight.model import check_model_type, check_tokenizer
+from llama_recipes_local.preflight.presets import PRESETS, chosen, describe
+from llama_recipes_local.preflight.stored_model_rules import adopt_stored_bits
+from llama_recipes_local.run import Run
+from llama_recipes_local.run.resolution import resolve
+
+
+def preflight(arguments: tuple[Any, ...], given: dict[str, Any]) -> Run:
+    """Resolve the flags of a run and check everything that needs no weights.
+
+    Args:
+        arguments: words of the command line without a flag.
+        given: the flags, by name: their text, or what Python passed.
+
+    Raises:
+        UsageError: with every problem found.
+    """
+    run, problems = _resolved(arguments, given)
+    refuse(problems + find_problems(run))
+    return run
+
+
+def preflight_data(
+    arguments: tuple[Any, ...],
+    given: dict[str, Any],
+    parts: Sequence[Part] = PARTS,
+    found: Sequence[Problem] = (),
+    others: Sequence[str] = (),
+) -> Run:
+    """Resolve the flags and check the data set and the tokenizer alone: nothing is trained.
+
+    Args:
+        arguments: words of the command line without a flag.
+        given: the flags, by name: their text, or what Python passed.
+        parts: the parts of the data set that are used.
+        found: problems that are already known.
+        others: flags that the command has of its own.
+
+    Raises:
+        UsageError: with every problem found.
+    """
+    run, problems = _resolved(arguments, given, others)
+    data_files = partial(check_data_files, parts=parts)
+    checks: list[Check] = [check_values, *BATCHES, check_model_type, check_tokenizer, data_files]
+    problems += find_problems(run, checks)
+    refuse([*problems, *found])
+    return run
+
+
+def _resolved(
+    arguments: tuple[Any, ...], given: dict[str, Any], others: Sequence[str] = ()
+) -> tuple[Run, list[Problem]]:
+    """Build the run that the flags ask for; return it with the problems of flags it cannot use."""
+    given, named_twice = with_data_path(given)
+    usable, refused = flags.check_flags(given, others)
+    problems = flags.check_arguments(arguments) + refused + named_twice
+    run = resolve(usable)
+    if {"dataset", "train_config.dataset"} & given.keys() - usable.keys():
+        run.dataset = None  # the files of the default, which may be missing, were not asked for
+    if run.train.preset in PRESETS:
+        values = chosen(run)
+        run = resolve({name: value for name, (value, _) in values.items()} | run.flags)
+        run.preset = describe(run.train.preset, values)
+    adopt_stored_bits(run)
+    return run, problems
