@@ -5,9 +5,11 @@ from __future__ import annotations
 import codecs
 import errno
 import glob
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -28,17 +30,16 @@ from llama_recipes_local.datasets.templates import has_chat_template
 from llama_recipes_local.errors import UsageError, refusal, refuse
 from llama_recipes_local.fields import FOLDER, TEXT, Choices, Range, Resume
 from llama_recipes_local.messages import join_names, missing_path
-from llama_recipes_local.records.any_format import SUPPORTED, data_files, format_of, records
+from llama_recipes_local.records.any_format import SUPPORTED, data_and_others, format_of, records
 from llama_recipes_local.records.checked_values import Flawed, Record
 from llama_recipes_local.records.encodings import UTF_8, is_known
-from llama_recipes_local.records.finding import files_below, without_compressed_copies
+from llama_recipes_local.records.finding import files_matching, without_compressed_copies
 from llama_recipes_local.records.json_records import split_names
 from llama_recipes_local.records.plain_text import DOCUMENTS, has_paragraphs, is_plain_text
 from llama_recipes_local.records.source import EncodingError, Source
 from llama_recipes_local.records.tables import delimiter_of
 from llama_recipes_local.records.text_lines import LONGEST_RECORD
 from llama_recipes_local.storage import data_root
-from llama_recipes_local.storage.names import natural_key
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -175,6 +176,25 @@ class LocalPart:
         return f"all but {held_out}{decoded}" if self.training else f"{held_out}{decoded}"
 
 
+@dataclass(frozen=True)
+class _Chosen:
+    """The files that a part is read from.
+
+    Attributes:
+        files: the files, in natural order.
+        every: of how many rows in them one is held out for validation; 0 if none is.
+        left_out: data files that are in neither part.
+        others: files below the folder that are not data.
+        folder: the folder, if that was named.
+    """
+
+    files: list[Path]
+    every: int = 0
+    left_out: Sequence[Path] = ()
+    others: Sequence[Path] = ()
+    folder: Path = Path()
+
+
 def find_part(config: local_dataset, training: bool) -> LocalPart:
     """Find the files of a part of the user's data, and detect their layout from the first record.
 
@@ -187,11 +207,12 @@ def find_part(config: local_dataset, training: bool) -> LocalPart:
     """
     refuse(check_fields(config, f"{config.dataset}."))
     named = parse_columns(config.columns)
-    files, every, left_out = _chosen(config, training)
+    chosen = _chosen(config, training)
+    files = chosen.files
     encoding = _encoding(config.encoding)
     documents = _documents(config, files, encoding)
     split = _split_in(Source(files[0], encoding=encoding), training) if len(files) == 1 else ""
-    every = 0 if split else every
+    every = 0 if split else chosen.every
     source = Source(files[0], encoding=encoding, split=split)
     begun = list(islice(_records(source, documents), 2))
     layout = _layout(_records(source, documents), config.format, named)
@@ -201,10 +222,10 @@ def find_part(config: local_dataset, training: bool) -> LocalPart:
             "the first is held out for validation: none is left to train on",
             f"add records, or name others for validation: {VALIDATION_FLAG}",
         )
-    choices = (*_skipped(config, training), *_separators(files, encoding))
+    choices = (*_skipped(chosen), *_separators(files, encoding))
     if documents:
         choices += (f"--> plain text: a document is a {documents}; {DOCUMENTS_FLAG}=NAME",)
-    left = tuple(left_out)
+    left = tuple(chosen.left_out)
     return LocalPart(
         tuple(files), every, training, layout, left, encoding, documents, split, choices
     )
@@ -212,7 +233,7 @@ def find_part(config: local_dataset, training: bool) -> LocalPart:
 
 def _split_in(source: Source, training: bool) -> str:
     """Return the key of a part's rows in a JSON file of several splits; empty for any other."""
-    kinds = {_kind([Path(name)]): name for name in _json_splits(source)}
+    kinds = {kind: name for name in _json_splits(source) for kind in _kinds_named(name)}
     for_validation = kinds.get("validation") or kinds.get("test") or ""
     if not ("train" in kinds and for_validation):
         return ""
@@ -264,15 +285,12 @@ def _separators(files: Sequence[Path], encoding: str) -> Iterator[str]:
             yield f"--> {files[0]}: cells are separated by {found!r}, as its header shows"
 
 
-def _skipped(config: local_dataset, training: bool) -> Iterator[str]:
+def _skipped(chosen: _Chosen) -> Iterator[str]:
     """Yield a line for the files of the folder that are not read as data."""
-    path = config.data_path if training or not config.validation_path else config.validation_path
-    folder = data_root.resolve(path, config.data_root)
-    if folder.is_dir():
-        others = set(files_below(folder)) - set(data_files(folder, ""))
-        if others:
-            names = join_names(sorted(str(each.relative_to(folder)) for each in others))
-            yield f"--> skipped in {folder}: {names}; to read one, name it or a glob: {DATA_FLAG}"
+    if chosen.others:
+        folder = chosen.folder
+        names = join_names(str(path.relative_to(folder)) for path in chosen.others)
+        yield f"--> skipped in {folder}: {names}; to read one, name it or a glob: {DATA_FLAG}"
 
 
 def _encoding(name: str) -> str:
@@ -328,30 +346,31 @@ def for_tokenizer(split: Split, tokenizer: PreTrainedTokenizerBase) -> Split:
     return replace(split, formatter=chosen, notes=(*split.notes, note))
 
 
-def _chosen(config: local_dataset, training: bool) -> tuple[list[Path], int, list[Path]]:
-    """Return a split's files, of how many rows in them one is held out, and skipped files.
-
-    The number is 0 if no row is held out.
-    """
-    files = _files(config, config.data_path, DATA_FLAG)
+def _chosen(config: local_dataset, training: bool) -> _Chosen:
+    """Return a split's files, and which rows in them are its own."""
+    found = _files(config, config.data_path, DATA_FLAG)
     if config.validation_path:
         held_out = _files(config, config.validation_path, VALIDATION_FLAG)
         if not training:
-            return held_out, 0, []
-        known = set(held_out)
+            return held_out
+        known = set(held_out.files)
         # the same file for both is the user's wish; a folder's own validation files are not
-        return [path for path in files if path not in known] or files, 0, []
-    kinds = _kinds(files)
+        rest = [path for path in found.files if path not in known]
+        return replace(found, files=rest or found.files)
+    kinds = _kinds(found.files)
     for_validation = "validation" if "validation" in kinds else "test"
-    if "train" in kinds and for_validation in kinds:
-        of_kind = list(zip(files, kinds, strict=True))
-        left_out = [path for path, kind in of_kind if kind not in ("train", for_validation)]
-        wanted = "train" if training else for_validation
-        return [path for path, kind in of_kind if kind == wanted], 0, left_out
-    return files, round(1 / config.validation_fraction), []
+    if not ("train" in kinds and for_validation in kinds):
+        return replace(found, every=round(1 / config.validation_fraction))
+    of_kind = list(zip(found.files, kinds, strict=True))
+    wanted = "train" if training else for_validation
+    return replace(
+        found,
+        files=[path for path, kind in of_kind if kind == wanted],
+        left_out=[path for path, kind in of_kind if kind not in ("train", for_validation)],
+    )
 
 
-def _files(config: local_dataset, path: str, flag: str) -> list[Path]:
+def _files(config: local_dataset, path: str, flag: str) -> _Chosen:
     """Return the files that a path means, in natural order.
 
     Raises:
@@ -371,9 +390,10 @@ def _files(config: local_dataset, path: str, flag: str) -> list[Path]:
             what = f"{flag.partition('=')[0]} {path:.40}... cannot be a path"
             raise refusal(what, str(error.strerror), f"name a file or folder: {flag}") from error
     if place.is_dir():
-        return data_files(place, f"put them there, or name another place: {flag}")
+        data, others = data_and_others(place, f"put them there, or name another place: {flag}")
+        return _Chosen(data, others=others, folder=place)
     if place.is_file():
-        return [place]
+        return _Chosen([place])
     if place.exists():
         why = "it is read more than once, and a pipe or device can only be read once"
         raise refusal(
@@ -381,11 +401,10 @@ def _files(config: local_dataset, path: str, flag: str) -> list[Path]:
         )
     if not glob.has_magic(str(place)):
         raise UsageError([missing_path(place, f"put data there, or name another place: {flag}")])
-    found = [Path(name) for name in glob.glob(str(place), recursive=True)]
-    files = sorted((path for path in found if path.is_file()), key=lambda p: natural_key(str(p)))
+    files = files_matching(place)
     if not files:
         raise refusal(f"no file matches {place}", f"supported are {SUPPORTED}", f"name one: {flag}")
-    return without_compressed_copies(files)
+    return _Chosen(without_compressed_copies(files))
 
 
 def _kinds(files: Sequence[Path]) -> list[str]:
@@ -393,17 +412,16 @@ def _kinds(files: Sequence[Path]) -> list[str]:
 
     It is empty if neither shows it. Folders that all the files are in are ignored.
     """
-    shared = set.intersection(*(set(path.parents) for path in files))
-    return [_kind([path, *(each for each in path.parents if each not in shared)]) for path in files]
+    shared = os.path.commonpath([path.parent for path in files])
+    inner = [str(path)[len(shared) :].split(os.sep) for path in files]
+    kinds_of = cache(_kinds_named)
+    named = (next(filter(None, map(kinds_of, reversed(parts))), ()) for parts in inner)
+    return [kinds[0] if len(kinds) == 1 else "" for kinds in named]
 
 
-def _kind(parts: Sequence[Path]) -> str:
-    """Return the split that the first of a path's parts names; empty if none names a split."""
-    for part in parts:
-        kinds = [kind for kind, name in _NAMES.items() if name.search(part.name.lower())]
-        if kinds:
-            return kinds[0] if len(kinds) == 1 else ""
-    return ""
+def _kinds_named(name: str) -> tuple[str, ...]:
+    """Return the splits that a file's or a folder's name, or a key, names."""
+    return tuple(kind for kind, known in _NAMES.items() if known.search(name.lower()))
 
 
 def _formatter(config: local_dataset, layout: Layout) -> RowFormatter:

@@ -93,7 +93,14 @@ def format_of(name: str) -> str:
 
 
 def data_files(folder: Path, fix: str) -> list[Path]:
-    """Return the files in a folder and its folders that can be read, in natural order.
+    """Return the files in a folder and its folders that are data; see ``data_and_others``."""
+    return data_and_others(folder, fix)[0]
+
+
+def data_and_others(folder: Path, fix: str) -> tuple[list[Path], list[Path]]:
+    """Return the files in a folder and its folders that are data, and the others.
+
+    Both are in natural order.
 
     Args:
         folder: where to look.
@@ -112,7 +119,10 @@ def data_files(folder: Path, fix: str) -> list[Path]:
     pointers = finding.pointer_problems(found)
     if pointers:
         raise UsageError(pointers)
-    return found
+    if len(found) == len(below):
+        return found, []
+    data = set(found)
+    return found, [path for path in below if path not in data]
 
 
 def _data_among(paths: list[Path]) -> list[Path]:

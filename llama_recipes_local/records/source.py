@@ -1,5 +1,6 @@
 """A data file, or a member of an archive, and its compression by name."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +38,7 @@ class Source:
 
 def compression(name: str) -> str:
     """Return the suffix of a file's compression; empty if it is not compressed."""
-    suffix = Path(name).suffix.lower()
+    suffix = os.path.splitext(name)[1].lower()
     return suffix if suffix in COMPRESSIONS else ""
 
 
