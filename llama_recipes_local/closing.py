@@ -64,8 +64,11 @@ def _saved_in(run: Run) -> Path | None:
         return None
     if run.train.use_peft:
         return output if (output / ADAPTER_WEIGHTS).is_file() else None
-    places = [output, *([checkpoint_folder(run.train)] if run.train.enable_fsdp else [])]
-    return next((folder for folder in places if has_weights(folder)), None)
+    if has_weights(output):
+        return output
+    sharded = checkpoint_folder(run.train)
+    saved = run.train.enable_fsdp and any(sharded.glob("*.safetensors"))
+    return sharded if saved else None
 
 
 def _trained(run: Run) -> str:
@@ -120,7 +123,8 @@ def _work(run: Run) -> dict[str, str]:
 def _next_commands(run: Run, saved: Path) -> list[Next]:
     """Return what can be done with the result, the most useful first."""
     folder, start = shown_path(saved), program()
-    new = shown_path(_free(Path(f"{saved.resolve()}-merged")))
+    kind = "merged" if run.train.use_peft else "model"
+    new = shown_path(_free(Path(f"{saved.resolve()}-{kind}")))
     if not run.train.use_peft and not (saved / "config.json").is_file():  # of a sharded model
         return [Next("make a model's folder of it", [*start, "convert", folder, "--out", new])]
     flag = "--adapter" if run.train.use_peft else "--model_name"

@@ -106,6 +106,22 @@ def test_what_cannot_be_merged_is_not_to_be_merged(finished: Callable[..., Run])
     assert len(words) == 3 and not any("merge" in each for each in words)
 
 
+def test_a_sharded_model_is_made_a_models_folder(
+    finished: Callable[..., Run], tmp_path: Path
+) -> None:
+    run = finished(use_peft=False, enable_fsdp=True)
+    sharded = tmp_path / "checkpoints/fine-tuned-some-llama"
+    (tmp_path / "out/config.json").unlink()
+    assert "saved in" not in closing_text(run)
+    sharded.mkdir(parents=True)
+    (sharded / "rank-00000-00000.safetensors").touch()
+    text, place = closing_text(run), str(sharded.relative_to(tmp_path))
+    assert facts(text)["saved in"] == place
+    assert [words[-4:] for words in commands(text)] == [
+        ["convert", place, "--out", f"{place}-model"]
+    ]
+
+
 def test_a_merged_model_is_not_written_over_another(finished: Callable[..., Run]) -> None:
     run = finished()
     Path("out-merged").mkdir()

@@ -29,7 +29,8 @@ def write_weights(
     split = split_torch_state_dict_into_shards(
         dict(planned), max_shard_size=SHARD_BYTES, filename_pattern="model{suffix}.safetensors"
     )
-    with tqdm(total=len(planned), unit=" tensors", desc="writing", leave=False) as bar:
+    bar = tqdm(total=len(planned), unit=" tensors", desc="writing", leave=False, disable=None)
+    with bar:
         for file, names in split.filename_to_tensors.items():
             _write_shard(folder / file, names, tensor, bar)
     if split.is_sharded:

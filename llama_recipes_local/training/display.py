@@ -57,17 +57,17 @@ class Shown:
     seconds_left: float
 
     def line(self, width: int = COLUMNS) -> str:
-        """Return a line, whose columns are those of every other line of the run."""
+        """Return a line, whose columns are mostly those of every other line of the run."""
         digits = len(str(self.total))
         return fitting(
             [
                 (0, f"step {self.step:>{digits}}/{self.total}"),
-                (0, f"loss {self.loss:7.4f}"),
-                (5, f"grad_norm {self.grad_norm:6.3f}"),
+                (0, f"loss {self.loss:6.4f}"),
+                (5, f"grad_norm {self.grad_norm:5.3f}"),
                 (6, f"lr {self.lr:.2e}"),
-                (1, f"{self.tokens_per_second:7,.0f} tok/s"),
+                (1, f"{self.tokens_per_second:6,.0f} tok/s"),
                 *((7, text) for text in self._tflops()),
-                (3, f"{self.memory_gib:5.1f} GiB"),
+                (3, f"{self.memory_gib:4.1f} GiB"),
                 (2, f"left {clock(self.seconds_left)}"),
             ],
             width,
@@ -186,7 +186,7 @@ class _Bar:
             total: what a full bar is.
             numbers: returns what stands to its right, given how many columns there are.
         """
-        width = width_of(self._stream) - 1
+        width = width_of(self._stream) - len("^C") - 1
         if self._bar is None:
             self._bar = _Tqdm(file=self._stream, leave=False, mininterval=0, bar_format="")
         bar = self._bar

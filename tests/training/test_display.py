@@ -86,6 +86,13 @@ def test_a_plain_line_fits_80_columns(step: Shown) -> None:
         assert part in line
 
 
+def test_a_run_of_thousands_of_steps_shows_the_norm_in_80_columns() -> None:
+    line = replace(SHOWN, step=7, total=4321, seconds_left=3599).line()
+    assert line == (
+        "step    7/4321  loss 5.8066  grad_norm 0.064   9,166 tok/s   2.0 GiB  left 59:59"
+    )
+
+
 def test_a_wide_line_has_everything() -> None:
     assert HUGE.line(140) == (
         "step  99999/100000  loss 10.3054  grad_norm 123.456  lr 2.00e-03  1,234,567 tok/s"
@@ -94,7 +101,7 @@ def test_a_wide_line_has_everything() -> None:
 
 
 def test_lines_keep_their_columns() -> None:
-    steps = (SHOWN, replace(SHOWN, step=1, tokens_per_second=900_000, grad_norm=12.3))
+    steps = (SHOWN, replace(SHOWN, step=1, tokens_per_second=90_000, grad_norm=1.23))
     assert len({step.line().index("left") for step in steps}) == 1
 
 

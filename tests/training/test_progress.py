@@ -89,8 +89,8 @@ def test_what_is_shown_has_rate_and_time_left(
         (fetched,) = reporter.fetch(show=True)
     first, line = capsys.readouterr().out.splitlines()
     assert first == "--> first step: 2.0 s"
-    memory = f"{fetched.metrics.memory_gib:5.1f} GiB"
-    expected = ("step  1/61", "loss  2.0000", "grad_norm  1.500", "  4,500 tok/s", memory)
+    memory = f"{fetched.metrics.memory_gib:4.1f} GiB"
+    expected = ("step  1/61", "loss 2.0000", "grad_norm 1.500", " 4,500 tok/s", memory)
     assert line == "  ".join([*expected, "left 2:00"])
     # (9000 * 10**9 + 9000**2 * 10**6) / 2 seconds
     assert fetched.metrics.tflops == 45.0

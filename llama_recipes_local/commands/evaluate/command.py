@@ -130,7 +130,8 @@ def _measure(
     model = load_model(source)
     if losses:
         batches = get_dataloader(tokenizer, run.dataset, run.train, "test")
-        loss, documents = measure_loss(model, run.train, tqdm(batches, "loss", leave=False))
+        shown = tqdm(batches, "loss", leave=False, disable=None)  # in a terminal
+        loss, documents = measure_loss(model, run.train, shown)
         result.documents = documents.records()
         as_training = {"loss": loss, "perplexity": perplexity(loss)}
     if generating:
@@ -154,7 +155,7 @@ def _answer(
     stops = find_stops(template, generator.tokenizer, generator.ends)
     by_length = sorted(range(len(asked)), key=lambda place: -len(asked[place].prompt))
     answers: dict[int, tuple[str, bool]] = {}
-    with tqdm(total=len(asked), desc="answers", leave=False) as bar:
+    with tqdm(total=len(asked), desc="answers", leave=False, disable=None) as bar:
         for start in range(0, len(asked), batch_size):
             places = by_length[start : start + batch_size]
             prompts = [asked[place].prompt for place in places]
