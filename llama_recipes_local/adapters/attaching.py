@@ -14,6 +14,7 @@ from llama_recipes_local import configs
 from llama_recipes_local.adapters.base import EMBEDDING, HEAD
 from llama_recipes_local.adapters.registry import METHODS, method_of
 from llama_recipes_local.fields import update_config
+from llama_recipes_local.kernels.registry import print_fallbacks
 from llama_recipes_local.model_folders import compare_base, read_config
 from llama_recipes_local.models.loading import local_folder
 from llama_recipes_local.run import active_run
@@ -75,6 +76,8 @@ def _for_training(adapted: peft.PeftModel) -> peft.PeftModel:
     if method is not None:
         method.install(adapted)
     adapted.print_trainable_parameters = partial(_print_trained, adapted)  # type: ignore[method-assign]
+    if active is not None:
+        print_fallbacks(adapted, active.train)
     return adapted
 
 

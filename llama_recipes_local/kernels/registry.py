@@ -3,7 +3,7 @@
 from torch import nn
 
 from llama_recipes_local import configs
-from llama_recipes_local.kernels import attention, fused
+from llama_recipes_local.kernels import attention, frozen, fused
 from llama_recipes_local.kernels.base import AttentionKernel, ModelKernel
 
 ATTENTION: dict[str, AttentionKernel] = {
@@ -25,7 +25,7 @@ ATTENTION: dict[str, AttentionKernel] = {
 }
 AUTO = "auto"
 ATTENTION_CHOICES = (AUTO, *ATTENTION)
-MODEL_KERNELS: list[ModelKernel] = [fused.KERNEL]
+MODEL_KERNELS: list[ModelKernel] = [fused.KERNEL, frozen.KERNEL]
 
 
 def register_attention() -> None:
@@ -52,3 +52,11 @@ def install_model_kernels(model: nn.Module, train: configs.train_config) -> None
     for kernel in MODEL_KERNELS:
         if getattr(train, kernel.flag):
             kernel.apply(model)
+
+
+def print_fallbacks(model: nn.Module, train: configs.train_config) -> None:
+    """Print which layers of a model with its adapter are not computed by the kernels, and why."""
+    if not getattr(train, frozen.KERNEL.flag) or frozen.KERNEL.unavailable():
+        return
+    for reason, number in frozen.fallbacks(model).items():
+        print(f"--> {frozen.KERNEL.title}: not {number} linear layers, {reason}")

@@ -1,0 +1,195 @@
+"""A Llama whose weights are frozen, with an adapter or without, in fewer passes over memory.
+
+Its parts are computed by ``lora.projections``, ``norm``, ``rotary`` and ``vocabulary_loss``, which
+keep less for the gradients than autograd does: of a layer the residual stream, what the adapters
+read, queries, keys and values, and the outputs of gate and up.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.llama import modeling_llama
+
+from llama_recipes_local.kernels.base import ModelKernel
+from llama_recipes_local.kernels.lora import projections
+from llama_recipes_local.kernels.lora.dropout import Dropout
+from llama_recipes_local.kernels.lora.layers import Computed, read
+from llama_recipes_local.kernels.norm import add_and_norm
+from llama_recipes_local.kernels.rotary import rotate
+from llama_recipes_local.kernels.vocabulary_loss import vocabulary_loss
+
+SEEDS = 2**31 - 1
+LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def install(model: nn.Module) -> str:
+    """Replace forward passes of a Llama, and return what was replaced.
+
+    Each falls back to the one before, call by call: with a cache, or where a layer is computed
+    otherwise or trained itself.
+    """
+    for module in model.modules():
+        if isinstance(module, modeling_llama.LlamaDecoderLayer):
+            _replace(module.self_attn, _attention)
+            _replace(module.mlp, _mlp)
+            if type(module) is modeling_llama.LlamaDecoderLayer:
+                module.__class__ = NormedDecoderLayer
+        elif isinstance(module, modeling_llama.LlamaForCausalLM):
+            _replace(module, _causal_lm)
+    return "frozen layers with LoRA, MLP, RMSNorm, rotary embedding and the loss, by Triton"
+
+
+def fallbacks(model: nn.Module) -> dict[str, int]:
+    """Return why linear layers of a model are not computed here, and how many for each reason."""
+    layers = (module._modules.get(name) for module in model.modules() for name in LINEAR)
+    reasons = (read(layer) for layer in layers if layer is not None)
+    return dict(Counter(reason for reason in reasons if isinstance(reason, str)))
+
+
+def _replace(module: Any, forward: Callable[..., Any]) -> None:
+    module.forward = partial(forward, module, module.forward)
+
+
+def _attention(
+    module: Any,
+    before: Callable[..., Any],
+    hidden_states: torch.Tensor,
+    position_embeddings: tuple[torch.Tensor, torch.Tensor] | None = None,
+    attention_mask: torch.Tensor | None = None,
+    past_key_values: Any = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Compute a layer's attention as transformers does, with q, k and v as one function.
+
+    Args:
+        module: the ``LlamaAttention``.
+        before: its forward pass, without these kernels.
+        hidden_states: (batch, seq, hidden).
+        position_embeddings: cosines and sines of the positions.
+        attention_mask: for the attention implementation.
+        past_key_values: None in training.
+        **kwargs: for the attention implementation.
+
+    Returns:
+        (batch, seq, hidden), and the scores if the implementation returns them.
+    """
+    inputs = _computed((module.q_proj, module.k_proj, module.v_proj), hidden_states)
+    output = _computed((module.o_proj,), hidden_states)
+    if not inputs or not output or position_embeddings is None or past_key_values is not None:
+        return before(
+            hidden_states=hidden_states,
+            position_embeddings=position_embeddings,
+            attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            **kwargs,
+        )
+    shape = hidden_states.shape[:-1]
+    projected = projections.project(hidden_states, *_arguments(inputs))
+    query, key, value = (x.view(*shape, -1, module.head_dim) for x in projected)
+    query, key = rotate(query, key, *position_embeddings)
+    attend = ALL_ATTENTION_FUNCTIONS.get_interface(
+        module.config._attn_implementation, modeling_llama.eager_attention_forward
+    )
+    attended, scores = attend(
+        module,
+        query.transpose(1, 2),
+        key.transpose(1, 2),
+        value.transpose(1, 2),
+        attention_mask,
+        dropout=module.attention_dropout if module.training else 0.0,
+        scaling=module.scaling,
+        **kwargs,
+    )
+    (out,) = projections.project(attended.reshape(*shape, -1), *_arguments(output))
+    return out, scores
+
+
+def _mlp(module: Any, before: Callable[..., torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    """Compute a ``LlamaMLP``, (batch, seq, hidden) both; see ``_attention``."""
+    gate_up, down = (
+        _computed((module.gate_proj, module.up_proj), x),
+        _computed((module.down_proj,), x),
+    )
+    if not gate_up or not down:
+        return before(x)
+    layers, dropout = _arguments(gate_up)
+    (last,), last_dropout = _arguments(down)
+    return projections.mlp(x, layers, last, (dropout, last_dropout))  # type: ignore[arg-type]
+
+
+class NormedDecoderLayer(modeling_llama.LlamaDecoderLayer):
+    """A Llama's layer whose norms are computed with the additions before them.
+
+    A class and not a method of a layer: transformers checkpoints activations in its subclasses.
+    """
+
+    def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Return the next hidden states, (batch, seq, hidden) both."""
+        norms: list[Any] = [self.input_layernorm, self.post_attention_layernorm]
+        dtype = hidden_states.dtype
+        own = [norm for norm in norms if norm.weight.requires_grad or norm.weight.dtype != dtype]
+        if args or not _in_half(hidden_states) or own:
+            return super().forward(hidden_states, *args, **kwargs)
+        before, after = ((norm.weight, norm.variance_epsilon) for norm in norms)
+        stream, normed = add_and_norm(hidden_states, None, *before)
+        attended, _ = self.self_attn(hidden_states=normed, **kwargs)
+        stream, normed = add_and_norm(stream, attended, *after)
+        return stream + self.mlp(normed)
+
+
+def _causal_lm(module: Any, before: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Compute a ``LlamaForCausalLM``: in training its loss, without logits; see ``_attention``."""
+    head = module.lm_head
+    frozen = type(head) is nn.Linear and head.bias is None and not head.weight.requires_grad
+    counted = kwargs.get("labels") is not None and kwargs.get("num_items_in_batch") is not None
+    chosen = args or "logits_to_keep" in kwargs or kwargs.get("return_dict") is False
+    if not (module.training and frozen and counted) or chosen:
+        return before(*args, **kwargs)
+    labels, items = kwargs.pop("labels"), kwargs.pop("num_items_in_batch")
+    kwargs.pop("return_dict", None)
+    outputs = module.model(**kwargs)
+    hidden = outputs.last_hidden_state
+    weight = head.weight.to(hidden.dtype)
+    loss = vocabulary_loss(hidden, weight, labels, items)
+    return CausalLMOutputWithPast(loss=loss, past_key_values=outputs.past_key_values)
+
+
+def _computed(modules: Iterable[nn.Module], x: torch.Tensor) -> list[Computed]:
+    """Return layers that read the same input, or none if one of them is computed otherwise."""
+    if not _in_half(x):
+        return []
+    found = []
+    for module in modules:
+        computed = read(module)
+        if isinstance(computed, str) or computed.dtype != x.dtype:
+            return []
+        found.append(computed)
+    return found
+
+
+def _in_half(x: torch.Tensor) -> bool:
+    """Return whether the kernels take a tensor; on a CPU the functions take any."""
+    return not x.is_cuda or x.dtype in (torch.bfloat16, torch.float16)
+
+
+def _arguments(computed: list[Computed]) -> tuple[tuple[projections.Layer, ...], Dropout]:
+    """Return the layers and what their adapters drop; the seed is drawn in host memory."""
+    share = max(each.dropout for each in computed)
+    seed = int(torch.randint(SEEDS, ())) if share else 0
+    return tuple(each.layer for each in computed), Dropout(share, seed)
+
+
+KERNEL = ModelKernel(
+    title="Kernels for frozen weights",
+    flag="use_fast_kernels",
+    replaces="a Llama's frozen layers with LoRA, MLP, norms and loss",
+    device="cuda",
+    package="triton",
+    install=install,
+)

@@ -1,0 +1,80 @@
+"""Which layers of a model the functions of ``projections`` compute, and why not the others."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from peft.tuners.lora import LoraLayer
+from torch import nn
+
+from llama_recipes_local.kernels.lora.projections import Adapter, Layer
+
+
+@dataclass(frozen=True)
+class Computed:
+    """A layer that is computed here.
+
+    Attributes:
+        layer: what ``projections`` computes.
+        dtype: of its weight, as it is multiplied.
+        dropout: share of an adapter's inputs that are dropped now; 0 in evaluation.
+    """
+
+    layer: Layer
+    dtype: torch.dtype
+    dropout: float = 0.0
+
+
+def read(module: nn.Module) -> Computed | str:
+    """Return a linear layer as ``projections`` takes it, or why it does not.
+
+    Weights and matrices are read at each call: FSDP gathers them anew.
+    """
+    base: Any = module.get_base_layer() if isinstance(module, LoraLayer) else module
+    weight = _weight(base)
+    if isinstance(weight, str):
+        return weight
+    bias = getattr(base, "bias", None)
+    if base.weight.requires_grad or (bias is not None and bias.requires_grad):
+        return "their weights are trained"
+    plain = Computed(Layer(weight[0], bias), weight[1])
+    if not isinstance(module, LoraLayer) or module.disable_adapters or module.merged:
+        return plain
+    return _with_adapter(module, plain)
+
+
+def _with_adapter(module: Any, plain: Computed) -> Computed | str:
+    """Return a layer of PEFT's with its adapter, or why it is not computed here."""
+    names = [name for name in module.active_adapters if name in module.lora_A]
+    if len(names) != 1:
+        return f"{len(names)} adapters are active"
+    (name,) = names
+    variant = module.lora_variant.get(name)
+    if variant is not None:
+        return f"{type(variant).__name__.removesuffix('LinearVariant')} computes them otherwise"
+    if module.lora_bias.get(name):
+        return "LoRA has a bias"
+    drops = module.lora_dropout[name]
+    dropout = drops.p if isinstance(drops, nn.Dropout) and drops.training else 0.0
+    a, b = module.lora_A[name].weight, module.lora_B[name].weight
+    adapter = Adapter(a, b, float(module.scaling[name]))
+    return replace(plain, layer=replace(plain.layer, adapter=adapter), dropout=dropout)
+
+
+def _weight(base: Any) -> tuple[Callable[[], torch.Tensor], torch.dtype] | str:
+    """Return what returns a layer's weight, and its dtype; or why there is none."""
+    if type(base) is nn.Linear:
+        weight = base.weight
+        return lambda: weight, weight.dtype
+    if find_spec("bitsandbytes") is not None:
+        from bitsandbytes.functional import dequantize_4bit
+        from bitsandbytes.nn.modules import Linear4bit
+
+        if type(base) is Linear4bit:
+            # FSDP's weights have their scales in the layer, see ``parallel.quantized``
+            state: Any = getattr(base.weight, "quant_state", None) or base.quant_state
+            return partial(dequantize_4bit, base.weight, state), state.dtype
+    return f"{type(base).__name__} has a computation of its own"

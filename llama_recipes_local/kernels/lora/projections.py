@@ -1,0 +1,315 @@
+"""Frozen linear layers with LoRA, as functions that keep as little as can be for their gradients.
+
+Layers that read the same input are one function, so it is kept once; of it and A's small outputs
+the gradients follow. An adapter's part is written first and the frozen product added to it, and the
+gradients of an input are added up, by the matrix product itself, which has the memory's time to
+spare. In the MLP the outputs of gate and up are kept; what is made of them is made again.
+
+A gradient of an input is rounded after each product that is added, as autograd's sum is.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from llama_recipes_local.kernels.lora import thin
+from llama_recipes_local.kernels.lora.dropout import Dropout
+from llama_recipes_local.kernels.swiglu import swiglu, swiglu_backward
+
+Tensors = tuple[torch.Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """LoRA's matrices for one layer.
+
+    Attributes:
+        a: (rank, features in).
+        b: (features out, rank).
+        scaling: factor of their product.
+    """
+
+    a: torch.Tensor
+    b: torch.Tensor
+    scaling: float
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A frozen linear layer.
+
+    Attributes:
+        weight: returns its weight, (features out, features in), in the dtype of the input.
+        bias: (features out,), or None.
+        adapter: None if it has none.
+    """
+
+    weight: Callable[[], torch.Tensor]
+    bias: torch.Tensor | None = None
+    adapter: Adapter | None = None
+
+
+def project(x: torch.Tensor, layers: tuple[Layer, ...], dropout: Dropout) -> Tensors:
+    """Return the outputs of layers that read the same input, each (..., features out).
+
+    Args:
+        x: (..., features in).
+        layers: one to three.
+        dropout: of what the adapters read.
+    """
+    with _own_precision(x):
+        return _Project.apply(x, layers, dropout, *_matrices(layers))
+
+
+def mlp(
+    x: torch.Tensor, gate_up: tuple[Layer, Layer], down: Layer, dropouts: tuple[Dropout, Dropout]
+) -> torch.Tensor:
+    """Return ``down(silu(gate(x)) * up(x))``, (..., features).
+
+    Args:
+        x: (..., features).
+        gate_up: the layers that read ``x``.
+        down: the last layer.
+        dropouts: of what the adapters of ``gate_up`` and of ``down`` read.
+    """
+    kept = _Kept()
+    with _own_precision(x):
+        gate, up = _GateUp.apply(x, kept, gate_up, dropouts[0], *_matrices(gate_up))
+        out = _SwigluDown.apply(gate, up, kept, down, dropouts[1], *_matrices((down,)))
+    return out.view(*x.shape[:-1], -1)
+
+
+class _Group:
+    """Layers that read the same input, and the thin products of those that have an adapter.
+
+    Matrices are copied in the dtype of the input: a kernel reads them many times.
+
+    Attributes:
+        layers: all of them.
+        a: (ranks of all adapters, features in), their A's one below another; None without adapters.
+        b: by the layer's number, (rank, features out).
+    """
+
+    def __init__(self, layers: tuple[Layer, ...], dtype: torch.dtype) -> None:
+        self.layers = layers
+        self.b: dict[int, torch.Tensor] = {}
+        self._ranks: dict[int, slice] = {}
+        matrices, first = [], 0
+        for number, layer in enumerate(layers):
+            if layer.adapter is not None:
+                a, b = layer.adapter.a.detach(), layer.adapter.b.detach()
+                matrices.append(a)
+                self.b[number] = b.new_empty(b.T.shape, dtype=dtype).copy_(b.T)
+                self._ranks[number] = slice(first, first + len(a))
+                first += len(a)
+        self.a = torch.cat(matrices).to(dtype) if matrices else None
+
+    def forward(self, x: torch.Tensor, dropout: Dropout) -> tuple[Tensors, torch.Tensor | None]:
+        """Return the layers' outputs, and A's.
+
+        Args:
+            x: (tokens, features in).
+            dropout: of what A reads.
+
+        Returns:
+            Each (tokens, features out); and (tokens, ranks) or None.
+        """
+        low = None if self.a is None else thin.product(x, self.a, dropout=dropout)
+        outputs = []
+        for number, layer in enumerate(self.layers):
+            weight = layer.weight()
+            if layer.adapter is None:
+                out = x @ weight.T
+            else:
+                assert low is not None
+                own, scaling = low[:, self._ranks[number]], layer.adapter.scaling
+                out = thin.expansion(own, self.b[number], scaling).addmm_(x, weight.T)
+            outputs.append(out if layer.bias is None else out.add_(layer.bias))
+        return tuple(outputs), low
+
+    def lowered(self, gradients: Tensors) -> torch.Tensor | None:
+        """Return the gradient of what A put out, (tokens, ranks).
+
+        Args:
+            gradients: of the layers' outputs, each (tokens, features out).
+        """
+        if self.a is None:
+            return None
+        low = thin.empty(gradients[0], len(self.a))
+        for number, ranks in self._ranks.items():
+            scaling = self._adapter(number).scaling
+            thin.product(gradients[number], self.b[number], scaling, out=low[:, ranks])
+        return low
+
+    def input_gradient(
+        self, gradients: Tensors, low: torch.Tensor | None, dropout: Dropout
+    ) -> torch.Tensor:
+        """Return the gradient of the input, (tokens, features in).
+
+        Args:
+            gradients: of the layers' outputs, each (tokens, features out).
+            low: of what A put out, from ``lowered``.
+            dropout: as in ``forward``.
+        """
+        total = None
+        if self.a is not None:
+            assert low is not None
+            total = thin.expansion(low, self.a, dropout=dropout)
+        for layer, gradient in zip(self.layers, gradients, strict=True):
+            weight = layer.weight()
+            total = gradient @ weight if total is None else total.addmm_(gradient, weight)
+        assert total is not None
+        return total
+
+    def matrix_gradients(
+        self,
+        gradients: Tensors,
+        low_gradient: torch.Tensor | None,
+        x: torch.Tensor | None,
+        low: torch.Tensor | None,
+        dropout: Dropout,
+    ) -> list[torch.Tensor]:
+        """Return the gradients of each adapter's A and B, one after another.
+
+        Args:
+            gradients: of the layers' outputs, each (tokens, features out).
+            low_gradient: of what A put out, from ``lowered``.
+            x: the input, (tokens, features in).
+            low: what A put out.
+            dropout: as in ``forward``.
+        """
+        if low_gradient is None or x is None or low is None:
+            return []
+        of_a = thin.outer(low_gradient, x, dropout=dropout)
+        found: list[torch.Tensor] = []
+        for number, ranks in self._ranks.items():
+            adapter = self._adapter(number)
+            of_b = thin.outer(low[:, ranks], gradients[number], adapter.scaling)
+            found += [of_a[ranks].to(adapter.a.dtype), of_b.T.to(adapter.b.dtype)]
+        return found
+
+    def _adapter(self, number: int) -> Adapter:
+        adapter = self.layers[number].adapter
+        assert adapter is not None
+        return adapter
+
+
+class _Project(torch.autograd.Function):
+    """See ``project``."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, layers: tuple[Layer, ...], dropout: Dropout, *_: torch.Tensor
+    ) -> Tensors:
+        ctx.group, ctx.dropout, ctx.shape = _Group(layers, x.dtype), dropout, x.shape
+        outputs, low = ctx.group.forward(_flat(x), dropout)
+        ctx.save_for_backward(*(() if low is None else (x, low)))
+        return tuple(out.view(*x.shape[:-1], -1) for out in outputs)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        x, low = ctx.saved_tensors or (None, None)
+        flat = tuple(_flat(gradient) for gradient in gradients)
+        dx, of_matrices = _backward(ctx, flat, x, low)
+        return dx, None, None, *of_matrices
+
+
+class _Kept:
+    """Lets the second half of an MLP read what the first half kept, so that it keeps nothing.
+
+    With activation checkpointing the second half, whose output no gradient needs, is therefore not
+    computed again.
+    """
+
+    node: Any = None
+
+    def tensors(self) -> tuple[torch.Tensor, ...]:
+        """Return what the first half kept, which a checkpoint hands out once."""
+        self.node.unpacked = self.node.saved_tensors
+        return self.node.unpacked
+
+
+class _GateUp(torch.autograd.Function):
+    """The first half of ``mlp``."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        kept: _Kept,
+        layers: tuple[Layer, ...],
+        dropout: Dropout,
+        *_: torch.Tensor,
+    ) -> Tensors:
+        ctx.group, ctx.dropout, ctx.shape = _Group(layers, x.dtype), dropout, x.shape
+        (gate, up), low = ctx.group.forward(_flat(x), dropout)
+        ctx.save_for_backward(gate, up, *(() if low is None else (x, low)))
+        kept.node = ctx
+        return gate, up
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        _, _, *rest = ctx.unpacked
+        del ctx.unpacked
+        x, low = rest or (None, None)
+        dx, of_matrices = _backward(ctx, gradients, x, low)
+        return dx, None, None, None, *of_matrices
+
+
+class _SwigluDown(torch.autograd.Function):
+    """The second half of ``mlp``."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        gate: torch.Tensor,
+        up: torch.Tensor,
+        kept: _Kept,
+        down: Layer,
+        dropout: Dropout,
+        *_: torch.Tensor,
+    ) -> torch.Tensor:
+        ctx.group, ctx.kept, ctx.dropout = _Group((down,), gate.dtype), kept, dropout
+        (out,), ctx.low = ctx.group.forward(swiglu(gate, up), dropout)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        gate, up, *_ = ctx.kept.tensors()
+        group = ctx.group
+        low = group.lowered(gradients)
+        dh = group.input_gradient(gradients, low, ctx.dropout)
+        d_gate, d_up, hidden = swiglu_backward(dh, gate, up, again=group.a is not None)
+        of_matrices = group.matrix_gradients(gradients, low, hidden, ctx.low, ctx.dropout)
+        return d_gate, d_up, None, None, None, *of_matrices
+
+
+def _backward(
+    ctx: Any, gradients: Tensors, x: torch.Tensor | None, low: torch.Tensor | None
+) -> tuple[torch.Tensor | None, list[torch.Tensor]]:
+    """Return the gradients of a function's input, if it is asked for, and of its matrices."""
+    group = ctx.group
+    low_gradient = group.lowered(gradients)
+    dx = None
+    if ctx.needs_input_grad[0]:
+        dx = group.input_gradient(gradients, low_gradient, ctx.dropout).view(ctx.shape)
+    flat = None if x is None else _flat(x)
+    return dx, group.matrix_gradients(gradients, low_gradient, flat, low, ctx.dropout)
+
+
+def _matrices(layers: tuple[Layer, ...]) -> Tensors:
+    """Return the matrices that are trained, in the order of their gradients."""
+    adapters = [layer.adapter for layer in layers if layer.adapter is not None]
+    return tuple(matrix for adapter in adapters for matrix in (adapter.a, adapter.b))
+
+
+def _flat(x: torch.Tensor) -> torch.Tensor:
+    """Return ``x`` as (tokens, features), contiguous."""
+    return x.reshape(-1, x.shape[-1]).contiguous()
+
+
+def _own_precision(x: torch.Tensor) -> torch.autocast:
+    """Leave autocast: matrices are cast here, and a backward pass runs as its forward pass did."""
+    return torch.autocast(x.device.type, enabled=False)

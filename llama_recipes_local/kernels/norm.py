@@ -1,0 +1,103 @@
+"""RMSNorm of a residual stream, with the addition before it and the gradients' addition behind it.
+
+Tensors are (..., features). The norm is computed in float32 as transformers' Llama does.
+"""
+
+from typing import Any
+
+import torch
+
+
+def add_and_norm(
+    stream: torch.Tensor, branch: torch.Tensor | None, weight: torch.Tensor, eps: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return ``stream + branch``, and its RMSNorm.
+
+    The stream's gradient is that of both results, added as it is written.
+
+    Args:
+        stream: (..., features).
+        branch: what is added to it, of the same shape; None adds nothing.
+        weight: (features,), frozen.
+        eps: added to the mean of squares.
+    """
+    return _AddAndNorm.apply(stream, branch, weight.detach(), eps)
+
+
+class _AddAndNorm(torch.autograd.Function):
+    """See ``add_and_norm``."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        stream: torch.Tensor,
+        branch: torch.Tensor | None,
+        weight: torch.Tensor,
+        eps: float,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        total, normed, scale = _forward(stream.contiguous(), branch, weight, eps)
+        ctx.weight = weight
+        ctx.save_for_backward(total, scale)
+        return total, normed
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        total, scale = ctx.saved_tensors
+        of_total, of_normed = (gradient.contiguous() for gradient in gradients)
+        found = _backward(of_total, of_normed, total, scale, ctx.weight)
+        return found, found if ctx.needs_input_grad[1] else None, None, None
+
+
+def _forward(
+    stream: torch.Tensor, branch: torch.Tensor | None, weight: torch.Tensor, eps: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the sum, its norm, and what it was scaled by, (rows,) float32."""
+    features = stream.shape[-1]
+    if not stream.is_cuda:
+        total = stream.clone() if branch is None else stream + branch
+        wide = total.to(torch.promote_types(total.dtype, torch.float32))
+        scale = torch.rsqrt(wide.square().mean(-1) + eps)
+        return total, weight * (wide * scale[..., None]).to(total.dtype), scale
+    from llama_recipes_local.kernels.triton import norm_kernels as kernels
+
+    normed = torch.empty_like(stream)
+    total = stream.view_as(stream) if branch is None else torch.empty_like(stream)
+    rows = stream.numel() // features
+    scale = torch.empty(rows, device=stream.device)
+    kernels.forward[(rows,)](
+        stream, None if branch is None else branch.contiguous(), weight, total, normed, scale,
+        features, eps, BLOCK=_padded(features), num_warps=_warps(features),
+    )  # fmt: skip
+    return total, normed, scale
+
+
+def _backward(
+    of_total: torch.Tensor,
+    of_normed: torch.Tensor,
+    total: torch.Tensor,
+    scale: torch.Tensor,
+    weight: torch.Tensor,
+) -> torch.Tensor:
+    """Return the gradient of the sum."""
+    features = total.shape[-1]
+    if not total.is_cuda:
+        wide = total * scale[..., None]
+        weighted = of_normed * weight
+        inner = (weighted * wide).mean(-1, keepdim=True)
+        return of_total + ((weighted - wide * inner) * scale[..., None]).to(total.dtype)
+    from llama_recipes_local.kernels.triton import norm_kernels as kernels
+
+    found = torch.empty_like(total)
+    kernels.backward[(total.numel() // features,)](
+        of_total, of_normed, total, weight, scale, found,
+        features, BLOCK=_padded(features), num_warps=_warps(features),
+    )  # fmt: skip
+    return found
+
+
+def _padded(features: int) -> int:
+    return 1 << (features - 1).bit_length()
+
+
+def _warps(features: int) -> int:
+    return 4 if features <= 2048 else 8 if features <= 8192 else 16

@@ -1,0 +1,87 @@
+"""The loss of a frozen head, without logits where there is no label.
+
+Logits of some thousand positions at a time are turned into their own gradients, and those into the
+gradients of the hidden states, all in the forward pass. So logits never exist as a whole, and those
+of positions without a label, the prompts', are never computed.
+"""
+
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from llama_recipes_local.data.concatenator import IGNORE_INDEX
+
+_ELEMENTS = 1 << 28  # of logits at a time
+
+
+def vocabulary_loss(
+    hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, items: torch.Tensor | float
+) -> torch.Tensor:
+    """Return the sum of the cross entropies of the labels over ``items``, () float32.
+
+    Args:
+        hidden: (batch, seq, features), the last hidden states.
+        weight: (vocabulary, features) of the head, frozen.
+        labels: (batch, seq), which are predicted one position before; some are ``IGNORE_INDEX``.
+        items: what the sum is divided by.
+    """
+    following = F.pad(labels, (0, 1), value=IGNORE_INDEX)[..., 1:].flatten()
+    positions = (following != IGNORE_INDEX).nonzero().squeeze(1)
+    flat = hidden.flatten(0, -2)
+    return _Loss.apply(flat, weight.detach(), positions, following[positions], items)
+
+
+class _Loss(torch.autograd.Function):
+    """See ``vocabulary_loss``."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        positions: torch.Tensor,
+        labels: torch.Tensor,
+        items: torch.Tensor | float,
+    ) -> torch.Tensor:
+        chosen = hidden[positions]
+        rows = max(_ELEMENTS // len(weight), 1)
+        losses = []
+        for part, label in zip(chosen.split(rows), labels.split(rows), strict=True):
+            loss, gradient = _loss_and_gradient(part @ weight.T, label)
+            losses.append(loss)
+            torch.mm(gradient, weight, out=part)
+        ctx.save_for_backward(chosen, positions)
+        ctx.shape, ctx.items = hidden.shape, items
+        total = torch.stack(losses).sum() if losses else hidden.new_zeros((), dtype=torch.float32)
+        return total / items
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        found, positions = ctx.saved_tensors
+        factor = (gradients[0] / ctx.items).to(found.dtype)
+        whole = found.new_zeros(ctx.shape)
+        return whole.index_copy_(0, positions, found * factor), None, None, None, None
+
+
+def _loss_and_gradient(
+    logits: torch.Tensor, labels: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the sum of cross entropies, () float32, and its gradient by the logits.
+
+    Args:
+        logits: (rows, vocabulary); the gradient is written over them.
+        labels: (rows,).
+    """
+    if not logits.is_cuda:
+        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        loss = F.cross_entropy(wide, labels, reduction="sum")
+        gradient = wide.softmax(-1)
+        gradient[torch.arange(len(labels)), labels] -= 1
+        return loss, logits.copy_(gradient)
+    from llama_recipes_local.kernels.triton import vocabulary_loss_kernels as kernels
+
+    rows, vocabulary = logits.shape
+    losses = torch.empty(rows, device=logits.device)
+    kernels.loss_and_gradient[(rows,)](logits, labels, losses, vocabulary, BLOCK=8192, num_warps=16)
+    return losses.sum(), logits
