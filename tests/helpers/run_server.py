@@ -10,9 +10,9 @@ Reads a line of JSON for each run: ``flags`` of ``finetuning.main``, ``ranks``, 
 - ``{"lines": N}`` makes the disk full after N lines of metrics.
 
 ``last`` has ``flags`` beside those of all, and ``patches``: values by the name of what they replace
-in this package, ``module:name``. ``patches`` of the request are for all ranks. With ``on``, a text
-and the names of signals, the first rank gets these signals when it has printed the text, and the
-others are killed once it has ended.
+in this package, ``module:name``. ``patches`` of the request are for all ranks. With ``on``, a
+pattern and the names of signals, the first rank gets these signals when what it printed matches,
+and the others are killed once it has ended.
 
 Answers with the ranks' exit codes, and the seconds that the first rank took, from the first of
 these signals if there were any; the code of a process that a signal killed is minus its number.
@@ -22,6 +22,7 @@ Each rank logs the rows that it trains on.
 import errno
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -87,10 +88,10 @@ def run(
     return [os.waitstatus_to_exitcode(status) for status in statuses], seconds
 
 
-def send_signals(process: int, text: str, names: str, log: Path) -> float:
-    """Send a process signals once it has printed a text; return when the first was sent."""
+def send_signals(process: int, pattern: str, names: str, log: Path) -> float:
+    """Send a process signals once what it printed matches; return when the first was sent."""
     until = time.monotonic() + 60
-    while text not in log.read_text() and time.monotonic() < until:
+    while not re.search(pattern, log.read_text()) and time.monotonic() < until:
         time.sleep(0.05)
     began = time.monotonic()
     for name in names.split():
