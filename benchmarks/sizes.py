@@ -22,7 +22,7 @@ COMMON = [
 ALL_LINEAR = ["--use_peft", "--lora_config.r", "16", "--target_modules", "all-linear"]
 METHODS = {
     "LoRA": ALL_LINEAR,
-    "QLoRA": [*ALL_LINEAR, "--quantization", "4bit"],
+    "QLoRA": [*ALL_LINEAR, "--quantization", "4bit", "--quant_type", "nf4", "--use_double_quant"],
     "full": [],
 }
 RECOMPUTED = "--gradient_checkpointing"
