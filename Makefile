@@ -213,7 +213,7 @@ test-slow: dev ## run the tests that check leaves out
 	$(HALVES) slow-tests-of-use slow-tests
 
 .PHONY: methods-table
-methods-table: dev ## write the table of methods, made from the tests, into both READMEs
+methods-table: dev ## write the table of methods, made from the tests, into docs/methods.md
 	$(BIN)/python tests/helpers/methods_table.py
 
 .PHONY: seams-table

@@ -1,4 +1,4 @@
-"""Computes the memory and speed that fine-tuning a Llama needs, for the tables of ``docs/hardware``.
+"""Computes the memory and speed of fine-tuning a Llama, for the tables of ``docs/hardware.md``.
 
 The formula and its constants are those of the page; a test compares them with what was measured.
 ``python benchmarks/memory.py`` writes the tables between the marks of both languages' pages.
@@ -19,13 +19,13 @@ METHODS = ("QLoRA", "LoRA", "full")
 LORA_RANK = 16
 ROWS = (2048, 4096, 8192)
 GIB = 2**30
-RESERVE = 1.5  # GiB for CUDA's context and fragments
+RESERVE = 3  # GiB for CUDA's context and fragments
 TERAFLOPS = {"QLoRA": 425, "LoRA": 450, "full": 475}  # reached at the 7B and 8B shapes on an H100
 FLOPS_A_WEIGHT = {"QLoRA": 6, "LoRA": 6, "full": 8}  # with activation checkpointing
 PAGES = ("hardware.md", "hardware.zh-CN.md")
 HEADS = {
     "hardware.md": ("model", "method", "{} tokens, GiB", "smallest card", "tok/s on an H100"),
-    "hardware.zh-CN.md": ("模型", "方法", "{} 个 token，GiB", "最小的单卡", "H100 上的 tok/s"),
+    "hardware.zh-CN.md": ("模型", "方法", "{} token, GiB", "最小的单卡", "H100 上的 tok/s"),
 }
 
 
@@ -133,8 +133,12 @@ def main() -> None:
         path = Path(__file__).resolve().parents[1] / "docs" / page
         text = path.read_text("utf-8")
         for mark, table in (("one card", one_card), ("several cards", several_cards)):
-            marked = re.compile(rf"(?<=<!-- {mark} -->\n).*?(?=<!-- /{mark} -->)", re.DOTALL)
-            text, found = marked.subn(lambda _, made=table(page): made, text)
+            text, found = re.subn(
+                rf"(<!-- {mark} -->\n).*?(<!-- /{mark} -->)",
+                rf"\g<1>{table(page)}\g<2>",
+                text,
+                flags=re.DOTALL,
+            )
             assert found == 1, f"{path} has no marks <!-- {mark} --> and <!-- /{mark} -->"
         path.write_text(text, "utf-8")
 

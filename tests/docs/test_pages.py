@@ -15,8 +15,11 @@ PAGES = sorted(
     for pattern in ("*.md", "docs/**/*.md", "datasets/*.md", "patches/*.md", "examples/*.md")
     for path in PROJECT.glob(pattern)
 )
-FOR_DEVELOPERS = [page for page in PAGES if page.startswith("docs/")] + ["CONTRIBUTING.md"]
-MADE = {"checkpoint-STEP/", "tensorboard/", "wandb/", "mlruns/"}  # by a run
+FOR_DEVELOPERS = [page for page in PAGES if page.startswith("docs/")] + [
+    "CONTRIBUTING.md",
+    "CONTRIBUTING.zh-CN.md",
+]
+MADE = {"checkpoint-STEP/", "tensorboard/", "wandb/", "mlruns/", "outputs/"}  # by a run
 CODE = re.compile(r"`([^`\n]+)`")
 FILE = re.compile(r"[\w.-]+(?:/[\w.-]+)*(?:/|\.py)")
 

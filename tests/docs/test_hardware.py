@@ -1,0 +1,47 @@
+"""``docs/hardware.md`` shows what the formula gives, and the formula gives what was measured."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(PROJECT / "benchmarks"))
+import memory  # noqa: E402
+
+MEASURED = [  # shape, method, tokens of a micro-batch, devices, GiB, tokens a second of one H100
+    ("8B", "LoRA", 8192, 1, 19.8, 9619),
+    ("8B", "QLoRA", 8192, 1, 10.0, 8813),
+    ("7B", "LoRA", 8192, 1, 17.7, 10484),
+]
+
+
+@pytest.mark.parametrize("page", memory.PAGES)
+def test_the_tables_are_those_of_the_formula(page: str) -> None:
+    text = (PROJECT / "docs" / page).read_text("utf-8")
+    for table in (memory.one_card, memory.several_cards):
+        assert table(page) in text, "run: python benchmarks/memory.py"
+
+
+@pytest.mark.parametrize(("shape", "method", "tokens", "devices", "gib", "speed"), MEASURED)
+def test_the_formula_gives_what_was_measured(
+    shape: str, method: str, tokens: int, devices: int, gib: float, speed: float
+) -> None:
+    llama = memory.Llama(*memory.SHAPES[shape])
+    assert memory.gib(llama, method, tokens, devices) == pytest.approx(gib, rel=0.05)
+    assert memory.tokens_a_second(llama, method) == pytest.approx(speed, rel=0.1)
+
+
+def test_the_readmes_table_is_a_part_of_the_pages() -> None:
+    rows = [
+        line.split("|")[1:-1] for line in memory.several_cards("hardware.md").splitlines() if line
+    ]
+    counted = {f"{row[0].strip()} {row[1].strip()}": row[2:] for row in rows[2:]}
+    text = (PROJECT / "README.md").read_text("utf-8")
+    table = text[text.index("| cards needed |") :].split("\n\n")[0].splitlines()[2:]
+    shown = {line.split("|")[1].strip(): line.split("|")[2:-1] for line in table}
+    for name, cells in shown.items():
+        *models, last = name.replace(" or LoRA", "").split(", ")
+        model, method = last.split()
+        assert all(counted[f"{each} {method}"] == cells for each in [*models, model]), name
+    assert len(shown) >= 8
