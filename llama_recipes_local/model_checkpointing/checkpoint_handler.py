@@ -138,7 +138,11 @@ def _own_tensors(model: PeftModel) -> Tensors:
     }
     saved = get_peft_model_state_dict(model, state_dict=tensors, save_embedding_layers=False)
     own = {id(tensor) for tensor in saved.values()}
-    return {name: tensor for name, tensor in tensors.items() if id(tensor) in own}
+    found = {name: tensor for name, tensor in tensors.items() if id(tensor) in own}
+    as_saved = [name for name in found if name.replace(f".{model.active_adapter}", "") in saved]
+    known = {id(found[name]) for name in as_saved}  # by the name in the file, a tied head has none
+    others = [name for name, tensor in found.items() if id(tensor) not in known]
+    return {name: found[name] for name in (*as_saved, *others)}
 
 
 def write_adapter(model: nn.Module, state: Tensors, folder: Path) -> None:

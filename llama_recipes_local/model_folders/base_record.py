@@ -16,17 +16,12 @@ import torch
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.model_folders.adapter_files import ADAPTER_CONFIG
 from llama_recipes_local.model_folders.sampled_hash import Place, places, sampled_hash
+from llama_recipes_local.model_folders.tensors import FLOATS
 from llama_recipes_local.model_folders.weight_files import has_weights, weight_files
 from llama_recipes_local.storage.publishing import write_json
 
 BASE_RECORD = "base_model.json"
 OTHER_BASE = "--allow_other_base"
-_FLOATS = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-}
 _LAYERS = 48  # tensors of decoder layers of which some numbers are kept
 _NUMBERS = 16  # of each
 
@@ -56,7 +51,7 @@ class _Sample(NamedTuple):
     def is_cast_of(self, other: "_Sample") -> bool:
         """Return whether one of two samples is the other, rounded to its dtype."""
         (first, a), (second, b) = (
-            (_FLOATS[each.dtype], torch.frombuffer(each.content(), dtype=torch.float32))
+            (FLOATS[each.dtype], torch.frombuffer(each.content(), dtype=torch.float32))
             for each in (self, other)
         )
         if a.shape != b.shape:
@@ -86,7 +81,7 @@ class _Record:
     def of(cls, folder: Path, names: Collection[str] | None = None) -> "_Record":
         """Describe the weights in a folder, with samples of the tensors named, or of a choice."""
         tensors = places(weight_files(folder))
-        kept = [each for each in tensors if each.dtype in _FLOATS and each.begin < each.end]
+        kept = [each for each in tensors if each.dtype in FLOATS and each.begin < each.end]
         if names is None:
             inside = [each.name for each in kept if ".layers." in each.name]
             step = max(1, len(inside) // _LAYERS)
@@ -160,7 +155,7 @@ def compare_base(adapter: Path, base: Path, flag: str, allowed: bool = False) ->
 
 def _sampled(place: Place) -> _Sample:
     """Return numbers from a tensor's middle, in float32, which holds them exactly."""
-    dtype = _FLOATS[place.dtype]
+    dtype = FLOATS[place.dtype]
     content = bytearray(place.middle(_NUMBERS, dtype.itemsize))
     numbers = torch.frombuffer(content, dtype=dtype)
     return _Sample(place.dtype, base64.b64encode(numbers.float().numpy().tobytes()).decode())

@@ -16,6 +16,14 @@ from llama_recipes_local.model_folders.weight_files import (
     weight_files,
 )
 
+FLOATS = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+}
+"""The dtypes of weights that are not quantised, by their names in safetensors files."""
+
 
 class Header(NamedTuple):
     """What a file's header says of a tensor: its shape, and its dtype as safetensors names it."""

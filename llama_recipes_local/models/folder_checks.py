@@ -30,9 +30,10 @@ from llama_recipes_local.model_folders.stored_quantization import (
     check_readable,
     stored_quantization,
 )
+from llama_recipes_local.model_folders.tensors import FLOATS
 from llama_recipes_local.models.deferred import empty_model, weight_name
+from llama_recipes_local.models.weight_values import check_sampled
 
-FLOATS = ("F64", "F32", "F16", "BF16")
 _AGAIN = "copy the model again, with its config.json"
 # rotary frequencies, which transformers before 4.32 saved and the configuration gives
 HARMLESS = re.compile(r"(.*\.)?rotary_emb\.inv_freq")
@@ -56,9 +57,12 @@ def check_stored_model(folder: Path) -> list[Problem]:
         return error.problems + problems
     if problems or not hasattr(config, "vocab_size"):  # a vision model's names differ
         return problems
-    stored = StoredTensors(weight_files(folder))
-    return _check_depth(folder, config, stored) or compare(
-        folder, config, stored, stored.headers(), quantized
+    files = weight_files(folder)
+    stored = StoredTensors(files)
+    return (
+        _check_depth(folder, config, stored)
+        or compare(folder, config, stored, stored.headers(), quantized)
+        or check_sampled(folder, files)
     )
 
 

@@ -36,6 +36,7 @@ from llama_recipes_local.models.quantization import (
 )
 from llama_recipes_local.models.tokenizer_rules import restore_rules
 from llama_recipes_local.models.top_layers import LlamaWithTopLayersForCausalLM, zero_top_layers
+from llama_recipes_local.models.weight_values import check_all
 from llama_recipes_local.parallel import device_type
 from llama_recipes_local.run import active_run
 
@@ -202,6 +203,7 @@ def _load_weights(cls: Any, name: str | Path, model_type: str, **kwargs: object)
     else:
         model, report = _load(cls, name, use_safetensors=True, output_loading_info=True, **options)
         refuse(check_loaded(folder, report, new="model.top_layers."))
+        refuse(check_all(folder, model.named_parameters()))
         keep_packing(model)
         compute_plainly(model)
     keep_frequencies(model)

@@ -16,6 +16,7 @@ from llama_recipes_local.model_folders import (
     load_config,
 )
 from llama_recipes_local.model_folders.weight_files import unreadable
+from llama_recipes_local.models.weight_values import check_adapter_values
 from llama_recipes_local.preflight.adapter_rules import check_attention
 from llama_recipes_local.preflight.model import check_model, model_config
 from llama_recipes_local.run import Run
@@ -95,7 +96,8 @@ def _compare_base(run: Run) -> list[Problem]:
     )
     if not (folder / ADAPTER_WEIGHTS).is_file() or check_model(run):
         return []
-    return compare_base(folder, base, "--model_name", run.train.allow_other_base).problems
+    compared = compare_base(folder, base, "--model_name", run.train.allow_other_base)
+    return check_adapter_values(folder) + compared.problems
 
 
 def _plain(value: object) -> object:

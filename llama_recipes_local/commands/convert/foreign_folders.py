@@ -25,13 +25,14 @@ from llama_recipes_local.model_folders import (
 )
 from llama_recipes_local.model_folders.export import check_export, export
 from llama_recipes_local.model_folders.exported_model import ExportedModel
+from llama_recipes_local.model_folders.tensors import FLOATS
 from llama_recipes_local.model_folders.weight_files import (
     META,
     PICKLED,
     in_meta_layout,
     meta_layout,
 )
-from llama_recipes_local.models.folder_checks import FLOATS, HARMLESS, compare
+from llama_recipes_local.models.folder_checks import HARMLESS, compare
 from llama_recipes_local.storage.publishing import write_json
 
 SHARDS = "model-*.safetensors"

@@ -23,6 +23,7 @@ from llama_recipes_local.model_folders import (
 )
 from llama_recipes_local.model_folders.model_config import check_generation_config
 from llama_recipes_local.models.folder_checks import check_stored_model
+from llama_recipes_local.models.weight_values import check_adapter_values
 from llama_recipes_local.parallel import device_type
 from llama_recipes_local.run.record import SavedRun
 
@@ -98,6 +99,7 @@ def find_source(
     check_config(model, "--model_name")
     refuse(check_generation_config(model))
     if adapter:
+        refuse(check_adapter_values(adapter))
         compared = compare_base(adapter, model, "--model_name", allow_other_base)
         refuse(compared.problems)
         if compared.note:

@@ -36,6 +36,7 @@ from llama_recipes_local.model_folders.stored_quantization import (
 )
 from llama_recipes_local.models import AutoConfig
 from llama_recipes_local.models.folder_checks import check_stored_model
+from llama_recipes_local.models.weight_values import check_adapter_values
 from llama_recipes_local.run.record import SavedRun
 
 FP8_BLOCK = [128, 128]
@@ -101,7 +102,7 @@ def merge(asked: Merge) -> None:
     refuse(check_base(skeleton, base))
     refuse(check_stored_model(folder))
     compared = compare_base(adapter.folder, folder, "--model", asked.allow_other_base)
-    refuse(compared.problems)
+    refuse(check_adapter_values(adapter.folder) + compared.problems)
     _report_inputs(base, adapter, folder)
     if compared.note:
         print(f"    {compared.note}")
@@ -114,7 +115,7 @@ def merge(asked: Merge) -> None:
         source=folder,
         tokenizer=tokenizer,
         weights=merged.planned,
-        weight=merged,
+        weight=lambda name: _finite(name, merged(name), folder),
         config_changes=config_changes,
         config_removed=config_removed,
         prompt_template=prompt_template,
@@ -124,6 +125,18 @@ def merge(asked: Merge) -> None:
         print("--> the adapter changes head and embedding separately: tie_word_embeddings is off")
     export(model, out, asked.format)
     print(f"--> the merged model is in {out}")
+
+
+def _finite(name: str, tensor: torch.Tensor, folder: Path) -> torch.Tensor:
+    """Return a merged tensor if its numbers are finite.
+
+    Raises:
+        UsageError: if they are not; what was written until then is removed.
+    """
+    if tensor.is_floating_point() and not tensor.isfinite().all():
+        why = f"the model in {folder} has NaN or infinite numbers, or {tensor.dtype} holds less"
+        raise refusal(f"{name} is not finite after the merge", why, "merge in --dtype float32")
+    return tensor
 
 
 def _quantized(folder: Path) -> StoredQuantization | None:

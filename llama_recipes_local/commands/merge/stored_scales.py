@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from llama_recipes_local.model_folders import StoredTensors
-from llama_recipes_local.models.folder_checks import FLOATS
+from llama_recipes_local.model_folders.tensors import FLOATS
 
 _INT8_MAXIMUM = 127
 
