@@ -74,6 +74,27 @@ def _check_numbers(config: transformers.PreTrainedConfig) -> None:
         known = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not known or not low <= value <= high:
             raise ValueError(f"{name} is {value!r}, and must be from {low} to {high}")
+    _check_ids(config, getattr(config, "vocab_size", None))
+
+
+def _check_ids(config: object, rows: Any) -> None:
+    """Check that the tokens that a configuration names are ones of a model with so many rows.
+
+    Raises:
+        ValueError: if one is not; a model would never stop at it.
+    """
+    known = type(rows) is int and rows > 0
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        value = getattr(config, name, None)
+        least = -1 if name == "pad_token_id" else 0  # which the first Llamas have for none
+        for each in value if isinstance(value, list) else [value]:
+            if each is None:
+                continue
+            if type(each) is not int:
+                raise ValueError(f"{name} is {value!r}, and must be the number of a token")
+            if each < least or (known and each >= rows):
+                wanted = f"from 0 to {rows - 1} (vocab_size)" if known else "0 or more"
+                raise ValueError(f"{name} is {value!r}, and must be {wanted}")
 
 
 def check_generation_config(folder: Path) -> list[Problem]:
@@ -84,9 +105,5 @@ def check_generation_config(folder: Path) -> list[Problem]:
     fix = "copy it again, or remove it: the defaults are used then"
     with caught() as problems, door(f"{path} cannot be read", fix):
         config = transformers.GenerationConfig.from_pretrained(folder, local_files_only=True)
-        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-            value = getattr(config, name)
-            for each in value if isinstance(value, list) else [value]:
-                if each is not None and type(each) is not int:
-                    raise ValueError(f"{name} is {value!r}, and must be the number of a token")
+        _check_ids(config, read_config(folder).get("vocab_size"))
     return problems

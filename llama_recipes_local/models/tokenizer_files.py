@@ -84,7 +84,37 @@ def _unloadable(folder: Path, versions: tuple[tuple[str, int, int], ...]) -> lis
             if not isinstance(value, wanted):
                 raise ValueError(f"{name} is {value!r}")
         tokenizer("a", add_special_tokens=True)
+        if lacking := _lacking(folder, tokenizer):
+            raise ValueError(f"its vocabulary lacks {lacking}, which tokenizer_config.json names")
     return problems
+
+
+def _lacking(folder: Path, tokenizer: Any) -> str:
+    """Return a begin or end token that only its name makes a token, in words; "" without one.
+
+    transformers adds it with the next free number, for which the model has no row.
+    """
+    added = {item.get("content") for item in _items(folder / "tokenizer.json", "added_tokens")}
+    decoder = _items(folder / "tokenizer_config.json", "added_tokens_decoder")
+    added |= {item.get("content") for item in decoder}
+    added |= set(_object(folder / "added_tokens.json"))
+    for role in ("bos_token", "eos_token"):
+        token, number = getattr(tokenizer, role), getattr(tokenizer, f"{role}_id")
+        if number is not None and number >= tokenizer.vocab_size and token not in added:
+            return f"the {role} {token!r}"
+    return ""
+
+
+def _items(path: Path, key: str) -> list[dict[str, Any]]:
+    """Return the objects in a list, or the values of an object, in a JSON file."""
+    found = _object(path).get(key)
+    items = found.values() if isinstance(found, dict) else found
+    return [each for each in items or [] if isinstance(each, dict)]
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file; an empty one if there is none."""
+    return json.loads(path.read_text("utf-8")) if path.is_file() and _is_json(path) else {}
 
 
 def _is_json(path: Path) -> bool:

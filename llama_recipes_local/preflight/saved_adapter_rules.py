@@ -15,10 +15,10 @@ from llama_recipes_local.model_folders import (
     compare_base,
     load_config,
 )
-from llama_recipes_local.model_folders.weight_files import unreadable
+from llama_recipes_local.model_folders.weight_files import check_weights, unreadable
 from llama_recipes_local.models.weight_values import check_adapter_values
 from llama_recipes_local.preflight.adapter_rules import check_attention
-from llama_recipes_local.preflight.model import check_model, model_config
+from llama_recipes_local.preflight.model import model_config
 from llama_recipes_local.run import Run
 
 
@@ -94,7 +94,7 @@ def _compare_base(run: Run) -> list[Problem]:
         Path(each).expanduser().resolve()
         for each in (run.train.from_peft_checkpoint, run.train.model_name)
     )
-    if not (folder / ADAPTER_WEIGHTS).is_file() or check_model(run):
+    if not (folder / ADAPTER_WEIGHTS).is_file() or check_weights(base):
         return []
     compared = compare_base(folder, base, "--model_name", run.train.allow_other_base)
     return check_adapter_values(folder) + compared.problems

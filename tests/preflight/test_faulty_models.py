@@ -19,6 +19,8 @@ from llama_recipes_local.models import LlamaForCausalLM
 Spoil = Callable[[Path], object]
 Tensors = dict[str, torch.Tensor]
 
+EMBEDDING = "model.embed_tokens.weight"
+WRITING = ("self_attn.o_proj", "mlp.down_proj")
 UP = "model.layers.1.mlp.up_proj.weight"
 
 
@@ -46,6 +48,18 @@ def renamed(old: str, new: str) -> Spoil:
             tensors[name.replace(old, new)] = tensors.pop(name)
 
     return weights(rename)
+
+
+def spoiled(name: str, number: float) -> Spoil:
+    def put(tensors: Tensors) -> None:
+        rows = len(tensors[name])
+        tensors[name][rows // 2] = number
+
+    return weights(put)
+
+
+def zero(part: str) -> Spoil:
+    return weights(lambda tensors: [each.zero_() for name, each in tensors.items() if part in name])
 
 
 def with_tensor(name: str, tensor: torch.Tensor) -> Spoil:
@@ -111,6 +125,7 @@ def adapter_inside(folder: Path) -> None:
 
 
 DEEP = "[" * 100_000
+RIGHT = "cannot be right"
 MATCH = "do not match its config.json"
 CONFIG = "config.json"
 QUANTIZED = "the weights in {folder} are quantised: "
@@ -301,6 +316,41 @@ FAULTS: dict[str, tuple[Spoil, str, str]] = {
         "generation_config.json cannot be read",
         "eos_token_id",
     ),
+    "an end token beyond the vocabulary": (
+        in_json(CONFIG, eos_token_id=1000),
+        "config.json cannot be read",
+        "eos_token_id is 1000, and must be from 0 to 999 (vocab_size)",
+    ),
+    "a negative begin token": (
+        in_json(CONFIG, bos_token_id=-1),
+        "config.json cannot be read",
+        "bos_token_id is -1, and must be from 0 to 999",
+    ),
+    "a generation that ends at no token of the model": (
+        in_json("generation_config.json", eos_token_id=[1, 128009]),
+        "generation_config.json cannot be read",
+        "eos_token_id is [1, 128009], and must be from 0 to 999",
+    ),
+    "a tokenizer without its end token": (
+        in_json("tokenizer_config.json", eos_token="<|eot_id|>"),
+        "the tokenizer in {folder} cannot be loaded",
+        "its vocabulary lacks the eos_token '<|eot_id|>', which tokenizer_config.json names",
+    ),
+    "NaN in the middle of a matrix": (spoiled(UP, float("nan")), RIGHT, f"infinite numbers: {UP}"),
+    "infinity in a head": (
+        spoiled("lm_head.weight", float("inf")),
+        RIGHT,
+        "NaN or infinite numbers: lm_head.weight",
+    ),
+    "a matrix of zeros": (zero(UP), RIGHT, f"zero throughout: {UP}"),
+    "an embedding of zeros": (zero("embed_tokens"), RIGHT, "throughout: model.embed_tokens.weight"),
+    "a normalisation of zeros": (zero("model.norm"), RIGHT, "zero throughout: model.norm.weight"),
+    "one output of zeros": (
+        zero("layers.0.mlp.down_proj"),
+        RIGHT,
+        "zero throughout: model.layers.0.mlp.down_proj.weight",
+    ),
+    "everything zero": (zero(""), RIGHT, "zero throughout: lm_head.weight, model.embed"),
     "a generation configuration that is a list": (
         with_text("generation_config.json", "[]"),
         "generation_config.json cannot be read",
@@ -393,16 +443,22 @@ def test_generate_and_evaluate_refuse_what_training_refuses(fault: str, folder: 
             change(folder, lambda each: each.update({"lm_head.weight": each[EMBEDDING].clone()})),
         ),
         lambda folder: (untied(folder), without("lm_head")(folder)),
+        in_json(CONFIG, pad_token_id=-1),
+        lambda folder: [zero(f"layers.1.{each}")(folder) for each in WRITING],
     ],
-    ids=["rotary frequencies", "another float", "tied, saved twice", "tied, saved once"],
+    ids=[
+        "rotary frequencies",
+        "another float",
+        "tied, saved twice",
+        "tied, saved once",
+        "the first Llamas' pad token",
+        "a layer that is new",
+    ],
 )
 def test_what_does_no_harm_is_taken(spoil: Spoil, folder: Path) -> None:
     spoil(folder)
     assert find_source(model=folder).model == folder
     LlamaForCausalLM.from_pretrained(folder)
-
-
-EMBEDDING = "model.embed_tokens.weight"
 
 
 @pytest.mark.parametrize("fault", ["a tensor missing", "a tensor left over", "an adapter inside"])
