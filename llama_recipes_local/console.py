@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TextIO
 from llama_recipes_local import launch
 from llama_recipes_local.errors import TrainingError, UsageError, printable
 from llama_recipes_local.screen import note_in, width_of
-from llama_recipes_local.storage.disk import describe_full_disk, free_bytes
+from llama_recipes_local.storage.disk import free_bytes, is_full, write_failure
 from llama_recipes_local.storage.publishing import write_json
 
 INTERRUPTED = 128 + signal.SIGINT
@@ -139,11 +139,13 @@ def expected_failure(error: BaseException, output: Path | None = None) -> Failur
         return Failure(str(error), error.EXIT_CODE)
     if isinstance(error, KeyboardInterrupt):
         return Failure("\nstopped by Ctrl-C", INTERRUPTED)
-    full = describe_full_disk(error)
-    if not full:
+    failure = write_failure(error)
+    if failure is None:
         return None
-    free = f"; {free_bytes(output)} bytes are free in {output.resolve()}" if output else ""
-    text = f"stopped: {full}{free}\n   fix: free space there and run the command again"
+    free = ""
+    if output and is_full(error):
+        free = f"; {free_bytes(output)} bytes are free in {output.resolve()}"
+    text = f"stopped: {failure.why}{free}\n   fix: {failure.fix}, and run the command again"
     return Failure(text, TrainingError.EXIT_CODE)
 
 

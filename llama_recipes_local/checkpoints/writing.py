@@ -6,7 +6,7 @@ asynchronous writer the ranks copy their tensors to host memory and continue; a 
 """
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,7 @@ from llama_recipes_local.checkpoints.shards import TensorShard, group_into_files
 from llama_recipes_local.checkpoints.staging import Staging
 from llama_recipes_local.errors import TrainingError
 from llama_recipes_local.parallel import all_reduce_sum, barrier, is_rank_zero, rank, world_size
-from llama_recipes_local.storage.disk import describe_full_disk, free_bytes
+from llama_recipes_local.storage.disk import WriteFailure, free_bytes, write_failure
 from llama_recipes_local.storage.publishing import begin_draft, draft_of, publish
 
 FILE_BYTES = 2 << 30
@@ -125,7 +125,7 @@ class Writer:
         if errors:
             if is_rank_zero():
                 shutil.rmtree(draft_of(job.target), ignore_errors=True)
-            raise SavingError(_message(job.target, errors))
+            raise SavingError(_message(job.target, errors[0]))
 
     def close(self) -> None:
         """Stop the thread; what it is writing is not published, and removed."""
@@ -194,10 +194,10 @@ def _check_free_space(target: Path, size: int) -> None:
     too_little = free is not None and free < needed
     if all_reduce_sum(torch.tensor(int(too_little))):
         reason = f"it needs {needed:,} bytes, {free or 0:,} are free"
-        raise SavingError(_message(target, [reason]))
+        raise SavingError(_message(target, WriteFailure(reason, "free space there", True)))
 
 
-def _from_all_ranks(job: _Job) -> tuple[Entries, list[str]]:
+def _from_all_ranks(job: _Job) -> tuple[Entries, list[WriteFailure]]:
     """Wait for this rank's part; return what all ranks wrote, and why some could not."""
     entries: Entries = {}
     errors = _attempt(lambda: entries.update(job.entries.result()))
@@ -211,16 +211,17 @@ def _from_all_ranks(job: _Job) -> tuple[Entries, list[str]]:
     return every, [error for _, part in gathered for error in part]
 
 
-def _attempt(work: Callable[[], None]) -> list[str]:
+def _attempt(work: Callable[[], None]) -> list[WriteFailure]:
     """Return why some work on files failed; an empty list if it did not."""
     try:
         work()
     except Exception as error:  # whatever it is, all ranks must learn of it
-        return [describe_full_disk(error) or f"{type(error).__name__}: {error}"]
+        known = write_failure(error)
+        return [known or WriteFailure(f"{type(error).__name__}: {error}", "see to that")]
     return []
 
 
-def _first_ranks(errors: list[str]) -> list[str]:
+def _first_ranks(errors: list[WriteFailure]) -> list[WriteFailure]:
     if world_size() > 1:
         shared = [errors]
         dist.broadcast_object_list(shared, src=0)
@@ -228,12 +229,12 @@ def _first_ranks(errors: list[str]) -> list[str]:
     return errors
 
 
-def _message(target: Path, errors: Sequence[str]) -> str:
+def _message(target: Path, failure: WriteFailure) -> str:
     intact = next((path for path in layout.checkpoints_in(target.parent) if path != target), None)
+    fewer = "; --save_total_limit N keeps fewer checkpoints" if failure.fewer_help else ""
     last = f"the last checkpoint is {intact}" if intact else "there is no checkpoint before it"
     return (
-        f"training stopped: {target.resolve()} could not be written: {errors[0]}\n"
+        f"training stopped: {target.resolve()} could not be written: {failure.why}\n"
         f"   {last}\n"
-        "   fix: free space there and resume with --resume_from_checkpoint auto; "
-        "--save_total_limit N keeps fewer checkpoints"
+        f"   fix: {failure.fix}, and resume with --resume_from_checkpoint auto{fewer}"
     )

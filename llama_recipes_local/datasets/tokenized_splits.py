@@ -27,7 +27,7 @@ from llama_recipes_local.datasets.flaws import find_flaws
 from llama_recipes_local.datasets.rows import RowFormatter
 from llama_recipes_local.errors import Problem, RecordError, UsageError, refusal
 from llama_recipes_local.records.checked_values import Record
-from llama_recipes_local.storage.disk import FULL
+from llama_recipes_local.storage.disk import write_failure
 from llama_recipes_local.storage.hashing import FileHashes
 
 # Incremented when the same files give other tokens than before.
@@ -274,8 +274,9 @@ def _rules(backend: tokenizers.Tokenizer) -> str:
 def _unwritable(folder: Path, error: OSError) -> Problem:
     what = f"the cache {folder} cannot be written"
     elsewhere = "--data_cache DIR"
-    if error.errno in FULL:
-        return Problem(what, str(error), f"free some space, or name another folder: {elsewhere}")
+    failure = write_failure(error)
+    if failure is not None and failure.fewer_help:
+        return Problem(what, failure.why, f"{failure.fix}, or name another folder: {elsewhere}")
     if error.errno == errno.ELOOP:
         why = f"{error.filename} is a link, which is not written through"
         return Problem(what, why, f"remove it, or name another folder: {elsewhere}")

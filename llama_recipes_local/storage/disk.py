@@ -1,8 +1,9 @@
-"""Free space on a disk, and errors that mean that there is none."""
+"""Free space on a disk, and what errors of writing mean."""
 
 import errno
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 # of the disk, of the user's quota, and of the size of a process's files
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -21,12 +22,51 @@ def nearest_existing(folder: Path) -> Path:
     return next(place for place in (folder, *folder.parents) if place.exists())
 
 
-def describe_full_disk(error: BaseException) -> str:
-    """Say that the disk is full, if an error means that; else return an empty string.
+class WriteFailure(NamedTuple):
+    """Why a file could not be written, what the user can do, and whether fewer files would help."""
 
-    Libraries that are not written in Python give an error's number in its text only.
-    """
-    number = getattr(error, "errno", None)
-    if number in FULL or any(f"os error {code})" in str(error) for code in FULL):
-        return f"no space left on device ({error})"
-    return ""
+    why: str
+    fix: str
+    fewer_help: bool = False
+
+
+_FAILURES = {
+    errno.ENOSPC: WriteFailure("no space left on device", "free space there", True),
+    errno.EDQUOT: WriteFailure(
+        "your disk quota is used up", "remove files of yours there, or have the quota raised", True
+    ),
+    errno.EFBIG: WriteFailure(
+        "a file may not become that large",
+        "raise the limit, which `ulimit -f` shows, or use a file system that takes larger files",
+    ),
+    errno.EROFS: WriteFailure(
+        "the file system is read-only", "have it mounted for writing, or name a folder elsewhere"
+    ),
+    errno.EACCES: WriteFailure(
+        "permission denied", "have the folder's owner give you access, or name a folder elsewhere"
+    ),
+    errno.ENAMETOOLONG: WriteFailure("the path is too long", "name a folder with a shorter path"),
+    errno.EIO: WriteFailure(
+        "the disk failed", "check it (`dmesg` tells what failed), or name a folder elsewhere"
+    ),
+    errno.ESTALE: WriteFailure("the network file system was remounted", "check that it is there"),
+}
+_FAILURES[errno.EPERM] = _FAILURES[errno.EACCES]
+
+
+def write_failure(error: BaseException) -> WriteFailure | None:
+    """Return why a file could not be written, with the error; None if it is of another kind."""
+    found = next((number for number in _FAILURES if _is(error, number)), None)
+    if found is None:
+        return None
+    return _FAILURES[found]._replace(why=f"{_FAILURES[found].why} ({error})")
+
+
+def is_full(error: BaseException) -> bool:
+    """Return whether an error means that a disk has no space left, of which there are figures."""
+    return _is(error, errno.ENOSPC)
+
+
+def _is(error: BaseException, number: int) -> bool:
+    """Return whether an error has a number; what is not written in Python has it in its text."""
+    return getattr(error, "errno", None) == number or f"os error {number})" in str(error)
