@@ -1,6 +1,6 @@
 """Attacks runs in every way that has broken one, and counts what held: results/faults.json.
 
-``python benchmarks/faults.py --model DIR --out FILE [--times 0.3] [--only WORD]``, on Linux, as
+``python benchmarks/faults.py --model DIR --out FILE [--times 0.3] [--only PATTERN]``, on Linux, as
 root for small disks and machines without a network. An attack has held if it ends in words and
 with an exit code, without a traceback, a process that is left or a file that counts by half; and if
 the run, started again, gives the same weights, to the bit. ``--times`` scales the counts of those
@@ -671,27 +671,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, required=True, help="folder of a small model")
     parser.add_argument("--times", type=float, default=1.0, help="of the counts of attacks")
-    parser.add_argument("--only", default="", help="rows whose name has this text")
+    parser.add_argument("--only", default="", help="a pattern of rows' names")
     parser.add_argument("--out", type=Path, help="JSON file for what was found")
     args = parser.parse_args()
     lab = Lab(args.model.resolve(), args.times)
     about = f"{os.cpu_count()} cores; Python {platform.python_version()}"
     about += f", torch {torch.__version__}, transformers {transformers.__version__}"
     rows: dict[str, Any] = {}
+    if args.out and args.out.exists():  # rows may be measured one after the other
+        rows = json.loads(args.out.read_text("utf-8"))["rows"]
     for name, attack in ROWS.items():
-        if args.only not in name:
+        if not re.search(args.only, name):
             continue
         began, found = time.monotonic(), Found()
         try:
             attack(lab, found)
         except Exception as error:  # a row that cannot be run is no reason to lose the others
             found.add("the row", repr(error))
-        rows[name] = found.as_json() | {"seconds": round(time.monotonic() - began)}
+        took = {"times": args.times, "seconds": round(time.monotonic() - began)}
+        rows[name] = found.as_json() | took
         print(f"{name}: {len(found.problems)} of {found.attacks} broke", flush=True)
         for problem in found.problems[:3]:
             print(f"   {problem}", flush=True)
         if args.out:
-            text = json.dumps({"about": about, "times": args.times, "rows": rows}, indent=1)
+            text = json.dumps({"about": about, "rows": rows}, indent=1)
             args.out.write_text(text + "\n", "utf-8")
     shutil.rmtree(lab.folder, ignore_errors=True)
     raise SystemExit(any(row["problems"] for row in rows.values()))
