@@ -7,7 +7,10 @@ under this name.
 
 import os
 
-from llama_recipes_local import _offline, _python, _upstream
+from llama_recipes_local import _python
+
+_python.check_version()
+from llama_recipes_local import _offline, _upstream  # noqa: E402 (an older Python cannot read it)
 
 __version__ = "0.1.0"
 

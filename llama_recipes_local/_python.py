@@ -6,7 +6,28 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ("finetuning.py", "sft.py")
+OLDEST = (3, 10)
 NEEDED = ("fire", "torch", "transformers", "peft", "accelerate", "datasets")
+
+
+def check_version() -> None:
+    """Refuse a Python that cannot read the package's modules; called before they are imported.
+
+    Raises:
+        SystemExit: in a script of a checkout, with code 2, after a line is printed.
+        ImportError: elsewhere.
+    """
+    if sys.version_info >= OLDEST:
+        return
+    version = ".".join(map(str, sys.version_info[:3]))
+    text = f"{sys.executable} is Python {version}, and llama_recipes_local needs 3.10 or newer"
+    script = _script()
+    if script is None:
+        raise ImportError(text)
+    own = ROOT / ".venv/bin/python"
+    python = own if own.exists() else "python3.10, or a newer one, in place of python"
+    print(f"{script.name}: {text}; run it with {python}", file=sys.stderr)
+    raise SystemExit(2)
 
 
 def check_packages() -> None:
@@ -17,8 +38,8 @@ def check_packages() -> None:
     Raises:
         SystemExit: with code 2, after the line is printed.
     """
-    script = Path(getattr(sys.modules.get("__main__"), "__file__", None) or ".").resolve()
-    if script.parent != ROOT or script.name not in SCRIPTS:
+    script = _script()
+    if script is None:
         return
     missing = [name for name in NEEDED if find_spec(name) is None]
     if not missing:
@@ -31,3 +52,9 @@ def check_packages() -> None:
         file=sys.stderr,
     )
     raise SystemExit(2)
+
+
+def _script() -> "Path | None":
+    """Return the script of a checkout that is running; None if it is another."""
+    script = Path(getattr(sys.modules.get("__main__"), "__file__", None) or ".").resolve()
+    return script if script.parent == ROOT and script.name in SCRIPTS else None
