@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from llama_recipes_local.commands.evaluate.measures import Array, Measure
+from llama_recipes_local.answers.measures import Array, Measure
 
 RESAMPLES = 1000
 CONFIDENCE = 0.95

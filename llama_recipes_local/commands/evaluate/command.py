@@ -7,6 +7,9 @@ from typing import Any
 from tqdm import tqdm
 
 from llama_recipes_local import extras
+from llama_recipes_local.answers.generator import Generator, Sampling
+from llama_recipes_local.answers.questions import Question, questions
+from llama_recipes_local.answers.stopping import find_stops
 from llama_recipes_local.commands.evaluate.bootstrap import interval
 from llama_recipes_local.commands.evaluate.comparing import compare as compare_files
 from llama_recipes_local.commands.evaluate.document_losses import measure_loss
@@ -24,17 +27,14 @@ from llama_recipes_local.commands.evaluate.metrics import (
     answer_metrics,
     loss_metrics,
 )
-from llama_recipes_local.commands.evaluate.questions import Question, questions
 from llama_recipes_local.commands.evaluate.recorded_run import resolve_run
 from llama_recipes_local.commands.evaluate.results import Result, table
-from llama_recipes_local.commands.generate.generator import Generator, Sampling
 from llama_recipes_local.commands.generate.model_loading import (
     load_model,
     load_tokenizer,
     vocabulary_and_positions,
 )
 from llama_recipes_local.commands.generate.model_source import ModelSource, find_source
-from llama_recipes_local.commands.generate.stopping import find_stops
 from llama_recipes_local.data.token_rows import TokenRows
 from llama_recipes_local.datasets.base import find_split
 from llama_recipes_local.datasets.prompt_template import PromptTemplate

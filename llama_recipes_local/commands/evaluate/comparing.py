@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from llama_recipes_local.answers.measures import Measure
 from llama_recipes_local.commands.evaluate.bootstrap import Difference, difference
-from llama_recipes_local.commands.evaluate.measures import Measure
 from llama_recipes_local.commands.evaluate.results import read_result, table
 from llama_recipes_local.errors import Problem, UsageError
 

@@ -10,8 +10,8 @@ from typing import TypedDict
 
 import numpy as np
 
-from llama_recipes_local.commands.evaluate.gleu import gleu, words
-from llama_recipes_local.commands.evaluate.measures import (
+from llama_recipes_local.answers.gleu import gleu, words
+from llama_recipes_local.answers.measures import (
     Array,
     Measure,
     exponential_ratio,

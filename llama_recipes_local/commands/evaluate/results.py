@@ -8,7 +8,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from llama_recipes_local.commands.evaluate.measures import Measure
+from llama_recipes_local.answers.measures import Measure
 from llama_recipes_local.commands.evaluate.metrics import METRICS, Answer, Document, LossMetric
 from llama_recipes_local.errors import UsageError, door
 from llama_recipes_local.messages import missing_path

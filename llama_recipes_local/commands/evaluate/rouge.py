@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from llama_recipes_local.commands.evaluate.measures import Measure, ratio
+from llama_recipes_local.answers.measures import Measure, ratio
 
 KINDS = ("rouge1", "rouge2", "rougeL")
 

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from llama_recipes_local.answers.generator import Generator, Sampling
+from llama_recipes_local.answers.stopping import StoppingStreamer, find_stops
 from llama_recipes_local.commands.generate.chat import chat
-from llama_recipes_local.commands.generate.generator import Generator, Sampling
 from llama_recipes_local.commands.generate.model_loading import (
     load_model,
     load_tokenizer,
@@ -22,7 +23,6 @@ from llama_recipes_local.commands.generate.prompt_texts import (
     choose_prompt_template,
     read_prompts,
 )
-from llama_recipes_local.commands.generate.stopping import StoppingStreamer, find_stops
 from llama_recipes_local.console import data_output
 from llama_recipes_local.datasets.token_ids import text_ids
 from llama_recipes_local.errors import Problem, UsageError

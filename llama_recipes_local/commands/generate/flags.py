@@ -161,8 +161,8 @@ def run(args: argparse.Namespace) -> None:
 
     import torch
 
+    from llama_recipes_local.answers.generator import Sampling
     from llama_recipes_local.commands.generate.command import Generation, generate
-    from llama_recipes_local.commands.generate.generator import Sampling
 
     sampling = {field.name: getattr(args, field.name) for field in fields(Sampling)}
     generate(

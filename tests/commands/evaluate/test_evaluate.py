@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from llama_recipes_local import cli
+from llama_recipes_local.answers.measures import Measure, ratio
 from llama_recipes_local.commands.evaluate.document_losses import DocumentLosses
-from llama_recipes_local.commands.evaluate.measures import Measure, ratio
 from llama_recipes_local.commands.evaluate.metrics import METRICS, Answer, AnswerMetric
 from llama_recipes_local.data.token_rows import IGNORE_INDEX
 from llama_recipes_local.finetuning import main

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from llama_recipes_local._upstream import VENDORED_DIR
-from llama_recipes_local.commands.evaluate.gleu import gleu, statistics, words
+from llama_recipes_local.answers.gleu import gleu, statistics, words
 
 GRAMMAR = VENDORED_DIR / "datasets" / "grammar_dataset"
 # What the authors' script (https://github.com/keisks/jfleg, eval/gleu.py, run under Python 3)

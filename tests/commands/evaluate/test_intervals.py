@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from llama_recipes_local.answers.measures import Measure, exponential_ratio, ratio
 from llama_recipes_local.commands.evaluate.bootstrap import difference, interval
-from llama_recipes_local.commands.evaluate.measures import Measure, exponential_ratio, ratio
 from llama_recipes_local.commands.evaluate.rouge import rouge
 
 DRAW = np.random.default_rng(7)

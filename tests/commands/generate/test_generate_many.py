@@ -12,8 +12,8 @@ import transformers
 from generate_command import generate, refused
 
 from llama_recipes_local import cli
+from llama_recipes_local.answers.stopping import Stops, find_stops
 from llama_recipes_local.commands.generate import flags
-from llama_recipes_local.commands.generate.stopping import Stops, find_stops
 from llama_recipes_local.datasets import grammar
 from llama_recipes_local.datasets.prompt_template import (
     CHAT,

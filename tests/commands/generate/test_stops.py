@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from llama_recipes_local.commands.generate.stopping import Stops, find_stops
+from llama_recipes_local.answers.stopping import Stops, find_stops
 from llama_recipes_local.datasets.prompt_template import PROMPT, PromptTemplate
 from llama_recipes_local.datasets.templates import TEMPLATES
 from llama_recipes_local.models import AutoTokenizer

@@ -14,7 +14,7 @@ from transformers import (
     TextStreamer,
 )
 
-from llama_recipes_local.commands.generate.stopping import Stops
+from llama_recipes_local.answers.stopping import Stops
 from llama_recipes_local.datasets.token_ids import text_ids
 from llama_recipes_local.errors import refusal
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llama_recipes_local.commands.evaluate.measures import Array, Measure
+from llama_recipes_local.answers.measures import Array, Measure
 
 if TYPE_CHECKING:
     from nltk.tokenize import NLTKWordTokenizer
