@@ -92,7 +92,7 @@ class train_config(upstream):
     num_workers_dataloader: Annotated[int, AT_LEAST_0, Resume.FREE] = (
         upstream.num_workers_dataloader
     )
-    """Processes that prepare batches, for each rank."""
+    """Processes that prepare batches, for each rank; at most 16, or 4 for each CPU."""
 
     lr: Annotated[float, ABOVE_0, Resume.SCHEDULE] = upstream.lr
     """Learning rate."""

@@ -105,6 +105,20 @@ def table(audits: dict[str, SplitAudit], shared: int) -> str:
     return "\n".join([*lines, *_endings(audits), *_notes(audits)])
 
 
+def describe(counts: Counts) -> str:
+    """Return in a line what became of records that are not audited."""
+    parts = {
+        "blank, skipped": counts.blank,
+        "cannot be used, skipped": counts.bad,
+        "without a label, skipped": counts.without_label,
+        "truncated": counts.truncated,
+        "split into several rows": counts.divided,
+        **counts.notes,
+    }
+    found = (f"{number:,} {title}" for title, number in parts.items() if number)
+    return ", ".join([f"{counts.records:,} records read", *found])
+
+
 def _endings(audits: dict[str, SplitAudit]) -> list[str]:
     """Return how many rows stop, and a line for begin tokens that are doubled or missing."""
     known = [(audit, audit.endings) for audit in audits.values() if audit.endings and audit.rows]

@@ -33,7 +33,7 @@ from llama_recipes_local.datasets.turns import (
     read_conversation,
     read_history,
 )
-from llama_recipes_local.errors import UsageError, refusal
+from llama_recipes_local.errors import Problem, UsageError, caught, refusal
 from llama_recipes_local.records.checked_values import Record
 
 if TYPE_CHECKING:
@@ -115,14 +115,13 @@ class RowFormatter:
             return Marked("", spans=(), complete=True, notes=unused)
         return replace(example, notes=(*unused, *example.notes)) if unused else example
 
-    def is_bad(self, record: Record, tokenizer: PreTrainedTokenizerBase | None) -> bool:
-        """Return whether a record that is None is skipped because it cannot be used."""
-        if self.skip_bad_rows:
-            try:
-                replace(self, skip_bad_rows=False)(record, tokenizer)
-            except UsageError:
-                return True
-        return False
+    def problems(self, record: Record, tokenizer: PreTrainedTokenizerBase | None) -> list[Problem]:
+        """Return why a record that is None is skipped; none if it is blank."""
+        if not self.skip_bad_rows:
+            return []
+        with caught() as problems:
+            replace(self, skip_bad_rows=False)(record, tokenizer)
+        return problems
 
     def _example(self, record: Record, tokenizer: PreTrainedTokenizerBase | None) -> Example | None:
         if not self.renders(tokenizer):

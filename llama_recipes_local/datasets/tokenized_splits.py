@@ -14,6 +14,7 @@ import tokenizers
 from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local import __version__, parallel
+from llama_recipes_local.data import audit
 from llama_recipes_local.data.audit import Counts, SplitAudit, audit_split
 from llama_recipes_local.data.cache import Built, cache_folder, cached
 from llama_recipes_local.data.streaming import SampleStream
@@ -132,7 +133,7 @@ class _Encoder:
         if not isinstance(formatter, RowFormatter) or not formatter.skip_bad_rows:
             return 0
         skipped = (record for record, made in zip(records, examples, strict=True) if made is None)
-        return sum(formatter.is_bad(record, self.tokenizer) for record in skipped)
+        return sum(bool(formatter.problems(record, self.tokenizer)) for record in skipped)
 
 
 def load_samples(samples: Iterable[Sample], limit: int | None = None) -> Loaded:
@@ -175,6 +176,8 @@ def stream_split(
 class _Pass:
     """Reads a split from its beginning; every pass is alike, because the stream shuffles.
 
+    What is skipped is printed with the first such record, and counted at the end of the first pass.
+
     Raises:
         RecordError: at the first record that cannot be used.
     """
@@ -183,15 +186,33 @@ class _Pass:
     encoder: _Encoder
 
     def __call__(self, number: int) -> Iterator[Sample]:
+        counts = Counts()
         try:
             remaining = iter(self.split.records())
             while records := list(islice(remaining, RECORDS_AT_A_TIME)):
-                for ids, labels in self.encoder.rows(records)[0]:
+                rows, found = self.encoder.rows(records)
+                if number == 0 and found.bad and not counts.bad:
+                    self._print_first_bad(records)
+                counts.add(found)
+                for ids, labels in rows:
                     yield {"input_ids": ids, "labels": labels}
+            if number == 0 and parallel.is_rank_zero():
+                print(f"--> stream, the first pass: {audit.describe(counts)}", flush=True)
         except UsageError as error:
-            found = find_flaws(self.split, self.encoder.tokenizer, MOST_REPORTED)
-            problems = "\n".join(map(str, found or error.problems))
+            flaws = find_flaws(self.split, self.encoder.tokenizer, MOST_REPORTED)
+            problems = "\n".join(map(str, flaws or error.problems))
             raise RecordError(f"stopped at an invalid record:\n{problems}") from error
+
+    def _print_first_bad(self, records: Sequence[Record]) -> None:
+        """Print what is wrong with the first of some records that is skipped for it."""
+        formatter = self.split.formatter
+        assert isinstance(formatter, RowFormatter)
+        for record in records:
+            problems = formatter.problems(record, self.encoder.tokenizer)
+            if problems and parallel.is_rank_zero():
+                print(f"--> stream, skipped: {problems[0].what}: {problems[0].why}", flush=True)
+            if problems:
+                return
 
 
 def _check_sample(sample: object, number: int) -> None:

@@ -91,6 +91,7 @@ CHECKS: tuple[Check, ...] = (
     data_rules.check_vision_data,
     data_rules.check_data_files,
     machine.check_output,
+    machine.check_workers,
     machine.check_packages,
 )
 

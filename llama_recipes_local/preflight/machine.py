@@ -14,6 +14,10 @@ from llama_recipes_local.run import Run
 from llama_recipes_local.storage.disk import nearest_existing
 from llama_recipes_local.storage.names import check_path
 
+WORKERS = 16
+WORKERS_PER_CPU = 4
+"""Processes of a rank that prepare batches, at most: this for each CPU, or ``WORKERS``."""
+
 
 def check_output(run: Run) -> list[Problem]:
     """Return why the output folder cannot be written to; what this makes to find out is removed."""
@@ -42,6 +46,22 @@ def check_output(run: Run) -> list[Problem]:
 def _output(output: Path, why: str) -> Problem:
     fix = "name a folder that you can write to: --output_dir DIR"
     return Problem(f"--output_dir {output}", why, fix)
+
+
+def check_workers(run: Run) -> list[Problem]:
+    """Refuse far more processes that prepare batches than this machine has CPUs for."""
+    asked, cpus = run.train.num_workers_dataloader, len(os.sched_getaffinity(0))
+    most = max(WORKERS, WORKERS_PER_CPU * cpus)
+    if asked <= most:
+        return []
+    return [
+        Problem(
+            f"--num_workers_dataloader {asked}",
+            f"this process has {cpus} CPUs, and each of its {asked:,} processes would hold a copy "
+            f"of Python; at most {most} are started",
+            f"--num_workers_dataloader {min(cpus, 8)}",
+        )
+    ]
 
 
 def check_packages(run: Run) -> list[Problem]:

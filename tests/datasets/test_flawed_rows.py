@@ -115,6 +115,25 @@ def test_a_stream_stops_with_all_that_is_wrong(config: local_dataset, tokenizer:
     assert len(list(stream_split(split(skipping, "train"), tokenizer).open_pass(0))) == 4
 
 
+def test_what_a_stream_skips_is_said_and_counted_once(
+    config: local_dataset,
+    tokenizer: Any,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("llama_recipes_local.datasets.tokenized_splits.RECORDS_AT_A_TIME", 5)
+    stream = stream_split(split(replace(config, skip_bad_rows=True), "train"), tokenizer)
+    capsys.readouterr()
+    for number in range(2):
+        assert len(list(stream.open_pass(number))) == 4
+    first, last = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"--> stream, skipped: line 1 of {config.data_path} is not JSON: ")
+    assert last.startswith(
+        f"--> stream, the first pass: {len(ROWS)} records read, 2 blank, skipped, "
+        "6 cannot be used, skipped"
+    )
+
+
 def test_the_first_records_of_a_stream_are_checked(
     config: local_dataset, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

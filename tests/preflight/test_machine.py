@@ -7,6 +7,7 @@ import pytest
 
 from llama_recipes_local import extras
 from llama_recipes_local.preflight import machine
+from llama_recipes_local.preflight.checks import CHECKS
 from llama_recipes_local.run.resolution import resolve
 
 
@@ -28,6 +29,16 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Mon
 def test_an_empty_output_folder() -> None:
     (problem,) = machine.check_output(resolve({"output_dir": ""}))
     assert problem.what == "--output_dir is empty"
+
+
+@pytest.mark.parametrize(("cpus", "most"), [(2, 16), (8, 32)])
+def test_workers_are_bounded_by_cpus(cpus: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda process: set(range(cpus)))
+    assert machine.check_workers(resolve({"num_workers_dataloader": most})) == []
+    (problem,) = machine.check_workers(resolve({"num_workers_dataloader": most + 1}))
+    assert f"has {cpus} CPUs" in problem.why and f"at most {most} " in problem.why
+    assert problem.fix == f"--num_workers_dataloader {cpus}"
+    assert machine.check_workers in CHECKS
 
 
 @pytest.mark.parametrize("name", ["model", "model/", "below/../model"])
