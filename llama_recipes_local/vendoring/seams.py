@@ -12,6 +12,10 @@ from llama_recipes_local.vendoring.errors import VendoringError
 
 FINETUNING = f"{PACKAGE}._vendor.llama_recipes.finetuning"
 PAGE = "docs/architecture.md"
+HEADS = {  # of the table in each language's page
+    PAGE: ("line", "name in `main`", "what runs", "what it does"),
+    "docs/architecture.zh-CN.md": ("行", "`main` 里的名字", "实际运行的代码", "作用"),
+}
 _MARKED = re.compile(r"(?<=<!-- seams -->\n).*?(?=<!-- /seams -->)", re.DOTALL)
 
 
@@ -124,9 +128,9 @@ def plain_table(seams: list[Seam]) -> str:
     return "\n".join(row.rstrip() for row in rows)
 
 
-def markdown_table(seams: list[Seam]) -> str:
+def markdown_table(seams: list[Seam], page: str = PAGE) -> str:
     """Return the table for the documentation, with links from ``docs/``."""
-    lines = ["", "| line | name in `main` | what runs | what it does |", "|---|---|---|---|"]
+    lines = ["", f"| {' | '.join(HEADS[page])} |", "|---|---|---|---|"]
     for seam in seams:
         numbers = ", ".join(map(str, seam.lines)) or "not used"
         says = _says(seam).replace("|", "\\|")
@@ -140,14 +144,18 @@ def markdown_table(seams: list[Seam]) -> str:
 
 
 def write_table(checkout: Checkout) -> bool:
-    """Write the table into the documentation, and return whether that changed it.
+    """Write the table into the pages of both languages, and return whether that changed one.
 
     Raises:
-        VendoringError: if the page does not have the marks once.
+        VendoringError: if a page does not have the marks once.
     """
-    path = checkout.root / PAGE
+    seams = read_seams(checkout.package)
+    changed = [_write_page(checkout.root / page, markdown_table(seams, page)) for page in HEADS]
+    return any(changed)
+
+
+def _write_page(path: Path, table: str) -> bool:
     before = path.read_text("utf-8")
-    table = markdown_table(read_seams(checkout.package))
     after, found = _MARKED.subn(lambda _: table, before)
     if found != 1:
         raise VendoringError(f"{path} must have <!-- seams --> and <!-- /seams --> once")

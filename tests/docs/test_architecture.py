@@ -11,25 +11,36 @@ from llama_recipes_local.library_patches import PATCHES
 from llama_recipes_local.vendoring.__main__ import main
 from llama_recipes_local.vendoring.checkout import Checkout, this_checkout
 from llama_recipes_local.vendoring.errors import VendoringError
-from llama_recipes_local.vendoring.seams import PAGE, markdown_table, read_seams, write_table
+from llama_recipes_local.vendoring.seams import HEADS, PAGE, markdown_table, read_seams, write_table
 
 
-def between_marks(name: str) -> str:
-    page = (this_checkout().root / PAGE).read_text("utf-8")
-    (table,) = re.findall(rf"<!-- {name} -->\n(.*?)<!-- /{name} -->", page, re.DOTALL)
+def between_marks(name: str, page: str = PAGE) -> str:
+    text = (this_checkout().root / page).read_text("utf-8")
+    (table,) = re.findall(rf"<!-- {name} -->\n(.*?)<!-- /{name} -->", text, re.DOTALL)
     return table
 
 
-def test_the_table_of_seams_is_up_to_date() -> None:
-    table = markdown_table(read_seams(this_checkout().package))
+@pytest.mark.parametrize("page", HEADS)
+def test_the_table_of_seams_is_up_to_date(page: str) -> None:
+    table = markdown_table(read_seams(this_checkout().package), page)
     assert table.count("\n| ") > 30
-    assert between_marks("seams") == table, "refresh it: make seams-table"
+    assert between_marks("seams", page) == table, "refresh it: make seams-table"
 
 
-def test_the_table_of_runtime_patches_is_up_to_date() -> None:
-    table = library_patches_table.make_table()
+@pytest.mark.parametrize("page", HEADS)
+def test_the_table_of_runtime_patches_is_up_to_date(page: str) -> None:
+    table = library_patches_table.make_table(Path(page).name)
     assert table.count("\n| ") == len(PATCHES) + 1
-    assert between_marks("patches") == table, "refresh it: make patches-table"
+    assert between_marks("patches", page) == table, "refresh it: make patches-table"
+
+
+@pytest.mark.parametrize("name", ["layers", "active run"])
+def test_both_languages_list_the_same_rooms(name: str) -> None:
+    english, chinese = (
+        [line.split("|")[1] for line in between_marks(name, page).splitlines() if "`" in line]
+        for page in HEADS
+    )
+    assert chinese == english and len(english) > 5
 
 
 def test_only_those_listed_ask_for_the_active_run() -> None:
@@ -50,17 +61,19 @@ def checkout(tmp_path: Path) -> Checkout:
     ignored = shutil.ignore_patterns("_vendor.*", "__pycache__")
     shutil.copytree(this_checkout().package, checkout.package, ignore=ignored)
     (tmp_path / PAGE).parent.mkdir()
-    (tmp_path / PAGE).write_text(
-        "# A page\n\n<!-- seams -->\nold\n<!-- /seams -->\nrest\n", "utf-8"
-    )
+    for page in HEADS:
+        (tmp_path / page).write_text(
+            "# A page\n\n<!-- seams -->\nold\n<!-- /seams -->\nrest\n", "utf-8"
+        )
     return checkout
 
 
 def test_writing_replaces_what_is_between_the_marks(checkout: Checkout) -> None:
     assert write_table(checkout)
-    text = (checkout.root / PAGE).read_text("utf-8")
-    table = markdown_table(read_seams(checkout.package))
-    assert text == f"# A page\n\n<!-- seams -->\n{table}<!-- /seams -->\nrest\n"
+    for page in HEADS:
+        text = (checkout.root / page).read_text("utf-8")
+        table = markdown_table(read_seams(checkout.package), page)
+        assert text == f"# A page\n\n<!-- seams -->\n{table}<!-- /seams -->\nrest\n"
     assert not write_table(checkout)
 
 

@@ -1,6 +1,6 @@
 """The table of runtime patches in ``docs/architecture.md``, made from the list in the package.
 
-``python tests/helpers/library_patches_table.py`` writes it between the page's marks.
+``python tests/helpers/library_patches_table.py`` writes it into both languages' pages.
 """
 
 import re
@@ -8,13 +8,17 @@ from pathlib import Path
 
 from llama_recipes_local.library_patches import PATCHES
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "architecture.md"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+HEADS = {
+    "architecture.md": "what | replaced or relied on | where | why | until",
+    "architecture.zh-CN.md": "名称 | 替换或依赖的对象 | 位置 | 原因 | 何时去掉",
+}
 MARKED = re.compile(r"(?<=<!-- patches -->\n).*?(?=<!-- /patches -->)", re.DOTALL)
 
 
-def make_table() -> str:
+def make_table(page: str = "architecture.md") -> str:
     """Return a Markdown table with a row for each replacement."""
-    lines = ["", "| what | replaced or relied on | where | why | until |", "|---|---|---|---|---|"]
+    lines = ["", f"| {HEADS[page]} |", "|---|---|---|---|---|"]
     for patch in PATCHES:
         targets = ", ".join(f"`{target.replace(':', '.')}`" for target in patch.targets)
         file = f"{patch.where.replace('.', '/')}.py"
@@ -24,10 +28,13 @@ def make_table() -> str:
 
 
 def main() -> None:
-    """Write the table into the page."""
-    text, found = MARKED.subn(lambda _: make_table(), PAGE.read_text("utf-8"))
-    assert found == 1, f"{PAGE} has no marks <!-- patches --> and <!-- /patches -->"
-    PAGE.write_text(text, "utf-8")
+    """Write the table into both pages."""
+    for page in HEADS:
+        path = DOCS / page
+        table = make_table(page)
+        text, found = MARKED.subn(lambda _, made=table: made, path.read_text("utf-8"))
+        assert found == 1, f"{path} has no marks <!-- patches --> and <!-- /patches -->"
+        path.write_text(text, "utf-8")
 
 
 if __name__ == "__main__":
