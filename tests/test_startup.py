@@ -4,10 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
+from llama_recipes_local.data.token_rows import SCHEMA, Chunk
+
 PROJECT = Path(__file__).resolve().parents[1]
-HEAVY = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "numpy")
+HEAVY = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "numpy", "pandas")
 
 
 def imported_by(code: str) -> set[str]:
@@ -49,3 +52,18 @@ from llama_recipes_local.preflight.help import help_text
 assert "--peft_method" in help_text() and "--sharding_strategy (FULL_SHARD)" in help_text()
 """
     assert imported_by(code) == set()
+
+
+@pytest.mark.command
+def test_cached_tokens_are_read_without_pandas(tmp_path: Path) -> None:
+    with pa.ipc.new_file(tmp_path / "rows.arrow", SCHEMA) as writer:
+        writer.write_batch(Chunk.of([[1, 2]], [[1, 2]]).batch())
+    code = f"""
+from pathlib import Path
+from llama_recipes_local.data.token_rows import TokenRows
+rows = TokenRows.open(Path({str(tmp_path / "rows.arrow")!r}))
+assert len(rows.digests) == len(rows.lengths) == 1
+"""
+    found = imported_by(code)
+    assert "torch" in found
+    assert "pandas" not in found

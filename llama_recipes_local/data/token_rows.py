@@ -142,7 +142,7 @@ class TokenRows(Dataset[dict[str, list[int]]]):
     @property
     def digests(self) -> npt.NDArray[np.uint64]:
         """A hash of each row's ids, (rows,): equal rows have equal ones."""
-        columns = [batch.column("digest").to_numpy() for batch in self._batches]
+        columns = [_view(batch.column("digest")) for batch in self._batches]
         return np.concatenate([np.zeros(0, np.uint64), *columns])
 
     def tokens(self, size: int) -> set[int]:
@@ -199,7 +199,21 @@ def _token_at(offsets: Int32, ids: Int32, place: int) -> Int32:
 
 def _views(batch: pa.RecordBatch) -> tuple[Int32, Int32, Int32]:
     ids, labels = batch.column("input_ids"), batch.column("labels")
-    return ids.offsets.to_numpy(), ids.values.to_numpy(), labels.values.to_numpy()
+    return _view(ids.offsets), _view(ids.values), _view(labels.values)
+
+
+def _view(array: pa.Array) -> Any:
+    """Return a view of an array of numbers; its own ``to_numpy`` imports pandas.
+
+    Raises:
+        ValueError: if it has nulls.
+    """
+    if array.null_count:
+        raise ValueError("a column of tokens has nulls")
+    dtype = np.dtype(str(array.type))
+    if not len(array):
+        return np.zeros(0, dtype)
+    return np.frombuffer(array.buffers()[1], dtype, len(array), array.offset * dtype.itemsize)
 
 
 def _label_counts(offsets: Int32, labels: Int32) -> Int32:

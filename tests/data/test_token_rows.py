@@ -30,6 +30,16 @@ def mapped(tmp_path: Path) -> TokenRows:
     return TokenRows.open(tmp_path / "rows.arrow")
 
 
+def test_a_view_of_a_column_is_what_arrow_makes_of_it() -> None:
+    for column in (pa.array([3, 1, 2], pa.int32()), pa.array([2**63, 5], pa.uint64())):
+        for part in (column, column[1:], column[:0]):
+            view = token_rows._view(part)
+            assert view.dtype == part.to_numpy().dtype
+            assert view.tolist() == part.to_pylist()
+    with pytest.raises(ValueError, match="nulls"):
+        token_rows._view(pa.array([1, None], pa.int32()))
+
+
 @pytest.mark.parametrize("kind", ["rows", "mapped"])
 def test_items_are_the_samples_with_a_mask(kind: str, request: pytest.FixtureRequest):
     rows: TokenRows = request.getfixturevalue(kind)
