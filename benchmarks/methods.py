@@ -94,7 +94,7 @@ def time_sft(command: list[str], model: Path, work: Path) -> dict[str, Any]:
     where = {"model_name": model, "dataset_name": data, "output_dir": output}
     printed = run([*command, *(f"--{flag}={value}" for flag, value in where.items())])
     speed = re.findall(r"([\d,]+) tok/s", printed)[-1]
-    losses = re.findall(r"'loss': '?([\d.]+)", printed)
+    losses = re.findall(r"^step .*?loss +([\d.]+)", printed, re.MULTILINE)
     return {
         "name": SFT,
         "tokens_per_second": int(speed.replace(",", "")),

@@ -19,6 +19,7 @@ from llama_recipes_local.data.token_rows import TokenRows
 from llama_recipes_local.model_checkpointing import checkpoint_folder
 from llama_recipes_local.model_folders import ADAPTER_WEIGHTS, has_weights
 from llama_recipes_local.run import Run
+from llama_recipes_local.run.record import CONFIGURATION_FILE
 from llama_recipes_local.screen import box, clock, shell_command, shown_path
 from llama_recipes_local.training.evaluation import perplexity
 
@@ -132,7 +133,8 @@ def _next_commands(run: Run, saved: Path) -> list[Next]:
     example = run.data.example if run.data is not None else ""
     ask, talk = [*generate, "--prompt", example], Next("talk to it", [*generate, "--chat"])
     commands = [Next("try it", ask)] if example else [talk]
-    if find_spec("scipy") is not None:
+    # without a record of the run it does not know the data
+    if find_spec("scipy") is not None and (saved / CONFIGURATION_FILE).is_file():
         measure = [*start, "evaluate", flag, folder, "--max_examples", "100"]
         commands.append(Next("measure it", measure))
     if run.train.use_peft and METHODS[run.train.peft_method].is_mergeable:

@@ -37,7 +37,8 @@ def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., R
         run = resolve(given | {"dataset": "grammar_dataset"})
         run.results = dict(RESULTS)
         run.data = RunData(example="She go to school yesterday.")
-        for name in ("adapter_model.safetensors",) if run.train.use_peft else ("config.json",):
+        weights = "adapter_model.safetensors" if run.train.use_peft else "config.json"
+        for name in (weights, "run_config.json"):
             (tmp_path / "out").mkdir(exist_ok=True)
             (tmp_path / "out" / name).write_text("{}")
         return run
@@ -99,6 +100,13 @@ def test_data_without_a_prompt_to_try_is_talked_about(finished: Callable[..., Ru
     assert commands(closing_text(run))[0][-2:] == ["--prompt", "She go to school yesterday."]
     run.data = RunData()
     assert commands(closing_text(run))[0][-1] == "--chat"
+
+
+def test_a_run_without_a_record_is_not_to_be_measured(finished: Callable[..., Run]) -> None:
+    run = finished()
+    assert "evaluate" in commands(closing_text(run))[1]
+    Path("out/run_config.json").unlink()
+    assert "evaluate" not in closing_text(run)
 
 
 def test_what_cannot_be_merged_is_not_to_be_merged(finished: Callable[..., Run]) -> None:

@@ -98,15 +98,17 @@ class Shown:
 class Display:
     """Shows steps and validations, on the first rank."""
 
-    def __init__(self) -> None:
+    def __init__(self, live: bool = True) -> None:
+        """Show a live line in a terminal, unless ``live`` is false."""
         self._bar: _Bar | None = None
         self._stack = contextlib.ExitStack()
         self._last_line = -math.inf
         self._first = True
         self._on = is_rank_zero()
+        self._live = live and os.environ.get("TERM") != "dumb"
 
     def __enter__(self) -> "Display":
-        if self._on and is_terminal(sys.stdout) and os.environ.get("TERM") != "dumb":
+        if self._on and self._live and is_terminal(sys.stdout):
             self._bar = self._stack.enter_context(_live_line())
         return self
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import sys
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from importlib import import_module
@@ -14,6 +15,8 @@ from peft import PeftModel
 from peft.helpers import disable_input_dtype_casting
 from torch import nn
 from transformers import (
+    PrinterCallback,
+    ProgressCallback,
     TrainerCallback,
     TrainerControl,
     TrainerState,
@@ -24,8 +27,10 @@ from trl import SFTConfig, SFTTrainer, get_peft_config
 
 import datasets
 from llama_recipes_local import parallel
+from llama_recipes_local.closing import closing_text
 from llama_recipes_local.commands.sft.sft_run import SftRun
 from llama_recipes_local.commands.sft.trl_dataset import files_of, load
+from llama_recipes_local.commands.sft.trl_display import DisplayCallback
 from llama_recipes_local.commands.sft.trl_model import cast_trainable, load_model
 from llama_recipes_local.errors import TrainingError
 from llama_recipes_local.fields import dtype_of
@@ -35,10 +40,11 @@ from llama_recipes_local.model_checkpointing.adapter_card import (
     write_adapter_card,
 )
 from llama_recipes_local.model_checkpointing.whole_model import restore_use_cache
-from llama_recipes_local.model_folders import ADAPTER_WEIGHTS, record_base
+from llama_recipes_local.model_folders import record_base
 from llama_recipes_local.model_folders.auxiliary_files import copy_tokenizer
-from llama_recipes_local.model_folders.weight_files import SINGLE
+from llama_recipes_local.run import Run
 from llama_recipes_local.run.record import PACKAGES
+from llama_recipes_local.screen import encodable
 from llama_recipes_local.storage.publishing import follow_umask, write_text
 from llama_recipes_local.training.loggers import JsonLines
 
@@ -67,6 +73,7 @@ def train(run: SftRun, data: dict[str, datasets.Dataset]) -> None:
         if run.run.data is not None:
             run.run.data.save(output)
     set_seed(run.training.seed)  # TRL before 1.16 initialises the adapter before it does so
+    shows = DisplayCallback(live=not run.training.disable_tqdm)
     trainer = Trainer(
         run=run,
         model=load_model(run.model, run.training.device),
@@ -75,13 +82,15 @@ def train(run: SftRun, data: dict[str, datasets.Dataset]) -> None:
         eval_dataset=data.get("eval"),
         processing_class=run.tokenizer,
         peft_config=get_peft_config(run.model),
-        callbacks=[MetricsLog(output)],
+        callbacks=[MetricsLog(output), shows],
     )
+    for printing in (ProgressCallback, PrinterCallback):
+        trainer.remove_callback(printing)
     model = trainer.model
     if run.model.use_peft:
         cast_trainable(model, dtype_of(run.local.adapter_dtype))
     _print_model(model, trainer.args)
-    with _without_recast(model, trainer.args):
+    with _without_recast(model, trainer.args), shows.display:
         result = trainer.train()
     trainer.save_model()
     trainer.save_state()
@@ -89,7 +98,7 @@ def train(run: SftRun, data: dict[str, datasets.Dataset]) -> None:
         if run.model.use_peft:
             _write_card(run, trainer.state, output)
         follow_umask(output)
-    _report(trainer, result.metrics["train_runtime"], output)
+    _report(run.run, trainer, result.metrics["train_runtime"])
 
 
 def save_configuration(run: SftRun, path: Path) -> None:
@@ -137,9 +146,7 @@ class Trainer(SFTTrainer):
 
 
 def _write_card(run: SftRun, state: TrainerState, output: Path) -> None:
-    losses = [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry]
-    if losses:
-        run.run.results["eval_loss_after"] = losses[-1]
+    run.run.results["eval_loss_after"] = _logged(state, "eval_loss")
     command = without_folders(["python", "sft.py", *run.words])
     write_adapter_card(run.run, output, command, CONFIGURATION_FILE)
 
@@ -202,14 +209,25 @@ def _print_model(model: nn.Module, args: SFTConfig) -> None:
     )
 
 
-def _report(trainer: Trainer, seconds: float, output: Path) -> None:
-    """Print speed, memory and what was saved."""
-    logged = [entry["num_tokens"] for entry in trainer.state.log_history if "num_tokens" in entry]
-    if logged:
-        print(f"--> {logged[-1]:,.0f} tokens in {seconds:.1f} s: {logged[-1] / seconds:,.0f} tok/s")
+def _report(run: Run, trainer: Trainer, seconds: float) -> None:
+    """Print speed and memory, and what was trained and where it is."""
+    tokens = _logged(trainer.state, "num_tokens")
+    if tokens is not None:
+        print(f"--> {tokens:,.0f} tokens in {seconds:.1f} s: {tokens / seconds:,.0f} tok/s")
     if torch.cuda.is_available() and not trainer.args.use_cpu:
         peak = torch.cuda.max_memory_allocated() / 2**30
         print(f"--> peak memory of rank 0: {peak:.1f} GiB")
-    for name in (ADAPTER_WEIGHTS, SINGLE):
-        if (output / name).is_file():
-            print(f"saved: {(output / name).resolve()}")
+    run.results |= {
+        "trained": True,
+        "other_batches": False,
+        "eval_loss_after": _logged(trainer.state, "eval_loss"),
+        "steps": trainer.state.global_step,
+        "tokens": None if tokens is None else int(tokens),
+        "seconds": seconds,
+    }
+    print(f"\n{encodable(closing_text(run), sys.stdout)}")
+
+
+def _logged(state: TrainerState, name: str) -> float | None:
+    """Return a number that was logged last; None if it never was."""
+    return next((entry[name] for entry in reversed(state.log_history) if name in entry), None)
