@@ -34,7 +34,7 @@ from kills import measure, write_rows
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON = sys.executable
 FINETUNE = [PYTHON, str(ROOT / "finetuning.py")]
-STAGES = ("", "label tokens", "validating", "step 1/", "step 3/", "step 6/")
+STAGES = ("", "label tokens", "validating", "first step", "after step 2", "after step 6")
 """What a run prints when it begins to tokenise, load, validate, train, and is near its end."""
 SIGNALS = ("SIGTERM", "SIGINT", "SIGINT SIGINT", "SIGUSR1", "SIGHUP")
 TOLD = {0, 2, 75, 130}  # exit codes of runs that ended as they should
@@ -270,7 +270,7 @@ def real_torchrun(lab: Lab, found: Found) -> None:
                 run = subprocess.Popen(
                     words, stdout=log, stderr=log, env=environment, start_new_session=True
                 )
-            until_said(run.pid, lab.log, "step 2")
+            until_said(run.pid, lab.log, "after step 2")
             ranks = [
                 int(each)
                 for each in subprocess.run(
@@ -371,7 +371,7 @@ def folders(lab: Lab, found: Found) -> None:
         with lab.output() as output:
             flags = lab.flags(output, max_train_step=60)
             run = fork(flags, lab.log)
-            until_said(run, lab.log, "step 1/")
+            until_said(run, lab.log, "first step")
             attack(output)
             code = wait(run)
             lines = (output / "metrics.jsonl").exists()
@@ -409,7 +409,7 @@ def folders(lab: Lab, found: Found) -> None:
                 found.add(f"{name} is a {kind}", wrong, lab.said())
     with lab.output() as output:
         run = fork(lab.flags(output, max_train_step=400, num_epochs=9), lab.log)
-        until_said(run, lab.log, "step 1/")
+        until_said(run, lab.log, "first step")
         code, said = lab.run(*FINETUNE, *lab.words(output))
         wrong = "" if code == 1 or code == 2 else f"exit code {code}"
         os.kill(run, signal.SIGTERM)
@@ -505,7 +505,7 @@ def hanging_rank(lab: Lab, found: Found) -> None:
     for names, code in (("SIGTERM", 75), ("SIGINT SIGINT", 130)) * 2:
         with lab.output() as output:
             runs = fork_ranks(lab.flags(output, max_train_step=600, num_epochs=99), lab.log)
-            until_said(runs[0], lab.folder / "log.0", "step 1/")
+            until_said(runs[0], lab.folder / "log.0", "first step")
             os.kill(runs[1], signal.SIGSTOP)
             named = until_said(runs[0], lab.folder / "log.0", "waiting for rank 1", 45)
             began = time.monotonic()

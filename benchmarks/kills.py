@@ -23,7 +23,7 @@ from forked_runs import flags_of, fork, left_over, wait, weights
 ROWS = 2_600  # more than are tokenised in one process
 STAGES = {
     "saving and publishing": "step 6/6",
-    "training": "step 1/",
+    "training": "first step",
     "validating": "validating",
     "loading": "label tokens",
     "tokenising": "",

@@ -55,6 +55,7 @@ LOOP: tuple[Check, ...] = (
 CHECKPOINTS: tuple[Check, ...] = (
     checkpoint_rules.check_resumed,
     earlier_results.check_earlier_result,
+    earlier_results.check_names_are_free,
 )
 QUANTIZATION: tuple[Check, ...] = (
     quantization_rules.check_4bit_settings,

@@ -44,6 +44,7 @@ RECORDS = (
     LOG_FILE,
 )
 """What runs write into ``--output_dir`` besides checkpoints, as patterns."""
+FILES = tuple(name for name in (*WEIGHTS, *RECORDS) if "*" not in name and name != "tensorboard")
 
 
 def check_earlier_result(run: Run) -> list[Problem]:
@@ -63,6 +64,22 @@ def check_earlier_result(run: Run) -> list[Problem]:
     if run.train.enable_fsdp and not run.train.use_peft and run.train.save_model:
         places.append(checkpoint_folder(run.train))  # of a sharded model
     return [problem for place in places if (problem := _result(place, run.train))]
+
+
+def check_names_are_free(run: Run) -> list[Problem]:
+    """Return a problem for each folder that has the name of a file which the run writes."""
+    if not run.train.output_dir or run.train.overwrite_output_dir:
+        return []
+    paths = (Path(run.train.output_dir) / name for name in FILES)
+    return [
+        Problem(
+            f"{path.resolve()} is a folder",
+            "the run writes a file of this name",
+            "rename it, or name another folder: --output_dir DIR",
+        )
+        for path in paths
+        if path.is_dir()
+    ]
 
 
 def check_output_has_no_weights(output: Path) -> list[Problem]:

@@ -9,8 +9,11 @@ import pytest
 
 from llama_recipes_local import finetuning
 from llama_recipes_local.model_folders import ADAPTER_WEIGHTS
+from llama_recipes_local.preflight.checks import CHECKPOINTS
 from llama_recipes_local.preflight.earlier_results import (
+    FILES,
     check_earlier_result,
+    check_names_are_free,
     check_output_has_no_weights,
 )
 from llama_recipes_local.run.record import CONFIGURATION_FILE, FINISHED
@@ -55,6 +58,17 @@ def test_what_was_not_finished_is_begun_again(tmp_path: Path) -> None:
     assert not problems(tmp_path)
     (tmp_path / ADAPTER_WEIGHTS).touch()  # saved by the first validation
     assert not problems(tmp_path, resume_from_checkpoint="auto")
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "run_config.json", ADAPTER_WEIGHTS])
+def test_a_folder_of_a_files_name_is_refused(name: str, tmp_path: Path) -> None:
+    assert name in FILES
+    run = resolve({"output_dir": str(tmp_path)})
+    assert not check_names_are_free(run)
+    (tmp_path / name).mkdir()
+    (problem,) = check_names_are_free(run)
+    assert problem.what == f"{tmp_path / name} is a folder"
+    assert check_names_are_free in CHECKPOINTS
 
 
 def test_a_run_is_continued_from_its_own_checkpoint_alone(tmp_path: Path) -> None:
