@@ -9,10 +9,10 @@ from llama_recipes_local.datasets.base import PARTS
 from llama_recipes_local.datasets.named_path import with_data_path
 from llama_recipes_local.errors import Problem, refuse
 from llama_recipes_local.preflight import flags
-from llama_recipes_local.preflight.checks import BATCHES, Check, find_problems
+from llama_recipes_local.preflight.checks import BATCHES, CHECKS, Check, find_problems
 from llama_recipes_local.preflight.data_rules import check_data_files
 from llama_recipes_local.preflight.flags import check_values
-from llama_recipes_local.preflight.model import check_model_type, check_tokenizer
+from llama_recipes_local.preflight.model import UNNAMED, check_model_type, check_tokenizer
 from llama_recipes_local.preflight.presets import PRESETS, chosen, describe
 from llama_recipes_local.preflight.stored_model_rules import adopt_stored_bits
 from llama_recipes_local.run import Run
@@ -30,7 +30,7 @@ def preflight(arguments: tuple[Any, ...], given: dict[str, Any]) -> Run:
         UsageError: with every problem found.
     """
     run, problems = _resolved(arguments, given)
-    refuse(problems + find_problems(run))
+    refuse(problems + _found(run, CHECKS))
     return run
 
 
@@ -56,9 +56,16 @@ def preflight_data(
     run, problems = _resolved(arguments, given, others)
     data_files = partial(check_data_files, parts=parts)
     checks: list[Check] = [check_values, *BATCHES, check_model_type, check_tokenizer, data_files]
-    problems += find_problems(run, checks)
+    problems += _found(run, checks)
     refuse([*problems, *found])
     return run
+
+
+def _found(run: Run, checks: Sequence[Check]) -> list[Problem]:
+    """Return what the checks find, but that no model was named where its name was refused."""
+    found = find_problems(run, checks)
+    named = "model_name" in run.refused
+    return [problem for problem in found if not (named and problem.what == UNNAMED)]
 
 
 def _resolved(
@@ -69,11 +76,13 @@ def _resolved(
     usable, refused = flags.check_flags(given, others)
     problems = flags.check_arguments(arguments) + refused + named_twice
     run = resolve(usable)
-    if {"dataset", "train_config.dataset"} & given.keys() - usable.keys():
+    unusable = frozenset(flag.rpartition(".")[2] for flag in given.keys() - usable.keys())
+    if "dataset" in unusable:
         run.dataset = None  # the files of the default, which may be missing, were not asked for
     if run.train.preset in PRESETS:
         values = chosen(run)
         run = resolve({name: value for name, (value, _) in values.items()} | run.flags)
         run.preset = describe(run.train.preset, values)
+    run.refused = unusable
     adopt_stored_bits(run)
     return run, problems

@@ -28,6 +28,7 @@ from llama_recipes_local.models.tokenizer_files import check_tokenizer_files
 from llama_recipes_local.run import Run
 from llama_recipes_local.storage.publishing import old_of
 
+UNNAMED = "no model was named"
 DOWNLOAD = (
     "on a machine with access run `hf download {name} --local-dir DIR`, copy DIR here, "
     "and name it: --model_name DIR"
@@ -74,7 +75,7 @@ def model_config(run: Run) -> dict[str, Any]:
 
 
 def _unnamed(why: str) -> Problem:
-    return Problem("no model was named", why, "name one: --model_name /path/to/Llama-2-7b-hf")
+    return Problem(UNNAMED, why, "name one: --model_name /path/to/Llama-2-7b-hf")
 
 
 def _no_folder(name: str, folder: Path) -> Problem:

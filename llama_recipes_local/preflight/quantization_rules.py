@@ -1,7 +1,9 @@
 """Quantised weights: their settings, and what they need."""
 
 from llama_recipes_local.errors import Problem
+from llama_recipes_local.model_folders.stored_quantization import KEY
 from llama_recipes_local.models.quantization import or_unquantized, quantized_bits, quantized_by
+from llama_recipes_local.preflight.model import model_config
 from llama_recipes_local.run import Run
 
 ONLY_4BIT = ("quant_type", "use_double_quant", "quant_storage", "compute_dtype")
@@ -9,7 +11,8 @@ ONLY_4BIT = ("quant_type", "use_double_quant", "quant_storage", "compute_dtype")
 
 def check_4bit_settings(run: Run) -> list[Problem]:
     """Find settings of 4-bit weights in a run that has none."""
-    if quantized_bits(run.train) == "4bit":
+    stored = KEY in model_config(run)  # ``stored_model_rules`` says that the flags change nothing
+    if quantized_bits(run.train) == "4bit" or stored:
         return []
     return [
         Problem(

@@ -71,6 +71,8 @@ class Run:
     """Watches the other ranks; None if this process is alone."""
     preset: str = ""
     """What the preset sets, as it is printed."""
+    refused: frozenset[str] = frozenset()
+    """Names of fields whose flags cannot be used, which is reported: they count as named."""
     closing: list[str] = field(default_factory=list)
     """Sections of the box that the run ends with, below the losses: each is some lines of text, as
     answers before and after."""

@@ -1,5 +1,6 @@
 """What a model's folder must contain; see test_bad_input for the reports."""
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 import sentencepiece
 
-from llama_recipes_local import extras
+from llama_recipes_local import cli, extras
 from llama_recipes_local.models import tokenizer_files
 from llama_recipes_local.preflight import model
 from llama_recipes_local.run.resolution import resolve
@@ -136,3 +137,16 @@ def test_a_path_that_is_not_a_name_on_the_hub_lists_its_parent(tmp_path: Path) -
     (tmp_path / "Llama-2-7b").mkdir()
     (problem,) = problems_of(tmp_path / "Llama-2-7")
     assert f"{tmp_path} holds Llama-2-7b" in problem and "Hub" not in problem
+
+
+@pytest.mark.parametrize("name", ["", " ", "x" * 300, "a\0b"])
+@pytest.mark.parametrize("command", ["evaluate", "finetune"])
+def test_a_model_name_that_cannot_be_one_is_one_problem(
+    command: str, name: str, grammar_data: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It is named, so there is no second problem that none was."""
+    words = ("--dataset", "grammar_dataset", "--data_root", grammar_data)
+    with contextlib.suppress(SystemExit):
+        assert cli.main([command, f"--model_name={name}", *map(str, words)]) == 2
+    error = capfd.readouterr().err
+    assert "1 problem found" in error and "no model was named" not in error

@@ -14,6 +14,7 @@ from llama_recipes_local.model_folders import has_tokenizer
 from llama_recipes_local.preflight import preflight_data
 from llama_recipes_local.run import Run
 from llama_recipes_local.run.record import CONFIGURATION_FILE, SavedRun
+from llama_recipes_local.storage.names import check_path
 
 OWN_FLAGS = (
     *("adapter", "metrics", "out", "compare"),
@@ -32,9 +33,11 @@ def resolve_run(arguments: tuple[object, ...], adapter: Path | None, flags: dict
     Raises:
         UsageError: if there is no model, a flag is wrong, or the data cannot be used.
     """
-    folder = (adapter or Path(str(flags.get("model_name", "")))).expanduser().resolve()
+    named_model = str(flags.get("model_name", ""))
+    readable = bool(named_model.strip()) and not check_path(named_model, "--model_name")
+    folder = adapter or Path(named_model if readable else ".").expanduser().resolve()
     given = {}
-    if adapter or flags.get("model_name"):  # not a run in the working directory
+    if adapter or readable:  # not a run in the working directory
         given = recorded(SavedRun(folder), quantization=adapter is not None)
     if adapter is None and not has_tokenizer(folder) and "model_name" in given:
         given.setdefault("tokenizer_name", given["model_name"])  # training saves none

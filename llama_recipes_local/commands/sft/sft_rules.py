@@ -18,6 +18,7 @@ from llama_recipes_local.configs.values import out_of_range
 from llama_recipes_local.datasets.layouts import Layout
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.fields import ABOVE_0
+from llama_recipes_local.model_folders import read_config
 from llama_recipes_local.parallel import device_type, launched_by_torchrun
 from llama_recipes_local.preflight.earlier_results import check_output_has_no_weights
 from llama_recipes_local.preflight.method_rules import adapter_is_off
@@ -111,16 +112,22 @@ def check_labels(options: Arguments, layout: Layout) -> list[Problem]:
 
 
 def check_tokens(options: Arguments, tokenizer: PreTrainedTokenizerBase) -> list[Problem]:
-    """Return the tokens that flags name and the tokenizer does not have."""
-    return [
-        Problem(
-            f"--{flag} {getattr(options, flag)}",
-            "the tokenizer has no such token",
-            "name one that it has, or leave it out",
-        )
-        for flag in ("eos_token", "pad_token")
-        if getattr(options, flag) not in (None, *tokenizer.get_vocab())
-    ]
+    """Return the tokens that flags name and the tokenizer, or the model, does not have."""
+    vocabulary = tokenizer.get_vocab()
+    rows = read_config(Path(options.model_name_or_path or "").expanduser()).get("vocab_size")
+    problems = []
+    for flag in ("eos_token", "pad_token"):
+        token = getattr(options, flag)
+        if token is None:
+            continue
+        why = "" if token in vocabulary else "the tokenizer has no such token"
+        if not why and isinstance(rows, int) and vocabulary[token] >= rows:
+            number = vocabulary[token]
+            why = f"it is number {number:,}, and the model has {rows:,} rows (vocab_size)"
+        if why:
+            fix = "name one that it has, or leave it out"
+            problems.append(Problem(f"--{flag} {token}", why, fix))
+    return problems
 
 
 def _template(options: Arguments) -> list[Problem]:

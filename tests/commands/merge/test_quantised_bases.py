@@ -221,3 +221,14 @@ def compress(folder: Path, scheme: str) -> None:
     compressor.compress_model(model)
     model.save_pretrained(folder)
     compressor.update_config(folder)
+
+
+def test_settings_of_4_bits_on_other_stored_weights_are_left_out_not_completed(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    base = Path(shutil.copytree(tiny_model, tmp_path / "base"))
+    fp8(base, 32, 16)
+    flags = {"model_name": str(base), "use_peft": True, "quant_type": "nf4", "context_length": 64}
+    found = find_problems(resolve(flags), CHECKS)
+    (problem,) = [each for each in found if "--quant_type" in each.what]
+    assert problem.fix == "leave --quant_type out" and "FP8" in problem.what
