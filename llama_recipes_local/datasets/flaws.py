@@ -30,9 +30,11 @@ class _Kind:
     count: int = 0
     places: list[str] = field(default_factory=list)
 
-    def add(self, place: str) -> None:
+    def add(self, place: str, problem: Problem) -> None:
         self.count += 1
         self.places = sorted([*self.places, place], key=natural_key)[:FIRST]
+        if place == self.places[0]:
+            self.problem = problem
 
     def summed_up(self) -> Problem:
         """Return the first problem, with how many records have it and where the first are."""
@@ -115,7 +117,7 @@ class Flaws:
             self._kinds.setdefault(problem.what, _Kind(named, count=1))
             return
         alike = re.sub(r"\d+", "N", problem.what.replace(place, ""))
-        self._kinds.setdefault(alike, _Kind(named, can_skip)).add(place)
+        self._kinds.setdefault(alike, _Kind(named, can_skip)).add(place, named)
 
 
 def find_flaws(

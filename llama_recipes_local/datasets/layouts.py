@@ -31,10 +31,11 @@ from llama_recipes_local.records.checked_values import Record, refuse_flawed
 # Names of columns that describe a record, and words that are no language.
 _ABOUT = re.compile(
     r"(^|[\W_])(id|ids|uuid|guid|idx|index|hash|sha\d*|md5|url|uri|link|path|file|filename|date|time"
-    r"|timestamp|created|updated|lang|language|source|split|model|license|version)($|[\W_])",
+    r"|timestamp|created|updated|lang|language|source|split|model|license|version|repo|repository"
+    r"|author|category|kind|type|tags?|subset|domain|topic|size)($|[\W_])",
     re.IGNORECASE,
 )
-_CODE = re.compile(r"\d.*[-_/:.]|[-_/:].*\d|^[0-9a-fA-F]{8,}$|://")
+_CODE = re.compile(r"\d.*[-_:.]|[-_:].*\d|^[0-9a-fA-F]{8,}$|/")
 FORMAT_FLAG = "--local_dataset.format"
 ACCEPTED = (
     "messages (a list of role and content), conversations (a list of from and value), "

@@ -81,11 +81,12 @@ def test_a_flaw_of_both_parts_is_one_kind_of_the_first_places(
 ) -> None:
     """Rows that are held out are of the same file, and so is what is wrong with them."""
     rows = [json.dumps(GOOD)] * 41
-    for place in (20, 1, 7, 40, 30):  # line 21 and line 41 are held out
+    for place in (20, 1, 7, 40, 30, 0):  # line 1, line 21 and line 41 are held out
         rows[place] = json.dumps({"prompt": "a", "completion": place})
     Path(config.data_path).write_text("\n".join(rows))
     (problem,) = check_files(DATASET, replace(config, validation_path=""), tokenizer=tokenizer)
-    assert "5 records are so: line 2, line 8, line 21, ..." in problem.why
+    assert "6 records are so: line 1, line 2, line 8, ..." in problem.why
+    assert problem.what.startswith("'completion' in line 1 of ") and "it is 0;" in problem.why
     assert problem.fix.count("skip_bad_rows") == problem.fix.count("data_path") == 1
 
 

@@ -242,6 +242,12 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
         "'--local_dataset.columns=prompt=The question,completion=$answer'",
     ),
     (
+        "code of repositories",
+        {"repo_name": "a/b", "path": "x.py", "content": "def f():\n    return 1\n"},
+        "is not a record of a known layout",
+        "columns=text=content",
+    ),
+    (
         "a name with a comma",
         {"What, then": "Why?", "So": "It is so."},
         "is not a record of a known layout",
