@@ -186,12 +186,25 @@ def test_what_is_only_reported_and_files_that_are_not_listed_change_no_bit(
     assert (edited / weights).read_bytes() == (finished / weights).read_bytes()
 
 
-def test_state_that_lacks_parameters_is_refused(flags: dict[str, Any], edited: Path) -> None:
+@pytest.mark.parametrize("kept", [0, 1])
+def test_state_that_lacks_parameters_is_refused(
+    flags: dict[str, Any], edited: Path, kept: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     newest = edited / "checkpoint-8"
     content = json.loads((newest / layout.TRAINER).read_text())
-    content["optimizer"]["numbers"] = {}
+    numbers = content["optimizer"]["numbers"]
+    content["optimizer"]["numbers"] = dict(list(numbers.items())[:kept])
     signed(newest, layout.TRAINER, json.dumps(content).encode())
     assert resume(flags, edited) == 2
+    assert "state is not that of this run's parameters" in capsys.readouterr().err
+
+
+def test_what_a_kill_left_too_many_is_removed_at_the_start(
+    flags: dict[str, Any], finished: Path, tmp_path: Path
+) -> None:
+    output = Path(shutil.copytree(finished, tmp_path / "output"))
+    assert resume(flags | {"save_total_limit": 1}, output) == 0
+    assert [path.name for path in layout.checkpoints_in(output)] == ["checkpoint-10"]
 
 
 def test_the_first_corrupt_line_ends_no_curve(tmp_path: Path) -> None:
