@@ -71,8 +71,7 @@ class RunLog:
 def logged_output() -> Iterator[RunLog]:
     """Have what the block prints, on both streams, written to a log too."""
     log = RunLog()
-    out: Any = _LoggedStream(sys.stdout, log)
-    err: Any = _LoggedStream(sys.stderr, log)
+    out, err = _LoggedStream.wrap(sys.stdout, log), _LoggedStream.wrap(sys.stderr, log)
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             yield log
@@ -107,6 +106,11 @@ class _LoggedStream:
     def __init__(self, stream: TextIO, log: RunLog) -> None:
         self._stream = stream
         self._log = log
+
+    @classmethod
+    def wrap(cls, stream: Any, log: RunLog) -> Any:
+        """Wrap a stream; Python has None for one that was closed from the start."""
+        return None if stream is None else cls(stream, log)
 
     def write(self, text: str) -> int:
         """Write a text, and log it."""

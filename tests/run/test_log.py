@@ -82,6 +82,18 @@ def test_a_progress_bar_is_not_logged(tmp_path: Path) -> None:
     assert logged(tmp_path) == ["a line"]
 
 
+def test_a_stream_that_was_closed_from_the_start_stays_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    with a_run() as run:
+        opened(run, tmp_path)
+        print("nowhere")
+        print("an error", file=sys.stderr)
+    assert logged(tmp_path) == ["an error"]
+    assert capsys.readouterr().err == "an error\n"
+
+
 def test_a_resumed_run_continues_the_log_and_another_begins_it_again(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
