@@ -13,6 +13,7 @@ from llama_recipes_local.messages import join_names
 
 PEFT_PREFIX = "base_model.model."
 # What PEFT puts into the names of a layer's own parameters when it wraps the layer.
+_TRAINED_WHOLE = "modules_to_save."
 _WRAPPINGS = ("token_adapter.", "base_layer.", "original_module.")
 # What PEFT raises for a configuration or tensors that are another model's, or corrupt.
 MISMATCH_ERRORS = (
@@ -27,6 +28,15 @@ def base_name(name: str) -> str:
     for wrapping in _WRAPPINGS:
         name = name.replace(wrapping, "")
     return name
+
+
+def is_copy(name: str, there: Collection[str]) -> bool:
+    """Return whether a tensor is a second copy of another one in an adapter's file.
+
+    PEFT writes resized embeddings that are trained whole (``modules_to_save``) under two names, and
+    reads the shorter.
+    """
+    return _TRAINED_WHOLE in name and name.replace(_TRAINED_WHOLE, "") in there
 
 
 def adapt_empty(plain: nn.Module, config: peft.PeftConfig) -> peft.PeftModel:
@@ -62,7 +72,9 @@ def find_mismatch(adapted: peft.PeftModel, plain: Collection[str], weights: Path
     with safe_open(weights, framework="pt") as file:
         there = set(file.keys())
     # embeddings with rows for new tokens come under their names in the base model
-    unknown = {name for name in there - own if base_name(name) not in plain}
+    unknown = {
+        name for name in there - own if base_name(name) not in plain and not is_copy(name, own)
+    }
     for kind, names in (("missing", own - there), ("unexpected", unknown)):
         if names:
             return f"{kind} tensors: {join_names(sorted(names))}"

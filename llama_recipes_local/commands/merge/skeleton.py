@@ -11,7 +11,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 
-from llama_recipes_local.adapters.compatibility import PEFT_PREFIX, adapt_empty, base_name
+from llama_recipes_local.adapters.compatibility import PEFT_PREFIX, adapt_empty, base_name, is_copy
 from llama_recipes_local.commands.merge.adapter import Adapter, use_unmerged
 from llama_recipes_local.errors import Problem, UsageError, door, refusal
 from llama_recipes_local.messages import join_names
@@ -108,7 +108,8 @@ class Skeleton:
         for key, tensor in adapter.tensors.items():
             name = own.get(key) or self.bases.get(base_name(key))
             if name is None:
-                unknown.append(key)
+                if not is_copy(key, own):
+                    unknown.append(key)
             elif tensor.shape != self.parameters[name].shape:
                 wanted = tuple(self.parameters[name].shape)
                 misshapen.append(f"{key} of shape {tuple(tensor.shape)} instead of {wanted}")
