@@ -1,5 +1,6 @@
 """Finds a data set's files where a clone or a download left them, and describes what is there."""
 
+import contextlib
 import fnmatch
 import glob
 import os
@@ -48,10 +49,12 @@ def files_below(folder: Path) -> list[Path]:
         walked.add(real)
         for entry in _entries(place):
             name = os.path.join(inner, entry.name)
-            if entry.is_dir():
-                waiting.append((name, depth + 1))
-            elif entry.is_file():
-                found.append(name)
+            # a link that leads to itself is neither, as one that leads nowhere
+            with contextlib.suppress(OSError):
+                if entry.is_dir():
+                    waiting.append((name, depth + 1))
+                elif entry.is_file():
+                    found.append(name)
         if max(len(found), len(walked) + len(waiting)) > MOST:
             why = f"it holds more than {MOST:,} files or folders, as no folder of data alone does"
             fix = "name the folder of the data, or a file"
@@ -85,6 +88,9 @@ def files_matching(pattern: Path) -> list[Path]:
         return sorted(filter(Path.is_file, paths), key=lambda path: natural_key(str(path)))
     fixed = next(number for number, part in enumerate(parts) if glob.has_magic(part))
     base = Path(*parts[:fixed])
+    if base == Path(base.anchor) != Path():
+        why = f"every folder below {base} would be searched"
+        raise refusal(f"{pattern} matches anywhere on this machine", why, "name a folder in it")
     below = files_below(base) if base.is_dir() else []
     return [path for path in below if _matches(path.parts[fixed:], parts[fixed:])]
 

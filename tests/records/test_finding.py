@@ -20,6 +20,7 @@ def test_links_are_followed_but_not_in_a_circle(tmp_path: Path) -> None:
     (data / "linked").symlink_to(other)
     (other / "back").symlink_to(data)
     (data / "gone.csv").symlink_to(tmp_path / "nowhere")
+    (data / "itself.csv").symlink_to(data / "itself.csv")
     found = [path.relative_to(data).as_posix() for path in files_below(data)]
     assert found == ["a.csv", "linked/b.csv"]
     assert describe_files(data) == "it holds a.csv, linked/b.csv"
@@ -50,6 +51,8 @@ def test_a_pattern_reads_each_file_once_where_links_lead_in_a_circle(tmp_path: P
     assert matching("**/b/*") == ["a/b/z.csv", "a/b/z.txt"]
     assert matching("*/*.csv") == ["a/y.csv"] and matching("**/*.json") == []
     assert matching("none/**/*.csv") == []
+    with pytest.raises(UsageError, match="matches anywhere on this machine"):
+        files_matching(Path("/**/*.csv"))
 
 
 def test_a_folder_of_too_many_files_is_refused(
