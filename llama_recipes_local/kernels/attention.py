@@ -10,9 +10,9 @@ of the sum:
 - elsewhere by one causal SDPA call per document and layer.
 
 Document bounds are transformers' ``cu_seq_lens_q``, or found where positions restart. The price:
-attention dropout is not applied, grouped keys and values are repeated for each head, and finding
-bounds from positions waits for the device (``data.collation`` passes them along). A batch with a
-padding mask or a cache goes to transformers' SDPA unchanged.
+attention dropout is not applied, and finding bounds from positions waits for the device
+(``data.collation`` passes them along). A batch with a padding mask or a cache goes to transformers'
+SDPA unchanged.
 
 Shapes: tensors of transformers are (batch, heads, seq, head_dim). Inside, all rows are laid one
 after another, (tokens, heads, head_dim) with tokens = batch * seq.
@@ -41,12 +41,11 @@ NAME = DOCUMENTS
 HALF_PRECISION = (torch.bfloat16, torch.float16)
 MAX_KERNEL_HEAD_DIM = 256
 
-# the argument for causal attention differs between torch 2.11 and 2.13
-_CAUSAL: dict[str, Any] = (
-    {"window_size": (-1, 0)}
-    if "window_size" in inspect.signature(varlen_attn).parameters
-    else {"is_causal": True}
-)
+_PARAMETERS = inspect.signature(varlen_attn).parameters
+# arguments for causal attention and for grouped heads differ between torch 2.11 and 2.13
+_VARLEN: dict[str, Any] = (
+    {"window_size": (-1, 0)} if "window_size" in _PARAMETERS else {"is_causal": True}
+) | ({"enable_gqa": True} if "enable_gqa" in _PARAMETERS else {})
 
 
 def document_attention(
@@ -128,15 +127,14 @@ def _attend_documents(
         key_bounds, longest_key = prefix.key_bounds, longest + prefix.length
         layer: Any = module.layer_idx
         key, value = prefix.before_documents(layer, key, value)
-    if groups > 1:
-        key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
     query, key, value = (_autocast(x) for x in (query, key, value))
     if _supports_varlen_kernel(query):
         attended = varlen_attn(
-            query, key, value, bounds, key_bounds, longest, longest_key, scale=scaling, **_CAUSAL
+            query, key, value, bounds, key_bounds, longest, longest_key, scale=scaling, **_VARLEN
         )
         assert isinstance(attended, torch.Tensor)
     else:
+        key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
         lengths = bounds.diff().tolist(), key_bounds.diff().tolist()
         attended = _attend_one_by_one(query, key, value, *lengths, scaling)
     return attended.view(shape)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -66,15 +66,23 @@ def _with_adapter(module: Any, plain: Computed) -> Computed | str:
 
 def _weight(base: Any) -> tuple[Callable[[], torch.Tensor], torch.dtype] | str:
     """Return what returns a layer's weight, and its dtype; or why there is none."""
+    weight: Any = base.weight
     if type(base) is nn.Linear:
-        weight = base.weight
         return lambda: weight, weight.dtype
-    if find_spec("bitsandbytes") is not None:
-        from bitsandbytes.functional import dequantize_4bit
-        from bitsandbytes.nn.modules import Linear4bit
+    if type(base) is not _linear_4bit():
+        return f"{type(base).__name__} has a computation of its own"
+    from bitsandbytes.functional import dequantize_4bit
 
-        if type(base) is Linear4bit:
-            # FSDP's weights have their scales in the layer, see ``parallel.quantized``
-            state: Any = getattr(base.weight, "quant_state", None) or base.quant_state
-            return partial(dequantize_4bit, base.weight, state), state.dtype
-    return f"{type(base).__name__} has a computation of its own"
+    # FSDP's weights have their scales in the layer, see ``parallel.quantized``
+    state: Any = getattr(weight, "quant_state", None) or base.quant_state
+    return partial(dequantize_4bit, weight, state), state.dtype
+
+
+@cache
+def _linear_4bit() -> type[nn.Module] | None:
+    """Return bitsandbytes' layer; None if it is not installed, which takes long to find out."""
+    if find_spec("bitsandbytes") is None:
+        return None
+    from bitsandbytes.nn.modules import Linear4bit
+
+    return Linear4bit
