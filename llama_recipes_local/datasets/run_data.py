@@ -34,7 +34,7 @@ from llama_recipes_local.datasets.tokenized_splits import (
     tokenizer_hash,
 )
 from llama_recipes_local.errors import Problem, refusal, refuse
-from llama_recipes_local.models.loading import load_tokenizer
+from llama_recipes_local.models.loading import run_tokenizer
 from llama_recipes_local.models.new_tokens import NewTokens, find_new_tokens
 from llama_recipes_local.run import Run
 
@@ -98,7 +98,7 @@ def prepare_data(
     Raises:
         UsageError: if a record cannot be used, or a split has nothing to train or validate on.
     """
-    tokenizer = tokenizer or load_tokenizer(run.train)
+    tokenizer = tokenizer or run_tokenizer(run)
     data = RunData(
         tokenizer=tokenizer_hash(tokenizer),
         prompt_template=_prompt_template(run, parts[0], tokenizer),

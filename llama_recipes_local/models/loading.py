@@ -38,7 +38,7 @@ from llama_recipes_local.models.tokenizer_rules import restore_rules
 from llama_recipes_local.models.top_layers import LlamaWithTopLayersForCausalLM, zero_top_layers
 from llama_recipes_local.models.weight_values import check_all
 from llama_recipes_local.parallel import device_type
-from llama_recipes_local.run import active_run
+from llama_recipes_local.run import Run, active_run
 
 if TYPE_CHECKING:
     from llama_recipes_local.models.new_tokens import NewTokens
@@ -164,6 +164,14 @@ def load_tokenizer(train_config: configs.train_config) -> transformers.PreTraine
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     if not tokenizer.pad_token_id:
         tokenizer.pad_token_id = tokenizer.eos_token_id
+    return tokenizer
+
+
+def run_tokenizer(run: Run) -> transformers.PreTrainedTokenizerBase:
+    """Return the tokenizer that a run's data is checked and prepared with, loaded once."""
+    if run.tokenizer is None:
+        run.tokenizer = load_tokenizer(run.train)
+    tokenizer: transformers.PreTrainedTokenizerBase = run.tokenizer
     return tokenizer
 
 

@@ -13,7 +13,7 @@ from llama_recipes_local.datasets.tokenized_splits import is_tokenized
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.fields import field_names
 from llama_recipes_local.model_folders.architectures import VISION
-from llama_recipes_local.models.loading import load_tokenizer
+from llama_recipes_local.models.loading import run_tokenizer
 from llama_recipes_local.preflight.model import check_tokenizer, model_config
 from llama_recipes_local.run import Run
 
@@ -102,7 +102,7 @@ def _file_problems(run: Run, config: DatasetConfig, parts: Sequence[Part]) -> li
     dataset = DATASETS[run.train.dataset]
     if check_tokenizer(run):
         return [] if dataset.needs_tokenizer else check_files(dataset, config, parts)
-    train, tokenizer = run.train, load_tokenizer(run.train)
+    train, tokenizer = run.train, run_tokenizer(run)
 
     def known(split: Split) -> bool:
         whole = all(path.is_file() for path in split.files)  # others are reported when read

@@ -2,7 +2,7 @@
 
 from llama_recipes_local.adapters.registry import METHODS
 from llama_recipes_local.errors import Problem
-from llama_recipes_local.models.loading import load_tokenizer
+from llama_recipes_local.models.loading import run_tokenizer
 from llama_recipes_local.models.quantization import quantized_bits, quantized_by
 from llama_recipes_local.preflight.model import check_tokenizer, model_config
 from llama_recipes_local.run import Run
@@ -62,7 +62,7 @@ def _model(run: Run) -> list[Problem]:
     rows = config.get("vocab_size")
     if not isinstance(rows, int) or check_tokenizer(run):
         return []
-    tokens = len(load_tokenizer(run.train))
+    tokens = len(run_tokenizer(run))
     if tokens <= rows:
         return []
     return [

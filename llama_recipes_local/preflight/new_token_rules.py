@@ -5,7 +5,7 @@ from pathlib import Path
 from llama_recipes_local.adapters.base import EMBEDDING, HEAD
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.model_folders import trained_tokens, vocabulary_of_adapter
-from llama_recipes_local.models.loading import load_tokenizer
+from llama_recipes_local.models.loading import run_tokenizer
 from llama_recipes_local.models.new_tokens import FLAG, candidates, never_trained
 from llama_recipes_local.preflight.model import check_model, model_config
 from llama_recipes_local.run import Run
@@ -54,7 +54,7 @@ def _check_targets(run: Run) -> list[Problem]:
 
 def _check_any(run: Run) -> list[Problem]:
     """Find a tokenizer without a new token."""
-    found = candidates(run.train, load_tokenizer(run.train))
+    found = candidates(run.train, run_tokenizer(run))
     folder = Path(run.train.model_name).expanduser().resolve()
     if found is None or found.missing or found.foreign or never_trained(folder, found.added):
         return []
@@ -71,7 +71,7 @@ def _check_saved(run: Run) -> list[Problem]:
         why = "the adapter there trains no rows of single tokens, and cannot begin to"
         return [Problem(f"{what} with {FLAG}", why, LEAVE_OUT)]
     rows, before = vocabulary_of_adapter(folder) or 0, model_config(run).get("vocab_size")
-    tokens = len(load_tokenizer(run.train))
+    tokens = len(run_tokenizer(run))
     fits = rows <= tokens if trained_tokens(folder) else rows == tokens
     if not isinstance(before, int) or rows <= before or fits:
         return []
