@@ -202,6 +202,9 @@ class train_config(upstream):
     """Name of the data set, or the path of your own files (a file, folder or glob pattern), read as
     local_dataset."""
 
+    samples: Annotated[int, AT_LEAST_0, Resume.FREE] = 0
+    """Prompts of the validation part whose answers are printed as before and after training."""
+
     preset: Annotated[str, Choices("", source="preflight.presets:PRESETS"), Resume.FREE] = ""
     """Settings by name: "qlora" is the QLoRA paper's; explicit flags override it."""
 

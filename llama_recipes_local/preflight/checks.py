@@ -46,6 +46,7 @@ PRECISION: tuple[Check, ...] = (
 )
 LOOP: tuple[Check, ...] = (
     loop_rules.check_warmup,
+    loop_rules.check_samples,
     loop_rules.check_schedule_settings,
     loop_rules.check_optimizer,
     loop_rules.check_validation,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from llama_recipes_local.adapters.registry import METHODS
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.optimization.optimizers import BITSANDBYTES
 from llama_recipes_local.optimization.schedules import DECAYING, SCHEDULERS
@@ -21,6 +22,23 @@ def check_warmup(run: Run) -> list[Problem]:
             f"--warmup_steps {train.warmup_steps} with --max_train_step {train.max_train_step}",
             f"the run would end before the learning rate is --lr {train.lr}",
             f"give --warmup_steps less than {train.max_train_step}",
+        )
+    ]
+
+
+def check_samples(run: Run) -> list[Problem]:
+    """Find answers that are asked of a model which cannot give them while it is trained."""
+    train = run.train
+    method = METHODS.get(train.peft_method) if train.use_peft else None
+    other = method is not None and not method.is_mergeable
+    if not train.samples or not (train.enable_fsdp or other):
+        return []
+    why = "--enable_fsdp" if train.enable_fsdp else f"--peft_method {train.peft_method}"
+    return [
+        Problem(
+            f"--samples {train.samples} with {why}",
+            "during a run, answers are given on one device, by LoRA's methods or a whole model",
+            "leave --samples out, and measure the result: llama-recipes-local evaluate",
         )
     ]
 

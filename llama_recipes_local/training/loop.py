@@ -17,6 +17,7 @@ from llama_recipes_local import configs
 from llama_recipes_local.model_checkpointing import save_train_params
 from llama_recipes_local.policies import apply_fsdp_checkpointing
 from llama_recipes_local.run import active_run
+from llama_recipes_local.training.answering import answered
 from llama_recipes_local.training.history import History
 from llama_recipes_local.training.loggers import METRICS_FILE, WandbRun
 from llama_recipes_local.training.stepping import unwrapped
@@ -90,7 +91,8 @@ def train(
     )
     if run is not None:
         run.stages.end("model")
-    history = trainer.train()
+    with answered(run, model, tokenizer):
+        history = trainer.train()
     if fsdp_config is not None and not train_config.use_peft and not rank:
         save_train_params(train_config, fsdp_config, rank or 0)
     if run is not None:

@@ -141,6 +141,8 @@ def test_a_run_trains_with_the_preset_and_says_so(
 def test_the_first_run_takes_as_many_steps_as_the_machine_can(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(presets, "_multiplies_bfloat16", lambda: False)
+
     def first(device: str, cpus: int = 2, **flags: Any) -> Run:
         monkeypatch.setattr(presets, "device_type", lambda: device)
         monkeypatch.setattr(presets.os, "sched_getaffinity", lambda pid: set(range(cpus)))
@@ -149,6 +151,7 @@ def test_the_first_run_takes_as_many_steps_as_the_machine_can(
         assert problems == [] and find_problems(run, (check_values, *LOOP)) == []
         return run
 
+    assert first("cpu", enable_fsdp=True).train.samples == 0
     steps = [first("cpu", cpus).train.max_train_step for cpus in (1, 2, 4, 64)]
     assert steps == sorted(steps) and steps[0] < steps[1] < steps[2] and steps[3] == steps[-1]
     assert "2 CPUs" in first("cpu").preset
@@ -157,6 +160,10 @@ def test_the_first_run_takes_as_many_steps_as_the_machine_can(
     for device in ("cpu", "cuda"):
         for dataset in ("grammar_dataset", "samsum_dataset"):
             train = first(device, dataset=dataset).train
-            assert train.context_length * train.batch_size_training == 2048
+            tokens = train.context_length * train.batch_size_training
+            assert tokens == (1024 if device == "cpu" else 8192)
+    monkeypatch.setattr(presets, "_multiplies_bfloat16", lambda: True)
+    fast = first("cpu").train
+    assert (fast.dtype, fast.max_train_step) == ("bfloat16", 2 * steps[1])
     own = first("cpu", max_train_step="3", lr="1e-5").train
     assert (own.max_train_step, own.lr) == (3, 1e-5)

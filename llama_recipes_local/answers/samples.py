@@ -1,0 +1,108 @@
+"""Answers to some prompts of the validation part, before and after training, side by side."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from llama_recipes_local.answers.generator import Generator, Sampling
+from llama_recipes_local.answers.gleu import gleu, words
+from llama_recipes_local.answers.questions import Question, questions
+from llama_recipes_local.answers.stopping import find_stops
+from llama_recipes_local.datasets.base import find_split
+from llama_recipes_local.datasets.prompt_template import PromptTemplate
+from llama_recipes_local.datasets.registry import DATASETS
+from llama_recipes_local.errors import UsageError
+from llama_recipes_local.run import Run
+
+SCORED = 32
+"""Prompts that GLEU is computed of: few, because a CPU answers each in a second or more."""
+LONGEST_ANSWER = 48  # tokens
+MOST_CHARACTERS = 200
+
+
+@dataclass
+class Samples:
+    """Some prompts, and how they are answered.
+
+    Attributes:
+        asked: all of them.
+        shown: the places in ``asked`` of those that are printed.
+        template: the prompt template; None if unknown.
+        scored: whether GLEU says how good the answers are.
+    """
+
+    asked: list[Question]
+    shown: list[int]
+    template: PromptTemplate | None
+    scored: bool
+
+    def answers(self, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+        """Return the model's answers by greedy decoding; model and tokenizer are left as they were.
+
+        Random numbers are drawn from: the caller restores the RNG state.
+        """
+        wrapped: Any = model
+        training, side, kept = model.training, tokenizer.padding_side, wrapped.generation_config
+        model.eval()
+        tokenizer.padding_side = "left"
+        try:
+            generator = Generator(wrapped, tokenizer)
+            stops = find_stops(self.template, tokenizer, generator.ends)
+            prompts = [each.prompt for each in self.asked]
+            found = generator.complete(prompts, Sampling(max_new_tokens=LONGEST_ANSWER), stops)
+        finally:
+            wrapped.generation_config, tokenizer.padding_side = kept, side
+            model.train(training)
+        return [" ".join(texts[0].split()) for texts in found]
+
+    def section(self, before: Sequence[str], after: Sequence[str]) -> str:
+        """Return what is printed of the answers: some lines for the box that a run ends with."""
+        lines = ["answers to prompts of the validation data, before and after training"]
+        for place in self.shown:
+            each = self.asked[place]
+            texts = {
+                "prompt": each.source or each.prompt,
+                "before": before[place] or "(nothing)",
+                "after": after[place] or "(nothing)",
+                "reference": each.references[0],
+            }
+            lines += ["", *(f"{name:<9}  {_shortened(text)}" for name, text in texts.items())]
+        if self.scored:
+            scores = [self._gleu(answers) for answers in (before, after)]
+            counted = f"GLEU of {len(self.asked)} answers (0 to 1)"
+            lines += ["", f"{counted}  {scores[0]:.3f} before, {scores[1]:.3f} after"]
+        return "\n".join(lines)
+
+    def _gleu(self, answers: Sequence[str]) -> float:
+        sources = [words(each.source) for each in self.asked]
+        references = [[words(text) for text in each.references] for each in self.asked]
+        keys = [each.prompt for each in self.asked]
+        return gleu(keys, sources, [words(text) for text in answers], references).of_all()
+
+
+def find_samples(run: Run, tokenizer: PreTrainedTokenizerBase) -> Samples | None:
+    """Return the prompts that ``--samples`` asks for; None, said, if the data has none."""
+    count, dataset = run.train.samples, DATASETS[run.train.dataset]
+    assert run.dataset is not None
+    scored = "gleu" in dataset.metrics
+    try:
+        split = find_split(dataset, run.dataset, "test", tokenizer)
+        asked = questions(split, tokenizer, max(count, SCORED if scored else 0)) if split else []
+    except UsageError as error:
+        print(f"--> no answers are shown: {error.problems[0].what}: {error.problems[0].why}")
+        return None
+    if split is None or not asked:
+        print("--> no answers are shown: the data set has no prompts with responses")
+        return None
+    short = sorted(range(len(asked)), key=lambda place: len(asked[place].prompt))
+    wrong = [place for place in short if asked[place].source not in asked[place].references]
+    template = split.formatter.prompt_template(tokenizer)
+    return Samples(asked, (wrong or short)[:count], template, scored)
+
+
+def _shortened(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]} ..."

@@ -1,0 +1,75 @@
+"""A run ends with answers before and after training, and trains as if it had not asked for them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llama_recipes_local import cli, finetuning_run
+from llama_recipes_local.finetuning import main
+
+pytestmark = pytest.mark.slow
+
+
+def train(model: Path, data: Path, folder: Path, **flags: Any) -> bytes:
+    main(
+        model_name=str(model),
+        data_root=str(data),
+        output_dir=str(folder),
+        dataset="grammar_dataset",
+        use_peft=True,
+        context_length=128,
+        lr=0.01,
+        num_epochs=1,
+        max_train_step=3,
+        num_workers_dataloader=0,
+        **flags,
+    )
+    return (folder / "adapter_model.safetensors").read_bytes()
+
+
+def test_answers_are_those_of_evaluate_and_training_is_the_same(
+    tiny_model: Path,
+    grammar_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plain = train(tiny_model, grammar_data, tmp_path / "plain", lora_dropout=0.5)
+    sections: list[str] = []
+    monkeypatch.setattr(
+        finetuning_run, "closing_text", lambda run: sections.extend(run.closing) or "the end"
+    )
+    asked = train(tiny_model, grammar_data, tmp_path / "asked", lora_dropout=0.5, samples=2)
+    assert asked == plain  # to the bit, with dropout
+    (section,) = sections
+    lines = [line.split("  ", 1) for line in section.splitlines() if "  " in line]
+    shown = [
+        {name: text.strip() for name, text in lines[start : start + 4]} for start in range(0, 8, 4)
+    ]
+    out = tmp_path / "evaluation.json"
+    words = ["--adapter", tmp_path / "asked", "--max_examples", 32, "--max_new_tokens", 48]
+    words += ["--metrics", "gleu", "--batch_size", 32, "--out", out]
+    assert cli.main(["evaluate", *map(str, words)]) == 0
+    found = json.loads(out.read_text())
+    answers = {each["source"].strip(): each for each in found["answers"]}
+    for each in shown:
+        expected = answers[each["prompt"]]
+        assert each["after"].removesuffix(" ...") in " ".join(expected["prediction"].split())
+        assert each["reference"] == expected["references"][0]
+        assert each["prompt"] not in expected["references"]
+    assert f"{found['metrics']['gleu']['value']:.3f} after" in section
+
+
+@pytest.mark.parametrize("flags", [{"enable_fsdp": True}, {"peft_method": "prefix"}])
+def test_what_cannot_answer_is_refused(
+    flags: dict[str, Any],
+    tiny_model: Path,
+    grammar_data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        train(tiny_model, grammar_data, tmp_path / "run", samples=2, **flags)
+    assert "--samples 2 with" in capsys.readouterr().err
