@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from transformers.utils import logging
 
+import llama_recipes_local.finetuning_run  # noqa: F401  # what libraries set when imported stays
 from llama_recipes_local.finetuning import main
 from llama_recipes_local.run import active_run
 

@@ -16,7 +16,7 @@ CHANGING = (
     r" +[\d.]+ tflops",
     r" +[\d.]+ GiB",
     r"left [\d:]+",
-    r"--> imports: [\d.]+ s\n",
+    r"--> imports(?: \.\.\.|: [\d.]+ s)\n",
     r"(?<=--> model: )[\d.]+ s",
     r"(?<=--> data: )[\d.]+ s",
     r"(?<=--> first step: )[\d.]+ s",
