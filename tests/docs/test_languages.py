@@ -11,6 +11,7 @@ CHINESE = ".zh-CN.md"
 WITHOUT_PAIR = {
     "CHANGELOG.md": "a record, each line of which names flags and files",
     "benchmarks/README.md": "a record of figures; docs/hardware.md has those to choose by",
+    "benchmarks/NOTES.md": "a record of what was tried, for those who change kernels",
     "docs/decisions.md": "a dated log beside the commits, which are in English",
     "patches/README.md": "for maintainers, who read upstream's code in English",
 }
