@@ -127,6 +127,17 @@ ROTARY_FREQUENCIES = LibraryPatch(
     "angle of 512 is then off by up to one",
     drop_when="transformers computes the frequencies in float32 whatever the model is cast to",
 )
+DECODER_LAYER = LibraryPatch(
+    name="a decoder layer's norms with the additions before them",
+    where="kernels.frozen",
+    targets={
+        f"{LLAMA}:LlamaDecoderLayer.{name}": (f"{LLAMA}:LlamaDecoderLayer",)
+        for name in ("self_attn", "mlp", "input_layernorm", "post_attention_layernorm")
+    },
+    reason="the residual stream is read and written once less in each direction, and transformers "
+    "checkpoints activations in subclasses of its layer, not in replaced methods",
+    drop_when="transformers fuses the addition with the norm",
+)
 CPU_PACKING = LibraryPatch(
     name="4-bit weights are not packed again for inference on the CPU",
     where="models.quantization",
@@ -195,6 +206,7 @@ PISSA = LibraryPatch(
 PATCHES = (
     CAUSAL_MASK,
     ROTARY_FREQUENCIES,
+    DECODER_LAYER,
     CPU_PACKING,
     SHARDED_4BIT,
     BITSANDBYTES_OPTIMIZERS,

@@ -18,7 +18,7 @@ from torch import nn
 import llama_recipes_local
 from llama_recipes_local import library_patches
 from llama_recipes_local.adapters import llama_adapter, pissa, prefix
-from llama_recipes_local.kernels import attention
+from llama_recipes_local.kernels import attention, frozen
 from llama_recipes_local.library_patches import PATCHES, LibraryPatch, TargetMissingError
 from llama_recipes_local.models import precision, quantization
 from llama_recipes_local.optimization import optimizers
@@ -42,6 +42,7 @@ PISSA_MODEL: Any = SimpleNamespace(
 MADE: dict[str, Callable[[], Any]] = {
     library_patches.CAUSAL_MASK.name: attention.register,
     library_patches.ROTARY_FREQUENCIES.name: lambda: precision.keep_frequencies(MODEL),
+    library_patches.DECODER_LAYER.name: lambda: frozen.install(MODEL),
     library_patches.CPU_PACKING.name: lambda: quantization.keep_packing(MODEL),
     library_patches.SHARDED_4BIT.name: lambda: quantized.shard_as_words(MODEL),
     library_patches.BITSANDBYTES_OPTIMIZERS.name: lambda: optimizers._on_replicas(object),

@@ -23,6 +23,7 @@ from llama_recipes_local.kernels.lora.layers import Computed, read
 from llama_recipes_local.kernels.norm import add_and_norm
 from llama_recipes_local.kernels.rotary import rotate
 from llama_recipes_local.kernels.vocabulary_loss import vocabulary_loss
+from llama_recipes_local.library_patches import DECODER_LAYER
 
 SEEDS = 2**31 - 1
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -33,7 +34,11 @@ def install(model: nn.Module) -> str:
 
     Each falls back to the one before, call by call: with a cache, or where a layer is computed
     otherwise or trained itself.
+
+    Raises:
+        TargetMissingError: if transformers' layer is not made of what is computed here.
     """
+    DECODER_LAYER.check()
     for module in model.modules():
         if isinstance(module, modeling_llama.LlamaDecoderLayer):
             _replace(module.self_attn, _attention)

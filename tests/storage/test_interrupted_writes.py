@@ -143,6 +143,7 @@ OWN_WRITES = {
     "checkpoints/files.py": "into the draft of a checkpoint",
     "commands/prepare/grammar/command.py": "into the draft that storage gives",
     "commands/prepare/grammar/published_csv.py": "into the draft that storage gives",
+    "commands/prepare/smollm2/command.py": "into the draft of the model's folder",
     "commands/prepare/stand_in/command.py": "into the draft of the model's folder",
     "console.py": "to the null device",
     "data/cache.py": "into the draft of an entry",

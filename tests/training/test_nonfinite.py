@@ -30,11 +30,11 @@ FLAGS = {
 
 @pytest.fixture
 def broken_model(tiny_model: Path, tmp_path: Path) -> Path:
-    """The tiny model with one weight that is not a number."""
+    """The tiny model with a weight so large that its products overflow."""
     folder = tmp_path / "broken"
     shutil.copytree(tiny_model, folder)
     weights = load_file(folder / "model.safetensors")
-    weights["model.layers.1.mlp.up_proj.weight"][0, 0] = float("nan")
+    weights["model.layers.1.mlp.up_proj.weight"][0, 0] = 3e38
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 
