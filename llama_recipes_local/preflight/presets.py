@@ -23,9 +23,9 @@ LARGE = 15e9
 OF_LORA = ("r", "lora_alpha", "lora_dropout", "target_modules")
 OF_4BIT = ("quant_type", "use_double_quant")
 
-STEPS_OF_A_CPU = 12
-"""Steps of 1,024 tokens that one CPU takes in some two minutes in float32, in ``first_run``."""
-MOST_STEPS = 120
+STEPS_OF_A_CPU = 24
+"""Steps of 512 tokens that one CPU takes in some two minutes in float32, in ``first_run``."""
+MOST_STEPS = 240
 STORED = ("quantization", *OF_4BIT)
 
 
@@ -74,21 +74,26 @@ def first_run(run: Run) -> Values:
         if grammar and not run.train.enable_fsdp:
             values["samples"] = (5, "")
     on_cpu = device_type() == "cpu"
-    rows = 2 if on_cpu else 16
+    context = 512 if grammar else 1024
+    rows = 1 if on_cpu else 8192 // context
     values |= {
         "lr": (1e-3 if on_cpu else 2e-3, "a small model, and few steps"),
         "scheduler": ("linear", ""),
-        "context_length": (512 if grammar else 1024, ""),
-        "batch_size_training": (rows if grammar else rows // 2, f"{512 * rows:,} tokens a step"),
-        "num_epochs": (1, "" if on_cpu else "all of the data, in about a minute"),
+        "context_length": (context, ""),
+        "batch_size_training": (rows, f"{rows * context:,} tokens a step"),
+        "num_epochs": (1, "" if on_cpu else "all of the data"),
     }
-    return values | (_limits_on_cpu() if on_cpu else {"val_batch_size": (32, "")})
+    return values | (_limits_on_cpu(context) if on_cpu else {"val_batch_size": (32, "")})
 
 
-def _limits_on_cpu() -> Values:
-    """Return how much of the data some two minutes of a CPU take, and the dtype that is faster."""
+def _limits_on_cpu(context: int) -> Values:
+    """Return how much of the data some two minutes of a CPU take, and the dtype that is faster.
+
+    Args:
+        context: tokens in a row, of which a step has one.
+    """
     cpus, fast = len(os.sched_getaffinity(0)), _multiplies_bfloat16()
-    steps = min(STEPS_OF_A_CPU * cpus * (2 if fast else 1), MOST_STEPS)
+    steps = min(STEPS_OF_A_CPU * cpus * (2 if fast else 1), MOST_STEPS) * 512 // context
     counted = f"{cpus} CPU{'s' if cpus > 1 else ''}"
     dtype: Values = {"dtype": ("bfloat16", "this CPU multiplies it twice as fast")} if fast else {}
     return dtype | {

@@ -97,6 +97,7 @@ def start_and_wait(entry: Path, workers: Path) -> None:
         time.sleep(0.2)
         return encode(records)
 
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup, which ignores it
     os.sched_getaffinity = lambda _: {0, 1}
     numbers = iter(range(10**7))
     cached(entry, lambda: tokenize(numbers, slowly, "test", show=False))
