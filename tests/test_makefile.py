@@ -47,7 +47,8 @@ class Machine:
 
     def make(self, *words: str) -> "subprocess.CompletedProcess[str]":
         self.log.unlink(missing_ok=True)
-        kept = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "PYTHON")}
+        of_make = ("MAKEFLAGS", "MAKELEVEL", "PYTHON")
+        kept = {name: value for name, value in os.environ.items() if name not in of_make}
         return subprocess.run(
             ["make", *words], cwd=self.folder, env=kept, capture_output=True, text=True
         )

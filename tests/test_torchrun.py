@@ -64,4 +64,5 @@ def test_a_signal_reaches_the_ranks_whose_code_is_its_own(
         assert process.wait(30) == 75, log.read_text()
     finally:
         process.kill()
-    assert log.read_text() == "ready\n" * 2 + "saved\n" * 2
+    # two ranks may write at once, one's word before the other's line end
+    assert "".join(log.read_text().split()) == "ready" * 2 + "saved" * 2

@@ -193,7 +193,7 @@ def one_process(
         "lora": lora | {"batch_size_training": GLOBAL_BATCH},
         "uneven": uneven | {"batch_size_training": UNEVEN_BATCH},
         "uneven-padded": uneven | PADDED | {"batch_size_training": UNEVEN_PADDED_BATCH},
-        "full": full | {"batch_size_training": GLOBAL_BATCH},
+        "full": _without_fsdp(full) | {"batch_size_training": GLOBAL_BATCH},
         "paged": lora | {"optimizer": "paged_adamw", "batch_size_training": GLOBAL_BATCH},
         "4bit": lora | NF4 | {"batch_size_training": GLOBAL_BATCH},
         "8bit": lora | {"quantization": "8bit", "batch_size_training": GLOBAL_BATCH},
@@ -207,3 +207,8 @@ def one_process(
         return runs[name]
 
     return run
+
+
+def _without_fsdp(flags: dict[str, Any]) -> dict[str, Any]:
+    """The flags that one process takes: how FSDP saves is refused there."""
+    return {name: value for name, value in flags.items() if name != "checkpoint_type"}
