@@ -75,6 +75,7 @@ def difference(one: peft.PeftModel, two: peft.PeftModel) -> float:
         ({"target_modules": ["q_proj", "v_proj"]}, {}),
         ({"target_modules": ["gate_proj", "o_proj"], "use_rslora": True}, {"mlp_bias": True}),
         ({"target_modules": ["k_proj", "down_proj"]}, {"attention_bias": True, "head_dim": 20}),
+        ({"target_modules": ["down_proj"]}, {}),  # what the first layer reads needs no gradient
         ({"r": 3, "rank_pattern": {"q_proj": 7, "up_proj": 1}}, {"tie_word_embeddings": True}),
     ],
 )

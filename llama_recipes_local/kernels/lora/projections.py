@@ -273,12 +273,15 @@ class _SwigluDown(torch.autograd.Function):
     ) -> torch.Tensor:
         ctx.group, ctx.kept, ctx.dropout = _Group((down,), gate.dtype), kept, dropout
         (out,), ctx.low = ctx.group.forward(swiglu(gate, up), dropout)
+        if not ctx.needs_input_grad[0]:  # then the first half kept nothing
+            ctx.save_for_backward(gate, up)
         return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
-        gate, up, *_ = ctx.kept.tensors()
-        group = ctx.group
+        kept = ctx.kept.tensors() if ctx.needs_input_grad[0] else ctx.saved_tensors
+        gate, up, *_ = kept
+        gradients, group = (_flat(gradients[0]),), ctx.group
         low = group.lowered(gradients)
         dh = group.input_gradient(gradients, low, ctx.dropout)
         d_gate, d_up, hidden = swiglu_backward(dh, gate, up, again=group.a is not None)
