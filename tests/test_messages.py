@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from llama_recipes_local.messages import describe_folder, join_names, missing_path
+import pytest
+
+from llama_recipes_local.messages import describe_folder, join_names, missing_path, nearest
 
 
 def test_the_first_ten_names_are_shown() -> None:
@@ -25,3 +27,26 @@ def test_a_missing_path_is_reported_with_what_its_folder_holds(tmp_path: Path) -
     assert problem.why == f"{tmp_path} holds part-2.csv, part-10.csv"
     deeper = missing_path(tmp_path / "no" / "part-3.csv", "name another")
     assert deeper.why == f"neither does {tmp_path / 'no'}"
+
+
+@pytest.mark.parametrize(
+    ("given", "known"),
+    [
+        ("help_me", ["model_name", "help"]),
+        ("learnin_rate", ["sharding_strategy"]),
+        ("lr", ["raw", "r"]),
+        ("3bit", ["8bit"]),
+        ("verbose2", ["verbose"]),
+        ("saves", ["seed", "save_steps"]),
+    ],
+)
+def test_a_far_fetched_name_is_not_suggested(given: str, known: list[str]) -> None:
+    assert nearest(given, known) == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "known"),
+    [("bf16", "pure_bf16"), ("enable_fdsp", "enable_fsdp"), ("sed", "seed"), ("Batch", "batch")],
+)
+def test_a_typing_error_and_a_part_of_the_name_are_understood(given: str, known: str) -> None:
+    assert nearest(given, ["dropout", known, "raw"]) == known

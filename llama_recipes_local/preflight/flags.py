@@ -26,6 +26,7 @@ ELSEWHERE = {
     "load_in_8bit": "quantization 8bit",
     "lora": "use_peft",
     "lora_r": "r",
+    "lora_rank": "r",
     "lora_target_modules": "target_modules",
     "lr_scheduler_type": "scheduler",
     "max_grad_norm": "gradient_clipping --gradient_clipping_threshold",
@@ -39,6 +40,7 @@ ELSEWHERE = {
     "per_device_train_batch_size": "batch_size_training",
     "qlora": "preset qlora",
     "resume": "resume_from_checkpoint",
+    "use_lora": "use_peft",
     "warmup": "warmup_steps",
 }
 
