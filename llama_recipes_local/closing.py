@@ -5,9 +5,6 @@ the sections that others have added to ``Run.closing``. The commands below it ar
 commands, which can be copied as they are.
 """
 
-import os
-import shutil
-import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from itertools import chain, count
@@ -18,12 +15,12 @@ from llama_recipes_local.adapters.registry import METHODS
 from llama_recipes_local.data.token_rows import TokenRows
 from llama_recipes_local.model_checkpointing import checkpoint_folder
 from llama_recipes_local.model_folders import ADAPTER_WEIGHTS, has_weights
+from llama_recipes_local.program import program
 from llama_recipes_local.run import Run
 from llama_recipes_local.run.record import CONFIGURATION_FILE
 from llama_recipes_local.screen import box, clock, shell_command, shown_path
 from llama_recipes_local.training.evaluation import perplexity
 
-SCRIPT = "llama-recipes-local"
 NEXT_COMMANDS = 3
 
 
@@ -44,18 +41,6 @@ def closing_text(run: Run) -> str:
     commands = _next_commands(run, saved)[:NEXT_COMMANDS] if saved else []
     shown = (f"# {each.what}\n{shell_command(each.words)}" for each in commands)
     return "\n\n".join([text, *(["\n".join(["next:", *shown])] if saved else [])])
-
-
-def program() -> list[str]:
-    """Return the words that start this package's program in this shell, with this Python."""
-    script = Path(sys.executable).with_name(SCRIPT)
-    if not script.is_file():  # a checkout that is not installed
-        return [sys.executable, "-m", "llama_recipes_local"]
-    found = shutil.which(SCRIPT)
-    if found is not None and os.path.samefile(found, script):
-        return [SCRIPT]
-    here = Path.cwd()
-    return [str(script.relative_to(here)) if script.is_relative_to(here) else str(script)]
 
 
 def _saved_in(run: Run) -> Path | None:

@@ -5,13 +5,12 @@ is on no index, and a stranger may register its name.
 """
 
 import importlib.metadata
-import os
 import shlex
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 from llama_recipes_local.errors import Problem, refuse
+from llama_recipes_local.program import python
 
 DISTRIBUTION = "llama-recipes-local"
 SOURCE = Path(__file__).resolve().parents[1]
@@ -54,10 +53,7 @@ def install(*requirements: str) -> str:
 
 
 def _pip() -> str:
-    python = Path(sys.executable)
-    here = Path.cwd()
-    shown = os.path.relpath(python, here) if here in python.parents else str(python)
-    return f"{shlex.quote(shown)} -m pip install"
+    return f"{shlex.quote(python())} -m pip install"
 
 
 def _requirements(extra: str) -> list[str]:

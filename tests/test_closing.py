@@ -2,16 +2,16 @@
 
 import re
 import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from llama_recipes_local import cli, closing, finetuning
+from llama_recipes_local import cli, finetuning
 from llama_recipes_local.closing import closing_text
 from llama_recipes_local.datasets.run_data import RunData
+from llama_recipes_local.program import program
 from llama_recipes_local.run import Run
 from llama_recipes_local.run.resolution import resolve
 from llama_recipes_local.screen import columns_of
@@ -136,29 +136,6 @@ def test_a_merged_model_is_not_written_over_another(finished: Callable[..., Run]
     assert commands(closing_text(run))[2][-2:] == ["--out", "out-merged-2"]
 
 
-@pytest.mark.parametrize("where", ["here", "on the path", "elsewhere", "nowhere"])
-def test_the_program_is_this_pythons(
-    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    script = tmp_path / "here/.venv/bin" / closing.SCRIPT
-    script.parent.mkdir(parents=True)
-    monkeypatch.setattr(sys, "executable", str(script.with_name("python")))
-    other = tmp_path / "other"
-    other.mkdir()
-    (other / closing.SCRIPT).touch(0o755)  # another environment's
-    monkeypatch.setenv("PATH", str(script.parent if where == "on the path" else other))
-    monkeypatch.chdir(tmp_path / "here" if where == "here" else other)
-    if where != "nowhere":
-        script.touch(0o755)
-    expected = {
-        "here": [f".venv/bin/{closing.SCRIPT}"],
-        "on the path": [closing.SCRIPT],
-        "elsewhere": [str(script)],
-        "nowhere": [sys.executable, "-m", "llama_recipes_local"],
-    }
-    assert closing.program() == expected[where]
-
-
 @pytest.mark.slow
 def test_the_commands_below_the_box_work(
     tiny_run: dict[str, Any],
@@ -172,7 +149,7 @@ def test_the_commands_below_the_box_work(
     printed = capsys.readouterr().out
     assert facts(printed)["work"].startswith("2 steps, ")
     found = commands(printed)
-    assert [words[len(closing.program())] for words in found] == ["generate", "evaluate", "merge"]
+    assert [words[len(program())] for words in found] == ["generate", "evaluate", "merge"]
     for words in found:
-        assert cli.main(words[len(closing.program()) :]) == 0
+        assert cli.main(words[len(program()) :]) == 0
     assert (tmp_path / "out-merged/model.safetensors").is_file()

@@ -19,13 +19,13 @@ rank's shards, with their offsets in the whole tensor.
 import hashlib
 import json
 import re
-import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from llama_recipes_local.errors import Problem, TrainingError, UsageError
+from llama_recipes_local.program import command
 
 MANIFEST = "manifest.json"
 TRAINER = "trainer.json"
@@ -170,12 +170,12 @@ def check_converted(folder: Path, flag: str) -> list[Problem]:
     weights = folder / WEIGHTS
     if not is_checkpoint(folder) or not any(weights.glob("*.safetensors")):
         return []
-    command = f"llama-recipes-local convert {shlex.quote(str(folder))} --out DIR"
+    made = command("convert", folder, "--out", "DIR")
     return [
         Problem(
             f"{flag} {folder} is a checkpoint, not a model's folder",
             f"its weights are in {weights}, in the shards that a run is resumed from",
-            f"{command} makes a model of it, which is named instead: {flag} DIR",
+            f"{made} makes a model of it, which is named instead: {flag} DIR",
         )
     ]
 

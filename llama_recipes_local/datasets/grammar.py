@@ -1,6 +1,5 @@
 """The grammar data set: wrong sentences and their corrections, one file a split."""
 
-import shlex
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ from llama_recipes_local.datasets.locating import EVERY_RECORD
 from llama_recipes_local.errors import UsageError
 from llama_recipes_local.fields import FOLDER, TEXT, Resume
 from llama_recipes_local.messages import missing_path
+from llama_recipes_local.program import command
 from llama_recipes_local.records.any_format import format_of, records
 from llama_recipes_local.storage import data_root
 
@@ -50,11 +50,11 @@ def split(config: grammar_dataset, name: str) -> Split:
     """
     path = data_root.resolve(name, config.data_root)
     if not path.exists():
-        fix = "make the files: llama-recipes-local prepare grammar"
+        words = ["prepare", "grammar"]
         # the command would not know of a data root that a flag gives
         if data_root.data_root(config.data_root) != Path.cwd():
-            fix += f" --out {shlex.quote(str(path.parent))}"
-        raise UsageError([missing_path(path, fix)])
+            words += ["--out", str(path.parent)]
+        raise UsageError([missing_path(path, f"make the files: {command(*words)}")])
     form = format_of(path.name) or "csv"
     return Split((path,), EVERY_RECORD, partial(records, path, COLUMNS, form), FORMATTER)
 

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.messages import describe_folder, join_names
 from llama_recipes_local.model_folders.linked_files import check_links
+from llama_recipes_local.program import command
 from llama_recipes_local.storage.names import check_name
 
 SINGLE = "model.safetensors"
@@ -104,8 +105,8 @@ def meta_layout(folder: Path) -> Problem:
 
 def conversion(folder: Path) -> str:
     """Return the fix that ``convert`` makes a model folder of ``folder``, without running code."""
-    command = f"llama-recipes-local convert {shlex.quote(str(folder))} --out DIR"
-    return f"{command} makes a model folder of it, which is named instead"
+    made = command("convert", folder, "--out", "DIR")
+    return f"{made} makes a model folder of it, which is named instead"
 
 
 def _unreadable_layout(folder: Path) -> Problem:

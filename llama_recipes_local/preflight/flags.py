@@ -11,6 +11,7 @@ from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.fields import FOLDER, convert, facts, field_names
 from llama_recipes_local.messages import empty_value, nearest, unknown_flag
+from llama_recipes_local.program import command
 from llama_recipes_local.run import Run
 from llama_recipes_local.storage.names import check_length, check_name, check_path
 from llama_recipes_local.typed_words import Typed
@@ -175,7 +176,7 @@ def _unknown(flag: str, known: list[str]) -> Problem:
         fix = f"here it is called --{ELSEWHERE[elsewhere]}"
         return Problem(f"unknown flag --{flag}", "it is what other scripts call it", fix)
     why = "no configuration has a field of this name"
-    return unknown_flag(f"--{flag}", known, why, otherwise="see `python finetuning.py --help`")
+    return unknown_flag(f"--{flag}", known, why, otherwise=f"see `{command('finetune', '--help')}`")
 
 
 def _mismatch(flag: str, value: object) -> list[Problem]:

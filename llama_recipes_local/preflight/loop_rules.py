@@ -6,6 +6,7 @@ from llama_recipes_local.adapters.registry import METHODS
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.optimization.optimizers import BITSANDBYTES
 from llama_recipes_local.optimization.schedules import DECAYING, SCHEDULERS
+from llama_recipes_local.program import command
 from llama_recipes_local.run import Run
 
 # upstream's profiler waits for one step, warms up for two and records three
@@ -38,7 +39,7 @@ def check_samples(run: Run) -> list[Problem]:
         Problem(
             f"--samples {train.samples} with {why}",
             "during a run, answers are given on one device, by LoRA's methods or a whole model",
-            "leave --samples out, and measure the result: llama-recipes-local evaluate",
+            f"leave --samples out, and measure the result: {command('evaluate')}",
         )
     ]
 

@@ -15,6 +15,7 @@ import py7zr
 import pytest
 import torch
 
+from llama_recipes_local import finetuning_run  # noqa: F401  its first import prints a line
 from llama_recipes_local.finetuning import main
 
 TORCHRUN = {
@@ -151,7 +152,7 @@ CASES = {
     "unknown flag unlike any other": Case(
         "unknown flag --zzz",
         "no configuration has a field of this name",
-        "python finetuning.py --help",
+        "llama-recipes-local finetune --help",
         flags={"zzz": 2},
     ),
     "misspelt dotted flag": Case(

