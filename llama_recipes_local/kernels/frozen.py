@@ -20,6 +20,7 @@ from llama_recipes_local.kernels.base import ModelKernel
 from llama_recipes_local.kernels.lora import projections
 from llama_recipes_local.kernels.lora.dropout import Dropout
 from llama_recipes_local.kernels.lora.layers import Computed, read
+from llama_recipes_local.kernels.lora.tiled_mlp import tiled_mlp
 from llama_recipes_local.kernels.norm import add_and_norm
 from llama_recipes_local.kernels.rotary import rotate
 from llama_recipes_local.kernels.vocabulary_loss import vocabulary_loss
@@ -42,7 +43,7 @@ def install(model: nn.Module) -> str:
     for module in model.modules():
         if isinstance(module, modeling_llama.LlamaDecoderLayer):
             _replace(module.self_attn, _attention)
-            _replace(module.mlp, _mlp)
+            _replace(module.mlp, partial(_mlp, module))
             if type(module) is modeling_llama.LlamaDecoderLayer:
                 module.__class__ = NormedDecoderLayer
         elif isinstance(module, modeling_llama.LlamaForCausalLM):
@@ -115,8 +116,10 @@ def _attention(
     return out, scores
 
 
-def _mlp(module: Any, before: Callable[..., torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-    """Compute a ``LlamaMLP``, (batch, seq, hidden) both; see ``_attention``."""
+def _mlp(
+    layer: Any, module: Any, before: Callable[..., torch.Tensor], x: torch.Tensor
+) -> torch.Tensor:
+    """Compute the ``LlamaMLP`` of a layer, (batch, seq, hidden) both; see ``_attention``."""
     gate_up, down = (
         _computed((module.gate_proj, module.up_proj), x),
         _computed((module.down_proj,), x),
@@ -125,7 +128,9 @@ def _mlp(module: Any, before: Callable[..., torch.Tensor], x: torch.Tensor) -> t
         return before(x)
     layers, dropout = _arguments(gate_up)
     (last,), last_dropout = _arguments(down)
-    return projections.mlp(x, layers, last, (dropout, last_dropout))  # type: ignore[arg-type]
+    recomputes = layer.training and layer.gradient_checkpointing
+    compute = tiled_mlp if recomputes or not torch.is_grad_enabled() else projections.mlp
+    return compute(x, layers, last, (dropout, last_dropout))  # type: ignore[arg-type]
 
 
 class NormedDecoderLayer(modeling_llama.LlamaDecoderLayer):

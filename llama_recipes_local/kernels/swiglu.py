@@ -22,7 +22,7 @@ def swiglu(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
 
 
 def swiglu_backward(
-    gradient: torch.Tensor, gate: torch.Tensor, up: torch.Tensor, again: bool
+    gradient: torch.Tensor, gate: torch.Tensor, up: torch.Tensor, again: bool, over: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return the gradients of ``gate`` and ``up``, and ``silu(gate) * up`` if it is asked for.
 
@@ -31,6 +31,7 @@ def swiglu_backward(
         gate: as in ``swiglu``.
         up: as in ``swiglu``.
         again: whether the third of what is returned is needed; it is anything if not.
+        over: whether the gradients may be written over ``gate`` and ``up``.
     """
     if not gate.is_cuda:
         sigmoid = torch.sigmoid(gate)
@@ -39,7 +40,7 @@ def swiglu_backward(
         return gradient * up * slope, gradient * silu, silu * up
     from llama_recipes_local.kernels.triton import swiglu_kernels as kernels
 
-    of_gate, of_up = torch.empty_like(gate), torch.empty_like(up)
+    of_gate, of_up = (gate, up) if over else (torch.empty_like(gate), torch.empty_like(up))
     size = gate.numel()
     kernels.backward[(-(-size // _BLOCK),)](
         gradient, gate, up, of_gate, of_up, size, _BLOCK, AGAIN=again

@@ -115,7 +115,7 @@ def test_a_checkpointed_layer_does_not_compute_its_last_product_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     counts = {"gate_up": 0, "down": 0}
-    forward = projections._Group.forward
+    forward = projections.Group.forward
 
     def counted(self: Any, x: torch.Tensor, dropout: Dropout) -> Any:
         names = {(48, 2): "gate_up", (104, 1): "down"}
@@ -124,7 +124,7 @@ def test_a_checkpointed_layer_does_not_compute_its_last_product_again(
             counts[name] += 1
         return forward(self, x, dropout)
 
-    monkeypatch.setattr(projections._Group, "forward", counted)
+    monkeypatch.setattr(projections.Group, "forward", counted)
     model = both({})[1]
     model.enable_input_require_grads()
     model.gradient_checkpointing_enable({"use_reentrant": False})

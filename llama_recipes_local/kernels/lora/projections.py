@@ -9,7 +9,8 @@ A gradient of an input is rounded after each product that is added, as autograd'
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -59,8 +60,8 @@ def project(x: torch.Tensor, layers: tuple[Layer, ...], dropout: Dropout) -> Ten
         layers: one to three.
         dropout: of what the adapters read.
     """
-    with _own_precision(x):
-        return _Project.apply(x, layers, dropout, *_matrices(layers))
+    with own_precision(x):
+        return _Project.apply(x, layers, dropout, *matrices(layers))
 
 
 def mlp(
@@ -75,13 +76,13 @@ def mlp(
         dropouts: of what the adapters of ``gate_up`` and of ``down`` read.
     """
     kept = _Kept()
-    with _own_precision(x):
-        gate, up = _GateUp.apply(x, kept, gate_up, dropouts[0], *_matrices(gate_up))
-        out = _SwigluDown.apply(gate, up, kept, down, dropouts[1], *_matrices((down,)))
+    with own_precision(x):
+        gate, up = _GateUp.apply(x, kept, gate_up, dropouts[0], *matrices(gate_up))
+        out = _SwigluDown.apply(gate, up, kept, down, dropouts[1], *matrices((down,)))
     return out.view(*x.shape[:-1], -1)
 
 
-class _Group:
+class Group:
     """Layers that read the same input, and the thin products of those that have an adapter.
 
     Matrices are copied in the dtype of the input: a kernel reads them many times.
@@ -105,6 +106,16 @@ class _Group:
                 self._ranks[number] = slice(first, first + len(a))
                 first += len(a)
         self.a = torch.cat(matrices).to(dtype) if matrices else None
+
+    def with_weights(self) -> "Group":
+        """Return a group that has its weights at hand, unpacked, for several products."""
+        held = copy(self)
+        weights = [layer.weight() for layer in self.layers]
+        held.layers = tuple(
+            replace(layer, weight=lambda weight=weight: weight)  # type: ignore[misc]
+            for layer, weight in zip(self.layers, weights, strict=True)
+        )
+        return held
 
     def forward(self, x: torch.Tensor, dropout: Dropout) -> tuple[Tensors, torch.Tensor | None]:
         """Return the layers' outputs, and A's.
@@ -173,6 +184,8 @@ class _Group:
     ) -> list[torch.Tensor]:
         """Return the gradients of each adapter's A and B, one after another.
 
+        They are in the dtype that they are summed in; autograd casts them to the matrices'.
+
         Args:
             gradients: of the layers' outputs, each (tokens, features out).
             low_gradient: of what A put out, from ``lowered``.
@@ -187,7 +200,7 @@ class _Group:
         for number, ranks in self._ranks.items():
             adapter = self._adapter(number)
             of_b = thin.outer(low[:, ranks], gradients[number], adapter.scaling)
-            found += [of_a[ranks].to(adapter.a.dtype), of_b.T.to(adapter.b.dtype)]
+            found += [of_a[ranks], of_b.T]
         return found
 
     def _adapter(self, number: int) -> Adapter:
@@ -203,15 +216,15 @@ class _Project(torch.autograd.Function):
     def forward(
         ctx: Any, x: torch.Tensor, layers: tuple[Layer, ...], dropout: Dropout, *_: torch.Tensor
     ) -> Tensors:
-        ctx.group, ctx.dropout, ctx.shape = _Group(layers, x.dtype), dropout, x.shape
-        outputs, low = ctx.group.forward(_flat(x), dropout)
+        ctx.group, ctx.dropout, ctx.shape = Group(layers, x.dtype), dropout, x.shape
+        outputs, low = ctx.group.forward(rows_of(x), dropout)
         ctx.save_for_backward(*(() if low is None else (x, low)))
         return tuple(out.view(*x.shape[:-1], -1) for out in outputs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
         x, low = ctx.saved_tensors or (None, None)
-        flat = tuple(_flat(gradient) for gradient in gradients)
+        flat = tuple(rows_of(gradient) for gradient in gradients)
         dx, of_matrices = _backward(ctx, flat, x, low)
         return dx, None, None, *of_matrices
 
@@ -243,8 +256,8 @@ class _GateUp(torch.autograd.Function):
         dropout: Dropout,
         *_: torch.Tensor,
     ) -> Tensors:
-        ctx.group, ctx.dropout, ctx.shape = _Group(layers, x.dtype), dropout, x.shape
-        (gate, up), low = ctx.group.forward(_flat(x), dropout)
+        ctx.group, ctx.dropout, ctx.shape = Group(layers, x.dtype), dropout, x.shape
+        (gate, up), low = ctx.group.forward(rows_of(x), dropout)
         ctx.save_for_backward(gate, up, *(() if low is None else (x, low)))
         kept.node = ctx
         return gate, up
@@ -271,7 +284,7 @@ class _SwigluDown(torch.autograd.Function):
         dropout: Dropout,
         *_: torch.Tensor,
     ) -> torch.Tensor:
-        ctx.group, ctx.kept, ctx.dropout = _Group((down,), gate.dtype), kept, dropout
+        ctx.group, ctx.kept, ctx.dropout = Group((down,), gate.dtype), kept, dropout
         (out,), ctx.low = ctx.group.forward(swiglu(gate, up), dropout)
         if not ctx.needs_input_grad[0]:  # then the first half kept nothing
             ctx.save_for_backward(gate, up)
@@ -281,7 +294,7 @@ class _SwigluDown(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
         kept = ctx.kept.tensors() if ctx.needs_input_grad[0] else ctx.saved_tensors
         gate, up, *_ = kept
-        gradients, group = (_flat(gradients[0]),), ctx.group
+        gradients, group = (rows_of(gradients[0]),), ctx.group
         low = group.lowered(gradients)
         dh = group.input_gradient(gradients, low, ctx.dropout)
         d_gate, d_up, hidden = swiglu_backward(dh, gate, up, again=group.a is not None)
@@ -298,21 +311,21 @@ def _backward(
     dx = None
     if ctx.needs_input_grad[0]:
         dx = group.input_gradient(gradients, low_gradient, ctx.dropout).view(ctx.shape)
-    flat = None if x is None else _flat(x)
+    flat = None if x is None else rows_of(x)
     return dx, group.matrix_gradients(gradients, low_gradient, flat, low, ctx.dropout)
 
 
-def _matrices(layers: tuple[Layer, ...]) -> Tensors:
+def matrices(layers: tuple[Layer, ...]) -> Tensors:
     """Return the matrices that are trained, in the order of their gradients."""
     adapters = [layer.adapter for layer in layers if layer.adapter is not None]
     return tuple(matrix for adapter in adapters for matrix in (adapter.a, adapter.b))
 
 
-def _flat(x: torch.Tensor) -> torch.Tensor:
+def rows_of(x: torch.Tensor) -> torch.Tensor:
     """Return ``x`` as (tokens, features), contiguous."""
     return x.reshape(-1, x.shape[-1]).contiguous()
 
 
-def _own_precision(x: torch.Tensor) -> torch.autocast:
+def own_precision(x: torch.Tensor) -> torch.autocast:
     """Leave autocast: matrices are cast here, and a backward pass runs as its forward pass did."""
     return torch.autocast(x.device.type, enabled=False)
