@@ -8,6 +8,7 @@ import pytest
 PROJECT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(PROJECT / "benchmarks"))
 import memory  # noqa: E402
+import predictions  # noqa: E402
 
 MEASURED = [  # shape, method, tokens of a micro-batch, devices, GiB, tokens a second of one H100
     ("8B", "LoRA", 8192, 1, 19.3, 12800),
@@ -20,6 +21,7 @@ def test_the_tables_are_those_of_the_formula(page: str) -> None:
     text = (PROJECT / "docs" / page).read_text("utf-8")
     for table in (memory.one_card, memory.several_cards):
         assert table(page) in text, "run: python benchmarks/memory.py"
+    assert predictions.table(page) in text, "run: python benchmarks/predictions.py"
 
 
 @pytest.mark.parametrize(("shape", "method", "tokens", "devices", "gib", "speed"), MEASURED)

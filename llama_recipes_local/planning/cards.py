@@ -1,0 +1,104 @@
+"""What is known of cards: memory, and how fast they multiply, read and talk to each other."""
+
+from dataclasses import dataclass, replace
+
+REACHED = 0.78
+"""What a large bfloat16 product reaches of the rate in a data sheet: 772 of 989 on an H100 (8192
+cubed, random values)."""
+
+NVLINK = 450
+PCIE = 25
+NODES = 50
+"""GB/s from one card to others on other hosts: 400 Gbit/s a card."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """A card.
+
+    Attributes:
+        name: as people say it.
+        memory: GiB that torch can allocate.
+        rate: TFLOP/s of a large bfloat16 product.
+        bandwidth: TB/s of its memory.
+        link: GB/s to another card of its host, in one direction.
+        measured: whether ``rate`` was measured; otherwise it is the data sheet's times ``REACHED``.
+        fp8: TFLOP/s of a large product in 8 bits; 0 if it has none.
+    """
+
+    name: str
+    memory: float
+    rate: float
+    bandwidth: float
+    link: float = PCIE
+    measured: bool = False
+    fp8: float = 0.0
+
+
+def _sheet(name: str, memory: float, rate: float, bandwidth: float, link: float = PCIE) -> Card:
+    return Card(name, memory, round(rate * REACHED), bandwidth, link)
+
+
+CARDS = (
+    Card("H200", 139.8, 797, 4.8, NVLINK, measured=True, fp8=1516),
+    Card("H100", 79.1, 772, 3.35, NVLINK, measured=True, fp8=1429),
+    replace(_sheet("B200", 178, 2250, 8.0, 900), fp8=3500),
+    _sheet("A100 80GB", 79.1, 312, 2.04, 300),
+    _sheet("A100 40GB", 39.4, 312, 1.56, 300),
+    replace(_sheet("L40S", 44.4, 362, 0.864), fp8=570),
+    _sheet("A40", 44.4, 150, 0.696),
+    _sheet("RTX 6000 Ada", 47.4, 364, 0.96),
+    _sheet("RTX 5090", 31.3, 210, 1.79),
+    _sheet("RTX 4090", 23.5, 165, 1.01),
+    _sheet("RTX 3090", 23.5, 71, 0.936),
+    _sheet("A10", 22.1, 125, 0.6),
+    _sheet("L4", 22.0, 121, 0.3),
+    _sheet("RTX 4080", 15.6, 97, 0.717),
+    _sheet("RTX 4060 Ti", 15.6, 44, 0.288),
+    _sheet("RTX 3060", 11.6, 25, 0.36),
+)
+"""Known cards; of several with as much memory the first one is meant."""
+
+_OVERHEAD = 0.97
+"""What torch can allocate of a card's memory in GiB, beside a CUDA context of some 0.5 GiB."""
+
+
+def card(memory_gb: float, name: str = "") -> Card:
+    """Return a card by the memory that it is sold with, in GB, or by its name.
+
+    Without a name it is the first known card of about this memory, with exactly this memory; its
+    speed is then an assumption. Memory of 0 is the named card's own.
+
+    Raises:
+        KeyError: if there is no card of that name.
+    """
+    if name:
+        wanted = _plain(name)
+        found = next((each for each in CARDS if wanted == _plain(each.name)), None)
+        found = found or next((each for each in CARDS if wanted in _plain(each.name)), None)
+        if found is None:
+            raise KeyError(name)
+        return replace(found, memory=usable(memory_gb)) if memory_gb else found
+    near = min(CARDS, key=lambda each: abs(usable(memory_gb) - each.memory) > 0.08 * each.memory)
+    if abs(usable(memory_gb) - near.memory) > 0.08 * near.memory:
+        near = min(CARDS, key=lambda each: abs(usable(memory_gb) - each.memory))
+    return replace(near, memory=usable(memory_gb))
+
+
+def of_device(name: str, memory_bytes: int) -> Card:
+    """Return a card by what CUDA calls it and has, as ``NVIDIA H100 80GB HBM3``."""
+    plain = _plain(name)
+    known = sorted(CARDS, key=lambda each: -len(each.name))
+    found = next((each for each in known if _plain(each.name) in plain), None)
+    memory = memory_bytes / 2**30
+    return replace(found or card(memory_bytes / 1e9), memory=memory, name=name)
+
+
+def usable(memory_gb: float) -> float:
+    """Return the GiB that torch can allocate on a card sold with so many GB."""
+    sold = {24: 23.0, 40: 39.4, 48: 44.4, 80: 79.1, 141: 139.8}
+    return sold.get(round(memory_gb), memory_gb * _OVERHEAD)
+
+
+def _plain(name: str) -> str:
+    return "".join(letter for letter in name.lower() if letter.isalnum())

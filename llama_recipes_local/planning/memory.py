@@ -1,0 +1,285 @@
+"""The peak memory of a device, by part, in bytes.
+
+The peak is torch's: what its allocator has handed out. Around it a process has a CUDA context,
+NCCL's buffers and what the allocator cannot use, see ``beside``.
+
+What the letters mean in formulas: a tensor of a micro-batch's tokens has h features (the residual
+stream), q (queries, and what attention puts out), k (keys; values are as large) or m (inside the
+MLP), each of 2 bytes.
+"""
+
+from dataclasses import dataclass, fields, replace
+
+from llama_recipes_local.planning.setting import (
+    FROZEN,
+    FUSED,
+    OFFLOAD,
+    PLAIN,
+    REPLICATED,
+    SELECTIVE,
+    SHARD_GRAD_OP,
+    Setting,
+)
+
+GIB = 2**30
+LOGITS = 1 << 28  # elements at a time, in ``kernels.vocabulary_loss``
+
+BITS_8, BFLOAT16 = 2, 4  # bytes of both moments of a weight
+MOMENTS = {
+    "adamw_8bit": BITS_8,
+    "paged_adamw": 0,
+    "paged_adamw_8bit": 0,
+    "anyprecision": BFLOAT16,
+}
+"""Bytes of both moments of a weight; AdamW's are in the weight's own dtype. Paged ones are in
+memory that CUDA moves to the host, which torch does not count."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes at the peak, by what they are for.
+
+    Attributes:
+        weights: of the model.
+        adapter: weights of an adapter.
+        gradients: of what is trained.
+        moments: the optimiser's.
+        activations: kept from the forward to the backward pass.
+        gathered: whole weights and gradients that FSDP has at the moment.
+        layer: what the backward pass of a layer needs beside; 0 if the peak is at the loss.
+        loss: what the loss needs; 0 if the peak is in a layer.
+    """
+
+    weights: float
+    adapter: float
+    gradients: float
+    moments: float
+    activations: float
+    gathered: float = 0.0
+    layer: float = 0.0
+    loss: float = 0.0
+
+    @property
+    def peak(self) -> float:
+        """Bytes that torch has allocated at the peak."""
+        return float(sum(getattr(self, part.name) for part in fields(self)))
+
+    @property
+    def gib(self) -> float:
+        """The peak in GiB."""
+        return self.peak / GIB
+
+    def parts(self) -> dict[str, float]:
+        """Return the GiB of each part, without those below 5 MiB."""
+        found = {part.name: getattr(self, part.name) / GIB for part in fields(self)}
+        return {name: size for name, size in found.items() if size >= 0.005}
+
+
+def memory(setting: Setting) -> Memory:
+    """Return the peak memory of each device that trains as a setting says.
+
+    The peak is at the loss or in the backward pass of the last layer; both are compared.
+    """
+    offloaded = setting.ranks.cpu_offload
+    inputs, one_layer = _activations(setting)
+    fixed = Memory(
+        weights=0.0 if offloaded else _weights(setting),
+        adapter=0.0 if offloaded else _adapter(setting),
+        gradients=_gradients(setting),
+        moments=0.0 if offloaded else _moments(setting),
+        activations=inputs,
+    )
+    root, units = _gathered(setting)
+    at_loss = replace(fixed, gathered=root, loss=_loss(setting))
+    in_layer = replace(fixed, gathered=root + units, layer=one_layer + _workspace(setting))
+    return max(at_loss, in_layer, key=lambda found: found.peak)
+
+
+def beside(setting: Setting) -> float:
+    """Return bytes of a device that are not in torch's peak, as a round and cautious figure.
+
+    0.5 GiB of CUDA context, which a card's usable memory has not been reduced by; with several
+    ranks some 1 GiB of NCCL's buffers; and what the allocator has reserved in pieces that do not
+    fit, 3% of what comes and goes.
+    """
+    context, nccl = 0.5 * GIB, GIB if setting.ranks.world > 1 else 0.0
+    found = memory(setting)
+    return context + nccl + 0.03 * (found.activations + found.layer + found.loss + found.gathered)
+
+
+def _weights(setting: Setting) -> float:
+    """Bytes of the model's weights that stay on a device; a tied head is the embedding."""
+    shape, own = setting.shape, setting.weights
+    shards = setting.ranks.shards
+    scales = shape.linear * (own.of_linear - own.shared)  # not sharded: they are no parameters
+    return (shape.linear * own.shared + shape.others * own.bytes) / shards + scales
+
+
+def _adapter(setting: Setting) -> float:
+    if setting.adapter is None:
+        return 0.0
+    return setting.adapter.weights(setting.shape) * setting.adapter.bytes / setting.ranks.shards
+
+
+def _by_dtype(setting: Setting) -> list[tuple[int, int]]:
+    """Return what is trained: how many weights, and the bytes of one."""
+    found = [(setting.weights.trained, setting.weights.bytes)]
+    if setting.adapter is not None:
+        found.append((setting.adapter.weights(setting.shape), setting.adapter.bytes))
+    return found
+
+
+def _gradients(setting: Setting) -> float:
+    """Bytes of gradients between backward pass and update.
+
+    FSDP2 keeps whole gradients, in the float32 that it reduces them in, from one micro-batch to the
+    next; a rank's own part, in the weights' dtype, is made of them layer by layer in the last one.
+    """
+    own = sum(number * size for number, size in _by_dtype(setting)) / setting.ranks.shards
+    if setting.ranks.cpu_offload:
+        own = 0.0
+    if setting.ranks.uses_fsdp and setting.batch.accumulation > 1:
+        return max(own, 4.0 * setting.trained)
+    return own
+
+
+def _moments(setting: Setting) -> float:
+    found = 0.0
+    for number, size in _by_dtype(setting):
+        found += number * MOMENTS.get(setting.optimizer, 2 * size)
+    return found / setting.ranks.shards
+
+
+def _gathered(setting: Setting) -> tuple[float, float]:
+    """Return the bytes that FSDP2 has gathered at the loss, and in a layer's backward pass beside.
+
+    The embedding and the head are a unit, which stays from the forward to the backward pass. A
+    decoder layer is one: the one that is computed and the next one, which is fetched meanwhile.
+    Without resharding, and in replicas, which FSDP2 copies too, every layer stays from the forward
+    pass on. A trained layer's gradients are cast to float32 and reduced while the next one's are
+    made. 4-bit weights are gathered as they are, and replicas of them are left alone.
+    """
+    if not setting.ranks.uses_fsdp:
+        return 0.0, 0.0
+    shape, own = setting.shape, setting.weights
+    size = own.shared if own.bits or own.fp8 else 2
+    layer = shape.layer * size
+    stays = setting.ranks.sharding in (REPLICATED, SHARD_GRAD_OP)
+    if own.bits and setting.ranks.sharding == REPLICATED:
+        layer = 0.0
+    root = 2.0 * shape.others + (shape.layers * layer if stays else 0.0)
+    reduced = 4.0 * shape.layer if own.trained >= shape.layer else 0.0
+    return root, reduced + (0.0 if stays else 2 * layer)
+
+
+def _activations(setting: Setting) -> tuple[float, float]:
+    """Return the bytes that are kept for the backward pass, and what one layer is there.
+
+    With recomputation each layer's input is kept, and one layer is computed again. Offloaded, the
+    inputs are in host memory but for two.
+    """
+    layers = setting.layers
+    tokens = setting.batch.tokens
+    stream = 2.0 * tokens * setting.shape.hidden
+    whole = 2.0 * tokens * _kept(setting) if layers else 0.0
+    if setting.policy == OFFLOAD:
+        return min(2, layers) * stream, whole
+    if setting.recomputes:
+        return layers * stream, whole
+    if setting.policy == SELECTIVE:
+        some = 2.0 * tokens * _kept_selectively(setting)
+        return layers * some, whole - some
+    return layers * whole, 0.0
+
+
+def _kept(setting: Setting) -> float:
+    """Features that a layer keeps of a token, in units of 2 bytes.
+
+    Attention keeps queries, keys, values, its output and 4 bytes a head. What an adapter reads is
+    kept too, see ``_read_by_adapters``.
+
+    - Kernels for frozen weights: the residual stream before each norm; gate and up.
+    - liger-kernel: the same; where weights are trained, what they read: both norms' outputs and
+      the MLP's activation.
+    - transformers: norms keep their input in float32; gate, its activation, and up.
+    """
+    shape = setting.shape
+    h, q, k, m = shape.hidden, shape.queries, shape.keys, shape.mlp
+    k = q if setting.repeats_keys else k
+    attention = 2 * q + 2 * k + 2 * shape.heads
+    read = _read_by_adapters(setting)
+    if setting.adapter is not None and setting.adapter.method == "prefix":  # joined to the keys
+        read += 2 * k * setting.adapter.tokens / setting.batch.document
+    if setting.adapter is not None and setting.adapter.method == "llama_adapter":
+        read += q / 2
+    trained = 2 * h + m if setting.weights.trained else 0
+    if setting.kernels == PLAIN:
+        return 4 * h + 3 * m + attention + read + trained + (2 * h if trained else 0)
+    return 2 * h + 2 * m + attention + read + trained
+
+
+def _kept_selectively(setting: Setting) -> float:
+    """Features kept of a token where norms, rotary and products of norms are computed again."""
+    shape = setting.shape
+    return 2 * shape.hidden + 2 * shape.queries + 2 * shape.keys + 2 * shape.mlp
+
+
+def _read_by_adapters(setting: Setting) -> float:
+    """Features of a token that LoRA keeps of what it reads, in units of 2 bytes.
+
+    With the kernels for frozen weights that is one input for q, k and v and one for gate and up;
+    attention has kept what o reads, and what down reads is made again. Dropout is made again too.
+    PEFT's modules keep what they dropped, each its own copy, and a mask of a byte an element;
+    without dropout they share the input, of which down's is kept by nobody else.
+    """
+    if setting.adapter is None or not setting.adapted:
+        return 0.0
+    shape, rank = setting.shape, setting.adapter.rank
+    low = float(rank * len(setting.adapted))
+    if setting.kernels == FROZEN:
+        both = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+        return low + shape.hidden * sum(bool(setting.adapted & set(group)) for group in both)
+    if setting.adapter.drops:
+        return low + sum(1.5 * shape.matrices[name][0] for name in setting.adapted)
+    for group in (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("down_proj",)):
+        if setting.adapted & set(group):
+            low += shape.matrices[group[0]][0]
+    return low
+
+
+def _workspace(setting: Setting) -> float:
+    """Bytes that the backward pass of one layer needs at its largest, beside what was kept.
+
+    The gradient of what down reads, and two of the residual stream; the gradients of gate and up,
+    which liger-kernel writes over them; and the dequantised weight of the largest linear layer.
+    """
+    shape = setting.shape
+    wide = 1 if setting.kernels == FUSED else 3
+    gradients = 2.0 * setting.batch.tokens * (wide * shape.mlp + 2 * shape.hidden)
+    largest = max(rows * columns for rows, columns in shape.matrices.values())
+    dequantised = 2.0 * largest if setting.weights.bits or setting.weights.fp8 else 0.0
+    return gradients + dequantised
+
+
+def _loss(setting: Setting) -> float:
+    """Bytes of the loss at its largest.
+
+    - For a frozen head: the hidden states of positions with a label twice, and at most 2**28 logits
+      in bfloat16, which become their gradients in place.
+    - liger-kernel's: logits of a part of the positions, about as large as the hidden states, in
+      bfloat16 and float32; the hidden states' gradients; of a trained head its gradient.
+    - transformers': all logits in bfloat16, in float32, their log-softmax and its gradient.
+    """
+    shape, tokens = setting.shape, setting.batch.tokens
+    stream = 2.0 * tokens * shape.hidden
+    if setting.kernels == PLAIN:
+        return tokens * shape.vocabulary * 12.0 + 2 * stream
+    if setting.kernels == FUSED:
+        head = 2.0 * shape.head if setting.weights.trained else 0.0
+        return 2 * stream + 3 * stream + head
+    labelled = tokens * setting.batch.labelled
+    return (
+        2 * stream
+        + 2 * stream * setting.batch.labelled
+        + 2 * min(LOGITS, labelled * shape.vocabulary)
+    )

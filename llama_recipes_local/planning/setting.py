@@ -1,0 +1,223 @@
+"""What a plan is asked about: a model's shape, what is trained of it, and how."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from llama_recipes_local.planning.shapes import LINEAR, Shape
+
+KEEP, SELECTIVE, FULL, OFFLOAD = "keep", "selective", "full", "offload"
+"""What becomes of activations between forward and backward pass: all are kept; cheap ones are
+computed again; all but each layer's input are; the same, with the inputs in host memory."""
+
+PLAIN, FUSED, FROZEN = "plain", "fused", "frozen"
+"""Which kernels compute a model: transformers' modules, liger-kernel's, or those for frozen
+weights."""
+
+ALONE, REPLICATED, SHARD_GRAD_OP, FULL_SHARD, HYBRID_SHARD = (
+    "one process",
+    "NO_SHARD",
+    "SHARD_GRAD_OP",
+    "FULL_SHARD",
+    "HYBRID_SHARD",
+)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How the model's own weights are held.
+
+    Attributes:
+        trained: how many of them are trained.
+        bytes: of a weight that is not quantised.
+        bits: 4 or 8 if linear layers are quantised by bitsandbytes; 0 if not.
+        double: whether the scales of 4-bit weights are quantised too.
+        fp8: whether linear layers are held in 8-bit floats.
+        layers: decoder layers whose activations are needed, because something is trained in them
+            or below; None if that are all.
+    """
+
+    trained: int = 0
+    bytes: int = 2
+    bits: int = 0
+    double: bool = False
+    fp8: bool = False
+    layers: int | None = None
+
+    @property
+    def of_linear(self) -> float:
+        """Bytes of a linear layer's weight.
+
+        4 bits, and a float32 scale for each 64 weights; with double quantisation an 8-bit scale,
+        and a float32 for each 256 of those. 8 bits, and scales by row, which are next to nothing.
+        """
+        if self.bits == 4:
+            return 0.5 + (1 / 64 + 4 / (64 * 256) if self.double else 4 / 64)
+        if self.bits == 8 or self.fp8:
+            return 1.0
+        return self.bytes
+
+    @property
+    def shared(self) -> float:
+        """Bytes of a linear layer's weight that FSDP shards: 4-bit scales it does not."""
+        return 0.5 if self.bits == 4 else self.of_linear
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter.
+
+    Attributes:
+        method: "lora", "llama_adapter" or "prefix".
+        rank: of LoRA.
+        targets: linear layers that have LoRA.
+        bytes: of a weight, of its gradient and of each moment.
+        drops: whether it drops some of its input.
+        dora: whether directions are trained apart from magnitudes.
+        tokens: of a prefix, or of LLaMA-Adapter's prompts.
+        layers: decoder layers that have it; 0 means all.
+    """
+
+    method: str = "lora"
+    rank: int = 8
+    targets: frozenset[str] = frozenset(("q_proj", "v_proj"))
+    bytes: int = 4
+    drops: bool = True
+    dora: bool = False
+    tokens: int = 0
+    layers: int = 0
+
+    def weights(self, shape: Shape) -> int:
+        """Weights that are trained."""
+        layers = self.layers or shape.layers
+        if self.method == "prefix":
+            return layers * self.tokens * 2 * shape.keys
+        if self.method == "llama_adapter":
+            return layers * (self.tokens * shape.hidden + 1)
+        sizes = [shape.matrices[name] for name in LINEAR if name in self.targets]
+        magnitudes = sum(outputs for _, outputs in sizes) if self.dora else 0
+        return layers * (sum(self.rank * sum(size) for size in sizes) + magnitudes)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What is computed at a time.
+
+    Attributes:
+        rows: of a rank's micro-batch.
+        length: tokens of a row.
+        accumulation: micro-batches of a step.
+        document: tokens of a document, of which a packed row has several; attention takes longer
+            the longer they are.
+        labelled: share of the tokens that have a label.
+    """
+
+    rows: int = 1
+    length: int = 4096
+    accumulation: int = 1
+    document: int = 512
+    labelled: float = 0.5
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a rank's micro-batch."""
+        return self.rows * self.length
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The ranks that train together.
+
+    Attributes:
+        world: how many.
+        hosts: on how many hosts.
+        sharding: one of the words above.
+        group: ranks that share one copy of the model in HYBRID_SHARD; 0 means those of a host.
+        cpu_offload: whether weights, gradients and moments are in host memory.
+    """
+
+    world: int = 1
+    hosts: int = 1
+    sharding: str = ALONE
+    group: int = 0
+    cpu_offload: bool = False
+
+    @property
+    def shards(self) -> int:
+        """Ranks that the weights are divided over."""
+        if self.sharding in (ALONE, REPLICATED):
+            return 1
+        if self.sharding == HYBRID_SHARD:
+            return self.group or max(self.world // self.hosts, 1)
+        return self.world
+
+    @property
+    def uses_fsdp(self) -> bool:
+        """Whether FSDP2 holds the weights, sharded or as replicas."""
+        return self.sharding != ALONE
+
+
+@dataclass(frozen=True)
+class Setting:
+    """All that memory and time depend on.
+
+    Attributes:
+        shape: of the model.
+        weights: how its weights are held.
+        adapter: None without.
+        batch: what is computed at a time.
+        ranks: who computes it.
+        policy: what becomes of activations.
+        kernels: what computes them.
+        optimizer: as ``--optimizer`` names it, in lower case.
+        documents: whether packed documents are attended without a mask.
+        repeats_keys: whether keys and values are copied for each head of a group.
+    """
+
+    shape: Shape
+    weights: Weights = Weights()
+    adapter: Adapter | None = None
+    batch: Batch = Batch()
+    ranks: Ranks = Ranks()
+    policy: str = KEEP
+    kernels: str = FROZEN
+    optimizer: str = "adamw"
+    documents: bool = True
+    repeats_keys: bool = False
+
+    @cached_property
+    def adapted(self) -> frozenset[str]:
+        """Linear layers that have LoRA."""
+        lora = self.adapter is not None and self.adapter.method == "lora"
+        return self.adapter.targets if self.adapter is not None and lora else frozenset()
+
+    @property
+    def trained(self) -> int:
+        """Weights that are trained."""
+        own = self.adapter.weights(self.shape) if self.adapter is not None else 0
+        return own + self.weights.trained
+
+    @property
+    def layers(self) -> int:
+        """Decoder layers with a backward pass."""
+        own = self.weights.layers
+        return self.shape.layers if own is None else own
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether a layer is computed again in the backward pass."""
+        return self.policy in (FULL, OFFLOAD)
+
+    @property
+    def global_batch(self) -> int:
+        """Rows of an optimiser step."""
+        return self.batch.rows * self.batch.accumulation * self.ranks.world
+
+    def groups(self) -> Mapping[str, tuple[str, ...]]:
+        """Return the linear layers of a decoder layer by what they read."""
+        return {
+            "normed": ("q_proj", "k_proj", "v_proj"),
+            "attended": ("o_proj",),
+            "normed again": ("gate_proj", "up_proj"),
+            "activated": ("down_proj",),
+        }

@@ -1,0 +1,225 @@
+"""The seconds of an optimiser step, by what they are spent on.
+
+A step is matrix products at a share of the card's rate, passes over memory at a share of its
+bandwidth, attention, dequantisation, the optimiser, and what ranks send each other. The shares are
+fitted to runs of an H100 and an H200, see ``benchmarks/predictions.py``.
+
+What the letters mean: features of a token as in ``memory``.
+"""
+
+from dataclasses import dataclass, fields, replace
+
+from llama_recipes_local.planning.cards import NODES, Card
+from llama_recipes_local.planning.setting import (
+    FROZEN,
+    FUSED,
+    OFFLOAD,
+    REPLICATED,
+    SELECTIVE,
+    SHARD_GRAD_OP,
+    Setting,
+)
+from llama_recipes_local.planning.shapes import LINEAR
+
+PRODUCTS = 0.88
+"""What a step's products reach of the rate of one that is 8192 cubed, by a profile of LoRA at the
+7B shape on an H200."""
+
+READS = 0.75
+"""What passes over memory reach of the card's bandwidth, launches included; fitted."""
+
+TRANSFORMERS, LIGER = 5.0, 1.25
+"""Passes of transformers' and of liger-kernel's norms, rotary, SwiGLU and additions, to those of
+the kernels for frozen weights; fitted."""
+
+ATTENTION = 0.45
+"""What attention over long documents reaches of a product's rate, forward and backward."""
+
+DEQUANTISED = 0.6e12
+"""4-bit weights a second on an H100: 4096 x 11008 took bitsandbytes 63 microseconds, and more with
+the host's part of a call; fitted."""
+
+COPIES = 300e9
+"""Bytes a second of what FSDP gathers and reduces that are not hidden behind products, on NVLink:
+they are copied twice, and take a part of the card from the products meanwhile."""
+
+LINKED = 0.8
+"""What collectives reach of a link's rate."""
+
+HOST = 50e9
+"""Bytes a second between a card and pinned host memory, each way."""
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Seconds of an optimiser step on each rank."""
+
+    products: float
+    passes: float
+    attention: float
+    dequantisation: float
+    optimizer: float
+    communication: float
+
+    @property
+    def step(self) -> float:
+        """All of them."""
+        return float(sum(getattr(self, part.name) for part in fields(self)))
+
+
+def seconds(setting: Setting, card: Card, node_link: float = NODES) -> Seconds:
+    """Return the seconds of an optimiser step.
+
+    Args:
+        setting: what is trained, and how.
+        card: what each rank has.
+        node_link: GB/s from a card to those on other hosts.
+    """
+    batch = setting.batch
+    products = _flops(setting) / (card.rate * 1e12 * PRODUCTS)
+    if setting.weights.fp8 and card.fp8:
+        products *= card.rate / card.fp8
+    found = Seconds(
+        products=products * batch.tokens * batch.accumulation,
+        passes=_passes(setting) / (card.bandwidth * 1e12 * READS)
+        * batch.tokens * batch.accumulation,
+        attention=_attention(setting) / (card.rate * 1e12 * ATTENTION)
+        * batch.tokens * batch.accumulation,
+        dequantisation=_dequantised(setting) / (DEQUANTISED * card.bandwidth / 3.35)
+        * batch.accumulation,
+        optimizer=_optimizer(setting) / (card.bandwidth * 1e12 * READS),
+        communication=0.0,
+    )  # fmt: skip
+    return _with_communication(found, setting, card, node_link)
+
+
+def tokens_a_second(setting: Setting, card: Card, node_link: float = NODES) -> float:
+    """Return the tokens of all ranks together a second."""
+    tokens = setting.batch.tokens * setting.batch.accumulation * setting.ranks.world
+    return tokens / seconds(setting, card, node_link).step
+
+
+def _flops(setting: Setting) -> float:
+    """FLOPs of matrix products a token.
+
+    2 a weight forward, 2 for the input's gradient, 2 for a trained weight's; 2 again where a layer
+    is recomputed, but for the down projection with the kernels for frozen weights. The head is
+    computed forward and backward in the forward pass, by those kernels for labels only.
+    """
+    shape, own = setting.shape, setting.weights
+    backward = shape.layer * setting.layers
+    found = 2.0 * shape.linear + 2.0 * backward
+    if own.trained:
+        found += 2.0 * min(own.trained, shape.linear)
+    head = 6.0 if own.trained >= shape.weights else 4.0
+    found += head * shape.head * (setting.batch.labelled if setting.kernels == FROZEN else 1.0)
+    if setting.recomputes:
+        again = shape.layer - (shape.hidden * shape.mlp if setting.kernels == FROZEN else 0)
+        found += 2.0 * again * setting.layers
+    return found
+
+
+def _passes(setting: Setting) -> float:
+    """Bytes that all but products, attention and optimiser read and write, a token.
+
+    Counted for the kernels for frozen weights: the norms with their additions 9 h forward and 8 h
+    backward, rotary 2 (q + k) each way, SwiGLU 3 m and 6 m, attention 2 (q + k) and 5 q + 4 k; the
+    others' take ``LIGER`` or ``TRANSFORMERS`` times as much.
+    """
+    shape = setting.shape
+    h, q, k, m = shape.hidden, shape.queries, shape.keys, shape.mlp
+    forward = 9.0 * h + 4 * (q + k) + 3 * m
+    backward = 8.0 * h + 7 * q + 6 * k + 6 * m
+    factor = {FROZEN: 1.0, FUSED: LIGER}.get(setting.kernels, TRANSFORMERS)
+    read, again = _adapters_passes(setting)
+    times = 2.0 if setting.recomputes else 1.3 if setting.policy == SELECTIVE else 1.0
+    forward = factor * forward * times + read * (2 if setting.recomputes else 1)
+    loss = 12 * shape.vocabulary * (setting.batch.labelled if setting.kernels == FROZEN else 1)
+    return 2.0 * setting.layers * (forward + factor * backward + again) + loss
+
+
+def _adapters_passes(setting: Setting) -> tuple[float, float]:
+    """Features that LoRA reads and writes of a token in a layer, forward and backward.
+
+    The kernels for frozen weights read what A reads once for a group, and write each output once
+    more; backward they read each output's gradient twice, and the input three times. PEFT's modules
+    do so a module, drop in passes of their own and add in others. A prefix is joined to the keys
+    and values of each document.
+    """
+    if setting.adapter is None:
+        return 0.0, 0.0
+    if setting.adapter.method == "prefix":
+        joined = 4.0 * setting.shape.keys * (1 + setting.adapter.tokens / setting.batch.document)
+        return joined, joined
+    matrices = setting.shape.matrices
+    groups = setting.groups().values()
+    inputs = sum(matrices[group[0]][0] for group in groups if setting.adapted & set(group))
+    outputs = sum(matrices[name][1] for name in LINEAR if name in setting.adapted)
+    if setting.kernels == FROZEN:
+        return inputs + 2.0 * outputs, 3.0 * inputs + 2.0 * outputs
+    inputs = sum(matrices[name][0] for name in LINEAR if name in setting.adapted)
+    drop = 3.0 if setting.adapter.drops else 0.0
+    return (1 + drop) * inputs + 4.0 * outputs, (4 + drop) * inputs + 2.0 * outputs
+
+
+def _attention(setting: Setting) -> float:
+    """FLOPs of attention's scores a token: a document's token sees half of it on average.
+
+    2 products forward and 5 backward, of 2 FLOPs; a mask is computed through where documents are
+    not attended apart. Recomputed once more with the layer.
+    """
+    batch = setting.batch
+    seen = (min(batch.document, batch.length) if setting.documents else batch.length) / 2
+    times = (2 if setting.recomputes else 1) * 2 + 5
+    return 2.0 * times * seen * setting.shape.queries * setting.layers
+
+
+def _dequantised(setting: Setting) -> float:
+    """4- or 8-bit weights that are written out in a micro-batch."""
+    if not setting.weights.bits:
+        return 0.0
+    return setting.shape.linear * (3.0 if setting.recomputes else 2.0)
+
+
+def _optimizer(setting: Setting) -> float:
+    """Bytes that an update reads and writes, and the addition of later micro-batches' gradients."""
+    size = setting.weights.bytes
+    own = setting.trained / setting.ranks.shards
+    update = own * size * 7
+    if not setting.ranks.uses_fsdp:
+        return update + 3.0 * size * own * (setting.batch.accumulation - 1)
+    # float32 gradients are written, added to, cast and reduced
+    return update + 16.0 * setting.trained * setting.batch.accumulation
+
+
+def _with_communication(found: Seconds, setting: Setting, card: Card, node_link: float) -> Seconds:
+    """Return the seconds with what ranks send each other.
+
+    Weights are gathered for a micro-batch's forward and for its backward pass (once in
+    SHARD_GRAD_OP, never in replicas), gradients reduced in float32 once a step. On a link that is
+    slower than the products the step takes as long as the link does.
+    """
+    ranks, own = setting.ranks, setting.weights
+    compute = found.step
+    copied, linked = 0.0, 0.0
+    if ranks.uses_fsdp:
+        size = own.shared if own.bits or own.fp8 else 2
+        whole = setting.shape.linear * size + 2.0 * setting.shape.others
+        passes = 0 if ranks.sharding == REPLICATED else 1 if ranks.sharding == SHARD_GRAD_OP else 2
+        gathered = whole * passes * setting.batch.accumulation * (1 - 1 / ranks.shards)
+        gradients = 4.0 * setting.trained
+        group, replicas = ranks.shards, ranks.world // ranks.shards
+        reduced = gradients * (1 - 1 / group)
+        across = 2 * gradients / group * (1 - 1 / replicas)
+        copied = (gathered + reduced + across) / COPIES
+        # a ring over hosts is as fast as its slowest link
+        inside = card.link if group <= max(ranks.world // ranks.hosts, 1) else node_link
+        between = card.link if ranks.hosts == 1 else node_link
+        linked = (gathered + reduced) / (inside * 1e9 * LINKED)
+        linked += across / (between * 1e9 * LINKED)
+    if setting.policy == OFFLOAD:
+        tokens = setting.batch.tokens * setting.batch.accumulation
+        offloaded = 2 * 2.0 * tokens * setting.shape.hidden * setting.layers / HOST
+        linked = max(linked, offloaded)
+    total = max(compute + min(copied, linked), linked)
+    return replace(found, communication=total - compute)

@@ -1,0 +1,128 @@
+"""A setting is what the flags of a run say."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llama_recipes_local.planning.asked import Asked, setting
+from llama_recipes_local.planning.setting import (
+    ALONE,
+    FROZEN,
+    FULL,
+    FUSED,
+    HYBRID_SHARD,
+    KEEP,
+    PLAIN,
+    Setting,
+)
+from llama_recipes_local.planning.shapes import KNOWN, LINEAR, shape_of
+from llama_recipes_local.run.resolution import resolve
+
+PROJECT = Path(__file__).resolve().parents[2]
+S7 = KNOWN["llama-2-7b"]
+
+
+def of(world: int = 1, hosts: int = 1, **flags: Any) -> Setting:
+    return setting(Asked.by_run(resolve(flags)), S7, world, hosts)
+
+
+def test_full_fine_tuning_is_the_default() -> None:
+    found = of()
+    assert found.trained == S7.weights
+    assert (found.ranks.sharding, found.policy, found.kernels) == (ALONE, KEEP, PLAIN)
+    assert of(use_fast_kernels="True").kernels == FUSED
+    assert of(dtype="float32").weights.bytes == 4
+    assert of(use_fp16="True").weights.bytes == 4
+
+
+def test_an_adapter_is_what_its_flags_say() -> None:
+    lora = {"use_peft": "True", "use_fast_kernels": "True"}
+    found = of(**lora, r="16", target_modules="all-linear", lora_dropout="0")
+    assert found.adapter is not None
+    assert (found.adapter.rank, found.adapter.targets) == (16, frozenset(LINEAR))
+    assert not found.adapter.drops
+    assert found.weights.trained == 0
+    assert found.kernels == FROZEN
+    assert of(**lora, use_dora="True").kernels == FUSED
+    bf16 = of(**lora, pure_bf16="True")
+    assert bf16.adapter is not None
+    assert bf16.adapter.bytes == 2
+    prefix = of(**lora, peft_method="prefix", num_virtual_tokens="7")
+    assert prefix.trained == 32 * 7 * 2 * 4096
+
+
+def test_recomputation_is_named_by_another_flag_with_fsdp() -> None:
+    assert of(gradient_checkpointing="True").policy == FULL
+    sharded = of(4, enable_fsdp="True")
+    assert (sharded.policy, sharded.ranks.world, sharded.ranks.shards) == (FULL, 4, 4)
+    assert of(4, enable_fsdp="True", fsdp_activation_checkpointing="False").policy == KEEP
+    grouped = of(8, 2, enable_fsdp="True", hsdp="True", sharding_group_size="2")
+    assert (grouped.ranks.sharding, grouped.ranks.shards) == (HYBRID_SHARD, 2)
+    assert of(8, 2, enable_fsdp="True", sharding_strategy="HYBRID_SHARD").ranks.shards == 4
+
+
+def test_parts_of_a_model_are_trained() -> None:
+    last = of(train_only="last:3")
+    assert (last.trained, last.layers) == (3 * S7.layer, 3)
+    assert of(train_only="lm_head").layers == 0
+    frozen = of(freeze_layers="True", num_freeze_layers="30")
+    assert frozen.trained == S7.weights - 30 * S7.layer
+
+
+@pytest.mark.parametrize("bits", [("4bit", 4), ("8bit", 8), ("True", 8), ("None", 0)])
+def test_weights_are_quantised(bits: tuple[str, int]) -> None:
+    found = of(quantization=bits[0], use_double_quant="True").weights
+    assert (found.bits, found.double) == (bits[1], True)
+
+
+def test_a_config_is_read_and_another_architecture_is_not() -> None:
+    config = {
+        "model_type": "llama",
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": 100,
+        "tie_word_embeddings": True,
+    }
+    shape = shape_of(config)
+    assert shape is not None
+    assert (shape.keys, shape.tied, shape.layer) == (32, True, 64 * 64 * 3 + 3 * 64 * 128)
+    for wrong in ({"model_type": "gpt2"}, {"hidden_size": "64"}, {"num_hidden_layers": 0}):
+        assert shape_of({**config, **wrong}) is None
+
+
+@pytest.mark.command
+def test_flags_are_read_without_torch_as_a_run_reads_them() -> None:
+    flags = {
+        "use_peft": "True",
+        "enable_fsdp": "True",
+        "sharding_strategy": "ShardingStrategy.SHARD_GRAD_OP",
+        "fsdp_config.optimizer": "anyprecision",
+        "use_double_quant": "True",
+        "quantization": "4bit",
+        "pure_bf16": "True",
+    }
+    code = f"""
+import json, sys
+from llama_recipes_local import configs
+from llama_recipes_local.planning.asked import words_of
+fsdp = words_of(configs.fsdp_config, {flags!r})
+bits = words_of(configs.quantization_config, {flags!r})
+print(json.dumps([{{**fsdp}}, bits["use_double_quant"], "torch" in sys.modules]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True
+    )
+    fsdp, double, torch = json.loads(done.stdout)
+    run = Asked.by_run(resolve(dict(flags)))
+    # how a model is saved does not matter here, and stays torch's own
+    assert {name: value for name, value in run.fsdp.items() if name != "checkpoint_type"} == {
+        name: value for name, value in fsdp.items() if name != "checkpoint_type"
+    }
+    assert (double, torch) == (True, False)

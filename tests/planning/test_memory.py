@@ -1,0 +1,149 @@
+"""Parts of the memory, worked out by hand, and the peaks that were measured."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from llama_recipes_local.planning.memory import GIB, memory
+from llama_recipes_local.planning.setting import (
+    FULL,
+    FULL_SHARD,
+    FUSED,
+    HYBRID_SHARD,
+    OFFLOAD,
+    PLAIN,
+    REPLICATED,
+    SHARD_GRAD_OP,
+    Adapter,
+    Batch,
+    Ranks,
+    Setting,
+    Weights,
+)
+from llama_recipes_local.planning.shapes import KNOWN, LINEAR
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+import predictions
+
+S7 = KNOWN["llama-2-7b"]
+ALL = frozenset(LINEAR)
+LORA = Setting(S7, adapter=Adapter(), batch=Batch(rows=2))
+WHOLE = Setting(S7, Weights(trained=S7.weights), kernels=FUSED)
+
+
+@pytest.mark.parametrize("run", predictions.recorded(), ids=lambda run: run.name)
+def test_a_measured_peak_is_predicted(run: predictions.Recorded) -> None:
+    assert run.predicted_gib == pytest.approx(run.gib, rel=predictions.OF_MEMORY)
+
+
+def test_parts_of_lora_are_those_worked_out_by_hand() -> None:
+    parts = memory(LORA)
+    # 6,738,415,616 weights of 2 bytes; q and v of 32 layers have 8 x (4096 + 4096) weights each,
+    # which are held in float32 with as large a gradient and two moments
+    assert parts.weights == 2 * 6_738_415_616
+    adapter = 32 * 2 * 8 * 8192
+    assert parts.adapter == parts.gradients == 4 * adapter
+    assert parts.moments == 8 * adapter
+    # 8192 tokens keep the stream twice, an input, q, k, v and the output of attention, of 4096
+    # features; gate and up of 11008; a number a head, and 16 of the adapters
+    features = 7 * 4096 + 2 * 11008 + 2 * 32 + 16
+    assert parts.activations == 32 * 2 * 8192 * features
+
+
+def test_full_fine_tuning_keeps_four_times_its_weights() -> None:
+    parts = memory(WHOLE)
+    assert parts.weights == parts.gradients == parts.moments / 2 == 2 * S7.weights
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "bytes_a_weight"), [("adamw", 4), ("adamw_8bit", 2), ("paged_adamw", 0)]
+)
+def test_an_optimizers_moments(optimizer: str, bytes_a_weight: int) -> None:
+    found = memory(replace(WHOLE, optimizer=optimizer)).moments
+    assert found == bytes_a_weight * S7.weights
+
+
+def test_quantised_weights_have_scales() -> None:
+    linear, others = S7.linear, S7.others
+    for weights, bytes_a_weight in (
+        (Weights(bits=4), 0.5 + 4 / 64),
+        (Weights(bits=4, double=True), 0.5 + 1 / 64 + 4 / 16384),
+        (Weights(bits=8), 1),
+        (Weights(fp8=True), 1),
+    ):
+        found = memory(replace(LORA, weights=weights)).weights
+        assert found == pytest.approx(bytes_a_weight * linear + 2 * others)
+
+
+def test_recomputation_keeps_a_layers_input_and_offload_keeps_two() -> None:
+    stream = 2 * 8192 * 4096
+    assert memory(replace(LORA, policy=FULL)).activations == 32 * stream
+    assert memory(replace(LORA, policy=OFFLOAD)).activations == 2 * stream
+    kept = memory(LORA).activations / 32
+    assert memory(replace(LORA, policy=FULL)).layer - memory(LORA).layer == kept
+
+
+def test_shards_divide_and_replicas_do_not() -> None:
+    def of(sharding: str, hosts: int = 1) -> float:
+        return memory(replace(WHOLE, ranks=Ranks(8, hosts, sharding))).moments
+
+    whole = 4 * S7.weights
+    assert of(FULL_SHARD) == of(SHARD_GRAD_OP) == whole / 8
+    assert of(HYBRID_SHARD, hosts=2) == whole / 4
+    assert of(REPLICATED) == whole
+
+
+def test_fsdp_gathers_two_layers_or_all() -> None:
+    sharded = memory(replace(LORA, ranks=Ranks(4, 1, FULL_SHARD))).gathered
+    assert sharded == 2 * S7.others + 2 * 2 * S7.layer
+    for sharding in (REPLICATED, SHARD_GRAD_OP):
+        assert memory(replace(LORA, ranks=Ranks(4, 1, sharding))).gathered == 2 * S7.weights
+
+
+def test_fsdp_accumulates_whole_gradients_in_float32() -> None:
+    ranks = Ranks(4, 1, FULL_SHARD)
+    twice = replace(WHOLE, ranks=ranks, batch=Batch(accumulation=2))
+    assert memory(twice).gradients == 4 * S7.weights
+    assert memory(replace(WHOLE, ranks=ranks)).gradients == 2 * S7.weights / 4
+
+
+def test_only_transformers_makes_all_logits() -> None:
+    long = replace(LORA, batch=Batch(rows=8), policy=FULL)
+    assert memory(replace(long, kernels=PLAIN)).loss > 12 * 8 * 4096 * 32000
+    assert memory(long).loss == 0  # the peak is in a layer
+
+
+def test_nothing_is_kept_below_what_is_trained() -> None:
+    head = replace(WHOLE, weights=Weights(trained=S7.head, layers=0))
+    assert memory(head).activations == 0
+    last = replace(WHOLE, weights=Weights(trained=2 * S7.layer, layers=2))
+    assert memory(last).activations == memory(WHOLE).activations / 16
+
+
+def test_all_parts_are_in_the_peak() -> None:
+    for run in predictions.recorded():
+        found = memory(run.setting)
+        assert sum(found.parts().values()) == pytest.approx(found.peak / GIB, abs=0.05)
+        assert not (found.loss and found.layer)
+
+
+@pytest.mark.parametrize("name", ["llama-3.2-1b", "smollm2-135m", "llama-2-70b", "llama-3.1-8b"])
+def test_a_shape_has_the_weights_that_transformers_makes(name: str) -> None:
+    shape = KNOWN[name]
+    config = LlamaConfig(
+        hidden_size=shape.hidden,
+        intermediate_size=shape.mlp,
+        num_hidden_layers=2,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        vocab_size=shape.vocabulary,
+        head_dim=shape.head_dim or None,
+        tie_word_embeddings=shape.tied,
+    )
+    with torch.device("meta"):
+        model = LlamaForCausalLM(config)
+    assert sum(each.numel() for each in model.parameters()) == replace(shape, layers=2).weights

@@ -1,0 +1,82 @@
+"""The speeds that were measured, and what makes a step longer."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from llama_recipes_local.planning.cards import CARDS, card, of_device
+from llama_recipes_local.planning.setting import (
+    FULL,
+    FULL_SHARD,
+    HYBRID_SHARD,
+    OFFLOAD,
+    REPLICATED,
+    Adapter,
+    Batch,
+    Ranks,
+    Setting,
+    Weights,
+)
+from llama_recipes_local.planning.shapes import KNOWN
+from llama_recipes_local.planning.speed import seconds, tokens_a_second
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+import predictions
+
+H100 = card(80, "H100")
+LORA = Setting(KNOWN["llama-2-7b"], adapter=Adapter(), batch=Batch(rows=2))
+
+
+@pytest.mark.parametrize("run", predictions.recorded(), ids=lambda run: run.name)
+def test_a_measured_speed_is_predicted(run: predictions.Recorded) -> None:
+    assert run.predicted_speed == pytest.approx(run.speed, rel=predictions.OF_SPEED)
+
+
+def test_products_are_those_worked_out_by_hand() -> None:
+    # 4 FLOPs a weight of a frozen layer and token; of the head for the half that has labels
+    flops = 4 * 6_476_005_376 + 4 * 32000 * 4096 / 2
+    assert seconds(LORA, H100).products == pytest.approx(flops * 8192 / (772e12 * 0.88))
+
+
+def test_recomputation_and_long_documents_take_longer() -> None:
+    usual = seconds(LORA, H100)
+    again = seconds(replace(LORA, policy=FULL), H100)
+    assert again.products > 1.3 * usual.products
+    # unless the link to the host is slower than the layers, offloading is free
+    assert seconds(replace(LORA, policy=OFFLOAD), H100).step == pytest.approx(again.step)
+    long = replace(LORA, batch=Batch(rows=1, length=8192, document=8192))
+    assert seconds(long, H100).attention == pytest.approx(16 * usual.attention)
+
+
+def test_a_slow_link_holds_sharded_weights_up_and_replicas_of_an_adapter_not() -> None:
+    def of(sharding: str, link: float, hosts: int = 1) -> float:
+        slow = replace(H100, link=link)
+        setting = replace(LORA, ranks=Ranks(8, hosts, sharding), policy=FULL)
+        return tokens_a_second(setting, slow) / 8
+
+    assert of(FULL_SHARD, 10) < 0.5 * of(FULL_SHARD, 450)
+    assert of(REPLICATED, 10) > 0.9 * of(REPLICATED, 450)
+    # shards inside a host send little between hosts
+    assert of(HYBRID_SHARD, 450, hosts=4) > 1.05 * of(FULL_SHARD, 450, hosts=4)
+
+
+def test_4_bit_weights_are_dequantised_each_time() -> None:
+    four = replace(LORA, weights=Weights(bits=4))
+    assert seconds(four, H100).dequantisation > 0 == seconds(LORA, H100).dequantisation
+
+
+def test_cards_are_found_by_memory_name_and_device() -> None:
+    assert card(80).name == "H100"
+    assert card(80, "a100").name == "A100 80GB"
+    assert card(0, "rtx4090").memory == 23.5
+    assert card(24).memory == 23.0
+    assert card(33).memory == pytest.approx(33 * 0.97)
+    assert of_device("NVIDIA A100-SXM4-40GB", 42_000_000_000).rate < 300
+    found = of_device("NVIDIA H100 80GB HBM3", 84_929_282_048)
+    assert found.rate == 772
+    assert found.memory == pytest.approx(79.1, abs=0.01)
+    with pytest.raises(KeyError):
+        card(80, "abacus")
+    assert len({each.name for each in CARDS}) == len(CARDS)
