@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -27,7 +28,10 @@ SHAPES = {  # hidden size, MLP, layers, heads, key-value heads, vocabulary
     "llama3-8b": (4096, 14336, 32, 32, 8, 128256),
     "llama2-13b": (5120, 13824, 40, 40, 40, 32000),
     "llama3-70b": (8192, 28672, 80, 64, 8, 128256),
+    "tiny": (64, 128, 2, 4, 2, 32000),  # to try a benchmark without a GPU
 }
+LONG = 8192
+"""Positions of the shapes of Llama 3; the others have 4,096."""
 
 
 def make_model(
@@ -46,14 +50,14 @@ def make_model(
         num_attention_heads=heads,
         num_key_value_heads=kv_heads,
         vocab_size=vocabulary,
-        max_position_embeddings=4096,
+        max_position_embeddings=LONG if shape.startswith("llama3") else 4096,
     )
     torch.manual_seed(0)
     torch.set_default_dtype(torch.bfloat16)
-    with torch.device("cuda"):
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         model = LlamaForCausalLM(config)
     torch.set_default_dtype(torch.float32)
-    model.save_pretrained(folder, max_shard_size="5GB")
+    model.save_pretrained(folder, max_shard_size="5GB" if hidden > 64 else "4MB")
     AutoTokenizer.from_pretrained(tokenizer, local_files_only=True).save_pretrained(folder)
     del model
     torch.cuda.empty_cache()
@@ -130,14 +134,27 @@ def report(results: list[dict[str, Any]], out: Path) -> None:
         )
 
 
-def environment() -> dict[str, str | None]:
-    """Return the machine and the versions that results hold for."""
+def environment(packages: Sequence[str] = PACKAGES) -> dict[str, str | None]:
+    """Return the machine, the versions and the commit that results hold for."""
+    device = f"CPU, {os.cpu_count()} cores"
+    if torch.cuda.is_available():
+        device = torch.cuda.get_device_name()
     return {
-        "device": torch.cuda.get_device_name(),
+        "device": device,
         "cuda": torch.version.cuda,
         "python": sys.version.split()[0],
-        **{package: _version(package) for package in PACKAGES},
+        **{package: _version(package) for package in packages},
+        "commit": commit(),
     }
+
+
+def commit() -> str | None:
+    """Return the checkout's commit; where git does not know it, the variable ``COMMIT``."""
+    if "COMMIT" in os.environ or not shutil.which("git"):
+        return os.environ.get("COMMIT")
+    words = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    found = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    return found.stdout.strip() or None
 
 
 def _version(package: str) -> str | None:

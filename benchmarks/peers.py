@@ -1,0 +1,285 @@
+"""Trains the same work with this package and with its peers, each in a process of its own.
+
+    python benchmarks/peers.py --tokenizer DIR --work DIR --out results/FILE.json [--only REGEX]
+
+The models have the shapes of Llama 2 7B and Llama 3 8B and random bfloat16 weights (speed does not
+depend on the values); they are made once in ``--work``. All tools train the same packed rows of
+the real grammar data with the same adapter, dropout, recomputation and bits, and are timed by one
+clock, see ``peers_cell.py``: the median over the steps after 4, and the peak of torch's allocations
+after the first step. This package runs through ``finetuning.py --use_fast_kernels``. Peers that
+are not installed are named. Cells come in the order of their worth, the file grows by each.
+"""
+
+import argparse
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from runs import PACKAGES, ROOT, WARM_UP, environment, make_model
+
+PEERS = {"trl": ("trl", "liger_kernel"), "unsloth": ("unsloth",)}
+VERSIONS = (*PACKAGES, "trl", "unsloth", "unsloth_zoo", "datasets", "torchao", "xformers")
+QV, ALL = ("q_proj", "v_proj"), "all-linear"
+OURS, TRL, UNSLOTH = "ours", "trl", "unsloth"
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a cell trains.
+
+    Attributes:
+        shape: of the model, one of ``runs.SHAPES``.
+        rank: of the adapter; 0 trains all weights.
+        targets: what gets an adapter.
+        weights: how frozen weights are held, or all where no adapter is: "bf16", "nf4", "fp8".
+        recomputes: activation checkpointing.
+        dropout: of the adapter's input.
+        tokens: of a row.
+        rows: of a micro-batch.
+        micro_batches: of a step.
+    """
+
+    shape: str
+    rank: int
+    targets: str | tuple[str, ...] = ALL
+    weights: str = "bf16"
+    recomputes: bool = False
+    dropout: float = 0.05
+    tokens: int = 4096
+    rows: int = 2
+    micro_batches: int = 2
+
+
+B7, B8 = "llama2-7b", "llama3-8b"
+WORK = {
+    "7B, LoRA r=8 on q and v": Work(B7, 8, QV),
+    "7B, LoRA r=8 on all linear layers": Work(B7, 8),
+    "8B, LoRA r=16 on all linear layers": Work(B8, 16),
+    "8B, the same, recomputation": Work(B8, 16, recomputes=True),
+    "8B, QLoRA r=16, recomputation": Work(B8, 16, weights="nf4", recomputes=True),
+    "8B, LoRA r=8 on q and v, rows of 8,192": Work(B8, 8, QV, tokens=8192, rows=1),
+    "7B, fp8, LoRA r=8 on q and v": Work(B7, 8, QV, weights="fp8"),
+    "8B, fp8, LoRA r=16 on all linear layers": Work(B8, 16, weights="fp8"),
+    "7B, all weights": Work(B7, 0),
+    "7B, all weights, fp8": Work(B7, 0, weights="fp8"),
+    "7B, LoRA r=8 on all linear layers, no dropout": Work(B7, 8, dropout=0.0),
+    "8B, QLoRA r=16, recomputation, no dropout": Work(
+        B8, 16, weights="nf4", recomputes=True, dropout=0.0
+    ),
+}
+TINY = {
+    "tiny, LoRA r=8 on q and v": Work("tiny", 8, QV, tokens=256),
+    "tiny, LoRA r=8 on all linear layers, recomputation": Work(
+        "tiny", 8, recomputes=True, tokens=256
+    ),
+    "tiny, QLoRA r=8": Work("tiny", 8, weights="nf4", tokens=256),
+    "tiny, fp8, LoRA r=8": Work("tiny", 8, weights="fp8", tokens=256),
+    "tiny, all weights": Work("tiny", 0, tokens=256),
+}
+ORDER = [  # of worth
+    *((name, tool) for name in list(WORK)[:5] for tool in (OURS, UNSLOTH)),
+    *((name, OURS) for name in list(WORK)[6:8]),
+    *(("7B, all weights", tool) for tool in (OURS, TRL)),
+    ("7B, all weights, fp8", OURS),
+    *((list(WORK)[5], tool) for tool in (OURS, UNSLOTH)),
+    *((name, TRL) for name in list(WORK)[:2]),
+    *((name, tool) for name in list(WORK)[-2:] for tool in (UNSLOTH, OURS)),
+]
+
+
+def main() -> None:
+    """Run the cells that are asked for, as long as there is time."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--tokenizer", type=Path, required=True, help="folder of a Llama tokenizer")
+    parser.add_argument("--work", type=Path, required=True, help="folder for models and outputs")
+    parser.add_argument("--out", type=Path, required=True, help="JSON file for the results")
+    parser.add_argument("--only", default="", help='regular expression of cells, "WORK: TOOL"')
+    parser.add_argument("--steps", type=int, default=WARM_UP + 20, help="optimiser steps a cell")
+    parser.add_argument("--max_seconds", type=float, default=3600.0, help="of all cells together")
+    parser.add_argument("--tiny", action="store_true", help="a tiny model, to try the command")
+    options = parser.parse_args()
+    began = time.monotonic()
+    for peer, modules in PEERS.items():
+        if missing := [module for module in modules if find_spec(module) is None]:
+            print(f"--> without {peer}: {' and '.join(missing)} not installed")
+    options.work.mkdir(parents=True, exist_ok=True)
+    results: list[dict[str, Any]] = []
+    for name, tool in cells(options.only, options.tiny):
+        left = options.max_seconds - (time.monotonic() - began)
+        if left <= 0:
+            results.append({"name": name, "tool": tool, "error": "no time left"})
+        else:
+            work = (TINY if options.tiny else WORK)[name]
+            results.append(
+                {"name": name, "tool": tool} | run_cell(work, tool, options, len(results), left)
+            )
+        save(results, options.out)
+    print(table(results))
+
+
+def cells(only: str, tiny: bool) -> list[tuple[str, str]]:
+    """Return the work and tool of each cell that is asked for and whose tool is installed."""
+    every = [(name, tool) for name in TINY for tool in (OURS, *PEERS)] if tiny else ORDER
+    return [
+        (name, tool)
+        for name, tool in every
+        if re.search(only, f"{name}: {tool}")
+        and all(find_spec(module) is not None for module in PEERS.get(tool, ()))
+    ]
+
+
+def run_cell(
+    work: Work, tool: str, options: argparse.Namespace, number: int, limit: float
+) -> dict[str, Any]:
+    """Train one cell, for some seconds at most, and return what the clock read.
+
+    A cell that fails, or takes longer, gives the last line that it printed.
+    """
+    output = options.work / f"cell-{number}"
+    output.mkdir(exist_ok=True)
+    began = time.monotonic()
+    try:
+        model = make_model(options.work / work.shape, options.tokenizer, shape=work.shape)
+        data, used = make_rows(options.work, model, work.tokens)
+        made = time.monotonic() - began
+        read, log = output / "clock.json", output / "log"
+        read.unlink(missing_ok=True)
+        cell = asdict(work) | {
+            "tool": tool,
+            "steps": options.steps,
+            "model": str(model),
+            "data": str(data),
+            "cache": str(options.work / "cache"),
+            "output": str(output / "run"),
+            "out": str(read),
+        }
+        run_limited(cell, output / "cell.json", log, limit - made)
+        found = json.loads(read.read_text())
+    except RuntimeError as error:
+        return {"error": str(error)}
+    seconds = found.pop("step_seconds")[WARM_UP - 1 :]
+    if not seconds:
+        return {"error": f"no step after {WARM_UP}: {last_line(log)}"}
+    tokens = work.tokens * work.rows * work.micro_batches * used
+    step = median(seconds)
+    measured = {
+        "tokens_per_second": round(tokens / step),
+        "step_seconds": round(step, 4),
+        "steps": len(seconds),
+    }
+    print(f"{tokens / step:,.0f} tok/s, {found['peak_gib']} GiB", flush=True)
+    return measured | found | {"cell_seconds": round(time.monotonic() - began, 1)}
+
+
+def make_rows(work: Path, model: Path, tokens: int) -> tuple[Path, float]:
+    """Write the packed rows that this package trains, and fill its cache of tokens.
+
+    Returns:
+        The file, and the share of the positions that hold a token; the others are not trained.
+    """
+    path = work / f"rows-{tokens}.npz"
+    import numpy as np
+
+    if not path.exists():
+        from transformers import AutoTokenizer
+
+        from llama_recipes_local.configs import grammar_dataset
+        from llama_recipes_local.data.concatenator import ConcatDataset
+        from llama_recipes_local.utils import get_preprocessed_dataset
+
+        tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
+        samples = get_preprocessed_dataset(tokenizer, grammar_dataset(), "train")
+        packed = ConcatDataset(samples, chunk_size=tokens)
+        ids = np.full((len(packed), tokens), tokenizer.eos_token_id, dtype=np.int64)
+        labels = np.full_like(ids, -100)
+        for index in range(len(packed)):
+            row = packed.row(index)
+            ids[index, : len(row["input_ids"])] = row["input_ids"]
+            labels[index, : len(row["labels"])] = row["labels"]
+        order = np.random.default_rng(0).permutation(len(packed))
+        np.savez(path, input_ids=ids[order], labels=labels[order], used=packed.used)
+    with np.load(path) as rows:
+        return path, float(rows["used"])
+
+
+def run_limited(cell: dict[str, Any], file: Path, log: Path, limit: float) -> None:
+    """Run a cell's process, and end it with all that it started after some seconds.
+
+    Raises:
+        RuntimeError: with the last line that it printed, if it fails or takes longer.
+    """
+    print(f"$ {cell['tool']}: {cell['shape']} {cell['weights']} r={cell['rank']}", flush=True)
+    file.write_text(json.dumps(cell | {"started": time.time()}))
+    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    variables = os.environ | {
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    with log.open("w") as printed:
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "benchmarks/peers_cell.py"), str(file.resolve())],
+            cwd=file.parent,
+            env=variables,
+            stdout=printed,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            code = process.wait(timeout=max(limit, 1))
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise RuntimeError(f"ended after {limit:.0f} s: {last_line(log)}") from None
+    if code:
+        print(f"exit code {code}, see {log}", flush=True)
+        raise RuntimeError(last_line(log))
+
+
+def last_line(log: Path) -> str:
+    """Return the last line of a log that is neither blank nor a progress bar's."""
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines()]
+    said = [line for line in lines if line and not re.search(r"\d%\|", line)]
+    return said[-1][-300:] if said else "nothing printed"
+
+
+def save(results: list[dict[str, Any]], out: Path) -> None:
+    """Write what there is so far, with the machine, the versions and the commit."""
+    where = environment(VERSIONS)
+    out.write_text(json.dumps({"environment": where, "results": results}, indent=2) + "\n")
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """Return the results as a table in Markdown: a row of it is work, a column a tool."""
+    tools = [tool for tool in (OURS, *PEERS) if any(each["tool"] == tool for each in results)]
+    found = {(each["name"], each["tool"]): each for each in results}
+    lines = [f"| work | {' | '.join(tools)} |", "|---|" + "---|" * len(tools)]
+    for name in dict.fromkeys(each["name"] for each in results):
+        shown = [shown_cell(found.get((name, tool))) for tool in tools]
+        lines.append(f"| {name} | {' | '.join(shown)} |")
+    where = environment(VERSIONS)
+    known = ", ".join(f"{key} {value}" for key, value in where.items() if value)
+    return "\n".join(["tok/s at peak GiB; seconds to the first step", "", *lines, "", known])
+
+
+def shown_cell(result: dict[str, Any] | None) -> str:
+    """Return what a cell of the table says."""
+    if result is None:
+        return ""
+    if "error" in result:
+        return result["error"]
+    speed = f"{result['tokens_per_second']:,} at {result['peak_gib']}"
+    return f"{speed}; {result['seconds_to_first_step']:.0f} s"
+
+
+if __name__ == "__main__":
+    main()
