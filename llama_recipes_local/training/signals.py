@@ -20,6 +20,7 @@ from typing import Any
 from llama_recipes_local.console import INTERRUPTED
 from llama_recipes_local.errors import TrainingError
 from llama_recipes_local.parallel import Watch, is_rank_zero
+from llama_recipes_local.processes import end_with_parent
 
 SAVES_WITHIN = 4.0  # seconds, or some usual steps: longer than that a rank hangs
 POLL = 0.25
@@ -134,6 +135,19 @@ class Signals:
 
 def _write(line: str) -> None:
     os.write(2, f"\n--> {line}\n".encode())
+
+
+def start_worker(parent: int, worker: int) -> None:
+    """Make a data loader's worker end with its run, also a killed one, and ignore its signals.
+
+    torch's worker itself looks every five seconds whether its parent is still there.
+
+    Args:
+        parent: the run's process id.
+        worker: the worker's number.
+    """
+    end_with_parent(parent)
+    leave_signals_to_main_process(worker)
 
 
 def leave_signals_to_main_process(worker: int) -> None:

@@ -1,6 +1,8 @@
 """Upstream's ``utils.config_utils``: configurations from flags, batches from configurations."""
 
+import os
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -22,7 +24,7 @@ from llama_recipes_local.parallel import device_type, rank, world_size
 from llama_recipes_local.preflight.data_rules import stream_problems
 from llama_recipes_local.run import active_run
 from llama_recipes_local.run.resolution import resolve_dataset
-from llama_recipes_local.training.signals import leave_signals_to_main_process
+from llama_recipes_local.training.signals import start_worker
 
 __all__ = [
     "check_fsdp_config",
@@ -155,7 +157,7 @@ def _workers(train_config: configs.train_config, persistent: bool) -> dict[str, 
     return {
         "prefetch_factor": PREFETCHED,
         "persistent_workers": persistent,
-        "worker_init_fn": leave_signals_to_main_process,
+        "worker_init_fn": partial(start_worker, os.getpid()),
     }
 
 

@@ -1,16 +1,18 @@
 """Data loader workers survive a signal to the whole process group, but not their run."""
 
+import os
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from typing import Any
 
 import psutil
 import pytest
 from torch.utils.data import DataLoader
 
-from llama_recipes_local.training.signals import leave_signals_to_main_process
+from llama_recipes_local.training.signals import leave_signals_to_main_process, start_worker
 
 HELD_UNTIL_EXIT = """
 import sys
@@ -44,3 +46,18 @@ def test_a_worker_survives_signals_to_the_process_group(number: signal.Signals) 
 def test_a_process_exits_while_its_workers_are_held(environment: dict[str, str]) -> None:
     command = [sys.executable, "-c", HELD_UNTIL_EXIT]
     assert subprocess.run(command, env=environment, timeout=60, check=False).returncode == 3
+
+
+def test_a_worker_ends_with_a_run_that_is_killed() -> None:
+    reader, writer = os.pipe()
+    run = os.fork()
+    if not run:
+        ends = partial(start_worker, os.getpid())
+        held: Any = iter(DataLoader([0, 1], num_workers=1, worker_init_fn=ends))
+        next(held)
+        os.write(writer, str(held._workers[0].pid).encode())
+        os.kill(os.getpid(), signal.SIGKILL)
+    worker = psutil.Process(int(os.read(reader, 20)))
+    os.waitpid(run, 0)
+    time.sleep(0.5)  # by itself, torch's worker would look after five seconds
+    assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
