@@ -3,20 +3,26 @@
 ``kills.py`` and ``faults.py`` start their runs here.
 """
 
+import hashlib
+import json
 import os
 import signal
 import socket
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from llama_recipes_local import finetuning
+from llama_recipes_local import cli, finetuning, finetuning_run  # noqa: F401  (all that a run imports)
+from llama_recipes_local._upstream import load
 
-WEIGHTS = "adapter_model.safetensors"
+load("finetuning")  # upstream's, which a run imports when it starts
+
+LAST = "checkpoint-6"
 HANGS = 90.0  # seconds after which a run is killed, and has not held
-Prepare = Callable[[], None]
+Prepare = Callable[[], object]
 
 
 def flags_of(model: Path, data: Path, output: Path, **more: object) -> dict[str, Any]:
@@ -27,6 +33,7 @@ def flags_of(model: Path, data: Path, output: Path, **more: object) -> dict[str,
         "local_dataset.data_path": str(data),
         "data_cache": f"{output}-cache",
         "output_dir": str(output),
+        "dist_checkpoint_root_folder": f"{output}-sharded",
         "use_peft": True,
         "context_length": 64,
         "batch_size_training": 2,
@@ -49,6 +56,21 @@ def fork(flags: dict[str, Any], log: Path, prepare: Prepare | None = None) -> in
         log: where its output goes.
         prepare: what the process does first.
     """
+    return _fork(partial(finetuning.main, **flags), log, prepare)
+
+
+def fork_command(words: Sequence[object], log: Path, prepare: Prepare | None = None) -> int:
+    """Start ``llama-recipes-local`` in a process and session of its own; return its id.
+
+    Args:
+        words: of the command line, after the program's name.
+        log: where its output goes.
+        prepare: what the process does first.
+    """
+    return _fork(partial(cli.main, [str(word) for word in words]), log, prepare)
+
+
+def _fork(call: Callable[[], int | None], log: Path, prepare: Prepare | None) -> int:
     process = os.fork()
     if process:
         return process
@@ -60,8 +82,7 @@ def fork(flags: dict[str, Any], log: Path, prepare: Prepare | None = None) -> in
     try:
         if prepare is not None:
             prepare()
-        finetuning.main(**flags)
-        code = 0
+        code = call() or 0
     except SystemExit as error:
         code = int(error.code or 0)
     except BaseException:
@@ -71,7 +92,11 @@ def fork(flags: dict[str, Any], log: Path, prepare: Prepare | None = None) -> in
 
 
 def fork_ranks(
-    flags: dict[str, Any], log: Path, last: dict[str, Any] | None = None, ranks: int = 2
+    flags: dict[str, Any],
+    log: Path,
+    last: dict[str, Any] | None = None,
+    ranks: int = 2,
+    prepare: Prepare | None = None,
 ) -> list[int]:
     """Start a run on several ranks; return their ids.
 
@@ -80,6 +105,7 @@ def fork_ranks(
         log: the output of rank N goes to a file of this name with ``.N``.
         last: flags that the last rank has in place of the others'.
         ranks: how many.
+        prepare: what each process does first, once it knows its rank.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -89,11 +115,13 @@ def fork_ranks(
         numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks}
         os.environ.update({name: str(number) for name, number in numbers.items()})
         os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+        if prepare is not None:
+            prepare()
 
     flags = {"enable_fsdp": True, **flags}
     given = [flags] * (ranks - 1) + [flags | (last or {})]
     return [
-        fork(own, log.with_name(f"{log.name}.{rank}"), lambda rank=rank: place(rank))  # type: ignore[misc]
+        fork(own, log.with_name(f"{log.name}.{rank}"), partial(place, rank))
         for rank, own in enumerate(given)
     ]
 
@@ -135,7 +163,29 @@ def _running(session: int) -> list[int]:
     return found
 
 
-def weights(output: Path) -> bytes:
-    """Return the saved adapter, and that of the last checkpoint; nothing of one that is missing."""
-    paths = (output / WEIGHTS, output / "checkpoint-6" / WEIGHTS)
-    return b"".join(path.read_bytes() for path in paths if path.is_file())
+def result(output: Path) -> dict[str, str]:
+    """Return what a run left that the same run must leave again, to the bit.
+
+    Returns:
+        A digest of each file of weights, of the optimiser's state and of random numbers, and of the
+        losses and gradient norms of all steps, by the file's name in the output folder.
+    """
+    kept = [*output.glob("*.safetensors"), *(output / LAST).rglob("*.safetensors")]
+    kept += (output / LAST).glob("random/*.json")
+    found = {str(path.relative_to(output)): _digest(path.read_bytes()) for path in kept}
+    for name in ("metrics.jsonl", "evaluations.jsonl"):
+        if (output / name).is_file():
+            lines = map(json.loads, (output / name).read_text("utf-8").splitlines())
+            numbers = [[line.get(key) for key in ("step", "loss", "grad_norm")] for line in lines]
+            found[name] = _digest(repr(numbers).encode())
+    return found
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def difference(found: dict[str, str], expected: dict[str, str]) -> str:
+    """Return the files that differ between two results, in words; "" if none does."""
+    names = sorted(found.keys() | expected.keys())
+    return ", ".join(name for name in names if found.get(name) != expected.get(name))

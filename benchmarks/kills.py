@@ -2,8 +2,9 @@
 
 ``python benchmarks/kills.py --model DIR --kills 100 --out kills.json``. A killed run must leave no
 process; the next one, with the same command and ``--resume_from_checkpoint auto``, must start at
-once and end with the same weights, to the bit, as a run that was not killed. Runs are forked from a
-process that has imported everything, so that the moments are of the run and not of the imports.
+once and end with the same weights, optimiser state, random numbers and losses, to the bit, as a run
+that was not killed. Runs are forked from a process that has imported everything, so that the
+moments are of the run and not of the imports.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from forked_runs import flags_of, fork, left_over, wait, weights
+from forked_runs import difference, flags_of, fork, left_over, result, wait
 
 ROWS = 2_600  # more than are tokenised in one process
 STAGES = {
@@ -53,7 +54,7 @@ def measure(model: Path, kills: int, seed: int = 0) -> dict[str, Any]:
     code = wait(fork(flags_of(model, data, straight), log))
     length = time.monotonic() - began
     assert code == 0, log.read_text()
-    expected, moments = weights(straight), random.Random(seed)
+    expected, moments = result(straight), random.Random(seed)
     stages, problems, slowest = Counter[str](), [], 0.0
     for kill in range(kills):
         output = folder / "killed"
@@ -68,8 +69,9 @@ def measure(model: Path, kills: int, seed: int = 0) -> dict[str, Any]:
         began = time.monotonic()
         code = wait(fork(asked, log))
         slowest = max(slowest, time.monotonic() - began)
-        if code or weights(output) != expected:
-            problems.append(f"kill {kill}: {code}\n{log.read_text()}")
+        if code or (differs := difference(result(output), expected)):
+            what = f"exit code {code}" if code else f"{differs} differ"
+            problems.append(f"kill {kill}: {what}\n{log.read_text()}")
         elif drafts := [path.name for path in output.glob(".*")]:
             problems.append(f"kill {kill}: {drafts} are left")
         for path in (output, Path(f"{output}-cache")):
