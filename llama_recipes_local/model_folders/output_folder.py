@@ -6,7 +6,7 @@ from pathlib import Path
 
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.storage.disk import nearest_existing
-from llama_recipes_local.storage.names import check_path
+from llama_recipes_local.storage.names import check_new_name, check_path
 
 NEW_FOLDER = "name a new folder: --out DIR"
 SPARE_BYTES = 100 * 10**6
@@ -16,7 +16,8 @@ SPARE_BYTES = 100 * 10**6
 def check_output_folder(folder: Path) -> list[Problem]:
     """Return a problem if the folder is not empty or not writable: nothing is ever overwritten."""
     try:
-        return check_path(folder, "--out") or _in_the_way(folder) or _unwritable(folder)
+        named = check_path(folder, "--out") or check_new_name(folder, "--out")
+        return named or _in_the_way(folder) or _unwritable(folder)
     except OSError as error:  # a name that is too long, a folder that may not be looked into
         return [Problem(f"--out {folder} cannot be written", str(error), NEW_FOLDER)]
 

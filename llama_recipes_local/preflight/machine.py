@@ -12,7 +12,7 @@ from llama_recipes_local.models.quantization import quantized_bits, quantized_by
 from llama_recipes_local.optimization.optimizers import BITSANDBYTES
 from llama_recipes_local.run import Run
 from llama_recipes_local.storage.disk import nearest_existing
-from llama_recipes_local.storage.names import check_path
+from llama_recipes_local.storage.names import check_new_name, check_path
 
 WORKERS = 16
 WORKERS_PER_CPU = 4
@@ -29,7 +29,8 @@ def check_output(run: Run) -> list[Problem]:
         why = "it is the model's own folder, whose files would be overwritten"
         fix = "name another folder: --output_dir DIR"
         return [Problem(f"--output_dir {output}", why, fix)]
-    if unwritable := check_path(output, "--output_dir"):
+    named = check_new_name(run.train.output_dir, "--output_dir")
+    if unwritable := check_path(output, "--output_dir") or named:
         return unwritable
     existing = nearest_existing(output)
     if not existing.is_dir():

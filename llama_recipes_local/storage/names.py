@@ -9,7 +9,7 @@ import re
 from itertools import chain, count
 from pathlib import Path
 
-from llama_recipes_local.errors import Problem, refuse
+from llama_recipes_local.errors import Problem, one_line, refuse
 
 LONGEST_NAME = 255
 """Bytes of a file's or a folder's name, on every file system of Linux."""
@@ -78,6 +78,20 @@ def check_length(path: str | os.PathLike[str], flag: str) -> list[Problem]:
     if "\0" in text:
         return [Problem(f"{flag} {text!r}", "a path has no zero byte", fix)]
     return []
+
+
+def check_new_name(path: str | os.PathLike[str], flag: str) -> list[Problem]:
+    """Return a problem if a folder that is to be made has control characters in its path.
+
+    Args:
+        path: as it was given.
+        flag: the flag that names it.
+    """
+    text = os.fspath(path)
+    if one_line(text) == text:
+        return []
+    why = "its control characters cannot be shown: no printed command could name that folder"
+    return [Problem(f"{flag} {text!r}", why, f"name another: {flag} DIR")]
 
 
 def refuse_name(path: str | os.PathLike[str], flag: str) -> None:

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from llama_recipes_local.errors import UsageError
+from llama_recipes_local.model_folders import check_output_folder
 from llama_recipes_local.preflight import preflight
+from llama_recipes_local.preflight.machine import check_output
 from llama_recipes_local.preflight.model import check_tokenizer
 from llama_recipes_local.records.any_format import records
 from llama_recipes_local.run.resolution import resolve
@@ -39,3 +41,13 @@ def test_a_pipe_is_no_file_of_a_tokenizer(name: str, tiny_model: Path, tmp_path:
     os.mkfifo(tmp_path / "model" / name)
     (problem,) = check_tokenizer(resolve({"tokenizer_name": str(tmp_path / "model")}))
     assert f"{name} is not a JSON object" in problem.what
+
+
+@pytest.mark.parametrize("name", ["a\nb", "\x1b[2Ja", "a\tb", "\u202eb"])
+def test_a_folder_whose_name_cannot_be_shown_is_not_made(
+    name: str, tiny_run: dict[str, Any], tmp_path: Path
+) -> None:
+    (problem,) = check_output(resolve(tiny_run | {"output_dir": str(tmp_path / name)}))
+    assert "control characters cannot be shown" in problem.why
+    (problem,) = check_output_folder(tmp_path / name)
+    assert problem.what.startswith("--out ")
