@@ -17,6 +17,7 @@ from types import ModuleType
 
 Source = ModuleType | type  # what has a source to look into
 LLAMA = "transformers.models.llama.modeling_llama"
+CHECKPOINTED = "transformers.modeling_layers:GradientCheckpointingLayer"
 BITSANDBYTES = "bitsandbytes.nn.modules"
 
 
@@ -138,6 +139,16 @@ DECODER_LAYER = LibraryPatch(
     "checkpoints activations in subclasses of its layer, not in replaced methods",
     drop_when="transformers fuses the addition with the norm",
 )
+CHECKPOINTED_LAYER = LibraryPatch(
+    name="the inputs of checkpointed layers in host memory",
+    where="policies.offload",
+    targets={
+        f"{CHECKPOINTED}.gradient_checkpointing": (CHECKPOINTED,),
+    },
+    reason="transformers copies an input to host memory and back while the device waits, and pins "
+    "new memory for each",
+    drop_when="transformers' offload copies on a stream of its own",
+)
 CPU_PACKING = LibraryPatch(
     name="4-bit weights are not packed again for inference on the CPU",
     where="models.quantization",
@@ -207,6 +218,7 @@ PATCHES = (
     CAUSAL_MASK,
     ROTARY_FREQUENCIES,
     DECODER_LAYER,
+    CHECKPOINTED_LAYER,
     CPU_PACKING,
     SHARDED_4BIT,
     BITSANDBYTES_OPTIMIZERS,

@@ -23,6 +23,7 @@ from llama_recipes_local.library_patches import PATCHES, LibraryPatch, TargetMis
 from llama_recipes_local.models import precision, quantization
 from llama_recipes_local.optimization import optimizers
 from llama_recipes_local.parallel import quantized
+from llama_recipes_local.policies import offload
 
 TARGETS = [pytest.param(patch, target, id=target) for patch in PATCHES for target in patch.targets]
 USED = [
@@ -43,6 +44,7 @@ MADE: dict[str, Callable[[], Any]] = {
     library_patches.CAUSAL_MASK.name: attention.register,
     library_patches.ROTARY_FREQUENCIES.name: lambda: precision.keep_frequencies(MODEL),
     library_patches.DECODER_LAYER.name: lambda: frozen.install(MODEL),
+    library_patches.CHECKPOINTED_LAYER.name: lambda: offload.offload_inputs(MODEL),
     library_patches.CPU_PACKING.name: lambda: quantization.keep_packing(MODEL),
     library_patches.SHARDED_4BIT.name: lambda: quantized.shard_as_words(MODEL),
     library_patches.BITSANDBYTES_OPTIMIZERS.name: lambda: optimizers._on_replicas(object),

@@ -51,6 +51,7 @@ class _Loss(torch.autograd.Function):
             loss, gradient = _loss_and_gradient(part @ weight.T, label)
             losses.append(loss)
             torch.mm(gradient, weight, out=part)
+            del gradient  # before the next part's logits are there
         ctx.save_for_backward(chosen, positions)
         ctx.shape, ctx.items = hidden.shape, items
         total = torch.stack(losses).sum() if losses else hidden.new_zeros((), dtype=torch.float32)

@@ -5,6 +5,11 @@ from typing import Any
 from torch import nn
 
 from llama_recipes_local._upstream import fall_back, load
+from llama_recipes_local.configs.training import OFFLOAD
+from llama_recipes_local.parallel import device_type
+from llama_recipes_local.policies.activation_policy import where_inputs_stay
+from llama_recipes_local.policies.offload import offload_inputs
+from llama_recipes_local.run import active_run
 
 AnyPrecisionAdamW = load("policies.anyprecision_optimizer").AnyPrecisionAdamW
 
@@ -16,6 +21,8 @@ def apply_fsdp_checkpointing(model: nn.Module) -> None:
     time: it is enabled again with the variant whose inputs need no gradient. Both calls make the
     embeddings' output require one nonetheless. It is detached if they are frozen, because the
     backward pass would go through frozen first layers to reach it.
+
+    The layers' inputs, which are kept, go to host memory if the active run's policy says so.
     """
     transformer: Any = model  # transformers', or PEFT's, which passes these calls on
     transformer.gradient_checkpointing_enable(
@@ -24,6 +31,13 @@ def apply_fsdp_checkpointing(model: nn.Module) -> None:
     embeddings = transformer.get_input_embeddings()
     if not any(parameter.requires_grad for parameter in embeddings.parameters()):
         embeddings.register_forward_hook(lambda module, inputs, output: output.detach())
+    sizes = transformer.config.get_text_config().to_dict()
+    policy, why = where_inputs_stay(active_run(), sizes, device_type())
+    if policy == OFFLOAD:
+        offload_inputs(model)
+    if why:
+        place = "in host memory" if policy == OFFLOAD else "on the device"
+        print(f"--> Activations: recomputed, from each layer's input {place} ({why})")
 
 
 __getattr__ = fall_back("policies")

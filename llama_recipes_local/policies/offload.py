@@ -12,9 +12,28 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from llama_recipes_local.library_patches import CHECKPOINTED_LAYER, TargetMissingError
+
 _MOST = 1 << 26  # bytes of a block of host memory
+_FUNCTION = "_gradient_checkpointing_func"
+
+
+def offload_inputs(model: nn.Module) -> None:
+    """Keep the inputs of a model's checkpointed layers in host memory.
+
+    Raises:
+        TargetMissingError: if transformers' layers are checkpointed otherwise.
+    """
+    CHECKPOINTED_LAYER.check()
+    layers = [module for module in model.modules() if hasattr(module, _FUNCTION)]
+    if not layers:
+        raise TargetMissingError(f"no layer of {type(model).__name__} has a {_FUNCTION}")
+    inputs = HostInputs()
+    for layer in layers:
+        setattr(layer, _FUNCTION, inputs.wrap(getattr(layer, _FUNCTION)))
 
 
 class HostInputs:
@@ -47,8 +66,10 @@ class HostInputs:
 
         return run
 
-    def pack(self, x: torch.Tensor) -> "_Input":
-        """Begin to copy a layer's input to host memory."""
+    def pack(self, x: torch.Tensor) -> "_Input | torch.Tensor":
+        """Begin to copy a layer's input to host memory; torch has an empty tensor beside it."""
+        if not x.numel():
+            return x.detach()
         self._finish()
         x = x.detach().contiguous()
         if x.is_cuda and self._stream is None:
@@ -58,8 +79,10 @@ class HostInputs:
         self._move(own, x, to_host=True)
         return own
 
-    def unpack(self, own: "_Input") -> torch.Tensor:
+    def unpack(self, own: "_Input | torch.Tensor") -> torch.Tensor:
         """Return a layer's input, and begin to copy that of the layer before it."""
+        if isinstance(own, torch.Tensor):
+            return own
         if self._moving is None or self._moving.input is not own:
             self._fetch(own)
         assert self._moving is not None

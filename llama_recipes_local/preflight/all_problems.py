@@ -8,6 +8,7 @@ from llama_recipes_local.configs.protocols import Part
 from llama_recipes_local.datasets.base import PARTS
 from llama_recipes_local.datasets.named_path import with_data_path
 from llama_recipes_local.errors import Problem, refuse
+from llama_recipes_local.policies.activation_policy import implied_flags
 from llama_recipes_local.preflight import flags
 from llama_recipes_local.preflight.checks import BATCHES, CHECKS, Check, find_problems
 from llama_recipes_local.preflight.data_rules import check_data_files
@@ -79,6 +80,8 @@ def _resolved(
     unusable = frozenset(flag.rpartition(".")[2] for flag in given.keys() - usable.keys())
     if "dataset" in unusable:
         run.dataset = None  # the files of the default, which may be missing, were not asked for
+    if implied := implied_flags(run):
+        run = resolve(implied | run.flags)
     if run.train.preset in PRESETS:
         values = chosen(run)
         run = resolve({name: value for name, (value, _) in values.items()} | run.flags)

@@ -51,6 +51,8 @@ LOOP: tuple[Check, ...] = (
     loop_rules.check_optimizer,
     loop_rules.check_validation,
     loop_rules.check_gradient_checkpointing,
+    loop_rules.check_activation_policy,
+    loop_rules.check_host_memory,
     loop_rules.check_profiling,
 )
 CHECKPOINTS: tuple[Check, ...] = (

@@ -3,9 +3,13 @@
 from collections.abc import Iterable
 
 from llama_recipes_local.adapters.registry import METHODS
+from llama_recipes_local.configs.training import AUTO, KEEP, OFFLOAD
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.optimization.optimizers import BITSANDBYTES
 from llama_recipes_local.optimization.schedules import DECAYING, SCHEDULERS
+from llama_recipes_local.parallel import device_type
+from llama_recipes_local.policies.activation_policy import lacking_host_memory
+from llama_recipes_local.preflight.model import model_config
 from llama_recipes_local.program import command
 from llama_recipes_local.run import Run
 
@@ -122,6 +126,8 @@ def check_gradient_checkpointing(run: Run) -> list[Problem]:
     asked, with_fsdp = run.train.gradient_checkpointing, run.fsdp.fsdp_activation_checkpointing
     if not run.train.enable_fsdp or "gradient_checkpointing" not in run.given:
         return []
+    if run.train.activation_policy != AUTO:  # see check_activation_policy
+        return []
     if asked == with_fsdp:
         return []
     return [
@@ -131,3 +137,35 @@ def check_gradient_checkpointing(run: Run) -> list[Problem]:
             f"give --fsdp_activation_checkpointing {asked}",
         )
     ]
+
+
+def check_activation_policy(run: Run) -> list[Problem]:
+    """Find flags that say otherwise than the policy whether activations are recomputed."""
+    policy = run.train.activation_policy
+    values = {
+        "gradient_checkpointing": run.train.gradient_checkpointing,
+        "fsdp_activation_checkpointing": run.fsdp.fsdp_activation_checkpointing,
+    }
+    if policy == AUTO:
+        return []
+    does = "keeps all activations" if policy == KEEP else "recomputes activations"
+    return [
+        Problem(
+            f"--activation_policy {policy} with --{flag} {value}",
+            f"the policy {does}",
+            "leave one of them out",
+        )
+        for flag, value in values.items()
+        if flag in run.given and value == (policy == KEEP)
+    ]
+
+
+def check_host_memory(run: Run) -> list[Problem]:
+    """Find inputs of layers that were asked to be in host memory, and do not fit there."""
+    if run.train.activation_policy != OFFLOAD or device_type() != "cuda":
+        return []
+    lack = lacking_host_memory(run.train, model_config(run))
+    if not lack:
+        return []
+    fix = "use --activation_policy full, or less tokens a row: --context_length N"
+    return [Problem("--activation_policy offload", lack, fix)]

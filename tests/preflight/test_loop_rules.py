@@ -31,6 +31,9 @@ def problems_of(**flags: Any) -> list[str]:
         {"gradient_checkpointing": True},
         {"gradient_checkpointing": True, "enable_fsdp": True},
         {"fsdp_activation_checkpointing": False, "enable_fsdp": True},
+        {"activation_policy": "keep"},
+        {"activation_policy": "offload", "gradient_checkpointing": True},
+        {"activation_policy": "keep", "gradient_checkpointing": False},
     ],
 )
 def test_valid_settings(flags: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,6 +87,23 @@ def test_valid_settings(flags: dict[str, Any], monkeypatch: pytest.MonkeyPatch) 
                 "fsdp_activation_checkpointing": False,
             },
             "--gradient_checkpointing True with --enable_fsdp",
+        ),
+        ({"activation_policy": "sparse"}, "unknown --activation_policy sparse"),
+        (
+            {"activation_policy": "keep", "gradient_checkpointing": True, "enable_fsdp": True},
+            "--activation_policy keep with --gradient_checkpointing True",
+        ),
+        (
+            {"activation_policy": "full", "train_config.gradient_checkpointing": False},
+            "--activation_policy full with --gradient_checkpointing False",
+        ),
+        (
+            {
+                "activation_policy": "offload",
+                "fsdp_activation_checkpointing": False,
+                "enable_fsdp": True,
+            },
+            "--activation_policy offload with --fsdp_activation_checkpointing False",
         ),
     ],
 )

@@ -1,0 +1,34 @@
+"""How much memory this host has left."""
+
+from pathlib import Path
+
+_FIGURES = Path("/proc/meminfo")
+_LIMITS = (  # of a container: what it may use, and what it uses
+    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
+    (
+        Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+        Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ),
+)
+
+
+def available_bytes() -> int | None:
+    """Return how much a process can take without swapping; None if this host does not say."""
+    found = [_of_host(), *(_of_container(limit, used) for limit, used in _LIMITS)]
+    return min((each for each in found if each is not None), default=None)
+
+
+def _of_host() -> int | None:
+    try:
+        lines = _FIGURES.read_text().splitlines()
+        (line,) = (line for line in lines if line.startswith("MemAvailable:"))
+        return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        return None
+
+
+def _of_container(limit: Path, used: Path) -> int | None:
+    try:  # "max" is no limit
+        return max(int(limit.read_text()) - int(used.read_text()), 0)
+    except (OSError, ValueError):
+        return None
