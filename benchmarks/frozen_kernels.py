@@ -26,6 +26,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from llama_recipes_local import configs
 from llama_recipes_local.kernels import frozen, fused
+from llama_recipes_local.kernels.fp8.store import keep_in_fp8
 from llama_recipes_local.kernels.registry import register_attention
 from llama_recipes_local.models.precision import compute_context
 from llama_recipes_local.training import batches
@@ -48,6 +49,7 @@ class Work:
     tokens: int = 4096
     recomputes: bool = False
     four_bit: bool = False
+    fp8: bool = False
 
 
 QV = ["q_proj", "v_proj"]
@@ -59,6 +61,9 @@ WORK = {
     "8B, the same, recomputation": Work("8B", ALL, 16, recomputes=True),
     "8B, QLoRA r=16, recomputation": Work("8B", ALL, 16, recomputes=True, four_bit=True),
     "8B, LoRA r=8 on q and v, rows of 8,192": Work("8B", QV, 8, rows=1, tokens=8192),
+    "7B, LoRA r=8 on q and v, fp8": Work("7B", QV, 8, fp8=True),
+    "7B, LoRA r=8 on all linear layers, fp8": Work("7B", ALL, 8, fp8=True),
+    "8B, LoRA r=16 on all linear layers, fp8": Work("8B", ALL, 16, fp8=True),
 }
 KERNELS = {
     "liger-kernel": ("liger",),
@@ -166,7 +171,10 @@ def make_model(work: Work) -> LlamaForCausalLM:
                     if type(linear) is nn.Linear:
                         setattr(part, name, in_four_bits(linear))
         setattr(model, "is_loaded_in_4bit", True)  # noqa: B010 (no field of the class)
-    return model.requires_grad_(False)
+    model.requires_grad_(False)
+    if work.fp8:
+        keep_in_fp8(model, adapted=True)
+    return model
 
 
 def in_four_bits(linear: nn.Linear) -> nn.Module:

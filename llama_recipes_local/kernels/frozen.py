@@ -177,7 +177,7 @@ def _computed(modules: Iterable[nn.Module], x: torch.Tensor) -> list[Computed]:
     found = []
     for module in modules:
         computed = read(module)
-        if isinstance(computed, str) or computed.dtype != x.dtype:
+        if isinstance(computed, str) or computed.dtype not in (None, x.dtype):
             return []
         found.append(computed)
     return found

@@ -15,6 +15,7 @@ import transformers
 from llama_recipes_local import configs
 from llama_recipes_local.console import no_loading_bars
 from llama_recipes_local.errors import refuse
+from llama_recipes_local.kernels.fp8.store import keep_in_fp8
 from llama_recipes_local.kernels.registry import (
     choose_attention,
     install_model_kernels,
@@ -243,6 +244,8 @@ class LlamaForCausalLM(
         give_rows(model, active)
         if not active.train.use_peft:
             freeze_all_but_chosen(model, active.train)
+        if active.train.fp8:
+            keep_in_fp8(model, adapted=active.train.use_peft)
         install_model_kernels(model, active.train)
         return model
 

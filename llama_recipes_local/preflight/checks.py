@@ -13,6 +13,7 @@ from llama_recipes_local.preflight import (
     checkpoint_rules,
     data_rules,
     earlier_results,
+    fp8_rules,
     launch_rules,
     loop_rules,
     low_memory_rules,
@@ -43,6 +44,8 @@ LAUNCH: tuple[Check, ...] = (
 PRECISION: tuple[Check, ...] = (
     precision_rules.check_float16,
     precision_rules.check_one_half_precision,
+    fp8_rules.check_fp8_device,
+    fp8_rules.check_fp8_weights,
 )
 LOOP: tuple[Check, ...] = (
     loop_rules.check_warmup,

@@ -1,6 +1,5 @@
 """Which layers of a model the functions of ``projections`` compute, and why not the others."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib.util import find_spec
@@ -10,6 +9,8 @@ import torch
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
+from llama_recipes_local.kernels.fp8.linear import Fp8Linear
+from llama_recipes_local.kernels.lora.products import Weight
 from llama_recipes_local.kernels.lora.projections import Adapter, Layer
 
 
@@ -19,12 +20,12 @@ class Computed:
 
     Attributes:
         layer: what ``projections`` computes.
-        dtype: of its weight, as it is multiplied.
+        dtype: of its weight, as it is multiplied; None for that of the input.
         dropout: share of an adapter's inputs that are dropped now; 0 in evaluation.
     """
 
     layer: Layer
-    dtype: torch.dtype
+    dtype: torch.dtype | None
     dropout: float = 0.0
 
 
@@ -64,9 +65,11 @@ def _with_adapter(module: Any, plain: Computed) -> Computed | str:
     return replace(plain, layer=replace(plain.layer, adapter=adapter), dropout=dropout)
 
 
-def _weight(base: Any) -> tuple[Callable[[], torch.Tensor], torch.dtype] | str:
-    """Return what returns a layer's weight, and its dtype; or why there is none."""
+def _weight(base: Any) -> tuple[Weight, torch.dtype | None] | str:
+    """Return a layer's weight and its dtype, or why it is not computed here."""
     weight: Any = base.weight
+    if type(base) is Fp8Linear:
+        return base.rows(), None
     if type(base) is nn.Linear:
         return lambda: weight, weight.dtype
     if type(base) is not _linear_4bit():

@@ -8,18 +8,16 @@ spare. In the MLP the outputs of gate and up are kept; what is made of them is m
 A gradient of an input is rounded after each product that is added, as autograd's sum is.
 """
 
-from collections.abc import Callable
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from llama_recipes_local.kernels.lora import thin
 from llama_recipes_local.kernels.lora.dropout import Dropout
+from llama_recipes_local.kernels.lora.products import Part, Tensors, Weight, products
 from llama_recipes_local.kernels.swiglu import swiglu, swiglu_backward
-
-Tensors = tuple[torch.Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -42,12 +40,12 @@ class Layer:
     """A frozen linear layer.
 
     Attributes:
-        weight: returns its weight, (features out, features in), in the dtype of the input.
+        weight: (features out, features in), in fp8, or what returns it in the dtype of the input.
         bias: (features out,), or None.
         adapter: None if it has none.
     """
 
-    weight: Callable[[], torch.Tensor]
+    weight: Weight
     bias: torch.Tensor | None = None
     adapter: Adapter | None = None
 
@@ -106,15 +104,12 @@ class Group:
                 self._ranks[number] = slice(first, first + len(a))
                 first += len(a)
         self.a = torch.cat(matrices).to(dtype) if matrices else None
+        self._products = products([layer.weight for layer in layers], dtype)
 
     def with_weights(self) -> "Group":
         """Return a group that has its weights at hand, unpacked, for several products."""
         held = copy(self)
-        weights = [layer.weight() for layer in self.layers]
-        held.layers = tuple(
-            replace(layer, weight=lambda weight=weight: weight)  # type: ignore[misc]
-            for layer, weight in zip(self.layers, weights, strict=True)
-        )
+        held._products = self._products.with_weights()
         return held
 
     def forward(self, x: torch.Tensor, dropout: Dropout) -> tuple[Tensors, torch.Tensor | None]:
@@ -128,16 +123,15 @@ class Group:
             Each (tokens, features out); and (tokens, ranks) or None.
         """
         low = None if self.a is None else thin.product(x, self.a, dropout=dropout)
-        outputs = []
-        for number, layer in enumerate(self.layers):
-            weight = layer.weight()
-            if layer.adapter is None:
-                out = x @ weight.T
-            else:
-                assert low is not None
-                own, scaling = low[:, self._ranks[number]], layer.adapter.scaling
-                out = thin.expansion(own, self.b[number], scaling).addmm_(x, weight.T)
-            outputs.append(out if layer.bias is None else out.add_(layer.bias))
+        parts: list[Part | None] = [None] * len(self.layers)
+        for number, ranks in self._ranks.items():
+            assert low is not None
+            scaling = self._adapter(number).scaling
+            parts[number] = Part(low[:, ranks], self.b[number], scaling)
+        outputs = self._products.outputs(x, parts)
+        for layer, out in zip(self.layers, outputs, strict=True):
+            if layer.bias is not None:
+                out.add_(layer.bias)
         return tuple(outputs), low
 
     def lowered(self, gradients: Tensors) -> torch.Tensor | None:
@@ -164,15 +158,11 @@ class Group:
             low: of what A put out, from ``lowered``.
             dropout: as in ``forward``.
         """
-        total = None
+        part = None
         if self.a is not None:
             assert low is not None
-            total = thin.expansion(low, self.a, dropout=dropout)
-        for layer, gradient in zip(self.layers, gradients, strict=True):
-            weight = layer.weight()
-            total = gradient @ weight if total is None else total.addmm_(gradient, weight)
-        assert total is not None
-        return total
+            part = Part(low, self.a, dropout=dropout)
+        return self._products.input_gradient(gradients, part)
 
     def matrix_gradients(
         self,

@@ -57,7 +57,11 @@ def product(
 
 
 def expansion(
-    thin: torch.Tensor, a: torch.Tensor, scale: float = 1.0, dropout: Dropout = NONE
+    thin: torch.Tensor,
+    a: torch.Tensor,
+    scale: float = 1.0,
+    dropout: Dropout = NONE,
+    onto: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return ``scale * dropped(thin @ a)``, (tokens, features).
 
@@ -66,18 +70,21 @@ def expansion(
         a: (rank, features), contiguous, in the dtype of ``thin``.
         scale: factor of the result.
         dropout: of the product.
+        onto: what it is added to in place, (tokens, features), contiguous; None for nothing.
     """
     (tokens, rank), features = thin.shape, a.shape[1]
     if not thin.is_cuda:
-        return dropout.of(scale * (thin @ a))
+        own = dropout.of(scale * (thin @ a))
+        return own if onto is None else onto.add_(own)
     from llama_recipes_local.kernels.triton import thin_kernels as kernels
 
-    out = thin.new_empty(tokens, features)
+    out = thin.new_empty(tokens, features) if onto is None else onto
     rows, block = (64, 128) if rank <= 32 else (128, 64)
     kernels.expansion[(_blocks(tokens, rows), _blocks(features, block))](
         thin, a, out, dropout.seed, dropout.threshold, scale * dropout.scale, tokens, features,
         rank, thin.stride(0),
         RANK=_padded(rank, 64), ROWS=rows, BLOCK=block, DROPS=dropout.share > 0,
+        ADDS=onto is not None,
     )  # fmt: skip
     return out
 

@@ -53,8 +53,12 @@ def product(
 def expansion(
     thin, a, out, seed, threshold, scale, tokens, features, rank, thin_row,
     RANK: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr, DROPS: tl.constexpr,
+    ADDS: tl.constexpr,
 ):  # fmt: skip
-    """``out = scale * keep * (thin @ a)``, (tokens, features); ``thin`` is (tokens, rank)."""
+    """``out = scale * keep * (thin @ a)``, (tokens, features), or ``ADDS`` that to ``out``.
+
+    ``thin`` is (tokens, rank).
+    """
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     first = tl.program_id(1) * BLOCK
     columns = first + tl.arange(0, BLOCK)
@@ -73,7 +77,10 @@ def expansion(
         total = tl.where(_keeps(seed, rows, first, threshold, BLOCK), total, 0.0)
     out += rows.to(tl.int64)[:, None] * features + columns[None, :]
     mask = inside[:, None] & valid[None, :]
-    tl.store(out, (total * scale).to(out.dtype.element_ty), mask=mask)
+    total *= scale
+    if ADDS:
+        total += tl.load(out, mask=mask, other=0.0).to(tl.float32)
+    tl.store(out, total.to(out.dtype.element_ty), mask=mask)
 
 
 @triton.jit

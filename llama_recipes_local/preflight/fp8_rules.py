@@ -1,0 +1,70 @@
+"""What ``fp8`` needs: a device that multiplies in it, and frozen weights that stay as they are."""
+
+import torch
+
+from llama_recipes_local.errors import Problem
+from llama_recipes_local.model_folders.architectures import VISION
+from llama_recipes_local.model_folders.stored_quantization import KEY
+from llama_recipes_local.models.precision import compute_dtype
+from llama_recipes_local.models.quantization import quantized_bits, quantized_by
+from llama_recipes_local.preflight.model import model_config
+from llama_recipes_local.run import Run
+
+HOPPER = (9, 0)
+
+
+def check_fp8_device(run: Run) -> list[Problem]:
+    """Find a device that does not multiply in fp8."""
+    if not run.train.fp8:
+        return []
+    if not torch.cuda.is_available():
+        return [_refused("on CPU", "it needs an NVIDIA GPU of the Hopper generation or later")]
+    capability = torch.cuda.get_device_capability()
+    if capability >= HOPPER:
+        return []
+    name, version = torch.cuda.get_device_name(), ".".join(map(str, capability))
+    why = f"{name} (compute capability {version}) is older than Hopper (9.0)"
+    return [_refused("on this GPU", why)]
+
+
+def check_fp8_weights(run: Run) -> list[Problem]:
+    """Find weights that cannot be kept in fp8."""
+    train, config = run.train, model_config(run)
+    if not train.fp8:
+        return []
+    if config.get("model_type") == VISION:
+        return [_refused("with a vision model", "it only works with text models")]
+    if quantized_bits(train) or KEY in config:
+        flag = quantized_by(run) if quantized_bits(train) else "a quantised model"
+        return [_refused(f"with {flag}", "weights are kept in fp8 or in another form")]
+    problems = []
+    if run.is_sharded:
+        fix = "replicate the weights: --sharding_strategy NO_SHARD, or leave --fp8 out"
+        why = "weights in fp8 are kept whole on each device"
+        problems.append(Problem("--fp8 with weights that are sharded", why, fix))
+    dtype = compute_dtype(train, run.fsdp)
+    if torch.cuda.is_available() and dtype != torch.bfloat16:
+        what = f"with {str(dtype).removeprefix('torch.')}"
+        problems.append(_refused(what, "what is not multiplied in fp8 is bfloat16"))
+    return problems + _what_is_trained(run)
+
+
+def _what_is_trained(run: Run) -> list[Problem]:
+    """Find a run that trains or reads the weights themselves."""
+    train = run.train
+    if not train.use_peft:
+        if train.freeze_layers or train.train_only or train.top_layers:
+            return []
+        why = "all weights would be trained, and fp8 is for those that are frozen"
+        return [Problem("--fp8 without --use_peft", why, "add --use_peft, or leave --fp8 out")]
+    if getattr(run.peft, "use_dora", False):
+        return [_refused("with --use_dora", "DoRA computes the norms of the weights at each step")]
+    start = getattr(run.peft, "init_lora_weights", True)
+    if isinstance(start, str) and start != "gaussian":
+        why = "it takes the adapter out of the weights, which bfloat16 holds and fp8 does not"
+        return [_refused(f"with --init_lora_weights {start}", why)]
+    return []
+
+
+def _refused(what: str, why: str) -> Problem:
+    return Problem(f"--fp8 {what}", why, "leave --fp8 out")
