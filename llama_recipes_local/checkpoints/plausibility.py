@@ -93,6 +93,7 @@ def _check_place(feed: dict[str, Any], epoch: int) -> None:
     place = feed["position"]
     if place is None:
         return
+    _require(feed["taken"] > 0, "taken, by the position")
     for name in ("batch_size", "group"):
         _require(_is_count(place[name]) and place[name] > 0, name)
     _require(isinstance(place["seed"], int) and isinstance(place["order"], str), "seed")
@@ -107,7 +108,8 @@ def _check_place(feed: dict[str, Any], epoch: int) -> None:
 def _check_optimizer(optimizer: dict[str, Any], step: int) -> None:
     for name, numbers in optimizer["numbers"].items():
         _require(all(map(_is_setting, numbers.values())), f"the state of {name}")
-        _require(0 <= numbers.get("step", 0) <= step, f"the steps of {name}")
+        taken = numbers.get("step", 0)
+        _require(_is_number(taken, 0) and taken <= step, f"the steps of {name}")
     _require(bool(optimizer["groups"]), "no groups")
     for group in optimizer["groups"]:
         _require(_is_number(group["lr"], 0), "lr")

@@ -108,6 +108,24 @@ def test_a_beta_of_no_average_is_not_believed(edited: Path, beta: float) -> None
     assert chosen(edited) == edited / "checkpoint-4"
 
 
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("feed", "taken"), 0),  # where the data is, would be ignored
+        (("optimizer", "numbers", 0, "step"), True),
+    ],
+)
+def test_numbers_that_contradict_others_are_not_believed(
+    path: tuple[Any, ...], value: object, edited: Path
+) -> None:
+    newest = edited / "checkpoint-8"
+    content = json.loads((newest / layout.TRAINER).read_text())
+    if path[0] == "optimizer":
+        path = (*path[:2], next(iter(content["optimizer"]["numbers"])), path[3])
+    signed(newest, layout.TRAINER, replaced(content, path, value))
+    assert chosen(edited) == edited / "checkpoint-4"
+
+
 def damage(newest: Path, kind: str) -> None:
     """Damage a checkpoint in one of the ways that a hash alone does not find, or not in time."""
     trainer = json.loads((newest / layout.TRAINER).read_text())
