@@ -11,12 +11,16 @@ from llama_recipes_local.kernels.registry import ATTENTION
 from llama_recipes_local.models.quantization import quantized_bits, quantized_by
 from llama_recipes_local.optimization.optimizers import BITSANDBYTES
 from llama_recipes_local.run import Run
+from llama_recipes_local.storage import open_files
 from llama_recipes_local.storage.disk import nearest_existing
 from llama_recipes_local.storage.names import check_new_name, check_path
 
 WORKERS = 16
 WORKERS_PER_CPU = 4
 """Processes of a rank that prepare batches, at most: this for each CPU, or ``WORKERS``."""
+FILES = 32
+FILES_PER_WORKER = 32
+"""Files that a rank has open: of its own, and for the batches that a worker prepares ahead."""
 
 
 def check_output(run: Run) -> list[Problem]:
@@ -50,17 +54,31 @@ def _output(output: Path, why: str) -> Problem:
 
 
 def check_workers(run: Run) -> list[Problem]:
-    """Refuse far more processes that prepare batches than this machine has CPUs for."""
+    """Refuse far more processes that prepare batches than this machine has CPUs or files for."""
     asked, cpus = run.train.num_workers_dataloader, len(os.sched_getaffinity(0))
     most = max(WORKERS, WORKERS_PER_CPU * cpus)
     if asked <= most:
-        return []
+        return _check_open_files(asked)
     return [
         Problem(
             f"--num_workers_dataloader {asked}",
             f"this process has {cpus} CPUs, and each of its {asked:,} processes would hold a copy "
             f"of Python; at most {most} are started",
             f"--num_workers_dataloader {min(cpus, 8)}",
+        )
+    ]
+
+
+def _check_open_files(workers: int) -> list[Problem]:
+    allowed, needed = open_files.most(), FILES + FILES_PER_WORKER * workers
+    if not workers or allowed >= needed:
+        return []
+    return [
+        Problem(
+            f"--num_workers_dataloader {workers}",
+            f"this process may have {allowed} files open (`ulimit -n`), and {workers} processes "
+            f"that prepare batches need {needed}",
+            "--num_workers_dataloader 0, or have the limit raised",
         )
     ]
 

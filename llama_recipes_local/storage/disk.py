@@ -49,6 +49,11 @@ _FAILURES = {
     errno.EIO: WriteFailure(
         "the disk failed", "check it (`dmesg` tells what failed), or name a folder elsewhere"
     ),
+    errno.EMFILE: WriteFailure(
+        "too many files are open",
+        "raise the limit, which `ulimit -n` shows, or start fewer processes that prepare batches "
+        "(--num_workers_dataloader 0)",
+    ),
     errno.ESTALE: WriteFailure("the network file system was remounted", "check that it is there"),
 }
 _FAILURES[errno.EPERM] = _FAILURES[errno.EACCES]
@@ -69,4 +74,7 @@ def is_full(error: BaseException) -> bool:
 
 def _is(error: BaseException, number: int) -> bool:
     """Return whether an error has a number; what is not written in Python has it in its text."""
-    return getattr(error, "errno", None) == number or f"os error {number})" in str(error)
+    text = str(error)
+    if number == errno.EMFILE and isinstance(error, RuntimeError):  # torch's words for its workers
+        return "Too many open files" in text
+    return getattr(error, "errno", None) == number or f"os error {number})" in text

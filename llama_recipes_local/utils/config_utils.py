@@ -24,6 +24,7 @@ from llama_recipes_local.parallel import device_type, rank, world_size
 from llama_recipes_local.preflight.data_rules import stream_problems
 from llama_recipes_local.run import active_run
 from llama_recipes_local.run.resolution import resolve_dataset
+from llama_recipes_local.storage import open_files
 from llama_recipes_local.training.signals import start_worker
 
 __all__ = [
@@ -154,6 +155,7 @@ def _workers(train_config: configs.train_config, persistent: bool) -> dict[str, 
     """
     if active_run() is None or not train_config.num_workers_dataloader:
         return {}
+    open_files.raise_limit()
     return {
         "prefetch_factor": PREFETCHED,
         "persistent_workers": persistent,

@@ -41,6 +41,15 @@ def test_workers_are_bounded_by_cpus(cpus: int, most: int, monkeypatch: pytest.M
     assert machine.check_workers in CHECKS
 
 
+def test_workers_are_bounded_by_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine.open_files, "most", lambda: 100)
+    assert machine.check_workers(resolve({"num_workers_dataloader": 2})) == []
+    (problem,) = machine.check_workers(resolve({"num_workers_dataloader": 4}))
+    assert "may have 100 files open" in problem.why and "need 160" in problem.why
+    monkeypatch.setattr(machine.open_files, "most", lambda: 8)
+    assert machine.check_workers(resolve({"num_workers_dataloader": 0})) == []
+
+
 @pytest.mark.parametrize("name", ["model", "model/", "below/../model"])
 def test_the_models_own_folder_is_not_overwritten(name: str, tmp_path: Path) -> None:
     flags = {"model_name": str(tmp_path / "model"), "output_dir": f"{tmp_path}/{name}"}

@@ -21,6 +21,7 @@ REASONS = {
     errno.EPERM: ("permission denied", "give you access"),
     errno.ENAMETOOLONG: ("the path is too long", "a shorter path"),
     errno.EIO: ("the disk failed", "`dmesg`"),
+    errno.EMFILE: ("too many files are open", "--num_workers_dataloader 0"),
 }
 
 
@@ -63,6 +64,13 @@ def test_a_checkpoint_says_why_it_could_not_be_written(
     assert fix in str(caught.value)
     wants_space = number in (errno.ENOSPC, errno.EDQUOT)
     assert ("--save_total_limit" in str(caught.value)) == wants_space
+
+
+def test_a_worker_that_may_open_no_file_is_no_traceback(tmp_path: Path) -> None:
+    error = RuntimeError("Too many open files. Communication with the workers is no longer ...")
+    failure = expected_failure(error, tmp_path)
+    assert failure is not None and "`ulimit -n`" in failure.text
+    assert expected_failure(RuntimeError("Too many cooks"), tmp_path) is None
 
 
 def test_an_error_of_another_kind_keeps_its_traceback(tmp_path: Path) -> None:
