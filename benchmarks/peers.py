@@ -5,12 +5,13 @@
 The models have the shapes of Llama 2 7B and Llama 3 8B and random bfloat16 weights (speed does not
 depend on the values); they are made once in ``--work``. All tools train the same packed rows of
 the real grammar data with the same adapter, dropout, recomputation and bits, and are timed by one
-clock, see ``peers_cell.py``: the median over the steps after 4, and the peak of torch's allocations
+clock, see ``step_clock.py``: the median over the steps after 4, and the peak of torch's allocations
 after the first step. This package runs through ``finetuning.py --use_fast_kernels``. Peers that
 are not installed are named. Cells come in the order of their worth, the file grows by each.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -24,7 +25,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from runs import PACKAGES, ROOT, WARM_UP, environment, make_model
+from runs import PACKAGES, ROOT, WARM_UP, environment, last_line, make_model, python_path
 
 PEERS = {"trl": ("trl", "liger_kernel"), "unsloth": ("unsloth",)}
 VERSIONS = (*PACKAGES, "trl", "unsloth", "unsloth_zoo", "datasets", "torchao", "xformers")
@@ -107,6 +108,7 @@ def main() -> None:
     parser.add_argument("--max_seconds", type=float, default=3600.0, help="of all cells together")
     parser.add_argument("--tiny", action="store_true", help="a tiny model, to try the command")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # which ends the cell too
     began = time.monotonic()
     for peer, modules in PEERS.items():
         if missing := [module for module in modules if find_spec(module) is None]:
@@ -219,9 +221,8 @@ def run_limited(cell: dict[str, Any], file: Path, log: Path, limit: float) -> No
     """
     print(f"$ {cell['tool']}: {cell['shape']} {cell['weights']} r={cell['rank']}", flush=True)
     file.write_text(json.dumps(cell | {"started": time.time()}))
-    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     variables = os.environ | {
-        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "PYTHONPATH": python_path(),
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
@@ -237,19 +238,13 @@ def run_limited(cell: dict[str, Any], file: Path, log: Path, limit: float) -> No
         try:
             code = process.wait(timeout=max(limit, 1))
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
             raise RuntimeError(f"ended after {limit:.0f} s: {last_line(log)}") from None
+        finally:
+            with contextlib.suppress(ProcessLookupError):  # all have ended
+                os.killpg(process.pid, signal.SIGKILL)
     if code:
         print(f"exit code {code}, see {log}", flush=True)
         raise RuntimeError(last_line(log))
-
-
-def last_line(log: Path) -> str:
-    """Return the last line of a log that is neither blank nor a progress bar's."""
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines()]
-    said = [line for line in lines if line and not re.search(r"\d%\|", line)]
-    return said[-1][-300:] if said else "nothing printed"
 
 
 def save(results: list[dict[str, Any]], out: Path) -> None:

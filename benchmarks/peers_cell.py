@@ -2,85 +2,29 @@
 
     python benchmarks/peers_cell.py CELL.json
 
-Every tool is timed by the same clock: torch calls a hook after each step of any optimiser, and the
-hook records a CUDA event on the stream that the step ran on. Nothing waits for the device until
-the run has ended, but after the first step.
+torch is imported late: Unsloth wants to be first.
 """
 
-import atexit
 import json
 import os
 import runpy
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch.optim.optimizer import register_optimizer_step_post_hook
-
 ROOT = Path(__file__).resolve().parents[1]
-GIB = 2**30
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 RATE, ALPHA = 1e-4, 32
 
 
-class Clock:
-    """Records when each optimiser step ended on the device, and the memory that steps take."""
-
-    def __init__(self, out: Path, started: float) -> None:
-        """Start.
-
-        Args:
-            out: file for what was recorded, written when the process ends.
-            started: when the process was started, in seconds since the epoch.
-        """
-        self.out, self.started = out, started
-        self.until_first_step = 0.0
-        self.start_gib = 0.0
-        self.marks: list[Any] = []
-        register_optimizer_step_post_hook(self.mark)
-        atexit.register(self.write)
-
-    def mark(self, *_: object) -> None:
-        """Record the end of a step."""
-        if not torch.cuda.is_available():
-            self.marks.append(time.perf_counter())
-        else:
-            event = torch.cuda.Event(enable_timing=True)
-            event.record()
-            self.marks.append(event)
-        if len(self.marks) == 1:
-            self._end_start()
-
-    def _end_start(self) -> None:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-            self.start_gib = torch.cuda.max_memory_allocated() / GIB
-            torch.cuda.reset_peak_memory_stats()
-        self.until_first_step = time.time() - self.started
-
-    def write(self) -> None:
-        """Write the seconds of each step after the first, and the peaks before and after it."""
-        pairs = list(zip(self.marks, self.marks[1:], strict=False))
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-            seconds = [began.elapsed_time(ended) / 1e3 for began, ended in pairs]
-            peak = torch.cuda.max_memory_allocated() / GIB
-        else:
-            seconds, peak = [ended - began for began, ended in pairs], 0.0
-        found = {
-            "step_seconds": seconds,
-            "peak_gib": round(peak, 1),
-            "start_gib": round(self.start_gib, 1),
-            "seconds_to_first_step": round(self.until_first_step, 1),
-        }
-        self.out.write_text(json.dumps(found))
-
-
 def main() -> None:
     cell = json.loads(Path(sys.argv[1]).read_text())
+    if cell["tool"] == "unsloth":
+        os.environ["UNSLOTH_DISABLE_STATISTICS"] = "1"
+        import unsloth  # noqa: F401 (before torch)
+    from step_clock import Clock
+
     Clock(Path(cell["out"]), cell["started"])
     TOOLS[cell["tool"]](cell)
 
@@ -117,6 +61,7 @@ def train_ours(cell: dict[str, Any]) -> None:
 
 def train_trl(cell: dict[str, Any]) -> None:
     """Train with TRL and liger-kernel."""
+    import torch
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
@@ -155,7 +100,8 @@ def train_trl(cell: dict[str, Any]) -> None:
 
 def train_unsloth(cell: dict[str, Any]) -> None:
     """Train with Unsloth, whose own checkpointing keeps its inputs in host memory."""
-    os.environ["UNSLOTH_DISABLE_STATISTICS"] = "1"
+    import torch
+    from transformers import default_data_collator
     from unsloth import FastLanguageModel
 
     recomputes = "unsloth" if cell["recomputes"] else False
@@ -177,7 +123,7 @@ def train_unsloth(cell: dict[str, Any]) -> None:
             target_modules=targets(cell),
             use_gradient_checkpointing=recomputes,
         )
-    fit(cell, model, {})
+    fit(cell, model, {}, data_collator=default_data_collator)
 
 
 def fit(cell: dict[str, Any], model: Any, own: dict[str, Any], **more: Any) -> None:
@@ -189,7 +135,8 @@ def fit(cell: dict[str, Any], model: Any, own: dict[str, Any], **more: Any) -> N
         own: settings of the tool.
         more: what else the trainer takes.
     """
-    from transformers import AutoTokenizer, default_data_collator
+    import torch
+    from transformers import AutoTokenizer
     from trl import SFTConfig, SFTTrainer
 
     tokenizer = AutoTokenizer.from_pretrained(cell["model"], local_files_only=True)
@@ -215,7 +162,6 @@ def fit(cell: dict[str, Any], model: Any, own: dict[str, Any], **more: Any) -> N
         args=config,
         train_dataset=packed_rows(Path(cell["data"])),
         processing_class=tokenizer,
-        data_collator=default_data_collator,
         **more,
     )
     trainer.train()

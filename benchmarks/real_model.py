@@ -13,15 +13,14 @@ completed greedily.
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import Queue
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+from runs import ROOT, call, environment
+
+VERSIONS = ("torch", "transformers", "peft", "trl", "datasets")
 DATASET = ["--dataset", "grammar_dataset"]
 ROWS, RATE, RANK = 32, 5e-4, 16
 LONGEST = 1024
@@ -59,7 +58,7 @@ def main() -> None:
         print(json.dumps(each), flush=True)
     if args.out:
         args.out.write_text(
-            json.dumps({"environment": versions(), "runs": judged}, indent=2) + "\n"
+            json.dumps({"environment": environment(VERSIONS), "runs": judged}, indent=2) + "\n"
         )
 
 
@@ -90,23 +89,14 @@ def train_and_judge(args: argparse.Namespace, tool: str, seed: int, device: int)
     judge = ["-m", "llama_recipes_local", "evaluate", *DATASET, "--model_name", args.model]
     judge += ["--metrics", "loss,gleu", "--batch_size", 64, "--dtype", "float32", "--out", result]
     call([*judge, *([] if tool == "base" else ["--adapter", adapter])], log, device)
+    return {"tool": tool, "seed": seed, **judged_by(result)}
+
+
+def judged_by(result: Path) -> dict[str, Any]:
+    """Return the measures in a file of ``evaluate``, and the share of answers that ended."""
     found = json.loads(result.read_text())
     ended = [answer["ended"] for answer in found["answers"]]
-    shown = {"tool": tool, "seed": seed, "stopped": sum(ended) / len(ended), "prompts": len(ended)}
-    return shown | found["metrics"]
-
-
-def call(words: list[Any], log: Path, device: int) -> None:
-    """Run Python on some words and one device, its output to the end of a file."""
-    environment = os.environ | {"OMP_NUM_THREADS": "4", "PYTHONPATH": python_path()}
-    environment["CUDA_VISIBLE_DEVICES"] = str(device)
-    with log.open("a") as file:
-        command = [sys.executable, *map(str, words)]
-        subprocess.run(command, cwd=ROOT, env=environment, stdout=file, stderr=file, check=True)
-
-
-def python_path() -> str:
-    return os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    return {"stopped": sum(ended) / len(ended), "prompts": len(ended), **found["metrics"]}
 
 
 def train_with_trl(model: Path, tool: str, seed: int, out: str) -> None:
@@ -185,16 +175,6 @@ def ids(model: Path) -> list[dict[str, list[int]]]:
         }
         for row in rows
     ]
-
-
-def versions() -> dict[str, Any]:
-    from importlib.metadata import version
-
-    import torch
-
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    packages = ("torch", "transformers", "peft", "trl", "datasets")
-    return {"device": device} | {package: version(package) for package in packages}
 
 
 if __name__ == "__main__":

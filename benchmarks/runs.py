@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -117,6 +118,36 @@ def run(command: Sequence[str]) -> str:
     if process.wait():
         raise RuntimeError(f"exit code {process.returncode}: {command}")
     return "".join(printed)
+
+
+def call(words: Sequence[object], log: Path, device: int = 0, threads: int = 4) -> None:
+    """Run Python on some words and one device, its output to the end of a file.
+
+    Raises:
+        RuntimeError: with the last line that it printed, if it fails.
+    """
+    variables = os.environ | {
+        "CUDA_VISIBLE_DEVICES": str(device),
+        "OMP_NUM_THREADS": str(threads),
+        "PYTHONPATH": python_path(),
+    }
+    with log.open("a") as file:
+        command = [sys.executable, *map(str, words)]
+        process = subprocess.run(command, cwd=ROOT, env=variables, stdout=file, stderr=file)
+    if process.returncode:
+        raise RuntimeError(last_line(log))
+
+
+def python_path() -> str:
+    """Return what ``PYTHONPATH`` is for a process that imports the checkout."""
+    return os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+
+
+def last_line(log: Path) -> str:
+    """Return the last line of a log that is neither blank nor a progress bar's."""
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines()]
+    said = [line for line in lines if line and not re.search(r"\d%\|", line)]
+    return said[-1][-300:] if said else "nothing printed"
 
 
 def report(results: list[dict[str, Any]], out: Path) -> None:

@@ -1,0 +1,69 @@
+"""One clock for every tool: torch calls a hook after each step of any optimiser.
+
+The hook records a CUDA event on the stream that the step ran on. Nothing waits for the device until
+the run has ended, but after the first step.
+"""
+
+import atexit
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+GIB = 2**30
+
+
+class Clock:
+    """Records when each optimiser step ended on the device, and the memory that steps take."""
+
+    def __init__(self, out: Path, started: float) -> None:
+        """Start.
+
+        Args:
+            out: file for what was recorded, written when the process ends.
+            started: when the process was started, in seconds since the epoch.
+        """
+        self.out, self.started = out, started
+        self.until_first_step = 0.0
+        self.start_gib = 0.0
+        self.marks: list[Any] = []
+        register_optimizer_step_post_hook(self.mark)
+        atexit.register(self.write)
+
+    def mark(self, *_: object) -> None:
+        """Record the end of a step."""
+        if not torch.cuda.is_available():
+            self.marks.append(time.perf_counter())
+        else:
+            event = torch.cuda.Event(enable_timing=True)
+            event.record()
+            self.marks.append(event)
+        if len(self.marks) == 1:
+            self._end_start()
+
+    def _end_start(self) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+            self.start_gib = torch.cuda.max_memory_allocated() / GIB
+            torch.cuda.reset_peak_memory_stats()
+        self.until_first_step = time.time() - self.started
+
+    def write(self) -> None:
+        """Write the seconds of each step after the first, and the peaks before and after it."""
+        pairs = list(zip(self.marks, self.marks[1:], strict=False))
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+            seconds = [began.elapsed_time(ended) / 1e3 for began, ended in pairs]
+            peak = torch.cuda.max_memory_allocated() / GIB
+        else:
+            seconds, peak = [ended - began for began, ended in pairs], 0.0
+        found = {
+            "step_seconds": seconds,
+            "peak_gib": round(peak, 1),
+            "start_gib": round(self.start_gib, 1),
+            "seconds_to_first_step": round(self.until_first_step, 1),
+        }
+        self.out.write_text(json.dumps(found))
