@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from llama_recipes_local.configs.training import AUTO, FULL, KEEP, OFFLOAD
 from llama_recipes_local.kernels import fused
 from llama_recipes_local.models.quantization import quantized_bits
 from llama_recipes_local.run import Run
@@ -25,13 +26,10 @@ def out_of_memory_message(run: Run, error: BaseException) -> str:
 
 def _fixes(run: Run) -> Iterator[tuple[str, str]]:
     """Yield flags that the run does not use yet, and their effect."""
-    train, fsdp = run.train, run.fsdp
+    train = run.train
     if not train.use_fast_kernels and not fused.KERNEL.unavailable():
         yield "--use_fast_kernels", "does not materialise the logits of a batch"
-    if train.enable_fsdp and not fsdp.fsdp_activation_checkpointing:
-        yield "--fsdp_activation_checkpointing True", RECOMPUTED
-    if not train.enable_fsdp and not train.gradient_checkpointing:
-        yield "--gradient_checkpointing", RECOMPUTED
+    yield from _fixes_of_activations(run)
     batch, steps = train.batch_size_training, train.gradient_accumulation_steps
     if batch > 1:
         smaller = f"--batch_size_training 1 --gradient_accumulation_steps {batch * steps}"
@@ -47,3 +45,16 @@ def _fixes(run: Run) -> Iterator[tuple[str, str]]:
         yield "--quantization 4bit", "weights in a quarter of the memory"
     if train.context_length > SHORT:
         yield f"--context_length {train.context_length // 2}", "longer rows are truncated"
+
+
+def _fixes_of_activations(run: Run) -> Iterator[tuple[str, str]]:
+    """Yield the next flag of recomputation; with fast kernels inputs are offloaded anyway."""
+    train, policy = run.train, run.train.activation_policy
+    if policy == KEEP:
+        yield f"--activation_policy {FULL}", RECOMPUTED
+    elif train.enable_fsdp and not run.fsdp.fsdp_activation_checkpointing:
+        yield "--fsdp_activation_checkpointing True", RECOMPUTED
+    elif not train.enable_fsdp and not train.gradient_checkpointing:
+        yield "--gradient_checkpointing", RECOMPUTED
+    elif policy == FULL or (policy == AUTO and not train.use_fast_kernels):
+        yield f"--activation_policy {OFFLOAD}", "inputs of layers are kept in host memory"

@@ -140,7 +140,7 @@ def two_ranks(
         for strategy in ("FULL_SHARD", "SHARD_GRAD_OP", "NO_SHARD", "HYBRID_SHARD")
     }
     mains["offloaded"] = lora | {"fsdp_cpu_offload": True}
-    mains["kept-activations"] = lora | {"fsdp_activation_checkpointing": False}
+    mains["kept-activations"] = lora | {"activation_policy": "keep"}
     mains["accumulated"] = lora | {"batch_size_training": 1, "gradient_accumulation_steps": 2}
     mains["uneven"] = uneven | {"batch_size_training": UNEVEN_BATCH // 2}
     mains["uneven-padded"] = uneven | PADDED | {"batch_size_training": UNEVEN_PADDED_BATCH // 2}

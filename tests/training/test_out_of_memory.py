@@ -8,6 +8,7 @@ import torch
 from recorded_runs import replaced_train
 
 from llama_recipes_local.finetuning import main
+from llama_recipes_local.kernels.base import ModelKernel
 from llama_recipes_local.run.resolution import resolve
 from llama_recipes_local.training.out_of_memory import out_of_memory_message
 
@@ -15,6 +16,14 @@ SAID = (
     "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 23.64 GiB of "
     "which 1.20 GiB is free. Including non-PyTorch memory, this process has 22.4 GiB in use."
 )
+
+QUANTIZED = {
+    "use_fast_kernels": True,
+    "use_peft": True,
+    "quantization": "4bit",
+    "batch_size_training": 1,
+    "context_length": 512,
+}
 
 
 def test_a_run_out_of_memory_ends_with_one_message(
@@ -74,9 +83,25 @@ def test_a_run_out_of_memory_ends_with_one_message(
             },
             ["--fsdp_activation_checkpointing True", "--context_length 1024"],
         ),
+        (
+            QUANTIZED | {"enable_fsdp": True, "activation_policy": "keep"},
+            ["--activation_policy full"],
+        ),
+        (
+            QUANTIZED | {"enable_fsdp": True, "activation_policy": "full"},
+            ["--activation_policy offload"],
+        ),
+        (QUANTIZED | {"enable_fsdp": True}, []),
+        (
+            QUANTIZED | {"enable_fsdp": True, "use_fast_kernels": False},
+            ["--use_fast_kernels", "--activation_policy offload"],
+        ),
     ],
 )
-def test_only_flags_not_given_yet_are_proposed(flags: dict[str, Any], fixes: list[str]) -> None:
+def test_only_flags_not_given_yet_are_proposed(
+    flags: dict[str, Any], fixes: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ModelKernel, "unavailable", lambda self: "")
     said = out_of_memory_message(resolve(flags), torch.OutOfMemoryError(SAID))
     proposed = [line.strip().partition("  (")[0] for line in said.splitlines()[2:]]
     assert proposed == fixes
