@@ -23,6 +23,7 @@ from llama_recipes_local.planning.setting import (
 
 GIB = 2**30
 LOGITS = 1 << 28  # elements at a time, in ``kernels.vocabulary_loss``
+TILE = 4096  # tokens, in ``kernels.lora.tiled_mlp``
 
 BITS_8, BFLOAT16 = 2, 4  # bytes of both moments of a weight
 MOMENTS = {
@@ -198,7 +199,8 @@ def _kept(setting: Setting) -> float:
     Attention keeps queries, keys, values, its output and 4 bytes a head. What an adapter reads is
     kept too, see ``_read_by_adapters``.
 
-    - Kernels for frozen weights: the residual stream before each norm; gate and up.
+    - Kernels for frozen weights: the residual stream before each norm; gate and up, but for a
+      layer that is recomputed.
     - liger-kernel: the same; where weights are trained, what they read: both norms' outputs and
       the MLP's activation.
     - transformers: norms keep their input in float32; gate, its activation, and up.
@@ -215,7 +217,7 @@ def _kept(setting: Setting) -> float:
     trained = 2 * h + m if setting.weights.trained else 0
     if setting.kernels == PLAIN:
         return 4 * h + 3 * m + attention + read + trained + (2 * h if trained else 0)
-    return 2 * h + 2 * m + attention + read + trained
+    return 2 * h + (0 if setting.has_tiles else 2 * m) + attention + read + trained
 
 
 def _kept_selectively(setting: Setting) -> float:
@@ -250,14 +252,20 @@ def _read_by_adapters(setting: Setting) -> float:
 def _workspace(setting: Setting) -> float:
     """Bytes that the backward pass of one layer needs at its largest, beside what was kept.
 
-    The gradient of what down reads, and two of the residual stream; the gradients of gate and up,
-    which liger-kernel writes over them; and the dequantised weight of the largest linear layer.
+    The gradients of the residual stream, twice; with them that of what down reads and those of gate
+    and up, which liger-kernel writes over them; or those of attention's inputs and output. In tiles
+    there are gate, up and the gradient of what down reads, of some tokens. And the dequantised
+    weight of the largest linear layer, in tiles of the whole MLP.
     """
-    shape = setting.shape
+    shape, tokens = setting.shape, setting.batch.tokens
     wide = 1 if setting.kernels == FUSED else 3
-    gradients = 2.0 * setting.batch.tokens * (wide * shape.mlp + 2 * shape.hidden)
-    largest = max(rows * columns for rows, columns in shape.matrices.values())
-    dequantised = 2.0 * largest if setting.weights.bits or setting.weights.fp8 else 0.0
+    of_mlp = wide * shape.mlp * (min(tokens, TILE) if setting.has_tiles else tokens)
+    of_attention = 2 * (shape.queries + shape.keys) * tokens
+    gradients = 2.0 * (max(of_mlp, of_attention) + 2 * shape.hidden * tokens)
+    dequantised = 0.0
+    if setting.weights.bits or setting.weights.fp8:
+        mlp = shape.hidden * shape.mlp
+        dequantised = 2.0 * (3 * mlp if setting.has_tiles else max(mlp, shape.hidden**2))
     return gradients + dequantised
 
 

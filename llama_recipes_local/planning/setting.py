@@ -171,7 +171,9 @@ class Setting:
         kernels: what computes them.
         optimizer: as ``--optimizer`` names it, in lower case.
         documents: whether packed documents are attended without a mask.
-        repeats_keys: whether keys and values are copied for each head of a group.
+        repeats_keys: whether keys and values are copied for each head of a group, as they were.
+        tiles: whether the MLP of a recomputed layer with frozen weights is computed some thousand
+            tokens at a time, as it was not.
     """
 
     shape: Shape
@@ -184,6 +186,7 @@ class Setting:
     optimizer: str = "adamw"
     documents: bool = True
     repeats_keys: bool = False
+    tiles: bool = True
 
     @cached_property
     def adapted(self) -> frozenset[str]:
@@ -207,6 +210,11 @@ class Setting:
     def recomputes(self) -> bool:
         """Whether a layer is computed again in the backward pass."""
         return self.policy in (FULL, OFFLOAD)
+
+    @property
+    def has_tiles(self) -> bool:
+        """Whether the MLP is computed some thousand tokens at a time."""
+        return self.tiles and self.recomputes and self.kernels == FROZEN
 
     @property
     def global_batch(self) -> int:
