@@ -1,21 +1,27 @@
 """Values that are not among their field's choices, or not in its range."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.fields import Choices, Range, facts
 from llama_recipes_local.messages import nearest
 
 
-def check_fields(config: object, owner: str = "") -> list[Problem]:
+def check_fields(
+    config: object, owner: str = "", only: Collection[str] | None = None
+) -> list[Problem]:
     """Compare each value of a configuration with what its field says that it takes.
 
     Args:
         config: the configuration.
         owner: what stands before the names of its fields in flags, as ``"local_dataset."``.
+        only: names of the fields to compare, where others' choices need not be imported; None
+            compares all.
     """
     problems = []
     for name, known in facts(config).items():
+        if only is not None and name not in only:
+            continue
         value, bound = getattr(config, name), known.range
         if known.choices:
             problems += _check_choice(owner + name, value, known.choices)

@@ -96,6 +96,13 @@ def memory(setting: Setting) -> Memory:
     return max(at_loss, in_layer, key=lambda found: found.peak)
 
 
+def loading(setting: Setting) -> float:
+    """Return bytes of a device while the model is loaded: weights are quantised before sharding."""
+    if not setting.weights.bits:
+        return 0.0
+    return setting.shape.linear * setting.weights.of_linear + setting.shape.others * 2.0
+
+
 def beside(setting: Setting) -> float:
     """Return bytes of a device that are not in torch's peak, as a round and cautious figure.
 

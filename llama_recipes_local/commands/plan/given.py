@@ -1,0 +1,93 @@
+"""What ``plan`` is told of the model, the GPUs and the data, and where it looks."""
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from llama_recipes_local.datasets.registry import DATASETS
+from llama_recipes_local.errors import UsageError, refusal
+from llama_recipes_local.fields import update_config
+from llama_recipes_local.messages import nearest
+from llama_recipes_local.planning.cards import CARDS, Card, card
+from llama_recipes_local.planning.shapes import KNOWN, Shape, shape_of
+
+BYTES_A_TOKEN = 4
+_TEXTS = (".csv", ".tsv", ".json", ".jsonl", ".txt")
+
+
+def model_shape(name: str) -> tuple[Shape, dict[str, str]]:
+    """Return a model's shape, and flags for how its folder has quantised it.
+
+    Raises:
+        UsageError: if there is neither such a folder nor such a name.
+    """
+    fix = f"name a folder, or one of {', '.join(KNOWN)}"
+    if not name:
+        raise refusal("no model was named", "a plan is for a model", f"--model_name: {fix}")
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        wanted = name.lower().rpartition("/")[2].removeprefix("meta-").removesuffix("-hf")
+        wanted = wanted.removesuffix("-instruct").removesuffix("-chat")
+        if wanted in KNOWN:
+            return KNOWN[wanted], {}
+        near = nearest(wanted, KNOWN)
+        fix = f"did you mean {near}?" if near else fix
+        raise refusal(f"--model_name {name}", "there is no such folder, and no such name", fix)
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise refusal(f"{path} cannot be read", str(error), fix) from None
+    shape = shape_of(config) if isinstance(config, dict) else None
+    if shape is None:
+        raise refusal(f"{path} is not that of a Llama", "its sizes are not known here", fix)
+    stored = config.get("quantization_config")
+    stored = stored if isinstance(stored, dict) else {}
+    kinds = {"4bit": stored.get("load_in_4bit"), "8bit": stored.get("load_in_8bit")}
+    return shape, next(({"quantization": kind} for kind, has in kinds.items() if has is True), {})
+
+
+def card_of(args: argparse.Namespace) -> Card:
+    """Return the card.
+
+    Raises:
+        UsageError: if none has that name.
+    """
+    if not args.gpu:
+        return card(args.gpu_memory or 80)
+    try:
+        return card(args.gpu_memory or 0, args.gpu)
+    except KeyError:
+        names = ", ".join(each.name for each in CARDS)
+        why = "its speed is not known here"
+        fix = f"leave it out and give --gpu_memory GB, or name one of {names}"
+        raise refusal(f"--gpu {args.gpu}", why, fix) from None
+
+
+def epoch_tokens(given: int | None, flags: Mapping[str, Any]) -> tuple[int | None, str]:
+    """Return an epoch's tokens, and where the figure is from: a flag, or the files' bytes."""
+    if given is not None:
+        return given, "--tokens"
+    name = flags.get("dataset", flags.get("train_config.dataset"))
+    if name is None:
+        return None, ""
+    files = _files(str(name), flags)
+    if not files or any(path.suffix not in _TEXTS for path in files):
+        return None, ""
+    size = sum(path.stat().st_size for path in files)
+    return size // BYTES_A_TOKEN, f"about {BYTES_A_TOKEN} bytes of {size / 1e6:.1f} MB a token"
+
+
+def _files(name: str, flags: Mapping[str, Any]) -> list[Path]:
+    """Return the files of a data set's training part; none if they are not found."""
+    declared = DATASETS.get(name)
+    if declared is None or declared.split is None:
+        return []
+    config = declared.config()
+    update_config(config, **flags)
+    try:
+        return list(declared.split(config, config.train_split).files)
+    except (UsageError, OSError):
+        return []

@@ -1,0 +1,158 @@
+"""Which settings fit a device, and which of them is the fastest.
+
+A user's setting is varied in what was not named: the sharding, what becomes of activations, and the
+rows of a micro-batch at the same global batch.
+"""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+
+from llama_recipes_local.planning.cards import NODES, Card
+from llama_recipes_local.planning.memory import GIB, Memory, beside, loading, memory
+from llama_recipes_local.planning.setting import (
+    FULL,
+    FULL_SHARD,
+    HYBRID_SHARD,
+    KEEP,
+    REPLICATED,
+    SHARD_GRAD_OP,
+    Setting,
+)
+from llama_recipes_local.planning.speed import Seconds, seconds
+
+SHARDING, POLICY, ROWS = "sharding", "activations", "rows"
+FREE = frozenset((SHARDING, POLICY, ROWS))
+"""What may be varied."""
+
+CERTAIN = 0.93
+"""A run does not fit for certain if this part of the peak that is predicted does not. No run of
+``benchmarks/predictions.py`` took less than 0.98 of what is predicted."""
+
+ALIKE = 0.01
+"""Speeds that differ by less are not told apart: less memory wins."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a setting takes on a card.
+
+    Attributes:
+        setting: the setting.
+        memory: of each device.
+        needs: GiB of each device, with what is not torch's.
+        has: GiB of each device.
+        seconds: of a step.
+        tokens: a second, of all ranks.
+    """
+
+    setting: Setting
+    memory: Memory
+    needs: float
+    has: float
+    seconds: Seconds
+    tokens: float
+
+    @property
+    def fits(self) -> bool:
+        """Whether it fits, cautiously."""
+        return self.needs <= self.has
+
+    @property
+    def cannot_fit(self) -> bool:
+        """Whether it does not fit for certain."""
+        least = max(self.memory.gib, loading(self.setting) / GIB)
+        return least * CERTAIN > self.has
+
+
+def outcome(setting: Setting, card: Card, node_link: float = NODES) -> Outcome:
+    """Return what a setting takes on a card."""
+    found, time = memory(setting), seconds(setting, card, node_link)
+    tokens = setting.batch.tokens * setting.batch.accumulation * setting.ranks.world
+    needs = (max(found.peak, loading(setting)) + beside(setting)) / GIB
+    return Outcome(setting, found, needs, card.memory, time, tokens / time.step)
+
+
+def variants(
+    setting: Setting, free: Collection[str] = FREE, policies: Collection[str] = (KEEP, FULL)
+) -> Iterator[Setting]:
+    """Yield the settings that do the same work, the given one among them.
+
+    Args:
+        setting: what the user asked for.
+        free: what may be varied.
+        policies: what activations may become.
+    """
+    for sharding in _shardings(setting) if SHARDING in free else [setting.ranks.sharding]:
+        ranks = replace(setting.ranks, sharding=sharding)
+        for policy in policies if POLICY in free else [setting.policy]:
+            for rows in _rows(setting) if ROWS in free else [setting.batch.rows]:
+                steps = setting.batch.rows * setting.batch.accumulation // rows
+                batch = replace(setting.batch, rows=rows, accumulation=steps)
+                yield replace(setting, ranks=ranks, policy=policy, batch=batch)
+
+
+def ranked(
+    setting: Setting,
+    card: Card,
+    free: Collection[str] = FREE,
+    policies: Collection[str] = (KEEP, FULL),
+    node_link: float = NODES,
+) -> list[Outcome]:
+    """Return the variants of a setting: first those that fit, each time the fastest first.
+
+    Those that differ in the rows of a micro-batch alone are one: of them the fastest that fits.
+    """
+    found = [outcome(each, card, node_link) for each in variants(setting, free, policies)]
+    best: dict[tuple[str, str], Outcome] = {}
+    for each in sorted(found, key=_order):
+        best.setdefault((each.setting.ranks.sharding, each.setting.policy), each)
+    return sorted(best.values(), key=_order)
+
+
+def nearest_fitting(
+    setting: Setting,
+    card: Card,
+    free: Collection[str] = FREE,
+    policies: Collection[str] = (KEEP, FULL),
+) -> Outcome | None:
+    """Return what fits with the fewest changes of a setting, of those the fastest; None if none."""
+    found = [outcome(each, card) for each in variants(setting, free, policies)]
+    fitting = [each for each in found if each.fits]
+
+    def distance(each: Outcome) -> tuple[int, float]:
+        other = each.setting
+        changes = [
+            other.policy != setting.policy,
+            other.ranks.sharding != setting.ranks.sharding,
+            other.batch.rows != setting.batch.rows,
+        ]
+        return sum(changes), -each.tokens
+
+    return min(fitting, key=distance, default=None)
+
+
+def _order(found: Outcome) -> tuple[bool, float, float]:
+    """Sort what fits first, then by speed, of equals what needs less."""
+    if not found.fits:
+        return True, found.needs, 0.0
+    return False, -found.tokens, found.needs
+
+
+def _shardings(setting: Setting) -> list[str]:
+    """Return the ways to divide weights over ranks; one process has none, 8-bit weights cannot."""
+    ranks = setting.ranks
+    if not ranks.uses_fsdp:
+        return [ranks.sharding]
+    if setting.weights.bits == 8:
+        return [REPLICATED]
+    if ranks.world == 1:
+        return [ranks.sharding]
+    several = 1 < ranks.hosts < ranks.world
+    hybrid = [HYBRID_SHARD] if several or ranks.sharding == HYBRID_SHARD else []
+    return [REPLICATED, SHARD_GRAD_OP, FULL_SHARD, *hybrid]
+
+
+def _rows(setting: Setting) -> list[int]:
+    """Return the rows of a micro-batch that make the same global batch."""
+    whole = setting.batch.rows * setting.batch.accumulation
+    return [rows for rows in range(1, whole + 1) if whole % rows == 0]

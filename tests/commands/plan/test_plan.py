@@ -1,0 +1,142 @@
+"""``llama-recipes-local plan``: what is printed, refused, and counted, without torch."""
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llama_recipes_local.cli import main
+from llama_recipes_local.planning.shapes import KNOWN
+
+PROJECT = Path(__file__).resolve().parents[3]
+
+
+def plan(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> str:
+    assert main(["plan", *words]) == code
+    printed = capsys.readouterr()
+    return printed.out if code == 0 else printed.err
+
+
+def numbers(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(plan(capsys, *words, "--json"))
+    return found
+
+
+def test_the_guides_command_gets_a_command_that_can_be_copied(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ("--model_name", "llama-2-7b", "--gpus", "4", "--use_peft", "--lr", "3e-4")
+    text = plan(capsys, *words)
+    assert "4.2M trained" in text
+    assert "\nfastest: NO_SHARD, activations kept" in text
+    shown = shlex.split(text.partition("command:\n")[2].partition("\n\n")[0].replace("\\\n", ""))
+    assert shown[:4] == ["torchrun", "--nproc_per_node", "4", "finetuning.py"]
+    for flag in (("--lr", "3e-4"), ("--sharding_strategy", "NO_SHARD"), ("--use_peft",)):
+        at = shown.index(flag[0])
+        assert tuple(shown[at : at + len(flag)]) == flag
+    assert "--fsdp_activation_checkpointing False" in " ".join(shown)
+
+
+def test_the_command_asks_for_what_was_planned(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--model_name", "llama-2-13b", "--gpus", "2", "--gpu_memory", "48", "--use_peft")
+    best = numbers(capsys, *words)["settings"][0]
+    after = best["command"][best["command"].index("finetuning.py") + 1 :]
+    again = numbers(capsys, *after, *("--gpus", "2", "--gpu_memory", "48"))["settings"]
+    assert again[0]["flags"] == {}
+    for name in ("peak_gib", "tokens_per_second", "sharding", "activations", "rows"):
+        assert again[0][name] == best[name]
+
+
+def test_what_is_named_is_done(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--model_name", "llama-2-7b", "--gpus", "4", "--use_peft")
+    named = ("--sharding_strategy", "FULL_SHARD", "--batch_size_training", "8")
+    found = numbers(capsys, *words, *named)["settings"]
+    assert {(each["sharding"], each["rows"]) for each in found} == {("FULL_SHARD", 8)}
+
+
+def test_methods_are_compared_where_none_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    found = numbers(capsys, "--model_name", "llama-2-7b", "--gpu_memory", "24")
+    fits = {name: each["fits"] for name, each in found["methods"].items()}
+    assert fits == {"full fine-tuning": False, "LoRA": True, "QLoRA": True}
+    assert found["trained"] == 32 * 2 * 8 * 8192
+    assert "--use_peft" in found["settings"][0]["command"]
+
+
+def test_where_nothing_fits_what_would_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--model_name", "llama-3.1-70b", "--gpu_memory", "80", "--use_peft")
+    error = plan(capsys, *words, code=2)
+    assert "nothing fits into 79.1 GiB" in error
+    assert "--gpus 4" in error
+    assert numbers(capsys, *words, "--gpus", "4")["settings"][0]["fits"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "no model was named"),
+        (("--model_name", "lama-2-7b"), "did you mean llama-2-7b?"),
+        (("--model_name", "llama-2-7b", "--gpu", "abacus"), "--gpu abacus"),
+        (("--model_name", "llama-2-7b", "--rank", "8"), "unknown flag --rank"),
+        (("--model_name", "llama-2-7b", "--r", "many"), "--r cannot be 'many'"),
+        (("--model_name", "llama-2-7b", "--context_length", "0"), "--context_length is 0"),
+    ],
+)
+def test_what_cannot_be_planned_is_refused(
+    capsys: pytest.CaptureFixture[str], words: tuple[str, ...], said: str
+) -> None:
+    assert said in plan(capsys, *words, code=2)
+
+
+def test_a_folder_needs_only_its_configuration(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = {
+        "model_type": "llama",
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 64,
+        "vocab_size": 128256,
+        "tie_word_embeddings": True,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    found = numbers(capsys, "--model_name", str(tmp_path))
+    assert found["weights"] == KNOWN["llama-3.2-1b"].weights
+    stored = config | {"quantization_config": {"load_in_4bit": True}}
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    words = ("--model_name", str(tmp_path), "--use_peft")
+    quantised = numbers(capsys, *words)["settings"][0]["memory_gib"]["weights"]
+    assert quantised < 0.5 * 2 * found["weights"] / 2**30
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    assert "not that of a Llama" in plan(capsys, "--model_name", str(tmp_path), code=2)
+    (tmp_path / "config.json").write_text("[")
+    assert "cannot be read" in plan(capsys, "--model_name", str(tmp_path), code=2)
+
+
+def test_hours_are_those_of_the_tokens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--model_name", "llama-2-7b", "--use_peft", "--num_epochs", "2")
+    speed = numbers(capsys, *words)["settings"][0]["tokens_per_second"]
+    text = plan(capsys, *words, "--tokens", str(speed * 3600 * 5))
+    assert "time: 10.0 h for 2 epochs" in text
+    data = tmp_path / "rows.jsonl"
+    data.write_text('{"text": "some words"}\n' * 1000)
+    found = numbers(capsys, *words, "--dataset", str(data))
+    assert found["tokens_an_epoch"] == data.stat().st_size // 4
+
+
+@pytest.mark.command
+def test_a_plan_imports_no_torch() -> None:
+    code = """
+import sys
+from llama_recipes_local.cli import main
+assert main(["plan", "--model_name", "llama-3.1-70b", "--gpus", "8", "--use_peft", "--r", "16",
+             "--quantization", "4bit", "--dataset", "alpaca_dataset"]) == 0
+assert not {"torch", "transformers", "peft", "numpy"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=True, capture_output=True)
