@@ -96,7 +96,7 @@ class Lab:
 
     def close(self) -> None:
         """Remove all that was written."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove(self.folder)
 
     def count(self, whole: int) -> int:
         """Return how many of a row's attacks are made."""
@@ -120,7 +120,7 @@ class Lab:
             path.unlink()
         yield output
         for path in self.folder.glob(f"{name}*"):  # its cache and sharded model too
-            shutil.rmtree(path, ignore_errors=True)
+            remove(path)
 
     def start(self, flags: dict[str, Any], ranks: int = 1, **how: Any) -> list[int]:
         """Start a run, on several ranks with FSDP; return the processes, a rank each."""
@@ -194,6 +194,11 @@ class Lab:
         except subprocess.TimeoutExpired as error:
             return None, str(error.stdout)
         return ended.returncode, ended.stdout
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, however deep: ``shutil.rmtree`` recurses."""
+    subprocess.run(["rm", "-rf", "--", path], check=True)
 
 
 def change_json(path: Path, **values: object) -> None:
