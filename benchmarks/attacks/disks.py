@@ -142,6 +142,12 @@ def limit(kind: int, most: int) -> Prepare:
     return lambda: resource.setrlimit(kind, (most, most))
 
 
+def limit_memory() -> None:
+    """Let this process have 40 MB more than it has."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit(resource.RLIMIT_AS, pages * resource.getpagesize() + 40 * 2**20)()
+
+
 def set_variables(**values: str) -> Prepare:
     return lambda: os.environ.update(values)
 
@@ -159,6 +165,7 @@ LIMITS: dict[str, tuple[Prepare, dict[str, object], Sequence[int]]] = {
     "40 files, 4 workers": (limit(resource.RLIMIT_NOFILE, 40), WORKERS, (0, 1, 2)),
     "files of 20 kB": (limit(resource.RLIMIT_FSIZE, 20_000), {}, (1, 2)),
     "files of 400 bytes": (limit(resource.RLIMIT_FSIZE, 400), {}, (1, 2)),
+    "40 MB of memory": (limit_memory, {}, (1, 2)),
     "no file locks": (forbid_locks, {}, (0,)),
     "no TMPDIR": (set_variables(TMPDIR="/nowhere"), {}, (0,)),
     "no HOME": (lambda: os.environ.__delitem__("HOME"), {}, (0,)),

@@ -13,8 +13,8 @@ from attacks.lab import COMMANDS, FINETUNE, PYTHON, ROOT, Found, Lab, unclean, u
 GROUP = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
 ENVIRONMENTS: tuple[dict[str, str], ...] = (
     *({"RANK": "1"}, {"RANK": "x"}, {"WORLD_SIZE": "4"}, {"RANK": "0", "WORLD_SIZE": "4"}),
-    *({"LOCAL_RANK": "3"}, {"RANK": "-1"}, {"RANK": "1", "LOCAL_RANK": "1"}, {"RANK": ""}),
-    *({"MASTER_PORT": "x"}, GROUP, GROUP | {"MASTER_PORT": "x"}, GROUP | {"MASTER_PORT": "0"}),
+    *({"LOCAL_RANK": "3"}, {"RANK": "-1"}, {"RANK": "1", "LOCAL_RANK": "1"}),
+    *(GROUP, GROUP | {"MASTER_PORT": "x"}, GROUP | {"MASTER_PORT": "0"}),
     GROUP | {"MASTER_PORT": "1", "RANK": "5", "MASTER_ADDR": "a"},
     GROUP | {"MASTER_PORT": "1", "RANK": "2"},
     GROUP | {"MASTER_PORT": "1", "WORLD_SIZE": "0"},

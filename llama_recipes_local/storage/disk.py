@@ -54,9 +54,18 @@ _FAILURES = {
         "raise the limit, which `ulimit -n` shows, or start fewer processes that prepare batches "
         "(--num_workers_dataloader 0)",
     ),
+    errno.ENOMEM: WriteFailure(
+        "no memory left", "free memory, or let this process have more (`ulimit -v` shows its limit)"
+    ),
     errno.ESTALE: WriteFailure("the network file system was remounted", "check that it is there"),
 }
 _FAILURES[errno.EPERM] = _FAILURES[errno.EACCES]
+
+
+_TORCHS_WORDS = {
+    errno.EMFILE: "Too many open files",
+    errno.ENOMEM: "DefaultCPUAllocator: can't allocate memory",
+}
 
 
 def write_failure(error: BaseException) -> WriteFailure | None:
@@ -75,6 +84,8 @@ def is_full(error: BaseException) -> bool:
 def _is(error: BaseException, number: int) -> bool:
     """Return whether an error has a number; what is not written in Python has it in its text."""
     text = str(error)
-    if number == errno.EMFILE and isinstance(error, RuntimeError):  # torch's words for its workers
-        return "Too many open files" in text
+    if isinstance(error, RuntimeError) and number in _TORCHS_WORDS:
+        return _TORCHS_WORDS[number] in text
+    if isinstance(error, MemoryError):
+        return number == errno.ENOMEM
     return getattr(error, "errno", None) == number or f"os error {number})" in text

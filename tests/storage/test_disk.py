@@ -4,6 +4,7 @@ import errno
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors import SafetensorError
@@ -64,6 +65,20 @@ def test_a_checkpoint_says_why_it_could_not_be_written(
     assert fix in str(caught.value)
     wants_space = number in (errno.ENOSPC, errno.EDQUOT)
     assert ("--save_total_limit" in str(caught.value)) == wants_space
+
+
+@pytest.mark.parametrize("kind", ["Python", "numpy", "torch"])
+def test_a_host_without_memory_is_no_traceback(kind: str, tmp_path: Path) -> None:
+    with pytest.raises((MemoryError, RuntimeError)) as caught:
+        if kind == "Python":
+            bytearray(2**60)
+        elif kind == "numpy":
+            np.ones(2**57)
+        else:
+            torch.empty(2**57)
+    failure = expected_failure(caught.value, tmp_path)
+    assert failure is not None and failure.code == 1
+    assert failure.text.startswith("stopped: no memory left (") and "`ulimit -v`" in failure.text
 
 
 def test_a_worker_that_may_open_no_file_is_no_traceback(tmp_path: Path) -> None:
