@@ -1,5 +1,6 @@
 """Whether this Python can run the scripts of a checkout; it imports nothing that may be missing."""
 
+import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,9 +32,9 @@ def check_version() -> None:
 
 
 def check_packages() -> None:
-    """End a script in one line if this Python lacks what the package imports.
+    """End a script in one line if this Python lacks what the package imports, or a place to run in.
 
-    A system's Python does, where ``make`` has installed all into an environment.
+    A system's Python lacks it, where ``make`` has installed all into an environment.
 
     Raises:
         SystemExit: with code 2, after the line is printed.
@@ -41,6 +42,7 @@ def check_packages() -> None:
     script = _script()
     if script is None:
         return
+    check_working_directory()
     missing = [name for name in NEEDED if find_spec(name) is None]
     if not missing:
         return
@@ -54,7 +56,34 @@ def check_packages() -> None:
     raise SystemExit(2)
 
 
+def check_working_directory() -> None:
+    """Refuse to work in a folder that was removed: torch ends the process when it is imported.
+
+    Raises:
+        SystemExit: with code 2, after a line is printed.
+    """
+    if _working_directory_exists():
+        return
+    print(
+        "the working directory of this shell was removed; cd to a folder that exists (or to the "
+        "same one, if it was made again), and run the command again",
+        file=sys.stderr,
+    )
+    raise SystemExit(2)
+
+
+def _working_directory_exists() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def _script() -> "Path | None":
     """Return the script of a checkout that is running; None if it is another."""
-    script = Path(getattr(sys.modules.get("__main__"), "__file__", None) or ".").resolve()
+    file = getattr(sys.modules.get("__main__"), "__file__", None)
+    if not file or (not _working_directory_exists() and not os.path.isabs(file)):
+        return None
+    script = Path(file).resolve()
     return script if script.parent == ROOT and script.name in SCRIPTS else None

@@ -207,7 +207,8 @@ def test_an_environment_whose_python_is_gone_is_made_again(machine: Machine) -> 
 
 def test_a_half_made_environment_is_made_whole(machine: Machine) -> None:
     (machine.folder / ".venv/.installed").unlink()
-    assert machine.make("install", f"PYTHON={machine.python('3.11.7')}").returncode == 0
+    done = machine.make("install", f"PYTHON={machine.python('3.11.7')}")
+    assert done.returncode == 0 and "source .venv/bin/activate" in done.stdout
     assert any(call[-2:] == ["--editable", "."] for call in machine.calls())
 
 

@@ -1,6 +1,8 @@
 """What a Python that cannot run the package says: a line, and no traceback."""
 
+import os
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -29,6 +31,24 @@ def test_an_import_elsewhere_is_an_import_error(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(sys, "version_info", (3, 9, 18))
     with pytest.raises(ImportError, match=r"3\.9\.18, and llama_recipes_local needs 3\.10"):
         runpy.run_path(str(PROJECT / "llama_recipes_local/__init__.py"))
+
+
+@pytest.mark.command
+@pytest.mark.parametrize("words", ["-m llama_recipes_local --help", "finetuning.py", "sft.py"])
+def test_a_working_directory_that_was_removed(words: str, tmp_path: Path) -> None:
+    command = words.split() if words.startswith("-m") else [str(PROJECT / words)]
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    there = 'cd "$0" && rmdir "$0" && exec "$@"'
+    done = subprocess.run(
+        ["bash", "-c", there, gone, sys.executable, *command],
+        env=os.environ | {"PYTHONPATH": str(PROJECT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("the working directory of this shell was removed; cd to")
 
 
 def test_the_modules_that_are_read_before_are_plain() -> None:

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Sequence
 from importlib import import_module
 
+from llama_recipes_local._python import check_working_directory
 from llama_recipes_local.cli.parsing import Parser
 from llama_recipes_local.cli.shared_flags import OF_FINETUNING
 from llama_recipes_local.cli.tree import ROOT, Command, group_parser
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             broken pipe, when nobody reads the output (code 1).
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    check_working_directory()
     try:
         with exit_on_broken_pipe(), warnings.catch_warnings():
             # transformers and torch warn about each other's code, which no user can fix
