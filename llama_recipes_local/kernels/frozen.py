@@ -21,7 +21,7 @@ from llama_recipes_local.kernels.lora import projections
 from llama_recipes_local.kernels.lora.dropout import Dropout
 from llama_recipes_local.kernels.lora.layers import Computed, read
 from llama_recipes_local.kernels.lora.tiled_mlp import tiled_mlp
-from llama_recipes_local.kernels.norm import add_and_norm
+from llama_recipes_local.kernels.norm import NormOf, add_and_norm
 from llama_recipes_local.kernels.rotary import rotate
 from llama_recipes_local.kernels.vocabulary_loss import vocabulary_loss
 from llama_recipes_local.library_patches import DECODER_LAYER
@@ -69,6 +69,7 @@ def _attention(
     position_embeddings: tuple[torch.Tensor, torch.Tensor] | None = None,
     attention_mask: torch.Tensor | None = None,
     past_key_values: Any = None,
+    made_of: NormOf | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Compute a layer's attention as transformers does, with q, k and v as one function.
@@ -80,6 +81,7 @@ def _attention(
         position_embeddings: cosines and sines of the positions.
         attention_mask: for the attention implementation.
         past_key_values: None in training.
+        made_of: what the hidden states are the norm of, if that is known.
         **kwargs: for the attention implementation.
 
     Returns:
@@ -96,7 +98,7 @@ def _attention(
             **kwargs,
         )
     shape = hidden_states.shape[:-1]
-    projected = projections.project(hidden_states, *_arguments(inputs))
+    projected = projections.project(hidden_states, *_arguments(inputs), made_of)
     query, key, value = (x.view(*shape, -1, module.head_dim) for x in projected)
     query, key = rotate(query, key, *position_embeddings)
     attend = ALL_ATTENTION_FUNCTIONS.get_interface(
@@ -117,7 +119,11 @@ def _attention(
 
 
 def _mlp(
-    layer: Any, module: Any, before: Callable[..., torch.Tensor], x: torch.Tensor
+    layer: Any,
+    module: Any,
+    before: Callable[..., torch.Tensor],
+    x: torch.Tensor,
+    made_of: NormOf | None = None,
 ) -> torch.Tensor:
     """Compute the ``LlamaMLP`` of a layer, (batch, seq, hidden) both; see ``_attention``."""
     gate_up, down = (
@@ -128,9 +134,10 @@ def _mlp(
         return before(x)
     layers, dropout = _arguments(gate_up)
     (last,), last_dropout = _arguments(down)
-    recomputes = layer.training and layer.gradient_checkpointing
-    compute = tiled_mlp if recomputes or not torch.is_grad_enabled() else projections.mlp
-    return compute(x, layers, last, (dropout, last_dropout))  # type: ignore[arg-type]
+    dropouts = dropout, last_dropout
+    if (layer.training and layer.gradient_checkpointing) or not torch.is_grad_enabled():
+        return tiled_mlp(x, layers, last, dropouts)  # type: ignore[arg-type]
+    return projections.mlp(x, layers, last, dropouts, made_of)  # type: ignore[arg-type]
 
 
 class NormedDecoderLayer(modeling_llama.LlamaDecoderLayer):
@@ -147,10 +154,10 @@ class NormedDecoderLayer(modeling_llama.LlamaDecoderLayer):
         if args or not _in_half(hidden_states) or own:
             return super().forward(hidden_states, *args, **kwargs)
         before, after = ((norm.weight, norm.variance_epsilon) for norm in norms)
-        stream, normed = add_and_norm(hidden_states, None, *before)
-        attended, _ = self.self_attn(hidden_states=normed, **kwargs)
-        stream, normed = add_and_norm(stream, attended, *after)
-        return stream + self.mlp(normed)
+        stream, normed, made_of = add_and_norm(hidden_states, None, *before)
+        attended, _ = self.self_attn(hidden_states=normed, made_of=made_of, **kwargs)
+        stream, normed, made_of = add_and_norm(stream, attended, *after)
+        return stream + self.mlp(normed, made_of)
 
 
 def _causal_lm(module: Any, before: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

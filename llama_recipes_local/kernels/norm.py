@@ -3,15 +3,35 @@
 Tensors are (..., features). The norm is computed in float32 as transformers' Llama does.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 
+@dataclass(frozen=True)
+class NormOf:
+    """What a norm was made of, from which it is made again to the bit.
+
+    Attributes:
+        total: (..., features), which is kept anyway.
+        weight: (features,).
+        eps: added to the mean of squares.
+    """
+
+    total: torch.Tensor
+    weight: torch.Tensor
+    eps: float
+
+    def again(self) -> torch.Tensor:
+        """Return the norm, (..., features)."""
+        return _forward(self.total, None, self.weight, self.eps)[1]
+
+
 def add_and_norm(
     stream: torch.Tensor, branch: torch.Tensor | None, weight: torch.Tensor, eps: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return ``stream + branch``, and its RMSNorm.
+) -> tuple[torch.Tensor, torch.Tensor, NormOf]:
+    """Return ``stream + branch``, its RMSNorm, and what that was made of.
 
     The stream's gradient is that of both results, added as it is written.
 
@@ -21,7 +41,9 @@ def add_and_norm(
         weight: (features,), frozen.
         eps: added to the mean of squares.
     """
-    return _AddAndNorm.apply(stream, branch, weight.detach(), eps)
+    weight = weight.detach()
+    total, normed = _AddAndNorm.apply(stream, branch, weight, eps)
+    return total, normed, NormOf(total.detach(), weight, eps)
 
 
 class _AddAndNorm(torch.autograd.Function):

@@ -111,6 +111,27 @@ def test_what_is_compared_is_computed_here(monkeypatch: pytest.MonkeyPatch) -> N
     )
 
 
+def test_a_norms_output_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, kept = [], set()
+
+    def recorded(*args: Any) -> Any:
+        total, normed, made_of = add_and_norm(*args)
+        made.append(normed)  # so that its memory is not used again
+        return total, normed, made_of
+
+    add_and_norm = frozen.add_and_norm
+    monkeypatch.setattr(frozen, "add_and_norm", recorded)
+    model = both({})[1]
+
+    def keep(x: torch.Tensor) -> torch.Tensor:
+        kept.add(x.data_ptr())
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        model(input_ids=IDS, labels=LABELS, num_items_in_batch=20.0)
+    assert len(made) == 4 and not kept & {x.data_ptr() for x in made}
+
+
 def test_a_checkpointed_layer_does_not_compute_its_last_product_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

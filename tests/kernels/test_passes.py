@@ -26,8 +26,9 @@ def test_add_and_norm(added: bool) -> None:
     inputs = (stream, branch) if added else (stream,)
     total = stream + branch if added else stream
     want = total, F.rms_norm(total, (24,), weight, eps=1e-3)
-    got = norm.add_and_norm(stream, branch if added else None, weight, 1e-3)
-    torch.testing.assert_close(got, want)
+    *got, made_of = norm.add_and_norm(stream, branch if added else None, weight, 1e-3)
+    assert torch.equal(made_of.again(), got[1])
+    torch.testing.assert_close(tuple(got), want)
     torch.testing.assert_close(gradients(got, *inputs), gradients(want, *inputs))
 
 

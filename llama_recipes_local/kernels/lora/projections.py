@@ -17,6 +17,7 @@ import torch
 from llama_recipes_local.kernels.lora import thin
 from llama_recipes_local.kernels.lora.dropout import Dropout
 from llama_recipes_local.kernels.lora.products import Part, Tensors, Weight, products
+from llama_recipes_local.kernels.norm import NormOf
 from llama_recipes_local.kernels.swiglu import swiglu, swiglu_backward
 
 
@@ -50,20 +51,27 @@ class Layer:
     adapter: Adapter | None = None
 
 
-def project(x: torch.Tensor, layers: tuple[Layer, ...], dropout: Dropout) -> Tensors:
+def project(
+    x: torch.Tensor, layers: tuple[Layer, ...], dropout: Dropout, made_of: NormOf | None = None
+) -> Tensors:
     """Return the outputs of layers that read the same input, each (..., features out).
 
     Args:
         x: (..., features in).
         layers: one to three.
         dropout: of what the adapters read.
+        made_of: what ``x`` is the norm of: it is made again instead of kept.
     """
     with own_precision(x):
-        return _Project.apply(x, layers, dropout, *matrices(layers))
+        return _Project.apply(x, layers, dropout, made_of, *matrices(layers))
 
 
 def mlp(
-    x: torch.Tensor, gate_up: tuple[Layer, Layer], down: Layer, dropouts: tuple[Dropout, Dropout]
+    x: torch.Tensor,
+    gate_up: tuple[Layer, Layer],
+    down: Layer,
+    dropouts: tuple[Dropout, Dropout],
+    made_of: NormOf | None = None,
 ) -> torch.Tensor:
     """Return ``down(silu(gate(x)) * up(x))``, (..., features).
 
@@ -72,10 +80,11 @@ def mlp(
         gate_up: the layers that read ``x``.
         down: the last layer.
         dropouts: of what the adapters of ``gate_up`` and of ``down`` read.
+        made_of: as in ``project``.
     """
     kept = _Kept()
     with own_precision(x):
-        gate, up = _GateUp.apply(x, kept, gate_up, dropouts[0], *matrices(gate_up))
+        gate, up = _GateUp.apply(x, kept, gate_up, dropouts[0], made_of, *matrices(gate_up))
         out = _SwigluDown.apply(gate, up, kept, down, dropouts[1], *matrices((down,)))
     return out.view(*x.shape[:-1], -1)
 
@@ -204,19 +213,24 @@ class _Project(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, layers: tuple[Layer, ...], dropout: Dropout, *_: torch.Tensor
+        ctx: Any,
+        x: torch.Tensor,
+        layers: tuple[Layer, ...],
+        dropout: Dropout,
+        made_of: NormOf | None,
+        *_: torch.Tensor,
     ) -> Tensors:
         ctx.group, ctx.dropout, ctx.shape = Group(layers, x.dtype), dropout, x.shape
         outputs, low = ctx.group.forward(rows_of(x), dropout)
-        ctx.save_for_backward(*(() if low is None else (x, low)))
+        ctx.save_for_backward(*(() if low is None else (_kept_of(ctx, x, made_of), low)))
         return tuple(out.view(*x.shape[:-1], -1) for out in outputs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
-        x, low = ctx.saved_tensors or (None, None)
+        kept, low = ctx.saved_tensors or (None, None)
         flat = tuple(rows_of(gradient) for gradient in gradients)
-        dx, of_matrices = _backward(ctx, flat, x, low)
-        return dx, None, None, *of_matrices
+        dx, of_matrices = _backward(ctx, flat, kept, low)
+        return dx, None, None, None, *of_matrices
 
 
 class _Kept:
@@ -244,11 +258,13 @@ class _GateUp(torch.autograd.Function):
         kept: _Kept,
         layers: tuple[Layer, ...],
         dropout: Dropout,
+        made_of: NormOf | None,
         *_: torch.Tensor,
     ) -> Tensors:
         ctx.group, ctx.dropout, ctx.shape = Group(layers, x.dtype), dropout, x.shape
         (gate, up), low = ctx.group.forward(rows_of(x), dropout)
-        ctx.save_for_backward(gate, up, *(() if low is None else (x, low)))
+        rest = () if low is None else (_kept_of(ctx, x, made_of), low)
+        ctx.save_for_backward(gate, up, *rest)
         kept.node = ctx
         return gate, up
 
@@ -256,9 +272,9 @@ class _GateUp(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
         _, _, *rest = ctx.unpacked
         del ctx.unpacked
-        x, low = rest or (None, None)
-        dx, of_matrices = _backward(ctx, gradients, x, low)
-        return dx, None, None, None, *of_matrices
+        kept, low = rest or (None, None)
+        dx, of_matrices = _backward(ctx, gradients, kept, low)
+        return dx, None, None, None, None, *of_matrices
 
 
 class _SwigluDown(torch.autograd.Function):
@@ -292,8 +308,14 @@ class _SwigluDown(torch.autograd.Function):
         return d_gate, d_up, None, None, None, *of_matrices
 
 
+def _kept_of(ctx: Any, x: torch.Tensor, made_of: NormOf | None) -> torch.Tensor:
+    """Return what a function keeps of its input."""
+    ctx.made_of = None if made_of is None else (made_of.weight, made_of.eps)
+    return x if made_of is None else made_of.total
+
+
 def _backward(
-    ctx: Any, gradients: Tensors, x: torch.Tensor | None, low: torch.Tensor | None
+    ctx: Any, gradients: Tensors, kept: torch.Tensor | None, low: torch.Tensor | None
 ) -> tuple[torch.Tensor | None, list[torch.Tensor]]:
     """Return the gradients of a function's input, if it is asked for, and of its matrices."""
     group = ctx.group
@@ -301,7 +323,9 @@ def _backward(
     dx = None
     if ctx.needs_input_grad[0]:
         dx = group.input_gradient(gradients, low_gradient, ctx.dropout).view(ctx.shape)
-    flat = None if x is None else rows_of(x)
+    flat = None
+    if kept is not None:
+        flat = rows_of(kept if ctx.made_of is None else NormOf(kept, *ctx.made_of).again())
     return dx, group.matrix_gradients(gradients, low_gradient, flat, low, ctx.dropout)
 
 

@@ -78,12 +78,10 @@ class _Mlp(torch.autograd.Function):
         ctx.kept, ctx.dropouts, ctx.lows = kept, dropouts, []
         if not ctx.needs_input_grad[0]:  # then nothing keeps it
             ctx.save_for_backward(x)
-        gate_up, down = (group.with_weights() for group in ctx.groups)
+        groups = [group.with_weights() for group in ctx.groups]
         rows, out = rows_of(x), None
         for number, tile in enumerate(_tiles(len(rows))):
-            first, last = (_of_tile(dropout, number) for dropout in dropouts)
-            (gate, up), _low = gate_up.forward(rows[tile], first)
-            (part,), low = down.forward(swiglu(gate, up), last)
+            part, low = _forward(groups, rows[tile], _of_tile(dropouts, number))
             ctx.lows.append(low)
             out = _put(out, part, tile, len(rows))
         assert out is not None
@@ -94,26 +92,69 @@ class _Mlp(torch.autograd.Function):
         node = ctx.kept.node if ctx.needs_input_grad[0] else ctx
         (x,) = node.saved_tensors
         rows, gradient = rows_of(x), rows_of(gradients[0])
-        gate_up, down = (group.with_weights() for group in ctx.groups)
+        groups = [group.with_weights() for group in ctx.groups]
         dx: torch.Tensor | None = None
         sums: list[torch.Tensor] = []
         for number, tile in enumerate(_tiles(len(rows))):
-            first, last = (_of_tile(dropout, number) for dropout in ctx.dropouts)
-            (gate, up), low = gate_up.forward(rows[tile], first)
-            of_out = (gradient[tile],)
-            of_low = down.lowered(of_out)
-            of_hidden = down.input_gradient(of_out, of_low, last)
-            again = down.a is not None
-            *of_both, hidden = swiglu_backward(of_hidden, gate, up, again, over=True)
-            found = down.matrix_gradients(of_out, of_low, hidden, ctx.lows[number], last)
-            of_low = gate_up.lowered(tuple(of_both))
-            if ctx.needs_input_grad[0]:
-                part = gate_up.input_gradient(tuple(of_both), of_low, first)
-                dx = _put(dx, part, tile, len(rows))
-            both = tuple(of_both)
-            found = gate_up.matrix_gradients(both, of_low, rows[tile], low, first) + found
-            sums = [one + two for one, two in zip(sums, found, strict=True)] if sums else found
+            dropouts = _of_tile(ctx.dropouts, number)
+            made = _backward(
+                groups, rows[tile], ctx.lows[number], gradient[tile], dropouts,
+                ctx.needs_input_grad[0],
+            )  # fmt: skip
+            if made[0] is not None:
+                dx = _put(dx, made[0], tile, len(rows))
+            sums = [one + two for one, two in zip(sums, made[1], strict=True)] if sums else made[1]
         return None if dx is None else dx.view(x.shape), None, None, None, *sums
+
+
+# functions, because what a loop has made is there until it is made again
+
+
+def _forward(
+    groups: list[Group], x: torch.Tensor, dropouts: tuple[Dropout, Dropout]
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return a tile's output, (tokens, features), and what A of the last layer put out.
+
+    Args:
+        groups: gate and up, and down.
+        x: (tokens, features).
+        dropouts: of what the adapters of each group read.
+    """
+    gate_up, down = groups
+    hidden = swiglu(*gate_up.forward(x, dropouts[0])[0])
+    (out,), low = down.forward(hidden, dropouts[1])
+    return out, low
+
+
+def _backward(
+    groups: list[Group],
+    x: torch.Tensor,
+    low: torch.Tensor | None,
+    gradient: torch.Tensor,
+    dropouts: tuple[Dropout, Dropout],
+    needs_dx: bool,
+) -> tuple[torch.Tensor | None, list[torch.Tensor]]:
+    """Return the gradients of a tile's input, if it is needed, and of the matrices.
+
+    Args:
+        groups: as in ``_forward``.
+        x: as in ``_forward``.
+        low: from ``_forward``.
+        gradient: of the output, (tokens, features).
+        dropouts: as in ``_forward``.
+        needs_dx: whether the input's gradient is needed.
+    """
+    gate_up, down = groups
+    (gate, up), own_low = gate_up.forward(x, dropouts[0])
+    of_low = down.lowered((gradient,))
+    of_hidden = down.input_gradient((gradient,), of_low, dropouts[1])
+    *both, hidden = swiglu_backward(of_hidden, gate, up, again=down.a is not None, over=True)
+    of_down = down.matrix_gradients((gradient,), of_low, hidden, low, dropouts[1])
+    del of_hidden, hidden
+    gradients = tuple(both)
+    of_low = gate_up.lowered(gradients)
+    dx = gate_up.input_gradient(gradients, of_low, dropouts[0]) if needs_dx else None
+    return dx, gate_up.matrix_gradients(gradients, of_low, x, own_low, dropouts[0]) + of_down
 
 
 def _tiles(tokens: int) -> list[slice]:
@@ -123,9 +164,10 @@ def _tiles(tokens: int) -> list[slice]:
     return [slice(first, min(first + size, tokens)) for first in range(0, tokens, size)]
 
 
-def _of_tile(dropout: Dropout, number: int) -> Dropout:
+def _of_tile(dropouts: tuple[Dropout, Dropout], number: int) -> tuple[Dropout, Dropout]:
     """Return what is dropped in a tile, which begins at row 0."""
-    return replace(dropout, seed=(dropout.seed + number * _STEP) % _SEEDS)
+    first, last = (replace(d, seed=(d.seed + number * _STEP) % _SEEDS) for d in dropouts)
+    return first, last
 
 
 def _put(whole: torch.Tensor | None, part: torch.Tensor, tile: slice, tokens: int) -> torch.Tensor:
