@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from llama_recipes_local import configs
+from llama_recipes_local.configs.training import AUTO
 from llama_recipes_local.fields import LibraryType, convert, defaults, field_names
 from llama_recipes_local.planning.setting import (
     ALONE,
@@ -16,6 +17,7 @@ from llama_recipes_local.planning.setting import (
     FUSED,
     HYBRID_SHARD,
     KEEP,
+    OFFLOAD,
     PLAIN,
     Adapter,
     Batch,
@@ -119,13 +121,14 @@ def setting(asked: Asked, shape: Shape, world: int = 1, hosts: int = 1) -> Setti
 
 
 def policy(train: configs.train_config, fsdp: Mapping[str, Any]) -> str:
-    """Return what becomes of activations."""
-    named = str(getattr(train, "activation_policy", "") or "")
-    if named and named != "auto":
-        return named
+    """Return what becomes of activations, as ``policies.activation_policy`` has it on CUDA."""
+    if train.activation_policy != AUTO:
+        return train.activation_policy
     flag = fsdp["fsdp_activation_checkpointing"] if train.enable_fsdp else None
     recomputes = train.gradient_checkpointing if flag is None else flag
-    return FULL if recomputes else KEEP
+    if not recomputes:
+        return KEEP
+    return OFFLOAD if train.use_fast_kernels else FULL
 
 
 def bits(train: configs.train_config) -> int:
@@ -144,7 +147,7 @@ def _weights(asked: Asked, shape: Shape) -> Weights:
         4 if wide and not asked.fsdp["pure_bf16"] else 2,
         bits(train),
         bool(asked.quantization["use_double_quant"]),
-        bool(getattr(train, "fp8", False)),
+        train.fp8,
         layers,
     )
 

@@ -292,9 +292,7 @@ def _loss(setting: Setting) -> float:
     if setting.kernels == FUSED:
         head = 2.0 * shape.head if setting.weights.trained else 0.0
         return 2 * stream + 3 * stream + head
-    labelled = tokens * setting.batch.labelled
-    return (
-        2 * stream
-        + 2 * stream * setting.batch.labelled
-        + 2 * min(LOGITS, labelled * shape.vocabulary)
-    )
+    logits = tokens * setting.batch.labelled * shape.vocabulary
+    before = min(LOGITS, max(logits - LOGITS, 0))  # the part before goes when the next one is there
+    at_a_time = 2.0 * (min(LOGITS, logits) + before)
+    return 2 * stream + 2 * stream * setting.batch.labelled + at_a_time

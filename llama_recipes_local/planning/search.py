@@ -4,6 +4,7 @@ A user's setting is varied in what was not named: the sharding, what becomes of 
 rows of a micro-batch at the same global batch.
 """
 
+import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
@@ -14,6 +15,7 @@ from llama_recipes_local.planning.setting import (
     FULL_SHARD,
     HYBRID_SHARD,
     KEEP,
+    OFFLOAD,
     REPLICATED,
     SHARD_GRAD_OP,
     Setting,
@@ -24,11 +26,13 @@ SHARDING, POLICY, ROWS = "sharding", "activations", "rows"
 FREE = frozenset((SHARDING, POLICY, ROWS))
 """What may be varied."""
 
+POLICIES = (KEEP, FULL, OFFLOAD)
+
 CERTAIN = 0.93
 """A run does not fit for certain if this part of the peak that is predicted does not. No run of
 ``benchmarks/predictions.py`` took less than 0.98 of what is predicted."""
 
-ALIKE = 0.01
+ALIKE = 0.005
 """Speeds that differ by less are not told apart: less memory wins."""
 
 
@@ -72,19 +76,16 @@ def outcome(setting: Setting, card: Card, node_link: float = NODES) -> Outcome:
     return Outcome(setting, found, needs, card.memory, time, tokens / time.step)
 
 
-def variants(
-    setting: Setting, free: Collection[str] = FREE, policies: Collection[str] = (KEEP, FULL)
-) -> Iterator[Setting]:
+def variants(setting: Setting, free: Collection[str] = FREE) -> Iterator[Setting]:
     """Yield the settings that do the same work, the given one among them.
 
     Args:
         setting: what the user asked for.
         free: what may be varied.
-        policies: what activations may become.
     """
     for sharding in _shardings(setting) if SHARDING in free else [setting.ranks.sharding]:
         ranks = replace(setting.ranks, sharding=sharding)
-        for policy in policies if POLICY in free else [setting.policy]:
+        for policy in POLICIES if POLICY in free else [setting.policy]:
             for rows in _rows(setting) if ROWS in free else [setting.batch.rows]:
                 steps = setting.batch.rows * setting.batch.accumulation // rows
                 batch = replace(setting.batch, rows=rows, accumulation=steps)
@@ -95,14 +96,13 @@ def ranked(
     setting: Setting,
     card: Card,
     free: Collection[str] = FREE,
-    policies: Collection[str] = (KEEP, FULL),
     node_link: float = NODES,
 ) -> list[Outcome]:
     """Return the variants of a setting: first those that fit, each time the fastest first.
 
     Those that differ in the rows of a micro-batch alone are one: of them the fastest that fits.
     """
-    found = [outcome(each, card, node_link) for each in variants(setting, free, policies)]
+    found = [outcome(each, card, node_link) for each in variants(setting, free)]
     best: dict[tuple[str, str], Outcome] = {}
     for each in sorted(found, key=_order):
         best.setdefault((each.setting.ranks.sharding, each.setting.policy), each)
@@ -113,10 +113,9 @@ def nearest_fitting(
     setting: Setting,
     card: Card,
     free: Collection[str] = FREE,
-    policies: Collection[str] = (KEEP, FULL),
 ) -> Outcome | None:
     """Return what fits with the fewest changes of a setting, of those the fastest; None if none."""
-    found = [outcome(each, card) for each in variants(setting, free, policies)]
+    found = [outcome(each, card) for each in variants(setting, free)]
     fitting = [each for each in found if each.fits]
 
     def distance(each: Outcome) -> tuple[int, float]:
@@ -132,10 +131,10 @@ def nearest_fitting(
 
 
 def _order(found: Outcome) -> tuple[bool, float, float]:
-    """Sort what fits first, then by speed, of equals what needs less."""
+    """Sort what fits first, then by speed, of what is alike what needs less."""
     if not found.fits:
         return True, found.needs, 0.0
-    return False, -found.tokens, found.needs
+    return False, -round(math.log(found.tokens) / ALIKE), found.needs
 
 
 def _shardings(setting: Setting) -> list[str]:

@@ -16,6 +16,7 @@ from llama_recipes_local.planning.setting import (
     FUSED,
     HYBRID_SHARD,
     KEEP,
+    OFFLOAD,
     PLAIN,
     Setting,
 )
@@ -57,6 +58,10 @@ def test_an_adapter_is_what_its_flags_say() -> None:
 
 def test_recomputation_is_named_by_another_flag_with_fsdp() -> None:
     assert of(gradient_checkpointing="True").policy == FULL
+    fast = {"use_fast_kernels": "True"}
+    assert of(**fast, gradient_checkpointing="True").policy == OFFLOAD
+    assert of(**fast, activation_policy="full").policy == FULL
+    assert of(**fast).policy == KEEP
     sharded = of(4, enable_fsdp="True")
     assert (sharded.policy, sharded.ranks.world, sharded.ranks.shards) == (FULL, 4, 4)
     assert of(4, enable_fsdp="True", fsdp_activation_checkpointing="False").policy == KEEP

@@ -16,7 +16,7 @@ from llama_recipes_local.errors import Problem, UsageError, refusal, refuse
 from llama_recipes_local.fields import update_config
 from llama_recipes_local.planning.asked import Asked, setting, words_of
 from llama_recipes_local.planning.cards import Card
-from llama_recipes_local.planning.flags import free_of, policies
+from llama_recipes_local.planning.flags import free_of
 from llama_recipes_local.planning.search import Outcome, ranked
 from llama_recipes_local.planning.setting import Setting
 from llama_recipes_local.planning.shapes import Shape
@@ -110,7 +110,7 @@ def make_plan(flags: dict[str, Any], args: argparse.Namespace) -> Plan:
     for name, more in tried.items():
         its = {**flags, **more}
         asked = setting(_asked(its), shape, world, args.nodes)
-        outcomes = ranked(asked, has, free_of(given), policies(), args.node_link)
+        outcomes = ranked(asked, has, free_of(given), args.node_link)
         found[name] = its, asked, outcomes
     chosen = next((name for name, each in found.items() if each[2][0].fits), list(found)[-1])
     its, asked, outcomes = found[chosen]

@@ -38,7 +38,7 @@ def test_the_guides_command_gets_a_command_that_can_be_copied(
     for flag in (("--lr", "3e-4"), ("--sharding_strategy", "NO_SHARD"), ("--use_peft",)):
         at = shown.index(flag[0])
         assert tuple(shown[at : at + len(flag)]) == flag
-    assert "--fsdp_activation_checkpointing False" in " ".join(shown)
+    assert "--activation_policy keep" in " ".join(shown)
 
 
 def test_the_command_asks_for_what_was_planned(capsys: pytest.CaptureFixture[str]) -> None:
@@ -70,8 +70,8 @@ def test_where_nothing_fits_what_would_is_named(capsys: pytest.CaptureFixture[st
     words = ("--model_name", "llama-3.1-70b", "--gpu_memory", "80", "--use_peft")
     error = plan(capsys, *words, code=2)
     assert "nothing fits into 79.1 GiB" in error
-    assert "--gpus 4" in error
-    assert numbers(capsys, *words, "--gpus", "4")["settings"][0]["fits"]
+    assert "--gpus 2" in error
+    assert numbers(capsys, *words, "--gpus", "2")["settings"][0]["fits"]
 
 
 @pytest.mark.parametrize(
