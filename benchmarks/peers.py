@@ -86,14 +86,22 @@ TINY = {
     "tiny, fp8, LoRA r=8": Work("tiny", 8, weights="fp8", tokens=256),
     "tiny, all weights": Work("tiny", 0, tokens=256),
 }
-ORDER = [  # of worth
-    *((name, tool) for name in list(WORK)[:5] for tool in (OURS, UNSLOTH)),
-    *((name, OURS) for name in list(WORK)[6:8]),
-    *(("7B, all weights", tool) for tool in (OURS, TRL)),
-    ("7B, all weights, fp8", OURS),
-    *((list(WORK)[5], tool) for tool in (OURS, UNSLOTH)),
-    *((name, TRL) for name in list(WORK)[:2]),
-    *((name, tool) for name in list(WORK)[-2:] for tool in (UNSLOTH, OURS)),
+BOTH = (OURS, UNSLOTH)
+ORDER: list[tuple[str, tuple[str, ...]]] = [  # of worth
+    ("7B, LoRA r=8 on q and v", BOTH),
+    ("7B, LoRA r=8 on all linear layers", BOTH),
+    ("8B, LoRA r=16 on all linear layers", BOTH),
+    ("8B, the same, recomputation", BOTH),
+    ("8B, QLoRA r=16, recomputation", BOTH),
+    ("7B, fp8, LoRA r=8 on q and v", (OURS,)),
+    ("8B, fp8, LoRA r=16 on all linear layers", (OURS,)),
+    ("7B, all weights", (OURS, TRL)),
+    ("7B, all weights, fp8", (OURS,)),
+    ("8B, LoRA r=8 on q and v, rows of 8,192", BOTH),
+    ("7B, LoRA r=8 on q and v", (TRL,)),
+    ("7B, LoRA r=8 on all linear layers", (TRL,)),
+    ("7B, LoRA r=8 on all linear layers, no dropout", BOTH),
+    ("8B, QLoRA r=16, recomputation, no dropout", BOTH),
 ]
 
 
@@ -130,10 +138,11 @@ def main() -> None:
 
 def cells(only: str, tiny: bool) -> list[tuple[str, str]]:
     """Return the work and tool of each cell that is asked for and whose tool is installed."""
-    every = [(name, tool) for name in TINY for tool in (OURS, *PEERS)] if tiny else ORDER
+    every = [(name, (OURS, *PEERS)) for name in TINY] if tiny else ORDER
     return [
         (name, tool)
-        for name, tool in every
+        for name, tools in every
+        for tool in tools
         if re.search(only, f"{name}: {tool}")
         and all(find_spec(module) is not None for module in PEERS.get(tool, ()))
     ]

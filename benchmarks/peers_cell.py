@@ -5,6 +5,7 @@
 torch is imported late: Unsloth wants to be first.
 """
 
+import atexit
 import json
 import os
 import runpy
@@ -22,10 +23,11 @@ def main() -> None:
     cell = json.loads(Path(sys.argv[1]).read_text())
     if cell["tool"] == "unsloth":
         os.environ["UNSLOTH_DISABLE_STATISTICS"] = "1"
+        os.environ["UNSLOTH_COMPILE_LOCATION"] = str(Path(cell["cache"]) / "unsloth")
         import unsloth  # noqa: F401 (before torch)
     from step_clock import Clock
 
-    Clock(Path(cell["out"]), cell["started"])
+    atexit.register(Clock(Path(cell["out"]), cell["started"]).write)
     TOOLS[cell["tool"]](cell)
 
 

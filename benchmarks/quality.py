@@ -13,7 +13,7 @@ import argparse
 import json
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from itertools import combinations
 from pathlib import Path
 from statistics import mean
@@ -50,18 +50,20 @@ def main() -> None:
     parser.add_argument("--parallel", type=int, default=9, help="runs at a time")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
-    runs = [(path, seed) for seed in args.seeds for path in args.paths]
+    found: Found = {}
     with ThreadPoolExecutor(args.parallel) as pool:
-        each = pool.map(lambda run: train_and_judge(args, *run), runs)
-        found: Found = dict(zip(runs, each, strict=True))
-    report = {
-        "environment": environment(),
-        "steps": args.steps,
-        "runs": [{"path": path, "seed": seed, **one} for (path, seed), one in found.items()],
-        "differences": differences(found, args),
-    }
-    args.out.write_text(json.dumps(report, indent=1) + "\n")
-    print(table(found, report["differences"]))
+        runs = [(path, seed) for seed in args.seeds for path in args.paths]
+        started = {pool.submit(train_and_judge, args, *run): run for run in runs}
+        for ended in as_completed(started):
+            found[started[ended]] = ended.result()
+            report = {
+                "environment": environment(),
+                "steps": args.steps,
+                "runs": [{"path": run[0], "seed": run[1], **found[run]} for run in sorted(found)],
+                "differences": differences(found, args),
+            }
+            args.out.write_text(json.dumps(report, indent=1) + "\n")
+    print(table(found, differences(found, args)))
 
 
 def train_and_judge(args: argparse.Namespace, path: str, seed: int) -> dict[str, Any]:
@@ -81,7 +83,7 @@ def train_and_judge(args: argparse.Namespace, path: str, seed: int) -> dict[str,
         return {"error": str(error)}
     return {
         "training": column(adapter / "metrics.jsonl", "loss"),
-        "validation": column(adapter / "evaluations.jsonl", "eval_loss"),
+        "validation": column(adapter / "evaluations.jsonl", "loss"),
         "seconds": column(adapter / "metrics.jsonl", "seconds")[-1],
         **judged_by(result_file(args.work, path, seed)),
     }
@@ -100,7 +102,7 @@ def column(file: Path, name: str) -> list[float]:
 def differences(found: Found, args: argparse.Namespace) -> list[dict[str, Any]]:
     """Return how far each path is from the plain one of its seed, and the plain seeds apart."""
     whole = {run: one for run, one in found.items() if "error" not in one}
-    plain = [run for run in whole if run[0] == PLAIN]
+    plain = sorted(run for run in whole if run[0] == PLAIN)
     pairs = {"between seeds": list(combinations(plain, 2))}
     for path in args.paths:
         if path != PLAIN:
@@ -134,6 +136,9 @@ def apart(
         "validation": float(max(np.abs(curve).max() for curve in validated)),
         "final_validation": float(max(abs(value) for value in final)),
         "mean_final_validation": float(mean(final)),
+        "share_final_validation": float(
+            mean(final) / mean(found[first]["validation"][-1] for first, _ in pairs)
+        ),
         "mean_evaluated_loss": float(mean(values(lambda run: run["loss"]["value"]))),
         "mean_gleu": float(mean(values(lambda run: run["gleu"]["value"]))),
         "largest_gleu": float(max(map(abs, values(lambda run: run["gleu"]["value"])))),
@@ -173,7 +178,7 @@ def table(found: Found, apart: Sequence[dict[str, Any]]) -> str:
         "| path | seed | validation loss | evaluated | GLEU | s |",
         "|---|---|---|---|---|---|",
     ]
-    for (path, seed), run in found.items():
+    for (path, seed), run in sorted(found.items()):
         if "error" in run:
             lines.append(f"| {path} | {seed} | {run['error']} |")
             continue
@@ -188,7 +193,7 @@ def table(found: Found, apart: Sequence[dict[str, Any]]) -> str:
             of = each["gleu"]
             gleu = f"{of['value']:+.4f} ({of['low']:+.4f} to {of['high']:+.4f}), p {of['p']:.2f}"
         shown = f"{each['training']:.4f} | {each['validation']:.4f}"
-        shown += f" | {each['mean_final_validation']:+.4f}"
+        shown += f" | {each['mean_final_validation']:+.4f} ({each['share_final_validation']:+.2%})"
         lines.append(f"| {each['between']} | {shown} | {gleu} |")
     return "\n".join(lines)
 

@@ -4,7 +4,6 @@ The hook records a CUDA event on the stream that the step ran on. Nothing waits 
 the run has ended, but after the first step.
 """
 
-import atexit
 import json
 import time
 from pathlib import Path
@@ -23,15 +22,14 @@ class Clock:
         """Start.
 
         Args:
-            out: file for what was recorded, written when the process ends.
+            out: file for what was recorded.
             started: when the process was started, in seconds since the epoch.
         """
         self.out, self.started = out, started
         self.until_first_step = 0.0
         self.start_gib = 0.0
         self.marks: list[Any] = []
-        register_optimizer_step_post_hook(self.mark)
-        atexit.register(self.write)
+        self.hook = register_optimizer_step_post_hook(self.mark)
 
     def mark(self, *_: object) -> None:
         """Record the end of a step."""
