@@ -67,7 +67,8 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     tokenizer.padding_side = "left"
     rows, _ = vocabulary_and_positions(source)
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= rows:
-        tokenizer.pad_token_id = tokenizer.eos_token_id
+        end = tokenizer.eos_token_id  # or any other row: it is masked
+        tokenizer.pad_token_id = end if end is not None and end < rows else 0
     return tokenizer
 
 

@@ -51,12 +51,15 @@ def test_a_batch_gives_the_completions_of_each_prompt_alone(
         for prompt in PROMPTS
     ]
     assert len({each["completion"] for each in alone}) == len(PROMPTS)
-    # a tokenizer without a padding token pads with its end token
-    unpadded = tmp_path / "unpadded"
+    # a tokenizer without a padding token pads with its end token, or with any
+    unpadded, endless = tmp_path / "unpadded", tmp_path / "endless"
     tokenizer: Any = transformers.AutoTokenizer.from_pretrained(tiny_model)
     tokenizer.pad_token = None
     tokenizer.save_pretrained(unpadded)
-    for more in (("--batch_size", 1), ("--batch_size", 3), ("--tokenizer_name", unpadded)):
+    tokenizer.eos_token = None
+    tokenizer.save_pretrained(endless)
+    named = [("--tokenizer_name", folder) for folder in (unpadded, endless)]
+    for more in (("--batch_size", 1), ("--batch_size", 3), *named):
         assert records(generate(capsys, *words, "--prompts", file, *more)) == alone
 
 
