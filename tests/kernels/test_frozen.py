@@ -16,6 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from llama_recipes_local.kernels import frozen
 from llama_recipes_local.kernels.lora import projections
 from llama_recipes_local.kernels.lora.dropout import Dropout
+from llama_recipes_local.kernels.lora.products import Given
 
 SHAPE = {
     "hidden_size": 48,
@@ -138,9 +139,9 @@ def test_a_checkpointed_layer_does_not_compute_its_last_product_again(
     counts = {"gate_up": 0, "down": 0}
     forward = projections.Group.forward
 
-    def counted(self: Any, x: torch.Tensor, dropout: Dropout) -> Any:
+    def counted(self: Any, x: Given, dropout: Dropout) -> Any:
         names = {(48, 2): "gate_up", (104, 1): "down"}
-        name = names.get((x.shape[1], len(self.layers)))
+        name = names.get((x.tensors[0].shape[1], len(self.layers)))
         if name is not None:
             counts[name] += 1
         return forward(self, x, dropout)

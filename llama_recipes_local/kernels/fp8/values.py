@@ -9,12 +9,13 @@ over. Those of a weight do in a backward pass: there they are multiplied into th
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 
 LARGEST = 448.0
 FP8 = torch.float8_e4m3fn
-_SMALLEST = 1e-30  # of a row's largest value, so that a row of zeros has a scale
+SMALLEST = 1e-30  # of a row's largest value, so that a row of zeros has a scale
 _TILE = 128
 
 
@@ -46,24 +47,46 @@ def quantize(*parts: torch.Tensor, factors: tuple[torch.Tensor, ...] = ()) -> Ro
     """
     rows, widths = len(parts[0]), [part.shape[1] for part in parts]
     if not parts[0].is_cuda:
-        scaled = [
-            part.float() * (factors[number] if factors else 1.0)
-            for number, part in enumerate(parts)
-        ]
-        whole = torch.cat(scaled, dim=1)
-        scales = whole.abs().amax(1).clamp(min=_SMALLEST) / LARGEST
-        return Rows((whole / scales[:, None]).clamp(-LARGEST, LARGEST).to(FP8), scales)
+        return _quantized(parts, factors)
     from llama_recipes_local.kernels.triton import fp8_kernels as kernels
 
-    values = parts[0].new_empty(rows, sum(widths), dtype=FP8)
-    scales = parts[0].new_empty(rows, dtype=torch.float32)
-    padding = (None,) * (3 - len(parts))
+    made = empty(parts[0], rows, sum(widths))
+    none, zeros = (None,) * (3 - len(parts)), (0,) * (3 - len(parts))
+    blocks = [padded(width) for width in widths] + list(zeros)
     kernels.quantize[(rows,)](
-        *parts, *padding, *(factors or (None,) * len(parts)), *padding, values, scales,
-        *widths, *(0 for _ in padding), *(part.stride(0) for part in parts), *(0 for _ in padding),
-        sum(widths), _SMALLEST, LARGEST, BLOCK=_block(max(widths)), num_warps=8,
+        *parts, *none, *(factors or (None,) * len(parts)), *none, made.values, made.scales,
+        *widths, *zeros, *(part.stride(0) for part in parts), *zeros,
+        sum(widths), SMALLEST, LARGEST,
+        BLOCK0=blocks[0], BLOCK1=blocks[1], BLOCK2=blocks[2], num_warps=warps(sum(blocks)),
     )  # fmt: skip
-    return Rows(values, scales)
+    return made
+
+
+def _quantized(parts: tuple[torch.Tensor, ...], factors: tuple[torch.Tensor, ...]) -> Rows:
+    """Do what ``quantize`` does, without its kernel."""
+    wide = [part.float() for part in parts]
+    if factors:
+        wide = [part * factor for part, factor in zip(wide, factors, strict=True)]
+    whole = torch.cat(wide, dim=1)
+    scales = whole.abs().amax(1).clamp(min=SMALLEST) / LARGEST
+    values = (whole * (1 / scales)[:, None]).clamp(-LARGEST, LARGEST)
+    return Rows(values.to(FP8), scales)
+
+
+def empty(x: torch.Tensor, rows: int, columns: int) -> Rows:
+    """Return an uninitialised matrix where ``x`` is."""
+    values = x.new_empty(rows, columns, dtype=FP8)
+    return Rows(values, x.new_empty(rows, dtype=torch.float32))
+
+
+def padded(width: int) -> int:
+    """Return the columns of a row as a program holds it: a power of two."""
+    return 1 << (width - 1).bit_length()
+
+
+def warps(block: int) -> int:
+    """Return how many warps hold a row of ``block`` columns, 32 or fewer in a thread."""
+    return min(max(block // 1024, 4), 32)
 
 
 def side_by_side(weights: tuple[Rows, ...]) -> torch.Tensor:
@@ -72,28 +95,19 @@ def side_by_side(weights: tuple[Rows, ...]) -> torch.Tensor:
     Args:
         weights: up to three, with the same number of columns.
     """
-    columns = weights[0].values.shape[1]
-    widths = [len(weight.values) for weight in weights]
-    out = weights[0].values.new_empty(columns, sum(widths))
-    first = 0
-    for weight, width in zip(weights, widths, strict=True):
-        _transpose(weight.values, out[:, first : first + width])
-        first += width
-    return out
-
-
-def _transpose(values: torch.Tensor, out: torch.Tensor) -> None:
-    """Write ``values.T`` into ``out``, whose last stride is 1."""
-    if not values.is_cuda:
-        out.view(torch.uint8).copy_(values.view(torch.uint8).T)
-        return
+    values = [weight.values.view(torch.uint8) for weight in weights]
+    rows, columns = [len(part) for part in values], values[0].shape[1]
+    if not values[0].is_cuda:
+        return torch.cat(values).T.contiguous().view(FP8)
     from llama_recipes_local.kernels.triton import fp8_kernels as kernels
 
-    rows, columns = values.shape
-    kernels.transpose[(-(-rows // _TILE), -(-columns // _TILE))](
-        values.view(torch.uint8), out.view(torch.uint8), rows, columns, out.stride(0),
-        TILE=_TILE, num_warps=8,
-    )  # fmt: skip
+    out = values[0].new_empty(columns, sum(rows))
+    none, zeros = (None,) * (3 - len(values)), (0,) * (3 - len(values))
+    tiles = sum(-(-part // _TILE) for part in rows) * -(-columns // _TILE)
+    kernels.transpose[(tiles,)](
+        *values, *none, out, *rows, *zeros, columns, sum(rows), TILE=_TILE, num_warps=8
+    )
+    return out.view(FP8)
 
 
 def product(x: Rows, weight: Rows, dtype: torch.dtype) -> torch.Tensor:
@@ -122,9 +136,9 @@ def _of(matrix: Rows) -> torch.Tensor:
     """Return a matrix's scales, (rows,) float32."""
     if matrix.scales is not None:
         return matrix.scales
-    return matrix.values.new_ones(len(matrix.values), dtype=torch.float32)
+    return _ones(len(matrix.values), matrix.values.device)
 
 
-def _block(width: int) -> int:
-    """Return how many columns a program reads at a time."""
-    return min(1 << (width - 1).bit_length(), 4096)
+@cache
+def _ones(rows: int, device: torch.device) -> torch.Tensor:
+    return torch.ones(rows, device=device)

@@ -13,11 +13,26 @@ from typing import Protocol
 import torch
 
 from llama_recipes_local.kernels.fp8 import values as fp8
+from llama_recipes_local.kernels.fp8.swiglu import swiglu_backward_rows, swiglu_rows
 from llama_recipes_local.kernels.lora import thin
 from llama_recipes_local.kernels.lora.dropout import Dropout
+from llama_recipes_local.kernels.swiglu import swiglu, swiglu_backward
 
 Tensors = tuple[torch.Tensor, ...]
 Weight = Callable[[], torch.Tensor] | fp8.Rows
+
+
+@dataclass(frozen=True)
+class Given:
+    """What is multiplied: an input, or gradients of a group's outputs.
+
+    Attributes:
+        tensors: each (tokens, features); if they are only needed in fp8, anything of that shape.
+        eight: all of them side by side in fp8; None if they are not in fp8 yet.
+    """
+
+    tensors: Tensors
+    eight: fp8.Rows | None = None
 
 
 @dataclass(frozen=True)
@@ -48,7 +63,7 @@ class Part:
 class Products(Protocol):
     """The products of a group's weights, each (features out, features in)."""
 
-    def outputs(self, x: torch.Tensor, parts: list[Part | None]) -> list[torch.Tensor]:
+    def outputs(self, x: Given, parts: list[Part | None]) -> list[torch.Tensor]:
         """Return each layer's ``x @ weight.T`` with its part, (tokens, features out).
 
         Args:
@@ -56,12 +71,34 @@ class Products(Protocol):
             parts: for each layer.
         """
 
-    def input_gradient(self, gradients: Tensors, part: Part | None) -> torch.Tensor:
+    def input_gradient(self, gradients: Given, part: Part | None) -> torch.Tensor:
         """Return the sum of ``gradient @ weight`` over the layers, and of the part.
 
         Args:
             gradients: of the layers' outputs, each (tokens, features out).
             part: (tokens, features in).
+        """
+
+    def swiglu(self, gate: torch.Tensor, up: torch.Tensor, wide: bool) -> Given:
+        """Return ``silu(gate) * up``, for ``outputs``.
+
+        Args:
+            gate: (tokens, features in).
+            up: (tokens, features in).
+            wide: whether it is needed in half precision too.
+        """
+
+    def swiglu_backward(
+        self, gradient: torch.Tensor, both: Tensors, wide: bool, again: bool, over: bool = False
+    ) -> tuple[Given, torch.Tensor]:
+        """Return the gradients of gate and up, for ``input_gradient``, and the result again.
+
+        Args:
+            gradient: of the result, which is overwritten.
+            both: gate and up, each (tokens, features out).
+            wide: whether the gradients are needed in half precision too.
+            again: whether the result is needed; it is anything if not.
+            over: whether ``both`` may be overwritten.
         """
 
     def with_weights(self) -> "Products":
@@ -72,7 +109,7 @@ def products(weights: list[Weight], dtype: torch.dtype) -> Products:
     """Return what multiplies a group's weights, in fp8 if all are, else in ``dtype``."""
     rows = tuple(weight for weight in weights if isinstance(weight, fp8.Rows))
     if len(rows) == len(weights):
-        return Eight(rows)
+        return Eight(rows, dtype)
     return Half([partial(w.wide, dtype) if isinstance(w, fp8.Rows) else w for w in weights])
 
 
@@ -82,20 +119,33 @@ class Half:
     def __init__(self, weights: list[Callable[[], torch.Tensor]]) -> None:
         self.weights = weights
 
-    def outputs(self, x: torch.Tensor, parts: list[Part | None]) -> list[torch.Tensor]:
+    def outputs(self, x: Given, parts: list[Part | None]) -> list[torch.Tensor]:
         """See ``Products``."""
+        (own,) = x.tensors
         return [
-            x @ weight().T if part is None else part.write().addmm_(x, weight().T)
+            own @ weight().T if part is None else part.write().addmm_(own, weight().T)
             for weight, part in zip(self.weights, parts, strict=True)
         ]
 
-    def input_gradient(self, gradients: Tensors, part: Part | None) -> torch.Tensor:
+    def input_gradient(self, gradients: Given, part: Part | None) -> torch.Tensor:
         """See ``Products``; it is rounded after each product, as autograd's sum is."""
         total = None if part is None else part.write()
-        for weight, gradient in zip(self.weights, gradients, strict=True):
+        for weight, gradient in zip(self.weights, gradients.tensors, strict=True):
             total = gradient @ weight() if total is None else total.addmm_(gradient, weight())
         assert total is not None
         return total
+
+    def swiglu(self, gate: torch.Tensor, up: torch.Tensor, wide: bool) -> Given:
+        """See ``Products``."""
+        return Given((swiglu(gate, up),))
+
+    def swiglu_backward(
+        self, gradient: torch.Tensor, both: Tensors, wide: bool, again: bool, over: bool = False
+    ) -> tuple[Given, torch.Tensor]:
+        """See ``Products``."""
+        gate, up = both
+        *found, hidden = swiglu_backward(gradient, gate, up, again, over)
+        return Given(tuple(found)), hidden
 
     def with_weights(self) -> "Half":
         """See ``Products``."""
@@ -105,25 +155,40 @@ class Half:
 class Eight:
     """See ``Products``. A gradient of an input is one product over all layers."""
 
-    def __init__(self, weights: tuple[fp8.Rows, ...]) -> None:
-        self.weights = weights
+    def __init__(self, weights: tuple[fp8.Rows, ...], dtype: torch.dtype) -> None:
+        self.weights, self.dtype = weights, dtype
         self._together: fp8.Rows | None = None
 
-    def outputs(self, x: torch.Tensor, parts: list[Part | None]) -> list[torch.Tensor]:
+    def outputs(self, x: Given, parts: list[Part | None]) -> list[torch.Tensor]:
         """See ``Products``."""
-        eight = fp8.quantize(x)
+        eight = x.eight or fp8.quantize(*x.tensors)
         found = []
         for weight, part in zip(self.weights, parts, strict=True):
-            out = fp8.product(eight, weight, x.dtype)
+            out = fp8.product(eight, weight, self.dtype)
             found.append(out if part is None else part.add_to(out))
         return found
 
-    def input_gradient(self, gradients: Tensors, part: Part | None) -> torch.Tensor:
+    def input_gradient(self, gradients: Given, part: Part | None) -> torch.Tensor:
         """See ``Products``; the weights' scales are multiplied into the gradients."""
-        factors = tuple(weight.scales for weight in self.weights if weight.scales is not None)
-        eight = fp8.quantize(*gradients, factors=factors)
-        total = fp8.product(eight, self.together(), gradients[0].dtype)
+        eight = gradients.eight or fp8.quantize(*gradients.tensors, factors=self._scales())
+        total = fp8.product(eight, self.together(), self.dtype)
         return total if part is None else part.add_to(total)
+
+    def swiglu(self, gate: torch.Tensor, up: torch.Tensor, wide: bool) -> Given:
+        """See ``Products``."""
+        hidden, eight = swiglu_rows(gate, up, wide)
+        return Given((hidden,), eight)
+
+    def swiglu_backward(
+        self, gradient: torch.Tensor, both: Tensors, wide: bool, again: bool, over: bool = False
+    ) -> tuple[Given, torch.Tensor]:
+        """See ``Products``."""
+        gate, up = both
+        found, eight, hidden = swiglu_backward_rows(gradient, gate, up, self._scales(), wide, again)
+        return Given(found, eight), hidden
+
+    def _scales(self) -> tuple[torch.Tensor, ...]:
+        return tuple(weight.scales for weight in self.weights if weight.scales is not None)
 
     def together(self) -> fp8.Rows:
         """Return the weights' values, transposed and one beside another."""
@@ -131,7 +196,7 @@ class Eight:
 
     def with_weights(self) -> "Eight":
         """See ``Products``."""
-        held = Eight(self.weights)
+        held = Eight(self.weights, self.dtype)
         held._together = self.together()
         return held
 

@@ -16,9 +16,8 @@ import torch
 
 from llama_recipes_local.kernels.lora import thin
 from llama_recipes_local.kernels.lora.dropout import Dropout
-from llama_recipes_local.kernels.lora.products import Part, Tensors, Weight, products
+from llama_recipes_local.kernels.lora.products import Given, Part, Tensors, Weight, products
 from llama_recipes_local.kernels.norm import NormOf
-from llama_recipes_local.kernels.swiglu import swiglu, swiglu_backward
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,7 @@ class Group:
         held._products = self._products.with_weights()
         return held
 
-    def forward(self, x: torch.Tensor, dropout: Dropout) -> tuple[Tensors, torch.Tensor | None]:
+    def forward(self, x: Given, dropout: Dropout) -> tuple[Tensors, torch.Tensor | None]:
         """Return the layers' outputs, and A's.
 
         Args:
@@ -131,7 +130,8 @@ class Group:
         Returns:
             Each (tokens, features out); and (tokens, ranks) or None.
         """
-        low = None if self.a is None else thin.product(x, self.a, dropout=dropout)
+        (own,) = x.tensors
+        low = None if self.a is None else thin.product(own, self.a, dropout=dropout)
         parts: list[Part | None] = [None] * len(self.layers)
         for number, ranks in self._ranks.items():
             assert low is not None
@@ -158,7 +158,7 @@ class Group:
         return low
 
     def input_gradient(
-        self, gradients: Tensors, low: torch.Tensor | None, dropout: Dropout
+        self, gradients: Given, low: torch.Tensor | None, dropout: Dropout
     ) -> torch.Tensor:
         """Return the gradient of the input, (tokens, features in).
 
@@ -172,6 +172,20 @@ class Group:
             assert low is not None
             part = Part(low, self.a, dropout=dropout)
         return self._products.input_gradient(gradients, part)
+
+    def swiglu(self, gate: torch.Tensor, up: torch.Tensor) -> Given:
+        """Return ``silu(gate) * up``, (tokens, features in), for ``forward``."""
+        return self._products.swiglu(gate, up, wide=self.a is not None)
+
+    def swiglu_backward(
+        self, gradient: torch.Tensor, both: Tensors, again: bool, over: bool = False
+    ) -> tuple[Given, torch.Tensor]:
+        """Return the gradients of this group's outputs, which are gate and up.
+
+        The arguments and the second result are those of ``Products.swiglu_backward``.
+        """
+        wide = self.a is not None
+        return self._products.swiglu_backward(gradient, both, wide, again, over)
 
     def matrix_gradients(
         self,
@@ -221,7 +235,7 @@ class _Project(torch.autograd.Function):
         *_: torch.Tensor,
     ) -> Tensors:
         ctx.group, ctx.dropout, ctx.shape = Group(layers, x.dtype), dropout, x.shape
-        outputs, low = ctx.group.forward(rows_of(x), dropout)
+        outputs, low = ctx.group.forward(Given((rows_of(x),)), dropout)
         ctx.save_for_backward(*(() if low is None else (_kept_of(ctx, x, made_of), low)))
         return tuple(out.view(*x.shape[:-1], -1) for out in outputs)
 
@@ -229,7 +243,7 @@ class _Project(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
         kept, low = ctx.saved_tensors or (None, None)
         flat = tuple(rows_of(gradient) for gradient in gradients)
-        dx, of_matrices = _backward(ctx, flat, kept, low)
+        dx, of_matrices = _backward(ctx, Given(flat), kept, low)
         return dx, None, None, None, *of_matrices
 
 
@@ -237,7 +251,7 @@ class _Kept:
     """Lets the second half of an MLP read what the first half kept, so that it keeps nothing.
 
     With activation checkpointing the second half, whose output no gradient needs, is therefore not
-    computed again.
+    computed again. What it hands back in fp8 is beside the gradients that autograd hands on.
     """
 
     node: Any = None
@@ -262,18 +276,19 @@ class _GateUp(torch.autograd.Function):
         *_: torch.Tensor,
     ) -> Tensors:
         ctx.group, ctx.dropout, ctx.shape = Group(layers, x.dtype), dropout, x.shape
-        (gate, up), low = ctx.group.forward(rows_of(x), dropout)
+        (gate, up), low = ctx.group.forward(Given((rows_of(x),)), dropout)
         rest = () if low is None else (_kept_of(ctx, x, made_of), low)
         ctx.save_for_backward(gate, up, *rest)
-        kept.node = ctx
+        kept.node, ctx.eight = ctx, None
         return gate, up
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
         _, _, *rest = ctx.unpacked
-        del ctx.unpacked
         kept, low = rest or (None, None)
-        dx, of_matrices = _backward(ctx, gradients, kept, low)
+        given = Given(gradients, ctx.eight)
+        del ctx.unpacked, ctx.eight
+        dx, of_matrices = _backward(ctx, given, kept, low)
         return dx, None, None, None, None, *of_matrices
 
 
@@ -291,7 +306,7 @@ class _SwigluDown(torch.autograd.Function):
         *_: torch.Tensor,
     ) -> torch.Tensor:
         ctx.group, ctx.kept, ctx.dropout = Group((down,), gate.dtype), kept, dropout
-        (out,), ctx.low = ctx.group.forward(swiglu(gate, up), dropout)
+        (out,), ctx.low = ctx.group.forward(ctx.group.swiglu(gate, up), dropout)
         if not ctx.needs_input_grad[0]:  # then the first half kept nothing
             ctx.save_for_backward(gate, up)
         return out
@@ -302,10 +317,12 @@ class _SwigluDown(torch.autograd.Function):
         gate, up, *_ = kept
         gradients, group = (rows_of(gradients[0]),), ctx.group
         low = group.lowered(gradients)
-        dh = group.input_gradient(gradients, low, ctx.dropout)
-        d_gate, d_up, hidden = swiglu_backward(dh, gate, up, again=group.a is not None)
+        dh = group.input_gradient(Given(gradients), low, ctx.dropout)
+        again, gate_up = group.a is not None, ctx.kept.node.group
+        both, hidden = gate_up.swiglu_backward(dh, (gate, up), again)
+        ctx.kept.node.eight = both.eight
         of_matrices = group.matrix_gradients(gradients, low, hidden, ctx.low, ctx.dropout)
-        return d_gate, d_up, None, None, None, *of_matrices
+        return *both.tensors, None, None, None, *of_matrices
 
 
 def _kept_of(ctx: Any, x: torch.Tensor, made_of: NormOf | None) -> torch.Tensor:
@@ -315,18 +332,18 @@ def _kept_of(ctx: Any, x: torch.Tensor, made_of: NormOf | None) -> torch.Tensor:
 
 
 def _backward(
-    ctx: Any, gradients: Tensors, kept: torch.Tensor | None, low: torch.Tensor | None
+    ctx: Any, gradients: Given, kept: torch.Tensor | None, low: torch.Tensor | None
 ) -> tuple[torch.Tensor | None, list[torch.Tensor]]:
     """Return the gradients of a function's input, if it is asked for, and of its matrices."""
     group = ctx.group
-    low_gradient = group.lowered(gradients)
+    low_gradient = group.lowered(gradients.tensors)
     dx = None
     if ctx.needs_input_grad[0]:
         dx = group.input_gradient(gradients, low_gradient, ctx.dropout).view(ctx.shape)
     flat = None
     if kept is not None:
         flat = rows_of(kept if ctx.made_of is None else NormOf(kept, *ctx.made_of).again())
-    return dx, group.matrix_gradients(gradients, low_gradient, flat, low, ctx.dropout)
+    return dx, group.matrix_gradients(gradients.tensors, low_gradient, flat, low, ctx.dropout)
 
 
 def matrices(layers: tuple[Layer, ...]) -> Tensors:

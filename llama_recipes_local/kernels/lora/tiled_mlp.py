@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from llama_recipes_local.kernels.lora.dropout import Dropout
+from llama_recipes_local.kernels.lora.products import Given
 from llama_recipes_local.kernels.lora.projections import (
     Group,
     Layer,
@@ -18,7 +19,6 @@ from llama_recipes_local.kernels.lora.projections import (
     own_precision,
     rows_of,
 )
-from llama_recipes_local.kernels.swiglu import swiglu, swiglu_backward
 
 _TOKENS = 4096  # of a tile, at most: enough that products run at full speed
 _MULTIPLE = 128
@@ -121,7 +121,7 @@ def _forward(
         dropouts: of what the adapters of each group read.
     """
     gate_up, down = groups
-    hidden = swiglu(*gate_up.forward(x, dropouts[0])[0])
+    hidden = down.swiglu(*gate_up.forward(Given((x,)), dropouts[0])[0])
     (out,), low = down.forward(hidden, dropouts[1])
     return out, low
 
@@ -145,16 +145,17 @@ def _backward(
         needs_dx: whether the input's gradient is needed.
     """
     gate_up, down = groups
-    (gate, up), own_low = gate_up.forward(x, dropouts[0])
+    both, own_low = gate_up.forward(Given((x,)), dropouts[0])
     of_low = down.lowered((gradient,))
-    of_hidden = down.input_gradient((gradient,), of_low, dropouts[1])
-    *both, hidden = swiglu_backward(of_hidden, gate, up, again=down.a is not None, over=True)
+    of_hidden = down.input_gradient(Given((gradient,)), of_low, dropouts[1])
+    again = down.a is not None
+    of_both, hidden = gate_up.swiglu_backward(of_hidden, both, again, over=True)
     of_down = down.matrix_gradients((gradient,), of_low, hidden, low, dropouts[1])
     del of_hidden, hidden
-    gradients = tuple(both)
-    of_low = gate_up.lowered(gradients)
-    dx = gate_up.input_gradient(gradients, of_low, dropouts[0]) if needs_dx else None
-    return dx, gate_up.matrix_gradients(gradients, of_low, x, own_low, dropouts[0]) + of_down
+    of_low = gate_up.lowered(of_both.tensors)
+    dx = gate_up.input_gradient(of_both, of_low, dropouts[0]) if needs_dx else None
+    of_gate_up = gate_up.matrix_gradients(of_both.tensors, of_low, x, own_low, dropouts[0])
+    return dx, of_gate_up + of_down
 
 
 def _tiles(tokens: int) -> list[slice]:

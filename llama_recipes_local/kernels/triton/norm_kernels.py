@@ -3,7 +3,10 @@
 import triton
 import triton.language as tl
 
+from llama_recipes_local.kernels.triton.launch import fast
 
+
+@fast
 @triton.jit
 def forward(stream, branch, weight, total, normed, scale, features, eps, BLOCK: tl.constexpr):
     """Write the sum of stream and branch, if there is one, its norm, and the norm's scale."""
@@ -24,6 +27,7 @@ def forward(stream, branch, weight, total, normed, scale, features, eps, BLOCK: 
     tl.store(normed + places, (rounded * w).to(x.dtype), mask=inside)
 
 
+@fast
 @triton.jit
 def backward(of_total, of_normed, total, weight, scale, out, features, BLOCK: tl.constexpr):
     """Write the gradient of the sum: that of its norm, and its own."""

@@ -3,6 +3,8 @@
 import triton
 import triton.language as tl
 
+from llama_recipes_local.kernels.triton.launch import fast
+
 
 @triton.jit
 def _rotate_heads(x, out, token, heads, half, cos, sin, HEADS: tl.constexpr, HALF: tl.constexpr):
@@ -16,6 +18,7 @@ def _rotate_heads(x, out, token, heads, half, cos, sin, HEADS: tl.constexpr, HAL
     tl.store(out + places + half, (right * cos + left * sin).to(dtype), mask=inside)
 
 
+@fast
 @triton.jit
 def rotate(
     query, key, query_out, key_out, cos, sin, sign, seq, angles_of_row, heads, kv_heads, half,

@@ -3,7 +3,10 @@
 import triton
 import triton.language as tl
 
+from llama_recipes_local.kernels.triton.launch import fast
 
+
+@fast
 @triton.jit
 def forward(gate, up, out, size, BLOCK: tl.constexpr):
     """``out = silu(gate) * up``."""
@@ -14,6 +17,7 @@ def forward(gate, up, out, size, BLOCK: tl.constexpr):
     tl.store(out + places, (x * tl.sigmoid(x) * y).to(out.dtype.element_ty), mask=inside)
 
 
+@fast
 @triton.jit
 def backward(gradient, gate, up, of_gate, of_up, size, BLOCK: tl.constexpr, AGAIN: tl.constexpr):
     """Write the gradients of ``gate`` and ``up``, and ``AGAIN`` the result over its gradient."""

@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 
 from llama_recipes_local.kernels.lora.dropout import LANES, ROUNDS
+from llama_recipes_local.kernels.triton.launch import fast
 
 _LANES = tl.constexpr(LANES)
 _ROUNDS = tl.constexpr(ROUNDS)
@@ -24,6 +25,7 @@ def _keeps(seed, rows, first, threshold, BLOCK: tl.constexpr):
     return tl.reshape(bits, (rows.shape[0], BLOCK)).to(tl.int32) >= threshold
 
 
+@fast
 @triton.jit
 def product(
     x, a, out, seed, threshold, scale, tokens, features, rank, out_row,
@@ -49,6 +51,7 @@ def product(
     tl.store(out, (total * scale).to(out.dtype.element_ty), mask=mask)
 
 
+@fast
 @triton.jit
 def expansion(
     thin, a, out, seed, threshold, scale, tokens, features, rank, thin_row,
@@ -83,6 +86,7 @@ def expansion(
     tl.store(out, total.to(out.dtype.element_ty), mask=mask)
 
 
+@fast
 @triton.jit
 def outer(
     thin, x, out, seed, threshold, scale, tokens, features, rank, rows_of_part, thin_row,

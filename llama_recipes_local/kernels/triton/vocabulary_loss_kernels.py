@@ -3,7 +3,10 @@
 import triton
 import triton.language as tl
 
+from llama_recipes_local.kernels.triton.launch import fast
 
+
+@fast
 @triton.jit
 def loss_and_gradient(logits, labels, losses, vocabulary, BLOCK: tl.constexpr):
     """Write a row's cross entropy, and its gradient over the logits, in float32 inside."""
