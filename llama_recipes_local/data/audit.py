@@ -84,7 +84,7 @@ def shared_rows(train: TokenRows, validation: TokenRows) -> int:
 
 
 def table(audits: dict[str, SplitAudit], shared: int) -> str:
-    """Return the audit as text, a column a split."""
+    """Return the audit as text, a column a split; what became of no record is left out."""
     described = {
         "records read": lambda audit: audit.counts.records,
         "  blank, skipped": lambda audit: audit.counts.blank,
@@ -100,8 +100,11 @@ def table(audits: dict[str, SplitAudit], shared: int) -> str:
     }
     lines = [f"{'data':<28}" + "".join(f"{name:>16}" for name in audits)]
     for title, value in described.items():
-        lines.append(f"{title:<28}" + "".join(f"{value(audit):>16,}" for audit in audits.values()))
-    lines.append(f"{'validation rows that are training rows too':<44}{shared:>16,}")
+        numbers = [value(audit) for audit in audits.values()]
+        if any(numbers) or not title.startswith(" "):
+            lines.append(f"{title:<28}" + "".join(f"{number:>16,}" for number in numbers))
+    if shared:
+        lines.append(f"{'validation rows that are training rows too':<44}{shared:>16,}")
     return "\n".join([*lines, *_endings(audits), *_notes(audits)])
 
 

@@ -208,8 +208,8 @@ def _refuse_empty(audits: dict[str, SplitAudit], train: configs.train_config) ->
         Problem(
             f"the {name} data of --dataset {train.dataset} has no label to "
             f"{'train' if name == 'train' else 'validate'} on",
-            _describe(audits[name].counts),
-            "fill in the responses, or name other data (datasets/README.md)",
+            audit.describe(audits[name].counts),
+            _labels(name, audits[name].counts, train.dataset),
         )
         for name in needed
         if not audits[name].label_tokens
@@ -217,8 +217,13 @@ def _refuse_empty(audits: dict[str, SplitAudit], train: configs.train_config) ->
     refuse(problems)
 
 
-def _describe(counts: Counts) -> str:
-    return (
-        f"of {counts.records} records, {counts.blank} are blank and {counts.without_label} have "
-        "no label"
-    )
+def _labels(name: str, counts: Counts, dataset: str) -> str:
+    """Return the fix for a split that has no label."""
+    fixes = ["fill in the responses"] if counts.blank else []
+    if counts.without_label:
+        fixes.append("give records a turn of the assistant's whose weight is not 0")
+    if name == "train":
+        return ", or ".join([*fixes, "name other data (datasets/README.md)"])
+    if dataset == "local_dataset":
+        fixes.append("name a file to validate on: --local_dataset.validation_path=PATH")
+    return ", or ".join([*fixes, "train without validation: --run_validation False"])

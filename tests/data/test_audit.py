@@ -41,6 +41,14 @@ def test_the_table_has_a_column_a_split():
     assert table(AUDITS, 21).endswith("  21")
 
 
+def test_what_became_of_no_record_is_left_out():
+    nothing = SplitAudit(Counts(), 0, 0, 0, 0, 0)
+    clean = {"train": SplitAudit(Counts(3, truncated=1), 3, 30, 20, 10, 0), "validation": nothing}
+    titles = [line.rsplit(maxsplit=2)[0].strip() for line in table(clean, 0).splitlines()]
+    kept = ["data", "records read", "truncated", "rows"]
+    assert titles == [*kept, "tokens", "label tokens", "longest row, tokens"]
+
+
 def test_it_is_saved_as_json(tmp_path: Path):
     save_audit(AUDITS, 21, tmp_path / "audit.json")
     saved = json.loads((tmp_path / "audit.json").read_text("utf-8"))

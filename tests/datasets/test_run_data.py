@@ -106,13 +106,29 @@ def test_tokens_are_cached_where_the_flag_says(tmp_path: Path, tiny_model: Path)
     assert kept == {"rows", "others"}
 
 
-@pytest.mark.parametrize("part", ["train", "validation"])
-def test_a_part_without_labels_is_refused(tmp_path: Path, tiny_model: Path, part: str):
-    blank = [{"prompt": "blank", "completion": ""}] * 3
-    parts = {"train": ROWS, "validation": ROWS} | {part: blank}
+BLANK = {"prompt": "blank", "completion": ""}
+WEIGHED = {"prompt": "weighed", "completion": "nothing", "weight": 0}
+
+
+@pytest.mark.parametrize(
+    ("part", "row", "why", "fix"),
+    [
+        ("train", BLANK, "3 blank, skipped", "fill in the responses, or name other data"),
+        ("train", WEIGHED, "3 without a label, skipped", "give records a turn of the assistant's"),
+        ("validation", BLANK, "3 blank, skipped", "fill in the responses, or name a file to"),
+        ("validation", WEIGHED, "3 without a label, skipped", "--run_validation False"),
+    ],
+)
+def test_a_part_without_labels_is_refused(
+    tmp_path: Path, tiny_model: Path, part: str, row: dict[str, Any], why: str, fix: str
+):
+    parts = {"train": ROWS, "validation": ROWS} | {part: [row] * 3}
     run = local_run(tmp_path, tiny_model, *parts.values())
-    with pytest.raises(UsageError, match=f"the {part} data .* has no label"):
+    with pytest.raises(UsageError, match=f"the {part} data .* has no label") as refused:
         prepare_data(run)
+    (problem,) = refused.value.problems
+    assert problem.why == f"3 records read, {why}" and fix in problem.fix
+    assert ("responses" in problem.fix) == (row is BLANK)
 
 
 def test_validation_data_may_be_empty_where_there_is_no_validation(
