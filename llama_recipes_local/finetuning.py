@@ -15,6 +15,7 @@ from llama_recipes_local._upstream import fall_back
 from llama_recipes_local.console import exit_on_broken_pipe, printable_output, report_failure
 from llama_recipes_local.run.log import logged_output
 from llama_recipes_local.run.stages import Stages, print_start
+from llama_recipes_local.storage.read_ahead import read_ahead
 from llama_recipes_local.typed_words import Typed, as_typed
 
 
@@ -45,6 +46,8 @@ def finetune(arguments: tuple[Any, ...], flags: dict[str, Any]) -> None:
         with exit_on_broken_pipe():
             _print_help()
         raise SystemExit(0)
+    if launch.local_rank() == 0:
+        read_ahead(flags.get("model_name"))
     with logged_output() as log:
         try:
             with exit_on_broken_pipe():

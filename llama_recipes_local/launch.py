@@ -45,6 +45,12 @@ def rank() -> int:
     return launched.rank if launched else 0
 
 
+def local_rank() -> int:
+    """Return this process's number among the ranks of its host; 0 if it is alone."""
+    launched = launch()
+    return launched.local_rank if launched else 0
+
+
 def world_size() -> int:
     """Return how many ranks were launched; 1 if this process is alone."""
     launched = launch()
