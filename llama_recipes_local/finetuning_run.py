@@ -24,13 +24,14 @@ from llama_recipes_local.console import (
     rank_zero_output,
     tell_torchrun,
 )
-from llama_recipes_local.datasets.run_data import prepare_data
+from llama_recipes_local.datasets.run_data import RunData, prepare_data
 from llama_recipes_local.errors import TrainingError
 from llama_recipes_local.model_checkpointing.adapter_card import write_adapter_card
 from llama_recipes_local.model_folders import ADAPTER_WEIGHTS
 from llama_recipes_local.models.new_tokens import new_tokens_note
 from llama_recipes_local.models.quantization import quantized_bits
 from llama_recipes_local.preflight import preflight
+from llama_recipes_local.preflight.dry_run import dry_run_text
 from llama_recipes_local.preflight.earlier_results import remove_earlier_result
 from llama_recipes_local.preflight.rank_facts import data_facts, launch_facts
 from llama_recipes_local.processes import end_with_parent
@@ -65,6 +66,9 @@ def finetune(arguments: tuple[Any, ...], flags: dict[str, Any], log: RunLog) -> 
                 watch = parallel.watch_peers()
                 run = prepare(arguments, flags, watch)
                 run.log = log
+                if run.train.dry_run:
+                    print_plan(run)
+                    return
             with ignore_broken_pipe(), activate(run):
                 train(run)
     except (Exception, KeyboardInterrupt) as error:
@@ -105,6 +109,13 @@ def prepare(
     name_wandb_run(run)
     stages.end("data")
     return run
+
+
+def print_plan(run: Run) -> None:
+    """Print what the data holds and what the run would take."""
+    audits = run.data.audits if isinstance(run.data, RunData) else {}
+    preset = f"{run.preset}\n\n" if run.preset else ""
+    print(f"\n{run.data}\n\n{preset}{dry_run_text(run, audits)}")
 
 
 def train(run: Run) -> None:

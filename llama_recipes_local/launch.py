@@ -57,6 +57,12 @@ def world_size() -> int:
     return launched.world_size if launched else 1
 
 
+def ranks_of_host() -> int:
+    """Return how many ranks were launched on this host; all of them where nothing says so."""
+    number = os.environ.get("LOCAL_WORLD_SIZE", "")
+    return int(number) if re.fullmatch("[1-9][0-9]{0,8}", number) else world_size()
+
+
 def is_by_torchrun() -> bool:
     """Return whether torchrun itself is the parent, and not a script that sets its variables."""
     return "TORCHELASTIC_RUN_ID" in os.environ and launch() is not None

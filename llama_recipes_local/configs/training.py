@@ -203,6 +203,10 @@ class train_config(upstream):
     """Name of the data set, or the path of your own files (a file, folder or glob pattern), read as
     local_dataset."""
 
+    dry_run: Annotated[bool, Resume.FREE] = False
+    """Check the run, prepare its data, print what it would take, and stop before a weight is
+    loaded."""
+
     samples: Annotated[int, AT_LEAST_0, Resume.FREE] = 0
     """Prompts of the validation part whose answers are printed as before and after training."""
 

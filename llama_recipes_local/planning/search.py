@@ -28,9 +28,9 @@ FREE = frozenset((SHARDING, POLICY, ROWS))
 
 POLICIES = (KEEP, FULL, OFFLOAD)
 
-CERTAIN = 0.93
-"""A run does not fit for certain if this part of the peak that is predicted does not. No run of
-``benchmarks/predictions.py`` took less than 0.98 of what is predicted."""
+CERTAIN, LIKELY = 0.98, 0.85
+"""Parts of what is predicted that are taken for certain: of weights, gradients and moments, and of
+what comes and goes. No run of ``benchmarks/predictions.py`` took less than 0.95 of the whole."""
 
 ALIKE = 0.005
 """Speeds that differ by less are not told apart: less memory wins."""
@@ -62,10 +62,17 @@ class Outcome:
         return self.needs <= self.has
 
     @property
+    def least(self) -> float:
+        """GiB that a device needs for certain."""
+        found = self.memory
+        stays = found.weights + found.adapter + found.gradients + found.moments
+        comes = found.activations + found.gathered + found.layer + found.loss
+        return max(CERTAIN * stays + LIKELY * comes, loading(self.setting) * CERTAIN) / GIB
+
+    @property
     def cannot_fit(self) -> bool:
         """Whether it does not fit for certain."""
-        least = max(self.memory.gib, loading(self.setting) / GIB)
-        return least * CERTAIN > self.has
+        return self.least > self.has
 
 
 def outcome(setting: Setting, card: Card, node_link: float = NODES) -> Outcome:

@@ -46,6 +46,10 @@ they are copied twice, and take a part of the card from the products meanwhile."
 LINKED = 0.8
 """What collectives reach of a link's rate."""
 
+LAUNCHES = 0.8e-3
+"""Seconds that the host takes for the forward and backward pass of a layer, of any size: some
+hundred calls. It holds small models up; of experience, not measured here."""
+
 HOST = 50e9
 """Bytes a second between a card and pinned host memory, each way."""
 
@@ -59,6 +63,7 @@ class Seconds:
     attention: float
     dequantisation: float
     optimizer: float
+    launches: float
     communication: float
 
     @property
@@ -88,8 +93,13 @@ def seconds(setting: Setting, card: Card, node_link: float = NODES) -> Seconds:
         dequantisation=_dequantised(setting) / (DEQUANTISED * card.bandwidth / 3.35)
         * batch.accumulation,
         optimizer=_optimizer(setting) / (card.bandwidth * 1e12 * READS),
+        launches=0.0,
         communication=0.0,
     )  # fmt: skip
+    called = (
+        LAUNCHES * setting.shape.layers * batch.accumulation * (1.5 if setting.recomputes else 1)
+    )
+    found = replace(found, launches=max(called - found.step, 0.0))
     return _with_communication(found, setting, card, node_link)
 
 

@@ -8,10 +8,11 @@ from typing import Any
 
 from llama_recipes_local import configs
 from llama_recipes_local.adapters.registry import METHODS
-from llama_recipes_local.commands.plan.given import card_of, epoch_tokens, model_shape
+from llama_recipes_local.commands.plan.given import card_of, model_shape
 from llama_recipes_local.commands.plan.report import as_json, as_text
 from llama_recipes_local.configs.values import check_fields
 from llama_recipes_local.datasets.named_path import with_data_path
+from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.errors import Problem, UsageError, refusal, refuse
 from llama_recipes_local.fields import update_config
 from llama_recipes_local.planning.asked import Asked, setting, words_of
@@ -20,6 +21,7 @@ from llama_recipes_local.planning.flags import free_of
 from llama_recipes_local.planning.search import Outcome, ranked
 from llama_recipes_local.planning.setting import Setting
 from llama_recipes_local.planning.shapes import Shape
+from llama_recipes_local.planning.tokens import BYTES_A_TOKEN, bytes_of
 from llama_recipes_local.preflight.flags import check_arguments, check_flags
 
 OWN = ("gpus", "nodes", "gpu_memory", "gpu", "node_link", "tokens", "json")
@@ -134,6 +136,20 @@ def _checked(asked: Asked, given: set[str]) -> list[Problem]:
     """Return what is wrong with values that their fields do not take."""
     configurations = [each for each in (asked.train, asked.peft) if each is not None]
     return [problem for each in configurations for problem in check_fields(each, only=given)]
+
+
+def epoch_tokens(given: int | None, flags: Mapping[str, Any]) -> tuple[int | None, str]:
+    """Return an epoch's tokens, and where the figure is from: a flag, or the files' bytes."""
+    if given is not None:
+        return given, "--tokens"
+    declared = DATASETS.get(str(flags.get("dataset", flags.get("train_config.dataset"))))
+    if declared is None:
+        return None, ""
+    config = declared.config()
+    update_config(config, **flags)
+    if (size := bytes_of(config)) is None:
+        return None, ""
+    return size // BYTES_A_TOKEN, f"about {BYTES_A_TOKEN} bytes of {size / 1e6:.1f} MB a token"
 
 
 def _with_preset(flags: dict[str, Any]) -> dict[str, Any]:

@@ -2,19 +2,12 @@
 
 import argparse
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from llama_recipes_local.datasets.registry import DATASETS
-from llama_recipes_local.errors import UsageError, refusal
-from llama_recipes_local.fields import update_config
+from llama_recipes_local.errors import refusal
 from llama_recipes_local.messages import nearest
 from llama_recipes_local.planning.cards import CARDS, Card, card
 from llama_recipes_local.planning.shapes import KNOWN, Shape, shape_of
-
-BYTES_A_TOKEN = 4
-_TEXTS = (".csv", ".tsv", ".json", ".jsonl", ".txt")
 
 
 def model_shape(name: str) -> tuple[Shape, dict[str, str]]:
@@ -64,30 +57,3 @@ def card_of(args: argparse.Namespace) -> Card:
         why = "its speed is not known here"
         fix = f"leave it out and give --gpu_memory GB, or name one of {names}"
         raise refusal(f"--gpu {args.gpu}", why, fix) from None
-
-
-def epoch_tokens(given: int | None, flags: Mapping[str, Any]) -> tuple[int | None, str]:
-    """Return an epoch's tokens, and where the figure is from: a flag, or the files' bytes."""
-    if given is not None:
-        return given, "--tokens"
-    name = flags.get("dataset", flags.get("train_config.dataset"))
-    if name is None:
-        return None, ""
-    files = _files(str(name), flags)
-    if not files or any(path.suffix not in _TEXTS for path in files):
-        return None, ""
-    size = sum(path.stat().st_size for path in files)
-    return size // BYTES_A_TOKEN, f"about {BYTES_A_TOKEN} bytes of {size / 1e6:.1f} MB a token"
-
-
-def _files(name: str, flags: Mapping[str, Any]) -> list[Path]:
-    """Return the files of a data set's training part; none if they are not found."""
-    declared = DATASETS.get(name)
-    if declared is None or declared.split is None:
-        return []
-    config = declared.config()
-    update_config(config, **flags)
-    try:
-        return list(declared.split(config, config.train_split).files)
-    except (UsageError, OSError):
-        return []

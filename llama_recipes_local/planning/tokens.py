@@ -1,0 +1,29 @@
+"""How many tokens an epoch has, judged by the files of the data, which are not read."""
+
+from pathlib import Path
+
+from llama_recipes_local.configs.protocols import DatasetConfig
+from llama_recipes_local.datasets.registry import DATASETS
+from llama_recipes_local.errors import UsageError
+
+BYTES_A_TOKEN = 4
+_TEXTS = (".csv", ".tsv", ".json", ".jsonl", ".txt")
+
+
+def bytes_of(config: DatasetConfig) -> int | None:
+    """Return the bytes of a data set's training files; None if it has others than plain texts."""
+    files = _files(config)
+    if not files or any(path.suffix not in _TEXTS for path in files):
+        return None
+    return sum(path.stat().st_size for path in files)
+
+
+def _files(config: DatasetConfig) -> list[Path]:
+    """Return the files of a data set's training part; none if they are not found."""
+    declared = DATASETS.get(config.dataset)
+    if declared is None or declared.split is None:
+        return []
+    try:
+        return list(declared.split(config, config.train_split).files)
+    except (UsageError, OSError):
+        return []

@@ -1,0 +1,78 @@
+"""A setting, and what it takes, in words."""
+
+from llama_recipes_local import configs
+from llama_recipes_local.planning.host import checkpoint_gb, disk_gb, host_gib
+from llama_recipes_local.planning.memory import Memory
+from llama_recipes_local.planning.search import Outcome
+from llama_recipes_local.planning.setting import FULL, KEEP, OFFLOAD, SELECTIVE, Setting
+
+POLICIES = {
+    KEEP: "activations kept",
+    SELECTIVE: "some activations computed again",
+    FULL: "activations computed again",
+    OFFLOAD: "activations computed again, layers' inputs in host memory",
+}
+
+
+def describe(setting: Setting) -> str:
+    """Return what was chosen of a setting, in words."""
+    batch = setting.batch
+    parts = [setting.ranks.sharding] if setting.ranks.uses_fsdp else []
+    rows = f"{batch.rows} row{'s' if batch.rows > 1 else ''} at a time"
+    times = f", {batch.accumulation} times a step" if batch.accumulation > 1 else ""
+    return ", ".join([*parts, POLICIES[setting.policy], f"{rows}{times}"])
+
+
+def figures(found: Outcome) -> str:
+    """Return a line of what a setting takes, and what it is."""
+    speed = f"{found.tokens:>9,.0f} tok/s" if found.fits else f"{'does not fit':>15}"
+    return f"{found.needs:6.1f} GiB, {speed}: {describe(found.setting)}"
+
+
+def by_part(memory: Memory) -> str:
+    """Return the GiB of each part of a device's memory."""
+    parts = memory.parts().items()
+    return ", ".join(f"{name} {size:.1f}" for name, size in parts if size >= 0.05)
+
+
+def details(
+    best: Outcome, train: configs.train_config, tokens: int | None = None, counted: str = ""
+) -> list[str]:
+    """Return lines that say what a setting takes: memory, speed, hours, host, disk.
+
+    Args:
+        best: the setting's outcome.
+        train: the run's configuration, for epochs and what is saved.
+        tokens: of an epoch; None if they are not known.
+        counted: where they are from.
+    """
+    spent = {name: part / best.seconds.step for name, part in vars(best.seconds).items()}
+    shares = ", ".join(f"{name} {part:.0%}" for name, part in spent.items() if part >= 0.01)
+    world = best.setting.ranks.world
+    each = f" ({best.tokens / world:,.0f} a GPU)" if world > 1 else ""
+    outside = best.needs - best.memory.gib
+    lines = [
+        f"  memory: {best.needs:.1f} GiB of {best.has:.1f}: {by_part(best.memory)}, "
+        f"outside torch {outside:.1f}",
+        f"  speed: {best.tokens:,.0f} tok/s{each}, {best.seconds.step:.2f} s a step: {shares}",
+    ]
+    if tokens is not None:
+        hours = tokens * train.num_epochs / best.tokens / 3600
+        epochs = f"{train.num_epochs} epoch{'s' if train.num_epochs > 1 else ''}"
+        lines.append(f"  time: {_duration(hours)} for {epochs} of {tokens:,} tokens ({counted})")
+    host = host_gib(best.setting, train.low_cpu_fsdp, train.async_save)
+    disk = disk_gb(best.setting, train.save_steps, train.save_total_limit)
+    once = checkpoint_gb(best.setting)
+    shared = host_gib(best.setting, True, train.async_save)
+    hint = f" ({shared:.0f} with --low_cpu_fsdp)" if shared < host - 1 else ""
+    lines.append(
+        f"  host memory: {host:.0f} GiB a node{hint}; "
+        f"disk: {disk:.1f} GB, a checkpoint {once:.1f} GB"
+    )
+    return lines
+
+
+def _duration(hours: float) -> str:
+    if hours < 1 / 60:
+        return f"{hours * 3600:.0f} s"
+    return f"{hours * 60:.0f} min" if hours < 2 else f"{hours:.1f} h"

@@ -1,0 +1,53 @@
+"""``--dry_run``: what a run would take, with its data as it was tokenised."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from llama_recipes_local.data.audit import SplitAudit
+from llama_recipes_local.planning.cards import card
+from llama_recipes_local.planning.flags import changes, free_of, words
+from llama_recipes_local.planning.search import outcome, ranked
+from llama_recipes_local.planning.setting import Batch
+from llama_recipes_local.planning.wording import describe, details, figures
+from llama_recipes_local.preflight.memory_rules import asked_setting, this_card
+from llama_recipes_local.run import Run
+
+NEXT = 2
+"""Other settings that are shown."""
+
+ELSEWHERE = 80
+"""GB of the GPU that is assumed on a machine without one."""
+
+
+def dry_run_text(run: Run, audits: Mapping[str, SplitAudit]) -> str:
+    """Return what a run would take, and other settings of what its flags do not name.
+
+    Args:
+        run: checked, with its data.
+        audits: of its data, by part; empty if that is read during training.
+    """
+    end = "--dry_run: nothing was loaded or written; without it the run starts"
+    asked = asked_setting(run)
+    if asked is None:
+        return f"plan: this type of model is not known to the arithmetic\n{end}"
+    has = this_card()
+    where = f"each {has.name}" if has else f"no GPU here; on one of {ELSEWHERE} GB"
+    has = has or card(ELSEWHERE)
+    training = audits.get("train")
+    if training is not None:
+        asked = replace(asked, batch=_with_data(asked.batch, training))
+    found = outcome(asked, has)
+    tokens = None if training is None else training.tokens
+    lines = [f"plan ({where}): {describe(asked)}"]
+    lines += details(found, run.train, tokens, "as tokenised")
+    others = [each for each in ranked(asked, has, free_of(run.given)) if each.setting != asked]
+    for each in others[:NEXT]:
+        flags = " ".join(words(changes(each.setting, asked)))
+        lines.append(f"  or {figures(each)}\n     {flags}")
+    return "\n".join([*lines, end])
+
+
+def _with_data(batch: Batch, training: SplitAudit) -> Batch:
+    """Return a batch with the data's documents and labels."""
+    rows, tokens = max(training.rows, 1), max(training.tokens, 1)
+    return replace(batch, document=max(tokens // rows, 1), labelled=training.label_tokens / tokens)

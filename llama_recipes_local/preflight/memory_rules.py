@@ -1,0 +1,85 @@
+"""What certainly does not fit into the device, judged by the model's shape and the settings.
+
+A run that may fit is never refused: ``search.Outcome.least`` is below what is predicted, rows are
+not longer than the data, and padded rows are taken for empty ones.
+"""
+
+from dataclasses import replace
+
+import torch
+
+from llama_recipes_local import launch
+from llama_recipes_local.errors import Problem
+from llama_recipes_local.parallel import device_type
+from llama_recipes_local.planning.asked import Asked, setting
+from llama_recipes_local.planning.cards import Card, of_device
+from llama_recipes_local.planning.flags import changes, words
+from llama_recipes_local.planning.search import Outcome, nearest_fitting, outcome
+from llama_recipes_local.planning.setting import Setting
+from llama_recipes_local.planning.shapes import shape_of
+from llama_recipes_local.planning.tokens import bytes_of
+from llama_recipes_local.planning.wording import by_part
+from llama_recipes_local.policies.activation_policy import recomputation_flag
+from llama_recipes_local.preflight.model import model_config
+from llama_recipes_local.program import command
+from llama_recipes_local.run import Run
+
+
+def check_memory(run: Run) -> list[Problem]:
+    """Find a run that certainly needs more memory than its device has."""
+    card, asked = this_card(), asked_setting(run)
+    if card is None or asked is None:
+        return []
+    least = outcome(_least(run, asked), card)
+    if not least.cannot_fit:
+        return []
+    return [
+        Problem(
+            f"this run needs at least {least.least:.1f} GiB of each GPU, which has {least.has:.1f}",
+            f"predicted by its settings, in GiB: {by_part(outcome(asked, card).memory)}",
+            _fix(run, asked, card),
+        )
+    ]
+
+
+def asked_setting(run: Run) -> Setting | None:
+    """Return the setting that a run asks for; None for a model that is not known here."""
+    shape = shape_of(model_config(run)) if run.train.model_name else None
+    if shape is None or run.train.batch_size_training < 1 or run.train.context_length < 1:
+        return None
+    world = launch.world_size()
+    return setting(Asked.by_run(run), shape, world, max(world // launch.ranks_of_host(), 1))
+
+
+def this_card() -> Card | None:
+    """Return this process's CUDA device; None without one."""
+    if device_type() != "cuda":
+        return None
+    launched = launch.launch()
+    number = launched.local_rank if launched else 0
+    if number >= torch.cuda.device_count():
+        return None  # reported
+    found = torch.cuda.get_device_properties(number)
+    return of_device(found.name, found.total_memory)
+
+
+def _least(run: Run, asked: Setting) -> Setting:
+    """Return a setting with rows as short as they may be: padded ones have any length."""
+    size = bytes_of(run.dataset) if run.dataset is not None else None
+    length = 1 if run.train.batching_strategy != "packing" else asked.batch.length
+    if size is not None:  # a token is a byte at least
+        length = max(min(length, size // asked.batch.rows), 1)
+    return replace(asked, batch=replace(asked.batch, length=length))
+
+
+def _fix(run: Run, asked: Setting, card: Card) -> str:
+    """Return the flags of the nearest setting that fits, or the command that compares methods."""
+    found: Outcome | None = nearest_fitting(asked, card)
+    if found is None:
+        where = f"--gpus {asked.ranks.world} --gpu_memory {card.memory:.0f}"
+        compare = f"{command('plan', '--model_name', run.train.model_name)} {where}"
+        return f"nothing that does this work fits; `{compare}` shows what does"
+    flags = changes(found.setting, asked)
+    named = recomputation_flag(run)
+    without = f", without --{named}" if "activation_policy" in flags and named in run.given else ""
+    return f"{' '.join(words(flags))}{without} (needs {found.needs:.1f} GiB)"

@@ -1,0 +1,151 @@
+"""What certainly does not fit is refused before a weight is loaded, with what fits."""
+
+import json
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llama_recipes_local import finetuning_run
+from llama_recipes_local.data.audit import Counts, SplitAudit
+from llama_recipes_local.errors import Problem
+from llama_recipes_local.planning.cards import Card, card
+from llama_recipes_local.planning.shapes import KNOWN
+from llama_recipes_local.preflight import memory_rules
+from llama_recipes_local.preflight.dry_run import dry_run_text
+from llama_recipes_local.run.resolution import resolve
+
+ALL_16 = {"use_peft": "True", "target_modules": "all-linear", "r": "16"}
+FAST = {"use_fast_kernels": "True"}
+FOUR_BIT = {"quantization": "4bit", "quant_type": "nf4", "use_double_quant": "True"}
+
+
+def model_folder(name: str, tmp_path: Path) -> Path:
+    shape = KNOWN[name]
+    config = {
+        "model_type": "llama",
+        "hidden_size": shape.hidden,
+        "intermediate_size": shape.mlp,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.kv_heads,
+        "vocab_size": shape.vocabulary,
+        "tie_word_embeddings": shape.tied,
+        "max_position_embeddings": shape.positions,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    return tmp_path
+
+
+def problems(
+    name: str, on: Card, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **flags: Any
+) -> list[Problem]:
+    monkeypatch.setattr(memory_rules, "this_card", lambda: on)
+    folder = model_folder(name, tmp_path)
+    return memory_rules.check_memory(resolve({"model_name": str(folder), **flags}))
+
+
+@pytest.mark.parametrize(
+    ("name", "memory", "flags"),
+    [
+        ("llama-2-7b", 24, {}),
+        ("llama-2-7b", 24, {"use_peft": "True", "batch_size_training": "8"}),
+        ("llama-2-7b", 80, {**ALL_16, "batch_size_training": "8"}),
+        ("llama-3.1-8b", 80, {**ALL_16, **FAST, "batch_size_training": "8"}),
+        ("llama-3.1-8b", 80, {**ALL_16, "context_length": "32768"}),
+        ("llama-2-13b", 24, {**ALL_16, **FAST, "gradient_checkpointing": "True"}),
+        ("llama-2-13b", 80, {**FAST, "gradient_checkpointing": "True"}),
+        ("llama-3.1-70b", 80, {**ALL_16, **FAST, "batch_size_training": "1"}),
+        ("llama-3.1-70b", 24, {**ALL_16, **FAST, **FOUR_BIT, "batch_size_training": "1"}),
+        ("llama-3.1-70b", 80, {**ALL_16, **FAST, **FOUR_BIT, "batch_size_training": "8"}),
+        ("smollm2-135m", 8, {"batch_size_training": "64", "context_length": "8192"}),
+    ],
+)
+def test_what_cannot_fit_is_refused_with_what_fits(
+    name: str,
+    memory: int,
+    flags: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (problem,) = problems(name, card(memory), tmp_path, monkeypatch, **flags)
+    assert f"which has {card(memory).memory:.1f}" in problem.what
+    assert "weights" in problem.why
+    if problem.fix.startswith("--"):
+        told = shlex.split(problem.fix.partition(" (")[0].replace(", without", " --without"))
+        fixed = dict(zip([word[2:] for word in told[::2]], told[1::2], strict=False))
+        without = fixed.pop("without", None)
+        kept = {key: value for key, value in flags.items() if f"--{key}" != without}
+        assert problems(name, card(memory), tmp_path, monkeypatch, **{**kept, **fixed}) == []
+    else:
+        assert f"plan --model_name {tmp_path} --gpus 1" in problem.fix
+
+
+def test_what_was_measured_to_fit_is_not_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 41.8 GiB with liger-kernel: on a card that has hardly more
+    lora = {"use_peft": "True", **FAST, "batch_size_training": "2"}
+    for on, refused in ((38.5, False), (28, True)):
+        found = problems("llama-2-7b", replace(card(80), memory=on), tmp_path, monkeypatch, **lora)
+        assert bool(found) is refused, on
+
+
+def test_short_data_makes_short_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flags = {**ALL_16, "batch_size_training": "2", "context_length": "32768"}
+    data = tmp_path / "rows.jsonl"
+    local = {"dataset": "local_dataset", "local_dataset.data_path": str(data), **flags}
+    for size, refused in ((100_000, True), (100, False)):
+        data.write_text('{"text": "some words"}\n' * (size // 23))
+        found = problems("llama-3.1-8b", card(48), tmp_path, monkeypatch, **local)
+        assert bool(found) is refused, size
+    padded = {**flags, "batching_strategy": "padding"}
+    assert problems("llama-3.1-8b", card(48), tmp_path, monkeypatch, **padded) == []
+
+
+def test_without_a_device_or_a_known_model_nothing_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = resolve({"model_name": str(model_folder("llama-3.1-70b", tmp_path))})
+    assert memory_rules.this_card() is None or memory_rules.check_memory(run)
+    monkeypatch.setattr(memory_rules, "this_card", lambda: card(24))
+    (tmp_path / "config.json").write_text('{"model_type": "mllama"}')
+    assert memory_rules.check_memory(run) == []
+
+
+def test_a_dry_run_counts_the_data_and_names_other_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llama_recipes_local.preflight.dry_run.this_card", lambda: card(80))
+    folder = model_folder("llama-2-7b", tmp_path)
+    flags = {"use_peft": "True", **FAST, "num_epochs": "1", "gradient_checkpointing": "True"}
+    run = resolve({"model_name": str(folder), **flags})
+    audit = SplitAudit(Counts(), 10_000, 1_000_000, 400_000, 500, 0)
+    text = dry_run_text(run, {"train": audit})
+    assert "for 1 epoch of 1,000,000 tokens (as tokenised)" in text
+    # named with --gradient_checkpointing, so the rows alone are varied
+    assert "--activation_policy" not in text
+    assert "--batch_size_training" in text
+    del flags["gradient_checkpointing"]
+    assert "--activation_policy" in dry_run_text(resolve({"model_name": str(folder), **flags}), {})
+
+
+def test_a_dry_run_trains_and_writes_nothing(
+    tiny_run: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from llama_recipes_local import finetuning
+
+    monkeypatch.setattr(finetuning_run, "train", lambda run: pytest.fail("it trains"))
+    output = tmp_path / "out"
+    finetuning.main(
+        **tiny_run, use_peft=True, context_length=64, output_dir=str(output), dry_run=True
+    )
+    printed = capsys.readouterr().out
+    assert "rows that end in" in printed or "rows" in printed
+    assert "plan (" in printed
+    assert not output.exists()
