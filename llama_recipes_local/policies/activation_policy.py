@@ -41,14 +41,14 @@ def where_inputs_stay(run: Run | None, sizes: Mapping[str, Any], device: str) ->
     if policy == FULL:
         return FULL, f"--activation_policy {policy}"
     if device != "cuda":
-        return FULL, "they are in host memory already" if policy == OFFLOAD else ""
+        return FULL, "on a CPU, it is in host memory already" if policy == OFFLOAD else ""
     if policy == OFFLOAD:
         return OFFLOAD, f"--activation_policy {policy}"
     if run is None or not run.train.use_fast_kernels:
         return FULL, ""
     if lack := lacking_host_memory(run.train, sizes):
         return FULL, lack
-    return OFFLOAD, f"it takes no time; --activation_policy {FULL} keeps them on the device"
+    return OFFLOAD, f"it takes no time; --activation_policy {FULL} keeps it on the device"
 
 
 def lacking_host_memory(train: configs.train_config, sizes: Mapping[str, Any]) -> str:
