@@ -116,6 +116,8 @@ def main() -> None:
     parser.add_argument("--max_seconds", type=float, default=3600.0, help="of all cells together")
     parser.add_argument("--tiny", action="store_true", help="a tiny model, to try the command")
     options = parser.parse_args()
+    if options.steps <= WARM_UP:
+        parser.error(f"--steps {options.steps}: the first {WARM_UP} are not counted")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # which ends the cell too
     began = time.monotonic()
     for peer, modules in PEERS.items():
@@ -178,8 +180,6 @@ def run_cell(
     except RuntimeError as error:
         return {"error": str(error)}
     seconds = found.pop("step_seconds")[WARM_UP - 1 :]
-    if not seconds:
-        return {"error": f"no step after {WARM_UP}: {last_line(log)}"}
     tokens = work.tokens * work.rows * work.micro_batches * used
     step = median(seconds)
     measured = {
@@ -223,10 +223,10 @@ def make_rows(work: Path, model: Path, tokens: int) -> tuple[Path, float]:
 
 
 def run_limited(cell: dict[str, Any], file: Path, log: Path, limit: float) -> None:
-    """Run a cell's process, and end it with all that it started after some seconds.
+    """Run a cell's process until its clock is written, and end it with all that it started.
 
     Raises:
-        RuntimeError: with the last line that it printed, if it fails or takes longer.
+        RuntimeError: with the last line that it printed, if it fails or takes too many seconds.
     """
     print(f"$ {cell['tool']}: {cell['shape']} {cell['weights']} r={cell['rank']}", flush=True)
     file.write_text(json.dumps(cell | {"started": time.time()}))
@@ -245,15 +245,25 @@ def run_limited(cell: dict[str, Any], file: Path, log: Path, limit: float) -> No
             start_new_session=True,
         )
         try:
-            code = process.wait(timeout=max(limit, 1))
-        except subprocess.TimeoutExpired:
-            raise RuntimeError(f"ended after {limit:.0f} s: {last_line(log)}") from None
+            ended = wait(process, Path(cell["out"]), limit)
         finally:
             with contextlib.suppress(ProcessLookupError):  # all have ended
                 os.killpg(process.pid, signal.SIGKILL)
-    if code:
-        print(f"exit code {code}, see {log}", flush=True)
-        raise RuntimeError(last_line(log))
+    if ended:
+        print(f"{ended}, see {log}", flush=True)
+        raise RuntimeError(f"{ended}: {last_line(log)}")
+
+
+def wait(process: "subprocess.Popen[bytes]", out: Path, limit: float) -> str:
+    """Wait for a process or for its file; return why there is none."""
+    until = time.monotonic() + limit
+    while not out.exists():
+        if process.poll() is not None:
+            return "" if out.exists() else f"exit code {process.returncode}"
+        if time.monotonic() > until:
+            return f"ended after {limit:.0f} s"
+        time.sleep(0.1)
+    return ""
 
 
 def save(results: list[dict[str, Any]], out: Path) -> None:
@@ -280,7 +290,7 @@ def shown_cell(result: dict[str, Any] | None) -> str:
     if result is None:
         return ""
     if "error" in result:
-        return result["error"]
+        return str(result["error"]).replace("|", "\\|")
     speed = f"{result['tokens_per_second']:,} at {result['peak_gib']}"
     return f"{speed}; {result['seconds_to_first_step']:.0f} s"
 

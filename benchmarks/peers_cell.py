@@ -5,7 +5,6 @@
 torch is imported late: Unsloth wants to be first.
 """
 
-import atexit
 import json
 import os
 import runpy
@@ -27,7 +26,7 @@ def main() -> None:
         import unsloth  # noqa: F401 (before torch)
     from step_clock import Clock
 
-    atexit.register(Clock(Path(cell["out"]), cell["started"]).write)
+    Clock(Path(cell["out"]), cell["started"], cell["steps"])
     TOOLS[cell["tool"]](cell)
 
 
@@ -46,6 +45,7 @@ def train_ours(cell: dict[str, Any]) -> None:
         "run_validation": False,
         "save_model": False,
         "output_dir": cell["output"],
+        "overwrite_output_dir": True,
         "data_cache": cell["cache"],
         "data_root": ROOT,
     }

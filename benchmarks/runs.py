@@ -144,9 +144,9 @@ def python_path() -> str:
 
 
 def last_line(log: Path) -> str:
-    """Return the last line of a log that is neither blank nor a progress bar's."""
+    """Return the last line of a log that has a word and is not a progress bar's."""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines()]
-    said = [line for line in lines if line and not re.search(r"\d%\|", line)]
+    said = [line for line in lines if re.search(r"\w", line) and not re.search(r"\d%\|", line)]
     return said[-1][-300:] if said else "nothing printed"
 
 

@@ -1,7 +1,7 @@
 """One clock for every tool: torch calls a hook after each step of any optimiser.
 
-The hook records a CUDA event on the stream that the step ran on. Nothing waits for the device until
-the run has ended, but after the first step.
+The hook records a CUDA event on the stream that the step ran on. Nothing waits for the device but
+after the first step and after the last.
 """
 
 import json
@@ -18,14 +18,15 @@ GIB = 2**30
 class Clock:
     """Records when each optimiser step ended on the device, and the memory that steps take."""
 
-    def __init__(self, out: Path, started: float) -> None:
+    def __init__(self, out: Path, started: float, steps: int) -> None:
         """Start.
 
         Args:
-            out: file for what was recorded.
+            out: file for what was recorded, which appears whole.
             started: when the process was started, in seconds since the epoch.
+            steps: optimiser steps after which it is written.
         """
-        self.out, self.started = out, started
+        self.out, self.started, self.steps = out, started, steps
         self.until_first_step = 0.0
         self.start_gib = 0.0
         self.marks: list[Any] = []
@@ -41,6 +42,8 @@ class Clock:
             self.marks.append(event)
         if len(self.marks) == 1:
             self._end_start()
+        if len(self.marks) == self.steps:
+            self._write()
 
     def _end_start(self) -> None:
         if torch.cuda.is_available():
@@ -49,7 +52,7 @@ class Clock:
             torch.cuda.reset_peak_memory_stats()
         self.until_first_step = time.time() - self.started
 
-    def write(self) -> None:
+    def _write(self) -> None:
         """Write the seconds of each step after the first, and the peaks before and after it."""
         pairs = list(zip(self.marks, self.marks[1:], strict=False))
         if torch.cuda.is_available():
@@ -64,4 +67,6 @@ class Clock:
             "start_gib": round(self.start_gib, 1),
             "seconds_to_first_step": round(self.until_first_step, 1),
         }
-        self.out.write_text(json.dumps(found))
+        draft = self.out.with_suffix(".draft")
+        draft.write_text(json.dumps(found))
+        draft.rename(self.out)

@@ -1,6 +1,7 @@
 """What makes the table of peers: the clock, the cells that are asked for, and cells that fail."""
 
 import json
+import subprocess
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -32,12 +33,11 @@ def test_cells_are_chosen_by_work_and_tool(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_clock_marks_each_step_of_any_optimiser(tmp_path: Path) -> None:
-    clock = Clock(tmp_path / "clock.json", started=0.0)
+    clock = Clock(tmp_path / "clock.json", started=0.0, steps=4)
     try:
         take_steps()
     finally:
         clock.hook.remove()
-    clock.write()
     assert len(json.loads(clock.out.read_text())["step_seconds"]) == 3  # between four steps
 
 
@@ -55,7 +55,7 @@ def test_a_cell_that_fails_is_its_last_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = tmp_path / "log"
-    log.write_text("a problem\n  1%| | 1/6 [00:00<?, ?it/s]\n\n")
+    log.write_text("a problem\n╰───╯\n  1%| | 1/6 [00:00<?, ?it/s]\n\n")
 
     def fail(cell: dict[str, object], file: Path, log: Path, limit: float) -> None:
         raise RuntimeError(peers.last_line(tmp_path / "log"))
@@ -66,6 +66,18 @@ def test_a_cell_that_fails_is_its_last_line(
     options = Namespace(work=tmp_path, tokenizer=tmp_path, steps=6)
     result = peers.run_cell(peers.WORK[NAME], peers.OURS, options, 0, 10.0)
     assert result == {"error": "a problem"}
+
+
+@pytest.mark.command
+def test_a_cell_ends_with_its_clock_or_with_a_reason(tmp_path: Path) -> None:
+    out = tmp_path / "clock.json"
+    with subprocess.Popen(["sleep", "60"]) as process:
+        assert peers.wait(process, out, limit=0.0) == "ended after 0 s"
+        out.touch()
+        assert peers.wait(process, out, limit=0.0) == ""
+        process.kill()
+    out.unlink()
+    assert peers.wait(process, out, limit=60.0) == "exit code -9"
 
 
 def test_the_table_has_a_row_for_work_and_a_column_for_a_tool() -> None:
