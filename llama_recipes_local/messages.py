@@ -1,5 +1,6 @@
 """Phrases that many messages share: lists of names, what a folder holds, a missing path."""
 
+import os
 import re
 import shlex
 from collections.abc import Iterable
@@ -37,6 +38,8 @@ def describe_folder(folder: Path) -> str:
 def missing_path(path: Path, fix: str) -> Problem:
     """Return the problem with a path that does not exist, and what its folder holds."""
     parent = path.parent
+    if path.is_symlink():
+        return Problem(f"{path} does not exist", f"it is a link to {os.readlink(path)}", fix)
     if parent.is_dir():
         names = sorted((entry.name for entry in parent.iterdir()), key=natural_key)
         return Problem(f"{path} does not exist", f"{parent} holds {join_names(names)}", fix)

@@ -25,6 +25,8 @@ def test_a_missing_path_is_reported_with_what_its_folder_holds(tmp_path: Path) -
     problem = missing_path(tmp_path / "part-3.csv", "name another")
     assert problem.what == f"{tmp_path / 'part-3.csv'} does not exist"
     assert problem.why == f"{tmp_path} holds part-2.csv, part-10.csv"
+    (tmp_path / "link.csv").symlink_to("nowhere.csv")
+    assert missing_path(tmp_path / "link.csv", "").why == "it is a link to nowhere.csv"
     deeper = missing_path(tmp_path / "no" / "part-3.csv", "name another")
     assert deeper.why == f"neither does {tmp_path / 'no'}"
 

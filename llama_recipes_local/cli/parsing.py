@@ -8,7 +8,7 @@ from pathlib import Path
 
 from llama_recipes_local.errors import refusal
 from llama_recipes_local.messages import nearest, unknown_flag
-from llama_recipes_local.storage.names import check_length
+from llama_recipes_local.storage.names import check_possible
 from llama_recipes_local.typed_words import read_words
 
 
@@ -110,7 +110,7 @@ def integer(word: str) -> int | str:
 def path(word: str) -> Path:
     """Return a word's path, as an argparse ``type``; of an empty word it would be "."."""
     text(word)
-    if problems := check_length(word, "the path"):
+    if problems := check_possible(word, "the path"):
         raise argparse.ArgumentTypeError(f"{problems[0].what}: {problems[0].why}")
     return Path(word)
 

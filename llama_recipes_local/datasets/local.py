@@ -256,8 +256,9 @@ def _layout(records: Iterator[Record], wanted: str, named: Mapping[str, str]) ->
         try:
             return find_layout(record, wanted, named)
         except UsageError as error:
-            if unreadable:
-                refused, unreadable = error, isinstance(record[1], Flawed)
+            is_flawed = isinstance(record[1], Flawed)
+            if refused is None or (unreadable and not is_flawed):
+                refused, unreadable = error, is_flawed
     assert refused is not None, "a file without records is refused by its reader"
     raise refused
 

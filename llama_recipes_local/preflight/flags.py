@@ -13,7 +13,7 @@ from llama_recipes_local.fields import FOLDER, convert, facts, field_names
 from llama_recipes_local.messages import empty_value, nearest, unknown_flag
 from llama_recipes_local.program import command
 from llama_recipes_local.run import Run
-from llama_recipes_local.storage.names import check_length, check_name, check_path
+from llama_recipes_local.storage.names import check_name, check_path, check_possible
 from llama_recipes_local.typed_words import Typed
 
 # what TRL, transformers and sft.py call a flag, where the nearest name is that of another flag
@@ -196,7 +196,7 @@ def _mismatch(flag: str, value: object) -> list[Problem]:
                 )
             ]
         if FOLDER in _marks(cls, name) and isinstance(value, str):
-            check = check_length if flag == "output_dir" else check_path
+            check = check_possible if flag == "output_dir" else check_path
             return check(value, f"--{flag}")
     return []
 

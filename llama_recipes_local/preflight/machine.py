@@ -37,6 +37,9 @@ def check_output(run: Run) -> list[Problem]:
     if unwritable := check_path(output, "--output_dir") or named:
         return unwritable
     existing = nearest_existing(output)
+    if existing != output and os.path.lexists(run.train.output_dir):
+        why = f"it is a link to {output}, which is not there"
+        return [_output(Path(run.train.output_dir), why)]
     if not existing.is_dir():
         return [_output(output, f"{existing} is a file")]
     if not os.access(existing, os.W_OK | os.X_OK):

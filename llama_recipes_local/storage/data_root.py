@@ -24,4 +24,5 @@ def resolve(path: str | os.PathLike[str], given: str = "") -> Path:
         path: the path.
         given: as of ``data_root``.
     """
-    return (data_root(given) / Path(path).expanduser()).resolve()
+    # Path.resolve raises for links that lead in a circle
+    return Path(os.path.realpath(data_root(given) / Path(path).expanduser()))

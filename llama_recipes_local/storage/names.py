@@ -4,6 +4,7 @@ safetensors, JSON and the console accept none that is not valid UTF-8, and no fi
 is too long.
 """
 
+import errno
 import os
 import re
 from itertools import chain, count
@@ -55,17 +56,17 @@ def check_name(path: str | os.PathLike[str], flag: str = "") -> list[Problem]:
 
 
 def check_path(path: str | os.PathLike[str], flag: str) -> list[Problem]:
-    """Return a problem if no file can have a path: ``check_name``'s or ``check_length``'s.
+    """Return a problem if no file can have a path: ``check_name``'s or ``check_possible``'s.
 
     Args:
         path: a path as Python decodes it; a relative one is below the working directory.
         flag: the flag that names it.
     """
-    return check_name(path, flag) or check_length(path, flag)
+    return check_name(path, flag) or check_possible(path, flag)
 
 
-def check_length(path: str | os.PathLike[str], flag: str) -> list[Problem]:
-    """Return a problem if a path, or a name in it, is longer than any that exists."""
+def check_possible(path: str | os.PathLike[str], flag: str) -> list[Problem]:
+    """Return a problem if a path is too long for any file, or is of links in a circle."""
     text, fix = os.fspath(path), f"name another: {flag} PATH"
     longest = max((len(os.fsencode(part)) for part in text.split(os.sep)), default=0)
     whole = len(os.fsencode(os.path.abspath(text.replace("\0", ""))))
@@ -77,7 +78,18 @@ def check_length(path: str | os.PathLike[str], flag: str) -> list[Problem]:
         return [Problem(f"{flag} is a path of {whole} bytes: {text[:40]}...", why, fix)]
     if "\0" in text:
         return [Problem(f"{flag} {text!r}", "a path has no zero byte", fix)]
+    if _is_circle(text):
+        why = "it is a link that leads back to itself, or through too many others"
+        return [Problem(f"{flag} {text}", why, fix)]
     return []
+
+
+def _is_circle(path: str) -> bool:
+    try:
+        os.stat(os.path.expanduser(path))
+    except OSError as error:
+        return error.errno == errno.ELOOP
+    return False
 
 
 def check_new_name(path: str | os.PathLike[str], flag: str) -> list[Problem]:

@@ -2,13 +2,14 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from llama_recipes_local import cli
+from llama_recipes_local import cli, finetuning
 from llama_recipes_local.preflight import machine
 from llama_recipes_local.run.resolution import resolve
-from llama_recipes_local.storage.names import check_name, free_path
+from llama_recipes_local.storage.names import check_name, check_path, free_path
 
 GBK = os.fsdecode("模型".encode("gbk"))
 
@@ -77,3 +78,38 @@ def test_a_free_path_is_numbered_before_its_ending(tmp_path: Path) -> None:
     assert free_path(folder) == tmp_path / "run.v2-3"
     file.touch()
     assert free_path(file, ".json") == tmp_path / "result-2.json"
+
+
+@pytest.fixture
+def circle(tmp_path: Path) -> Path:
+    (tmp_path / "there").symlink_to("back")
+    (tmp_path / "back").symlink_to("there")
+    return tmp_path / "back"
+
+
+def test_a_link_in_a_circle_is_refused(circle: Path) -> None:
+    for path in (circle, circle / "below"):
+        (problem,) = check_path(path, "--model_name")
+        assert problem.what == f"--model_name {path}" and "leads back to itself" in problem.why
+    (circle.parent / "whole").symlink_to(circle.parent)
+    assert check_path(circle.parent / "whole/whole/file", "--model_name") == []
+
+
+@pytest.mark.parametrize("flag", ["model_name", "output_dir", "data_root", "dataset"])
+def test_a_flag_that_names_such_a_link(
+    flag: str, circle: Path, tiny_run: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        finetuning.main(**tiny_run | {flag: str(circle)})
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and "leads back to itself" in said
+
+
+def test_an_output_folder_that_links_to_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "out").symlink_to(tmp_path / "nowhere")
+    run = resolve({"output_dir": str(tmp_path / "out")})
+    (problem,) = machine.check_output(run)
+    assert problem.what == f"--output_dir {tmp_path / 'out'}"
+    assert problem.why == f"it is a link to {tmp_path / 'nowhere'}, which is not there"
+    (tmp_path / "nowhere").mkdir()
+    assert machine.check_output(run) == []

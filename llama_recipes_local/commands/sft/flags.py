@@ -15,7 +15,7 @@ from llama_recipes_local.datasets.local import local_dataset
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.messages import empty_value, unknown_flag
 from llama_recipes_local.program import python
-from llama_recipes_local.storage.names import check_length
+from llama_recipes_local.storage.names import check_possible
 
 ADAPTER_DTYPES = ("float32", "bfloat16")
 # The fields of local_dataset that sft.py takes as they are; its paths have names of their own.
@@ -123,7 +123,7 @@ def check_flags(flags: Iterable[Flag]) -> tuple[list[Flag], list[Problem]]:
             problems.append(empty_value(f"--{flag.name}"))
             continue
         paths = flag.values[:1] if flag.name in PATHS else ()
-        too_long = [found for path in paths for found in check_length(path, f"--{flag.name}")]
+        too_long = [found for path in paths for found in check_possible(path, f"--{flag.name}")]
         if too_long:
             problems += too_long
             continue
