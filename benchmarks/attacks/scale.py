@@ -12,7 +12,7 @@ from forked_runs import fork, wait
 
 from attacks.lab import Found, Lab, unclean, unexpected
 
-SECONDS = 60.0  # that an attack may take
+SECONDS = 120.0  # that an attack may take on a busy machine
 NUMBER = '{"prompt": ' + "9" * 5000 + ', "completion": "b"}'
 
 

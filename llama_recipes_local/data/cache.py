@@ -17,6 +17,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 
 from llama_recipes_local.data.audit import Counts, SplitAudit, audit_split
 from llama_recipes_local.data.token_rows import SCHEMA, Chunk, TokenRows
+from llama_recipes_local.storage.names import hidden_beside
 from llama_recipes_local.storage.publishing import published_folder
 from llama_recipes_local.storage.waiting_lock import waited_for
 
@@ -55,7 +56,7 @@ def cached(entry: Path, build: Callable[[], Built]) -> tuple[TokenRows, SplitAud
     """
     entry.parent.mkdir(parents=True, exist_ok=True)
     what = f"the tokens of {entry.name}, which another process makes"
-    with waited_for(entry.with_name(f".{entry.name}.lock"), what) as locked:
+    with waited_for(hidden_beside(entry, ".lock"), what) as locked:
         if not entry.exists():
             return *_make(entry, build, locked), "made"
         reason = _corruption(entry)

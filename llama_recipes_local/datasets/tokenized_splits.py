@@ -30,6 +30,7 @@ from llama_recipes_local.errors import Problem, RecordError, UsageError, refusal
 from llama_recipes_local.records.checked_values import Record
 from llama_recipes_local.storage.disk import write_failure
 from llama_recipes_local.storage.hashing import FileHashes
+from llama_recipes_local.storage.names import shortened
 
 # Incremented when the same files give other tokens than before.
 FORMAT = 4
@@ -100,7 +101,7 @@ def is_tokenized(
 
 
 def _entry(split: Split, encoder: "_Encoder", folder: Path) -> Path:
-    return folder / f"{split.files[0].stem}-{_key(split, encoder, folder)}"
+    return folder / f"{shortened(split.files[0].stem)}-{_key(split, encoder, folder)}"
 
 
 @dataclass(frozen=True)

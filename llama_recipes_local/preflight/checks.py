@@ -100,6 +100,7 @@ CHECKS: tuple[Check, ...] = (
     data_rules.check_data_files,
     memory_rules.check_memory,
     machine.check_output,
+    machine.check_sharded_output,
     machine.check_workers,
     machine.check_packages,
 )

@@ -2,12 +2,14 @@
 
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from llama_recipes_local import extras
 from llama_recipes_local.configs.training import REPORTERS
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.kernels.registry import ATTENTION
+from llama_recipes_local.model_checkpointing import checkpoint_folder
 from llama_recipes_local.models.quantization import quantized_bits, quantized_by
 from llama_recipes_local.optimization.optimizers import BITSANDBYTES
 from llama_recipes_local.run import Run
@@ -36,24 +38,39 @@ def check_output(run: Run) -> list[Problem]:
     named = check_new_name(run.train.output_dir, "--output_dir")
     if unwritable := check_path(output, "--output_dir") or named:
         return unwritable
-    existing = nearest_existing(output)
-    if existing != output and os.path.lexists(run.train.output_dir):
-        why = f"it is a link to {output}, which is not there"
-        return [_output(Path(run.train.output_dir), why)]
-    if not existing.is_dir():
-        return [_output(output, f"{existing} is a file")]
-    if not os.access(existing, os.W_OK | os.X_OK):
-        return [_output(output, f"{existing} cannot be written by this user")]
-    try:
-        os.rmdir(tempfile.mkdtemp(prefix=".llama-recipes-", dir=existing))
-    except OSError as error:  # as below /proc, where permissions allow it
-        return [_output(output, f"no folder can be made in {existing}: {error.strerror}")]
-    return []
+    return _unwritable(Path(run.train.output_dir), "--output_dir")
 
 
-def _output(output: Path, why: str) -> Problem:
-    fix = "name a folder that you can write to: --output_dir DIR"
-    return Problem(f"--output_dir {output}", why, fix)
+def check_sharded_output(run: Run) -> list[Problem]:
+    """Return why the folder cannot be written that FSDP's full fine-tuning saves its model in."""
+    train = run.train
+    if not train.enable_fsdp or train.use_peft or not train.save_model:
+        return []
+    folder = checkpoint_folder(train)
+    if too_long := check_path(folder, "--dist_checkpoint_root_folder"):
+        fix = "name another: --dist_checkpoint_root_folder DIR --dist_checkpoint_folder PREFIX"
+        return [replace(too_long[0], fix=fix)]
+    return _unwritable(folder, "--dist_checkpoint_root_folder")
+
+
+def _unwritable(folder: Path, flag: str) -> list[Problem]:
+    """Return why nothing can be written below a folder, which may not be there yet."""
+    resolved = shown = folder.resolve()
+    existing = nearest_existing(resolved)
+    why = ""
+    if existing != resolved and os.path.lexists(folder):
+        shown, why = folder, f"it is a link to {resolved}, which is not there"
+    elif not existing.is_dir():
+        why = f"{existing} is a file"
+    elif not os.access(existing, os.W_OK | os.X_OK):
+        why = f"{existing} cannot be written by this user"
+    else:
+        try:
+            os.rmdir(tempfile.mkdtemp(prefix=".llama-recipes-", dir=existing))
+        except OSError as error:  # as below /proc, where permissions allow it
+            why = f"no folder can be made in {existing}: {error.strerror}"
+    fix = f"name a folder that you can write to: {flag} DIR"
+    return [Problem(f"{flag} {shown}", why, fix)] if why else []
 
 
 def check_workers(run: Run) -> list[Problem]:

@@ -5,6 +5,7 @@ is too long.
 """
 
 import errno
+import hashlib
 import os
 import re
 from itertools import chain, count
@@ -33,6 +34,22 @@ def free_path(path: Path, ending: str = "") -> Path:
     name = path.name.removesuffix(ending)
     names = chain([path.name], (f"{name}-{number}{ending}" for number in count(2)))
     return next(free for free in map(path.with_name, names) if not os.path.lexists(free))
+
+
+def hidden_beside(path: Path, ending: str) -> Path:
+    """Return a hidden path for what belongs to another: a dot, its name, and an ending.
+
+    A name that would be longer than any may be is a hash of that name.
+    """
+    name = f".{path.name}{ending}"
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        name = f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()}{ending}"
+    return path.with_name(name)
+
+
+def shortened(name: str, most: int = 100) -> str:
+    """Return a name's first characters, of at most so many bytes."""
+    return os.fsencode(name)[:most].decode("utf-8", "ignore")
 
 
 def check_name(path: str | os.PathLike[str], flag: str = "") -> list[Problem]:

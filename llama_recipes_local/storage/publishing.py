@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from llama_recipes_local.storage.names import hidden_beside
 from llama_recipes_local.storage.renaming import exchange
 
 # what has the name is a folder with something in it, a file, or a link
@@ -113,12 +114,12 @@ def write_json(path: Path, content: object, indent: int = 2) -> None:
 
 def draft_of(target: Path) -> Path:
     """Return where ``target`` is written before it is published."""
-    return target.with_name(f".{target.name}.incomplete")
+    return hidden_beside(target, ".incomplete")
 
 
 def _own_draft_of(target: Path) -> Path:
     """Return where this process writes ``target``, if others may write it at the same time."""
-    return target.with_name(f".{target.name}.{socket.gethostname()}-{os.getpid()}.incomplete")
+    return hidden_beside(target, f".{socket.gethostname()}-{os.getpid()}.incomplete")
 
 
 def begin_draft(target: Path) -> Path:
@@ -194,7 +195,7 @@ def _replace(draft: Path, target: Path) -> None:
 
 def old_of(target: Path) -> Path:
     """Return where what had a name is kept while it is replaced."""
-    return target.with_name(f".{target.name}.old")
+    return hidden_beside(target, ".old")
 
 
 def sync_folder(folder: Path) -> None:

@@ -82,6 +82,15 @@ def test_a_second_load_is_from_the_cache(load: Any):
     assert load().how == "from cache"
 
 
+@pytest.mark.parametrize("stem", ["n" * 248, "名" * 82], ids=["English", "Chinese"])
+def test_a_file_may_have_the_longest_name(stem: str, tmp_path: Path, tokenizer: Any):
+    file = tmp_path / f"{stem}.jsonl"
+    write(file, ROWS)
+    split = Split((file,), "all", lambda: records(file), Questions("{}: "))
+    loaded = [load_split(split, tokenizer, None, str(tmp_path / "cache")) for _ in range(2)]
+    assert [each.how for each in loaded] == ["made", "from cache"]
+
+
 def test_a_touched_file_is_a_hit(load: Any, file: Path):
     load()
     file.touch()

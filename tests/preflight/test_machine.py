@@ -26,6 +26,21 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Mon
     assert problem.why == f"{tmp_path} cannot be written by this user"
 
 
+@pytest.mark.parametrize("kind", ["file", "long", "fine"])
+def test_where_a_sharded_model_is_saved_is_known_to_work(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    flags = {"enable_fsdp": True, "model_name": "/" + ("n" * 250 if kind == "long" else "tiny")}
+    flags["dist_checkpoint_root_folder"] = str(tmp_path / kind)
+    problems = machine.check_sharded_output(resolve(flags))
+    assert [kind == "fine", *problems] == [not problems, *problems]
+    for problem in problems:
+        assert problem.what.startswith("--dist_checkpoint_root_folder ")
+        assert problem.why == f"{tmp_path}/file is a file" or "255 bytes at most" in problem.why
+        assert "--dist_checkpoint_root_folder DIR" in problem.fix
+    assert machine.check_sharded_output(resolve(flags | {"use_peft": True})) == []
+    assert machine.check_sharded_output in CHECKS
+
+
 def test_an_empty_output_folder() -> None:
     (problem,) = machine.check_output(resolve({"output_dir": ""}))
     assert problem.what == "--output_dir is empty"

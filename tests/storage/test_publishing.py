@@ -180,3 +180,15 @@ def test_a_reader_says_where_the_content_of_a_replaced_folder_is(
     out = ["--out", str(tmp_path / "out")] if words == ["convert"] else []
     assert cli.main([*words, str(tmp_path / "model"), *out]) == 2
     assert f"mv {old} {tmp_path / 'model'}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "名" * 85], ids=["English", "Chinese"])
+@pytest.mark.parametrize("shared", [False, True])
+def test_the_longest_name_can_be_published(name: str, shared: bool, tmp_path: Path) -> None:
+    for text in ("old", "new"):
+        with published_folder(tmp_path / name, shared=shared) as draft:
+            (draft / "weights").write_text(text)
+    assert contents(tmp_path / name) == {"weights": "new"}
+    with published_file(tmp_path / f"f{name[1:]}", shared) as draft:
+        draft.write_text("x")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, f"f{name[1:]}"])
