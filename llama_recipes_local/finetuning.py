@@ -13,6 +13,7 @@ from fire.decorators import SetParseFn
 from llama_recipes_local import launch
 from llama_recipes_local._upstream import fall_back
 from llama_recipes_local.console import exit_on_broken_pipe, printable_output, report_failure
+from llama_recipes_local.extras import compiled_when_called
 from llama_recipes_local.run.log import logged_output
 from llama_recipes_local.run.stages import Stages, print_start
 from llama_recipes_local.storage.read_ahead import read_ahead
@@ -70,7 +71,8 @@ def _import_run() -> ModuleType:
     stages = Stages()
     if first:
         print_start("imports")
-    from llama_recipes_local import finetuning_run
+    with compiled_when_called():
+        from llama_recipes_local import finetuning_run
 
     if first:
         stages.end("imports")

@@ -214,6 +214,14 @@ PISSA = LibraryPatch(
     "principal part, which are nowhere",
     drop_when="PEFT converts from a sharded state_dict, without the initial adapter on disk",
 )
+COMPILED_FUNCTIONS = LibraryPatch(
+    name="bitsandbytes' functions are compiled at their first call",
+    where="extras",
+    targets={"torch:compile": ()},
+    reason="PEFT imports bitsandbytes, which compiles functions as it is imported: for that torch "
+    "imports its compiler, a sixth of what a start imports",
+    drop_when="bitsandbytes compiles them when they are called, or PEFT imports it when needed",
+)
 PATCHES = (
     CAUSAL_MASK,
     ROTARY_FREQUENCIES,
@@ -225,6 +233,7 @@ PATCHES = (
     LLAMA_ADAPTER,
     PREFIX,
     PISSA,
+    COMPILED_FUNCTIONS,
 )
 
 

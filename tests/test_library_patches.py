@@ -18,6 +18,7 @@ from torch import nn
 import llama_recipes_local
 from llama_recipes_local import library_patches
 from llama_recipes_local.adapters import llama_adapter, pissa, prefix
+from llama_recipes_local.extras import compiled_when_called
 from llama_recipes_local.kernels import attention, frozen
 from llama_recipes_local.library_patches import PATCHES, LibraryPatch, TargetMissingError
 from llama_recipes_local.models import precision, quantization
@@ -51,6 +52,7 @@ MADE: dict[str, Callable[[], Any]] = {
     library_patches.LLAMA_ADAPTER.name: lambda: llama_adapter.install(MODEL),
     library_patches.PREFIX.name: lambda: prefix.install(MODEL),
     library_patches.PISSA.name: lambda: pissa.prepare(PISSA_MODEL),
+    library_patches.COMPILED_FUNCTIONS.name: compiled_when_called().__enter__,
 }
 
 

@@ -2,12 +2,15 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import torch
 
 from llama_recipes_local.data.token_rows import SCHEMA, Chunk
+from llama_recipes_local.extras import compiled_when_called
 
 PROJECT = Path(__file__).resolve().parents[1]
 HEAVY = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "numpy", "pandas")
@@ -52,6 +55,44 @@ from llama_recipes_local.preflight.help import help_text
 assert "--peft_method" in help_text() and "--sharding_strategy (FULL_SHARD)" in help_text()
 """
     assert imported_by(code) == set()
+
+
+@pytest.mark.command
+def test_a_run_does_not_import_the_compiler() -> None:
+    code = """
+from llama_recipes_local.finetuning import _import_run
+_import_run()
+import bitsandbytes, sys, torch
+print(*(name for name in ("torch", "torch._inductor.compile_fx") if name in sys.modules))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "torch"
+
+
+def test_functions_are_compiled_at_their_first_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = []
+
+    def compile_now(function: Callable[..., int], **options: bool) -> Callable[..., int]:
+        compiled.append((function.__name__, options))
+        return lambda *args: function(*args) + 100
+
+    monkeypatch.setattr(torch, "compile", compile_now)
+    with compiled_when_called():
+
+        @torch.compile(dynamic=True)
+        def twice(number: int) -> int:
+            """Double it."""
+            return 2 * number
+
+        plain = torch.compile(max)  # no function of Python's
+    assert torch.compile is compile_now
+    assert compiled == [("max", {})]
+    assert plain(1, 2) == 102
+    assert (twice.__name__, twice.__doc__) == ("twice", "Double it.")
+    assert [twice(2), twice(3)] == [104, 106]
+    assert compiled == [("max", {}), ("twice", {"dynamic": True})]
 
 
 @pytest.mark.command
