@@ -50,10 +50,9 @@ def disk(folder: Path, options: str) -> Iterator[Path]:
 def folders(lab: Lab, found: Found) -> None:
     """Take a run's folders away, put something else in their place, let two runs share one."""
     taken_away(lab, found)
-    for name in (
-        *(".incomplete", ".checkpoint-1.incomplete", "metrics.jsonl", ".metrics.jsonl.incomplete"),
-        *("checkpoint-1", "run_config.json", "adapter_model.safetensors", "run.log"),
-    ):
+    written = [path.name for path in lab.straight.iterdir() if path.is_file()]
+    drafts = [".incomplete", ".checkpoint-1.incomplete", ".metrics.jsonl.incomplete"]
+    for name in (*drafts, "checkpoint-1", *sorted(written)):
         for kind in ("file", "link", "folder"):
             in_its_place(lab, found, name, kind)
     shared(lab, found)
