@@ -1,8 +1,6 @@
 """Trains one cell of ``peers.py`` with one tool, in a process of its own.
 
-    python benchmarks/peers_cell.py CELL.json
-
-torch is imported late: Unsloth wants to be first.
+python benchmarks/peers_cell.py CELL.json
 """
 
 import json
@@ -13,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from step_clock import Clock
+
 ROOT = Path(__file__).resolve().parents[1]
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 RATE, ALPHA = 1e-4, 32
@@ -20,12 +20,6 @@ RATE, ALPHA = 1e-4, 32
 
 def main() -> None:
     cell = json.loads(Path(sys.argv[1]).read_text())
-    if cell["tool"] == "unsloth":
-        os.environ["UNSLOTH_DISABLE_STATISTICS"] = "1"
-        os.environ["UNSLOTH_COMPILE_LOCATION"] = str(Path(cell["cache"]) / "unsloth")
-        import unsloth  # noqa: F401 (before torch)
-    from step_clock import Clock
-
     Clock(Path(cell["out"]), cell["started"], cell["steps"])
     TOOLS[cell["tool"]](cell)
 
@@ -102,9 +96,11 @@ def train_trl(cell: dict[str, Any]) -> None:
 
 def train_unsloth(cell: dict[str, Any]) -> None:
     """Train with Unsloth, whose own checkpointing keeps its inputs in host memory."""
+    os.environ["UNSLOTH_DISABLE_STATISTICS"] = "1"
+    os.environ["UNSLOTH_COMPILE_LOCATION"] = str(Path(cell["cache"]) / "unsloth")
+    from unsloth import FastLanguageModel  # isort: skip (it replaces parts of the others)
     import torch
     from transformers import default_data_collator
-    from unsloth import FastLanguageModel
 
     recomputes = "unsloth" if cell["recomputes"] else False
     model, _ = FastLanguageModel.from_pretrained(

@@ -11,7 +11,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 import peers
-from step_clock import Clock
+from step_clock import Clock, WhenImported
 
 NAME = "8B, QLoRA r=16, recomputation"
 
@@ -93,3 +93,18 @@ def test_the_table_has_a_row_for_work_and_a_column_for_a_tool() -> None:
         f"| {NAME} | 12,345 at 9.5; 12 s | out of memory |",
         "| 7B, all weights | 12,345 at 9.5; 12 s |  |",
     ]
+
+
+def test_the_clock_waits_for_a_module_that_a_tool_imports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "imported_late.py").write_text("value = 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found: list[int] = []
+    finders = list(sys.meta_path)
+    WhenImported("imported_late", lambda module: found.append(module.value))
+    assert not found
+    __import__("imported_late")
+    WhenImported("imported_late", lambda module: found.append(module.value + 1))  # it is there
+    assert found == [1, 2]
+    assert sys.meta_path == finders
