@@ -4,6 +4,7 @@ import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ("finetuning.py", "sft.py")
@@ -70,6 +71,26 @@ def check_working_directory() -> None:
         file=sys.stderr,
     )
     raise SystemExit(2)
+
+
+def why_compiled_each_time(module: ModuleType) -> "str | None":
+    """Return why the bytecode of a module that was imported is not kept, and the fix.
+
+    Containers often have packages without bytecode and a Python that writes none; then each start
+    compiles thousands of files. None if the bytecode is there.
+    """
+    cached = module.__spec__ and module.__spec__.cached
+    if not cached or os.path.exists(cached):
+        return None
+    why, fix = f"{os.path.dirname(cached)} cannot be written", ""
+    if sys.dont_write_bytecode:
+        by_variable = "PYTHONDONTWRITEBYTECODE" in os.environ
+        why = "PYTHONDONTWRITEBYTECODE is set" if by_variable else "Python was started with -B"
+        fix = "unset PYTHONDONTWRITEBYTECODE" if by_variable else "leave -B out"
+    folder = os.path.dirname(module.__file__ or cached)
+    if not sys.pycache_prefix and not os.access(folder, os.W_OK):
+        fix = " and ".join(filter(None, [fix, "export PYTHONPYCACHEPREFIX=~/.cache/pycache"]))
+    return f"{why}; {fix}" if fix else why
 
 
 def _working_directory_exists() -> bool:

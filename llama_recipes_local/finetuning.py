@@ -11,6 +11,7 @@ import fire
 from fire.decorators import SetParseFn
 
 from llama_recipes_local import launch
+from llama_recipes_local._python import why_compiled_each_time
 from llama_recipes_local._upstream import fall_back
 from llama_recipes_local.console import exit_on_broken_pipe, printable_output, report_failure
 from llama_recipes_local.extras import compiled_when_called
@@ -76,6 +77,8 @@ def _import_run() -> ModuleType:
 
     if first:
         stages.end("imports")
+        if why := why_compiled_each_time(sys.modules["torch"]):
+            print(f"--> imports were compiled from source, as at each start: {why}")
     return finetuning_run
 
 

@@ -4,7 +4,9 @@ import os
 import runpy
 import subprocess
 import sys
+from importlib.util import spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -58,3 +60,56 @@ def test_the_modules_that_are_read_before_are_plain() -> None:
         lines = [line for line in text.splitlines() if line.lstrip().startswith("def ")]
         assert not any(" | " in line and '"' not in line for line in lines)
         assert "match " not in text
+
+
+@pytest.fixture
+def imported(tmp_path: Path) -> ModuleType:
+    """A module that was imported, whose bytecode is where Python says it is."""
+    module = ModuleType("imported")
+    module.__file__ = str(tmp_path / "imported.py")
+    module.__spec__ = spec_from_file_location("imported", module.__file__)
+    return module
+
+
+@pytest.mark.parametrize("variable", [None, "1"])
+def test_bytecode_that_is_there_is_no_matter(
+    imported: ModuleType, variable: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", variable is not None)
+    assert imported.__spec__ is not None and imported.__spec__.cached is not None
+    cached = Path(imported.__spec__.cached)
+    cached.parent.mkdir()
+    cached.touch()
+    assert _python.why_compiled_each_time(imported) is None
+    cached.unlink()
+    assert bool(_python.why_compiled_each_time(imported))
+
+
+@pytest.mark.parametrize(
+    ("variable", "writable", "said"),
+    [
+        ("1", True, "PYTHONDONTWRITEBYTECODE is set; unset PYTHONDONTWRITEBYTECODE"),
+        (
+            "1",
+            False,
+            "PYTHONDONTWRITEBYTECODE is set; unset PYTHONDONTWRITEBYTECODE and "
+            "export PYTHONPYCACHEPREFIX=~/.cache/pycache",
+        ),
+        (None, True, "Python was started with -B; leave -B out"),
+        ("", False, "/__pycache__ cannot be written; export PYTHONPYCACHEPREFIX=~/.cache/pycache"),
+    ],
+)
+def test_missing_bytecode_comes_with_its_reason_and_a_fix(
+    imported: ModuleType,
+    variable: str | None,
+    writable: bool,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    if variable:
+        monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", variable)
+    monkeypatch.setattr(sys, "dont_write_bytecode", variable != "")
+    monkeypatch.setattr(os, "access", lambda path, mode: writable)
+    found = _python.why_compiled_each_time(imported)
+    assert found is not None and found.endswith(said)
