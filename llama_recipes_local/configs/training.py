@@ -30,7 +30,8 @@ REPORTERS = Choices("tensorboard", "wandb", "mlflow")
 SECONDS = Range("from 1 to 1000000", lambda seconds: 1 <= seconds <= 10**6)
 CHECKPOINTED = Needs("save_steps", why="no checkpoint would be saved")
 RESUMED = Needs("resume_from_checkpoint", why="no run would be resumed")
-AUTO, KEEP, FULL, OFFLOAD = "auto", "keep", "full", "offload"  # activation_policy
+AUTO, KEEP, SELECTIVE, FULL, OFFLOAD = "auto", "keep", "selective", "full", "offload"
+POLICIES = Choices(AUTO, KEEP, SELECTIVE, FULL, OFFLOAD)  # of activations
 QUANTIZATIONS = Choices(None, False, True, "4bit", "8bit")
 
 
@@ -249,9 +250,10 @@ class train_config(upstream):
     """Whether each layer's activations are recomputed in the backward pass: less memory for about
     a third more work. With FSDP ``fsdp_activation_checkpointing`` says so."""
 
-    activation_policy: Annotated[str, Choices(AUTO, KEEP, FULL, OFFLOAD), Resume.FREE] = AUTO
-    """What is kept of each layer for the backward pass: "keep" all activations, "full" its input
-    alone, with full recomputation, "offload" its input in host memory; "auto" is "keep", or with
+    activation_policy: Annotated[str, POLICIES, Resume.FREE] = AUTO
+    """What is kept of each layer for the backward pass: "keep" all activations,
+    "selective" all but norms' outputs, which are made again, "full" its input alone, with full
+    recomputation, "offload" its input in host memory; "auto" is "keep", or with
     ``gradient_checkpointing`` or ``fsdp_activation_checkpointing`` "full", on CUDA with
     ``use_fast_kernels`` "offload"."""
 

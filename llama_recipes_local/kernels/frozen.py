@@ -144,7 +144,13 @@ class NormedDecoderLayer(modeling_llama.LlamaDecoderLayer):
     """A Llama's layer whose norms are computed with the additions before them.
 
     A class and not a method of a layer: transformers checkpoints activations in its subclasses.
+
+    Attributes:
+        remakes_norms: whether norms' outputs, which adapters read, are made again in the backward
+            pass instead of kept.
     """
+
+    remakes_norms = False
 
     def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Return the next hidden states, (batch, seq, hidden) both."""
@@ -154,10 +160,21 @@ class NormedDecoderLayer(modeling_llama.LlamaDecoderLayer):
         if args or not _in_half(hidden_states) or own:
             return super().forward(hidden_states, *args, **kwargs)
         before, after = ((norm.weight, norm.variance_epsilon) for norm in norms)
+        again = self.remakes_norms
         stream, normed, made_of = add_and_norm(hidden_states, None, *before)
-        attended, _ = self.self_attn(hidden_states=normed, made_of=made_of, **kwargs)
+        attended, _ = self.self_attn(
+            hidden_states=normed, made_of=made_of if again else None, **kwargs
+        )
         stream, normed, made_of = add_and_norm(stream, attended, *after)
-        return stream + self.mlp(normed, made_of)
+        return stream + self.mlp(normed, made_of if again else None)
+
+
+def remake_norms(model: nn.Module) -> int:
+    """Keep no norm's output of a model's layers, and return of how many layers."""
+    layers = [module for module in model.modules() if isinstance(module, NormedDecoderLayer)]
+    for layer in layers:
+        layer.remakes_norms = True
+    return len(layers)
 
 
 def _causal_lm(module: Any, before: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -228,9 +228,9 @@ def _kept(setting: Setting) -> float:
 
 
 def _kept_selectively(setting: Setting) -> float:
-    """Features kept of a token where norms, rotary and products of norms are computed again."""
-    shape = setting.shape
-    return 2 * shape.hidden + 2 * shape.queries + 2 * shape.keys + 2 * shape.mlp
+    """Features kept of a token where the norms' outputs, which adapters read, are made again."""
+    norms = _inputs_read(setting) if setting.kernels == FROZEN else 0
+    return _kept(setting) - norms * setting.shape.hidden
 
 
 def _read_by_adapters(setting: Setting) -> float:
@@ -246,14 +246,19 @@ def _read_by_adapters(setting: Setting) -> float:
     shape, rank = setting.shape, setting.adapter.rank
     low = float(rank * len(setting.adapted))
     if setting.kernels == FROZEN:
-        both = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
-        return low + shape.hidden * sum(bool(setting.adapted & set(group)) for group in both)
+        return low + shape.hidden * _inputs_read(setting)
     if setting.adapter.drops:
         return low + sum(1.5 * shape.matrices[name][0] for name in setting.adapted)
     for group in (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("down_proj",)):
         if setting.adapted & set(group):
             low += shape.matrices[group[0]][0]
     return low
+
+
+def _inputs_read(setting: Setting) -> int:
+    """Return how many of a layer's two norms have an output that adapters read."""
+    both = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+    return sum(bool(setting.adapted & set(group)) for group in both)
 
 
 def _workspace(setting: Setting) -> float:

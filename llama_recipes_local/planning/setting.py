@@ -7,7 +7,7 @@ from functools import cached_property
 from llama_recipes_local.planning.shapes import LINEAR, Shape
 
 KEEP, SELECTIVE, FULL, OFFLOAD = "keep", "selective", "full", "offload"
-"""What becomes of activations between forward and backward pass: all are kept; cheap ones are
+"""What becomes of activations between forward and backward pass: all are kept; norms' outputs are
 computed again; all but each layer's input are; the same, with the inputs in host memory."""
 
 PLAIN, FUSED, FROZEN = "plain", "fused", "frozen"

@@ -142,8 +142,10 @@ def _passes(setting: Setting) -> float:
     backward = 8.0 * h + 7 * q + 6 * k + 6 * m
     factor = {FROZEN: 1.0, FUSED: LIGER}.get(setting.kernels, TRANSFORMERS)
     read, again = _adapters_passes(setting)
-    times = 2.0 if setting.recomputes else 1.3 if setting.policy == SELECTIVE else 1.0
-    forward = factor * forward * times + read * (2 if setting.recomputes else 1)
+    forward *= factor * (2.0 if setting.recomputes else 1.0)
+    if setting.policy == SELECTIVE:  # norms again
+        forward += 4.0 * h
+    forward += read * (2 if setting.recomputes else 1)
     loss = 12 * shape.vocabulary * (setting.batch.labelled if setting.kernels == FROZEN else 1)
     return 2.0 * setting.layers * (forward + factor * backward + again) + loss
 

@@ -8,7 +8,7 @@ from llama_recipes_local.planning.setting import FULL, KEEP, OFFLOAD, SELECTIVE,
 
 POLICIES = {
     KEEP: "activations kept",
-    SELECTIVE: "some activations computed again",
+    SELECTIVE: "norms computed again",
     FULL: "activations computed again",
     OFFLOAD: "activations computed again, layers' inputs in host memory",
 }

@@ -4,8 +4,10 @@ from typing import Any
 
 from torch import nn
 
+from llama_recipes_local import configs
 from llama_recipes_local._upstream import fall_back, load
-from llama_recipes_local.configs.training import OFFLOAD
+from llama_recipes_local.configs.training import OFFLOAD, SELECTIVE
+from llama_recipes_local.kernels.frozen import remake_norms
 from llama_recipes_local.parallel import device_type
 from llama_recipes_local.policies.activation_policy import where_inputs_stay
 from llama_recipes_local.policies.offload import offload_inputs
@@ -38,6 +40,20 @@ def apply_fsdp_checkpointing(model: nn.Module) -> None:
     if why:
         place = "in host memory" if policy == OFFLOAD else "on the device"
         print(f"--> Activations: recomputed, from each layer's input {place} ({why})")
+
+
+def apply_activation_policy(model: nn.Module, train: configs.train_config) -> None:
+    """Do what ``main`` leaves to the training loop: with FSDP it has recomputation applied itself.
+
+    Args:
+        model: the model, not wrapped.
+        train: says what is kept of each layer.
+    """
+    if train.gradient_checkpointing and not train.enable_fsdp:
+        apply_fsdp_checkpointing(model)
+    if train.activation_policy == SELECTIVE:
+        number = remake_norms(model)
+        print(f"--> Activations: kept, but norms' outputs of {number} layers are made again")
 
 
 __getattr__ = fall_back("policies")

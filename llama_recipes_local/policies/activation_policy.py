@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from llama_recipes_local import configs
-from llama_recipes_local.configs.training import AUTO, FULL, KEEP, OFFLOAD
+from llama_recipes_local.configs.training import AUTO, FULL, OFFLOAD
 from llama_recipes_local.run import Run
 from llama_recipes_local.storage.host_memory import available_bytes
+
+RECOMPUTING = (FULL, OFFLOAD)
 
 SHARE = 0.8
 """How much of the available host memory may be pinned."""
@@ -26,7 +28,7 @@ def recomputation_flag(run: Run) -> str:
 def implied_flags(run: Run) -> dict[str, bool]:
     """Return the flag of recomputation that the policy sets; none if it is given itself."""
     flag, policy = recomputation_flag(run), run.train.activation_policy
-    return {} if policy == AUTO or flag in run.given else {flag: policy != KEEP}
+    return {} if policy == AUTO or flag in run.given else {flag: policy in RECOMPUTING}
 
 
 def where_inputs_stay(run: Run | None, sizes: Mapping[str, Any], device: str) -> tuple[str, str]:

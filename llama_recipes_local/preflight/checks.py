@@ -56,6 +56,7 @@ LOOP: tuple[Check, ...] = (
     loop_rules.check_validation,
     loop_rules.check_gradient_checkpointing,
     loop_rules.check_activation_policy,
+    loop_rules.check_selective,
     loop_rules.check_host_memory,
     loop_rules.check_profiling,
 )

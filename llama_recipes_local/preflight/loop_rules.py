@@ -3,12 +3,13 @@
 from collections.abc import Iterable
 
 from llama_recipes_local.adapters.registry import METHODS
-from llama_recipes_local.configs.training import AUTO, KEEP, OFFLOAD
+from llama_recipes_local.configs.training import AUTO, FULL, OFFLOAD, SELECTIVE
 from llama_recipes_local.errors import Problem
+from llama_recipes_local.kernels import frozen
 from llama_recipes_local.optimization.optimizers import BITSANDBYTES
 from llama_recipes_local.optimization.schedules import DECAYING, SCHEDULERS
 from llama_recipes_local.parallel import device_type
-from llama_recipes_local.policies.activation_policy import lacking_host_memory
+from llama_recipes_local.policies.activation_policy import RECOMPUTING, lacking_host_memory
 from llama_recipes_local.preflight.model import model_config
 from llama_recipes_local.program import command
 from llama_recipes_local.run import Run
@@ -148,7 +149,8 @@ def check_activation_policy(run: Run) -> list[Problem]:
     }
     if policy == AUTO:
         return []
-    does = "keeps all activations" if policy == KEEP else "recomputes activations"
+    recomputes = policy in RECOMPUTING
+    does = "recomputes layers" if recomputes else "keeps what layers compute"
     return [
         Problem(
             f"--activation_policy {policy} with --{flag} {value}",
@@ -156,8 +158,24 @@ def check_activation_policy(run: Run) -> list[Problem]:
             "leave one of them out",
         )
         for flag, value in values.items()
-        if flag in run.given and value == (policy == KEEP)
+        if flag in run.given and value != recomputes
     ]
+
+
+def check_selective(run: Run) -> list[Problem]:
+    """Find a run whose norms' outputs cannot be made again, although it was asked for."""
+    train = run.train
+    if train.activation_policy != SELECTIVE:
+        return []
+    what, fix = f"--activation_policy {SELECTIVE}", f"use --activation_policy {FULL}"
+    if not train.use_fast_kernels:
+        why = "only its kernels for frozen weights make norms' outputs again"
+        return [Problem(f"{what} without --use_fast_kernels", why, f"add it, or {fix}")]
+    if not train.use_peft:
+        why = "weights that are trained are not computed by the kernels for frozen weights"
+        return [Problem(f"{what} without --use_peft", why, fix)]
+    lack = frozen.KERNEL.unavailable()
+    return [Problem(what, f"it needs the kernels for frozen weights: {lack}", fix)] if lack else []
 
 
 def check_host_memory(run: Run) -> list[Problem]:

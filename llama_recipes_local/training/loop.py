@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local import configs
 from llama_recipes_local.model_checkpointing import save_train_params
-from llama_recipes_local.policies import apply_fsdp_checkpointing
+from llama_recipes_local.policies import apply_activation_policy
 from llama_recipes_local.run import active_run
 from llama_recipes_local.training.answering import answered
 from llama_recipes_local.training.history import History
@@ -72,8 +72,7 @@ def train(
         TrainingError: if a checkpoint cannot be saved, or not be resumed from.
     """
     Path(train_config.output_dir).mkdir(parents=True, exist_ok=True)
-    if train_config.gradient_checkpointing and not train_config.enable_fsdp:
-        apply_fsdp_checkpointing(unwrapped(model))
+    apply_activation_policy(unwrapped(model), train_config)
     run = active_run()
     trainer = Trainer(
         model,

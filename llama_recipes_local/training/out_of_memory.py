@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from llama_recipes_local.configs.training import AUTO, FULL, KEEP, OFFLOAD
+from llama_recipes_local.configs.training import AUTO, FULL, KEEP, OFFLOAD, SELECTIVE
 from llama_recipes_local.kernels import fused
 from llama_recipes_local.models.quantization import quantized_bits
 from llama_recipes_local.run import Run
@@ -50,7 +50,7 @@ def _fixes(run: Run) -> Iterator[tuple[str, str]]:
 def _fixes_of_activations(run: Run) -> Iterator[tuple[str, str]]:
     """Yield the next flag of recomputation; with fast kernels inputs are offloaded anyway."""
     train, policy = run.train, run.train.activation_policy
-    if policy == KEEP:
+    if policy in (KEEP, SELECTIVE):
         yield f"--activation_policy {FULL}", RECOMPUTED
     elif train.enable_fsdp and not run.fsdp.fsdp_activation_checkpointing:
         yield "--fsdp_activation_checkpointing True", RECOMPUTED

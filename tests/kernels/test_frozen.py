@@ -112,7 +112,10 @@ def test_what_is_compared_is_computed_here(monkeypatch: pytest.MonkeyPatch) -> N
     )
 
 
-def test_a_norms_output_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("again", [False, True])
+def test_a_norms_output_is_made_again_where_that_is_asked_for(
+    again: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made, kept = [], set()
 
     def recorded(*args: Any) -> Any:
@@ -122,7 +125,11 @@ def test_a_norms_output_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
     add_and_norm = frozen.add_and_norm
     monkeypatch.setattr(frozen, "add_and_norm", recorded)
-    model = both({})[1]
+    plain, model = both({})
+    if again:
+        assert frozen.remake_norms(model) == SHAPE["num_hidden_layers"]
+    assert difference(plain, model) < CLOSE
+    made.clear()
 
     def keep(x: torch.Tensor) -> torch.Tensor:
         kept.add(x.data_ptr())
@@ -130,7 +137,8 @@ def test_a_norms_output_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
         model(input_ids=IDS, labels=LABELS, num_items_in_batch=20.0)
-    assert len(made) == 4 and not kept & {x.data_ptr() for x in made}
+    assert len(made) == 4
+    assert len(kept & {x.data_ptr() for x in made}) == (0 if again else 4)
 
 
 def test_a_checkpointed_layer_does_not_compute_its_last_product_again(

@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import LlamaConfig, LlamaForCausalLM
 
-from llama_recipes_local.policies import activation_policy
+from llama_recipes_local.kernels import frozen
+from llama_recipes_local.policies import activation_policy, apply_activation_policy
 from llama_recipes_local.policies.activation_policy import implied_flags, where_inputs_stay
 from llama_recipes_local.preflight.all_problems import _resolved as resolved
 from llama_recipes_local.run.resolution import resolve
@@ -20,6 +22,7 @@ FAST = {"use_fast_kernels": True}
     [
         ({}, {}),
         ({"activation_policy": "keep"}, {"gradient_checkpointing": False}),
+        ({"activation_policy": "selective"}, {"gradient_checkpointing": False}),
         ({"activation_policy": "full"}, {"gradient_checkpointing": True}),
         ({"activation_policy": "offload"}, {"gradient_checkpointing": True}),
         (
@@ -33,11 +36,11 @@ def test_what_it_sets(flags: dict[str, Any], implied: dict[str, bool]) -> None:
     assert implied_flags(resolve(flags)) == implied
 
 
-@pytest.mark.parametrize(("policy", "recomputes"), [("keep", False), ("auto", True)])
-def test_it_comes_before_a_preset(tiny_model: Path, policy: str, recomputes: bool) -> None:
+@pytest.mark.parametrize("policy", ["keep", "selective", "auto"])
+def test_it_comes_before_a_preset(tiny_model: Path, policy: str) -> None:
     flags = {"preset": "qlora", "model_name": str(tiny_model), "activation_policy": policy}
     run, problems = resolved((), flags)
-    assert problems == [] and run.train.gradient_checkpointing is recomputes
+    assert problems == [] and run.train.gradient_checkpointing is (policy == "auto")
 
 
 @pytest.mark.parametrize(
@@ -91,3 +94,24 @@ def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for file in files:
         file.unlink()
     assert host_memory.available_bytes() is None
+
+
+@pytest.mark.parametrize(
+    ("flags", "recomputes", "remakes"),
+    [
+        ({}, False, False),
+        ({"gradient_checkpointing": True}, True, False),
+        ({"gradient_checkpointing": True, "enable_fsdp": True}, False, False),  # main has done it
+        ({"activation_policy": "selective"}, False, True),
+    ],
+)
+def test_what_the_training_loop_applies(
+    flags: dict[str, Any], recomputes: bool, remakes: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2}
+    model = LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=2, vocab_size=8))
+    frozen.install(model)
+    apply_activation_policy(model, resolve(flags).train)
+    assert [layer.gradient_checkpointing for layer in model.model.layers] == [recomputes] * 2
+    assert [layer.remakes_norms for layer in model.model.layers] == [remakes] * 2
+    assert ("norms' outputs of 2 layers" in capsys.readouterr().out) == remakes

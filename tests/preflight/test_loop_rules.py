@@ -5,8 +5,12 @@ from typing import Any
 import pytest
 import torch
 
+from llama_recipes_local.kernels.base import ModelKernel
 from llama_recipes_local.preflight.checks import LOOP, PRECISION, check_values, find_problems
 from llama_recipes_local.run.resolution import resolve
+
+PEFT = {"use_peft": True}
+SELECTIVE = {"activation_policy": "selective"}
 
 
 def problems_of(**flags: Any) -> list[str]:
@@ -34,10 +38,12 @@ def problems_of(**flags: Any) -> list[str]:
         {"activation_policy": "keep"},
         {"activation_policy": "offload", "gradient_checkpointing": True},
         {"activation_policy": "keep", "gradient_checkpointing": False},
+        SELECTIVE | {"use_fast_kernels": True} | PEFT,
     ],
 )
 def test_valid_settings(flags: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(ModelKernel, "unavailable", lambda self: "")
     assert problems_of(**flags) == []
 
 
@@ -88,6 +94,15 @@ def test_valid_settings(flags: dict[str, Any], monkeypatch: pytest.MonkeyPatch) 
             },
             "--gradient_checkpointing True with --enable_fsdp",
         ),
+        (SELECTIVE, "--activation_policy selective without --use_fast_kernels"),
+        (
+            SELECTIVE | {"use_fast_kernels": True},
+            "--activation_policy selective without --use_peft",
+        ),
+        (
+            SELECTIVE | {"gradient_checkpointing": True, "use_fast_kernels": True} | PEFT,
+            "--activation_policy selective with --gradient_checkpointing True",
+        ),
         ({"activation_policy": "sparse"}, "unknown --activation_policy sparse"),
         (
             {"activation_policy": "keep", "gradient_checkpointing": True, "enable_fsdp": True},
@@ -111,4 +126,11 @@ def test_invalid_settings_are_named(
     flags: dict[str, Any], what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(ModelKernel, "unavailable", lambda self: "")
     assert problems_of(**flags) == [what]
+
+
+def test_without_its_kernels_norms_are_not_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ModelKernel, "unavailable", lambda self: "they run on CUDA only")
+    flags = SELECTIVE | {"use_fast_kernels": True} | PEFT
+    assert problems_of(**flags) == ["--activation_policy selective"]

@@ -88,6 +88,10 @@ def test_a_run_out_of_memory_ends_with_one_message(
             ["--activation_policy full"],
         ),
         (
+            QUANTIZED | {"enable_fsdp": True, "activation_policy": "selective"},
+            ["--activation_policy full"],
+        ),
+        (
             QUANTIZED | {"enable_fsdp": True, "activation_policy": "full"},
             ["--activation_policy offload"],
         ),
