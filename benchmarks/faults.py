@@ -26,6 +26,9 @@ ROWS: dict[str, Attack] = {
     "kill -9 at random moments, tokenising to publishing, sync and async": interrupted.at_moments,
     "kill -9 at up to six random moments a run, eight kinds of runs": interrupted.again_and_again,
     "kill -9 at a chosen file operation, eight kinds of runs": interrupted.at_file_operations,
+    "kill -9 of merge and evaluate at a chosen file operation": (
+        interrupted.commands_at_file_operations
+    ),
     "two ranks killed: both, rank 0, rank 1; three kinds of runs": interrupted.on_two_ranks,
     "real torchrun: TERM, Ctrl-C, kill -9": signalled.by_torchrun,
     "damaged checkpoints": checkpoints.damaged,

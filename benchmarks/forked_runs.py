@@ -172,16 +172,17 @@ def result(output: Path) -> dict[str, str]:
     """
     kept = [*output.glob("*.safetensors"), *(output / LAST).rglob("*.safetensors")]
     kept += (output / LAST).glob("random/*.json")
-    found = {str(path.relative_to(output)): _digest(path.read_bytes()) for path in kept}
+    found = {str(path.relative_to(output)): digest(path.read_bytes()) for path in kept}
     for name in ("metrics.jsonl", "evaluations.jsonl"):
         if (output / name).is_file():
             lines = map(json.loads, (output / name).read_text("utf-8").splitlines())
             numbers = [[line.get(key) for key in ("step", "loss", "grad_norm")] for line in lines]
-            found[name] = _digest(repr(numbers).encode())
+            found[name] = digest(repr(numbers).encode())
     return found
 
 
-def _digest(data: bytes) -> str:
+def digest(data: bytes) -> str:
+    """Return a hash of bytes."""
     return hashlib.sha256(data).hexdigest()
 
 

@@ -61,7 +61,7 @@ def folders(lab: Lab, found: Found) -> None:
 
 def taken_away(lab: Lab, found: Found) -> None:
     attacks: dict[str, tuple[Callable[[Path], object], int]] = {
-        "removed": (shutil.rmtree, 1),
+        "removed": (remove_at_once, 1),
         "moved": (lambda output: output.rename(f"{output}-moved"), 1),
         "metrics.jsonl removed": (lambda output: (output / "metrics.jsonl").unlink(), 0),
     }
@@ -74,6 +74,12 @@ def taken_away(lab: Lab, found: Found) -> None:
             if code == 0 and not (output / "metrics.jsonl").exists():
                 wrong = wrong or "half of the record is gone"
             found.add(name, wrong, lab.said())
+
+
+def remove_at_once(output: Path) -> None:
+    """Remove a folder that a run is writing to: renamed first, so that none of it stays."""
+    aside = output.rename(f"{output}-removed")
+    shutil.rmtree(aside)
 
 
 def in_its_place(lab: Lab, found: Found, name: str, kind: str) -> None:

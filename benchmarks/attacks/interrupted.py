@@ -5,6 +5,7 @@ state, random numbers and losses, to the bit, as a run that was not killed.
 """
 
 import os
+import re
 import signal
 import sys
 import time
@@ -13,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from forked_runs import wait
+from forked_runs import difference, digest, wait
 from kills import measure
 
 from attacks.lab import Found, Lab, processes_left, unclean
@@ -36,6 +37,9 @@ KINDS_ON_RANKS: dict[str, dict[str, object]] = {
     "DDP, padding": {"sharding_strategy": "NO_SHARD", "batching_strategy": "padding"},
 }
 """Flags of the kinds of runs on two ranks."""
+
+VARIES = re.compile(rb'"(seconds|[a-z_]*_per_second|made|date|time)":[^,}]*')
+"""What differs between two results of the same command."""
 
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link"}
 """Audit events of what changes a folder; ``open`` for writing does as well."""
@@ -109,6 +113,45 @@ def on_two_ranks(lab: Lab, found: Found) -> None:
             found.add(f"{name}, ranks {whom}", wrong, lab.said())
     found.notes["ranks killed"] = kills
     found.notes["slowest end after a kill, seconds"] = round(slowest, 1)
+
+
+def commands_at_file_operations(lab: Lab, found: Found) -> None:
+    """Kill ``merge`` and ``evaluate`` at a file operation: what is there then is whole."""
+    adapter = ["--adapter", lab.straight]
+    for words in (["merge", *adapter], ["evaluate", *adapter, "--metrics", "loss"]):
+        with lab.output("made") as place:
+            words += ["--out", place / "it"]
+            expected = made(lab, words, place)
+        with lab.output("made") as place:
+            place.mkdir()
+            tally = lab.folder / "tally"
+            assert lab.command(*words, prepare=partial(tally_operations, place, tally)) == 0
+        points = list(range(1, tally.stat().st_size + 1))
+        tally.unlink()
+        for point in lab.random.sample(points, min(lab.count(20), len(points))):
+            with lab.output("made") as place:
+                place.mkdir()
+                code = lab.command(*words, prepare=partial(kill_at_operation, place, point))
+                assert code == -signal.SIGKILL, lab.said()
+                there = (place / "it").exists()
+                whole = contents(place / "it") if there else made(lab, words, place)
+                wrong = "" if whole == expected else f"{difference(whole, expected)} differs"
+                drafts = [] if there else [path.name for path in place.glob(".*")]
+                wrong = wrong or (f"{drafts} are left" if drafts else "")
+                found.add(f"{words[0]}, operation {point}", wrong, lab.said())
+
+
+def made(lab: Lab, words: Sequence[object], place: Path) -> dict[str, str]:
+    """Return what a command makes in an empty folder."""
+    place.mkdir(exist_ok=True)
+    code = lab.command(*words)
+    return contents(place / "it") if code == 0 else {"exit code": str(code)}
+
+
+def contents(path: Path) -> dict[str, str]:
+    """Return digests of a file, or of the files of a folder."""
+    files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
+    return {each.name: digest(VARIES.sub(b"", each.read_bytes())) for each in files}
 
 
 def kill(runs: Sequence[int], reap: bool = True) -> int:
