@@ -37,6 +37,7 @@ from llama_recipes_local.training.flops import peak_flops, training_flops
 from llama_recipes_local.training.history import History
 from llama_recipes_local.training.loggers import WandbRun, make_loggers
 from llama_recipes_local.training.lost_folder import FolderGuard, lost_folder
+from llama_recipes_local.training.lost_worker import named_lost_worker
 from llama_recipes_local.training.progress import FetchedStep, PendingStep, Progress
 from llama_recipes_local.training.signals import InterruptedRun, Signals, StopRequested
 from llama_recipes_local.training.step_sync import any_rank, sync_step
@@ -123,12 +124,8 @@ class Trainer:
         """Train until the last step, and return what happened."""
         with self.progress, self.signals:
             try:
-                self._start()
-                while self._unfinished():
-                    with self.history.epoch():
-                        self._train_epoch()
-                    self._end_epoch()
-                self._check_folder()
+                with named_lost_worker(checkpoint=bool(self.config.save_steps)):
+                    self._train_epochs()
             except StopRequested:
                 self._save_and_stop()
             except (TrainingError, OSError) as error:
@@ -139,6 +136,14 @@ class Trainer:
                 self.checkpoints.writer.close()
                 self.folder.close()
         return self.history
+
+    def _train_epochs(self) -> None:
+        self._start()
+        while self._unfinished():
+            with self.history.epoch():
+                self._train_epoch()
+            self._end_epoch()
+        self._check_folder()
 
     def _all_steps(self) -> int:
         """Return the optimiser steps of the run: those done and those left."""

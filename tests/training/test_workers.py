@@ -4,19 +4,25 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 from torch.utils.data import DataLoader
 
+from llama_recipes_local import finetuning
+from llama_recipes_local.training.lost_worker import named_lost_worker
 from llama_recipes_local.training.signals import leave_signals_to_main_process, start_worker
 
 HELD_UNTIL_EXIT = """
 import sys
 from torch.utils.data import DataLoader
+from llama_recipes_local import finetuning
+from llama_recipes_local.training.lost_worker import named_lost_worker
 from llama_recipes_local.training.signals import leave_signals_to_main_process
 sys.held = DataLoader([0, 1], num_workers=1, persistent_workers=True,
                       worker_init_fn=leave_signals_to_main_process)
@@ -61,3 +67,36 @@ def test_a_worker_ends_with_a_run_that_is_killed() -> None:
     os.waitpid(run, 0)
     time.sleep(0.5)  # by itself, torch's worker would look after five seconds
     assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", ["KILL", "BUS"])
+def test_a_worker_that_is_killed_is_one_message(
+    number: str,
+    tiny_run: dict[str, Any],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    before = set(psutil.Process().children())
+
+    def kill() -> None:
+        while not (new := set(psutil.Process().children()) - before):
+            time.sleep(0.1)
+        os.kill(new.pop().pid, signal.Signals[f"SIG{number}"])
+
+    threading.Thread(target=kill).start()
+    flags = {"num_workers_dataloader": 1, "context_length": 64, "save_steps": 100}
+    with pytest.raises(SystemExit) as ended:
+        finetuning.main(**tiny_run | flags, use_peft=True, output_dir=str(tmp_path / "out"))
+    said = capfd.readouterr().err
+    assert ended.value.code == 1 and "Traceback" not in said
+    assert "training stopped: a process that prepares batches was killed\n" in said
+    assert (
+        "torch says: RuntimeError: DataLoader worker" in said
+        and "resume with --resume_from_checkpoint auto" in said
+    )
+
+
+def test_another_error_is_not_taken_for_a_killed_worker() -> None:
+    with pytest.raises(RuntimeError, match="shapes"), named_lost_worker(checkpoint=True):
+        raise RuntimeError("shapes differ")
