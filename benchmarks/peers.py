@@ -25,10 +25,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 from runs import PACKAGES, ROOT, WARM_UP, environment, last_line, make_model, python_path
 
 PEERS = {"trl": ("trl", "liger_kernel"), "unsloth": ("unsloth",)}
 VERSIONS = (*PACKAGES, "trl", "unsloth", "unsloth_zoo", "datasets", "torchao", "xformers")
+CACHE = "cache"
 QV, ALL = ("q_proj", "v_proj"), "all-linear"
 OURS, TRL, UNSLOTH = "ours", "trl", "unsloth"
 
@@ -171,7 +173,7 @@ def run_cell(
             "steps": options.steps,
             "model": str(model),
             "data": str(data),
-            "cache": str(options.work / "cache"),
+            "cache": str(options.work / CACHE),
             "output": str(output / "run"),
             "out": str(read),
         }
@@ -198,26 +200,21 @@ def make_rows(work: Path, model: Path, tokens: int) -> tuple[Path, float]:
         The file, and the share of the positions that hold a token; the others are not trained.
     """
     path = work / f"rows-{tokens}.npz"
-    import numpy as np
-
     if not path.exists():
-        from transformers import AutoTokenizer
-
-        from llama_recipes_local.configs import grammar_dataset
         from llama_recipes_local.data.concatenator import ConcatDataset
-        from llama_recipes_local.utils import get_preprocessed_dataset
+        from llama_recipes_local.datasets.run_data import prepare_data
+        from llama_recipes_local.run.resolution import resolve
 
-        tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
-        samples = get_preprocessed_dataset(tokenizer, grammar_dataset(), "train")
-        packed = ConcatDataset(samples, chunk_size=tokens)
-        ids = np.full((len(packed), tokens), tokenizer.eos_token_id, dtype=np.int64)
+        flags = {"model_name": str(model), "dataset": "grammar_dataset", "context_length": tokens}
+        folders = {"data_root": str(ROOT), "data_cache": str(work / CACHE)}
+        packed = ConcatDataset(prepare_data(resolve(flags | folders)).splits["train"], tokens)
+        ids = np.zeros((len(packed), tokens), dtype=np.int64)
         labels = np.full_like(ids, -100)
-        for index in range(len(packed)):
-            row = packed.row(index)
-            ids[index, : len(row["input_ids"])] = row["input_ids"]
-            labels[index, : len(row["labels"])] = row["labels"]
-        order = np.random.default_rng(0).permutation(len(packed))
-        np.savez(path, input_ids=ids[order], labels=labels[order], used=packed.used)
+        for place, index in enumerate(np.random.default_rng(0).permutation(len(packed))):
+            row = packed.row(int(index))
+            ids[place, : len(row["input_ids"])] = row["input_ids"]
+            labels[place, : len(row["labels"])] = row["labels"]
+        np.savez(path, input_ids=ids, labels=labels, used=packed.used)
     with np.load(path) as rows:
         return path, float(rows["used"])
 
