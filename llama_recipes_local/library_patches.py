@@ -134,7 +134,8 @@ DECODER_LAYER = LibraryPatch(
     targets={
         f"{LLAMA}:LlamaDecoderLayer.{name}": (f"{LLAMA}:LlamaDecoderLayer",)
         for name in ("self_attn", "mlp", "input_layernorm", "post_attention_layernorm")
-    },
+    }
+    | {f"{LLAMA}:LlamaModel.norm": (f"{LLAMA}:LlamaModel",)},
     reason="the residual stream is read and written once less in each direction, and transformers "
     "checkpoints activations in subclasses of its layer, not in replaced methods",
     drop_when="transformers fuses the addition with the norm",

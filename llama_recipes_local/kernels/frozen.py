@@ -46,6 +46,8 @@ def install(model: nn.Module) -> str:
             _replace(module.mlp, partial(_mlp, module))
             if type(module) is modeling_llama.LlamaDecoderLayer:
                 module.__class__ = NormedDecoderLayer
+        elif isinstance(module, modeling_llama.LlamaModel):
+            _replace(module.norm, _norm)
         elif isinstance(module, modeling_llama.LlamaForCausalLM):
             _replace(module, _causal_lm)
     return "frozen layers with LoRA, MLP, RMSNorm, rotary embedding and the loss, by Triton"
@@ -140,6 +142,21 @@ def _mlp(
     return projections.mlp(x, layers, last, dropouts, made_of)  # type: ignore[arg-type]
 
 
+def _norm(
+    module: Any, before: Callable[..., torch.Tensor], hidden_states: torch.Tensor
+) -> torch.Tensor:
+    """Compute the last ``LlamaRMSNorm``, (batch, seq, hidden) both, without copies in float32."""
+    if _is_own(module, hidden_states):
+        return before(hidden_states)
+    return add_and_norm(hidden_states, None, module.weight, module.variance_epsilon)[1]
+
+
+def _is_own(norm: Any, x: torch.Tensor) -> bool:
+    """Return whether a norm of ``x`` is computed by its own module."""
+    trained, dtype = norm.weight.requires_grad, norm.weight.dtype
+    return trained or dtype != x.dtype or not _in_half(x)
+
+
 class NormedDecoderLayer(modeling_llama.LlamaDecoderLayer):
     """A Llama's layer whose norms are computed with the additions before them.
 
@@ -155,9 +172,7 @@ class NormedDecoderLayer(modeling_llama.LlamaDecoderLayer):
     def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Return the next hidden states, (batch, seq, hidden) both."""
         norms: list[Any] = [self.input_layernorm, self.post_attention_layernorm]
-        dtype = hidden_states.dtype
-        own = [norm for norm in norms if norm.weight.requires_grad or norm.weight.dtype != dtype]
-        if args or not _in_half(hidden_states) or own:
+        if args or any(_is_own(norm, hidden_states) for norm in norms):
             return super().forward(hidden_states, *args, **kwargs)
         before, after = ((norm.weight, norm.variance_epsilon) for norm in norms)
         again = self.remakes_norms

@@ -108,7 +108,7 @@ def test_what_is_compared_is_computed_here(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(module, name, counted)
     step(both({})[1])
     assert sorted(called) == sorted(
-        ["project"] * 4 + ["mlp"] * 2 + ["add_and_norm"] * 4 + ["vocabulary_loss"]
+        ["project"] * 4 + ["mlp"] * 2 + ["add_and_norm"] * 5 + ["vocabulary_loss"]
     )
 
 
@@ -137,8 +137,8 @@ def test_a_norms_output_is_made_again_where_that_is_asked_for(
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
         model(input_ids=IDS, labels=LABELS, num_items_in_batch=20.0)
-    assert len(made) == 4
-    assert len(kept & {x.data_ptr() for x in made}) == (0 if again else 4)
+    assert len(made) == 5  # with the last one, which no adapter reads
+    assert len(kept & {x.data_ptr() for x in made[:4]}) == (0 if again else 4)
 
 
 def test_a_checkpointed_layer_does_not_compute_its_last_product_again(
