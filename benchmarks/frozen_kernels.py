@@ -25,10 +25,14 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from llama_recipes_local import configs
+from llama_recipes_local.configs.training import FULL, KEEP, OFFLOAD, SELECTIVE
 from llama_recipes_local.kernels import frozen, fused
 from llama_recipes_local.kernels.fp8.store import keep_in_fp8
 from llama_recipes_local.kernels.registry import register_attention
 from llama_recipes_local.models.precision import compute_context
+from llama_recipes_local.policies import apply_fsdp_checkpointing
+from llama_recipes_local.policies.activation_policy import RECOMPUTING
+from llama_recipes_local.policies.offload import offload_inputs
 from llama_recipes_local.training import batches
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -47,7 +51,7 @@ class Work:
     rank: int
     rows: int = 2
     tokens: int = 4096
-    recomputes: bool = False
+    policy: str = KEEP
     four_bit: bool = False
     fp8: bool = False
 
@@ -58,8 +62,14 @@ WORK = {
     "7B, LoRA r=8 on q and v": Work("7B", QV, 8),
     "7B, LoRA r=8 on all linear layers": Work("7B", ALL, 8),
     "8B, LoRA r=16 on all linear layers": Work("8B", ALL, 16),
-    "8B, the same, recomputation": Work("8B", ALL, 16, recomputes=True),
-    "8B, QLoRA r=16, recomputation": Work("8B", ALL, 16, recomputes=True, four_bit=True),
+    "8B, the same, norms again": Work("8B", ALL, 16, policy=SELECTIVE),
+    "8B, the same, recomputation": Work("8B", ALL, 16, policy=FULL),
+    "8B, the same, offload": Work("8B", ALL, 16, policy=OFFLOAD),
+    "8B, QLoRA r=16, recomputation": Work("8B", ALL, 16, policy=FULL, four_bit=True),
+    "8B, QLoRA r=16, offload": Work("8B", ALL, 16, policy=OFFLOAD, four_bit=True),
+    "8B, QLoRA r=32, a row of 350,000": Work(
+        "8B", ALL, 32, rows=1, tokens=350_000, policy=OFFLOAD, four_bit=True
+    ),
     "8B, LoRA r=8 on q and v, rows of 8,192": Work("8B", QV, 8, rows=1, tokens=8192),
     "7B, LoRA r=8 on q and v, fp8": Work("7B", QV, 8, fp8=True),
     "7B, LoRA r=8 on all linear layers, fp8": Work("7B", ALL, 8, fp8=True),
@@ -101,9 +111,6 @@ def run(work: Work, kernels: tuple[str, ...], steps: int) -> dict[str, Any]:
         fused.install(model)
     if "frozen" in kernels:
         frozen.install(model)
-    if work.recomputes:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-        model.enable_input_require_grads()
     settings = LoraConfig(
         r=work.rank,
         lora_alpha=32,
@@ -112,6 +119,7 @@ def run(work: Work, kernels: tuple[str, ...], steps: int) -> dict[str, Any]:
         task_type="CAUSAL_LM",
     )
     adapted = get_peft_model(model, settings).train()
+    apply_policy(adapted, work.policy)
     trained = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
     generator = torch.Generator().manual_seed(0)
@@ -129,6 +137,16 @@ def run(work: Work, kernels: tuple[str, ...], steps: int) -> dict[str, Any]:
         "first_loss": losses[0],
         "last_loss": losses[-1],
     }
+
+
+def apply_policy(model: nn.Module, policy: str) -> None:
+    """Keep of each layer what ``--activation_policy`` would."""
+    if policy in RECOMPUTING:
+        apply_fsdp_checkpointing(model)
+    if policy == OFFLOAD:
+        offload_inputs(model)
+    if policy == SELECTIVE:
+        frozen.remake_norms(model)
 
 
 def step(

@@ -50,7 +50,7 @@ def where_inputs_stay(run: Run | None, sizes: Mapping[str, Any], device: str) ->
         return FULL, ""
     if lack := lacking_host_memory(run.train, sizes):
         return FULL, lack
-    return OFFLOAD, f"it takes no time; --activation_policy {FULL} keeps it on the device"
+    return OFFLOAD, f"copied while layers are computed; --activation_policy {FULL} does not"
 
 
 def lacking_host_memory(train: configs.train_config, sizes: Mapping[str, Any]) -> str:

@@ -47,13 +47,13 @@ def test_it_comes_before_a_preset(tiny_model: Path, policy: str) -> None:
     ("flags", "device", "chosen", "reason"),
     [
         ({}, "cuda", "full", ""),
-        (FAST, "cuda", "offload", "it takes no time"),
+        (FAST, "cuda", "offload", "copied while layers"),
         (FAST, "cpu", "full", ""),
         (FAST | {"activation_policy": "full"}, "cuda", "full", "--activation_policy full"),
         ({"activation_policy": "offload"}, "cuda", "offload", "--activation_policy offload"),
         ({"activation_policy": "offload"}, "cpu", "full", "it is in host memory already"),
         (FAST | {"batch_size_training": 64}, "cuda", "full", "32 layers take 64.0 GiB"),
-        (FAST | {"dtype": "float32"}, "cuda", "offload", "it takes no time"),
+        (FAST | {"dtype": "float32"}, "cuda", "offload", "copied while layers"),
         (FAST | {"dtype": "float32", "context_length": 8192}, "cuda", "full", "take 16.0 GiB"),
     ],
 )
