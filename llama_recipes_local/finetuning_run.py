@@ -114,8 +114,8 @@ def prepare(
 def print_plan(run: Run) -> None:
     """Print what the data holds and what the run would take."""
     audits = run.data.audits if isinstance(run.data, RunData) else {}
-    preset = f"{run.preset}\n\n" if run.preset else ""
-    print(f"\n{run.data}\n\n{preset}{dry_run_text(run, audits)}")
+    parts = (str(run.data), run.preset, run.choices, dry_run_text(run, audits))
+    print("\n" + "\n\n".join(filter(None, parts)))
 
 
 def train(run: Run) -> None:
@@ -162,8 +162,8 @@ def start(run: Run) -> None:
     print(f"\n{run.data}\n")
     if run.data is not None and run.data.new_tokens is not None:
         print(f"{new_tokens_note(run.data.new_tokens, run.train)}\n")
-    if run.preset:
-        print(f"{run.preset}\n")
+    for chosen in filter(None, (run.preset, run.choices)):
+        print(f"{chosen}\n")
     if parallel.is_rank_zero() and run.data is not None:
         remove_earlier_result(run)
         if run.log is not None:

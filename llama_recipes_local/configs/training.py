@@ -173,7 +173,8 @@ class train_config(upstream):
     """Save the optimiser's state with a full model that FSDP trains."""
 
     use_fast_kernels: Annotated[bool, Resume.FREE] = upstream.use_fast_kernels
-    """Fused kernels of liger-kernel on CUDA."""
+    """Fused kernels on CUDA, and of sharding, recomputation and micro-batch what is the fastest
+    that fits, where no flag names it; the choice is printed with its reason."""
 
     use_wandb: Annotated[bool, Resume.FREE] = upstream.use_wandb
     """Upstream's switch for Weights & Biases, offline unless ``wandb_config.mode`` says

@@ -32,6 +32,8 @@ CERTAIN, LIKELY = 0.98, 0.85
 """Parts of what is predicted that are taken for certain: of weights, gradients and moments, and of
 what comes and goes. No run of ``benchmarks/predictions.py`` took less than 0.95 of the whole."""
 
+UNSHARDED = ("adamw_8bit", "paged_adamw", "paged_adamw_8bit")
+
 ALIKE = 0.005
 """Speeds that differ by less are not told apart: less memory wins."""
 
@@ -145,11 +147,15 @@ def _order(found: Outcome) -> tuple[bool, float, float]:
 
 
 def _shardings(setting: Setting) -> list[str]:
-    """Return the ways to divide weights over ranks; one process has none, 8-bit weights cannot."""
+    """Return the ways to divide weights over ranks, of which one process has none.
+
+    Weights in 8 bits or fp8, and what bitsandbytes' optimisers update, are not sharded.
+    """
     ranks = setting.ranks
     if not ranks.uses_fsdp:
         return [ranks.sharding]
-    if setting.weights.bits == 8:
+    own = setting.weights
+    if own.bits == 8 or own.fp8 or setting.optimizer in UNSHARDED:
         return [REPLICATED]
     if ranks.world == 1:
         return [ranks.sharding]

@@ -10,6 +10,7 @@ from llama_recipes_local.datasets.named_path import with_data_path
 from llama_recipes_local.errors import Problem, refuse
 from llama_recipes_local.policies.activation_policy import implied_flags
 from llama_recipes_local.preflight import flags
+from llama_recipes_local.preflight.automatic import automatic
 from llama_recipes_local.preflight.checks import BATCHES, CHECKS, Check, find_problems
 from llama_recipes_local.preflight.data_rules import check_data_files
 from llama_recipes_local.preflight.flags import check_values
@@ -31,8 +32,21 @@ def preflight(arguments: tuple[Any, ...], given: dict[str, Any]) -> Run:
         UsageError: with every problem found.
     """
     run, problems = _resolved(arguments, given)
+    if not problems and not check_values(run):
+        run = _with_choices(run)
     refuse(problems + _found(run, CHECKS))
     return run
+
+
+def _with_choices(run: Run) -> Run:
+    """Return the run with what is chosen of what its flags do not name; see ``automatic``."""
+    values, why = automatic(run)
+    if not values:
+        return run
+    chosen = resolve(values | run.flags)
+    chosen.preset, chosen.refused, chosen.choices = run.preset, run.refused, why
+    adopt_stored_bits(chosen)
+    return chosen
 
 
 def preflight_data(

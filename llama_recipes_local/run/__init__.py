@@ -71,6 +71,8 @@ class Run:
     """Watches the other ranks; None if this process is alone."""
     preset: str = ""
     """What the preset sets, as it is printed."""
+    choices: str = ""
+    """What was chosen of what no flag names, and why, as it is printed."""
     refused: frozenset[str] = frozenset()
     """Names of fields whose flags cannot be used, which is reported: they count as named."""
     tokenizer: Any = None
