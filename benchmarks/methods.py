@@ -75,15 +75,17 @@ def main() -> None:
 
 def commands(devices: int) -> Iterator[tuple[str, list[str]]]:
     """Yield each run's name and what Python runs."""
-    fsdp = [*torchrun(devices), "finetuning.py", "--enable_fsdp"]
+    recomputed = ("--fsdp_activation_checkpointing", "True")
+    fsdp = [*torchrun(devices), "finetuning.py", "--enable_fsdp", *recomputed]
+    sharded = ["--sharding_strategy", "FULL_SHARD"]
     for method, flags in METHODS.items():
         if devices > 1:
-            yield f"{method}, {devices} devices, FULL_SHARD", [*fsdp, *flags]
+            yield f"{method}, {devices} devices, FULL_SHARD", [*fsdp, *sharded, *flags]
             replicated = ["--sharding_strategy", "NO_SHARD"]
             yield f"{method}, {devices} devices, NO_SHARD", [*fsdp, *replicated, *flags]
         else:
             yield f"{method}, python", ["finetuning.py", *flags]
-            yield f"{method}, torchrun --enable_fsdp", [*fsdp, *flags]
+            yield f"{method}, torchrun --enable_fsdp", [*fsdp, *sharded, *flags]
     yield SFT, [*torchrun(devices), "sft.py", *SFT_FLAGS]
 
 

@@ -51,8 +51,8 @@ def main() -> None:
 def commands(shape: str) -> list[tuple[str, list[str]]]:
     """Return each run's name and flags: those that need the least memory first."""
     return [
-        (f"{shape}, {method}{', recomputation' if recomputed else ''}", [*flags, *recomputed])
-        for recomputed in ([RECOMPUTED], [])
+        (f"{shape}, {method}{', recomputation' if again else ''}", [*flags, RECOMPUTED, str(again)])
+        for again in (True, False)
         for method, flags in METHODS.items()
     ]
 
