@@ -129,18 +129,33 @@ class AutoTokenizer(
     ) -> transformers.PreTrainedTokenizerBase:
         """Load from the folder ``name``; ``kwargs`` are transformers' own.
 
+        A run's own was loaded for its data: ``main`` is given that.
+
         Raises:
             FileNotFoundError: if there is no such folder.
         """
+        active = active_run()
+        if active is not None and not kwargs and _has_tokenizer_of(active, name):
+            tokenizer = active.tokenizer
+        else:
+            tokenizer = cls._load_anew(name, **kwargs)
+        if active is not None and active.data is not None:
+            pad_with_a_row(tokenizer, active.data.new_tokens)
+        return tokenizer
+
+    @classmethod
+    def _load_anew(cls, name: str | Path, **kwargs: object) -> transformers.PreTrainedTokenizerBase:
         tokenizer = super().from_pretrained(name, **kwargs)
         if isinstance(tokenizer, transformers.CodeLlamaTokenizer):
             # a place for an infilling, which transformers 5 makes a token beyond the model's rows
             tokenizer = super().from_pretrained(name, **{"fill_token": None, **kwargs})
         restore_rules(tokenizer, local_folder(name))
-        active = active_run()
-        if active is not None and active.data is not None:
-            pad_with_a_row(tokenizer, active.data.new_tokens)
         return tokenizer
+
+
+def _has_tokenizer_of(run: Run, name: str | Path) -> bool:
+    own = run.train.tokenizer_name or run.train.model_name
+    return run.tokenizer is not None and local_folder(name) == local_folder(own)
 
 
 def pad_with_a_row(tokenizer: Any, new: "NewTokens | None") -> None:

@@ -77,7 +77,7 @@ class Run:
     """Names of fields whose flags cannot be used, which is reported: they count as named."""
     tokenizer: Any = None
     """What the data is checked and prepared with, once ``models.loading.run_tokenizer`` has loaded
-    it; ``main`` loads its own."""
+    it; ``main`` is given it too."""
     closing: list[str] = field(default_factory=list)
     """Sections of the box that the run ends with, below the losses: each is some lines of text, as
     answers before and after."""

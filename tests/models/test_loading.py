@@ -12,7 +12,7 @@ import transformers
 
 from llama_recipes_local import models
 from llama_recipes_local.kernels.attention import NAME as DOCUMENTS
-from llama_recipes_local.models.loading import local_folder
+from llama_recipes_local.models.loading import local_folder, run_tokenizer
 from llama_recipes_local.run import activate
 from llama_recipes_local.run.resolution import resolve
 
@@ -61,6 +61,24 @@ def test_a_folder_may_be_relative_or_below_home(
     assert local_folder(tiny_model.name) == tiny_model.resolve()
     monkeypatch.setenv("HOME", str(tiny_model.parent))
     assert local_folder(f"~/{tiny_model.name}") == tiny_model.resolve()
+
+
+@pytest.mark.parametrize("flag", ["model_name", "tokenizer_name"])
+def test_main_is_given_the_tokenizer_of_the_data(
+    tiny_model: Path, tmp_path: Path, flag: str
+) -> None:
+    other = shutil.copytree(tiny_model, tmp_path / "other")
+    run = resolve({"model_name": str(tiny_model)} | {flag: str(other)})
+    prepared = run_tokenizer(run)
+    load = models.AutoTokenizer.from_pretrained
+    assert load(other) is not prepared
+    with activate(run):
+        assert load(f"{other}/") is prepared
+        assert load(tiny_model) is not prepared
+        asked = load(other, padding_side="left")
+        assert asked is not prepared and asked.padding_side == "left"
+        run.tokenizer = None
+        assert load(other) is not prepared
 
 
 def test_what_a_class_loads_is_an_instance_of_it(tiny_model: Path) -> None:
