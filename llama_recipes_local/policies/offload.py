@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from llama_recipes_local.errors import TrainingError
 from llama_recipes_local.library_patches import CHECKPOINTED_LAYER, TargetMissingError
 
 _MOST = 1 << 26  # bytes of a block of host memory
@@ -120,10 +121,25 @@ class HostInputs:
         """Return blocks of host memory for some bytes; copies from them may be queued."""
         self._size = self._size or min(_MOST, 1 << (size - 1).bit_length())
         count = -(-size // self._size)
-        pins = self._stream is not None
         while len(self._free) < count:
-            self._free.append(torch.empty(self._size, dtype=torch.uint8, pin_memory=pins))
+            self._free.append(_host_memory(self._size, pins=self._stream is not None))
         return [self._free.pop() for _ in range(count)]
+
+
+def _host_memory(size: int, pins: bool) -> torch.Tensor:
+    """Return so many bytes of host memory, (size,) uint8.
+
+    Raises:
+        TrainingError: if there are none left that can be pinned.
+    """
+    try:
+        return torch.empty(size, dtype=torch.uint8, pin_memory=pins)
+    except RuntimeError as error:
+        raise TrainingError(
+            f"stopped: no {size:,} bytes of host memory can be pinned for the input of a layer, "
+            "which --activation_policy offload keeps there\n"
+            "   fix: keep inputs on the device: --activation_policy full"
+        ) from error
 
 
 @dataclass(eq=False)

@@ -171,9 +171,9 @@ def check_selective(run: Run) -> list[Problem]:
     if not train.use_fast_kernels:
         why = "only its kernels for frozen weights make norms' outputs again"
         return [Problem(f"{what} without --use_fast_kernels", why, f"add it, or {fix}")]
-    if not train.use_peft:
-        why = "weights that are trained are not computed by the kernels for frozen weights"
-        return [Problem(f"{what} without --use_peft", why, fix)]
+    if not train.use_peft or train.peft_method != "lora":
+        why = "norms' outputs are kept for LoRA's matrices alone, or for weights that are trained"
+        return [Problem(f"{what} without LoRA", why, fix)]
     lack = frozen.KERNEL.unavailable()
     return [Problem(what, f"it needs the kernels for frozen weights: {lack}", fix)] if lack else []
 

@@ -12,6 +12,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.checkpoint import checkpoint
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from llama_recipes_local.errors import TrainingError
 from llama_recipes_local.library_patches import TargetMissingError
 from llama_recipes_local.policies import offload
 from llama_recipes_local.policies.offload import HostInputs, offload_inputs
@@ -189,6 +190,15 @@ def test_an_empty_tensor_is_left_alone() -> None:
     assert kept.unpack(kept.pack(torch.empty(0))).shape == (0,)
     x = torch.randn(3)
     assert torch.equal(kept.unpack(kept.pack(x)), x)
+
+
+def test_host_memory_that_cannot_be_pinned_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr(torch, "empty", fail)
+    with pytest.raises(TrainingError, match="fix: keep inputs on the device: --activation_policy"):
+        HostInputs().pack(torch.ones(3))
 
 
 def test_what_a_layer_saves_itself_is_not_moved() -> None:
