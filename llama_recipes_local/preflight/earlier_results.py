@@ -1,5 +1,6 @@
 """Results of an earlier run in the folders that a run writes: not overwritten unless asked for."""
 
+import os
 import time
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from llama_recipes_local.datasets.run_data import AUDIT_FILE
 from llama_recipes_local.errors import Problem, UsageError
 from llama_recipes_local.fields import FOLDER, fields_with
 from llama_recipes_local.model_checkpointing import checkpoint_folder
+from llama_recipes_local.model_checkpointing.adapter_card import CARD
 from llama_recipes_local.model_folders import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -67,19 +69,24 @@ def check_earlier_result(run: Run) -> list[Problem]:
 
 
 def check_names_are_free(run: Run) -> list[Problem]:
-    """Return a problem for each folder that has the name of a file which the run writes."""
-    if not run.train.output_dir or run.train.overwrite_output_dir:
+    """Return a problem for each folder or link that has the name of a file which the run writes."""
+    if not run.train.output_dir:
         return []
-    paths = (Path(run.train.output_dir) / name for name in FILES)
-    return [
-        Problem(
-            f"{path.resolve()} is a folder",
-            "the run writes a file of this name",
-            "rename it, or name another folder: --output_dir DIR",
-        )
-        for path in paths
-        if path.is_dir()
-    ]
+    names = [CARD] if run.train.use_peft else []
+    if not run.train.overwrite_output_dir:  # which removes these
+        names += FILES
+    output = Path(run.train.output_dir)
+    return [problem for name in names if (problem := _taken(output.resolve() / name))]
+
+
+def _taken(path: Path) -> Problem | None:
+    fix = "rename it, or name another folder: --output_dir DIR"
+    if path.is_symlink():
+        why = "the run writes a file of this name, which would overwrite what it leads to"
+        return Problem(f"{path} is a link to {os.readlink(path)}", why, fix)
+    if path.is_dir():
+        return Problem(f"{path} is a folder", "the run writes a file of this name", fix)
+    return None
 
 
 def check_output_has_no_weights(output: Path) -> list[Problem]:

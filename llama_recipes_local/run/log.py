@@ -35,11 +35,10 @@ class RunLog:
         early, self._early = self._early, None
         if early is None:
             return
-        path = output / LOG_FILE
         with self._only_noted():
-            if path.is_symlink():  # what it leads to is no file of this run
-                path.unlink()
-            self._file = path.open("a" if resumed else "w", encoding="utf-8", buffering=1)
+            self._file = (output / LOG_FILE).open(
+                "a" if resumed else "w", encoding="utf-8", buffering=1
+            )
             self._file.write(f"--- {time.strftime('%F %T')}\n")
         for text in early:
             self.write(text)

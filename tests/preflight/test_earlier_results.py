@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from llama_recipes_local import finetuning
+from llama_recipes_local.model_checkpointing.adapter_card import CARD
 from llama_recipes_local.model_folders import ADAPTER_WEIGHTS
 from llama_recipes_local.preflight.checks import CHECKPOINTS
 from llama_recipes_local.preflight.earlier_results import (
@@ -60,14 +61,21 @@ def test_what_was_not_finished_is_begun_again(tmp_path: Path) -> None:
     assert not problems(tmp_path, resume_from_checkpoint="auto")
 
 
-@pytest.mark.parametrize("name", ["metrics.jsonl", "run_config.json", ADAPTER_WEIGHTS])
-def test_a_folder_of_a_files_name_is_refused(name: str, tmp_path: Path) -> None:
-    assert name in FILES
-    run = resolve({"output_dir": str(tmp_path)})
+@pytest.mark.parametrize("name", [*FILES, CARD])
+def test_a_folder_or_a_link_of_a_files_name_is_refused(name: str, tmp_path: Path) -> None:
+    flags = {"output_dir": str(tmp_path), "use_peft": True}
+    run = resolve(flags)
     assert not check_names_are_free(run)
     (tmp_path / name).mkdir()
     (problem,) = check_names_are_free(run)
     assert problem.what == f"{tmp_path / name} is a folder"
+    (tmp_path / name).rmdir()
+    (tmp_path / name).symlink_to(tmp_path / "private")
+    (problem,) = check_names_are_free(run)
+    assert problem.what == f"{tmp_path / name} is a link to {tmp_path}/private"
+    overwriting = resolve({**flags, "overwrite_output_dir": True})
+    assert len(check_names_are_free(overwriting)) == (name == CARD)
+    (tmp_path / name).unlink()
     assert check_names_are_free in CHECKPOINTS
 
 

@@ -106,16 +106,6 @@ def test_a_resumed_run_continues_the_log_and_another_begins_it_again(
     assert logged(tmp_path) == []
 
 
-@pytest.mark.parametrize("resumed", [False, True])
-def test_the_log_is_not_written_through_a_link(resumed: bool, tmp_path: Path) -> None:
-    private, output = tmp_path / "private", tmp_path / "output"
-    private.write_text("mine")
-    output.mkdir()
-    (output / LOG_FILE).symlink_to(private)
-    RunLog().open(output, resumed)
-    assert private.read_text() == "mine" and logged(output) == []
-
-
 def test_a_full_disk_ends_the_log_and_not_the_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
