@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from llama_recipes_local.planning.cards import Card, card
 from llama_recipes_local.planning.memory import memory
@@ -15,8 +16,10 @@ from llama_recipes_local.planning.setting import (
     FULL,
     FULL_SHARD,
     FUSED,
+    OFFLOAD,
     PLAIN,
     REPLICATED,
+    SELECTIVE,
     Adapter,
     Batch,
     Ranks,
@@ -48,7 +51,7 @@ GRAMMAR = Batch(rows=2, length=4096, accumulation=2, document=70, labelled=0.4)
 ONE_ROW = replace(GRAMMAR, rows=1)
 QV, LINEAR_8 = Adapter(), Adapter(targets=ALL)
 LINEAR_16, LINEAR_64 = Adapter(rank=16, targets=ALL), Adapter(rank=64, targets=ALL)
-FP4, NF4 = Weights(bits=4), Weights(bits=4, double=True)
+FP4, NF4, FP8 = Weights(bits=4), Weights(bits=4, double=True), Weights(fp8=True)
 ALL_7B = Weights(trained=S7.weights)
 PREFIX = Adapter("prefix", tokens=30)
 LLAMA_ADAPTER = Adapter("llama_adapter", tokens=10, layers=30)
@@ -85,7 +88,30 @@ class Recorded:
 
 def recorded() -> list[Recorded]:
     """Return the runs of ``benchmarks/README.md``, ``NOTES.md`` and ``docs/hardware.md``."""
-    return [*_frozen(), *_fused(), *_sharded(), *_plain()]
+    return [*_present(), *_frozen(), *_fused(), *_sharded(), *_plain()]
+
+
+def _present() -> Iterator[Recorded]:
+    """Kernels for frozen weights as they are, one process on an H200."""
+    s7, s8 = Setting(S7, adapter=QV, batch=GRAMMAR), Setting(S8, adapter=LINEAR_16, batch=GRAMMAR)
+    fp8: dict[str, Any] = {"weights": FP8, "policy": SELECTIVE}
+    for name, setting, gib, speed in (
+        ("7B, LoRA r=8 q,v", s7, 38.2, 21303),
+        ("7B, LoRA r=8 q,v, selective", replace(s7, policy=SELECTIVE), 36.0, 22057),
+        ("7B, LoRA r=8", replace(s7, adapter=LINEAR_8), 40.5, 19199),
+        (
+            "7B, LoRA r=8 q,v, fp8, selective",
+            replace(s7, **fp8),
+            30.2,
+            33153,
+        ),
+        ("8B, LoRA r=16", s8, 43.6, 18030),
+        ("8B, LoRA r=16, selective", replace(s8, policy=SELECTIVE), 39.6, 17787),
+        ("8B, LoRA r=16, offload", replace(s8, policy=OFFLOAD), 16.8, 13204),
+        ("8B, QLoRA r=16, offload", replace(s8, weights=NF4, policy=OFFLOAD), 7.3, 12849),
+        ("8B, LoRA r=16, fp8, selective", replace(s8, **fp8), 33.3, 25053),
+    ):
+        yield Recorded(f"{name}, H200", setting, gib, speed, H200)
 
 
 def _frozen() -> Iterator[Recorded]:

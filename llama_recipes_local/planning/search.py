@@ -11,12 +11,14 @@ from dataclasses import dataclass, replace
 from llama_recipes_local.planning.cards import NODES, Card
 from llama_recipes_local.planning.memory import GIB, Memory, beside, loading, memory
 from llama_recipes_local.planning.setting import (
+    FROZEN,
     FULL,
     FULL_SHARD,
     HYBRID_SHARD,
     KEEP,
     OFFLOAD,
     REPLICATED,
+    SELECTIVE,
     SHARD_GRAD_OP,
     Setting,
 )
@@ -26,7 +28,6 @@ SHARDING, POLICY, ROWS = "sharding", "activations", "rows"
 FREE = frozenset((SHARDING, POLICY, ROWS))
 """What may be varied."""
 
-POLICIES = (KEEP, FULL, OFFLOAD)
 
 CERTAIN, LIKELY = 0.98, 0.85
 """Parts of what is predicted that are taken for certain: of weights, gradients and moments, and of
@@ -94,7 +95,7 @@ def variants(setting: Setting, free: Collection[str] = FREE) -> Iterator[Setting
     """
     for sharding in _shardings(setting) if SHARDING in free else [setting.ranks.sharding]:
         ranks = replace(setting.ranks, sharding=sharding)
-        for policy in POLICIES if POLICY in free else [setting.policy]:
+        for policy in _policies(setting) if POLICY in free else [setting.policy]:
             for rows in _rows(setting) if ROWS in free else [setting.batch.rows]:
                 steps = setting.batch.rows * setting.batch.accumulation // rows
                 batch = replace(setting.batch, rows=rows, accumulation=steps)
@@ -162,6 +163,12 @@ def _shardings(setting: Setting) -> list[str]:
     several = 1 < ranks.hosts < ranks.world
     hybrid = [HYBRID_SHARD] if several or ranks.sharding == HYBRID_SHARD else []
     return [REPLICATED, SHARD_GRAD_OP, FULL_SHARD, *hybrid]
+
+
+def _policies(setting: Setting) -> list[str]:
+    """Return what activations may become; norms are computed again by our kernels only."""
+    selective = [SELECTIVE] if setting.kernels == FROZEN else []
+    return [KEEP, *selective, FULL, OFFLOAD]
 
 
 def _rows(setting: Setting) -> list[int]:

@@ -28,7 +28,7 @@ PRODUCTS = 0.88
 READS = 0.75
 """What passes over memory reach of the card's bandwidth, launches included; fitted."""
 
-TRANSFORMERS, LIGER = 5.0, 1.25
+TRANSFORMERS, LIGER = 3.7, 1.25
 """Passes of transformers' and of liger-kernel's norms, rotary, SwiGLU and additions, to those of
 the kernels for frozen weights; fitted."""
 
@@ -81,9 +81,9 @@ def seconds(setting: Setting, card: Card, node_link: float = NODES) -> Seconds:
         node_link: GB/s from a card to those on other hosts.
     """
     batch = setting.batch
-    products = _flops(setting) / (card.rate * 1e12 * PRODUCTS)
-    if setting.weights.fp8 and card.fp8:
-        products *= card.rate / card.fp8
+    of_layers, of_head = _flops(setting)
+    rate = card.fp8 if setting.weights.fp8 and card.fp8 else card.rate
+    products = (of_layers / rate + of_head / card.rate) / (1e12 * PRODUCTS)
     found = Seconds(
         products=products * batch.tokens * batch.accumulation,
         passes=_passes(setting) / (card.bandwidth * 1e12 * READS)
@@ -109,8 +109,8 @@ def tokens_a_second(setting: Setting, card: Card, node_link: float = NODES) -> f
     return tokens / seconds(setting, card, node_link).step
 
 
-def _flops(setting: Setting) -> float:
-    """FLOPs of matrix products a token.
+def _flops(setting: Setting) -> tuple[float, float]:
+    """FLOPs of matrix products a token, of the layers and of the head.
 
     2 a weight forward, 2 for the input's gradient, 2 for a trained weight's; 2 again where a layer
     is recomputed, but for the down projection with the kernels for frozen weights. The head is
@@ -122,11 +122,11 @@ def _flops(setting: Setting) -> float:
     if own.trained:
         found += 2.0 * min(own.trained, shape.linear)
     head = 6.0 if own.trained >= shape.weights else 4.0
-    found += head * shape.head * (setting.batch.labelled if setting.kernels == FROZEN else 1.0)
+    head *= shape.head * (setting.batch.labelled if setting.kernels == FROZEN else 1.0)
     if setting.recomputes:
         again = shape.layer - (shape.hidden * shape.mlp if setting.kernels == FROZEN else 0)
         found += 2.0 * again * setting.layers
-    return found
+    return found, head
 
 
 def _passes(setting: Setting) -> float:
@@ -134,7 +134,8 @@ def _passes(setting: Setting) -> float:
 
     Counted for the kernels for frozen weights: the norms with their additions 9 h forward and 8 h
     backward, rotary 2 (q + k) each way, SwiGLU 3 m and 6 m, attention 2 (q + k) and 5 q + 4 k; the
-    others' take ``LIGER`` or ``TRANSFORMERS`` times as much.
+    others' take ``LIGER`` or ``TRANSFORMERS`` times as much. For products in fp8, what they read is
+    cast: 1.5 of each input forward and of each gradient backward.
     """
     shape = setting.shape
     h, q, k, m = shape.hidden, shape.queries, shape.keys, shape.mlp
@@ -142,6 +143,9 @@ def _passes(setting: Setting) -> float:
     backward = 8.0 * h + 7 * q + 6 * k + 6 * m
     factor = {FROZEN: 1.0, FUSED: LIGER}.get(setting.kernels, TRANSFORMERS)
     read, again = _adapters_passes(setting)
+    if setting.weights.fp8:
+        forward += 1.5 * (2 * h + q + m)
+        backward += 1.5 * (2 * h + q + 2 * k + 2 * m)
     forward *= factor * (2.0 if setting.recomputes else 1.0)
     if setting.policy == SELECTIVE:  # norms again
         forward += 4.0 * h

@@ -44,6 +44,8 @@ def _with_choices(run: Run) -> Run:
     if not values:
         return run
     chosen = resolve(values | run.flags)
+    if implied := implied_flags(chosen):
+        chosen = resolve(implied | chosen.flags)
     chosen.preset, chosen.refused, chosen.choices = run.preset, run.refused, why
     adopt_stored_bits(chosen)
     return chosen

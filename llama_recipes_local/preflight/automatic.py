@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from llama_recipes_local.planning.flags import changes, free_of, words
 from llama_recipes_local.planning.search import POLICY, ROWS, SHARDING, Outcome, outcome, ranked
-from llama_recipes_local.planning.setting import KEEP, Setting
+from llama_recipes_local.planning.setting import FULL, OFFLOAD, Setting
 from llama_recipes_local.planning.wording import POLICIES
 from llama_recipes_local.policies.activation_policy import recomputation_flag
 from llama_recipes_local.preflight.memory_rules import asked_setting, this_card
@@ -56,10 +56,10 @@ def _choosable(run: Run, asked: Setting) -> frozenset[str]:
 def _flags(run: Run, asked: Setting, best: Outcome) -> dict[str, object]:
     """Return the flags of a choice; inputs of recomputed layers go where they have room."""
     flags: dict[str, object] = changes(best.setting, asked)
-    policy = flags.pop("activation_policy", None)
-    recomputes = best.setting.policy != KEEP
-    if policy is not None and recomputes != (asked.policy != KEEP):
-        flags[recomputation_flag(run)] = recomputes
+    if flags.get("activation_policy") in (FULL, OFFLOAD):
+        del flags["activation_policy"]
+        if not asked.recomputes:
+            flags[recomputation_flag(run)] = True
     return flags
 
 

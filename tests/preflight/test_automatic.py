@@ -18,7 +18,7 @@ GUIDE = {
     "batch_size_training": "2",
     "gradient_accumulation_steps": "2",
 }
-NO_SHARD, KEEP = {"sharding_strategy": "NO_SHARD"}, {"fsdp_activation_checkpointing": False}
+NO_SHARD, KEEP = {"sharding_strategy": "NO_SHARD"}, {"activation_policy": "keep"}
 
 
 @pytest.fixture
