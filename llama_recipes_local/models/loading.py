@@ -212,7 +212,8 @@ def _load_weights(cls: Any, name: str | Path, model_type: str, **kwargs: object)
         kwargs["dtype"] = weight_dtype(active.train)
         kwargs["use_cache"] = False
         kwargs["quantization_config"] = bnb_config(active)
-        on_device = quantized_bits(active.train) or not active.train.enable_fsdp
+        quantizes = quantized_bits(active.train) or active.train.fp8
+        on_device = quantizes or not active.train.enable_fsdp
         cuda = device_type() == "cuda" and on_device
         kwargs["device_map"] = {"": torch.cuda.current_device()} if cuda else None
     stored = stored_quantization(folder, read_config(folder))

@@ -22,12 +22,14 @@ def is_quantized(model: nn.Module) -> bool:
 
 
 def quantized_parameters(model: nn.Module) -> set[nn.Parameter]:
-    """Return the parameters with 4-bit or 8-bit weights."""
+    """Return the parameters with 4-bit or 8-bit weights, and those in fp8, which are bytes."""
+    parameters = list(model.parameters())
+    found = {p for p in parameters if p.dtype == torch.uint8 and not p.requires_grad}
     if not is_quantized(model):
-        return set()
+        return found
     from bitsandbytes.nn.modules import Int8Params, Params4bit
 
-    return {p for p in model.parameters() if isinstance(p, (Int8Params, Params4bit))}
+    return found | {p for p in parameters if isinstance(p, (Int8Params, Params4bit))}
 
 
 def shard_as_words(model: nn.Module) -> None:

@@ -2,6 +2,7 @@
 
 import torch
 
+from llama_recipes_local.adapters.registry import METHODS
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.model_folders.architectures import VISION
 from llama_recipes_local.model_folders.stored_quantization import KEY
@@ -57,13 +58,11 @@ def _what_is_trained(run: Run) -> list[Problem]:
             return []
         why = "all weights would be trained, and fp8 is for those that are frozen"
         return [Problem("--fp8 without --use_peft", why, "add --use_peft, or leave --fp8 out")]
-    if getattr(run.peft, "use_dora", False):
-        return [_refused("with --use_dora", "DoRA computes the norms of the weights at each step")]
-    start = getattr(run.peft, "init_lora_weights", True)
-    if isinstance(start, str) and start != "gaussian":
-        why = "it takes the adapter out of the weights, which bfloat16 holds and fp8 does not"
-        return [_refused(f"with --init_lora_weights {start}", why)]
-    return []
+    if run.peft is None:  # an unknown method, which check_values reports
+        return []
+    why = "it is computed from the weights themselves, of which fp8 keeps three bits and a sign"
+    flags = METHODS[train.peft_method].reads_weights(run.peft)
+    return [_refused(f"with {flag}", why) for flag in flags]
 
 
 def _refused(what: str, why: str) -> Problem:

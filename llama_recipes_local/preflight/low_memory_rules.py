@@ -44,6 +44,8 @@ def _weights_needed_early(run: Run) -> list[Problem]:
     if run.peft is not None:
         for flag in METHODS[run.train.peft_method].reads_weights(run.peft):
             early[flag] = "is initialised from the weights"
+    if run.train.fp8:
+        early["--fp8"] = "is made of the weights"
     if run.train.train_new_tokens:
         early["--train_new_tokens"] = "starts from the embedding's rows"
     if run.train.top_layers:

@@ -39,6 +39,7 @@ def _autocast(monkeypatch: pytest.MonkeyPatch) -> None:
         {"quantization": "4bit", "use_dora": True},
         {"quantization": "4bit", "sharding_strategy": "NO_SHARD"},
         {"quantization": "8bit", "sharding_strategy": "NO_SHARD"},
+        {"fp8": True, "sharding_strategy": "NO_SHARD"},
     ],
     ids=str,
 )

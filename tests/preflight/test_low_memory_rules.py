@@ -45,6 +45,7 @@ def test_compatible_settings_have_no_problem(tiny_model: Path, flags: dict[str, 
             "--low_cpu_fsdp with --init_lora_weights pissa",
         ),
         (FSDP | {"top_layers": 2}, "--low_cpu_fsdp with --top_layers"),
+        (FSDP | {"fp8": True}, "--low_cpu_fsdp with --fp8"),
     ],
 )
 def test_incompatible_settings(tiny_model: Path, flags: dict[str, Any], what: str) -> None:
