@@ -96,7 +96,7 @@ def of_device(name: str, memory_bytes: int) -> Card:
 
 def usable(memory_gb: float) -> float:
     """Return the GiB that torch can allocate on a card sold with so many GB."""
-    sold = {24: 23.0, 40: 39.4, 48: 44.4, 80: 79.1, 141: 139.8}
+    sold = {24: 22.5, 40: 39.4, 48: 44.4, 80: 79.1, 141: 139.8}
     return sold.get(round(memory_gb), memory_gb * _OVERHEAD)
 
 

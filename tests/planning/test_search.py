@@ -158,3 +158,10 @@ def test_disk_and_host_memory() -> None:
     assert host_gib(sharded, low_cpu=True) == pytest.approx(4 * 3 + 12.55, abs=0.1)
     long = replace(LORA, policy=OFFLOAD, batch=Batch(rows=1, length=350000))
     assert host_gib(long) == pytest.approx(3 + 32 * 350000 * 8192 / 2**30)
+
+
+def test_replicas_of_all_weights_do_not_fit_as_was_seen() -> None:
+    # out of memory in its second step on four H100
+    ranks, batch = Ranks(4, 1, REPLICATED), Batch(rows=1, accumulation=2)
+    whole = Setting(S7, Weights(trained=S7.weights), None, batch, ranks, FULL, FUSED)
+    assert not outcome(whole, H100).fits

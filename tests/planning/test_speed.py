@@ -71,7 +71,7 @@ def test_cards_are_found_by_memory_name_and_device() -> None:
     assert card(80).name == "H100"
     assert card(80, "a100").name == "A100 80GB"
     assert card(0, "rtx4090").memory == 23.5
-    assert card(24).memory == 23.0
+    assert card(24).memory == 22.5
     assert card(33).memory == pytest.approx(33 * 0.97)
     assert of_device("NVIDIA A100-SXM4-40GB", 42_000_000_000).rate < 300
     found = of_device("NVIDIA H100 80GB HBM3", 84_929_282_048)
