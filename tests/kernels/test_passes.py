@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional as F
 
 from llama_recipes_local.kernels import norm, swiglu, vocabulary_loss
@@ -51,6 +52,22 @@ def test_vocabulary_loss(rows_at_a_time: int, monkeypatch: pytest.MonkeyPatch) -
     got = vocabulary_loss.vocabulary_loss(hidden, weight, labels, 5)
     torch.testing.assert_close(got, want)
     torch.testing.assert_close(gradients([got], hidden), gradients([want], hidden))
+
+
+def test_logits_of_a_part_are_let_go_before_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[StorageWeakRef] = []
+    compute = vocabulary_loss._loss_and_gradient
+
+    def watched(logits: torch.Tensor, labels: torch.Tensor) -> Any:
+        assert all(each.expired() for each in seen)
+        seen.append(StorageWeakRef(logits.untyped_storage()))
+        return compute(logits, labels)
+
+    monkeypatch.setattr(vocabulary_loss, "_loss_and_gradient", watched)
+    monkeypatch.setattr(vocabulary_loss, "_ELEMENTS", 2 * 11)
+    hidden, weight = random(1, 8, 6), random(11, 6, seed=1).detach()
+    vocabulary_loss.vocabulary_loss(hidden, weight, torch.arange(8)[None], 5)
+    assert len(seen) == 4
 
 
 def test_vocabulary_loss_without_labels_is_zero() -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.checkpoint import checkpoint
 
 from llama_recipes_local.kernels.lora import projections, tiled_mlp
@@ -71,6 +72,26 @@ def test_gradients_are_those_of_the_masks(tile: int) -> None:
         return tiled_mlp.tiled_mlp(x, (gate, up), down, dropouts)
 
     assert torch.autograd.gradcheck(compute, (rows(), *trained), fast_mode=True)
+
+
+def test_a_tile_is_let_go_before_the_next(tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[StorageWeakRef] = []
+
+    def watched(function: Any) -> Any:
+        def call(group: Any, first: Any, second: Any, *args: Any, **kwargs: Any) -> Any:
+            assert all(each.expired() for each in seen)
+            made = (first, second) if isinstance(second, torch.Tensor) else (first, *second)
+            seen.extend(StorageWeakRef(x.untyped_storage()) for x in made)
+            return function(group, first, second, *args, **kwargs)
+
+        return call
+
+    for name in ("swiglu", "swiglu_backward"):
+        monkeypatch.setattr(projections.Group, name, watched(getattr(projections.Group, name)))
+    (gate, up, down), _ = layers("gud")
+    tiled_mlp.tiled_mlp(rows(), (gate, up), down, NONE).sum().backward()
+    tiles = {4: 4, 11: 3, 22: 2, 100: 1}[tile]
+    assert len(seen) == (2 + 3) * tiles
 
 
 def test_two_tiles_drop_other_elements(monkeypatch: pytest.MonkeyPatch) -> None:
