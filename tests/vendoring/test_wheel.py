@@ -49,8 +49,9 @@ def environment(
     """Where pip finds upstream's wheel, given as a user gives it to ``pip install``."""
     folder = tmp_path_factory.mktemp("wheels")
     (folder / f"llama_recipes-{lock.version}-py3-none-any.whl").write_bytes(wheel)
-    links = f"{os.environ.get('PIP_FIND_LINKS', '')} {folder}".strip()
-    return {**os.environ, "PIP_FIND_LINKS": links}
+    given = os.environ.get("PIP_FIND_LINKS", "").split()
+    own = [each if "://" in each else str(Path(each).absolute()) for each in given]
+    return {**os.environ, "PIP_FIND_LINKS": " ".join([*own, str(folder)])}
 
 
 def run(command: list[str], folder: Path, environment: dict[str, str]) -> str:
