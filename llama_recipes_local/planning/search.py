@@ -7,6 +7,7 @@ rows of a micro-batch at the same global batch.
 import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 from llama_recipes_local.planning.cards import NODES, Card
 from llama_recipes_local.planning.memory import GIB, Memory, beside, loading, memory
@@ -114,9 +115,10 @@ def ranked(
     """
     found = [outcome(each, card, node_link) for each in variants(setting, free)]
     best: dict[tuple[str, str], Outcome] = {}
-    for each in sorted(found, key=_order):
+    order = partial(_order, setting.batch.rows)
+    for each in sorted(found, key=order):
         best.setdefault((each.setting.ranks.sharding, each.setting.policy), each)
-    return sorted(best.values(), key=_order)
+    return sorted(best.values(), key=order)
 
 
 def nearest_fitting(
@@ -140,11 +142,12 @@ def nearest_fitting(
     return min(fitting, key=distance, default=None)
 
 
-def _order(found: Outcome) -> tuple[bool, float, float]:
-    """Sort what fits first, then by speed, of what is alike what needs less."""
+def _order(rows: int, found: Outcome) -> tuple[bool, float, bool, float]:
+    """Sort what fits first, then by speed; of what is alike, what was asked, and needs less."""
     if not found.fits:
-        return True, found.needs, 0.0
-    return False, -round(math.log(found.tokens) / ALIKE), found.needs
+        return True, found.needs, False, 0.0
+    speed = -round(math.log(found.tokens) / ALIKE)
+    return False, speed, found.setting.batch.rows != rows, found.needs
 
 
 def _shardings(setting: Setting) -> list[str]:

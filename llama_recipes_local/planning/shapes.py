@@ -24,7 +24,7 @@ class Shape:
         vocabulary: rows of the embedding.
         head_dim: features of a head; 0 means ``hidden / heads``.
         tied: whether embedding and head are one.
-        positions: the longest row.
+        positions: the longest row; 0 if it is not known.
     """
 
     hidden: int
@@ -127,7 +127,7 @@ def shape_of(config: Mapping[str, Any]) -> Shape | None:
     found: dict[str, Any] = {name: config.get(key) for name, key in _SIZES.items()}
     found["kv_heads"] = config.get("num_key_value_heads") or found["heads"]
     found["head_dim"] = config.get("head_dim") or 0
-    found["positions"] = config.get("max_position_embeddings") or 2048
+    found["positions"] = config.get("max_position_embeddings") or 0
     counted = all(type(size) is int and size >= 0 for size in found.values())
     if not counted or not all(found[name] for name in (*_SIZES, "kv_heads")):
         return None

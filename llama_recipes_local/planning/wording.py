@@ -60,6 +60,8 @@ def details(
         hours = tokens * train.num_epochs / best.tokens / 3600
         epochs = f"{train.num_epochs} epoch{'s' if train.num_epochs > 1 else ''}"
         lines.append(f"  time: {_duration(hours)} for {epochs} of {tokens:,} tokens ({counted})")
+    elif counted:
+        lines.append(f"  time: not known ({counted})")
     host = host_gib(best.setting, train.low_cpu_fsdp, train.async_save)
     disk = disk_gb(best.setting, train.save_steps, train.save_total_limit)
     once = checkpoint_gb(best.setting)

@@ -8,12 +8,12 @@ from typing import Any
 
 from llama_recipes_local import configs
 from llama_recipes_local.adapters.registry import METHODS
+from llama_recipes_local.commands.plan.flag_rules import check_asked
 from llama_recipes_local.commands.plan.given import card_of, model_shape
 from llama_recipes_local.commands.plan.report import as_json, as_text
-from llama_recipes_local.configs.values import check_fields
 from llama_recipes_local.datasets.named_path import with_data_path
 from llama_recipes_local.datasets.registry import DATASETS
-from llama_recipes_local.errors import Problem, UsageError, refusal, refuse
+from llama_recipes_local.errors import UsageError, refusal, refuse
 from llama_recipes_local.fields import update_config
 from llama_recipes_local.planning.asked import Asked, setting, words_of
 from llama_recipes_local.planning.cards import Card
@@ -107,7 +107,7 @@ def make_plan(flags: dict[str, Any], args: argparse.Namespace) -> Plan:
     if not given & {"use_fast_kernels"}:
         flags["use_fast_kernels"] = "True"
     tried = {"": {}} if given & METHOD_FLAGS else METHODS_TRIED
-    refuse(_checked(_asked(flags), given))
+    refuse(check_asked(_asked(flags), shape, given))
     found: dict[str, tuple[dict[str, Any], Setting, list[Outcome]]] = {}
     for name, more in tried.items():
         its = {**flags, **more}
@@ -132,12 +132,6 @@ def _asked(flags: Mapping[str, Any]) -> Asked:
     return Asked(train, fsdp, words_of(configs.quantization_config, flags), peft)
 
 
-def _checked(asked: Asked, given: set[str]) -> list[Problem]:
-    """Return what is wrong with values that their fields do not take."""
-    configurations = [each for each in (asked.train, asked.peft) if each is not None]
-    return [problem for each in configurations for problem in check_fields(each, only=given)]
-
-
 def epoch_tokens(given: int | None, flags: Mapping[str, Any]) -> tuple[int | None, str]:
     """Return an epoch's tokens, and where the figure is from: a flag, or the files' bytes."""
     if given is not None:
@@ -148,7 +142,7 @@ def epoch_tokens(given: int | None, flags: Mapping[str, Any]) -> tuple[int | Non
     config = declared.config()
     update_config(config, **flags)
     if (size := bytes_of(config)) is None:
-        return None, ""
+        return None, "its files are not here, or not plain text: give --tokens N"
     return size // BYTES_A_TOKEN, f"about {BYTES_A_TOKEN} bytes of {size / 1e6:.1f} MB a token"
 
 
@@ -170,7 +164,8 @@ def _nothing_fits(made: Plan, flags: dict[str, Any], args: argparse.Namespace) -
     if (enough := _enough_gpus(flags, args)) is not None:
         fixes.append(f"--gpus {enough}")
     if not asked.weights.bits:
-        fixes.append("--use_peft --quantization 4bit (an adapter of weights in 4 bits)")
+        peft = "" if asked.adapter else "--use_peft "
+        fixes.append(f"{peft}--quantization 4bit (an adapter of weights in 4 bits)")
     if asked.batch.length > SHORT:
         fixes.append(f"--context_length {asked.batch.length // 2} (longer rows are truncated)")
     why = f"the least that does this work needs {least.needs:.1f} GiB of each GPU"

@@ -32,7 +32,8 @@ def model_shape(name: str) -> tuple[Shape, dict[str, str]]:
     try:
         config = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise refusal(f"{path} cannot be read", str(error), fix) from None
+        why = getattr(error, "strerror", None) or str(error)
+        raise refusal(f"{path} cannot be read", why, fix) from None
     shape = shape_of(config) if isinstance(config, dict) else None
     if shape is None:
         raise refusal(f"{path} is not that of a Llama", "its sizes are not known here", fix)

@@ -83,6 +83,13 @@ def test_where_nothing_fits_what_would_is_named(capsys: pytest.CaptureFixture[st
         (("--model_name", "llama-2-7b", "--rank", "8"), "unknown flag --rank"),
         (("--model_name", "llama-2-7b", "--r", "many"), "--r cannot be 'many'"),
         (("--model_name", "llama-2-7b", "--context_length", "0"), "--context_length is 0"),
+        (("--model_name", "llama-2-7b", "--context_length", "9000"), "has 4096 positions"),
+        (("--model_name", "llama-2-7b", "--hsdp"), "--hsdp without --enable_fsdp"),
+        (("--model_name", "llama-2-7b", "--sharding_strategy", "NO_SHARD"), "without --enable"),
+        (
+            ("--model_name", "llama-2-7b", "--use_peft", "--target_modules", "c_attn"),
+            "a Llama has no such layer",
+        ),
     ],
 )
 def test_what_cannot_be_planned_is_refused(
@@ -126,6 +133,7 @@ def test_hours_are_those_of_the_tokens(tmp_path: Path, capsys: pytest.CaptureFix
     assert "time: 10.0 h for 2 epochs" in text
     data = tmp_path / "rows.jsonl"
     data.write_text('{"text": "some words"}\n' * 1000)
+    assert "not known (its files are not here" in plan(capsys, *words, "--dataset", "x/y.jsonl")
     found = numbers(capsys, *words, "--dataset", str(data))
     assert found["tokens_an_epoch"] == data.stat().st_size // 4
 
