@@ -1,7 +1,7 @@
 """From examples to token ids with labels."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -20,8 +20,10 @@ from llama_recipes_local.datasets.token_ids import (
 Sample = dict[str, list[int]]
 Spans = tuple[tuple[int, int], ...]
 
-# Texts that are tokenised at a time.
+# Texts, and their characters, that are tokenised at a time: a tokenizer needs a hundred times a
+# text's size.
 BATCH = 1024
+CHARACTERS = 1 << 20
 
 
 def encode(
@@ -44,8 +46,7 @@ def encode(
     samples: list[Sample] = [{}] * len(examples)
     for kind, encoder in _ENCODERS.items():
         places = [place for place, example in enumerate(examples) if type(example) is kind]
-        for start in range(0, len(places), BATCH):
-            chosen = places[start : start + BATCH]
+        for chosen in _batches(examples, places):
             made = encoder(tokenizer, [examples[place] for place in chosen])
             for place, sample in zip(chosen, made, strict=True):
                 samples[place] = sample
@@ -53,6 +54,27 @@ def encode(
         for sample in samples:
             sample["attention_mask"] = [1] * len(sample["input_ids"])
     return samples
+
+
+def _batches(examples: Sequence[Example], places: Sequence[int]) -> Iterator[list[int]]:
+    """Yield places in batches of ``BATCH`` texts and ``CHARACTERS`` at most, or one longer text."""
+    batch: list[int] = []
+    characters = 0
+    for place in places:
+        size = _size(examples[place])
+        if batch and (len(batch) == BATCH or characters + size > CHARACTERS):
+            yield batch
+            batch, characters = [], 0
+        batch.append(place)
+        characters += size
+    if batch:
+        yield batch
+
+
+def _size(example: Example) -> int:
+    if isinstance(example, Marked):
+        return len(example.text)
+    return len(example.prompt) + len(example.response)
 
 
 def _pairs(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Pair]) -> list[Sample]:

@@ -1,5 +1,6 @@
 """Examples become the ids and labels that one works out by hand."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizer, PreTrainedTokenizerFast
 
+from llama_recipes_local.datasets import encoding
 from llama_recipes_local.datasets.encoding import encode
 from llama_recipes_local.datasets.examples import Continuation, Marked, Pair
 from llama_recipes_local.errors import UsageError
@@ -234,3 +236,26 @@ def test_without_a_token_that_ends_a_text(words: Any) -> None:
     assert one(endless, Marked("", complete=True)) == ([], [])
     assert one(endless, Marked("ask hi")) == ([ASK, HI], [NO, HI])
     assert one(endless, Continuation("ask ", "hi")) == ([ASK, HI], [NO, HI])
+
+
+def test_long_texts_are_tokenised_a_few_at_a_time(
+    tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = ["She goes. " * count for count in (1, 40, 3, 9, 200, 1)]
+    examples = [
+        example
+        for text in texts
+        for example in (Pair(text, "yes"), Continuation(text, "no"), Marked(text, ((4, 8),)))
+    ]
+    whole = encode(tokenizer, examples)
+    given: list[list[int]] = []
+
+    def noted(encoder: Any, tokenizer: Any, chosen: Any) -> Any:
+        given.append([encoding._size(each) for each in chosen])
+        return encoder(tokenizer, chosen)
+
+    encoders = {kind: partial(noted, encoder) for kind, encoder in encoding._ENCODERS.items()}
+    monkeypatch.setattr(encoding, "_ENCODERS", encoders)
+    monkeypatch.setattr(encoding, "CHARACTERS", 500)
+    assert encode(tokenizer, examples) == whole
+    assert len(given) == 12 and all(sum(sizes) <= 500 for sizes in given if len(sizes) > 1)
