@@ -9,6 +9,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(PROJECT / "benchmarks"))
 import memory  # noqa: E402
 import predictions  # noqa: E402
+import scaling  # noqa: E402
 
 
 @pytest.mark.parametrize("page", memory.PAGES)
@@ -17,6 +18,7 @@ def test_the_tables_are_those_of_the_formula(page: str) -> None:
     for table in (memory.one_card, memory.several_cards):
         assert table(page) in text, "run: python benchmarks/memory.py"
     assert predictions.table(page) in text, "run: python benchmarks/predictions.py"
+    assert scaling.table(page) in text, "run: python benchmarks/scaling.py"
 
 
 def test_the_readmes_table_is_a_part_of_the_pages() -> None:
