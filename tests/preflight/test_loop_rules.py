@@ -1,11 +1,13 @@
 """Settings of the training loop that are invalid or would be ignored."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from llama_recipes_local.kernels.base import ModelKernel
+from llama_recipes_local.policies import activation_policy
 from llama_recipes_local.preflight.checks import LOOP, PRECISION, check_values, find_problems
 from llama_recipes_local.run.resolution import resolve
 
@@ -109,7 +111,12 @@ def test_valid_settings(flags: dict[str, Any], monkeypatch: pytest.MonkeyPatch) 
         ),
         ({"activation_policy": "sparse"}, "unknown --activation_policy sparse"),
         (
-            {"activation_policy": "keep", "gradient_checkpointing": True, "enable_fsdp": True},
+            {
+                "activation_policy": "keep",
+                "gradient_checkpointing": True,
+                "enable_fsdp": True,
+                "fsdp_activation_checkpointing": False,
+            },
             "--activation_policy keep with --gradient_checkpointing True",
         ),
         (
@@ -138,3 +145,13 @@ def test_without_its_kernels_norms_are_not_made_again(monkeypatch: pytest.Monkey
     monkeypatch.setattr(ModelKernel, "unavailable", lambda self: "they run on CUDA only")
     flags = SELECTIVE | {"use_fast_kernels": True} | PEFT
     assert problems_of(**flags) == ["--activation_policy selective"]
+
+
+@pytest.mark.parametrize("policy", ["offload", "auto"])
+def test_inputs_of_layers_must_fit_into_host_memory(
+    policy: str, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(activation_policy, "available_bytes", lambda: 1000)
+    found = problems_of(activation_policy=policy, model_name=str(tiny_model))
+    assert found == (["--activation_policy offload"] if policy == "offload" else [])
