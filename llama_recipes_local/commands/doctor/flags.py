@@ -1,0 +1,24 @@
+"""Say what this machine has and what it lacks for training, each line with its fix.
+
+With the flags of finetuning.py, such as --model_name and --dataset, the run that they describe is
+checked too, and its command is the last line. The exit code is 1 if something does not work.
+"""
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own flags."""
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--clean_cache",
+        action="store_true",
+        help="remove the cached tokens, which are made again when a run needs them",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print what was found."""
+    from llama_recipes_local.commands.doctor.command import doctor
+
+    doctor(args)
