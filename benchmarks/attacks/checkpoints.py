@@ -4,16 +4,25 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from forked_runs import difference, result
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from attacks.lab import Found, Lab, unclean, unexpected
 
 NEWEST = "checkpoint-6"
+LAST = "checkpoint-5"
+DOCUMENTS = ("trainer.json", "trainer.json", "identity.json", "random/rank-0.json")
+AS_GOOD = re.compile(r"seconds|random|'step'|numpy', 1|python', 1|torch")
+"""Places of numbers of which each other is as good: times, random numbers, an optimiser's steps."""
 VALUES: tuple[object, ...] = (-3, 10**30, 1e400, "x", None, [], {}, True, 0)
 """What numbers and lists of a checkpoint are replaced by."""
 
@@ -75,35 +84,69 @@ HARMS: tuple[Callable[[Path, random.Random], None], ...] = (
 )
 
 
+Tensors = dict[str, torch.Tensor]
+TENSORS: dict[str, Callable[[Tensors], Tensors]] = {
+    "one is missing": lambda t: dict(list(t.items())[1:]),
+    "none": lambda t: {},
+    "one more": lambda t: t | {"x": torch.zeros(2)},
+    "int8": lambda t: {name: value.to(torch.int8) for name, value in t.items()},
+    "transposed": lambda t: {name: value.T.contiguous() for name, value in t.items()},
+    "flat": lambda t: {name: value.flatten() for name, value in t.items()},
+    "half of each": lambda t: {name: value[: len(value) // 2] for name, value in t.items()},
+    "other names": lambda t: {f"x.{name}": value for name, value in t.items()},
+    "not a number": lambda t: {name: value * float("nan") for name, value in t.items()},
+}
+"""What is done to the tensors of a file."""
+
+
 def hashed_again(lab: Lab, found: Found) -> None:
-    """Change values of a checkpoint and hash it again.
+    """Change values and tensors of a checkpoint and hash it again.
 
     What results must be refused, skipped, or without effect.
     """
-    trainer = json.loads((lab.straight / NEWEST / "trainer.json").read_text("utf-8"))
-    places = [path for path in leaves(trainer) if "seconds" not in str(path)]
     for number in range(lab.count(60)):
+        name = lab.random.choice(DOCUMENTS)
+        document = json.loads((lab.straight / NEWEST / name).read_text("utf-8"))
+        places = [path for path in leaves(document) if not AS_GOOD.search(str(path))]
         path, value = lab.random.choice(places), VALUES[number % len(VALUES)]
-        with lab.output() as output:
-            keep_a_step_to_do(lab, output)
-            checkpoint = output / "checkpoint-5"
-            trainer = json.loads((checkpoint / "trainer.json").read_text("utf-8"))
-            if not put(trainer, path, value):
-                continue
-            (checkpoint / "trainer.json").write_text(json.dumps(trainer), "utf-8")
-            hash_again(checkpoint)
-            codes = lab.run_ranks(lab.flags(output))
-            wrong = unclean(lab.said()) or unexpected(codes[0], (0, 1, 2))
-            if codes == [0] and not wrong:
-                wrong = difference(result(output), lab.undisturbed().result)
-            name = f"{'.'.join(map(str, path))} = {value!r}"
-            found.add(name, wrong and f"it changed: {wrong}", lab.said())
+        change = partial(put_in, name, path, value)
+        resumed_from(lab, found, f"{name} {'.'.join(map(str, path))} = {value!r}", change)
+    files = ("model/rank-00000-00000.safetensors", "optimizer/rank-00000-00000.safetensors")
+    for name in files:
+        for how, tensors in TENSORS.items():
+            resumed_from(lab, found, f"{name}: {how}", partial(retensored, name, tensors))
+    resumed_from(lab, found, "a copy as checkpoint-99", copied)
+    resumed_from(lab, found, "a file more", lambda folder: (folder / "model/x.safetensors").touch())
 
 
-def keep_a_step_to_do(lab: Lab, output: Path) -> None:
-    """Copy the undisturbed run's output without its last checkpoint."""
-    shutil.copytree(lab.straight, output)
-    shutil.rmtree(output / NEWEST)
+def resumed_from(lab: Lab, found: Found, name: str, change: Callable[[Path], object]) -> None:
+    """Resume a run whose last checkpoint was changed."""
+    with lab.output() as output:
+        shutil.copytree(lab.straight, output)
+        shutil.rmtree(output / NEWEST)  # so that a step is left to do
+        change(output / LAST)
+        hash_again(output / LAST)
+        codes = lab.run_ranks(lab.flags(output))
+        wrong = unclean(lab.said()) or unexpected(codes[0], (0, 1, 2))
+        if codes == [0] and not wrong:
+            wrong = difference(result(output), lab.undisturbed().result)
+        found.add(name, wrong and f"it changed: {wrong}", lab.said())
+
+
+def put_in(name: str, path: tuple[str | int, ...], value: object, folder: Path) -> None:
+    document = json.loads((folder / name).read_text("utf-8"))
+    put(document, path, value)
+    (folder / name).write_text(json.dumps(document), "utf-8")
+
+
+def retensored(name: str, how: Callable[[Tensors], Tensors], folder: Path) -> None:
+    with safe_open(folder / name, "pt") as file:
+        metadata = file.metadata()
+    save_file(how(load_file(folder / name)), folder / name, metadata)
+
+
+def copied(folder: Path) -> None:
+    shutil.copytree(folder, folder.with_name("checkpoint-99"))
 
 
 def leaves(tree: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
@@ -117,17 +160,14 @@ def leaves(tree: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | 
             yield from leaves(value, (*path, number))
 
 
-def put(tree: Any, path: tuple[str | int, ...], value: object) -> bool:
-    """Set a value of a JSON document; return whether that changes it."""
+def put(tree: Any, path: tuple[str | int, ...], value: object) -> None:
+    """Set a value of a JSON document, if it has the place."""
     for key in path[:-1]:
         if isinstance(tree, list) and not (isinstance(key, int) and key < len(tree)):
-            return False
+            return
         tree = tree[key]
-    if isinstance(tree, list) and not (isinstance(path[-1], int) and path[-1] < len(tree)):
-        return False
-    changes = bool(tree[path[-1]] != value or type(tree[path[-1]]) is not type(value))
-    tree[path[-1]] = value
-    return changes
+    if isinstance(tree, dict) or path[-1] < len(tree):  # type: ignore[operator]
+        tree[path[-1]] = value
 
 
 def hash_again(checkpoint: Path) -> None:

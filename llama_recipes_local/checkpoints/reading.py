@@ -5,6 +5,7 @@ together, and prints tracebacks for whatever is wrong with a file.
 """
 
 import json
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 from llama_recipes_local.checkpoints.layout import CorruptCheckpointError
+
+_TRAINED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 Box = tuple[slice, ...]
 """A part of a tensor: where it begins and ends in each dimension."""
@@ -40,8 +43,8 @@ def read_tensors(
         listed: the files of the manifest, which alone are read; None reads every file.
 
     Raises:
-        CorruptCheckpointError: if a tensor is missing, not wanted or of another shape, or a file is
-            corrupt.
+        CorruptCheckpointError: if a tensor is missing, not wanted, of another shape or kind of
+            numbers or not finite, or a file is corrupt.
     """
     try:
         stored = _index(folder, listed)
@@ -88,10 +91,22 @@ def _fill(name: str, target: torch.Tensor, stored: list[_Stored]) -> None:
         common = _overlap(box, shard.box)
         if common is not None:
             part = shard.file.get_slice(name)[_within(common, shard.box)]
+            _check_values(name, part, target.dtype)
             local[_within(common, box)].copy_(part)
             filled += part.numel()
     if filled != local.numel():
         raise ValueError(f"{name} is incomplete")
+
+
+def _check_values(name: str, part: torch.Tensor, dtype: torch.dtype) -> None:
+    """Refuse values that no run saves: its loss was finite, or it stopped before a weight changed.
+
+    Masks, which a model may keep, are minus infinity.
+    """
+    if part.dtype.is_floating_point != dtype.is_floating_point:
+        raise ValueError(f"{name} is {dtype} in this model, and {part.dtype} there")
+    if part.dtype in _TRAINED and part.numel() and not part.max() < math.inf:  # NaN is not less
+        raise ValueError(f"{name} has values that are not finite")
 
 
 def _own_part(target: torch.Tensor) -> tuple[torch.Tensor, Box]:

@@ -137,3 +137,17 @@ def test_shards_of_three_ranks_load_on_four(tmp_path: Path) -> None:
         read_tensors(tmp_path, {"weight": torch.zeros(11, 6)})
     with pytest.raises(CorruptCheckpointError, match="bias has shape"):
         read_tensors(tmp_path, {"bias": target})
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_no_run_saves_is_refused(value: float, dtype: torch.dtype, tmp_path: Path) -> None:
+    tensor = torch.zeros(3, 2, dtype=dtype)
+    write(tmp_path / "good", {"a": tensor - torch.inf})  # a mask of a model's own
+    read_tensors(tmp_path / "good", {"a": tensor})
+    write(tmp_path / "bad", {"a": torch.tensor([[0, 1], [value, 0], [1, 0]], dtype=dtype)})
+    with pytest.raises(CorruptCheckpointError, match="a has values that are not finite"):
+        read_tensors(tmp_path / "bad", {"a": tensor})
+    write(tmp_path / "rounded", {"a": torch.zeros(3, 2, dtype=torch.int8)})
+    with pytest.raises(CorruptCheckpointError, match=f"a is {dtype} in this model, and torch.int8"):
+        read_tensors(tmp_path / "rounded", {"a": tensor})
