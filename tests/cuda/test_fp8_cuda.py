@@ -8,9 +8,9 @@ from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from llama_recipes_local.kernels import attention, frozen
+from llama_recipes_local.kernels.fp8.scaled_rows import Rows, product, quantize, side_by_side
 from llama_recipes_local.kernels.fp8.store import keep_in_fp8
-from llama_recipes_local.kernels.fp8.swiglu import swiglu_backward_rows, swiglu_rows
-from llama_recipes_local.kernels.fp8.values import Rows, product, quantize, side_by_side
+from llama_recipes_local.kernels.fp8.swiglu_rows import swiglu_backward_rows, swiglu_rows
 from llama_recipes_local.kernels.lora import thin
 from llama_recipes_local.kernels.lora.dropout import Dropout
 from llama_recipes_local.kernels.swiglu import swiglu, swiglu_backward

@@ -11,8 +11,14 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from llama_recipes_local.kernels import attention, frozen
 from llama_recipes_local.kernels.fp8.linear import Fp8Linear
+from llama_recipes_local.kernels.fp8.scaled_rows import (
+    LARGEST,
+    Rows,
+    product,
+    quantize,
+    side_by_side,
+)
 from llama_recipes_local.kernels.fp8.store import keep_in_fp8
-from llama_recipes_local.kernels.fp8.values import LARGEST, Rows, product, quantize, side_by_side
 from llama_recipes_local.kernels.lora import layers
 
 LAYERS = 2

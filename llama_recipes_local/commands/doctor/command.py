@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from llama_recipes_local.commands.doctor import gpu, host, own, packages, quantizing, ranks
-from llama_recipes_local.commands.doctor.finding import Finding, State
+from llama_recipes_local.commands.doctor import gpu, host_limits, own, packages, quantizing, ranks
+from llama_recipes_local.commands.doctor.diagnosis import Finding, State
 from llama_recipes_local.data.cache import cache_folder
 from llama_recipes_local.errors import UsageError, one_line
 from llama_recipes_local.preflight import preflight
@@ -20,7 +20,7 @@ EXAMINATIONS: tuple[Callable[[], Iterator[Finding]], ...] = (
     packages.examine,
     gpu.examine,
     quantizing.examine,
-    host.examine,
+    host_limits.examine,
     ranks.examine,
     own.examine,
 )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from llama_recipes_local.commands.doctor.finding import Finding, State
+from llama_recipes_local.commands.doctor.diagnosis import Finding, State
 from llama_recipes_local.kernels.registry import ATTENTION, MODEL_KERNELS
 from llama_recipes_local.preflight.fp8_rules import HOPPER
 

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from llama_recipes_local.commands.doctor.finding import Finding, State
+from llama_recipes_local.commands.doctor.diagnosis import Finding, State
 from llama_recipes_local.data.cache import ABOUT, ROWS, cache_folder
 from llama_recipes_local.program import command, python
 from llama_recipes_local.storage.publishing import remove

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from packaging.requirements import Requirement
 
 from llama_recipes_local import __version__
-from llama_recipes_local.commands.doctor.finding import Finding, State
+from llama_recipes_local.commands.doctor.diagnosis import Finding, State
 from llama_recipes_local.extras import DISTRIBUTION, install, install_extra
 
 _DEVELOPMENT = "dev"

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 
 import torch
 
-from llama_recipes_local.commands.doctor.finding import Finding, State
+from llama_recipes_local.commands.doctor.diagnosis import Finding, State
 from llama_recipes_local.extras import install_extra
 from llama_recipes_local.parallel import device_type
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 
 from llama_recipes_local.commands.doctor import round_trip
-from llama_recipes_local.commands.doctor.finding import Finding, State
+from llama_recipes_local.commands.doctor.diagnosis import Finding, State
 
 _SECONDS = 120
 _FIXES = {

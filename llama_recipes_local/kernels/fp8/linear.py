@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from llama_recipes_local.kernels.fp8.values import FP8, Rows, quantize
+from llama_recipes_local.kernels.fp8.scaled_rows import FP8, Rows, quantize
 from llama_recipes_local.kernels.lora.dropout import Dropout
 from llama_recipes_local.kernels.lora.projections import Layer, project
 

@@ -12,8 +12,8 @@ from typing import Protocol
 
 import torch
 
-from llama_recipes_local.kernels.fp8 import values as fp8
-from llama_recipes_local.kernels.fp8.swiglu import swiglu_backward_rows, swiglu_rows
+from llama_recipes_local.kernels.fp8 import scaled_rows as fp8
+from llama_recipes_local.kernels.fp8.swiglu_rows import swiglu_backward_rows, swiglu_rows
 from llama_recipes_local.kernels.lora import thin
 from llama_recipes_local.kernels.lora.dropout import Dropout
 from llama_recipes_local.kernels.swiglu import swiglu, swiglu_backward

@@ -1,9 +1,9 @@
-"""Triton kernels of ``fp8.values`` and ``fp8.swiglu``: a program a row, which it holds whole."""
+"""Triton kernels of ``fp8.scaled_rows`` and ``fp8.swiglu_rows``: a program holds a row."""
 
 import triton
 import triton.language as tl
 
-from llama_recipes_local.kernels.triton.launch import fast
+from llama_recipes_local.kernels.triton.fast_launch import fast
 
 
 @triton.jit

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from llama_recipes_local.kernels.triton.launch import fast
+from llama_recipes_local.kernels.triton.fast_launch import fast
 
 
 @fast

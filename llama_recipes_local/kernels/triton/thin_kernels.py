@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 
 from llama_recipes_local.kernels.lora.dropout import LANES, ROUNDS
-from llama_recipes_local.kernels.triton.launch import fast
+from llama_recipes_local.kernels.triton.fast_launch import fast
 
 _LANES = tl.constexpr(LANES)
 _ROUNDS = tl.constexpr(ROUNDS)

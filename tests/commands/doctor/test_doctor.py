@@ -12,8 +12,16 @@ import pytest
 import torch
 
 from llama_recipes_local.cli import main
-from llama_recipes_local.commands.doctor import command, gpu, host, own, packages, quantizing, ranks
-from llama_recipes_local.commands.doctor.finding import Finding, State
+from llama_recipes_local.commands.doctor import (
+    command,
+    gpu,
+    host_limits,
+    own,
+    packages,
+    quantizing,
+    ranks,
+)
+from llama_recipes_local.commands.doctor.diagnosis import Finding, State
 from llama_recipes_local.vendoring.checkout import Checkout, this_checkout
 
 
@@ -141,10 +149,10 @@ def test_bitsandbytes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_little_shared_memory_and_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert host._shared_memory(64 * 2**20).state is State.DOUBTFUL
-    assert host._shared_memory(2**33).state is State.WORKS
-    monkeypatch.setattr(host, "free_bytes", lambda _: 2**30)
-    lines = found(host.examine)
+    assert host_limits._shared_memory(64 * 2**20).state is State.DOUBTFUL
+    assert host_limits._shared_memory(2**33).state is State.WORKS
+    monkeypatch.setattr(host_limits, "free_bytes", lambda _: 2**30)
+    lines = found(host_limits.examine)
     assert lines["disk"].state is State.DOUBTFUL and "1 GiB" in lines["disk"].text
 
 

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from llama_recipes_local.commands.doctor.finding import Finding, State
+from llama_recipes_local.commands.doctor.diagnosis import Finding, State
 from llama_recipes_local.data.cache import cache_folder
 from llama_recipes_local.storage.disk import free_bytes
 from llama_recipes_local.storage.host_memory import available_bytes

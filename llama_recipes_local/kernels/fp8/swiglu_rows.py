@@ -5,7 +5,7 @@ All tensors are (tokens, features), contiguous; results are rounded to their dty
 
 import torch
 
-from llama_recipes_local.kernels.fp8.values import (
+from llama_recipes_local.kernels.fp8.scaled_rows import (
     LARGEST,
     SMALLEST,
     Rows,
