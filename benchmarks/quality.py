@@ -6,7 +6,8 @@
 step, three seeds each, all at the same time on one device. A seed decides the order, the adapter's
 start and dropout. Shown are the training and validation curves, the loss and the GLEU of the
 validation part's prompts that ``evaluate`` finds of each adapter, and how far the paths are apart,
-beside how far the plain path's seeds are.
+beside how far the plain path's seeds are. A run whose result lies in ``--work`` is not repeated, so
+that a call that was cut is completed by the next.
 """
 
 import argparse
@@ -50,6 +51,7 @@ def main() -> None:
     parser.add_argument("--parallel", type=int, default=9, help="runs at a time")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
+    where = machine(args.work / "environment.json")
     found: Found = {}
     with ThreadPoolExecutor(args.parallel) as pool:
         runs = [(path, seed) for seed in args.seeds for path in args.paths]
@@ -57,7 +59,7 @@ def main() -> None:
         for ended in as_completed(started):
             found[started[ended]] = ended.result()
             report = {
-                "environment": environment(),
+                "environment": where,
                 "steps": args.steps,
                 "runs": [{"path": run[0], "seed": run[1], **found[run]} for run in sorted(found)],
                 "differences": differences(found, args),
@@ -68,25 +70,38 @@ def main() -> None:
 
 def train_and_judge(args: argparse.Namespace, path: str, seed: int) -> dict[str, Any]:
     """Train one adapter; return its curves, and what ``evaluate`` says of it."""
-    adapter, log = args.work / f"{path}-{seed}", args.work / f"{path}-{seed}.log"
-    threads = max(1, (os.cpu_count() or 1) // args.parallel)
-    own = ["--model_name", args.model, "--output_dir", adapter, "--seed", seed]
-    own += ["--max_train_step", args.steps, "--eval_steps", max(1, args.steps // 6)]
-    own += ["--max_eval_step", args.batches]
-    judge = ["-m", "llama_recipes_local", "evaluate", "--adapter", adapter, "--metrics"]
-    judge += ["loss,gleu", "--batch_size", 256, "--max_examples", args.prompts]
-    try:
-        words = [ROOT / "finetuning.py", *FLAGS, *own, *PATHS[path], "--overwrite_output_dir"]
-        call(words, log, threads=threads)
-        call([*judge, "--out", result_file(args.work, path, seed)], log, threads=threads)
-    except RuntimeError as error:
-        return {"error": str(error)}
+    adapter, result = args.work / f"{path}-{seed}", result_file(args.work, path, seed)
+    if not result.exists():
+        try:
+            train(args, path, seed, adapter, result)
+        except RuntimeError as error:
+            return {"error": str(error)}
     return {
         "training": column(adapter / "metrics.jsonl", "loss"),
         "validation": column(adapter / "evaluations.jsonl", "loss"),
         "seconds": column(adapter / "metrics.jsonl", "seconds")[-1],
-        **judged_by(result_file(args.work, path, seed)),
+        **judged_by(result),
     }
+
+
+def train(args: argparse.Namespace, path: str, seed: int, adapter: Path, result: Path) -> None:
+    """Train one adapter, and have ``evaluate`` judge it."""
+    log, threads = adapter.with_suffix(".log"), max(1, (os.cpu_count() or 1) // args.parallel)
+    own = ["--model_name", args.model, "--output_dir", adapter, "--seed", seed]
+    own += ["--max_train_step", args.steps, "--eval_steps", max(1, args.steps // 6)]
+    own += ["--max_eval_step", args.batches, "--overwrite_output_dir"]
+    call([ROOT / "finetuning.py", *FLAGS, *PATHS[path], *own], log, threads=threads)
+    judge = ["-m", "llama_recipes_local", "evaluate", "--adapter", adapter, "--metrics"]
+    judge += ["loss,gleu", "--batch_size", 256, "--max_examples", args.prompts, "--out", result]
+    call(judge, log, threads=threads)
+
+
+def machine(file: Path) -> dict[str, str | None]:
+    """Return where the runs of a folder were made: recorded when the first is."""
+    if not file.exists():
+        file.write_text(json.dumps(environment(), indent=1) + "\n")
+    recorded: dict[str, str | None] = json.loads(file.read_text())
+    return recorded
 
 
 def result_file(work: Path, path: str, seed: int) -> Path:
@@ -96,7 +111,7 @@ def result_file(work: Path, path: str, seed: int) -> Path:
 def column(file: Path, name: str) -> list[float]:
     """Return a number of each line of a file that a run logged."""
     lines = map(json.loads, file.read_text().splitlines())
-    return [line[name] for line in lines if name in line]
+    return [round(line[name], 6) for line in lines if name in line]
 
 
 def differences(found: Found, args: argparse.Namespace) -> list[dict[str, Any]]:

@@ -77,6 +77,27 @@ def test_gleu_is_of_the_answers_of_all_seeds(apart: list[dict[str, Any]], tmp_pa
     assert gleu["p"] < 0.05
 
 
+def test_a_run_with_a_result_is_not_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(quality, "train", train)
+    options = Namespace(work=tmp_path)
+    assert quality.train_and_judge(options, "fast", 1) == {"error": "out of memory"}
+    (tmp_path / "fast-1").mkdir()
+    for name, value in (
+        ("metrics", '"seconds": 2.5, "loss": 0.5'),
+        ("evaluations", '"loss": 0.25'),
+    ):
+        (tmp_path / "fast-1" / f"{name}.jsonl").write_text("{" + value + "}\n")
+    (tmp_path / "fast-1.json").write_text('{"answers": [{"ended": true}], "metrics": {"gleu": 1}}')
+    read = quality.train_and_judge(options, "fast", 1)
+    assert (read["training"], read["validation"], read["seconds"]) == ([0.5], [0.25], 2.5)
+    assert (read["stopped"], read["gleu"]) == (1.0, 1)
+
+
 def test_the_table_names_a_run_that_failed(
     found: quality.Found, apart: list[dict[str, Any]]
 ) -> None:
