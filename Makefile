@@ -108,7 +108,7 @@ qlora: install $(VENV)/.installed-quantization $(DATA) $(if $(OWN_MODEL),,stand-
 .PHONY: sft
 sft: install $(VENV)/.installed-sft $(DATA) $(if $(OWN_MODEL),,stand-in) ## fine-tune with TRL's SFTTrainer on a local file or folder
 	@OMP_NUM_THREADS=$$(( ($$(nproc) + $(NPROC) - 1) / $(NPROC) )) \
-	$(BIN)/torchrun --nnodes 1 --nproc_per_node $(NPROC) sft.py $(SFT_FLAGS) \
+	$(BIN)/python -m llama_recipes_local.torchrun --nnodes 1 --nproc_per_node $(NPROC) sft.py $(SFT_FLAGS) \
 		--use_peft --dataset_name $(SFT_DATA) --output_dir $(SFT_OUTPUT) $(ARGS)
 
 .PHONY: install

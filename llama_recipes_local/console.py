@@ -152,7 +152,7 @@ def expected_failure(error: BaseException, output: Path | None = None) -> Failur
 def report_failure(error: BaseException, output: Path | None = None) -> int | None:
     """Print what ended a command, if it is an expected error, and return the exit code.
 
-    What all ranks raise alike is printed by the first.
+    What all ranks raise alike is printed by the first. A torchrun that is the parent repeats it.
 
     Args:
         error: the error.
@@ -166,6 +166,7 @@ def report_failure(error: BaseException, output: Path | None = None) -> int | No
         return None
     if launch.rank() == 0 or not isinstance(error, (UsageError, TrainingError)):
         print(failure.text, file=sys.stderr)
+    tell_torchrun(failure.text)
     return failure.code
 
 

@@ -100,6 +100,7 @@ def test_defaults(machine: Machine) -> None:
     assert machine.make("sft", "MODEL=m").returncode == 0
     call = machine.calls()[-1]
     assert "datasets/grammar" in call and "outputs/sft" in call
+    assert call[:3] == ["python", "-m", "llama_recipes_local.torchrun"]
     assert machine.make("finetune", "DATASET=data/my rows.csv", "MODEL=m").returncode == 0
     assert machine.calls()[-1][-1] == "outputs/my_rows"
     (machine.folder / "outputs/it's").mkdir(parents=True)

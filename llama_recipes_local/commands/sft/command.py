@@ -23,12 +23,12 @@ def main(words: Sequence[str]) -> int:
 
     Returns:
         The exit code: 0 if the model is trained, 1 if training could not go on, 2 if the user's
-        input kept it from starting.
+        input kept it from starting, 130 after Ctrl-C.
     """
     try:
         with rank_zero_output():
             _run(words)
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         code = report_failure(error)
         if code is None:
             raise

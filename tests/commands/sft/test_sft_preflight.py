@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sft_guide import GUIDE
 
-from llama_recipes_local.commands.sft import choices, sft_rules
+from llama_recipes_local.commands.sft import choices, command, sft_rules
 from llama_recipes_local.commands.sft.command_line import read_flags
 from llama_recipes_local.commands.sft.flags import check_flags, parse
 from llama_recipes_local.commands.sft.sft_run import preflight
@@ -198,3 +198,28 @@ def test_automatic_choices_are_printed_with_their_reasons(
     assert run.training.per_device_train_batch_size == 64
     assert run.training.max_length == 512
     assert run.model.model_name_or_path == str((work.parent / "Llama-2-7b-hf").resolve())
+
+
+def test_torchrun_repeats_what_ended_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = {"MASTER_ADDR": "localhost", "MASTER_PORT": "29500", "TORCHELASTIC_RUN_ID": "none"}
+    numbers = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
+    report = tmp_path / "error.json"
+    for name, value in (where | numbers | {"TORCHELASTIC_ERROR_FILE": str(report)}).items():
+        monkeypatch.setenv(name, value)
+    assert command.main(["--nothing", "1"]) == 2
+    said = capsys.readouterr().err
+    assert "unknown flag --nothing" in said
+    assert json.loads(report.read_text())["message"]["message"] == said.rstrip("\n")
+
+
+def test_ctrl_c_ends_it_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(words: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "_run", interrupted)
+    assert command.main([]) == 130
+    assert capsys.readouterr().err == "\nstopped by Ctrl-C\n"
