@@ -113,7 +113,7 @@ def broken_input(lab: Lab, found: Found) -> None:
     code, said = lab.run(*words, seconds=3000, FUZZ=str(12 * lab.times), FUZZ_SEED="13")
     for subject, ends in re.findall(r"([\w. 7]+): (\{'[^}]*\})", said):
         cases = sum(json.loads(ends.replace("'", '"')).values())
-        found.notes[subject.strip()] = cases
+        found.notes[subject.strip(" .")] = cases
         found.attacks += cases
     failures = re.findall(r"(\d+) of (\d+) cases of ([\w. ]+); .*", said)
     for failed, of, subject in failures:
