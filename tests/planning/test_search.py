@@ -61,6 +61,13 @@ def test_the_global_batch_stays() -> None:
     assert {each.global_batch for each in every} == {48}
 
 
+def test_rows_that_are_asked_for_stay_where_others_are_no_faster() -> None:
+    assert ranked(replace(LORA, ranks=ON_4), H100)[0].setting.batch == LORA.batch
+    # calls hold a small model up: more rows at a time are faster
+    small = replace(LORA, shape=KNOWN["smollm2-135m"], batch=Batch(rows=1, accumulation=8))
+    assert ranked(small, H100)[0].setting.batch.rows > 1
+
+
 def test_what_is_named_is_not_varied() -> None:
     asked = replace(LORA, ranks=ON_4, policy=FULL)
     assert list(variants(asked, free=())) == [asked]

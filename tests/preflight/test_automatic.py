@@ -8,7 +8,7 @@ from test_memory_rules import model_folder
 
 from llama_recipes_local import launch
 from llama_recipes_local.planning.cards import card
-from llama_recipes_local.preflight import automatic, memory_rules
+from llama_recipes_local.preflight import all_problems, automatic, memory_rules
 from llama_recipes_local.run.resolution import resolve
 
 GUIDE = {
@@ -71,6 +71,27 @@ def test_one_gpu_recomputes_what_does_not_fit_and_then_halves_rows(choose: Any) 
     found = choose("llama-3.1-8b", 1, 24, **long)
     assert found["gradient_checkpointing"] is True
     assert int(found["batch_size_training"]) * int(found["gradient_accumulation_steps"]) == 4
+
+
+def test_rows_that_fit_are_kept_even_if_more_were_faster(choose: Any) -> None:
+    # another micro-batch is another run to resume
+    small = {"use_peft": "True", "use_fast_kernels": "True", "gradient_accumulation_steps": "8"}
+    assert choose("smollm2-135m", 1, 80, **small) == {}
+
+
+def test_a_run_does_what_was_chosen_and_says_so(
+    tiny_run: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = {**tiny_run, "context_length": 64, "output_dir": str(tmp_path / "out")}
+    chosen = {"activation_policy": "full", "batch_size_training": 2}
+    monkeypatch.setattr(all_problems, "automatic", lambda run: (chosen, "because"))
+    run = all_problems.preflight((), {**flags, "batch_size_training": 3, "preset": "first_run"})
+    assert run.choices == "because"
+    assert run.preset
+    assert run.train.gradient_checkpointing
+    assert run.train.batch_size_training == 3  # a flag overrides a choice
+    monkeypatch.setattr(all_problems, "automatic", lambda run: ({}, ""))
+    assert all_problems.preflight((), flags).choices == ""
 
 
 @pytest.mark.parametrize(
