@@ -45,6 +45,7 @@ ROOT = Command(
         "merge": Command("merge an adapter into its base model"),
         "convert": Command("convert a sharded checkpoint to a model folder"),
         "generate": Command("complete prompts with a fine-tuned model"),
+        "report": Command("write a page of one run, or of several side by side"),
         "evaluate": Command("measure a model, or compare two", takes_any_flag=True),
     },
 )

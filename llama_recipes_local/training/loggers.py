@@ -110,7 +110,7 @@ def _lines_up_to(path: Path, last: int) -> Iterator[str]:
     corrupt = []
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
-            step = _step_of(line)
+            step = step_of(line)
             if step is None:
                 corrupt.append(number)
             elif step <= last:
@@ -120,7 +120,7 @@ def _lines_up_to(path: Path, last: int) -> Iterator[str]:
         print(f"--> {path}: {len(corrupt)} corrupt line(s) left out, {first}")
 
 
-def _step_of(line: bytes) -> int | None:
+def step_of(line: bytes) -> int | None:
     """Return the step of a logged line; None if it is corrupt."""
     try:
         step = json.loads(line.decode("utf-8"))["step"]

@@ -1,0 +1,28 @@
+"""Write one page of a run, or of several side by side, that opens without a network.
+
+It shows losses, learning rate, gradient norm, speed and memory by step, validations, the data's
+table, and the settings that differ from the defaults or between the runs.
+"""
+
+import argparse
+from pathlib import Path
+
+from llama_recipes_local.cli.parsing import text
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own flags."""
+    parser.add_argument("outputs", nargs="+", type=Path, metavar="OUTPUT", help="folder of a run")
+    parser.add_argument(
+        "--out",
+        type=text,
+        metavar="FILE",
+        help="the page (OUTPUT/report.html of the first)",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write the page."""
+    from llama_recipes_local.commands.report.command import report
+
+    report(args)
