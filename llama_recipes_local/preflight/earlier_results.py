@@ -68,11 +68,16 @@ def check_earlier_result(run: Run) -> list[Problem]:
     return [problem for place in places if (problem := _result(place, run.train))]
 
 
-def check_names_are_free(run: Run) -> list[Problem]:
-    """Return a problem for each folder or link that has the name of a file which the run writes."""
+def check_names_are_free(run: Run, *others: str) -> list[Problem]:
+    """Return a problem for each folder or link that has the name of a file which the run writes.
+
+    Args:
+        run: the run.
+        others: names of files that it writes in addition to ``FILES``.
+    """
     if not run.train.output_dir:
         return []
-    names = [CARD] if run.train.use_peft else []
+    names = [*others, CARD] if run.train.use_peft else [*others]
     if not run.train.overwrite_output_dir:  # which removes these
         names += FILES
     output = Path(run.train.output_dir)

@@ -25,9 +25,17 @@ from llama_recipes_local.datasets.local import local_dataset
 from llama_recipes_local.errors import Problem, UsageError, refusal
 from llama_recipes_local.models import AutoTokenizer
 from llama_recipes_local.models.loading import local_folder
-from llama_recipes_local.preflight import launch_rules, machine, model, stored_model_rules
+from llama_recipes_local.preflight import (
+    earlier_results,
+    launch_rules,
+    machine,
+    model,
+    stored_model_rules,
+)
 from llama_recipes_local.run import Run
 from llama_recipes_local.run.resolution import resolve
+
+CONFIGURATION_FILE = "sft_config.json"
 
 
 @dataclass
@@ -80,6 +88,7 @@ def preflight(words: Sequence[str]) -> SftRun:
     problems += sft_rules.check_options(options, given) + sft_rules.check_machine(options)
     problems += model.check_model(run) + stored_model_rules.check_stored_weights(run)
     problems += machine.check_output(run)
+    problems += earlier_results.check_names_are_free(run, CONFIGURATION_FILE)
     problems += launch_rules.check_environment(run)
     problems += launch_rules.check_devices(run) + machine.check_packages(run)
     tokenizer = None

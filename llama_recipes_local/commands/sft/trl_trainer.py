@@ -28,7 +28,7 @@ from trl import SFTConfig, SFTTrainer, get_peft_config
 import datasets
 from llama_recipes_local import parallel
 from llama_recipes_local.closing import closing_text
-from llama_recipes_local.commands.sft.sft_run import SftRun
+from llama_recipes_local.commands.sft.sft_run import CONFIGURATION_FILE, SftRun
 from llama_recipes_local.commands.sft.trl_dataset import files_of, load
 from llama_recipes_local.commands.sft.trl_display import DisplayCallback
 from llama_recipes_local.commands.sft.trl_model import cast_trainable, load_model
@@ -48,8 +48,6 @@ from llama_recipes_local.run.record import PACKAGES
 from llama_recipes_local.screen import encodable
 from llama_recipes_local.storage.publishing import follow_umask, write_text
 from llama_recipes_local.training.loggers import JsonLines
-
-CONFIGURATION_FILE = "sft_config.json"
 
 
 def load_data(run: SftRun) -> dict[str, datasets.Dataset]:

@@ -223,3 +223,18 @@ def test_ctrl_c_ends_it_in_a_line(
     monkeypatch.setattr(command, "_run", interrupted)
     assert command.main([]) == 130
     assert capsys.readouterr().err == "\nstopped by Ctrl-C\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sft_config.json", "prompt_template.json", "README.md"])
+def test_nothing_is_written_through_a_link(name: str, tiny_model: Path, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "a", "completion": "b"}\n' * 40)
+    output = tmp_path / "output"
+    output.mkdir()
+    (output / name).symlink_to(tmp_path / "private")
+    words = ["--model_name", tiny_model, "--dataset_name", rows, "--output_dir", output]
+    with pytest.raises(UsageError) as raised:
+        preflight([*map(str, words), "--max_length", "64", "--use_peft"])
+    (problem,) = raised.value.problems
+    assert problem.what == f"{output / name} is a link to {tmp_path}/private"
