@@ -2,8 +2,8 @@
 
 import json
 import os
+import resource
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from forked_runs import fork, wait
 
 from attacks.lab import Found, Lab, unclean, unexpected
 
-SECONDS = 120.0  # that an attack may take on a busy machine
+SECONDS = 60.0  # of CPU time that an attack may take
 NUMBER = '{"prompt": ' + "9" * 5000 + ', "completion": "b"}'
 
 
@@ -34,14 +34,20 @@ def data(lab: Lab, found: Found) -> None:
 
 
 def check(lab: Lab, found: Found, name: str, flags: dict[str, Any], codes: Sequence[int]) -> None:
-    began = time.monotonic()
-    code = wait(fork(flags, lab.log), 2 * SECONDS)
-    took = time.monotonic() - began
+    began = cpu_seconds()
+    code = wait(fork(flags, lab.log), 10 * SECONDS)
+    took = cpu_seconds() - began
     wrong = unclean(lab.said()) or unexpected(code, codes)
     if took > SECONDS:
         wrong = wrong or f"it took {took:.0f} s"
     found.add(name, wrong, lab.said())
-    found.notes[f"{name}, seconds"] = round(took, 1)
+    found.notes[f"{name}, seconds of CPU"] = round(took, 1)
+
+
+def cpu_seconds() -> float:
+    """Return what the processes that have ended took."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def row(prompt: str = "a") -> str:
