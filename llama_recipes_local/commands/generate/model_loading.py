@@ -9,7 +9,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from llama_recipes_local.adapters import PeftModel
 from llama_recipes_local.adapters.compatibility import (
-    MISMATCH_ERRORS,
     find_mismatch,
     mismatch_problem,
 )
@@ -49,7 +48,9 @@ def _adapted(model: PreTrainedModel, folder: Path) -> peft.PeftModel:
     try:
         adapted = PeftModel.from_pretrained(model, folder)
         why = find_mismatch(adapted, plain, folder / ADAPTER_WEIGHTS)
-    except MISMATCH_ERRORS as error:
+    except UsageError:
+        raise
+    except Exception as error:  # PEFT raises another for each thing that may be wrong
         raise UsageError([mismatch_problem("--adapter", folder, error)]) from error
     if why:
         raise UsageError([mismatch_problem("--adapter", folder, why)])

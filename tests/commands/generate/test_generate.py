@@ -160,7 +160,10 @@ def test_an_index_of_weights_without_file_names_is_refused(
     assert f"{base} has only 0 of 1 weight files" in error
 
 
-@pytest.mark.parametrize("wrong", ["lacking", "left over", "of another shape", "a wrong setting"])
+KINDS = ["lacking", "left over", "of another shape", "a setting", "a pattern"]
+
+
+@pytest.mark.parametrize("wrong", KINDS)
 def test_an_incompatible_adapter_is_refused(
     wrong: str, adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -179,8 +182,10 @@ def test_an_incompatible_adapter_is_refused(
     elif wrong == "of another shape":
         tensors[name] = tensors[name][:, :-1].contiguous()
     else:
-        name, config = "NoneType", damaged / "adapter_config.json"
-        config.write_text(json.dumps(json.loads(config.read_text()) | {"rank_pattern": None}))
+        config = damaged / "adapter_config.json"
+        setting = {"rank_pattern": None} if wrong == "a setting" else {"target_modules": "((("}
+        name = "NoneType" if wrong == "a setting" else "unterminated"
+        config.write_text(json.dumps(json.loads(config.read_text()) | setting))
     save_file(tensors, path)
     error = refused(capsys, "--adapter", damaged, "--prompt", SENTENCE)
     assert f"--adapter {damaged} does not match the base model" in error
