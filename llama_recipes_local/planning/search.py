@@ -115,7 +115,7 @@ def ranked(
     """
     found = [outcome(each, card, node_link) for each in variants(setting, free)]
     best: dict[tuple[str, str], Outcome] = {}
-    order = partial(_order, setting.batch.rows)
+    order = partial(_order, setting)
     for each in sorted(found, key=order):
         best.setdefault((each.setting.ranks.sharding, each.setting.policy), each)
     return sorted(best.values(), key=order)
@@ -128,26 +128,30 @@ def nearest_fitting(
 ) -> Outcome | None:
     """Return what fits with the fewest changes of a setting, of those the fastest; None if none."""
     found = [outcome(each, card) for each in variants(setting, free)]
-    fitting = [each for each in found if each.fits]
-
-    def distance(each: Outcome) -> tuple[int, float]:
-        other = each.setting
-        changes = [
-            other.policy != setting.policy,
-            other.ranks.sharding != setting.ranks.sharding,
-            other.batch.rows != setting.batch.rows,
-        ]
-        return sum(changes), -each.tokens
-
-    return min(fitting, key=distance, default=None)
+    return min(
+        (each for each in found if each.fits),
+        key=lambda each: (_changes(setting, each.setting), -each.tokens),
+        default=None,
+    )
 
 
-def _order(rows: int, found: Outcome) -> tuple[bool, float, bool, float]:
-    """Sort what fits first, then by speed; of what is alike, what was asked, and needs less."""
+def _order(asked: Setting, found: Outcome) -> tuple[bool, float, int, float]:
+    """Sort what fits first, then by speed; of what is alike, what changes and needs the least."""
     if not found.fits:
-        return True, found.needs, False, 0.0
+        return True, found.needs, 0, 0.0
     speed = -round(math.log(found.tokens) / ALIKE)
-    return False, speed, found.setting.batch.rows != rows, found.needs
+    return False, speed, _changes(asked, found.setting), found.needs
+
+
+def _changes(asked: Setting, other: Setting) -> int:
+    """Return in how many respects a setting is another than was asked for."""
+    return sum(
+        (
+            other.policy != asked.policy,
+            other.ranks.sharding != asked.ranks.sharding,
+            other.batch.rows != asked.batch.rows,
+        )
+    )
 
 
 def _shardings(setting: Setting) -> list[str]:
