@@ -23,6 +23,7 @@ KINDS = {
     "method": "give the same settings",
     "schedule": "give the same settings",
 }
+OTHERS = {"data": "other data"}
 Identity = dict[str, dict[str, Any]]
 
 
@@ -76,7 +77,7 @@ def check_identity(run: Run, folder: Path | None = None) -> None:
     was = layout.read_json(folder / layout.IDENTITY)
     problems = [
         Problem(
-            f"--resume_from_checkpoint {folder} with another {kind}",
+            f"--resume_from_checkpoint {folder} with {OTHERS.get(kind, f'another {kind}')}",
             description,
             f"{KINDS[kind]}, or resume nevertheless: --resume_despite {kind}",
         )
