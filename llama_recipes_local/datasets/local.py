@@ -380,6 +380,9 @@ def _files(config: local_dataset, path: str, flag: str) -> _Chosen:
     if not path.strip():
         why = "the working directory would be read, as an unset variable of a shell asks for"
         raise refusal(f"{flag.partition('=')[0]} is empty", why, f"name a file or folder: {flag}")
+    if re.match("[a-z][a-z0-9+]*://", path):
+        why = "data is read from this machine alone: nothing is fetched"
+        raise refusal(f"{path} is an address, not a file", why, f"download it, and name it: {flag}")
     place = data_root.resolve(path, config.data_root)
     if place == Path(place.anchor):
         why = "every file of this machine would be read"

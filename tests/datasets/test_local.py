@@ -509,6 +509,8 @@ def test_the_splits_of_many_files_are_found_quickly() -> None:
         ("", "--local_dataset.data_path is empty"),
         (" ", "--local_dataset.data_path is empty"),
         ("/", "/ is the root of the file system"),
+        ("https://host/rows.jsonl", "https://host/rows.jsonl is an address, not a file"),
+        ("s3://bucket/rows", "s3://bucket/rows is an address, not a file"),
         ("x" * 300, f"--local_dataset.data_path {'x' * 40}... cannot be a path"),
     ],
 )
