@@ -4,18 +4,20 @@
 
 ``--checkout`` is another checkout with its vendored copy, to compare with. The data is the grammar
 data set, cached in ``--work`` by a first run that is not counted. What is not the first step is
-measured by the clock; CPU seconds are those of the whole process. Medians.
+measured by the clock; CPU seconds are those of the whole process. The least of the repeats: other
+work on the machine only adds. Python has to keep bytecode, see ``why_compiled_each_time``.
 """
 
 import argparse
 import json
 import os
+import platform
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
-from statistics import median
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = ["prepare stand-in", "prepare grammar", "inspect", "finetune", "merge", "convert"]
@@ -24,7 +26,8 @@ NO_MODEL = ["--model_name", "/no/model"]
 # ends a run where its first step begins, and prints the CPU seconds until then
 FIRST_STEP = """
 import os, sys
-from llama_recipes_local.finetuning import main
+from llama_recipes_local.finetuning import _import_run, main
+_import_run()
 from llama_recipes_local.training.stepping import Stepper
 
 def step(self, micro_batches, label_tokens):
@@ -51,20 +54,34 @@ def main() -> None:
     found |= {"finetuning.py --help": ["finetuning.py", "--help"]}
     found |= {f"{name} --help": [*package, *name.split(), "--help"] for name in COMMANDS}
     seconds = {
-        name: median(until_exit(words, checkout) for _ in range(repeats))
+        name: min(until_exit(words, checkout) for _ in range(repeats))
         for name, words in found.items()
     }
     for words in (["finetuning.py"], [*package, "inspect"], [*package, "evaluate"]):
         waited = [until_first_word([*words, *NO_MODEL], checkout) for _ in range(repeats)]
-        seconds[f"{words[-1]}: first word"] = median(waited)
+        seconds[f"{words[-1]}: first word"] = min(waited)
     for model in args.model:
         until_first_step(model, args.work, checkout)  # fills the cache
-        cpu = median(until_first_step(model, args.work, checkout) for _ in range(repeats))
+        cpu = min(until_first_step(model, args.work, checkout) for _ in range(repeats))
         seconds[f"{model.name}: CPU seconds to the first step"] = cpu
     for name, taken in seconds.items():
         print(f"{name:48} {taken:6.2f}", flush=True)
     if args.out:
-        args.out.write_text(json.dumps(seconds, indent=2) + "\n")
+        found_with = {"environment": environment(checkout), "repeats": repeats, "seconds": seconds}
+        args.out.write_text(json.dumps(found_with, indent=2) + "\n")
+
+
+def environment(checkout: Path) -> dict[str, str]:
+    """Return the checkout's commit, and the versions and CPUs that the seconds hold for."""
+    words = ["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(words, capture_output=True, text=True).stdout.strip()
+    versions = {name: version(name) for name in ("torch", "transformers", "peft")}
+    python = platform.python_version()
+    return {
+        "commit": commit,
+        "cpus": str(len(os.sched_getaffinity(0))),
+        "python": python,
+    } | versions
 
 
 def start(words: Sequence[str], checkout: Path) -> "subprocess.Popen[str]":
