@@ -1,14 +1,11 @@
 """How far the paths of ``benchmarks/quality.py`` are said to be apart."""
 
 import json
-import sys
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 import quality
 
 SOURCE, REFERENCE = "he go to school", "he goes to school"

@@ -1,9 +1,8 @@
 """Parts of the memory, worked out by hand, and the peaks that were measured."""
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
+import predictions
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -25,9 +24,6 @@ from llama_recipes_local.planning.setting import (
     Weights,
 )
 from llama_recipes_local.planning.shapes import KNOWN, LINEAR
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
-import predictions
 
 S7 = KNOWN["llama-2-7b"]
 ALL = frozenset(LINEAR)

@@ -1,9 +1,8 @@
 """The speeds that were measured, and what makes a step longer."""
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
+import predictions
 import pytest
 
 from llama_recipes_local.planning.cards import CARDS, card, of_device
@@ -21,9 +20,6 @@ from llama_recipes_local.planning.setting import (
 )
 from llama_recipes_local.planning.shapes import KNOWN
 from llama_recipes_local.planning.speed import seconds, tokens_a_second
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
-import predictions
 
 H100 = card(80, "H100")
 LORA = Setting(KNOWN["llama-2-7b"], adapter=Adapter(), batch=Batch(rows=2))

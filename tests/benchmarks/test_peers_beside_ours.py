@@ -6,11 +6,9 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
+import peers
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
-import peers
 from step_clock import Clock, WhenImported
 
 NAME = "8B, QLoRA r=16, recomputation"
