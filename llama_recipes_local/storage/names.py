@@ -11,7 +11,7 @@ import re
 from itertools import chain, count
 from pathlib import Path
 
-from llama_recipes_local.errors import Problem, one_line, refuse
+from llama_recipes_local.errors import Problem, one_line, refusal, refuse
 
 LONGEST_NAME = 255
 """Bytes of a file's or a folder's name, on every file system of Linux."""
@@ -130,3 +130,30 @@ def refuse_name(path: str | os.PathLike[str], flag: str) -> None:
         UsageError: if no file can have it.
     """
     refuse(check_path(path, flag))
+
+
+def refuse_output_file(path: Path, flag: str, example: str) -> None:
+    """Refuse a file that a command would write if it cannot be one, before any work is done.
+
+    A device or pipe is refused: a file is renamed into its place when it is whole, which would
+    replace ``/dev/null`` itself.
+
+    Args:
+        path: of the file, which may exist.
+        flag: the flag that names it.
+        example: a value for the flag.
+
+    Raises:
+        UsageError: if it cannot be written.
+    """
+    refuse_name(path, flag)
+    path = path.resolve()
+    why = ""
+    if path.is_dir():
+        why = f"{path} is a folder"
+    elif path.exists() and not path.is_file():
+        why = f"{path} is a device or a pipe, which a file would replace"
+    elif not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
+        why = f"{path.parent} is not a writable folder"
+    if why:
+        raise refusal(f"{flag} {path}", why, f"name a file: {flag} {example}")

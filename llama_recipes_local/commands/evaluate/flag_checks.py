@@ -1,6 +1,5 @@
 """Checks of the flags of ``evaluate``, before anything is measured."""
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from llama_recipes_local.messages import join_names
 from llama_recipes_local.model_folders import read_adapter_config
 from llama_recipes_local.preflight.adapter_rules import check_attention
 from llama_recipes_local.run import Run
-from llama_recipes_local.storage.names import free_path, refuse_name
+from llama_recipes_local.storage.names import free_path, refuse_output_file
 
 
 def choose_metrics(metrics: str | None, dataset: str) -> list[str]:
@@ -128,14 +127,7 @@ def result_file(out: str | None) -> Path:
         if out
         else free_path(Path.cwd() / "evaluation.json", ".json")
     )
-    refuse_name(path, "--out")
-    why = ""
-    if path.is_dir():
-        why = f"{path} is a folder"
-    elif not os.access(path.parent, os.W_OK):
-        why = f"{path.parent} is not a writable folder"
-    if why:
-        raise refusal(f"--out {out or path}", why, "name a file: --out evaluation.json")
+    refuse_output_file(path, "--out", "evaluation.json")
     return path
 
 

@@ -1,6 +1,7 @@
 """``llama-recipes-local report``: reads the folders of runs and writes the page."""
 
 import argparse
+import math
 from pathlib import Path
 
 from llama_recipes_local.commands.report.compared_settings import of_runs, versions_of
@@ -13,8 +14,9 @@ from llama_recipes_local.commands.report.html_page import (
     table,
 )
 from llama_recipes_local.commands.report.line_chart import Line, line_chart, number
-from llama_recipes_local.commands.report.run_files import Row, RunFiles, read_runs
-from llama_recipes_local.storage.names import refuse_name
+from llama_recipes_local.commands.report.run_files import Row, RunFiles, plain_number, read_runs
+from llama_recipes_local.errors import printable, refusal
+from llama_recipes_local.storage.names import refuse_output_file
 from llama_recipes_local.storage.publishing import write_text
 
 PAGE = "report.html"
@@ -36,10 +38,13 @@ def report(args: argparse.Namespace) -> None:
         UsageError: if a folder holds no run, or the page's name cannot be used.
     """
     path = Path(args.out).expanduser() if args.out else args.outputs[0] / PAGE
-    refuse_name(path, "--out")
     runs = read_runs(args.outputs)
+    refuse_output_file(path, "--out", PAGE)
+    if path.exists() and path.suffix.lower() not in (".html", ".htm"):
+        why = "there is such a file, and it is no page"
+        raise refusal(f"--out {path}", why, f"name another: --out {PAGE}")
     write_text(path, as_page(runs))
-    print(path)
+    print(printable(str(path)))
 
 
 def as_page(runs: list[RunFiles]) -> str:
@@ -81,6 +86,7 @@ def _results(runs: list[RunFiles]) -> dict[str, list[str]]:
         "training loss, last": [_last(run.steps, "loss") for run in runs],
         "tokens a second, last": [_last(run.steps, "tokens_per_second") for run in runs],
         "GPU memory, GiB": [_last(run.steps, "memory_gib") for run in runs],
+        "steps whose loss is not finite": [_not_finite(run.steps, "loss") for run in runs],
         "seconds": [_last(run.steps, "seconds") for run in runs],
     }
     return {name: values for name, values in rows.items() if any(values)}
@@ -96,8 +102,14 @@ def _last(rows: list[Row], name: str) -> str:
 
 
 def _lowest(rows: list[Row], name: str) -> str:
-    values = [row[name] for row in rows if name in row]
+    values = [row[name] for row in rows if name in row and math.isfinite(row[name])]
     return number(min(values)) if values else ""
+
+
+def _not_finite(rows: list[Row], name: str) -> str:
+    """Return how many values a chart leaves out; empty if none."""
+    count = sum(name in row and not math.isfinite(row[name]) for row in rows)
+    return number(count) if count else ""
 
 
 def _training(runs: list[RunFiles]) -> dict[str, str]:
@@ -129,13 +141,15 @@ def _data(run: RunFiles) -> tuple[list[str], dict[str, list[str]]]:
     parts = {name: part for name, part in run.audit.items() if isinstance(part, dict)}
     rows = {name: [_value(part.get(name)) for part in parts.values()] for name in _AUDIT}
     for kind in ("counts", "endings"):
-        names = {name: None for part in parts.values() for name in part.get(kind) or {}}
-        for name in names:
-            values = [_value((part.get(kind) or {}).get(name)) for part in parts.values()]
+        found = [part.get(kind) for part in parts.values()]
+        each = [counted if isinstance(counted, dict) else {} for counted in found]
+        for name in {name: None for counted in each for name in counted}:
+            values = [_value(counted.get(name)) for counted in each]
             if any(value not in ("", "0") for value in values):
                 rows[f"{kind}: {name}"] = values
     return [run.name, *parts], {name.replace("_", " "): values for name, values in rows.items()}
 
 
 def _value(value: object) -> str:
-    return number(value) if isinstance(value, (int, float)) else ""
+    value = plain_number(value)
+    return "" if value is None else number(value)

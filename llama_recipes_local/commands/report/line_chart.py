@@ -12,6 +12,8 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 12, 34
 _TICKS = 5
 _POINTS = 800
 """More points than a chart has columns are not drawn: each is the mean of its neighbours."""
+_MOST, _LEAST = 1e300, 1e-300
+"""Values of that size and more are not drawn, and differences below the other are none."""
 COLOURS = 6
 
 Point = tuple[float, float]
@@ -71,7 +73,7 @@ class _Scale(NamedTuple):
 
 def _drawn(points: Sequence[Point]) -> list[Point]:
     """Return what is drawn: finite points, or means of neighbours where there are many."""
-    finite = [point for point in points if all(map(math.isfinite, point))]
+    finite = [point for point in points if all(abs(value) < _MOST for value in point)]
     size = -(-len(finite) // _POINTS)
     if size < 2:
         return finite
@@ -81,8 +83,8 @@ def _drawn(points: Sequence[Point]) -> list[Point]:
 
 def _bounds(values: Sequence[float]) -> tuple[float, float]:
     low, high = min(values), max(values)
-    if low == high:
-        room = abs(low) / 2 or 1.0
+    if high - low < max(_LEAST, 1e-12 * max(abs(low), abs(high))):
+        room = abs(low) / 2 if abs(low) > _LEAST else 1.0
         return low - room, high + room
     return low, high
 
@@ -99,19 +101,24 @@ def ticks(low: float, high: float) -> list[float]:
 def _grid(across: _Scale, up: _Scale, x_name: str) -> list[str]:
     bottom, right = HEIGHT - _BOTTOM, WIDTH - _RIGHT
     parts = []
-    for value in ticks(up.low, up.high):
+    for value, label in _labelled(ticks(up.low, up.high)):
         y = up(value)
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(
-            f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{number(value)}</text>'
-        )
-    for value in ticks(across.low, across.high):
+        parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
+    for value, label in _labelled(ticks(across.low, across.high)):
         x = across(value)
-        parts.append(
-            f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{number(value)}</text>'
-        )
+        parts.append(f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{label}</text>')
     parts.append(f'<text x="{right}" y="{HEIGHT - 2}" text-anchor="end">{escape(x_name)}</text>')
     return parts
+
+
+def _labelled(values: Sequence[float]) -> list[tuple[float, str]]:
+    """Return values with their labels, which have the digits that tell them apart."""
+    for digits in range(4, 16):
+        labels = [number(value, digits) for value in values]
+        if len(set(labels)) == len(labels):
+            break
+    return list(zip(values, labels, strict=True))
 
 
 def _line(line: Line, across: _Scale, up: _Scale) -> str:
@@ -131,11 +138,13 @@ def _in_words(line: Line) -> str:
     return f"{line.name}: {number(first[1])} at first, {number(last[1])} at last."
 
 
-def number(value: float) -> str:
-    """Return a value with four digits that count, thousands apart."""
+def number(value: float, count: int = 4) -> str:
+    """Return a value with some digits that count, thousands apart."""
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else str(value)
     if value and (abs(value) >= 1e6 or abs(value) < 1e-3):
-        return f"{value:.3g}"
+        return f"{value:.{count - 1}g}"
     if float(value).is_integer():
         return f"{value:,.0f}"
-    digits = max(0, 3 - math.floor(math.log10(abs(value))))
+    digits = max(0, count - 1 - math.floor(math.log10(abs(value))))
     return f"{value:,.{digits}f}".rstrip("0").rstrip(".") if digits else f"{value:,.0f}"

@@ -1,6 +1,7 @@
 """What a run left in its folder: its settings, its steps and validations, its data's table."""
 
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +75,8 @@ def _read(folder: Path, name: str) -> RunFiles:
     if (folder / AUDIT_FILE).is_file():
         with door(f"{folder / AUDIT_FILE} is not the table of a run's data", "copy it again"):
             audit = json.loads((folder / AUDIT_FILE).read_text("utf-8"))
+            if not isinstance(audit, dict):
+                raise ValueError("it is not a JSON object")
     left_out = bad_steps + bad_validations
     return RunFiles(name, folder, SavedRun(folder), steps, validations, audit, left_out)
 
@@ -92,4 +95,13 @@ def _numbers(lines: list[bytes]) -> Iterator[Row]:
     for line in lines:
         if step_of(line) is not None:
             content = json.loads(line.decode("utf-8"))
-            yield {name: value for name, value in content.items() if type(value) in (int, float)}
+            found = {name: plain_number(value) for name, value in content.items()}
+            if found["step"] is not None:
+                yield {name: value for name, value in found.items() if value is not None}
+
+
+def plain_number(value: object) -> float | None:
+    """Return a JSON value if it is a number, and small enough for a float if it is an integer."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return value if isinstance(value, float) or abs(value) <= sys.float_info.max else None

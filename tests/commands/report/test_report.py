@@ -1,6 +1,7 @@
 """The page of runs: what it shows, of damaged records and odd names too, and nothing it loads."""
 
 import json
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -140,3 +141,79 @@ def test_a_chart_of_one_value_and_of_many() -> None:
     assert line_chart("t", "step", [Line("a", [(1, float("inf"))], 0)]) == ""
     many = line_chart("t", "step", [Line("a", [(x, x % 7) for x in range(100_000)], 0)])
     assert len(many) < 20_000
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("losses", "shown"),
+    [
+        ([3.0, 2.0, NAN], "NaN"),
+        ([NAN], "NaN"),
+        ([1e308, -1e308], "-1e+308"),
+        ([5e-324, 1e-323], "9.88e-324"),
+        ([10**400, 1], "1"),
+    ],
+)
+def test_losses_that_no_chart_can_show(tmp_path: Path, losses: list[Any], shown: str) -> None:
+    run = make_run(tmp_path / "run", losses)
+    assert main(["report", str(run)]) == 0
+    content = (run / "report.html").read_text("utf-8")
+    assert f'<th scope="row">training loss, last</th><td>{shown}</td>' in content
+    count = sum(loss != loss for loss in losses)
+    expected = f'<th scope="row">steps whose loss is not finite</th><td>{count}</td>'
+    assert (expected in content) == (count > 0)
+
+
+def test_the_lowest_validation_is_a_number(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [1.0])
+    rows = [{"step": 1, "loss": NAN}, {"step": 2, "loss": 2.0}, {"step": 3, "loss": 1.5}]
+    (run / "evaluations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["report", str(run)]) == 0
+    content = (run / "report.html").read_text("utf-8")
+    assert '<th scope="row">validation loss, lowest</th><td>1.5</td>' in content
+
+
+def test_a_step_too_large_for_a_chart_is_damage(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text(f'{{"step": {10**400}}}\n{{"step": 1, "loss": 2.0}}\n')
+    assert main(["report", str(tmp_path)]) == 0
+    assert "1 damaged lines" in (tmp_path / "report.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    "audit", ['{"train": {"counts": [], "endings": "x", "rows": NaN}}', '{"train": 1}']
+)
+def test_an_audit_with_other_values(tmp_path: Path, audit: str) -> None:
+    run = make_run(tmp_path / "run", [1.0])
+    (run / "data_audit.json").write_text(audit)
+    assert main(["report", str(run)]) == 0
+
+
+def test_an_audit_that_is_no_object(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path / "run", [1.0])
+    (run / "data_audit.json").write_text("[]")
+    assert main(["report", str(run)]) == 2
+    assert "is not the table of a run's data" in capsys.readouterr().err
+
+
+def test_where_no_page_can_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path / "run", [1.0])
+    os.mkfifo(tmp_path / "pipe.html")
+    (run / "steps").write_text("kept")
+    for name, why in {
+        "run": "is a folder",
+        "nothing/page.html": "nothing is not a writable folder",
+        "pipe.html": "a device or a pipe",
+        "run/steps": "it is no page",
+    }.items():
+        assert main(["report", str(run), "--out", str(tmp_path / name)]) == 2
+        assert why in capsys.readouterr().err
+    assert (tmp_path / "pipe.html").is_fifo() and (run / "steps").read_text() == "kept"
+
+
+def test_labels_of_an_axis_differ() -> None:
+    points = [(x, 12.3456 + x * 1e-5) for x in range(5)]
+    chart = line_chart("t", "step", [Line("a", points, 0)])
+    labels = re.findall('text-anchor="end">([^<]*)<', chart)
+    assert len(labels) > 3 and len(set(labels)) == len(labels)
