@@ -4,11 +4,11 @@
 test holds every prediction within ``OF_MEMORY`` and ``OF_SPEED``.
 """
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
+
+from marked_tables import put_into_pages
 
 from llama_recipes_local.planning.cards import Card, card
 from llama_recipes_local.planning.memory import memory
@@ -204,17 +204,7 @@ def table(page: str) -> str:
 
 def main() -> None:
     """Write the table into both pages."""
-    for page in PAGES:
-        path = Path(__file__).resolve().parents[1] / "docs" / page
-        text = path.read_text("utf-8")
-        text, found = re.subn(
-            r"(<!-- predictions -->\n).*?(<!-- /predictions -->)",
-            rf"\g<1>{table(page)}\g<2>",
-            text,
-            flags=re.DOTALL,
-        )
-        assert found == 1, f"{path} has no marks <!-- predictions --> and <!-- /predictions -->"
-        path.write_text(text, "utf-8")
+    put_into_pages("predictions", PAGES, table)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,7 @@
 a machine, 50 GB/s from each to other machines, 8,192 tokens a GPU and step.
 """
 
-import re
-from pathlib import Path
-
+from marked_tables import put_into_pages
 from memory import SHAPES
 
 from llama_recipes_local.planning.cards import card
@@ -71,17 +69,7 @@ def _cells(found: Outcome) -> tuple[str, str]:
 
 def main() -> None:
     """Write the table into both pages."""
-    for page in PAGES:
-        path = Path(__file__).resolve().parents[1] / "docs" / page
-        text = path.read_text("utf-8")
-        text, found = re.subn(
-            r"(<!-- scaling -->\n).*?(<!-- /scaling -->)",
-            rf"\g<1>{table(page)}\g<2>",
-            text,
-            flags=re.DOTALL,
-        )
-        assert found == 1, f"{path} has no marks <!-- scaling --> and <!-- /scaling -->"
-        path.write_text(text, "utf-8")
+    put_into_pages("scaling", PAGES, table)
 
 
 if __name__ == "__main__":
