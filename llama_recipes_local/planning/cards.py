@@ -23,7 +23,7 @@ class Card:
         bandwidth: TB/s of its memory; of an H200 as much of the 4.8 as a step gains over an H100.
         link: GB/s to another card of its host, in one direction.
         measured: whether ``rate`` was measured; otherwise it is the data sheet's times ``REACHED``.
-        fp8: TFLOP/s of a large product in 8 bits; 0 if it has none.
+        fp8: TFLOP/s of a large product in 8 bits; 0 before Hopper, where ``--fp8`` is refused.
     """
 
     name: str
@@ -45,10 +45,10 @@ CARDS = (
     replace(_sheet("B200", 178, 2250, 8.0, 900), fp8=3500),
     _sheet("A100 80GB", 79.1, 312, 2.04, 300),
     _sheet("A100 40GB", 39.4, 312, 1.56, 300),
-    replace(_sheet("L40S", 44.4, 362, 0.864), fp8=570),
+    _sheet("L40S", 44.4, 362, 0.864),
     _sheet("A40", 44.4, 150, 0.696),
     _sheet("RTX 6000 Ada", 47.4, 364, 0.96),
-    _sheet("RTX 5090", 31.3, 210, 1.79),
+    replace(_sheet("RTX 5090", 31.3, 210, 1.79), fp8=300),
     _sheet("RTX 4090", 23.5, 165, 1.01),
     _sheet("RTX 3090", 23.5, 71, 0.936),
     _sheet("A10", 22.1, 125, 0.6),

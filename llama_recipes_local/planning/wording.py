@@ -57,9 +57,7 @@ def details(
         f"  speed: {best.tokens:,.0f} tok/s{each}, {best.seconds.step:.2f} s a step: {shares}",
     ]
     if tokens is not None:
-        hours = tokens * train.num_epochs / best.tokens / 3600
-        epochs = f"{train.num_epochs} epoch{'s' if train.num_epochs > 1 else ''}"
-        lines.append(f"  time: {_duration(hours)} for {epochs} of {tokens:,} tokens ({counted})")
+        lines.append(f"  time: {_training_time(best, train, tokens, counted)}")
     elif counted:
         lines.append(f"  time: not known ({counted})")
     host = host_gib(best.setting, train.low_cpu_fsdp, train.async_save)
@@ -72,6 +70,19 @@ def details(
         f"disk: {disk:.1f} GB, a checkpoint {once:.1f} GB"
     )
     return lines
+
+
+def _training_time(best: Outcome, train: configs.train_config, tokens: int, counted: str) -> str:
+    """Return how long training takes, of all epochs or of the steps after which it ends."""
+    batch = best.setting.batch
+    step = batch.tokens * batch.accumulation * best.setting.ranks.world
+    every = tokens * train.num_epochs
+    if 0 < train.max_train_step * step < every:
+        hours = train.max_train_step * best.seconds.step / 3600
+        return f"{_duration(hours)} for {train.max_train_step:,} steps (--max_train_step)"
+    epochs = f"{train.num_epochs} epoch{'s' if train.num_epochs > 1 else ''}"
+    hours = every / best.tokens / 3600
+    return f"{_duration(hours)} for {epochs} of {tokens:,} tokens ({counted})"
 
 
 def _duration(hours: float) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from llama_recipes_local import configs
 from llama_recipes_local.adapters.registry import METHODS
-from llama_recipes_local.commands.plan.flag_rules import check_asked
+from llama_recipes_local.commands.plan.flag_rules import check_asked, check_method, check_several
 from llama_recipes_local.commands.plan.given import card_of, model_shape
 from llama_recipes_local.commands.plan.report import as_json, as_text
 from llama_recipes_local.datasets.named_path import with_data_path
@@ -101,13 +101,23 @@ def make_plan(flags: dict[str, Any], args: argparse.Namespace) -> Plan:
     has = card_of(args)
     world = args.gpus * args.nodes
     if world > 1:
+        refuse(check_several(_asked(flags), flags, world))
         flags = {**flags, "enable_fsdp": "True"}
     given = {flag.rpartition(".")[2] for flag in flags}
     flags |= {name: value for name, value in stored.items() if name not in given}
     if not given & {"use_fast_kernels"}:
         flags["use_fast_kernels"] = "True"
     tried = {"": {}} if given & METHOD_FLAGS else METHODS_TRIED
+    if stored and len(tried) > 1:  # the folder's own quantisation stays
+        tried = {"LoRA": METHODS_TRIED["LoRA"]}
     refuse(check_asked(_asked(flags), shape, given))
+    wrong = {
+        name: check_method(_asked({**flags, **more}), shape, has, given)
+        for name, more in tried.items()
+    }
+    if all(wrong.values()):
+        refuse(min(wrong.values(), key=len))
+    tried = {name: more for name, more in tried.items() if not wrong[name]}
     found: dict[str, tuple[dict[str, Any], Setting, list[Outcome]]] = {}
     for name, more in tried.items():
         its = {**flags, **more}

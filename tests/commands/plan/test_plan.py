@@ -74,6 +74,9 @@ def test_where_nothing_fits_what_would_is_named(capsys: pytest.CaptureFixture[st
     assert numbers(capsys, *words, "--gpus", "2")["settings"][0]["fits"]
 
 
+M = ("--model_name", "llama-2-7b")
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -89,6 +92,24 @@ def test_where_nothing_fits_what_would_is_named(capsys: pytest.CaptureFixture[st
         (
             ("--model_name", "llama-2-7b", "--use_peft", "--target_modules", "c_attn"),
             "a Llama has no such layer",
+        ),
+        ((*M, "--gpus", "2", "--enable_fsdp", "False"), "--enable_fsdp False with 2 GPUs"),
+        ((*M, "--use_fp16", "--pure_bf16"), "--use_fp16 with --pure_bf16"),
+        ((*M, "--quantization", "4bit"), "quantised weights cannot be trained"),
+        ((*M, "--use_peft", "--top_layers", "2"), "--top_layers 2 with --use_peft"),
+        ((*M, "--freeze_layers", "--num_freeze_layers", "33"), "the model has 32 layers"),
+        ((*M, "--train_only", "last:33"), "there is no such part"),
+        ((*M, "--train_only", "q_proj"), "there is no such part"),
+        ((*M, "--activation_policy", "keep", "--gradient_checkpointing"), "leave one of them out"),
+        ((*M, "--freeze_layers", "--activation_policy", "selective"), "selective without LoRA"),
+        ((*M, "--fp8", "--gpu", "A100"), "--fp8 on A100 80GB"),
+        ((*M, "--fp8", "--gpu", "L40S"), "--fp8 on L40S"),
+        ((*M, "--fp8", "--use_peft", "--quantization", "4bit"), "--fp8 with --quantization 4bit"),
+        ((*M, "--fp8", "--use_fp16"), "--fp8 with --use_fp16"),
+        ((*M, "--fp8", "--use_peft", "--use_dora"), "--fp8 with --use_dora"),
+        (
+            (*M, "--fp8", "--use_peft", "--gpus", "2", "--sharding_strategy", "FULL_SHARD"),
+            "--fp8 with --sharding_strategy FULL_SHARD",
         ),
     ],
 )
@@ -148,3 +169,19 @@ assert main(["plan", "--model_name", "llama-3.1-70b", "--gpus", "8", "--use_peft
 assert not {"torch", "transformers", "peft", "numpy"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("flag", [("--fp8",), ("--activation_policy", "selective")])
+def test_methods_that_a_flag_cannot_be_used_with_are_not_compared(
+    capsys: pytest.CaptureFixture[str], flag: tuple[str, ...]
+) -> None:
+    found = numbers(capsys, *M, *flag)
+    assert "full fine-tuning" not in found["methods"]
+    assert "--use_peft" in found["settings"][0]["command"]
+
+
+def test_the_time_is_that_of_the_steps_that_are_trained(capsys: pytest.CaptureFixture[str]) -> None:
+    words = (*M, "--use_peft", "--tokens", "1000000000")
+    assert "for 20 steps (--max_train_step)" in plan(capsys, *words, "--max_train_step", "20")
+    for steps in ("0", "100000000"):  # epochs end before
+        assert "3 epochs of" in plan(capsys, *words, "--max_train_step", steps)
