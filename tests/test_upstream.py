@@ -107,3 +107,20 @@ def test_without_the_copy_one_line_names_the_command(
         f"ImportError: the vendored copy of llama-recipes is missing in {folder}; "
         "make it with: python -m llama_recipes_local.vendoring make"
     )
+
+
+@pytest.mark.parametrize("words", [("doctor",), ("plan", "--model_name", "x"), ("--help",)])
+def test_without_the_copy_commands_say_how_it_is_made(
+    words: tuple[str, ...], without_copy: Path, environment: dict[str, str]
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "llama_recipes_local", *words],
+        cwd=without_copy,
+        env={**environment, "PYTHONPATH": str(without_copy)},
+        capture_output=True,
+        text=True,
+    )
+    assert "Traceback" not in done.stderr
+    assert done.returncode == (0 if words == ("--help",) else 2)
+    said = "fix: make it: python -m llama_recipes_local.vendoring make" in done.stderr
+    assert said == (words != ("--help",))

@@ -15,11 +15,13 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from llama_recipes_local._python import check_working_directory
+from llama_recipes_local._upstream import VENDORED_DIR
 from llama_recipes_local.cli.parsing import Parser
 from llama_recipes_local.cli.shared_flags import OF_FINETUNING
 from llama_recipes_local.cli.tree import ROOT, Command, group_parser
 from llama_recipes_local.console import exit_on_broken_pipe, printable_output, report_failure
-from llama_recipes_local.run.stages import print_start
+from llama_recipes_local.errors import refusal
+from llama_recipes_local.vendoring.checkout import MAKE_COMMAND
 
 PROGRAM = "llama-recipes-local"
 COMMANDS = "llama_recipes_local.commands"
@@ -49,11 +51,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             warnings.filterwarnings("ignore", message=".*pin_memory.*")
             _run(ROOT, words)
     except (Exception, KeyboardInterrupt) as error:  # safetensors has its own error for a full disk
-        code = report_failure(error)
+        code = report_failure(_by_name(error))
         if code is None:
             raise
         return code
     return 0
+
+
+def _by_name(error: BaseException) -> BaseException:
+    """Return the error of the user's if there is no copy of llama-recipes, which all import."""
+    if not isinstance(error, ImportError) or VENDORED_DIR.is_dir():
+        return error
+    what, why = "the patched copy of llama-recipes is missing", f"there is no {VENDORED_DIR.parent}"
+    return refusal(what, why, f"make it: {MAKE_COMMAND}")
 
 
 def _run(command: Command, words: list[str], path: tuple[str, ...] = ()) -> None:
@@ -76,5 +86,7 @@ def _run(command: Command, words: list[str], path: tuple[str, ...] = ()) -> None
     module.add_arguments(parser)
     args = parser.parse_own(words) if command.takes_any_flag else parser.parse(words)
     if "torch" not in sys.modules:  # which takes seconds; results go to standard output
+        from llama_recipes_local.run.stages import print_start
+
         print_start(" ".join(path), sys.stderr)
     module.run(args)

@@ -1,11 +1,13 @@
 """What belongs to this package on this machine: its copy of llama-recipes and its cache."""
 
+import contextlib
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from llama_recipes_local.commands.doctor.diagnosis import Finding, State
-from llama_recipes_local.data.cache import ABOUT, ROWS, cache_folder
+from llama_recipes_local.data.cache import ABOUT, ENVIRONMENT_VARIABLE, ROWS, cache_folder
 from llama_recipes_local.program import command, python
 from llama_recipes_local.storage.publishing import remove
 from llama_recipes_local.vendoring import is_made, read_manifest
@@ -42,11 +44,25 @@ def _copy(checkout: Checkout) -> Finding:
 
 
 def _cache(folder: Path) -> Finding:
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    fix = f"set {ENVIRONMENT_VARIABLE} to a folder that can be written"
+    if not there.is_dir():
+        return Finding("cache", State.BROKEN, f"{folder}: {there} is not a folder", fix)
+    if not os.access(there, os.W_OK):
+        text = f"{there} cannot be written: data whose tokens it does not hold cannot be prepared"
+        return Finding("cache", State.DOUBTFUL, text, fix)
     entries = token_entries(folder)
-    size = sum(file.stat().st_size for entry in entries for file in entry.iterdir())
+    size = sum(_size(file) for entry in entries for file in entry.iterdir())
     text = f"{size / _MIB:,.0f} MiB of tokens in {len(entries)} entries, {folder}"
     removes = f"; {command('doctor', '--clean_cache')} removes them" if entries else ""
     return Finding("cache", State.WORKS, text + removes)
+
+
+def _size(file: Path) -> int:
+    """Return a file's bytes; 0 if another process has removed it meanwhile."""
+    with contextlib.suppress(OSError):
+        return file.stat().st_size
+    return 0
 
 
 def token_entries(folder: Path) -> list[Path]:

@@ -199,3 +199,12 @@ def test_the_cache_is_measured_and_cleaned_of_tokens_alone(
     assert main(["doctor", "--clean_cache"]) == 0
     assert "removed 1 entries" in capsys.readouterr().err
     assert not entry.exists() and (other / "about.json").exists()
+
+
+def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    assert own._cache(tmp_path / "file").state is State.BROKEN
+    assert own._cache(tmp_path / "file" / "below").state is State.BROKEN
+    assert own._cache(tmp_path / "new").state is State.WORKS
+    monkeypatch.setattr(own.os, "access", lambda path, mode: False)
+    assert own._cache(tmp_path).state is State.DOUBTFUL
