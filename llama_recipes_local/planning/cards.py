@@ -1,5 +1,6 @@
 """What is known of cards: memory, and how fast they multiply, read and talk to each other."""
 
+import re
 from dataclasses import dataclass, replace
 
 REACHED = 0.78
@@ -76,6 +77,7 @@ def card(memory_gb: float, name: str = "") -> Card:
         wanted = _plain(name)
         found = next((each for each in CARDS if wanted == _plain(each.name)), None)
         found = found or next((each for each in CARDS if wanted in _plain(each.name)), None)
+        found = found or next((each for each in CARDS if _is_driver_name(wanted, each)), None)
         if found is None:
             raise KeyError(name)
         return replace(found, memory=usable(memory_gb)) if memory_gb else found
@@ -83,6 +85,13 @@ def card(memory_gb: float, name: str = "") -> Card:
     if abs(usable(memory_gb) - near.memory) > 0.08 * near.memory:
         near = min(CARDS, key=lambda each: abs(usable(memory_gb) - each.memory))
     return replace(near, memory=usable(memory_gb))
+
+
+def _is_driver_name(wanted: str, known: Card) -> bool:
+    """Return whether a plain name is a card's as nvidia-smi has it, with its maker and memory."""
+    own = wanted.removeprefix("nvidia").removeprefix("geforce")
+    rest = own.removeprefix(_plain(known.name))
+    return rest != own and re.match(r"(pcie|sxm\d?|nvl)*(\d+gb\w*)?$", rest) is not None
 
 
 def of_device(name: str, memory_bytes: int) -> Card:

@@ -56,6 +56,9 @@ def _no_run(folder: Path) -> Problem | None:
         return missing_path(folder, fix)
     if (folder / METRICS_FILE).is_file():
         return None
+    if (folder.resolve().parent / METRICS_FILE).is_file():
+        why = f"{METRICS_FILE} is in the folder above, of the run that wrote this one"
+        return Problem(f"no run in {folder}", why, f"give {folder.resolve().parent}")
     why = f"it has no {METRICS_FILE}, which a run writes from its first step on"
     return Problem(f"no run in {folder}", why, fix)
 

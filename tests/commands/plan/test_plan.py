@@ -185,3 +185,23 @@ def test_the_time_is_that_of_the_steps_that_are_trained(capsys: pytest.CaptureFi
     assert "for 20 steps (--max_train_step)" in plan(capsys, *words, "--max_train_step", "20")
     for steps in ("0", "100000000"):  # epochs end before
         assert "3 epochs of" in plan(capsys, *words, "--max_train_step", steps)
+
+
+@pytest.mark.parametrize(
+    ("name", "card"),
+    [
+        ("NVIDIA H100 80GB HBM3", "H100"),
+        ("NVIDIA GeForce RTX 4090", "RTX 4090"),
+        ("NVIDIA L40S", "L40S"),
+        ("H100 PCIe", "H100"),
+    ],
+)
+def test_a_card_is_known_by_what_its_driver_calls_it(
+    capsys: pytest.CaptureFixture[str], name: str, card: str
+) -> None:
+    assert numbers(capsys, *M, "--use_peft", "--gpu", name)["gpu"]["name"] == card
+
+
+@pytest.mark.parametrize("name", ["RTX 3060 Ti", "NVIDIA L4 Super", "NVIDIA"])
+def test_another_card_is_not_taken_for_it(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    assert "its speed is not known here" in plan(capsys, *M, "--gpu", name, code=2)

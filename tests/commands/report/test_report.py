@@ -217,3 +217,10 @@ def test_labels_of_an_axis_differ() -> None:
     chart = line_chart("t", "step", [Line("a", points, 0)])
     labels = re.findall('text-anchor="end">([^<]*)<', chart)
     assert len(labels) > 3 and len(set(labels)) == len(labels)
+
+
+def test_a_checkpoint_is_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path / "run", [1.0])
+    (run / "checkpoint-1").mkdir()
+    assert main(["report", str(run / "checkpoint-1")]) == 2
+    assert f"fix: give {run}" in capsys.readouterr().err
