@@ -16,6 +16,7 @@ from llama_recipes_local.commands.report.html_page import (
 from llama_recipes_local.commands.report.line_chart import Line, line_chart, number
 from llama_recipes_local.commands.report.run_files import Row, RunFiles, plain_number, read_runs
 from llama_recipes_local.errors import printable, refusal
+from llama_recipes_local.run.record import CONFIGURATION_FILE
 from llama_recipes_local.storage.names import refuse_output_file
 from llama_recipes_local.storage.publishing import write_text
 
@@ -66,6 +67,8 @@ def as_page(runs: list[RunFiles]) -> str:
 
 
 def _state(run: RunFiles) -> str:
+    if run.record.path is None:  # sft.py's has another record, without whether it ended
+        return f"{run.folder}, without {CONFIGURATION_FILE}: its settings are not shown"
     finished = run.record.finished
     return f"{run.folder}, {f'finished {finished}' if finished else 'not finished'}"
 

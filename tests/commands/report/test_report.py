@@ -110,7 +110,9 @@ def test_names_and_settings_are_text(tmp_path: Path) -> None:
 def test_a_run_with_its_steps_alone(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
     assert main(["report", str(tmp_path)]) == 0
-    assert Checked((tmp_path / "report.html").read_text("utf-8")).lines == 1
+    page = Checked((tmp_path / "report.html").read_text("utf-8"))
+    assert page.lines == 1
+    assert "without run_config.json" in page.text and "not finished" not in page.text
 
 
 def test_what_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
