@@ -127,6 +127,15 @@ class Writer:
                 shutil.rmtree(draft_of(job.target), ignore_errors=True)
             raise SavingError(_message(job.target, errors[0]))
 
+    def give_up(self) -> None:
+        """Remove the checkpoint that is being written, if one is; all ranks call this together."""
+        if self._job is None:
+            return
+        job, self._job = self._job, None
+        _from_all_ranks(job)
+        if is_rank_zero():
+            shutil.rmtree(draft_of(job.target), ignore_errors=True)
+
     def close(self) -> None:
         """Stop the thread; what it is writing is not published, and removed."""
         self._thread.shutdown(wait=self._job is not None, cancel_futures=True)

@@ -88,8 +88,15 @@ def published_file(target: Path, shared: bool = False) -> Iterator[Path]:
     Args:
         target: the file to replace or create, in a folder that exists.
         shared: whether several processes may write the file at once; the last one wins.
+
+    Raises:
+        FileExistsError: if a device, a pipe or a folder is in its place: renaming would replace
+            ``/dev/null`` itself.
     """
     target = Path(os.path.realpath(target))
+    if target.exists() and not target.is_file():
+        why = "it is no regular file, and is left as it is"
+        raise FileExistsError(errno.EEXIST, why, str(target))
     draft = _own_draft_of(target) if shared else draft_of(target)
     remove(draft)  # never written through: it may be a link
     try:

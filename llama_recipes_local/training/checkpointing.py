@@ -7,7 +7,6 @@ them: their tensors are sharded, and read in place.
 import json
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from llama_recipes_local import configs, parallel
 from llama_recipes_local.checkpoints import layout, model_state, retention, rng_state, selection
 from llama_recipes_local.checkpoints.identity import check_identity, identity
 from llama_recipes_local.checkpoints.layout import CorruptCheckpointError
-from llama_recipes_local.checkpoints.writing import Content, SavingError, Writer
+from llama_recipes_local.checkpoints.writing import Content, Writer
 from llama_recipes_local.errors import TrainingError
 from llama_recipes_local.model_checkpointing.checkpoint_handler import adapter_state, write_adapter
 from llama_recipes_local.run import Run
@@ -135,10 +134,9 @@ class CheckpointManager:
     def move_to(self, output: Path) -> None:
         """Write what follows into another folder, when this run's own has been lost.
 
-        A checkpoint that is being written into the old one is given up.
+        A checkpoint that is being written is given up: another folder may have the old one's name.
         """
-        with suppress(SavingError):
-            self.writer.finish()
+        self.writer.give_up()
         self.output = self.writer.output = output
         self.writer.limit = 0
         if parallel.is_rank_zero():

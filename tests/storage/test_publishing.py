@@ -1,5 +1,6 @@
 """Files appear whole or not at all."""
 
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -192,3 +193,15 @@ def test_the_longest_name_can_be_published(name: str, shared: bool, tmp_path: Pa
     with published_file(tmp_path / f"f{name[1:]}", shared) as draft:
         draft.write_text("x")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, f"f{name[1:]}"])
+
+
+def test_a_pipe_or_a_folder_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    """Nor a device: the way to throw output away is ``/dev/null``."""
+    pipe, folder = tmp_path / "pipe", tmp_path / "folder"
+    os.mkfifo(pipe)
+    folder.mkdir()
+    for target in (pipe, folder):
+        with pytest.raises(FileExistsError, match="left as it is"):
+            publishing.write_text(target, "text")
+    assert pipe.is_fifo() and folder.is_dir()
+    assert {path.name for path in tmp_path.iterdir()} == {"pipe", "folder"}

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from llama_recipes_local import finetuning
-from llama_recipes_local.checkpoints import layout, verifying
+from llama_recipes_local.checkpoints import layout, verifying, writing
 from llama_recipes_local.model_folders import ADAPTER_WEIGHTS
 from llama_recipes_local.run.record import CONFIGURATION_FILE
 from llama_recipes_local.training.progress import Progress
@@ -46,6 +47,31 @@ def at_step(step: int, act: Callable[[], object], monkeypatch: pytest.MonkeyPatc
             act()
 
     monkeypatch.setattr(Progress, "add", and_act)
+
+
+def test_nothing_is_published_into_another_folder_of_its_name(
+    flags: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that writes may begin a draft in the new folder, before the loss is noticed."""
+    output, taken, write_part = tmp_path / "out", threading.Event(), writing._write_part
+
+    def take() -> None:
+        shutil.rmtree(output)
+        output.mkdir()
+        taken.set()
+
+    def write_late(job: Any) -> None:
+        if job.content.step == 1:
+            assert taken.wait(60)
+            writing.begin_draft(job.target)
+        write_part(job)
+
+    monkeypatch.setattr(writing, "_write_part", write_late)
+    at_step(2, take, monkeypatch)
+    with pytest.raises(SystemExit):
+        finetuning.main(**flags, async_save=True, output_dir=str(output))
+    assert not list(output.iterdir())
+    verifying.verify(tmp_path / "out-2" / "checkpoint-2")
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
