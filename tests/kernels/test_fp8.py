@@ -19,7 +19,7 @@ from llama_recipes_local.kernels.fp8.scaled_rows import (
     side_by_side,
 )
 from llama_recipes_local.kernels.fp8.store import keep_in_fp8
-from llama_recipes_local.kernels.lora import layers
+from llama_recipes_local.kernels.lora import layers, products
 
 LAYERS = 2
 
@@ -132,6 +132,25 @@ def test_recomputation_changes_nothing() -> None:
             model.enable_input_require_grads()
         results.append(trained(with_lora(model)))
     assert results[0][0] == results[1][0] and torch.equal(results[0][1], results[1][1])
+
+
+def test_weights_are_transposed_once_for_several_gradients_and_never_for_outputs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    weights = tuple(quantize(torch.randn(32, 64)) for _ in range(2))
+    calls: list[int] = []
+
+    def counted(given: tuple[Rows, ...]) -> torch.Tensor:
+        calls.append(len(given))
+        return side_by_side(given)
+
+    monkeypatch.setattr(products.fp8, "side_by_side", counted)
+    held = products.Eight(weights, torch.float32).with_weights()
+    held.outputs(products.Given((torch.randn(5, 64),)), [None, None])
+    assert calls == []
+    gradients = products.Given((torch.randn(5, 32), torch.randn(5, 32)))
+    first, second = (held.input_gradient(gradients, None) for _ in range(2))
+    assert calls == [2] and torch.equal(first, second)
 
 
 def test_weights_take_a_byte_an_element_and_casts_leave_them() -> None:

@@ -12,8 +12,9 @@ from llama_recipes_local.commands.doctor import gpu, host_limits, own, packages,
 from llama_recipes_local.commands.doctor.diagnosis import Finding, State
 from llama_recipes_local.data.cache import cache_folder
 from llama_recipes_local.errors import UsageError, one_line
+from llama_recipes_local.planning.flags import words
 from llama_recipes_local.preflight import preflight
-from llama_recipes_local.program import python
+from llama_recipes_local.program import program, python
 from llama_recipes_local.screen import shell_command
 
 EXAMINATIONS: tuple[Callable[[], Iterator[Finding]], ...] = (
@@ -91,9 +92,6 @@ def _summary(broken: int) -> str:
 
 def _command(flags: dict[str, Any]) -> list[str]:
     """Return the words of the run's command."""
-    start = (
-        [python(), str(_SCRIPT)] if _SCRIPT.is_file() else [python(), "-m", "llama_recipes_local"]
-    )
-    if not _SCRIPT.is_file():
-        start.append("finetune")
-    return [*start, *(word for name, value in flags.items() for word in (f"--{name}", str(value)))]
+    if _SCRIPT.is_file():
+        return [python(), str(_SCRIPT), *words(flags)]
+    return [*program(), "finetune", *words(flags)]

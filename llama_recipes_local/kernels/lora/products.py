@@ -157,6 +157,7 @@ class Eight:
 
     def __init__(self, weights: tuple[fp8.Rows, ...], dtype: torch.dtype) -> None:
         self.weights, self.dtype = weights, dtype
+        self._holds = False
         self._together: fp8.Rows | None = None
 
     def outputs(self, x: Given, parts: list[Part | None]) -> list[torch.Tensor]:
@@ -192,12 +193,17 @@ class Eight:
 
     def together(self) -> fp8.Rows:
         """Return the weights' values, transposed and one beside another."""
-        return self._together or fp8.Rows(fp8.side_by_side(self.weights), None)
+        if self._together is not None:
+            return self._together
+        made = fp8.Rows(fp8.side_by_side(self.weights), None)
+        if self._holds:
+            self._together = made
+        return made
 
     def with_weights(self) -> "Eight":
-        """See ``Products``."""
+        """See ``Products``. They are transposed at the first gradient: a forward pass has none."""
         held = Eight(self.weights, self.dtype)
-        held._together = self.together()
+        held._holds = True
         return held
 
 
