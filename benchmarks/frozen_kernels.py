@@ -183,16 +183,21 @@ def make_model(work: Work) -> LlamaForCausalLM:
         model = LlamaForCausalLM(LlamaConfig(**settings, **SHAPES[work.shape]))
     torch.set_default_dtype(torch.float32)
     if work.four_bit:
-        for layer in model.model.layers:
-            for part in (layer.self_attn, layer.mlp):
-                for name, linear in list(part.named_children()):
-                    if type(linear) is nn.Linear:
-                        setattr(part, name, in_four_bits(linear))
-        setattr(model, "is_loaded_in_4bit", True)  # noqa: B010 (no field of the class)
+        keep_in_four_bits(model)
     model.requires_grad_(False)
     if work.fp8:
         keep_in_fp8(model, adapted=True)
     return model
+
+
+def keep_in_four_bits(model: LlamaForCausalLM) -> None:
+    """Replace the linear layers of a model's decoder layers by ones in 4 bits."""
+    for layer in model.model.layers:
+        for part in (layer.self_attn, layer.mlp):
+            for name, linear in list(part.named_children()):
+                if type(linear) is nn.Linear:
+                    setattr(part, name, in_four_bits(linear))
+    setattr(model, "is_loaded_in_4bit", True)  # noqa: B010 (no field of the class)
 
 
 def in_four_bits(linear: nn.Linear) -> nn.Module:

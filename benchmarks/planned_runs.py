@@ -17,7 +17,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from frozen_kernels import in_four_bits, step
+from frozen_kernels import keep_in_four_bits, step
 from peft import LoraConfig, get_peft_model
 from runs import report
 from torch import nn
@@ -169,12 +169,7 @@ def _model(setting: Setting) -> nn.Module:
         model = LlamaForCausalLM(LlamaConfig(**sizes))
     torch.set_default_dtype(torch.float32)
     if setting.weights.bits:
-        for layer in model.model.layers:
-            for part in (layer.self_attn, layer.mlp):
-                for name, linear in list(part.named_children()):
-                    if type(linear) is nn.Linear:
-                        setattr(part, name, in_four_bits(linear))
-        setattr(model, "is_loaded_in_4bit", True)  # noqa: B010 (no field of the class)
+        keep_in_four_bits(model)
     if setting.adapter is None:
         fused.install(model)
     else:
