@@ -139,7 +139,7 @@ class Peers:
         printed = ""
         if any(texts.values()) and self.speaks(set(self._terminals) - set(texts)):
             printed = _joined(texts, self.rank)
-            print(printed, file=sys.stderr, flush=True)
+            _say(printed)
         with contextlib.suppress(DistError):
             self._set("printed", "")
             self._wait([self._key("printed", rank) for rank in texts], SETTLE)
@@ -294,9 +294,10 @@ class Peers:
             time.sleep(POLL)
 
 
-def _say(line: str, speaks: bool = True) -> None:
-    if speaks:
-        print(line, file=sys.stderr, flush=True)
+def _say(text: str, speaks: bool = True) -> None:
+    if speaks:  # in one write: another rank's could come between a text and the end of its line
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
 
 
 def ranks_in_words(ranks: list[int]) -> str:
