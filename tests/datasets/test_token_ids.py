@@ -19,7 +19,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from tokenizers.processors import TemplateProcessing
 
 from llama_recipes_local import configs
-from llama_recipes_local.commands.generate.prompt_texts import Prompt
+from llama_recipes_local.answers.prompt_texts import Prompt
 from llama_recipes_local.data.token_rows import IGNORE_INDEX
 from llama_recipes_local.datasets import alpaca, grammar, guanaco, long_texts, samsum
 from llama_recipes_local.datasets.encoding import encode

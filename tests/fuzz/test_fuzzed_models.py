@@ -11,9 +11,9 @@ import pytest
 import torch
 from helpers.fuzzing import Case, SilentError, changed_value, damaged, damaged_json, fuzz
 
-from llama_recipes_local.commands.generate.model_loading import load_model, load_tokenizer
-from llama_recipes_local.commands.generate.model_source import find_source
-from llama_recipes_local.commands.generate.prompt_texts import choose_prompt_template
+from llama_recipes_local.answers.model_loading import load_model, load_tokenizer
+from llama_recipes_local.answers.model_source import find_source
+from llama_recipes_local.answers.prompt_texts import choose_prompt_template
 from llama_recipes_local.commands.merge.adapter import read_adapter
 from llama_recipes_local.commands.merge.skeleton import Skeleton
 from llama_recipes_local.errors import refuse

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from llama_recipes_local.commands.generate.model_source import find_source
+from llama_recipes_local.answers.model_source import find_source
 from llama_recipes_local.errors import UsageError
 from llama_recipes_local.finetuning import main
 from llama_recipes_local.models import LlamaForCausalLM

@@ -8,6 +8,12 @@ from tqdm import tqdm
 
 from llama_recipes_local import extras
 from llama_recipes_local.answers.generator import Generator, Sampling
+from llama_recipes_local.answers.model_loading import (
+    load_model,
+    load_tokenizer,
+    vocabulary_and_positions,
+)
+from llama_recipes_local.answers.model_source import ModelSource, find_source
 from llama_recipes_local.answers.questions import Question, questions
 from llama_recipes_local.answers.stopping import find_stops
 from llama_recipes_local.commands.evaluate.bootstrap import interval
@@ -29,12 +35,6 @@ from llama_recipes_local.commands.evaluate.metrics import (
 )
 from llama_recipes_local.commands.evaluate.recorded_run import resolve_run
 from llama_recipes_local.commands.evaluate.results import Result, table
-from llama_recipes_local.commands.generate.model_loading import (
-    load_model,
-    load_tokenizer,
-    vocabulary_and_positions,
-)
-from llama_recipes_local.commands.generate.model_source import ModelSource, find_source
 from llama_recipes_local.data.token_rows import TokenRows
 from llama_recipes_local.datasets.base import find_split
 from llama_recipes_local.datasets.prompt_template import PromptTemplate

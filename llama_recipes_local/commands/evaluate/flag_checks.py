@@ -7,6 +7,7 @@ from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local import extras
 from llama_recipes_local.adapters.registry import method_of_type
+from llama_recipes_local.answers.model_source import ModelSource
 from llama_recipes_local.answers.questions import Question
 from llama_recipes_local.commands.evaluate.metrics import (
     METRICS,
@@ -14,7 +15,6 @@ from llama_recipes_local.commands.evaluate.metrics import (
     answer_metrics,
     loss_metrics,
 )
-from llama_recipes_local.commands.generate.model_source import ModelSource
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.errors import Problem, refusal, refuse
 from llama_recipes_local.messages import join_names

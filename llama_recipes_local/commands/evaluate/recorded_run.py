@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_recipes_local import configs
-from llama_recipes_local.commands.generate.model_source import base_model
+from llama_recipes_local.answers.model_source import base_model
 from llama_recipes_local.datasets.named_path import OF_THE_FILES, named_path
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.errors import Problem

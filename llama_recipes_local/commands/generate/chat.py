@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local.answers.generator import Generator, Sampling
+from llama_recipes_local.answers.model_loading import load_model
+from llama_recipes_local.answers.model_source import ModelSource
 from llama_recipes_local.answers.stopping import StoppingStreamer, find_stops
 from llama_recipes_local.cli.parsing import read_typed
-from llama_recipes_local.commands.generate.model_loading import load_model
-from llama_recipes_local.commands.generate.model_source import ModelSource
 from llama_recipes_local.datasets.prompt_template import CHAT, PromptTemplate
 from llama_recipes_local.datasets.templates import Message
 from llama_recipes_local.datasets.token_ids import text_ids

@@ -10,19 +10,19 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local.answers.generator import Generator, Sampling
-from llama_recipes_local.answers.stopping import StoppingStreamer, find_stops
-from llama_recipes_local.commands.generate.chat import chat
-from llama_recipes_local.commands.generate.model_loading import (
+from llama_recipes_local.answers.model_loading import (
     load_model,
     load_tokenizer,
     vocabulary_and_positions,
 )
-from llama_recipes_local.commands.generate.model_source import ModelSource, find_source
-from llama_recipes_local.commands.generate.prompt_texts import (
+from llama_recipes_local.answers.model_source import ModelSource, find_source
+from llama_recipes_local.answers.prompt_texts import (
     Prompt,
     choose_prompt_template,
     read_prompts,
 )
+from llama_recipes_local.answers.stopping import StoppingStreamer, find_stops
+from llama_recipes_local.commands.generate.chat import chat
 from llama_recipes_local.console import data_output
 from llama_recipes_local.datasets.token_ids import text_ids
 from llama_recipes_local.errors import Problem, UsageError

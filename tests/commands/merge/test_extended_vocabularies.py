@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
-from llama_recipes_local.commands.generate.model_loading import load_model
-from llama_recipes_local.commands.generate.model_source import find_source
+from llama_recipes_local.answers.model_loading import load_model
+from llama_recipes_local.answers.model_source import find_source
 from llama_recipes_local.commands.merge.command import Merge, merge
 from llama_recipes_local.model_folders import write_config
 

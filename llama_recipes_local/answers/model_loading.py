@@ -12,7 +12,7 @@ from llama_recipes_local.adapters.compatibility import (
     find_mismatch,
     mismatch_problem,
 )
-from llama_recipes_local.commands.generate.model_source import ModelSource
+from llama_recipes_local.answers.model_source import ModelSource
 from llama_recipes_local.errors import UsageError, refuse
 from llama_recipes_local.model_folders import ADAPTER_WEIGHTS, vocabulary_of_adapter
 from llama_recipes_local.models import AutoConfig, AutoModelForCausalLM, AutoTokenizer

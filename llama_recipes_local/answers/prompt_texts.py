@@ -6,7 +6,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from llama_recipes_local.commands.generate.model_source import ModelSource
+from llama_recipes_local.answers.model_source import ModelSource
 from llama_recipes_local.datasets.layouts import read_text
 from llama_recipes_local.datasets.prompt_template import (
     CHAT,
