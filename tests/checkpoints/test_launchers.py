@@ -95,7 +95,7 @@ def test_the_slurm_script_saves_and_is_queued_again(
     log = tmp_path / "log"
     with log.open("w") as file:
         job = subprocess.Popen(
-            ["bash", str(PROJECT / "examples" / "slurm.sh"), *words(flags)],
+            ["bash", str(PROJECT / "llama_recipes_local/job_files/slurm.sh"), *words(flags)],
             cwd=PROJECT,
             env=one_node_cluster,
             stdout=file,

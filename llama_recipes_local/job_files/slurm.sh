@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fine-tune on several nodes under Slurm, and go on by itself after a time limit or a preemption:
 #
-#   sbatch --nodes 2 --gpus-per-node 8 examples/slurm.sh \
+#   sbatch --nodes 2 --gpus-per-node 8 llama_recipes_local/job_files/slurm.sh \
 #       --model_name DIR --output_dir DIR --dataset NAME --use_peft --save_steps 100
 #
 # Run from the checkout, which all nodes see, as they do --output_dir. Every argument is one of
@@ -21,6 +21,7 @@
 
 set -euo pipefail
 
+PATH=$PWD/.venv/bin:$PATH # which make and a bundle's install have made; it need not be there
 ranks_per_node=${SLURM_GPUS_ON_NODE:-1}
 head_node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 launch=(

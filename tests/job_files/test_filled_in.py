@@ -1,0 +1,65 @@
+"""The job files that a run's flags are filled into are ones that bash and Kubernetes read."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from llama_recipes_local import job_files
+from llama_recipes_local.job_files.filled_in import kubernetes_job, slurm_script
+
+FOLDER = Path(job_files.__file__).parent
+FLAGS = ["--enable_fsdp", "--model_name", "/models/Llama 2's", "--dataset", "数据.jsonl"]
+
+
+def words_of_srun(script: str, folder: Path) -> list[str]:
+    """Run a script with commands in the place of Slurm's; return the words that srun was given."""
+    for name, body in {"scontrol": "echo one", "srun": 'printf "%s\\n" "$@" > words'}.items():
+        (folder / name).write_text(f"#!/bin/sh\n{body}\n", "utf-8")
+        (folder / name).chmod(0o755)
+    (folder / "job.sh").write_text(script, "utf-8")
+    slurm = {"SLURM_JOB_NODELIST": "one", "SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_ID": "1"}
+    path = {"PATH": f"{folder}:{os.environ['PATH']}"}
+    subprocess.run(["bash", "job.sh"], cwd=folder, env={**os.environ, **slurm, **path}, check=True)
+    return (folder / "words").read_text("utf-8").splitlines()
+
+
+@pytest.mark.command
+@pytest.mark.parametrize("own", [[], ["--resume_from_checkpoint=out/checkpoint-2"]])
+def test_a_slurm_script_has_the_flags_as_they_were_given(own: list[str], tmp_path: Path) -> None:
+    script = slurm_script([*FLAGS, *own], nodes=3, gpus=4)
+    asked = dict(re.findall("^#SBATCH --(nodes|gpus-per-node)=(.*)", script, re.MULTILINE))
+    assert asked == {"nodes": "3", "gpus-per-node": "4"}
+    words = words_of_srun(script, tmp_path)
+    after = words[words.index("finetuning.py") + 1 :]
+    assert after == [*FLAGS, *(own or ["--resume_from_checkpoint", "auto"])]
+
+
+@pytest.mark.parametrize("own", [[], ["--resume_from_checkpoint=out/checkpoint-2"]])
+def test_a_kubernetes_job_has_the_flags_as_they_were_given(own: list[str]) -> None:
+    job = yaml.safe_load(kubernetes_job([*FLAGS, *own], gpus=4))
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    resumed = own or ["--resume_from_checkpoint", "auto"]
+    assert container["args"] == ["--nproc_per_node", "4", "finetuning.py", *FLAGS, *resumed]
+    assert container["resources"]["limits"] == {"nvidia.com/gpu": 4}
+
+
+def test_the_job_as_it_lies_there_mounts_what_it_names() -> None:
+    job = yaml.safe_load((FOLDER / "kubernetes.yaml").read_text("utf-8"))
+    assert (job["apiVersion"], job["kind"]) == ("batch/v1", "Job")
+    pod = job["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    mounted = {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
+    assert mounted.keys() == {each["name"] for each in pod["volumes"]}
+    assert "/bundle/install /work/" in container["command"][2]
+    assert {mounted["bundle"], mounted["work"]} == {"/bundle", "/work"}
+
+
+def test_an_image_is_made_without_a_network() -> None:
+    text = (FOLDER / "Dockerfile").read_text("utf-8").replace("\\\n", " ")
+    runs = [line for line in text.splitlines() if line.startswith("RUN")]
+    assert runs and all("--network=none" in line for line in runs)
+    assert all("type=bind" in line and "/bundle/install" in line for line in runs)
