@@ -4,7 +4,7 @@ from typing import Any
 
 from llama_recipes_local import configs
 from llama_recipes_local.adapters.registry import config_classes
-from llama_recipes_local.commands.report.run_files import RunFiles
+from llama_recipes_local.reports.run_files import RunFiles
 
 _NOT_SETTINGS = ("output_dir",)
 Table = dict[str, list[str]]

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from html import escape
 
-from llama_recipes_local.commands.report.line_chart import COLOURS
 from llama_recipes_local.errors import one_line
+from llama_recipes_local.reports.line_chart import COLOURS
 
 _LIGHT = ("#0b5cad", "#b3470c", "#2a7d2e", "#8a2fa8", "#8a6d00", "#0a7a7a")
 _DARK = ("#6db3ff", "#ff9d5c", "#7ed482", "#d79bf0", "#e6c84a", "#5fd6d6")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from llama_recipes_local.cli import main
-from llama_recipes_local.commands.report.line_chart import Line, line_chart, number, ticks
+from llama_recipes_local.reports.line_chart import Line, line_chart, number, ticks
 
 
 def make_run(folder: Path, losses: list[Any], **train: Any) -> Path:

@@ -1,0 +1,1 @@
+"""The page of runs: what their folders hold, drawn and written as one file of HTML."""
