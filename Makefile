@@ -216,6 +216,10 @@ test-slow: dev ## run the tests that check leaves out
 methods-table: dev ## write the table of methods, made from the tests, into docs/methods.md
 	$(BIN)/python tests/helpers/methods_table.py
 
+.PHONY: flag-types
+flag-types: install ## write the types of finetune's flags, made from the configurations
+	$(BIN)/python tests/helpers/typed_flags.py
+
 .PHONY: seams-table
 seams-table: install ## write the table of seams, made from the vendored copy, into docs/architecture.md
 	$(BIN)/python -m llama_recipes_local.vendoring seams --write

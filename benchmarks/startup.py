@@ -26,8 +26,8 @@ NO_MODEL = ["--model_name", "/no/model"]
 # ends a run where its first step begins, and prints the CPU seconds until then
 FIRST_STEP = """
 import os, sys
-from llama_recipes_local.finetuning import _import_run, main
-_import_run()
+from llama_recipes_local import finetuning_run
+from llama_recipes_local.finetuning import main
 from llama_recipes_local.training.stepping import Stepper
 
 def step(self, micro_batches, label_tokens):

@@ -6,11 +6,12 @@ under this name.
 """
 
 import os
+from typing import TYPE_CHECKING
 
 from llama_recipes_local import _python
 
 _python.check_version()
-from llama_recipes_local import _offline, _upstream  # noqa: E402 (an older Python cannot read it)
+from llama_recipes_local import _lazy, _offline, _upstream  # noqa: E402 (an older Python cannot read it)
 
 __version__ = "0.1.0"
 
@@ -24,3 +25,14 @@ _offline.enforce()
 _offline.set_defaults()
 _python.check_packages()
 _upstream.install_aliases()
+
+if TYPE_CHECKING:
+    from llama_recipes_local.api import InterruptedRun as InterruptedRun
+    from llama_recipes_local.api import Result as Result
+    from llama_recipes_local.api import TrainingError as TrainingError
+    from llama_recipes_local.api import UsageError as UsageError
+    from llama_recipes_local.api import finetune as finetune
+else:
+    __getattr__ = _lazy.lazy_names(
+        __name__, "api", ("InterruptedRun", "Result", "TrainingError", "UsageError", "finetune")
+    )

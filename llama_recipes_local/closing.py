@@ -33,17 +33,22 @@ class Next(NamedTuple):
 
 def closing_text(run: Run) -> str:
     """Return what a run that has come to its end prints last, on the first rank."""
-    saved = _saved_in(run)
-    place = {"saved in": shown_path(saved)} if saved else {}
-    facts = {"trained": _trained(run), "data": _data(run), **_losses(run), **_work(run), **place}
-    blocks = [_columns(facts), *(section.splitlines() for section in run.closing)]
+    saved = saved_folder(run)
+    blocks = [_columns(facts(run)), *(section.splitlines() for section in run.closing)]
     text = box("done", [block for block in blocks if block])
     commands = _next_commands(run, saved)[:NEXT_COMMANDS] if saved else []
     shown = (f"# {each.what}\n{shell_command(each.words)}" for each in commands)
     return "\n\n".join([text, *(["\n".join(["next:", *shown])] if saved else [])])
 
 
-def _saved_in(run: Run) -> Path | None:
+def facts(run: Run) -> dict[str, str]:
+    """Return what was trained, on what, how it went and where it is, in words."""
+    saved = saved_folder(run)
+    place = {"saved in": shown_path(saved)} if saved else {}
+    return {"trained": _trained(run), "data": _data(run), **_losses(run), **_work(run), **place}
+
+
+def saved_folder(run: Run) -> Path | None:
     """Return the folder of the adapter or model; None if there is none."""
     output = Path(run.train.output_dir)
     if not run.train.save_model:

@@ -125,6 +125,28 @@ class Failure(NamedTuple):
     code: int
 
 
+class EndedRun(Exception):  # noqa: N818 (a run may be stopped on purpose)
+    """A run that ended before it was done, by an error that is expected; the cause is the error.
+
+    Attributes:
+        failure: what to say.
+        said: whether ranks have printed it together.
+    """
+
+    def __init__(self, failure: Failure, said: bool = False) -> None:
+        super().__init__(failure.text)
+        self.failure = failure
+        self.said = said
+
+    def say(self) -> None:
+        """Print what ended the run, unless that was done."""
+        if self.said:
+            return
+        with ignore_broken_pipe():
+            print(self.failure.text, file=sys.stderr)
+        tell_torchrun(self.failure.text)
+
+
 def expected_failure(error: BaseException, output: Path | None = None) -> Failure | None:
     """Return what to say of an error, if it is an expected one.
 

@@ -63,6 +63,10 @@ class UsageError(ValueError):
         listed = "\n".join(f"{i}. {problem}" for i, problem in enumerate(self.problems, 1))
         super().__init__(f"{count} {noun} found, nothing was started:\n{listed}")
 
+    def _render_traceback_(self) -> list[str]:
+        """Return what a notebook shows: the problems, without a traceback."""
+        return str(self).splitlines()
+
     def __reduce__(self) -> tuple[type["UsageError"], tuple[list[Problem]]]:
         # it may be raised in a worker process
         return UsageError, (self.problems,)
@@ -131,6 +135,20 @@ class TrainingError(RuntimeError):
     """Training cannot continue; a command prints it and exits with ``EXIT_CODE``, no traceback."""
 
     EXIT_CODE = 1
+
+    def _render_traceback_(self) -> list[str]:
+        """Return what a notebook shows: the message, without a traceback."""
+        return str(self).splitlines()
+
+
+class InterruptedRun(TrainingError):  # noqa: N818 (not an error)
+    """A run was stopped by a signal, and can be resumed.
+
+    Its exit code is that of a temporary failure, EX_TEMPFAIL of ``sysexits.h``: a scheduler may
+    start the run again.
+    """
+
+    EXIT_CODE = 75
 
 
 class RecordError(TrainingError):

@@ -1,23 +1,23 @@
-"""``main``, the fine-tuning command: a first word, then the imports, then ``finetuning_run``.
+"""``main``, the fine-tuning command: flags as they were typed, ``--help``, exit codes.
 
 Nothing that takes long is imported here, so that ``--help`` and the first word are immediate.
 """
 
-import sys
-from types import ModuleType
 from typing import Any
 
 import fire
 from fire.decorators import SetParseFn
 
 from llama_recipes_local import launch
-from llama_recipes_local._python import why_compiled_each_time
 from llama_recipes_local._upstream import fall_back
-from llama_recipes_local.console import exit_on_broken_pipe, printable_output, report_failure
-from llama_recipes_local.extras import compiled_when_called
-from llama_recipes_local.run.log import logged_output
-from llama_recipes_local.run.stages import Stages, print_start
-from llama_recipes_local.storage.read_ahead import read_ahead
+from llama_recipes_local.api.logged_run import finetune_logged
+from llama_recipes_local.console import (
+    EndedRun,
+    exit_on_broken_pipe,
+    printable_output,
+    report_failure,
+)
+from llama_recipes_local.errors import UsageError
 from llama_recipes_local.typed_words import Typed, as_typed
 
 
@@ -48,15 +48,12 @@ def finetune(arguments: tuple[Any, ...], flags: dict[str, Any]) -> None:
         with exit_on_broken_pipe():
             _print_help()
         raise SystemExit(0)
-    if launch.local_rank() == 0:
-        read_ahead(flags.get("model_name"))
-    with logged_output() as log:
-        try:
-            with exit_on_broken_pipe():
-                finetuning_run = _import_run()
-        except KeyboardInterrupt as error:
-            raise SystemExit(report_failure(error)) from None
-        finetuning_run.finetune(arguments, flags, log)
+    try:
+        finetune_logged(arguments, flags, say=lambda ended, log: ended.say())
+    except EndedRun as ended:
+        raise SystemExit(ended.failure.code) from None
+    except UsageError as error:  # two at a time, from threads
+        raise SystemExit(report_failure(error)) from None
 
 
 def _print_help() -> None:
@@ -64,22 +61,6 @@ def _print_help() -> None:
 
     if launch.rank() == 0:
         print(help_text())
-
-
-def _import_run() -> ModuleType:
-    """Import the run, with a word before and the seconds after it, unless that was done before."""
-    first = "llama_recipes_local.finetuning_run" not in sys.modules and launch.rank() == 0
-    stages = Stages()
-    if first:
-        print_start("imports")
-    with compiled_when_called():
-        from llama_recipes_local import finetuning_run
-
-    if first:
-        stages.end("imports")
-        if why := why_compiled_each_time(sys.modules["torch"]):
-            print(f"--> imports were compiled from source, as at each start: {why}")
-    return finetuning_run
 
 
 def __getattr__(name: str) -> Any:

@@ -17,6 +17,7 @@ from llama_recipes_local.checkpoints.identity import check_identity
 from llama_recipes_local.closing import closing_text
 from llama_recipes_local.configs.quantization import INT8
 from llama_recipes_local.console import (
+    EndedRun,
     Failure,
     exit_on_broken_pipe,
     expected_failure,
@@ -34,7 +35,7 @@ from llama_recipes_local.preflight import preflight
 from llama_recipes_local.preflight.dry_run import dry_run_text
 from llama_recipes_local.preflight.earlier_results import remove_earlier_result
 from llama_recipes_local.preflight.rank_facts import data_facts, launch_facts
-from llama_recipes_local.processes import end_with_parent
+from llama_recipes_local.processes import end_with_parent, ended_by_interrupt
 from llama_recipes_local.run import Run, activate
 from llama_recipes_local.run.log import RunLog
 from llama_recipes_local.run.record import CONFIGURATION_FILE, save_description
@@ -45,16 +46,19 @@ from llama_recipes_local.training.loggers import name_wandb_run
 from llama_recipes_local.training.out_of_memory import out_of_memory_message
 
 
-def finetune(arguments: tuple[Any, ...], flags: dict[str, Any], log: RunLog) -> None:
-    """Do what ``finetuning.main`` does.
+def finetune(
+    arguments: tuple[Any, ...], flags: dict[str, Any], log: RunLog, called: bool = False
+) -> Run:
+    """Do what ``finetuning.main`` does, and return the run, at its end.
 
     Args:
         arguments: words of the command line without a flag.
         flags: the flags, by name: their text, or what Python passed.
         log: has what is printed.
+        called: whether Python code called, whose process goes on.
 
     Raises:
-        SystemExit: with the exit code of a run that ends otherwise than well.
+        EndedRun: if it ends otherwise than well; an error that nobody expected passes.
     """
     run: Run | None = None
     watch: parallel.Watch | None = None
@@ -65,18 +69,19 @@ def finetune(arguments: tuple[Any, ...], flags: dict[str, Any], log: RunLog) -> 
                     end_with_parent(os.getppid(), signal.SIGTERM)
                 watch = parallel.watch_peers()
                 run = prepare(arguments, flags, watch)
-                run.log = log
+                run.log, run.called = log, called
                 if run.train.dry_run:
                     print_plan(run)
-                    return
+                    return run
             with ignore_broken_pipe(), activate(run):
                 train(run)
+        return run
     except (Exception, KeyboardInterrupt) as error:
         with ignore_broken_pipe():
-            code = _report_failure(error, run, watch)
-        if code is None:
+            ended = _ended(error, run, watch)
+        if ended is None:
             raise
-        raise SystemExit(code) from None
+        raise ended from error
     finally:
         if watch is not None:
             watch.close()
@@ -133,10 +138,8 @@ def train(run: Run) -> None:
         report(run)
 
 
-def _report_failure(
-    error: BaseException, run: Run | None, watch: parallel.Watch | None
-) -> int | None:
-    """Print what ended the run, together with the other ranks; return the exit code.
+def _ended(error: BaseException, run: Run | None, watch: parallel.Watch | None) -> EndedRun | None:
+    """Return how an error ended the run; ranks print it together.
 
     None is for an error that nobody expected, which keeps its traceback.
     """
@@ -144,16 +147,13 @@ def _report_failure(
     if run is not None and isinstance(error, torch.OutOfMemoryError):
         failure = Failure(out_of_memory_message(run, error), TrainingError.EXIT_CODE)
     if watch is None:
-        if failure is not None:
-            print(failure.text, file=sys.stderr)
-            tell_torchrun(failure.text)
-        return failure.code if failure else None
+        return EndedRun(failure) if failure else None
     if failure is None and (lost := watch.loss(error)) is not None:
         failure = Failure(str(lost), lost.EXIT_CODE)
     known = failure or Failure(f"stopped by {error!r:.300}", TrainingError.EXIT_CODE)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # while this rank waits for the others
-    tell_torchrun(watch.peers.settle(*known) or "")
-    return failure.code if failure else None
+    with ended_by_interrupt():  # while this rank waits for the others
+        tell_torchrun(watch.peers.settle(*known) or "")
+    return EndedRun(failure, said=True) if failure else None
 
 
 def start(run: Run) -> None:

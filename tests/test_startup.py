@@ -60,8 +60,8 @@ assert "--peft_method" in help_text() and "--sharding_strategy (FULL_SHARD)" in 
 @pytest.mark.command
 def test_a_run_does_not_import_the_compiler() -> None:
     code = """
-from llama_recipes_local.finetuning import _import_run
-_import_run()
+from llama_recipes_local.api.logged_run import import_run
+import_run()
 import bitsandbytes, sys, torch
 print(*(name for name in ("torch", "torch._inductor.compile_fx") if name in sys.modules))
 """

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
+from llama_recipes_local.answers.model_loading import vocabulary_and_positions
 from llama_recipes_local.answers.model_source import ModelSource
 from llama_recipes_local.datasets.layouts import read_text
 from llama_recipes_local.datasets.prompt_template import (
@@ -19,9 +20,9 @@ from llama_recipes_local.datasets.prompt_template import (
 )
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.datasets.templates import Message, has_chat_template
-from llama_recipes_local.datasets.token_ids import begun
+from llama_recipes_local.datasets.token_ids import begun, text_ids
 from llama_recipes_local.datasets.turns import read_turns
-from llama_recipes_local.errors import UsageError, refusal
+from llama_recipes_local.errors import Problem, UsageError, refusal
 from llama_recipes_local.messages import missing_path
 from llama_recipes_local.records import finding
 from llama_recipes_local.records.any_format import format_of, records
@@ -30,6 +31,8 @@ from llama_recipes_local.records.text_lines import text_lines, without_end
 
 FLAG = "--prompts"
 TEMPLATE_FLAG = "--template"
+MAX_PROBLEMS = 10
+"""Prompts that are reported at a time."""
 
 
 @dataclass(frozen=True)
@@ -158,3 +161,33 @@ def _records(path: Path) -> Iterator[Prompt]:
             why = f"its keys are {', '.join(map(str, values))}; it needs prompt or messages"
             raise refusal(f"{where} has nothing to complete", why)
         yield Prompt(where, content)
+
+
+def check_limits(
+    prompts: list[Prompt],
+    texts: list[str],
+    tokenizer: PreTrainedTokenizerBase,
+    source: ModelSource,
+) -> None:
+    """Refuse prompts that the model cannot take, before its weights are loaded.
+
+    Raises:
+        UsageError: if one has more tokens than the model has positions, or a token outside of its
+            vocabulary.
+    """
+    rows, positions = vocabulary_and_positions(source)
+    problems = []
+    for prompt, ids in zip(prompts, text_ids(tokenizer, texts), strict=True):
+        if positions and len(ids) >= positions:
+            what = f"{prompt.where} has {len(ids):,} tokens"
+            why = f"the model in {source.model} has {positions:,} positions"
+            problems.append(Problem(what, f"{why} (max_position_embeddings)", "shorten it"))
+        unknown = [token for token in ids if token >= rows]
+        if unknown:
+            token = tokenizer.convert_ids_to_tokens(unknown[0])
+            what = f"{prompt.where} has the token {token!r}, number {unknown[0]:,}"
+            why = f"the vocabulary of the model in {source.model} has {rows:,} tokens"
+            fix = "name the tokenizer that was trained with the model: --tokenizer_name DIR"
+            problems.append(Problem(what, why, fix))
+    if problems:
+        raise UsageError(problems[:MAX_PROBLEMS])

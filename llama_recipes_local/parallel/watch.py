@@ -67,7 +67,7 @@ class Watch:
         self._said = 0.0  # seconds in this place at which the next line is due
         self._listening = False
         self._closed = threading.Event()
-        self._main = threading.main_thread().ident
+        self._main = threading.get_ident()
         self._threads = [
             threading.Thread(target=self._repeat, args=(act,), daemon=True)
             for act in (self._beat, self._judge)

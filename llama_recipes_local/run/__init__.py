@@ -69,6 +69,8 @@ class Run:
     """The file of what it prints, which other ranks do not write."""
     watch: "Watch | None" = None
     """Watches the other ranks; None if this process is alone."""
+    called: bool = False
+    """Whether Python code called it, as in a notebook: the process goes on when it has ended."""
     preset: str = ""
     """What the preset sets, as it is printed."""
     choices: str = ""

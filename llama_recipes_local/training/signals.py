@@ -18,7 +18,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from llama_recipes_local.console import INTERRUPTED
-from llama_recipes_local.errors import TrainingError
+from llama_recipes_local.errors import InterruptedRun
 from llama_recipes_local.parallel import Watch, is_rank_zero
 from llama_recipes_local.processes import end_with_parent
 
@@ -31,27 +31,28 @@ class StopRequested(Exception):  # noqa: N818 (not an error)
     """All ranks have agreed to save and stop here."""
 
 
-class InterruptedRun(TrainingError):  # noqa: N818 (not an error)
-    """A run was stopped by a signal, and can be resumed.
+class Signals:
+    """Records signals inside a ``with`` block; a second Ctrl-C ends the process at once.
 
-    Its exit code is that of a temporary failure, EX_TEMPFAIL of ``sysexits.h``: a scheduler may
-    start the run again.
+    In a notebook, whose process goes on, it raises ``KeyboardInterrupt`` instead.
     """
 
-    EXIT_CODE = 75
-
-
-class Signals:
-    """Records signals inside a ``with`` block; a second Ctrl-C ends the process at once."""
-
-    def __init__(self, enabled: bool, watch: Watch | None = None) -> None:
-        """Record signals if ``enabled``; only the main thread may handle them.
+    def __init__(self, enabled: bool, watch: Watch | None = None, called: bool = False) -> None:
+        """Record signals if ``enabled``; only the main thread may handle them, which is said.
 
         Args:
             enabled: whether to.
             watch: watches the other ranks; None if there are none.
+            called: whether Python code called the run, whose process goes on.
         """
-        self._enabled = enabled and threading.current_thread() is threading.main_thread()
+        main = threading.current_thread() is threading.main_thread()
+        if enabled and not main and is_rank_zero():
+            print(
+                "--> not in the main thread: signals, such as Ctrl-C, do not save and stop this "
+                "run; --save_steps saves what it can be resumed from"
+            )
+        self._enabled = enabled and main
+        self._second = signal.default_int_handler if called and watch is None else signal.SIG_DFL
         self._before: dict[signal.Signals, Any] = {}
         self._watch = watch
         self._wakeup = -1  # the descriptor that was woken before
@@ -80,12 +81,13 @@ class Signals:
             signal.set_wakeup_fd(self._wakeup)
             self._ringer.close()  # which ends the thread
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            if handler is not None:  # it was not Python's, as faulthandler's
+                signal.signal(number, handler)
 
     def _record(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number)
         if self.received == signal.SIGINT:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, self._second)
 
     def _listen(self) -> None:
         """Act on signals in a thread, until training has ended."""
@@ -102,7 +104,7 @@ class Signals:
                 number = signal.Signals(numbers[0])
                 if number not in received:
                     self._announce(number)
-                elif number == signal.SIGINT:
+                elif number == signal.SIGINT and self._second == signal.SIG_DFL:
                     os._exit(INTERRUPTED)
                 received.add(number)
                 since = since or time.monotonic()

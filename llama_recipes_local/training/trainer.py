@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from llama_recipes_local import configs, parallel
 from llama_recipes_local._upstream import load
 from llama_recipes_local.checkpoints import rng_state
-from llama_recipes_local.errors import TrainingError
+from llama_recipes_local.errors import InterruptedRun, TrainingError
 from llama_recipes_local.model_checkpointing import save_trained
 from llama_recipes_local.optimization.parameter_groups import split_lora_plus
 from llama_recipes_local.optimization.schedules import (
@@ -39,7 +39,7 @@ from llama_recipes_local.training.loggers import WandbRun, make_loggers
 from llama_recipes_local.training.lost_folder import FolderGuard, lost_folder
 from llama_recipes_local.training.lost_worker import named_lost_worker
 from llama_recipes_local.training.progress import FetchedStep, PendingStep, Progress
-from llama_recipes_local.training.signals import InterruptedRun, Signals, StopRequested
+from llama_recipes_local.training.signals import Signals, StopRequested
 from llama_recipes_local.training.step_sync import any_rank, sync_step
 from llama_recipes_local.training.stepping import Stepper, unwrapped
 from llama_recipes_local.training.train_state import TrainState
@@ -103,7 +103,9 @@ class Trainer:
             train_config.num_epochs,
         )
         self._watch = run.watch if run is not None else None
-        self.signals = Signals(enabled=run is not None, watch=self._watch)
+        self.signals = Signals(
+            enabled=run is not None, watch=self._watch, called=run is not None and run.called
+        )
         self.folder = FolderGuard(Path(train_config.output_dir), enabled=run is not None)
         # a schedule of a script's own may be anything, so its state is loaded
         self._follows = (

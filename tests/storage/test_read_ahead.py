@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from llama_recipes_local import finetuning
+from llama_recipes_local.api import logged_run
 from llama_recipes_local.storage import read_ahead as module
 from llama_recipes_local.storage.read_ahead import BLOCK, read_ahead
 
@@ -85,8 +86,8 @@ def test_one_process_of_a_host_reads(
     monkeypatch.setenv("MASTER_ADDR", "localhost")
     monkeypatch.setenv("MASTER_PORT", "29500")
     named: list[object] = []
-    monkeypatch.setattr(finetuning, "read_ahead", named.append)
-    monkeypatch.setattr(finetuning, "_import_run", lambda: pytest.fail("past it"))
+    monkeypatch.setattr(logged_run, "read_ahead", named.append)
+    monkeypatch.setattr(logged_run, "import_run", lambda: pytest.fail("past it"))
     with pytest.raises(pytest.fail.Exception):
         finetuning.finetune((), {"model_name": "a-model"})
     assert named == (["a-model"] if reads else [])

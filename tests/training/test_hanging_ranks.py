@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from llama_recipes_local.errors import InterruptedRun
 from llama_recipes_local.training import signals
-from llama_recipes_local.training.signals import InterruptedRun, Signals
+from llama_recipes_local.training.signals import Signals
 
 
 @dataclass

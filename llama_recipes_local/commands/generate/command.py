@@ -7,28 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local.answers.generator import Generator, Sampling
-from llama_recipes_local.answers.model_loading import (
-    load_model,
-    load_tokenizer,
-    vocabulary_and_positions,
-)
-from llama_recipes_local.answers.model_source import ModelSource, find_source
+from llama_recipes_local.answers.model_loading import load_model, load_tokenizer
+from llama_recipes_local.answers.model_source import find_source
 from llama_recipes_local.answers.prompt_texts import (
     Prompt,
+    check_limits,
     choose_prompt_template,
     read_prompts,
 )
 from llama_recipes_local.answers.stopping import StoppingStreamer, find_stops
 from llama_recipes_local.commands.generate.chat import chat
 from llama_recipes_local.console import data_output
-from llama_recipes_local.datasets.token_ids import text_ids
-from llama_recipes_local.errors import Problem, UsageError
-
-MAX_PROBLEMS = 10
-"""Prompts that are reported at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +95,7 @@ def _generate(asked: Generation) -> None:
     if asked.system:
         prompts = [replace(prompt, system=asked.system) for prompt in prompts]
     texts = [each.to_text(template, tokenizer) for each in prompts]
-    _check_limits(prompts, texts, tokenizer, source)
+    check_limits(prompts, texts, tokenizer, source)
     generator = Generator(load_model(source), tokenizer)
     stops = find_stops(template, tokenizer, generator.ends)
     if asked.stream:
@@ -118,36 +109,6 @@ def _generate(asked: Generation) -> None:
             completions = generator.complete(texts[batch], asked.sampling, stops)
             for each, completed in zip(prompts[batch], completions, strict=True):
                 print(json.dumps(_record(each, completed), ensure_ascii=False), flush=True)
-
-
-def _check_limits(
-    prompts: list[Prompt],
-    texts: list[str],
-    tokenizer: PreTrainedTokenizerBase,
-    source: ModelSource,
-) -> None:
-    """Refuse prompts that the model cannot take, before its weights are loaded.
-
-    Raises:
-        UsageError: if one has more tokens than the model has positions, or a token outside of its
-            vocabulary.
-    """
-    rows, positions = vocabulary_and_positions(source)
-    problems = []
-    for prompt, ids in zip(prompts, text_ids(tokenizer, texts), strict=True):
-        if positions and len(ids) >= positions:
-            what = f"{prompt.where} has {len(ids):,} tokens"
-            why = f"the model in {source.model} has {positions:,} positions"
-            problems.append(Problem(what, f"{why} (max_position_embeddings)", "shorten it"))
-        unknown = [token for token in ids if token >= rows]
-        if unknown:
-            token = tokenizer.convert_ids_to_tokens(unknown[0])
-            what = f"{prompt.where} has the token {token!r}, number {unknown[0]:,}"
-            why = f"the vocabulary of the model in {source.model} has {rows:,} tokens"
-            fix = "name the tokenizer that was trained with the model: --tokenizer_name DIR"
-            problems.append(Problem(what, why, fix))
-    if problems:
-        raise UsageError(problems[:MAX_PROBLEMS])
 
 
 def _print_one(completions: list[str]) -> None:

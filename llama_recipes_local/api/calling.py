@@ -1,0 +1,77 @@
+"""``finetune``: a run from Python, with the flags of the command and a result."""
+
+import os
+from collections.abc import Mapping
+from inspect import Parameter, Signature
+from typing import TYPE_CHECKING, Any
+
+from llama_recipes_local.api.flag_types import RunFlags
+from llama_recipes_local.api.logged_run import finetune_logged
+from llama_recipes_local.api.result import Result
+from llama_recipes_local.console import EndedRun, ignore_broken_pipe, printable_output
+from llama_recipes_local.errors import TrainingError, UsageError
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+def finetune(*, num_processes: int = 1, **flags: "Unpack[RunFlags]") -> Result:
+    """Fine-tune a Llama from a local folder on local data, and return how it went.
+
+    The flags are those of ``finetuning.py``; ``finetuning.py --help`` lists them. One of a single
+    configuration is in a dictionary, as ``grammar_dataset={"train_split": FILE}``.
+
+    Args:
+        num_processes: ranks that are started on this machine, as torchrun does, for
+            ``enable_fsdp=True``; in a script that torchrun started it stays 1.
+        **flags: the flags, as values of Python: numbers, booleans, texts, paths, lists.
+
+    Raises:
+        UsageError: if it cannot work, before anything is loaded; ``problems`` has each reason.
+        TrainingError: if training stops; ``InterruptedRun`` if a signal or Ctrl-C has stopped it,
+            and it was saved.
+        KeyboardInterrupt: at Ctrl-C outside of training, or at a second one.
+    """
+    plain = _plain(flags)
+    if num_processes != 1:
+        from llama_recipes_local.api.launching import finetune_launched
+
+        return finetune_launched(num_processes, plain)
+    try:
+        with printable_output(), ignore_broken_pipe():
+            run = finetune_logged((), plain, lambda ended, log: log.write(f"{ended}\n"), True)
+    except EndedRun as ended:
+        error = _error(ended)
+        raise error from error.__cause__
+    return Result.of(run)
+
+
+# notebooks complete the names of parameters, and do not know Unpack
+finetune.__dict__["__signature__"] = Signature(
+    [
+        Parameter(name, Parameter.KEYWORD_ONLY, default=...)
+        for name in ("num_processes", *RunFlags.__annotations__)
+    ],
+    return_annotation=Result,
+)
+
+
+def _plain(flags: Mapping[str, object]) -> dict[str, Any]:
+    """Return the flags as a command line has them: paths are text, and of sections A.B."""
+    plain: dict[str, Any] = {}
+    for name, value in flags.items():
+        if isinstance(value, Mapping):
+            plain |= _plain({f"{name}.{inner}": each for inner, each in value.items()})
+        else:
+            plain[name] = os.fspath(value) if isinstance(value, os.PathLike) else value
+    return plain
+
+
+def _error(ended: EndedRun) -> BaseException:
+    """Return what Python gets of a run that has ended: without the frames of this package."""
+    error = ended.__cause__
+    if isinstance(error, (UsageError, TrainingError, KeyboardInterrupt)):
+        return error.with_traceback(None)
+    stopped = TrainingError(ended.failure.text)
+    stopped.__cause__ = error
+    return stopped

@@ -1,0 +1,87 @@
+"""A run whose output is logged, as the command and Python start it: a first word, then the imports.
+
+Nothing that takes long is imported here, so that ``--help`` and the first word are immediate.
+"""
+
+import sys
+import threading
+from collections.abc import Callable
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from llama_recipes_local import launch
+from llama_recipes_local._python import why_compiled_each_time
+from llama_recipes_local.console import EndedRun, exit_on_broken_pipe, expected_failure
+from llama_recipes_local.errors import refusal
+from llama_recipes_local.extras import compiled_when_called
+from llama_recipes_local.run.log import RunLog, logged_output
+from llama_recipes_local.run.stages import Stages, print_start
+from llama_recipes_local.storage.read_ahead import read_ahead
+
+if TYPE_CHECKING:
+    from llama_recipes_local.run import Run
+
+_running = threading.Lock()
+
+
+def finetune_logged(
+    arguments: tuple[Any, ...],
+    flags: dict[str, Any],
+    say: Callable[[EndedRun, RunLog], None],
+    called: bool = False,
+) -> "Run":
+    """Fine-tune; what is printed is logged.
+
+    Args:
+        arguments: words of the command line without a flag.
+        flags: the flags, by name: their text, or what Python passed.
+        say: is called with what ended the run, if it did not come to its end.
+        called: whether Python code called, whose process goes on.
+
+    Raises:
+        EndedRun: if the run ends otherwise than well; an error that nobody expected passes.
+        UsageError: if another run of this process has not ended.
+    """
+    if not _running.acquire(blocking=False):
+        why = "one model is trained at a time: a run has the process's output and devices"
+        raise refusal("a run of this process has not ended", why, "wait for it, or use a process")
+    try:
+        if launch.local_rank() == 0:
+            read_ahead(flags.get("model_name"))
+        with logged_output() as log:
+            try:
+                finetuning_run = _imported()
+                run: Run = finetuning_run.finetune(arguments, flags, log, called)
+                return run
+            except EndedRun as ended:
+                say(ended, log)
+                raise
+    finally:
+        _running.release()
+
+
+def _imported() -> ModuleType:
+    """Return ``import_run``'s module; Ctrl-C ends the run already there."""
+    try:
+        with exit_on_broken_pipe():
+            return import_run()
+    except KeyboardInterrupt as error:
+        failure = expected_failure(error)
+        assert failure is not None
+        raise EndedRun(failure) from error
+
+
+def import_run() -> ModuleType:
+    """Import the run, with a word before and the seconds after it, unless that was done before."""
+    first = "llama_recipes_local.finetuning_run" not in sys.modules and launch.rank() == 0
+    stages = Stages()
+    if first:
+        print_start("imports")
+    with compiled_when_called():
+        from llama_recipes_local import finetuning_run
+
+    if first:
+        stages.end("imports")
+        if why := why_compiled_each_time(sys.modules["torch"]):
+            print(f"--> imports were compiled from source, as at each start: {why}")
+    return finetuning_run
