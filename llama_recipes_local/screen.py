@@ -3,6 +3,7 @@
 import re
 import shlex
 import shutil
+import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -33,6 +34,11 @@ def width_of(stream: TextIO) -> int:
 def is_terminal(stream: TextIO | None) -> bool:
     """Return whether a stream is a terminal; one that Python has None for is closed."""
     return stream is not None and stream.isatty()
+
+
+def redraws(stream: TextIO | None) -> bool:
+    """Return whether a line can be drawn again on a stream: a terminal, or a notebook's output."""
+    return is_terminal(stream) or ("ipykernel" in sys.modules and hasattr(stream, "pub_thread"))
 
 
 def clock(seconds: float) -> str:

@@ -1,13 +1,11 @@
 """A saved model that is asked from Python: loaded at the first prompt, and kept."""
 
 import sys
+import warnings
 from collections.abc import Sequence
 
 from llama_recipes_local.answers.generator import Generator, Sampling
-from llama_recipes_local.answers.model_loading import (
-    load_model,
-    load_tokenizer,
-)
+from llama_recipes_local.answers.model_loading import load_model, load_tokenizer
 from llama_recipes_local.answers.model_source import ModelSource
 from llama_recipes_local.answers.prompt_texts import Prompt, check_limits, choose_prompt_template
 from llama_recipes_local.answers.stopping import find_stops
@@ -40,4 +38,7 @@ class AskedModel:
         if self._generator is None:
             self._generator = Generator(load_model(self._source), self._tokenizer)
         stops = find_stops(self._template, self._tokenizer, self._generator.ends)
-        return self._generator.complete(texts, sampling, stops)
+        with warnings.catch_warnings():
+            # transformers warns about its own code
+            warnings.simplefilter("ignore", FutureWarning)
+            return self._generator.complete(texts, sampling, stops)

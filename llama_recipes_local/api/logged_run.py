@@ -5,6 +5,7 @@ Nothing that takes long is imported here, so that ``--help`` and the first word 
 
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -77,7 +78,9 @@ def import_run() -> ModuleType:
     stages = Stages()
     if first:
         print_start("imports")
-    with compiled_when_called():
+    with compiled_when_called(), warnings.catch_warnings():
+        # tqdm's bars are plain text here, also in a notebook without ipywidgets
+        warnings.filterwarnings("ignore", message="IProgress not found")
         from llama_recipes_local import finetuning_run
 
     if first:

@@ -1,4 +1,4 @@
-"""How far a run is, on the screen: one live line in a terminal, elsewhere a line now and then.
+"""How far a run is: one live line in a terminal or notebook, elsewhere a line now and then.
 
 A plain line fits 80 columns; what matters least is left out of one that would be longer, and of a
 live line in a narrow terminal. ``run.log`` has the plain lines in both cases.
@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from llama_recipes_local.parallel import is_rank_zero
 from llama_recipes_local.run.log import log_line
-from llama_recipes_local.screen import COLUMNS, clock, fitting, is_terminal, width_of
+from llama_recipes_local.screen import COLUMNS, clock, fitting, redraws, width_of
 
 SECONDS_BETWEEN_LINES = 10.0
 """Between plain lines. The live line is drawn whenever there is something new."""
@@ -99,7 +99,7 @@ class Display:
     """Shows steps and validations, on the first rank."""
 
     def __init__(self, live: bool = True) -> None:
-        """Show a live line in a terminal, unless ``live`` is false."""
+        """Show a live line where it can be drawn again, unless ``live`` is false."""
         self._bar: _Bar | None = None
         self._stack = contextlib.ExitStack()
         self._last_line = -math.inf
@@ -108,7 +108,7 @@ class Display:
         self._live = live and os.environ.get("TERM") != "dumb"
 
     def __enter__(self) -> "Display":
-        if self._on and self._live and is_terminal(sys.stdout):
+        if self._on and self._live and redraws(sys.stdout):
             self._bar = self._stack.enter_context(_live_line())
         return self
 
@@ -178,6 +178,7 @@ class _Bar:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._bar: tqdm[Any] | None = None
+        self._drawn = False
 
     def draw(self, title: str, done: int, total: int, numbers: Callable[[int], str]) -> None:
         """Draw the line again.
@@ -190,18 +191,21 @@ class _Bar:
         """
         width = width_of(self._stream) - len("^C") - 1
         if self._bar is None:
-            self._bar = _Tqdm(file=self._stream, leave=False, mininterval=0, bar_format="")
+            # delay: nothing is drawn before there is something to show
+            self._bar = _Tqdm(file=self._stream, leave=False, mininterval=0, delay=1e-9)
         bar = self._bar
         room = width - len(f"{title} 100%|| ") - BAR_COLUMNS
         text = numbers(room).replace("{", "{{").replace("}", "}}")
         bar.ncols, bar.n, bar.total = width, done, total
         bar.bar_format = title + "{percentage:4.0f}%|{bar}| " + text
         bar.refresh()
+        self._drawn = True
 
     def clear(self) -> None:
         """Remove the line, to be drawn again with the next numbers."""
-        if self._bar is not None:
+        if self._bar is not None and self._drawn:
             self._bar.clear()
+            self._drawn = False
 
     def close(self) -> None:
         """Remove the line for good."""
@@ -245,7 +249,7 @@ def _live_line() -> Iterator[_Bar]:
     with contextlib.ExitStack() as stack:
         stack.callback(bar.close)
         stack.enter_context(contextlib.redirect_stdout(out))
-        if is_terminal(sys.stderr):
+        if redraws(sys.stderr):
             err: Any = _AboveLine(sys.stderr, bar)
             stack.enter_context(contextlib.redirect_stderr(err))
         yield bar

@@ -3,8 +3,10 @@
 import contextlib
 import io
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from types import ModuleType
 
 import pytest
 
@@ -48,6 +50,13 @@ class Terminal(io.StringIO):
 
     def lines(self) -> list[str]:
         return [shown(line) for line in self.getvalue().split("\n")]
+
+
+class NotebookOutput(io.StringIO):
+    """What ipykernel has for standard output; it is no terminal."""
+
+    encoding = "utf-8"  # type: ignore[assignment]
+    pub_thread = None
 
 
 def shown(line: str) -> str:
@@ -164,6 +173,24 @@ def test_a_terminal_has_one_live_line_below_what_is_printed(
         ["step", "69/69"],
         [],
     ]
+
+
+def test_a_notebook_has_one_live_line_and_no_return_within_what_is_printed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stream = NotebookOutput()
+    monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
+    monkeypatch.setenv("TERM", "xterm-color")
+    with contextlib.redirect_stdout(stream), Display() as shows:
+        for step in (1, 2, 29):
+            shows.step(replace(SHOWN, step=step))
+        assert stream.getvalue().rpartition("\r")[2].startswith("epoch 1/3  42%|")
+        print("--> a line of another")
+        shows.step(replace(SHOWN, step=69))
+    # what comes after a return replaces the line: a line's end would be lost after one
+    assert "\r\n" not in stream.getvalue()
+    lines = [shown(line).split()[:2] for line in stream.getvalue().split("\n")]
+    assert lines == [["step", "1/69"], ["-->", "a"], ["step", "69/69"], []]
 
 
 @pytest.mark.parametrize("columns", [80, 100])
