@@ -39,6 +39,7 @@ ROOT = Command(
             },
         ),
         "inspect": Command("show what the model will see of a data set", takes_any_flag=True),
+        "check": Command("check a folder that was copied here, file by file"),
         "doctor": Command("say what this machine has and lacks", takes_any_flag=True),
         "plan": Command("say what a run will take, and what fits", takes_any_flag=True),
         "finetune": Command("fine-tune a model, as finetuning.py does", verbatim=True),

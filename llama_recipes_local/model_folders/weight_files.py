@@ -23,7 +23,7 @@ PARAMS = "params.json"
 _GIT_LFS = b"version https://git-lfs"
 _COPY_AGAIN = "copy the model again"
 # what programs that fetch a file leave beside it until it is whole; aria2's has its size already
-_UNFINISHED = (".aria2", ".st", ".part", ".crdownload", ".incomplete", ".partial")
+UNFINISHED = (".aria2", ".st", ".part", ".crdownload", ".incomplete", ".partial")
 
 
 def has_weights(folder: Path) -> bool:
@@ -36,7 +36,7 @@ def check_weights(folder: Path) -> list[Problem]:
     if unfinished := _check_finished(folder) or check_ordinary(folder, "*.safetensors"):
         return unfinished
     if (folder / SINGLE).is_file():
-        problems = check_links(folder, [folder / SINGLE]) or _check_headers([folder / SINGLE])
+        problems = check_links(folder, [folder / SINGLE]) or check_headers([folder / SINGLE])
         return problems or _check_one_set(folder)
     if (folder / INDEX).is_file():
         return _check_shards(folder)
@@ -52,7 +52,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 def _check_finished(folder: Path) -> list[Problem]:
     """Find weight files that are being fetched, or were until that was interrupted."""
-    left = [path.name for end in _UNFINISHED for path in folder.glob(f"*.safetensors{end}")]
+    left = [path.name for end in UNFINISHED for path in folder.glob(f"*.safetensors{end}")]
     if not left:
         return []
     what = f"the weights in {folder} are not there in whole"
@@ -158,6 +158,15 @@ def _weight_map(index: Path) -> dict[str, str]:
     return files
 
 
+def missing_shards(folder: Path) -> list[str]:
+    """Return the weight files that the index names and the folder lacks; none without an index."""
+    try:
+        shards = sorted(set(_weight_map(folder / INDEX).values()))
+    except ValueError:
+        return []
+    return [shard for shard in shards if not (folder / shard).is_file()]
+
+
 def _check_shards(folder: Path) -> list[Problem]:
     index = folder / INDEX
     try:
@@ -166,10 +175,9 @@ def _check_shards(folder: Path) -> list[Problem]:
         if pointer := check_pointer(index):
             return pointer
         return [Problem(f"{index} is not an index of weights", str(error), _COPY_AGAIN)]
-    missing = [shard for shard in shards if not (folder / shard).is_file()]
-    if not missing:
+    if not (missing := missing_shards(folder)):
         files = [folder / shard for shard in shards]
-        return check_links(folder, files) or _check_headers(files)
+        return check_links(folder, files) or check_headers(files)
     return [
         Problem(
             f"{folder} has only {len(shards) - len(missing)} of {len(shards)} weight files",
@@ -179,7 +187,7 @@ def _check_shards(folder: Path) -> list[Problem]:
     ]
 
 
-def _check_headers(files: Iterable[Path]) -> list[Problem]:
+def check_headers(files: Iterable[Path]) -> list[Problem]:
     """Find files that are truncated, or pointers of Git LFS; only their headers are read."""
     problems = []
     for path in files:

@@ -49,10 +49,9 @@ def check_model(run: Run) -> list[Problem]:
         return unconverted
     if in_meta_layout(folder):
         return [meta_layout(folder)]
-    problems = _check_config(folder, train)
-    problems += check_weights(folder) if problems else check_stored_model(folder)
+    problems = check_model_folder(folder)
     config = any("config.json" in problem.what for problem in problems)
-    problems += check_generation_config(folder)
+    problems += _check_row_length(folder, train)
     # a tokenizer is loaded with its folder's config.json, whose problem is reported already
     if not config or run.train.tokenizer_name:
         problems += check_tokenizer(run)
@@ -61,6 +60,13 @@ def check_model(run: Run) -> list[Problem]:
         fix = "name the folder of a saved adapter"
         problems += check_adapter_files(adapter, "--from_peft_checkpoint", fix)
     return problems
+
+
+def check_model_folder(folder: Path) -> list[Problem]:
+    """Return what keeps the model in a folder from being loaded, its tokenizer aside."""
+    problems = _check_config(folder)
+    problems += check_weights(folder) if problems else check_stored_model(folder)
+    return problems + check_generation_config(folder)
 
 
 def check_model_type(run: Run) -> list[Problem]:
@@ -93,7 +99,7 @@ def _no_folder(name: str, folder: Path) -> Problem:
     )
 
 
-def _check_config(folder: Path, train: configs.train_config) -> list[Problem]:
+def _check_config(folder: Path) -> list[Problem]:
     path = folder / "config.json"
     if wrong := check_ordinary(folder, path.name) or check_pointer(path):
         return wrong
@@ -109,9 +115,11 @@ def _check_config(folder: Path, train: configs.train_config) -> list[Problem]:
         config = json.loads(path.read_text("utf-8"))
         if not isinstance(config, dict):
             raise ValueError(f"it is {config!r:.60}")
-    if problems:
-        return problems
-    longest = config.get("max_position_embeddings")
+    return problems
+
+
+def _check_row_length(folder: Path, train: configs.train_config) -> list[Problem]:
+    longest = read_config(folder).get("max_position_embeddings")
     # padded rows have the length of the data
     packing = train.batching_strategy == "packing"
     if packing and isinstance(longest, int) and longest and train.context_length > longest:
