@@ -179,7 +179,7 @@ BITSANDBYTES_OPTIMIZERS = LibraryPatch(
         )
         for name in ("init_state", "update_step")
     },
-    reason="their kernels take no DTensor, which is what NO_SHARD makes of every parameter",
+    reason="their kernels take no DTensor, as NO_SHARD with weights in host memory makes them",
     drop_when="bitsandbytes takes DTensors",
 )
 LLAMA_ADAPTER = LibraryPatch(

@@ -19,6 +19,7 @@ from llama_recipes_local.parallel.process_group import (
     world_size,
 )
 from llama_recipes_local.parallel.quantized import is_quantized
+from llama_recipes_local.parallel.replicas import with_shared_gradients
 from llama_recipes_local.parallel.sharding import (
     FullyShardedDataParallel,
     compute_device,
@@ -54,5 +55,6 @@ __all__ = [
     "set_gradient_sync",
     "setup",
     "watch_peers",
+    "with_shared_gradients",
     "world_size",
 ]

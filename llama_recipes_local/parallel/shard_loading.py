@@ -41,27 +41,33 @@ def move_deferred_to_meta(model: nn.Module) -> dict[str, StoredTensor]:
 
 @torch.no_grad()
 def load_shards(model: nn.Module, places: dict[str, StoredTensor], device: torch.device) -> None:
-    """Load this rank's rows of each weight of a sharded model, one weight at a time.
+    """Load this rank's rows of each weight of a model, one weight at a time.
 
     Args:
-        model: a model that FSDP2 has sharded, its deferred parameters on the meta device.
+        model: a model that FSDP2 has sharded, or a replica; its deferred parameters are on the meta
+            device.
         places: what ``move_deferred_to_meta`` returned.
-        device: the device that shards are kept on.
+        device: the device that they are kept on.
     """
+    if not places:
+        return
     parameters: dict[str, Any] = dict(model.named_parameters())
     loaded: dict[nn.Parameter, torch.Tensor] = {}
     for name, place in places.items():
         shard: Any = torch.empty_like(parameters[name], device=device)
-        own = shard.to_local()
+        own = shard.to_local() if isinstance(shard, DTensor) else shard
         start = _first_row(parameters[name])
         if own.numel():
             own.copy_(place.rows(start, start + own.shape[0]))
         loaded[parameters[name]] = shard
     _replace(model, loaded)
+    print("--> Weights: each rank has loaded its shards from the files (--low_cpu_fsdp)")
 
 
-def _first_row(shard: DTensor) -> int:
+def _first_row(shard: torch.Tensor) -> int:
     """Return this rank's first row: each has ``ceil(rows / ranks)``, the last ones fewer."""
+    if not isinstance(shard, DTensor):
+        return 0
     mesh = shard.device_mesh["shard"]
     return mesh.get_local_rank() * -(-shard.shape[0] // mesh.size())
 

@@ -33,6 +33,8 @@ from llama_recipes_local.parallel.quantized import (
 )
 from llama_recipes_local.parallel.shard_loading import load_shards, move_deferred_to_meta
 
+_GATHERED_ONCE = "gathered_once"  # whether layers stay gathered from the forward pass on
+
 
 def FullyShardedDataParallel(  # noqa: N802 (the name that main calls)
     module: nn.Module,
@@ -58,12 +60,18 @@ def FullyShardedDataParallel(  # noqa: N802 (the name that main calls)
         cpu_offload: if its ``offload_params`` is true, parameters are kept in host memory.
         mixed_precision: compute and reduction dtypes; None keeps the parameters' own. A
             quantised model is not cast, see ``parallel.quantized``.
-        sharding_strategy: what is sharded, see ``mesh_for``.
+        sharding_strategy: what is sharded, see ``mesh_for``. With NO_SHARD the model only goes to
+            its device, unless its weights are offloaded: the loop has gradients averaged, see
+            ``parallel.replicas``.
         device_mesh: a (replicate, shard) mesh, as ``hsdp_device_mesh`` makes it.
         sync_module_states: whether parameters may be deferred, and are loaded after sharding.
     """
     # on the CPU, parameters are in host memory anyway
     offloads = cpu_offload and cpu_offload.offload_params and device_type() != "cpu"
+    places = move_deferred_to_meta(module) if sync_module_states else {}
+    if sharding_strategy == ShardingStrategy.NO_SHARD and not offloads:
+        load_shards(module, places, own_device())
+        return module if is_quantized(module) else module.to(own_device())
     policy = mixed_precision or MixedPrecisionPolicy()
     if is_quantized(module):
         policy = replace(policy, param_dtype=None)
@@ -71,23 +79,20 @@ def FullyShardedDataParallel(  # noqa: N802 (the name that main calls)
         "mesh": device_mesh or mesh_for(sharding_strategy),
         "mp_policy": policy,
         "offload_policy": CPUOffloadPolicy() if offloads else OffloadPolicy(),
-        "reshard_after_forward": sharding_strategy
-        in (ShardingStrategy.FULL_SHARD, ShardingStrategy.HYBRID_SHARD),
     }
+    resharding = sharding_strategy in (ShardingStrategy.FULL_SHARD, ShardingStrategy.HYBRID_SHARD)
     if sharding_strategy == ShardingStrategy.NO_SHARD:
         # replicated, and never trained
         arguments["ignored_params"] = quantized_parameters(module)
     else:
         shard_as_words(module)
     layers = tuple(auto_wrap_policy or ())
-    places = move_deferred_to_meta(module) if sync_module_states else {}
     for layer in [child for child in module.modules() if isinstance(child, layers)]:
-        fully_shard(layer, **arguments)
-    fully_shard(module, **arguments)
-    if places:
-        kept_on = torch.device("cpu" if offloads or device_type() == "cpu" else "cuda")
-        load_shards(module, places, kept_on)
-        print("--> Weights: each rank has loaded its shards from the files (--low_cpu_fsdp)")
+        fully_shard(layer, reshard_after_forward=resharding, **arguments)
+    # by default the root stays gathered from the loss to the backward pass, which begins with it
+    fully_shard(module, reshard_after_forward=None if resharding else False, **arguments)
+    setattr(module, _GATHERED_ONCE, not resharding)
+    load_shards(module, places, torch.device("cpu") if offloads else own_device())
     return module
 
 
@@ -171,15 +176,24 @@ def get_policies(
 
 def compute_device(model: nn.Module) -> torch.device:
     """Return the device that a model computes on; with CPU offload its weights are elsewhere."""
-    if isinstance(model, FSDPModule) and device_type() == "cuda":
+    return own_device() if isinstance(model, FSDPModule) else next(model.parameters()).device
+
+
+def own_device() -> torch.device:
+    """Return this rank's CUDA device, or the CPU if there is none."""
+    if device_type() == "cuda":
         return torch.device("cuda", torch.cuda.current_device())
-    return next(model.parameters()).device
+    return torch.device("cpu")
 
 
 def set_gradient_sync(model: nn.Module, enabled: bool) -> None:
-    """Set whether backward passes reduce gradients over ranks, or accumulate them locally."""
+    """Set whether backward passes reduce gradients over ranks, or accumulate them locally.
+
+    Until they do, weights that stay gathered for the backward pass stay for the next micro-batch.
+    """
     if isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(enabled)
+        model.set_reshard_after_backward(enabled, recurse=getattr(model, _GATHERED_ONCE, False))
 
 
 def reshard(model: nn.Module) -> None:

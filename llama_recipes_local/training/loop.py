@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local import configs
 from llama_recipes_local.model_checkpointing import save_train_params
+from llama_recipes_local.parallel import with_shared_gradients
 from llama_recipes_local.policies import apply_activation_policy
 from llama_recipes_local.run import active_run
 from llama_recipes_local.training.answering import answered
@@ -75,7 +76,7 @@ def train(
     apply_activation_policy(unwrapped(model), train_config)
     run = active_run()
     trainer = Trainer(
-        model,
+        with_shared_gradients(model) if train_config.enable_fsdp else model,
         train_dataloader,
         eval_dataloader if train_config.run_validation else None,
         tokenizer,

@@ -11,15 +11,23 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
+import torch.distributed as dist
 from bitsandbytes import functional as F
 from bitsandbytes.nn import Linear4bit, Params4bit
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, ShardingStrategy
+from torch.distributed.fsdp._fully_shard._fsdp_collectives import (
+    DefaultAllGather,
+    DefaultReduceScatter,
+)
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.debug import CommDebugMode
+from torch.nn.parallel import DistributedDataParallel
 from transformers import LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 from transformers.utils.logging import disable_progress_bar
@@ -54,6 +62,7 @@ def adapted_and_sharded(
     dtype: torch.dtype = torch.float32,
     policy: MixedPrecisionPolicy | None = None,
     hsdp: bool = False,
+    strategy: ShardingStrategy = ShardingStrategy.FULL_SHARD,
 ) -> PeftModel:
     """Return the model with LoRA adapters, sharded as ``main`` does."""
     kwargs: dict[str, Any] = {"dtype": dtype, "attn_implementation": "documents"}
@@ -61,7 +70,7 @@ def adapted_and_sharded(
     model = LlamaForCausalLM.from_pretrained(model_name, **kwargs)
     model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM"))
     layers = fsdp_auto_wrap_policy(model, [type(model.get_base_model().model.layers[0])])
-    strategy = ShardingStrategy.HYBRID_SHARD if hsdp else ShardingStrategy.FULL_SHARD
+    strategy = ShardingStrategy.HYBRID_SHARD if hsdp else strategy
     mesh = parallel.hsdp_device_mesh(parallel.world_size() // 2, 2) if hsdp else None
     sharded = FullyShardedDataParallel(
         model, layers, None, policy, sharding_strategy=strategy, device_mesh=mesh
@@ -144,6 +153,62 @@ def count_collectives(output: Path, model_name: str) -> None:
         (output / "report.json").write_text(json.dumps(report))
 
 
+def count_collectives_of_a_step(output: Path, model_name: str) -> None:
+    """Report the elements of each collective in a step of four micro-batches."""
+    report = {}
+    for strategy in ("FULL_SHARD", "SHARD_GRAD_OP", "NO_SHARD"):
+        sharded = adapted_and_sharded(model_name, strategy=ShardingStrategy[strategy])
+        model = parallel.with_shared_gradients(sharded.train())
+        trained = [p for p in model.parameters() if p.requires_grad]
+        report[strategy] = sizes = recorded_collectives(model)
+        sizes["trained"] = [p.numel() for p in trained]
+        ids = torch.arange(3, 35).view(1, 32) + 32 * parallel.rank()
+        stepper = Stepper(model, AdamW(trained, lr=1e-3), configs.train_config())
+        stepper.step([{"input_ids": ids, "labels": ids}] * 4, 8 * 31)
+    if parallel.is_rank_zero():
+        output.mkdir()
+        (output / "report.json").write_text(json.dumps(report))
+
+
+def recorded_collectives(model: torch.nn.Module) -> dict[str, list[int]]:
+    """Return lists that grow with the elements of each collective: all, not a rank's shard."""
+    sizes: dict[str, list[int]] = {"gathered": [], "reduced": []}
+
+    class Gather(DefaultAllGather):
+        def __call__(self, output_tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+            sizes["gathered"].append(output_tensor.numel())
+            return super().__call__(output_tensor, *args, **kwargs)
+
+    class Scatter(DefaultReduceScatter):
+        def __call__(self, output_tensor: torch.Tensor, input_tensor: Any, *args: Any, **kw: Any):
+            sizes["reduced"].append(input_tensor.numel())
+            return super().__call__(output_tensor, input_tensor, *args, **kw)
+
+    def reduce_bucket(state: None, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+        sizes["reduced"].append(bucket.buffer().numel())
+        return allreduce_hook(None, bucket)
+
+    if isinstance(model, DistributedDataParallel):
+        model.register_comm_hook(None, reduce_bucket)
+    for unit in (module for module in model.modules() if isinstance(module, FSDPModule)):
+        unit.set_custom_all_gather(Gather())
+        unit.set_custom_reduce_scatter(Scatter())
+    return sizes
+
+
+def average_half_gradients(output: Path, model_name: str) -> None:
+    """Report bfloat16 gradients of replicas, and the dtype that they were averaged in."""
+    layer = torch.nn.Linear(8, 1, bias=False, dtype=torch.bfloat16)
+    model = parallel.with_shared_gradients(layer)
+    own = torch.full((1, 8), 3.0 + 2 * parallel.rank(), dtype=torch.bfloat16)
+    with mock.patch.object(dist, "all_reduce", wraps=dist.all_reduce) as reduced:
+        model(own).sum().backward()
+    sent = [str(call.args[0].dtype) for call in reduced.call_args_list]
+    report = {"gradients": layer.weight.grad.unique().tolist(), "sent": sent}
+    output.mkdir(exist_ok=True)
+    (output / f"report-{parallel.rank()}.json").write_text(json.dumps(report))
+
+
 def compare_packed_weights(output: Path, model_name: str) -> None:
     """Report whether 4-bit weights, and a layer's output, are the same when sharded."""
     report = {}
@@ -213,6 +278,8 @@ CHECKS = {
     "half": train_in_half,
     "packed": compare_packed_weights,
     "norm": count_collectives,
+    "step": count_collectives_of_a_step,
+    "averaged": average_half_gradients,
 }
 
 if __name__ == "__main__":

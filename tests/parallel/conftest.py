@@ -161,7 +161,7 @@ def two_ranks(
     mains["8bit-replicated"] = lora | {"quantization": "8bit"} | replicated
     model = {"model_name": lora["model_name"]}
     checks = {"sentinels": model, "half": model | {"data": half_batch}, "packed": model}
-    checks["norm"] = model
+    checks |= {"norm": model, "step": model, "averaged": model}
     return launch(2, mains, checks)
 
 

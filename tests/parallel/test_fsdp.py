@@ -191,6 +191,30 @@ def test_ranks_add_up_the_gradients_norm_once(two_ranks: Any) -> None:
     assert report["norm"] == pytest.approx(math.sqrt(report["entries"]), rel=1e-6)
 
 
+def test_a_step_gathers_and_reduces_no_more_than_it_needs(two_ranks: Any) -> None:
+    """Four micro-batches: the two layers' gradients, of the adapter alone, are reduced once.
+
+    The root is gathered once a step; layers once a step if they stay, else in each forward and
+    backward pass.
+    """
+    report = json.loads((two_ranks["step"].output / "report.json").read_text())
+    trained = sum(report["FULL_SHARD"]["trained"])
+    root, layer = report["FULL_SHARD"]["gathered"][:2]
+    assert root != layer
+    assert sorted(report["FULL_SHARD"]["gathered"]) == sorted([root] + [layer] * 2 * 8)
+    assert report["SHARD_GRAD_OP"]["gathered"] == [root, layer, layer]
+    assert report["NO_SHARD"]["gathered"] == []
+    assert report["FULL_SHARD"]["reduced"] == report["SHARD_GRAD_OP"]["reduced"]
+    assert report["FULL_SHARD"]["reduced"] == [trained / 2] * 2
+    assert report["NO_SHARD"]["reduced"] == [trained]
+
+
+def test_replicas_average_half_precision_in_float32(two_ranks: Any) -> None:
+    for rank in range(2):
+        report = json.loads((two_ranks["averaged"].output / f"report-{rank}.json").read_text())
+        assert report == {"gradients": [4.0], "sent": ["torch.float32"]}
+
+
 def test_no_run_leaves_a_pickle(two_ranks: Any, four_ranks: Any) -> None:
     for runs in (two_ranks, four_ranks):
         kinds = {path.suffix for path in runs.folder.rglob("*") if path.is_file()}

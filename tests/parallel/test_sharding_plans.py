@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.distributed.fsdp import FSDPModule
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 from transformers.models.mllama.modeling_mllama import MllamaVisionEncoderLayer
 
@@ -78,3 +79,15 @@ def test_a_single_process_is_rank_0_of_1() -> None:
     assert parallel.full_tensor(value) is value
     parallel.barrier()
     parallel.cleanup()
+
+
+def test_replicas_hold_each_weight_once() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))
+    before = {name: p.data_ptr() for name, p in model.named_parameters()}
+    kept = parallel.FullyShardedDataParallel(
+        model, [torch.nn.Linear], sharding_strategy=parallel.ShardingStrategy.NO_SHARD
+    )
+    assert kept is model
+    # FSDP2 would have moved them into tensors of its own, and have copied them in each pass
+    assert {name: p.data_ptr() for name, p in kept.named_parameters()} == before
+    assert not any(isinstance(module, FSDPModule) for module in kept.modules())

@@ -1,0 +1,59 @@
+"""Weights that every rank holds whole, which ``NO_SHARD`` is: torch's DistributedDataParallel.
+
+Not FSDP2 on a mesh of replicas: that keeps what it gathered, from itself, beside each parameter
+from the forward to the backward pass, so every weight was held twice.
+"""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed import GradBucket  # type: ignore[attr-defined]
+from torch.distributed.fsdp import FSDPModule
+from torch.nn.parallel import DistributedDataParallel
+
+from llama_recipes_local.parallel.process_group import world_size
+
+
+def with_shared_gradients(model: nn.Module) -> nn.Module:
+    """Return a model whose backward passes average gradients over ranks.
+
+    That is the model itself if it is alone, or if FSDP2 or the caller has seen to it. Frozen
+    parameters take no part, and buckets of gradients are reduced while others are computed. Nothing
+    is sent at the start: every rank has loaded the same weights.
+
+    Args:
+        model: on its device, the same on all ranks; all ranks call this together.
+    """
+    if world_size() == 1 or isinstance(model, (FSDPModule, DistributedDataParallel)):
+        return model
+    replica = DistributedDataParallel(
+        model,
+        init_sync=False,
+        gradient_as_bucket_view=True,
+        find_unused_parameters=_may_skip_parameters(model),
+    )
+    replica.broadcast_buffers = False  # its argument is deprecated in newer versions of torch
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if any(parameter.dtype != torch.float32 for parameter in trained):
+        replica.register_comm_hook(None, average_in_float32)
+    return replica
+
+
+def average_in_float32(state: None, bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:
+    """Average gradients over ranks in float32, as FSDP2 does, whatever their own dtype is."""
+    gradients = bucket.buffer()
+    reduced = dist.all_reduce(gradients.float().div_(world_size()), async_op=True)
+    assert reduced is not None  # that is for ranks outside of the group
+
+    def copy_back(done: torch.futures.Future[Any]) -> torch.Tensor:
+        return gradients.copy_(done.value()[0])
+
+    return reduced.get_future().then(copy_back)
+
+
+def _may_skip_parameters(model: nn.Module) -> bool:
+    """Return whether a step may leave parameters out: of a vision model, for rows without image."""
+    config: Any = getattr(model, "config", None)
+    return hasattr(config, "vision_config")
