@@ -16,6 +16,7 @@ from llama_recipes_local.data.token_rows import TokenRows
 from llama_recipes_local.model_checkpointing import checkpoint_folder
 from llama_recipes_local.model_folders import ADAPTER_WEIGHTS, has_weights
 from llama_recipes_local.program import program
+from llama_recipes_local.reports.run_page import PAGE
 from llama_recipes_local.run import Run
 from llama_recipes_local.run.record import CONFIGURATION_FILE
 from llama_recipes_local.screen import box, clock, shell_command, shown_path
@@ -45,6 +46,8 @@ def facts(run: Run) -> dict[str, str]:
     """Return what was trained, on what, how it went and where it is, in words."""
     saved = saved_folder(run)
     place = {"saved in": shown_path(saved)} if saved else {}
+    page = Path(run.train.output_dir) / PAGE
+    place |= {"report": shown_path(page)} if page.is_file() else {}
     return {"trained": _trained(run), "data": _data(run), **_losses(run), **_work(run), **place}
 
 

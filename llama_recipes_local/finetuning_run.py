@@ -36,6 +36,7 @@ from llama_recipes_local.preflight.dry_run import dry_run_text
 from llama_recipes_local.preflight.earlier_results import remove_earlier_result
 from llama_recipes_local.preflight.rank_facts import data_facts, launch_facts
 from llama_recipes_local.processes import end_with_parent, ended_by_interrupt
+from llama_recipes_local.reports.run_page import report_finished_run
 from llama_recipes_local.run import Run, activate
 from llama_recipes_local.run.log import RunLog
 from llama_recipes_local.run.record import CONFIGURATION_FILE, save_description
@@ -135,6 +136,7 @@ def train(run: Run) -> None:
         if parallel.is_rank_zero() and run.data is not None:
             run.data.save(output)  # again: they may have been removed meanwhile
             save_description(run, output / CONFIGURATION_FILE, finished=True)
+            report_finished_run(output)
         report(run)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +17,9 @@ from llama_recipes_local.datasets.prompt_template import PromptTemplate
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.errors import UsageError
 from llama_recipes_local.run import Run
+from llama_recipes_local.storage.publishing import write_json
 
+SAMPLES_FILE = "sample_answers.json"
 SCORED = 32
 """Prompts that GLEU is computed of: few, because a CPU answers each in a second or more."""
 LONGEST_ANSWER = 48  # tokens
@@ -58,23 +61,39 @@ class Samples:
             model.train(training)
         return [" ".join(texts[0].split()) for texts in found]
 
+    def described(self, before: Sequence[str], after: Sequence[str]) -> dict[str, Any]:
+        """Return the answers that are shown as JSON-ready data, with the scores of all."""
+        found: dict[str, Any] = {"answers": [self._answer(n, before, after) for n in self.shown]}
+        if self.scored:
+            scores = {"gleu_before": self._gleu(before), "gleu_after": self._gleu(after)}
+            found |= {"scored": len(self.asked)} | scores
+        return found
+
+    def save(self, before: Sequence[str], after: Sequence[str], folder: Path) -> None:
+        """Write the answers into a run's folder."""
+        write_json(folder / SAMPLES_FILE, self.described(before, after))
+
     def section(self, before: Sequence[str], after: Sequence[str]) -> str:
         """Return what is printed of the answers: some lines for the box that a run ends with."""
+        found = self.described(before, after)
         lines = ["answers to prompts of the validation data, before and after training"]
-        for place in self.shown:
-            each = self.asked[place]
-            texts = {
-                "prompt": each.source or each.prompt,
-                "before": before[place] or "(nothing)",
-                "after": after[place] or "(nothing)",
-                "reference": each.references[0],
-            }
+        for answer in found["answers"]:
+            texts = {name: text or "(nothing)" for name, text in answer.items()}
             lines += ["", *(f"{name:<9}  {_shortened(text)}" for name, text in texts.items())]
         if self.scored:
-            scores = [self._gleu(answers) for answers in (before, after)]
             counted = f"GLEU of {len(self.asked)} answers (0 to 1)"
-            lines += ["", f"{counted}  {scores[0]:.3f} before, {scores[1]:.3f} after"]
+            scores = f"{found['gleu_before']:.3f} before, {found['gleu_after']:.3f} after"
+            lines += ["", f"{counted}  {scores}"]
         return "\n".join(lines)
+
+    def _answer(self, place: int, before: Sequence[str], after: Sequence[str]) -> dict[str, str]:
+        each = self.asked[place]
+        return {
+            "prompt": each.source or each.prompt,
+            "before": before[place],
+            "after": after[place],
+            "reference": each.references[0],
+        }
 
     def _gleu(self, answers: Sequence[str]) -> float:
         sources = [words(each.source) for each in self.asked]

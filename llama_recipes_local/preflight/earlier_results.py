@@ -44,6 +44,10 @@ RECORDS = (
     "metrics_data_*.json",
     "tensorboard",
     LOG_FILE,
+    "sample_answers.json",
+    "report.html",
+    "report.svg",
+    "report.png",
 )
 """What runs write into ``--output_dir`` besides checkpoints, as patterns."""
 FILES = tuple(name for name in (*WEIGHTS, *RECORDS) if "*" not in name and name != "tensorboard")

@@ -1,5 +1,6 @@
 """What was set in a run, and what differs between runs."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from llama_recipes_local import configs
@@ -10,28 +11,47 @@ _NOT_SETTINGS = ("output_dir",)
 Table = dict[str, list[str]]
 
 
-def of_runs(runs: list[RunFiles]) -> Table:
-    """Return the settings that are not the defaults in a run, or differ: a value for each run."""
+def of_runs(runs: Sequence[RunFiles]) -> tuple[Table, Table]:
+    """Return the settings that differ between runs, and those that are the same but no defaults."""
     recorded = [_recorded(run) for run in runs]
     names = {name: None for each in recorded for name in each}
-    table = {}
+    differ: Table = {}
+    same: Table = {}
     for name in names:
         values = [_text(each.get(name)) for each in recorded]
         defaults = [_text(_default(name, each)) for each in recorded]
-        if len(set(values)) > 1 or values != defaults:
-            table[name] = values
-    return table
+        if len(set(values)) > 1:
+            differ[name] = values
+        elif values != defaults:
+            same[name] = values
+    return differ, same
 
 
-def versions_of(runs: list[RunFiles]) -> Table:
-    """Return the packages' versions: one for each run."""
-    each = [run.record.fields("versions") for run in runs]
+def versions_of(runs: Sequence[RunFiles]) -> Table:
+    """Return versions, and hashes of what a run is made of: one for each run."""
+    each = [_versions(run) for run in runs]
     names = {name: None for found in each for name in found}
     return {name: [_text(found.get(name)) for found in each] for name in names}
 
 
+def _versions(run: RunFiles) -> dict[str, Any]:
+    upstream, data = run.record.fields("upstream"), run.record.fields("data")
+    versions = run.sft.get("versions")
+    found = run.record.fields("versions") | (versions if isinstance(versions, dict) else {})
+    lock = str(upstream.get("lock", "")).replace(" --hash=", " ")
+    named = {"upstream": lock} | {f"data, {part}": value for part, value in data.items()}
+    if run.base:
+        named["base model"] = f"{run.base.get('name')} {run.base.get('hash')}"
+    patches = upstream.get("patches")
+    for patch, value in patches.items() if isinstance(patches, dict) else ():
+        named[patch] = value
+    return found | {name: value for name, value in named.items() if value}
+
+
 def _recorded(run: RunFiles) -> dict[str, Any]:
-    """Return a run's settings by the name of their flag."""
+    """Return a run's settings by the name of their flag; of sft.py's those that were given."""
+    if isinstance(flags := run.sft.get("flags"), dict):
+        return {name: value for name, value in flags.items() if name not in _NOT_SETTINGS}
     found: dict[str, Any] = {}
     for owner in ("train_config", "fsdp_config", "quantization_config"):
         found |= run.record.fields(owner)

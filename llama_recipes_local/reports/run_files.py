@@ -7,13 +7,39 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llama_recipes_local.answers.samples import SAMPLES_FILE
 from llama_recipes_local.datasets.run_data import AUDIT_FILE
 from llama_recipes_local.errors import Problem, door, refuse
 from llama_recipes_local.messages import missing_path
+from llama_recipes_local.model_folders import BASE_RECORD
 from llama_recipes_local.run.record import SavedRun
 from llama_recipes_local.training.loggers import EVALUATIONS_FILE, METRICS_FILE, step_of
 
 Row = dict[str, float]
+SFT_RECORD = "sft_config.json"
+MOST_ROWS = 20_000
+"""Lines of a file that are read: of more, evenly spaced ones and the last."""
+_TRL_NAMES = {"learning_rate": "lr", "eval_loss": "loss"}
+"""What TRL's trainer logs, and the names here."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Lines of a file of numbers, by step.
+
+    Attributes:
+        rows: the lines that were read.
+        lines: how many the file has.
+        every: the distance of those that were read; 1 if all were.
+        damaged: how many of those that were read hold no numbers of a step.
+        again: how many are of a step that a later line has again, after resuming.
+    """
+
+    rows: list[Row]
+    lines: int = 0
+    every: int = 1
+    damaged: int = 0
+    again: int = 0
 
 
 @dataclass(frozen=True)
@@ -24,19 +50,33 @@ class RunFiles:
         name: what the page calls it.
         folder: of the run.
         record: its settings.
-        steps: a row for each logged optimiser step.
-        validations: a row for each validation.
+        sft: those of a run of ``sft.py``; empty for others.
+        logged: a row for each logged optimiser step.
+        validated: a row for each validation.
         audit: what was found of each part of the data; empty if it was not recorded.
-        left_out: lines of both files that are damaged.
+        answers: those of before and after training; empty if none were asked for.
+        base: what is known of the weights that an adapter was trained on.
     """
 
     name: str
     folder: Path
     record: SavedRun
-    steps: list[Row]
-    validations: list[Row]
+    sft: dict[str, Any]
+    logged: Rows
+    validated: Rows
     audit: dict[str, Any]
-    left_out: int
+    answers: dict[str, Any]
+    base: dict[str, Any]
+
+    @property
+    def steps(self) -> list[Row]:
+        """A row for each optimiser step that was read."""
+        return self.logged.rows
+
+    @property
+    def validations(self) -> list[Row]:
+        """A row for each validation that was read."""
+        return self.validated.rows
 
 
 def read_runs(folders: list[Path]) -> list[RunFiles]:
@@ -72,35 +112,59 @@ def _names(folders: list[Path]) -> list[str]:
 
 
 def _read(folder: Path, name: str) -> RunFiles:
-    steps, bad_steps = _rows(folder / METRICS_FILE)
-    validations, bad_validations = _rows(folder / EVALUATIONS_FILE)
-    audit: dict[str, Any] = {}
-    if (folder / AUDIT_FILE).is_file():
-        with door(f"{folder / AUDIT_FILE} is not the table of a run's data", "copy it again"):
-            audit = json.loads((folder / AUDIT_FILE).read_text("utf-8"))
-            if not isinstance(audit, dict):
-                raise ValueError("it is not a JSON object")
-    left_out = bad_steps + bad_validations
-    return RunFiles(name, folder, SavedRun(folder), steps, validations, audit, left_out)
+    return RunFiles(
+        name=name,
+        folder=folder,
+        record=SavedRun(folder),
+        sft=_json_object(folder / SFT_RECORD, "the record of a run"),
+        logged=_rows(folder / METRICS_FILE),
+        validated=_rows(folder / EVALUATIONS_FILE),
+        audit=_json_object(folder / AUDIT_FILE, "the table of a run's data"),
+        answers=_json_object(folder / SAMPLES_FILE, "a run's sample answers"),
+        base=_json_object(folder / BASE_RECORD, "the record of an adapter's base model"),
+    )
 
 
-def _rows(path: Path) -> tuple[list[Row], int]:
-    """Return the rows of a file of JSON lines by step, and how many lines are damaged."""
+def _json_object(path: Path, what: str) -> dict[str, Any]:
+    """Return the content of a file; empty if there is none."""
     if not path.is_file():
-        return [], 0
-    lines = path.read_bytes().splitlines()
-    rows = list(_numbers(lines))
-    return sorted(rows, key=lambda row: row["step"]), len(lines) - len(rows)
+        return {}
+    with door(f"{path} is not {what}", "copy it again, or remove it"):
+        content = json.loads(path.read_text("utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("it is not a JSON object")
+    return content
 
 
-def _numbers(lines: list[bytes]) -> Iterator[Row]:
-    """Read lines that have a step, and of these what is a number."""
-    for line in lines:
-        if step_of(line) is not None:
+def _rows(path: Path) -> Rows:
+    """Return the rows of a file of JSON lines by step; of each step its last line."""
+    if not path.is_file():
+        return Rows([])
+    with path.open("rb") as file:
+        lines = sum(1 for _ in file)
+    every = -(-lines // MOST_ROWS) or 1
+    found = list(_numbers(path, every, lines))
+    rows = {row["step"]: row for row in found if row}
+    damaged = found.count({})
+    ordered = [rows[step] for step in sorted(rows)]
+    return Rows(ordered, lines, every, damaged, len(found) - damaged - len(rows))
+
+
+def _numbers(path: Path, every: int, lines: int) -> Iterator[Row]:
+    """Read lines that are ``every`` apart and the last: what is a number; {} of a damaged one."""
+    with path.open("rb") as file:
+        for place, line in enumerate(file, 1):
+            if place % every and place != lines:
+                continue
+            if step_of(line) is None:
+                yield {}
+                continue
             content = json.loads(line.decode("utf-8"))
-            found = {name: plain_number(value) for name, value in content.items()}
-            if found["step"] is not None:
-                yield {name: value for name, value in found.items() if value is not None}
+            numbers = {
+                _TRL_NAMES.get(name, name): plain_number(each) for name, each in content.items()
+            }
+            row = {name: value for name, value in numbers.items() if value is not None}
+            yield row if "step" in row else {}
 
 
 def plain_number(value: object) -> float | None:
@@ -108,3 +172,20 @@ def plain_number(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     return value if isinstance(value, float) or abs(value) <= sys.float_info.max else None
+
+
+def tokens_by_step(rows: Rows) -> dict[float, float]:
+    """Return the tokens computed up to each step; empty where a run did not record them.
+
+    Of lines that are some apart, each counts for those between too.
+    """
+    total, found = 0.0, {}
+    for row in rows.rows:
+        if "num_tokens" in row:  # TRL's counts all so far
+            total = row["num_tokens"]
+        elif "tokens" in row:
+            total += row["tokens"] * rows.every
+        else:
+            return {}
+        found[row["step"]] = total
+    return found

@@ -94,6 +94,8 @@ def describe(run: Run) -> dict[str, Any]:
         for config in run.configurations()
     }
     described["versions"] = {package: import_module(package).__version__ for package in PACKAGES}
+    if run.data is not None:
+        described["data"] = dict(run.data.fingerprints)
     manifest = read_manifest()
     described["upstream"] = {"lock": manifest.lock, "patches": dict(manifest.patches)}
     return described

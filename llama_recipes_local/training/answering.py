@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from torch import nn
 from transformers import PreTrainedTokenizerBase
@@ -33,6 +34,7 @@ def answered(
     yield
     after = _answers(samples, run, model, tokenizer)
     run.closing.append(samples.section(before, after))
+    samples.save(before, after, Path(run.train.output_dir))
 
 
 def _answers(

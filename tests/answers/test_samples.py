@@ -1,6 +1,7 @@
 """A run ends with answers before and after training, and trains as if it had not asked for them."""
 
 import json
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,12 @@ def test_answers_are_those_of_evaluate_and_training_is_the_same(
         assert each["reference"] == expected["references"][0]
         assert each["prompt"] not in expected["references"]
     assert f"{found['metrics']['gleu']['value']:.3f} after" in section
+    saved = json.loads((tmp_path / "asked" / "sample_answers.json").read_text())
+    assert [each["prompt"] for each in saved["answers"]] == [each["prompt"] for each in shown]
+    assert saved["gleu_after"] == pytest.approx(found["metrics"]["gleu"]["value"])
+    page = (tmp_path / "asked" / "report.html").read_text("utf-8")
+    assert escape(shown[0]["reference"]) in page and "use_peft" in page
+    assert (tmp_path / "asked" / "report.png").is_file()
 
 
 @pytest.mark.parametrize("flags", [{"enable_fsdp": True}, {"peft_method": "prefix"}])

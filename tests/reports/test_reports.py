@@ -6,11 +6,13 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
+from PIL import Image
 
 from llama_recipes_local.cli import main
-from llama_recipes_local.reports.line_chart import Line, line_chart, number, ticks
+from llama_recipes_local.reports import run_charts, run_files, run_page
 
 
 def make_run(folder: Path, losses: list[Any], **train: Any) -> Path:
@@ -29,7 +31,9 @@ def make_run(folder: Path, losses: list[Any], **train: Any) -> Path:
         "finished": "2026-01-02 03:04:05",
     }
     (folder / "run_config.json").write_text(json.dumps(record))
-    audit = {"train": {"counts": {"records": 70, "bad": 0}, "rows": 70, "tokens": 12345}}
+    counts = {"records": 70, "bad": 0, "notes": {"a picture": 3}}
+    endings = {"stopping": 56, "begin_doubled": 0, "begin_missing": 4}
+    audit = {"train": {"counts": counts, "rows": 70, "tokens": 12345, "endings": endings}}
     (folder / "data_audit.json").write_text(json.dumps(audit))
     return folder
 
@@ -42,11 +46,19 @@ class Checked(HTMLParser):
         self.open: list[str] = []
         self.text = ""
         self.lines = 0
+        self.ids: set[str | None] = set()
         self.feed(content)
         assert self.open == []
+        links = re.findall('href="([^"]*)"', content)
+        assert links and {link.removeprefix("#") for link in links} <= self.ids
 
     def handle_starttag(self, tag: str, attrs: Any) -> None:
         self.lines += tag == "polyline"
+        names = dict(attrs)
+        assert len(names) == len(attrs)
+        if "id" in names:
+            assert names["id"] not in self.ids
+            self.ids.add(names["id"])
         if tag != "meta":
             self.open.append(tag)
 
@@ -69,8 +81,11 @@ def test_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for expected in ("finished 2026-01-02", "12,345", "records", "0.0003", "2.13.0", "a.csv"):
         assert expected in page.text
     assert "seed" not in page.text  # 42 is the default
-    assert page.lines == 4 + 2  # loss, rate, speed and time; validation loss and GLEU
-    assert "training loss. run: 3 at first, 1.5 at last." in content
+    assert page.lines == 3 + 2  # loss, rate and speed; validation loss and GLEU
+    words = "training loss by step. run: 3 at first, 1.5 at last, between 1.5 and 3."
+    assert f'aria-label="{words}"' in content
+    assert "80.0%" in page.text and "begin token missing" in page.text
+    assert "begin token doubled" not in page.text  # none is
     # nothing is loaded from anywhere, and nothing runs
     assert not re.search(r"https?://|<script|<link|url\(|@import|\bsrc=", content)
     assert "prefers-color-scheme: dark" in content
@@ -85,7 +100,8 @@ def test_runs_side_by_side(tmp_path: Path) -> None:
     page = Checked(content)
     assert page.text.count("one") >= 2 and "2 runs" in page.text
     assert '<th scope="row">lr</th><td>0.0001</td><td>0.0002</td>' in content
-    assert page.lines == 2 * (4 + 2) + 2  # and the legend's
+    assert page.lines == 2 * 2 * (3 + 2)  # each in its legend too
+    assert "<caption>What differs</caption>" in content
 
 
 def test_damaged_lines_and_values_that_are_no_numbers(tmp_path: Path) -> None:
@@ -120,29 +136,6 @@ def test_what_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     err = capsys.readouterr().err
     assert "2 problems found" in err and "no run in" in err and "nothing does not exist" in err
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "want"),
-    [(0, 10, [0, 2, 4, 6, 8, 10]), (1.1, 1.9, [1.2, 1.4, 1.6, 1.8]), (-3e-5, 3e-5, None)],
-)
-def test_ticks_are_round(low: float, high: float, want: list[float] | None) -> None:
-    got = ticks(low, high)
-    assert 3 <= len(got) <= 7 and low <= got[0] and got[-1] <= high
-    assert want is None or got == pytest.approx(want)
-
-
-def test_numbers() -> None:
-    values = [0, 1.0, 12345, 0.12345, 1.5, 33153.4, 0.00012, 2.5e7, -0.5]
-    want = ["0", "1", "12,345", "0.1235", "1.5", "33,153", "0.00012", "2.5e+07", "-0.5"]
-    assert [number(value) for value in values] == want
-
-
-def test_a_chart_of_one_value_and_of_many() -> None:
-    assert line_chart("t", "step", [Line("a", [(1, 5.0)], 0)]).count("<circle") == 1
-    assert line_chart("t", "step", [Line("a", [(1, float("inf"))], 0)]) == ""
-    many = line_chart("t", "step", [Line("a", [(x, x % 7) for x in range(100_000)], 0)])
-    assert len(many) < 20_000
 
 
 NAN = float("nan")
@@ -214,15 +207,108 @@ def test_where_no_page_can_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert (tmp_path / "pipe.html").is_fifo() and (run / "steps").read_text() == "kept"
 
 
-def test_labels_of_an_axis_differ() -> None:
-    points = [(x, 12.3456 + x * 1e-5) for x in range(5)]
-    chart = line_chart("t", "step", [Line("a", points, 0)])
-    labels = re.findall('text-anchor="end">([^<]*)<', chart)
-    assert len(labels) > 3 and len(set(labels)) == len(labels)
-
-
 def test_a_checkpoint_is_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = make_run(tmp_path / "run", [1.0])
     (run / "checkpoint-1").mkdir()
     assert main(["report", str(run / "checkpoint-1")]) == 2
     assert f"fix: give {run}" in capsys.readouterr().err
+
+
+def test_steps_that_were_done_again(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [3.0, 2.0, 1.5])
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2, "loss": 7.25}\n')
+    assert main(["report", str(run)]) == 0
+    content = (run / "report.html").read_text("utf-8")
+    assert "1 lines of steps that were done again" in content
+    assert '<th scope="row">2</th><td>7.25</td>' in content
+
+
+def test_a_million_lines(tmp_path: Path) -> None:
+    rows = (f'{{"step":{n},"loss":{n % 97},"tokens":3}}\n' for n in range(1_000_000))
+    (tmp_path / "metrics.jsonl").write_text("".join(rows))
+    (run,) = run_files.read_runs([tmp_path])
+    assert len(run.steps) <= run_files.MOST_ROWS + 1 and run.steps[-1]["step"] == 999_999
+    assert max(run_files.tokens_by_step(run.logged).values()) == pytest.approx(3e6, rel=1e-3)
+    content = run_page.as_page([run])
+    assert "of 1,000,000 lines, one of 50 and the last are read" in Checked(content).text
+    assert len(content) < 150_000
+
+
+def test_tokens_are_those_up_to_the_step(tmp_path: Path) -> None:
+    rows = [{"step": step, "loss": 2.0, "tokens": 100 * step} for step in (1, 2, 3)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "evaluations.jsonl").write_text('{"step": 0, "loss": 3}\n{"step": 2, "loss": 1}\n')
+    (run,) = run_files.read_runs([tmp_path])
+    (validation,) = run_charts.validation_charts([run], by_tokens=True)
+    assert validation.lines[0].points == [(0, 3), (300, 1)]
+    assert run_charts.training_charts([run], True)[0].lines[0].points[-1] == (600, 2.0)
+    assert "By tokens" in run_page.as_page([run])
+
+
+def test_losses_of_sources_are_in_one_chart(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [1.0])
+    rows = [{"step": step, "loss": 2, "loss/a": 1, "loss/b": 3 - step} for step in (0, 1)]
+    (run / "evaluations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (chart,) = run_charts.validation_charts(run_files.read_runs([run]))
+    assert [line.name for line in chart.lines] == ["run", "a", "b"]
+
+
+def test_a_run_of_sft(tmp_path: Path) -> None:
+    rows = [
+        {"step": 1, "loss": 2.0, "learning_rate": 3e-4, "num_tokens": 50.0, "grad_norm": 1.5},
+        {"step": 2, "loss": 1.0, "learning_rate": 1e-4, "num_tokens": 90.0, "grad_norm": 0.5},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "evaluations.jsonl").write_text('{"step": 2, "eval_loss": 1.25}\n')
+    record = {"flags": {"learning_rate": "3e-4", "output_dir": "x"}, "versions": {"trl": "1.29"}}
+    (tmp_path / "sft_config.json").write_text(json.dumps(record))
+    assert main(["report", str(tmp_path)]) == 0
+    content = (tmp_path / "report.html").read_text("utf-8")
+    assert '<th scope="row">learning_rate</th><td>3e-4</td>' in content
+    assert '<th scope="row">validation loss, last</th><td>1.25</td>' in content
+    page = Checked(content)
+    assert "by sft.py" in page.text and "output_dir" not in page.text
+    assert "1.29" in page.text and "By tokens" in page.text
+
+
+def test_answers_are_text(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [1.0])
+    text = "\u0627" * 5000
+    answer = {"prompt": "<script>x</script>", "before": "\u202eabc\x1b[2J", "after": text}
+    found = {"answers": [answer | {"reference": 7}, "no answer"], "scored": 32}
+    scores = {"gleu_before": 0.25, "gleu_after": 0.5}
+    (run / "sample_answers.json").write_text(json.dumps(found | scores))
+    assert main(["report", str(run)]) == 0
+    content = (run / "report.html").read_text("utf-8")
+    assert "<script" not in content and "\u202e" not in content and "\x1b" not in content
+    page = Checked(content)
+    assert "GLEU of 32 answers (0 to 1): 0.25 before, 0.5 after" in page.text
+    assert "3,000 characters more" in page.text and "<script>x</script>" in page.text
+    assert len(content) < 50_000
+
+
+def test_pictures_beside_the_page(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / name, [3.0, 2.0]) for name in ("one<&", "二")]
+    out = tmp_path / "both.html"
+    assert main(["report", *map(str, runs), "--out", str(out)]) == 0
+    root = ElementTree.parse(tmp_path / "both.svg").getroot()
+    lines = root.findall(".//{*}polyline")
+    assert len(lines) == 2 * 2 * (3 + 2)
+    assert "one<&" in "".join(root.itertext()) and "二" in "".join(root.itertext())
+    with Image.open(tmp_path / "both.png") as image:
+        image.load()
+        assert image.width == 2 * int(root.attrib["width"])
+        colours = {colour for _, colour in image.convert("RGB").getcolors() or []}
+    assert len(colours) > 4
+
+
+def test_a_page_that_cannot_be_written_fails_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(tmp_path / "run", [1.0])
+    (run / "report.html").mkdir()
+    run_page.report_finished_run(run)
+    run_page.report_finished_run(tmp_path / "gone")
+    out = capsys.readouterr().out
+    assert out.count("--> no report.html: ") == 2 and f"report {run}" in out

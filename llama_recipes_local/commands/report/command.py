@@ -5,9 +5,8 @@ from pathlib import Path
 
 from llama_recipes_local.errors import printable, refusal
 from llama_recipes_local.reports.run_files import read_runs
-from llama_recipes_local.reports.run_page import PAGE, as_page
+from llama_recipes_local.reports.run_page import PAGE, write_report
 from llama_recipes_local.storage.names import refuse_output_file
-from llama_recipes_local.storage.publishing import write_text
 
 
 def report(args: argparse.Namespace) -> None:
@@ -22,5 +21,5 @@ def report(args: argparse.Namespace) -> None:
     if path.exists() and path.suffix.lower() not in (".html", ".htm"):
         why = "there is such a file, and it is no page"
         raise refusal(f"--out {path}", why, f"name another: --out {PAGE}")
-    write_text(path, as_page(runs))
+    write_report(runs, path)
     print(printable(str(path)))

@@ -51,6 +51,7 @@ class SftRun:
         parts: the parts of the data that are read: that for validation only if the run evaluates.
         changes_tokenizer: whether flags give the tokenizer another template or special token.
         words: those of the command line.
+        flags: they and the automatic choices, by the current names.
     """
 
     local: LocalArguments
@@ -61,6 +62,7 @@ class SftRun:
     parts: tuple[Part, ...]
     changes_tokenizer: bool
     words: tuple[str, ...]
+    flags: list[Flag]
 
     @property
     def dataset(self) -> local_dataset:
@@ -106,7 +108,9 @@ def preflight(words: Sequence[str]) -> SftRun:
     training.assistant_only_loss = training.completion_only_loss = False
     model_config.model_name_or_path = str(local_folder(options.model_name_or_path))
     changed = bool(options.chat_template_path or options.eos_token or options.pad_token)
-    return SftRun(local, training, model_config, tokenizer, run, parts, changed, tuple(words))
+    return SftRun(
+        local, training, model_config, tokenizer, run, parts, changed, tuple(words), flags
+    )
 
 
 def _read(words: Sequence[str]) -> tuple[list[Flag], list[str], list[Problem]]:

@@ -43,6 +43,7 @@ from llama_recipes_local.model_checkpointing.whole_model import restore_use_cach
 from llama_recipes_local.model_folders import record_base
 from llama_recipes_local.model_folders.auxiliary_files import copy_tokenizer
 from llama_recipes_local.program import command
+from llama_recipes_local.reports.run_page import report_finished_run
 from llama_recipes_local.run import Run
 from llama_recipes_local.run.record import PACKAGES
 from llama_recipes_local.screen import encodable
@@ -97,12 +98,14 @@ def train(run: SftRun, data: dict[str, datasets.Dataset]) -> None:
         if run.model.use_peft:
             _write_card(run, trainer.state, output)
         follow_umask(output)
+        report_finished_run(output)
     _report(run.run, trainer, result.metrics["train_runtime"])
 
 
 def save_configuration(run: SftRun, path: Path) -> None:
     """Write all settings of the run and the versions of its packages as JSON."""
     described = {
+        "flags": {flag.name: " ".join(flag.values) or "True" for flag in run.flags},
         "data": files_of(run.dataset, run.parts),
         "local_dataset": asdict(run.dataset),
         "local": asdict(run.local),
