@@ -25,13 +25,12 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from llama_recipes_local import configs
-from llama_recipes_local.configs.training import FULL, KEEP, OFFLOAD, SELECTIVE
+from llama_recipes_local.configs.training import FULL, KEEP, OFFLOAD, RECOMPUTING, SELECTIVE
 from llama_recipes_local.kernels import frozen, fused
 from llama_recipes_local.kernels.fp8.store import keep_in_fp8
 from llama_recipes_local.kernels.registry import register_attention
 from llama_recipes_local.models.precision import compute_context
 from llama_recipes_local.policies import apply_fsdp_checkpointing
-from llama_recipes_local.policies.activation_policy import RECOMPUTING
 from llama_recipes_local.policies.offload import offload_inputs
 from llama_recipes_local.training import batches
 

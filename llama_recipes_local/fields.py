@@ -237,49 +237,76 @@ def dtype_of(name: str) -> "torch.dtype":
 
 @dataclass(frozen=True)
 class LibraryType:
-    """The type of a field, which its library is imported for on first use.
+    """The type of a field, which its library is imported for when a value is read.
 
     Attributes:
         module: the library's module.
         name: the type's name there.
+        words: its values, as flags have them.
     """
 
     module: str
     name: str
+    words: tuple[str, ...]
 
-    def load(self) -> type:
-        """Return the type itself."""
-        found: type = getattr(import_module(self.module), self.name)
+    def word(self, value: object) -> str:
+        """Return a value's word, whether or not it is a word already.
+
+        Raises:
+            ValueError: if it is none of them.
+        """
+        found = str(value).rpartition(".")[2]
+        if found not in self.words:
+            raise ValueError
         return found
+
+    def value(self, word: str) -> Any:
+        """Return the library's value for a word."""
+        kind = getattr(import_module(self.module), self.name)
+        return kind[word] if issubclass(kind, enum.Enum) else dtype_of(word)
 
     def __call__(self) -> None:
         """Do nothing; ``typing`` takes only what can be called for a type."""
 
 
-@dataclass(frozen=True)
 class LibraryDefault:
-    """The default of a field of a library's type: its ``default_factory``, see ``show_defaults``.
+    """A field of a library's type: its ``default_factory``, and its descriptor.
 
-    Attributes:
+    An instance keeps the word; whoever reads the field gets the library's value. So configurations
+    are made, compared with ``word_of`` and planned with where the library is not imported.
+
+    Args:
         kind: the field's type, a ``LibraryType``.
-        word: the value, as a flag has it.
+        word: the default, as a flag has it.
     """
 
-    kind: object
-    word: str
+    def __init__(self, kind: object, word: str) -> None:
+        assert isinstance(kind, LibraryType)
+        self.kind = kind
+        self.word = word
+        self.name = ""
 
     def __call__(self) -> Any:
-        return convert(self.word, self.kind)
+        return self.word
 
-    def __get__(self, instance: object, owner: type) -> Any:
-        return self()
+    def __get__(self, instance: object | None, owner: type) -> Any:
+        return self.kind.value(self.word if instance is None else vars(instance)[self.name])
+
+    def __set__(self, instance: object, value: object) -> None:
+        vars(instance)[self.name] = self.kind.word(value)
 
 
 def show_defaults(cls: type) -> None:
-    """Give a configuration's class each ``LibraryDefault``, as it has the other defaults."""
+    """Make each ``LibraryDefault`` of a configuration's class the descriptor of its field."""
     for declared in dataclass_fields(cls):
         if isinstance(declared.default_factory, LibraryDefault):
+            declared.default_factory.name = declared.name
             setattr(cls, declared.name, declared.default_factory)
+
+
+def word_of(config: object, name: str) -> str:
+    """Return the word of a field of a library's type, without importing the library."""
+    return str(vars(config)[name])
 
 
 def defaults(cls: type) -> dict[str, Any]:
@@ -290,8 +317,7 @@ def defaults(cls: type) -> dict[str, Any]:
 def _default(declared: "Field[Any]") -> object:
     if declared.default_factory is MISSING:
         return declared.default
-    made = declared.default_factory
-    return made.word if isinstance(made, LibraryDefault) else made()
+    return declared.default_factory()
 
 
 def field_names(config: type | object) -> list[str]:
@@ -364,7 +390,7 @@ def _convert_to(value: object, kind: object) -> Any:
     if typing.get_origin(kind) is list:
         return _to_list(value)
     if isinstance(kind, LibraryType):
-        return _convert_to(value, kind.load())
+        return kind.word(value)
     if _is_dtype(kind):
         return value if isinstance(value, kind) else dtype_of(str(value))  # type: ignore[arg-type]
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
@@ -430,7 +456,11 @@ _DESCRIBED: dict[object, str] = {
 
 def _describe(kind: object) -> str:
     if isinstance(kind, LibraryType):
-        return _describe(kind.load())
+        return (
+            "a dtype such as bfloat16"
+            if kind.name == "dtype"
+            else "one of " + ", ".join(kind.words)
+        )
     if typing.get_origin(kind) is list:
         return "a comma-separated list"
     if _is_dtype(kind):

@@ -30,7 +30,6 @@ from llama_recipes_local.errors import TrainingError
 from llama_recipes_local.model_checkpointing.adapter_card import write_adapter_card
 from llama_recipes_local.model_folders import ADAPTER_WEIGHTS
 from llama_recipes_local.models.new_tokens import new_tokens_note
-from llama_recipes_local.models.quantization import quantized_bits
 from llama_recipes_local.preflight import preflight
 from llama_recipes_local.preflight.dry_run import dry_run_text
 from llama_recipes_local.preflight.earlier_results import remove_earlier_result
@@ -41,6 +40,7 @@ from llama_recipes_local.run import Run, activate
 from llama_recipes_local.run.log import RunLog
 from llama_recipes_local.run.record import CONFIGURATION_FILE, save_description
 from llama_recipes_local.run.stages import Stages
+from llama_recipes_local.run.weight_bits import quantized_bits
 from llama_recipes_local.screen import encodable
 from llama_recipes_local.storage.folder_lock import locked
 from llama_recipes_local.training.loggers import name_wandb_run

@@ -2,63 +2,37 @@
 
 from __future__ import annotations
 
-import re
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
 
-from llama_recipes_local.adapters.base import EMBEDDING
+from llama_recipes_local.adapters.lora_flags import check_lora_flags, missing_targets
+from llama_recipes_local.configs.model_types import VISION
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.model_folders import load_config, read_config
-from llama_recipes_local.model_folders.architectures import KNOWN, VISION
+from llama_recipes_local.model_folders.architectures import KNOWN
 from llama_recipes_local.models.deferred import empty_model
-from llama_recipes_local.models.quantization import or_unquantized, quantized_bits, quantized_by
 from llama_recipes_local.parallel import device_type
 from llama_recipes_local.run import Run
+from llama_recipes_local.run.weight_bits import or_unquantized, quantized_bits, quantized_by
 
 if TYPE_CHECKING:
     from llama_recipes_local.adapters.lora import lora_config
 
-ALL_LINEAR = "all-linear"
-PISSA = re.compile(r"pissa(_niter_[1-9]\d*)?")
 DEEPEST = 1_000
 """More layers than any Llama has; a ``config.json`` may say any number."""
 
 
 def check_lora(run: Run, lora: lora_config, folder: Path) -> list[Problem]:
     """Return what is wrong with a run that makes a LoRA adapter."""
-    problems = []
-    if lora.inference_mode:
-        problems.append(
-            Problem(
-                "--inference_mode True", "nothing would be trained", "leave --inference_mode out"
-            )
-        )
-    problems += check_targets(lora.target_modules, folder, "target_modules")
-    return problems + _check_initialization(run, lora) + _check_dora(run, lora)
+    problems = check_targets(lora.target_modules, folder, "target_modules")
+    return problems + check_lora_flags(run, lora) + _check_dora(run, lora)
 
 
 def check_targets(targets: list[str] | str, folder: Path, flag: str) -> list[Problem]:
     """Compare the layers that LoRA is put on with those of the model in a folder."""
-    names = linear_layers(folder)
-    if targets in (ALL_LINEAR, [ALL_LINEAR]) or not names:
-        return []
-    last = sorted({name.rpartition(".")[2] for name in names})
-    problems = []
-    for target in targets:
-        if any(name == target or name.endswith(f".{target}") for name in names):
-            continue
-        near = get_close_matches(target, last, n=1)
-        problems.append(
-            Problem(
-                f"--{flag} {target}",
-                f"the model has {', '.join(last)}",
-                f"did you mean --{flag} {near[0]}?" if near else f"use --{flag} {ALL_LINEAR}",
-            )
-        )
-    return problems
+    return missing_targets(targets, linear_layers(folder), flag)
 
 
 def linear_layers(folder: Path) -> list[str]:
@@ -99,34 +73,6 @@ def _matrices(folder: Path) -> list[str]:
         except (OSError, SafetensorError):
             return []
     return names
-
-
-def _check_initialization(run: Run, lora: lora_config) -> list[Problem]:
-    init = lora.init_lora_weights
-    if isinstance(init, bool) or init == "gaussian":
-        return []
-    what = f"--init_lora_weights {init}"
-    if not PISSA.fullmatch(init):
-        why = "choose true, false, gaussian, pissa or pissa_niter_N"
-        return [Problem(what, why, "leave it out, or use --init_lora_weights pissa_niter_16")]
-    if quantized_bits(run.train):
-        return [
-            Problem(
-                f"{what} with {quantized_by(run)}",
-                "PiSSA initialises the adapter from the weights and changes them; "
-                "quantised ones cannot be changed",
-                or_unquantized(run, "leave one of them out"),
-            )
-        ]
-    if EMBEDDING in lora.target_modules:
-        return [
-            Problem(
-                f"{what} with --target_modules {EMBEDDING}",
-                "PiSSA is for linear layers",
-                f"leave {EMBEDDING} out of --target_modules",
-            )
-        ]
-    return []
 
 
 def _check_dora(run: Run, lora: lora_config) -> list[Problem]:

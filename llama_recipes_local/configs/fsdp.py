@@ -1,13 +1,14 @@
 """``fsdp_config``: upstream's fields and defaults.
 
-Not upstream's class, which imports torch. The enumerations of its fields are imported with the
-first configuration that is made, and are names of this module as they are of upstream's.
+Not upstream's class, which imports torch. The enumerations of its fields are imported when such a
+field is read, and are names of this module as they are of upstream's.
 """
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
 from llama_recipes_local._upstream import fall_back
+from llama_recipes_local.configs.optimizer_names import OPTIMIZERS
 from llama_recipes_local.fields import (
     AT_LEAST_0,
     WITH_FSDP,
@@ -19,12 +20,17 @@ from llama_recipes_local.fields import (
     show_defaults,
 )
 
+STRATEGIES = ("FULL_SHARD", "SHARD_GRAD_OP", "NO_SHARD", "HYBRID_SHARD", "_HYBRID_SHARD_ZERO2")
+STATE_DICTS = ("FULL_STATE_DICT", "LOCAL_STATE_DICT", "SHARDED_STATE_DICT")
+"""torch's, so that flags are read without it."""
+
 if TYPE_CHECKING:
     from torch.distributed.fsdp import ShardingStrategy as _Sharding
     from torch.distributed.fsdp import StateDictType as _StateDict
 else:
-    _Sharding = LibraryType("torch.distributed.fsdp", "ShardingStrategy")
-    _StateDict = LibraryType("torch.distributed.fsdp", "StateDictType")
+    _FSDP = "torch.distributed.fsdp"
+    _Sharding = LibraryType(_FSDP, "ShardingStrategy", STRATEGIES)
+    _StateDict = LibraryType(_FSDP, "StateDictType", STATE_DICTS)
 
 
 @dataclass
@@ -68,7 +74,7 @@ class fsdp_config:
 
     optimizer: Annotated[
         str,
-        Choices(source="optimization.optimizers:OPTIMIZERS", any_case=True),
+        Choices(*OPTIMIZERS, any_case=True),
         Resume.METHOD,
     ] = "AdamW"
     """"AdamW", "anyprecision", "adamw_8bit", "paged_adamw" or "paged_adamw_8bit"."""

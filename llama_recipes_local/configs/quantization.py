@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from llama_recipes_local._upstream import fall_back, load
 from llama_recipes_local.fields import (
+    DTYPES,
     EVALUATION,
     Choices,
     LibraryDefault,
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from torch import dtype as _dtype
     from transformers import BitsAndBytesConfig
 else:
-    _dtype = LibraryType("torch", "dtype")
+    _dtype = LibraryType("torch", "dtype", tuple(DTYPES))
 
 INT8 = "int8"
 """What ``main`` gets for "8bit", which it refuses with ``enable_fsdp``, DDP or not."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
 from llama_recipes_local._upstream import load_alone
+from llama_recipes_local.configs.optimizer_names import SCHEDULERS
 from llama_recipes_local.fields import (
     ABOVE_0,
     AT_LEAST_0,
@@ -31,6 +32,8 @@ SECONDS = Range("from 1 to 1000000", lambda seconds: 1 <= seconds <= 10**6)
 CHECKPOINTED = Needs("save_steps", why="no checkpoint would be saved")
 RESUMED = Needs("resume_from_checkpoint", why="no run would be resumed")
 AUTO, KEEP, SELECTIVE, FULL, OFFLOAD = "auto", "keep", "selective", "full", "offload"
+TOP_LAYERS = Range("from 0 to 1000", lambda layers: 0 <= layers <= 1000)
+RECOMPUTING = (FULL, OFFLOAD)
 POLICIES = Choices(AUTO, KEEP, SELECTIVE, FULL, OFFLOAD)  # of activations
 QUANTIZATIONS = Choices(None, False, True, "4bit", "8bit")
 
@@ -219,7 +222,7 @@ class train_config(upstream):
     """What is trained without an adapter: "lm_head" is the head alone, "last:N" the last N decoder
     layers, without the final normalisation and the head; "" is every weight."""
 
-    top_layers: Annotated[int, AT_LEAST_0, Resume.METHOD, SELECTS_PARAMETERS] = 0
+    top_layers: Annotated[int, TOP_LAYERS, Resume.METHOD, SELECTS_PARAMETERS] = 0
     """New fully connected layers between the last hidden state and the head; they alone are
     trained, and saved with the model."""
 
@@ -258,9 +261,7 @@ class train_config(upstream):
     ``gradient_checkpointing`` or ``fsdp_activation_checkpointing`` "full", on CUDA with
     ``use_fast_kernels`` "offload"."""
 
-    scheduler: Annotated[
-        str, Choices(source="optimization.schedules:SCHEDULERS"), Resume.SCHEDULE
-    ] = "step"
+    scheduler: Annotated[str, Choices(*SCHEDULERS), Resume.SCHEDULE] = "step"
     """Learning rate: "step" (upstream's: times ``gamma`` after each epoch), or by optimiser step
     "constant", "linear", "cosine" or "wsd" (warm up, stay, decay)."""
 

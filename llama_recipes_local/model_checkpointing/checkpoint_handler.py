@@ -293,9 +293,9 @@ def save_train_params(
     if rank != 0:
         return
     params = {
-        name: str(value)
+        name: str(getattr(config, name))
         for config in (train_config, fsdp_config)
-        for name, value in vars(config).items()
+        for name in vars(config)
     }
     folder = checkpoint_folder(train_config)
     with published_files(folder) as draft:

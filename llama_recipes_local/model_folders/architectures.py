@@ -4,12 +4,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from llama_recipes_local.configs.model_types import LLAMA, VISION
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.messages import join_names
 from llama_recipes_local.model_folders.model_config import read_config
 
-LLAMA = "llama"
-VISION = "mllama"
 KNOWN = {
     LLAMA: "Llama 1 to 3.3, and others with a Llama's layers",
     VISION: "Llama 3.2 Vision",

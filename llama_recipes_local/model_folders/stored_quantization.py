@@ -11,9 +11,7 @@ from transformers.quantizers.auto import AutoQuantizationConfig
 from llama_recipes_local.errors import Problem, caught, door
 from llama_recipes_local.extras import install
 from llama_recipes_local.messages import join_names
-
-KEY = "quantization_config"
-BEFORE = "name the model before it was quantised: --model_name DIR"
+from llama_recipes_local.run.weight_bits import KEY
 
 
 @dataclass(frozen=True)

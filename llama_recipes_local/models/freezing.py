@@ -1,19 +1,9 @@
 """Which weights of a model are trained without an adapter."""
 
-import re
-
 from torch import nn
 
 from llama_recipes_local import configs
-
-LM_HEAD = "lm_head"
-_LAST = re.compile(r"last:(\d+)")
-
-
-def last_layers(choice: str) -> int | None:
-    """Return the N of ``last:N``, or None for another choice."""
-    found = _LAST.fullmatch(choice)
-    return int(found[1]) if found else None
+from llama_recipes_local.configs.trained_part import LM_HEAD, last_layers
 
 
 def freeze_all_but_chosen(model: nn.Module, train_config: configs.train_config) -> None:

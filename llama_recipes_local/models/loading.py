@@ -32,7 +32,6 @@ from llama_recipes_local.models.quantization import (
     bnb_config,
     compute_plainly,
     keep_packing,
-    quantized_bits,
     reading_config,
 )
 from llama_recipes_local.models.tokenizer_rules import restore_rules
@@ -40,6 +39,7 @@ from llama_recipes_local.models.top_layers import LlamaWithTopLayersForCausalLM,
 from llama_recipes_local.models.weight_values import check_all
 from llama_recipes_local.parallel import device_type
 from llama_recipes_local.run import Run, active_run
+from llama_recipes_local.run.weight_bits import quantized_bits
 
 if TYPE_CHECKING:
     from llama_recipes_local.models.new_tokens import NewTokens

@@ -12,6 +12,7 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
 from llama_recipes_local import configs
+from llama_recipes_local.configs import dtypes
 from llama_recipes_local.fields import dtype_of
 from llama_recipes_local.library_patches import ROTARY_FREQUENCIES
 from llama_recipes_local.parallel import compute_device, device_type, is_quantized
@@ -22,13 +23,7 @@ def weight_dtype(train_config: configs.train_config) -> torch.dtype:
 
     With ``use_fp16``, weights that are trained stay in float32: a gradient scaler needs that.
     """
-    if train_config.dtype != "auto":
-        return dtype_of(train_config.dtype)
-    if device_type() == "cpu":
-        return torch.float32
-    if train_config.use_fp16:
-        return torch.float16 if train_config.use_peft else torch.float32
-    return torch.bfloat16
+    return dtype_of(dtypes.weight_dtype(train_config, device_type() == "cpu"))
 
 
 class _KeepsBuffers(nn.Module):
@@ -64,10 +59,8 @@ def compute_dtype(
     That is half precision on CUDA with ``mixed_precision``, otherwise and with ``pure_bf16`` the
     weights' own dtype.
     """
-    casts = train_config.mixed_precision and not fsdp_config.pure_bf16
-    if device_type() == "cpu" or not casts:
-        return weight_dtype(train_config)
-    return torch.float16 if train_config.use_fp16 else torch.bfloat16
+    on_cpu = device_type() == "cpu"
+    return dtype_of(dtypes.compute_dtype(train_config, fsdp_config, on_cpu))
 
 
 def compute_context(

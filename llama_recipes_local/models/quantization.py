@@ -8,32 +8,11 @@ import torch
 from torch import nn
 from transformers import BitsAndBytesConfig, CompressedTensorsConfig, FineGrainedFP8Config
 
-from llama_recipes_local import configs
 from llama_recipes_local.library_patches import CPU_PACKING
-from llama_recipes_local.model_folders.stored_quantization import (
-    BEFORE,
-    KEY,
-    StoredQuantization,
-)
+from llama_recipes_local.model_folders.stored_quantization import StoredQuantization
 from llama_recipes_local.models.precision import compute_dtype
 from llama_recipes_local.run import Run
-
-
-def quantized_bits(train_config: configs.train_config) -> str | None:
-    """Return "4bit", "8bit" or None; True is upstream's old name for "8bit"."""
-    return "8bit" if train_config.quantization is True else train_config.quantization or None
-
-
-def quantized_by(run: Run) -> str:
-    """Return what quantises a run's weights, as its messages name it: the flag, or the folder."""
-    if "quantization" in run.given:
-        return f"--quantization {quantized_bits(run.train)}"
-    return f"weights in {quantized_bits(run.train)} ({KEY} in the model's config.json)"
-
-
-def or_unquantized(run: Run, fix: str) -> str:
-    """Return a fix for a run whose folder, not whose flag, quantises its weights."""
-    return fix if "quantization" in run.given else BEFORE
+from llama_recipes_local.run.weight_bits import quantized_bits
 
 
 def bnb_config(run: Run) -> BitsAndBytesConfig | None:

@@ -8,15 +8,10 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
+from llama_recipes_local.configs.optimizer_names import BITSANDBYTES, OPTIMIZERS
 from llama_recipes_local.library_patches import BITSANDBYTES_OPTIMIZERS
 
-BITSANDBYTES = {
-    "adamw_8bit": "AdamW8bit",
-    "paged_adamw": "PagedAdamW",
-    "paged_adamw_8bit": "PagedAdamW8bit",
-}
 MakeOptimizer = Callable[..., torch.optim.Optimizer]
-OPTIMIZERS = ("adamw", "anyprecision", *BITSANDBYTES)
 
 
 def make_optimizer(

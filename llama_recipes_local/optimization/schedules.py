@@ -9,9 +9,6 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from llama_recipes_local import configs
 
-PER_STEP = ("constant", "linear", "cosine", "wsd")
-SCHEDULERS = ("step", *PER_STEP)
-DECAYING = ("linear", "cosine", "wsd")
 Factor = Callable[[int], float]
 """From a step, counted from 0, to its fraction of ``lr``."""
 

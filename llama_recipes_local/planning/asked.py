@@ -1,15 +1,11 @@
-"""The setting that a run's configurations ask for, and the flags that change it.
+"""The setting that a run's configurations ask for."""
 
-``Asked`` is made of a ``Run`` by preflight, and of flags alone by ``plan``, which imports no torch.
-"""
-
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
 
 from llama_recipes_local import configs
 from llama_recipes_local.configs.training import AUTO
-from llama_recipes_local.fields import LibraryType, convert, defaults, field_names
+from llama_recipes_local.fields import word_of
 from llama_recipes_local.planning.setting import (
     ALONE,
     FROZEN,
@@ -26,105 +22,54 @@ from llama_recipes_local.planning.setting import (
     Weights,
 )
 from llama_recipes_local.planning.shapes import LINEAR, Shape
+from llama_recipes_local.run import Run
 
 
-class RunLike(Protocol):
-    """What is read of a ``Run``."""
-
-    train: configs.train_config
-    fsdp: configs.fsdp_config
-    quantization: configs.quantization_config
-    peft: Any  # a configuration of any adapter method
-
-
-@dataclass(frozen=True)
-class Asked:
-    """Configurations, with values of torch's types as their words.
-
-    Attributes:
-        train: ``train_config``.
-        fsdp: the fields of ``fsdp_config``.
-        quantization: the fields of ``quantization_config``.
-        peft: the configuration of the adapter; None without one.
-    """
-
-    train: configs.train_config
-    fsdp: Mapping[str, Any]
-    quantization: Mapping[str, Any]
-    peft: Any = None
-
-    @classmethod
-    def by_run(cls, run: RunLike) -> "Asked":
-        """Return what a run asks for."""
-        fsdp = {name: getattr(run.fsdp, name) for name in field_names(run.fsdp)}
-        fsdp["sharding_strategy"] = run.fsdp.sharding_strategy.name
-        quantization = {"use_double_quant": run.quantization.use_double_quant}
-        return cls(run.train, fsdp, quantization, run.peft)
-
-
-def words_of(config: type, flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration's values as flags set them; of a library's type, the words.
-
-    Raises:
-        ValueError: if a value cannot mean its field's type.
-    """
-    found = defaults(config)
-    kinds = config.__annotations__
-    for flag, value in flags.items():
-        owner, _, name = flag.rpartition(".")
-        if name not in found or owner not in ("", config.__name__):
-            continue
-        kind = getattr(kinds[name], "__origin__", kinds[name])
-        of_library = isinstance(kind, LibraryType)
-        found[name] = str(value).rpartition(".")[2] if of_library else convert(value, kind)
-    return found
-
-
-def setting(asked: Asked, shape: Shape, world: int = 1, hosts: int = 1) -> Setting:
+def setting(run: Run, shape: Shape, world: int = 1, hosts: int = 1) -> Setting:
     """Return what training takes as it is asked for, on a CUDA device.
 
     Args:
-        asked: the configurations.
+        run: its configurations.
         shape: of the model.
         world: ranks that train together.
         hosts: on how many hosts.
     """
-    train, fsdp = asked.train, asked.fsdp
-    strategy = fsdp["sharding_strategy"] if train.enable_fsdp else ALONE
-    if fsdp["hsdp"]:
+    train, fsdp = run.train, run.fsdp
+    strategy = word_of(fsdp, "sharding_strategy") if train.enable_fsdp else ALONE
+    if fsdp.hsdp:
         strategy = HYBRID_SHARD
     strategy = HYBRID_SHARD if strategy == "_HYBRID_SHARD_ZERO2" else strategy
     ranks = Ranks(
         world if train.enable_fsdp else 1,
         hosts if train.enable_fsdp else 1,
         strategy,
-        fsdp["sharding_group_size"],
-        bool(train.enable_fsdp and fsdp["fsdp_cpu_offload"]),
+        fsdp.sharding_group_size,
+        bool(train.enable_fsdp and fsdp.fsdp_cpu_offload),
     )
     batch = Batch(
         train.batch_size_training, train.context_length, train.gradient_accumulation_steps
     )
     if train.batching_strategy != "packing":
         batch = replace(batch, document=train.context_length)
-    adapter = _adapter(asked, shape)
+    adapter = _adapter(run, shape)
     return Setting(
         shape,
-        _weights(asked, shape),
+        _weights(run, shape),
         adapter,
         batch,
         ranks,
         policy(train, fsdp),
-        _kernels(asked, adapter),
-        fsdp["optimizer"].lower(),
+        _kernels(run, adapter),
+        fsdp.optimizer.lower(),
         train.attn_implementation in ("auto", "documents", "flash_attention_2"),
     )
 
 
-def policy(train: configs.train_config, fsdp: Mapping[str, Any]) -> str:
+def policy(train: configs.train_config, fsdp: configs.fsdp_config) -> str:
     """Return what becomes of activations, as ``policies.activation_policy`` has it on CUDA."""
     if train.activation_policy != AUTO:
         return train.activation_policy
-    flag = fsdp["fsdp_activation_checkpointing"] if train.enable_fsdp else None
+    flag = fsdp.fsdp_activation_checkpointing if train.enable_fsdp else None
     recomputes = train.gradient_checkpointing if flag is None else flag
     if not recomputes:
         return KEEP
@@ -136,17 +81,17 @@ def bits(train: configs.train_config) -> int:
     return {"4bit": 4, "8bit": 8, True: 8}.get(train.quantization or "", 0)
 
 
-def _weights(asked: Asked, shape: Shape) -> Weights:
-    train = asked.train
+def _weights(run: Run, shape: Shape) -> Weights:
+    train = run.train
     wide = train.dtype == "float32" or (
         train.dtype == "auto" and train.use_fp16 and not train.use_peft
     )
     trained, layers = _trained(train, shape)
     return Weights(
         trained,
-        4 if wide and not asked.fsdp["pure_bf16"] else 2,
+        4 if wide and not run.fsdp.pure_bf16 else 2,
         bits(train),
-        bool(asked.quantization["use_double_quant"]),
+        run.quantization.use_double_quant,
         train.fp8,
         layers,
     )
@@ -168,11 +113,12 @@ def _trained(train: configs.train_config, shape: Shape) -> tuple[int, int | None
     return shape.weights - frozen * shape.layer, None
 
 
-def _adapter(asked: Asked, shape: Shape) -> Adapter | None:
-    train, peft = asked.train, asked.peft
+def _adapter(run: Run, shape: Shape) -> Adapter | None:
+    train = run.train
+    peft: Any = run.peft  # of any method
     if not train.use_peft or peft is None:
         return None
-    size = 2 if asked.fsdp["pure_bf16"] else 4
+    size = 2 if run.fsdp.pure_bf16 else 4
     if train.peft_method == "lora":
         targets = LINEAR if peft.target_modules == "all-linear" else peft.target_modules
         named = frozenset(name.rpartition(".")[2] for name in targets)
@@ -185,8 +131,8 @@ def _adapter(asked: Asked, shape: Shape) -> Adapter | None:
     return Adapter("llama_adapter", bytes=size, tokens=tokens, layers=layers)
 
 
-def _kernels(asked: Asked, adapter: Adapter | None) -> str:
-    train = asked.train
+def _kernels(run: Run, adapter: Adapter | None) -> str:
+    train = run.train
     if not train.use_fast_kernels or train.dtype == "float32":
         return PLAIN
     return FUSED if adapter is None or adapter.dora else FROZEN

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from llama_recipes_local.configs.model_types import LLAMA
+
 OUTPUTS_OF_ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 OF_MLP = ("gate_proj", "up_proj", "down_proj")
 LINEAR = (*OUTPUTS_OF_ATTENTION, *OF_MLP)
@@ -120,9 +122,20 @@ _SIZES = {
 }
 
 
+def config_of(shape: Shape) -> dict[str, Any]:
+    """Return the ``config.json`` that describes a shape."""
+    return {key: getattr(shape, name) for name, key in _SIZES.items()} | {
+        "model_type": LLAMA,
+        "num_key_value_heads": shape.kv_heads,
+        "head_dim": shape.head_dim or None,
+        "max_position_embeddings": shape.positions,
+        "tie_word_embeddings": shape.tied,
+    }
+
+
 def shape_of(config: Mapping[str, Any]) -> Shape | None:
     """Return the shape that a ``config.json`` describes; None if it is not that of a Llama."""
-    if config.get("model_type") != "llama":
+    if config.get("model_type") != LLAMA:
         return None
     found: dict[str, Any] = {name: config.get(key) for name, key in _SIZES.items()}
     found["kv_heads"] = config.get("num_key_value_heads") or found["heads"]

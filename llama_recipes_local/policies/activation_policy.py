@@ -10,11 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from llama_recipes_local import configs
-from llama_recipes_local.configs.training import AUTO, FULL, OFFLOAD
+from llama_recipes_local.configs.training import AUTO, FULL, OFFLOAD, RECOMPUTING
 from llama_recipes_local.run import Run
 from llama_recipes_local.storage.host_memory import available_bytes
-
-RECOMPUTING = (FULL, OFFLOAD)
 
 SHARE = 0.8
 """How much of the available host memory may be pinned."""

@@ -6,7 +6,7 @@ from typing import Any
 from llama_recipes_local.adapters.base import AdapterMethod
 from llama_recipes_local.adapters.registry import METHODS
 from llama_recipes_local.errors import Problem
-from llama_recipes_local.preflight.model import model_config
+from llama_recipes_local.preflight.model_sizes import model_config
 from llama_recipes_local.run import Run
 
 

@@ -11,7 +11,8 @@ from llama_recipes_local.errors import Problem, refuse
 from llama_recipes_local.policies.activation_policy import implied_flags
 from llama_recipes_local.preflight import flags
 from llama_recipes_local.preflight.automatic import automatic
-from llama_recipes_local.preflight.checks import BATCHES, CHECKS, Check, find_problems
+from llama_recipes_local.preflight.checks import BATCHES, CHECKS, find_problems
+from llama_recipes_local.preflight.checks_by_flags import Check
 from llama_recipes_local.preflight.data_rules import check_data_files
 from llama_recipes_local.preflight.flags import check_values
 from llama_recipes_local.preflight.model import UNNAMED, check_model_type, check_tokenizer

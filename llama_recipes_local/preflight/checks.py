@@ -1,36 +1,36 @@
 """Every check of a run, by subject; a new one is a function in a module of rules, and a line here.
 
-A check takes the run, its flags resolved, and returns the problems that it finds: an empty list if
-all is well. It reads files, but no weight, and writes nothing. What a single value may be is not a
-check: the field declares it, see ``fields``, and ``check_values`` compares them all.
+Those that need flags and ``config.json`` alone are in ``checks_by_flags``, where ``plan`` has them
+too. A check takes the run, its flags resolved, and returns the problems that it finds: an empty
+list if all is well. It reads files, but no weight, and writes nothing. What a single value may be
+is not a check: the field declares it, see ``fields``, and ``check_values`` compares them all.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.preflight import (
     adapter_rules,
     checkpoint_rules,
+    checks_by_flags,
     data_rules,
     earlier_results,
     fp8_rules,
     launch_rules,
-    loop_rules,
     low_memory_rules,
     machine,
     memory_rules,
-    method_rules,
     model,
+    model_sizes,
     new_token_rules,
     precision_rules,
-    quantization_rules,
+    recomputation_rules,
     saved_adapter_rules,
     stored_model_rules,
 )
+from llama_recipes_local.preflight.checks_by_flags import Check
 from llama_recipes_local.preflight.flags import check_needs, check_values
 from llama_recipes_local.run import Run
-
-Check = Callable[[Run], list[Problem]]
 
 BATCHES: tuple[Check, ...] = (
     data_rules.check_row_length,
@@ -44,21 +44,13 @@ LAUNCH: tuple[Check, ...] = (
 )
 PRECISION: tuple[Check, ...] = (
     precision_rules.check_float16,
-    precision_rules.check_one_half_precision,
     fp8_rules.check_fp8_device,
-    fp8_rules.check_fp8_weights,
+    *checks_by_flags.PRECISION,
 )
 LOOP: tuple[Check, ...] = (
-    loop_rules.check_warmup,
-    loop_rules.check_samples,
-    loop_rules.check_schedule_settings,
-    loop_rules.check_optimizer,
-    loop_rules.check_validation,
-    loop_rules.check_gradient_checkpointing,
-    loop_rules.check_activation_policy,
-    loop_rules.check_selective,
-    loop_rules.check_host_memory,
-    loop_rules.check_profiling,
+    *checks_by_flags.LOOP,
+    recomputation_rules.check_selective_kernels,
+    recomputation_rules.check_host_memory,
 )
 CHECKPOINTS: tuple[Check, ...] = (
     checkpoint_rules.check_resumed,
@@ -66,21 +58,11 @@ CHECKPOINTS: tuple[Check, ...] = (
     earlier_results.check_names_are_free,
 )
 QUANTIZATION: tuple[Check, ...] = (
-    quantization_rules.check_4bit_settings,
-    quantization_rules.check_adapter_on_quantized,
-    quantization_rules.check_8bit_sharding,
+    *checks_by_flags.QUANTIZATION,
     stored_model_rules.check_stored_weights,
 )
 METHOD: tuple[Check, ...] = (
-    method_rules.check_use_peft,
-    method_rules.check_adapter_settings,
-    method_rules.check_lora_plus,
-    method_rules.check_one_part_is_trained,
-    method_rules.check_frozen_layers,
-    method_rules.check_train_only,
-    method_rules.check_top_layers,
-    method_rules.check_top_layers_in_shards,
-    method_rules.check_vision_model,
+    *checks_by_flags.METHOD,
     new_token_rules.check_new_tokens,
     adapter_rules.check_adapter,
     saved_adapter_rules.check_saved_adapter,
@@ -95,8 +77,10 @@ CHECKS: tuple[Check, ...] = (
     *CHECKPOINTS,
     *QUANTIZATION,
     low_memory_rules.check_low_memory,
+    low_memory_rules.check_low_memory_model,
     *METHOD,
     model.check_model,
+    model_sizes.check_positions,
     data_rules.check_vision_data,
     data_rules.check_data_files,
     memory_rules.check_memory,

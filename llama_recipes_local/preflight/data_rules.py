@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from llama_recipes_local import configs
+from llama_recipes_local.configs.model_types import VISION
 from llama_recipes_local.configs.protocols import DatasetConfig, Part
 from llama_recipes_local.configs.values import check_fields
 from llama_recipes_local.data.truncation import SHORTEST
@@ -12,9 +13,9 @@ from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.datasets.tokenized_splits import is_tokenized
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.fields import field_names
-from llama_recipes_local.model_folders.architectures import VISION
 from llama_recipes_local.models.loading import run_tokenizer
-from llama_recipes_local.preflight.model import check_tokenizer, model_config
+from llama_recipes_local.preflight.model import check_tokenizer
+from llama_recipes_local.preflight.model_sizes import model_config
 from llama_recipes_local.run import Run
 
 

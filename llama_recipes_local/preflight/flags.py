@@ -1,7 +1,8 @@
 """Unknown flags, and values that are not of their field's type, among its choices or in range."""
 
 import typing
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from inspect import getattr_static
 from typing import Any
 
 from llama_recipes_local import configs
@@ -83,12 +84,17 @@ def check_arguments(arguments: Iterable[object]) -> list[Problem]:
     ]
 
 
-def check_values(run: Run) -> list[Problem]:
-    """Compare each value with what its field says that it takes; see ``fields``."""
+def check_values(run: Run, only: Collection[str] | None = None) -> list[Problem]:
+    """Compare each value with what its field says that it takes; see ``fields``.
+
+    Args:
+        run: the run.
+        only: names of the fields to compare; None compares all.
+    """
     problems = []
     for config in run.configurations():
         owner = f"{run.train.dataset}." if config is run.dataset else ""
-        problems += check_fields(config, owner)
+        problems += check_fields(config, owner, only)
     return problems
 
 
@@ -98,7 +104,7 @@ def check_needs(run: Run) -> list[Problem]:
     for config in run.configurations():
         for name, known in facts(config).items():
             flag = next((each for each in _flags_of(config, name) if each in run.flags), "")
-            if known.needs is None or not flag or not getattr(config, name):
+            if known.needs is None or not flag or not vars(config)[name]:
                 continue
             if not any(_is_set(run, setting) for setting in known.needs.settings):
                 others = " or ".join(f"--{each.replace('=', ' ')}" for each in known.needs.settings)
@@ -181,7 +187,8 @@ def _unknown(flag: str, known: list[str]) -> Problem:
 
 def _mismatch(flag: str, value: object) -> list[Problem]:
     for cls, name in _fields(flag):
-        if problems := _empty(flag, value, getattr(cls, name, None), FOLDER in _marks(cls, name)):
+        default = getattr_static(cls, name, None)  # of a library's type, without its import
+        if problems := _empty(flag, value, default, FOLDER in _marks(cls, name)):
             return problems
         try:
             convert(value, typing.get_type_hints(cls)[name])

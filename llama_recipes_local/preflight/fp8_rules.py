@@ -1,15 +1,12 @@
 """What ``fp8`` needs: a device that multiplies in it, and frozen weights that stay as they are."""
 
-import torch
-
 from llama_recipes_local.adapters.registry import METHODS
+from llama_recipes_local.configs.dtypes import compute_dtype
+from llama_recipes_local.configs.model_types import VISION
 from llama_recipes_local.errors import Problem
-from llama_recipes_local.model_folders.architectures import VISION
-from llama_recipes_local.model_folders.stored_quantization import KEY
-from llama_recipes_local.models.precision import compute_dtype
-from llama_recipes_local.models.quantization import quantized_bits, quantized_by
-from llama_recipes_local.preflight.model import model_config
+from llama_recipes_local.preflight.model_sizes import model_config
 from llama_recipes_local.run import Run
+from llama_recipes_local.run.weight_bits import KEY, quantized_bits, quantized_by
 
 HOPPER = (9, 0)
 
@@ -18,6 +15,8 @@ def check_fp8_device(run: Run) -> list[Problem]:
     """Find a device that does not multiply in fp8."""
     if not run.train.fp8:
         return []
+    import torch  # which ``plan`` does not
+
     if not torch.cuda.is_available():
         return [_refused("on CPU", "it needs an NVIDIA GPU of the Hopper generation or later")]
     capability = torch.cuda.get_device_capability()
@@ -44,9 +43,8 @@ def check_fp8_weights(run: Run) -> list[Problem]:
         why = "weights in fp8 are kept whole on each device"
         problems.append(Problem("--fp8 with weights that are sharded", why, fix))
     dtype = compute_dtype(train, run.fsdp)
-    if torch.cuda.is_available() and dtype != torch.bfloat16:
-        what = f"with {str(dtype).removeprefix('torch.')}"
-        problems.append(_refused(what, "what is not multiplied in fp8 is bfloat16"))
+    if dtype != "bfloat16":
+        problems.append(_refused(f"with {dtype}", "what is not multiplied in fp8 is bfloat16"))
     return problems + _what_is_trained(run)
 
 

@@ -7,6 +7,7 @@ import torch
 from llama_recipes_local import launch
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.parallel import launched_by_torchrun
+from llama_recipes_local.preflight.group_sizes import group_sizes
 from llama_recipes_local.run import Run
 
 
@@ -40,18 +41,7 @@ def check_torchrun(run: Run) -> list[Problem]:
 
 def check_group_sizes(run: Run) -> list[Problem]:
     """Find group sizes of HSDP whose product is not the number of ranks."""
-    fsdp = run.fsdp
-    ranks = launch.world_size()
-    if not fsdp.hsdp or fsdp.replica_group_size * fsdp.sharding_group_size == ranks:
-        return []
-    return [
-        Problem(
-            f"--hsdp with --replica_group_size {fsdp.replica_group_size} and "
-            f"--sharding_group_size {fsdp.sharding_group_size}",
-            f"their product must be the number of ranks, which is {ranks}",
-            "give both, or leave --hsdp out to shard inside each host",
-        )
-    ]
+    return group_sizes(run, launch.world_size())
 
 
 def check_devices(run: Run) -> list[Problem]:

@@ -3,14 +3,9 @@
 from collections.abc import Iterable
 
 from llama_recipes_local.adapters.registry import METHODS
-from llama_recipes_local.configs.training import AUTO, FULL, OFFLOAD, SELECTIVE
+from llama_recipes_local.configs.optimizer_names import BITSANDBYTES, DECAYING, SCHEDULERS
+from llama_recipes_local.configs.training import AUTO, FULL, RECOMPUTING, SELECTIVE
 from llama_recipes_local.errors import Problem
-from llama_recipes_local.kernels import frozen
-from llama_recipes_local.optimization.optimizers import BITSANDBYTES
-from llama_recipes_local.optimization.schedules import DECAYING, SCHEDULERS
-from llama_recipes_local.parallel import device_type
-from llama_recipes_local.policies.activation_policy import RECOMPUTING, lacking_host_memory
-from llama_recipes_local.preflight.model import model_config
 from llama_recipes_local.program import command
 from llama_recipes_local.run import Run
 
@@ -174,16 +169,4 @@ def check_selective(run: Run) -> list[Problem]:
     if not train.use_peft or train.peft_method != "lora":
         why = "norms' outputs are kept for LoRA's matrices alone, or for weights that are trained"
         return [Problem(f"{what} without LoRA", why, fix)]
-    lack = frozen.KERNEL.unavailable()
-    return [Problem(what, f"it needs the kernels for frozen weights: {lack}", fix)] if lack else []
-
-
-def check_host_memory(run: Run) -> list[Problem]:
-    """Find inputs of layers that were asked to be in host memory, and do not fit there."""
-    if run.train.activation_policy != OFFLOAD or device_type() != "cuda":
-        return []
-    lack = lacking_host_memory(run.train, model_config(run))
-    if not lack:
-        return []
-    fix = "use --activation_policy full, or less tokens a row: --context_length N"
-    return [Problem("--activation_policy offload", lack, fix)]
+    return []

@@ -2,10 +2,9 @@
 
 from llama_recipes_local.adapters.registry import METHODS
 from llama_recipes_local.errors import Problem
-from llama_recipes_local.models.loading import run_tokenizer
-from llama_recipes_local.models.quantization import quantized_bits, quantized_by
-from llama_recipes_local.preflight.model import check_tokenizer, model_config
+from llama_recipes_local.preflight.model_sizes import model_config
 from llama_recipes_local.run import Run
+from llama_recipes_local.run.weight_bits import quantized_bits, quantized_by
 
 FLAG = "--low_cpu_fsdp"
 LEAVE_OUT = f"leave {FLAG} out"
@@ -21,8 +20,12 @@ def check_low_memory(run: Run) -> list[Problem]:
     return [
         *_quantized(run),
         *_weights_needed_early(run),
-        *_model(run),
     ]
+
+
+def check_low_memory_model(run: Run) -> list[Problem]:
+    """Find a model whose embeddings are resized before each rank reads its shard of them."""
+    return _model(run) if run.train.low_cpu_fsdp and run.train.enable_fsdp else []
 
 
 def _quantized(run: Run) -> list[Problem]:
@@ -61,6 +64,9 @@ def _model(run: Run) -> list[Problem]:
     if config.get("model_type") == "mllama":
         what = f"{FLAG} with a vision model"
         return [Problem(what, "only text models can be loaded this way", LEAVE_OUT)]
+    from llama_recipes_local.models.loading import run_tokenizer  # which imports torch
+    from llama_recipes_local.preflight.model import check_tokenizer
+
     rows = config.get("vocab_size")
     if not isinstance(rows, int) or check_tokenizer(run):
         return []

@@ -6,13 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from llama_recipes_local import extras
+from llama_recipes_local.configs.optimizer_names import BITSANDBYTES
 from llama_recipes_local.configs.training import REPORTERS
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.kernels.registry import ATTENTION
 from llama_recipes_local.model_checkpointing import checkpoint_folder
-from llama_recipes_local.models.quantization import quantized_bits, quantized_by
-from llama_recipes_local.optimization.optimizers import BITSANDBYTES
 from llama_recipes_local.run import Run
+from llama_recipes_local.run.weight_bits import quantized_bits, quantized_by
 from llama_recipes_local.storage import open_files
 from llama_recipes_local.storage.disk import nearest_existing
 from llama_recipes_local.storage.names import check_new_name, check_path

@@ -11,7 +11,7 @@ import torch
 from llama_recipes_local import launch
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.parallel import device_type
-from llama_recipes_local.planning.asked import Asked, setting
+from llama_recipes_local.planning.asked import setting
 from llama_recipes_local.planning.cards import Card, of_device
 from llama_recipes_local.planning.flags import changes, words
 from llama_recipes_local.planning.search import Outcome, nearest_fitting, outcome
@@ -20,7 +20,7 @@ from llama_recipes_local.planning.shapes import shape_of
 from llama_recipes_local.planning.tokens import bytes_of
 from llama_recipes_local.planning.wording import by_part
 from llama_recipes_local.policies.activation_policy import recomputation_flag
-from llama_recipes_local.preflight.model import model_config
+from llama_recipes_local.preflight.model_sizes import model_config
 from llama_recipes_local.program import command
 from llama_recipes_local.run import Run
 
@@ -48,7 +48,7 @@ def asked_setting(run: Run) -> Setting | None:
     if shape is None or run.train.batch_size_training < 1 or run.train.context_length < 1:
         return None
     world = launch.world_size()
-    return setting(Asked.by_run(run), shape, world, max(world // launch.ranks_of_host(), 1))
+    return setting(run, shape, world, max(world // launch.ranks_of_host(), 1))
 
 
 def this_card() -> Card | None:

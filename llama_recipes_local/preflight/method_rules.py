@@ -1,13 +1,11 @@
 """What is trained: an adapter, a part of the model, or all of it."""
 
-from torch.distributed.fsdp import StateDictType
-
 from llama_recipes_local.adapters.registry import METHODS, config_classes
+from llama_recipes_local.configs.model_types import VISION
+from llama_recipes_local.configs.trained_part import LM_HEAD, last_layers
 from llama_recipes_local.errors import Problem
-from llama_recipes_local.fields import field_names
-from llama_recipes_local.model_folders.architectures import VISION
-from llama_recipes_local.models.freezing import LM_HEAD, last_layers
-from llama_recipes_local.preflight.model import model_config
+from llama_recipes_local.fields import field_names, word_of
+from llama_recipes_local.preflight.model_sizes import model_config
 from llama_recipes_local.run import Run
 
 
@@ -143,7 +141,7 @@ def check_top_layers_in_shards(run: Run) -> list[Problem]:
     if not run.train.top_layers and not model_config(run).get("top_layers"):
         return []
     saves_full_model = run.train.enable_fsdp and run.train.save_model and not run.train.use_peft
-    if not saves_full_model or run.fsdp.checkpoint_type == StateDictType.FULL_STATE_DICT:
+    if not saves_full_model or word_of(run.fsdp, "checkpoint_type") == "FULL_STATE_DICT":
         return []
     return [
         Problem(

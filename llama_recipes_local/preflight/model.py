@@ -3,9 +3,7 @@
 import json
 import re
 from pathlib import Path
-from typing import Any
 
-from llama_recipes_local import configs
 from llama_recipes_local.checkpoints.layout import check_converted
 from llama_recipes_local.errors import Problem, caught, door
 from llama_recipes_local.messages import describe_folder
@@ -13,7 +11,6 @@ from llama_recipes_local.model_folders import (
     check_adapter_files,
     check_architecture,
     check_weights,
-    read_config,
 )
 from llama_recipes_local.model_folders.architectures import KNOWN
 from llama_recipes_local.model_folders.model_config import check_generation_config
@@ -51,7 +48,6 @@ def check_model(run: Run) -> list[Problem]:
         return [meta_layout(folder)]
     problems = check_model_folder(folder)
     config = any("config.json" in problem.what for problem in problems)
-    problems += _check_row_length(folder, train)
     # a tokenizer is loaded with its folder's config.json, whose problem is reported already
     if not config or run.train.tokenizer_name:
         problems += check_tokenizer(run)
@@ -73,11 +69,6 @@ def check_model_type(run: Run) -> list[Problem]:
     """Find a model of an architecture, or in a format, that cannot be trained."""
     name = run.train.model_name
     return check_architecture(Path(name).resolve(), "--model_name", tuple(KNOWN)) if name else []
-
-
-def model_config(run: Run) -> dict[str, Any]:
-    """Return the ``config.json`` of a run's model; empty if it cannot be read."""
-    return read_config(Path(run.train.model_name).resolve())
 
 
 def _unnamed(why: str) -> Problem:
@@ -116,24 +107,6 @@ def _check_config(folder: Path) -> list[Problem]:
         if not isinstance(config, dict):
             raise ValueError(f"it is {config!r:.60}")
     return problems
-
-
-def _check_row_length(folder: Path, train: configs.train_config) -> list[Problem]:
-    longest = read_config(folder).get("max_position_embeddings")
-    # padded rows have the length of the data
-    packing = train.batching_strategy == "packing"
-    if packing and isinstance(longest, int) and longest and train.context_length > longest:
-        return [longer_than_model("context_length", train.context_length, longest)]
-    return []
-
-
-def longer_than_model(flag: str, length: int, positions: int) -> Problem:
-    """Return the problem that a flag asks for rows of more tokens than a model has positions."""
-    return Problem(
-        f"--{flag} {length}",
-        f"the model has {positions} positions (max_position_embeddings)",
-        f"use --{flag} {positions} or less",
-    )
 
 
 def check_tokenizer(run: Run) -> list[Problem]:

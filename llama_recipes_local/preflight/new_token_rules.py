@@ -7,7 +7,8 @@ from llama_recipes_local.errors import Problem
 from llama_recipes_local.model_folders import trained_tokens, vocabulary_of_adapter
 from llama_recipes_local.models.loading import run_tokenizer
 from llama_recipes_local.models.new_tokens import FLAG, candidates, never_trained
-from llama_recipes_local.preflight.model import check_model, model_config
+from llama_recipes_local.preflight.model import check_model
+from llama_recipes_local.preflight.model_sizes import model_config
 from llama_recipes_local.run import Run
 
 LEAVE_OUT = f"leave {FLAG} out"

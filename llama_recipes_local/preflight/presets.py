@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from llama_recipes_local.model_folders import parameter_count, read_config
-from llama_recipes_local.model_folders.stored_quantization import stored_quantization
-from llama_recipes_local.parallel import device_type
+from llama_recipes_local.planning.shapes import shape_of
+from llama_recipes_local.preflight.model_sizes import model_config
 from llama_recipes_local.run import Run
+from llama_recipes_local.run.weight_bits import KEY
 
 Values = dict[str, tuple[Any, str]]
 """Flags without their dashes: the value of each, and the reason for it, which may be empty."""
@@ -31,7 +31,7 @@ STORED = ("quantization", *OF_4BIT)
 
 def qlora(run: Run) -> Values:
     """Return the settings of QLoRA (2305.14314, sections 3 and B.2) for a run's model."""
-    size = parameter_count(Path(run.train.model_name))
+    size = _parameters(run)
     large = size is not None and size > LARGE
     counted = f"{size / 1e9:.1f}B parameters" if size is not None else ""
     values: Values = {
@@ -55,8 +55,7 @@ def qlora(run: Run) -> Values:
         values = {name: value for name, value in values.items() if name not in OF_LORA}
     if run.train.quantization not in (None, "4bit"):
         values = {name: value for name, value in values.items() if name not in OF_4BIT}
-    folder = Path(run.train.model_name).expanduser()
-    if stored_quantization(folder, read_config(folder)) is not None:  # which decides by itself
+    if KEY in model_config(run):  # the folder decides by itself
         values = {name: value for name, value in values.items() if name not in STORED}
     return values
 
@@ -73,7 +72,7 @@ def first_run(run: Run) -> Values:
         values |= {"r": (16, ""), "lora_alpha": (32, ""), "target_modules": ("all-linear", "")}
         if grammar and not run.train.enable_fsdp:
             values["samples"] = (5, "")
-    on_cpu = device_type() == "cpu"
+    on_cpu = _device(run) == "cpu"
     context = 512 if grammar else 1024
     rows = 1 if on_cpu else 8192 // context
     values |= {
@@ -100,6 +99,25 @@ def _limits_on_cpu(context: int) -> Values:
         "max_train_step": (steps, f"some two minutes on {counted}; 0 trains all"),
         "max_eval_step": (8, "seconds; 0 validates on all"),
     }
+
+
+def _parameters(run: Run) -> int | None:
+    """Return the parameters of a run's model; None if they are not known."""
+    if run.model is not None:
+        shape = shape_of(run.model)
+        return shape.weights if shape is not None else None
+    from llama_recipes_local.model_folders import parameter_count  # which imports torch
+
+    return parameter_count(Path(run.train.model_name))
+
+
+def _device(run: Run) -> str:
+    """Return the type of device that a run is for: what is planned is for GPUs."""
+    if run.model is not None:
+        return "cuda"
+    from llama_recipes_local.parallel import device_type  # which imports torch
+
+    return device_type()
 
 
 def _multiplies_bfloat16() -> bool:
@@ -137,6 +155,6 @@ def _optimizer(run: Run) -> tuple[str, str]:
     """Return the paper's paged optimiser where it works, else AdamW."""
     if run.is_sharded:
         return "AdamW", "not paged_adamw: bitsandbytes cannot update sharded parameters"
-    if device_type() != "cuda":
+    if _device(run) != "cuda":
         return "AdamW", "not paged_adamw: it needs a CUDA device to page from"
     return "paged_adamw", ""

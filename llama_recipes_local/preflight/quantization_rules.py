@@ -1,10 +1,9 @@
 """Quantised weights: their settings, and what they need."""
 
 from llama_recipes_local.errors import Problem
-from llama_recipes_local.model_folders.stored_quantization import KEY
-from llama_recipes_local.models.quantization import or_unquantized, quantized_bits, quantized_by
-from llama_recipes_local.preflight.model import model_config
+from llama_recipes_local.preflight.model_sizes import model_config
 from llama_recipes_local.run import Run
+from llama_recipes_local.run.weight_bits import KEY, or_unquantized, quantized_bits, quantized_by
 
 ONLY_4BIT = ("quant_type", "use_double_quant", "quant_storage", "compute_dtype")
 

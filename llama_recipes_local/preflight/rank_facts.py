@@ -67,9 +67,9 @@ def _flags(run: Run) -> Facts:
     for config in configs:
         folders = set(fields_with(config, FOLDER)) - set(SHARED_FOLDERS)
         prefix = "" if config in (run.train, run.fsdp) else f"{type(config).__name__}."
-        for name, value in vars(config).items():
+        for name in vars(config):
             if name not in folders:
-                facts[f"--{prefix}{name}"] = str(value)
+                facts[f"--{prefix}{name}"] = str(getattr(config, name))
     return facts
 
 

@@ -18,7 +18,7 @@ from llama_recipes_local.model_folders import (
 from llama_recipes_local.model_folders.weight_files import check_weights, unreadable
 from llama_recipes_local.models.weight_values import check_adapter_values
 from llama_recipes_local.preflight.adapter_rules import check_attention
-from llama_recipes_local.preflight.model import model_config
+from llama_recipes_local.preflight.model_sizes import model_config
 from llama_recipes_local.run import Run
 
 

@@ -5,13 +5,12 @@ from pathlib import Path
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.model_folders import read_config
 from llama_recipes_local.model_folders.stored_quantization import (
-    BEFORE,
     StoredQuantization,
     stored_quantization,
 )
-from llama_recipes_local.models.quantization import quantized_bits
 from llama_recipes_local.preflight.quantization_rules import ONLY_4BIT
 from llama_recipes_local.run import Run
+from llama_recipes_local.run.weight_bits import BEFORE, quantized_bits
 
 
 def adopt_stored_bits(run: Run) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from llama_recipes_local import configs
 from llama_recipes_local.configs.protocols import AdapterConfig, DatasetConfig, Part
+from llama_recipes_local.fields import word_of
 from llama_recipes_local.run.stages import Stages
 
 if TYPE_CHECKING:
@@ -71,6 +72,9 @@ class Run:
     """Watches the other ranks; None if this process is alone."""
     called: bool = False
     """Whether Python code called it, as in a notebook: the process goes on when it has ended."""
+    model: dict[str, Any] | None = None
+    """The model's ``config.json``, of a run that is planned for GPUs elsewhere; None means that of
+    its folder, and this machine."""
     preset: str = ""
     """What the preset sets, as it is printed."""
     choices: str = ""
@@ -92,8 +96,7 @@ class Run:
     @property
     def is_sharded(self) -> bool:
         """Whether weights are sharded; with NO_SHARD each rank has a full replica."""
-        no_shard = self.fsdp.sharding_strategy.name == "NO_SHARD"
-        return self.train.enable_fsdp and not no_shard
+        return self.train.enable_fsdp and word_of(self.fsdp, "sharding_strategy") != "NO_SHARD"
 
     def configurations(self) -> list[object]:
         """Return the configurations that flags reach."""

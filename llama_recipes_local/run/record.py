@@ -90,7 +90,7 @@ PACKAGES = ("llama_recipes_local", "torch", "transformers", "peft", "tokenizers"
 def describe(run: Run) -> dict[str, Any]:
     """Return the run as JSON-ready data: its configurations, the versions, and what was patched."""
     described = {
-        type(config).__name__: {name: _plain(value) for name, value in vars(config).items()}
+        type(config).__name__: {name: _plain(getattr(config, name)) for name in vars(config)}
         for config in run.configurations()
     }
     described["versions"] = {package: import_module(package).__version__ for package in PACKAGES}

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from llama_recipes_local.configs.training import AUTO, FULL, KEEP, OFFLOAD, SELECTIVE
 from llama_recipes_local.kernels import fused
-from llama_recipes_local.models.quantization import quantized_bits
 from llama_recipes_local.run import Run
+from llama_recipes_local.run.weight_bits import quantized_bits
 
 SHORT = 1024
 RECOMPUTED = "activations are recomputed in the backward pass"

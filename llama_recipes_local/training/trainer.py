@@ -18,11 +18,11 @@ from transformers import PreTrainedTokenizerBase
 from llama_recipes_local import configs, parallel
 from llama_recipes_local._upstream import load
 from llama_recipes_local.checkpoints import rng_state
+from llama_recipes_local.configs.optimizer_names import DECAYING
 from llama_recipes_local.errors import InterruptedRun, TrainingError
 from llama_recipes_local.model_checkpointing import save_trained
 from llama_recipes_local.optimization.parameter_groups import split_lora_plus
 from llama_recipes_local.optimization.schedules import (
-    DECAYING,
     Schedule,
     factor_by_step,
     make_schedule,

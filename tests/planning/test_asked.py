@@ -1,6 +1,5 @@
 """A setting is what the flags of a run say."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from llama_recipes_local.planning.asked import Asked, setting
+from llama_recipes_local.planning.asked import setting
 from llama_recipes_local.planning.setting import (
     ALONE,
     FROZEN,
@@ -20,7 +19,7 @@ from llama_recipes_local.planning.setting import (
     PLAIN,
     Setting,
 )
-from llama_recipes_local.planning.shapes import KNOWN, LINEAR, shape_of
+from llama_recipes_local.planning.shapes import KNOWN, LINEAR, Shape, config_of, shape_of
 from llama_recipes_local.run.resolution import resolve
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -28,7 +27,7 @@ S7 = KNOWN["llama-2-7b"]
 
 
 def of(world: int = 1, hosts: int = 1, **flags: Any) -> Setting:
-    return setting(Asked.by_run(resolve(flags)), S7, world, hosts)
+    return setting(resolve(flags), S7, world, hosts)
 
 
 def test_full_fine_tuning_is_the_default() -> None:
@@ -103,31 +102,31 @@ def test_a_config_is_read_and_another_architecture_is_not() -> None:
 
 
 @pytest.mark.command
-def test_flags_are_read_without_torch_as_a_run_reads_them() -> None:
+def test_flags_are_resolved_without_torch() -> None:
     flags = {
         "use_peft": "True",
         "enable_fsdp": "True",
         "sharding_strategy": "ShardingStrategy.SHARD_GRAD_OP",
         "fsdp_config.optimizer": "anyprecision",
-        "use_double_quant": "True",
-        "quantization": "4bit",
-        "pure_bf16": "True",
+        "compute_dtype": "bf16",
     }
     code = f"""
-import json, sys
-from llama_recipes_local import configs
-from llama_recipes_local.planning.asked import words_of
-fsdp = words_of(configs.fsdp_config, {flags!r})
-bits = words_of(configs.quantization_config, {flags!r})
-print(json.dumps([{{**fsdp}}, bits["use_double_quant"], "torch" in sys.modules]))
+import sys
+from llama_recipes_local.fields import word_of
+from llama_recipes_local.run.resolution import resolve
+run = resolve({flags!r})
+print(word_of(run.fsdp, "sharding_strategy"), run.is_sharded, "torch" in sys.modules)
+print(run.fsdp.sharding_strategy, run.quantization.compute_dtype)
 """
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True
     )
-    fsdp, double, torch = json.loads(done.stdout)
-    run = Asked.by_run(resolve(dict(flags)))
-    # how a model is saved does not matter here, and stays torch's own
-    assert {name: value for name, value in run.fsdp.items() if name != "checkpoint_type"} == {
-        name: value for name, value in fsdp.items() if name != "checkpoint_type"
-    }
-    assert (double, torch) == (True, False)
+    assert done.stdout.splitlines() == [
+        "SHARD_GRAD_OP True False",
+        "ShardingStrategy.SHARD_GRAD_OP torch.bfloat16",
+    ]
+
+
+@pytest.mark.parametrize("shape", KNOWN.values(), ids=list(KNOWN))
+def test_a_shape_is_that_of_its_configuration(shape: Shape) -> None:
+    assert shape_of(config_of(shape)) == shape

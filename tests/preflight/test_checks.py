@@ -11,7 +11,8 @@ import pytest
 from llama_recipes_local import preflight
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.preflight import model
-from llama_recipes_local.preflight.checks import CHECKS, Check, find_problems
+from llama_recipes_local.preflight.checks import CHECKS, find_problems
+from llama_recipes_local.preflight.checks_by_flags import Check
 from llama_recipes_local.run import Run
 from llama_recipes_local.run.resolution import resolve
 

@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from llama_recipes_local.preflight.low_memory_rules import check_low_memory
+from llama_recipes_local.preflight.low_memory_rules import check_low_memory, check_low_memory_model
 from llama_recipes_local.run.resolution import resolve
 
 FSDP = {"low_cpu_fsdp": True, "enable_fsdp": True}
 
 
 def problems_of(folder: Path, **flags: Any) -> list[str]:
-    problems = check_low_memory(resolve({"model_name": str(folder), **flags}))
+    run = resolve({"model_name": str(folder), **flags})
+    problems = check_low_memory(run) + check_low_memory_model(run)
     assert all("leave --low_cpu_fsdp out" in problem.fix for problem in problems)
     return [problem.what for problem in problems]
 

@@ -146,7 +146,7 @@ REFUSED = [
     Refused({"train_only": "head"}, "--train_only head", "last:N", "use --train_only lm_head"),
     Refused({"train_only": "last:0"}, "--train_only last:0", "has 2 layers", "last:1 to last:2"),
     Refused({"train_only": "last:99"}, "--train_only last:99", "has 2 layers", "last:1 to last:2"),
-    Refused({"top_layers": -1}, "--top_layers is -1", "0 or more", "give it 0 or more"),
+    Refused({"top_layers": -1}, "--top_layers is -1", "from 0 to 1000", "give it from 0"),
     Refused(
         {"top_layers": 1},
         "--top_layers 1",

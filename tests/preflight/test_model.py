@@ -11,6 +11,7 @@ import sentencepiece
 from llama_recipes_local import cli, extras
 from llama_recipes_local.models import tokenizer_files
 from llama_recipes_local.preflight import model
+from llama_recipes_local.preflight.model_sizes import check_positions
 from llama_recipes_local.run.resolution import resolve
 
 
@@ -73,9 +74,10 @@ def test_a_config_that_is_not_an_object(config: str, folder: Path) -> None:
 
 
 def test_the_context_may_fill_the_model_but_not_more(folder: Path) -> None:
-    assert problems_of(folder, context_length=512) == []
-    (problem,) = problems_of(folder, context_length=513)
-    assert "use --context_length 512 or less" in problem
+    flags = {"model_name": str(folder)}
+    assert check_positions(resolve(flags | {"context_length": 512})) == []
+    (problem,) = check_positions(resolve(flags | {"context_length": 513}))
+    assert "use --context_length 512 or less" in problem.fix
 
 
 def test_padding_needs_no_context_length(folder: Path) -> None:

@@ -44,7 +44,7 @@ def test_weights_that_are_stored_in_4_bits_are_left_as_they_are(
 
 
 def test_the_papers_settings(run_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(presets, "device_type", lambda: "cuda")
+    monkeypatch.setattr(presets, "_device", lambda run: "cuda")
     run = run_of()
     train, lora, quantization = run.train, run.peft, run.quantization
     assert (train.use_peft, train.quantization) == (True, "4bit")
@@ -62,7 +62,7 @@ def test_the_papers_settings(run_of: Any, monkeypatch: pytest.MonkeyPatch) -> No
 def test_rate_and_dropout_follow_the_models_size(
     run_of: Any, monkeypatch: pytest.MonkeyPatch, size: float | None, lr: float, dropout: float
 ) -> None:
-    monkeypatch.setattr(presets, "parameter_count", lambda folder: size)
+    monkeypatch.setattr(presets, "_parameters", lambda run: size)
     run = run_of()
     assert (run.train.lr, run.peft.lora_dropout) == (lr, dropout)
     assert (f"--lr {lr}  ({size / 1e9:.1f}B parameters)" if size else f"--lr {lr}") in run.preset
@@ -91,7 +91,7 @@ def test_adamw_where_the_paged_optimiser_does_not_work(
     on_cpu = run_of()
     assert on_cpu.fsdp.optimizer == "AdamW"
     assert "--optimizer AdamW  (not paged_adamw: it needs a CUDA device" in on_cpu.preset
-    monkeypatch.setattr(presets, "device_type", lambda: "cuda")
+    monkeypatch.setattr(presets, "_device", lambda run: "cuda")
     monkeypatch.setenv("RANK", "0")
     for name in ("LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.setenv(name, "1")
@@ -144,7 +144,7 @@ def test_the_first_run_takes_as_many_steps_as_the_machine_can(
     monkeypatch.setattr(presets, "_multiplies_bfloat16", lambda: False)
 
     def first(device: str, cpus: int = 2, **flags: Any) -> Run:
-        monkeypatch.setattr(presets, "device_type", lambda: device)
+        monkeypatch.setattr(presets, "_device", lambda run: device)
         monkeypatch.setattr(presets.os, "sched_getaffinity", lambda pid: set(range(cpus)))
         given = {"preset": "first_run", "model_name": str(tiny_model), **flags}
         run, problems = resolved((), given)

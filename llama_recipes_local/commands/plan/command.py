@@ -2,27 +2,26 @@
 
 import argparse
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llama_recipes_local import configs
-from llama_recipes_local.adapters.registry import METHODS
-from llama_recipes_local.commands.plan.flag_rules import check_asked, check_method, check_several
-from llama_recipes_local.commands.plan.given import card_of, model_shape
+from llama_recipes_local.commands.plan.flag_rules import check_planned, check_several
+from llama_recipes_local.commands.plan.given import card_of, model_shape, stored_bits
 from llama_recipes_local.commands.plan.report import as_json, as_text
 from llama_recipes_local.datasets.named_path import with_data_path
-from llama_recipes_local.datasets.registry import DATASETS
-from llama_recipes_local.errors import UsageError, refusal, refuse
-from llama_recipes_local.fields import update_config
-from llama_recipes_local.planning.asked import Asked, setting, words_of
+from llama_recipes_local.errors import Problem, UsageError, refusal, refuse
+from llama_recipes_local.planning.asked import setting
 from llama_recipes_local.planning.cards import Card
-from llama_recipes_local.planning.flags import free_of
+from llama_recipes_local.planning.flags import changes, free_of
 from llama_recipes_local.planning.search import Outcome, ranked
 from llama_recipes_local.planning.setting import Setting
 from llama_recipes_local.planning.shapes import Shape
 from llama_recipes_local.planning.tokens import BYTES_A_TOKEN, bytes_of
-from llama_recipes_local.preflight.flags import check_arguments, check_flags
+from llama_recipes_local.preflight.flags import check_arguments, check_flags, check_values
+from llama_recipes_local.preflight.presets import PRESETS, chosen
+from llama_recipes_local.run import Run
+from llama_recipes_local.run.resolution import resolve
+from llama_recipes_local.run.weight_bits import KEY
 
 OWN = ("gpus", "nodes", "gpu_memory", "gpu", "node_link", "tokens", "json")
 METHOD_FLAGS = {
@@ -48,7 +47,7 @@ class Plan:
         model: as it was named.
         shape: of the model.
         card: each GPU.
-        flags: what the run is started with, before anything is chosen.
+        run: what is started, before anything is chosen.
         asked: its setting.
         outcomes: first the fastest that fits.
         others: of the methods that were tried, the fastest that fits, or what needs the least.
@@ -59,19 +58,12 @@ class Plan:
     model: str
     shape: Shape
     card: Card
-    flags: dict[str, Any]
+    run: Run
     asked: Setting
     outcomes: list[Outcome]
     others: dict[str, Outcome]
     tokens: int | None
     counted: str
-
-    @property
-    def train(self) -> configs.train_config:
-        """The run's configuration, for what planning does not choose."""
-        train = configs.train_config()
-        update_config(train, **self.flags)
-        return train
 
 
 def plan(args: argparse.Namespace) -> None:
@@ -95,76 +87,61 @@ def make_plan(flags: dict[str, Any], args: argparse.Namespace) -> Plan:
     Raises:
         UsageError: if a value cannot be used.
     """
-    flags = _with_preset(flags)
     model = str(flags.get("model_name", flags.get("train_config.model_name", "")))
-    shape, stored = model_shape(model)
-    has = card_of(args)
-    world = args.gpus * args.nodes
+    config, shape = model_shape(model)
+    has, world = card_of(args), args.gpus * args.nodes
     if world > 1:
-        refuse(check_several(_asked(flags), flags, world))
+        refuse(check_several(resolve(flags), world))
         flags = {**flags, "enable_fsdp": "True"}
-    given = {flag.rpartition(".")[2] for flag in flags}
-    flags |= {name: value for name, value in stored.items() if name not in given}
-    if not given & {"use_fast_kernels"}:
-        flags["use_fast_kernels"] = "True"
+    given = resolve(flags).given
+    if "use_fast_kernels" not in given:
+        flags = {**flags, "use_fast_kernels": "True"}
     tried = {"": {}} if given & METHOD_FLAGS else METHODS_TRIED
-    if stored and len(tried) > 1:  # the folder's own quantisation stays
+    if KEY in config and len(tried) > 1:  # the folder's own quantisation stays
         tried = {"LoRA": METHODS_TRIED["LoRA"]}
-    refuse(check_asked(_asked(flags), shape, given))
-    wrong = {
-        name: check_method(_asked({**flags, **more}), shape, has, given)
-        for name, more in tried.items()
-    }
-    if all(wrong.values()):
-        refuse(min(wrong.values(), key=len))
-    tried = {name: more for name, more in tried.items() if not wrong[name]}
-    found: dict[str, tuple[dict[str, Any], Setting, list[Outcome]]] = {}
-    for name, more in tried.items():
-        its = {**flags, **more}
-        asked = setting(_asked(its), shape, world, args.nodes)
-        outcomes = ranked(asked, has, free_of(given), args.node_link)
-        found[name] = its, asked, outcomes
-    chosen = next((name for name, each in found.items() if each[2][0].fits), list(found)[-1])
-    its, asked, outcomes = found[chosen]
+    runs = {name: _run({**flags, **more}, config) for name, more in tried.items()}
+    for run in runs.values():
+        refuse(check_values(run, only=run.given))
+    found: dict[str, tuple[Run, Setting, list[Outcome]]] = {}
+    wrong: list[list[Problem]] = []
+    for name, run in runs.items():
+        asked = setting(run, shape, world, args.nodes)
+        outcomes = ranked(asked, has, free_of(run.given), args.node_link)
+        started = _run({**run.flags, **changes(outcomes[0].setting, asked)}, config)
+        if problems := check_planned(started, has, world):
+            wrong.append(problems)
+        else:
+            found[name] = run, asked, outcomes
+    if not found:
+        refuse(min(wrong, key=len))
+    best = next((name for name, each in found.items() if each[2][0].fits), list(found)[-1])
+    run, asked, outcomes = found[best]
     others = {name: each[2][0] for name, each in found.items() if len(found) > 1}
-    tokens, counted = epoch_tokens(args.tokens, flags)
-    return Plan(model, shape, has, its, asked, outcomes, others, tokens, counted)
+    tokens, counted = epoch_tokens(args.tokens, run)
+    return Plan(model, shape, has, run, asked, outcomes, others, tokens, counted)
 
 
-def _asked(flags: Mapping[str, Any]) -> Asked:
-    train = configs.train_config()
-    update_config(train, **flags)
-    peft = None
-    if train.use_peft and train.peft_method in METHODS:
-        peft = METHODS[train.peft_method].config()
-        update_config(peft, **flags)
-    fsdp = words_of(configs.fsdp_config, flags)
-    return Asked(train, fsdp, words_of(configs.quantization_config, flags), peft)
+def _run(flags: dict[str, Any], config: dict[str, Any]) -> Run:
+    """Return the run of some flags and a model's ``config.json``, with what its preset sets."""
+    run = resolve(flags)
+    run.model = config
+    if run.train.preset in PRESETS:
+        values = chosen(run)
+        run = resolve({name: value for name, (value, _) in values.items()} | flags)
+        run.model = config
+    run.train.quantization = run.train.quantization or stored_bits(config)
+    return run
 
 
-def epoch_tokens(given: int | None, flags: Mapping[str, Any]) -> tuple[int | None, str]:
+def epoch_tokens(given: int | None, run: Run) -> tuple[int | None, str]:
     """Return an epoch's tokens, and where the figure is from: a flag, or the files' bytes."""
     if given is not None:
         return given, "--tokens"
-    declared = DATASETS.get(str(flags.get("dataset", flags.get("train_config.dataset"))))
-    if declared is None:
+    if run.dataset is None or "dataset" not in run.given:
         return None, ""
-    config = declared.config()
-    update_config(config, **flags)
-    if (size := bytes_of(config)) is None:
+    if (size := bytes_of(run.dataset)) is None:
         return None, "its files are not here, or not plain text: give --tokens N"
     return size // BYTES_A_TOKEN, f"about {BYTES_A_TOKEN} bytes of {size / 1e6:.1f} MB a token"
-
-
-def _with_preset(flags: dict[str, Any]) -> dict[str, Any]:
-    """Return flags with what ``--preset`` sets, which takes torch to know."""
-    if not flags.get("preset", flags.get("train_config.preset")):
-        return dict(flags)
-    from llama_recipes_local.preflight.presets import chosen
-    from llama_recipes_local.run.resolution import resolve
-
-    values = chosen(resolve(dict(flags)))
-    return {name: value for name, (value, _) in values.items()} | flags
 
 
 def _nothing_fits(made: Plan, flags: dict[str, Any], args: argparse.Namespace) -> UsageError:

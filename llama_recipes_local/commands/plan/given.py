@@ -2,16 +2,19 @@
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from llama_recipes_local.errors import refusal
 from llama_recipes_local.messages import nearest
 from llama_recipes_local.planning.cards import CARDS, Card, card
-from llama_recipes_local.planning.shapes import KNOWN, Shape, shape_of
+from llama_recipes_local.planning.shapes import KNOWN, Shape, config_of, shape_of
+from llama_recipes_local.run.weight_bits import KEY
 
 
-def model_shape(name: str) -> tuple[Shape, dict[str, str]]:
-    """Return a model's shape, and flags for how its folder has quantised it.
+def model_shape(name: str) -> tuple[dict[str, Any], Shape]:
+    """Return a model's ``config.json``, and its shape.
 
     Raises:
         UsageError: if there is neither such a folder nor such a name.
@@ -24,7 +27,7 @@ def model_shape(name: str) -> tuple[Shape, dict[str, str]]:
         wanted = name.lower().rpartition("/")[2].removeprefix("meta-").removesuffix("-hf")
         wanted = wanted.removesuffix("-instruct").removesuffix("-chat")
         if wanted in KNOWN:
-            return KNOWN[wanted], {}
+            return config_of(KNOWN[wanted]), KNOWN[wanted]
         near = nearest(wanted, KNOWN)
         fix = f"did you mean {near}?" if near else fix
         raise refusal(f"--model_name {name}", "there is no such folder, and no such name", fix)
@@ -37,10 +40,14 @@ def model_shape(name: str) -> tuple[Shape, dict[str, str]]:
     shape = shape_of(config) if isinstance(config, dict) else None
     if shape is None:
         raise refusal(f"{path} is not that of a Llama", "its sizes are not known here", fix)
-    stored = config.get("quantization_config")
+    return config, shape
+
+
+def stored_bits(config: Mapping[str, Any]) -> str | None:
+    """Return "4bit" or "8bit" if a model's folder has its weights so; None if not."""
+    stored = config.get(KEY)
     stored = stored if isinstance(stored, dict) else {}
-    kinds = {"4bit": stored.get("load_in_4bit"), "8bit": stored.get("load_in_8bit")}
-    return shape, next(({"quantization": kind} for kind, has in kinds.items() if has is True), {})
+    return next((bits for bits in ("4bit", "8bit") if stored.get(f"load_in_{bits}") is True), None)
 
 
 def card_of(args: argparse.Namespace) -> Card:

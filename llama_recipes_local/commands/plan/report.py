@@ -30,7 +30,7 @@ def as_text(plan: Plan) -> str:
         "\n".join(
             [
                 f"{heading}: {describe(best.setting)}",
-                *details(best, plan.train, plan.tokens, plan.counted),
+                *details(best, plan.run.train, plan.tokens, plan.counted),
             ]
         )
     )
@@ -61,7 +61,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
 def command(plan: Plan, chosen: Outcome) -> list[str]:
     """Return the words of the command that trains so."""
     ranks = chosen.setting.ranks
-    flags = {**plan.flags, **changes(chosen.setting, plan.asked)}
+    flags = {**plan.run.flags, **changes(chosen.setting, plan.asked)}
     shown = {name: True if str(value) == "True" else value for name, value in flags.items()}
     start = [python()]
     if ranks.uses_fsdp:
@@ -115,7 +115,7 @@ def _numbers(plan: Plan, found: Outcome) -> dict[str, Any]:
         "memory_gib": {name: round(size, 3) for name, size in found.memory.parts().items()},
         "tokens_per_second": round(found.tokens),
         "step_seconds": {name: round(part, 4) for name, part in vars(found.seconds).items()},
-        "host_gib": round(host_gib(setting, plan.train.low_cpu_fsdp), 1),
+        "host_gib": round(host_gib(setting, plan.run.train.low_cpu_fsdp), 1),
         "checkpoint_gb": round(checkpoint_gb(setting), 3),
         "flags": changes(setting, plan.asked),
         "command": command(plan, found),

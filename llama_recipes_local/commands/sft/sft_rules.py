@@ -22,7 +22,7 @@ from llama_recipes_local.model_folders import read_config
 from llama_recipes_local.parallel import device_type, launched_by_torchrun
 from llama_recipes_local.preflight.earlier_results import check_output_has_no_weights
 from llama_recipes_local.preflight.method_rules import adapter_is_off
-from llama_recipes_local.preflight.model import longer_than_model
+from llama_recipes_local.preflight.model_sizes import longer_than_model
 from llama_recipes_local.preflight.precision_rules import float16_on_cpu
 from llama_recipes_local.preflight.quantization_rules import untrainable
 

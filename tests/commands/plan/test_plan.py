@@ -91,25 +91,36 @@ M = ("--model_name", "llama-2-7b")
         (("--model_name", "llama-2-7b", "--sharding_strategy", "NO_SHARD"), "without --enable"),
         (
             ("--model_name", "llama-2-7b", "--use_peft", "--target_modules", "c_attn"),
-            "a Llama has no such layer",
+            "--target_modules c_attn",
         ),
         ((*M, "--gpus", "2", "--enable_fsdp", "False"), "--enable_fsdp False with 2 GPUs"),
         ((*M, "--use_fp16", "--pure_bf16"), "--use_fp16 with --pure_bf16"),
         ((*M, "--quantization", "4bit"), "quantised weights cannot be trained"),
         ((*M, "--use_peft", "--top_layers", "2"), "--top_layers 2 with --use_peft"),
         ((*M, "--freeze_layers", "--num_freeze_layers", "33"), "the model has 32 layers"),
-        ((*M, "--train_only", "last:33"), "there is no such part"),
-        ((*M, "--train_only", "q_proj"), "there is no such part"),
+        ((*M, "--train_only", "last:33"), "give it from last:1 to last:32"),
+        ((*M, "--train_only", "q_proj"), "use --train_only lm_head"),
         ((*M, "--activation_policy", "keep", "--gradient_checkpointing"), "leave one of them out"),
         ((*M, "--freeze_layers", "--activation_policy", "selective"), "selective without LoRA"),
         ((*M, "--fp8", "--gpu", "A100"), "--fp8 on A100 80GB"),
         ((*M, "--fp8", "--gpu", "L40S"), "--fp8 on L40S"),
         ((*M, "--fp8", "--use_peft", "--quantization", "4bit"), "--fp8 with --quantization 4bit"),
-        ((*M, "--fp8", "--use_fp16"), "--fp8 with --use_fp16"),
+        ((*M, "--fp8", "--use_fp16"), "--fp8 with float16"),
         ((*M, "--fp8", "--use_peft", "--use_dora"), "--fp8 with --use_dora"),
+        ((*M, "--sharding_group_size", "2"), "--sharding_group_size without --hsdp"),
+        ((*M, "--gpus", "4", "--hsdp", "--sharding_group_size", "3"), "which is 4"),
+        ((*M, "--top_layers", "5000"), "it must be from 0 to 1000"),
+        ((*M, "--eval_steps", "5", "--run_validation", "False"), "nothing would be validated"),
+        ((*M, "--peft_method", "prefix"), "--peft_method prefix without --use_peft"),
+        ((*M, "--use_peft", "--num_virtual_tokens", "9"), "it would be ignored"),
+        ((*M, "--low_cpu_fsdp"), "--low_cpu_fsdp without --enable_fsdp"),
+        (
+            (*M, "--use_peft", "--quantization", "4bit", "--init_lora_weights", "pissa"),
+            "quantised ones cannot be changed",
+        ),
         (
             (*M, "--fp8", "--use_peft", "--gpus", "2", "--sharding_strategy", "FULL_SHARD"),
-            "--fp8 with --sharding_strategy FULL_SHARD",
+            "--fp8 with weights that are sharded",
         ),
     ],
 )
@@ -164,8 +175,10 @@ def test_a_plan_imports_no_torch() -> None:
     code = """
 import sys
 from llama_recipes_local.cli import main
-assert main(["plan", "--model_name", "llama-3.1-70b", "--gpus", "8", "--use_peft", "--r", "16",
-             "--quantization", "4bit", "--dataset", "alpaca_dataset"]) == 0
+words = ["plan", "--model_name", "llama-3.1-70b", "--gpus", "8", "--dataset", "alpaca_dataset"]
+assert main([*words, "--use_peft", "--r", "16", "--quantization", "4bit"]) == 0
+assert main([*words, "--preset", "qlora", "--sharding_strategy", "NO_SHARD", "--scheduler",
+             "cosine", "--optimizer", "AdamW"]) == 0
 assert not {"torch", "transformers", "peft", "numpy"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=True, capture_output=True)
@@ -205,3 +218,11 @@ def test_a_card_is_known_by_what_its_driver_calls_it(
 @pytest.mark.parametrize("name", ["RTX 3060 Ti", "NVIDIA L4 Super", "NVIDIA"])
 def test_another_card_is_not_taken_for_it(capsys: pytest.CaptureFixture[str], name: str) -> None:
     assert "its speed is not known here" in plan(capsys, *M, "--gpu", name, code=2)
+
+
+def test_a_preset_is_that_of_the_model_and_of_a_gpu(capsys: pytest.CaptureFixture[str]) -> None:
+    found = numbers(capsys, "--model_name", "llama-2-70b", "--gpus", "2", "--preset", "qlora")
+    words = " ".join(map(str, found["settings"][0]["command"]))
+    assert "--lr 0.0001" in words  # more than 13B parameters
+    alone = numbers(capsys, *M, "--preset", "qlora")["settings"][0]["command"]
+    assert "paged_adamw" in alone

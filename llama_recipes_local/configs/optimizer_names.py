@@ -1,0 +1,13 @@
+"""The optimisers and schedules that ``--optimizer`` and ``--scheduler`` name, without torch."""
+
+BITSANDBYTES = {
+    "adamw_8bit": "AdamW8bit",
+    "paged_adamw": "PagedAdamW",
+    "paged_adamw_8bit": "PagedAdamW8bit",
+}
+"""Its optimisers, which update no sharded parameter, by what it calls them."""
+OPTIMIZERS = ("adamw", "anyprecision", *BITSANDBYTES)
+
+PER_STEP = ("constant", "linear", "cosine", "wsd")
+SCHEDULERS = ("step", *PER_STEP)
+DECAYING = ("linear", "cosine", "wsd")

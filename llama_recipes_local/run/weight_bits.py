@@ -1,0 +1,25 @@
+"""In how many bits a run's weights are, and what says so."""
+
+from llama_recipes_local import configs
+from llama_recipes_local.run import Run
+
+KEY = "quantization_config"
+"""What a model's ``config.json`` says it with."""
+BEFORE = "name the model before it was quantised: --model_name DIR"
+
+
+def quantized_bits(train_config: configs.train_config) -> str | None:
+    """Return "4bit", "8bit" or None; True is upstream's old name for "8bit"."""
+    return "8bit" if train_config.quantization is True else train_config.quantization or None
+
+
+def quantized_by(run: Run) -> str:
+    """Return what quantises a run's weights, as its messages name it: the flag, or the folder."""
+    if "quantization" in run.given:
+        return f"--quantization {quantized_bits(run.train)}"
+    return f"weights in {quantized_bits(run.train)} ({KEY} in the model's config.json)"
+
+
+def or_unquantized(run: Run, fix: str) -> str:
+    """Return a fix for a run whose folder, not whose flag, quantises its weights."""
+    return fix if "quantization" in run.given else BEFORE
