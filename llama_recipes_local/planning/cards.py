@@ -76,7 +76,7 @@ def card(memory_gb: float, name: str = "") -> Card:
     if name:
         wanted = _plain(name)
         found = next((each for each in CARDS if wanted == _plain(each.name)), None)
-        found = found or next((each for each in CARDS if wanted in _plain(each.name)), None)
+        found = found or next((each for each in CARDS if wanted in _short_names(each)), None)
         found = found or next((each for each in CARDS if _is_driver_name(wanted, each)), None)
         if found is None:
             raise KeyError(name)
@@ -85,6 +85,12 @@ def card(memory_gb: float, name: str = "") -> Card:
     if abs(usable(memory_gb) - near.memory) > 0.08 * near.memory:
         near = min(CARDS, key=lambda each: abs(usable(memory_gb) - each.memory))
     return replace(near, memory=usable(memory_gb))
+
+
+def _short_names(known: Card) -> set[str]:
+    """Return what a card is called for short: without its maker's series, and its memory."""
+    words = [word for word in known.name.lower().split() if not word.endswith("gb")]
+    return {"".join(words), "".join(words[1:])} - {""}
 
 
 def _is_driver_name(wanted: str, known: Card) -> bool:

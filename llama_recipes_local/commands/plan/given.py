@@ -63,5 +63,7 @@ def card_of(args: argparse.Namespace) -> Card:
     except KeyError:
         names = ", ".join(each.name for each in CARDS)
         why = "its speed is not known here"
-        fix = f"leave it out and give --gpu_memory GB, or name one of {names}"
+        near = nearest(args.gpu, [each.name for each in CARDS])
+        fix = f"did you mean '{near}'? " if near else ""
+        fix += f"leave it out and give --gpu_memory GB, or name one of {names}"
         raise refusal(f"--gpu {args.gpu}", why, fix) from None

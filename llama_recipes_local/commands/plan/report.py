@@ -12,7 +12,7 @@ from llama_recipes_local.program import python
 from llama_recipes_local.screen import shell_command
 
 if TYPE_CHECKING:
-    from llama_recipes_local.commands.plan.command import Plan
+    from llama_recipes_local.commands.plan.making_plan import Plan
 
 NEXT = 2
 """Settings that are shown beside the fastest."""

@@ -74,6 +74,35 @@ def test_where_nothing_fits_what_would_is_named(capsys: pytest.CaptureFixture[st
     assert numbers(capsys, *words, "--gpus", "2")["settings"][0]["fits"]
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "llama-2-7b --gpu_memory 8 --use_peft True",
+        "llama-2-7b --gpu_memory 8 --nodes 2 --preset qlora --r 256",
+        "llama-2-13b --gpu_memory 24 --use_peft True --target_modules all-linear",
+        "llama-2-70b --gpu_memory 24 --gpus 8",
+        "llama-3.1-8b --gpu 4090 --use_peft True --context_length 131072",
+        "llama-3.1-70b --gpu_memory 8",
+        "llama-3.1-70b --gpu 4090 --use_peft True --quantization 4bit",
+        "llama-3.1-405b",
+        "llama-3.1-405b --gpus 8 --use_peft True",
+        "smollm2-135m --gpu_memory 2 --batch_size_training 64",
+    ],
+)
+def test_each_change_that_is_suggested_fits(capsys: pytest.CaptureFixture[str], line: str) -> None:
+    model, *words = line.split()
+    error = plan(capsys, "--model_name", model, *words, code=2)
+    fixes = error.partition("fix: ")[2].strip().split("; or ")
+    for fix in fixes:
+        change = shlex.split(fix[fix.index("--") :].partition(" (")[0].rstrip(")"))
+        named = dict(zip(words[::2], words[1::2], strict=True))
+        if "--gpu_memory" in change:
+            named.pop("--gpu", None)  # another GPU
+        kept = [word for pair in named.items() if pair[0] not in change for word in pair]
+        found = numbers(capsys, "--model_name", model, *kept, *change)
+        assert found["settings"][0]["fits"], fix
+
+
 M = ("--model_name", "llama-2-7b")
 
 
@@ -215,7 +244,7 @@ def test_a_card_is_known_by_what_its_driver_calls_it(
     assert numbers(capsys, *M, "--use_peft", "--gpu", name)["gpu"]["name"] == card
 
 
-@pytest.mark.parametrize("name", ["RTX 3060 Ti", "NVIDIA L4 Super", "NVIDIA"])
+@pytest.mark.parametrize("name", ["RTX 3060 Ti", "L4 Super", "NVIDIA", "a", "rtx", "4060"])
 def test_another_card_is_not_taken_for_it(capsys: pytest.CaptureFixture[str], name: str) -> None:
     assert "its speed is not known here" in plan(capsys, *M, "--gpu", name, code=2)
 
