@@ -34,6 +34,8 @@ LINES: dict[str, list[list[str]]] = {
         ["--model_name", "{model}", "--output_dir", "full", "--save_steps", "1", *RUN],
     ],
     "merge": [["--adapter", "lora", "--out", "merged"]],
+    "what-to-bring": [["--model", "Llama-3.1-8B", "--dataset", "samsum", "--method", "qlora"]],
+    "check": [["merged"]],
     "convert": [["full/checkpoint-2", "--out", "converted"]],
     "generate": [["--adapter", "lora", "--prompt", "She go.", "--max_new_tokens", "2"]],
     "evaluate": [["--adapter", "lora", "--max_examples", "2", "--max_new_tokens", "2"]],

@@ -39,6 +39,7 @@ ROOT = Command(
             },
         ),
         "inspect": Command("show what the model will see of a data set", takes_any_flag=True),
+        "what-to-bring": Command("list what a machine without a network needs"),
         "check": Command("check a folder that was copied here, file by file"),
         "doctor": Command("say what this machine has and lacks", takes_any_flag=True),
         "plan": Command("say what a run will take, and what fits", takes_any_flag=True),

@@ -3,12 +3,17 @@
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from llama_recipes_local.errors import Problem, door
 
 BROUGHT = "what-to-bring.json"
+SUMS_COMMAND = (
+    "find . -type f -not -path '*/.*' -not -name SHA256SUMS -exec sha256sum {} + > SHA256SUMS"
+)
+"""What is run in a folder so that its copy can be checked."""
+
 _NAMES = ("SHA256SUMS", "SHA256SUMS.txt", "*.sha256", "*.chk")
 _LINE = re.compile(r"\\?([0-9A-Fa-f]{32}|[0-9A-Fa-f]{64}) [ *](.+)")
 _HF = Path(".cache/huggingface/download")
@@ -56,11 +61,7 @@ def read_list(path: Path, folder: Path) -> list[Expected]:
             raise ValueError("it names no file")
         for each in found:
             _check_inside(each.name)
-        return [Expected(each.name, path.name, *_rest(each)) for each in found]
-
-
-def _rest(each: Expected) -> tuple[int | None, str, str]:
-    return each.bytes, each.algorithm, each.digest
+        return [replace(each, source=path.name) for each in found if folder / each.name != path]
 
 
 def _check_inside(name: str) -> None:
@@ -93,7 +94,7 @@ def _of_json(text: str, path: Path, folder: Path) -> Iterator[Expected]:
         folders = ", ".join(str(part["folder"]) for part in parts)
         raise ValueError(f"it is about the folders {folders or 'of nothing'}, not {folder.name}")
     for each in own[0]["files"]:
-        if each.get("needed", True):
+        if each.get("needed", True) and "*" not in each["name"]:
             digest = str(each.get("sha256", ""))
             size = each.get("bytes") if each.get("exact") else None
             yield Expected(str(each["name"]), "", size, "sha256" if digest else "", digest)
@@ -123,10 +124,9 @@ def noted_by_hf(folder: Path) -> list[Expected]:
 
 def no_list(folder: Path) -> Problem:
     """Return that nothing is said of a folder's files, as what a list would be made with."""
-    made = "find . -type f -not -path '*/.*' -exec sha256sum {} + > SHA256SUMS"
     return Problem(
         f"no list of hashes came along with {folder}",
         "files are checked by what they say of themselves: an altered weight, or a file that "
         "a model need not have, is not seen so",
-        f"where the folder came from run: {made}; then copy SHA256SUMS here too",
+        f"where the folder came from run: {SUMS_COMMAND}; then copy SHA256SUMS here too",
     )

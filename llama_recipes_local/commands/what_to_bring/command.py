@@ -1,0 +1,114 @@
+"""``llama-recipes-local what-to-bring``: prints the list as text or JSON."""
+
+import argparse
+import json
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from itertools import groupby
+
+from llama_recipes_local.bundling.targets import (
+    CPU,
+    Target,
+    constraints_command,
+    pip_commands,
+)
+from llama_recipes_local.commands.check.file_lists import SUMS_COMMAND
+from llama_recipes_local.commands.what_to_bring.brought import METHODS, Brought, File
+from llama_recipes_local.commands.what_to_bring.data_files import bring_data
+from llama_recipes_local.commands.what_to_bring.model_files import bring_model
+from llama_recipes_local.errors import Problem, UsageError, caught
+
+_SIZES = {  # GB of all wheels, as they were fetched
+    CPU: 0.5,
+    "cuda": 4.0,
+}
+
+
+def what_to_bring(args: argparse.Namespace) -> None:
+    """Print what to bring.
+
+    Raises:
+        UsageError: with all problems, if a name is not known.
+    """
+    parts: dict[str, Brought] = {}
+    problems: list[Problem] = []
+    for part, word, bring in (
+        ("model", args.model, bring_model),
+        ("dataset", args.dataset, bring_data),
+    ):
+        if word:
+            with caught() as found:
+                parts[part] = bring(word)
+            problems += found
+    if problems:
+        raise UsageError(problems)
+    parts["packages"] = _packages(Target(args.cuda, args.python), METHODS[args.method])
+    if args.json:
+        print(json.dumps({name: asdict(part) for name, part in parts.items()}, indent=2))
+        return
+    print("\n".join(_text(parts, args)))
+
+
+def _packages(target: Target, extra: str) -> Brought:
+    extras = [*([extra] if extra else []), *([] if target.cuda == CPU else ["fast"])]
+    lines = [shlex.join(words) for words in pip_commands(target, extras)]
+    size = _SIZES[CPU if target.cuda == CPU else "cuda"]
+    notes = [
+        "run in a checkout of this package, on Linux with that Python: pip judges conditions by "
+        "the Python that runs it",
+        f"or all of it in one folder that installs itself: make bundle TARGET={target.name}",
+    ]
+    if target.driver:
+        notes.insert(1, f"the machine needs NVIDIA's driver {target.driver} or newer")
+    there = "cp wheels/constraints.txt . && PIP_NO_INDEX=1 PIP_FIND_LINKS=$PWD/wheels make install"
+    return Brought(
+        f"packages for Python {target.python}, {target.torch}",
+        "wheels",
+        [File("*.whl")],
+        int(size * 1e9),
+        {"pip": [constraints_command(target), *lines], "there": [there]},
+        notes,
+    )
+
+
+def _text(parts: dict[str, Brought], args: argparse.Namespace) -> Iterator[str]:
+    for part in parts.values():
+        size = f", about {_bytes(part.bytes)}" if part.bytes else ""
+        yield f"{part.name}: folder {part.folder}{size}"
+        yield from _table(part.files)
+        for note in part.notes:
+            yield f"  note: {note}"
+        for where, lines in part.commands.items():
+            yield f"  {where}:"
+            yield from (f"    {line}" for line in lines)
+        yield ""
+    yield "then, in each folder, so that the copy can be checked file by file:"
+    yield f"    {SUMS_COMMAND}"
+    yield "and on the machine without a network:"
+    for name, part in parts.items():
+        if name != "packages" and part.files:
+            yield f"    llama-recipes-local check {shlex.quote(part.folder)}"
+    flags = [word for part in parts.values() for word in part.flags]
+    method = {"qlora": ["--preset", "qlora"], "lora": ["--use_peft"]}.get(args.method, [])
+    if "--dataset" not in flags and "dataset" in parts:
+        flags += ["--dataset", parts["dataset"].name]
+    if flags and args.method != "sft":
+        yield f"    llama-recipes-local finetune {shlex.join([*flags, *method])}"
+
+
+def _table(files: Sequence[File]) -> Iterator[str]:
+    """Yield a line for each file, and one for all shards."""
+    for _, group in groupby(files, lambda file: re.sub(r"-\d+-of-", "-of-", file.name)):
+        first, *rest = group
+        many = f" ... {rest[-1].name}, {len(rest) + 1} files" if rest else ""
+        size = f", {_bytes(first.bytes)}" if first.bytes is not None and not rest else ""
+        note = first.note or ("" if first.needed else "not needed")
+        yield f"  {first.name}{many}{size}{f' ({note})' if note else ''}"
+
+
+def _bytes(size: int) -> str:
+    if size >= 1e9:
+        return f"{size / 1e9:.2f} GB"
+    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"

@@ -1,0 +1,51 @@
+"""The pip commands are ones that pip takes, for the target's own torch."""
+
+import re
+from pathlib import Path
+
+import pytest
+from pip._internal.commands import create_command
+
+from llama_recipes_local.bundling.targets import (
+    TORCH,
+    all_targets,
+    constraints,
+    pip_commands,
+    read_target,
+)
+from llama_recipes_local.errors import UsageError
+
+PROJECT = Path(__file__).resolve().parents[2]
+CONSTRAINTS = (PROJECT / "constraints.txt").read_text("utf-8")
+
+
+def test_pip_takes_the_commands_of_every_target() -> None:
+    assert len(all_targets()) >= 20
+    for target in all_targets():
+        for python, dash_m, pip, name, *words in pip_commands(target, ["dev"]):
+            assert (python, dash_m, pip) == (f"python{target.python}", "-m", "pip")
+            options, rest = create_command(name).parse_args(words)
+            assert rest
+            if options.python_version if name == "download" else None:
+                assert options.python_version == tuple(map(int, target.python.split(".")))
+                assert "manylinux_2_17_x86_64" in options.platforms
+
+
+def test_a_target_is_named_by_cuda_and_python() -> None:
+    target = read_target("cu128-py312")
+    assert (target.cuda, target.python, target.driver) == ("12.8", "3.12", "525.60.13")
+    assert target.torch == "torch==2.11.0+cu128"
+    assert target.torch in constraints(target, CONSTRAINTS)
+    assert read_target("cpu-py311").driver == ""
+
+
+@pytest.mark.parametrize("word", ["cu127-py312", "cu128-py39", "cuda", "", "cu128"])
+def test_an_unknown_target_is_refused_with_those_there_are(word: str) -> None:
+    with pytest.raises(UsageError, match="cu126, cu128") as error:
+        read_target(word)
+    assert "py313" in str(error.value)
+
+
+def test_the_torch_that_the_tests_run_with_is_the_one_that_is_brought() -> None:
+    pinned = re.search(r"^torch==(.*)$", CONSTRAINTS, re.MULTILINE)
+    assert pinned is not None and TORCH["cpu"] == pinned[1]
