@@ -138,6 +138,7 @@ def train(run: Run) -> None:
             save_description(run, output / CONFIGURATION_FILE, finished=True)
             report_finished_run(output)
         report(run)
+    parallel.barrier()  # what the first rank has written is there for all
 
 
 def _ended(error: BaseException, run: Run | None, watch: parallel.Watch | None) -> EndedRun | None:

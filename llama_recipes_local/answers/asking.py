@@ -9,6 +9,7 @@ from llama_recipes_local.answers.model_loading import load_model, load_tokenizer
 from llama_recipes_local.answers.model_source import ModelSource
 from llama_recipes_local.answers.prompt_texts import Prompt, check_limits, choose_prompt_template
 from llama_recipes_local.answers.stopping import find_stops
+from llama_recipes_local.parallel import is_rank_zero
 
 
 class AskedModel:
@@ -24,7 +25,8 @@ class AskedModel:
         self._tokenizer = load_tokenizer(source)
         self._template, why = choose_prompt_template(source, self._tokenizer)
         self._generator: Generator | None = None
-        print(f"--> {why}", file=sys.stderr)
+        if is_rank_zero():
+            print(f"--> {why}", file=sys.stderr)
 
     def complete(self, prompts: Sequence[str], sampling: Sampling) -> list[list[str]]:
         """Return the completions of each prompt.
@@ -35,10 +37,9 @@ class AskedModel:
         asked = [Prompt(f"prompt {number}", text) for number, text in enumerate(prompts, 1)]
         texts = [each.to_text(self._template, self._tokenizer) for each in asked]
         check_limits(asked, texts, self._tokenizer, self._source)
-        if self._generator is None:
-            self._generator = Generator(load_model(self._source), self._tokenizer)
-        stops = find_stops(self._template, self._tokenizer, self._generator.ends)
         with warnings.catch_warnings():
-            # transformers warns about its own code
-            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", FutureWarning)  # transformers' about its own code
+            if self._generator is None:
+                self._generator = Generator(load_model(self._source), self._tokenizer)
+            stops = find_stops(self._template, self._tokenizer, self._generator.ends)
             return self._generator.complete(texts, sampling, stops)

@@ -1,5 +1,6 @@
 """The process group of a run: ranks, initialisation, collectives."""
 
+import itertools
 import os
 from datetime import timedelta
 from typing import Any
@@ -12,6 +13,7 @@ from torch.distributed.rendezvous import rendezvous
 from llama_recipes_local import launch
 
 PATIENCE = 1800  # seconds; torch's own for gloo
+_groups = itertools.count()
 
 
 def launched_by_torchrun() -> bool:
@@ -42,8 +44,8 @@ def device_type() -> str:
 def setup(seconds: float = PATIENCE) -> None:
     """Initialise the process group: nccl for CUDA tensors, gloo for those in host memory.
 
-    When torchrun restarts ranks it keeps its store, which has the addresses of the old ones, so
-    each start gets its own prefix in the store.
+    torchrun keeps its store when it restarts ranks, and when ranks train a second time. It has the
+    addresses of the old ones, so each start and each group gets its own prefix in the store.
 
     Args:
         seconds: how long a rank waits for another in a collective before it fails.
@@ -52,7 +54,7 @@ def setup(seconds: float = PATIENCE) -> None:
     store, rank, ranks = next(rendezvous("env://", timeout=timeout))
     start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     options: dict[str, Any] = {"rank": rank, "world_size": ranks, "timeout": timeout}
-    options["store"] = PrefixStore(f"start-{start}", store)
+    options["store"] = PrefixStore(f"start-{start}-{next(_groups)}", store)
     if device_type() == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         dist.init_process_group("cpu:gloo,cuda:nccl", device_id=device, **options)
