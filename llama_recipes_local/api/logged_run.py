@@ -10,7 +10,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from llama_recipes_local import launch
+from llama_recipes_local import _network, launch
 from llama_recipes_local._python import why_compiled_each_time
 from llama_recipes_local.console import EndedRun, exit_on_broken_pipe, expected_failure
 from llama_recipes_local.errors import refusal
@@ -47,6 +47,7 @@ def finetune_logged(
         why = "one model is trained at a time: a run has the process's output and devices"
         raise refusal("a run of this process has not ended", why, "wait for it, or use a process")
     try:
+        _network.watch()
         if launch.local_rank() == 0:
             read_ahead(flags.get("model_name"))
         with logged_output() as log:

@@ -39,13 +39,17 @@ def _versions(run: RunFiles) -> dict[str, Any]:
     versions = run.sft.get("versions")
     found = run.record.fields("versions") | (versions if isinstance(versions, dict) else {})
     lock = str(upstream.get("lock", "")).replace(" --hash=", " ")
-    named = {"upstream": lock} | {f"data, {part}": value for part, value in data.items()}
+    named = {"code": run.record.code, "upstream": lock} | {
+        f"data, {part}": value for part, value in data.items()
+    }
     if run.base:
         named["base model"] = f"{run.base.get('name')} {run.base.get('hash')}"
     patches = upstream.get("patches")
     for patch, value in patches.items() if isinstance(patches, dict) else ():
         named[patch] = value
-    return found | {name: value for name, value in named.items() if value}
+    return (
+        run.record.fields("machine") | found | {name: each for name, each in named.items() if each}
+    )
 
 
 def _recorded(run: RunFiles) -> dict[str, Any]:

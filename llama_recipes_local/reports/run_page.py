@@ -22,6 +22,7 @@ from llama_recipes_local.storage.publishing import write_text
 from llama_recipes_local.training.loggers import EVALUATIONS_FILE, METRICS_FILE
 
 PAGE = "report.html"
+_NETWORK = "attempts of Python code to reach other machines"
 
 
 def write_report(runs: Sequence[RunFiles], path: Path) -> None:
@@ -111,9 +112,18 @@ def _results(runs: Sequence[RunFiles]) -> dict[str, list[str]]:
         "steps whose loss is not finite": [_not_finite(run.steps, "loss") for run in runs],
         "time": [_time(run.steps) for run in runs],
     }
+    rows[_NETWORK] = [_network_attempts(run) for run in runs]
     if len(runs) > 1:
         rows["state"] = [_state(run) for run in runs]
     return {name: values for name, values in rows.items() if any(values)}
+
+
+def _network_attempts(run: RunFiles) -> str:
+    found = run.record.fields("network")
+    count, names = plain_number(found.get("attempts")), found.get("to")
+    if count is None:
+        return ""
+    return f"{number(count)} {' '.join(map(str, names)) if isinstance(names, list) else ''}".strip()
 
 
 def _first(rows: Sequence[Row], name: str) -> str:

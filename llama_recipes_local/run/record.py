@@ -1,21 +1,25 @@
 """``run_config.json``: the configurations, versions and patches of a run, written and read."""
 
+import hashlib
 import json
 import time
 from dataclasses import asdict, is_dataclass
+from functools import cache
 from importlib import import_module
 from pathlib import Path
+from platform import python_version
 from typing import Any, get_type_hints
 
-from llama_recipes_local import configs
+from llama_recipes_local import _network, configs, launch
 from llama_recipes_local.errors import door
 from llama_recipes_local.fields import convert
 from llama_recipes_local.run import Run
 from llama_recipes_local.storage.publishing import write_json
-from llama_recipes_local.vendoring import read_manifest
+from llama_recipes_local.vendoring import read_manifest, vendor_dir
 
 CONFIGURATION_FILE = "run_config.json"
 FINISHED = "finished"
+CODE = "code"
 
 
 def find_in_run(folder: Path, name: str) -> Path | None:
@@ -43,6 +47,11 @@ class SavedRun:
     def finished(self) -> str:
         """When the run came to its end, in words; empty if it did not."""
         return str(self._configs.get(FINISHED) or "")
+
+    @property
+    def code(self) -> str:
+        """The hash of this package's code; empty if it was not recorded."""
+        return str(self._configs.get(CODE) or "")
 
     def get(self, config: str, field: str, default: object = None) -> Any:
         """Return a configuration's field, or the default if it was not recorded."""
@@ -89,10 +98,11 @@ PACKAGES = ("llama_recipes_local", "torch", "transformers", "peft", "tokenizers"
 
 def describe(run: Run) -> dict[str, Any]:
     """Return the run as JSON-ready data: its configurations, the versions, and what was patched."""
-    described = {
+    described: dict[str, Any] = {
         type(config).__name__: {name: _plain(getattr(config, name)) for name in vars(config)}
         for config in run.configurations()
     }
+    described[CODE] = _code_hash()
     described["versions"] = {package: import_module(package).__version__ for package in PACKAGES}
     if run.data is not None:
         described["data"] = dict(run.data.fingerprints)
@@ -101,9 +111,33 @@ def describe(run: Run) -> dict[str, Any]:
     return described
 
 
+@cache
+def _code_hash() -> str:
+    """Return a sha256 of this package's own code."""
+    digest, package = hashlib.sha256(), vendor_dir().parent
+    for path in sorted(package.rglob("*.py")):
+        if vendor_dir() not in path.parents:
+            digest.update(path.relative_to(package).as_posix().encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
 def save_description(run: Run, path: Path, finished: bool = False) -> None:
-    """Write ``describe(run)`` as JSON to ``path``, and the time if the run has come to its end."""
-    write_json(path, describe(run) | ({FINISHED: time.strftime("%F %T")} if finished else {}))
+    """Write ``describe(run)`` as JSON to ``path``, and how it ended if the run has."""
+    write_json(path, describe(run) | (_end() if finished else {}))
+
+
+def _end() -> dict[str, Any]:
+    """Return when and where a run has ended, and what it tried to reach on other machines."""
+    import torch
+
+    tried = _network.attempts()
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    return {
+        FINISHED: time.strftime("%F %T"),
+        "machine": {"device": gpu, "ranks": launch.world_size(), "python": python_version()},
+        "network": {"attempts": len(tried), "to": sorted(set(tried))},
+    }
 
 
 def _plain(value: object) -> object:

@@ -67,6 +67,8 @@ def test_answers_are_those_of_evaluate_and_training_is_the_same(
     page = (tmp_path / "asked" / "report.html").read_text("utf-8")
     assert escape(shown[0]["reference"]) in page and "use_peft" in page
     assert (tmp_path / "asked" / "report.png").is_file()
+    record = json.loads((tmp_path / "asked" / "run_config.json").read_text())
+    assert record["network"] == {"attempts": 0, "to": []} and len(record["code"]) == 64
 
 
 @pytest.mark.parametrize("flags", [{"enable_fsdp": True}, {"peft_method": "prefix"}])

@@ -29,6 +29,10 @@ def make_run(folder: Path, losses: list[Any], **train: Any) -> Path:
         "grammar_dataset": {"train_split": "a.csv"},
         "versions": {"torch": "2.13.0"},
         "finished": "2026-01-02 03:04:05",
+        "code": "0123abcd",
+        "machine": {"device": "NVIDIA H200", "ranks": 2},
+        "network": {"attempts": 1, "to": ["hub.example"]},
+        "data": {"train": "feed5678"},
     }
     (folder / "run_config.json").write_text(json.dumps(record))
     counts = {"records": 70, "bad": 0, "notes": {"a picture": 3}}
@@ -79,6 +83,8 @@ def test_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     content = (run / "report.html").read_text("utf-8")
     page = Checked(content)
     for expected in ("finished 2026-01-02", "12,345", "records", "0.0003", "2.13.0", "a.csv"):
+        assert expected in page.text
+    for expected in ("0123abcd", "NVIDIA H200", "1 hub.example", "feed5678"):
         assert expected in page.text
     assert "seed" not in page.text  # 42 is the default
     assert page.lines == 3 + 2  # loss, rate and speed; validation loss and GLEU
