@@ -17,9 +17,13 @@ PYTHON  ?= python3
 VENV    ?= .venv
 MODEL   ?=
 DATASET ?= grammar_dataset
-OUTPUT  ?= $(call folder,outputs/$(basename $(notdir $(patsubst %/,%,$(subst $(SPACE),_,$(subst ?,_,$(subst *,_,$(DATASET))))))))
+OUTPUT  ?= $(call folder,outputs/$(if $(OWN_DATA),$(basename $(notdir $(patsubst %/,%,$(subst $(SPACE),_,$(subst ?,_,$(subst *,_,$(DATASET))))))),config))
 NPROC   ?= 1
 ARGS    ?=
+
+# What a file of settings may say is not given as a flag, which would override it.
+CONFIG   := $(findstring --config,$(value ARGS))
+OWN_DATA := $(if $(CONFIG),$(filter-out file,$(origin DATASET)),yes)
 
 # A variable's text as the user gave it: in their text, a dollar sign refers to nothing.
 text   = $(if $(filter file override,$(origin $1)),$($1),$(value $1))
@@ -54,8 +58,8 @@ INSTALL = $(PIP) $1 | sed -u -n -E -e '/\.metadata/d' \
 
 # One epoch shows what the stand-in can learn, and a model so small wants a larger learning rate.
 STAND_IN_FLAGS := --model_name $(STAND_IN) --num_epochs 1 --lr 2e-3
-# SmolLM2 is made where its wheel can be had; the settings for it are the preset's.
-SMOLLM2_FLAGS := --model_name $(SMOLLM2)$(if $(findstring --preset,$(value ARGS)),, --preset first_run)
+# SmolLM2 is made where its wheel can be had; the settings for it are the recipe's.
+SMOLLM2_FLAGS := --model_name $(SMOLLM2)$(if $(CONFIG)$(findstring --preset,$(value ARGS)),, --config first_run)
 OWN_MODEL   := $(if $(filter-out stand-in,$(subst $(SPACE),_,$(value MODEL))),yes)
 IS_STAND_IN := $(filter stand-in,$(subst $(SPACE),_,$(value MODEL)))
 MODEL_FLAGS := $(if $(OWN_MODEL),--model_name $(call quoted,MODEL),$(STAND_IN_FLAGS))
@@ -93,16 +97,17 @@ help: ## list targets and variables
 	@echo '  is outputs/sft, and ARGS="..." are flags of sft.py; python sft.py --help lists them'
 
 DATA      := $(if $(IS_GRAMMAR),grammar-data)
-RUN_FLAGS  = --use_peft --dataset $(call quoted,DATASET) --output_dir $(call quoted,OUTPUT) $(ARGS)
+RUN_FLAGS  = $(if $(CONFIG),,--use_peft) $(if $(OWN_DATA),--dataset $(call quoted,DATASET)) --output_dir $(call quoted,OUTPUT) $(ARGS)
 
 .PHONY: finetune
 finetune: install $(DATA) $(if $(value MODEL),$(IS_STAND_IN),smollm2) ## fine-tune with LoRA on a local data set
 	@$(LAUNCH) $(FIRST_FLAGS) $(RUN_FLAGS)
 
 .PHONY: qlora
-qlora: override ARGS := --preset qlora $(ARGS)
+qlora: override ARGS := --config qlora $(ARGS)
 qlora: OUTPUT := $(if $(filter file,$(origin OUTPUT)),$(call folder,outputs/qlora),$(value OUTPUT))
 qlora: install $(VENV)/.installed-quantization $(DATA) $(if $(OWN_MODEL),,stand-in) ## fine-tune with LoRA on 4-bit weights, as the QLoRA paper does
+	$(if $(CONFIG),$(error make qlora is --config qlora; for another: make finetune ARGS="--config NAME|FILE"))
 	@$(LAUNCH) $(MODEL_FLAGS) $(RUN_FLAGS)
 
 .PHONY: sft

@@ -30,7 +30,7 @@ METHODS = {
     "LoRA": [*PEFT, "lora"],
     "LoRA, all linear layers": [*PEFT, "lora", "--target_modules", "all-linear"],
     "4-bit LoRA": [*PEFT, "lora", "--quantization", "4bit"],
-    "QLoRA (--preset qlora)": ["--preset", "qlora", "--batch_size_training", "2"],
+    "QLoRA (--config qlora)": ["--config", "qlora", "--batch_size_training", "2"],
     "LLaMA-Adapter": [*PEFT, "llama_adapter"],
     # the model takes 4,096 positions, 30 of them are the prefix's
     "prefix": [*PEFT, "prefix", "--context_length", "4066"],

@@ -142,7 +142,7 @@ def _fused() -> Iterator[Recorded]:
     preset = replace(s7, weights=NF4, adapter=LINEAR_64, optimizer="paged_adamw")
     yield Recorded("7B, QLoRA r=64, liger-kernel", preset, 54.6, 13911)
     preset = replace(preset, policy=FULL)
-    yield Recorded("7B, `--preset qlora`, liger-kernel", preset, 8.8, 9670)
+    yield Recorded("7B, `--config qlora`, liger-kernel", preset, 8.8, 9670)
     full = Setting(S7, ALL_7B, batch=ONE_ROW, kernels=FUSED)
     yield Recorded("7B, full", full, 66.7, 13104)
     s8 = Setting(S8, adapter=LINEAR_16, batch=GRAMMAR, kernels=FUSED, repeats_keys=True)

@@ -6,7 +6,7 @@ One epoch of the grammar data, LoRA with r=16 on all linear layers, float32 weig
 bfloat16, 32 rows a step padded to the longest, a rate of 5e-4 that falls linearly to 0, a fresh
 order and adapter for each seed. TRL is given each row twice over: as text (``trl``), of which it
 makes the ids itself, and as the ids that this package trains (``trl-ids``). ``default`` is what
-``make finetune`` trains where no model is named: ``--preset first_run``. Every adapter, and the
+``make finetune`` trains where no model is named: ``--config first_run``. Every adapter, and the
 model without one, is judged alike: the loss of the validation part's answers, and its prompts
 completed greedily.
 """
@@ -80,7 +80,7 @@ def train_and_judge(args: argparse.Namespace, tool: str, seed: int, device: int)
         flags = [*FORK, "--seed", seed, "--model_name", args.model, "--output_dir", adapter]
         call([ROOT / "finetuning.py", *flags], log, device)
     elif tool == "default":
-        own = ["--preset", "first_run", "--seed", seed, "--model_name", args.model]
+        own = ["--config", "first_run", "--seed", seed, "--model_name", args.model]
         call([ROOT / "finetuning.py", *DATASET, *own, "--output_dir", adapter], log, device)
     elif tool != "base":
         task = ["--train-with-trl", tool, seed, adapter]

@@ -22,7 +22,7 @@ from typing import Any
 PROJECT = Path(__file__).resolve().parents[1]
 METHODS = {
     "lora": ["--use_peft"],
-    "qlora": ["--preset", "qlora"],
+    "qlora": ["--config", "qlora"],
     "full": [],
 }
 SHARED = ["--dataset", "grammar_dataset", "--num_epochs", "1", "--max_train_step", "8"]

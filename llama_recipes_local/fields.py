@@ -5,7 +5,8 @@ type. The facts are what the rest of the package needs to know about the field a
 keep lists of: which values it takes (a ``Range``, ``Choices``, ``FOLDER`` or ``TEXT``), what it
 needs to have an effect (``Needs``), whether a
 resumed run may change it (a ``Resume``), and which commands read it from a run's record
-(``EVALUATION``, ``SELECTS_PARAMETERS``). The docstring is what ``--help`` prints.
+(``EVALUATION``, ``SELECTS_PARAMETERS``), or not even a run that repeats it (``OF_ONE_RUN``). The
+docstring is what ``--help`` prints.
 
 A field whose type is torch's is declared without importing torch, which takes seconds: its type is
 a ``LibraryType``, its default a ``LibraryDefault``.
@@ -127,6 +128,7 @@ class Fact(enum.Enum):
     TEXT = "text"
     EVALUATION = "evaluation"
     SELECTS_PARAMETERS = "selects_parameters"
+    OF_ONE_RUN = "of_one_run"
 
 
 FOLDER = Fact.FOLDER
@@ -138,6 +140,8 @@ EVALUATION = Fact.EVALUATION
 SELECTS_PARAMETERS = Fact.SELECTS_PARAMETERS
 """It decides which of the model's own parameters are trained: ``convert`` reads it from a run's
 record, to take the others from the base model."""
+OF_ONE_RUN = Fact.OF_ONE_RUN
+"""It belongs to one run, or to its machine: a run that repeats a record does not take it."""
 
 
 @dataclass(frozen=True)
@@ -335,7 +339,7 @@ def set_field(config: object, name: str, value: object) -> None:
     setattr(config, name, convert(value, typing.get_type_hints(type(config)).get(name, Any)))
 
 
-def update_config(config: object, **kwargs: object) -> None:
+def update_config(config: object, /, **kwargs: object) -> None:
     """Set a configuration's fields from flags, as upstream's function does, in the fields' types.
 
     Args:

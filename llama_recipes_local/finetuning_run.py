@@ -120,7 +120,7 @@ def prepare(
 def print_plan(run: Run) -> None:
     """Print what the data holds and what the run would take."""
     audits = run.data.audits if isinstance(run.data, RunData) else {}
-    parts = (str(run.data), run.preset, run.choices, dry_run_text(run, audits))
+    parts = (str(run.data), run.recipe, run.choices, dry_run_text(run, audits))
     print("\n" + "\n\n".join(filter(None, parts)))
 
 
@@ -165,7 +165,7 @@ def start(run: Run) -> None:
     print(f"\n{run.data}\n")
     if run.data is not None and run.data.new_tokens is not None:
         print(f"{new_tokens_note(run.data.new_tokens, run.train)}\n")
-    for chosen in filter(None, (run.preset, run.choices)):
+    for chosen in filter(None, (run.recipe, run.choices)):
         print(f"{chosen}\n")
     if parallel.is_rank_zero() and run.data is not None:
         remove_earlier_result(run)

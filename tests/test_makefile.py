@@ -87,7 +87,7 @@ def test_a_text_is_one_word_of_the_command(target: str, text: str, machine: Mach
     model = "--model_name_or_path" if target == "sft" else "--model_name"
     assert call[call.index(model) + 1] == text
     assert call[-4:] == ["--lr", "1e-4", "--x", "y z"]
-    assert ("--preset" in call) is (target == "qlora")
+    assert ("--config" in call) is (target == "qlora")
 
 
 def test_defaults(machine: Machine) -> None:
@@ -109,13 +109,14 @@ def test_defaults(machine: Machine) -> None:
 
 
 def test_the_model_and_its_settings(machine: Machine) -> None:
-    """SmolLM2 where it could be made, with the preset for it unless the user names another."""
+    """SmolLM2 where it could be made, with the recipe for it unless the user names another."""
     (machine.folder / "models/smollm2-135m-instruct").mkdir(parents=True)
     smollm2 = ["--model_name", "models/smollm2-135m-instruct"]
     stand_in = ["--model_name", "models/stand-in", "--num_epochs", "1"]
     for words, expected in {
-        (): [*smollm2, "--preset", "first_run"],
-        ("ARGS=--preset qlora",): [*smollm2, "--use_peft"],
+        (): [*smollm2, "--config", "first_run"],
+        ("ARGS=--config lora",): [*smollm2, "--output_dir", "outputs/config", "--config", "lora"],
+        ("ARGS=--config full", "DATASET=d"): [*smollm2, "--dataset", "d", "--output_dir"],
         ("MODEL=stand-in",): stand_in,
         ("MODEL=../m",): ["--model_name", "../m", "--use_peft"],
     }.items():
@@ -127,6 +128,8 @@ def test_the_model_and_its_settings(machine: Machine) -> None:
         made = {"stand-in", "smollm2"} & {call[2] for call in prepared}
         wanted = {"stand-in"} if expected is stand_in else {"smollm2"}
         assert made == (set() if "MODEL=../m" in words else wanted)
+    refused = machine.make("qlora", "ARGS=--config lora")
+    assert refused.returncode == 2 and "make qlora is --config qlora" in refused.stderr
     for target in ("qlora", "sft"):
         assert machine.make(target).returncode == 0
         assert "models/stand-in" in machine.calls()[-1]

@@ -43,6 +43,7 @@ ROOT = Command(
         "check": Command("check a folder that was copied here, file by file"),
         "doctor": Command("say what this machine has and lacks", takes_any_flag=True),
         "plan": Command("say what a run will take, and what fits", takes_any_flag=True),
+        "recipes": Command("list settings that --config takes by name, or print one"),
         "finetune": Command("fine-tune a model, as finetuning.py does", verbatim=True),
         "merge": Command("merge an adapter into its base model"),
         "convert": Command("convert a sharded checkpoint to a model folder"),

@@ -12,6 +12,7 @@ from llama_recipes_local.fields import (
     BITS_64,
     EVALUATION,
     FOLDER,
+    OF_ONE_RUN,
     SELECTS_PARAMETERS,
     SHARE,
     TEXT,
@@ -138,10 +139,10 @@ class train_config(upstream):
     """Use an adapter on another base model than the one that it was trained on, which is refused
     otherwise."""
 
-    output_dir: Annotated[str, FOLDER, Resume.FREE] = "outputs"
+    output_dir: Annotated[str, FOLDER, Resume.FREE, OF_ONE_RUN] = "outputs"
     """Folder that the adapter or model is saved in."""
 
-    overwrite_output_dir: Annotated[bool, Resume.FREE] = False
+    overwrite_output_dir: Annotated[bool, Resume.FREE, OF_ONE_RUN] = False
     """Remove what an earlier run wrote into ``output_dir``, which is refused otherwise."""
 
     freeze_layers: Annotated[bool, Resume.METHOD, SELECTS_PARAMETERS] = upstream.freeze_layers
@@ -166,10 +167,12 @@ class train_config(upstream):
     save_model: Annotated[bool, Resume.FREE] = upstream.save_model
     """Save the adapter or model; with validation, the best one."""
 
-    dist_checkpoint_root_folder: Annotated[str, FOLDER, Resume.FREE] = "checkpoints"
+    dist_checkpoint_root_folder: Annotated[str, FOLDER, Resume.FREE, OF_ONE_RUN] = "checkpoints"
     """Folder for the checkpoints of fully sharded models, below the working directory."""
 
-    dist_checkpoint_folder: Annotated[str, TEXT, Resume.FREE] = upstream.dist_checkpoint_folder
+    dist_checkpoint_folder: Annotated[str, TEXT, Resume.FREE, OF_ONE_RUN] = (
+        upstream.dist_checkpoint_folder
+    )
     """Prefix of the name of a sharded model's folder, in ``dist_checkpoint_root_folder``."""
 
     save_optimizer: Annotated[bool, Resume.FREE, WITH_FSDP] = upstream.save_optimizer
@@ -197,7 +200,9 @@ class train_config(upstream):
     use_profiler: Annotated[bool, Resume.FREE] = upstream.use_profiler
     """Write traces of some steps into ``profiler_dir``."""
 
-    profiler_dir: Annotated[str, FOLDER, Resume.FREE, Needs("use_profiler")] = "profiles"
+    profiler_dir: Annotated[str, FOLDER, Resume.FREE, OF_ONE_RUN, Needs("use_profiler")] = (
+        "profiles"
+    )
     """Folder for the traces of ``use_profiler``."""
 
     # the fork's own; upstream has a data set's name too, but without a type, so no flag reaches it
@@ -208,15 +213,17 @@ class train_config(upstream):
     """Name of the data set, or the path of your own files (a file, folder or glob pattern), read as
     local_dataset."""
 
-    dry_run: Annotated[bool, Resume.FREE] = False
+    dry_run: Annotated[bool, Resume.FREE, OF_ONE_RUN] = False
     """Check the run, prepare its data, print what it would take, and stop before a weight is
     loaded."""
 
     samples: Annotated[int, AT_LEAST_0, Resume.FREE] = 0
     """Prompts of the validation part whose answers are printed as before and after training."""
 
-    preset: Annotated[str, Choices("", source="preflight.presets:PRESETS"), Resume.FREE] = ""
-    """Settings by name: "qlora" is the QLoRA paper's; explicit flags override it."""
+    config: Annotated[str, FOLDER, Resume.FREE, OF_ONE_RUN] = ""
+    """Settings in a file, which flags override: a recipe's name (``llama-recipes-local recipes``
+    lists them), a YAML or JSON file, or a run's run_config.json, which repeats that run. Relative
+    paths, also those in the file, start from the working directory."""
 
     train_only: Annotated[str, TEXT, Resume.METHOD, SELECTS_PARAMETERS] = ""
     """What is trained without an adapter: "lm_head" is the head alone, "last:N" the last N decoder
@@ -230,7 +237,7 @@ class train_config(upstream):
     """Folder that relative data paths start from; empty means ``LLAMA_RECIPES_DATA_ROOT`` or the
     working directory."""
 
-    data_cache: Annotated[str, FOLDER, Resume.FREE] = ""
+    data_cache: Annotated[str, FOLDER, Resume.FREE, OF_ONE_RUN] = ""
     """Folder that tokens are cached in; empty means ``LLAMA_RECIPES_CACHE`` or
     ``~/.cache/llama-recipes-local``."""
 
@@ -307,12 +314,12 @@ class train_config(upstream):
     process_group_timeout: Annotated[int, SECONDS, Resume.FREE] = 1800
     """Seconds that a rank waits for another before the run ends."""
 
-    resume_from_checkpoint: Annotated[str, FOLDER, Resume.FREE] = ""
+    resume_from_checkpoint: Annotated[str, FOLDER, Resume.FREE, OF_ONE_RUN] = ""
     """Folder of a checkpoint to resume from, or "auto": the newest complete one in ``output_dir``,
     or from scratch if there is none."""
 
     resume_despite: Annotated[
-        list[str], Choices(source="checkpoints.identity:KINDS"), Resume.FREE, RESUMED
+        list[str], Choices(source="checkpoints.identity:KINDS"), Resume.FREE, OF_ONE_RUN, RESUMED
     ] = field(default_factory=list)
     """What may differ from the run that is resumed: "data", "tokenizer", "batch", "model",
     "method", "schedule"."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from llama_recipes_local._upstream import load_alone
-from llama_recipes_local.fields import TEXT, Needs, Resume
+from llama_recipes_local.fields import OF_ONE_RUN, TEXT, Needs, Resume
 
 if TYPE_CHECKING:
     from llama_recipes_local._vendor.llama_recipes.configs.wandb import wandb_config as upstream
@@ -39,8 +39,8 @@ class wandb_config(upstream):
     mode: Annotated[str | None, TEXT, Resume.FREE, WITH_WANDB] = "offline"
     """"offline", "online" or "disabled"."""
 
-    id: Annotated[str | None, TEXT, Resume.FREE, WITH_WANDB] = None
+    id: Annotated[str | None, TEXT, OF_ONE_RUN, Resume.FREE, WITH_WANDB] = None
     """ID of an existing run of yours; without one, a new run, or the one of the resumed run."""
 
-    resume: Annotated[str | None, TEXT, Resume.FREE, WITH_WANDB] = None
+    resume: Annotated[str | None, TEXT, OF_ONE_RUN, Resume.FREE, WITH_WANDB] = None
     """What to do with an existing run of this ``id``: "allow", "must" or "never"."""

@@ -6,7 +6,7 @@ of the layers are all that is kept, on the device or in host memory.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from llama_recipes_local import configs
@@ -23,10 +23,17 @@ def recomputation_flag(run: Run) -> str:
     return "fsdp_activation_checkpointing" if run.train.enable_fsdp else "gradient_checkpointing"
 
 
-def implied_flags(run: Run) -> dict[str, bool]:
-    """Return the flag of recomputation that the policy sets; none if it is given itself."""
+def implied_flags(run: Run, written: Collection[str] = ()) -> dict[str, bool]:
+    """Return the flag of recomputation that the policy sets; none if it is given itself.
+
+    Args:
+        run: the run.
+        written: what of its flags a file of settings has: a policy that is given overrides it.
+    """
     flag, policy = recomputation_flag(run), run.train.activation_policy
-    return {} if policy == AUTO or flag in run.given else {flag: policy in RECOMPUTING}
+    overridden = flag in written and "activation_policy" not in written
+    given = flag in run.given and not overridden
+    return {} if policy == AUTO or given else {flag: policy in RECOMPUTING}
 
 
 def where_inputs_stay(run: Run | None, sizes: Mapping[str, Any], device: str) -> tuple[str, str]:

@@ -13,10 +13,11 @@ from llama_recipes_local.preflight import flags
 from llama_recipes_local.preflight.automatic import automatic
 from llama_recipes_local.preflight.checks import BATCHES, CHECKS, find_problems
 from llama_recipes_local.preflight.checks_by_flags import Check
+from llama_recipes_local.preflight.config_file import with_config
 from llama_recipes_local.preflight.data_rules import check_data_files
 from llama_recipes_local.preflight.flags import check_values
 from llama_recipes_local.preflight.model import UNNAMED, check_model_type, check_tokenizer
-from llama_recipes_local.preflight.presets import PRESETS, chosen, describe
+from llama_recipes_local.preflight.recipe_values import with_values
 from llama_recipes_local.preflight.stored_model_rules import adopt_stored_bits
 from llama_recipes_local.run import Run
 from llama_recipes_local.run.resolution import resolve
@@ -47,7 +48,7 @@ def _with_choices(run: Run) -> Run:
     chosen = resolve(values | run.flags)
     if implied := implied_flags(chosen):
         chosen = resolve(implied | chosen.flags)
-    chosen.preset, chosen.refused, chosen.choices = run.preset, run.refused, why
+    chosen.recipe, chosen.refused, chosen.choices = run.recipe, run.refused, why
     adopt_stored_bits(chosen)
     return chosen
 
@@ -90,19 +91,15 @@ def _resolved(
     arguments: tuple[Any, ...], given: dict[str, Any], others: Sequence[str] = ()
 ) -> tuple[Run, list[Problem]]:
     """Build the run that the flags ask for; return it with the problems of flags it cannot use."""
-    given, named_twice = with_data_path(given)
+    configured = with_config(given)
+    given, named_twice = with_data_path(configured.flags)
     usable, refused = flags.check_flags(given, others)
-    problems = flags.check_arguments(arguments) + refused + named_twice
+    problems = flags.check_arguments(arguments) + configured.problems + refused + named_twice
     run = resolve(usable)
-    unusable = frozenset(flag.rpartition(".")[2] for flag in given.keys() - usable.keys())
-    if "dataset" in unusable:
+    run = with_values(run, configured, implied_flags(run, configured.settings))
+    unusable = {flag.rpartition(".")[2] for flag in given.keys() - usable.keys()}
+    run.refused = configured.unusable | unusable
+    if "dataset" in run.refused:
         run.dataset = None  # the files of the default, which may be missing, were not asked for
-    if implied := implied_flags(run):
-        run = resolve(implied | run.flags)
-    if run.train.preset in PRESETS:
-        values = chosen(run)
-        run = resolve({name: value for name, (value, _) in values.items()} | run.flags)
-        run.preset = describe(run.train.preset, values)
-    run.refused = unusable
     adopt_stored_bits(run)
     return run, problems

@@ -40,7 +40,8 @@ ELSEWHERE = {
     "optim": "optimizer",
     "per_device_eval_batch_size": "val_batch_size",
     "per_device_train_batch_size": "batch_size_training",
-    "qlora": "preset qlora",
+    "preset": "config",
+    "qlora": "config qlora",
     "resume": "resume_from_checkpoint",
     "use_lora": "use_peft",
     "warmup": "warmup_steps",
@@ -143,7 +144,7 @@ def check_flags(
     """
     known = known_flags()
     usable, problems = {}, []
-    for flag, value in _switches(given, known).items():
+    for flag, value in switches(given).items():
         wrong = _mismatch(flag, value) if flag in known else [_unknown(flag, [*others, *known])]
         if not wrong:
             usable[flag] = value
@@ -152,8 +153,9 @@ def check_flags(
     return usable, problems
 
 
-def _switches(given: dict[str, Any], known: list[str]) -> dict[str, Any]:
+def switches(given: dict[str, Any]) -> dict[str, Any]:
     """Return the flags with ``use_peft`` False for ``--nouse_peft``, as fire has it."""
+    known = known_flags()
     switches: dict[str, Any] = {}
     for flag, value in given.items():
         switch = flag.removeprefix("no")

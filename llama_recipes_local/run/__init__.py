@@ -75,8 +75,8 @@ class Run:
     model: dict[str, Any] | None = None
     """The model's ``config.json``, of a run that is planned for GPUs elsewhere; None means that of
     its folder, and this machine."""
-    preset: str = ""
-    """What the preset sets, as it is printed."""
+    recipe: str = ""
+    """What ``--config`` sets, as it is printed."""
     choices: str = ""
     """What was chosen of what no flag names, and why, as it is printed."""
     refused: frozenset[str] = frozenset()

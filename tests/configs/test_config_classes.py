@@ -30,7 +30,7 @@ DIFFERENCES: dict[str, dict[str, Any]] = {
         "output_dir": "outputs",
         "dist_checkpoint_root_folder": "checkpoints",
         "profiler_dir": "profiles",
-        "preset": "",
+        "config": "",
         "data_root": "",
         "data_cache": "",
         "dtype": "auto",

@@ -133,4 +133,4 @@ def test_paths_are_folders() -> None:
         if name.endswith(("_dir", "_root", "_cache", "_root_folder", "_checkpoint"))
     }
     named.remove("overwrite_output_dir")  # a switch
-    assert folders == {"model_name", "tokenizer_name"} | named
+    assert folders == {"model_name", "tokenizer_name", "config"} | named

@@ -86,10 +86,10 @@ def test_one_rank_of_fsdp(
     assert_trained(tmp_path / "out")
 
 
-def test_the_preset(
+def test_the_recipe(
     flags: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main(**flags | {"preset": "qlora"})
+    main(**flags | {"config": "qlora"})
     assert "--optimizer paged_adamw" in capsys.readouterr().out
     assert_trained(tmp_path / "out")
 

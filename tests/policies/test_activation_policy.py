@@ -37,8 +37,8 @@ def test_what_it_sets(flags: dict[str, Any], implied: dict[str, bool]) -> None:
 
 
 @pytest.mark.parametrize("policy", ["keep", "selective", "auto"])
-def test_it_comes_before_a_preset(tiny_model: Path, policy: str) -> None:
-    flags = {"preset": "qlora", "model_name": str(tiny_model), "activation_policy": policy}
+def test_it_comes_before_a_recipe(tiny_model: Path, policy: str) -> None:
+    flags = {"config": "qlora", "model_name": str(tiny_model), "activation_policy": policy}
     run, problems = resolved((), flags)
     assert problems == [] and run.train.gradient_checkpointing is (policy == "auto")
 

@@ -85,9 +85,9 @@ def test_a_run_does_what_was_chosen_and_says_so(
     flags = {**tiny_run, "context_length": 64, "output_dir": str(tmp_path / "out")}
     chosen = {"activation_policy": "full", "batch_size_training": 2}
     monkeypatch.setattr(all_problems, "automatic", lambda run: (chosen, "because"))
-    run = all_problems.preflight((), {**flags, "batch_size_training": 3, "preset": "first_run"})
+    run = all_problems.preflight((), {**flags, "batch_size_training": 3, "config": "first_run"})
     assert run.choices == "because"
-    assert run.preset
+    assert run.recipe
     assert run.train.gradient_checkpointing
     assert run.train.batch_size_training == 3  # a flag overrides a choice
     monkeypatch.setattr(all_problems, "automatic", lambda run: ({}, ""))

@@ -86,7 +86,7 @@ def flags_of(model: Path, data: Path, output: Path, **flags: Any) -> dict[str, A
             "fsdp_config.optimizer": "anyprecision",
             "grammar_dataset.test_split": "datasets/grammar/grammar_validation.csv",
         },
-        {"preset": "qlora", "seed": 7, "quant_type": "fp4"},
+        {"config": "qlora", "seed": 7, "quant_type": "fp4"},
     ],
 )
 def test_the_run_has_what_main_passes_on(

@@ -12,6 +12,7 @@ from llama_recipes_local.errors import Problem
 from llama_recipes_local.fields import EVALUATION, fields_with
 from llama_recipes_local.model_folders import has_tokenizer
 from llama_recipes_local.preflight import preflight_data
+from llama_recipes_local.preflight.config_file import CONFIG_FLAGS, with_config
 from llama_recipes_local.run import Run
 from llama_recipes_local.run.record import CONFIGURATION_FILE, SavedRun
 from llama_recipes_local.storage.names import check_path
@@ -33,6 +34,8 @@ def resolve_run(arguments: tuple[object, ...], adapter: Path | None, flags: dict
     Raises:
         UsageError: if there is no model, a flag is wrong, or the data cannot be used.
     """
+    configured = with_config(flags)
+    flags = {name: configured.flags[name] for name in configured.flags if name not in CONFIG_FLAGS}
     named_model = str(flags.get("model_name", ""))
     readable = bool(named_model.strip()) and not check_path(named_model, "--model_name")
     folder = adapter or Path(named_model if readable else ".").expanduser().resolve()
@@ -48,7 +51,7 @@ def resolve_run(arguments: tuple[object, ...], adapter: Path | None, flags: dict
         arguments,
         _not_overridden(given, flags) | flags,
         parts=("test",) if named else (),  # the default data set was not asked for
-        found=[] if named else [_no_data()],
+        found=configured.problems + ([] if named else [_no_data()]),
         others=OWN_FLAGS,
     )
     run.train.enable_fsdp = False

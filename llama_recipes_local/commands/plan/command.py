@@ -2,13 +2,18 @@
 
 import argparse
 import json
+from typing import Any
 
+from llama_recipes_local.commands.plan.given import model_shape
 from llama_recipes_local.commands.plan.making_plan import make_plan
 from llama_recipes_local.commands.plan.nothing_fits import nothing_fits
 from llama_recipes_local.commands.plan.report import as_json, as_text
 from llama_recipes_local.datasets.named_path import with_data_path
 from llama_recipes_local.errors import refuse
+from llama_recipes_local.preflight.config_file import CONFIG_FLAGS, Configured, with_config
 from llama_recipes_local.preflight.flags import check_arguments, check_flags
+from llama_recipes_local.preflight.recipe_values import with_values
+from llama_recipes_local.run.resolution import resolve
 
 OWN = ("gpus", "nodes", "gpu_memory", "gpu", "node_link", "tokens", "json")
 
@@ -19,10 +24,21 @@ def plan(args: argparse.Namespace) -> None:
     Raises:
         UsageError: if a flag is wrong, or nothing fits.
     """
-    given, named_twice = with_data_path(args.flags)
+    configured = with_config(args.flags)
+    given, named_twice = with_data_path(configured.flags)
     flags, problems = check_flags(given, OWN)
-    refuse([*check_arguments(args.arguments), *problems, *named_twice])
+    refuse([*check_arguments(args.arguments), *configured.problems, *problems, *named_twice])
+    flags = _with_recipe(flags, configured, args.gpus * args.nodes)
     made = make_plan(flags, args)
     print(json.dumps(as_json(made), indent=2) if args.json else as_text(made))
     if not made.outcomes[0].fits:
         raise nothing_fits(made, flags, args)
+
+
+def _with_recipe(flags: dict[str, Any], configured: Configured, world: int) -> dict[str, Any]:
+    """Return flags with what a recipe sets for the model and the number of GPUs."""
+    if configured.name:
+        run = resolve(({"enable_fsdp": "True"} if world > 1 else {}) | flags)
+        run.model, _ = model_shape(run.train.model_name)
+        flags = with_values(run, configured, {}).flags
+    return {name: value for name, value in flags.items() if name not in CONFIG_FLAGS}

@@ -15,13 +15,12 @@ from llama_recipes_local.planning.setting import Setting
 from llama_recipes_local.planning.shapes import Shape
 from llama_recipes_local.planning.tokens import BYTES_A_TOKEN, bytes_of
 from llama_recipes_local.preflight.flags import check_values
-from llama_recipes_local.preflight.presets import PRESETS, chosen
 from llama_recipes_local.run import Run
 from llama_recipes_local.run.resolution import resolve
 from llama_recipes_local.run.weight_bits import KEY
 
 METHOD_FLAGS = {
-    *("use_peft", "peft_method", "quantization", "preset", "train_only", "top_layers"),
+    *("use_peft", "peft_method", "quantization", "train_only", "top_layers"),
     *("freeze_layers", "from_peft_checkpoint"),
 }
 QLORA = {"quantization": "4bit", "quant_type": "nf4", "use_double_quant": "True"}
@@ -101,13 +100,9 @@ def make_plan(flags: dict[str, Any], args: argparse.Namespace) -> Plan:
 
 
 def _run(flags: dict[str, Any], config: dict[str, Any]) -> Run:
-    """Return the run of some flags and a model's ``config.json``, with what its preset sets."""
+    """Return the run of some flags and a model's ``config.json``."""
     run = resolve(flags)
     run.model = config
-    if run.train.preset in PRESETS:
-        values = chosen(run)
-        run = resolve({name: value for name, (value, _) in values.items()} | flags)
-        run.model = config
     run.train.quantization = run.train.quantization or stored_bits(config)
     return run
 

@@ -20,7 +20,7 @@ def test_it_learns_stops_and_says_the_same_when_merged(
         data_root=str(grammar_data),
         output_dir=str(adapter),
         dataset="grammar_dataset",
-        preset="first_run",
+        config="first_run",
         dtype="bfloat16",
         context_length=256,
         max_train_step=4,

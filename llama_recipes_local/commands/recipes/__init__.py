@@ -1,0 +1,1 @@
+"""Lists the recipes of the package, and prints one."""
