@@ -24,6 +24,7 @@ import typing
 from collections.abc import Callable
 from dataclasses import MISSING, Field, dataclass, replace
 from dataclasses import fields as dataclass_fields
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -326,8 +327,14 @@ def _default(declared: "Field[Any]") -> object:
 
 def field_names(config: type | object) -> list[str]:
     """Return the names of a configuration's fields, in the order they were declared."""
-    cls = config if isinstance(config, type) else type(config)
-    return list(typing.get_type_hints(cls))
+    cls: type = config if isinstance(config, type) else type(config)
+    return list(type_hints(cls))
+
+
+@cache
+def type_hints(cls: type) -> dict[str, Any]:
+    """Return the types of a configuration's fields, without their facts; not to be changed."""
+    return typing.get_type_hints(cls)
 
 
 def set_field(config: object, name: str, value: object) -> None:

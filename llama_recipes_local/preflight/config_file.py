@@ -8,7 +8,7 @@ from typing import Any
 
 from llama_recipes_local.datasets.named_path import OF_THE_FILES, named_path
 from llama_recipes_local.errors import Problem
-from llama_recipes_local.fields import OF_ONE_RUN, Resume, convert, defaults, facts
+from llama_recipes_local.fields import OF_ONE_RUN, Resume, convert, defaults, facts, type_hints
 from llama_recipes_local.messages import nearest
 from llama_recipes_local.preflight.flags import check_flags, configurations, switches
 from llama_recipes_local.recipes import shipped
@@ -135,7 +135,7 @@ def _of_record(file: SettingsFile) -> tuple[list[Setting], list[str]]:
             continue
         known, default = facts(cls)[name], _is_default(cls, setting.value, name)
         if OF_ONE_RUN in known.marks:
-            left_out += [] if default else [f"{name} {setting.value}"]
+            left_out += [] if default or name in _ELSEWHERE else [f"{name} {setting.value}"]
         elif not default or known.resume is Resume.BATCH:
             several = sum(other == name for _, other in sections) > 1
             taken.append(Setting(setting.name if several else name, setting.value, setting.line))
@@ -144,10 +144,10 @@ def _of_record(file: SettingsFile) -> tuple[list[Setting], list[str]]:
 
 def _is_default(cls: type, value: object, name: str) -> bool:
     default = defaults(cls)[name]
-    kind = facts(cls) and cls.__annotations__[name]
-    kind = getattr(kind, "__origin__", kind)
+    if str(value).rpartition(".")[2] == default:  # of a library's type, whose default is its word
+        return True
     try:
-        return bool(str(value).rpartition(".")[2] == default or convert(value, kind) == default)
+        return bool(convert(value, type_hints(cls)[name]) == default)
     except ValueError:
         return False
 

@@ -1,6 +1,5 @@
 """Unknown flags, and values that are not of their field's type, among its choices or in range."""
 
-import typing
 from collections.abc import Collection, Iterable
 from inspect import getattr_static
 from typing import Any
@@ -10,7 +9,7 @@ from llama_recipes_local.adapters.registry import config_classes
 from llama_recipes_local.configs.values import check_fields
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.errors import Problem
-from llama_recipes_local.fields import FOLDER, convert, facts, field_names
+from llama_recipes_local.fields import FOLDER, convert, facts, field_names, type_hints
 from llama_recipes_local.messages import empty_value, nearest, unknown_flag
 from llama_recipes_local.program import command
 from llama_recipes_local.run import Run
@@ -165,7 +164,7 @@ def switches(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_switch(flag: str) -> bool:
-    return any(typing.get_type_hints(cls)[name] is bool for cls, name in _fields(flag))
+    return any(type_hints(cls)[name] is bool for cls, name in _fields(flag))
 
 
 def _fields(flag: str) -> list[tuple[type, str]]:
@@ -193,7 +192,7 @@ def _mismatch(flag: str, value: object) -> list[Problem]:
         if problems := _empty(flag, value, default, FOLDER in _marks(cls, name)):
             return problems
         try:
-            convert(value, typing.get_type_hints(cls)[name])
+            convert(value, type_hints(cls)[name])
         except ValueError as error:
             # of a flag that nothing follows the value is True
             what = f"--{flag} has no value" if value is True else f"--{flag} cannot be {value!r}"

@@ -11,7 +11,7 @@ from llama_recipes_local.recipes.yaml_settings import read_yaml
 from llama_recipes_local.records.encodings import guess
 from llama_recipes_local.storage.names import check_path
 
-MOST_BYTES = 1 << 20
+MOST_BYTES = 1 << 16
 RECORD = "run_config.json"
 _JSON = ".json"
 

@@ -15,6 +15,8 @@ from llama_recipes_local.recipes.named_settings import Setting, at_line, flag_na
 from llama_recipes_local.typed_words import Typed
 
 _NULLS = ("null", "Null", "NULL", "~")
+_DEEPEST = 4
+"""Levels of lists and sections: more than settings have, and few enough to be read."""
 _EXAMPLE = "write a line for each, as `lr: 2e-4`"
 _QUOTE = "write the value itself; a text that begins with * or & goes in quotes"
 
@@ -41,6 +43,9 @@ def _parsed(path: Path, text: str) -> yaml.Node | None:
         try:
             refuse(list(_needless(path, text)))
             return yaml.compose(text, Loader=yaml.BaseLoader)
+        except yaml.reader.ReaderError as error:
+            why = f"it has the character U+{error.character:04X}"
+            raise refusal(f"{path} is not YAML", why, "remove it") from error
         except yaml.MarkedYAMLError as error:
             mark: Any = error.problem_mark or error.context_mark  # yaml's stubs leave it out
             why = (error.problem or str(error)).split(" (")[0]
@@ -50,10 +55,13 @@ def _parsed(path: Path, text: str) -> yaml.Node | None:
 
 
 def _needless(path: Path, text: str) -> Iterator[Problem]:
-    """Find aliases, anchors and tags, before a document is made of them."""
+    """Find aliases, anchors, tags and what is nested too deep, before nodes are made of them."""
     events: Iterator[Any] = yaml.parse(text, Loader=yaml.BaseLoader)  # of many classes
+    depth = documents = 0
     for event in events:
-        line = event.start_mark.line + 1
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        documents += isinstance(event, yaml.DocumentStartEvent)
         if isinstance(event, yaml.AliasEvent):
             problem = Problem(f"an alias (*{event.anchor})", "settings are not repeated", _QUOTE)
         elif getattr(event, "anchor", None):
@@ -61,9 +69,14 @@ def _needless(path: Path, text: str) -> Iterator[Problem]:
         elif getattr(event, "tag", None) not in (None, "!"):
             why = "the type of a value is its flag's"
             problem = Problem(f"a tag ({event.tag})", why, "leave the word with ! out")
+        elif documents > 1 or depth > _DEEPEST:
+            what = "a second document" if documents > 1 else "lists or sections in each other"
+            problem = Problem(what, "settings are names with values", _EXAMPLE)
         else:
             continue
-        yield at_line(path, line, problem)
+        yield at_line(path, event.start_mark.line + 1, problem)
+        if documents > 1 or depth > _DEEPEST:
+            return
 
 
 def _settings(path: Path, mapping: yaml.MappingNode, section: str) -> Iterator[Setting | Problem]:
