@@ -65,7 +65,7 @@ class _train_config(TypedDict, total=False):
     dataset: PathText
     dry_run: bool
     samples: int
-    preset: str
+    config: PathText
     train_only: str
     top_layers: int
     data_root: PathText
@@ -291,7 +291,7 @@ class RunFlags(TypedDict, total=False):
     dataset: PathText
     dry_run: bool
     samples: int
-    preset: str
+    config: PathText
     train_only: str
     top_layers: int
     data_root: PathText
