@@ -14,7 +14,7 @@ from llama_recipes_local.errors import Problem, door
 from llama_recipes_local.recipes.named_settings import Setting, at_line, flag_name
 from llama_recipes_local.typed_words import Typed
 
-_NOT_CONFIGURATIONS = ("versions", "upstream")
+_CONFIGURATIONS = ("_config", "_dataset")
 _EXAMPLE = 'write it as {"lr": 2e-4, "use_peft": true}'
 
 
@@ -51,7 +51,7 @@ def _settings(
     line_of = _lines(text)
     for key, value in content.pairs:
         line, name = line_of(key), flag_name(key)
-        if isinstance(value, _Object) and not (is_record and key in _NOT_CONFIGURATIONS):
+        if isinstance(value, _Object) and (key.endswith(_CONFIGURATIONS) or not is_record):
             for inner, its in value.pairs:
                 yield from _setting(path, f"{name}.{flag_name(inner)}", its, line_of(inner))
         elif not is_record:

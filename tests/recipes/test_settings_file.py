@@ -134,7 +134,7 @@ def test_what_is_no_json_of_settings(content: str, what: str, tmp_path: Path) ->
 
 
 def test_a_record_has_configurations_and_more(tmp_path: Path) -> None:
-    content = {"train_config": {"lr": 1}, "versions": {"torch": "2"}, "finished": "now"}
+    content = {"train_config": {"lr": 1}, "versions": {"torch": "2"}, "data": {"train": "ab"}}
     found = read(tmp_path, json.dumps(content), "run_config.json")
     assert found.is_record and found.problems == []
     assert [each.name for each in found.settings] == ["train_config.lr"]
