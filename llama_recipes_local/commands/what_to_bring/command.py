@@ -91,7 +91,7 @@ def _text(parts: dict[str, Brought], args: argparse.Namespace) -> Iterator[str]:
         if name != "packages" and part.files:
             yield f"    llama-recipes-local check {shlex.quote(part.folder)}"
     flags = [word for part in parts.values() for word in part.flags]
-    method = {"qlora": ["--preset", "qlora"], "lora": ["--use_peft"]}.get(args.method, [])
+    method = {"qlora": ["--config", "qlora"], "lora": ["--use_peft"]}.get(args.method, [])
     if "--dataset" not in flags and "dataset" in parts:
         flags += ["--dataset", parts["dataset"].name]
     if flags and args.method != "sft":

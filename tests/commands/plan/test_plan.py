@@ -78,7 +78,7 @@ def test_where_nothing_fits_what_would_is_named(capsys: pytest.CaptureFixture[st
     "line",
     [
         "llama-2-7b --gpu_memory 8 --use_peft True",
-        "llama-2-7b --gpu_memory 8 --nodes 2 --preset qlora --r 256",
+        "llama-2-7b --gpu_memory 8 --nodes 2 --config qlora --r 256",
         "llama-2-13b --gpu_memory 24 --use_peft True --target_modules all-linear",
         "llama-2-70b --gpu_memory 24 --gpus 8",
         "llama-3.1-8b --gpu 4090 --use_peft True --context_length 131072",
@@ -206,7 +206,7 @@ import sys
 from llama_recipes_local.cli import main
 words = ["plan", "--model_name", "llama-3.1-70b", "--gpus", "8", "--dataset", "alpaca_dataset"]
 assert main([*words, "--use_peft", "--r", "16", "--quantization", "4bit"]) == 0
-assert main([*words, "--preset", "qlora", "--sharding_strategy", "NO_SHARD", "--scheduler",
+assert main([*words, "--config", "qlora", "--sharding_strategy", "NO_SHARD", "--scheduler",
              "cosine", "--optimizer", "AdamW"]) == 0
 assert not {"torch", "transformers", "peft", "numpy"} & set(sys.modules)
 """
@@ -250,8 +250,8 @@ def test_another_card_is_not_taken_for_it(capsys: pytest.CaptureFixture[str], na
 
 
 def test_a_preset_is_that_of_the_model_and_of_a_gpu(capsys: pytest.CaptureFixture[str]) -> None:
-    found = numbers(capsys, "--model_name", "llama-2-70b", "--gpus", "2", "--preset", "qlora")
+    found = numbers(capsys, "--model_name", "llama-2-70b", "--gpus", "2", "--config", "qlora")
     words = " ".join(map(str, found["settings"][0]["command"]))
     assert "--lr 0.0001" in words  # more than 13B parameters
-    alone = numbers(capsys, *M, "--preset", "qlora")["settings"][0]["command"]
+    alone = numbers(capsys, *M, "--config", "qlora")["settings"][0]["command"]
     assert "paged_adamw" in alone

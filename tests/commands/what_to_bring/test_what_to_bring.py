@@ -108,7 +108,7 @@ def test_one_command_lists_model_data_and_packages(capsys: pytest.CaptureFixture
         assert each in text
     for each in ("HF_ENDPOINT=https://hf-mirror.com hf download", "modelscope download --model"):
         assert each in text
-    assert "--dataset samsum_dataset --preset qlora" in text
+    assert "--dataset samsum_dataset --config qlora" in text
     assert "[quantization,fast]" in text
 
 
