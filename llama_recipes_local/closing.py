@@ -74,7 +74,8 @@ def _data(run: Run) -> str:
     files = getattr(run.dataset, "data_path", "") if run.train.dataset == "local_dataset" else ""
     rows = run.data.splits.get("train") if run.data is not None else None
     counted = f", {len(rows):,} rows" if isinstance(rows, TokenRows) else ""
-    return f"{files or run.train.dataset}{counted}"
+    mixed = ", ".join(source.name for source in run.mixed)
+    return f"{files or mixed or run.train.dataset}{counted}"
 
 
 def _method(run: Run) -> str:

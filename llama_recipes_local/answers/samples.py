@@ -104,11 +104,11 @@ class Samples:
 
 def find_samples(run: Run, tokenizer: PreTrainedTokenizerBase) -> Samples | None:
     """Return the prompts that ``--samples`` asks for; None, said, if the data has none."""
-    count, dataset = run.train.samples, DATASETS[run.train.dataset]
-    assert run.dataset is not None
+    count, source = run.train.samples, run.main_source
+    dataset = DATASETS[source.dataset]
     scored = "gleu" in dataset.metrics
     try:
-        split = find_split(dataset, run.dataset, "test", tokenizer)
+        split = find_split(dataset, source.config, "test", tokenizer)
         asked = questions(split, tokenizer, max(count, SCORED if scored else 0)) if split else []
     except UsageError as error:
         print(f"--> no answers are shown: {error.problems[0].what}: {error.problems[0].why}")

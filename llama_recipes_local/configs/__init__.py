@@ -22,6 +22,7 @@ __all__ = [
     "llamaguard_toxicchat_dataset",
     "local_dataset",
     "lora_config",
+    "mixed_dataset",
     "prefix_config",
     "quantization_config",
     "samsum_dataset",

@@ -7,6 +7,7 @@ from llama_recipes_local.datasets.custom import custom_dataset
 from llama_recipes_local.datasets.grammar import grammar_dataset
 from llama_recipes_local.datasets.guanaco import guanaco_dataset
 from llama_recipes_local.datasets.local import local_dataset
+from llama_recipes_local.datasets.mixture import mixed_dataset
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.datasets.samsum import samsum_dataset
 from llama_recipes_local.datasets.toxicchat import llamaguard_toxicchat_dataset
@@ -18,6 +19,7 @@ __all__ = [
     "guanaco_dataset",
     "llamaguard_toxicchat_dataset",
     "local_dataset",
+    "mixed_dataset",
     "samsum_dataset",
 ]
 

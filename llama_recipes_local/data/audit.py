@@ -150,8 +150,10 @@ def _notes(audits: dict[str, SplitAudit]) -> list[str]:
     return ["not as in the records:", *lines] if lines else []
 
 
-def save_audit(audits: dict[str, SplitAudit], shared: int, path: Path) -> None:
-    """Write the audit as JSON."""
+def save_audit(
+    audits: dict[str, SplitAudit], shared: int, path: Path, mixture: dict[str, Any] | None = None
+) -> None:
+    """Write the audit as JSON, with the sources of a mixture."""
     content: dict[str, Any] = {name: asdict(audit) for name, audit in audits.items()}
     content["validation_rows_in_training"] = shared
-    write_json(path, content)
+    write_json(path, content | ({"mixture": mixture} if mixture else {}))

@@ -143,3 +143,41 @@ def grouped_by_length(
     groups = rows[np.argsort(lengths[rows], kind="stable")].reshape(-1, group)
     order = random.permutation(len(groups)) if random else np.argsort(groups.min(axis=1))
     return groups[order].ravel()
+
+
+class GroupedBatchSampler(Sampler[list[int]]):
+    """Assigns each group's rows to ranks, so that all ranks' micro-batches are of one group.
+
+    The groups' micro-batches are spread evenly over the order, and it begins with one of each, so
+    that the first ones alone have all groups. It is for validation: it has no position to resume
+    from.
+
+    Attributes:
+        names: what the groups are called.
+        order: the group of each micro-batch.
+    """
+
+    def __init__(
+        self, names: Sequence[str], groups: Sequence[tuple[NDArray[np.int64], ShardedBatchSampler]]
+    ) -> None:
+        """Spread the groups' micro-batches.
+
+        Args:
+            names: a name for each group.
+            groups: of each group, its rows, and what assigns them as if they were all.
+        """
+        self.names = tuple(names)
+        self._groups = list(groups)
+        counts = [len(sampler) for _, sampler in groups]
+        places = [np.arange(count) / max(count, 1) for count in counts]
+        of_batch = np.repeat(np.arange(len(counts)), counts)
+        self.order: list[int] = of_batch[np.argsort(np.concatenate(places), kind="stable")].tolist()
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        batches = [iter(sampler) for _, sampler in self._groups]
+        for group in self.order:
+            rows = self._groups[group][0]
+            yield rows[next(batches[group])].tolist()

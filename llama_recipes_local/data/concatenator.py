@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from llama_recipes_local.data.documents import Row, side_by_side, without_labels
-from llama_recipes_local.data.packing import pack
+from llama_recipes_local.data.packing import pack, pack_apart
 from llama_recipes_local.data.streaming import PackedStream, as_stream, is_stream
 from llama_recipes_local.data.token_rows import IGNORE_INDEX, TokenRows
 from llama_recipes_local.data.truncation import truncate
@@ -53,12 +53,23 @@ class ConcatDataset(Dataset[dict[str, list[int]]]):
         """
         self.chunk_size = chunk_size
         self.documents = _truncated(dataset, chunk_size)
-        self.packing = pack(self.documents.lengths, chunk_size, _seed(seed))
+        lengths, groups = self.documents.lengths, self.documents.groups
+        self.groups: NDArray[np.int32] | None = None
+        """(rows,) which rows may share a batch, as of ``TokenRows``."""
+        if groups is None:
+            self.packing = pack(lengths, chunk_size, _seed(seed))
+        else:
+            self.packing, self.groups = pack_apart(lengths, groups, chunk_size, _seed(seed))
         if not len(self.packing):
             raise ValueError("the data set has no tokens to pack")
 
     def __len__(self) -> int:
         return len(self.packing)
+
+    @property
+    def names(self) -> Sequence[str]:
+        """What the documents' groups are called, if they have any."""
+        return getattr(self.documents, "names", ())
 
     def __getitem__(self, idx: int) -> dict[str, list[int]]:
         return {key: values.tolist() for key, values in self.row(idx).items()}

@@ -70,6 +70,31 @@ def pack(lengths: Sequence[int] | NDArray[np.int32], size: int, *seeds: int) -> 
     return _grouped(longest_first, rows, random)
 
 
+def pack_apart(
+    lengths: NDArray[np.int32], groups: NDArray[np.int32], size: int, *seeds: int
+) -> tuple[Packing, NDArray[np.int32]]:
+    """Pack as ``pack`` does, but no documents of different groups into one row.
+
+    Args:
+        lengths: tokens of each document.
+        groups: the group of each document, from 0.
+        size: positions of a row.
+        seeds: as of ``pack``.
+
+    Returns:
+        The rows, group after group, and each row's group.
+    """
+    documents, counts, of_row = [np.empty(0, np.int32)], [], [np.empty(0, np.int32)]
+    for group in np.unique(groups).tolist():
+        members = np.flatnonzero(groups == group).astype(np.int32)
+        packing = pack(lengths[members], size, *seeds, group)
+        documents.append(members[packing.documents])
+        counts += np.diff(packing.starts).tolist()
+        of_row.append(np.full(len(packing), group, np.int32))
+    starts = np.cumsum([0, *counts], dtype=np.int64)
+    return Packing(np.concatenate(documents), starts), np.concatenate(of_row)
+
+
 def _grouped(documents: NDArray[np.int64], rows: "_Rows", random: np.random.RandomState) -> Packing:
     """Gather each row's documents, in the data's order, and shuffle the rows."""
     if not len(documents):

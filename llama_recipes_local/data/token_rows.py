@@ -82,7 +82,11 @@ class TokenRows(Dataset[dict[str, list[int]]]):
 
     Attributes:
         lengths: (rows,) tokens in each row.
+        groups: (rows,) which rows may share a batch, and a packed row, with which others; None if
+            any may.
     """
+
+    groups: Int32 | None = None
 
     def __init__(self, batches: Sequence[pa.RecordBatch], path: Path | None = None) -> None:
         self._path = path
@@ -106,6 +110,11 @@ class TokenRows(Dataset[dict[str, list[int]]]):
     def from_samples(cls, samples: Iterable[Sample]) -> "TokenRows":
         """Hold samples, each with ``input_ids`` and ``labels``, in memory as Arrow."""
         return cls([chunk.batch() for chunk in _chunks(samples)])
+
+    @classmethod
+    def joined(cls, parts: Iterable["TokenRows"]) -> "TokenRows":
+        """Return the rows of several, without a copy of their tokens."""
+        return TokenRows([batch for rows in parts for batch in rows._batches])
 
     def __reduce__(self) -> tuple[Any, ...]:
         # a process that is not forked maps the file again instead of being sent its rows

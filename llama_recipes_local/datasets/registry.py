@@ -8,6 +8,7 @@ from llama_recipes_local.datasets import (
     grammar,
     guanaco,
     local,
+    mixture,
     samsum,
     toxicchat,
 )
@@ -22,6 +23,7 @@ DATASETS: dict[str, Dataset[Any]] = {
         guanaco.DATASET,
         toxicchat.DATASET,
         local.DATASET,
+        mixture.DATASET,
         samsum.DATASET,
     )
 }

@@ -1,7 +1,7 @@
 """A run's data, tokenised and audited before any weight is loaded."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,18 @@ from llama_recipes_local.configs.protocols import Part
 from llama_recipes_local.data import audit
 from llama_recipes_local.data.audit import Counts, SplitAudit
 from llama_recipes_local.data.endings import Endings, find_endings
+from llama_recipes_local.data.mixed_rows import interleaved
+from llama_recipes_local.data.mixing import (
+    MOST_TIMES,
+    USEFUL_TIMES,
+    SourceShare,
+    mixed,
+    mixed_audit,
+    mixed_fingerprint,
+    share_table,
+    shares,
+    times_needed,
+)
 from llama_recipes_local.data.streaming import is_stream
 from llama_recipes_local.data.token_rows import TokenRows
 from llama_recipes_local.datasets.asked_text import asked_text
@@ -33,7 +45,7 @@ from llama_recipes_local.datasets.tokenized_splits import (
     stream_split,
     tokenizer_hash,
 )
-from llama_recipes_local.errors import Problem, refusal, refuse
+from llama_recipes_local.errors import Problem, caught, refusal, refuse
 from llama_recipes_local.models.loading import run_tokenizer
 from llama_recipes_local.models.new_tokens import NewTokens, find_new_tokens
 from llama_recipes_local.run import Run
@@ -56,6 +68,8 @@ class RunData:
         prompt_template: what generation puts a user's text into; None if unknown.
         new_tokens: the tokens that the model was not trained on; None without any.
         example: a text to try the trained model with.
+        shares: of a mixture, each source's part of an epoch, by name.
+        sources: of a mixture, the audits of each source, by name.
     """
 
     splits: dict[Part, Any] = field(default_factory=dict)
@@ -65,6 +79,8 @@ class RunData:
     prompt_template: PromptTemplate | None = None
     new_tokens: NewTokens | None = None
     example: str = ""
+    shares: dict[str, SourceShare] = field(default_factory=dict)
+    sources: dict[str, dict[str, SplitAudit]] = field(default_factory=dict)
 
     @property
     def shared_rows(self) -> int:
@@ -75,11 +91,17 @@ class RunData:
     def __str__(self) -> str:
         if not self.audits:
             return "not audited: the data is read during training"
-        return audit.table(self.audits, self.shared_rows)
+        table = audit.table(self.audits, self.shared_rows)
+        return f"{table}\n\n{share_table(self.shares)}" if self.shares else table
 
     def save(self, folder: Path) -> None:
         """Write the audit and the prompt template into a folder."""
-        audit.save_audit(self.audits, self.shared_rows, folder / AUDIT_FILE)
+        mixture = {
+            name: {**asdict(share), **{part: asdict(a) for part, a in self.sources[name].items()}}
+            for name, share in self.shares.items()
+        }
+        path = folder / AUDIT_FILE
+        audit.save_audit(self.audits, self.shared_rows, path, mixture)
         save_prompt_template(self.prompt_template, folder)
 
 
@@ -99,30 +121,131 @@ def prepare_data(
         UsageError: if a record cannot be used, or a split has nothing to train or validate on.
     """
     tokenizer = tokenizer or run_tokenizer(run)
+    data = _mixture(run, parts, tokenizer) if run.mixed else _prepare_one(run, parts, tokenizer)
+    data.new_tokens = find_new_tokens(run.train, tokenizer, data.splits.values())
+    return data
+
+
+def _prepare_one(
+    run: Run, parts: Sequence[Part], tokenizer: PreTrainedTokenizerBase, source: str = ""
+) -> RunData:
+    """Prepare the one data set of a run; ``source`` is its name in a mixture."""
     data = RunData(
         tokenizer=tokenizer_hash(tokenizer),
         prompt_template=_prompt_template(run, parts[0], tokenizer),
     )
     for part in parts:
         name = PART_NAMES[part]
+        title = f"--> {source}{': ' if source else ''}{name} data"
         loaded = _load(run, part, tokenizer)
         if isinstance(loaded, Loaded):
-            print(f"--> {name} data: {len(loaded.rows):,} rows, {loaded.how}")
+            print(f"{title}: {len(loaded.rows):,} rows, {loaded.how}")
             data.splits[part] = loaded.rows
+            stops = _stops(run, tokenizer, data.prompt_template)
             data.audits[name] = replace(
-                loaded.audit, endings=_endings(loaded.rows, run, tokenizer, data)
+                loaded.audit, endings=_endings(loaded.rows, stops, tokenizer)
             )
             data.fingerprints[name] = loaded.fingerprint
         else:
             how = "streamed" if is_stream(loaded) else "batched by its own collator"
-            print(f"--> {name} data: {how}, not audited")
+            print(f"{title}: {how}, not audited")
             data.splits[part] = loaded
     _refuse_empty(data.audits, run.train)
     if data.prompt_template is not None:
         _refuse_endless(data.audits)
     data.example = _example(run, data, tokenizer)
-    data.new_tokens = find_new_tokens(run.train, tokenizer, data.splits.values())
     return data
+
+
+def _mixture(run: Run, parts: Sequence[Part], tokenizer: PreTrainedTokenizerBase) -> RunData:
+    """Prepare each source of a mixture as if it was alone, and mix their training rows.
+
+    Raises:
+        UsageError: with what is wrong with any of them, or if one has no rows of its own.
+    """
+    prepared: dict[str, RunData] = {}
+    problems: list[Problem] = []
+    for source in run.mixed:
+        train = replace(run.train, dataset=source.dataset)
+        alone = replace(run, train=train, dataset=source.config, mixed=[])
+        with caught() as found:
+            data = prepared[source.name] = _prepare_one(alone, parts, tokenizer, source.name)
+            refuse(_unmixable(source.name, data))
+        problems += found
+    refuse(problems)
+    _tell_prompts(run.main_source.name, prepared)
+    return _mixed_data(run, prepared, tokenizer)
+
+
+def _mixed_data(
+    run: Run, prepared: dict[str, RunData], tokenizer: PreTrainedTokenizerBase
+) -> RunData:
+    """Return the data of a mixture whose sources are prepared."""
+    weights = {source.name: source.weight for source in run.mixed}
+    main = prepared[run.main_source.name]
+    data = replace(main, splits={}, audits={}, fingerprints={})
+    data.sources = {name: each.audits for name, each in prepared.items()}
+    templates = [each.prompt_template for each in prepared.values()]
+    stops = {stop for each in templates for stop in _stops(run, tokenizer, each)}
+    for part in main.splits:
+        name, splits = PART_NAMES[part], {n: each.splits[part] for n, each in prepared.items()}
+        if part == "train":
+            refuse(_repetitions(splits, weights))
+            rows = mixed(splits, weights, run.train.seed)
+        else:
+            rows = interleaved(splits)
+        found = mixed_audit(rows, [each.audits[name] for each in prepared.values()])
+        data.splits[part] = rows
+        data.audits[name] = replace(found, endings=_endings(rows, stops, tokenizer))
+        hashes = [each.fingerprints[name] for each in prepared.values()]
+        data.fingerprints[name] = mixed_fingerprint(hashes, list(weights.values()))
+    if "train" in main.splits:
+        validation = {n: len(each.splits.get("test", ())) for n, each in prepared.items()}
+        data.shares = shares(data.splits["train"], weights, validation)
+        for name, share in data.shares.items():
+            if share.times > USEFUL_TIMES:
+                print(
+                    f"--> {name} comes {share.times:,.1f} times in an epoch, which ends once every "
+                    "row of every source has come; a smaller weight repeats it less"
+                )
+    return data
+
+
+def _unmixable(source: str, data: RunData) -> list[Problem]:
+    """Return a problem for a source whose rows are not at hand."""
+    if all(isinstance(rows, TokenRows) for rows in data.splits.values()):
+        return []
+    return [
+        Problem(
+            f"{source} in a mixture",
+            "its samples are a stream, or for a collator of its own: their tokens are not known",
+            "return a list of samples; with --batching_strategy packing no collator is used",
+        )
+    ]
+
+
+def _repetitions(splits: dict[str, TokenRows], weights: dict[str, float]) -> list[Problem]:
+    """Return a problem for each source that would be repeated too often."""
+    labels = [int(rows.label_counts.sum(dtype="int64")) for rows in splits.values()]
+    times = times_needed(labels, list(weights.values()))
+    return [
+        Problem(
+            f"{name} would come {often:,.0f} times in an epoch",
+            f"an epoch has every row of every source, and {name} has {have:,} label tokens; "
+            f"more than {MOST_TIMES:,} times is refused",
+            f"give it a smaller weight in --dataset, {weights[name] / often:.3g} for once",
+        )
+        for name, have, often in zip(splits, labels, times, strict=True)
+        if often > MOST_TIMES
+    ]
+
+
+def _tell_prompts(main: str, prepared: dict[str, RunData]) -> None:
+    if any(each.prompt_template != prepared[main].prompt_template for each in prepared.values()):
+        print(
+            f"--> prompts: the sources have different ones; what generates afterwards uses those "
+            f"of {main}, the largest weight"
+        )
 
 
 def _example(run: Run, data: RunData, tokenizer: PreTrainedTokenizerBase) -> str:
@@ -133,11 +256,16 @@ def _example(run: Run, data: RunData, tokenizer: PreTrainedTokenizerBase) -> str
     return asked_text(rows, data.prompt_template, tokenizer)
 
 
-def _endings(
-    rows: TokenRows, run: Run, tokenizer: PreTrainedTokenizerBase, data: RunData
-) -> Endings:
+def _stops(
+    run: Run, tokenizer: PreTrainedTokenizerBase, template: PromptTemplate | None
+) -> list[int]:
     ends = ends_of_folder(Path(run.train.model_name).expanduser())
-    stops = stop_ids(data.prompt_template, tokenizer, ends)
+    return stop_ids(template, tokenizer, ends)
+
+
+def _endings(
+    rows: TokenRows, stops: Collection[int], tokenizer: PreTrainedTokenizerBase
+) -> Endings:
     begins = bool(begin_token(tokenizer))
     return find_endings(rows, stops, tokenizer.bos_token_id, begins)
 

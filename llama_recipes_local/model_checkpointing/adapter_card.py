@@ -109,7 +109,8 @@ def _last_name(value: str) -> str:
 def _data(run: Run) -> str:
     hashes = run.data.fingerprints if run.data is not None else {}
     parts = [f"{part} `{fingerprint}`" for part, fingerprint in hashes.items()]
-    return ", ".join([run.train.dataset, *parts])
+    names = [f"{source.name}:{source.weight:g}" for source in run.mixed] or [run.train.dataset]
+    return ", ".join([*names, *parts])
 
 
 def _measured(run: Run) -> dict[str, str]:

@@ -20,6 +20,7 @@ from llama_recipes_local.preflight import (
     low_memory_rules,
     machine,
     memory_rules,
+    mixture_rules,
     model,
     model_sizes,
     new_token_rules,
@@ -35,6 +36,7 @@ from llama_recipes_local.run import Run
 BATCHES: tuple[Check, ...] = (
     data_rules.check_row_length,
     data_rules.check_stream,
+    mixture_rules.check_mixture,
 )
 LAUNCH: tuple[Check, ...] = (
     launch_rules.check_environment,

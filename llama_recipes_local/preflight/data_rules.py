@@ -1,14 +1,17 @@
 """Which data is read, how it is batched, and what it needs from the rest of a run."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from llama_recipes_local import configs
 from llama_recipes_local.configs.model_types import VISION
-from llama_recipes_local.configs.protocols import DatasetConfig, Part
+from llama_recipes_local.configs.protocols import Part
 from llama_recipes_local.configs.values import check_fields
 from llama_recipes_local.data.truncation import SHORTEST
 from llama_recipes_local.datasets.base import PARTS, Split
 from llama_recipes_local.datasets.file_checks import check_files
+from llama_recipes_local.datasets.local import DATA_FLAG
+from llama_recipes_local.datasets.mixture import MIXTURE_FLAG
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.datasets.tokenized_splits import is_tokenized
 from llama_recipes_local.errors import Problem
@@ -16,7 +19,7 @@ from llama_recipes_local.fields import field_names
 from llama_recipes_local.models.loading import run_tokenizer
 from llama_recipes_local.preflight.model import check_tokenizer
 from llama_recipes_local.preflight.model_sizes import model_config
-from llama_recipes_local.run import Run
+from llama_recipes_local.run import Run, Source
 
 
 def check_row_length(run: Run) -> list[Problem]:
@@ -35,7 +38,8 @@ def check_row_length(run: Run) -> list[Problem]:
 
 def check_stream(run: Run) -> list[Problem]:
     """Find what a run with streamed data does not say."""
-    return stream_problems(run.train) if getattr(run.dataset, "streaming", False) else []
+    streams = any(getattr(source.config, "streaming", False) for source in run.sources)
+    return stream_problems(run.train) if streams and not run.mixed else []
 
 
 def stream_problems(train: configs.train_config) -> list[Problem]:
@@ -65,7 +69,7 @@ def check_vision_data(run: Run) -> list[Problem]:
         why = "rows with images are not packed"
         fix = "add --batching_strategy padding"
         problems.append(Problem("--batching_strategy packing with a vision model", why, fix))
-    if run.dataset is not None and DATASETS[train.dataset].collator is None:
+    if any(DATASETS[source.dataset].collator is None for source in run.sources):
         what = f"--dataset {train.dataset} with a vision model"
         why = "its rows have no images; a custom_dataset brings them, with a collator of its own"
         fix = "--dataset custom_dataset --custom_dataset.file FILE.py"
@@ -83,10 +87,13 @@ def check_data_files(run: Run, parts: Sequence[Part] = PARTS) -> list[Problem]:
         run: the run.
         parts: which parts of the data set.
     """
-    if run.dataset is None or check_fields(run.dataset):
+    if run.dataset is None:
         return []
-    problems = _file_problems(run, run.dataset, parts)
-    if problems and not {*field_names(run.dataset)} & run.given:
+    usable = [source for source in run.sources if not check_fields(source.config)]
+    problems = [each for source in usable for each in _file_problems(run, source, parts)]
+    if run.mixed:  # whose files are named there
+        problems = [replace(p, fix=p.fix.replace(DATA_FLAG, MIXTURE_FLAG)) for p in problems]
+    if problems and not run.mixed and not {*field_names(run.dataset)} & run.given:
         return [_unnamed(run.train.dataset, problems[0])]
     return problems
 
@@ -99,8 +106,8 @@ def _unnamed(default: str, problem: Problem) -> Problem:
     )
 
 
-def _file_problems(run: Run, config: DatasetConfig, parts: Sequence[Part]) -> list[Problem]:
-    dataset = DATASETS[run.train.dataset]
+def _file_problems(run: Run, source: Source, parts: Sequence[Part]) -> list[Problem]:
+    dataset, config = DATASETS[source.dataset], source.config
     if check_tokenizer(run):
         return [] if dataset.needs_tokenizer else check_files(dataset, config, parts)
     train, tokenizer = run.train, run_tokenizer(run)

@@ -93,7 +93,7 @@ def check_values(run: Run, only: Collection[str] | None = None) -> list[Problem]
     """
     problems = []
     for config in run.configurations():
-        owner = f"{run.train.dataset}." if config is run.dataset else ""
+        owner = f"{type(config).__name__}." if type(config).__name__ in DATASETS else ""
         problems += check_fields(config, owner, only)
     return problems
 

@@ -48,6 +48,23 @@ class PreparedData(Protocol):
         """Write what was found in the data into a folder."""
 
 
+@dataclass(frozen=True)
+class Source:
+    """A data set that is trained on.
+
+    Attributes:
+        name: what it is called where losses are reported.
+        dataset: the data set's name.
+        weight: its share of the label tokens, on any scale.
+        config: its configuration.
+    """
+
+    name: str
+    dataset: str
+    weight: float
+    config: DatasetConfig
+
+
 @dataclass
 class Run:
     """A fine-tuning run's configurations; ``dataset`` and ``peft`` are None for unknown names."""
@@ -59,6 +76,8 @@ class Run:
     wandb: configs.wandb_config = field(default_factory=configs.wandb_config)
     dataset: DatasetConfig | None = None
     peft: AdapterConfig | None = None
+    mixed: list[Source] = field(default_factory=list)
+    """What a ``mixed_dataset`` is mixed of; empty for any other."""
     data: PreparedData | None = None
     """What it trains on, once ``datasets.run_data.prepare_data`` has prepared it."""
     results: dict[str, Any] = field(default_factory=dict)
@@ -98,9 +117,22 @@ class Run:
         """Whether weights are sharded; with NO_SHARD each rank has a full replica."""
         return self.train.enable_fsdp and word_of(self.fsdp, "sharding_strategy") != "NO_SHARD"
 
+    @property
+    def sources(self) -> list[Source]:
+        """The data sets that are trained on: those of a mixture, or the one; none if unknown."""
+        if self.mixed or self.dataset is None:
+            return self.mixed
+        return [Source(self.train.dataset, self.train.dataset, 1, self.dataset)]
+
+    @property
+    def main_source(self) -> Source:
+        """The source of the largest weight, whose prompts stand for all; there must be one."""
+        return max(self.sources, key=lambda source: source.weight)
+
     def configurations(self) -> list[object]:
         """Return the configurations that flags reach."""
         every = [self.train, self.fsdp, self.quantization, self.wandb, self.dataset, self.peft]
+        every += [source.config for source in self.mixed]
         return [config for config in every if config is not None]
 
 

@@ -1,14 +1,18 @@
 """Resolves the flags of a run to its configurations, before anything is loaded."""
 
 import os
+from dataclasses import replace
 from typing import Any
 
 from llama_recipes_local import configs
 from llama_recipes_local.adapters.registry import METHODS
 from llama_recipes_local.configs.protocols import DatasetConfig
+from llama_recipes_local.datasets.local import local_dataset
+from llama_recipes_local.datasets.mixed_sources import named_sources
+from llama_recipes_local.datasets.mixture import mixed_dataset
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.fields import FOLDER, fields_with, update_config
-from llama_recipes_local.run import Run
+from llama_recipes_local.run import Run, Source
 
 
 def resolve(flags: dict[str, Any]) -> Run:
@@ -24,6 +28,8 @@ def resolve(flags: dict[str, Any]) -> Run:
         update_config(config, **flags)
     if run.train.dataset in DATASETS:
         run.dataset = resolve_dataset(run.train, flags)
+        if isinstance(run.dataset, mixed_dataset):
+            run.mixed = _resolve_sources(run.train, run.dataset, flags)
     if run.train.use_peft and run.train.peft_method in METHODS:
         run.peft = METHODS[run.train.peft_method].config()
         update_config(run.peft, **flags)
@@ -41,6 +47,19 @@ def resolve_dataset(train: configs.train_config, flags: dict[str, Any]) -> Datas
     # --train_config.data_root reaches it too
     config.data_root = config.data_root or train.data_root
     return config
+
+
+def _resolve_sources(
+    train: configs.train_config, mixture: mixed_dataset, flags: dict[str, Any]
+) -> list[Source]:
+    """Return the sources of a mixture that can be used, each with its own configuration."""
+    sources = []
+    for named in named_sources(mixture)[0]:
+        config = resolve_dataset(replace(train, dataset=named.dataset), flags)
+        if isinstance(config, local_dataset) and named.path:
+            config.data_path = named.path
+        sources.append(Source(named.name, named.dataset, named.weight, config))
+    return sources
 
 
 def _expand_home(flag: str, value: object, folders: list[str]) -> object:

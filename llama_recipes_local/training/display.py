@@ -9,7 +9,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, TextIO
@@ -151,14 +151,24 @@ class Display:
         elif self._is_time():
             self._print(f"validating  {done}/{total} batches{left}", live=True)
 
-    def validated(self, loss: float, perplexity: float, step: int, seconds: float) -> None:
-        """Print what a validation found, after ``step`` steps."""
+    def validated(
+        self,
+        loss: float,
+        perplexity: float,
+        step: int,
+        seconds: float,
+        by_source: Mapping[str, float] | None = None,
+    ) -> None:
+        """Print what a validation found, after ``step`` steps; of a mixture each source's loss."""
         if self._on:
             when = f"after step {step}" if step else "before training"
             self._print(
                 f"validation loss {loss:.4f}  perplexity {perplexity:.3f}  {when}"
                 f"  in {seconds:.1f} s"
             )
+            if by_source:
+                each = (f"{name} {loss:.4f}" for name, loss in by_source.items())
+                self._print(f"  of {', '.join(each)}")
 
     def _is_time(self) -> bool:
         return time.perf_counter() - self._last_line >= SECONDS_BETWEEN_LINES

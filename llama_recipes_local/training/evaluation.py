@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local import configs
+from llama_recipes_local.data.batch_sampler import GroupedBatchSampler
 from llama_recipes_local.models.precision import compute_context
 from llama_recipes_local.parallel import all_reduce_sum, compute_device
 from llama_recipes_local.training import batches
@@ -31,11 +32,13 @@ class Evaluated:
         loss: mean over the label tokens of all ranks.
         label_tokens: how many those are: two validations of other batches differ in it.
         step_losses: of each batch of this rank, where ``save_metrics`` asks for them.
+        by_source: of a mixture, the mean over the label tokens of each source, by name.
     """
 
     loss: float
     label_tokens: int
     step_losses: list[float]
+    by_source: dict[str, float] = field(default_factory=dict)
 
 
 def evaluation(
@@ -72,25 +75,42 @@ def evaluation(
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, train_config: configs.train_config, eval_dataloader: Iterable[batches.Batch]
+    model: nn.Module,
+    train_config: configs.train_config,
+    eval_dataloader: Iterable[batches.Batch],
+    groups: GroupedBatchSampler | None = None,
 ) -> Evaluated:
-    """Evaluate the model; see ``evaluation`` for the arguments and what it raises."""
+    """Evaluate the model; see ``evaluation`` for the arguments and what it raises.
+
+    Args:
+        groups: of a mixture, the source of each micro-batch.
+    """
     model.eval()
     device = compute_device(model)
-    loss_sum = torch.zeros((), dtype=torch.float64, device=device)
-    label_tokens = torch.zeros((), dtype=torch.float64, device=device)
+    names = groups.names if groups is not None else ("",)
+    # the sum of the losses and the label tokens, of each source
+    sums = torch.zeros((len(names), 2), dtype=torch.float64, device=device)
     step_losses: list[float] = []
     with compute_context(model, train_config):
         for step, batch in enumerate(eval_dataloader):
             if train_config.max_eval_step and step >= train_config.max_eval_step:
                 break
-            count = batches.label_tokens(batch)
+            count, group = batches.label_tokens(batch), groups.order[step] if groups else 0
             loss = model(**batches.prepare(batch, device), num_items_in_batch=1).loss
-            loss_sum += loss
-            label_tokens += count
+            sums[group, 0] += loss
+            sums[group, 1] += count
             if train_config.save_metrics and count:
                 step_losses.append(float(loss) / count)
-    total = all_reduce_sum(torch.stack([loss_sum, label_tokens])).tolist()
-    if not total[1]:
+    found = all_reduce_sum(sums).tolist()
+    loss_sum, label_tokens = (sum(column) for column in zip(*found, strict=True))
+    if not label_tokens:
         raise ValueError("the validation set has no label tokens")
-    return Evaluated(total[0] / total[1], int(total[1]), step_losses)
+    each = zip(names, found, strict=True)
+    by_source = {name: total / count for name, (total, count) in each if name and count}
+    return Evaluated(loss_sum / label_tokens, int(label_tokens), step_losses, by_source)
+
+
+def groups_of(dataloader: object) -> GroupedBatchSampler | None:
+    """Return what knows the source of each of a loader's micro-batches; None if nothing does."""
+    sampler = getattr(dataloader, "batch_sampler", None)
+    return sampler if isinstance(sampler, GroupedBatchSampler) else None

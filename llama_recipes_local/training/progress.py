@@ -7,7 +7,7 @@ shown, at the end of an epoch, and when a run ends for whatever reason.
 import contextlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import TracebackType
 
@@ -192,7 +192,7 @@ class Progress:
             self.display.step(self._shown(fetched[-1].metrics))
         return fetched
 
-    def log(self, kind: str, numbers: dict[str, float | None]) -> None:
+    def log(self, kind: str, numbers: Mapping[str, float | None]) -> None:
         """Log numbers with their ``step`` to all loggers."""
         rest = dict(numbers)
         step = rest.pop("step")

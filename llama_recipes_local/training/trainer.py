@@ -32,7 +32,7 @@ from llama_recipes_local.run import Run
 from llama_recipes_local.training import batches, nonfinite
 from llama_recipes_local.training.checkpointing import CheckpointManager
 from llama_recipes_local.training.data_iterator import DataIterator
-from llama_recipes_local.training.evaluation import Evaluated, evaluate, perplexity
+from llama_recipes_local.training.evaluation import Evaluated, evaluate, groups_of, perplexity
 from llama_recipes_local.training.flops import peak_flops, training_flops
 from llama_recipes_local.training.history import History
 from llama_recipes_local.training.loggers import WandbRun, make_loggers
@@ -210,11 +210,15 @@ class Trainer:
         began = time.perf_counter()
         model = unwrapped(self.model)
         with rng_state.fork_rng():
-            found = evaluate(model, self.config, self._until_stopped())
+            groups = groups_of(self.eval_dataloader)
+            found = evaluate(model, self.config, self._until_stopped(), groups)
         ppl = perplexity(found.loss)
         seconds = time.perf_counter() - began
-        self.progress.display.validated(found.loss, ppl, self.state.step, seconds)
-        self.progress.log("eval", {"step": self.state.step, "loss": found.loss, "perplexity": ppl})
+        by_source = found.by_source
+        self.progress.display.validated(found.loss, ppl, self.state.step, seconds, by_source)
+        numbers = {"step": self.state.step, "loss": found.loss, "perplexity": ppl}
+        of_sources = {f"loss/{name}": loss for name, loss in by_source.items()}
+        self.progress.log("eval", numbers | of_sources)
         self.progress.pause()
         return found
 

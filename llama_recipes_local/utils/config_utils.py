@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch.distributed.fsdp import StateDictType
 from transformers import PreTrainedTokenizerBase
@@ -13,7 +14,11 @@ from llama_recipes_local import configs
 from llama_recipes_local._upstream import fall_back
 from llama_recipes_local.adapters import generate_peft_config
 from llama_recipes_local.configs.protocols import DatasetConfig
-from llama_recipes_local.data.batch_sampler import LengthGroupedBatchSampler, ShardedBatchSampler
+from llama_recipes_local.data.batch_sampler import (
+    GroupedBatchSampler,
+    LengthGroupedBatchSampler,
+    ShardedBatchSampler,
+)
 from llama_recipes_local.data.collation import BlankCollator, PackedCollator, PaddedCollator
 from llama_recipes_local.data.streaming import SampleStream
 from llama_recipes_local.datasets.registry import DATASETS
@@ -121,6 +126,24 @@ def measure_stream(
 
 
 def _sampler(
+    train_config: configs.train_config, dataset: Rows, batch_size: int, place: dict[str, Any]
+) -> ShardedBatchSampler | GroupedBatchSampler:
+    groups = getattr(dataset, "groups", None)
+    if groups is None:
+        return _sampler_of(train_config, dataset, batch_size, place)
+    names: tuple[str, ...] = tuple(getattr(dataset, "names", ()))
+    rows = [np.flatnonzero(groups == group) for group in range(len(names))]
+    lengths = getattr(dataset, "lengths", None)
+    samplers = [
+        ShardedBatchSampler(len(each), batch_size, **place)
+        if lengths is None
+        else LengthGroupedBatchSampler(lengths[each], batch_size, **place)
+        for each in rows
+    ]
+    return GroupedBatchSampler(names, list(zip(rows, samplers, strict=True)))
+
+
+def _sampler_of(
     train_config: configs.train_config, dataset: Rows, batch_size: int, place: dict[str, Any]
 ) -> ShardedBatchSampler:
     if train_config.batching_strategy == "packing":

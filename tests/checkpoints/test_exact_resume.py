@@ -93,3 +93,29 @@ def sorted_rows(samples: dict[int, list[list[int]]]) -> dict[int, list[list[int]
         step: sorted([token for token in row if token != PADDING] for row in rows)
         for step, rows in samples.items()
     }
+
+
+def test_a_mixture_is_resumed_exactly(runs: Runs, lora: dict[str, Any], tmp_path: Path) -> None:
+    """Packed rows of two sources, one of them repeated, on two ranks."""
+    rows = [f'{{"prompt": "{n} and ", "completion": "{n} more"}}\n' for n in range(40)]
+    (tmp_path / "own.jsonl").write_text("".join(rows))
+    flags = lora | {
+        "dataset": f"grammar_dataset:1,{tmp_path}/own.jsonl:1",
+        "batching_strategy": "packing",
+        "context_length": 64,
+        "save_steps": 2,
+        "num_epochs": 1,
+        "eval_steps": 3,
+    }
+    straight = runs(tmp_path / "straight", flags, 2)
+    assert straight.codes == [0, 0], straight.logs
+    assert straight.metrics[-1]["step"] > 4
+    killed = {"at": "step", "count": 4, "signal": "SIGKILL"}
+    assert runs(tmp_path / "killed", flags, 2, killed).codes == [-9, -9]
+    resumed = runs(tmp_path / "killed", flags | AUTO, 2)
+    assert resumed.codes == [0, 0], resumed.logs
+    assert "resumed at step 2" in resumed.logs[0]
+    assert untimed(resumed) == untimed(straight)
+    assert resumed.samples(2) == straight.samples(2)
+    assert resumed.evaluations == straight.evaluations
+    assert {"loss/grammar_dataset", "loss/own.jsonl"} < set(resumed.evaluations[-1])

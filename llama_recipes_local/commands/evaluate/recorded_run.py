@@ -6,6 +6,8 @@ from typing import Any
 
 from llama_recipes_local import configs
 from llama_recipes_local.answers.model_source import base_model
+from llama_recipes_local.datasets.mixed_sources import MIXED, named_sources
+from llama_recipes_local.datasets.mixture import mixed_dataset
 from llama_recipes_local.datasets.named_path import OF_THE_FILES, named_path
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.errors import Problem
@@ -79,10 +81,12 @@ def recorded(saved: SavedRun, quantization: bool) -> dict[str, Any]:
     found = {name: saved.get("train_config", name) for name in names}
     if not quantization:
         del found["quantization"]
-    dataset = DATASETS.get(str(found["dataset"]))
-    if dataset is not None:
-        for name in vars(dataset.config()):
-            found[f"{dataset.name}.{name}"] = saved.get(dataset.name, name)
+    named = str(found["dataset"])
+    mixture = str(saved.get(MIXED, "sources", "")) if named == MIXED else ""
+    sources = named_sources(mixed_dataset(sources=mixture))[0] if mixture else []
+    for dataset in dict.fromkeys([named, *(source.dataset for source in sources)]):
+        for name in vars(DATASETS[dataset].config()) if dataset in DATASETS else ():
+            found[f"{dataset}.{name}"] = saved.get(dataset, name)
     if found.get("quantization") == "4bit":
         for name in fields_with(configs.quantization_config, EVALUATION):
             found[f"quantization_config.{name}"] = saved.get("quantization_config", name)
