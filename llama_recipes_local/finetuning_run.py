@@ -25,6 +25,7 @@ from llama_recipes_local.console import (
     rank_zero_output,
     tell_torchrun,
 )
+from llama_recipes_local.datasets.base import first_records
 from llama_recipes_local.datasets.run_data import RunData, prepare_data
 from llama_recipes_local.errors import TrainingError
 from llama_recipes_local.model_checkpointing.adapter_card import write_adapter_card
@@ -35,6 +36,8 @@ from llama_recipes_local.preflight.dry_run import dry_run_text
 from llama_recipes_local.preflight.earlier_results import remove_earlier_result
 from llama_recipes_local.preflight.rank_facts import data_facts, launch_facts
 from llama_recipes_local.processes import end_with_parent, ended_by_interrupt
+from llama_recipes_local.rehearsal.beginning import rehearse
+from llama_recipes_local.rehearsal.small_run import records_tokenized
 from llama_recipes_local.reports.run_page import report_finished_run
 from llama_recipes_local.run import Run, activate
 from llama_recipes_local.run.log import RunLog
@@ -74,6 +77,13 @@ def finetune(
                 if run.train.dry_run:
                     print_plan(run)
                     return run
+                if run.train.rehearse:
+                    if watch is not None:
+                        watch.close()  # the other ranks end now
+                        watch = None
+                    if parallel.is_rank_zero():
+                        rehearse(run)
+                    return run
             with ignore_broken_pipe(), activate(run):
                 train(run)
         return run
@@ -108,7 +118,8 @@ def prepare(
     if watch is not None:
         watch.peers.patience = run.train.process_group_timeout
         watch.peers.agree("launch", launch_facts(run))
-    run.data = prepare_data(run)
+    with first_records(records_tokenized(run)):
+        run.data = prepare_data(run)
     if watch is not None:
         watch.peers.agree("data", data_facts(run))
     check_identity(run)

@@ -217,6 +217,10 @@ class train_config(upstream):
     """Check the run, prepare its data, print what it would take, and stop before a weight is
     loaded."""
 
+    rehearse: Annotated[bool, Resume.FREE] = False
+    """Try the whole run on a model of two layers on the CPU, in some two minutes: train, be killed,
+    resume, merge, generate, evaluate and report; then print the plan and write job files."""
+
     samples: Annotated[int, AT_LEAST_0, Resume.FREE] = 0
     """Prompts of the validation part whose answers are printed as before and after training."""
 

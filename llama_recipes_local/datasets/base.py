@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -63,6 +66,30 @@ class Split:
 
 Config = TypeVar("Config", bound=DatasetConfig)
 
+_most_records: ContextVar[int | None] = ContextVar("most records of a split", default=None)
+
+
+@contextmanager
+def first_records(most: int | None) -> Iterator[None]:
+    """Read no more than some records of each split in the block; None reads all.
+
+    A rehearsal does so, whatever the commands are that it calls.
+    """
+    token = _most_records.set(most)
+    try:
+        yield
+    finally:
+        _most_records.reset(token)
+
+
+def _bounded(split: Split) -> Split:
+    """Return a split with the records that are read of it, see ``first_records``."""
+    most, records = _most_records.get(), split.records
+    if most is None:
+        return split
+    part = f"{split.part}, the first {most} of them"
+    return replace(split, part=part, records=lambda: islice(records(), most))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset(Generic[Config]):
@@ -108,9 +135,9 @@ class Dataset(Generic[Config]):
     ) -> Split | None:
         """Return the split of a name, with what is chosen by a tokenizer; see ``find_split``."""
         split = self.split(config, name) if self.split else None
-        if split is None or tokenizer is None or self.for_tokenizer is None:
-            return split
-        return self.for_tokenizer(split, tokenizer)
+        if split is not None and tokenizer is not None and self.for_tokenizer is not None:
+            split = self.for_tokenizer(split, tokenizer)
+        return _bounded(split) if split is not None else None
 
 
 def find_split(

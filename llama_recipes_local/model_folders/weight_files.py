@@ -31,6 +31,11 @@ def has_weights(folder: Path) -> bool:
     return (folder / SINGLE).is_file() or (folder / INDEX).is_file()
 
 
+def is_without_weights(folder: Path) -> bool:
+    """Return whether a folder has no file that may hold weights, in any format."""
+    return not any(next(folder.glob(f"*.{each}*"), None) for each in ("safetensors", "bin", "pt"))
+
+
 def check_weights(folder: Path) -> list[Problem]:
     """Return the problems that keep a folder's weights from being read."""
     if unfinished := _check_finished(folder) or check_ordinary(folder, "*.safetensors"):

@@ -11,7 +11,7 @@ from llama_recipes_local.errors import Problem, refuse
 from llama_recipes_local.policies.activation_policy import implied_flags
 from llama_recipes_local.preflight import flags
 from llama_recipes_local.preflight.automatic import automatic
-from llama_recipes_local.preflight.checks import BATCHES, CHECKS, find_problems
+from llama_recipes_local.preflight.checks import BATCHES, checks_of, find_problems
 from llama_recipes_local.preflight.checks_by_flags import Check
 from llama_recipes_local.preflight.config_file import with_config
 from llama_recipes_local.preflight.data_rules import check_data_files
@@ -36,7 +36,7 @@ def preflight(arguments: tuple[Any, ...], given: dict[str, Any]) -> Run:
     run, problems = _resolved(arguments, given)
     if not problems and not check_values(run):
         run = _with_choices(run)
-    refuse(problems + _found(run, CHECKS))
+    refuse(problems + _found(run, checks_of(run)))
     return run
 
 

@@ -9,6 +9,7 @@ is not a check: the field declares it, see ``fields``, and ``check_values`` comp
 from collections.abc import Iterable
 
 from llama_recipes_local.errors import Problem
+from llama_recipes_local.parallel import device_type
 from llama_recipes_local.preflight import (
     adapter_rules,
     checkpoint_rules,
@@ -44,14 +45,15 @@ LAUNCH: tuple[Check, ...] = (
     launch_rules.check_group_sizes,
     launch_rules.check_devices,
 )
-PRECISION: tuple[Check, ...] = (
+DEVICE: tuple[Check, ...] = (
     precision_rules.check_float16,
     fp8_rules.check_fp8_device,
-    *checks_by_flags.PRECISION,
+    recomputation_rules.check_selective_kernels,
 )
+"""What a CPU cannot do; a rehearsal there is of a run on a GPU."""
+PRECISION: tuple[Check, ...] = (*DEVICE, *checks_by_flags.PRECISION)
 LOOP: tuple[Check, ...] = (
     *checks_by_flags.LOOP,
-    recomputation_rules.check_selective_kernels,
     recomputation_rules.check_host_memory,
 )
 CHECKPOINTS: tuple[Check, ...] = (
@@ -91,6 +93,13 @@ CHECKS: tuple[Check, ...] = (
     machine.check_workers,
     machine.check_packages,
 )
+
+
+def checks_of(run: Run) -> tuple[Check, ...]:
+    """Return the checks of a run, or of one that is rehearsed on a machine without a GPU."""
+    if not run.train.rehearse or device_type() == "cuda":
+        return CHECKS
+    return tuple(check for check in CHECKS if check not in DEVICE)
 
 
 def find_problems(run: Run, checks: Iterable[Check] = CHECKS) -> list[Problem]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from llama_recipes_local.data.audit import SplitAudit
 from llama_recipes_local.planning.cards import card
@@ -20,16 +21,21 @@ ELSEWHERE = 80
 
 
 def dry_run_text(run: Run, audits: Mapping[str, SplitAudit]) -> str:
+    """Return the plan of a run that ends here; see ``plan_text``."""
+    end = "--dry_run: nothing was loaded or written; without it the run starts"
+    return f"{plan_text(run, audits)}\n{end}"
+
+
+def plan_text(run: Run, audits: Mapping[str, SplitAudit]) -> str:
     """Return what a run would take, and other settings of what its flags do not name.
 
     Args:
         run: checked, with its data.
         audits: of its data, by part; empty if that is read during training.
     """
-    end = "--dry_run: nothing was loaded or written; without it the run starts"
     asked = asked_setting(run)
     if asked is None:
-        return f"plan: this type of model is not known to the arithmetic\n{end}"
+        return "plan: this type of model is not known to the arithmetic"
     has = this_card()
     where = f"each {has.name}" if has else f"no GPU here; on one of {ELSEWHERE} GB"
     has = has or card(ELSEWHERE)
@@ -44,7 +50,18 @@ def dry_run_text(run: Run, audits: Mapping[str, SplitAudit]) -> str:
     for each in others[:NEXT]:
         flags = " ".join(words(changes(each.setting, asked)))
         lines.append(f"  or {figures(each)}\n     {flags}")
-    return "\n".join([*lines, end])
+    return "\n".join(lines)
+
+
+def planned_changes(run: Run, audits: Mapping[str, SplitAudit]) -> dict[str, Any]:
+    """Return the flags that make the fastest run that fits of this one, of what none names."""
+    asked = asked_setting(run)
+    if asked is None:
+        return {}
+    if (training := audits.get("train")) is not None:
+        asked = replace(asked, batch=_with_data(asked.batch, training))
+    best = ranked(asked, this_card() or card(ELSEWHERE), free_of(run.given))[0]
+    return changes(best.setting, asked) if best.fits else {}
 
 
 def _with_data(batch: Batch, training: SplitAudit) -> Batch:

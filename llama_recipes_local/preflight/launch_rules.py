@@ -17,7 +17,7 @@ def check_environment(run: Run) -> list[Problem]:
 
 
 def check_torchrun(run: Run) -> list[Problem]:
-    """Find FSDP without torchrun, and torchrun without FSDP."""
+    """Find FSDP without torchrun, and several ranks of torchrun without FSDP."""
     if launch.find_problems():
         return []  # reported
     if run.train.enable_fsdp and not launched_by_torchrun():
@@ -28,7 +28,7 @@ def check_torchrun(run: Run) -> list[Problem]:
                 "start it with: torchrun --nproc_per_node 2 finetuning.py --enable_fsdp ...",
             )
         ]
-    if launched_by_torchrun() and not run.train.enable_fsdp:
+    if launch.world_size() > 1 and not run.train.enable_fsdp:
         return [
             Problem(
                 "torchrun without --enable_fsdp",

@@ -18,6 +18,7 @@ from llama_recipes_local.model_folders.weight_files import (
     check_ordinary,
     check_pointer,
     in_meta_layout,
+    is_without_weights,
     meta_layout,
 )
 from llama_recipes_local.models.folder_checks import check_stored_model
@@ -33,7 +34,10 @@ DOWNLOAD = (
 
 
 def check_model(run: Run) -> list[Problem]:
-    """Return what is wrong with the model's and the tokenizer's folder."""
+    """Return what is wrong with the model's and the tokenizer's folder.
+
+    A rehearsal has weights of its own: there need be none.
+    """
     train = run.train
     if not train.model_name:
         return [_unnamed("fine-tuning starts from a model's folder")]
@@ -46,7 +50,8 @@ def check_model(run: Run) -> list[Problem]:
         return unconverted
     if in_meta_layout(folder):
         return [meta_layout(folder)]
-    problems = check_model_folder(folder)
+    no_weights = train.rehearse and is_without_weights(folder)
+    problems = check_model_folder(folder, with_weights=not no_weights)
     config = any("config.json" in problem.what for problem in problems)
     # a tokenizer is loaded with its folder's config.json, whose problem is reported already
     if not config or run.train.tokenizer_name:
@@ -58,10 +63,11 @@ def check_model(run: Run) -> list[Problem]:
     return problems
 
 
-def check_model_folder(folder: Path) -> list[Problem]:
+def check_model_folder(folder: Path, with_weights: bool = True) -> list[Problem]:
     """Return what keeps the model in a folder from being loaded, its tokenizer aside."""
     problems = _check_config(folder)
-    problems += check_weights(folder) if problems else check_stored_model(folder)
+    if with_weights:
+        problems += check_weights(folder) if problems else check_stored_model(folder)
     return problems + check_generation_config(folder)
 
 
