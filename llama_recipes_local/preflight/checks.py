@@ -42,6 +42,7 @@ BATCHES: tuple[Check, ...] = (
 LAUNCH: tuple[Check, ...] = (
     launch_rules.check_environment,
     launch_rules.check_torchrun,
+    launch_rules.check_rehearsal,
     launch_rules.check_group_sizes,
     launch_rules.check_devices,
 )

@@ -5,9 +5,11 @@ import os
 import torch
 
 from llama_recipes_local import launch
+from llama_recipes_local.configs.model_types import VISION
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.parallel import launched_by_torchrun
 from llama_recipes_local.preflight.group_sizes import group_sizes
+from llama_recipes_local.preflight.model_sizes import model_config
 from llama_recipes_local.run import Run
 
 
@@ -37,6 +39,21 @@ def check_torchrun(run: Run) -> list[Problem]:
             )
         ]
     return []
+
+
+def check_rehearsal(run: Run) -> list[Problem]:
+    """Find what cannot be rehearsed."""
+    if not run.train.rehearse:
+        return []
+    problems = []
+    if run.train.dry_run:
+        why, fix = "the one ends before the other begins", "leave one of them out"
+        problems.append(Problem("--rehearse with --dry_run", why, fix))
+    if model_config(run).get("model_type") == VISION:
+        why = "the small model that is rehearsed with has text alone"
+        fix = "leave --rehearse out; --dry_run checks the run and its data"
+        problems.append(Problem("--rehearse with a vision model", why, fix))
+    return problems
 
 
 def check_group_sizes(run: Run) -> list[Problem]:

@@ -15,8 +15,8 @@ def main() -> int:
     end_with_parent(int(sys.argv[2]))
     from llama_recipes_local import finetuning_run
     from llama_recipes_local._upstream import load
+    from llama_recipes_local.rehearsal.performance import StageError, rehearse
     from llama_recipes_local.rehearsal.script import FAILURE, read_script
-    from llama_recipes_local.rehearsal.stages import StageError, rehearse
 
     load("finetuning")
     assert finetuning_run is not None  # imported for the stages

@@ -19,7 +19,7 @@ from llama_recipes_local import cli
 from llama_recipes_local.datasets.base import first_records
 from llama_recipes_local.finetuning import finetune
 from llama_recipes_local.processes import end_with_parent
-from llama_recipes_local.rehearsal.comparing import compare
+from llama_recipes_local.rehearsal.exact_resume import compare
 from llama_recipes_local.rehearsal.script import Script
 from llama_recipes_local.rehearsal.small_model import make_small_model
 from llama_recipes_local.rehearsal.small_run import KILLED_IN, STEPS
