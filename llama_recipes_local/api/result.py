@@ -94,6 +94,18 @@ class Result:
 
         return loss_figure(self.metrics, self.evaluations)
 
+    def report(self, *others: "Result") -> Path:
+        """Write the run's page, side by side with other runs, and return its path.
+
+        The page of a run alone is written at its end already.
+        """
+        from llama_recipes_local.reports.run_files import read_runs
+        from llama_recipes_local.reports.run_page import PAGE, write_report
+
+        path = self.output_dir / PAGE
+        write_report(read_runs([each.output_dir for each in (self, *others)]), path)
+        return path
+
     def generate(
         self,
         prompt: str,

@@ -49,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # transformers and torch warn about each other's code, which no user can fix
             warnings.simplefilter("ignore", FutureWarning)
             warnings.filterwarnings("ignore", message=".*pin_memory.*")
+            warnings.filterwarnings("ignore", message="IProgress not found")  # in a notebook
             _run(ROOT, words)
     except (Exception, KeyboardInterrupt) as error:  # safetensors has its own error for a full disk
         code = report_failure(_by_name(error))

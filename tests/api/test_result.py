@@ -1,6 +1,7 @@
 """What ``finetune`` returns: the rows of the run's files, its model, a figure, a table."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,16 @@ def test_the_figure_has_both_losses(result: Result) -> None:
     assert list(training.get_ydata()) == [row["loss"] for row in result.metrics]
     assert list(validation.get_xdata()) == [0, 3]
     assert figure._repr_png_().startswith(b"\x89PNG")  # type: ignore[attr-defined]
+
+
+def test_its_page_can_have_others_beside_it(result: Result, tmp_path: Path) -> None:
+    page = result.report()
+    assert page == result.output_dir / "report.html"
+    other = shutil.copytree(result.output_dir, tmp_path / "another-run")
+    result.report(Result(other, None, None, result.base_model))
+    assert "another-run" in page.read_text("utf-8")
+    result.report()
+    assert "another-run" not in page.read_text("utf-8")
 
 
 def test_a_notebook_shows_text_as_text() -> None:

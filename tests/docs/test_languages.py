@@ -54,7 +54,7 @@ def heading_levels(page: str) -> list[int]:
 def linked_files(page: str) -> Counter[str]:
     """Return the files and addresses that a page leads to, each in English, with their number."""
     links = re.findall(r"\]\(([^)#\s]+)[^)\s]*\)", prose(page))
-    return Counter(link.replace(CHINESE, ".md") for link in links)
+    return Counter(link.replace(".zh-CN.", ".") for link in links)
 
 
 def flags(page: str) -> set[str]:
