@@ -64,6 +64,7 @@ class _train_config(TypedDict, total=False):
     overwrite_output_dir: bool
     dataset: PathText
     dry_run: bool
+    rehearse: bool
     samples: int
     config: PathText
     train_only: str
@@ -231,6 +232,14 @@ class _local_dataset(TypedDict, total=False):
     data_root: PathText
 
 
+class _mixed_dataset(TypedDict, total=False):
+    """Flags of ``mixed_dataset`` alone."""
+
+    dataset: PathText
+    sources: str
+    data_root: PathText
+
+
 class _samsum_dataset(TypedDict, total=False):
     """Flags of ``samsum_dataset`` alone."""
 
@@ -290,6 +299,7 @@ class RunFlags(TypedDict, total=False):
     overwrite_output_dir: bool
     dataset: PathText
     dry_run: bool
+    rehearse: bool
     samples: int
     config: PathText
     train_only: str
@@ -363,6 +373,7 @@ class RunFlags(TypedDict, total=False):
     labels: str
     skip_bad_rows: bool
     streaming: bool
+    sources: str
     trust_remote_code: bool
     train_config: _train_config
     fsdp_config: _fsdp_config
@@ -377,4 +388,5 @@ class RunFlags(TypedDict, total=False):
     guanaco_dataset: _guanaco_dataset
     llamaguard_toxicchat_dataset: _llamaguard_toxicchat_dataset
     local_dataset: _local_dataset
+    mixed_dataset: _mixed_dataset
     samsum_dataset: _samsum_dataset
