@@ -82,7 +82,7 @@ def finetune(
                         watch.close()  # the other ranks end now
                         watch = None
                     if parallel.is_rank_zero():
-                        rehearse(run)
+                        rehearse(run, flags)
                     return run
             with ignore_broken_pipe(), activate(run):
                 train(run)

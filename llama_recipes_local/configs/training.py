@@ -217,7 +217,7 @@ class train_config(upstream):
     """Check the run, prepare its data, print what it would take, and stop before a weight is
     loaded."""
 
-    rehearse: Annotated[bool, Resume.FREE] = False
+    rehearse: Annotated[bool, Resume.FREE, OF_ONE_RUN] = False
     """Try the whole run on a model of two layers on the CPU, in some two minutes: train, be killed,
     resume, merge, generate, evaluate and report; then print the plan and write job files."""
 

@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from llama_recipes_local import launch
 from llama_recipes_local.adapters.registry import METHODS
@@ -30,11 +31,12 @@ PERFORM = "llama_recipes_local.rehearsal"
 """The module that is run in the other process."""
 
 
-def rehearse(run: Run) -> None:
+def rehearse(run: Run, flags: Mapping[str, Any]) -> None:
     """Rehearse a run in a folder beside its output folder, which is removed if all went well.
 
     Args:
         run: checked, with its data.
+        flags: as they were given.
 
     Raises:
         TrainingError: with the stage that failed; then the folder is kept.
@@ -53,7 +55,7 @@ def rehearse(run: Run) -> None:
         kept = f"what was written is kept in {folder}"
         raise TrainingError(f"the rehearsal failed in {failed}\n   fix: see above; {kept}")
     shutil.rmtree(folder)
-    print(f"\n{_shown(run, small)}\n\n{_what_it_takes(run, output)}")
+    print(f"\n{_shown(run, small)}\n\n{_what_it_takes(run, flags, output)}")
 
 
 def _script(run: Run, small: SmallRun, folder: Path) -> Script:
@@ -106,16 +108,16 @@ def _shown(run: Run, small: SmallRun) -> str:
     return "\n".join(lines)
 
 
-def _what_it_takes(run: Run, output: Path) -> str:
+def _what_it_takes(run: Run, flags: Mapping[str, Any], output: Path) -> str:
     """Return the plan of the run itself, and write files that start it."""
     audits: Mapping[str, SplitAudit] = run.data.audits if isinstance(run.data, RunData) else {}
-    given = {name: value for name, value in run.flags.items() if not name.endswith("rehearse")}
-    flags = words({**given, **planned_changes(run, audits)})
+    given = {name: value for name, value in flags.items() if not name.endswith("rehearse")}
+    own = words({**given, **planned_changes(run, audits)})
     nodes = max(launch.world_size() // launch.ranks_of_host(), 1)
     gpus = launch.ranks_of_host()
-    texts = {"job.sh": slurm_script(flags, nodes, gpus)}
+    texts = {"job.sh": slurm_script(own, nodes, gpus)}
     if nodes == 1:
-        texts["job.yaml"] = kubernetes_job(flags, gpus)
+        texts["job.yaml"] = kubernetes_job(own, gpus)
     lines = [plan_text(run, audits), "job files:"]
     for ending, text in texts.items():
         path = free_path(output.with_name(f"{output.name}-{ending}"), Path(ending).suffix)

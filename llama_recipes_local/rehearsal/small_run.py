@@ -25,7 +25,7 @@ ROWS, SHORTEST, RANK, ACCUMULATED = 2, 64, 16, 2
 PLACES = ("model_name", "tokenizer_name", "output_dir", "dist_checkpoint_root_folder", "data_cache")
 DURATION = ("num_epochs", "max_train_step", "max_eval_step", "eval_steps", "save_steps")
 """What is replaced in each rehearsal, and so not named in the list of what differs."""
-OWN = ("rehearse", "dry_run", "preset")
+OWN = ("rehearse", "dry_run", "preset", "config")
 EARLIER = ("overwrite_output_dir", "resume_from_checkpoint", "resume_despite")
 OF_A_GPU = ("use_fp16", "fp8", "hsdp", "sharding_group_size", "replica_group_size")
 MEASURED = ("use_profiler", "profiler_dir", "flop_counter", "flop_counter_start")
@@ -152,8 +152,13 @@ def records_tokenized(run: Run) -> int | None:
 
     All are read and checked before, in each run.
     """
-    if not run.train.rehearse or run.dataset is None:
+    if not run.train.rehearse:
         return None
-    splits = (find_split(DATASETS[run.train.dataset], run.dataset, part) for part in PARTS)
-    files = {path for split in splits if split is not None for path in split.files}
+    files = {
+        path
+        for source in run.sources
+        for part in PARTS
+        if (split := find_split(DATASETS[source.dataset], source.config, part)) is not None
+        for path in split.files
+    }
     return RECORDS if sum(path.stat().st_size for path in files) > WHOLE else None
