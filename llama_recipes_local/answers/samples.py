@@ -79,7 +79,7 @@ class Samples:
         lines = ["answers to prompts of the validation data, before and after training"]
         for answer in found["answers"]:
             texts = {name: text or "(nothing)" for name, text in answer.items()}
-            lines += ["", *(f"{name:<9}  {_shortened(text)}" for name, text in texts.items())]
+            lines += ["", *(f"{name:<9}  {_shortened(name, text)}" for name, text in texts.items())]
         if self.scored:
             counted = f"GLEU of {len(self.asked)} answers (0 to 1)"
             scores = f"{found['gleu_before']:.3f} before, {found['gleu_after']:.3f} after"
@@ -92,7 +92,7 @@ class Samples:
             "prompt": each.source or each.prompt,
             "before": before[place],
             "after": after[place],
-            "reference": each.references[0],
+            "reference": each.references[0].strip(),
         }
 
     def _gleu(self, answers: Sequence[str]) -> float:
@@ -122,6 +122,9 @@ def find_samples(run: Run, tokenizer: PreTrainedTokenizerBase) -> Samples | None
     return Samples(asked, (wrong or short)[:count], template, scored)
 
 
-def _shortened(text: str) -> str:
+def _shortened(name: str, text: str) -> str:
+    """Return the end of a prompt, which begins with its template, and the beginning of others."""
     text = " ".join(text.split())
-    return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]} ..."
+    if len(text) <= MOST_CHARACTERS:
+        return text
+    return f"... {text[-MOST_CHARACTERS:]}" if name == "prompt" else f"{text[:MOST_CHARACTERS]} ..."

@@ -73,7 +73,7 @@ def first_run(run: Run, values: Values) -> Values:
     grammar, on_cpu = run.train.dataset == "grammar_dataset", _device(run) == "cpu"
     if run.train.peft_method != "lora":
         values = {name: value for name, value in values.items() if name not in OF_LORA}
-    elif grammar and not run.train.enable_fsdp:
+    elif not run.train.enable_fsdp:
         values |= {"samples": (5, "")}
     context = 512 if grammar else 1024
     rows = 1 if on_cpu else 8192 // context

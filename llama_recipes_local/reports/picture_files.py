@@ -122,8 +122,8 @@ def _legend(chart: Chart) -> list[Mark]:
     marks: list[Mark] = []
     for place, line in enumerate(chart.lines):
         y = _HEAD + HEIGHT + place * _LEGEND + 12
-        marks.append(Stroke([(58, y), (88, y)], "line", line.colour))
-        marks.append(Text((96, y + 4), one_line(line.name)[:60], "start"))
+        marks.append(Stroke([(66, y), (96, y)], "line", line.colour))
+        marks.append(Text((104, y + 4), one_line(line.name)[:60], "start"))
     return marks
 
 

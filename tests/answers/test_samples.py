@@ -18,7 +18,7 @@ def train(model: Path, data: Path, folder: Path, **flags: Any) -> bytes:
         model_name=str(model),
         data_root=str(data),
         output_dir=str(folder),
-        dataset="grammar_dataset",
+        dataset=str(flags.pop("dataset", "grammar_dataset")),
         use_peft=True,
         context_length=128,
         lr=0.01,
@@ -82,3 +82,20 @@ def test_what_cannot_answer_is_refused(
     with pytest.raises(SystemExit):
         train(tiny_model, grammar_data, tmp_path / "run", samples=2, **flags)
     assert "--samples 2 with" in capsys.readouterr().err
+
+
+def test_own_instructions_are_answered_and_plain_text_is_not(
+    tiny_model: Path, grammar_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"instruction": f"Say {n}.", "output": f"It is {n}."} for n in range(40)]
+    texts = [{"text": f"A line of text with number {n}."} for n in range(40)]
+    for name, content in {"asked": rows, "plain": texts}.items():
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(each) + "\n" for each in content))
+        train(tiny_model, grammar_data, tmp_path / name, samples=2, dataset=path)
+    saved = json.loads((tmp_path / "asked" / "sample_answers.json").read_text())
+    assert len(saved["answers"]) == 2 and "gleu_after" not in saved
+    for each in saved["answers"]:
+        assert "Say " in each["prompt"] and each["reference"].startswith("It is ")
+    assert not (tmp_path / "plain" / "sample_answers.json").exists()
+    assert "no answers are shown" in capsys.readouterr().out

@@ -159,6 +159,7 @@ def test_the_first_run_takes_as_many_steps_as_the_machine_can(
         return run
 
     assert first("cpu", enable_fsdp=True).train.samples == 0
+    assert first("cpu", dataset="alpaca_dataset").train.samples == 5
     steps = [first("cpu", cpus).train.max_train_step for cpus in (1, 2, 4, 64)]
     assert steps == sorted(steps) and steps[0] < steps[1] < steps[2] and steps[3] == steps[-1]
     assert "2 CPUs" in first("cpu").recipe
