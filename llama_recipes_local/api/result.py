@@ -52,9 +52,9 @@ class Result:
         """Return the result of a run."""
         from llama_recipes_local.closing import facts, saved_folder
 
-        saved = saved_folder(run)
-        saved = None if saved is None else saved.resolve()
         results = run.results
+        saved = saved_folder(run) if results else None  # else a dry run: it is of an earlier one
+        saved = None if saved is None else saved.resolve()
         return cls(
             output_dir=Path(run.train.output_dir).resolve(),
             adapter_dir=saved if run.train.use_peft else None,
@@ -65,7 +65,7 @@ class Result:
             steps=results.get("steps", 0),
             tokens=results.get("tokens", 0),
             seconds=results.get("seconds", 0.0),
-            facts=facts(run),
+            facts=facts(run) if results else {"trained": "nothing"},
         )
 
     @cached_property

@@ -101,6 +101,16 @@ def test_a_model_that_was_trained_whole_answers(short_run: dict[str, Any], tmp_p
     assert found.generate(SENTENCE, 4, do_sample=True, temperature=9.0)
 
 
+def test_a_dry_run_has_no_model_of_an_earlier_run(
+    short_run: dict[str, Any], result: Result
+) -> None:
+    flags = short_run | {"output_dir": result.output_dir, "overwrite_output_dir": True}
+    found = finetune(**flags, dry_run=True)
+    assert (found.adapter_dir, found.steps, found.loss_after) == (None, 0, None)
+    assert repr(found) == "trained  nothing"
+    assert (result.output_dir / "adapter_model.safetensors").is_file()
+
+
 def test_nothing_was_saved(short_run: dict[str, Any], tmp_path: Path) -> None:
     flags = short_run | {"max_train_step": 1, "run_validation": False, "save_model": False}
     found = finetune(**flags, output_dir=tmp_path / "none")
