@@ -178,14 +178,15 @@ def _sharded() -> Iterator[Recorded]:
     ):
         batch = GRAMMAR if adapter else ONE_ROW
         setting = Setting(S7, weights, adapter, batch, Ranks(ranks, 1, sharding), FULL, FUSED)
-        yield Recorded(f"7B, {name}, {ranks} x {sharding}", setting, gib, speed)
+        was = replace(setting, copies=True)
+        yield Recorded(f"7B, {name}, {ranks} x {sharding}", was, gib, speed)
 
 
 def _plain() -> Iterator[Recorded]:
     """Transformers' and PEFT's modules on an H200."""
     s7 = Setting(S7, adapter=QV, batch=GRAMMAR, kernels=PLAIN)
     yield Recorded("7B, LoRA r=8 q,v, transformers, H200", s7, 53.7, 15226, H200)
-    sharded = replace(s7, ranks=Ranks(1, 1, FULL_SHARD), policy=FULL)
+    sharded = replace(s7, ranks=Ranks(1, 1, FULL_SHARD), policy=FULL, copies=True)
     yield Recorded("the same, 1 x FULL_SHARD, H200", sharded, 18.2, 10780, H200)
 
 

@@ -130,6 +130,7 @@ class Fact(enum.Enum):
     EVALUATION = "evaluation"
     SELECTS_PARAMETERS = "selects_parameters"
     OF_ONE_RUN = "of_one_run"
+    AUTOMATIC = "automatic"
 
 
 FOLDER = Fact.FOLDER
@@ -143,6 +144,8 @@ SELECTS_PARAMETERS = Fact.SELECTS_PARAMETERS
 record, to take the others from the base model."""
 OF_ONE_RUN = Fact.OF_ONE_RUN
 """It belongs to one run, or to its machine: a run that repeats a record does not take it."""
+AUTOMATIC = Fact.AUTOMATIC
+"""A flag may say "auto": preflight chooses a value of the field's type, see ``Run.automatic``."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from llama_recipes_local._upstream import fall_back
 from llama_recipes_local.configs.optimizer_names import OPTIMIZERS
 from llama_recipes_local.fields import (
     AT_LEAST_0,
+    AUTOMATIC,
     WITH_FSDP,
     Choices,
     LibraryDefault,
@@ -44,10 +45,10 @@ class fsdp_config:
     use_fp16: Annotated[bool, Resume.FREE] = False
     """Compute in float16 with a gradient scaler instead of in bfloat16."""
 
-    sharding_strategy: Annotated[_Sharding, Resume.FREE, WITH_FSDP] = field(
+    sharding_strategy: Annotated[_Sharding, Resume.FREE, WITH_FSDP, AUTOMATIC] = field(
         default_factory=LibraryDefault(_Sharding, "FULL_SHARD")
     )
-    """FULL_SHARD, SHARD_GRAD_OP, NO_SHARD (DDP) or HYBRID_SHARD."""
+    """FULL_SHARD, SHARD_GRAD_OP, NO_SHARD (DDP), HYBRID_SHARD, or "auto": the fastest that fits."""
 
     hsdp: Annotated[bool, Resume.FREE, WITH_FSDP] = False
     """HYBRID_SHARD with group sizes of your own."""

@@ -9,6 +9,7 @@ from llama_recipes_local.fields import (
     ABOVE_0,
     AT_LEAST_0,
     AT_LEAST_1,
+    AUTOMATIC,
     BITS_64,
     EVALUATION,
     FOLDER,
@@ -61,8 +62,11 @@ class train_config(upstream):
     run_validation: Annotated[bool, Resume.FREE] = upstream.run_validation
     """Validate before training, and after each epoch or each ``eval_steps``."""
 
-    batch_size_training: Annotated[int, ABOVE_0, Resume.BATCH] = upstream.batch_size_training
-    """Rows of a rank's micro-batch."""
+    batch_size_training: Annotated[int, ABOVE_0, Resume.BATCH, AUTOMATIC] = (
+        upstream.batch_size_training
+    )
+    """Rows of a rank's micro-batch; "auto" is the fastest that fits, with as many
+    ``gradient_accumulation_steps`` as keep the rows of an optimiser step."""
 
     batching_strategy: Annotated[str, Choices("packing", "padding"), Resume.DATA, EVALUATION] = (
         upstream.batching_strategy
@@ -265,12 +269,12 @@ class train_config(upstream):
     """Whether each layer's activations are recomputed in the backward pass: less memory for about
     a third more work. With FSDP ``fsdp_activation_checkpointing`` says so."""
 
-    activation_policy: Annotated[str, POLICIES, Resume.FREE] = AUTO
+    activation_policy: Annotated[str, POLICIES, Resume.FREE, AUTOMATIC] = AUTO
     """What is kept of each layer for the backward pass: "keep" all activations,
     "selective" all but norms' outputs, which are made again, "full" its input alone, with full
-    recomputation, "offload" its input in host memory; "auto" is "keep", or with
-    ``gradient_checkpointing`` or ``fsdp_activation_checkpointing`` "full", on CUDA with
-    ``use_fast_kernels`` "offload"."""
+    recomputation, "offload" its input in host memory; "auto" is the fastest that fits. Unless it is
+    named, it is "keep", or with ``gradient_checkpointing`` or ``fsdp_activation_checkpointing``
+    "full", on CUDA with ``use_fast_kernels`` "offload"."""
 
     scheduler: Annotated[str, Choices(*SCHEDULERS), Resume.SCHEDULE] = "step"
     """Learning rate: "step" (upstream's: times ``gamma`` after each epoch), or by optimiser step

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from llama_recipes_local import configs
+from llama_recipes_local.configs.dtypes import compute_dtype, weight_dtype
 from llama_recipes_local.configs.training import AUTO
 from llama_recipes_local.fields import word_of
 from llama_recipes_local.planning.setting import (
@@ -25,14 +26,17 @@ from llama_recipes_local.planning.shapes import LINEAR, Shape
 from llama_recipes_local.run import Run
 
 
-def setting(run: Run, shape: Shape, world: int = 1, hosts: int = 1) -> Setting:
-    """Return what training takes as it is asked for, on a CUDA device.
+def setting(
+    run: Run, shape: Shape, world: int = 1, hosts: int = 1, on_cpu: bool = False
+) -> Setting:
+    """Return what training takes as it is asked for.
 
     Args:
         run: its configurations.
         shape: of the model.
         world: ranks that train together.
         hosts: on how many hosts.
+        on_cpu: whether it is trained on CPUs, not on CUDA devices.
     """
     train, fsdp = run.train, run.fsdp
     strategy = word_of(fsdp, "sharding_strategy") if train.enable_fsdp else ALONE
@@ -54,26 +58,28 @@ def setting(run: Run, shape: Shape, world: int = 1, hosts: int = 1) -> Setting:
     adapter = _adapter(run, shape)
     return Setting(
         shape,
-        _weights(run, shape),
+        _weights(run, shape, on_cpu),
         adapter,
         batch,
         ranks,
-        policy(train, fsdp),
-        _kernels(run, adapter),
+        policy(train, fsdp, on_cpu),
+        PLAIN if on_cpu else _kernels(run, adapter),
         fsdp.optimizer.lower(),
         train.attn_implementation in ("auto", "documents", "flash_attention_2"),
+        on_cpu=on_cpu,
+        element=4.0 if compute_dtype(train, fsdp, on_cpu) == "float32" else 2.0,
     )
 
 
-def policy(train: configs.train_config, fsdp: configs.fsdp_config) -> str:
-    """Return what becomes of activations, as ``policies.activation_policy`` has it on CUDA."""
+def policy(train: configs.train_config, fsdp: configs.fsdp_config, on_cpu: bool = False) -> str:
+    """Return what becomes of activations, as ``policies.activation_policy`` has it."""
     if train.activation_policy != AUTO:
-        return train.activation_policy
+        return FULL if on_cpu and train.activation_policy == OFFLOAD else train.activation_policy
     flag = fsdp.fsdp_activation_checkpointing if train.enable_fsdp else None
     recomputes = train.gradient_checkpointing if flag is None else flag
     if not recomputes:
         return KEEP
-    return OFFLOAD if train.use_fast_kernels else FULL
+    return OFFLOAD if train.use_fast_kernels and not on_cpu else FULL
 
 
 def bits(train: configs.train_config) -> int:
@@ -81,11 +87,9 @@ def bits(train: configs.train_config) -> int:
     return {"4bit": 4, "8bit": 8, True: 8}.get(train.quantization or "", 0)
 
 
-def _weights(run: Run, shape: Shape) -> Weights:
+def _weights(run: Run, shape: Shape, on_cpu: bool) -> Weights:
     train = run.train
-    wide = train.dtype == "float32" or (
-        train.dtype == "auto" and train.use_fp16 and not train.use_peft
-    )
+    wide = weight_dtype(train, on_cpu) == "float32"
     trained, layers = _trained(train, shape)
     return Weights(
         trained,

@@ -24,6 +24,8 @@ class Card:
         bandwidth: TB/s of its memory; of an H200 as much of the 4.8 as a step gains over an H100.
         link: GB/s to another card of its host, in one direction.
         measured: whether ``rate`` was measured; otherwise it is the data sheet's times ``REACHED``.
+        probed: whether ``rate`` and ``bandwidth`` were measured on the machine that asks.
+        on_cpu: whether it is a CPU, and its memory the host's.
         fp8: TFLOP/s of a large product in 8 bits; 0 before Hopper, where ``--fp8`` is refused.
     """
 
@@ -34,6 +36,8 @@ class Card:
     link: float = PCIE
     measured: bool = False
     fp8: float = 0.0
+    probed: bool = False
+    on_cpu: bool = False
 
 
 def _sheet(name: str, memory: float, rate: float, bandwidth: float, link: float = PCIE) -> Card:
@@ -102,11 +106,19 @@ def _is_driver_name(wanted: str, known: Card) -> bool:
 
 def of_device(name: str, memory_bytes: int) -> Card:
     """Return a card by what CUDA calls it and has, as ``NVIDIA H100 80GB HBM3``."""
+    memory = memory_bytes / 2**30
+    return replace(_by_device(name) or card(memory_bytes / 1e9), memory=memory, name=name)
+
+
+def is_known(name: str) -> bool:
+    """Return whether the speed of what CUDA calls by a name is in the table."""
+    return _by_device(name) is not None
+
+
+def _by_device(name: str) -> Card | None:
     plain = _plain(name)
     known = sorted(CARDS, key=lambda each: -len(each.name))
-    found = next((each for each in known if _plain(each.name) in plain), None)
-    memory = memory_bytes / 2**30
-    return replace(found or card(memory_bytes / 1e9), memory=memory, name=name)
+    return next((each for each in known if _plain(each.name) in plain), None)
 
 
 def usable(memory_gb: float) -> float:

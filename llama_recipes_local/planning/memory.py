@@ -140,13 +140,14 @@ def _by_dtype(setting: Setting) -> list[tuple[int, int]]:
 def _gradients(setting: Setting) -> float:
     """Bytes of gradients between backward pass and update.
 
-    FSDP2 keeps whole gradients, in the float32 that it reduces them in, from one micro-batch to the
-    next; a rank's own part, in the weights' dtype, is made of them layer by layer in the last one.
+    DDP's buckets are the gradients. FSDP2 keeps whole gradients, in the float32 that it reduces
+    them in, from one micro-batch to the next; a rank's own part, in the weights' dtype, is made of
+    them layer by layer in the last one.
     """
     own = sum(number * size for number, size in _by_dtype(setting)) / setting.ranks.shards
     if setting.ranks.cpu_offload:
         own = 0.0
-    if setting.ranks.uses_fsdp and setting.batch.accumulation > 1:
+    if setting.is_gathered and setting.batch.accumulation > 1:
         return max(own, 4.0 * setting.trained)
     return own
 
@@ -163,19 +164,19 @@ def _gathered(setting: Setting) -> tuple[float, float]:
 
     The embedding and the head are a unit, which stays from the forward to the backward pass. A
     decoder layer is one: the one that is computed and the next one, which is fetched meanwhile.
-    Without resharding, and in replicas, which FSDP2 copies too, every layer stays from the forward
+    Without resharding, and in replicas where FSDP2 copies them, every layer stays from the forward
     pass on. A trained layer's gradients are cast to float32 and reduced while the next one's are
     made. 4-bit weights are gathered as they are, and replicas of them are left alone.
     """
-    if not setting.ranks.uses_fsdp:
+    if not setting.is_gathered:
         return 0.0, 0.0
     shape, own = setting.shape, setting.weights
-    size = own.shared if own.bits or own.fp8 else 2
+    size = own.shared if own.bits or own.fp8 else setting.element
     layer = shape.layer * size
     stays = setting.ranks.sharding in (REPLICATED, SHARD_GRAD_OP)
     if own.bits and setting.ranks.sharding == REPLICATED:
         layer = 0.0
-    root = 2.0 * shape.others + (shape.layers * layer if stays else 0.0)
+    root = setting.element * shape.others + (shape.layers * layer if stays else 0.0)
     reduced = 4.0 * shape.layer if own.trained >= shape.layer else 0.0
     return root, reduced + (0.0 if stays else 2 * layer)
 
@@ -188,14 +189,14 @@ def _activations(setting: Setting) -> tuple[float, float]:
     """
     layers = setting.layers
     tokens = setting.batch.tokens
-    stream = 2.0 * tokens * setting.shape.hidden
-    whole = 2.0 * tokens * _kept(setting) if layers else 0.0
+    stream = setting.element * tokens * setting.shape.hidden
+    whole = setting.element * tokens * _kept(setting) if layers else 0.0
     if setting.policy == OFFLOAD:
         return min(2, layers) * stream, whole
     if setting.recomputes:
         return layers * stream, whole
     if setting.policy == SELECTIVE:
-        some = 2.0 * tokens * _kept_selectively(setting)
+        some = setting.element * tokens * _kept_selectively(setting)
         return layers * some, whole - some
     return layers * whole, 0.0
 
@@ -273,7 +274,7 @@ def _workspace(setting: Setting) -> float:
     wide = 1 if setting.kernels == FUSED else 3
     of_mlp = wide * shape.mlp * (min(tokens, TILE) if setting.has_tiles else tokens)
     of_attention = 2 * (shape.queries + shape.keys) * tokens
-    gradients = 2.0 * (max(of_mlp, of_attention) + 2 * shape.hidden * tokens)
+    gradients = setting.element * (max(of_mlp, of_attention) + 2 * shape.hidden * tokens)
     dequantised = 0.0
     if setting.weights.bits or setting.weights.fp8:
         mlp = shape.hidden * shape.mlp
@@ -291,7 +292,7 @@ def _loss(setting: Setting) -> float:
     - transformers': all logits in bfloat16, in float32, their log-softmax and its gradient.
     """
     shape, tokens = setting.shape, setting.batch.tokens
-    stream = 2.0 * tokens * shape.hidden
+    stream = setting.element * tokens * shape.hidden
     if setting.kernels == PLAIN:
         return tokens * shape.vocabulary * 12.0 + 2 * stream
     if setting.kernels == FUSED:

@@ -174,6 +174,8 @@ def _shardings(setting: Setting) -> list[str]:
 
 def _policies(setting: Setting) -> list[str]:
     """Return what activations may become; norms are computed again by our kernels only."""
+    if setting.on_cpu:
+        return [KEEP, FULL]
     selective = [SELECTIVE] if setting.kernels == FROZEN else []
     return [KEEP, *selective, FULL, OFFLOAD]
 

@@ -171,7 +171,11 @@ class Setting:
         kernels: what computes them.
         optimizer: as ``--optimizer`` names it, in lower case.
         documents: whether packed documents are attended without a mask.
+        copies: whether replicas are copied, and what stays gathered is gathered again for each
+            micro-batch, as it was.
         repeats_keys: whether keys and values are copied for each head of a group, as they were.
+        on_cpu: whether it is trained on a CPU, in host memory.
+        element: bytes of an activation's feature.
         tiles: whether the MLP of a recomputed layer with frozen weights is computed some thousand
             tokens at a time, as it was not.
     """
@@ -185,7 +189,10 @@ class Setting:
     kernels: str = FROZEN
     optimizer: str = "adamw"
     documents: bool = True
+    copies: bool = False
     repeats_keys: bool = False
+    on_cpu: bool = False
+    element: float = 2.0
     tiles: bool = True
 
     @cached_property
@@ -210,6 +217,12 @@ class Setting:
     def recomputes(self) -> bool:
         """Whether a layer is computed again in the backward pass."""
         return self.policy in (FULL, OFFLOAD)
+
+    @property
+    def is_gathered(self) -> bool:
+        """Whether FSDP2 gathers units of weights; replicas on the devices are DDP's."""
+        replicas = self.ranks.sharding == REPLICATED and not self.ranks.cpu_offload
+        return self.ranks.uses_fsdp and (self.copies or not replicas)
 
     @property
     def has_tiles(self) -> bool:

@@ -202,7 +202,7 @@ def _optimizer(setting: Setting) -> float:
     size = setting.weights.bytes
     own = setting.trained / setting.ranks.shards
     update = own * size * 7
-    if not setting.ranks.uses_fsdp:
+    if not setting.is_gathered:
         return update + 3.0 * size * own * (setting.batch.accumulation - 1)
     # float32 gradients are written, added to, cast and reduced
     return update + 16.0 * setting.trained * setting.batch.accumulation
@@ -211,7 +211,7 @@ def _optimizer(setting: Setting) -> float:
 def _with_communication(found: Seconds, setting: Setting, card: Card, node_link: float) -> Seconds:
     """Return the seconds with what ranks send each other.
 
-    Weights are gathered for a micro-batch's forward and for its backward pass (once in
+    Layers are gathered for a micro-batch's forward and for its backward pass (once a step in
     SHARD_GRAD_OP, never in replicas), gradients reduced in float32 once a step. On a link that is
     slower than the products the step takes as long as the link does.
     """
@@ -220,9 +220,10 @@ def _with_communication(found: Seconds, setting: Setting, card: Card, node_link:
     copied, linked = 0.0, 0.0
     if ranks.uses_fsdp:
         size = own.shared if own.bits or own.fp8 else 2
-        whole = setting.shape.linear * size + 2.0 * setting.shape.others
-        passes = 0 if ranks.sharding == REPLICATED else 1 if ranks.sharding == SHARD_GRAD_OP else 2
-        gathered = whole * passes * setting.batch.accumulation * (1 - 1 / ranks.shards)
+        layers, root = setting.shape.linear * size, setting.element * setting.shape.others
+        gathered = (layers * _passes_of_layers(setting) + root * _passes_of_root(setting)) * (
+            1 - 1 / ranks.shards
+        )
         gradients = 4.0 * setting.trained
         group, replicas = ranks.shards, ranks.world // ranks.shards
         reduced = gradients * (1 - 1 / group)
@@ -239,3 +240,19 @@ def _with_communication(found: Seconds, setting: Setting, card: Card, node_link:
         linked = max(linked, offloaded)
     total = max(compute + min(copied, linked), linked)
     return replace(found, communication=total - compute)
+
+
+def _passes_of_layers(setting: Setting) -> int:
+    """Return how often a step gathers each layer."""
+    if setting.ranks.sharding == REPLICATED:
+        return 0
+    if setting.ranks.sharding == SHARD_GRAD_OP:
+        return setting.batch.accumulation if setting.copies else 1
+    return 2 * setting.batch.accumulation
+
+
+def _passes_of_root(setting: Setting) -> int:
+    """Return how often a step gathers the embedding, the norm and the head."""
+    if setting.ranks.sharding == REPLICATED:
+        return 0
+    return _passes_of_layers(setting) if setting.copies else 1

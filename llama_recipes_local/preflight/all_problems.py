@@ -20,7 +20,7 @@ from llama_recipes_local.preflight.model import UNNAMED, check_model_type, check
 from llama_recipes_local.preflight.recipe_values import with_values
 from llama_recipes_local.preflight.stored_model_rules import adopt_stored_bits
 from llama_recipes_local.run import Run
-from llama_recipes_local.run.resolution import resolve
+from llama_recipes_local.run.resolution import resolve, resolve_with
 
 
 def preflight(arguments: tuple[Any, ...], given: dict[str, Any]) -> Run:
@@ -45,9 +45,14 @@ def _with_choices(run: Run) -> Run:
     values, why = automatic(run)
     if not values:
         return run
-    chosen = resolve(values | run.flags)
+    free = set(run.automatic)
+    if "batch_size_training" in free:  # the rows of a step stay
+        free.add("gradient_accumulation_steps")
+    named = [flag for flag in run.flags if flag.rpartition(".")[2] not in free]
+    chosen = resolve(values | {flag: run.flags[flag] for flag in named})
     if implied := implied_flags(chosen):
-        chosen = resolve(implied | chosen.flags)
+        chosen = resolve_with(chosen, implied)
+    chosen.automatic, chosen.chosen = run.automatic, frozenset(values)
     chosen.recipe, chosen.refused, chosen.choices = run.recipe, run.refused, why
     adopt_stored_bits(chosen)
     return chosen

@@ -12,6 +12,7 @@ from llama_recipes_local.errors import Problem
 from llama_recipes_local.parallel import device_type
 from llama_recipes_local.preflight import (
     adapter_rules,
+    automatic_rules,
     checkpoint_rules,
     checks_by_flags,
     data_rules,
@@ -86,6 +87,7 @@ CHECKS: tuple[Check, ...] = (
     *METHOD,
     model.check_model,
     model_sizes.check_positions,
+    automatic_rules.check_automatic,
     data_rules.check_vision_data,
     data_rules.check_data_files,
     memory_rules.check_memory,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.preflight import (
+    automatic_rules,
     fp8_rules,
     loop_rules,
     low_memory_rules,
@@ -59,4 +60,5 @@ FLAG_CHECKS: tuple[Check, ...] = (
     low_memory_rules.check_low_memory,
     *METHOD,
     model_sizes.check_positions,
+    automatic_rules.check_automatic,
 )

@@ -10,7 +10,8 @@ from llama_recipes_local.planning.flags import changes, free_of, words
 from llama_recipes_local.planning.search import outcome, ranked
 from llama_recipes_local.planning.setting import Batch
 from llama_recipes_local.planning.wording import describe, details, figures
-from llama_recipes_local.preflight.memory_rules import asked_setting, this_card
+from llama_recipes_local.preflight.device_card import this_card, this_cpu
+from llama_recipes_local.preflight.memory_rules import asked_setting
 from llama_recipes_local.run import Run
 
 NEXT = 2
@@ -33,10 +34,10 @@ def plan_text(run: Run, audits: Mapping[str, SplitAudit]) -> str:
         run: checked, with its data.
         audits: of its data, by part; empty if that is read during training.
     """
-    asked = asked_setting(run)
+    has = this_card() or (this_cpu() if run.automatic else None)
+    asked = asked_setting(run, has is not None and has.on_cpu)
     if asked is None:
         return "plan: this type of model is not known to the arithmetic"
-    has = this_card()
     where = f"each {has.name}" if has else f"no GPU here; on one of {ELSEWHERE} GB"
     has = has or card(ELSEWHERE)
     training = audits.get("train")
@@ -46,7 +47,7 @@ def plan_text(run: Run, audits: Mapping[str, SplitAudit]) -> str:
     tokens = None if training is None else training.tokens
     lines = [f"plan ({where}): {describe(asked)}"]
     lines += details(found, run.train, tokens, "as tokenised")
-    others = [each for each in ranked(asked, has, free_of(run.given)) if each.setting != asked]
+    others = [each for each in ranked(asked, has, free_of(run)) if each.setting != asked]
     for each in others[:NEXT]:
         flags = " ".join(words(changes(each.setting, asked)))
         lines.append(f"  or {figures(each)}\n     {flags}")
@@ -60,7 +61,7 @@ def planned_changes(run: Run, audits: Mapping[str, SplitAudit]) -> dict[str, Any
         return {}
     if (training := audits.get("train")) is not None:
         asked = replace(asked, batch=_with_data(asked.batch, training))
-    best = ranked(asked, this_card() or card(ELSEWHERE), free_of(run.given))[0]
+    best = ranked(asked, this_card() or card(ELSEWHERE), free_of(run))[0]
     return changes(best.setting, asked) if best.fits else {}
 
 

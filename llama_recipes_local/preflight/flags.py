@@ -13,6 +13,7 @@ from llama_recipes_local.fields import FOLDER, convert, facts, field_names, type
 from llama_recipes_local.messages import empty_value, nearest, unknown_flag
 from llama_recipes_local.program import command
 from llama_recipes_local.run import Run
+from llama_recipes_local.run.resolution import is_automatic
 from llama_recipes_local.storage.names import check_name, check_path, check_possible
 from llama_recipes_local.typed_words import Typed
 
@@ -103,7 +104,8 @@ def check_needs(run: Run) -> list[Problem]:
     problems = []
     for config in run.configurations():
         for name, known in facts(config).items():
-            flag = next((each for each in _flags_of(config, name) if each in run.flags), "")
+            named = run.flags.keys() | run.automatic
+            flag = next((each for each in _flags_of(config, name) if each in named), "")
             if known.needs is None or not flag or not vars(config)[name]:
                 continue
             if not any(_is_set(run, setting) for setting in known.needs.settings):
@@ -191,6 +193,8 @@ def _mismatch(flag: str, value: object) -> list[Problem]:
         default = getattr_static(cls, name, None)  # of a library's type, without its import
         if problems := _empty(flag, value, default, FOLDER in _marks(cls, name)):
             return problems
+        if is_automatic(flag, value):
+            continue
         try:
             convert(value, type_hints(cls)[name])
         except ValueError as error:

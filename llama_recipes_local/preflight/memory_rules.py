@@ -6,13 +6,10 @@ not longer than the data, and padded rows are taken for empty ones.
 
 from dataclasses import replace
 
-import torch
-
 from llama_recipes_local import launch
 from llama_recipes_local.errors import Problem
-from llama_recipes_local.parallel import device_type
 from llama_recipes_local.planning.asked import setting
-from llama_recipes_local.planning.cards import Card, of_device
+from llama_recipes_local.planning.cards import Card
 from llama_recipes_local.planning.flags import changes, words
 from llama_recipes_local.planning.search import Outcome, nearest_fitting, outcome
 from llama_recipes_local.planning.setting import Setting
@@ -20,6 +17,7 @@ from llama_recipes_local.planning.shapes import shape_of
 from llama_recipes_local.planning.tokens import bytes_of
 from llama_recipes_local.planning.wording import by_part
 from llama_recipes_local.policies.activation_policy import recomputation_flag
+from llama_recipes_local.preflight.device_card import this_card
 from llama_recipes_local.preflight.model_sizes import model_config
 from llama_recipes_local.program import command
 from llama_recipes_local.run import Run
@@ -42,25 +40,13 @@ def check_memory(run: Run) -> list[Problem]:
     ]
 
 
-def asked_setting(run: Run) -> Setting | None:
+def asked_setting(run: Run, on_cpu: bool = False) -> Setting | None:
     """Return the setting that a run asks for; None for a model that is not known here."""
     shape = shape_of(model_config(run)) if run.train.model_name else None
     if shape is None or run.train.batch_size_training < 1 or run.train.context_length < 1:
         return None
     world = launch.world_size()
-    return setting(run, shape, world, max(world // launch.ranks_of_host(), 1))
-
-
-def this_card() -> Card | None:
-    """Return this process's CUDA device; None without one."""
-    if device_type() != "cuda":
-        return None
-    launched = launch.launch()
-    number = launched.local_rank if launched else 0
-    if number >= torch.cuda.device_count():
-        return None  # reported
-    found = torch.cuda.get_device_properties(number)
-    return of_device(found.name, found.total_memory)
+    return setting(run, shape, world, max(world // launch.ranks_of_host(), 1), on_cpu)
 
 
 def _least(run: Run, asked: Setting) -> Setting:

@@ -143,7 +143,7 @@ def with_values(run: Run, configured: Configured, implied: dict[str, bool]) -> R
     named = {name.rpartition(".")[2] for name in explicit}
     values = {name: value for name, value in values.items() if name not in named}
     resolved = resolve({name: value for name, (value, _) in values.items()} | explicit)
-    resolved.model = run.model
+    resolved.model, resolved.automatic = run.model, run.automatic
     if configured.name:
         resolved.recipe = _describe(configured.name, values, configured.left_out)
     return resolved

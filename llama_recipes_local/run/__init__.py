@@ -96,6 +96,10 @@ class Run:
     its folder, and this machine."""
     recipe: str = ""
     """What ``--config`` sets, as it is printed."""
+    automatic: frozenset[str] = frozenset()
+    """Names of fields whose flag is "auto": they are not named, and preflight chooses them."""
+    chosen: frozenset[str] = frozenset()
+    """Names of fields that preflight has chosen."""
     choices: str = ""
     """What was chosen of what no flag names, and why, as it is printed."""
     refused: frozenset[str] = frozenset()
@@ -111,6 +115,10 @@ class Run:
     def given(self) -> set[str]:
         """Names of the fields that flags set, with or without their configuration's name."""
         return {flag.rpartition(".")[2] for flag in self.flags}
+
+    def may_change(self, name: str) -> bool:
+        """Return whether a field's value is the program's to choose: the user did not name it."""
+        return name not in self.given or name in self.automatic | self.chosen
 
     @property
     def is_sharded(self) -> bool:

@@ -1,17 +1,19 @@
 """Resolves the flags of a run to its configurations, before anything is loaded."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from llama_recipes_local import configs
 from llama_recipes_local.adapters.registry import METHODS
 from llama_recipes_local.configs.protocols import DatasetConfig
+from llama_recipes_local.configs.training import AUTO
 from llama_recipes_local.datasets.local import local_dataset
 from llama_recipes_local.datasets.mixed_sources import named_sources
 from llama_recipes_local.datasets.mixture import mixed_dataset
 from llama_recipes_local.datasets.registry import DATASETS
-from llama_recipes_local.fields import FOLDER, fields_with, update_config
+from llama_recipes_local.fields import AUTOMATIC, FOLDER, fields_with, update_config
 from llama_recipes_local.run import Run, Source
 
 
@@ -22,7 +24,10 @@ def resolve(flags: dict[str, Any]) -> Run:
         ValueError: if a value cannot mean its field's type.
     """
     folders = fields_with(configs.train_config, FOLDER)
-    run = Run({flag: _expand_home(flag, value, folders) for flag, value in flags.items()})
+    automatic = [flag for flag, value in flags.items() if is_automatic(flag, value)]
+    named = {flag: value for flag, value in flags.items() if flag not in automatic}
+    run = Run({flag: _expand_home(flag, value, folders) for flag, value in named.items()})
+    run.automatic = frozenset(flag.rpartition(".")[2] for flag in automatic)
     flags = run.flags
     for config in run.configurations():
         update_config(config, **flags)
@@ -34,6 +39,22 @@ def resolve(flags: dict[str, Any]) -> Run:
         run.peft = METHODS[run.train.peft_method].config()
         update_config(run.peft, **flags)
     return run
+
+
+def resolve_with(run: Run, more: Mapping[str, Any]) -> Run:
+    """Return a run that has more flags, where its own do not say otherwise."""
+    found = resolve({**more, **run.flags})
+    found.automatic, found.chosen, found.model = run.automatic, run.chosen, run.model
+    return found
+
+
+def is_automatic(flag: str, value: object) -> bool:
+    """Return whether a flag leaves its field's value to preflight."""
+    owner, _, name = flag.rpartition(".")
+    return value == AUTO and any(
+        name in fields_with(config, AUTOMATIC) and owner in ("", config.__name__)
+        for config in (configs.train_config, configs.fsdp_config)
+    )
 
 
 def resolve_dataset(train: configs.train_config, flags: dict[str, Any]) -> DatasetConfig:

@@ -18,10 +18,23 @@ def available_bytes() -> int | None:
     return min((each for each in found if each is not None), default=None)
 
 
-def _of_host() -> int | None:
+def total_bytes() -> int | None:
+    """Return how much all processes can take together; None if this host does not say."""
+    found = [_of_host("MemTotal:"), *(_number(limit) for limit, _ in _LIMITS)]
+    return min((each for each in found if each is not None), default=None)
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):  # "max" is no limit
+        return None
+
+
+def _of_host(figure: str = "MemAvailable:") -> int | None:
     try:
         lines = _FIGURES.read_text().splitlines()
-        (line,) = (line for line in lines if line.startswith("MemAvailable:"))
+        (line,) = (line for line in lines if line.startswith(figure))
         return int(line.split()[1]) * 1024
     except (OSError, ValueError):
         return None

@@ -100,8 +100,11 @@ def test_shards_divide_and_replicas_do_not() -> None:
 def test_fsdp_gathers_two_layers_or_all() -> None:
     sharded = memory(replace(LORA, ranks=Ranks(4, 1, FULL_SHARD))).gathered
     assert sharded == 2 * S7.others + 2 * 2 * S7.layer
-    for sharding in (REPLICATED, SHARD_GRAD_OP):
-        assert memory(replace(LORA, ranks=Ranks(4, 1, sharding))).gathered == 2 * S7.weights
+    grads = replace(LORA, ranks=Ranks(4, 1, SHARD_GRAD_OP))
+    assert memory(grads).gathered == 2 * S7.weights
+    replicas = replace(LORA, ranks=Ranks(4, 1, REPLICATED))
+    assert memory(replicas).gathered == 0
+    assert memory(replace(replicas, copies=True)).gathered == 2 * S7.weights
 
 
 def test_fsdp_accumulates_whole_gradients_in_float32() -> None:

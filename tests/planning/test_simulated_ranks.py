@@ -69,7 +69,7 @@ def test_a_rank_holds_what_is_planned(ranks: int, sharding: str) -> None:
     hosts = ranks // 8 if ranks > 8 else 2
     model = sharded(sharding, hosts)
     held = sum(
-        each.to_local().numel() * each.element_size()  # type: ignore[attr-defined]
+        getattr(each, "to_local", lambda own=each: own)().numel() * each.element_size()
         for each in model.parameters()
     )
     adapter = Adapter(rank=16, targets=frozenset(LINEAR), bytes=4)

@@ -4,12 +4,15 @@ import argparse
 import json
 from typing import Any
 
+from llama_recipes_local import configs
 from llama_recipes_local.commands.plan.given import model_shape
 from llama_recipes_local.commands.plan.making_plan import make_plan
 from llama_recipes_local.commands.plan.nothing_fits import nothing_fits
 from llama_recipes_local.commands.plan.report import as_json, as_text
+from llama_recipes_local.configs.training import AUTO
 from llama_recipes_local.datasets.named_path import with_data_path
 from llama_recipes_local.errors import refuse
+from llama_recipes_local.fields import field_names
 from llama_recipes_local.preflight.config_file import CONFIG_FLAGS, Configured, with_config
 from llama_recipes_local.preflight.flags import check_arguments, check_flags
 from llama_recipes_local.preflight.recipe_values import with_values
@@ -35,10 +38,18 @@ def plan(args: argparse.Namespace) -> None:
         raise nothing_fits(made, flags, args)
 
 
+def _owner(name: str) -> str:
+    owner = (
+        configs.fsdp_config if name in field_names(configs.fsdp_config) else configs.train_config
+    )
+    return owner.__name__
+
+
 def _with_recipe(flags: dict[str, Any], configured: Configured, world: int) -> dict[str, Any]:
     """Return flags with what a recipe sets for the model and the number of GPUs."""
     if configured.name:
         run = resolve(({"enable_fsdp": "True"} if world > 1 else {}) | flags)
         run.model, _ = model_shape(run.train.model_name)
-        flags = with_values(run, configured, {}).flags
+        found = with_values(run, configured, {})
+        flags = found.flags | {f"{_owner(name)}.{name}": AUTO for name in found.automatic}
     return {name: value for name, value in flags.items() if name not in CONFIG_FLAGS}

@@ -84,7 +84,7 @@ def make_plan(flags: dict[str, Any], args: argparse.Namespace) -> Plan:
     wrong: list[list[Problem]] = []
     for name, run in runs.items():
         asked = setting(run, shape, world, args.nodes)
-        outcomes = ranked(asked, has, free_of(run.given), args.node_link)
+        outcomes = ranked(asked, has, free_of(run), args.node_link)
         started = _run({**run.flags, **changes(outcomes[0].setting, asked)}, config)
         if problems := check_planned(started, has, world):
             wrong.append(problems)

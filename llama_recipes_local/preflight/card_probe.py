@@ -1,0 +1,94 @@
+"""How fast this machine's device multiplies and copies, measured once in under a second and kept.
+
+Asked where the table of known cards has no entry: for a card of another name, and for a CPU.
+"""
+
+import json
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from llama_recipes_local.data.cache import cache_folder
+from llama_recipes_local.storage.publishing import write_json
+from llama_recipes_local.storage.waiting_lock import waited_for
+
+SECONDS = 0.25
+"""Of each of the two measurements."""
+_FILE = "device_rates.json"
+
+
+def rates(device: str) -> tuple[float, float]:
+    """Return TFLOP/s of a large product and TB/s of a copy, by an earlier probe if there was one.
+
+    Ranks of a host wait for the first of them, and so plan with the same figures.
+
+    Args:
+        device: "cuda" or "cpu".
+    """
+    key, path = _key(device), cache_folder() / _FILE
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with waited_for(path.with_name(f".{_FILE}.lock"), "the speed of this device"):
+            known = _read(path)
+            if key not in known:
+                known[key] = measured(device)
+                write_json(path, known)
+            return known[key][0], known[key][1]
+    except OSError:  # a cache that cannot be written
+        return measured(device)
+
+
+def measured(device: str) -> tuple[float, float]:
+    """Return TFLOP/s of a product in the dtype that is trained in there, and TB/s of a copy."""
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    size, elements = (8192, 1 << 28) if device == "cuda" else (1024, 1 << 24)
+    left = torch.randn(size, size, device=device).to(dtype)
+    right = torch.randn(size, size, device=device).to(dtype)
+    source = torch.ones(elements, device=device, dtype=dtype)
+    target = torch.empty_like(source)
+    product = _fastest(lambda: torch.mm(left, right), device)
+    copy = _fastest(lambda: target.copy_(source), device)
+    return 2 * size**3 / product / 1e12, 2 * source.nbytes / copy / 1e12
+
+
+def _fastest(work: Callable[[], object], device: str) -> float:
+    """Return the seconds of the fastest of some calls."""
+    best, end = float("inf"), time.perf_counter() + SECONDS
+    work()  # warms up
+    while True:
+        start = time.perf_counter()
+        work()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - start)
+        if time.perf_counter() > end:
+            return best
+
+
+def _key(device: str) -> str:
+    """Return what the figures are of: the device, how much of it is used, and torch's version."""
+    if device == "cuda":
+        return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
+    threads = torch.get_num_threads()
+    return f"{platform.node()} {_processor()}, {threads} threads, torch {torch.__version__}"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
+
+
+def _read(path: Path) -> dict[str, tuple[float, float]]:
+    """Return what is kept; nothing if it is missing, or is not what was written."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+        return {key: (float(rate), float(copy)) for key, (rate, copy) in found.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}

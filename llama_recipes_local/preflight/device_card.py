@@ -1,0 +1,50 @@
+"""The device of this process, as ``planning`` knows one."""
+
+from dataclasses import replace
+
+import torch
+
+from llama_recipes_local import launch
+from llama_recipes_local.parallel import device_type
+from llama_recipes_local.planning.cards import Card, is_known, of_device
+from llama_recipes_local.preflight.card_probe import rates
+from llama_recipes_local.storage.host_memory import total_bytes
+
+OF_HOST = 0.8
+"""Share of a host's memory that its ranks may take together."""
+
+SOCKETS = 10
+"""GB/s from one process to another of a host through gloo; assumed."""
+
+
+def this_card() -> Card | None:
+    """Return this process's CUDA device; None without one."""
+    if device_type() != "cuda":
+        return None
+    launched = launch.launch()
+    number = launched.local_rank if launched else 0
+    if number >= torch.cuda.device_count():
+        return None  # reported
+    found = torch.cuda.get_device_properties(number)
+    card = of_device(found.name, found.total_memory)
+    return card if is_known(found.name) else _probed(card, "cuda")
+
+
+def this_cpu(ranks: int | None = None) -> Card | None:
+    """Return a rank's part of this host's CPUs; None if the host does not say what memory it has.
+
+    All of the memory counts, not what is free at the moment, so that all ranks plan the same.
+
+    Args:
+        ranks: on this host; None means those that were launched.
+    """
+    total = total_bytes()
+    if total is None:
+        return None
+    share = OF_HOST * total / 2**30 / (ranks or launch.ranks_of_host())
+    return _probed(Card("this CPU", share, 0.0, 0.0, SOCKETS, on_cpu=True), "cpu")
+
+
+def _probed(card: Card, device: str) -> Card:
+    rate, copies = rates(device)
+    return replace(card, rate=rate, bandwidth=copies, measured=True, probed=True)
