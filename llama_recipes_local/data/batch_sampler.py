@@ -37,6 +37,7 @@ class ShardedBatchSampler(Sampler[list[int]]):
     ) -> None:
         self.num_rows = num_rows
         self.batch_size = batch_size
+        self._group = batch_size * num_replicas
         self.rank = rank
         self.num_replicas = num_replicas
         self.shuffle = shuffle
@@ -71,6 +72,20 @@ class ShardedBatchSampler(Sampler[list[int]]):
         """
         self._start = resumed(state, self._beginning(0))
 
+    def split(self, parts: int) -> None:
+        """Make as many micro-batches of each: the same rows, in the same order.
+
+        Args:
+            parts: of a micro-batch; its rows are a multiple of them.
+        """
+        assert self.batch_size % parts == 0
+        self.batch_size //= parts
+
+    @property
+    def per_epoch(self) -> int:
+        """Micro-batches of a rank in a whole epoch."""
+        return -(-self.num_rows // self._stride)
+
     def __len__(self) -> int:
         return -(-(self.num_rows - self._start.rows) // self._stride)
 
@@ -86,7 +101,7 @@ class ShardedBatchSampler(Sampler[list[int]]):
 
     def _beginning(self, epoch: int) -> Position:
         return Position(
-            self.order, self.seed, self.num_rows, self.batch_size, self._stride, epoch=epoch
+            self.order, self.seed, self.num_rows, self.batch_size, self._group, epoch=epoch
         )
 
     def _order(self, position: Position) -> NDArray[np.int64]:

@@ -94,6 +94,12 @@ class ConcatDataset(Dataset[dict[str, list[int]]]):
         return self.packing.row(idx % len(self))
 
     @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each row, (rows,)."""
+        tokens = self.documents.lengths[self.packing.documents]
+        return np.add.reduceat(tokens.astype(np.int64), self.packing.starts[:-1])
+
+    @property
     def used(self) -> float:
         """The share of the rows' positions that hold a token."""
         return int(self.documents.lengths.sum(dtype=np.int64)) / (len(self) * self.chunk_size)

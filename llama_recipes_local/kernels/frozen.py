@@ -184,11 +184,11 @@ class NormedDecoderLayer(modeling_llama.LlamaDecoderLayer):
         return stream + self.mlp(normed, made_of if again else None)
 
 
-def remake_norms(model: nn.Module) -> int:
-    """Keep no norm's output of a model's layers, and return of how many layers."""
+def remake_norms(model: nn.Module, again: bool = True) -> int:
+    """Keep no norm's output of a model's layers, or keep them; return of how many layers."""
     layers = [module for module in model.modules() if isinstance(module, NormedDecoderLayer)]
     for layer in layers:
-        layer.remakes_norms = True
+        layer.remakes_norms = again
     return len(layers)
 
 

@@ -5,7 +5,8 @@
 
 from torch.distributed.fsdp import ShardingStrategy
 
-from llama_recipes_local.parallel.peers import Peers
+from llama_recipes_local.parallel.alone import can_compute_alone, computing_alone
+from llama_recipes_local.parallel.peers import PeerEndedError, Peers
 from llama_recipes_local.parallel.process_group import (
     all_reduce_sum,
     barrier,
@@ -34,14 +35,17 @@ from llama_recipes_local.parallel.watch import Watch, watch_peers
 
 __all__ = [
     "FullyShardedDataParallel",
+    "PeerEndedError",
     "Peers",
     "ShardingStrategy",
     "Watch",
     "all_reduce_sum",
     "barrier",
     "broadcast",
+    "can_compute_alone",
     "cleanup",
     "compute_device",
+    "computing_alone",
     "device_type",
     "fsdp_auto_wrap_policy",
     "full_tensor",

@@ -23,6 +23,12 @@ def recomputation_flag(run: Run) -> str:
     return "fsdp_activation_checkpointing" if run.train.enable_fsdp else "gradient_checkpointing"
 
 
+def recomputes(run: Run) -> bool:
+    """Return whether a run recomputes activations."""
+    owner = run.fsdp if run.train.enable_fsdp else run.train
+    return bool(getattr(owner, recomputation_flag(run)))
+
+
 def implied_flags(run: Run, written: Collection[str] = ()) -> dict[str, bool]:
     """Return the flag of recomputation that the policy sets; none if it is given itself.
 

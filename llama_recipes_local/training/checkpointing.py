@@ -116,6 +116,11 @@ class CheckpointManager:
         """Whether a checkpoint of a step was saved, or resumed from."""
         return step == self._saved_at
 
+    def newest(self) -> Path | None:
+        """Return the folder of the last checkpoint that was saved, or resumed from; or None."""
+        folder = self.folder_of(self._saved_at)
+        return folder if self._saved_at and folder.is_dir() else None
+
     def save(self, step: int, validation: tuple[float, int | None] | None, seconds: float) -> None:
         """Write a checkpoint, or begin to; see ``Writer.save``.
 

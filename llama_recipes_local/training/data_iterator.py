@@ -4,11 +4,13 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
+import numpy as np
 from torch.utils.data import DataLoader
 
 from llama_recipes_local import configs
 from llama_recipes_local.checkpoints import rng_state
 from llama_recipes_local.data import position
+from llama_recipes_local.data.batch_sampler import ShardedBatchSampler
 from llama_recipes_local.errors import TrainingError
 from llama_recipes_local.training import batches
 from llama_recipes_local.training.train_state import TrainState
@@ -85,6 +87,31 @@ class DataIterator:
         if position.of(self.dataloader) is None:
             micro_batches = islice(micro_batches, self._before, None)
         yield from batches.in_steps(micro_batches, self.accumulation_steps)
+
+    def can_split(self) -> bool:
+        """Return whether micro-batches may be made smaller: a run's own sampler deals them."""
+        return isinstance(self.dataloader.batch_sampler, ShardedBatchSampler)
+
+    def split(self, parts: int) -> None:
+        """Make as many micro-batches of each, before any of an epoch is taken: steps stay."""
+        sampler = self.dataloader.batch_sampler
+        assert isinstance(sampler, ShardedBatchSampler) and not self.since_resumed
+        ended = self.taken == self.per_epoch
+        sampler.split(parts)
+        self.accumulation_steps *= parts
+        self.per_epoch = sampler.per_epoch
+        if self.taken:
+            self.taken = self._before = self.per_epoch - (0 if ended else len(sampler))
+
+    def longest(self) -> batches.Batch | None:
+        """Return a micro-batch of the longest rows; None if their lengths are not known."""
+        sampler, rows = self.dataloader.batch_sampler, self.dataloader.dataset
+        lengths = getattr(rows, "lengths", None)
+        if not isinstance(sampler, ShardedBatchSampler) or lengths is None:
+            return None
+        chosen = np.argsort(lengths, kind="stable")[::-1][: sampler.batch_size].tolist()
+        fetch: Any = getattr(rows, "__getitems__", lambda indices: [rows[i] for i in indices])
+        return self.dataloader.collate_fn(fetch(chosen))
 
     def took(self, micro_batches: int) -> None:
         """Count the micro-batches of a step."""

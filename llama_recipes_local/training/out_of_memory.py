@@ -1,11 +1,29 @@
 """The message when a device is out of memory: which settings of a run would need less."""
 
 from collections.abc import Iterator
+from pathlib import Path
+
+import torch
 
 from llama_recipes_local.configs.training import AUTO, FULL, KEEP, OFFLOAD, SELECTIVE
 from llama_recipes_local.kernels import fused
 from llama_recipes_local.run import Run
 from llama_recipes_local.run.weight_bits import quantized_bits
+
+
+class StoppedOutOfMemoryError(torch.OutOfMemoryError):
+    """A run that is out of memory, and what is saved of it.
+
+    Attributes:
+        checkpoint: the newest one; None if there is none.
+        validating: whether memory ran out in a validation.
+    """
+
+    def __init__(self, said: str, checkpoint: Path | None, validating: bool = False) -> None:
+        super().__init__(said)
+        self.checkpoint = checkpoint
+        self.validating = validating
+
 
 SHORT = 1024
 RECOMPUTED = "activations are recomputed in the backward pass"
@@ -18,10 +36,32 @@ def out_of_memory_message(run: Run, error: BaseException) -> str:
         run: the run that ended.
         error: torch's ``OutOfMemoryError``; the first sentences of its message have the figures.
     """
-    figures = ". ".join(str(error).split(". ")[:3])
-    fixes = "\n".join(f"      {flags}  ({effect})" for flags, effect in _fixes(run))
+    lines = [f"      {flags}  ({effect})" for flags, effect in _fixes(run)]
+    saved = ""
+    if isinstance(error, StoppedOutOfMemoryError):
+        if error.validating:
+            lines = [f"      {flags}  ({effect})" for flags, effect in _fixes_of_validation(run)]
+        if error.checkpoint is not None:
+            saved = (
+                f"   saved in {error.checkpoint}: resume with the same command, one of these, and "
+                "--resume_from_checkpoint auto\n"
+            )
     hint = "any of these needs less memory; the cheapest comes first"
-    return f"stopped: {figures}\n   fix: {hint}\n{fixes}"
+    fixes = "\n".join(lines)
+    return f"stopped: {figures(str(error))}\n{saved}   fix: {hint}\n{fixes}"
+
+
+def _fixes_of_validation(run: Run) -> Iterator[tuple[str, str]]:
+    """Yield flags that a validation needs less memory with; it keeps nothing for gradients."""
+    if run.train.val_batch_size > 1:
+        yield "--val_batch_size 1", "the same rows in smaller batches"
+    yield "--run_validation False", "nothing is validated"
+    yield from (fix for fix in _fixes(run) if "activation" not in fix[1] + fix[0])
+
+
+def figures(said: str) -> str:
+    """Return the sentences with figures of what torch says."""
+    return ". ".join(said.split(". ")[:3])
 
 
 def _fixes(run: Run) -> Iterator[tuple[str, str]]:

@@ -77,6 +77,7 @@ class Stepper:
         self._rank_one_hot[rank() if world_size() > 1 else 0] = 1
         self._stopped = torch.zeros((), dtype=torch.bool, device=self.device)
         self._overflows = torch.zeros((), device=self.device)
+        self.updating = False  # while some weights may be new, and others not yet
 
     def state_dict(self) -> dict[str, Any]:
         """Return the scaler's state and the number of consecutive overflows, JSON-ready."""
@@ -94,6 +95,23 @@ class Stepper:
             micro_batches: this rank's, in host memory.
             label_tokens: label tokens of the global batch.
         """
+        losses = self.backward(micro_batches, label_tokens)
+        self.scaler.unscale_(self.optimizer)
+        norm = self._gradient_norm()
+        figures, skip = self._check_finite(losses, norm)
+        self._clip(norm)
+        self.updating = True
+        self._update(skip)
+        self.updating = False
+        return figures
+
+    def backward(self, micro_batches: list[batches.Batch], label_tokens: int) -> torch.Tensor:
+        """Add up gradients, scaled; return losses, (micro-batches,) float32, shares of the step's.
+
+        Args:
+            micro_batches: this rank's, in host memory.
+            label_tokens: label tokens of the global batch.
+        """
         # gradients are averaged over ranks, the loss is summed over them; not a tensor, because
         # FSDP2 casts a model's floating-point inputs to the compute dtype
         share = max(label_tokens, 1) / world_size()
@@ -106,12 +124,7 @@ class Stepper:
                     loss = self.model(**inputs, num_items_in_batch=share).loss
                     self.scaler.scale(loss).backward()
                 losses.append(loss.detach().float())
-        self.scaler.unscale_(self.optimizer)
-        norm = self._gradient_norm()
-        figures, skip = self._check_finite(torch.stack(losses), norm)
-        self._clip(norm)
-        self._update(skip)
-        return figures
+        return torch.stack(losses)
 
     def _gradient_norm(self) -> torch.Tensor:
         """Return the norm of all gradients, () float32.

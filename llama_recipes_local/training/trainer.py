@@ -29,7 +29,7 @@ from llama_recipes_local.optimization.schedules import (
 )
 from llama_recipes_local.parallel import is_rank_zero
 from llama_recipes_local.run import Run
-from llama_recipes_local.training import batches, nonfinite
+from llama_recipes_local.training import batches, nonfinite, trial
 from llama_recipes_local.training.checkpointing import CheckpointManager
 from llama_recipes_local.training.data_iterator import DataIterator
 from llama_recipes_local.training.evaluation import Evaluated, evaluate, groups_of, perplexity
@@ -38,10 +38,11 @@ from llama_recipes_local.training.history import History
 from llama_recipes_local.training.loggers import WandbRun, make_loggers
 from llama_recipes_local.training.lost_folder import FolderGuard, lost_folder
 from llama_recipes_local.training.lost_worker import named_lost_worker
+from llama_recipes_local.training.out_of_memory import StoppedOutOfMemoryError, figures
 from llama_recipes_local.training.progress import FetchedStep, PendingStep, Progress
 from llama_recipes_local.training.signals import Signals, StopRequested
 from llama_recipes_local.training.step_sync import any_rank, sync_step
-from llama_recipes_local.training.stepping import Stepper, unwrapped
+from llama_recipes_local.training.stepping import Figures, Stepper, unwrapped
 from llama_recipes_local.training.train_state import TrainState
 
 
@@ -83,6 +84,7 @@ class Trainer:
         self.fsdp_config = fsdp_config
         self.history = history
         self.state = TrainState()
+        self._validating = False
         self._ended_at = -1  # the step at which this process last ended an epoch, or the run
         self.data = DataIterator(train_dataloader, accumulation_steps, train_config, self.state)
         self.total_steps = self._all_steps()
@@ -102,6 +104,7 @@ class Trainer:
             peak_flops(self.stepper.device),
             train_config.num_epochs,
         )
+        self._run = run
         self._watch = run.watch if run is not None else None
         self.signals = Signals(
             enabled=run is not None, watch=self._watch, called=run is not None and run.called
@@ -127,7 +130,7 @@ class Trainer:
         with self.progress, self.signals:
             try:
                 with named_lost_worker(checkpoint=bool(self.config.save_steps)):
-                    self._train_epochs()
+                    self._train_in_memory()
             except StopRequested:
                 self._save_and_stop()
             except (TrainingError, OSError) as error:
@@ -138,6 +141,25 @@ class Trainer:
                 self.checkpoints.writer.close()
                 self.folder.close()
         return self.history
+
+    def _train_in_memory(self) -> None:
+        """Train; if memory runs out, save where this process can, and say what is saved.
+
+        Raises:
+            StoppedOutOfMemoryError: if memory ran out.
+        """
+        try:
+            self._train_epochs()
+            return
+        except torch.OutOfMemoryError as error:
+            said = str(error)
+        # the error is gone, and the tensors of its frames with it
+        trial.free(self.stepper)
+        alone, step = parallel.world_size() == 1, self.state.step
+        if alone and step and not self.stepper.updating:
+            self._save_checkpoint()
+            self.checkpoints.writer.finish()
+        raise StoppedOutOfMemoryError(said, self.checkpoints.newest(), self._validating)
 
     def _train_epochs(self) -> None:
         self._start()
@@ -165,6 +187,9 @@ class Trainer:
             if self._follows:
                 self._follow_schedule(before, resumed.lr)
         self.state.total_steps = self.total_steps
+        if self._run is not None and self._unfinished() and trial.is_due(self._run, self.stepper):
+            self._at("a trial of the longest rows")
+            trial.try_longest(self._run, self.stepper, self.data)
         if self.eval_dataloader is not None and not self.state.step:
             self.history.add_initial_evaluation(self.evaluate())
 
@@ -209,9 +234,11 @@ class Trainer:
         """Evaluate; show and log on the first rank."""
         began = time.perf_counter()
         model = unwrapped(self.model)
+        self._validating = True
         with rng_state.fork_rng():
             groups = groups_of(self.eval_dataloader)
             found = evaluate(model, self.config, self._until_stopped(), groups)
+        self._validating = False
         ppl = perplexity(found.loss)
         seconds = time.perf_counter() - began
         by_source = found.by_source
@@ -257,7 +284,7 @@ class Trainer:
             self._check_folder()
             self.checkpoints.writer.finish()
         lr = self.optimizer.param_groups[0]["lr"]
-        figures = self.stepper.step(micro_batches, sync.label_tokens)
+        numbers = self._step(micro_batches, sync.label_tokens)
         first = self.data.since_resumed
         self.data.took(len(micro_batches))
         state.step += 1
@@ -267,7 +294,7 @@ class Trainer:
                 epoch=state.epoch + self.data.steps_taken / self.data.steps_per_epoch,
                 lr=lr,
                 sync=sync,
-                figures=figures,
+                figures=numbers,
                 data_seconds=waited,
                 first_micro_batch=first,
                 input_ids=[batch["input_ids"] for batch in micro_batches],
@@ -276,6 +303,28 @@ class Trainer:
         self.schedule.after_step()
         if sync.report:
             self.publish(show=True)
+
+    def _step(self, micro_batches: list[batches.Batch], label_tokens: int) -> Figures:
+        """Compute a step; one that is out of memory is computed again, with less kept of layers.
+
+        Of several ranks the others wait for this one in the middle of theirs, so it has to end.
+        """
+        run, alone = self._run, parallel.world_size() == 1
+        before = rng_state.state_dict() if alone else {}
+        while True:
+            try:
+                return self.stepper.step(micro_batches, label_tokens)
+            except torch.OutOfMemoryError as error:
+                if run is None or not alone or self.stepper.updating:
+                    raise
+                said = str(error)
+            trial.free(self.stepper)
+            rng_state.load_state_dict(before)
+            print(f"--> Out of memory in step {self.state.step + 1}: {figures(said)}")
+            changed = trial.keep_less(run, self.stepper)
+            if not changed:
+                raise torch.OutOfMemoryError(said)
+            print(f"--> Stepping down, and computing the step again: {changed}")
 
     def publish(self, show: bool = False) -> None:
         """Fetch the numbers of the pending steps; all ranks call this together.

@@ -8,7 +8,8 @@ process cannot rely on the contents of torchrun's store.
 import json
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -18,6 +19,7 @@ import torch.distributed as dist
 from bitsandbytes import functional as F
 from bitsandbytes.nn import Linear4bit, Params4bit
 from peft import LoraConfig, PeftModel, get_peft_model
+from recorded_runs import replaced_train
 from safetensors.torch import load_file
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, ShardingStrategy
@@ -38,8 +40,9 @@ from llama_recipes_local.finetuning import main
 from llama_recipes_local.model_checkpointing import save_peft_checkpoint
 from llama_recipes_local.optimization import AdamW, StepLR
 from llama_recipes_local.parallel import FullyShardedDataParallel, fsdp_auto_wrap_policy
-from llama_recipes_local.run import activate
+from llama_recipes_local.run import Run, activate
 from llama_recipes_local.run.resolution import resolve
+from llama_recipes_local.training import trial
 from llama_recipes_local.training.loop import train
 from llama_recipes_local.training.stepping import Stepper
 
@@ -49,12 +52,44 @@ def run_all(folder: Path) -> None:
     load("finetuning").setup = parallel.cleanup = lambda: None
     runs = json.loads((folder / "runs.json").read_text())
     for name, flags in runs["mains"].items():
-        main(**flags, enable_fsdp=True, output_dir=str(folder / name))
+        with overflowing(flags.pop("overflows_on", None)):
+            main(**flags, enable_fsdp=True, output_dir=str(folder / name))
     # the checks below run outside of main, which alone silences the other ranks
     warnings.simplefilter("ignore")
     disable_progress_bar()
     for name, arguments in runs["checks"].items():
         CHECKS[name](folder / name, **arguments)
+
+
+@contextmanager
+def overflowing(rank: int | None) -> Iterator[None]:
+    """Have runs tried that may change anything, and one rank out of memory in a backward pass.
+
+    Args:
+        rank: it is, unless activations are recomputed; None changes nothing.
+    """
+
+    def hook(layer: Any, args: Any, output: torch.Tensor) -> None:
+        def overflow(gradient: torch.Tensor) -> None:
+            if parallel.rank() == rank and not layer.gradient_checkpointing:
+                raise torch.OutOfMemoryError("out of memory. In a test. Of two ranks. Or more")
+
+        if output.requires_grad:
+            output.register_hook(overflow)
+
+    def train_hooked(original: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
+        model.get_base_model().model.layers[0].register_forward_hook(hook)
+        return original(model, *args, **kwargs)
+
+    if rank is None:
+        yield
+        return
+    with (
+        replaced_train(train_hooked),
+        mock.patch.object(trial, "is_due", lambda *_: True),
+        mock.patch.object(Run, "may_change", lambda *_: True),
+    ):
+        yield
 
 
 def adapted_and_sharded(

@@ -159,6 +159,14 @@ def two_ranks(
     mains["low-cpu-full"] = full | little | {"batch_size_training": GLOBAL_BATCH // 2}
     mains["paged"] = lora | replicated | {"optimizer": "paged_adamw"}
     mains["8bit-replicated"] = lora | {"quantization": "8bit"} | replicated
+    short = lora | {"lora_dropout": 0.1, "max_train_step": 2, "save_steps": 2}
+    for strategy in ("FULL_SHARD", "NO_SHARD"):
+        dropped = short | {"sharding_strategy": strategy}
+        mains[f"recomputed-{strategy}"] = dropped
+        mains[f"overflowed-{strategy}"] = dropped | {
+            "fsdp_activation_checkpointing": False,
+            "overflows_on": 1,
+        }
     model = {"model_name": lora["model_name"]}
     checks = {"sentinels": model, "half": model | {"data": half_batch}, "packed": model}
     checks |= {"norm": model, "step": model, "averaged": model}

@@ -215,6 +215,25 @@ def test_replicas_average_half_precision_in_float32(two_ranks: Any) -> None:
         assert report == {"gradients": [4.0], "sent": ["torch.float32"]}
 
 
+@pytest.mark.parametrize("strategy", ["FULL_SHARD", "NO_SHARD"])
+def test_a_rank_that_overflows_has_all_step_down(two_ranks: Any, strategy: str) -> None:
+    """The others wait for nothing, and the run is the one that recomputes from the start."""
+    ours, theirs = two_ranks[f"overflowed-{strategy}"], two_ranks[f"recomputed-{strategy}"]
+    assert [step["loss"] for step in ours.steps] == [step["loss"] for step in theirs.steps]
+    files = {path.relative_to(theirs.output) for path in theirs.output.rglob("*.safetensors")}
+    files |= {path.relative_to(theirs.output) for path in theirs.output.rglob("random/*.json")}
+    assert len(files) > 4
+    for file in files:
+        assert (ours.output / file).read_bytes() == (theirs.output / file).read_bytes()
+
+
+def test_stepping_down_is_said_with_the_rank(two_ranks: Any) -> None:
+    said = two_ranks.launched.out[0].splitlines()
+    first = "--> Out of memory in a trial of the longest rows, 256 tokens on rank 1"
+    then = "--> Stepping down, before the first step: --activation_policy full"
+    assert said.count(first) == said.count(then) == 2
+
+
 def test_no_run_leaves_a_pickle(two_ranks: Any, four_ranks: Any) -> None:
     for runs in (two_ranks, four_ranks):
         kinds = {path.suffix for path in runs.folder.rglob("*") if path.is_file()}

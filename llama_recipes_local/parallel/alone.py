@@ -1,0 +1,85 @@
+"""Passes of one rank without the others, for a trial that may end in the middle on one of them.
+
+With FSDP2 a rank takes what the others would send from its own shard: values are wrong, the memory
+is what it would be. Replicas compute without reducing gradients.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.fsdp._fully_shard._fsdp_api import AllGather, ReduceScatter
+from torch.nn.parallel import DistributedDataParallel
+
+
+def can_compute_alone(model: nn.Module) -> bool:
+    """Return whether ``computing_alone`` takes a model: FSDP2 recovers since torch 2.12 or 2.13."""
+    return not isinstance(model, FSDPModule) or hasattr(model, "reset_iter_state")
+
+
+@contextmanager
+def computing_alone(model: nn.Module) -> Iterator[None]:
+    """Compute without other ranks inside the block, which an error may leave at any place.
+
+    Gradients that it leaves on parameters are the caller's to drop; FSDP2's own are dropped.
+    """
+    if isinstance(model, DistributedDataParallel):
+        with model.no_sync():
+            yield
+        return
+    if not isinstance(model, FSDPModule):
+        yield
+        return
+    units = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    before = [_talks_by(unit) for unit in units]
+    for unit in units:
+        unit.set_custom_all_gather(_OwnGather())
+        unit.set_custom_reduce_scatter(_OwnScatter())
+    model.set_requires_all_reduce(False)
+    try:
+        yield
+    finally:
+        for unit, (gather, scatter) in zip(units, before, strict=True):
+            unit.set_custom_all_gather(gather)
+            unit.set_custom_reduce_scatter(scatter)
+        model.set_requires_all_reduce(True)
+        recovering: Any = model  # torch 2.11 has no such method
+        recovering.reset_iter_state()
+
+
+def _talks_by(unit: FSDPModule) -> tuple[AllGather, ReduceScatter]:
+    """Return how a unit gathers and reduces: what torch has setters for, but no getters."""
+    group = unit._get_fsdp_state()._fsdp_param_group
+    if group is None:  # without parameters of its own
+        return _OwnGather(), _OwnScatter()
+    return group._all_gather_comm, group._reduce_scatter_comm
+
+
+class _Own:
+    """Takes its memory as FSDP2's default does."""
+
+    def allocate(self, size: Any, *, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+        return torch.empty(*size, dtype=dtype, device=device)
+
+
+class _OwnGather(_Own, AllGather):
+    """Fills each rank's part with this rank's shard, which is in its place already."""
+
+    def __call__(
+        self, output_tensor: torch.Tensor, input_tensor: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> None:
+        for part in output_tensor.split(input_tensor.numel()):
+            if part.data_ptr() != input_tensor.data_ptr():
+                part.copy_(input_tensor)
+
+
+class _OwnScatter(_Own, ReduceScatter):
+    """Takes the first part as the sum."""
+
+    def __call__(
+        self, output_tensor: torch.Tensor, input_tensor: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> None:
+        output_tensor.copy_(input_tensor[: output_tensor.numel()])

@@ -1,0 +1,138 @@
+"""A trial before the first step: the longest micro-batch, so that the peak of memory is seen there.
+
+Its gradients are dropped, no weight and no RNG state is changed, and no rank waits for another in
+it. Where it overflows on any rank, all of them step down together and try again.
+"""
+
+import gc
+from pathlib import Path
+
+import torch
+from torch.distributed.tensor import DTensor
+
+from llama_recipes_local import parallel
+from llama_recipes_local.checkpoints import rng_state
+from llama_recipes_local.errors import TrainingError
+from llama_recipes_local.optimization.parameter_groups import trained_parameters
+from llama_recipes_local.parallel.peers import ranks_in_words
+from llama_recipes_local.planning.memory import MOMENTS
+from llama_recipes_local.policies.lowering import lower_policy
+from llama_recipes_local.run import Run
+from llama_recipes_local.run.record import CONFIGURATION_FILE, save_description
+from llama_recipes_local.training import batches
+from llama_recipes_local.training.data_iterator import DataIterator
+from llama_recipes_local.training.out_of_memory import figures
+from llama_recipes_local.training.stepping import Stepper, unwrapped
+
+
+def is_due(run: Run, stepper: Stepper) -> bool:
+    """Return whether a run has a trial: with fast kernels on CUDA, and if something is chosen."""
+    fast = run.train.use_fast_kernels and stepper.device.type == "cuda"
+    return bool(fast or run.automatic or run.chosen) and parallel.can_compute_alone(stepper.model)
+
+
+def try_longest(run: Run, stepper: Stepper, data: DataIterator) -> None:
+    """Try a step's longest micro-batches, and step down until they fit; all ranks call this.
+
+    Raises:
+        torch.OutOfMemoryError: if they do not, and nothing is left that no flag names.
+        PeerEndedError: if that is so on other ranks.
+    """
+    while (batch := data.longest()) is not None:
+        said = _try(run, stepper, batch, min(2, data.accumulation_steps))
+        ranks = _ranks_with(bool(said))
+        if not ranks:
+            return
+        where = f" on {ranks_in_words(ranks)}" if parallel.world_size() > 1 else ""
+        print(
+            f"--> Out of memory in a trial of the longest rows, {batches.tokens(batch):,} tokens"
+            f"{where}{': ' + figures(said) if said else ''}"
+        )
+        changed = step_down(run, stepper, data)
+        if not changed and said:
+            raise torch.OutOfMemoryError(said)
+        if not changed:
+            raise parallel.PeerEndedError(TrainingError.EXIT_CODE)
+        print(f"--> Stepping down, before the first step: {changed}")
+
+
+def step_down(run: Run, stepper: Stepper, data: DataIterator) -> str:
+    """Have a run need less memory by what no flag names; return the flags, "" if nothing is left.
+
+    First less is kept of each layer, then micro-batches are halved at the same global batch.
+    """
+    return keep_less(run, stepper) or _smaller_micro_batches(run, data)
+
+
+def keep_less(run: Run, stepper: Stepper) -> str:
+    """Have a run keep less of each layer, if no flag names it; return the flag, or ""."""
+    policy = lower_policy(run, unwrapped(stepper.model))
+    changed = f"--activation_policy {policy}" if policy else ""
+    _record(run, changed)
+    return changed
+
+
+def _record(run: Run, changed: str) -> None:
+    if changed and parallel.is_rank_zero():
+        save_description(run, Path(run.train.output_dir) / CONFIGURATION_FILE)
+
+
+def _smaller_micro_batches(run: Run, data: DataIterator) -> str:
+    train, rows = run.train, run.train.batch_size_training
+    parts = next((n for n in range(2, rows + 1) if rows % n == 0), 0)
+    if not (parts and data.can_split() and run.may_change("batch_size_training")):
+        return ""
+    data.split(parts)
+    train.batch_size_training //= parts
+    train.gradient_accumulation_steps *= parts
+    changed = (
+        f"--batch_size_training {train.batch_size_training} "
+        f"--gradient_accumulation_steps {train.gradient_accumulation_steps}"
+    )
+    _record(run, changed)
+    return changed
+
+
+def _try(run: Run, stepper: Stepper, batch: batches.Batch, count: int) -> str:
+    """Compute gradients of a micro-batch, so many times; return what torch says of no memory."""
+    said = ""
+    stepper.model.train()
+    with rng_state.fork_rng():
+        try:
+            with parallel.computing_alone(stepper.model):
+                _pass(run, stepper, [batch] * count)
+        except torch.OutOfMemoryError as error:
+            said = str(error)
+    free(stepper)
+    return said
+
+
+def _pass(run: Run, stepper: Stepper, micro_batches: list[batches.Batch]) -> None:
+    """Compute gradients beside as much memory as the optimiser takes in its first step."""
+    moments = [] if stepper.optimizer.state else _moments(run, stepper.optimizer)
+    stepper.backward(micro_batches, sum(map(batches.label_tokens, micro_batches)))
+    del moments
+
+
+def _moments(run: Run, optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    taken = []
+    for parameter in trained_parameters(optimizer):
+        own = parameter.to_local() if isinstance(parameter, DTensor) else parameter
+        size = own.numel() * MOMENTS.get(run.fsdp.optimizer.lower(), 2 * own.element_size())
+        taken.append(torch.empty(int(size), dtype=torch.uint8, device=own.device))
+    return taken
+
+
+def free(stepper: Stepper) -> None:
+    """Drop the gradients, and what an error has left of a graph."""
+    stepper.optimizer.zero_grad()
+    gc.collect()
+    if stepper.device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def _ranks_with(flag: bool) -> list[int]:
+    """Return the ranks that a flag is set on; all ranks call this together."""
+    own = torch.zeros(parallel.world_size(), dtype=torch.int64)
+    own[parallel.rank() if parallel.world_size() > 1 else 0] = int(flag)
+    return parallel.all_reduce_sum(own).nonzero().flatten().tolist()
