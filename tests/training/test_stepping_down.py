@@ -3,13 +3,18 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from recorded_runs import replaced_train
+from transformers import LlamaForCausalLM
 
 from llama_recipes_local.finetuning import main
+from llama_recipes_local.policies.lowering import lower_policy
+from llama_recipes_local.run import activate
+from llama_recipes_local.run.resolution import resolve
 from llama_recipes_local.training import trial
 from llama_recipes_local.training.evaluation import evaluate
 
@@ -245,3 +250,25 @@ def failing_at(call: int) -> Callable[..., Any]:
         return evaluate(*args)
 
     return evaluated
+
+
+def test_a_run_is_tried_where_something_is_chosen() -> None:
+    stepper: Any = SimpleNamespace(model=torch.nn.Linear(1, 1), device=torch.device("cpu"))
+    on_cuda: Any = SimpleNamespace(model=stepper.model, device=torch.device("cuda"))
+    assert trial.is_due(resolve({"activation_policy": "auto"}), stepper)
+    assert trial.is_due(resolve({"use_fast_kernels": True}), on_cuda)
+    assert not trial.is_due(resolve({"use_fast_kernels": True}), stepper)
+    assert not trial.is_due(resolve({}), on_cuda)
+
+
+def test_what_was_chosen_is_lowered_with_the_flag_that_it_implies(tiny_model: Path) -> None:
+    """Preflight adds the flag of recomputation of the policy that it chose."""
+    run = resolve({"activation_policy": "keep", "gradient_checkpointing": False})
+    model = LlamaForCausalLM.from_pretrained(tiny_model)
+    with activate(run):
+        assert lower_policy(run, model) == ""
+        run.chosen = frozenset({"activation_policy"})
+        assert lower_policy(run, model) == "full"
+        assert model.is_gradient_checkpointing
+        assert run.train.gradient_checkpointing
+        assert lower_policy(run, model) == ""
