@@ -26,7 +26,8 @@ from llama_recipes_local.console import (
     tell_torchrun,
 )
 from llama_recipes_local.datasets.base import first_records
-from llama_recipes_local.datasets.run_data import RunData, prepare_data
+from llama_recipes_local.datasets.prepared_data import RunData
+from llama_recipes_local.datasets.run_data import prepare_data
 from llama_recipes_local.errors import TrainingError
 from llama_recipes_local.model_checkpointing.adapter_card import write_adapter_card
 from llama_recipes_local.model_folders import ADAPTER_WEIGHTS

@@ -10,7 +10,7 @@ import pytest
 
 from llama_recipes_local import cli, finetuning
 from llama_recipes_local.closing import closing_text
-from llama_recipes_local.datasets.run_data import RunData
+from llama_recipes_local.datasets.prepared_data import RunData
 from llama_recipes_local.program import program
 from llama_recipes_local.run import Run
 from llama_recipes_local.run.resolution import resolve

@@ -27,6 +27,7 @@ SFT += ["--output_dir", "sft", "--use_peft", "--max_steps", "1", "--max_length",
 LINES: dict[str, list[list[str]]] = {
     "prepare grammar": [["--out", "{here}/grammar"]],
     "prepare stand-in": [["--out", "stand-in", "--data", "{here}/grammar/gtrain_10k.csv"]],
+    "prepare tokens": [["--model_name", "{model}", "--out", "tokens", *RUN]],
     "inspect": [["--model_name", "{model}", *RUN]],
     "plan": [["--model_name", "{model}", *RUN], ["--model_name", "llama-2-7b", "--gpus", "8"]],
     "finetune": [

@@ -31,11 +31,12 @@ ROOT = Command(
     "Fine-tune Llama models from local folders on local data.",
     commands={
         "prepare": Command(
-            "prepare a data set or a small model",
+            "prepare a data set, its tokens, or a small model",
             commands={
                 "grammar": Command("the grammar data set, two CSV files"),
                 "smollm2": Command("SmolLM2-135M-Instruct, a small pretrained model"),
                 "stand-in": Command("a small model to try everything with"),
+                "tokens": Command("tokens made ahead, for another machine", takes_any_flag=True),
             },
         ),
         "inspect": Command("show what the model will see of a data set", takes_any_flag=True),

@@ -249,6 +249,9 @@ class train_config(upstream):
     """Folder that tokens are cached in; empty means ``LLAMA_RECIPES_CACHE`` or
     ``~/.cache/llama-recipes-local``."""
 
+    tokens_path: Annotated[str, FOLDER, Resume.FREE, EVALUATION] = ""
+    """Folder that ``prepare tokens`` made: the data tokenised ahead, in place of its files."""
+
     dtype: Annotated[str, Choices("auto", source="fields:DTYPES"), Resume.METHOD, EVALUATION] = (
         "auto"
     )

@@ -65,6 +65,16 @@ class SplitAudit:
     repeated: int
     endings: Endings | None = None
 
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "SplitAudit":
+        """Return the audit that ``asdict`` made the content of."""
+        endings = content.get("endings")
+        made = {
+            "counts": Counts(**content["counts"]),
+            "endings": Endings(**endings) if endings else None,
+        }
+        return cls(**(content | made))
+
 
 def audit_split(rows: TokenRows, counts: Counts) -> SplitAudit:
     """Return the audit of a split's rows."""

@@ -88,8 +88,7 @@ def _write(path: Path, chunks: Built) -> Counts:
 
 def _open(entry: Path) -> tuple[TokenRows, SplitAudit]:
     audit = json.loads((entry / ABOUT).read_text("utf-8"))["audit"]
-    counts = Counts(**audit.pop("counts"))
-    return TokenRows.open(entry / ROWS), SplitAudit(counts=counts, **audit)
+    return TokenRows.open(entry / ROWS), SplitAudit.from_json(audit)
 
 
 def _corruption(entry: Path) -> str:

@@ -111,6 +111,12 @@ class TokenRows(Dataset[dict[str, list[int]]]):
         """Hold samples, each with ``input_ids`` and ``labels``, in memory as Arrow."""
         return cls([chunk.batch() for chunk in _chunks(samples)])
 
+    def save(self, path: Path) -> None:
+        """Write the rows as an Arrow file, which ``open`` maps."""
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, SCHEMA) as writer:
+            for batch in self._batches:
+                writer.write_batch(batch)
+
     @classmethod
     def joined(cls, parts: Iterable["TokenRows"]) -> "TokenRows":
         """Return the rows of several, without a copy of their tokens."""

@@ -58,4 +58,4 @@ def _load(config: mixed_dataset, tokenizer: PreTrainedTokenizerBase, split: str)
     return _check(config, split)
 
 
-DATASET = Dataset(config=mixed_dataset, load=_load, check=_check, flag=MIXTURE_FLAG)
+DATASET = Dataset(config=mixed_dataset, load=_load, check=_check)

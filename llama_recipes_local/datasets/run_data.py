@@ -1,7 +1,7 @@
 """A run's data, tokenised and audited before any weight is loaded."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,9 @@ from llama_recipes_local.data.mixed_rows import interleaved
 from llama_recipes_local.data.mixing import (
     MOST_TIMES,
     USEFUL_TIMES,
-    SourceShare,
     mixed,
     mixed_audit,
     mixed_fingerprint,
-    share_table,
     shares,
     times_needed,
 )
@@ -28,11 +26,8 @@ from llama_recipes_local.data.streaming import is_stream
 from llama_recipes_local.data.token_rows import TokenRows
 from llama_recipes_local.datasets.asked_text import asked_text
 from llama_recipes_local.datasets.base import find_split, split_name
-from llama_recipes_local.datasets.prompt_template import (
-    PROMPT,
-    PromptTemplate,
-    save_prompt_template,
-)
+from llama_recipes_local.datasets.prepared_data import PART_NAMES, RunData
+from llama_recipes_local.datasets.prompt_template import PROMPT, PromptTemplate
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.datasets.sources import load_dataset
 from llama_recipes_local.datasets.stop_tokens import ends_of_folder, stop_ids
@@ -45,64 +40,11 @@ from llama_recipes_local.datasets.tokenized_splits import (
     stream_split,
     tokenizer_hash,
 )
+from llama_recipes_local.datasets.tokens_folder import load_tokens
 from llama_recipes_local.errors import Problem, caught, refusal, refuse
 from llama_recipes_local.models.loading import run_tokenizer
-from llama_recipes_local.models.new_tokens import NewTokens, find_new_tokens
+from llama_recipes_local.models.new_tokens import find_new_tokens
 from llama_recipes_local.run import Run
-
-AUDIT_FILE = "data_audit.json"
-# what a run prints and records for ``main``'s "train" and "test"
-PART_NAMES: dict[Part, str] = {"train": "train", "test": "validation"}
-
-
-@dataclass
-class RunData:
-    """Both splits of a run's data set.
-
-    Attributes:
-        splits: what ``get_preprocessed_dataset`` returns, by "train" and "test".
-        audits: what was found in them, by "train" and "validation"; a split that was not
-            tokenised ahead has none.
-        fingerprints: hashes of their content, by "train" and "validation"; a stream has none.
-        tokenizer: a hash of the tokenizer.
-        prompt_template: what generation puts a user's text into; None if unknown.
-        new_tokens: the tokens that the model was not trained on; None without any.
-        example: a text to try the trained model with.
-        shares: of a mixture, each source's part of an epoch, by name.
-        sources: of a mixture, the audits of each source, by name.
-    """
-
-    splits: dict[Part, Any] = field(default_factory=dict)
-    audits: dict[str, SplitAudit] = field(default_factory=dict)
-    fingerprints: dict[str, str] = field(default_factory=dict)
-    tokenizer: str = ""
-    prompt_template: PromptTemplate | None = None
-    new_tokens: NewTokens | None = None
-    example: str = ""
-    shares: dict[str, SourceShare] = field(default_factory=dict)
-    sources: dict[str, dict[str, SplitAudit]] = field(default_factory=dict)
-
-    @property
-    def shared_rows(self) -> int:
-        """The validation rows that are training rows too."""
-        rows = [split for split in self.splits.values() if isinstance(split, TokenRows)]
-        return audit.shared_rows(*rows) if len(rows) == len(PART_NAMES) else 0
-
-    def __str__(self) -> str:
-        if not self.audits:
-            return "not audited: the data is read during training"
-        table = audit.table(self.audits, self.shared_rows)
-        return f"{table}\n\n{share_table(self.shares)}" if self.shares else table
-
-    def save(self, folder: Path) -> None:
-        """Write the audit and the prompt template into a folder."""
-        mixture = {
-            name: {**asdict(share), **{part: asdict(a) for part, a in self.sources[name].items()}}
-            for name, share in self.shares.items()
-        }
-        path = folder / AUDIT_FILE
-        audit.save_audit(self.audits, self.shared_rows, path, mixture)
-        save_prompt_template(self.prompt_template, folder)
 
 
 def prepare_data(
@@ -121,7 +63,7 @@ def prepare_data(
         UsageError: if a record cannot be used, or a split has nothing to train or validate on.
     """
     tokenizer = tokenizer or run_tokenizer(run)
-    data = _mixture(run, parts, tokenizer) if run.mixed else _prepare_one(run, parts, tokenizer)
+    data = join_sources(run, prepare_sources(run, parts, tokenizer), tokenizer)
     data.new_tokens = find_new_tokens(run.train, tokenizer, data.splits.values())
     return data
 
@@ -157,12 +99,20 @@ def _prepare_one(
     return data
 
 
-def _mixture(run: Run, parts: Sequence[Part], tokenizer: PreTrainedTokenizerBase) -> RunData:
-    """Prepare each source of a mixture as if it was alone, and mix their training rows.
+def prepare_sources(
+    run: Run, parts: Sequence[Part], tokenizer: PreTrainedTokenizerBase
+) -> dict[str, RunData]:
+    """Prepare each source of a run as if it was alone, or take the tokens that were made ahead.
 
     Raises:
-        UsageError: with what is wrong with any of them, or if one has no rows of its own.
+        UsageError: with what is wrong with any of them.
     """
+    if run.train.tokens_path:
+        folder = Path(run.train.tokens_path)
+        print(f"--> data: tokens made ahead, of {folder}")
+        return load_tokens(folder, parts)
+    if not run.mixed:
+        return {run.train.dataset: _prepare_one(run, parts, tokenizer)}
     prepared: dict[str, RunData] = {}
     problems: list[Problem] = []
     for source in run.mixed:
@@ -170,9 +120,23 @@ def _mixture(run: Run, parts: Sequence[Part], tokenizer: PreTrainedTokenizerBase
         alone = replace(run, train=train, dataset=source.config, mixed=[])
         with caught() as found:
             data = prepared[source.name] = _prepare_one(alone, parts, tokenizer, source.name)
-            refuse(_unmixable(source.name, data))
+            refuse(untokenized(f"{source.name} in a mixture", data))
         problems += found
     refuse(problems)
+    return prepared
+
+
+def join_sources(
+    run: Run, prepared: dict[str, RunData], tokenizer: PreTrainedTokenizerBase
+) -> RunData:
+    """Return the data of a run whose sources are prepared.
+
+    Raises:
+        UsageError: if a source of a mixture would be repeated too often.
+    """
+    if not run.mixed:
+        (data,) = prepared.values()
+        return data
     _tell_prompts(run.main_source.name, prepared)
     return _mixed_data(run, prepared, tokenizer)
 
@@ -211,13 +175,13 @@ def _mixed_data(
     return data
 
 
-def _unmixable(source: str, data: RunData) -> list[Problem]:
-    """Return a problem for a source whose rows are not at hand."""
+def untokenized(what: str, data: RunData) -> list[Problem]:
+    """Return a problem for a source whose rows are not at hand; ``what`` names it in messages."""
     if all(isinstance(rows, TokenRows) for rows in data.splits.values()):
         return []
     return [
         Problem(
-            f"{source} in a mixture",
+            what,
             "its samples are a stream, or for a collator of its own: their tokens are not known",
             "return a list of samples; with --batching_strategy packing no collator is used",
         )

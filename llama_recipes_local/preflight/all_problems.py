@@ -7,6 +7,7 @@ from typing import Any
 from llama_recipes_local.configs.protocols import Part
 from llama_recipes_local.datasets.base import PARTS
 from llama_recipes_local.datasets.named_path import with_data_path
+from llama_recipes_local.datasets.tokens_folder import with_settings
 from llama_recipes_local.errors import Problem, refuse
 from llama_recipes_local.policies.activation_policy import implied_flags
 from llama_recipes_local.preflight import flags
@@ -98,8 +99,10 @@ def _resolved(
     """Build the run that the flags ask for; return it with the problems of flags it cannot use."""
     configured = with_config(given)
     given, named_twice = with_data_path(configured.flags)
+    given, no_tokens = with_settings(given)
     usable, refused = flags.check_flags(given, others)
-    problems = flags.check_arguments(arguments) + configured.problems + refused + named_twice
+    problems = flags.check_arguments(arguments) + configured.problems
+    problems += refused + named_twice + no_tokens
     run = resolve(usable)
     run = with_values(run, configured, implied_flags(run, configured.settings))
     unusable = {flag.rpartition(".")[2] for flag in given.keys() - usable.keys()}

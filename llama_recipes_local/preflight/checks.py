@@ -30,6 +30,7 @@ from llama_recipes_local.preflight import (
     recomputation_rules,
     saved_adapter_rules,
     stored_model_rules,
+    token_rules,
 )
 from llama_recipes_local.preflight.checks_by_flags import Check
 from llama_recipes_local.preflight.flags import check_needs, check_values
@@ -39,6 +40,7 @@ BATCHES: tuple[Check, ...] = (
     data_rules.check_row_length,
     data_rules.check_stream,
     mixture_rules.check_mixture,
+    token_rules.check_tokens,
 )
 LAUNCH: tuple[Check, ...] = (
     launch_rules.check_environment,

@@ -80,14 +80,15 @@ def check_vision_data(run: Run) -> list[Problem]:
 def check_data_files(run: Run, parts: Sequence[Part] = PARTS) -> list[Problem]:
     """Return what is wrong with the data set's files and records.
 
-    Data that needs the tokenizer's chat template is not read if there is no tokenizer, which
-    ``check_tokenizer`` reports. Nor are files looked for by values that ``check_values`` reports.
+    Tokens that were made ahead need no files. Data that needs the tokenizer's chat template is not
+    read if there is no tokenizer, which ``check_tokenizer`` reports. Nor are files looked for by
+    values that ``check_values`` reports.
 
     Args:
         run: the run.
         parts: which parts of the data set.
     """
-    if run.dataset is None:
+    if run.dataset is None or run.train.tokens_path:
         return []
     usable = [source for source in run.sources if not check_fields(source.config)]
     problems = [each for source in usable for each in _file_problems(run, source, parts)]

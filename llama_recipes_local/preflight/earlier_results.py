@@ -7,8 +7,8 @@ from pathlib import Path
 from llama_recipes_local import configs
 from llama_recipes_local.checkpoints import layout, selection
 from llama_recipes_local.checkpoints.selection import AUTO
+from llama_recipes_local.datasets.prepared_data import AUDIT_FILE
 from llama_recipes_local.datasets.prompt_template import PROMPT_TEMPLATE_FILE
-from llama_recipes_local.datasets.run_data import AUDIT_FILE
 from llama_recipes_local.errors import Problem, UsageError
 from llama_recipes_local.fields import FOLDER, fields_with
 from llama_recipes_local.model_checkpointing import checkpoint_folder

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_recipes_local.answers.samples import SAMPLES_FILE
-from llama_recipes_local.datasets.run_data import AUDIT_FILE
+from llama_recipes_local.datasets.prepared_data import AUDIT_FILE
 from llama_recipes_local.errors import Problem, door, refuse
 from llama_recipes_local.messages import missing_path
 from llama_recipes_local.model_folders import BASE_RECORD

@@ -58,6 +58,9 @@ def get_custom_data_collator(
 
     It is never called without rows, see ``data.collation.BlankCollator``.
     """
+    active = active_run()
+    if active is not None and active.train.tokens_path:
+        return None  # rows that were tokenised ahead; the user's file is not run
     declared = DATASETS.get(dataset_config.dataset)
     make = declared.collator if declared else None
     collate = make(dataset_config, dataset_processer) if make else None

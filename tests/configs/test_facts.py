@@ -130,7 +130,7 @@ def test_paths_are_folders() -> None:
     named = {
         name
         for name in facts(configs.train_config)
-        if name.endswith(("_dir", "_root", "_cache", "_root_folder", "_checkpoint"))
+        if name.endswith(("_dir", "_root", "_cache", "_path", "_root_folder", "_checkpoint"))
     }
     named.remove("overwrite_output_dir")  # a switch
     assert folders == {"model_name", "tokenizer_name", "config"} | named

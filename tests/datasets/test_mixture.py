@@ -12,7 +12,8 @@ from transformers import LlamaForCausalLM
 from llama_recipes_local import models
 from llama_recipes_local.data.mixed_rows import MixedRows
 from llama_recipes_local.datasets.named_path import with_data_path
-from llama_recipes_local.datasets.run_data import AUDIT_FILE, RunData, prepare_data
+from llama_recipes_local.datasets.prepared_data import AUDIT_FILE, RunData
+from llama_recipes_local.datasets.run_data import prepare_data
 from llama_recipes_local.errors import UsageError
 from llama_recipes_local.preflight.mixture_rules import check_mixture
 from llama_recipes_local.run import Run, activate

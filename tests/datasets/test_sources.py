@@ -97,7 +97,7 @@ def test_every_data_set_has_a_way_to_load_it() -> None:
         assert dataset.config().dataset == name
         assert (dataset.split is None) == (dataset.load is not None)
         assert dataset.split or dataset.check
-        assert dataset.flag.startswith(f"--{name}.") or name == "custom_dataset"
+        assert dataset.flag.startswith(f"--{name}.") or name in ("custom_dataset", "mixed_dataset")
 
 
 def test_an_unknown_data_set_is_refused(tokenizer: Any) -> None:

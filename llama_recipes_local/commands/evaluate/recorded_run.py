@@ -81,6 +81,8 @@ def recorded(saved: SavedRun, quantization: bool) -> dict[str, Any]:
     found = {name: saved.get("train_config", name) for name in names}
     if not quantization:
         del found["quantization"]
+    if not Path(str(found["tokens_path"] or "")).is_dir():  # then the data itself may be here
+        del found["tokens_path"]
     named = str(found["dataset"])
     mixture = str(saved.get(MIXED, "sources", "")) if named == MIXED else ""
     sources = named_sources(mixed_dataset(sources=mixture))[0] if mixture else []

@@ -23,7 +23,8 @@ from llama_recipes_local.console import verbatim_output
 from llama_recipes_local.data.concatenator import ConcatDataset
 from llama_recipes_local.data.streaming import SampleStream
 from llama_recipes_local.data.token_rows import TokenRows
-from llama_recipes_local.datasets.run_data import PART_NAMES, RunData, prepare_data
+from llama_recipes_local.datasets.prepared_data import PART_NAMES, RunData
+from llama_recipes_local.datasets.run_data import prepare_data
 from llama_recipes_local.errors import Problem, refuse
 from llama_recipes_local.models.loading import load_tokenizer
 from llama_recipes_local.preflight import preflight_data
