@@ -12,7 +12,7 @@ from typing import Any
 from llama_recipes_local import launch
 from llama_recipes_local.adapters.registry import METHODS
 from llama_recipes_local.data.audit import SplitAudit
-from llama_recipes_local.datasets.run_data import RunData
+from llama_recipes_local.datasets.prepared_data import RunData
 from llama_recipes_local.errors import TrainingError
 from llama_recipes_local.job_files.filled_in import kubernetes_job, slurm_script
 from llama_recipes_local.model_checkpointing import StateDictType
