@@ -62,6 +62,6 @@ def add_other_base_flag(parser: argparse._ActionsContainer) -> None:
 
 
 def _formats() -> Iterable[str]:
-    from llama_recipes_local.model_folders.export import FORMATS
+    from llama_recipes_local.export_formats import FORMATS
 
     return FORMATS

@@ -38,11 +38,11 @@ class ExportedModel:
         return sum(math.prod(each.shape) * each.element_size() for each in self.weights.values())
 
 
-class ExportFormat(Protocol):
-    """A format, usually a module."""
+class Export(Protocol):
+    """A model in a format, which nothing has been written of yet."""
 
-    def check(self, model: ExportedModel, out: Path, /) -> list[Problem]:
-        """Return why the model cannot be written to the folder ``out``: disk space, for one."""
+    def check(self, out: Path, /) -> list[Problem]:
+        """Return why it cannot be written to the folder ``out``: disk space, for one."""
 
-    def write(self, model: ExportedModel, folder: Path, /) -> None:
+    def write(self, folder: Path, /) -> None:
         """Write the model's files into an empty folder."""

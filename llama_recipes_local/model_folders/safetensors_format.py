@@ -1,5 +1,6 @@
 """The export format ``safetensors``: a folder in the Hugging Face layout."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from llama_recipes_local.errors import Problem
@@ -9,15 +10,21 @@ from llama_recipes_local.model_folders.output_folder import check_free_space
 from llama_recipes_local.model_folders.save import write_config, write_weights
 
 
-def check(model: ExportedModel, out: Path) -> list[Problem]:
-    """Return a problem if there is not enough disk space for the weights."""
-    return check_free_space(out, model.size())
+@dataclass(frozen=True)
+class SafetensorsExport:
+    """A model to be written as safetensors."""
 
+    model: ExportedModel
 
-def write(model: ExportedModel, folder: Path) -> None:
-    """Write weights, configuration, tokenizer and licence; one shard is held in memory."""
-    write_weights(folder, model.weights, model.weight)
-    write_config(model.source, folder, without=model.config_removed, **model.config_changes)
-    copy_auxiliary_files(model.source, folder, model.tokenizer)
-    if model.tokenizer != model.source:
-        print(f"--> the tokenizer is copied from {model.tokenizer}")
+    def check(self, out: Path) -> list[Problem]:
+        """Return a problem if there is not enough disk space for the weights."""
+        return check_free_space(out, self.model.size())
+
+    def write(self, folder: Path) -> None:
+        """Write weights, configuration, tokenizer and licence; one shard is held in memory."""
+        model = self.model
+        write_weights(folder, model.weights, model.weight)
+        write_config(model.source, folder, without=model.config_removed, **model.config_changes)
+        copy_auxiliary_files(model.source, folder, model.tokenizer)
+        if model.tokenizer != model.source:
+            print(f"--> the tokenizer is copied from {model.tokenizer}")

@@ -10,6 +10,7 @@ from llama_recipes_local.checkpoints.layout import check_converted, is_checkpoin
 from llama_recipes_local.commands.convert.base_model import BaseModel
 from llama_recipes_local.commands.convert.checkpoint_readers import open_checkpoint, weights_of
 from llama_recipes_local.commands.convert.foreign_folders import convert_foreign, is_foreign
+from llama_recipes_local.commands.convert.gguf_file import SUFFIX, convert_gguf
 from llama_recipes_local.commands.convert.sharded_weights import ShardedWeights
 from llama_recipes_local.commands.convert.train_params import read_parameters, trained_model
 from llama_recipes_local.datasets.prompt_template import (
@@ -17,8 +18,8 @@ from llama_recipes_local.datasets.prompt_template import (
     read_prompt_template,
 )
 from llama_recipes_local.errors import refuse
+from llama_recipes_local.export_formats import DEFAULT_FORMAT, planned_export
 from llama_recipes_local.model_folders import check_config, check_output_folder, find_tokenizer
-from llama_recipes_local.model_folders.export import DEFAULT_FORMAT, check_export, export
 from llama_recipes_local.model_folders.exported_model import ExportedModel
 from llama_recipes_local.models import AutoConfig
 from llama_recipes_local.models.top_layers import LlamaWithTopLayersForCausalLM
@@ -29,13 +30,13 @@ class Conversion:
     """What to convert.
 
     Attributes:
-        checkpoint: the sharded checkpoint's folder.
+        checkpoint: the sharded checkpoint's folder, or a GGUF file.
         out: the new model's folder.
         model: the folder of the model that was trained, for its configuration, its tokenizer and
             the weights that were frozen; None means the one that the checkpoint names.
         tokenizer: the tokenizer's folder; None means the run's, or the model's.
         dtype: dtype of the saved weights; None keeps it.
-        format: the export format, a name of ``model_folders.export.FORMATS``.
+        format: the export format, a name of ``export_formats.FORMATS``.
     """
 
     checkpoint: Path
@@ -56,6 +57,10 @@ def convert(asked: Conversion) -> None:
     checkpoint = asked.checkpoint.expanduser().resolve()
     out = asked.out.expanduser().resolve()
     refuse(check_output_folder(out))
+    if checkpoint.suffix == SUFFIX:
+        unused = {"--model": asked.model, "--tokenizer_name": asked.tokenizer}
+        convert_gguf(checkpoint, out, asked.dtype, asked.format, unused)
+        return
     if is_foreign(checkpoint):
         convert_foreign(checkpoint, out, asked.tokenizer, asked.dtype, asked.format)
         return
@@ -75,9 +80,9 @@ def convert(asked: Conversion) -> None:
         config_removed=("quantization_config", "torch_dtype"),
         prompt_template=_prompt_template(parameters),
     )
-    refuse(check_export(model, out, asked.format))
+    planned = planned_export(model, out, asked.format)
     _report_inputs(checkpoint, folder, weights)
-    export(model, out, asked.format)
+    planned.write()
     print(f"--> the model is in {out} ({model.config_changes['dtype']})")
 
 

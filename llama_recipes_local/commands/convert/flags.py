@@ -1,4 +1,4 @@
-"""Convert a sharded checkpoint, this package's or upstream's, to a Hugging Face folder."""
+"""Convert a sharded checkpoint or a GGUF file to a Hugging Face folder."""
 
 import argparse
 
@@ -14,7 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=path,
         help="folder with shard-*.safetensors, or with .metadata and *.distcp; or a "
         "checkpoint-STEP of a run without an adapter; or a model's, with pytorch_model*.bin, with "
-        "shards that have no index, or with Meta's params.json and consolidated.*.pth",
+        "shards that have no index, or with Meta's params.json and consolidated.*.pth; or a GGUF "
+        "file",
     )
     add_new_model_flags(
         parser,
@@ -30,7 +31,7 @@ def run(args: argparse.Namespace) -> None:
     import torch
 
     from llama_recipes_local.commands.convert.command import Conversion, convert
-    from llama_recipes_local.model_folders.export import DEFAULT_FORMAT
+    from llama_recipes_local.export_formats import DEFAULT_FORMAT
 
     convert(
         Conversion(

@@ -14,6 +14,7 @@ from llama_recipes_local.commands.convert.meta_layout import (
 )
 from llama_recipes_local.commands.convert.pickled_weights import read_pickled
 from llama_recipes_local.errors import UsageError, refusal, refuse
+from llama_recipes_local.export_formats import planned_export
 from llama_recipes_local.messages import join_names
 from llama_recipes_local.model_folders import (
     Header,
@@ -23,7 +24,6 @@ from llama_recipes_local.model_folders import (
     has_weights,
     load_config,
 )
-from llama_recipes_local.model_folders.export import check_export, export
 from llama_recipes_local.model_folders.exported_model import ExportedModel
 from llama_recipes_local.model_folders.tensors import FLOATS
 from llama_recipes_local.model_folders.weight_files import (
@@ -104,9 +104,9 @@ def _export(
         config_removed=("torch_dtype",),
         prompt_template=None,
     )
-    refuse(check_export(model, out, form))
+    planned = planned_export(model, out, form)
     print(f"--> converting {folder}")
-    export(model, out, form)
+    planned.write()
     print(f"--> the model is in {out} ({model.config_changes['dtype']})")
 
 

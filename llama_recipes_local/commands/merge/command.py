@@ -18,6 +18,7 @@ from llama_recipes_local.datasets.prompt_template import (
     read_prompt_template,
 )
 from llama_recipes_local.errors import UsageError, refusal, refuse
+from llama_recipes_local.export_formats import DEFAULT_FORMAT, planned_export
 from llama_recipes_local.model_folders import (
     check_architecture,
     check_no_adapter,
@@ -28,7 +29,6 @@ from llama_recipes_local.model_folders import (
     read_config,
     unnamed_base,
 )
-from llama_recipes_local.model_folders.export import DEFAULT_FORMAT, check_export, export
 from llama_recipes_local.model_folders.exported_model import ExportedModel
 from llama_recipes_local.model_folders.stored_quantization import (
     StoredQuantization,
@@ -57,7 +57,7 @@ class Merge:
             trained on, "none" into the weights themselves; None means as the run trained.
         quant_type: "nf4" or "fp4"; None means as the run trained.
         use_double_quant: whether the scales are quantised too; None means as the run trained.
-        format: the export format, a name of ``model_folders.export.FORMATS``.
+        format: the export format, a name of ``export_formats.FORMATS``.
         allow_other_base: whether the base model may be another than the adapter was trained on.
     """
 
@@ -120,10 +120,10 @@ def merge(asked: Merge) -> None:
         config_removed=config_removed,
         prompt_template=prompt_template,
     )
-    refuse(check_export(model, out, asked.format))
+    planned = planned_export(model, out, asked.format)
     if skeleton.tied and not merged.tied:
         print("--> the adapter changes head and embedding separately: tie_word_embeddings is off")
-    export(model, out, asked.format)
+    planned.write()
     print(f"--> the merged model is in {out}")
 
 

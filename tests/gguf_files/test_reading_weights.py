@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_gguf_metadata import VALUES
+from test_metadata import VALUES
 from transformers import LlamaForCausalLM
 
-from llama_recipes_local.commands.prepare.smollm2.command import write_model
-from llama_recipes_local.commands.prepare.smollm2.gguf_metadata import Metadata
-from llama_recipes_local.commands.prepare.smollm2.gguf_weights import targets
 from llama_recipes_local.errors import UsageError
+from llama_recipes_local.gguf_files.folder_of_file import GgufModel
+from llama_recipes_local.gguf_files.llama_tensors import targets
+from llama_recipes_local.gguf_files.metadata import Metadata
 
 gguf = pytest.importorskip("gguf", reason="the package gguf is missing")
 QUANTISED = gguf.GGMLQuantizationType.Q4_1
@@ -53,7 +53,7 @@ def test_a_folder_has_the_weights_that_transformers_reads(tmp_path: Path) -> Non
     path = write_gguf(tmp_path / "model.gguf")
     out = tmp_path / "out"
     out.mkdir()
-    write_model(path, out)
+    GgufModel(path).write(out)
     ours = LlamaForCausalLM.from_pretrained(out, dtype=torch.bfloat16)
     theirs = LlamaForCausalLM.from_pretrained(tmp_path, gguf_file=path.name, dtype=torch.float32)
     expected = theirs.to(torch.bfloat16).state_dict()
@@ -71,7 +71,7 @@ def without(name: str) -> Any:
     ("change", "said"),
     [
         (without("blk.1.ffn_up.weight"), "blk.1.ffn_up.weight"),
-        (lambda found: found | {"output.weight": found["token_embd.weight"]}, "output.weight"),
+        (lambda found: found | {"blk.2.ffn_up.weight": found["blk.1.ffn_up.weight"]}, "blk.2"),
         (lambda found: found | {"output_norm.weight": np.ones(31, np.float32)}, "has the shape"),
         (
             lambda found: found | {"output_norm.weight": np.full(32, np.inf, np.float32)},
@@ -82,11 +82,11 @@ def without(name: str) -> Any:
 def test_other_tensors_are_refused(change: Any, said: str, tmp_path: Path) -> None:
     path = write_gguf(tmp_path / "model.gguf", change)
     with pytest.raises(UsageError, match=said):
-        write_model(path, tmp_path)
+        GgufModel(path).write(tmp_path)
 
 
 def test_a_file_that_is_no_gguf_is_refused(tmp_path: Path) -> None:
     path = write_gguf(tmp_path / "model.gguf")
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(UsageError, match="cannot be read as GGUF"):
-        write_model(path, tmp_path)
+        GgufModel(path).write(tmp_path)

@@ -1,0 +1,47 @@
+"""A model's folder of a GGUF file."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from llama_recipes_local.errors import refusal, refuse
+from llama_recipes_local.export_formats import DEFAULT_FORMAT
+from llama_recipes_local.gguf_files.folder_of_file import GgufModel
+from llama_recipes_local.model_folders import check_free_space
+from llama_recipes_local.storage.publishing import published_folder
+
+SUFFIX = ".gguf"
+
+
+def convert_gguf(
+    path: Path, out: Path, dtype: torch.dtype | None, form: str, unused: Mapping[str, object]
+) -> None:
+    """Write the model of a GGUF file as a folder in the Hugging Face layout, whole or not at all.
+
+    Args:
+        path: the file.
+        out: the new folder.
+        dtype: dtype of the saved weights; None takes the file's, bfloat16 for quantised ones.
+        form: the export format, which must be the default one.
+        unused: what the user named by flags that have no meaning here, by flag.
+
+    Raises:
+        UsageError: if the file cannot be read, or the disk is too full.
+    """
+    for flag, value in unused.items():
+        if value is not None:
+            raise refusal(
+                f"{flag} {value}", "a GGUF file holds all of its model", f"leave {flag} out"
+            )
+    if form != DEFAULT_FORMAT:
+        fix = "leave --format out, and export the new folder then"
+        raise refusal(f"--format {form}", "a GGUF file becomes a folder of safetensors", fix)
+    model = GgufModel(path)
+    saved = dtype or model.weights.dtype()
+    size = sum(torch.Size(shape).numel() for shape in model.weights.shapes.values())
+    refuse(check_free_space(out, size * saved.itemsize))
+    print(f"--> converting {path}: {', '.join(model.weights.kinds())}")
+    with published_folder(out) as draft:
+        model.write(draft, saved)
+    print(f"--> the model is in {out} ({str(saved).removeprefix('torch.')})")

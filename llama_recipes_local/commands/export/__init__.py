@@ -1,0 +1,1 @@
+"""``llama-recipes-local export``: a model in the formats that other programs run."""

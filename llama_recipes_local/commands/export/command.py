@@ -1,0 +1,139 @@
+"""Exports a model's folder, or an adapter merged into its base model."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from llama_recipes_local.commands.merge.command import Merge, merge
+from llama_recipes_local.datasets.prompt_template import (
+    find_prompt_template,
+    read_prompt_template,
+)
+from llama_recipes_local.errors import refusal, refuse
+from llama_recipes_local.export_formats import planned_export
+from llama_recipes_local.model_folders import (
+    check_architecture,
+    check_no_adapter,
+    check_output_folder,
+    find_tokenizer,
+    model_tensors,
+    read_config,
+)
+from llama_recipes_local.model_folders.exported_model import ExportedModel
+from llama_recipes_local.model_folders.stored_quantization import stored_quantization
+from llama_recipes_local.model_folders.tensors import FLOATS, StoredTensors
+from llama_recipes_local.models.folder_checks import HARMLESS, check_stored_model
+from llama_recipes_local.run.record import SavedRun
+
+_TYPE = "q8_0"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """What to export.
+
+    Attributes:
+        model: the model's folder; of an adapter its base model's, None means the one it names.
+        adapter: folder of a LoRA adapter; None exports the model itself.
+        out: the new folder.
+        format: "gguf" or "safetensors".
+        type: how GGUF stores weights; None means 8 bits.
+        tokenizer: the tokenizer's folder; None means the run's, or the model's.
+        allow_other_base: whether the base model may be another than the adapter was trained on.
+    """
+
+    model: Path | None
+    adapter: Path | None
+    out: Path
+    format: str = "gguf"
+    type: str | None = None
+    tokenizer: Path | None = None
+    allow_other_base: bool = False
+
+
+def export(asked: Export) -> None:
+    """Write the new folder, whole or not at all; one tensor of the model is in memory.
+
+    Raises:
+        UsageError: if an input is missing or wrong, or the format cannot hold the model; nothing
+            is written then.
+    """
+    name = _format_name(asked)
+    if asked.adapter is not None:
+        merge(
+            Merge(
+                adapter=asked.adapter,
+                out=asked.out,
+                model=asked.model,
+                tokenizer=asked.tokenizer,
+                format=name,
+                allow_other_base=asked.allow_other_base,
+            )
+        )
+    else:
+        _export_model(asked, name)
+    _print_next_steps(asked.out.expanduser().resolve())
+
+
+def _format_name(asked: Export) -> str:
+    if asked.format == "gguf":
+        return f"gguf-{asked.type or _TYPE}"
+    if asked.type is not None:
+        why = "it is how GGUF stores weights; safetensors keeps the dtype of the model"
+        raise refusal(f"--type {asked.type} with --format {asked.format}", why, "leave --type out")
+    return asked.format
+
+
+def _export_model(asked: Export, name: str) -> None:
+    if asked.model is None:
+        raise refusal(
+            "nothing to export",
+            "neither a model nor an adapter is named",
+            "--model_name DIR, or --adapter DIR",
+        )
+    folder, out = (each.expanduser().resolve() for each in (asked.model, asked.out))
+    refuse(check_output_folder(out))
+    refuse(check_architecture(folder, "--model_name"))
+    tensors = model_tensors(folder, "--model_name")
+    refuse(check_no_adapter(folder) + check_stored_model(folder))
+    quantized = stored_quantization(folder, read_config(folder))
+    if quantized is not None:
+        why = "its weights are rounded already, and would be rounded a second time"
+        raise refusal(quantized.what, why, "name the model before it was quantised")
+    trained = SavedRun(folder).fields("train_config")
+    model = _whole_model(folder, find_tokenizer(asked.tokenizer, folder, trained), tensors)
+    planned = planned_export(model, out, name)
+    print(f"--> exporting {folder}")
+    planned.write()
+
+
+def _whole_model(folder: Path, tokenizer: Path, tensors: StoredTensors) -> ExportedModel:
+    tied = bool(read_config(folder).get("tie_word_embeddings"))
+    left_out = {"lm_head.weight"} if tied else set()
+    template = find_prompt_template(folder)
+    if template is not None:
+        read_prompt_template(template)  # refused now if it is corrupt
+    return ExportedModel(
+        source=folder,
+        tokenizer=tokenizer,
+        weights={
+            each: torch.empty(header.shape, dtype=FLOATS[header.dtype], device="meta")
+            for each, header in tensors.headers().items()
+            if each not in left_out and not HARMLESS.fullmatch(each)
+        },
+        weight=tensors.__getitem__,
+        config_changes={},
+        prompt_template=template,
+    )
+
+
+def _print_next_steps(out: Path) -> None:
+    """Print where the result is, and the lines that use it."""
+    files = sorted(out.glob("*.gguf"))
+    if not files:
+        return
+    size = files[0].stat().st_size
+    print(f"--> {files[0]}: {size / 1e9:.2f} GB")
+    print(f"    llama.cpp: llama-cli -m {files[0]}")
+    print(f"    Ollama:    ollama create NAME -f {out / 'Modelfile'}")

@@ -1,0 +1,60 @@
+"""Write a model, or an adapter with its base, in a format that llama.cpp and Ollama run."""
+
+import argparse
+
+from llama_recipes_local.cli.parsing import one_of, path
+from llama_recipes_local.cli.shared_flags import add_other_base_flag
+
+TYPES = ("q8_0", "f16", "bf16", "f32", "q6_k", "q5_k_m", "q4_k_m", "q4_1", "q4_0")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's flags."""
+    parser.add_argument(
+        "--model_name", "--model", metavar="DIR", type=path, help="the model's folder"
+    )
+    parser.add_argument(
+        "--adapter",
+        metavar="DIR",
+        type=path,
+        help="folder of a LoRA adapter, which is merged first; --model_name is its base then "
+        "(the one that it names)",
+    )
+    parser.add_argument("--out", required=True, metavar="DIR", type=path, help="the new folder")
+    parser.add_argument(
+        "--format",
+        type=one_of(("gguf", "safetensors")),
+        default="gguf",
+        metavar="NAME",
+        help="gguf: a file and a Modelfile; safetensors: as merge writes it (gguf)",
+    )
+    parser.add_argument(
+        "--type",
+        type=one_of(TYPES),
+        metavar="NAME",
+        help=f"how GGUF stores weights: {', '.join(TYPES)} (q8_0)",
+    )
+    parser.add_argument(
+        "--tokenizer_name",
+        metavar="DIR",
+        type=path,
+        help="the tokenizer's folder (the one used in training)",
+    )
+    add_other_base_flag(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Export, and print the new folder and how it is used."""
+    from llama_recipes_local.commands.export.command import Export, export
+
+    export(
+        Export(
+            model=args.model_name,
+            adapter=args.adapter,
+            out=args.out,
+            format=args.format,
+            type=args.type,
+            tokenizer=args.tokenizer_name,
+            allow_other_base=args.allow_other_base,
+        )
+    )

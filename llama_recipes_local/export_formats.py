@@ -1,0 +1,55 @@
+"""Writes a model in one of the export formats; ``export``, ``merge`` and ``convert`` end here.
+
+A format is a line in ``FORMATS``.
+"""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from llama_recipes_local.errors import refuse
+from llama_recipes_local.gguf_files.gguf_export import GgufExport
+from llama_recipes_local.gguf_files.tensor_types import FILE_TYPES
+from llama_recipes_local.model_folders.exported_model import Export, ExportedModel
+from llama_recipes_local.model_folders.safetensors_format import SafetensorsExport
+from llama_recipes_local.storage.publishing import published_folder
+
+DEFAULT_FORMAT = "safetensors"
+FORMATS: dict[str, Callable[[ExportedModel], Export]] = {
+    "safetensors": SafetensorsExport,
+    **{f"gguf-{name}": partial(GgufExport, file=file) for name, file in FILE_TYPES.items()},
+}
+
+
+@dataclass(frozen=True)
+class PlannedExport:
+    """A model that can be written; nothing has been yet."""
+
+    model: ExportedModel
+    out: Path
+    export: Export
+
+    def write(self) -> None:
+        """Write the model's folder, whole or not at all."""
+        with published_folder(self.out) as draft:
+            self.export.write(draft)
+            if self.model.prompt_template is not None:
+                shutil.copyfile(self.model.prompt_template, draft / self.model.prompt_template.name)
+
+
+def planned_export(model: ExportedModel, out: Path, format_name: str) -> PlannedExport:
+    """Return the export of a model, checked before any weight is read.
+
+    Args:
+        model: the model.
+        out: the new model's folder, absolute.
+        format_name: a name of ``FORMATS``.
+
+    Raises:
+        UsageError: if the model cannot be written in the format, or to the folder.
+    """
+    export = FORMATS[format_name](model)
+    refuse(export.check(out))
+    return PlannedExport(model, out, export)

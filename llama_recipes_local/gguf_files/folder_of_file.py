@@ -1,0 +1,67 @@
+"""A GGUF file's model as a folder in the Hugging Face layout."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llama_recipes_local.errors import door
+from llama_recipes_local.gguf_files.llama_tensors import OUTPUT
+from llama_recipes_local.gguf_files.metadata import Metadata
+from llama_recipes_local.gguf_files.reading_weights import FileWeights, frequency_factors
+from llama_recipes_local.gguf_files.shape import Shape
+from llama_recipes_local.gguf_files.tokenizer_folder import write_tokenizer
+from llama_recipes_local.gguf_files.vocabulary import Vocabulary
+from llama_recipes_local.model_folders import write_weights
+
+
+class GgufModel:
+    """A Llama in a GGUF file.
+
+    Attributes:
+        shape: its sizes.
+        vocabulary: its tokenizer.
+        weights: its weights, by their names in a folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Read the file's header.
+
+        Raises:
+            UsageError: if it cannot be read, or is not a Llama of the kinds that are read here.
+        """
+        from gguf import GGUFReader
+
+        with door(f"{path} cannot be read as GGUF", "copy the file again"):
+            reader = GGUFReader(path)
+            values = {key: field.contents() for key, field in reader.fields.items()}
+        metadata = Metadata(values)
+        tied = all(tensor.name != OUTPUT for tensor in reader.tensors)
+        self.shape: Shape = metadata.shape(tied, frequency_factors(reader.tensors))
+        self.vocabulary: Vocabulary = metadata.vocabulary()
+        self.weights = FileWeights(reader.tensors, self.shape)
+
+    def write(self, folder: Path, dtype: torch.dtype = torch.bfloat16) -> None:
+        """Write the model as a folder; one shard is in memory.
+
+        Args:
+            folder: an empty folder.
+            dtype: of the weights.
+        """
+        planned = {
+            name: torch.empty(shape, dtype=dtype, device="meta")
+            for name, shape in self.weights.shapes.items()
+        }
+        write_weights(folder, planned, lambda name: self.weights(name).to(dtype))
+        self.write_configuration(folder, dtype)
+
+    def write_configuration(self, folder: Path, dtype: torch.dtype) -> None:
+        """Write the configurations and the tokenizer."""
+        from transformers import GenerationConfig
+
+        known = self.vocabulary
+        stops: Any = [known.end, *known.other_ends] if known.other_ends else known.end
+        ids = {"bos_token_id": known.begin, "pad_token_id": known.padding}
+        self.shape.config(dtype, eos_token_id=known.end, **ids).save_pretrained(folder)
+        GenerationConfig(eos_token_id=stops, **ids).save_pretrained(folder)
+        write_tokenizer(known, folder, self.shape.positions)

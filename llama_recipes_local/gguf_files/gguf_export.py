@@ -1,0 +1,201 @@
+"""The export format GGUF: a file for llama.cpp, and a Modelfile for Ollama beside it."""
+
+import math
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerBase
+
+from llama_recipes_local.errors import Problem, caught, refusal
+from llama_recipes_local.gguf_files import metadata as keys
+from llama_recipes_local.gguf_files.llama_tensors import FREQUENCIES, swapped, targets
+from llama_recipes_local.gguf_files.modelfile import stops, write_modelfile
+from llama_recipes_local.gguf_files.shape import PER_TURN, Shape, shape_of, unwritable
+from llama_recipes_local.gguf_files.tensor_types import (
+    FileType,
+    block_of,
+    row_bytes,
+    stored,
+    tensor_type,
+)
+from llama_recipes_local.gguf_files.tokenizer_values import vocabulary_of
+from llama_recipes_local.gguf_files.vocabulary import BYTE_LEVEL, Vocabulary
+from llama_recipes_local.model_folders import check_free_space
+from llama_recipes_local.model_folders.exported_model import ExportedModel
+from llama_recipes_local.models import AutoConfig, AutoTokenizer
+
+if TYPE_CHECKING:
+    from gguf import GGUFWriter
+
+_ROWS_AT_ONCE = 2**26
+"""Weights that are quantised at once, which bounds the memory beside the tensor."""
+
+
+class _Planned(NamedTuple):
+    """A tensor of the file: its name there, shape, type, the folder's name, and swapped heads."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: str
+    source: str
+    heads: int
+
+    @property
+    def bytes_in_file(self) -> int:
+        return math.prod(self.shape[:-1]) * row_bytes(self.kind, self.shape[-1])
+
+
+class GgufExport:
+    """A model to be written as GGUF in one of llama.cpp's types."""
+
+    def __init__(self, model: ExportedModel, file: FileType) -> None:
+        """Take the model.
+
+        Args:
+            model: the model.
+            file: type of the file.
+        """
+        self._model = model
+        self._file = file
+
+    def check(self, out: Path) -> list[Problem]:
+        """Return what a GGUF file cannot hold of the model, and a problem if the disk is full."""
+        problems = unwritable(self._config, f"the model in {self._model.source}")
+        if problems:
+            return problems
+        with caught() as problems:
+            self._check_tensors()
+            assert self._vocabulary is not None  # it can be written
+        return problems or check_free_space(out, sum(each.bytes_in_file for each in self._plan))
+
+    def write(self, folder: Path) -> None:
+        """Write the file and the Modelfile; one tensor is held in memory."""
+        path = folder / f"{self._model.source.name or 'model'}-{self._file.name}.gguf"
+        self._write_file(path)
+        write_modelfile(folder, path.name, self._model, self._tokenizer)
+
+    @cached_property
+    def _config(self) -> Any:
+        config = AutoConfig.from_pretrained(self._model.source)
+        rows = self._model.config_changes.get("vocab_size", config.vocab_size)
+        config.vocab_size = rows
+        return config
+
+    @cached_property
+    def _shape(self) -> Shape:
+        return shape_of(self._config, tied="lm_head.weight" not in self._model.weights)
+
+    @cached_property
+    def _vocabulary(self) -> Vocabulary:
+        model, rows = self._model, self._config.vocab_size
+        ends = stops(model, self._tokenizer)
+        return vocabulary_of(self._tokenizer, model.tokenizer, rows, ends)
+
+    @cached_property
+    def _tokenizer(self) -> PreTrainedTokenizerBase:
+        return AutoTokenizer.from_pretrained(self._model.tokenizer)
+
+    @cached_property
+    def _plan(self) -> list[_Planned]:
+        shape = self._shape
+        return [
+            _Planned(
+                name,
+                target.shape,
+                tensor_type(name, target.shape, self._file, shape.layers, shape.tied),
+                target.name,
+                target.heads,
+            )
+            for name, target in targets(shape).items()
+        ]
+
+    def _check_tensors(self) -> None:
+        """Refuse tensors that a file cannot hold.
+
+        Raises:
+            UsageError: with the first of them.
+        """
+        named = {each.source: each.shape for each in self._plan}
+        found = {name: tuple(each.shape) for name, each in self._model.weights.items()}
+        if odd := sorted({str(each) for each in named.items() ^ found.items()}):
+            what = f"the model in {self._model.source} has other tensors than a Llama"
+            raise refusal(what, ", ".join(odd[:4]))
+        for each in self._plan:
+            if each.shape[-1] % block_of(each.kind):
+                why = f"{each.kind} needs a multiple of {block_of(each.kind)}"
+                fix = "take a type without blocks: --type f16"
+                what = f"{each.source} has rows of {each.shape[-1]} numbers"
+                raise refusal(what, why, fix)
+
+    def _write_file(self, path: Path) -> None:
+        from gguf import GGMLQuantizationType, GGUFWriter
+
+        writer = GGUFWriter(path, "llama")
+        self._describe(writer)
+        factors = self._shape.frequency_factors()
+        if factors is not None:
+            writer.add_tensor_info(
+                FREQUENCIES, factors.shape, factors.numpy().dtype, 4 * len(factors)
+            )
+        for each in self._plan:
+            raw = GGMLQuantizationType[each.kind]
+            blank = stored(torch.zeros(1, block_of(each.kind)), each.kind).dtype
+            packed = (*each.shape[:-1], row_bytes(each.kind, each.shape[-1]))
+            shape = packed if blank == "uint8" else each.shape
+            writer.add_tensor_info(each.name, shape, blank, each.bytes_in_file, raw)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        if factors is not None:
+            writer.write_tensor_data(factors.numpy())
+        for each in tqdm(self._plan, unit=" tensors", desc="writing", leave=False, disable=None):
+            writer.write_tensor_data(self._values(each))
+        writer.close()
+
+    def _values(self, each: _Planned) -> Any:
+        """Return a tensor's values as the file holds them."""
+        import numpy as np
+
+        weight = self._model.weight(each.source).detach()
+        if each.heads:
+            weight = swapped(weight, each.heads)
+        if weight.ndim == 1:
+            return stored(weight, each.kind)
+        rows = max(1, _ROWS_AT_ONCE // weight.shape[1])
+        return np.concatenate([stored(part, each.kind) for part in weight.split(rows)])
+
+    def _describe(self, writer: "GGUFWriter") -> None:
+        shape, known = self._shape, self._vocabulary
+        writer.add_type("model")
+        writer.add_name(self._model.source.name)
+        writer.add_file_type(self._file.number)
+        writer.add_quantization_version(2)
+        for name, key in keys.SIZES.items():
+            writer.add_uint32(key, getattr(shape, name))
+        writer.add_uint32(keys.KEYS_AND_VALUES, shape.key_value_heads)
+        for key in keys.HEAD_SIZES:
+            writer.add_uint32(key, shape.head)
+        writer.add_uint32(keys.ROWS, shape.vocabulary)
+        writer.add_float32(keys.EPSILON, shape.rms_norm_eps)
+        writer.add_float32(keys.THETA, shape.rope_theta)
+        if shape.scaling.get("rope_type") == PER_TURN:
+            writer.add_string(keys.SCALING, PER_TURN)
+            writer.add_float32(keys.SCALING_FACTOR, shape.scaling["factor"])
+        writer.add_string(keys.MODEL, known.model)
+        writer.add_string(keys.SPLIT, known.splitting)
+        writer.add_array(keys.TOKENS, list(known.tokens))
+        writer.add_array(keys.KINDS, list(known.kinds))
+        if known.model == BYTE_LEVEL:
+            writer.add_array(keys.MERGES, [" ".join(pair) for pair in known.merges])
+        else:
+            writer.add_array(keys.SCORES, list(known.scores))
+        for name, number in known.ids().items():
+            writer.add_uint32(keys.IDS[name], number)
+        writer.add_bool(keys.ADD_BEGIN, known.add_begin)
+        writer.add_bool(keys.ADD_END, known.add_end)
+        writer.add_bool(keys.SPACE_PREFIX, known.space_prefix)
+        if known.chat_template is not None:
+            writer.add_string(keys.CHAT_TEMPLATE, known.chat_template)

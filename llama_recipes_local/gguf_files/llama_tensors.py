@@ -1,0 +1,72 @@
+"""The tensors of a Llama: their names in a GGUF file and in a folder, and the order of rows."""
+
+from typing import NamedTuple
+
+import torch
+
+from llama_recipes_local.gguf_files.shape import Shape
+
+FREQUENCIES = "rope_freqs.weight"
+"""What the rotary frequencies are divided by; no weight, the configuration says it."""
+EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"
+
+
+class Target(NamedTuple):
+    """Where a tensor of a GGUF file goes in a folder.
+
+    Attributes:
+        name: of the parameter.
+        shape: of it.
+        heads: their number, if GGUF puts the rows of each head into another order.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    heads: int = 0
+
+
+def targets(shape: Shape) -> dict[str, Target]:
+    """Return where each tensor of a Llama goes, by its name in a GGUF file."""
+    hidden, wide = shape.hidden, shape.intermediate
+    queries, keys = shape.heads * shape.head, shape.key_value_heads * shape.head
+    found = {
+        EMBEDDING: Target("model.embed_tokens.weight", (shape.vocabulary, hidden)),
+        "output_norm.weight": Target("model.norm.weight", (hidden,)),
+    }
+    if not shape.tied:
+        found[OUTPUT] = Target("lm_head.weight", (shape.vocabulary, hidden))
+    of_a_layer = {
+        "attn_norm": Target("input_layernorm", (hidden,)),
+        "attn_q": Target("self_attn.q_proj", (queries, hidden), shape.heads),
+        "attn_k": Target("self_attn.k_proj", (keys, hidden), shape.key_value_heads),
+        "attn_v": Target("self_attn.v_proj", (keys, hidden)),
+        "attn_output": Target("self_attn.o_proj", (hidden, queries)),
+        "ffn_norm": Target("post_attention_layernorm", (hidden,)),
+        "ffn_gate": Target("mlp.gate_proj", (wide, hidden)),
+        "ffn_up": Target("mlp.up_proj", (wide, hidden)),
+        "ffn_down": Target("mlp.down_proj", (hidden, wide)),
+    }
+    for layer in range(shape.layers):
+        for name, each in of_a_layer.items():
+            place = each._replace(name=f"model.layers.{layer}.{each.name}.weight")
+            found[f"blk.{layer}.{name}.weight"] = place
+    return found
+
+
+def swapped(weight: torch.Tensor, heads: int) -> torch.Tensor:
+    """Return rows in GGUF's order: in a head, those that are rotated together are neighbours.
+
+    Args:
+        weight: of queries or keys, (heads x size of a head, columns).
+        heads: their number.
+    """
+    rows, columns = weight.shape
+    halves = weight.reshape(heads, 2, rows // heads // 2, columns)
+    return halves.transpose(1, 2).reshape(rows, columns)
+
+
+def unswapped(weight: torch.Tensor, heads: int) -> torch.Tensor:
+    """Undo ``swapped``."""
+    rows, columns = weight.shape
+    pairs = weight.reshape(heads, rows // heads // 2, 2, columns)
+    return pairs.transpose(1, 2).reshape(rows, columns)

@@ -1,0 +1,100 @@
+"""The weights of a GGUF file under the names of a folder, dequantised one at a time."""
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import torch
+
+from llama_recipes_local.errors import refusal
+from llama_recipes_local.gguf_files.llama_tensors import FREQUENCIES, targets, unswapped
+from llama_recipes_local.gguf_files.shape import Shape
+
+if TYPE_CHECKING:
+    from gguf.gguf_reader import ReaderTensor
+
+_AGAIN = "copy the file again"
+
+
+class FileWeights:
+    """The weights of a GGUF file, each dequantised when it is read.
+
+    Attributes:
+        shapes: of the weights, by their names in a folder.
+    """
+
+    def __init__(self, tensors: "list[ReaderTensor]", shape: Shape) -> None:
+        """Find the tensors of a Llama.
+
+        Args:
+            tensors: of the file.
+            shape: of the model.
+
+        Raises:
+            UsageError: if one is missing, unknown or of another shape.
+        """
+        wanted = targets(shape)
+        names = [tensor.name for tensor in tensors if tensor.name != FREQUENCIES]
+        if sorted(names) != sorted(wanted):
+            odd = sorted(set(names) ^ set(wanted)) or ["one twice"]
+            what = "the GGUF file has other tensors than a Llama"
+            raise refusal(what, ", ".join(odd[:5]), _AGAIN)
+        self._tensors = {wanted[name].name: (wanted[name], tensor) for name, tensor in _by(tensors)}
+        for target, tensor in self._tensors.values():
+            found = tuple(int(size) for size in reversed(tensor.shape))
+            if found != target.shape:
+                why = f"it must be {target.shape}"
+                raise refusal(f"{tensor.name} has the shape {found}", why, _AGAIN)
+        self.shapes = {name: target.shape for name, (target, _) in self._tensors.items()}
+
+    def kinds(self) -> list[str]:
+        """Return the types of the matrices, the most used one first."""
+        found = Counter(
+            each.tensor_type.name
+            for target, each in self._tensors.values()
+            if len(target.shape) == 2
+        )
+        return [name for name, _ in found.most_common()]
+
+    def dtype(self) -> torch.dtype:
+        """Return the dtype that holds the weights: the file's own, bfloat16 for quantised ones."""
+        return {"F32": torch.float32, "F16": torch.float16}.get(self.kinds()[0], torch.bfloat16)
+
+    def __call__(self, name: str) -> torch.Tensor:
+        """Return a weight by its name in a folder, in float32.
+
+        Raises:
+            UsageError: if it is not finite.
+        """
+        target, tensor = self._tensors[name]
+        weight = dequantised(tensor).reshape(target.shape)
+        if target.heads:
+            weight = unswapped(weight, target.heads)
+        if not weight.isfinite().all():
+            raise refusal(f"{tensor.name} has weights that are not finite", "it is corrupt", _AGAIN)
+        return weight.contiguous()
+
+
+def frequency_factors(tensors: "list[ReaderTensor]") -> torch.Tensor | None:
+    """Return what a file's rotary frequencies are divided by, if it says it; float32."""
+    return next((dequantised(each) for each in tensors if each.name == FREQUENCIES), None)
+
+
+def dequantised(tensor: "ReaderTensor") -> torch.Tensor:
+    """Return a tensor's values in float32.
+
+    Raises:
+        UsageError: if it is of a type that the package ``gguf`` does not read.
+    """
+    from gguf import dequantize
+
+    try:
+        return torch.from_numpy(dequantize(tensor.data, tensor.tensor_type).copy())
+    except NotImplementedError as error:
+        what = f"{tensor.name} is of the type {tensor.tensor_type.name}"
+        raise refusal(
+            what, "the package gguf does not dequantise it", "take another file"
+        ) from error
+
+
+def _by(tensors: "list[ReaderTensor]") -> "list[tuple[str, ReaderTensor]]":
+    return [(each.name, each) for each in tensors if each.name != FREQUENCIES]

@@ -1,0 +1,115 @@
+"""``export`` of a model, of an adapter, and of what cannot be exported."""
+
+import json
+from pathlib import Path
+
+import peft
+import pytest
+import torch
+from llama_families import build
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from llama_recipes_local.cli import main
+
+pytest.importorskip("gguf", reason="the package gguf is missing")
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    """An adapter with random weights, on a model beside it."""
+    folder = build("Llama 3.1", tmp_path / "model")
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    config = peft.LoraConfig(target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM")
+    adapted = peft.get_peft_model(model, config)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.data.normal_()
+    adapted.save_pretrained(str(tmp_path / "adapter"))
+    template = {"kind": "prompt", "template": "Correct: {}\nAnswer:", "complete": False}
+    (tmp_path / "adapter" / "prompt_template.json").write_text(json.dumps(template))
+    return tmp_path / "adapter"
+
+
+def test_an_adapter_is_merged_first(adapter: Path, tmp_path: Path) -> None:
+    words = ["--adapter", str(adapter)]
+    assert main(["export", *words, "--out", str(tmp_path / "out"), "--type", "f32"]) == 0
+    assert main(["merge", *words, "--out", str(tmp_path / "merged")]) == 0
+    path = next((tmp_path / "out").glob("*-F32.gguf"))
+    assert main(["convert", str(path), "--out", str(tmp_path / "back")]) == 0
+    merged, back = (load_file(tmp_path / name / "model.safetensors") for name in ("merged", "back"))
+    assert merged.keys() == back.keys()
+    assert all(torch.equal(merged[name], back[name]) for name in merged)
+    assert not torch.equal(
+        merged["model.layers.0.mlp.down_proj.weight"],
+        load_file(tmp_path / "model" / "model.safetensors")["model.layers.0.mlp.down_proj.weight"],
+    )
+    modelfile = (tmp_path / "out" / "Modelfile").read_text()
+    assert modelfile.splitlines()[0] == f"FROM ./{path.name}"
+    assert 'TEMPLATE """Correct: {{ .Prompt }}\nAnswer:{{ .Response }}"""' in modelfile
+    assert 'PARAMETER stop "<|eot_id|>"' in modelfile
+
+
+def test_ollama_gets_the_turns_of_the_chat_template(tmp_path: Path) -> None:
+    folder = build("SmolLM2", tmp_path / "model")
+    words = ["--model_name", str(folder), "--out", str(tmp_path / "out")]
+    assert main(["export", *words]) == 0
+    text = (tmp_path / "out" / "Modelfile").read_text()
+    template = text.split('"""')[1]
+    filled = template.partition("{{ else }}")[2].replace("{{ end }}", "")
+    filled = filled.replace("{{ .Prompt }}", "Hi").partition("{{ .Response }}")
+    from llama_recipes_local.models import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    turns = [{"role": "user", "content": "Hi"}]
+    expected = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    assert filled[0] == expected
+    assert filled[2] == "<|im_end|>\n"
+
+
+def test_ollama_adds_the_begin_token_itself(tmp_path: Path) -> None:
+    folder = build("Llama 3.1", tmp_path / "model")
+    assert main(["export", "--model_name", str(folder), "--out", str(tmp_path / "out")]) == 0
+    text = (tmp_path / "out" / "Modelfile").read_text()
+    assert "<|start_header_id|>user" in text
+    assert "<|begin_of_text|>" not in text
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "neither a model nor an adapter is named"),
+        (["--model_name", "nowhere"], "nowhere"),
+        (["--model_name", "model", "--format", "safetensors", "--type", "f16"], "--type f16 with"),
+        (["--model_name", "model", "--type", "q3_k"], "q3_k"),
+        (["--model_name", "model", "--format", "onnx"], "onnx"),
+        (["--model_name", "model", "--type", "q4_k_m", "--tokenizer_name", "other"], "other"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused(
+    words: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    build("SmolLM2", tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = main(["export", *words, "--out", "out"])
+    except SystemExit as error:  # of the command line's parser
+        code = int(str(error.code))
+    assert code == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_corrupt_gguf_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "model.gguf"
+    for content in (b"", b"GGUF", b"GGUF\x03\x00\x00\x00" + b"\xff" * 64, b"PK\x03\x04" * 100):
+        path.write_bytes(content)
+        assert main(["convert", str(path), "--out", str(tmp_path / "out")]) == 2
+        assert "cannot be read as GGUF" in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()

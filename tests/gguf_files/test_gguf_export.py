@@ -1,0 +1,167 @@
+"""Models that are exported as GGUF, run by llama.cpp itself and read back."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from llama_families import FAMILIES, build
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from llama_recipes_local.cli import main
+from llama_recipes_local.datasets.stop_tokens import ends_of_folder
+from llama_recipes_local.models import AutoTokenizer
+
+pytest.importorskip("gguf", reason="the package gguf is missing")
+TEXTS = (
+    "She go to school yesterday.",
+    "20 degrees, 1,234.5 and 3½; e-mail a.b@c.de?x=%20",
+    "我们去学校。春の日、학교",
+    "def f(x):\n\treturn x ** 2  # squared\r\n\n\n",
+    "  two spaces,   three, trailing  ",
+    "\u00a0non-breaking\u3000wide \u200bzero \N{FACE WITH TEARS OF JOY}\N{THUMBS UP SIGN}",
+    "CAN'T we'll I'D naïve ÅÉ ﬁ \x07",
+    "",
+    " ",
+    "\n",
+)
+PROMPT = "She go to school yesterday. 20"
+
+
+def export(folder: Path, out: Path, kind: str) -> Path:
+    assert main(["export", "--model_name", str(folder), "--out", str(out), "--type", kind]) == 0
+    return next(out.glob("*.gguf"))
+
+
+def convert(path: Path, out: Path, *words: str) -> Path:
+    assert main(["convert", str(path), "--out", str(out), *words]) == 0
+    return out
+
+
+def reference(folder: Path, ids: list[int]) -> np.ndarray:
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    with torch.no_grad():
+        return model(torch.tensor([ids])).logits[0].numpy()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_llama_cpp_says_what_transformers_says(name: str, tmp_path: Path) -> None:
+    """Same tokens, same ends, same greedy text; the logits differ by llama.cpp's float16 cache."""
+    pytest.importorskip("xllamacpp", reason="llama.cpp's wheel is missing")
+    from llama_cpp import LlamaCpp
+
+    folder = build(name, tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    plain = [text for text in TEXTS if not text.startswith(" ")]  # see docs/after-training.md
+    with LlamaCpp(export(folder, tmp_path / "out", "f32")) as model:
+        for text in [*plain, *map(tokenizer.decode, ends_of_folder(folder))]:
+            assert model.tokens(text) == tokenizer(text)["input_ids"]
+        assert all(map(model.ends, ends_of_folder(folder)))
+        ids = tokenizer(PROMPT)["input_ids"]
+        expected = reference(folder, ids)
+        assert np.abs(model.logits(ids) - expected).max() < 0.01 * np.abs(expected).max()
+        plain_model = AutoModelForCausalLM.from_pretrained(folder)
+        greedy = plain_model.generate(
+            torch.tensor([ids]), max_new_tokens=4, do_sample=False, eos_token_id=None
+        )
+        assert model.greedy(ids, 4) == greedy[0, len(ids) :].tolist()
+
+
+@pytest.mark.parametrize("name", ["Llama 2 Chat", "Llama 3.1", "Llama 3.2", "Yi", "SmolLM2"])
+def test_a_file_becomes_the_same_folder_again(name: str, tmp_path: Path) -> None:
+    folder = build(name, tmp_path / "model")
+    back = convert(export(folder, tmp_path / "out", "f32"), tmp_path / "back")
+    ours, theirs = load_file(folder / "model.safetensors"), load_file(back / "model.safetensors")
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    first, second = map(AutoTokenizer.from_pretrained, (folder, back))
+    specials = [f"{token} x{token}" for token in first.all_special_tokens]
+    for text in [*TEXTS, *specials]:
+        assert first(text)["input_ids"] == second(text)["input_ids"]
+    assert first.chat_template == second.chat_template
+    assert set(ends_of_folder(folder)) <= {*ends_of_folder(back)}
+    ids = first(PROMPT)["input_ids"]
+    assert np.array_equal(reference(folder, ids), reference(back, ids))
+
+
+# a thousandth of the largest weight for 16 bits; half a step of each type for the others
+TOLERANCES = {"f16": 1e-3, "bf16": 8e-3, "q8_0": 0.01, "q6_k": 0.04, "q5_k_m": 0.08, "q4_k_m": 0.16}
+TOLERANCES |= {"q4_1": 0.16, "q4_0": 0.16}
+
+
+@pytest.mark.parametrize("kind", TOLERANCES)
+def test_each_type_keeps_the_weights_within_its_steps(
+    kind: str, wide: Path, tmp_path: Path
+) -> None:
+    back = convert(export(wide, tmp_path / "out", kind), tmp_path / "back", "--dtype", "float32")
+    ours, read = load_file(wide / "model.safetensors"), load_file(back / "model.safetensors")
+    assert ours.keys() == read.keys()
+    for name, weight in ours.items():
+        difference = (read[name] - weight).abs().max()
+        assert difference <= TOLERANCES[kind] * weight.abs().max(), name
+    matrices = [name for name, weight in ours.items() if weight.ndim == 2]
+    assert any(not torch.equal(ours[name], read[name]) for name in matrices)
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose rows have whole blocks of every type, but for those of one matrix."""
+    folder = build("Llama 3.1", tmp_path_factory.mktemp("wide") / "model")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"hidden_size": 256, "intermediate_size": 288, "num_attention_heads": 4}
+    (folder / "config.json").write_text(json.dumps(config))
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        model = LlamaForCausalLM(LlamaConfig.from_dict(config))
+    save_file(dict(model.state_dict()), folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def changed(folder: Path, **values: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
+        (
+            {
+                "rope_scaling": {
+                    "rope_type": "yarn",
+                    "factor": 4.0,
+                    "original_max_position_embeddings": 2048,
+                }
+            },
+            "rope_parameters",
+        ),
+    ],
+)
+def test_what_llama_cpp_does_not_compute_is_refused(
+    values: dict[str, Any], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = build("Llama 2 Chat", tmp_path / "model")
+    changed(folder, **values)
+    words = ["export", "--model_name", str(folder), "--out", str(tmp_path / "out")]
+    assert main(words) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_tokenizer_that_llama_cpp_lacks_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = build("Llama 3.1", tmp_path / "model")
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text("utf-8"))
+    content["normalizer"] = {"type": "Lowercase"}
+    path.write_text(json.dumps(content), "utf-8")
+    words = ["export", "--model_name", str(folder), "--out", str(tmp_path / "out")]
+    assert main(words) == 2
+    assert "llama.cpp has no tokenizer like" in capsys.readouterr().err
