@@ -38,6 +38,7 @@ LINES: dict[str, list[list[str]]] = {
     "what-to-bring": [["--model", "Llama-3.1-8B", "--dataset", "samsum", "--method", "qlora"]],
     "check": [["merged"]],
     "convert": [["full/checkpoint-2", "--out", "converted"]],
+    "export": [["--adapter", "lora", "--out", "gguf", "--type", "q4_0"]],
     "generate": [["--adapter", "lora", "--prompt", "She go.", "--max_new_tokens", "2"]],
     "evaluate": [["--adapter", "lora", "--max_examples", "2", "--max_new_tokens", "2"]],
     "report": [["lora", "full"]],
