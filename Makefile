@@ -32,11 +32,11 @@ quoted = '$(subst ','\'',$(call text,$1))'
 
 # What the user gives is checked before anything is done: a name that make does not know would be
 # ignored, and so would an empty value, as of an unset variable of the shell.
-VARIABLES := PYTHON VENV MODEL DATASET OUTPUT NPROC ARGS KILLS FUZZ FUZZ_SEED
+VARIABLES := PYTHON VENV MODEL DATASET OUTPUT NPROC ARGS TARGET TORCH_INDEX KILLS FUZZ FUZZ_SEED
 GIVEN     := $(foreach word,$(subst \$(SPACE),_,$(MAKEOVERRIDES)),$(if $(findstring =,$(word)),$(firstword $(subst =, ,$(word)))))
 UNKNOWN   := $(strip $(foreach name,$(filter-out $(VARIABLES),$(GIVEN)),$(if $(findstring _,$(name)),,$(name))))
 $(if $(UNKNOWN),$(error unknown variable $(firstword $(UNKNOWN)): write one of $(VARIABLES), in capitals; a flag of finetuning.py goes into ARGS="--flag value"))
-$(foreach name,PYTHON VENV MODEL DATASET OUTPUT NPROC,$(if $(filter $(name),$(GIVEN)),$(if \
+$(foreach name,PYTHON VENV MODEL DATASET OUTPUT NPROC TARGET TORCH_INDEX,$(if $(filter $(name),$(GIVEN)),$(if \
 	$(strip $(call text,$(name))),,$(error $(name) is empty: give it a value, or leave it out))))
 NOT_DIGITS = $(subst 0,,$(subst 1,,$(subst 2,,$(subst 3,,$(subst 4,,$(subst 5,,$(subst 6,,$(subst 7,,$(subst 8,,$(subst 9,,$1))))))))))
 $(if $(call NOT_DIGITS,$(call text,NPROC))$(if $(subst 0,,$(call text,NPROC)),,no),$(error \
@@ -162,6 +162,11 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 
 .PHONY: vendor
 vendor: install ## make the vendored copy again if the lock, a patch or a file has changed
+
+.PHONY: bundle
+bundle: dev ## make a folder that installs everything without a network, such as TARGET=cu128-py312
+	@$(BIN)/python -m llama_recipes_local.bundling $(call quoted,TARGET) \
+		$(if $(value TORCH_INDEX),--torch $(call quoted,TORCH_INDEX))
 
 .PHONY: grammar-data
 grammar-data: install

@@ -1,0 +1,151 @@
+"""A bundle names each byte that is not as it was made, and what its machine lacks."""
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from llama_recipes_local.bundling import bundle_making, installer
+from llama_recipes_local.bundling.targets import Target
+from llama_recipes_local.errors import UsageError
+
+HERE = "{}.{}".format(*sys.version_info)
+
+
+def put_wheel(folder: Path, name: str, licence: str) -> None:
+    with zipfile.ZipFile(folder / f"{name}-1.0-py3-none-any.whl", "w") as wheel:
+        lines = ("Metadata-Version: 2.4", f"Name: {name}", "Version: 1.0")
+        about = "\n".join((*lines, f"License-Expression: {licence}", ""))
+        wheel.writestr(f"{name}-1.0.dist-info/METADATA", about)
+        wheel.writestr(f"{name}-1.0.dist-info/licenses/LICENSE", f"the {licence} of {name}")
+        wheel.writestr(f"{name}/__init__.py", "")
+
+
+def made(folder: Path, target: Target) -> Path:
+    """Make a small bundle, which has all kinds of files."""
+    wheels = folder / "wheels"
+    wheels.mkdir(parents=True)
+    for number in range(8):
+        put_wheel(wheels, f"part{number}", "MIT" if number % 2 else "Apache-2.0")
+    (wheels / "constraints.txt").write_text(target.torch + "\n")
+    for name in ("pyproject.toml", "tests/test_a.py"):
+        (folder / "source" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "source" / name).write_text(name)
+    bundle_making.complete(folder, target)
+    return folder
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return made(tmp_path / "bundle", Target("cpu", HERE))
+
+
+def files_of(bundle: Path) -> list[Path]:
+    return sorted(path for path in bundle.rglob("*") if path.is_file())
+
+
+def install(bundle: Path, *words: str, **own: str) -> "subprocess.CompletedProcess[str]":
+    environment = {**os.environ, "PYTHON": sys.executable, **own}
+    command = ["sh", str(bundle / "install"), *words]
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_one_flipped_byte_in_each_file_is_named(bundle: Path) -> None:
+    files = files_of(bundle)
+    assert len(files) >= 20
+    for path in files:
+        content = path.read_bytes()
+        flip(path)
+        (problem,) = installer.altered_files(bundle)
+        assert str(path) in problem and "altered" in problem
+        path.write_bytes(content)
+
+
+@pytest.mark.command
+def test_nothing_is_installed_from_what_was_altered(bundle: Path) -> None:
+    assert install(bundle, "--check").returncode == 0
+    wheel = bundle / "wheels/part3-1.0-py3-none-any.whl"
+    for path in (bundle / "install", bundle / "install.py", bundle / "SHA256SUMS", wheel):
+        content = path.read_bytes()
+        flip(path)
+        done = install(bundle, "there")
+        assert done.returncode != 0, path
+        assert path.name in done.stdout + done.stderr, path
+        assert not Path("there").exists()
+        path.write_bytes(content)
+
+
+def test_a_file_that_is_missing_or_was_added_is_named(bundle: Path) -> None:
+    assert installer.altered_files(bundle) == []
+    (bundle / "wheels/part1-1.0-py3-none-any.whl").unlink()
+    (bundle / "wheels/more.whl").touch()
+    missing, more = installer.altered_files(bundle)
+    assert "part1-1.0-py3-none-any.whl is missing" in missing
+    assert "more.whl is not of the bundle" in more
+
+
+@pytest.mark.command
+def test_another_python_is_refused_by_its_version(tmp_path: Path) -> None:
+    other = "3.10" if HERE != "3.10" else "3.11"
+    done = install(made(tmp_path / "bundle", Target("cpu", other)), str(tmp_path / "there"))
+    assert done.returncode == 2
+    assert f"for Python {other}" in done.stderr and HERE in done.stderr
+    assert not (tmp_path / "there").exists()
+
+
+@pytest.mark.command
+@pytest.mark.parametrize(("driver", "refused"), [("470.82.01", True), ("580.95.05", False)])
+def test_an_older_driver_is_refused(driver: str, refused: bool, tmp_path: Path) -> None:
+    bundle = made(tmp_path / "bundle", Target("12.8", HERE))
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\necho {driver}\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    taken = tmp_path / "there"
+    taken.mkdir()
+    (taken / "file").touch()  # is refused too, later
+    done = install(bundle, str(taken), PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert done.returncode == 2
+    assert (f"driver is {driver}, needed is 525.60.13" in done.stdout) == refused
+    assert ("holds files already" in done.stdout) != refused
+
+
+def test_no_driver_is_no_problem_and_an_old_one_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert installer.driver_problems("525.60.13", "") == []
+    assert "525.60.13" in capsys.readouterr().out
+    assert installer.driver_problems("525.60.13", "525.60.13") == []
+    assert installer.driver_problems("580.65.06", "575.57.08") != []
+
+
+def test_the_bill_of_materials_is_cyclonedx(bundle: Path) -> None:
+    """The reference is the schema that CycloneDX publishes, and the wheels themselves."""
+    from cyclonedx.schema import SchemaVersion
+    from cyclonedx.validation.json import JsonStrictValidator
+
+    text = (bundle / "sbom.cdx.json").read_text("utf-8")
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    parts = {part["bom-ref"]: part for part in json.loads(text)["components"]}
+    assert parts.keys() == {path.name for path in (bundle / "wheels").glob("*.whl")}
+    for name, part in parts.items():
+        (found,) = part["hashes"]
+        assert found["content"] == installer.sha256(bundle / "wheels" / name)
+        assert part["purl"] == f"pkg:pypi/{part['name']}@1.0"
+    licences = {part["licenses"][0]["license"]["id"] for part in parts.values()}
+    assert licences == {"MIT", "Apache-2.0"}
+    assert (bundle / "licences/part1-1.0/licenses-LICENSE").read_text() == "the MIT of part1"
+
+
+def test_a_target_without_its_python_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    other = "3.10" if HERE != "3.10" else "3.11"
+    with pytest.raises(UsageError, match=f"python{other}, which is not here"):
+        bundle_making.find_python(Target("cpu", other))
+    assert bundle_making.find_python(Target("cpu", HERE)) == sys.executable
