@@ -46,7 +46,11 @@ def _no_gpu(driver: str, built: str | None) -> Finding:
     """Say why there is no GPU for torch."""
     if not driver:
         text = "none found: training is on the CPU, which is for trying things out"
-        return Finding("GPU", State.ABSENT, text)
+        if built is None:
+            return Finding("GPU", State.ABSENT, text)
+        why = f"this torch is for CUDA {built}, and nvidia-smi does not answer"
+        fix = "install NVIDIA's driver, if there is a GPU; in a container: docker run --gpus all"
+        return Finding("GPU", State.DOUBTFUL, f"{text}; {why}", fix)
     if built is None:
         text = f"driver {driver} is there, but this torch is built for CPUs"
         return Finding("GPU", State.BROKEN, text, "install a torch for CUDA, see docs/install.md")

@@ -78,11 +78,39 @@ def test_a_run_is_checked_as_it_would_check_itself(
     assert "ok  run: " in out and "no problem" in out
     assert f"--model_name {tiny_model}" in out.replace(" \\\n    ", " ")
     assert main(["doctor", *flags, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["findings"][0]["state"] == "works"
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["findings"][0]["state"] == "works"
+    assert answer["command"][-len(flags) :] == flags
     with pytest.raises(SystemExit):
         main(["doctor", *flags, "--lr", "-1", "--model_name", str(tmp_path / "nothing")])
     out = capsys.readouterr().out
     assert out.count("FAIL  run: ") == 2 and "--lr" in out and "nothing" in out
+
+
+def test_a_part_that_cannot_be_examined_hides_no_other(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    examinations = dict(zip(("packages", "own", "gpu"), command.EXAMINATIONS, strict=False))
+
+    def missing() -> Iterator[Finding]:
+        raise ModuleNotFoundError("No module named 'nothing'", name="nothing")
+
+    def damaged() -> Iterator[Finding]:
+        raise SyntaxError("'(' was never closed")
+
+    monkeypatch.setattr(packages, "examine", missing)
+    monkeypatch.setattr(own, "examine", damaged)
+    monkeypatch.setattr(gpu, "examine", lambda: iter([WORKS]))
+    monkeypatch.setattr(command, "EXAMINATIONS", tuple(examinations.values()))
+    with pytest.raises(SystemExit):
+        main(["doctor"])
+    out = capsys.readouterr().out
+    assert (
+        "FAIL  packages: cannot be examined: ModuleNotFoundError: No module named 'nothing'" in out
+    )
+    assert "-m pip install nothing" in out
+    assert "FAIL  own: cannot be examined: SyntaxError" in out
+    assert "ok  disk: much" in out and "2 parts do not work" in out
 
 
 def test_packages_that_are_missing_or_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,6 +128,7 @@ def test_packages_that_are_missing_or_too_old(monkeypatch: pytest.MonkeyPatch) -
     ("driver", "built", "state", "text"),
     [
         ("", None, State.ABSENT, "training is on the CPU"),
+        ("", "13.0", State.DOUBTFUL, "this torch is for CUDA 13.0, and nvidia-smi does not answer"),
         ("580.1", None, State.BROKEN, "this torch is built for CPUs"),
         ("470.1", "13.0", State.BROKEN, "torch for CUDA 13.0 finds no GPU"),
     ],
@@ -112,7 +141,7 @@ def test_why_there_is_no_gpu(
     monkeypatch.setattr(torch.version, "cuda", built)
     line = found(gpu.examine)["GPU"]
     assert line.state is state and text in line.text
-    assert bool(line.fix) is (state is State.BROKEN)
+    assert bool(line.fix) is (state is not State.ABSENT)
 
 
 def test_a_driver_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -151,9 +180,16 @@ def test_bitsandbytes(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_little_shared_memory_and_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     assert host_limits._shared_memory(64 * 2**20).state is State.DOUBTFUL
     assert host_limits._shared_memory(2**33).state is State.WORKS
+    monkeypatch.setattr(host_limits, "_SHARED", Path("/dev/no-shm"))
+    line = found(host_limits.examine)["shared memory"]
+    assert line.state is State.BROKEN and line.text.startswith("no /dev/no-shm") and line.fix
     monkeypatch.setattr(host_limits, "free_bytes", lambda _: 2**30)
     lines = found(host_limits.examine)
     assert lines["disk"].state is State.DOUBTFUL and "1 GiB" in lines["disk"].text
+    monkeypatch.setattr(host_limits, "free_bytes", lambda _: 2**20)
+    lines = found(host_limits.examine)
+    assert lines["disk"].state is State.BROKEN and "1 MiB" in lines["disk"].text
+    assert lines["disk"].fix and "LLAMA_RECIPES_CACHE" in lines["cache's disk"].fix
 
 
 @pytest.mark.command
@@ -196,7 +232,7 @@ def test_the_cache_is_measured_and_cleaned_of_tokens_alone(
     (entry / "rows.arrow").write_bytes(bytes(3 * 2**20))
     assert own._cache(tmp_path).text.startswith("3 MiB of tokens in 1 entries")
     examined(monkeypatch)
-    assert main(["doctor", "--clean_cache"]) == 0
+    assert main(["doctor", "--clean-cache"]) == 0
     assert "removed 1 entries" in capsys.readouterr().err
     assert not entry.exists() and (other / "about.json").exists()
 
