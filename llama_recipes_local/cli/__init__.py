@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 
 from llama_recipes_local._python import check_working_directory
 from llama_recipes_local._upstream import VENDORED_DIR
@@ -60,7 +61,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _by_name(error: BaseException) -> BaseException:
-    """Return the error of the user's if there is no copy of llama-recipes, which all import."""
+    """Return the error of the user's if there is no copy of llama-recipes, which all import.
+
+    Or if it is damaged, so that Python cannot read it.
+    """
+    if isinstance(error, SyntaxError) and VENDORED_DIR in Path(error.filename or "").parents:
+        why = f"{error.filename} cannot be read: {error.msg}"
+        fix = f"make it again: {MAKE_COMMAND}"
+        return refusal("the patched copy of llama-recipes is damaged", why, fix)
     if not isinstance(error, ImportError) or VENDORED_DIR.is_dir():
         return error
     what, why = "the patched copy of llama-recipes is missing", f"there is no {VENDORED_DIR.parent}"

@@ -11,7 +11,6 @@ from typing import Any
 
 from llama_recipes_local.commands.doctor.diagnosis import Finding, State
 from llama_recipes_local.errors import UsageError, one_line, reason
-from llama_recipes_local.planning.flags import words
 from llama_recipes_local.program import program, python
 from llama_recipes_local.screen import shell_command
 
@@ -110,6 +109,8 @@ def _summary(broken: int) -> str:
 
 def _command(flags: dict[str, Any]) -> list[str]:
     """Return the words of the run's command."""
+    from llama_recipes_local.planning.flags import words
+
     if _SCRIPT.is_file():
         return [python(), str(_SCRIPT), *words(flags)]
     return [*program(), "finetune", *words(flags)]

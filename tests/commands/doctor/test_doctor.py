@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from llama_recipes_local.cli import main
+from llama_recipes_local._upstream import VENDORED_DIR
+from llama_recipes_local.cli import _by_name, main
 from llama_recipes_local.commands.doctor import (
     command,
     gpu,
@@ -244,3 +245,11 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
     assert own._cache(tmp_path / "new").state is State.WORKS
     monkeypatch.setattr(own.os, "access", lambda path, mode: False)
     assert own._cache(tmp_path).state is State.DOUBTFUL
+
+
+def test_a_copy_that_python_cannot_read() -> None:
+    place = str(VENDORED_DIR / "configs" / "training.py")
+    error = _by_name(SyntaxError("'(' was never closed", (place, 51, 1, "", 51, 2)))
+    assert "is damaged" in str(error) and "vendoring make" in str(error) and place in str(error)
+    other = SyntaxError("invalid syntax", ("/elsewhere/mine.py", 1, 1, "", 1, 2))
+    assert _by_name(other) is other
