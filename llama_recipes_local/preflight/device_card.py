@@ -5,6 +5,7 @@ from dataclasses import replace
 import torch
 
 from llama_recipes_local import launch
+from llama_recipes_local.errors import refusal
 from llama_recipes_local.parallel import device_type
 from llama_recipes_local.planning.cards import Card, is_known, of_device
 from llama_recipes_local.preflight.card_probe import rates
@@ -18,7 +19,10 @@ SOCKETS = 10
 
 
 def this_card() -> Card | None:
-    """Return this process's CUDA device; None without one."""
+    """Return this process's CUDA device; None without one.
+
+    Its speed is that of the table of known cards, and measured if it is not there.
+    """
     if device_type() != "cuda":
         return None
     launched = launch.launch()
@@ -28,6 +32,23 @@ def this_card() -> Card | None:
     found = torch.cuda.get_device_properties(number)
     card = of_device(found.name, found.total_memory)
     return card if is_known(found.name) else _probed(card, "cuda")
+
+
+def probed_card(ranks: int) -> Card:
+    """Return this machine's CUDA device, or a rank's part of its CPUs, with its measured speed.
+
+    Args:
+        ranks: on this host.
+
+    Raises:
+        UsageError: if it is not known what memory there is.
+    """
+    if (card := this_card()) is not None:
+        return _probed(card, "cuda")
+    if (cpu := this_cpu(ranks)) is not None:
+        return cpu
+    why, fix = "this machine does not say how much memory it has", "give --gpu_memory GB instead"
+    raise refusal("--probe", why, fix)
 
 
 def this_cpu(ranks: int | None = None) -> Card | None:

@@ -5,10 +5,10 @@ import json
 from typing import Any
 
 from llama_recipes_local import configs
-from llama_recipes_local.commands.plan.given import model_shape
+from llama_recipes_local.commands.plan.given import card_of, model_shape
 from llama_recipes_local.commands.plan.making_plan import make_plan
 from llama_recipes_local.commands.plan.nothing_fits import nothing_fits
-from llama_recipes_local.commands.plan.report import as_json, as_text
+from llama_recipes_local.commands.plan.report import as_json, as_text, speed_of
 from llama_recipes_local.configs.training import AUTO
 from llama_recipes_local.datasets.named_path import with_data_path
 from llama_recipes_local.errors import refuse
@@ -18,7 +18,7 @@ from llama_recipes_local.preflight.flags import check_arguments, check_flags
 from llama_recipes_local.preflight.recipe_values import with_values
 from llama_recipes_local.run.resolution import resolve
 
-OWN = ("gpus", "nodes", "gpu_memory", "gpu", "node_link", "tokens", "json")
+OWN = ("probe", "gpus", "nodes", "gpu_memory", "gpu", "node_link", "tokens", "json")
 
 
 def plan(args: argparse.Namespace) -> None:
@@ -32,6 +32,9 @@ def plan(args: argparse.Namespace) -> None:
     flags, problems = check_flags(given, OWN)
     refuse([*check_arguments(args.arguments), *configured.problems, *problems, *named_twice])
     flags = _with_recipe(flags, configured, args.gpus * args.nodes)
+    if args.probe and not resolve(flags).train.model_name:
+        print(speed_of(card_of(args)))
+        return
     made = make_plan(flags, args)
     print(json.dumps(as_json(made), indent=2) if args.json else as_text(made))
     if not made.outcomes[0].fits:

@@ -39,6 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="which GPU, for its speed, such as H100, A100 or 4090 (one with that memory)",
     )
     parser.add_argument(
+        "--probe",
+        action="store_true",
+        help="plan for this machine's GPU, or CPU without one, by its measured speed; without "
+        "--model_name, print that",
+    )
+    parser.add_argument(
         "--node_link",
         type=number(float, 0, math.inf),
         default=50.0,

@@ -56,6 +56,8 @@ def card_of(args: argparse.Namespace) -> Card:
     Raises:
         UsageError: if none has that name.
     """
+    if args.probe:
+        return _this_device(args)
     if not args.gpu:
         return card(args.gpu_memory or 80)
     try:
@@ -67,3 +69,17 @@ def card_of(args: argparse.Namespace) -> Card:
         fix = f"did you mean '{near}'? " if near else ""
         fix += f"leave it out and give --gpu_memory GB, or name one of {names}"
         raise refusal(f"--gpu {args.gpu}", why, fix) from None
+
+
+def _this_device(args: argparse.Namespace) -> Card:
+    """Return this machine's GPU, or a rank's part of its CPUs, with its measured speed.
+
+    Raises:
+        UsageError: if another card is named too.
+    """
+    if args.gpu or args.gpu_memory:
+        what = "--probe with " + ("--gpu" if args.gpu else "--gpu_memory")
+        raise refusal(what, "it is this machine that is measured", "leave one of them out")
+    from llama_recipes_local.preflight.device_card import probed_card  # which imports torch
+
+    return probed_card(args.gpus)

@@ -72,7 +72,7 @@ def make_plan(flags: dict[str, Any], args: argparse.Namespace) -> Plan:
         refuse(check_several(resolve(flags), world))
         flags = {**flags, "enable_fsdp": "True"}
     given = resolve(flags).given
-    if "use_fast_kernels" not in given:
+    if "use_fast_kernels" not in given and not has.on_cpu:
         flags = {**flags, "use_fast_kernels": "True"}
     tried = {"": {}} if given & METHOD_FLAGS else METHODS_TRIED
     if KEY in config and len(tried) > 1:  # the folder's own quantisation stays
@@ -83,7 +83,7 @@ def make_plan(flags: dict[str, Any], args: argparse.Namespace) -> Plan:
     found: dict[str, tuple[Run, Setting, list[Outcome]]] = {}
     wrong: list[list[Problem]] = []
     for name, run in runs.items():
-        asked = setting(run, shape, world, args.nodes)
+        asked = setting(run, shape, world, args.nodes, has.on_cpu)
         outcomes = ranked(asked, has, free_of(run), args.node_link)
         started = _run({**run.flags, **changes(outcomes[0].setting, asked)}, config)
         if problems := check_planned(started, has, world):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from llama_recipes_local.planning.cards import Card
 from llama_recipes_local.planning.flags import changes, words
 from llama_recipes_local.planning.host import checkpoint_gb, host_gib
 from llama_recipes_local.planning.search import Outcome
@@ -93,13 +94,20 @@ def _methods(plan: Plan) -> list[str]:
 
 
 def _basis(plan: Plan) -> str:
-    card = plan.card
-    rate = "measured" if card.measured else "78% of the data sheet's"
     return (
-        f"basis: {card.rate:,.0f} TFLOP/s ({rate}) and {card.bandwidth} TB/s of {card.name}, "
-        f"{plan.asked.batch.document} tokens a document, a label at half of them; docs/hardware.md "
-        "has what was measured beside what is predicted"
+        f"basis: {speed_of(plan.card)}, {plan.asked.batch.document} tokens a document, a label at "
+        "half of them; docs/hardware.md has what was measured beside what is predicted"
     )
+
+
+def speed_of(card: Card) -> str:
+    """Return how fast a card is, and how that is known."""
+    if card.probed:
+        how = "measured on this machine"
+    else:
+        how = "measured" if card.measured else "78% of the data sheet's"
+    rate = f"{card.rate:,.0f}" if card.rate >= 10 else f"{card.rate:.2f}"
+    return f"{rate} TFLOP/s ({how}) and {card.bandwidth:.3g} TB/s of {card.name}"
 
 
 def _numbers(plan: Plan, found: Outcome) -> dict[str, Any]:
