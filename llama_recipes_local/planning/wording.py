@@ -1,5 +1,7 @@
 """A setting, and what it takes, in words."""
 
+import textwrap
+
 from llama_recipes_local import configs
 from llama_recipes_local.planning.host import checkpoint_gb, disk_gb, host_gib
 from llama_recipes_local.planning.memory import Memory
@@ -8,25 +10,38 @@ from llama_recipes_local.planning.setting import FULL, KEEP, OFFLOAD, SELECTIVE,
 
 POLICIES = {
     KEEP: "activations kept",
-    SELECTIVE: "norms computed again",
-    FULL: "activations computed again",
-    OFFLOAD: "activations computed again, layers' inputs in host memory",
+    SELECTIVE: "norms recomputed",
+    FULL: "activations recomputed",
+    OFFLOAD: "recomputed, inputs in host memory",
 }
+COLUMNS = 80
+
+
+def wrapped(line: str, indent: int) -> str:
+    """Return a line broken between words into lines of 80 columns, all but the first indented."""
+    return textwrap.fill(
+        line,
+        COLUMNS,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def describe(setting: Setting) -> str:
     """Return what was chosen of a setting, in words."""
     batch = setting.batch
     parts = [setting.ranks.sharding] if setting.ranks.uses_fsdp else []
-    rows = f"{batch.rows} row{'s' if batch.rows > 1 else ''} at a time"
+    rows = f"{batch.rows} row{'s' if batch.rows > 1 else ''}"
     times = f", {batch.accumulation} times a step" if batch.accumulation > 1 else ""
     return ", ".join([*parts, POLICIES[setting.policy], f"{rows}{times}"])
 
 
 def figures(found: Outcome) -> str:
-    """Return a line of what a setting takes, and what it is."""
-    speed = f"{found.tokens:>9,.0f} tok/s" if found.fits else f"{'does not fit':>15}"
-    return f"{found.needs:6.1f} GiB, {speed}: {describe(found.setting)}"
+    """Return what a setting takes, and what it is; of one that does not fit, what it needs."""
+    if not found.fits:
+        return f"{found.needs:6.1f} GiB: does not fit"
+    return f"{found.needs:6.1f} GiB, {found.tokens:>9,.0f} tok/s: {describe(found.setting)}"
 
 
 def by_part(memory: Memory) -> str:
@@ -48,8 +63,8 @@ def details(
     """
     spent = {name: part / best.seconds.step for name, part in vars(best.seconds).items()}
     shares = ", ".join(f"{name} {part:.0%}" for name, part in spent.items() if part >= 0.01)
-    world = best.setting.ranks.world
-    each = f" ({best.tokens / world:,.0f} a GPU)" if world > 1 else ""
+    world, on_cpu = best.setting.ranks.world, best.setting.on_cpu
+    each = f" ({best.tokens / world:,.0f} a {'rank' if on_cpu else 'GPU'})" if world > 1 else ""
     outside = best.needs - best.memory.gib
     lines = [
         f"  memory: {best.needs:.1f} GiB of {best.has:.1f}: {by_part(best.memory)}, "
@@ -60,16 +75,24 @@ def details(
         lines.append(f"  time: {_training_time(best, train, tokens, counted)}")
     elif counted:
         lines.append(f"  time: not known ({counted})")
-    host = host_gib(best.setting, train.low_cpu_fsdp, train.async_save)
     disk = disk_gb(best.setting, train.save_steps, train.save_total_limit)
-    once = checkpoint_gb(best.setting)
+    every = "each checkpoint" if train.save_steps else "with --save_steps, each checkpoint"
+    lines.append(f"  disk: {_size(disk)}; {every} {_size(checkpoint_gb(best.setting))}")
+    if not on_cpu:  # whose memory that is
+        lines.append(f"  host: {_host(best, train)}")
+    return [wrapped(line, 4) for line in lines]
+
+
+def _host(best: Outcome, train: configs.train_config) -> str:
+    """Return how much memory each host needs."""
+    host = host_gib(best.setting, train.low_cpu_fsdp, train.async_save)
     shared = host_gib(best.setting, True, train.async_save)
-    hint = f" ({shared:.0f} with --low_cpu_fsdp)" if shared < host - 1 else ""
-    lines.append(
-        f"  host memory: {host:.0f} GiB a node{hint}; "
-        f"disk: {disk:.1f} GB, a checkpoint {once:.1f} GB"
-    )
-    return lines
+    hint = f" ({shared:,.0f} with --low_cpu_fsdp)" if shared < host - 1 else ""
+    return f"{host:,.0f} GiB of memory on each node{hint}"
+
+
+def _size(gb: float) -> str:
+    return f"{gb:,.1f} GB" if gb >= 1 else f"{gb * 1000:.0f} MB"
 
 
 def _training_time(best: Outcome, train: configs.train_config, tokens: int, counted: str) -> str:

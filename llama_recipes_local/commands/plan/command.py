@@ -52,7 +52,7 @@ def _with_recipe(flags: dict[str, Any], configured: Configured, world: int) -> d
     """Return flags with what a recipe sets for the model and the number of GPUs."""
     if configured.name:
         run = resolve(({"enable_fsdp": "True"} if world > 1 else {}) | flags)
-        run.model, _ = model_shape(run.train.model_name)
+        run.model, *_ = model_shape(run.train.model_name)
         found = with_values(run, configured, {})
         flags = found.flags | {f"{_owner(name)}.{name}": AUTO for name in found.automatic}
     return {name: value for name, value in flags.items() if name not in CONFIG_FLAGS}

@@ -13,8 +13,8 @@ from llama_recipes_local.planning.shapes import KNOWN, Shape, config_of, shape_o
 from llama_recipes_local.run.weight_bits import KEY
 
 
-def model_shape(name: str) -> tuple[dict[str, Any], Shape]:
-    """Return a model's ``config.json``, and its shape.
+def model_shape(name: str) -> tuple[dict[str, Any], Shape, str]:
+    """Return a model's ``config.json``, its shape, and its name among the known; "" for a folder.
 
     Raises:
         UsageError: if there is neither such a folder nor such a name.
@@ -27,7 +27,7 @@ def model_shape(name: str) -> tuple[dict[str, Any], Shape]:
         wanted = name.lower().rpartition("/")[2].removeprefix("meta-").removesuffix("-hf")
         wanted = wanted.removesuffix("-instruct").removesuffix("-chat")
         if wanted in KNOWN:
-            return config_of(KNOWN[wanted]), KNOWN[wanted]
+            return config_of(KNOWN[wanted]), KNOWN[wanted], wanted
         near = nearest(wanted, KNOWN)
         fix = f"did you mean {near}?" if near else fix
         raise refusal(f"--model_name {name}", "there is no such folder, and no such name", fix)
@@ -40,7 +40,7 @@ def model_shape(name: str) -> tuple[dict[str, Any], Shape]:
     shape = shape_of(config) if isinstance(config, dict) else None
     if shape is None:
         raise refusal(f"{path} is not that of a Llama", "its sizes are not known here", fix)
-    return config, shape
+    return config, shape, ""
 
 
 def stored_bits(config: Mapping[str, Any]) -> str | None:

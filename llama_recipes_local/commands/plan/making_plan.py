@@ -38,8 +38,10 @@ class Plan:
 
     Attributes:
         model: as it was named.
+        known: the name of the known model that it is taken for; "" for a folder.
         shape: of the model.
         card: each GPU.
+        card_is_named: whether it is known which card it is.
         run: what is started, before anything is chosen.
         asked: its setting.
         outcomes: first the fastest that fits.
@@ -49,8 +51,10 @@ class Plan:
     """
 
     model: str
+    known: str
     shape: Shape
     card: Card
+    card_is_named: bool
     run: Run
     asked: Setting
     outcomes: list[Outcome]
@@ -66,7 +70,7 @@ def make_plan(flags: dict[str, Any], args: argparse.Namespace) -> Plan:
         UsageError: if a value cannot be used.
     """
     model = str(flags.get("model_name", flags.get("train_config.model_name", "")))
-    config, shape = model_shape(model)
+    config, shape, known = model_shape(model)
     has, world = card_of(args), args.gpus * args.nodes
     if world > 1:
         refuse(check_several(resolve(flags), world))
@@ -86,6 +90,7 @@ def make_plan(flags: dict[str, Any], args: argparse.Namespace) -> Plan:
         asked = setting(run, shape, world, args.nodes, has.on_cpu)
         outcomes = ranked(asked, has, free_of(run), args.node_link)
         started = _run({**run.flags, **changes(outcomes[0].setting, asked)}, config)
+        started.automatic = run.automatic
         if problems := check_planned(started, has, world):
             wrong.append(problems)
         else:
@@ -96,7 +101,19 @@ def make_plan(flags: dict[str, Any], args: argparse.Namespace) -> Plan:
     run, asked, outcomes = found[best]
     others = {name: each[2][0] for name, each in found.items() if len(found) > 1}
     tokens, counted = epoch_tokens(args.tokens, run)
-    return Plan(model, shape, has, run, asked, outcomes, others, tokens, counted)
+    return Plan(
+        model,
+        known,
+        shape,
+        has,
+        bool(args.gpu or args.probe),
+        run,
+        asked,
+        outcomes,
+        others,
+        tokens,
+        counted,
+    )
 
 
 def _run(flags: dict[str, Any], config: dict[str, Any]) -> Run:
@@ -115,4 +132,4 @@ def epoch_tokens(given: int | None, run: Run) -> tuple[int | None, str]:
         return None, ""
     if (size := bytes_of(run.dataset)) is None:
         return None, "its files are not here, or not plain text: give --tokens N"
-    return size // BYTES_A_TOKEN, f"about {BYTES_A_TOKEN} bytes of {size / 1e6:.1f} MB a token"
+    return size // BYTES_A_TOKEN, f"{size / 1e6:,.2f} MB at {BYTES_A_TOKEN} bytes a token"

@@ -8,7 +8,7 @@ from llama_recipes_local.planning.cards import Card
 from llama_recipes_local.planning.flags import changes, words
 from llama_recipes_local.planning.host import checkpoint_gb, host_gib
 from llama_recipes_local.planning.search import Outcome
-from llama_recipes_local.planning.wording import describe, details, figures
+from llama_recipes_local.planning.wording import describe, details, figures, wrapped
 from llama_recipes_local.program import python
 from llama_recipes_local.screen import shell_command
 
@@ -25,17 +25,17 @@ def as_text(plan: Plan) -> str:
     parts = [_head(plan)]
     if plan.others:
         parts.append("\n".join(["what fits:", *_methods(plan)]))
-    method = next((f" {name}" for name, each in plan.others.items() if each is best), "")
-    heading = f"fastest{method}" if best.fits else "needs the least, and does not fit"
+    method = next((f"{name}, " for name, each in plan.others.items() if each is best), "")
+    heading = "fastest" if best.fits else "needs the least, and does not fit"
     parts.append(
         "\n".join(
             [
-                f"{heading}: {describe(best.setting)}",
+                wrapped(f"{method}{heading}: {describe(best.setting)}", 4),
                 *details(best, plan.run.train, plan.tokens, plan.counted),
             ]
         )
     )
-    others = [f"  {figures(each)}" for each in rest[:NEXT]]
+    others = [wrapped(f"  {figures(each)}", 4) for each in rest[:NEXT] if each.fits]
     if others:
         parts.append("\n".join(["next:", *others]))
     if best.fits:
@@ -74,14 +74,19 @@ def command(plan: Plan, chosen: Outcome) -> list[str]:
 
 
 def _head(plan: Plan) -> str:
-    asked, gpus = plan.asked, plan.asked.ranks.world
-    many = f"{gpus} x " if gpus > 1 else ""
+    asked, world = plan.asked, plan.asked.ranks.world
+    many = f"{world} x " if world > 1 else ""
     trained = asked.trained / plan.shape.weights
-    return (
-        f"{plan.model}: {plan.shape.weights / 1e9:.2f}B weights, {_count(asked.trained)} trained "
-        f"({trained:.2%}), on {many}{plan.card.name} with {plan.card.memory:.1f} GiB\n"
-        f"a step: {asked.global_batch} rows of {asked.batch.length:,} tokens"
-    )
+    model = plan.model
+    if model != plan.known and plan.known:
+        model = f"{model} (there is no such folder: a model called {plan.known})"
+    lines = [
+        f"{model}: {_count(plan.shape.weights)} weights, {_count(asked.trained)} trained "
+        f"({trained:.2%})",
+        f"on {many}{plan.card.name} with {plan.card.memory:.1f} GiB; "
+        f"a step: {asked.global_batch:,} rows of {asked.batch.length:,} tokens",
+    ]
+    return "\n".join(wrapped(line, 4) for line in lines)
 
 
 def _count(number: float) -> str:
@@ -90,13 +95,16 @@ def _count(number: float) -> str:
 
 def _methods(plan: Plan) -> list[str]:
     width = max(map(len, plan.others))
-    return [f"  {name:<{width}}  {figures(each)}" for name, each in plan.others.items()]
+    lines = [f"  {name:<{width}}  {figures(each)}" for name, each in plan.others.items()]
+    return [wrapped(line, width + 6) for line in lines]
 
 
 def _basis(plan: Plan) -> str:
-    return (
-        f"basis: {speed_of(plan.card)}, {plan.asked.batch.document} tokens a document, a label at "
-        "half of them; docs/hardware.md has what was measured beside what is predicted"
+    assumed = "" if plan.card_is_named else ", assumed by its memory (--gpu NAME)"
+    return wrapped(
+        f"basis: {speed_of(plan.card)}{assumed}; {plan.asked.batch.document} tokens a document, "
+        "a label at half of them; docs/hardware.md has what was measured beside what is predicted",
+        4,
     )
 
 

@@ -255,3 +255,47 @@ def test_a_preset_is_that_of_the_model_and_of_a_gpu(capsys: pytest.CaptureFixtur
     assert "--lr 0.0001" in words  # more than 13B parameters
     alone = numbers(capsys, *M, "--config", "qlora")["settings"][0]["command"]
     assert "paged_adamw" in alone
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "llama-2-7b",
+        "llama-2-7b --gpu_memory 8",
+        "meta-llama/Llama-2-7b-hf --gpus 4 --use_peft --tokens 123456789 --save_steps 100",
+        "llama-3.1-70b --gpus 8 --nodes 64",
+        "llama-3.1-8b --gpus 8 --gpu L40S --config qlora --sharding_strategy auto",
+        "llama-3.1-70b --gpus 8 --nodes 8 --use_peft --dataset alpaca_dataset",
+    ],
+)
+def test_a_plan_is_read_in_80_columns(capsys: pytest.CaptureFixture[str], line: str) -> None:
+    model, *words = line.split()
+    lines = plan(capsys, "--model_name", model, *words).splitlines()
+    assert max(map(len, lines)) <= 80
+    shown = lines[lines.index("next:") :] if "next:" in lines else []
+    assert not any("does not fit" in line for line in shown)
+
+
+def test_what_is_assumed_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--model_name", "meta-llama/Llama-2-7b-hf", "--gpu_memory", "24", "--use_peft")
+    text = " ".join(plan(capsys, *words).split())
+    assert "there is no such folder: a model called llama-2-7b" in text
+    assert "assumed by its memory (--gpu NAME)" in text
+    text = " ".join(plan(capsys, *M, "--gpu", "4090", "--use_peft").split())
+    assert "assumed" not in text
+    assert "no such folder" not in text
+
+
+def test_auto_is_a_word_of_a_plan_too(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    words = (*M, "--gpus", "4", "--use_peft", "--gradient_accumulation_steps", "2")
+    auto = ("--sharding_strategy", "auto", "--batch_size_training", "auto")
+    found = numbers(capsys, *words, *auto, "--activation_policy", "auto")
+    assert found["global_batch_rows"] == 4 * 2 * 4
+    best = found["settings"][0]
+    assert "auto" not in best["command"]
+    assert best["rows"] * best["accumulation"] == 8
+    (tmp_path / "run.yaml").write_text("use_peft: true\nbatch_size_training: auto\n")
+    said = numbers(capsys, *M, "--config", str(tmp_path / "run.yaml"))
+    assert said["global_batch_rows"] == 4
+    assert "auto" not in said["settings"][0]["command"]
+    assert "--sharding_strategy without --enable_fsdp" in plan(capsys, *M, *auto, code=2)
