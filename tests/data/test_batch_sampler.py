@@ -188,3 +188,19 @@ def test_validation_does_not_begin_with_the_shortest() -> None:
 
 def test_indices_are_plain_numbers() -> None:
     assert all(type(row) is int for row in next(iter(plain(1000, 4))))
+
+
+@pytest.mark.parametrize("make", [plain, grouped])
+def test_smaller_micro_batches_have_the_same_rows_in_each_step(make: Make) -> None:
+    whole = [make(37, 4, rank=rank, num_replicas=2) for rank in range(2)]
+    split = [make(37, 4, rank=rank, num_replicas=2) for rank in range(2)]
+    for sampler in split:
+        sampler.split(2)
+    for epoch in range(2):
+        for sampler in (*whole, *split):
+            sampler.set_epoch(epoch)
+        assert len(split[0]) == split[0].per_epoch == 10
+        large = [list(chain(*ranks)) for ranks in zip(*whole, strict=True)]
+        small = [list(chain(*ranks)) for ranks in zip(*split, strict=True)]
+        pairs = [first + second for first, second in zip(small[::2], small[1::2], strict=True)]
+        assert pairs == large

@@ -81,9 +81,8 @@ def keeps_activations(layer: Any, output: torch.Tensor) -> bool:
     return not layer.gradient_checkpointing
 
 
-def has_rows(most: int) -> Overflows:
-    """Packed rows are side by side."""
-    return lambda layer, output: output.shape[:2].numel() > 64 * most
+def has_tokens(most: int) -> Overflows:
+    return lambda layer, output: output.shape[:2].numel() > most
 
 
 def trained(folder: Path) -> tuple[Any, ...]:
@@ -100,6 +99,11 @@ def trained(folder: Path) -> tuple[Any, ...]:
     }
     assert len(saved) > 3
     return numbers, saved
+
+
+def losses(folder: Path) -> list[float]:
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["loss"] for line in lines]
 
 
 def settings(folder: Path) -> dict[str, Any]:
@@ -128,7 +132,7 @@ def test_then_micro_batches_are_halved_at_the_same_global_batch(
     train: Callable[..., Path], lora: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = lora.pop("batch_size_training")
-    stepped = train(lora, "stepped", has_rows(1))
+    stepped = train(lora, "stepped", has_tokens(64))
     assert capsys.readouterr().out.count("--> Stepping down") == 3
     assert settings(stepped)["batch_size_training"] == 1
     assert settings(stepped)["gradient_accumulation_steps"] == rows
@@ -143,11 +147,28 @@ def test_then_micro_batches_are_halved_at_the_same_global_batch(
     assert trained(stepped) == trained(straight)
 
 
+@pytest.mark.parametrize("strategy", ["packing", "padding"])
+def test_a_run_with_smaller_micro_batches_resumes_on_the_same_rows(
+    train: Callable[..., Path], lora: dict[str, Any], strategy: str
+) -> None:
+    """Whether it steps down again or not: padded rows keep the groups of the size asked for."""
+    lora |= {"batching_strategy": strategy, "activation_policy": "full", "save_steps": 2}
+    del lora["batch_size_training"]
+    over = has_tokens(200)
+    straight = train(lora, "straight", over, save_total_limit=0)
+    assert settings(straight)["batch_size_training"] < 4
+    again = train(lora, "again", over, resume_from_checkpoint=str(straight / "checkpoint-2"))
+    assert trained(again)[1] == trained(straight)[1]
+    whole = train(lora, "whole", resume_from_checkpoint=str(straight / "checkpoint-2"))
+    for ours, theirs in zip(losses(whole), losses(straight)[2:], strict=True):
+        assert ours == pytest.approx(theirs, rel=0.02)  # dropout draws others for other batches
+
+
 def test_what_is_named_stays_and_the_flags_that_need_less_are_told(
     train: Callable[..., Path], lora: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
-        train(lora, "named", has_rows(1), activation_policy="keep")
+        train(lora, "named", has_tokens(64), activation_policy="keep")
     assert ended.value.code == 1
     said = capsys.readouterr()
     assert "Stepping down" not in said.out
