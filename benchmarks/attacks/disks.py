@@ -29,7 +29,8 @@ def full(lab: Lab, found: Found) -> None:
             codes = lab.run_ranks(lab.flags(output, **more), ranks)
             said = lab.said()
             wrong = unclean(said) or "".join(unexpected(code, (0, 1, 2)) for code in codes)
-            if any(codes) and not re.search("no space left|could not be written|bytes", said):
+            named = "no space left|could not be written|bytes|are free"
+            if any(codes) and not re.search(named, said):
                 wrong = wrong or "the disk is not named"
             subprocess.run(["mount", "-o", "remount,size=64m", place], check=True)
             wrong = wrong or lab.again(output, more, ranks)

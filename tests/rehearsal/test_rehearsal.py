@@ -1,6 +1,7 @@
 """``--rehearse``: the user's command on a small model, from data to report."""
 
 import signal
+import subprocess
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ import pytest
 import yaml
 from transformers import LlamaConfig
 
+from llama_recipes_local.finetuning import main
 from llama_recipes_local.model_folders.weight_files import is_without_weights
 from llama_recipes_local.preflight.launch_rules import check_rehearsal
+from llama_recipes_local.rehearsal import beginning
 from llama_recipes_local.rehearsal.performance import StageError, stage
 from llama_recipes_local.rehearsal.small_model import LAYERS, WIDTH, small_config
 from llama_recipes_local.rehearsal.small_run import small_run
@@ -106,6 +109,40 @@ def test_a_stage_that_fails_is_named_with_the_end_of_its_log(tmp_path: Path) -> 
 def test_a_run_that_was_to_be_killed_and_ends_is_a_failure(tmp_path: Path) -> None:
     with pytest.raises(StageError, match="kill: it ended with exit code 0"):
         stage(tmp_path, "kill", partial(speak_and_end, 0), killed=True)
+
+
+@pytest.mark.parametrize(
+    ("failure", "code", "left"),
+    [("merge: no", 1, ["failure.txt", "rehearsal.json"]), (KeyboardInterrupt(), 130, None)],
+)
+def test_what_failed_is_kept_and_what_was_interrupted_is_not(
+    failure: str | KeyboardInterrupt,
+    code: int,
+    left: list[str] | None,
+    tiny_run: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def perform(words: list[str], env: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+        assert env["CUDA_VISIBLE_DEVICES"] == "" and "RANK" not in env
+        if isinstance(failure, KeyboardInterrupt):
+            raise failure
+        Path(words[3]).with_name("failure.txt").write_text(failure)
+        return subprocess.CompletedProcess(words, 1)
+
+    monkeypatch.setattr(beginning.subprocess, "run", perform)
+    with pytest.raises(SystemExit) as ended:
+        main(**tiny_run, use_peft=True, rehearse=True, output_dir=str(tmp_path / "out"))
+    assert ended.value.code == code
+    said = capsys.readouterr().err
+    folders = list(tmp_path.glob("*"))
+    if left is None:
+        assert folders == [] and "stopped by Ctrl-C" in said
+        return
+    (folder,) = folders
+    assert sorted(path.name for path in folder.iterdir()) == left
+    assert "the rehearsal failed in merge: no" in said and f"kept in {folder}" in said
 
 
 def test_a_folder_with_pickled_weights_is_not_one_without(tmp_path: Path) -> None:
