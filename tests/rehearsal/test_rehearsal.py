@@ -133,7 +133,13 @@ def test_what_failed_is_kept_and_what_was_interrupted_is_not(
 
     monkeypatch.setattr(beginning.subprocess, "run", perform)
     with pytest.raises(SystemExit) as ended:
-        main(**tiny_run, use_peft=True, rehearse=True, output_dir=str(tmp_path / "out"))
+        main(
+            **tiny_run,
+            use_peft=True,
+            context_length=128,
+            rehearse=True,
+            output_dir=str(tmp_path / "out"),
+        )
     assert ended.value.code == code
     said = capsys.readouterr().err
     folders = list(tmp_path.glob("*"))
