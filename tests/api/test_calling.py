@@ -82,6 +82,16 @@ def test_every_problem_is_in_one_exception_with_the_commands_text(
     assert raised.value._render_traceback_() == str(raised.value).splitlines()
 
 
+def test_a_path_is_checked_as_its_text() -> None:
+    found = []
+    for path in ("no\0such", Path("no\0such")):
+        with pytest.raises(UsageError) as raised:
+            finetune(model_name=path, dataset=path)
+        found.append(str(raised.value))
+    assert found[0] == found[1]
+    assert "--model_name" in found[0]
+
+
 def test_a_section_is_a_configurations_own() -> None:
     with pytest.raises(UsageError) as raised:
         finetune(model_name="m", grammar_dataset={"train_splt": "a.csv"})
