@@ -28,6 +28,7 @@ nav ul { display: flex; flex-wrap: wrap; gap: 0.25rem 1.25rem; list-style: none;
 figure { break-inside: avoid; margin: 0; min-width: 0; }
 figcaption { font-weight: 600; }
 svg.chart { display: block; height: auto; width: 100%; }
+@media (max-width: 500px) { svg.chart text { font-size: 15px; } }
 summary { color: var(--faint); cursor: pointer; padding: 0.25rem 0; }
 details > .cards { margin-top: 1rem; }
 .scroll { overflow-x: auto; }

@@ -46,13 +46,12 @@ def as_page(runs: Sequence[RunFiles]) -> str:
     several = len(runs) > 1
     title = f"{len(runs)} runs" if several else names[0]
     columns = ["", *names]
-    validation, training = validation_charts(runs), training_charts(runs)
+    by_step = [*validation_charts(runs), *training_charts(runs)]
     by_tokens = [*validation_charts(runs, True), *training_charts(runs, True)]
     differ, same = compared_settings.of_runs(runs)
     sections = {
         "Results": "".join([table("Results", columns, _results(runs), hidden=True), *_notes(runs)]),
-        "Validation": charts(validation),
-        "Training": charts(training) + folded("By tokens", charts(by_tokens, numbers=False)),
+        "Curves": charts(by_step) + folded("By tokens", charts(by_tokens, numbers=False)),
         "Answers": "".join(map(_answers, runs)),
         "Data": "".join(audit_table(run.name, run.audit) for run in runs),
         "Settings": "".join(
@@ -128,7 +127,7 @@ def _network_attempts(run: RunFiles) -> str:
 
 def _first(rows: Sequence[Row], name: str) -> str:
     values = [row[name] for row in rows if name in row]
-    return number(values[0]) if values else ""
+    return number(values[0], 5) if values else ""
 
 
 def _last(rows: Sequence[Row], name: str) -> str:
@@ -141,7 +140,7 @@ def _finite(rows: Sequence[Row], name: str) -> list[float]:
 
 def _lowest(rows: Sequence[Row], name: str) -> str:
     values = _finite(rows, name)
-    return number(values[0]) if values else ""
+    return number(values[0], 5) if values else ""
 
 
 def _highest(rows: Sequence[Row], name: str) -> str:
