@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 WIDTH, HEIGHT = 480, 230
-_LEFT, _RIGHT, _TOP, _BOTTOM = 66, 28, 12, 38
+_LEFT, _RIGHT, _TOP, _BOTTOM = 72, 34, 12, 38
 _TICKS = 5
 MOST_POINTS = 800
 """Of more points than a chart has columns, the lowest and the highest of neighbours are drawn."""
