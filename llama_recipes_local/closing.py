@@ -48,7 +48,8 @@ def facts(run: Run) -> dict[str, str]:
     place = {"saved in": shown_path(saved)} if saved else {}
     page = Path(run.train.output_dir) / PAGE
     place |= {"report": shown_path(page)} if page.is_file() else {}
-    return {"trained": _trained(run), "data": _data(run), **_losses(run), **_work(run), **place}
+    went = {**_losses(run), **_work(run), **_ending(run)}
+    return {"trained": _trained(run), "data": _data(run), **went, **place}
 
 
 def saved_folder(run: Run) -> Path | None:
@@ -113,6 +114,15 @@ def _work(run: Run) -> dict[str, str]:
     counted = f", {tokens:,} tokens" if tokens is not None else ""
     rest = " with validation" if results.get("eval_loss_after") is not None else ""
     return {"work": f"{results['steps']:,} steps{counted}, {clock(results['seconds'])}{rest}"}
+
+
+def _ending(run: Run) -> dict[str, str]:
+    """Return why a run stopped early, and which validation's model is saved if not the last's."""
+    results = run.results
+    ended = {"stopped": str(results["stopped"])} if "stopped" in results else {}
+    if results.get("best_step", results.get("steps")) != results.get("steps"):
+        ended["best"] = str(results["best"]) + ", which is saved" * run.train.save_model
+    return ended
 
 
 def _next_commands(run: Run, saved: Path) -> list[Next]:

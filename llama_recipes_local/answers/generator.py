@@ -1,7 +1,8 @@
 """Completes prompts, several at a time."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -151,3 +152,17 @@ class Generator:
             limit = f"the model's {self.positions:,} positions"
             print(f"--> --max_new_tokens {most:,} is more than {limit} leave", file=sys.stderr)
         return [min(most, self.positions - len(each)) for each in prompts]
+
+
+@contextmanager
+def generating(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase) -> Iterator[Generator]:
+    """Let a model that is trained complete prompts; it and its tokenizer are then as before."""
+    wrapped: Any = model
+    training, side, kept = model.training, tokenizer.padding_side, wrapped.generation_config
+    model.eval()
+    tokenizer.padding_side = "left"
+    try:
+        yield Generator(wrapped, tokenizer)
+    finally:
+        wrapped.generation_config, tokenizer.padding_side = kept, side
+        model.train(training)

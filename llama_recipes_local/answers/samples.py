@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from llama_recipes_local.answers.generator import Generator, Sampling
+from llama_recipes_local.answers.generator import Sampling, generating
 from llama_recipes_local.answers.gleu import gleu, words
 from llama_recipes_local.answers.questions import Question, questions
 from llama_recipes_local.answers.stopping import find_stops
@@ -47,18 +47,10 @@ class Samples:
 
         Random numbers are drawn from: the caller restores the RNG state.
         """
-        wrapped: Any = model
-        training, side, kept = model.training, tokenizer.padding_side, wrapped.generation_config
-        model.eval()
-        tokenizer.padding_side = "left"
-        try:
-            generator = Generator(wrapped, tokenizer)
+        with generating(model, tokenizer) as generator:
             stops = find_stops(self.template, tokenizer, generator.ends)
             prompts = [each.prompt for each in self.asked]
             found = generator.complete(prompts, Sampling(max_new_tokens=LONGEST_ANSWER), stops)
-        finally:
-            wrapped.generation_config, tokenizer.padding_side = kept, side
-            model.train(training)
         return [" ".join(texts[0].split()) for texts in found]
 
     def described(self, before: Sequence[str], after: Sequence[str]) -> dict[str, Any]:

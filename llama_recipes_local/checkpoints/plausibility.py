@@ -11,6 +11,7 @@ from typing import Any
 
 from llama_recipes_local.checkpoints import layout, rng_state
 from llama_recipes_local.checkpoints.layout import CorruptCheckpointError, Manifest
+from llama_recipes_local.configs.training import HIGHER_IS_BETTER, LOSS
 
 MOST = 2**53
 """The largest count that is believed: JSON's readers agree up to it."""
@@ -65,8 +66,11 @@ def _check_state(state: dict[str, Any], step: int) -> None:
     _require(_is_count(state["step"]) and state["step"] == step, "step is not the manifest's")
     _require(_is_count(state["epoch"], step), "epoch")
     _require(state["validated"] == -1 or _is_count(state["validated"], step), "validated")
-    _require(state["best_loss"] is None or _is_number(state["best_loss"]), "best_loss")
-    for name in ("best_tokens", "total_steps"):
+    best, best_step = state.get("best_value"), state.get("best_step", -1)
+    _require(best is None or _is_number(best), "best_value")
+    _require(best_step == -1 or _is_count(best_step, step), "best_step")
+    _require(state.get("best_metric", LOSS) in HIGHER_IS_BETTER, "best_metric")
+    for name in ("best_tokens", "total_steps", "stale_validations"):
         _require(_is_count(state.get(name, 0)), name)
 
 

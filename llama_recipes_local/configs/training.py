@@ -36,6 +36,21 @@ RESUMED = Needs("resume_from_checkpoint", why="no run would be resumed")
 AUTO, KEEP, SELECTIVE, FULL, OFFLOAD = "auto", "keep", "selective", "full", "offload"
 TOP_LAYERS = Range("from 0 to 1000", lambda layers: 0 <= layers <= 1000)
 RECOMPUTING = (FULL, OFFLOAD)
+LOSS, GLEU, ROUGE_L, STOP_SHARE = "loss", "gleu", "rougeL", "stop_share"
+HIGHER_IS_BETTER = {LOSS: False, GLEU: True, ROUGE_L: True, STOP_SHARE: True}
+"""The metrics that the best model is chosen by."""
+BEST_METRICS = {
+    prefix + name: metric
+    for metric, names in {
+        LOSS: ("loss",),
+        GLEU: ("gleu",),
+        ROUGE_L: ("rougel", "rouge_l", "rouge-l", "rouge"),
+        STOP_SHARE: ("stop_share", "stop-share"),
+    }.items()
+    for name in names
+    for prefix in ("", "eval_")
+}
+"""What they are called in flags, in lower case; transformers' Trainer has eval_loss."""
 POLICIES = Choices(AUTO, KEEP, SELECTIVE, FULL, OFFLOAD)  # of activations
 QUANTIZATIONS = Choices(None, False, True, "4bit", "8bit")
 
@@ -304,6 +319,22 @@ class train_config(upstream):
 
     eval_steps: Annotated[int, AT_LEAST_0, Resume.FREE] = 0
     """Optimiser steps from one validation to the next; 0 validates after each epoch."""
+
+    eval_generation_rows: Annotated[int, AT_LEAST_0, Resume.FREE] = 0
+    """Rows of the validation part that the model answers at each validation, by greedy decoding,
+    for GLEU, ROUGE-L and the share of answers that stop; 0 means none."""
+
+    metric_for_best_model: Annotated[str, Choices(*BEST_METRICS, any_case=True), Resume.FREE] = LOSS
+    """What says which validation's model is saved: "loss", or of the answers to
+    ``eval_generation_rows`` "gleu", "rougeL" or "stop_share"; "eval_" may stand before them."""
+
+    early_stopping_patience: Annotated[int, AT_LEAST_0, Resume.FREE] = 0
+    """Validations without improvement after which the run ends; 0 means never."""
+
+    early_stopping_threshold: Annotated[
+        float, AT_LEAST_0, Resume.FREE, Needs("early_stopping_patience")
+    ] = 0.0
+    """What a validation must be better by than the best one to count as an improvement."""
 
     verbose: Annotated[bool, Resume.FREE] = False
     """Print upstream's own lines and the libraries' loading bars too; the lines are in ``run.log``

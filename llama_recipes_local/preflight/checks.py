@@ -12,6 +12,7 @@ from llama_recipes_local.errors import Problem
 from llama_recipes_local.parallel import device_type
 from llama_recipes_local.preflight import (
     adapter_rules,
+    answer_rules,
     automatic_rules,
     checkpoint_rules,
     checks_by_flags,
@@ -93,6 +94,7 @@ CHECKS: tuple[Check, ...] = (
     automatic_rules.check_automatic,
     data_rules.check_vision_data,
     data_rules.check_data_files,
+    answer_rules.check_scored_rows,
     memory_rules.check_memory,
     disk_rules.check_disk,
     machine.check_output,

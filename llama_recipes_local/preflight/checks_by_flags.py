@@ -15,6 +15,7 @@ from llama_recipes_local.preflight import (
     model_sizes,
     precision_rules,
     quantization_rules,
+    validation_rules,
 )
 from llama_recipes_local.preflight.flags import check_needs
 from llama_recipes_local.run import Run
@@ -31,6 +32,8 @@ LOOP: tuple[Check, ...] = (
     loop_rules.check_schedule_settings,
     loop_rules.check_optimizer,
     loop_rules.check_validation,
+    validation_rules.check_early_stopping,
+    validation_rules.check_best_metric,
     loop_rules.check_gradient_checkpointing,
     loop_rules.check_activation_policy,
     loop_rules.check_selective,

@@ -73,7 +73,8 @@ def _state(run: RunFiles) -> str:
     if run.record.path is None:
         return f"{run.folder}, without {CONFIGURATION_FILE}: its settings are not shown"
     finished = run.record.finished
-    return f"{run.folder}, {f'finished {finished}' if finished else 'not finished'}"
+    ended = f"finished {finished}" if finished else "not finished"
+    return "; ".join([f"{run.folder}, {ended}", *run.record.ending])
 
 
 def _notes(runs: Sequence[RunFiles]) -> list[str]:

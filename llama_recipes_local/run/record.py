@@ -19,6 +19,8 @@ from llama_recipes_local.vendoring import read_manifest, vendor_dir
 
 CONFIGURATION_FILE = "run_config.json"
 FINISHED = "finished"
+ENDING = ("stopped", "best")
+"""Of a run's results: why it stopped early, and its best validation."""
 CODE = "code"
 
 
@@ -52,6 +54,12 @@ class SavedRun:
     def code(self) -> str:
         """The hash of this package's code; empty if it was not recorded."""
         return str(self._configs.get(CODE) or "")
+
+    @property
+    def ending(self) -> list[str]:
+        """Why the run stopped early, and its best validation, in words, as far as known."""
+        known = (self._configs.get(name) for name in ENDING)
+        return [f"{name} {text}" for name, text in zip(ENDING, known, strict=True) if text]
 
     def get(self, config: str, field: str, default: object = None) -> Any:
         """Return a configuration's field, or the default if it was not recorded."""
@@ -124,17 +132,18 @@ def _code_hash() -> str:
 
 def save_description(run: Run, path: Path, finished: bool = False) -> None:
     """Write ``describe(run)`` as JSON to ``path``, and how it ended if the run has."""
-    write_json(path, describe(run) | (_end() if finished else {}))
+    write_json(path, describe(run) | (_end(run) if finished else {}))
 
 
-def _end() -> dict[str, Any]:
-    """Return when and where a run has ended, and what it tried to reach on other machines."""
+def _end(run: Run) -> dict[str, Any]:
+    """Return when, where and why a run has ended, and what it tried to reach elsewhere."""
     import torch
 
     tried = _network.attempts()
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     return {
         FINISHED: time.strftime("%F %T"),
+        **{name: run.results[name] for name in ENDING if name in run.results},
         "machine": {"device": gpu, "ranks": launch.world_size(), "python": python_version()},
         "network": {"attempts": len(tried), "to": sorted(set(tried))},
     }

@@ -1,6 +1,7 @@
 """Answers of a run's model before and after training, for what the run ends with."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -8,9 +9,11 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local.answers.samples import Samples, find_samples
+from llama_recipes_local.answers.scored_rows import ScoredRows, find_scored_rows
 from llama_recipes_local.checkpoints import rng_state
 from llama_recipes_local.models.precision import compute_context
 from llama_recipes_local.run import Run
+from llama_recipes_local.training.display import Display
 from llama_recipes_local.training.stepping import unwrapped
 
 
@@ -35,6 +38,37 @@ def answered(
     after = _answers(samples, run, model, tokenizer)
     run.closing.append(samples.section(before, after))
     samples.save(before, after, Path(run.train.output_dir))
+
+
+class Scorer:
+    """Measures a run's answers to rows of its validation part, at each validation."""
+
+    def __init__(self, run: Run, rows: ScoredRows, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._run, self._rows, self._tokenizer = run, rows, tokenizer
+
+    def scores(
+        self, model: nn.Module, display: Display, between: Callable[[], None]
+    ) -> dict[str, float]:
+        """Return the metrics by name, and show them.
+
+        Args:
+            model: the model; random numbers are drawn from.
+            display: shows them.
+            between: called before each batch of prompts.
+        """
+        began = time.perf_counter()
+        with compute_context(model, self._run.train):
+            found = self._rows.scores(model, self._tokenizer, between)
+        display.answered(len(self._rows.asked), found, time.perf_counter() - began)
+        return found
+
+
+def make_scorer(run: Run | None, tokenizer: PreTrainedTokenizerBase | None) -> Scorer | None:
+    """Return what scores answers; None if ``--eval_generation_rows`` does not ask for it."""
+    rows = find_scored_rows(run, tokenizer) if run is not None and tokenizer is not None else None
+    if run is None or tokenizer is None or rows is None:
+        return None
+    return Scorer(run, rows, tokenizer)
 
 
 def _answers(

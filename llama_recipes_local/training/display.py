@@ -170,6 +170,12 @@ class Display:
                 each = (f"{name} {loss:.4f}" for name, loss in by_source.items())
                 self._print(f"  of {', '.join(each)}")
 
+    def answered(self, rows: int, scores: Mapping[str, float], seconds: float) -> None:
+        """Print the metrics of a validation's answers."""
+        if self._on:
+            shown = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
+            self._print(f"answers to {rows} rows: {shown}  in {seconds:.1f} s")
+
     def _is_time(self) -> bool:
         return time.perf_counter() - self._last_line >= SECONDS_BETWEEN_LINES
 

@@ -33,12 +33,14 @@ class Evaluated:
         label_tokens: how many those are: two validations of other batches differ in it.
         step_losses: of each batch of this rank, where ``save_metrics`` asks for them.
         by_source: of a mixture, the mean over the label tokens of each source, by name.
+        scores: metrics of answers, where ``eval_generation_rows`` asks for them.
     """
 
     loss: float
     label_tokens: int
     step_losses: list[float]
     by_source: dict[str, float] = field(default_factory=dict)
+    scores: dict[str, float] = field(default_factory=dict)
 
 
 def evaluation(

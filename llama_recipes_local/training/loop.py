@@ -18,7 +18,8 @@ from llama_recipes_local.model_checkpointing import save_train_params
 from llama_recipes_local.parallel import with_shared_gradients
 from llama_recipes_local.policies import apply_activation_policy
 from llama_recipes_local.run import active_run
-from llama_recipes_local.training.answering import answered
+from llama_recipes_local.training.answering import answered, make_scorer
+from llama_recipes_local.training.early_stopping import best_so_far
 from llama_recipes_local.training.history import History
 from llama_recipes_local.training.loggers import METRICS_FILE, WandbRun
 from llama_recipes_local.training.stepping import unwrapped
@@ -88,6 +89,7 @@ def train(
         History(train_config, local_rank),
         wandb_run,
         run,
+        make_scorer(run, tokenizer) if train_config.run_validation else None,
     )
     if run is not None:
         run.stages.end("model")
@@ -97,5 +99,6 @@ def train(
         save_train_params(train_config, fsdp_config, rank or 0)
     if run is not None:
         work = {"steps": trainer.state.step, "seconds": trainer.progress.seconds}
-        run.results = history.summary() | work
+        best = best_so_far(trainer.state, train_config, trainer.total_steps)
+        run.results = history.summary() | work | best
     return history.results()

@@ -4,6 +4,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from llama_recipes_local.configs.training import HIGHER_IS_BETTER
+
 
 @dataclass
 class TrainState:
@@ -12,29 +14,58 @@ class TrainState:
     Attributes:
         step: optimiser steps done.
         epoch: epochs done.
-        best_loss: the lowest loss that the model was saved at.
         validated: the step of the last validation; -1 before the first.
-        best_tokens: label tokens of the validation that gave ``best_loss``; 0 if unknown.
         total_steps: optimiser steps of the whole run; 0 if unknown.
+        best_metric: the metric that the best model is chosen by.
+        best_value: of the best validation, at which the model was saved; None before the first.
+        best_tokens: the label tokens or answers that gave ``best_value``; 0 if unknown.
+        best_step: the step of the best validation; -1 if unknown.
+        stale_validations: validations since the last that was better than all before it, by more
+            than the threshold.
     """
 
     step: int = 0
     epoch: int = 0
-    best_loss: float = math.inf
     validated: int = -1
-    best_tokens: int = 0
     total_steps: int = 0
+    best_metric: str = "loss"
+    best_value: float | None = None
+    best_tokens: int = 0
+    best_step: int = -1
+    stale_validations: int = 0
+
+    def judge(self, metric: str, value: float, tokens: int, threshold: float) -> bool:
+        """Return whether the validation of this step is the best so far, and count the stale ones.
+
+        The first validation of other rows, or by another metric, in a resumed run, has no value to
+        be compared with. The count is that of transformers' ``EarlyStoppingCallback``.
+
+        Args:
+            metric: the metric's name.
+            value: the metric.
+            tokens: the label tokens or answers that it is of.
+            threshold: what a validation must be better by for the count to begin again.
+        """
+        gain = math.inf
+        comparable = metric == self.best_metric and self.best_tokens in (0, tokens)
+        if comparable and self.best_value is not None:
+            gain = value - self.best_value if HIGHER_IS_BETTER[metric] else self.best_value - value
+        if not math.isfinite(value):
+            gain = -math.inf
+        self.stale_validations = 0 if gain > threshold else self.stale_validations + 1
+        if gain > 0:
+            self.best_metric, self.best_value, self.best_tokens = metric, value, tokens
+            self.best_step = self.step
+        return gain > 0
 
     def forget_validations(self) -> None:
         """Have the next validation's model saved: those that were saved are gone."""
-        self.best_loss, self.best_tokens, self.validated = math.inf, 0, -1
+        self.best_value, self.best_tokens, self.validated = None, 0, -1
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state as JSON-ready data, in which there is no infinity."""
-        return asdict(self) | {"best_loss": self.best_loss if self.best_loss < math.inf else None}
+        """Return the state as JSON-ready data."""
+        return asdict(self)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Resume from what ``state_dict`` returned."""
-        best = state["best_loss"]
-        saved = TrainState(**state | {"best_loss": math.inf if best is None else best})
-        vars(self).update(vars(saved))
+        vars(self).update(vars(TrainState(**state)))

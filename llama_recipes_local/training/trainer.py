@@ -30,8 +30,10 @@ from llama_recipes_local.optimization.schedules import (
 from llama_recipes_local.parallel import is_rank_zero
 from llama_recipes_local.run import Run
 from llama_recipes_local.training import batches, nonfinite, trial
+from llama_recipes_local.training.answering import Scorer
 from llama_recipes_local.training.checkpointing import CheckpointManager
 from llama_recipes_local.training.data_iterator import DataIterator
+from llama_recipes_local.training.early_stopping import judged, stops_early
 from llama_recipes_local.training.evaluation import Evaluated, evaluate, groups_of, perplexity
 from llama_recipes_local.training.flops import peak_flops, training_flops
 from llama_recipes_local.training.history import History
@@ -67,17 +69,20 @@ class Trainer:
         history: History,
         wandb_run: WandbRun | None,
         run: Run | None,
+        scorer: Scorer | None = None,
     ) -> None:
         """Build all that a training needs; see ``loop.train`` for the arguments.
 
         Args:
             eval_dataloader: None trains without validation.
             history: collects the losses and times.
+            scorer: scores the model's answers at each validation; None does not.
             run: the run that ``finetuning.main`` is in; None in a script, whose signals are its
                 own and whose checkpoints do not describe a run.
         """
         self.model = model
         self.eval_dataloader = eval_dataloader
+        self._scorer = scorer
         self.tokenizer = tokenizer
         self.optimizer = optimizer
         self.config = train_config
@@ -215,7 +220,14 @@ class Trainer:
     def _print_if_complete(self) -> None:
         """Say that a resumed run has no step left, rather than report losses as of a training."""
         step = self.state.step
+        if not self._has_ended():
+            return
         if step < self.total_steps:
+            more = f"early_stopping_patience {self.config.early_stopping_patience}"
+            print(
+                f"--> this run stopped early, after step {step} of {self.total_steps}: nothing is "
+                f"trained; more than --{more} continues it"
+            )
             return
         limited = 0 < self.config.max_train_step <= step
         more = f"max_train_step {step}" if limited else f"num_epochs {self.state.epoch}"
@@ -224,11 +236,14 @@ class Trainer:
             f"is trained; more than --{more} continues it"
         )
 
+    def _has_ended(self) -> bool:
+        """Whether no step is left, or no validation has been better for long."""
+        return self.state.step >= self.total_steps or stops_early(self.state, self.config)
+
     def _unfinished(self) -> bool:
         """Whether steps are left, or what is due after the last one."""
-        steps_left = self.state.step < self.total_steps
         end_due = self.data.taken > 0 and self._ended_at != self.state.step
-        return (steps_left or end_due) and self.state.epoch < self.config.num_epochs
+        return (not self._has_ended() or end_due) and self.state.epoch < self.config.num_epochs
 
     def evaluate(self) -> Evaluated:
         """Evaluate; show and log on the first rank."""
@@ -245,7 +260,11 @@ class Trainer:
         self.progress.display.validated(found.loss, ppl, self.state.step, seconds, by_source)
         numbers = {"step": self.state.step, "loss": found.loss, "perplexity": ppl}
         of_sources = {f"loss/{name}": loss for name, loss in by_source.items()}
-        self.progress.log("eval", numbers | of_sources)
+        if self._scorer is not None:
+            with rng_state.fork_rng():
+                scores = self._scorer.scores(model, self.progress.display, self._stop_if_asked)
+            found = replace(found, scores=scores)
+        self.progress.log("eval", numbers | of_sources | found.scores)
         self.progress.pause()
         return found
 
@@ -254,7 +273,7 @@ class Trainer:
         self._validate_if_due()
         self.model.train()
         self.progress.pause()
-        steps = max(self.total_steps - self.state.step, 0)
+        steps = 0 if self._has_ended() else self.total_steps - self.state.step
         with _profile(self.config) as profiler:
             for micro_batches, waited in islice(self.data.steps(self.state.epoch), steps):
                 self._take_step(micro_batches, waited)
@@ -263,6 +282,8 @@ class Trainer:
                 if self.state.step == self.total_steps:
                     break
                 self._validate_if_due()
+                if self._has_ended():
+                    break
                 if self.data.steps_left:  # the last step is saved after its epoch has ended
                     self._save_checkpoint_if_due()
         self.publish()
@@ -341,12 +362,13 @@ class Trainer:
     def _end_epoch(self) -> None:
         """Validate and save as configured for the end of an epoch or of the run."""
         self._check_folder()
-        finished = self.state.step >= self.total_steps
+        finished = self._has_ended()
         self.history.keep_open()  # a signal may stop the run in the validation
         if self.eval_dataloader is None:
             self._save_model()
         elif (finished or not self.config.eval_steps) and self.state.validated != self.state.step:
             self._validate()
+        finished = self._has_ended()
         self._ended_at = self.state.step
         if not self.data.steps_left and not self.data.is_stream:
             self.history.close()
@@ -379,24 +401,23 @@ class Trainer:
             self._at("a validation")
             if done:
                 self.progress.display.validating(done, total, time.perf_counter() - began)
-            if any_rank(self.signals.received is not None):
-                raise StopRequested
+            self._stop_if_asked()
             yield batch
 
-    def _validate(self) -> None:
-        """Validate, and save the model if the loss fell; leaves the model in training mode.
+    def _stop_if_asked(self) -> None:
+        """Raise ``StopRequested`` if a rank has received a signal to stop."""
+        if any_rank(self.signals.received is not None):
+            raise StopRequested
 
-        The first validation of other batches, in a resumed run, has no loss to be compared with.
-        """
+    def _validate(self) -> None:
+        """Validate, and save the model if it is the best; leaves the model in training mode."""
         self._check_folder()
         self.publish()
         found, state = self.evaluate(), self.state
         self._check_folder()  # before this validation counts: a resumed run repeats it
         self.history.add_evaluation(found)
         state.validated = state.step
-        other_batches = state.best_tokens not in (0, found.label_tokens)
-        if found.loss < state.best_loss or other_batches:
-            state.best_loss, state.best_tokens = found.loss, found.label_tokens
+        if judged(state, found, self.config):
             self._save_model()
         self.model.train()
         self.progress.pause()

@@ -18,7 +18,7 @@ def progress(step: int) -> dict[str, Any]:
     return {
         "ranks": 1,
         "seconds": 1.0,
-        "state": {"step": step, "epoch": 0, "validated": -1, "best_loss": None},
+        "state": {"step": step, "epoch": 0, "validated": -1, "best_value": None},
         "history": empty | unknown | took,
         "feed": {"taken": 0, "ended": False, "position": None},
         "optimizer": {"numbers": {}, "groups": [{"lr": 1e-3, "params": []}]},

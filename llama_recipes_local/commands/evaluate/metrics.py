@@ -17,7 +17,7 @@ from llama_recipes_local.answers.measures import (
     exponential_ratio,
     ratio,
 )
-from llama_recipes_local.commands.evaluate.rouge import rouge
+from llama_recipes_local.answers.rouge import rouge
 
 
 class Document(TypedDict):

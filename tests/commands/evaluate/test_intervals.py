@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from llama_recipes_local.answers.measures import Measure, exponential_ratio, ratio
+from llama_recipes_local.answers.rouge import rouge
 from llama_recipes_local.commands.evaluate.bootstrap import difference, interval
-from llama_recipes_local.commands.evaluate.rouge import rouge
 
 DRAW = np.random.default_rng(7)
 TOKENS = DRAW.integers(1, 200, 400).astype(float)
