@@ -71,6 +71,7 @@ class _train_config(TypedDict, total=False):
     top_layers: int
     data_root: PathText
     data_cache: PathText
+    tokens_path: PathText
     dtype: str
     attn_implementation: str
     fp8: bool
@@ -83,6 +84,10 @@ class _train_config(TypedDict, total=False):
     min_lr_ratio: float
     wsd_decay_ratio: float
     eval_steps: int
+    eval_generation_rows: int
+    metric_for_best_model: str
+    early_stopping_patience: int
+    early_stopping_threshold: float
     verbose: bool
     report_to: str | Sequence[str]
     save_steps: int
@@ -306,6 +311,7 @@ class RunFlags(TypedDict, total=False):
     top_layers: int
     data_root: PathText
     data_cache: PathText
+    tokens_path: PathText
     dtype: str
     attn_implementation: str
     fp8: bool
@@ -318,6 +324,10 @@ class RunFlags(TypedDict, total=False):
     min_lr_ratio: float
     wsd_decay_ratio: float
     eval_steps: int
+    eval_generation_rows: int
+    metric_for_best_model: str
+    early_stopping_patience: int
+    early_stopping_threshold: float
     verbose: bool
     report_to: str | Sequence[str]
     save_steps: int

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from interrupted_runs import Runs
 from safetensors.torch import load_file
 from transformers import EarlyStoppingCallback
 
@@ -146,6 +147,18 @@ def test_a_resumed_run_stops_at_the_same_step_with_the_same_best(
         for folder in (stopped, tmp_path)
     )
     assert one == other and one["stale_validations"] == 3
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_ranks_stop_together(
+    runs: Runs, method: str, tiny_run: dict[str, Any], tmp_path: Path
+) -> None:
+    """Two ranks, which have other rows, with sharded weights."""
+    flags = tiny_run | RUN | {"early_stopping_patience": 2, "use_peft": method == "lora"}
+    ended = runs(tmp_path, flags | {"lr": 0.1}, ranks=2)
+    assert ended.codes == [0, 0], ended.logs
+    assert ended.evaluations[-1]["step"] == best_of(ended.evaluations)["step"] + 2
+    assert "early, after step" in (tmp_path / "run_config.json").read_text()
 
 
 def test_a_run_that_stopped_continues_with_more_patience_only(
