@@ -64,7 +64,17 @@ def test_a_recipe_is_accepted(
 @pytest.mark.parametrize("name", shipped.names())
 def test_a_recipe_can_be_planned(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     gpus = "8" if "enable_fsdp" in shipped.path_of(name).read_text() else "1"
-    words = ["plan", "--config", name, "--model_name", "llama-3.1-8b", "--gpus", gpus, "--gpu_memory", "141"]
+    words = [
+        "plan",
+        "--config",
+        name,
+        "--model_name",
+        "llama-3.1-8b",
+        "--gpus",
+        gpus,
+        "--gpu_memory",
+        "141",
+    ]
     words.append("--json")
     assert main(words) == 0
     assert json.loads(capsys.readouterr().out)["settings"]

@@ -9,17 +9,15 @@ from trl import ModelConfig
 
 from llama_recipes_local.commands.sft import sft_rules, trl_dataset
 from llama_recipes_local.commands.sft.choices import choose
-from llama_recipes_local.commands.sft.command_line import Flag, read_flags, rename
+from llama_recipes_local.commands.sft.command_line import Flag, read_flags
+from llama_recipes_local.commands.sft.config_flags import usable
 from llama_recipes_local.commands.sft.flags import (
     Arguments,
     LocalArguments,
     TrainingArguments,
     build,
-    check_flags,
-    known_names,
     parse,
 )
-from llama_recipes_local.commands.sft.unsupported_flags import drop_unsupported
 from llama_recipes_local.configs.protocols import Part
 from llama_recipes_local.datasets.local import local_dataset
 from llama_recipes_local.errors import Problem, UsageError, refusal
@@ -116,10 +114,8 @@ def preflight(words: Sequence[str]) -> SftRun:
 def _read(words: Sequence[str]) -> tuple[list[Flag], list[str], list[Problem]]:
     """Return the valid flags under their current names, notes on renamed ones, and problems."""
     flags, problems = read_flags(words)
-    flags, notes = rename(flags)
-    flags, unsupported = drop_unsupported(flags, known_names())
-    flags, wrong = check_flags(flags)
-    return flags, notes, problems + unsupported + wrong
+    flags, notes, wrong = usable(flags)
+    return flags, notes, problems + wrong
 
 
 def _as_finetuning(options: Arguments, given: set[str]) -> Run:

@@ -69,10 +69,6 @@ UNSUPPORTED: dict[str, tuple[str, str]] = {
     "test_split_size": _PARTS,
     "dataset_train_split": _PARTS,
     "dataset_test_split": _PARTS,
-    "config": (
-        "a file of flags can also set environment variables",
-        "write its flags on the command line",
-    ),
     "fsdp": _SHARDING,
     "fsdp_config": _SHARDING,
     "deepspeed": _SHARDING,
