@@ -14,7 +14,7 @@ from llama_recipes_local.planning import flags as planned
 from llama_recipes_local.planning.cards import Card
 from llama_recipes_local.planning.search import POLICY, ROWS, SHARDING, Outcome, outcome, ranked
 from llama_recipes_local.planning.setting import FULL, OFFLOAD, Setting
-from llama_recipes_local.planning.wording import POLICIES
+from llama_recipes_local.planning.wording import POLICIES, wrapped
 from llama_recipes_local.policies.activation_policy import recomputation_flag
 from llama_recipes_local.preflight.device_card import this_card, this_cpu
 from llama_recipes_local.preflight.memory_rules import asked_setting
@@ -88,10 +88,12 @@ def _reason(flags: dict[str, object], best: Outcome, asked: Outcome, card: Card)
         before = f"{asked.tokens:,.0f}" if asked.fits else "what does not fit"
         instead = f" instead of {before}"
     fits = "" if best.fits else "nothing is predicted to fit, this needs the least; "
-    return (
-        f"--> Chosen for {gpus} (explicit flags override it):\n"
-        f"      {' '.join(planned.words(flags))}\n"
+    lines = [
+        f"--> Chosen for {gpus} (explicit flags override it):",
+        f"      {' '.join(planned.words(flags))}",
         f"      {fits}{POLICIES[best.setting.policy]}; {best.tokens:,.0f} tok/s are predicted"
-        f"{instead}, with {best.needs:.1f} of {asked.has:.1f} GiB"
-        + (f"\n      by {card.rate:.2f} TFLOP/s, measured on {card.name}" if card.probed else "")
-    )
+        f"{instead}, with {best.needs:.1f} of {asked.has:.1f} GiB",
+    ]
+    if card.probed:
+        lines.append(f"      by {card.rate:.2f} TFLOP/s, measured on {card.name}")
+    return "\n".join(wrapped(line, 6) for line in lines)

@@ -43,15 +43,24 @@ def rates(device: str) -> tuple[float, float]:
 
 def measured(device: str) -> tuple[float, float]:
     """Return TFLOP/s of a product in the dtype that is trained in there, and TB/s of a copy."""
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    size, elements = (8192, 1 << 28) if device == "cuda" else (1024, 1 << 24)
+    found = _product(device), _copy(device)
+    if device == "cuda":
+        torch.cuda.empty_cache()
+    return found
+
+
+def _product(device: str) -> float:
+    on_cuda = device == "cuda"
+    size, dtype = (8192, torch.bfloat16) if on_cuda else (1024, torch.float32)
     left = torch.randn(size, size, device=device).to(dtype)
     right = torch.randn(size, size, device=device).to(dtype)
-    source = torch.ones(elements, device=device, dtype=dtype)
+    return 2 * size**3 / _fastest(lambda: torch.mm(left, right), device) / 1e12
+
+
+def _copy(device: str) -> float:
+    source = torch.ones(1 << (28 if device == "cuda" else 24), device=device)
     target = torch.empty_like(source)
-    product = _fastest(lambda: torch.mm(left, right), device)
-    copy = _fastest(lambda: target.copy_(source), device)
-    return 2 * size**3 / product / 1e12, 2 * source.nbytes / copy / 1e12
+    return 2 * source.nbytes / _fastest(lambda: target.copy_(source), device) / 1e12
 
 
 def _fastest(work: Callable[[], object], device: str) -> float:

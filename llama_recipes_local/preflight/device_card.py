@@ -67,5 +67,8 @@ def this_cpu(ranks: int | None = None) -> Card | None:
 
 
 def _probed(card: Card, device: str) -> Card:
-    rate, copies = rates(device)
+    try:
+        rate, copies = rates(device)
+    except RuntimeError:  # no memory left, or no bfloat16: the assumed speed stays
+        return card
     return replace(card, rate=rate, bandwidth=copies, measured=True, probed=True)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from llama_recipes_local.cli import main
-from llama_recipes_local.planning.cards import is_known
+from llama_recipes_local.planning.cards import card, is_known
 from llama_recipes_local.preflight import card_probe, device_card
 from llama_recipes_local.storage.host_memory import total_bytes
 
@@ -58,6 +58,17 @@ def test_the_ranks_of_a_host_share_its_memory(cache: Path) -> None:
     assert one.memory == pytest.approx(4 * four.memory)
     assert one.memory < (total_bytes() or 0) / 2**30
     assert one.rate == four.rate
+
+
+def test_where_nothing_can_be_measured_the_assumed_speed_stays(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(device: str) -> tuple[float, float]:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(card_probe, "measured", full)
+    monkeypatch.setattr(card_probe, "_key", lambda device: "a GPU")
+    assert device_card._probed(card(11), "cuda") == card(11)
 
 
 def test_a_gpu_that_is_not_in_the_table_is_known_to_be_so() -> None:
