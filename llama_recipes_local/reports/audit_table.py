@@ -25,11 +25,22 @@ _ENDINGS = {"begin_doubled": "begin token doubled", "begin_missing": "begin toke
 _ALWAYS = {"records", *_ROWS} - {"repeated"}
 _STOPS = "rows that end in a token that generation stops at"
 _SHARED = "validation_rows_in_training"
+_MIXTURE = "mixture"
+_OF_SOURCE = {
+    "weight": "weight",
+    "share": "share of the label tokens",
+    "label_tokens": "label tokens",
+    "rows": "rows of an epoch",
+    "times": "passes in an epoch",
+    "validation_rows": "rows for validation",
+}
 
 
 def audit_table(name: str, audit: dict[str, Any]) -> str:
     """Return the table of a run's data; empty if there is none."""
-    parts = {part: found for part, found in audit.items() if isinstance(found, dict)}
+    parts = {
+        part: found for part, found in audit.items() if isinstance(found, dict) and part != _MIXTURE
+    }
     each = list(parts.values())
     rows: dict[str, list[str]] = {}
     for names, owners in (
@@ -47,6 +58,16 @@ def audit_table(name: str, audit: dict[str, Any]) -> str:
     if (shared := _value(audit.get(_SHARED))) not in ("", "0") and parts:
         rows["validation rows that are training rows too"] = [*[""] * (len(parts) - 1), shared]
     return table(f"Data of {name}", ["", *parts], rows) if parts else ""
+
+
+def mixture_table(name: str, audit: dict[str, Any]) -> str:
+    """Return the table of a mixture's sources in an epoch; empty for a run on one data set."""
+    sources = _inside(audit, _MIXTURE)
+    rows = {
+        source: [_value(_inside(sources, source).get(key)) for key in _OF_SOURCE]
+        for source in sources
+    }
+    return table(f"Mixture of {name}", ["", *_OF_SOURCE.values()], rows)
 
 
 def _notes(parts: list[dict[str, Any]]) -> dict[str, list[str]]:
@@ -69,4 +90,6 @@ def _stopping(part: dict[str, Any]) -> str:
 
 def _value(value: object) -> str:
     value = plain_number(value)
-    return "" if value is None else number(value, 15)
+    if value is None:
+        return ""
+    return number(value, 15 if float(value).is_integer() else 4)

@@ -153,7 +153,7 @@ NAN = float("nan")
         ([3.0, 2.0, NAN], "NaN"),
         ([NAN], "NaN"),
         ([1e308, -1e308], "-1e+308"),
-        ([5e-324, 1e-323], "9.8813e-324"),
+        ([5e-324, 1e-323], "9.881e-324"),
         ([10**400, 1], "1"),
     ],
 )
@@ -258,6 +258,17 @@ def test_losses_of_sources_are_in_one_chart(tmp_path: Path) -> None:
     (run / "evaluations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (chart,) = run_charts.validation_charts(run_files.read_runs([run]))
     assert [line.name for line in chart.lines] == ["run", "a", "b"]
+
+
+def test_the_sources_of_a_mixture(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [1.0])
+    audit = json.loads((run / "data_audit.json").read_text())
+    audit["mixture"] = {"a": {"weight": 0.7, "share": 0.6996, "rows": 1234}, "b": 7}
+    (run / "data_audit.json").write_text(json.dumps(audit))
+    assert main(["report", str(run)]) == 0
+    content = (run / "report.html").read_text("utf-8")
+    assert '<th scope="row">a</th><td>0.7</td><td>0.6996</td><td></td><td>1,234</td>' in content
+    assert '<th scope="col">train</th></tr>' in content  # the mixture is no part of the data
 
 
 def test_a_run_of_sft(tmp_path: Path) -> None:

@@ -80,6 +80,9 @@ def test_an_adapter_is_trained_saved_and_reloaded(sft: Sft, work: Path) -> None:
     assert saved["base_model_name_or_path"] == str(base.resolve())
     resolved = json.loads((OUTPUT / "sft_config.json").read_text())
     assert resolved["training"]["learning_rate"] == 5e-3
+    assert resolved["flags"]["learning_rate"] == "5e-3"
+    page = (OUTPUT / "report.html").read_text("utf-8")
+    assert '<th scope="row">learning_rate</th><td>5e-3</td>' in page
     assert resolved["model"]["lora_r"] == 16
     assert resolved["data"]["train"][0].endswith("openassistant_best_replies_train.jsonl")
     assert resolved["local_dataset"]["labels"] == "assistant"
