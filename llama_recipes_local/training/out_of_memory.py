@@ -1,6 +1,8 @@
 """The message when a device is out of memory: which settings of a run would need less."""
 
+import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -25,6 +27,11 @@ class StoppedOutOfMemoryError(torch.OutOfMemoryError):
         self.validating = validating
 
 
+OTHERS = re.compile(
+    r"(?<=DefaultCPUAllocator: )[^.]*|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED"
+)
+"""What the CPU's allocator, CUDA's driver and cuBLAS say where torch's own on CUDA raises."""
+
 SHORT = 1024
 RECOMPUTED = "activations are recomputed in the backward pass"
 
@@ -36,27 +43,29 @@ def out_of_memory_message(run: Run, error: BaseException) -> str:
         run: the run that ended.
         error: torch's ``OutOfMemoryError``; the first sentences of its message have the figures.
     """
-    lines = [f"      {flags}  ({effect})" for flags, effect in _fixes(run)]
-    saved = ""
-    if isinstance(error, StoppedOutOfMemoryError):
-        if error.validating:
-            lines = [f"      {flags}  ({effect})" for flags, effect in _fixes_of_validation(run)]
-        if error.checkpoint is not None:
-            saved = (
-                f"   saved in {error.checkpoint}: resume with the same command, one of these, and "
-                "--resume_from_checkpoint auto\n"
-            )
-    hint = "any of these needs less memory; the cheapest comes first"
-    fixes = "\n".join(lines)
-    return f"stopped: {figures(str(error))}\n{saved}   fix: {hint}\n{fixes}"
+    stopped = error if isinstance(error, StoppedOutOfMemoryError) else None
+    resumable = [*_fixes_of_passes(run, bool(stopped and stopped.validating)), *_sharding(run)]
+    fixes = [*resumable, *_fixes_of_method(run)]
+    hint, saved = "any of these needs less memory; the cheapest comes first", ""
+    if stopped and stopped.checkpoint:
+        saved = f"   saved in {stopped.checkpoint}\n"
+        if resumable:
+            fixes = resumable
+            hint = "resume with --resume_from_checkpoint auto and one of these, the cheapest first"
+    lines = "\n".join(f"      {flags}  ({effect})" for flags, effect in fixes)
+    return f"stopped: {figures(str(error))}\n{saved}   fix: {hint}\n{lines}"
 
 
-def _fixes_of_validation(run: Run) -> Iterator[tuple[str, str]]:
-    """Yield flags that a validation needs less memory with; it keeps nothing for gradients."""
-    if run.train.val_batch_size > 1:
-        yield "--val_batch_size 1", "the same rows in smaller batches"
-    yield "--run_validation False", "nothing is validated"
-    yield from (fix for fix in _fixes(run) if "activation" not in fix[1] + fix[0])
+@contextmanager
+def told_apart() -> Iterator[None]:
+    """Raise torch's ``OutOfMemoryError`` for what other allocators raise inside the block."""
+    try:
+        yield
+    except RuntimeError as error:
+        found = OTHERS.search(str(error))
+        if found is None or isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise torch.OutOfMemoryError(f"out of memory: {found[0]}") from None
 
 
 def figures(said: str) -> str:
@@ -64,9 +73,19 @@ def figures(said: str) -> str:
     return ". ".join(said.split(". ")[:3])
 
 
-def _fixes(run: Run) -> Iterator[tuple[str, str]]:
-    """Yield flags that the run does not use yet, and their effect."""
+def _fixes_of_passes(run: Run, validating: bool) -> Iterator[tuple[str, str]]:
+    """Yield flags that the run does not use yet, and their effect: those that change no number.
+
+    Args:
+        run: the run that ended.
+        validating: in a validation, which keeps nothing for gradients.
+    """
     train = run.train
+    if validating:
+        if train.val_batch_size > 1:
+            yield "--val_batch_size 1", "the same rows in smaller batches"
+        yield "--run_validation False", "nothing is validated"
+        return
     if not train.use_fast_kernels and not fused.KERNEL.unavailable():
         yield "--use_fast_kernels", "does not materialise the logits of a batch"
     yield from _fixes_of_activations(run)
@@ -74,11 +93,21 @@ def _fixes(run: Run) -> Iterator[tuple[str, str]]:
     if batch > 1:
         smaller = f"--batch_size_training 1 --gradient_accumulation_steps {batch * steps}"
         yield smaller, "the same global batch in smaller micro-batches"
-    if not run.is_sharded:
+
+
+def _sharding(run: Run) -> Iterator[tuple[str, str]]:
+    if run.train.enable_fsdp and not run.is_sharded:
+        yield "--sharding_strategy FULL_SHARD", "weights sharded over the devices"
+    elif not run.is_sharded:
         yield (
             "torchrun --nproc_per_node N finetuning.py --enable_fsdp",
             "weights sharded over N devices",
         )
+
+
+def _fixes_of_method(run: Run) -> Iterator[tuple[str, str]]:
+    """Yield flags that train otherwise."""
+    train = run.train
     if not train.use_peft:
         yield "--use_peft", "gradients and optimiser state of an adapter only"
     elif quantized_bits(train) is None:

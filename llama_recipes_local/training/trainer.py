@@ -40,7 +40,7 @@ from llama_recipes_local.training.history import History
 from llama_recipes_local.training.loggers import WandbRun, make_loggers
 from llama_recipes_local.training.lost_folder import FolderGuard, lost_folder
 from llama_recipes_local.training.lost_worker import named_lost_worker
-from llama_recipes_local.training.out_of_memory import StoppedOutOfMemoryError, figures
+from llama_recipes_local.training.out_of_memory import StoppedOutOfMemoryError, figures, told_apart
 from llama_recipes_local.training.progress import FetchedStep, PendingStep, Progress
 from llama_recipes_local.training.signals import Signals, StopRequested
 from llama_recipes_local.training.step_sync import any_rank, sync_step
@@ -154,7 +154,8 @@ class Trainer:
             StoppedOutOfMemoryError: if memory ran out.
         """
         try:
-            self._train_epochs()
+            with told_apart():
+                self._train_epochs()
             return
         except torch.OutOfMemoryError as error:
             said = str(error)
@@ -334,7 +335,8 @@ class Trainer:
         before = rng_state.state_dict() if alone else {}
         while True:
             try:
-                return self.stepper.step(micro_batches, label_tokens)
+                with told_apart():
+                    return self.stepper.step(micro_batches, label_tokens)
             except torch.OutOfMemoryError as error:
                 if run is None or not alone or self.stepper.updating:
                     raise

@@ -21,7 +21,7 @@ from llama_recipes_local.run import Run
 from llama_recipes_local.run.record import CONFIGURATION_FILE, save_description
 from llama_recipes_local.training import batches
 from llama_recipes_local.training.data_iterator import DataIterator
-from llama_recipes_local.training.out_of_memory import figures
+from llama_recipes_local.training.out_of_memory import figures, told_apart
 from llama_recipes_local.training.stepping import Stepper, unwrapped
 
 
@@ -99,7 +99,7 @@ def _try(run: Run, stepper: Stepper, batch: batches.Batch, count: int) -> str:
     stepper.model.train()
     with rng_state.fork_rng():
         try:
-            with parallel.computing_alone(stepper.model):
+            with told_apart(), parallel.computing_alone(stepper.model):
                 _pass(run, stepper, [batch] * count)
         except torch.OutOfMemoryError as error:
             said = str(error)

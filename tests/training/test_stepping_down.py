@@ -17,6 +17,7 @@ from llama_recipes_local.run import activate
 from llama_recipes_local.run.resolution import resolve
 from llama_recipes_local.training import trial
 from llama_recipes_local.training.evaluation import evaluate
+from llama_recipes_local.training.out_of_memory import told_apart
 
 pytestmark = pytest.mark.slow
 
@@ -221,7 +222,9 @@ def test_a_run_that_cannot_step_down_is_saved_and_resumes(
     said = capsys.readouterr().err
     assert "stopped: CUDA out of memory" in said
     assert "   saved in " in said
-    assert "checkpoint-2: resume with the same command, one of these, and" in said
+    assert "checkpoint-2\n   fix: resume with --resume_from_checkpoint auto and one of" in said
+    assert "--activation_policy full" in said
+    assert "--quantization" not in said  # it would be another method, which does not resume
     resumed = train(named, "stopped", tried=False, resume_from_checkpoint="auto")
     straight = train(named, "straight", tried=False)
     assert trained(resumed)[1] == trained(straight)[1]
@@ -254,9 +257,18 @@ def test_a_validation_that_overflows_is_told_apart(
         with pytest.raises(SystemExit):
             train(flags, "validated", tried=False)
     said = capsys.readouterr().err
-    assert "checkpoint-2: resume with" in said
+    assert "checkpoint-2\n   fix: resume with" in said
     assert "\n      --val_batch_size 1  (" in said
     assert "--gradient_checkpointing" not in said
+    assert "--batch_size_training" not in said
+
+
+def test_the_cpus_allocator_is_out_of_memory_too() -> None:
+    said = "tried to allocate 4611686018427387904 bytes"
+    with pytest.raises(torch.OutOfMemoryError, match=said), told_apart():
+        torch.empty(1 << 60)
+    with pytest.raises(RuntimeError, match="must match"), told_apart():
+        torch.zeros(2) + torch.zeros(3)
 
 
 def failing_at(call: int) -> Callable[..., Any]:
