@@ -116,11 +116,16 @@ def beside(setting: Setting) -> float:
 
 
 def _weights(setting: Setting) -> float:
-    """Bytes of the model's weights that stay on a device; a tied head is the embedding."""
+    """Bytes of the model's weights that stay on a device; a tied head is the embedding.
+
+    Of float32 weights that are trained, autocast keeps a copy in half precision over a step.
+    """
     shape, own = setting.shape, setting.weights
     shards = setting.ranks.shards
+    casts = own.bytes == 4 and setting.element == 2 and not setting.is_gathered
     scales = shape.linear * (own.of_linear - own.shared)  # not sharded: they are no parameters
-    return (shape.linear * own.shared + shape.others * own.bytes) / shards + scales
+    kept = (shape.linear * own.shared + shape.others * own.bytes) / shards
+    return kept + scales + (2.0 * own.trained if casts else 0.0)
 
 
 def _adapter(setting: Setting) -> float:

@@ -63,6 +63,21 @@ def test_an_optimizers_moments(optimizer: str, bytes_a_weight: int) -> None:
     assert found == bytes_a_weight * S7.weights
 
 
+def test_float32_weights_that_are_trained_have_a_copy_in_half_precision() -> None:
+    wide = replace(WHOLE, weights=Weights(trained=S7.weights, bytes=4))
+    assert memory(wide).weights == (4 + 2) * S7.weights
+    assert memory(replace(wide, element=4.0)).weights == 4 * S7.weights  # computed in float32
+    sharded = replace(wide, ranks=Ranks(4, 1, FULL_SHARD))
+    assert memory(sharded).weights == S7.weights
+    replicas = replace(wide, ranks=Ranks(4, 1, REPLICATED))
+    assert memory(replicas).weights == (4 + 2) * S7.weights
+
+
+def test_float32_activations_are_twice_as_large() -> None:
+    plain = replace(LORA, kernels=PLAIN)
+    assert memory(replace(plain, element=4.0)).activations == 2 * memory(plain).activations
+
+
 def test_quantised_weights_have_scales() -> None:
     linear, others = S7.linear, S7.others
     for weights, bytes_a_weight in (

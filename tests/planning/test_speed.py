@@ -12,6 +12,7 @@ from llama_recipes_local.planning.setting import (
     HYBRID_SHARD,
     OFFLOAD,
     REPLICATED,
+    SHARD_GRAD_OP,
     Adapter,
     Batch,
     Ranks,
@@ -56,6 +57,17 @@ def test_a_slow_link_holds_sharded_weights_up_and_replicas_of_an_adapter_not() -
     assert of(REPLICATED, 10) > 0.9 * of(REPLICATED, 450)
     # shards inside a host send little between hosts
     assert of(HYBRID_SHARD, 450, hosts=4) > 1.05 * of(FULL_SHARD, 450, hosts=4)
+
+
+def test_what_stays_gathered_is_gathered_once_a_step() -> None:
+    def of(sharding: str, times: int) -> float:
+        batch = Batch(rows=2, accumulation=times)
+        setting = replace(LORA, ranks=Ranks(4, 1, sharding), batch=batch, policy=FULL)
+        return seconds(setting, H100).communication
+
+    assert of(SHARD_GRAD_OP, 4) == pytest.approx(of(SHARD_GRAD_OP, 1))
+    assert 3 < of(FULL_SHARD, 4) / of(FULL_SHARD, 1) < 4  # but for the root
+    assert of(REPLICATED, 1) < 0.01 * of(FULL_SHARD, 1)
 
 
 def test_4_bit_weights_are_dequantised_each_time() -> None:
