@@ -1,6 +1,8 @@
 """``finetune``: a run from Python, with the flags of the command and a result."""
 
+import gc
 import os
+import sys
 from collections.abc import Mapping
 from inspect import Parameter, Signature
 from typing import TYPE_CHECKING, Any
@@ -40,10 +42,15 @@ def finetune(*, num_processes: int = 1, **flags: "Unpack[RunFlags]") -> Result:
     try:
         with printable_output(), ignore_broken_pipe():
             run = finetune_logged((), plain, lambda ended, log: log.write(f"{ended}\n"), True)
+            result = Result.of(run)
+            del run
     except EndedRun as ended:
         error = _error(ended)
-        raise error from error.__cause__
-    return Result.of(run)
+    else:
+        _free_memory()
+        return result
+    _free_memory()
+    raise error from error.__cause__
 
 
 # notebooks complete the names of parameters, and do not know Unpack
@@ -68,10 +75,25 @@ def _plain(flags: Mapping[str, object]) -> dict[str, Any]:
 
 
 def _error(ended: EndedRun) -> BaseException:
-    """Return what Python gets of a run that has ended: without the frames of this package."""
+    """Return what Python gets of a run that has ended, without what its frames hold.
+
+    A notebook keeps the last error, and so would the model be kept.
+    """
     error = ended.__cause__
-    if isinstance(error, (UsageError, TrainingError, KeyboardInterrupt)):
-        return error.with_traceback(None)
-    stopped = TrainingError(ended.failure.text)
-    stopped.__cause__ = error
-    return stopped
+    assert error is not None
+    if not isinstance(error, (UsageError, TrainingError, KeyboardInterrupt)):
+        stopped = TrainingError(ended.failure.text)
+        stopped.__cause__, error = error, stopped
+    each: BaseException | None = error
+    while each is not None:
+        each.__traceback__ = None
+        each = each.__cause__ or each.__context__
+    return error
+
+
+def _free_memory() -> None:
+    """Free the memory of a run for what comes next: models are parts of reference cycles."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()

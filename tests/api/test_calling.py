@@ -1,6 +1,5 @@
 """``finetune`` from Python: the command's checks, numbers and messages, and no SystemExit."""
 
-import gc
 import json
 import os
 import signal
@@ -25,6 +24,7 @@ from llama_recipes_local import (
 )
 from llama_recipes_local.run import active_run
 from llama_recipes_local.training import loop
+from llama_recipes_local.training.signals import StopRequested
 from llama_recipes_local.training.stepping import Stepper
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -40,6 +40,19 @@ def constant(row: dict[str, Any]) -> dict[str, Any]:
 def process_state() -> tuple[object, ...]:
     """Return what a run could leave changed; ``tests/training/test_two_runs.py`` has more."""
     return [signal.getsignal(each) for each in SIGNALS], dict(os.environ), sys.stdout, sys.stderr
+
+
+def remember_models(monkeypatch: pytest.MonkeyPatch) -> list["weakref.ref[Any]"]:
+    """Return where the models that runs train can be looked up, as long as they live."""
+    trained: list[weakref.ref[Any]] = []
+    train = loop.Trainer.train
+
+    def remembered(trainer: loop.Trainer) -> Any:
+        trained.append(weakref.ref(trainer.model))
+        return train(trainer)
+
+    monkeypatch.setattr(loop.Trainer, "train", remembered)
+    return trained
 
 
 @pytest.mark.command
@@ -132,22 +145,37 @@ def test_what_ends_a_run_is_an_exception(
 def test_a_run_leaves_nothing_in_the_process(
     short_run: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trained: list[weakref.ref[Any]] = []
-    train = loop.Trainer.train
-
-    def remembered(trainer: loop.Trainer) -> Any:
-        trained.append(weakref.ref(trainer.model))
-        return train(trainer)
-
-    monkeypatch.setattr(loop.Trainer, "train", remembered)
+    trained = remember_models(monkeypatch)
     before = process_state()
     found = [finetune(**short_run, output_dir=tmp_path / str(number)) for number in range(2)]
     losses = [[row["loss"] for row in each.metrics] for each in found]
     assert losses[0] == losses[1]
     assert process_state() == before
     assert not torch.distributed.is_initialized()
-    gc.collect()
     assert [reference() for reference in trained] == [None, None]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("error", [StopRequested, torch.OutOfMemoryError])
+def test_an_error_that_is_kept_keeps_no_model(
+    error: type[Exception],
+    short_run: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trained = remember_models(monkeypatch)
+
+    def stop(*given: Any) -> None:
+        raise error("stopped")
+
+    monkeypatch.setattr(loop.Trainer, "_take_step", stop)
+    kept: list[BaseException] = []
+    try:
+        finetune(**short_run, output_dir=tmp_path / "run")
+    except TrainingError as raised:
+        kept.append(raised)  # as a notebook does
+    assert isinstance(kept[0], InterruptedRun) == (error is StopRequested)
+    assert [reference() for reference in trained] == [None]
 
 
 @pytest.mark.slow
