@@ -85,9 +85,10 @@ def fetch_wheels(
             [python, *words, *quiet], cwd=checkout.root, stderr=subprocess.PIPE, text=True
         )
         if done.returncode:
-            said = done.stderr.strip().splitlines() or ["nothing"]
-            fix = "name where torch is: make bundle TORCH_INDEX=URL, or a folder of wheels"
-            raise refusal(f"pip cannot fetch {words[-1]}", f"it says: {said[-1]}", fix)
+            said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+            fix = "name where it is: PIP_INDEX_URL, PIP_FIND_LINKS; for torch TORCH_INDEX=URL|DIR"
+            why = f"it says: {(said or ['nothing'])[0]}"
+            raise refusal(f"pip cannot fetch {words[-1]}", why, fix)
     unbuilt = [path.name for path in wheels.glob("*.tar.gz")]
     assert not unbuilt, unbuilt
 

@@ -5,6 +5,7 @@ says; so it runs with the target's Python, on Linux.
 """
 
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,10 +31,9 @@ DRIVERS = {"12": "525.60.13", "13": "580.65.06"}
 
 DEFAULT_MODEL = Path(__file__).parents[1] / "commands/prepare/smollm2/wheel.txt"
 _BUILT_BY_PIP = "rouge-score"  # which is published as source alone
-_PLATFORMS = (
-    *(f"manylinux_2_{minor}_x86_64" for minor in (28, 27, 26, 24, 17, 12, 5)),
-    *("manylinux2014_x86_64", "linux_x86_64"),
-)
+# pip takes a platform for itself alone, not for the older ones that it includes
+_PLATFORMS = [f"--platform=manylinux_2_{minor}_x86_64" for minor in range(28, 4, -1)]
+_PLATFORMS_IN_BASH = "--platform=manylinux_2_{28..5}_x86_64"
 _BUILDERS = ("hatchling", "editables", "pip")  # which the package is built and installed with
 
 
@@ -110,7 +110,7 @@ def pip_commands(
     found = ["--index-url", source] if "://" in source else ["--no-index", "--find-links", source]
     pip = [f"python{target.python}", "-m", "pip"]
     kind = ["--only-binary", ":all:", "--python-version", target.python, "--implementation", "cp"]
-    kind += [word for name in _PLATFORMS for word in ("--platform", name)]
+    kind += ["--platform=manylinux2014_x86_64", *_PLATFORMS]
     package = f".[{','.join(extras)}]" if extras else "."
     locked = [requirement.split()[0] for requirement in (read_manifest().lock, default_model())]
     into = ["--dest", wheels]
@@ -121,6 +121,12 @@ def pip_commands(
         [*pip, "download", *into, *held, *kind, package, *_BUILDERS],
         [*pip, "download", *into, "--no-deps", "--only-binary", ":all:", *locked],
     ]
+
+
+def in_bash(words: Sequence[str]) -> str:
+    """Return a command for bash, with its platforms in a few characters."""
+    line = shlex.join(words)
+    return line.replace(shlex.join(_PLATFORMS), _PLATFORMS_IN_BASH)
 
 
 def constraints(target: Target, text: str) -> str:

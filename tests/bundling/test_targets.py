@@ -1,6 +1,7 @@
 """The pip commands are ones that pip takes, for the target's own torch."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from llama_recipes_local.bundling.targets import (
     TORCH,
     all_targets,
     constraints,
+    in_bash,
     pip_commands,
     read_target,
 )
@@ -30,7 +32,19 @@ def test_pip_takes_the_commands_of_every_target() -> None:
             assert rest
             if options.python_version if name == "download" else None:
                 assert options.python_version == tuple(map(int, target.python.split(".")))
-                assert "manylinux_2_17_x86_64" in options.platforms
+                if options.platforms:
+                    assert {f"manylinux_2_{minor}_x86_64" for minor in (17, 18, 27, 28)} <= {
+                        *options.platforms
+                    }
+                    assert "manylinux_2_34_x86_64" not in options.platforms
+
+
+@pytest.mark.command
+def test_bash_reads_the_shorter_form_as_the_same_words() -> None:
+    for words in pip_commands(read_target("cu128-py312"), ["dev"]):
+        line = f"printf '%s\\n' {in_bash(words)}"
+        said = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True)
+        assert said.stdout.splitlines() == words
 
 
 def test_a_target_is_named_by_cuda_and_python() -> None:

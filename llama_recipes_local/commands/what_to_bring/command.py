@@ -12,6 +12,7 @@ from llama_recipes_local.bundling.targets import (
     CPU,
     Target,
     constraints_command,
+    in_bash,
     pip_commands,
 )
 from llama_recipes_local.commands.check.file_lists import SUMS_COMMAND
@@ -53,7 +54,7 @@ def what_to_bring(args: argparse.Namespace) -> None:
 
 def _packages(target: Target, extra: str) -> Brought:
     extras = [*([extra] if extra else []), *([] if target.cuda == CPU else ["fast"])]
-    lines = [shlex.join(words) for words in pip_commands(target, extras)]
+    lines = [in_bash(words) for words in pip_commands(target, extras)]
     size = _SIZES[CPU if target.cuda == CPU else "cuda"]
     notes = [
         "run in a checkout of this package, on Linux with that Python: pip judges conditions by "

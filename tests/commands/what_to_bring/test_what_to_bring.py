@@ -87,7 +87,7 @@ def test_hf_takes_its_command(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_every_data_set_of_the_guide_is_listed() -> None:
-    of_ones_own = {"custom_dataset", "local_dataset"}
+    of_ones_own = {"custom_dataset", "local_dataset", "mixed_dataset"}
     for name in DATASETS.keys() - of_ones_own:
         assert bring_data(name).name == name
         assert bring_data(name.removesuffix("_dataset")).name == name
