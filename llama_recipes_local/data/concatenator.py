@@ -94,7 +94,7 @@ class ConcatDataset(Dataset[dict[str, list[int]]]):
         return self.packing.row(idx % len(self))
 
     @property
-    def lengths(self) -> NDArray[np.int64]:
+    def row_lengths(self) -> NDArray[np.int64]:
         """Tokens of each row, (rows,)."""
         tokens = self.documents.lengths[self.packing.documents]
         return np.add.reduceat(tokens.astype(np.int64), self.packing.starts[:-1])

@@ -106,7 +106,7 @@ class DataIterator:
     def longest(self) -> batches.Batch | None:
         """Return a micro-batch of the longest rows; None if their lengths are not known."""
         sampler, rows = self.dataloader.batch_sampler, self.dataloader.dataset
-        lengths = getattr(rows, "lengths", None)
+        lengths = getattr(rows, "row_lengths", getattr(rows, "lengths", None))
         if not isinstance(sampler, ShardedBatchSampler) or lengths is None:
             return None
         chosen = np.argsort(lengths, kind="stable")[::-1][: sampler.batch_size].tolist()
