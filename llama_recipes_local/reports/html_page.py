@@ -32,6 +32,7 @@ svg.chart { display: block; height: auto; width: 100%; }
 summary { color: var(--faint); cursor: pointer; padding: 0.25rem 0; }
 details > .cards { margin-top: 1rem; }
 .scroll { overflow-x: auto; }
+.scroll + .scroll, .cards + .note { margin-top: 1.5rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 caption { font-weight: 600; text-align: start; }
 caption.hidden { clip-path: inset(50%); height: 1px; overflow: hidden; position: absolute;
