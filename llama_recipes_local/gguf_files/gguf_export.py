@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local.errors import Problem, caught, refusal
 from llama_recipes_local.gguf_files import metadata as keys
+from llama_recipes_local.gguf_files.certificate import Origin, certify, sampled_rows
 from llama_recipes_local.gguf_files.llama_tensors import FREQUENCIES, swapped, targets
 from llama_recipes_local.gguf_files.modelfile import stops, write_modelfile
 from llama_recipes_local.gguf_files.shape import PER_TURN, Shape, shape_of, unwritable
@@ -60,6 +61,7 @@ class GgufExport:
         """
         self._model = model
         self._file = file
+        self._samples: dict[str, torch.Tensor] = {}
 
     def check(self, out: Path) -> list[Problem]:
         """Return what a GGUF file cannot hold of the model, and a problem if the disk is full."""
@@ -72,10 +74,21 @@ class GgufExport:
         return problems or check_free_space(out, sum(each.bytes_in_file for each in self._plan))
 
     def write(self, folder: Path) -> None:
-        """Write the file and the Modelfile; one tensor is held in memory."""
+        """Write the file, the Modelfile and the certificate; one tensor is held in memory.
+
+        Raises:
+            UsageError: if the file, read back, differs from the model by more than it may.
+        """
         path = folder / f"{self._model.source.name or 'model'}-{self._file.name}.gguf"
         self._write_file(path)
         write_modelfile(folder, path.name, self._model, self._tokenizer)
+        origin = Origin(
+            shape=self._shape,
+            tokenizer=self._tokenizer,
+            ends=stops(self._model, self._tokenizer),
+            samples=self._samples,
+        )
+        print(certify(path, origin, self._model.accepted))
 
     @cached_property
     def _config(self) -> Any:
@@ -160,6 +173,7 @@ class GgufExport:
         import numpy as np
 
         weight = self._model.weight(each.source).detach()
+        self._samples[each.source] = weight[sampled_rows(len(weight))].float()
         if each.heads:
             weight = swapped(weight, each.heads)
         if weight.ndim == 1:

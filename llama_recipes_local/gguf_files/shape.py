@@ -14,7 +14,17 @@ POSITIONS = tuple(2**power for power in range(11, 18))
 """Contexts of a model before its frequencies were scaled, for those that a file does not say."""
 PER_TURN, LLAMA_3 = "linear", "llama3"
 _LOW, _HIGH = 1.0, 4.0  # Llama 3's, which no model has otherwise
-_ROPE = {"default", PER_TURN, LLAMA_3}
+_SCALINGS = {
+    "default": (),
+    PER_TURN: ("rope_type", "factor"),
+    LLAMA_3: (
+        "rope_type",
+        "factor",
+        "low_freq_factor",
+        "high_freq_factor",
+        "original_max_position_embeddings",
+    ),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +113,7 @@ def shape_of(config: PreTrainedConfig, tied: bool) -> Shape:
         vocabulary=config.vocab_size,
         rms_norm_eps=config.rms_norm_eps,
         rope_theta=theta,
-        scaling=rope if rope["rope_type"] != "default" else {},
+        scaling={name: rope[name] for name in _SCALINGS[rope["rope_type"]]},
         tied=tied,
     )
 
@@ -122,7 +132,7 @@ def unwritable(config: PreTrainedConfig, what: str) -> list[Problem]:
         (
             "rope_parameters",
             config.rope_parameters,
-            config.rope_parameters["rope_type"] in _ROPE
+            config.rope_parameters["rope_type"] in _SCALINGS
             and config.rope_parameters.get("partial_rotary_factor", 1) == 1,
         ),
         ("top_layers", getattr(config, "top_layers", 0), not getattr(config, "top_layers", 0)),

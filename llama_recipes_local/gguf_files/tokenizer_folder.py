@@ -1,7 +1,10 @@
 """Writes the tokenizer of a GGUF file into a folder, as transformers loads it."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+
+from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local.gguf_files.vocabulary import (
     BYTE_LEVEL,
@@ -11,6 +14,7 @@ from llama_recipes_local.gguf_files.vocabulary import (
     WHOLE_WORDS,
     Vocabulary,
 )
+from llama_recipes_local.models import AutoTokenizer
 from llama_recipes_local.models.tokenizer_rules import MODEL, component
 from llama_recipes_local.storage.publishing import write_json
 
@@ -29,6 +33,13 @@ def write_tokenizer(vocabulary: Vocabulary, folder: Path, positions: int) -> Non
         _write_byte_level(vocabulary, folder, positions)
     else:
         _write_sentencepiece(vocabulary, folder, positions)
+
+
+def read_tokenizer(vocabulary: Vocabulary, positions: int) -> PreTrainedTokenizerBase:
+    """Return the tokenizer that the folder of a file has."""
+    with TemporaryDirectory() as folder:
+        write_tokenizer(vocabulary, Path(folder), positions)
+        return AutoTokenizer.from_pretrained(folder)
 
 
 def _names(vocabulary: Vocabulary) -> dict[str, str]:

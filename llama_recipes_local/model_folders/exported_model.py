@@ -1,7 +1,7 @@
 """What an export format is given, and what it has to do."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,6 +23,7 @@ class ExportedModel:
         config_changes: keys of ``config.json`` with other values than in the source.
         config_removed: keys of the source's ``config.json`` that are left out.
         prompt_template: the file with the run's prompt template, if it has one.
+        accepted: checks of the written file that the user accepts the findings of, by name.
     """
 
     source: Path
@@ -32,6 +33,7 @@ class ExportedModel:
     config_changes: Mapping[str, Any]
     config_removed: tuple[str, ...] = ()
     prompt_template: Path | None = None
+    accepted: Collection[str] = ()
 
     def size(self) -> int:
         """Return the size of all weights in their dtypes, in bytes."""

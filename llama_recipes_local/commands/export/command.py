@@ -1,5 +1,6 @@
 """Exports a model's folder, or an adapter merged into its base model."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from llama_recipes_local.datasets.prompt_template import (
 )
 from llama_recipes_local.errors import refusal, refuse
 from llama_recipes_local.export_formats import planned_export
+from llama_recipes_local.gguf_files.gguf_choices import TYPES
 from llama_recipes_local.model_folders import (
     check_architecture,
     check_no_adapter,
@@ -26,8 +28,6 @@ from llama_recipes_local.model_folders.tensors import FLOATS, StoredTensors
 from llama_recipes_local.models.folder_checks import HARMLESS, check_stored_model
 from llama_recipes_local.run.record import SavedRun
 
-_TYPE = "q8_0"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
@@ -41,6 +41,7 @@ class Export:
         type: how GGUF stores weights; None means 8 bits.
         tokenizer: the tokenizer's folder; None means the run's, or the model's.
         allow_other_base: whether the base model may be another than the adapter was trained on.
+        accepted: checks of the written file that the user accepts the findings of, by name.
     """
 
     model: Path | None
@@ -50,6 +51,7 @@ class Export:
     type: str | None = None
     tokenizer: Path | None = None
     allow_other_base: bool = False
+    accepted: Collection[str] = ()
 
 
 def export(asked: Export) -> None:
@@ -69,6 +71,7 @@ def export(asked: Export) -> None:
                 tokenizer=asked.tokenizer,
                 format=name,
                 allow_other_base=asked.allow_other_base,
+                accepted=asked.accepted,
             )
         )
     else:
@@ -78,7 +81,7 @@ def export(asked: Export) -> None:
 
 def _format_name(asked: Export) -> str:
     if asked.format == "gguf":
-        return f"gguf-{asked.type or _TYPE}"
+        return f"gguf-{asked.type or TYPES[0]}"
     if asked.type is not None:
         why = "it is how GGUF stores weights; safetensors keeps the dtype of the model"
         raise refusal(f"--type {asked.type} with --format {asked.format}", why, "leave --type out")
@@ -102,13 +105,16 @@ def _export_model(asked: Export, name: str) -> None:
         why = "its weights are rounded already, and would be rounded a second time"
         raise refusal(quantized.what, why, "name the model before it was quantised")
     trained = SavedRun(folder).fields("train_config")
-    model = _whole_model(folder, find_tokenizer(asked.tokenizer, folder, trained), tensors)
+    tokenizer = find_tokenizer(asked.tokenizer, folder, trained)
+    model = _whole_model(folder, tokenizer, tensors, asked.accepted)
     planned = planned_export(model, out, name)
     print(f"--> exporting {folder}")
     planned.write()
 
 
-def _whole_model(folder: Path, tokenizer: Path, tensors: StoredTensors) -> ExportedModel:
+def _whole_model(
+    folder: Path, tokenizer: Path, tensors: StoredTensors, accepted: Collection[str]
+) -> ExportedModel:
     tied = bool(read_config(folder).get("tie_word_embeddings"))
     left_out = {"lm_head.weight"} if tied else set()
     template = find_prompt_template(folder)
@@ -125,6 +131,7 @@ def _whole_model(folder: Path, tokenizer: Path, tensors: StoredTensors) -> Expor
         weight=tensors.__getitem__,
         config_changes={},
         prompt_template=template,
+        accepted=accepted,
     )
 
 

@@ -4,8 +4,7 @@ import argparse
 
 from llama_recipes_local.cli.parsing import one_of, path
 from llama_recipes_local.cli.shared_flags import add_other_base_flag
-
-TYPES = ("q8_0", "f16", "bf16", "f32", "q6_k", "q5_k_m", "q4_k_m", "q4_1", "q4_0")
+from llama_recipes_local.gguf_files.gguf_choices import CHECKS, TYPES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,13 +31,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--type",
         type=one_of(TYPES),
         metavar="NAME",
-        help=f"how GGUF stores weights: {', '.join(TYPES)} (q8_0)",
+        help=f"how GGUF stores weights: {', '.join(TYPES)} ({TYPES[0]})",
     )
     parser.add_argument(
         "--tokenizer_name",
         metavar="DIR",
         type=path,
         help="the tokenizer's folder (the one used in training)",
+    )
+    parser.add_argument(
+        "--accept",
+        type=one_of(CHECKS),
+        action="append",
+        default=[],
+        metavar="CHECK",
+        help="write the file although it differs from the model in this, when it is read back: "
+        f"{', '.join(CHECKS)}",
     )
     add_other_base_flag(parser)
 
@@ -56,5 +64,6 @@ def run(args: argparse.Namespace) -> None:
             type=args.type,
             tokenizer=args.tokenizer_name,
             allow_other_base=args.allow_other_base,
+            accepted=args.accept,
         )
     )

@@ -1,6 +1,6 @@
 """``llama-recipes-local merge``: a new model folder of an adapter and its base model."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +59,7 @@ class Merge:
         use_double_quant: whether the scales are quantised too; None means as the run trained.
         format: the export format, a name of ``export_formats.FORMATS``.
         allow_other_base: whether the base model may be another than the adapter was trained on.
+        accepted: checks of an exported file that the user accepts the findings of.
     """
 
     adapter: Path
@@ -71,6 +72,7 @@ class Merge:
     use_double_quant: bool | None = None
     format: str = DEFAULT_FORMAT
     allow_other_base: bool = False
+    accepted: Collection[str] = ()
 
 
 def merge(asked: Merge) -> None:
@@ -119,6 +121,7 @@ def merge(asked: Merge) -> None:
         config_changes=config_changes,
         config_removed=config_removed,
         prompt_template=prompt_template,
+        accepted=asked.accepted,
     )
     planned = planned_export(model, out, asked.format)
     if skeleton.tied and not merged.tied:

@@ -15,10 +15,14 @@ INT, POINTER, BOOL = ctypes.c_int32, ctypes.c_void_p, ctypes.c_bool
 
 
 class Parameters(ctypes.Structure):
+    """``llama_model_params`` or ``llama_context_params``, which begin with these numbers."""
+
     _fields_ = [("numbers", ctypes.c_uint32 * 256)]
 
 
 class Batch(ctypes.Structure):
+    """``llama_batch``: a number of tokens, and arrays of them."""
+
     _fields_ = [("count", INT), ("arrays", POINTER * 6)]
 
 
