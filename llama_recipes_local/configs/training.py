@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 else:
     upstream = load_alone("configs.training").train_config
 
-REPORTERS = Choices("tensorboard", "wandb", "mlflow")
+REPORTERS = Choices("tensorboard", "wandb", "mlflow", "swanlab")
 SECONDS = Range("from 1 to 1000000", lambda seconds: 1 <= seconds <= 10**6)
 CHECKPOINTED = Needs("save_steps", why="no checkpoint would be saved")
 RESUMED = Needs("resume_from_checkpoint", why="no run would be resumed")
@@ -341,8 +341,8 @@ class train_config(upstream):
     in any case."""
 
     report_to: Annotated[list[str], REPORTERS, Resume.FREE] = field(default_factory=list)
-    """Loggers in addition to ``metrics.jsonl``: "tensorboard", "wandb", "mlflow"; all write below
-    ``output_dir``."""
+    """Loggers in addition to ``metrics.jsonl``: "tensorboard", "wandb", "mlflow", "swanlab"; all
+    write below ``output_dir``."""
 
     save_steps: Annotated[int, AT_LEAST_0, Resume.FREE] = 0
     """Optimiser steps from one checkpoint to the next; 0 saves one only when a signal asks."""

@@ -112,6 +112,7 @@ def check_packages(run: Run) -> list[Problem]:
         ("bitsandbytes", "quantization", quantized_by(run), is_quantized),
         ("bitsandbytes", "quantization", f"--optimizer {optimizer}", optimizer in BITSANDBYTES),
         ("wandb", "wandb", "--use_wandb", train.use_wandb),
+        ("swanboard", "swanlab", "--report_to swanlab", "swanlab" in train.report_to),
     ]
     if kernel is not None and kernel.package:
         needs.append((kernel.package, kernel.extra, f"--attn_implementation {kernel.name}", True))

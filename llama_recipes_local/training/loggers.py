@@ -1,4 +1,4 @@
-"""Where a run's numbers go: JSON lines always; TensorBoard, Weights & Biases, MLflow on request.
+"""Where a run's numbers go: JSON lines always; TensorBoard, W&B, MLflow and SwanLab on request.
 
 Each writes below the output folder. None is given a server, so nothing leaves the machine unless
 ``wandb_config.mode`` asks for it.
@@ -23,6 +23,8 @@ METRICS_FILE = "metrics.jsonl"
 EVALUATIONS_FILE = "evaluations.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
 MLFLOW_FOLDER = "mlruns"
+SWANLAB_FOLDER = "swanlog"
+PROJECT = "llama-recipes-local"
 Numbers = Mapping[str, float | None]
 
 
@@ -187,11 +189,9 @@ class MlFlow:
         from mlflow import MlflowClient
 
         self._client = MlflowClient(tracking_uri=(output / MLFLOW_FOLDER).resolve().as_uri())
-        experiment = self._client.get_experiment_by_name("llama-recipes-local")
+        experiment = self._client.get_experiment_by_name(PROJECT)
         self._experiment = (
-            experiment.experiment_id
-            if experiment
-            else self._client.create_experiment("llama-recipes-local")
+            experiment.experiment_id if experiment else self._client.create_experiment(PROJECT)
         )
         self._name = output.name
         self._settings = vars(train_config)
@@ -231,6 +231,46 @@ class MlFlow:
             self._client.set_terminated(self._run)
 
 
+class SwanLab:
+    """A run in a local SwanLab folder, for ``swanlab watch OUTPUT/swanlog``.
+
+    SwanLab resumes no run of its local mode, so a resumed run is a new one that begins with the
+    steps before it. What it would say of the machine, and print a second time, is left out.
+    """
+
+    def __init__(self, output: Path, train_config: configs.train_config) -> None:
+        import swanlab
+
+        collected = ("hardware", "runtime", "requirements", "git", "swanlab", "monitor")
+        quiet = swanlab.Settings(
+            interactive=False,
+            terminal={"proxy_type": "none"},
+            probe=dict.fromkeys(collected, False),
+            integration={"webhook": {"url": ""}},  # which the environment may name
+        )
+        self._paths = {"train": output / METRICS_FILE, "eval": output / EVALUATIONS_FILE}
+        self._run = swanlab.init(
+            mode="local",
+            log_dir=str(output / SWANLAB_FOLDER),
+            project=PROJECT,
+            name=output.name,
+            config=dict(vars(train_config)),
+            settings=quiet,
+        )
+
+    def resume(self, step: int, validated: int) -> None:
+        for kind, last in (("train", step), ("eval", max(validated, 0))):
+            for line in _lines_up_to(self._paths[kind], last):
+                numbers = json.loads(line)
+                self.log(kind, numbers.pop("step"), numbers)
+
+    def log(self, kind: str, step: int, numbers: Numbers) -> None:
+        self._run.log(_present(kind, numbers), step=step)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
 def make_loggers(
     train_config: configs.train_config,
     wandb_run: WandbRun | None = None,
@@ -251,6 +291,8 @@ def make_loggers(
         loggers.append(WeightsAndBiases(output, wandb_run, run))
     if "mlflow" in train_config.report_to:
         loggers.append(MlFlow(output, train_config))
+    if "swanlab" in train_config.report_to:
+        loggers.append(SwanLab(output, train_config))
     return loggers
 
 

@@ -96,6 +96,13 @@ def test_an_optional_package_is_required_only_if_it_is_used(
     assert machine.check_packages(resolve(flags)) == []
 
 
+def test_swanlab_needs_its_dashboard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extras, "find_spec", lambda name: name != "swanboard" or None)
+    (problem,) = machine.check_packages(resolve({"report_to": "swanlab"}))
+    assert "swanboard" in problem.why
+    assert problem.fix.endswith("[swanlab]'")
+
+
 @pytest.mark.parametrize("folder", ["/proc/out", "/proc/self/a/b", "/sys/out"])
 def test_a_file_system_that_makes_no_folder(folder: str) -> None:
     (problem,) = machine.check_output(resolve({"output_dir": folder}))

@@ -1,9 +1,12 @@
 """Each logger holds the numbers of ``metrics.jsonl``, below the output folder."""
 
+import contextlib
 import json
 import socket
+import sqlite3
 import time
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +182,70 @@ def test_the_users_wandb_id_is_kept(
         monkeypatch.setenv(name, value)
     said = named(wandb, resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
     assert said == (wandb.get("id"), wandb.get("resume"))
+
+
+@pytest.fixture
+def attempts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What asked for the network, all of it denied: swanlab catches its own errors."""
+    found: list[str] = []
+
+    def deny(*arguments: Any, **_: Any) -> None:
+        found.append(str(arguments))
+        raise OSError("denied")
+
+    for name in ("connect", "connect_ex", "sendto"):
+        monkeypatch.setattr(socket.socket, name, deny)
+    monkeypatch.setattr(socket, "getaddrinfo", deny)
+    return found
+
+
+def swanlab_values(output: Path, name: str) -> list[dict[int, float]]:
+    """A metric's values by step, of each of a folder's runs, by its dashboard's table of them."""
+    folder = output / loggers.SWANLAB_FOLDER
+    with contextlib.closing(sqlite3.connect(folder / "runs.swanlab")) as table:
+        runs = table.execute(
+            "select run_id, folder from tag join experiment on experiment.id = experiment_id "
+            "where tag.name = ? order by experiment.id",
+            [name],
+        ).fetchall()
+    logged = [(folder / run / "logs" / place).glob("*.log") for run, place in runs]
+    lines = [chain(*(file.read_text().splitlines() for file in run)) for run in logged]
+    return [{line["index"]: line["data"] for line in map(json.loads, each)} for each in lines]
+
+
+def test_swanlab_holds_every_step_and_asks_for_no_network(
+    train_with: Callable[..., Any], attempts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("swanboard")
+    monkeypatch.setenv("SWANLAB_MODE", "cloud")
+    monkeypatch.setenv("SWANLAB_API_KEY", "none")
+    monkeypatch.setenv("SWANLAB_WEBHOOK", "http://203.0.113.1/")
+    training = train_with(report_to=["swanlab"])
+    for name in NUMBERS:
+        (kept,) = swanlab_values(training.output, f"train/{name}")
+        assert kept == {line["step"]: line[name] for line in training.steps}
+    assert set(swanlab_values(training.output, "eval/loss")[0]) == {0, 2, 4}
+    assert attempts == []
+
+
+def test_swanlab_begins_a_resumed_run_with_what_was_before(
+    tmp_path: Path, attempts: list[str]
+) -> None:
+    """Its local mode continues no run: of the step after the checkpoint the new value is kept."""
+    pytest.importorskip("swanboard")
+    config = configs.train_config(output_dir=str(tmp_path), report_to=["swanlab"])
+    for last, resumed in ((3, None), (4, 2)):
+        made = make_loggers(config)
+        for logger in made if resumed else []:
+            logger.resume(resumed or 0, 0)
+        for step in range((resumed or 0) + 1, last + 1):
+            for logger in made:
+                logger.log("train", step, {"loss": step + last / 10, "mfu": None})
+        for logger in made:
+            logger.close()
+    runs = swanlab_values(tmp_path, "train/loss")
+    assert runs == [{1: 1.3, 2: 2.3, 3: 3.3}, {1: 1.3, 2: 2.3, 3: 3.4, 4: 4.4}]
+    assert attempts == []
 
 
 def test_mlflow_starts_a_new_run_unless_one_is_resumed(train_with: Callable[..., Any]) -> None:
