@@ -105,6 +105,11 @@ def test_the_table_and_the_audit_name_each_source(prepared: Run, tmp_path: Path)
     assert saved["train"]["rows"] == sum(each["rows"] for each in saved["mixture"].values())
     assert saved["train"]["counts"]["records"] == 57 + 285 + 60
     assert "\nshort.jsonl " in str(data)
+    endings = [audit.endings for audit in data.audits.values()]
+    assert all(endings)
+    assert [each.stopping for each in endings if each] == [
+        audit.rows for audit in data.audits.values()
+    ]
 
 
 @pytest.mark.parametrize("strategy", ["packing", "padding"])
