@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import sentencepiece
 import transformers
+from sentencepiece import sentencepiece_model_pb2
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
-from transformers.utils import sentencepiece_model_pb2_new as sentencepiece_model_pb2
 
 from llama_recipes_local import configs
 from llama_recipes_local.answers.prompt_texts import Prompt

@@ -15,9 +15,9 @@ from typing import Any
 import sentencepiece
 import torch
 import transformers
+from sentencepiece import sentencepiece_model_pb2
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
-from transformers.utils import sentencepiece_model_pb2_new as sentencepiece_model_pb2
 
 MARK = "\N{LOWER ONE EIGHTH BLOCK}"
 LLAMA3_SPLIT = (
