@@ -87,11 +87,24 @@ def _perform(script: Script) -> str:
     places = [str(Path(__file__).parents[2]), own.get("PYTHONPATH", "")]
     own |= {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": os.pathsep.join(filter(None, places))}
     words = [sys.executable, "-m", PERFORM, str(file), str(os.getpid())]
-    code = subprocess.run(words, env=own).returncode
+    code = _print_what_it_says(words, own)
     failure = Path(script.folder, FAILURE)
     if failure.is_file():
         return failure.read_text("utf-8")
     return f"its process, which ended with exit code {code}" if code else ""
+
+
+def _print_what_it_says(words: list[str], environment: Mapping[str, str]) -> int:
+    """Run a command, print its output here, in a notebook too, and return its exit code."""
+    with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                print(line, end="", flush=True)
+        except BaseException:
+            process.kill()
+            raise
+    return process.returncode
 
 
 def _shown(run: Run, small: SmallRun) -> str:

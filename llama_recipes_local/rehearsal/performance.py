@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from importlib.util import find_spec
 from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 import torch
 
-from llama_recipes_local import cli
+from llama_recipes_local import cli, extras
 from llama_recipes_local.datasets.base import first_records
 from llama_recipes_local.finetuning import finetune
 from llama_recipes_local.processes import end_with_parent
@@ -60,6 +59,8 @@ def rehearse(script: Script) -> None:
     _say("compare", began, "losses and weights of both runs are equal to the bit")
     for name, words in _commands(script).items():
         stage(folder, name, partial(_command, words))
+    if why := _why_not_evaluated(script):
+        print(f"--> not rehearsed: evaluate: {why}", flush=True)
 
 
 def _train(script: Script, output: str, dying: bool = False, **more: str) -> None:
@@ -104,7 +105,7 @@ def _commands(script: Script) -> dict[str, list[str]]:
     tokenizer = ["--tokenizer_name", script.tokenizer]
     commands["generate"] = ["generate", *(whole if script.mergeable else trained), *answer]
     commands["generate"] += tokenizer
-    if find_spec("scipy") is not None and not script.sharded:
+    if not _why_not_evaluated(script):
         limits = ["--max_examples", "2", "--max_new_tokens", str(ANSWER)]
         commands["evaluate"] = ["evaluate", *trained, *limits, "--max_eval_step", "2"]
         commands["evaluate"] += ["--data_cache", str(folder / "cache")]
@@ -112,6 +113,14 @@ def _commands(script: Script) -> dict[str, list[str]]:
     page = str(folder / "report.html")
     commands["report"] = ["report", str(folder / "straight"), resumed, "--out", page]
     return commands
+
+
+def _why_not_evaluated(script: Script) -> str:
+    """Return why the result is not evaluated; "" if it is."""
+    if script.sharded:
+        return "a converted model has no record of its data, whose flags evaluate would need"
+    missing = extras.check_installed("scipy", "evaluate", "evaluate")
+    return f"{missing[0].why}; {missing[0].fix}" if missing else ""
 
 
 def _command(words: list[str]) -> int:

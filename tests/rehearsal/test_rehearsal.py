@@ -1,7 +1,6 @@
 """``--rehearse``: the user's command on a small model, from data to report."""
 
 import signal
-import subprocess
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -124,14 +123,14 @@ def test_what_failed_is_kept_and_what_was_interrupted_is_not(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def perform(words: list[str], env: dict[str, str]) -> "subprocess.CompletedProcess[str]":
-        assert env["CUDA_VISIBLE_DEVICES"] == "" and "RANK" not in env
+    def perform(words: list[str], environment: dict[str, str]) -> int:
+        assert environment["CUDA_VISIBLE_DEVICES"] == "" and "RANK" not in environment
         if isinstance(failure, KeyboardInterrupt):
             raise failure
         Path(words[3]).with_name("failure.txt").write_text(failure)
-        return subprocess.CompletedProcess(words, 1)
+        return 1
 
-    monkeypatch.setattr(beginning.subprocess, "run", perform)
+    monkeypatch.setattr(beginning, "_print_what_it_says", perform)
     with pytest.raises(SystemExit) as ended:
         main(
             **tiny_run,
