@@ -1,15 +1,13 @@
 """``docs/hardware.md`` shows what is computed, and beside it what was measured."""
 
-import sys
 from pathlib import Path
 
+import memory
+import predictions
 import pytest
+import scaling
 
 PROJECT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(PROJECT / "benchmarks"))
-import memory  # noqa: E402
-import predictions  # noqa: E402
-import scaling  # noqa: E402
 
 
 @pytest.mark.parametrize("page", memory.PAGES)
