@@ -131,8 +131,11 @@ def install(about: dict[str, str], folder: Path, started: float) -> int:
     if record.is_file() and record.read_text("utf-8") == (HERE / ABOUT).read_text("utf-8"):
         print(f"--> {folder} was installed from this bundle already")
         return 0
-    if folder.exists() and not begun.is_file() and any(folder.iterdir()):
+    if folder.exists() and not begun.is_file() and not (folder.is_dir() and is_empty(folder)):
         print(f"refused: {folder} holds files already: remove it, or sh install ANOTHER_DIR")
+        return 2
+    if problem := disk_problem(folder):
+        print(f"refused: {problem}")
         return 2
     shutil.rmtree(folder, ignore_errors=True)
     print(f"--> installing {about['target']} into {folder}", flush=True)
@@ -151,6 +154,22 @@ def install(about: dict[str, str], folder: Path, started: float) -> int:
     print(f"--> installed in {time.monotonic() - started:.0f} s; now")
     print(f"    cd {folder} && source .venv/bin/activate && llama-recipes-local doctor")
     return 0
+
+
+def is_empty(folder: Path) -> bool:
+    """Return whether a folder has nothing in it."""
+    return not any(folder.iterdir())
+
+
+def disk_problem(folder: Path) -> str:
+    """Say whether the disk is too full for what the wheels become; "" if it is not."""
+    there = next(path for path in folder.parents if path.is_dir())
+    needed = 3 * sum(path.stat().st_size for path in (HERE / "wheels").iterdir())
+    free = shutil.disk_usage(there).free
+    if free >= needed:
+        return ""
+    figures = f"{free / 1e9:.1f} GB free, about {needed / 1e9:.1f} GB are needed"
+    return f"{there} has {figures}: free space there, or sh install ANOTHER_DIR"
 
 
 def run_steps(extras: str, folder: Path) -> None:

@@ -125,6 +125,26 @@ def test_no_driver_is_no_problem_and_an_old_one_is(capsys: pytest.CaptureFixture
     assert installer.driver_problems("580.65.06", "575.57.08") != []
 
 
+@pytest.mark.command
+def test_a_place_that_is_taken_is_left_as_it_is(bundle: Path, tmp_path: Path) -> None:
+    taken = tmp_path / "file"
+    taken.write_text("mine")
+    done = install(bundle, str(taken))
+    assert (done.returncode, done.stderr) == (2, "")
+    assert f"refused: {taken} holds files already" in done.stdout
+    assert taken.read_text() == "mine"
+
+
+def test_a_disk_that_is_too_full_is_named(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(installer, "HERE", bundle)
+    assert installer.disk_problem(tmp_path / "there") == ""
+    usage = installer.shutil.disk_usage(tmp_path)._replace(free=10)
+    monkeypatch.setattr(installer.shutil, "disk_usage", lambda path: usage)
+    assert f"{tmp_path} has 0.0 GB free" in installer.disk_problem(tmp_path / "there")
+
+
 def test_the_bill_of_materials_is_cyclonedx(bundle: Path) -> None:
     """The reference is the schema that CycloneDX publishes, and the wheels themselves."""
     from cyclonedx.schema import SchemaVersion
