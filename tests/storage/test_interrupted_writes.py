@@ -140,6 +140,7 @@ print(sorted({"torch", "transformers", "numpy"} & set(sys.modules)))
 
 # Modules that write by themselves: into a draft that is published, a log that grows, or no file.
 OWN_WRITES = {
+    "bundling/bundle_making.py": "into the draft of a bundle",
     "checkpoints/files.py": "into the draft of a checkpoint",
     "commands/prepare/grammar/command.py": "into the draft that storage gives",
     "commands/prepare/grammar/published_csv.py": "into the draft that storage gives",
