@@ -11,6 +11,7 @@ from typing import Any
 
 from llama_recipes_local import launch
 from llama_recipes_local.adapters.registry import METHODS
+from llama_recipes_local.configs.training import AUTO
 from llama_recipes_local.data.audit import SplitAudit
 from llama_recipes_local.datasets.prepared_data import RunData
 from llama_recipes_local.errors import TrainingError
@@ -125,6 +126,8 @@ def _what_it_takes(run: Run, flags: Mapping[str, Any], output: Path) -> str:
     """Return the plan of the run itself, and write files that start it."""
     audits: Mapping[str, SplitAudit] = run.data.audits if isinstance(run.data, RunData) else {}
     given = {name: value for name, value in flags.items() if not name.endswith("rehearse")}
+    if given.get("resume_from_checkpoint") == AUTO:  # as each job does by itself
+        del given["resume_from_checkpoint"]
     own = words({**given, **planned_changes(run, audits)})
     nodes = max(launch.world_size() // launch.ranks_of_host(), 1)
     gpus = launch.ranks_of_host()

@@ -99,7 +99,8 @@ def _commands(script: Script) -> dict[str, list[str]]:
     if script.sharded:
         (shards,) = (folder / "resumed-shards").iterdir()
         commands["convert"] = ["convert", str(shards), "--out", merged]
-    whole = ["--model_name", merged if script.mergeable or script.sharded else resumed]
+    made = merged if script.mergeable or script.sharded else _whole_model(folder)
+    whole = ["--model_name", made]
     trained = ["--adapter", resumed] if script.adapter else whole
     answer = ["--prompt", script.prompt, "--max_new_tokens", str(ANSWER)]
     tokenizer = ["--tokenizer_name", script.tokenizer]
@@ -116,10 +117,17 @@ def _commands(script: Script) -> dict[str, list[str]]:
     return commands
 
 
+def _whole_model(folder: Path) -> str:
+    """Return the folder of a model that was trained whole; FSDP's are apart, one an epoch."""
+    saved = (folder / "resumed-shards").glob("*/*/config.json")
+    newest = max(saved, key=lambda path: path.stat().st_mtime, default=None)
+    return str(newest.parent if newest else folder / "resumed")
+
+
 def _why_not_evaluated(script: Script) -> str:
     """Return why the result is not evaluated; "" if it is."""
-    if script.sharded:
-        return "a converted model has no record of its data, whose flags evaluate would need"
+    if not script.adapter and Path(script.folder, "resumed-shards").is_dir():
+        return "a model that FSDP saves has no record of its data, which evaluate would need"
     missing = extras.check_installed("scipy", "evaluate", "evaluate")
     return f"{missing[0].why}; {missing[0].fix}" if missing else ""
 
