@@ -26,6 +26,7 @@ from llama_recipes_local.run import Run
 from llama_recipes_local.screen import shown_path
 from llama_recipes_local.storage.disk import nearest_existing
 from llama_recipes_local.storage.names import free_path, hidden_beside
+from llama_recipes_local.storage.publishing import write_text
 
 PROMPT = "Once upon a time"
 PERFORM = "llama_recipes_local.rehearsal"
@@ -138,7 +139,7 @@ def _what_it_takes(run: Run, flags: Mapping[str, Any], output: Path) -> str:
     for ending, text in texts.items():
         path = free_path(output.with_name(f"{output.name}-{ending}"), Path(ending).suffix)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, "utf-8")
+        write_text(path, text)
         starts = "sbatch" if ending == "job.sh" else "kubectl create -f"
         lines.append(f"  {starts} {shown_path(path)}")
     return "\n".join(lines)

@@ -25,6 +25,7 @@ VALUES: dict[str, Any] = {
 }
 ON = {
     "save_steps": 5,
+    "early_stopping_patience": 3,
     "resume_from_checkpoint": "auto",
     "from_peft_checkpoint": "saved",
     "report_to": "tensorboard,wandb",
@@ -32,7 +33,7 @@ ON = {
 
 
 def test_there_are_pairs() -> None:
-    assert len(PAIRS) == 26
+    assert len(PAIRS) == 27
     assert {"gradient_clipping_threshold", "hsdp", "wandb_config.id", "async_save"} <= PAIRS.keys()
 
 

@@ -59,7 +59,12 @@ def write_sft_configuration(path: Path) -> None:
 
     training = SimpleNamespace(to_dict=dict)
     run: Any = SimpleNamespace(
-        parts=(), dataset=Settings(), local=Settings(), model=Settings(), training=training
+        flags=(),
+        parts=(),
+        dataset=Settings(),
+        local=Settings(),
+        model=Settings(),
+        training=training,
     )
     save_configuration(run, path)
 
@@ -148,7 +153,15 @@ OWN_WRITES = {
     "commands/prepare/stand_in/command.py": "into the draft of the model's folder",
     "console.py": "to the null device",
     "data/cache.py": "into the draft of an entry",
+    "datasets/tokens_folder.py": "into the draft of a folder of tokens",
+    "gguf_files/modelfile.py": "into the draft of an export",
+    "gguf_files/tokenizer_folder.py": "into the draft of a model's folder",
     "model_checkpointing/checkpoint_handler.py": "into the draft of a sharded model",
+    "rehearsal/__main__.py": "into the folder of a rehearsal",
+    "rehearsal/performance.py": "into the folder of a rehearsal",
+    "rehearsal/script.py": "into the folder of a rehearsal",
+    "rehearsal/small_model.py": "into the folder of a rehearsal",
+    "reports/run_charts.py": "into the draft that storage gives",
     "training/loggers.py": "metrics.jsonl, a line at a time",
 }
 
