@@ -24,6 +24,7 @@ from llama_recipes_local.datasets.tokenized_splits import FORMAT
 from llama_recipes_local.errors import Problem, caught, door
 from llama_recipes_local.fields import Resume, facts
 from llama_recipes_local.messages import missing_path
+from llama_recipes_local.program import command
 from llama_recipes_local.run import Run
 from llama_recipes_local.storage.hashing import contents_hash
 from llama_recipes_local.storage.publishing import published_folder, write_json
@@ -32,8 +33,13 @@ LAYOUT = 1  # of the folder; incremented when it is read in another way
 VERSION = f"{LAYOUT}.{FORMAT}"
 ABOUT, SUMS = "tokens.json", "SHA256SUMS"
 FLAG = "tokens_path"
-AGAIN = "copy the folder again, or make it again: llama-recipes-local prepare tokens"
+
 OF_TRAINING = ("dataset", "context_length", "seed")
+
+
+def made_again() -> str:
+    """Return what helps where a folder of tokens is not whole."""
+    return f"copy the folder again, or make it again: {command('prepare', 'tokens')}"
 
 
 def settings_of(run: Run) -> dict[str, Any]:
@@ -93,12 +99,12 @@ def check_folder(folder: Path) -> list[Problem]:
         if not folder.is_dir():
             return [missing_path(folder, f"name one that has {SUMS}: --{FLAG} DIR")]
         why = f"{SUMS} is missing, which lists the files and their hashes"
-        return [Problem(f"{folder} is not a whole folder of tokens", why, AGAIN)]
+        return [Problem(f"{folder} is not a whole folder of tokens", why, made_again())]
     sums = _sums(folder)
     problems = [each for name, digest in sums.items() for each in _altered(folder, name, digest)]
     if ABOUT not in sums:
         why = f"{SUMS} does not list it"
-        problems.append(Problem(f"{folder / ABOUT} is not known to be whole", why, AGAIN))
+        problems.append(Problem(f"{folder / ABOUT} is not known to be whole", why, made_again()))
     if problems:
         return problems
     with caught() as unreadable:
@@ -106,9 +112,13 @@ def check_folder(folder: Path) -> list[Problem]:
         if version != VERSION:
             what = f"the tokens in {folder} are of format {version}"
             why = f"this version of the package makes and reads format {VERSION}"
-            return [Problem(what, why, "make them again: llama-recipes-local prepare tokens")]
+            return [Problem(what, why, f"make them again: {command('prepare', 'tokens')}")]
         return [
-            Problem(f"{folder / split['file']} is not known to be whole", "no hash lists it", AGAIN)
+            Problem(
+                f"{folder / split['file']} is not known to be whole",
+                "no hash lists it",
+                made_again(),
+            )
             for source in read_about(folder)["sources"]
             for split in source["splits"].values()
             if split["file"] not in sums
@@ -126,12 +136,12 @@ def _sums(folder: Path) -> dict[str, str]:
 def _altered(folder: Path, name: str, digest: str) -> list[Problem]:
     path = folder / name
     if Path(name).name != name or not path.is_file():  # nothing outside of the folder is read
-        return [Problem(f"{path} is missing", f"{SUMS} lists it", AGAIN)]
+        return [Problem(f"{path} is missing", f"{SUMS} lists it", made_again())]
     found = contents_hash(path)
     if found == digest:
         return []
     why = f"its sha256 begins with {found[:12]}, and {SUMS} has {digest[:12]}"
-    return [Problem(f"{path} is altered or incomplete", why, AGAIN)]
+    return [Problem(f"{path} is altered or incomplete", why, made_again())]
 
 
 def read_about(folder: Path) -> dict[str, Any]:
@@ -140,7 +150,7 @@ def read_about(folder: Path) -> dict[str, Any]:
     Raises:
         UsageError: if it cannot be read.
     """
-    with door(f"{folder / ABOUT} cannot be read", AGAIN):
+    with door(f"{folder / ABOUT} cannot be read", made_again()):
         content = json.loads((folder / ABOUT).read_text("utf-8"))
         if not isinstance(content, dict):
             raise ValueError("it is not a JSON object")
@@ -168,7 +178,7 @@ def load_tokens(folder: Path, parts: Sequence[Part]) -> dict[str, RunData]:
     """
     about = read_about(folder)
     found = {}
-    with door(f"the tokens in {folder} cannot be read", AGAIN):
+    with door(f"the tokens in {folder} cannot be read", made_again()):
         for source in about["sources"]:
             template = source["prompt_template"]
             data = found[source["name"]] = RunData(

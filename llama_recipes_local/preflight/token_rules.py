@@ -12,6 +12,7 @@ from llama_recipes_local.datasets.tokens_folder import (
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.models.loading import run_tokenizer
 from llama_recipes_local.preflight.model import check_tokenizer
+from llama_recipes_local.program import command
 from llama_recipes_local.run import Run
 
 SHOWN = 12  # digits of a hash
@@ -35,7 +36,7 @@ def _settings(run: Run, folder: Path, made: dict[str, object]) -> list[Problem]:
         Problem(
             f"--{name} {now.get(name)} with --{FLAG} {folder}",
             f"its tokens were made with --{name} {made[name]}",
-            f"leave --{name} out, or make tokens with it: llama-recipes-local prepare tokens",
+            f"leave --{name} out, or make tokens with it: {command('prepare', 'tokens')}",
         )
         for name in names
     ]

@@ -394,12 +394,6 @@ CASES = {
         "torchrun --nproc_per_node 2 finetuning.py --enable_fsdp",
         flags={"enable_fsdp": True},
     ),
-    "torchrun without FSDP": Case(
-        "torchrun without --enable_fsdp",
-        "each process would train its own copy of the model",
-        "add --enable_fsdp",
-        environment=TORCHRUN,
-    ),
     "a rank that a launcher left behind": Case(
         "RANK=1 in the environment",
         "not set: LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT",

@@ -31,6 +31,14 @@ def torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, "0" if name == "RANK" else "1")
 
 
+@pytest.mark.usefixtures("torchrun")
+def test_several_ranks_need_fsdp_and_one_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert problems_of() == []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert problems_of() == ["torchrun without --enable_fsdp"]
+    assert problems_of(enable_fsdp=True) == []
+
+
 def test_the_defaults_have_no_problem() -> None:
     assert problems_of() == []
 
