@@ -1,6 +1,7 @@
 """The export format GGUF: a file for llama.cpp, and a Modelfile for Ollama beside it."""
 
 import math
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,7 +14,7 @@ from llama_recipes_local.errors import Problem, caught, refusal
 from llama_recipes_local.gguf_files import metadata as keys
 from llama_recipes_local.gguf_files.certificate import Origin, certify, sampled_rows
 from llama_recipes_local.gguf_files.llama_tensors import FREQUENCIES, swapped, targets
-from llama_recipes_local.gguf_files.modelfile import stops, write_modelfile
+from llama_recipes_local.gguf_files.modelfile import stops, trained_template, write_modelfile
 from llama_recipes_local.gguf_files.shape import PER_TURN, Shape, shape_of, unwritable
 from llama_recipes_local.gguf_files.tensor_types import (
     FileType,
@@ -105,7 +106,9 @@ class GgufExport:
     def _vocabulary(self) -> Vocabulary:
         model, rows = self._model, self._config.vocab_size
         ends = stops(model, self._tokenizer)
-        return vocabulary_of(self._tokenizer, model.tokenizer, rows, ends)
+        found = vocabulary_of(self._tokenizer, model.tokenizer, rows, ends)
+        trained = trained_template(model)  # or the base model's own would be used with llama.cpp
+        return replace(found, chat_template=trained) if trained is not None else found
 
     @cached_property
     def _tokenizer(self) -> PreTrainedTokenizerBase:

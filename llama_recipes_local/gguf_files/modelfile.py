@@ -1,11 +1,13 @@
 """The Modelfile that Ollama makes a model of: the GGUF file, the prompt and where answers end."""
 
+import json
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local.datasets.prompt_template import (
     CHAT,
+    PLACE,
     PromptTemplate,
     chat_prompt_template,
     read_prompt_template,
@@ -43,6 +45,17 @@ def write_modelfile(
     ends = tokenizer.convert_ids_to_tokens(stops(model, tokenizer))
     lines += [f'PARAMETER stop "{each}"' for each in ends]
     (folder / "Modelfile").write_text("\n".join(lines) + "\n", "utf-8")
+
+
+def trained_template(model: ExportedModel) -> str | None:
+    """Return the run's prompt template as a chat template in Jinja; None without a run's."""
+    if model.prompt_template is None:
+        return None
+    prompt = read_prompt_template(model.prompt_template)
+    if prompt.kind == CHAT:
+        return prompt.template
+    before, _, after = (json.dumps(each) for each in prompt.template.partition(PLACE))
+    return f"{{{{ {before} }}}}{{{{ messages[-1]['content'] }}}}{{{{ {after} }}}}"
 
 
 def ollama_template(prompt: PromptTemplate, tokenizer: PreTrainedTokenizerBase) -> str:

@@ -8,6 +8,7 @@ from llama_recipes_local.configs.model_types import LLAMA, VISION
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.messages import join_names
 from llama_recipes_local.model_folders.model_config import read_config
+from llama_recipes_local.program import command
 
 KNOWN = {
     LLAMA: "Llama 1 to 3.3, and others with a Llama's layers",
@@ -26,8 +27,9 @@ _OTHERS = {
 """What handles models of other types, by the beginning of ``model_type``."""
 _ANY = "transformers with PEFT or TRL, where they know this type"
 _HEADS = re.compile(r"\w+For(SequenceClassification|TokenClassification|QuestionAnswering)")
+GGUF = "*.gguf"
 _FORMATS = {
-    "*.gguf": ("GGUF, llama.cpp's format", "llama.cpp and Ollama run it"),
+    GGUF: ("GGUF, llama.cpp's format", "convert makes a model's folder of it"),
     "*.onnx": ("ONNX", "ONNX Runtime runs it"),
     "*.engine": ("TensorRT-LLM's engine", "TensorRT-LLM runs it"),
     "*.nemo": ("NeMo's archive", "NeMo trains it and exports it to the Hugging Face layout"),
@@ -83,6 +85,7 @@ def check_format(folder: Path, flag: str) -> list[Problem]:
     if folder.is_file():
         for pattern, (title, handler) in _FORMATS.items():
             if folder.match(pattern):
+                fix = _converted(folder) if pattern == GGUF else fix
                 return [Problem(f"{folder} is in {title}", f"it is not read; {handler}", fix)]
         return [Problem(f"{folder} is a file", f"{flag} takes a model's folder", fix)]
     if any(folder.glob("*.safetensors")):
@@ -90,8 +93,13 @@ def check_format(folder: Path, flag: str) -> list[Problem]:
     for pattern, (title, handler) in _FORMATS.items():
         if found := sorted(path.name for path in folder.glob(pattern)):
             what = f"{folder} holds weights in {title} only: {join_names(found)}"
+            fix = _converted(folder / found[0]) if pattern == GGUF else fix
             return [Problem(what, f"they are not read; {handler}", fix)]
     return []
+
+
+def _converted(path: Path) -> str:
+    return f"make a folder of it, and name that: {command('convert', path, '--out', 'DIR')}"
 
 
 def _handled_by(kind: object) -> str:

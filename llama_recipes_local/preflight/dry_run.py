@@ -23,7 +23,7 @@ ELSEWHERE = 80
 
 def dry_run_text(run: Run, audits: Mapping[str, SplitAudit]) -> str:
     """Return the plan of a run that ends here; see ``plan_text``."""
-    end = "--dry_run: nothing was loaded or written; without it the run starts"
+    end = "--dry_run: no model was loaded, and of files only the cache of tokens was written"
     return f"{plan_text(run, audits)}\n{end}"
 
 

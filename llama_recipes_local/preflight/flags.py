@@ -220,8 +220,12 @@ def _marks(cls: type, name: str) -> frozenset[object]:
 def _empty(flag: str, value: object, default: object, is_path: bool) -> list[Problem]:
     """Return a problem if a flag is given without text, as ``--flag=$UNSET`` gives it.
 
+    A list without elements is one too where that is not the default.
+
     Code in Python passes an empty text where that is the default.
     """
+    if isinstance(value, (list, tuple)) and not value and default:
+        return [empty_value(f"--{flag}")]
     if not isinstance(value, str) or value.strip():
         return []
     if not isinstance(value, Typed) and (default == "" or not (is_path or default is None)):

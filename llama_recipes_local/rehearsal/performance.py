@@ -72,7 +72,8 @@ def _train(script: Script, output: str, dying: bool = False, **more: str) -> Non
     flags = {**script.flags, **places, **more}
     if dying:
         _die_in_step(KILLED_IN)
-    typed = {name: Typed(each) if isinstance(each, str) else each for name, each in flags.items()}
+    texts = {name: Typed(each) for name, each in flags.items() if isinstance(each, str) and each}
+    typed = flags | texts
     with first_records(RECORDS):
         finetune((), typed)
 

@@ -98,6 +98,8 @@ def _sizes(run: Run) -> dict[str, Any]:
     vocabulary = int(read_config(Path(train.model_name).resolve()).get("vocab_size") or 2**15)
     rows = min(train.batch_size_training, ROWS)
     length = max(LOGITS // vocabulary // rows // 8 * 8, SHORTEST)
+    if train.tokens_path:  # which were made of this length
+        rows, length = 1, train.context_length
     return {
         "batch_size_training": rows,
         "val_batch_size": min(train.val_batch_size, ROWS),

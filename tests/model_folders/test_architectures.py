@@ -37,7 +37,7 @@ HANDLED = {
     "None": "where they know this type",
 }
 FORMATS = {
-    "model-Q4_K_M.gguf": "llama.cpp",
+    "model-Q4_K_M.gguf": "convert",
     "model.onnx": "ONNX Runtime",
     "rank0.engine": "TensorRT-LLM",
     "weights.00.npz": "MLX",
@@ -122,7 +122,8 @@ def test_each_command_refuses_a_folder_of_gguf(
     folder.mkdir()
     (folder / "tiny-Q4_K_M.gguf").write_bytes(b"GGUF")
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json") if config else ():
-        shutil.copy(tiny_model / name, folder)
+        text = (tiny_model / name).read_text().replace('_embeddings": 512', '_embeddings": 4096')
+        (folder / name).write_text(text)  # of a context that is not refused too
     said = f"{folder} holds weights in GGUF, llama.cpp's format only: tiny-Q4_K_M.gguf"
     check_refused(folder, adapter, rows, tmp_path / "out", capsys, said)
     file = folder / "tiny-Q4_K_M.gguf"

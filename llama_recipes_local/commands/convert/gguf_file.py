@@ -5,9 +5,10 @@ from pathlib import Path
 
 import torch
 
-from llama_recipes_local.errors import refusal, refuse
+from llama_recipes_local.errors import UsageError, refusal, refuse
 from llama_recipes_local.export_formats import DEFAULT_FORMAT
 from llama_recipes_local.gguf_files.folder_of_file import GgufModel
+from llama_recipes_local.messages import missing_path
 from llama_recipes_local.model_folders import check_free_space
 from llama_recipes_local.storage.publishing import published_folder
 
@@ -37,6 +38,8 @@ def convert_gguf(
     if form != DEFAULT_FORMAT:
         fix = "leave --format out, and export the new folder then"
         raise refusal(f"--format {form}", "a GGUF file becomes a folder of safetensors", fix)
+    if not path.is_file():
+        raise UsageError([missing_path(path, "name the file: convert FILE.gguf --out DIR")])
     model = GgufModel(path)
     saved = dtype or model.weights.dtype()
     size = sum(torch.Size(shape).numel() for shape in model.weights.shapes.values())

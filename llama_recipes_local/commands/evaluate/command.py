@@ -87,6 +87,8 @@ def evaluate(
     saved_to = result_file(out)
     run = resolve_run(arguments, folder, flags)
     asked = choose_metrics(metrics, run.train.dataset)
+    if (most := run.train.max_eval_step) and not {"max_eval_step"} & flags.keys():
+        print(f"--> the loss is of {most} batches, as in the run: --max_eval_step 0 takes all")
     tokenizer_folder = Path(run.train.tokenizer_name or run.train.model_name)
     source = find_source(
         folder,

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from llama_recipes_local.cli import main
+from llama_recipes_local.models import AutoTokenizer
 
 pytest.importorskip("gguf", reason="the package gguf is missing")
 
@@ -50,6 +51,9 @@ def test_an_adapter_is_merged_first(adapter: Path, tmp_path: Path) -> None:
     assert modelfile.splitlines()[0] == f"FROM ./{path.name}"
     assert 'TEMPLATE """Correct: {{ .Prompt }}\nAnswer:{{ .Response }}"""' in modelfile
     assert 'PARAMETER stop "<|eot_id|>"' in modelfile
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "back")  # for llama.cpp, and the way back
+    turns = [{"role": "user", "content": 'She "go".'}]
+    assert tokenizer.apply_chat_template(turns, tokenize=False) == 'Correct: She "go".\nAnswer:'
 
 
 def test_ollama_gets_the_turns_of_the_chat_template(tmp_path: Path) -> None:
@@ -60,8 +64,6 @@ def test_ollama_gets_the_turns_of_the_chat_template(tmp_path: Path) -> None:
     template = text.split('"""')[1]
     filled = template.partition("{{ else }}")[2].replace("{{ end }}", "")
     filled = filled.replace("{{ .Prompt }}", "Hi").partition("{{ .Response }}")
-    from llama_recipes_local.models import AutoTokenizer
-
     tokenizer = AutoTokenizer.from_pretrained(folder)
     turns = [{"role": "user", "content": "Hi"}]
     expected = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
@@ -108,6 +110,8 @@ def test_what_cannot_be_exported_is_refused(
 
 def test_a_corrupt_gguf_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "model.gguf"
+    assert main(["convert", str(path), "--out", str(tmp_path / "out")]) == 2
+    assert "does not exist" in capsys.readouterr().err
     for content in (b"", b"GGUF", b"GGUF\x03\x00\x00\x00" + b"\xff" * 64, b"PK\x03\x04" * 100):
         path.write_bytes(content)
         assert main(["convert", str(path), "--out", str(tmp_path / "out")]) == 2

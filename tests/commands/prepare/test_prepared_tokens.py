@@ -182,6 +182,6 @@ def test_what_cannot_be_made_ahead_is_refused(tiny_run: dict[str, Any], tmp_path
     own |= {"max_train_step": 1, "max_eval_step": 1}
     with pytest.raises(UsageError, match="streaming with prepare tokens"):
         prepare_tokens(out=tmp_path / "out", **own)
-    with pytest.raises(UsageError, match="exists"):
+    with pytest.raises(UsageError, match="nothing in it is overwritten"):
         prepare_tokens(out=tmp_path, **tiny_run)
     assert not (tmp_path / "out").exists()

@@ -5,8 +5,9 @@ from typing import Any
 
 from llama_recipes_local.datasets.base import PARTS
 from llama_recipes_local.datasets.run_data import join_sources, prepare_sources, untokenized
-from llama_recipes_local.datasets.tokens_folder import ABOUT, FLAG, save_tokens
+from llama_recipes_local.datasets.tokens_folder import FLAG, save_tokens
 from llama_recipes_local.errors import Problem, refuse
+from llama_recipes_local.model_folders import check_output_folder
 from llama_recipes_local.models.loading import run_tokenizer
 from llama_recipes_local.preflight import preflight_data
 from llama_recipes_local.run import Run
@@ -40,10 +41,7 @@ def prepare_tokens(*arguments: object, out: Path, **flags: Any) -> None:
 
 
 def _taken(out: Path, flags: dict[str, Any]) -> list[Problem]:
-    problems = []
-    if out.exists() and not (out / ABOUT).is_file() and (out.is_file() or any(out.iterdir())):
-        why = "it has no tokens that this command made, and would be replaced"
-        problems.append(Problem(f"--out {out} exists", why, "name another folder: --out DIR"))
+    problems = check_output_folder(out)
     if {FLAG, f"train_config.{FLAG}"} & flags.keys():
         why = "the tokens there are made already"
         problems.append(Problem(f"--{FLAG} with prepare tokens", why, f"leave --{FLAG} out"))
