@@ -75,7 +75,8 @@ def test_command_runs(command, tiny_model, grammar_data, adapter, environment, t
     if not clone.is_dir():
         write_clone(clone)
     command = re.sub(MODELS, str(tiny_model), command)
-    command = re.sub(r"\.\./Llama-2-7b-my-lora/?", str(adapter), command)
+    command = re.sub(r"\.\./Llama-2-7b-(my-lora|high-rank)/?", str(adapter), command)
+    command = command.replace(" both.html", f" {tmp_path / 'both.html'}")
     command = re.sub(r"\.\./Llama-2-7b-merged", str(tmp_path / "merged"), command)
     words = shlex.split(command)
     if words[0] == "make":
