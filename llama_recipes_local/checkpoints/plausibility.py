@@ -67,7 +67,7 @@ def _check_state(state: dict[str, Any], step: int) -> None:
     _require(_is_count(state["epoch"], step), "epoch")
     _require(state["validated"] == -1 or _is_count(state["validated"], step), "validated")
     best, best_step = state.get("best_value"), state.get("best_step", -1)
-    _require(best is None or _is_number(best), "best_value")
+    _require(best is None or _is_number(best, 0), "best_value")
     _require(best_step == -1 or _is_count(best_step, step), "best_step")
     _require(state.get("best_metric", LOSS) in HIGHER_IS_BETTER, "best_metric")
     for name in ("best_tokens", "total_steps", "stale_validations"):
