@@ -77,7 +77,7 @@ def test_command_runs(command, tiny_model, grammar_data, adapter, environment, t
     command = re.sub(MODELS, str(tiny_model), command)
     command = re.sub(r"\.\./Llama-2-7b-(my-lora|high-rank)/?", str(adapter), command)
     command = command.replace(" both.html", f" {tmp_path / 'both.html'}")
-    command = re.sub(r"\.\./Llama-2-7b-merged", str(tmp_path / "merged"), command)
+    command = re.sub(r"\.\./Llama-2-7b-(merged|gguf)", rf"{tmp_path}/\1", command)
     words = shlex.split(command)
     if words[0] == "make":
         if not Path(sys.prefix, ".installed").is_file():
