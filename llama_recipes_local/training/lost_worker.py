@@ -1,13 +1,19 @@
 """Processes that prepare batches, of which one may be killed while a run trains."""
 
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from torch._C import _error_if_any_worker_fails  # type: ignore[attr-defined]
 
 from llama_recipes_local.errors import TrainingError, reason
 
 # torch raises it wherever the main thread is: it is told of the process by a signal
 _LOST = re.compile(r"DataLoader worker \(pid.*(killed by signal|exited unexpectedly)")
+
+_SOON = 2.0
+"""Seconds until torch is told of a process that has ended."""
 
 
 @contextmanager
@@ -22,10 +28,28 @@ def named_lost_worker(checkpoint: bool) -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:
-        if not _LOST.search(str(error)):
+    except (RuntimeError, EOFError, ConnectionError) as error:
+        lost = _lost(error)
+        if lost is None:
             raise
-        raise TrainingError(_message(error, checkpoint)) from error
+        raise TrainingError(_message(lost, checkpoint)) from error
+
+
+def _lost(error: Exception) -> RuntimeError | None:
+    """Return what torch says of a lost process; None if an error has another cause.
+
+    Of one that ends while it hands a batch over, the broken connection is seen first.
+    """
+    if isinstance(error, RuntimeError):
+        return error if _LOST.search(str(error)) else None
+    until = time.monotonic() + _SOON
+    while time.monotonic() < until:
+        try:
+            _error_if_any_worker_fails()
+            time.sleep(0.05)
+        except RuntimeError as said:  # from here, or by the signal
+            return said if _LOST.search(str(said)) else None
+    return None
 
 
 def _message(error: RuntimeError, checkpoint: bool) -> str:

@@ -15,6 +15,8 @@ import pytest
 from torch.utils.data import DataLoader
 
 from llama_recipes_local import finetuning
+from llama_recipes_local.errors import TrainingError
+from llama_recipes_local.training import lost_worker
 from llama_recipes_local.training.lost_worker import named_lost_worker
 from llama_recipes_local.training.signals import leave_signals_to_main_process, start_worker
 
@@ -22,6 +24,8 @@ HELD_UNTIL_EXIT = """
 import sys
 from torch.utils.data import DataLoader
 from llama_recipes_local import finetuning
+from llama_recipes_local.errors import TrainingError
+from llama_recipes_local.training import lost_worker
 from llama_recipes_local.training.lost_worker import named_lost_worker
 from llama_recipes_local.training.signals import leave_signals_to_main_process
 sys.held = DataLoader([0, 1], num_workers=1, persistent_workers=True,
@@ -95,6 +99,28 @@ def test_a_worker_that_is_killed_is_one_message(
         "torch says: RuntimeError: DataLoader worker" in said
         and "resume with --resume_from_checkpoint auto" in said
     )
+
+
+def test_a_worker_that_is_killed_while_it_hands_a_batch_over_is_named() -> None:
+    """The broken connection is seen first, and torch hears of the process after it."""
+    before = set(psutil.Process().children())
+    held: Any = iter(DataLoader([0, 1], num_workers=1))
+    (worker,) = set(psutil.Process().children()) - before
+    with (
+        pytest.raises(TrainingError, match="a process that prepares batches was killed"),
+        named_lost_worker(checkpoint=True),
+    ):
+        threading.Timer(0.3, worker.kill).start()
+        raise ConnectionResetError(104, "Connection reset by peer")
+    del held
+
+
+def test_another_broken_connection_is_not_taken_for_a_killed_worker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lost_worker, "_SOON", 0.1)
+    with pytest.raises(EOFError), named_lost_worker(checkpoint=True):
+        raise EOFError
 
 
 def test_another_error_is_not_taken_for_a_killed_worker() -> None:
