@@ -32,7 +32,7 @@ from llama_recipes_local.models import AutoConfig, AutoTokenizer
 if TYPE_CHECKING:
     from gguf import GGUFWriter
 
-_ROWS_AT_ONCE = 2**26
+_WEIGHTS_AT_ONCE = 2**26
 """Weights that are quantised at once, which bounds the memory beside the tensor."""
 
 
@@ -181,7 +181,7 @@ class GgufExport:
             weight = swapped(weight, each.heads)
         if weight.ndim == 1:
             return stored(weight, each.kind)
-        rows = max(1, _ROWS_AT_ONCE // weight.shape[1])
+        rows = max(1, _WEIGHTS_AT_ONCE // weight.shape[1])
         return np.concatenate([stored(part, each.kind) for part in weight.split(rows)])
 
     def _describe(self, writer: "GGUFWriter") -> None:

@@ -66,7 +66,7 @@ def swapped(weight: torch.Tensor, heads: int) -> torch.Tensor:
 
 
 def unswapped(weight: torch.Tensor, heads: int) -> torch.Tensor:
-    """Undo ``swapped``."""
+    """Undo ``swapped``: GGUF's order is that of Meta's own layout too."""
     rows, columns = weight.shape
     pairs = weight.reshape(heads, rows // heads // 2, 2, columns)
     return pairs.transpose(1, 2).reshape(rows, columns)

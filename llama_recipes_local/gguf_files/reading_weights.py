@@ -34,12 +34,13 @@ class FileWeights:
             UsageError: if one is missing, unknown or of another shape.
         """
         wanted = targets(shape)
-        names = [tensor.name for tensor in tensors if tensor.name != FREQUENCIES]
+        weights = [tensor for tensor in tensors if tensor.name != FREQUENCIES]
+        names = [tensor.name for tensor in weights]
         if sorted(names) != sorted(wanted):
             odd = sorted(set(names) ^ set(wanted)) or ["one twice"]
             what = "the GGUF file has other tensors than a Llama"
             raise refusal(what, ", ".join(odd[:5]), _AGAIN)
-        self._tensors = {wanted[name].name: (wanted[name], tensor) for name, tensor in _by(tensors)}
+        self._tensors = {wanted[each.name].name: (wanted[each.name], each) for each in weights}
         for target, tensor in self._tensors.values():
             found = tuple(int(size) for size in reversed(tensor.shape))
             if found != target.shape:
@@ -108,7 +109,3 @@ def dequantised(tensor: "ReaderTensor", rows: Sequence[int] | None = None) -> to
         raise refusal(
             what, "the package gguf does not dequantise it", "take another file"
         ) from error
-
-
-def _by(tensors: "list[ReaderTensor]") -> "list[tuple[str, ReaderTensor]]":
-    return [(each.name, each) for each in tensors if each.name != FREQUENCIES]

@@ -12,7 +12,6 @@ from llama_recipes_local.gguf_files.llama_tensors import EMBEDDING, OUTPUT
 if TYPE_CHECKING:
     import numpy as np
 
-PLAIN = ("F32", "F16", "BF16")
 _K_BLOCK = 256
 _INSTEAD = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
 """What llama.cpp takes for rows that blocks of 256 do not divide."""

@@ -71,8 +71,7 @@ def _write_byte_level(vocabulary: Vocabulary, folder: Path, positions: int) -> N
     ]
     tokenizer.add_tokens([each for each in added if not each.special])
     tokenizer.add_special_tokens([each for each in added if each.special])
-    ends = (vocabulary.add_begin and vocabulary.begin, vocabulary.add_end and vocabulary.end)
-    if any(end is not False for end in ends):
+    if vocabulary.add_begin or vocabulary.add_end:
         tokenizer.post_processor = _ends(vocabulary)
     made = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,

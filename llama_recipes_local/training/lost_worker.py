@@ -13,7 +13,7 @@ from llama_recipes_local.errors import TrainingError, reason
 _LOST = re.compile(r"DataLoader worker \(pid.*(killed by signal|exited unexpectedly)")
 
 _SOON = 2.0
-"""Seconds until torch is told of a process that has ended."""
+"""Seconds until a process that has ended is reported to torch."""
 
 
 @contextmanager

@@ -54,8 +54,8 @@ def test_the_job_as_it_lies_there_mounts_what_it_names() -> None:
     (container,) = pod["containers"]
     mounted = {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
     assert mounted.keys() == {each["name"] for each in pod["volumes"]}
-    assert "/bundle/install /work/" in container["command"][2]
-    assert {mounted["bundle"], mounted["work"]} == {"/bundle", "/work"}
+    assert "/bundle/install /workspace/" in container["command"][2]
+    assert {mounted["bundle"], mounted["work"]} == {"/bundle", "/workspace"}
 
 
 def test_an_image_is_made_without_a_network() -> None:

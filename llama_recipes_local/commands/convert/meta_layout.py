@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from llama_recipes_local.errors import refusal
+from llama_recipes_local.gguf_files.llama_tensors import unswapped
 from llama_recipes_local.messages import join_names
 from llama_recipes_local.model_folders.weight_files import PARAMS
 
@@ -141,10 +142,7 @@ def _ordered(name: str, tensor: torch.Tensor, params: MetaParams) -> torch.Tenso
     """Return a tensor with its rows in the order of the Hugging Face layout."""
     heads = {"attention.wq.weight": params.n_heads, "attention.wk.weight": params.n_kv_heads}
     count = heads.get(name.split(".", 2)[-1])
-    if count is None:
-        return tensor
-    rows, columns = tensor.shape
-    return tensor.view(count, -1, 2, columns).transpose(1, 2).reshape(rows, columns)
+    return tensor if count is None else unswapped(tensor, count)
 
 
 def config_of(params: MetaParams, tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:

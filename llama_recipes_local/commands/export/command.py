@@ -1,5 +1,6 @@
 """Exports a model's folder, or an adapter merged into its base model."""
 
+import shlex
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,5 +143,7 @@ def _print_next_steps(out: Path) -> None:
         return
     size = files[0].stat().st_size
     print(f"--> {files[0]}: {size / 1e9:.2f} GB")
-    print(f"    llama.cpp: llama-cli -m {files[0]}")
-    print(f"    Ollama:    ollama create NAME -f {out / 'Modelfile'}")
+    print(f"    llama.cpp: llama-cli -m {shlex.quote(str(files[0]))}")
+    print(
+        f"    Ollama:    {shlex.join(['ollama', 'create', 'NAME', '-f', str(out / 'Modelfile')])}"
+    )
