@@ -13,9 +13,10 @@ from transformers import AutoModelForCausalLM
 
 from llama_recipes_local.cli import main
 from llama_recipes_local.datasets.stop_tokens import ends_of_folder
+from llama_recipes_local.gguf_files.tensor_types import FILE_TYPES, tensor_type
 from llama_recipes_local.models import AutoTokenizer
 
-pytest.importorskip("gguf", reason="the package gguf is missing")
+gguf = pytest.importorskip("gguf", reason="the package gguf is missing")
 TEXTS = (
     "She go to school yesterday.",
     "20 degrees, 1,234.5 and 3½; e-mail a.b@c.de?x=%20",
@@ -165,3 +166,35 @@ def test_a_tokenizer_that_llama_cpp_lacks_is_refused(
     words = ["export", "--model_name", str(folder), "--out", str(tmp_path / "out")]
     assert main(words) == 2
     assert "llama.cpp has no tokenizer like" in capsys.readouterr().err
+
+
+def test_a_tokenizer_without_scores_merges_in_the_order_of_its_merges(tmp_path: Path) -> None:
+    pytest.importorskip("xllamacpp", reason="llama.cpp's wheel is missing")
+    from llama_cpp import LlamaCpp
+
+    folder = build("Llama 2 Chat", tmp_path / "model")
+    (folder / "tokenizer.model").unlink()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    with LlamaCpp(export(folder, tmp_path / "out", "f16")) as model:
+        for text in TEXTS:
+            assert model.tokens(text) == tokenizer(text)["input_ids"]
+
+
+def test_a_head_that_is_the_embedding_is_written_once(tmp_path: Path) -> None:
+    folder = build("Llama 3.2", tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    reader = gguf.GGUFReader(export(folder, tmp_path / "out", "f16"))
+    assert "output.weight" not in {tensor.name for tensor in reader.tensors}
+
+
+def test_the_layers_with_more_bits_are_llama_cpps() -> None:
+    """Of 32 layers it takes the first and last eighth, and each third of those between."""
+    kinds = [
+        tensor_type(f"blk.{layer}.attn_v.weight", (1024, 4096), FILE_TYPES["q4_k_m"], 32, False)
+        for layer in range(32)
+    ]
+    more = [layer for layer, kind in enumerate(kinds) if kind == "Q6_K"]
+    assert more == [0, 1, 2, 3, 6, 9, 12, 15, 18, 21, 24, 27, 28, 29, 30, 31]
+    assert set(kinds) == {"Q4_K", "Q6_K"}
