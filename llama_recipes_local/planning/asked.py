@@ -39,14 +39,10 @@ def setting(
         on_cpu: whether it is trained on CPUs, not on CUDA devices.
     """
     train, fsdp = run.train, run.fsdp
-    strategy = word_of(fsdp, "sharding_strategy") if train.enable_fsdp else ALONE
-    if fsdp.hsdp:
-        strategy = HYBRID_SHARD
-    strategy = HYBRID_SHARD if strategy == "_HYBRID_SHARD_ZERO2" else strategy
     ranks = Ranks(
         world if train.enable_fsdp else 1,
         hosts if train.enable_fsdp else 1,
-        strategy,
+        strategy(fsdp) if train.enable_fsdp or fsdp.hsdp else ALONE,
         fsdp.sharding_group_size,
         bool(train.enable_fsdp and fsdp.fsdp_cpu_offload),
     )
@@ -69,6 +65,12 @@ def setting(
         on_cpu=on_cpu,
         element=4.0 if compute_dtype(train, fsdp, on_cpu) == "float32" else 2.0,
     )
+
+
+def strategy(fsdp: configs.fsdp_config) -> str:
+    """Return the strategy that FSDP shards by."""
+    word = word_of(fsdp, "sharding_strategy")
+    return HYBRID_SHARD if fsdp.hsdp or word == "_HYBRID_SHARD_ZERO2" else word
 
 
 def policy(train: configs.train_config, fsdp: configs.fsdp_config, on_cpu: bool = False) -> str:

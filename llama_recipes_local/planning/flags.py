@@ -7,11 +7,12 @@ from llama_recipes_local.planning.search import POLICY, ROWS, SHARDING
 from llama_recipes_local.planning.setting import Setting
 from llama_recipes_local.run import Run
 
-_NAMES = {
+NAMES = {
     SHARDING: ("sharding_strategy", "hsdp"),
     POLICY: ("activation_policy", "gradient_checkpointing", "fsdp_activation_checkpointing"),
     ROWS: ("batch_size_training", "gradient_accumulation_steps"),
 }
+"""Names of the fields that say what may be chosen."""
 
 
 def free_of(run: Run) -> frozenset[str]:
@@ -22,12 +23,12 @@ def free_of(run: Run) -> frozenset[str]:
     named = run.given - run.automatic
     if "batch_size_training" in run.automatic:
         named -= {"gradient_accumulation_steps"}
-    return frozenset(what for what, names in _NAMES.items() if not named & set(names))
+    return frozenset(what for what, names in NAMES.items() if not named & set(names))
 
 
 def automatic(run: Run) -> frozenset[str]:
     """Return what the flags of a run say is to be chosen."""
-    return frozenset(what for what, names in _NAMES.items() if run.automatic & set(names))
+    return frozenset(what for what, names in NAMES.items() if run.automatic & set(names))
 
 
 def changes(chosen: Setting, asked: Setting, always: Collection[str] = ()) -> dict[str, Any]:

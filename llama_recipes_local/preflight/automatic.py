@@ -5,7 +5,8 @@ given. The fastest of the settings that fit is chosen, by ``planning``; it is pr
 reason, and flags override it. The rows of an optimiser step stay. Unless ``auto`` asks for more,
 the rows of a micro-batch are changed only where they do not fit otherwise, and nothing is chosen
 where the arithmetic is less sure: padded rows, whose length nobody knows; parts of a model; weights
-in host memory; and the sharding of what is not LoRA.
+in host memory; and the sharding of what is not LoRA. A run that resumes keeps what its checkpoint's
+run was trained with, see ``resumed_choices``.
 """
 
 from dataclasses import replace
@@ -18,6 +19,7 @@ from llama_recipes_local.planning.wording import POLICIES, wrapped
 from llama_recipes_local.policies.activation_policy import recomputation_flag
 from llama_recipes_local.preflight.device_card import this_card, this_cpu
 from llama_recipes_local.preflight.memory_rules import asked_setting
+from llama_recipes_local.preflight.resumed_choices import resumed_choices
 from llama_recipes_local.run import Run
 
 MARGIN = 0.94
@@ -33,13 +35,14 @@ def automatic(run: Run) -> tuple[dict[str, object], str]:
     left = planned.automatic(run) - (frozenset() if asked.ranks.uses_fsdp else {SHARDING})
     free = planned.free_of(run) & (left | _choosable(run, asked))
     room = replace(card, memory=MARGIN * card.memory)
-    best = ranked(asked, room, free if ROWS in left else free - {ROWS})[0]
-    if not best.fits and ROWS in free:
-        best = ranked(asked, room, free)[0]
-    if not left and (not best.fits or best.setting == asked):
+    checkpoint, before, still = resumed_choices(run, asked, free)
+    best = ranked(before, room, still if ROWS in left else still - {ROWS})[0]
+    if not best.fits and ROWS in still:
+        best = ranked(before, room, still)[0]
+    if not (left or checkpoint) and (not best.fits or best.setting == asked):
         return {}, ""
     flags = _flags(run, asked, best, left & free)
-    return flags, _reason(flags, best, outcome(asked, card), card) if flags else ""
+    return flags, _reason(flags, best, outcome(asked, card), card, checkpoint) if flags else ""
 
 
 def _choosable(run: Run, asked: Setting) -> frozenset[str]:
@@ -79,20 +82,26 @@ def _flags(run: Run, asked: Setting, best: Outcome, left: frozenset[str]) -> dic
     return flags
 
 
-def _reason(flags: dict[str, object], best: Outcome, asked: Outcome, card: Card) -> str:
+def _reason(
+    flags: dict[str, object], best: Outcome, asked: Outcome, card: Card, checkpoint: str
+) -> str:
     """Return the lines that say what was chosen, why, and on what basis."""
     world = best.setting.ranks.world
     gpus = f"{world} {'CPU ranks' if card.on_cpu else 'GPUs'}" if world > 1 else "this device"
     instead = ""
-    if best.setting != asked.setting:
+    if best.setting != asked.setting and not checkpoint:
         before = f"{asked.tokens:,.0f}" if asked.fits else "what does not fit"
         instead = f" instead of {before}"
-    fits = "" if best.fits else "nothing is predicted to fit, this needs the least; "
+    least = "nothing is predicted to fit, this needs the least; "
+    chosen = "Chosen"
+    if checkpoint:
+        least, chosen = "it is predicted not to fit; ", f"As in the {checkpoint} that is resumed,"
     lines = [
-        f"--> Chosen for {gpus} (explicit flags override it):",
+        f"--> {chosen} for {gpus} (explicit flags override it):",
         f"      {' '.join(planned.words(flags))}",
-        f"      {fits}{POLICIES[best.setting.policy]}; {best.tokens:,.0f} tok/s are predicted"
-        f"{instead}, with {best.needs:.1f} of {asked.has:.1f} GiB",
+        f"      {'' if best.fits else least}{POLICIES[best.setting.policy]}; "
+        f"{best.tokens:,.0f} tok/s are predicted{instead}, "
+        f"with {best.needs:.1f} of {asked.has:.1f} GiB",
     ]
     if card.probed:
         lines.append(f"      by {card.rate:.2f} TFLOP/s, measured on {card.name}")

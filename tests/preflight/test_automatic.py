@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made_checkpoint import checkpoint
 from test_memory_rules import model_folder
 
 from llama_recipes_local import launch
@@ -12,6 +13,7 @@ from llama_recipes_local.errors import UsageError
 from llama_recipes_local.planning.cards import Card, card
 from llama_recipes_local.preflight import all_problems, automatic, memory_rules
 from llama_recipes_local.preflight.automatic_rules import check_automatic
+from llama_recipes_local.run.record import CONFIGURATION_FILE, save_description
 from llama_recipes_local.run.resolution import resolve
 
 GUIDE = {
@@ -160,6 +162,44 @@ def test_rows_that_a_flag_names_stay_in_each_step(choose: Any) -> None:
     assert "batch_size_training" not in found  # its accumulation is named
     left = choose("llama-3.1-8b", 1, 24, **long, batch_size_training="auto")
     assert left["batch_size_training"] * left["gradient_accumulation_steps"] == 8
+
+
+AUTO = dict.fromkeys(("sharding_strategy", "activation_policy", "batch_size_training"), "auto")
+
+
+@pytest.fixture
+def resumed(tmp_path: Path) -> dict[str, str]:
+    """The flags that resume from a run that was sharded, made norms again and had one row at a time."""
+    was = {
+        **GUIDE,
+        "sharding_strategy": "FULL_SHARD",
+        "activation_policy": "selective",
+        "batch_size_training": 1,
+        "gradient_accumulation_steps": 8,
+    }
+    folder = checkpoint(tmp_path / "out", 5)
+    save_description(resolve(was), folder / CONFIGURATION_FILE)
+    flags = {**GUIDE, "gradient_accumulation_steps": "2", "output_dir": str(tmp_path / "out")}
+    return {**flags, "resume_from_checkpoint": "auto"}
+
+
+def test_a_run_that_resumes_keeps_what_was_chosen_for_it(
+    choose: Any, resumed: dict[str, str], tmp_path: Path
+) -> None:
+    selective = {"activation_policy": "selective"}
+    kept = {"sharding_strategy": "FULL_SHARD"} | selective
+    rows = {"batch_size_training": 1, "gradient_accumulation_steps": 8}
+    assert choose("llama-2-7b", 4, 80, **{**resumed, **AUTO}) == kept | rows
+    # without "auto" too, where replicas that keep all would be chosen
+    assert choose("llama-2-7b", 4, 80, **resumed) == selective
+    named = {"sharding_strategy": "NO_SHARD", "activation_policy": "keep"}
+    assert choose("llama-2-7b", 4, 80, **{**resumed, **AUTO, **named}) == rows
+    elsewhere = {"output_dir": str(tmp_path / "new")}
+    assert choose("llama-2-7b", 4, 80, **{**resumed, **AUTO, **elsewhere}) != kept | rows
+    fewer = choose("llama-2-7b", 2, 80, **{**resumed, **AUTO, "gradient_accumulation_steps": "1"})
+    assert fewer == kept | {"batch_size_training": 1, "gradient_accumulation_steps": 4}
+    direct = {**elsewhere, "resume_from_checkpoint": str(tmp_path / "out/checkpoint-5")}
+    assert choose("llama-2-7b", 4, 80, **{**resumed, **AUTO, **direct}) == kept | rows
 
 
 def test_a_cpu_chooses_too_and_says_on_what_basis(
