@@ -169,7 +169,7 @@ AUTO = dict.fromkeys(("sharding_strategy", "activation_policy", "batch_size_trai
 
 @pytest.fixture
 def resumed(tmp_path: Path) -> dict[str, str]:
-    """The flags that resume from a run that was sharded, made norms again and had one row at a time."""
+    """The flags that resume a run that was sharded, made norms again and had rows one by one."""
     was = {
         **GUIDE,
         "sharding_strategy": "FULL_SHARD",
