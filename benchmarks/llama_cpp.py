@@ -40,6 +40,8 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "llama_batch_get_one": (Batch, [POINTER, INT]),
     "llama_decode": (INT, [POINTER, Batch]),
     "llama_get_logits_ith": (ctypes.POINTER(ctypes.c_float), [POINTER, INT]),
+    "llama_adapter_lora_init": (POINTER, [POINTER, ctypes.c_char_p]),
+    "llama_set_adapters_lora": (INT, [POINTER, POINTER, ctypes.c_size_t, POINTER]),
     "llama_get_memory": (POINTER, [POINTER]),
     "llama_memory_clear": (None, [POINTER, BOOL]),
     "llama_free": (None, [POINTER]),
@@ -89,6 +91,18 @@ class LlamaCpp:
     def __exit__(self, *_: object) -> None:
         self._library.llama_free(self._context)
         self._library.llama_model_free(self._model)
+
+    def add_lora(self, path: Path) -> None:
+        """Add an adapter to the weights.
+
+        Raises:
+            ValueError: if llama.cpp does not take it.
+        """
+        adapter = self._library.llama_adapter_lora_init(self._model, str(path).encode())
+        if not adapter:
+            raise ValueError(f"llama.cpp does not load {path}")
+        adapters, scales = (POINTER * 1)(adapter), (ctypes.c_float * 1)(1)
+        assert self._library.llama_set_adapters_lora(self._context, adapters, 1, scales) == 0
 
     def tokens(self, text: str) -> list[int]:
         """Return a text's ids, special tokens in it parsed and those around it added."""

@@ -1,12 +1,12 @@
 """Exports a model's folder, or an adapter merged into its base model."""
 
-import shlex
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from llama_recipes_local.commands.export.lora_adapter import export_lora
 from llama_recipes_local.commands.merge.command import Merge, merge
 from llama_recipes_local.datasets.prompt_template import (
     find_prompt_template,
@@ -14,7 +14,7 @@ from llama_recipes_local.datasets.prompt_template import (
 )
 from llama_recipes_local.errors import refusal, refuse
 from llama_recipes_local.export_formats import planned_export
-from llama_recipes_local.gguf_files.gguf_choices import TYPES
+from llama_recipes_local.gguf_files.gguf_choices import LORA, TYPES
 from llama_recipes_local.model_folders import (
     check_architecture,
     check_no_adapter,
@@ -28,6 +28,7 @@ from llama_recipes_local.model_folders.stored_quantization import stored_quantiz
 from llama_recipes_local.model_folders.tensors import FLOATS, StoredTensors
 from llama_recipes_local.models.folder_checks import HARMLESS, check_stored_model
 from llama_recipes_local.run.record import SavedRun
+from llama_recipes_local.serving_lines import of_folder, of_lora_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,7 @@ class Export:
         model: the model's folder; of an adapter its base model's, None means the one it names.
         adapter: folder of a LoRA adapter; None exports the model itself.
         out: the new folder.
-        format: "gguf" or "safetensors".
+        format: "gguf", "gguf-lora" or "safetensors".
         type: how GGUF stores weights; None means 8 bits.
         tokenizer: the tokenizer's folder; None means the run's, or the model's.
         allow_other_base: whether the base model may be another than the adapter was trained on.
@@ -63,6 +64,9 @@ def export(asked: Export) -> None:
             is written then.
     """
     name = _format_name(asked)
+    if name == LORA:
+        _export_lora(asked)
+        return
     if asked.adapter is not None:
         merge(
             Merge(
@@ -77,16 +81,36 @@ def export(asked: Export) -> None:
         )
     else:
         _export_model(asked, name)
-    _print_next_steps(asked.out.expanduser().resolve())
 
 
 def _format_name(asked: Export) -> str:
     if asked.format == "gguf":
         return f"gguf-{asked.type or TYPES[0]}"
     if asked.type is not None:
-        why = "it is how GGUF stores weights; safetensors keeps the dtype of the model"
+        why = "it is how a GGUF file of a model stores weights; this format has one way"
         raise refusal(f"--type {asked.type} with --format {asked.format}", why, "leave --type out")
     return asked.format
+
+
+def _export_lora(asked: Export) -> None:
+    """Write an adapter's file.
+
+    Raises:
+        UsageError: if no adapter is named, or flags that have no effect on it are.
+    """
+    given = f"--format {LORA}"
+    if asked.adapter is None:
+        why = "it holds an adapter by itself, without a model"
+        raise refusal(f"{given} without an adapter", why, "--adapter DIR")
+    for flag, value in (("--tokenizer_name", asked.tokenizer), ("--accept", asked.accepted)):
+        if value:
+            why = "the file has no tokenizer, and no weight is rounded in it"
+            raise refusal(f"{flag} with {given}", why, f"leave {flag} out")
+    out = asked.out.expanduser().resolve()
+    adapter = asked.adapter.expanduser().resolve()
+    base = export_lora(adapter, asked.model, out, asked.allow_other_base)
+    file = next(out.glob("*.gguf"))
+    print(f"--> the adapter is {file}\n{of_lora_file(file, base, adapter)}")
 
 
 def _export_model(asked: Export, name: str) -> None:
@@ -111,6 +135,7 @@ def _export_model(asked: Export, name: str) -> None:
     planned = planned_export(model, out, name)
     print(f"--> exporting {folder}")
     planned.write()
+    print(f"--> the exported model is in {out}\n{of_folder(out)}")
 
 
 def _whole_model(
@@ -133,17 +158,4 @@ def _whole_model(
         config_changes={},
         prompt_template=template,
         accepted=accepted,
-    )
-
-
-def _print_next_steps(out: Path) -> None:
-    """Print where the result is, and the lines that use it."""
-    files = sorted(out.glob("*.gguf"))
-    if not files:
-        return
-    size = files[0].stat().st_size
-    print(f"--> {files[0]}: {size / 1e9:.2f} GB")
-    print(f"    llama.cpp: llama-cli -m {shlex.quote(str(files[0]))}")
-    print(
-        f"    Ollama:    {shlex.join(['ollama', 'create', 'NAME', '-f', str(out / 'Modelfile')])}"
     )

@@ -4,7 +4,7 @@ import argparse
 
 from llama_recipes_local.cli.parsing import one_of, path
 from llama_recipes_local.cli.shared_flags import add_other_base_flag
-from llama_recipes_local.gguf_files.gguf_choices import CHECKS, TYPES
+from llama_recipes_local.gguf_files.gguf_choices import CHECKS, LORA, TYPES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,10 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="DIR", type=path, help="the new folder")
     parser.add_argument(
         "--format",
-        type=one_of(("gguf", "safetensors")),
+        type=one_of(("gguf", LORA, "safetensors")),
         default="gguf",
         metavar="NAME",
-        help="gguf: a file and a Modelfile; safetensors: as merge writes it (gguf)",
+        help="gguf: a file and a Modelfile; gguf-lora: the adapter by itself, which llama.cpp adds "
+        "to a file of its base; safetensors: as merge writes it (gguf)",
     )
     parser.add_argument(
         "--type",

@@ -20,6 +20,7 @@ from llama_recipes_local.answers.prompt_texts import (
 from llama_recipes_local.answers.stopping import StoppingStreamer, find_stops
 from llama_recipes_local.commands.generate.chat import chat
 from llama_recipes_local.console import data_output
+from llama_recipes_local.serving_lines import of_adapter, of_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +110,8 @@ def _generate(asked: Generation) -> None:
             completions = generator.complete(texts[batch], asked.sampling, stops)
             for each, completed in zip(prompts[batch], completions, strict=True):
                 print(json.dumps(_record(each, completed), ensure_ascii=False), flush=True)
+    adapter, model = source.adapter, source.model
+    print(of_adapter(adapter, model) if adapter else of_folder(model), file=sys.stderr)
 
 
 def _print_one(completions: list[str]) -> None:

@@ -7,12 +7,13 @@ from typing import Any
 import peft
 
 from llama_recipes_local.adapters.registry import method_of_type
-from llama_recipes_local.errors import door, refusal
+from llama_recipes_local.errors import UsageError, door, refusal
 from llama_recipes_local.model_folders import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
     StoredTensors,
     read_adapter_config,
+    unnamed_base,
 )
 from llama_recipes_local.program import command
 
@@ -54,6 +55,27 @@ def read_adapter(folder: Path) -> Adapter:
     with door(f"{folder / ADAPTER_CONFIG} is not a PEFT configuration", "copy the adapter again"):
         config: Any = peft.PeftConfig.from_pretrained(str(folder), local_files_only=True)
     return Adapter(folder, config, StoredTensors([folder / ADAPTER_WEIGHTS]))
+
+
+def base_folder(given: Path | None, adapter: Adapter) -> Path:
+    """Return the base model's folder, absolute; the adapter may name one that has moved.
+
+    Raises:
+        UsageError: if none is given, and the adapter names none, or one that is not there.
+    """
+    if given is not None:
+        return given.expanduser().resolve()
+    name = adapter.config.base_model_name_or_path
+    if not name:
+        raise UsageError([unnamed_base(adapter.folder, "name its folder: --model DIR")])
+    named = Path(name).expanduser().resolve()
+    if not (named / "config.json").is_file():
+        raise refusal(
+            f"the base model is not in {named}",
+            f"{adapter.folder} names that folder",
+            "name its current folder: --model DIR",
+        )
+    return named
 
 
 def use_unmerged(folder: Path) -> str:

@@ -8,7 +8,7 @@ import torch
 
 from llama_recipes_local import extras
 from llama_recipes_local.checkpoints.layout import check_converted
-from llama_recipes_local.commands.merge.adapter import Adapter, read_adapter
+from llama_recipes_local.commands.merge.adapter import Adapter, base_folder, read_adapter
 from llama_recipes_local.commands.merge.base_tensors import BaseTensors, FourBit, check_base
 from llama_recipes_local.commands.merge.merged_tensors import MergedTensors
 from llama_recipes_local.commands.merge.skeleton import Skeleton
@@ -17,7 +17,7 @@ from llama_recipes_local.datasets.prompt_template import (
     find_prompt_template,
     read_prompt_template,
 )
-from llama_recipes_local.errors import UsageError, refusal, refuse
+from llama_recipes_local.errors import refusal, refuse
 from llama_recipes_local.export_formats import DEFAULT_FORMAT, planned_export
 from llama_recipes_local.model_folders import (
     check_architecture,
@@ -27,7 +27,6 @@ from llama_recipes_local.model_folders import (
     find_tokenizer,
     model_tensors,
     read_config,
-    unnamed_base,
 )
 from llama_recipes_local.model_folders.exported_model import ExportedModel
 from llama_recipes_local.model_folders.stored_quantization import (
@@ -38,6 +37,7 @@ from llama_recipes_local.models import AutoConfig
 from llama_recipes_local.models.folder_checks import check_stored_model
 from llama_recipes_local.models.weight_values import check_adapter_values
 from llama_recipes_local.run.record import SavedRun
+from llama_recipes_local.serving_lines import of_folder
 
 FP8_BLOCK = [128, 128]
 """transformers' default."""
@@ -88,7 +88,7 @@ def merge(asked: Merge) -> None:
     adapter = read_adapter(asked.adapter.expanduser().resolve())
     out = asked.out.expanduser().resolve()
     refuse(check_output_folder(out))
-    folder = _base_folder(asked, adapter)
+    folder = base_folder(asked.model, adapter)
     refuse(check_architecture(folder, "--model") or check_converted(folder, "--model"))
     stored = model_tensors(folder, "--model")
     refuse(check_no_adapter(folder))
@@ -127,7 +127,7 @@ def merge(asked: Merge) -> None:
     if skeleton.tied and not merged.tied:
         print("--> the adapter changes head and embedding separately: tie_word_embeddings is off")
     planned.write()
-    print(f"--> the merged model is in {out}")
+    print(f"--> the merged model is in {out}\n{of_folder(out)}")
 
 
 def _finite(name: str, tensor: torch.Tensor, folder: Path) -> torch.Tensor:
@@ -169,21 +169,6 @@ def _block(quantized: StoredQuantization | None) -> Sequence[int]:
         return block or ()
     why = f"its weight_block_size is {block!r}, and must be two numbers"
     raise refusal(quantized.what, why, "copy the model again, with its config.json")
-
-
-def _base_folder(asked: Merge, adapter: Adapter) -> Path:
-    """Return the base model's folder, absolute; the adapter may name one that has moved."""
-    name = adapter.config.base_model_name_or_path
-    if asked.model is None and not name:
-        raise UsageError([unnamed_base(adapter.folder, "name its folder: --model DIR")])
-    named = Path(name or "").expanduser().resolve()
-    if asked.model is None and not (named / "config.json").is_file():
-        raise refusal(
-            f"the base model is not in {named}",
-            f"{adapter.folder} names that folder",
-            "name its current folder: --model DIR",
-        )
-    return asked.model.expanduser().resolve() if asked.model else named
 
 
 def _four_bit(asked: Merge, run: SavedRun) -> FourBit | None:
