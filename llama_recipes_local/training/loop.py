@@ -22,6 +22,7 @@ from llama_recipes_local.training.answering import answered, make_scorer
 from llama_recipes_local.training.early_stopping import best_so_far
 from llama_recipes_local.training.history import History
 from llama_recipes_local.training.loggers import METRICS_FILE, WandbRun
+from llama_recipes_local.training.parts import Parts
 from llama_recipes_local.training.stepping import unwrapped
 from llama_recipes_local.training.trainer import Trainer
 
@@ -76,20 +77,24 @@ def train(
     Path(train_config.output_dir).mkdir(parents=True, exist_ok=True)
     apply_activation_policy(unwrapped(model), train_config)
     run = active_run()
-    trainer = Trainer(
+    parts = Parts(
         with_shared_gradients(model) if train_config.enable_fsdp else model,
         train_dataloader,
-        eval_dataloader if train_config.run_validation else None,
         tokenizer,
         optimizer,
         lr_scheduler,
         gradient_accumulation_steps,
         train_config,
         fsdp_config,
-        History(train_config, local_rank),
         wandb_run,
+        History(train_config, local_rank),
         run,
-        make_scorer(run, tokenizer) if train_config.run_validation else None,
+    )
+    validates = train_config.run_validation
+    trainer = Trainer(
+        parts,
+        eval_dataloader if validates else None,
+        make_scorer(run, tokenizer) if validates else None,
     )
     if run is not None:
         run.stages.end("model")
@@ -98,7 +103,7 @@ def train(
     if fsdp_config is not None and not train_config.use_peft and not rank:
         save_train_params(train_config, fsdp_config, rank or 0)
     if run is not None:
-        work = {"steps": trainer.state.step, "seconds": trainer.progress.seconds}
-        best = best_so_far(trainer.state, train_config, trainer.total_steps)
+        work = {"steps": parts.state.step, "seconds": parts.progress.seconds}
+        best = best_so_far(parts.state, train_config, parts.course.total_steps)
         run.results = history.summary() | work | best
     return history.results()

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from llama_recipes_local.errors import TrainingError
 from llama_recipes_local.parallel import rank, world_size
 from llama_recipes_local.training.batches import rows_of
+from llama_recipes_local.training.progress import FetchedStep
 
 MAX_ROWS_NAMED = 8
 TOKENS_SHOWN = 24
@@ -49,6 +50,18 @@ class NonFiniteReport:
     micro_losses: list[float]
     first_micro_batch: int
     input_ids: list[torch.Tensor]
+
+
+def report_of(fetched: FetchedStep) -> NonFiniteReport:
+    """Return the report of a step that was fetched."""
+    pending = fetched.pending
+    return NonFiniteReport(
+        step=pending.step,
+        bad_ranks=fetched.bad_ranks,
+        micro_losses=pending.figures.micro_losses.tolist(),
+        first_micro_batch=pending.first_micro_batch,
+        input_ids=list(pending.input_ids),
+    )
 
 
 def raise_non_finite(

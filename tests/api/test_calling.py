@@ -48,7 +48,7 @@ def remember_models(monkeypatch: pytest.MonkeyPatch) -> list["weakref.ref[Any]"]
     train = loop.Trainer.train
 
     def remembered(trainer: loop.Trainer) -> Any:
-        trained.append(weakref.ref(trainer.model))
+        trained.append(weakref.ref(trainer.parts.model))
         return train(trainer)
 
     monkeypatch.setattr(loop.Trainer, "train", remembered)

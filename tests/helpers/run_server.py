@@ -38,7 +38,7 @@ import torch
 from llama_recipes_local import finetuning
 from llama_recipes_local._upstream import load
 from llama_recipes_local.checkpoints import writing
-from llama_recipes_local.training import stepping, trainer
+from llama_recipes_local.training import stepping, trainer, validating
 from llama_recipes_local.training.loggers import JsonLines
 
 
@@ -150,7 +150,7 @@ def arm(at: str, count: int, numbers: list[signal.Signals]) -> None:
     """Send this process signals in the middle of the ``count``-th step, batch or file."""
     places: dict[str, tuple[Any, str]] = {
         "step": (stepping.Stepper, "_check_finite"),
-        "evaluation": (trainer, "any_rank"),
+        "evaluation": (validating, "any_rank"),
         "saving": (writing.files, "write_tensors"),
     }
     owner, name = places[at]
@@ -215,7 +215,7 @@ def record_samples(path: Path) -> None:
         take_step(self, micro_batches, waited)
         rows = [row for batch in micro_batches for row in batch["input_ids"].tolist()]
         with path.open("a") as file:
-            print(json.dumps({"step": self.state.step, "rows": rows}), file=file)
+            print(json.dumps({"step": self.parts.state.step, "rows": rows}), file=file)
 
     trainer.Trainer._take_step = recording  # type: ignore[method-assign]
 

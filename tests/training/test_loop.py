@@ -12,7 +12,7 @@ import transformers
 
 from llama_recipes_local import configs
 from llama_recipes_local.errors import TrainingError
-from llama_recipes_local.training import stepping, trainer
+from llama_recipes_local.training import saving, stepping, validating
 from llama_recipes_local.training.evaluation import Evaluated
 
 Samples = list[dict[str, list[int]]]
@@ -179,8 +179,8 @@ def test_the_model_is_saved_where_the_validation_loss_fell(
     saved: list[int],
 ) -> None:
     evaluated, epochs = iter(losses), []
-    monkeypatch.setattr(trainer, "evaluate", lambda *_: Evaluated(next(evaluated), 5, []))
-    monkeypatch.setattr(trainer, "save_trained", lambda *arguments: epochs.append(arguments[-1]))
+    monkeypatch.setattr(validating, "evaluate", lambda *_: Evaluated(next(evaluated), 5, []))
+    monkeypatch.setattr(saving, "save_trained", lambda *arguments: epochs.append(arguments[-1]))
     run_training(samples[:2], samples[:1], save_model=True, num_epochs=3, **FIVE)
     assert epochs == saved
 
@@ -232,8 +232,8 @@ def test_the_model_is_saved_at_the_best_validation_between_epochs(
     run_training: RunTraining, samples: Samples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evaluated, saved = iter([9.0, 3.0, 1.0, 2.0]), []
-    monkeypatch.setattr(trainer, "evaluate", lambda *_: Evaluated(next(evaluated), 5, []))
-    monkeypatch.setattr(trainer, "save_trained", lambda *arguments: saved.append(arguments[-1]))
+    monkeypatch.setattr(validating, "evaluate", lambda *_: Evaluated(next(evaluated), 5, []))
+    monkeypatch.setattr(saving, "save_trained", lambda *arguments: saved.append(arguments[-1]))
     fields = FIVE | {"eval_steps": 2}
     run_training(samples, samples[:1], save_model=True, **fields)
     assert len(saved) == 2

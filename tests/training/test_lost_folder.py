@@ -15,6 +15,7 @@ from llama_recipes_local.model_folders import ADAPTER_WEIGHTS
 from llama_recipes_local.run.record import CONFIGURATION_FILE
 from llama_recipes_local.training.progress import Progress
 from llama_recipes_local.training.trainer import Trainer
+from llama_recipes_local.training.validating import Validator
 
 pytestmark = pytest.mark.slow
 STEPS = 4
@@ -128,12 +129,14 @@ def test_a_folder_lost_after_the_last_step_is_noticed(
 ) -> None:
     output, moved = tmp_path / "out", tmp_path / "moved"
     flags["save_steps"] = save_steps
-    owner = {"validating": Trainer.evaluate, "at the end": Trainer._end_epoch}[when]
+    owner = {"validating": Validator, "at the end": Trainer}[when]
+    name = {"validating": "evaluate", "at the end": "_end_epoch"}[when]
+    original = getattr(owner, name)
     lost: list[str] = []
 
-    def and_lose(self: Trainer) -> Any:
-        found = owner(self)
-        if self.state.step == STEPS and not lost:
+    def and_lose(self: Any) -> Any:
+        found = original(self)
+        if self.parts.state.step == STEPS and not lost:
             lost.append(how)
             output.rename(moved)
             if how == "removed":
@@ -141,7 +144,7 @@ def test_a_folder_lost_after_the_last_step_is_noticed(
         return found
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, owner.__name__, and_lose)
+        patch.setattr(owner, name, and_lose)
         with pytest.raises(SystemExit) as stopped:
             finetuning.main(**flags, output_dir=str(output))
     assert stopped.value.code == 1

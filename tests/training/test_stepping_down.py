@@ -253,7 +253,7 @@ def test_a_validation_that_overflows_is_told_apart(
 ) -> None:
     flags = lora | {"run_validation": True, "eval_steps": 2, "val_batch_size": 4}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("llama_recipes_local.training.trainer.evaluate", failing_at(2))
+        patch.setattr("llama_recipes_local.training.validating.evaluate", failing_at(2))
         with pytest.raises(SystemExit):
             train(flags, "validated", tried=False)
     said = capsys.readouterr().err
