@@ -1,4 +1,4 @@
-"""Times optimiser steps in one process, with the kernels for frozen weights and without them.
+"""Times optimiser steps in one process, with the kernels of ``kernels.frozen`` and without them.
 
 The model has a Llama's shape and random bfloat16 weights, the rows are packed with documents of 30
 to 89 random tokens, of which the last 40% have labels. Two micro-batches a step, upstream's dropout
@@ -19,7 +19,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from runs import WARM_UP, report
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -43,7 +43,7 @@ LABELLED = 0.4
 
 @dataclass(frozen=True)
 class Work:
-    """What a cell trains."""
+    """What a cell trains: LoRA of a rank, or with rank 0 all weights."""
 
     shape: str
     targets: str | list[str]
@@ -70,6 +70,8 @@ WORK = {
         "8B", ALL, 32, rows=1, tokens=350_000, policy=OFFLOAD, four_bit=True
     ),
     "8B, LoRA r=8 on q and v, rows of 8,192": Work("8B", QV, 8, rows=1, tokens=8192),
+    "7B, all weights": Work("7B", ALL, 0),
+    "7B, all weights, fp8": Work("7B", ALL, 0, fp8=True),
     "7B, LoRA r=8 on q and v, fp8": Work("7B", QV, 8, fp8=True),
     "7B, LoRA r=8 on all linear layers, fp8": Work("7B", ALL, 8, fp8=True),
     "8B, LoRA r=16 on all linear layers, fp8": Work("8B", ALL, 16, fp8=True),
@@ -110,14 +112,7 @@ def run(work: Work, kernels: tuple[str, ...], steps: int) -> dict[str, Any]:
         fused.install(model)
     if "frozen" in kernels:
         frozen.install(model)
-    settings = LoraConfig(
-        r=work.rank,
-        lora_alpha=32,
-        lora_dropout=0.05,
-        target_modules=work.targets,
-        task_type="CAUSAL_LM",
-    )
-    adapted = get_peft_model(model, settings).train()
+    adapted = (with_lora(model, work) if work.rank else model).train()
     apply_policy(adapted, work.policy)
     trained = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
@@ -136,6 +131,20 @@ def run(work: Work, kernels: tuple[str, ...], steps: int) -> dict[str, Any]:
         "first_loss": losses[0],
         "last_loss": losses[-1],
     }
+
+
+def with_lora(model: LlamaForCausalLM, work: Work) -> PeftModel:
+    """Return a model with a new adapter."""
+    settings = LoraConfig(
+        r=work.rank,
+        lora_alpha=32,
+        lora_dropout=0.05,
+        target_modules=work.targets,
+        task_type="CAUSAL_LM",
+    )
+    adapted = get_peft_model(model, settings)
+    assert isinstance(adapted, PeftModel)
+    return adapted
 
 
 def apply_policy(model: nn.Module, policy: str) -> None:
@@ -183,9 +192,9 @@ def make_model(work: Work) -> LlamaForCausalLM:
     torch.set_default_dtype(torch.float32)
     if work.four_bit:
         keep_in_four_bits(model)
-    model.requires_grad_(False)
+    model.requires_grad_(not work.rank)
     if work.fp8:
-        keep_in_fp8(model, adapted=True)
+        keep_in_fp8(model, adapted=bool(work.rank))
     return model
 
 

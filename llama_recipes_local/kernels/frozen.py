@@ -1,8 +1,9 @@
-"""A Llama whose weights are frozen, with an adapter or without, in fewer passes over memory.
+"""A Llama in fewer passes over memory, frozen with an adapter or without, or trained itself.
 
-Its parts are computed by ``lora.projections``, ``norm``, ``rotary`` and ``vocabulary_loss``, which
-keep less for the gradients than autograd does: of a layer the residual stream, what the adapters
-read, queries, keys and values, and the outputs of gate and up.
+Its parts are computed by ``lora.projections``, where weights are trained by ``full``, and by
+``norm``, ``rotary`` and ``vocabulary_loss``, which keep less for the gradients than autograd does:
+of a layer the residual stream, what adapters and trained weights read, queries, keys and values,
+and the outputs of gate and up.
 """
 
 from collections import Counter
@@ -17,6 +18,9 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama import modeling_llama
 
 from llama_recipes_local.kernels.base import ModelKernel
+from llama_recipes_local.kernels.full import trained_layers
+from llama_recipes_local.kernels.full.chosen_layers import computes, read_trained
+from llama_recipes_local.kernels.full.trained_layers import Trained
 from llama_recipes_local.kernels.lora import projections
 from llama_recipes_local.kernels.lora.dropout import Dropout
 from llama_recipes_local.kernels.lora.layers import Computed, read
@@ -27,6 +31,7 @@ from llama_recipes_local.kernels.vocabulary_loss import vocabulary_loss
 from llama_recipes_local.library_patches import DECODER_LAYER
 
 SEEDS = 2**31 - 1
+Projection = Callable[[torch.Tensor, NormOf | None], tuple[torch.Tensor, ...]]
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -34,7 +39,7 @@ def install(model: nn.Module) -> str:
     """Replace forward passes of a Llama, and return what was replaced.
 
     Each falls back to the one before, call by call: with a cache, or where a layer is computed
-    otherwise or trained itself.
+    otherwise.
 
     Raises:
         TargetMissingError: if transformers' layer is not made of what is computed here.
@@ -50,13 +55,13 @@ def install(model: nn.Module) -> str:
             _replace(module.norm, _norm)
         elif isinstance(module, modeling_llama.LlamaForCausalLM):
             _replace(module, _causal_lm)
-    return "frozen layers with LoRA, MLP, RMSNorm, rotary embedding and the loss, by Triton"
+    return "linear layers, MLP, RMSNorm, rotary embedding and the loss, by Triton"
 
 
 def fallbacks(model: nn.Module) -> dict[str, int]:
     """Return why linear layers of a model are not computed here, and how many for each reason."""
     layers = (module._modules.get(name) for module in model.modules() for name in LINEAR)
-    reasons = (read(layer) for layer in layers if layer is not None)
+    reasons = (read(layer) for layer in layers if layer is not None and not computes(layer))
     return dict(Counter(reason for reason in reasons if isinstance(reason, str)))
 
 
@@ -89,9 +94,10 @@ def _attention(
     Returns:
         (batch, seq, hidden), and the scores if the implementation returns them.
     """
-    inputs = _computed((module.q_proj, module.k_proj, module.v_proj), hidden_states)
-    output = _computed((module.o_proj,), hidden_states)
-    if not inputs or not output or position_embeddings is None or past_key_values is not None:
+    inputs = _projection((module.q_proj, module.k_proj, module.v_proj), hidden_states)
+    output = _projection((module.o_proj,), hidden_states)
+    cached = past_key_values is not None
+    if inputs is None or output is None or position_embeddings is None or cached:
         return before(
             hidden_states=hidden_states,
             position_embeddings=position_embeddings,
@@ -100,7 +106,7 @@ def _attention(
             **kwargs,
         )
     shape = hidden_states.shape[:-1]
-    projected = projections.project(hidden_states, *_arguments(inputs), made_of)
+    projected = inputs(hidden_states, made_of)
     query, key, value = (x.view(*shape, -1, module.head_dim) for x in projected)
     query, key = rotate(query, key, *position_embeddings)
     attend = ALL_ATTENTION_FUNCTIONS.get_interface(
@@ -116,8 +122,19 @@ def _attention(
         scaling=module.scaling,
         **kwargs,
     )
-    (out,) = projections.project(attended.reshape(*shape, -1), *_arguments(output))
+    (out,) = output(attended.reshape(*shape, -1), None)
     return out, scores
+
+
+def _projection(modules: tuple[nn.Module, ...], x: torch.Tensor) -> Projection | None:
+    """Return what computes layers that read the same input, or None if one is not computed here."""
+    trained = _trained(modules, x)
+    if trained is not None:
+        return lambda x, made_of: trained_layers.project(x, trained, made_of)
+    computed = _computed(modules, x)
+    if not computed:
+        return None
+    return lambda x, made_of: projections.project(x, *_arguments(computed), made_of)
 
 
 def _mlp(
@@ -128,10 +145,11 @@ def _mlp(
     made_of: NormOf | None = None,
 ) -> torch.Tensor:
     """Compute the ``LlamaMLP`` of a layer, (batch, seq, hidden) both; see ``_attention``."""
-    gate_up, down = (
-        _computed((module.gate_proj, module.up_proj), x),
-        _computed((module.down_proj,), x),
-    )
+    inputs, output = (module.gate_proj, module.up_proj), (module.down_proj,)
+    trained = _trained(inputs, x), _trained(output, x)
+    if trained[0] is not None and trained[1] is not None:
+        return trained_layers.mlp(x, trained[0], trained[1], made_of)
+    gate_up, down = _computed(inputs, x), _computed(output, x)
     if not gate_up or not down:
         return before(x)
     layers, dropout = _arguments(gate_up)
@@ -153,8 +171,7 @@ def _norm(
 
 def _is_own(norm: Any, x: torch.Tensor) -> bool:
     """Return whether a norm of ``x`` is computed by its own module."""
-    trained, dtype = norm.weight.requires_grad, norm.weight.dtype
-    return trained or dtype != x.dtype or not _in_half(x)
+    return norm.weight.dtype != x.dtype or not _in_half(x)
 
 
 class NormedDecoderLayer(modeling_llama.LlamaDecoderLayer):
@@ -195,10 +212,10 @@ def remake_norms(model: nn.Module, again: bool = True) -> int:
 def _causal_lm(module: Any, before: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Compute a ``LlamaForCausalLM``: in training its loss, without logits; see ``_attention``."""
     head = module.lm_head
-    frozen = type(head) is nn.Linear and head.bias is None and not head.weight.requires_grad
+    plain = type(head) is nn.Linear and head.bias is None and _is_computed(head.weight)
     counted = kwargs.get("labels") is not None and kwargs.get("num_items_in_batch") is not None
     chosen = args or "logits_to_keep" in kwargs or kwargs.get("return_dict") is False
-    if not (module.training and frozen and counted) or chosen:
+    if not (module.training and plain and counted) or chosen:
         return before(*args, **kwargs)
     labels, items = kwargs.pop("labels"), kwargs.pop("num_items_in_batch")
     kwargs.pop("return_dict", None)
@@ -207,6 +224,20 @@ def _causal_lm(module: Any, before: Callable[..., Any], *args: Any, **kwargs: An
     weight = head.weight.to(hidden.dtype)
     loss = vocabulary_loss(hidden, weight, labels, items)
     return CausalLMOutputWithPast(loss=loss, past_key_values=outputs.past_key_values)
+
+
+def _is_computed(head: torch.Tensor) -> bool:
+    """Return whether the loss of a head is computed here.
+
+    The gradient of a trained one is summed before it is divided by the number of labels, for which
+    float16 is too narrow; in float32 autocast has to multiply it.
+    """
+    return not head.requires_grad or not head.is_cuda or head.dtype == torch.bfloat16
+
+
+def _trained(modules: tuple[nn.Module, ...], x: torch.Tensor) -> Trained | None:
+    """Return layers that read ``x`` and are trained, or None if they are not computed here."""
+    return read_trained(modules, x) if _in_half(x) else None
 
 
 def _computed(modules: Iterable[nn.Module], x: torch.Tensor) -> list[Computed]:

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+_PROGRAMS = 528  # that add up a weight's gradient, each over some rows: four for each of 132 SMs
+
 
 @dataclass(frozen=True)
 class NormOf:
@@ -38,12 +40,11 @@ def add_and_norm(
     Args:
         stream: (..., features).
         branch: what is added to it, of the same shape; None adds nothing.
-        weight: (features,), frozen.
+        weight: (features,).
         eps: added to the mean of squares.
     """
-    weight = weight.detach()
     total, normed = _AddAndNorm.apply(stream, branch, weight, eps)
-    return total, normed, NormOf(total.detach(), weight, eps)
+    return total, normed, NormOf(total.detach(), weight.detach(), eps)
 
 
 class _AddAndNorm(torch.autograd.Function):
@@ -58,7 +59,7 @@ class _AddAndNorm(torch.autograd.Function):
         eps: float,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         total, normed, scale = _forward(stream.contiguous(), branch, weight, eps)
-        ctx.weight = weight
+        ctx.weight = weight.detach()
         ctx.save_for_backward(total, scale)
         return total, normed
 
@@ -66,8 +67,9 @@ class _AddAndNorm(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
         total, scale = ctx.saved_tensors
         of_total, of_normed = (gradient.contiguous() for gradient in gradients)
-        found = _backward(of_total, of_normed, total, scale, ctx.weight)
-        return found, found if ctx.needs_input_grad[1] else None, None, None
+        trained = ctx.needs_input_grad[2]
+        found, of_weight = _backward(of_total, of_normed, total, scale, ctx.weight, trained)
+        return found, found if ctx.needs_input_grad[1] else None, of_weight, None
 
 
 def _forward(
@@ -99,22 +101,33 @@ def _backward(
     total: torch.Tensor,
     scale: torch.Tensor,
     weight: torch.Tensor,
-) -> torch.Tensor:
-    """Return the gradient of the sum."""
+    trained: bool,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return the gradient of the sum, and that of the weight if it is trained."""
     features = total.shape[-1]
     if not total.is_cuda:
         wide = total * scale[..., None]
         weighted = of_normed * weight
         inner = (weighted * wide).mean(-1, keepdim=True)
-        return of_total + ((weighted - wide * inner) * scale[..., None]).to(total.dtype)
+        found = of_total + ((weighted - wide * inner) * scale[..., None]).to(total.dtype)
+        return found, (of_normed * wide).flatten(0, -2).sum(0) if trained else None
     from llama_recipes_local.kernels.triton import norm_kernels as kernels
 
     found = torch.empty_like(total)
-    kernels.backward[(total.numel() // features,)](
-        of_total, of_normed, total, weight, scale, found,
-        features, BLOCK=_padded(features), num_warps=_warps(features),
+    rows, block = total.numel() // features, _padded(features)
+    if not trained:
+        kernels.backward[(rows,)](
+            of_total, of_normed, total, weight, scale, found,
+            features, BLOCK=block, num_warps=_warps(features),
+        )  # fmt: skip
+        return found, None
+    programs = min(rows, _PROGRAMS)
+    parts = total.new_empty(programs, features, dtype=torch.float32)
+    kernels.backward_trained[(programs,)](
+        of_total, of_normed, total, weight, scale, found, parts,
+        features, rows, programs, BLOCK=block, num_warps=_warps(features),
     )  # fmt: skip
-    return found
+    return found, parts.sum(0).to(weight.dtype)
 
 
 def _padded(features: int) -> int:

@@ -1,8 +1,8 @@
-"""The loss of a frozen head, without logits where there is no label.
+"""The loss of a model's head, without logits where there is no label.
 
 Logits of some thousand positions at a time are turned into their own gradients, and those into the
-gradients of the hidden states, all in the forward pass. So logits never exist as a whole, and those
-of positions without a label, the prompts', are never computed.
+gradients of the hidden states and of a trained head, all in the forward pass. So logits never exist
+as a whole, and those of positions without a label, the prompts', are never computed.
 """
 
 from typing import Any
@@ -22,14 +22,14 @@ def vocabulary_loss(
 
     Args:
         hidden: (batch, seq, features), the last hidden states.
-        weight: (vocabulary, features) of the head, frozen.
+        weight: (vocabulary, features) of the head.
         labels: (batch, seq), which are predicted one position before; some are ``IGNORE_INDEX``.
         items: what the sum is divided by.
     """
     following = F.pad(labels, (0, 1), value=IGNORE_INDEX)[..., 1:].flatten()
     positions = (following != IGNORE_INDEX).nonzero().squeeze(1)
     flat = hidden.flatten(0, -2)
-    return _Loss.apply(flat, weight.detach(), positions, following[positions], items)
+    return _Loss.apply(flat, weight, positions, following[positions], items)
 
 
 class _Loss(torch.autograd.Function):
@@ -46,14 +46,16 @@ class _Loss(torch.autograd.Function):
     ) -> torch.Tensor:
         chosen = hidden[positions]
         rows = max(_ELEMENTS // len(weight), 1)
-        losses = []
+        losses, of_weight = [], None
         for part, label in zip(chosen.split(rows), labels.split(rows), strict=True):
             loss, gradient = _loss_and_gradient(part @ weight.T, label)
             losses.append(loss)
+            if ctx.needs_input_grad[1]:  # rounded after each part, as after each micro-batch
+                of_weight = _added(of_weight, gradient, part)
             torch.mm(gradient, weight, out=part)
             del gradient  # before the next part's logits are there
         ctx.save_for_backward(chosen, positions)
-        ctx.shape, ctx.items = hidden.shape, items
+        ctx.shape, ctx.items, ctx.of_weight = hidden.shape, items, of_weight
         total = torch.stack(losses).sum() if losses else hidden.new_zeros((), dtype=torch.float32)
         return total / items
 
@@ -61,8 +63,20 @@ class _Loss(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
         found, positions = ctx.saved_tensors
         factor = (gradients[0] / ctx.items).to(found.dtype)
+        of_weight, ctx.of_weight = ctx.of_weight, None
+        if of_weight is not None:
+            of_weight.mul_(factor)
+        if not ctx.needs_input_grad[0]:
+            return None, of_weight, None, None, None
         whole = found.new_zeros(ctx.shape)
-        return whole.index_copy_(0, positions, found * factor), None, None, None, None
+        return whole.index_copy_(0, positions, found * factor), of_weight, None, None, None
+
+
+def _added(
+    sofar: torch.Tensor | None, gradient: torch.Tensor, hidden: torch.Tensor
+) -> torch.Tensor:
+    """Return the head's gradient with that of a part's logits, (vocabulary, features)."""
+    return gradient.T @ hidden if sofar is None else sofar.addmm_(gradient.T, hidden)
 
 
 def _loss_and_gradient(

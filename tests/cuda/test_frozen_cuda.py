@@ -81,10 +81,13 @@ def test_norm(features: int, dtype: torch.dtype) -> None:
         check(got[0], exact(stream) if added is None else exact(stream) + exact(added), dtype)
         want = norm._forward(exact(got[0]), None, exact(weight), 1e-5)  # of the rounded sum
         check(got[1:], want[1:], dtype, roundings=2)
-        found = norm._backward(of_total, of_normed, got[0], got[2], weight)
         scale = exact(got[2]).view(3, 7)
         inputs = (exact(of_total), exact(of_normed), exact(got[0]), scale, exact(weight))
-        check(found, norm._backward(*inputs), dtype)
+        want = norm._backward(*inputs, trained=True)
+        for trained in (False, True):
+            found = norm._backward(of_total, of_normed, got[0], got[2], weight, trained)
+            check(found[: 1 + trained], want[: 1 + trained], dtype)
+            assert trained or found[1] is None
 
 
 @pytest.mark.parametrize("dtype", HALF)

@@ -189,11 +189,15 @@ def test_it_generates_with_a_cache() -> None:
     assert model.generate(input_ids=ids, max_new_tokens=3, do_sample=False).shape == (1, 11)
 
 
-def test_what_is_trained_or_of_another_size_stays(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_trained_or_of_another_size_is_not_stored(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     model = llama(intermediate_size=100).requires_grad_(False)
     model.model.layers[1].requires_grad_(True)
     keep_in_fp8(model, adapted=False)
     kinds = {name for name, module in model.named_modules() if isinstance(module, Fp8Linear)}
     attention_of_first = {f"model.layers.0.self_attn.{name}_proj" for name in "qkvo"}
     assert kinds == attention_of_first
-    assert "4 linear layers, 3 are of a size" in capsys.readouterr().out
+    kept, used = "frozen in fp8", "trained and multiplied in fp8"
+    said = f"4 linear layers {kept}, 4 linear layers {used}, 6 of a size"
+    assert said in capsys.readouterr().out

@@ -237,18 +237,6 @@ def test_two_adapters_merged_and_disabled_ones_are_left_to_peft_or_left_out() ->
             assert torch.allclose(got, want, atol=CLOSE)
 
 
-def test_a_model_that_is_trained_itself_is_left_to_transformers() -> None:
-    models = [plain_model(), plain_model()]
-    frozen.install(models[1])
-    assert frozen.fallbacks(models[1]) == {"their weights are trained": 14}
-    gradients = []
-    for model in models:
-        model.train()
-        model(input_ids=IDS, labels=LABELS, num_items_in_batch=20.0).loss.backward()
-        gradients.append([p.grad for p in model.parameters()])
-    assert all(torch.equal(one, two) for one, two in zip(*gradients, strict=True))
-
-
 def test_with_a_cache_it_generates_what_transformers_generates() -> None:
     plain, ours = (model.eval() for model in both({}))
     texts = [

@@ -26,10 +26,18 @@ class Rows:
     Attributes:
         values: (rows, columns) e4m3, contiguous.
         scales: (rows,) float32; None if they are all 1.
+        largest: (parts, rows) float32, the largest values of each part's rows before they were
+            multiplied by factors, where ``quantize`` was asked for them.
     """
 
     values: torch.Tensor
     scales: torch.Tensor | None
+    largest: torch.Tensor | None = None
+
+    def both(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return values and scales, which it has."""
+        assert self.scales is not None
+        return self.values, self.scales
 
     def wide(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """Return it in a wider dtype."""
@@ -37,46 +45,53 @@ class Rows:
         return (values if self.scales is None else values * self.scales[:, None]).to(dtype)
 
 
-def quantize(*parts: torch.Tensor, factors: tuple[torch.Tensor, ...] = ()) -> Rows:
+def quantize(
+    *parts: torch.Tensor, factors: tuple[torch.Tensor, ...] = (), apart: bool = False
+) -> Rows:
     """Return up to three matrices side by side, each row with one scale.
 
     Args:
         *parts: each (rows, columns), its last stride 1.
         factors: for each part what its columns are multiplied by first, (columns,) float32; none
             multiplies by 1.
+        apart: whether ``largest`` is asked for.
     """
     rows, widths = len(parts[0]), [part.shape[1] for part in parts]
     if not parts[0].is_cuda:
-        return _quantized(parts, factors)
+        return _quantized(parts, factors, apart)
     from llama_recipes_local.kernels.triton import fp8_kernels as kernels
 
-    made = empty(parts[0], rows, sum(widths))
+    made = empty(parts[0], rows, sum(widths), len(parts) if apart else 0)
     none, zeros = (None,) * (3 - len(parts)), (0,) * (3 - len(parts))
     blocks = [padded(width) for width in widths] + list(zeros)
     kernels.quantize[(rows,)](
         *parts, *none, *(factors or (None,) * len(parts)), *none, made.values, made.scales,
-        *widths, *zeros, *(part.stride(0) for part in parts), *zeros,
+        made.largest, rows, *widths, *zeros, *(part.stride(0) for part in parts), *zeros,
         sum(widths), SMALLEST, LARGEST,
         BLOCK0=blocks[0], BLOCK1=blocks[1], BLOCK2=blocks[2], num_warps=warps(sum(blocks)),
     )  # fmt: skip
     return made
 
 
-def _quantized(parts: tuple[torch.Tensor, ...], factors: tuple[torch.Tensor, ...]) -> Rows:
+def _quantized(
+    parts: tuple[torch.Tensor, ...], factors: tuple[torch.Tensor, ...], apart: bool
+) -> Rows:
     """Do what ``quantize`` does, without its kernel."""
     wide = [part.float() for part in parts]
+    largest = torch.stack([part.abs().amax(1) for part in wide]) if apart else None
     if factors:
         wide = [part * factor for part, factor in zip(wide, factors, strict=True)]
     whole = torch.cat(wide, dim=1)
     scales = whole.abs().amax(1).clamp(min=SMALLEST) / LARGEST
     values = (whole * (1 / scales)[:, None]).clamp(-LARGEST, LARGEST)
-    return Rows(values.to(FP8), scales)
+    return Rows(values.to(FP8), scales, largest)
 
 
-def empty(x: torch.Tensor, rows: int, columns: int) -> Rows:
-    """Return an uninitialised matrix where ``x`` is."""
+def empty(x: torch.Tensor, rows: int, columns: int, parts: int = 0) -> Rows:
+    """Return an uninitialised matrix where ``x`` is, with ``largest`` of some parts."""
     values = x.new_empty(rows, columns, dtype=FP8)
-    return Rows(values, x.new_empty(rows, dtype=torch.float32))
+    largest = x.new_empty(parts, rows, dtype=torch.float32) if parts else None
+    return Rows(values, x.new_empty(rows, dtype=torch.float32), largest)
 
 
 def padded(width: int) -> int:

@@ -1,17 +1,18 @@
-"""Puts layers in fp8 into a model."""
+"""Has a model's layers multiplied in fp8."""
 
 from typing import Any
 
 from torch import nn
 
 from llama_recipes_local.kernels.fp8.linear import Fp8Linear
+from llama_recipes_local.kernels.fp8.trained_linear import TrainedFp8Linear
 from llama_recipes_local.library_patches import DECODER_LAYER
 
 _MULTIPLE = 16  # of both lengths of a weight, as cuBLAS wants them
 
 
 def keep_in_fp8(model: Any, adapted: bool) -> None:
-    """Replace the frozen linear layers of a Llama's decoder layers, and print how many.
+    """Have the linear layers of a Llama's decoder layers multiplied in fp8, and print how many.
 
     Args:
         model: a Llama.
@@ -22,29 +23,35 @@ def keep_in_fp8(model: Any, adapted: bool) -> None:
     """
     if adapted:
         model.requires_grad_(False)
-    replaced, left = store(model.model.layers)
-    other = f", {left} are of a size that fp8 is not multiplied in" if left else ""
-    print(f"--> Frozen weights in fp8: {replaced} linear layers{other}")
+    frozen, trained, left = store(model.model.layers)
+    kinds = {"frozen in fp8": frozen, "trained and multiplied in fp8": trained}
+    found = [f"{number} linear layers {kind}" for kind, number in kinds.items() if number]
+    if left:
+        found.append(f"{left} of a size that fp8 is not multiplied in")
+    print(f"--> Weights: {', '.join(found)}")
 
 
-def store(layers: nn.ModuleList) -> tuple[int, int]:
-    """Replace the frozen linear layers of decoder layers.
+def store(layers: nn.ModuleList) -> tuple[int, int, int]:
+    """Replace the frozen linear layers of decoder layers, and have the others multiply in fp8.
 
-    A weight's memory is given back before the next one is converted.
+    A frozen weight's memory is given back before the next one is converted.
 
     Returns:
-        How many were replaced, and how many are frozen and were not.
+        How many are frozen, how many are trained, and how many stayed as they were.
     """
     DECODER_LAYER.check()
-    replaced = left = 0
+    frozen = trained = left = 0
     parts: list[Any] = [part for layer in layers for part in (layer.self_attn, layer.mlp)]
     for part in parts:
         for name, linear in list(part.named_children()):
-            if type(linear) is not nn.Linear or linear.weight.requires_grad:
+            if type(linear) is not nn.Linear:
                 continue
             if linear.in_features % _MULTIPLE or linear.out_features % _MULTIPLE:
                 left += 1
-                continue
-            setattr(part, name, Fp8Linear(linear))
-            replaced += 1
-    return replaced, left
+            elif linear.weight.requires_grad:
+                linear.__class__ = TrainedFp8Linear
+                trained += 1
+            else:
+                setattr(part, name, Fp8Linear(linear))
+                frozen += 1
+    return frozen, trained, left

@@ -23,6 +23,13 @@ def _times(values, factors, width, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def _largest(values, out, place):
+    """Write the largest of the values, if it is asked for."""
+    if out is not None:
+        tl.store(out + place, tl.max(tl.abs(values)))
+
+
+@triton.jit
 def _scale(largest, smallest, bound):
     return tl.maximum(largest, smallest) / bound
 
@@ -36,19 +43,26 @@ def _write(values, out, inverse, width, BLOCK: tl.constexpr):
 @fast
 @triton.jit
 def quantize(
-    x0, x1, x2, f0, f1, f2, out, scales, width0, width1, width2, stride0, stride1, stride2,
-    width, smallest, bound, BLOCK0: tl.constexpr, BLOCK1: tl.constexpr, BLOCK2: tl.constexpr,
+    x0, x1, x2, f0, f1, f2, out, scales, own, rows, width0, width1, width2,
+    stride0, stride1, stride2, width, smallest, bound,
+    BLOCK0: tl.constexpr, BLOCK1: tl.constexpr, BLOCK2: tl.constexpr,
 ):  # fmt: skip
-    """Write a row of up to three matrices side by side, and its scale."""
+    """Write a row of up to three matrices side by side, its scale, and each part's own largest."""
     row = tl.program_id(0).to(tl.int64)
     out += row * width
-    first = _times(_read(x0, row, width0, stride0, BLOCK0), f0, width0, BLOCK0)
+    first = _read(x0, row, width0, stride0, BLOCK0)
+    _largest(first, own, row)
+    first = _times(first, f0, width0, BLOCK0)
     largest = tl.max(tl.abs(first))
     if x1 is not None:
-        second = _times(_read(x1, row, width1, stride1, BLOCK1), f1, width1, BLOCK1)
+        second = _read(x1, row, width1, stride1, BLOCK1)
+        _largest(second, own, rows + row)
+        second = _times(second, f1, width1, BLOCK1)
         largest = tl.maximum(largest, tl.max(tl.abs(second)))
     if x2 is not None:
-        third = _times(_read(x2, row, width2, stride2, BLOCK2), f2, width2, BLOCK2)
+        third = _read(x2, row, width2, stride2, BLOCK2)
+        _largest(third, own, 2 * rows + row)
+        third = _times(third, f2, width2, BLOCK2)
         largest = tl.maximum(largest, tl.max(tl.abs(third)))
     scale = _scale(largest, smallest, bound)
     tl.store(scales + row, scale)
@@ -87,6 +101,24 @@ def transpose(x0, x1, x2, out, rows0, rows1, rows2, columns, out_row, TILE: tl.c
 
 @fast
 @triton.jit
+def turn(x, factors, out, rows, columns, out_row, TILE: tl.constexpr):
+    """Write a matrix transposed, as bytes: its own, or its rows times factors in fp8."""
+    tile = tl.program_id(0)
+    across = tl.cdiv(columns, TILE)
+    row = (tile // across * TILE + tl.arange(0, TILE)).to(tl.int64)
+    column = (tile % across * TILE + tl.arange(0, TILE)).to(tl.int64)
+    inside = (row < rows)[:, None] & (column < columns)[None, :]
+    values = tl.load(x + row[:, None] * columns + column[None, :], mask=inside, other=0)
+    if factors is not None:
+        factor = tl.load(factors + row, mask=row < rows, other=0.0)
+        values = (values.to(tl.float32) * factor[:, None]).to(tl.float8e4nv)
+        values = values.to(tl.uint8, bitcast=True)
+    places = column[:, None] * out_row + row[None, :]
+    tl.store(out + places, tl.trans(values), mask=tl.trans(inside))
+
+
+@fast
+@triton.jit
 def swiglu(
     gate, up, out, scales, wide, features, smallest, bound, BLOCK: tl.constexpr, WIDE: tl.constexpr
 ):  # fmt: skip
@@ -105,10 +137,11 @@ def swiglu(
 @fast
 @triton.jit
 def swiglu_backward(
-    gradient, gate, up, f_gate, f_up, out, scales, of_gate, of_up, features, smallest, bound,
+    gradient, gate, up, f_gate, f_up, out, scales, own, rows, of_gate, of_up,
+    features, smallest, bound,
     BLOCK: tl.constexpr, WIDE: tl.constexpr, AGAIN: tl.constexpr,
 ):  # fmt: skip
-    """Write a row of both gradients side by side in fp8, and its scale.
+    """Write a row of both gradients side by side in fp8, its scale, and each one's own largest.
 
     ``WIDE`` writes them as they were before, too, and ``AGAIN`` the result over its gradient.
     """
@@ -126,6 +159,8 @@ def swiglu_backward(
     if WIDE:
         _write(d_gate, of_gate + row * features, 1.0, features, BLOCK)
         _write(d_up, of_up + row * features, 1.0, features, BLOCK)
+    _largest(d_gate, own, row)
+    _largest(d_up, own, rows + row)
     d_gate = _times(d_gate, f_gate, features, BLOCK)
     d_up = _times(d_up, f_up, features, BLOCK)
     largest = tl.maximum(tl.max(tl.abs(d_gate)), tl.max(tl.abs(d_up)))

@@ -27,19 +27,46 @@ def forward(stream, branch, weight, total, normed, scale, features, eps, BLOCK: 
     tl.store(normed + places, (rounded * w).to(x.dtype), mask=inside)
 
 
-@fast
 @triton.jit
-def backward(of_total, of_normed, total, weight, scale, out, features, BLOCK: tl.constexpr):
-    """Write the gradient of the sum: that of its norm, and its own."""
-    row = tl.program_id(0).to(tl.int64)
+def _backward_row(
+    row, of_total, of_normed, total, weight, scale, out, features, BLOCK: tl.constexpr
+):
+    """Write the gradient of a row of the sum, and return its part of the weight's."""
     columns = tl.arange(0, BLOCK)
     inside = columns < features
     places = row * features + columns
     factor = tl.load(scale + row)
     x = tl.load(total + places, mask=inside, other=0.0).to(tl.float32) * factor
     w = tl.load(weight + columns, mask=inside, other=0.0).to(tl.float32)
-    weighted = tl.load(of_normed + places, mask=inside, other=0.0).to(tl.float32) * w
+    given = tl.load(of_normed + places, mask=inside, other=0.0).to(tl.float32)
+    weighted = given * w
     inner = tl.sum(weighted * x) / features
     own = tl.load(of_total + places, mask=inside, other=0.0).to(tl.float32)
     found = own + (weighted - x * inner) * factor
     tl.store(out + places, found.to(out.dtype.element_ty), mask=inside)
+    return given * x
+
+
+@fast
+@triton.jit
+def backward(of_total, of_normed, total, weight, scale, out, features, BLOCK: tl.constexpr):
+    """Write the gradient of the sum: that of its norm, and its own."""
+    row = tl.program_id(0).to(tl.int64)
+    _backward_row(row, of_total, of_normed, total, weight, scale, out, features, BLOCK)
+
+
+@fast
+@triton.jit
+def backward_trained(
+    of_total, of_normed, total, weight, scale, out, parts, features, rows, programs,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Write what ``backward`` does, and a part of the weight's gradient: a program some rows."""
+    first = tl.program_id(0).to(tl.int64)
+    of_weight = tl.zeros((BLOCK,), tl.float32)
+    for row in range(first, rows, programs):
+        of_weight += _backward_row(
+            row, of_total, of_normed, total, weight, scale, out, features, BLOCK
+        )
+    columns = tl.arange(0, BLOCK)
+    tl.store(parts + first * features + columns, of_weight, mask=columns < features)

@@ -1,0 +1,20 @@
+"""A linear layer whose weight is trained, and multiplied in fp8."""
+
+import torch
+from torch import nn
+
+from llama_recipes_local.kernels.full.trained_layers import Trained, project
+
+
+class TrainedFp8Linear(nn.Linear):
+    """A linear layer of the same parameters, whose three products are in fp8.
+
+    Optimisers, FSDP and checkpoints see the weight as it was.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return (..., features out), of (..., features in) in the dtype of autocast or its own."""
+        if torch.is_autocast_enabled(x.device.type):
+            x = x.to(torch.get_autocast_dtype(x.device.type))
+        (out,) = project(x, Trained((self.weight,), in_fp8=True))
+        return out if self.bias is None else out + self.bias

@@ -1,0 +1,165 @@
+"""Linear layers whose weights are trained, as functions that keep little for their gradients.
+
+Layers that read the same input are one function, so it is kept once. In the MLP the outputs of gate
+and up are kept; what is made of them is made again.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from llama_recipes_local.kernels.full.trained_products import products
+from llama_recipes_local.kernels.lora.products import Given, Tensors
+from llama_recipes_local.kernels.lora.projections import own_precision, rows_of
+from llama_recipes_local.kernels.norm import NormOf
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Layers that read the same input.
+
+    Attributes:
+        weights: each (features out, features in).
+        in_fp8: whether they are multiplied in fp8, and in the dtype of the input otherwise.
+    """
+
+    weights: Tensors
+    in_fp8: bool
+
+
+def project(x: torch.Tensor, layers: Trained, made_of: NormOf | None = None) -> Tensors:
+    """Return the outputs of one to three layers, each (..., features out).
+
+    Args:
+        x: (..., features in).
+        layers: what reads it.
+        made_of: what ``x`` is the norm of: it is made again instead of kept.
+    """
+    with own_precision(x):
+        return _Project.apply(x, layers, made_of, *layers.weights)
+
+
+def mlp(
+    x: torch.Tensor, gate_up: Trained, down: Trained, made_of: NormOf | None = None
+) -> torch.Tensor:
+    """Return ``down(silu(gate(x)) * up(x))``, (..., features).
+
+    Args:
+        x: (..., features).
+        gate_up: the layers that read ``x``.
+        down: the last layer.
+        made_of: as in ``project``.
+    """
+    kept = _Kept()
+    with own_precision(x):
+        gate, up = _GateUp.apply(x, kept, gate_up, made_of, *gate_up.weights)
+        out = _SwigluDown.apply(gate, up, kept, down, *down.weights)
+    return out.view(*x.shape[:-1], -1)
+
+
+class _Project(torch.autograd.Function):
+    """See ``project``."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, layers: Trained, made_of: NormOf | None, *_: torch.Tensor
+    ) -> Tensors:
+        outputs, kept = _forward(ctx, x, layers, made_of)
+        ctx.save_for_backward(*kept)
+        return tuple(out.view(*x.shape[:-1], -1) for out in outputs)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        given = Given(tuple(rows_of(gradient) for gradient in gradients))
+        dx, of_weights = _backward(ctx, given, ctx.saved_tensors)
+        return dx, None, None, *of_weights
+
+
+class _Kept:
+    """Lets the second half of an MLP read what the first half kept, so that it keeps nothing.
+
+    With activation checkpointing the second half is therefore not computed again.
+    """
+
+    node: Any = None
+
+    def tensors(self) -> Tensors:
+        """Return what the first half kept, which a checkpoint hands out once."""
+        self.node.unpacked = self.node.saved_tensors
+        return self.node.unpacked
+
+
+class _GateUp(torch.autograd.Function):
+    """The first half of ``mlp``."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        kept: _Kept,
+        layers: Trained,
+        made_of: NormOf | None,
+        *_: torch.Tensor,
+    ) -> Tensors:
+        outputs, rest = _forward(ctx, x, layers, made_of)
+        ctx.save_for_backward(*outputs, *rest)
+        kept.node = ctx
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        _, _, *kept = ctx.unpacked
+        given = Given(gradients, ctx.eight)
+        del ctx.unpacked, ctx.eight
+        dx, of_weights = _backward(ctx, given, tuple(kept))
+        return dx, None, None, None, *of_weights
+
+
+class _SwigluDown(torch.autograd.Function):
+    """The second half of ``mlp``; what it hands back in fp8 is beside autograd's gradients."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        gate: torch.Tensor,
+        up: torch.Tensor,
+        kept: _Kept,
+        down: Trained,
+        *_: torch.Tensor,
+    ) -> torch.Tensor:
+        ctx.products, ctx.kept = products(down.weights, gate.dtype, down.in_fp8), kept
+        (out,) = ctx.products.outputs(ctx.products.swiglu(gate, up))
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        gate, up, *_ = ctx.kept.tensors()
+        own, first = ctx.products, ctx.kept.node
+        ready = own.ready(Given((rows_of(gradients[0]),)))
+        of_hidden = own.input_gradient(ready)
+        both, hidden = first.products.swiglu_backward(of_hidden, gate, up)
+        first.eight = both.eight
+        return *both.tensors, None, None, *own.weight_gradients(ready, hidden)
+
+
+def _forward(
+    ctx: Any, x: torch.Tensor, layers: Trained, made_of: NormOf | None
+) -> tuple[Tensors, Tensors]:
+    """Return the outputs of a function, each (tokens, features out), and what it keeps of ``x``."""
+    ctx.products, ctx.shape = products(layers.weights, x.dtype, layers.in_fp8), x.shape
+    given = ctx.products.given(rows_of(x))
+    ctx.made_of = None if made_of is None else (made_of.weight, made_of.eps)
+    return ctx.products.outputs(given), given if made_of is None else (made_of.total,)
+
+
+def _backward(
+    ctx: Any, gradients: Given, kept: Tensors
+) -> tuple[torch.Tensor | None, list[torch.Tensor | None]]:
+    """Return the gradients of a function's input, if it is asked for, and of its weights."""
+    own = ctx.products
+    ready = own.ready(gradients)
+    dx = own.input_gradient(ready).view(ctx.shape) if ctx.needs_input_grad[0] else None
+    if ctx.made_of is not None:
+        kept = own.given(rows_of(NormOf(kept[0], *ctx.made_of).again()))
+    return dx, own.weight_gradients(ready, kept)
