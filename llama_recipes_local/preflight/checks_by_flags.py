@@ -12,6 +12,7 @@ from llama_recipes_local.preflight import (
     loop_rules,
     low_memory_rules,
     method_rules,
+    mixture_rules,
     model_sizes,
     precision_rules,
     quantization_rules,
@@ -62,6 +63,7 @@ FLAG_CHECKS: tuple[Check, ...] = (
     *QUANTIZATION,
     low_memory_rules.check_low_memory,
     *METHOD,
+    mixture_rules.check_mixture,
     model_sizes.check_positions,
     automatic_rules.check_automatic,
 )

@@ -2,16 +2,23 @@
 
 import argparse
 import json
+from dataclasses import asdict
 from typing import Any
 
 from llama_recipes_local import configs
 from llama_recipes_local.commands.plan.given import card_of, model_shape
 from llama_recipes_local.commands.plan.making_plan import make_plan
 from llama_recipes_local.commands.plan.nothing_fits import nothing_fits
-from llama_recipes_local.commands.plan.report import as_json, as_text, speed_of
+from llama_recipes_local.commands.plan.own_values import own_problems
+from llama_recipes_local.commands.plan.report import (
+    as_json,
+    as_text,
+    card_as_json,
+    speed_of,
+)
 from llama_recipes_local.configs.training import AUTO
 from llama_recipes_local.datasets.named_path import with_data_path
-from llama_recipes_local.errors import refuse
+from llama_recipes_local.errors import Problem, caught, refuse
 from llama_recipes_local.fields import field_names
 from llama_recipes_local.preflight.config_file import CONFIG_FLAGS, Configured, with_config
 from llama_recipes_local.preflight.flags import check_arguments, check_flags
@@ -22,23 +29,41 @@ OWN = ("probe", "gpus", "nodes", "gpu_memory", "gpu", "node_link", "tokens", "js
 
 
 def plan(args: argparse.Namespace) -> None:
-    """Print which settings fit and which is the fastest.
+    """Print which settings fit and which is the fastest; as JSON with what is wrong, if anything.
 
     Raises:
         UsageError: if a flag is wrong, or nothing fits.
     """
+    made = None
+    with caught() as problems:
+        wrong = own_problems(args)
+        flags, of_run = _usable_flags(args)
+        wrong += of_run
+        if args.probe and not resolve(flags).train.model_name:
+            refuse(wrong)
+            has = card_of(args)
+            print(json.dumps(card_as_json(has), indent=2) if args.json else speed_of(has))
+            return
+        made = make_plan(flags, args, wrong)
+        if not made.outcomes[0].fits:
+            problems += nothing_fits(made, flags, args)
+    if args.json:
+        found = {} if made is None else as_json(made)
+        print(json.dumps(found | {"problems": list(map(asdict, problems))}, indent=2))
+    elif made is not None:
+        print(as_text(made))
+    refuse(problems)
+
+
+def _usable_flags(args: argparse.Namespace) -> tuple[dict[str, Any], list[Problem]]:
+    """Return the flags of the run, with those of a recipe, and what is wrong with the others."""
     configured = with_config(args.flags)
     given, named_twice = with_data_path(configured.flags)
     flags, problems = check_flags(given, OWN)
-    refuse([*check_arguments(args.arguments), *configured.problems, *problems, *named_twice])
-    flags = _with_recipe(flags, configured, args.gpus * args.nodes)
-    if args.probe and not resolve(flags).train.model_name:
-        print(speed_of(card_of(args)))
-        return
-    made = make_plan(flags, args)
-    print(json.dumps(as_json(made), indent=2) if args.json else as_text(made))
-    if not made.outcomes[0].fits:
-        raise nothing_fits(made, flags, args)
+    problems = [*check_arguments(args.arguments), *configured.problems, *problems, *named_twice]
+    with caught():  # a model that is not known is reported with what else is wrong
+        flags = _with_recipe(flags, configured, args.gpus * args.nodes)
+    return {name: value for name, value in flags.items() if name not in CONFIG_FLAGS}, problems
 
 
 def _owner(name: str) -> str:
@@ -55,4 +80,4 @@ def _with_recipe(flags: dict[str, Any], configured: Configured, world: int) -> d
         run.model, *_ = model_shape(run.train.model_name)
         found = with_values(run, configured, {})
         flags = found.flags | {f"{_owner(name)}.{name}": AUTO for name in found.automatic}
-    return {name: value for name, value in flags.items() if name not in CONFIG_FLAGS}
+    return flags

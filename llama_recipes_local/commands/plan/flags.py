@@ -8,33 +8,35 @@ import argparse
 import math
 
 from llama_recipes_local.cli.parsing import number, text
+from llama_recipes_local.commands.plan.own_values import reported
+from llama_recipes_local.planning.cards import NODES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own flags."""
     parser.add_argument(
         "--gpus",
-        type=number(int, 0, 10**5),
+        type=reported(number(int, 0, 10**5), 1),
         default=1,
         metavar="N",
         help="GPUs of each node (%(default)s)",
     )
     parser.add_argument(
         "--nodes",
-        type=number(int, 0, 10**5),
+        type=reported(number(int, 0, 10**5), 1),
         default=1,
         metavar="N",
         help="machines that train together (%(default)s)",
     )
     parser.add_argument(
         "--gpu_memory",
-        type=number(float, 0, 10**4),
+        type=reported(number(float, 0, 10**4)),
         metavar="GB",
         help="memory that a GPU is sold with (that of --gpu, or 80)",
     )
     parser.add_argument(
         "--gpu",
-        type=text,
+        type=reported(text),
         metavar="NAME",
         help="which GPU, for its speed, such as H100, A100 or 4090 (one with that memory)",
     )
@@ -46,14 +48,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--node_link",
-        type=number(float, 0, math.inf),
-        default=50.0,
+        type=reported(number(float, 0, math.inf), NODES),
+        default=NODES,
         metavar="GB/S",
         help="what a GPU can send to other nodes in a second (%(default)s)",
     )
     parser.add_argument(
         "--tokens",
-        type=number(int, 0, 10**15),
+        type=reported(number(int, 0, 10**15)),
         metavar="N",
         help="tokens of an epoch, for the hours; estimated from the files of --dataset otherwise",
     )

@@ -3,14 +3,56 @@
 import argparse
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llama_recipes_local.errors import refusal
+from llama_recipes_local.errors import Problem, caught, refusal
 from llama_recipes_local.messages import nearest
 from llama_recipes_local.planning.cards import CARDS, Card, card
 from llama_recipes_local.planning.shapes import KNOWN, Shape, config_of, shape_of
 from llama_recipes_local.run.weight_bits import KEY
+
+SOLD = 80
+"""GB of a GPU of which nothing is said."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is planned for.
+
+    Attributes:
+        config: the model's ``config.json``; empty if there is no such model.
+        shape: of the model.
+        known: the name of the known model that it is taken for; "" for a folder.
+        card: each GPU.
+        world: how many there are.
+        nodes: on how many machines.
+    """
+
+    config: dict[str, Any]
+    shape: Shape
+    known: str
+    card: Card
+    world: int
+    nodes: int
+
+
+def target_of(model: str, args: argparse.Namespace) -> tuple[Target, list[Problem]]:
+    """Return what is planned for, and what of it is not known: there stands any other.
+
+    Args:
+        model: its folder or name.
+        args: the command's own flags.
+    """
+    config: dict[str, Any] = {}
+    shape, known, has = next(iter(KNOWN.values())), "", card(SOLD)
+    with caught() as of_model:
+        config, shape, known = model_shape(model)
+    with caught() as of_card:
+        has = card_of(args)
+    target = Target(config, shape, known, has, args.gpus * args.nodes, args.nodes)
+    return target, [*of_model, *of_card]
 
 
 def model_shape(name: str) -> tuple[dict[str, Any], Shape, str]:
@@ -59,7 +101,7 @@ def card_of(args: argparse.Namespace) -> Card:
     if args.probe:
         return _this_device(args)
     if not args.gpu:
-        return card(args.gpu_memory or 80)
+        return card(args.gpu_memory or SOLD)
     try:
         return card(args.gpu_memory or 0, args.gpu)
     except KeyError:

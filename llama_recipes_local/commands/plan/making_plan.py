@@ -1,18 +1,17 @@
 """Finds the settings of a run on GPUs that its flags and the command's own describe."""
 
 import argparse
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from llama_recipes_local.commands.plan.flag_rules import check_planned, check_several
-from llama_recipes_local.commands.plan.given import card_of, model_shape, stored_bits
+from llama_recipes_local.commands.plan.given import Target, stored_bits, target_of
 from llama_recipes_local.errors import Problem, refuse
 from llama_recipes_local.planning.asked import setting
-from llama_recipes_local.planning.cards import Card
 from llama_recipes_local.planning.flags import changes, free_of
 from llama_recipes_local.planning.search import Outcome, ranked
 from llama_recipes_local.planning.setting import Setting
-from llama_recipes_local.planning.shapes import Shape
 from llama_recipes_local.planning.tokens import BYTES_A_TOKEN, bytes_of
 from llama_recipes_local.preflight.flags import check_values
 from llama_recipes_local.run import Run
@@ -38,9 +37,7 @@ class Plan:
 
     Attributes:
         model: as it was named.
-        known: the name of the known model that it is taken for; "" for a folder.
-        shape: of the model.
-        card: each GPU.
+        target: what it is planned for.
         card_is_named: whether it is known which card it is.
         run: what is started, before anything is chosen.
         asked: its setting.
@@ -51,9 +48,7 @@ class Plan:
     """
 
     model: str
-    known: str
-    shape: Shape
-    card: Card
+    target: Target
     card_is_named: bool
     run: Run
     asked: Setting
@@ -63,57 +58,74 @@ class Plan:
     counted: str
 
 
-def make_plan(flags: dict[str, Any], args: argparse.Namespace) -> Plan:
+def make_plan(
+    flags: dict[str, Any], args: argparse.Namespace, problems: Sequence[Problem] = ()
+) -> Plan:
     """Return the plan for a run's flags on the machines that the command's own flags describe.
 
+    Args:
+        flags: of the run, those that can be used.
+        args: the command's own.
+        problems: that are known already.
+
     Raises:
-        UsageError: if a value cannot be used.
+        UsageError: with all problems.
     """
     model = str(flags.get("model_name", flags.get("train_config.model_name", "")))
-    config, shape, known = model_shape(model)
-    has, world = card_of(args), args.gpus * args.nodes
-    if world > 1:
-        refuse(check_several(resolve(flags), world))
+    target, unknown = target_of(model, args)
+    problems = [*problems, *unknown]
+    if target.world > 1:
+        problems += check_several(resolve(flags), target.world)
         flags = {**flags, "enable_fsdp": "True"}
-    given = resolve(flags).given
-    if "use_fast_kernels" not in given and not has.on_cpu:
-        flags = {**flags, "use_fast_kernels": "True"}
-    tried = {"": {}} if given & METHOD_FLAGS else METHODS_TRIED
-    if KEY in config and len(tried) > 1:  # the folder's own quantisation stays
-        tried = {"LoRA": METHODS_TRIED["LoRA"]}
-    runs = {name: _run({**flags, **more}, config) for name, more in tried.items()}
-    for run in runs.values():
-        refuse(check_values(run, only=run.given))
-    found: dict[str, tuple[Run, Setting, list[Outcome]]] = {}
-    wrong: list[list[Problem]] = []
-    for name, run in runs.items():
-        asked = setting(run, shape, world, args.nodes, has.on_cpu)
-        outcomes = ranked(asked, has, free_of(run), args.node_link)
-        started = _run({**run.flags, **changes(outcomes[0].setting, asked)}, config)
-        started.automatic = run.automatic
-        if problems := check_planned(started, has, world):
-            wrong.append(problems)
-        else:
-            found[name] = run, asked, outcomes
-    if not found:
-        refuse(min(wrong, key=len))
+    wrong_values = _wrong_values(_tried(flags, target))
+    problems += dict.fromkeys(each for found in wrong_values.values() for each in found)
+    flags = {flag: flags[flag] for flag in flags if flag.rpartition(".")[2] not in wrong_values}
+    found, wrong = _planned(_tried(flags, target), target, args.node_link)
+    refuse([*problems, *([] if found else wrong)])
     best = next((name for name, each in found.items() if each[2][0].fits), list(found)[-1])
     run, asked, outcomes = found[best]
     others = {name: each[2][0] for name, each in found.items() if len(found) > 1}
-    tokens, counted = epoch_tokens(args.tokens, run)
-    return Plan(
-        model,
-        known,
-        shape,
-        has,
-        bool(args.gpu or args.probe),
-        run,
-        asked,
-        outcomes,
-        others,
-        tokens,
-        counted,
-    )
+    named = bool(args.gpu or args.probe)
+    counted = epoch_tokens(args.tokens, run)
+    return Plan(model, target, named, run, asked, outcomes, others, *counted)
+
+
+def _tried(flags: dict[str, Any], target: Target) -> dict[str, Run]:
+    """Return the runs that are compared: of each method, or the one that the flags ask for."""
+    given = resolve(flags).given
+    if "use_fast_kernels" not in given and not target.card.on_cpu:
+        flags = {**flags, "use_fast_kernels": "True"}
+    tried = {"": {}} if given & METHOD_FLAGS else METHODS_TRIED
+    if KEY in target.config and len(tried) > 1:  # the folder's own quantisation stays
+        tried = {"LoRA": METHODS_TRIED["LoRA"]}
+    return {name: _run({**flags, **more}, target.config) for name, more in tried.items()}
+
+
+def _wrong_values(runs: Mapping[str, Run]) -> dict[str, list[Problem]]:
+    """Return what is wrong with values, by the names of their fields."""
+    found = {name: check_values(run, only={name}) for run in runs.values() for name in run.given}
+    return {name: problems for name, problems in found.items() if problems}
+
+
+def _planned(
+    runs: Mapping[str, Run], target: Target, node_link: float
+) -> tuple[dict[str, tuple[Run, Setting, list[Outcome]]], list[Problem]]:
+    """Return the runs that can be started, with what each asks for and its variants.
+
+    And what is wrong with one of the others, the one with the fewest problems.
+    """
+    found: dict[str, tuple[Run, Setting, list[Outcome]]] = {}
+    wrong: list[list[Problem]] = []
+    for name, run in runs.items():
+        asked = setting(run, target.shape, target.world, target.nodes, target.card.on_cpu)
+        outcomes = ranked(asked, target.card, free_of(run), node_link)
+        started = _run({**run.flags, **changes(outcomes[0].setting, asked)}, target.config)
+        started.automatic = run.automatic
+        if problems := check_planned(started, target.card, target.world):
+            wrong.append(problems)
+        else:
+            found[name] = run, asked, outcomes
+    return found, min(wrong, key=len, default=[])
 
 
 def _run(flags: dict[str, Any], config: dict[str, Any]) -> Run:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from llama_recipes_local.commands.plan.making_plan import QLORA, Plan, make_plan
-from llama_recipes_local.errors import UsageError, refusal
+from llama_recipes_local.errors import Problem, UsageError
 
 SHORTEST = 512
 """Tokens of a row; shorter ones are not suggested."""
@@ -14,8 +14,8 @@ GPUS = ((2, 1), (4, 1), (8, 1), (8, 2), (8, 4), (8, 8))
 MEMORIES = (24, 48, 80, 141, 178)
 
 
-def nothing_fits(made: Plan, flags: dict[str, Any], args: argparse.Namespace) -> UsageError:
-    """Return the error that names what would fit.
+def nothing_fits(made: Plan, flags: dict[str, Any], args: argparse.Namespace) -> list[Problem]:
+    """Return the problem that nothing fits, which names what would.
 
     Args:
         made: the plan.
@@ -27,7 +27,8 @@ def nothing_fits(made: Plan, flags: dict[str, Any], args: argparse.Namespace) ->
         "no more GPUs, no shorter rows and no 4-bit weights are enough: plan for a smaller model"
     ]
     why = f"the least that does this work needs {least.needs:.1f} GiB of each GPU"
-    return refusal(f"nothing fits into {made.card.memory:.1f} GiB", why, "; or ".join(fixes))
+    what = f"nothing fits into {made.target.card.memory:.1f} GiB"
+    return [Problem(what, why, "; or ".join(fixes))]
 
 
 def _changes(made: Plan, flags: dict[str, Any], args: argparse.Namespace) -> Iterator[str]:
@@ -36,7 +37,7 @@ def _changes(made: Plan, flags: dict[str, Any], args: argparse.Namespace) -> Ite
         if _fits(flags, args, gpus=more[0], nodes=more[1]):
             yield _gpus(*more)
             break
-    for memory in (memory for memory in MEMORIES if memory > made.card.memory + 4):
+    for memory in (memory for memory in MEMORIES if memory > made.target.card.memory + 4):
         if _fits(flags, args, gpu_memory=memory, gpu=None):
             yield f"GPUs of {memory} GB (--gpu_memory {memory})"
             break

@@ -48,14 +48,25 @@ def as_json(plan: Plan) -> dict[str, Any]:
     """Return the plan as JSON."""
     return {
         "model": plan.model,
-        "weights": plan.shape.weights,
+        "weights": plan.target.shape.weights,
         "trained": plan.asked.trained,
-        "gpu": {"name": plan.card.name, "memory_gib": plan.card.memory},
+        "gpu": card_as_json(plan.target.card),
         "gpus": plan.asked.ranks.world,
         "global_batch_rows": plan.asked.global_batch,
         "tokens_an_epoch": plan.tokens,
         "methods": {name: _numbers(plan, each) for name, each in plan.others.items()},
         "settings": [_numbers(plan, each) for each in plan.outcomes],
+    }
+
+
+def card_as_json(card: Card) -> dict[str, Any]:
+    """Return what a GPU is taken for."""
+    return {
+        "name": card.name,
+        "memory_gib": card.memory,
+        "tflops": card.rate,
+        "tb_a_second": card.bandwidth,
+        "measured": card.measured,
     }
 
 
@@ -76,14 +87,14 @@ def command(plan: Plan, chosen: Outcome) -> list[str]:
 def _head(plan: Plan) -> str:
     asked, world = plan.asked, plan.asked.ranks.world
     many = f"{world} x " if world > 1 else ""
-    trained = asked.trained / plan.shape.weights
+    trained = asked.trained / plan.target.shape.weights
     model = plan.model
-    if model != plan.known and plan.known:
-        model = f"{model} (there is no such folder: a model called {plan.known})"
+    if model != plan.target.known and plan.target.known:
+        model = f"{model} (there is no such folder: a model called {plan.target.known})"
     lines = [
-        f"{model}: {_count(plan.shape.weights)} weights, {_count(asked.trained)} trained "
+        f"{model}: {_count(plan.target.shape.weights)} weights, {_count(asked.trained)} trained "
         f"({trained:.2%})",
-        f"on {many}{plan.card.name} with {plan.card.memory:.1f} GiB; "
+        f"on {many}{plan.target.card.name} with {plan.target.card.memory:.1f} GiB; "
         f"a step: {asked.global_batch:,} rows of {asked.batch.length:,} tokens",
     ]
     return "\n".join(wrapped(line, 4) for line in lines)
@@ -101,9 +112,10 @@ def _methods(plan: Plan) -> list[str]:
 
 def _basis(plan: Plan) -> str:
     assumed = "" if plan.card_is_named else ", assumed by its memory (--gpu NAME)"
+    document = plan.asked.batch.document
     return wrapped(
-        f"basis: {speed_of(plan.card)}{assumed}; {plan.asked.batch.document} tokens a document, "
-        "a label at half of them; docs/hardware.md has what was measured beside what is predicted",
+        f"basis: {speed_of(plan.target.card)}{assumed}; {document} tokens a document, a label at "
+        "half of them; docs/hardware.md has what was measured beside what is predicted",
         4,
     )
 

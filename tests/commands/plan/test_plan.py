@@ -159,6 +159,43 @@ def test_what_cannot_be_planned_is_refused(
     assert said in plan(capsys, *words, code=2)
 
 
+WRONG = {
+    "--model_name llama-2-7bb": "did you mean llama-2-7b?",
+    "--gpu H1000": "its speed is not known here",
+    "--gpu_memory -3": "not a number above 0",
+    "--gpus 2 --enable_fsdp False": "--enable_fsdp False with 2 GPUs",
+    "--nodes 0": "not an integer of at least 1",
+    "--use_pef": "did you mean --use_peft?",
+    "--lr abc": "expected a number",
+    "--context_length 0": "--context_length is 0",
+    "--dataset grammar_dataset:7,samsum_datset:3": "did you mean samsum_dataset?",
+    "--use_fp16 --pure_bf16": "--use_fp16 with --pure_bf16",
+    "--peft_method prefix": "--peft_method prefix without --use_peft",
+    "--config nowhere.yaml": "nowhere.yaml",
+}
+
+
+def test_all_that_is_wrong_is_in_one_report(capsys: pytest.CaptureFixture[str]) -> None:
+    error = plan(capsys, *" ".join(WRONG).split(), code=2)
+    assert f"{len(WRONG)} problems found" in error
+    for words, said in WRONG.items():
+        assert said in error, words
+
+
+def test_problems_are_json_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", *M, "--dataset", "alpaca_datset", "--gpu", "H1000", "--json"]) == 2
+    printed = capsys.readouterr()
+    problems = json.loads(printed.out)["problems"]
+    assert [each["what"] for each in problems] == ["--gpu H1000", "unknown --dataset alpaca_datset"]
+    assert problems[1]["fix"] == "did you mean --dataset alpaca_dataset?"
+    assert all(each["why"] in printed.err for each in problems)
+    assert main(["plan", "--model_name", "llama-3.1-405b", "--use_peft", "--json"]) == 2
+    found = json.loads(capsys.readouterr().out)
+    assert found["problems"][0]["what"] == "nothing fits into 79.1 GiB"
+    assert not any(each["fits"] for each in found["settings"])
+    assert numbers(capsys, *M)["problems"] == []
+
+
 def test_a_folder_needs_only_its_configuration(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
