@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from llama_recipes_local.certificates.certificate import certify
+from llama_recipes_local.certificates.held_out import HeldOut, shipped_rows
 from llama_recipes_local.errors import refuse
 from llama_recipes_local.gguf_files.gguf_export import GgufExport
 from llama_recipes_local.gguf_files.tensor_types import FILE_TYPES
@@ -30,26 +32,37 @@ class PlannedExport:
     model: ExportedModel
     out: Path
     export: Export
+    held_out: HeldOut | None
 
     def write(self) -> None:
-        """Write the model's folder, whole or not at all."""
+        """Write the model's folder, whole or not at all.
+
+        Raises:
+            UsageError: if its files, read back, differ from the model by more than they may.
+        """
         with published_folder(self.out) as draft:
             self.export.write(draft)
+            if (read := self.export.read_back(draft)) is not None:
+                rows = self.held_out or shipped_rows(self.model, read.original.tokenizer)
+                print(certify(draft, read, rows, self.model.accepted))
             if self.model.prompt_template is not None:
                 shutil.copyfile(self.model.prompt_template, draft / self.model.prompt_template.name)
 
 
-def planned_export(model: ExportedModel, out: Path, format_name: str) -> PlannedExport:
+def planned_export(
+    model: ExportedModel, out: Path, format_name: str, held_out: HeldOut | None = None
+) -> PlannedExport:
     """Return the export of a model, checked before any weight is read.
 
     Args:
         model: the model.
         out: the new model's folder, absolute.
         format_name: a name of ``FORMATS``.
+        held_out: rows that the export is measured on; None means the package's own.
 
     Raises:
         UsageError: if the model cannot be written in the format, or to the folder.
     """
     export = FORMATS[format_name](model)
     refuse(export.check(out))
-    return PlannedExport(model, out, export)
+    return PlannedExport(model, out, export, held_out)

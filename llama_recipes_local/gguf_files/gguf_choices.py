@@ -5,6 +5,3 @@ TYPES = ("q8_0", "f16", "bf16", "f32", "q6_k", "q5_k_m", "q4_k_m", "q4_1", "q4_0
 
 LORA = "gguf-lora"
 """The format of an adapter by itself."""
-
-CHECKS = ("tokens", "ends", "settings", "weights")
-"""What is compared when a file is read back."""

@@ -1,7 +1,7 @@
 """The export format GGUF: a file for llama.cpp, and a Modelfile for Ollama beside it."""
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local.errors import Problem, caught, refusal
 from llama_recipes_local.gguf_files import metadata as keys
-from llama_recipes_local.gguf_files.certificate import Origin, certify, sampled_rows
+from llama_recipes_local.gguf_files.folder_of_file import GgufModel
 from llama_recipes_local.gguf_files.llama_tensors import FREQUENCIES, swapped, targets
 from llama_recipes_local.gguf_files.modelfile import stops, trained_template, write_modelfile
 from llama_recipes_local.gguf_files.shape import PER_TURN, Shape, shape_of, unwritable
@@ -23,10 +23,13 @@ from llama_recipes_local.gguf_files.tensor_types import (
     stored,
     tensor_type,
 )
-from llama_recipes_local.gguf_files.tokenizer_values import vocabulary_of
+from llama_recipes_local.gguf_files.tokenizer_folder import read_tokenizer
+from llama_recipes_local.gguf_files.tokenizer_values import own_template, vocabulary_of
+from llama_recipes_local.gguf_files.tolerances import tolerances
 from llama_recipes_local.gguf_files.vocabulary import BYTE_LEVEL, Vocabulary
 from llama_recipes_local.model_folders import check_free_space
 from llama_recipes_local.model_folders.exported_model import ExportedModel
+from llama_recipes_local.model_folders.read_back import ComparedModel, ReadBack
 from llama_recipes_local.models import AutoConfig, AutoTokenizer
 
 if TYPE_CHECKING:
@@ -62,7 +65,6 @@ class GgufExport:
         """
         self._model = model
         self._file = file
-        self._samples: dict[str, torch.Tensor] = {}
 
     def check(self, out: Path) -> list[Problem]:
         """Return what a GGUF file cannot hold of the model, and a problem if the disk is full."""
@@ -75,21 +77,46 @@ class GgufExport:
         return problems or check_free_space(out, sum(each.bytes_in_file for each in self._plan))
 
     def write(self, folder: Path) -> None:
-        """Write the file, the Modelfile and the certificate; one tensor is held in memory.
-
-        Raises:
-            UsageError: if the file, read back, differs from the model by more than it may.
-        """
-        path = folder / f"{self._model.source.name or 'model'}-{self._file.name}.gguf"
+        """Write the file and the Modelfile; one tensor is held in memory."""
+        path = folder / self._name
         self._write_file(path)
         write_modelfile(folder, path.name, self._model, self._tokenizer)
-        origin = Origin(
-            shape=self._shape,
-            tokenizer=self._tokenizer,
-            ends=stops(self._model, self._tokenizer),
-            samples=self._samples,
+
+    def read_back(self, folder: Path) -> ReadBack:
+        """Return what the file says, beside the model.
+
+        Raises:
+            UsageError: if it cannot be read.
+        """
+        model, path = self._model, folder / self._name
+        found = GgufModel(path)
+        known = found.vocabulary
+        ends = {known.end, *known.other_ends}
+        return ReadBack(
+            original=ComparedModel(
+                config=self._config,
+                settings=_settings(self._shape, self._template),
+                tokenizer=self._tokenizer,
+                ends=stops(model, self._tokenizer),
+                weight=self._model.weight,
+            ),
+            exported=ComparedModel(
+                config=found.shape.config(torch.float32),
+                settings=_settings(found.shape, known.chat_template),
+                tokenizer=read_tokenizer(known, found.shape.positions),
+                ends=[each for each in ends if each is not None],
+                weight=found.weights,
+            ),
+            names=model.weights.keys(),
+            numbers=sum(math.prod(each.shape) for each in model.weights.values()),
+            kind=found.weights.kind,
+            tolerances=tolerances(self._file.name.lower()),
+            files=[path],
         )
-        print(certify(path, origin, self._model.accepted))
+
+    @cached_property
+    def _name(self) -> str:
+        return f"{self._model.source.name or 'model'}-{self._file.name}.gguf"
 
     @cached_property
     def _config(self) -> Any:
@@ -107,8 +134,13 @@ class GgufExport:
         model, rows = self._model, self._config.vocab_size
         ends = stops(model, self._tokenizer)
         found = vocabulary_of(self._tokenizer, model.tokenizer, rows, ends)
-        trained = trained_template(model)  # or the base model's own would be used with llama.cpp
-        return replace(found, chat_template=trained) if trained is not None else found
+        return replace(found, chat_template=self._template)
+
+    @cached_property
+    def _template(self) -> str | None:
+        """The run's, or the base model's own would be used with llama.cpp."""
+        trained = trained_template(self._model)
+        return trained if trained is not None else own_template(self._tokenizer)
 
     @cached_property
     def _tokenizer(self) -> PreTrainedTokenizerBase:
@@ -176,7 +208,6 @@ class GgufExport:
         import numpy as np
 
         weight = self._model.weight(each.source).detach()
-        self._samples[each.source] = weight[sampled_rows(len(weight))].float()
         if each.heads:
             weight = swapped(weight, each.heads)
         if weight.ndim == 1:
@@ -216,3 +247,7 @@ class GgufExport:
         writer.add_bool(keys.SPACE_PREFIX, known.space_prefix)
         if known.chat_template is not None:
             writer.add_string(keys.CHAT_TEMPLATE, known.chat_template)
+
+
+def _settings(shape: Shape, template: str | None) -> dict[str, object]:
+    return asdict(shape) | {"chat_template": template}

@@ -1,7 +1,6 @@
 """The weights of a GGUF file under the names of a folder, dequantised one at a time."""
 
 from collections import Counter
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -52,14 +51,6 @@ class FileWeights:
         """Return a weight's type."""
         return str(self._tensors[name][1].tensor_type.name)
 
-    def rows(self, name: str, rows: Sequence[int]) -> torch.Tensor:
-        """Return some rows of a matrix, or some numbers of another tensor, in float32."""
-        target, tensor = self._tensors[name]
-        places = torch.arange(target.shape[0])
-        if target.heads:
-            places = unswapped(places[:, None], target.heads)[:, 0]
-        return dequantised(tensor, places[list(rows)].tolist())
-
     def kinds(self) -> list[str]:
         """Return the types of the matrices, the most used one first."""
         found = Counter(
@@ -93,8 +84,8 @@ def frequency_factors(tensors: "list[ReaderTensor]") -> torch.Tensor | None:
     return next((dequantised(each) for each in tensors if each.name == FREQUENCIES), None)
 
 
-def dequantised(tensor: "ReaderTensor", rows: Sequence[int] | None = None) -> torch.Tensor:
-    """Return a tensor's values, or some rows of them, in float32.
+def dequantised(tensor: "ReaderTensor") -> torch.Tensor:
+    """Return a tensor's values in float32.
 
     Raises:
         UsageError: if it is of a type that the package ``gguf`` does not read.
@@ -102,8 +93,7 @@ def dequantised(tensor: "ReaderTensor", rows: Sequence[int] | None = None) -> to
     from gguf import dequantize
 
     try:
-        data = tensor.data if rows is None else tensor.data[list(rows)]
-        return torch.from_numpy(dequantize(data, tensor.tensor_type).copy())
+        return torch.from_numpy(dequantize(tensor.data, tensor.tensor_type).copy())
     except NotImplementedError as error:
         what = f"{tensor.name} is of the type {tensor.tensor_type.name}"
         raise refusal(

@@ -75,7 +75,7 @@ def vocabulary_of(
         other_ends=[each for each in stops if each != end][: len(OTHER_ENDS)],
         add_begin=begin is not None and empty[:1] == [begin],
         add_end=end is not None and empty[-1:] == [end],
-        chat_template=_chat_template(tokenizer),
+        chat_template=own_template(tokenizer),
         **own,
     )
 
@@ -169,7 +169,8 @@ def _check_added(folder: Path, added: dict[int, AddedToken]) -> None:
         raise _unknown(folder, f"its token {stripping[0]} takes the spaces beside it")
 
 
-def _chat_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
+def own_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """Return a tokenizer's chat template, or the one of several that is used unasked."""
     template = tokenizer.chat_template
     if isinstance(template, dict):
         template = template.get("default")

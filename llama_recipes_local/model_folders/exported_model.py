@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 
 from llama_recipes_local.errors import Problem
+from llama_recipes_local.model_folders.read_back import ReadBack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +20,7 @@ class ExportedModel:
         source: folder of the model that it was made from, with ``config.json`` and licence.
         tokenizer: folder of its tokenizer.
         weights: a meta tensor of each weight's shape and dtype, by name.
-        weight: returns a weight by its name, on the CPU; called once for each.
+        weight: returns a weight by its name, on the CPU; called again for the certificate.
         config_changes: keys of ``config.json`` with other values than in the source.
         config_removed: keys of the source's ``config.json`` that are left out.
         prompt_template: the file with the run's prompt template, if it has one.
@@ -48,3 +49,6 @@ class Export(Protocol):
 
     def write(self, folder: Path, /) -> None:
         """Write the model's files into an empty folder."""
+
+    def read_back(self, folder: Path, /) -> ReadBack | None:
+        """Return what the files in ``folder`` say, for a certificate; None for no certificate."""

@@ -28,3 +28,6 @@ class SafetensorsExport:
         copy_auxiliary_files(model.source, folder, model.tokenizer)
         if model.tokenizer != model.source:
             print(f"--> the tokenizer is copied from {model.tokenizer}")
+
+    def read_back(self, folder: Path) -> None:
+        """Return nothing: the weights are copied as they are."""

@@ -1,6 +1,7 @@
 """Faults of a conversion, put in on purpose: the file is read back, and none is published."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +13,10 @@ from llama_families import build
 
 from llama_recipes_local.cli import main
 from llama_recipes_local.gguf_files import gguf_export
-from llama_recipes_local.gguf_files.certificate import LARGEST_ERRORS
 from llama_recipes_local.gguf_files.gguf_choices import TYPES
 from llama_recipes_local.gguf_files.shape import Shape
 from llama_recipes_local.gguf_files.tensor_types import FILE_TYPES
+from llama_recipes_local.gguf_files.tolerances import ERRORS
 from llama_recipes_local.gguf_files.vocabulary import Vocabulary
 
 gguf = pytest.importorskip("gguf", reason="the package gguf is missing")
@@ -26,15 +27,53 @@ def unswapped_rows(patch: Patch) -> None:
     patch.setattr(gguf_export, "swapped", lambda weight, heads: weight)
 
 
-def a_scaled_layer(patch: Patch) -> None:
-    kept = gguf_export.stored
-    seen: list[str] = []
+def changed_tensor(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Patch], None]:
+    """Return what changes the 30th tensor that is stored."""
 
-    def stored(weight: torch.Tensor, kind: str) -> Any:
-        seen.append(kind)
-        return kept(weight * (1.5 if len(seen) == 30 else 1), kind)
+    def put_in(patch: Patch) -> None:
+        kept = gguf_export.stored
+        seen: list[str] = []
 
-    patch.setattr(gguf_export, "stored", stored)
+        def stored(weight: torch.Tensor, kind: str) -> Any:
+            seen.append(kind)
+            return kept(change(weight.clone()) if len(seen) == 30 else weight, kind)
+
+        patch.setattr(gguf_export, "stored", stored)
+
+    return put_in
+
+
+def one_larger_row(weight: torch.Tensor) -> torch.Tensor:
+    weight[-1] *= 2
+    return weight
+
+
+def one_nan(weight: torch.Tensor) -> torch.Tensor:
+    weight.view(-1)[5] = torch.nan
+    return weight
+
+
+def changed_plan(change: Callable[[list[Any]], list[Any]]) -> Callable[[Patch], None]:
+    """Return what writes other tensors than are planned."""
+    kept = gguf_export.GgufExport._write_file
+
+    def write(self: Any, path: Path) -> None:
+        self.__dict__["_plan"] = change(self._plan)
+        kept(self, path)
+
+    return lambda patch: patch.setattr(gguf_export.GgufExport, "_write_file", write)
+
+
+def exchanged_layers(plan: list[Any]) -> list[Any]:
+    others = {"0": "1", "1": "0"}
+    return [
+        each._replace(source=re.sub(r"(?<=layers\.)\d", lambda m: others[m[0]], each.source))
+        for each in plan
+    ]
+
+
+def without_the_head(plan: list[Any]) -> list[Any]:
+    return [each for each in plan if each.name != "output.weight"]
 
 
 def changed_vocabulary(change: Callable[[Vocabulary], Vocabulary]) -> Callable[[Patch], None]:
@@ -48,41 +87,70 @@ def half_of_the_merges(known: Vocabulary) -> Vocabulary:
     return replace(known, merges=known.merges[: len(known.merges) // 2])
 
 
+def one_merge_later(known: Vocabulary) -> Vocabulary:
+    *merges, first, second = known.merges
+    return replace(known, merges=[*merges, second, first])
+
+
+def one_token(known: Vocabulary) -> Vocabulary:
+    tokens = list(known.tokens)
+    tokens[40], tokens[41] = tokens[41], tokens[40]
+    return replace(known, tokens=tokens)
+
+
 def lost_ends(known: Vocabulary) -> Vocabulary:
     return replace(known, other_ends=())
-
-
-def no_begin(known: Vocabulary) -> Vocabulary:
-    return replace(known, add_begin=False)
 
 
 def unscaled_frequencies(patch: Patch) -> None:
     patch.setattr(Shape, "frequency_factors", lambda self: None)
 
 
-def another_base(patch: Patch) -> None:
-    kept = gguf.GGUFWriter.add_float32
+def another_number(key: str, other: float) -> Callable[[Patch], None]:
+    def put_in(patch: Patch) -> None:
+        kept = gguf.GGUFWriter.add_float32
 
-    def add_float32(self: Any, key: str, value: float, *rest: Any) -> None:
-        kept(self, key, 20000.0 if key == "llama.rope.freq_base" else value, *rest)
+        def add_float32(self: Any, name: str, value: float, *rest: Any) -> None:
+            kept(self, name, other if name == key else value, *rest)
 
-    patch.setattr(gguf.GGUFWriter, "add_float32", add_float32)
+        patch.setattr(gguf.GGUFWriter, "add_float32", add_float32)
+
+    return put_in
+
+
+def lost_template(patch: Patch) -> None:
+    kept = gguf.GGUFWriter.add_string
+
+    def add_string(self: Any, name: str, value: str) -> None:
+        if name != "tokenizer.chat_template":
+            kept(self, name, value)
+
+    patch.setattr(gguf.GGUFWriter, "add_string", add_string)
 
 
 FAULTS = {
     "rows of queries and keys": (unswapped_rows, "weights"),
-    "one layer's scale": (a_scaled_layer, "weights"),
+    "one layer's scale": (changed_tensor(lambda weight: weight * 1.5), "weights"),
+    "one row's scale": (changed_tensor(one_larger_row), "weights"),
+    "NaN": (changed_tensor(one_nan), "weights"),
+    "two layers": (changed_plan(exchanged_layers), "weights"),
+    "the head": (changed_plan(without_the_head), "settings"),
     "merges": (changed_vocabulary(half_of_the_merges), "tokens"),
+    "the order of two merges": (changed_vocabulary(one_merge_later), "tokens"),
+    "two tokens": (changed_vocabulary(one_token), "tokens"),
     "a lost end token": (changed_vocabulary(lost_ends), "ends"),
-    "no begin token": (changed_vocabulary(no_begin), "tokens"),
+    "no begin token": (changed_vocabulary(lambda known: replace(known, add_begin=False)), "tokens"),
+    "padding": (changed_vocabulary(lambda known: replace(known, padding=known.begin)), "settings"),
+    "chat template": (lost_template, "settings"),
+    "epsilon": (another_number("llama.attention.layer_norm_rms_epsilon", 1e-6), "settings"),
     "rotary scaling": (unscaled_frequencies, "settings"),
-    "rotary base": (another_base, "settings"),
+    "rotary base": (another_number("llama.rope.freq_base", 20000.0), "settings"),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("kind", ["q4_0", "f16"])
-def test_a_fault_is_refused_unless_it_is_accepted(
+def test_a_fault_is_refused(
     fault: str, kind: str, tmp_path: Path, monkeypatch: Patch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # a base that no scaling of Llama 3 fits is refused where the file is read
@@ -90,13 +158,25 @@ def test_a_fault_is_refused_unless_it_is_accepted(
     folder = build(family, tmp_path / "model")
     put_in, check = FAULTS[fault]
     put_in(monkeypatch)
-    words = ["export", "--model_name", str(folder), "--type", kind, "--out", str(tmp_path / "out")]
-    assert main(words) == 2
+    words = ["--model_name", str(folder), "--type", kind, "--out", str(tmp_path / "out")]
+    assert main(["export", *words, "--accept", "outputs"]) == 2
     assert f"accept it: --accept {check}" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
-    assert main([*words, "--accept", check]) == 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "check"),
+    [("one row's scale", "weights"), ("merges", "tokens"), ("epsilon", "settings")],
+)
+def test_a_fault_that_is_accepted_is_recorded(
+    fault: str, check: str, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    folder = build("Llama 3.1", tmp_path / "model")
+    FAULTS[fault][0](monkeypatch)
+    words = ["--model_name", str(folder), "--accept", check, "--accept", "outputs"]
+    assert main(["export", *words, "--out", str(tmp_path / "out")]) == 0
     written = json.loads((tmp_path / "out" / "certificate.json").read_text())
-    assert written["accepted"] == [check]
+    assert written["accepted"] == ["outputs", check]
 
 
 @pytest.mark.parametrize("kind", TYPES)
@@ -105,12 +185,12 @@ def test_a_file_that_is_right_is_certified(
 ) -> None:
     folder = build("Llama 3.2", tmp_path / "model")
     words = ["--model_name", str(folder), "--type", kind, "--out", str(tmp_path / "out")]
-    assert main(["export", *words]) == 0
+    assert main(["export", *words, "--accept", "outputs"]) == 0  # of random weights
     written = json.loads((tmp_path / "out" / "certificate.json").read_text())
     assert written["other_tokens"] == written["lost_ends"] == written["other_settings"] == []
-    assert written["texts"] > 15 and len(written["ends"]) == 3
-    assert all(0 <= error <= LARGEST_ERRORS[name] for name, error in written["errors"].items())
-    assert "with the same tokens, 3 of 3 end tokens" in capsys.readouterr().out
+    assert written["texts"] > 500 and len(written["ends"]) == 3
+    assert all(0 <= error <= ERRORS[name] for name, error in written["errors"].items())
+    assert "texts and tokens the same, 3 of 3 end tokens" in capsys.readouterr().out
 
 
 def test_the_words_of_the_command_are_the_types() -> None:

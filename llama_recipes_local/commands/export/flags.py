@@ -2,9 +2,10 @@
 
 import argparse
 
+from llama_recipes_local.certificates.check_names import CHECKS
 from llama_recipes_local.cli.parsing import one_of, path
 from llama_recipes_local.cli.shared_flags import add_other_base_flag
-from llama_recipes_local.gguf_files.gguf_choices import CHECKS, LORA, TYPES
+from llama_recipes_local.gguf_files.gguf_choices import LORA, TYPES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,0 +1,248 @@
+"""Compares an export with its model, refuses one that differs too much, and records the rest.
+
+What conversions lose unseen is looked for: rows of queries and keys in another order, a layer's
+scale, merges, tokens that end an answer, rotary settings; and what quantisation costs is measured.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from llama_recipes_local.certificates.check_names import CHECKS
+from llama_recipes_local.certificates.comparing_tokenizers import (
+    compared_texts,
+    other_settings,
+    other_tokens,
+)
+from llama_recipes_local.certificates.greedy_answers import Answered, greedy_answers, too_large
+from llama_recipes_local.certificates.held_out import HeldOut, chosen_rows
+from llama_recipes_local.certificates.intervals import Interval, ratio_interval
+from llama_recipes_local.certificates.layer_by_layer import RowDifference, Weights, differences
+from llama_recipes_local.errors import Problem, refuse
+from llama_recipes_local.model_folders.read_back import ReadBack, Tolerances
+from llama_recipes_local.storage.hashing import contents_hash
+from llama_recipes_local.storage.publishing import write_json
+
+FILE = "certificate.json"
+LOST_STOPS = 0.1
+"""By how much the share of answers that end where they should may fall."""
+
+
+@dataclass(kw_only=True)
+class Outputs:
+    """How the logits of the two differ on held-out rows, and what they answer.
+
+    Attributes:
+        source: where the rows are from.
+        rows: their number.
+        tokens: label tokens in them.
+        largest_logit_difference: of any token at any of them.
+        kl_divergence: of the next token, in nats a token, with its interval.
+        perplexity: of the original and of the export.
+        perplexity_change: how much the export's is larger, as a share, with its interval.
+        same_likeliest_token: share of the tokens at which both find the same token likeliest.
+        stop_share: share of the answers in the rows that the original, and the export, would end
+            where they end; empty if none of them ends.
+        answers: what both answer to prompts.
+        no_answers: why they were asked none.
+    """
+
+    source: str
+    rows: int
+    tokens: int
+    largest_logit_difference: float
+    kl_divergence: Interval
+    perplexity: tuple[float, float]
+    perplexity_change: Interval
+    same_likeliest_token: float
+    stop_share: tuple[float, ...]
+    answers: list[Answered] = field(default_factory=list)
+    no_answers: str = ""
+
+    @classmethod
+    def of(cls, found: list[RowDifference], source: str) -> "Outputs":
+        """Return what the rows' differences come to."""
+        counts = [row.tokens for row in found]
+        first, second = ([row.losses[side] for row in found] for side in (0, 1))
+        total = sum(counts)
+        changes = [b - a for a, b in zip(first, second, strict=True)]
+        stops = [row.stops for row in found if row.stops is not None]
+        return cls(
+            source=source,
+            rows=len(found),
+            tokens=total,
+            largest_logit_difference=max(row.largest for row in found),
+            kl_divergence=ratio_interval([row.divergence for row in found], counts, lambda x: x),
+            perplexity=(float(np.exp(sum(first) / total)), float(np.exp(sum(second) / total))),
+            perplexity_change=ratio_interval(changes, counts, np.expm1),
+            same_likeliest_token=sum(row.same for row in found) / total,
+            stop_share=tuple(float(each) for each in np.mean(stops, 0)) if stops else (),
+        )
+
+    def beyond(self, tolerances: Tolerances) -> list[str]:
+        """Return what is beyond the tolerances of the format, with the whole of its interval."""
+        found = []
+        if not self.kl_divergence.low <= tolerances.divergence:
+            said = f"KL divergence {self.kl_divergence:.3f} nats a token"
+            found.append(f"{said}, above {tolerances.divergence}")
+        if not self.perplexity_change.low <= tolerances.perplexity:
+            said = f"perplexity {self.perplexity_change:+.1%}"
+            found.append(f"{said}, above {tolerances.perplexity:+.0%}")
+        if self.stop_share and not self.stop_share[0] - self.stop_share[1] <= LOST_STOPS:
+            said = " and ".join(f"{share:.0%}" for share in self.stop_share)
+            found.append(f"{said} of answers end where they should, before and after")
+        return found
+
+
+@dataclass(kw_only=True)
+class Certificate:
+    """What came of comparing.
+
+    Attributes:
+        files: name, sha256 and size of each file with weights.
+        bytes: their size together.
+        texts: how many texts were tokenised, with that of each single token.
+        other_tokens: those with other tokens.
+        ends: the tokens that end an answer.
+        lost_ends: those of them that the export does not say.
+        other_settings: settings with other values.
+        errors: the largest error of a tensor, by how it is stored.
+        wrong_weights: the tensors with a larger error than may be.
+        outputs: what is computed with them; None until it has been.
+        wrong_outputs: what of it is beyond the format's tolerances.
+        tolerances: of the format.
+        accepted: the checks that the user accepted.
+    """
+
+    files: dict[str, str]
+    bytes: int
+    tolerances: Tolerances
+    texts: int = 0
+    other_tokens: list[str] = field(default_factory=list)
+    ends: list[str] = field(default_factory=list)
+    lost_ends: list[str] = field(default_factory=list)
+    other_settings: list[str] = field(default_factory=list)
+    errors: dict[str, float] = field(default_factory=dict)
+    wrong_weights: list[str] = field(default_factory=list)
+    outputs: Outputs | None = None
+    wrong_outputs: list[str] = field(default_factory=list)
+    accepted: list[str] = field(default_factory=list)
+
+    def findings(self) -> dict[str, list[str]]:
+        """Return what was found, by check."""
+        found = (
+            *(self.other_tokens, self.lost_ends, self.other_settings),
+            *(self.wrong_weights, self.wrong_outputs),
+        )
+        return dict(zip(CHECKS, found, strict=True))
+
+    def problems(self) -> list[Problem]:
+        """Return the findings that the user has not accepted."""
+        whats = ("tokens", "end tokens", "settings", "weights", "outputs")
+        return [
+            Problem(
+                f"{', '.join(self.files)} has other {what} than its model: {len(found)}",
+                f"read back, it differs in {', '.join(map(repr, found[:3]))}",
+                f"take another --type or --format, or accept it: --accept {check}",
+            )
+            for what, (check, found) in zip(whats, self.findings().items(), strict=True)
+            if found and check not in self.accepted
+        ]
+
+    def record(self) -> dict[str, object]:
+        """Return it as JSON-ready data."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        errors = ", ".join(f"{kind} {error:.2%}" for kind, error in self.errors.items())
+        same = self.texts - len(self.other_tokens)
+        lines = [f"--> read back: {same} of {self.texts} texts and tokens the same, "]
+        lines[0] += f"{len(self.ends) - len(self.lost_ends)} of {len(self.ends)} end tokens, "
+        lines[0] += f"largest errors of weights {errors}"
+        if self.outputs is not None:
+            lines.append(_said(self.outputs))
+        named = (check for check, found in self.findings().items() if found)
+        return "\n".join([*lines, *(f"    accepted: {check}" for check in named)])
+
+
+def _said(found: Outputs) -> str:
+    before, after = found.perplexity
+    lines = [
+        f"    {found.rows} rows ({found.source}): perplexity {before:.3f}, then {after:.3f}, "
+        f"{found.perplexity_change:+.2%}",
+        f"    KL divergence {found.kl_divergence:.5f}, largest logit difference "
+        f"{found.largest_logit_difference:.3f}, {found.same_likeliest_token:.1%} of the likeliest "
+        "tokens the same",
+    ]
+    if found.stop_share:
+        first, second = found.stop_share
+        lines.append(f"    {first:.0%} of answers end where they should, then {second:.0%}")
+    if found.no_answers:
+        lines.append(f"    no answers side by side: {found.no_answers}")
+    else:
+        same = sum(each.original == each.exported for each in found.answers)
+        lines.append(f"    {same} of {len(found.answers)} greedy answers the same")
+    return "\n".join(lines)
+
+
+def certify(
+    folder: Path, read: ReadBack, held_out: HeldOut, accepted: Collection[str]
+) -> Certificate:
+    """Compare an export with what it was made of, and write the certificate beside it.
+
+    Tokens and settings come first: what they refuse is not computed with.
+
+    Raises:
+        UsageError: if it differs by more than it may, with each check that failed.
+    """
+    made = Certificate(
+        files={path.name: contents_hash(path) for path in read.files},
+        bytes=sum(path.stat().st_size for path in read.files),
+        tolerances=read.tolerances,
+        accepted=sorted(accepted),
+    )
+    _compare_tokens(made, read)
+    made.other_settings += _other_settings(read.original.settings, read.exported.settings)
+    refuse(made.problems())
+    _compare_weights(made, read, held_out)
+    refuse(made.problems())
+    write_json(folder / FILE, made.record())
+    return made
+
+
+def _compare_tokens(made: Certificate, read: ReadBack) -> None:
+    ours, theirs = read.original.tokenizer, read.exported.tokenizer
+    made.texts = len(compared_texts(ours)) + len(ours.get_vocab())
+    made.other_tokens = other_tokens(ours, theirs)
+    made.other_settings = other_settings(ours, theirs)
+    known = set(read.exported.ends)
+    made.ends = [str(ours.convert_ids_to_tokens(each)) for each in read.original.ends]
+    made.lost_ends = [
+        text for text, each in zip(made.ends, read.original.ends, strict=True) if each not in known
+    ]
+
+
+def _other_settings(ours: Mapping[str, object], theirs: Mapping[str, object]) -> list[str]:
+    found = []
+    for name in {**ours, **theirs}:
+        value, other = ours.get(name), theirs.get(name)
+        same = value == other
+        if isinstance(value, float) and isinstance(other, float):
+            same = abs(value - other) <= 1e-6 * abs(value)  # 32 bits in a file
+        if not same:
+            found.append(f"{name} {other!r:.80} for {value!r:.80}")
+    return found
+
+
+def _compare_weights(made: Certificate, read: ReadBack, held_out: HeldOut) -> None:
+    weights = Weights(read)
+    rows = chosen_rows(held_out.rows, read.numbers)
+    found = differences(weights, rows)
+    made.errors, made.wrong_weights = weights.errors, weights.wrong
+    made.outputs = Outputs.of(found, held_out.source)
+    made.wrong_outputs = made.outputs.beyond(read.tolerances)
+    made.outputs.no_answers = too_large(read.numbers)
+    if not made.problems() and not made.outputs.no_answers:
+        made.outputs.answers = greedy_answers(read, held_out)

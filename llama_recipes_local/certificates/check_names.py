@@ -1,0 +1,3 @@
+"""Names of what a certificate compares; nothing heavy is imported for them."""
+
+CHECKS = ("tokens", "ends", "settings", "weights", "outputs")

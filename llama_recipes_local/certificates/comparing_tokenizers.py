@@ -1,0 +1,47 @@
+"""What an export's tokenizer does differently from its model's."""
+
+import json
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from llama_recipes_local.certificates.shipped_texts import TEXTS
+
+_NAMED = ("bos_token_id", "eos_token_id", "unk_token_id", "pad_token_id")
+
+
+def compared_texts(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Return the texts that are tokenised: sentences, and each special token."""
+    return [*TEXTS, *tokenizer.get_added_vocab()]
+
+
+def other_tokens(ours: PreTrainedTokenizerBase, theirs: PreTrainedTokenizerBase) -> list[str]:
+    """Return the texts and the single tokens that the second tokenizer has other ids for."""
+    found = [
+        text
+        for text in compared_texts(ours)
+        if ours(text)["input_ids"] != theirs(text)["input_ids"]
+    ]
+    known = theirs.get_vocab()
+    vocabulary = ours.get_vocab()
+    found += [token for token, number in vocabulary.items() if known.get(token) != number]
+    words = ours.batch_decode([[number] for number in vocabulary.values()])
+    first, second = (each(words, add_special_tokens=False)["input_ids"] for each in (ours, theirs))
+    found += [word for word, a, b in zip(words, first, second, strict=True) if a != b]
+    if _merges(ours) != _merges(theirs):
+        found.append("the table of merges")
+    return found
+
+
+def other_settings(ours: PreTrainedTokenizerBase, theirs: PreTrainedTokenizerBase) -> list[str]:
+    """Return the tokens with a meaning that are others in the second tokenizer."""
+    pairs = {name: (getattr(ours, name), getattr(theirs, name)) for name in _NAMED}
+    return [f"{name} {b!r} for {a!r}" for name, (a, b) in pairs.items() if a != b]
+
+
+def _merges(tokenizer: PreTrainedTokenizerBase) -> Any:
+    """Return the merges of byte-level BPE; SentencePiece's are those of its scores."""
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        return None
+    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    return None if model.get("byte_fallback") else model.get("merges")

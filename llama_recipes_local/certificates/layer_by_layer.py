@@ -1,0 +1,213 @@
+"""Computes two models side by side, a layer of each in memory: how weights and logits differ.
+
+Both are computed in float32. Each pair of weights is compared when it is read.
+"""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch.nn import functional as F
+from tqdm import tqdm
+from transformers import LlamaConfig
+from transformers.models.llama.modeling_llama import (
+    LlamaDecoderLayer,
+    LlamaRMSNorm,
+    LlamaRotaryEmbedding,
+)
+
+from llama_recipes_local.certificates.held_out import Row
+from llama_recipes_local.data.token_rows import IGNORE_INDEX
+from llama_recipes_local.errors import UsageError
+from llama_recipes_local.model_folders.read_back import ReadBack
+from llama_recipes_local.parallel import device_type
+
+EMBEDDING, NORM, HEAD = "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"
+TOGETHER = 8  # rows that are computed as one batch
+POSITIONS = 256  # whose logits are in memory at a time
+NUMBERS = 2**24  # of two weights that are compared at a time
+_HARDLY = 0.01
+"""Rows with smaller weights than this share of a matrix's are compared as if they had it."""
+_OF_A_ROW = 2
+"""Times the error of a whole matrix that one of its rows may have: rows have fewer weights."""
+
+
+class RowDifference(NamedTuple):
+    """How the two models differ on a row's label tokens.
+
+    Attributes:
+        tokens: their number.
+        divergence: sum over them of the Kullback-Leibler divergence, in nats.
+        losses: sum over them of the loss of the original and of the export.
+        largest: the largest difference of two logits.
+        same: of how many the likeliest token is the same.
+        stops: whether the original, and the export, would end the answer where it ends; None for a
+            row that does not end.
+    """
+
+    tokens: int
+    divergence: float
+    losses: tuple[float, float]
+    largest: float
+    same: int
+    stops: tuple[bool, bool] | None
+
+
+@dataclass
+class Weights:
+    """The weights of both models, compared as they are read.
+
+    Attributes:
+        errors: the largest relative error of a tensor, by how it is stored.
+        wrong: the tensors with a larger one than may be, each with its error.
+    """
+
+    read: ReadBack
+    errors: dict[str, float] = field(default_factory=dict)
+    wrong: list[str] = field(default_factory=list)
+    _compared: set[str] = field(default_factory=set)
+
+    def __call__(self, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return a weight of the original and of the export."""
+        expected = self.read.original.weight(name).detach()
+        try:
+            found = self.read.exported.weight(name).detach()
+        except UsageError as error:  # it is corrupt
+            self.wrong.append(f"{name}: {error.problems[0].what}")
+            return expected, expected
+        if name not in self._compared:
+            self._compared.add(name)
+            self._compare(name, expected, found)
+        return expected, found
+
+    def _compare(self, name: str, expected: torch.Tensor, found: torch.Tensor) -> None:
+        kind = self.read.kind(name)
+        limit = self.read.tolerances.weights[kind]
+        whole, worst = relative_errors(found, expected)
+        self.errors[kind] = max(self.errors.get(kind, 0.0), whole)
+        if not whole <= limit:
+            self.wrong.append(f"{name} {whole:.1%}")
+        elif not worst <= _OF_A_ROW * limit:
+            self.wrong.append(f"{name} {worst:.1%} in one row")
+
+
+def relative_errors(found: torch.Tensor, expected: torch.Tensor) -> tuple[float, float]:
+    """Return the root mean squared error over that of the weights: of all, and of the worst row."""
+    if found.shape != expected.shape:
+        return float("inf"), float("inf")
+    first, second = (each if each.ndim == 2 else each[None] for each in (found, expected))
+    parts = [
+        ((a.float() - b.float()).square().mean(1), b.float().square().mean(1))
+        for a, b in zip(
+            *(each.split(max(1, NUMBERS // each.shape[1])) for each in (first, second)), strict=True
+        )
+    ]
+    errors, sizes = (torch.cat(each).double() for each in zip(*parts, strict=True))
+    size = float(sizes.mean())
+    if not size:
+        return float(errors.mean()), float(errors.max())
+    rows = (errors / sizes.clamp_min(size * _HARDLY**2)).sqrt()
+    return float(errors.mean() / size) ** 0.5, float(rows.nan_to_num(torch.inf).max())
+
+
+@torch.no_grad()
+def differences(weights: Weights, rows: Sequence[Row]) -> list[RowDifference]:
+    """Return how the models differ on each row; all of their weights are then compared."""
+    read, device = weights.read, device_type()
+    rows = sorted(rows, key=lambda row: len(row.ids))  # so that little is padded
+    batches = [_padded(rows[i : i + TOGETHER]).to(device) for i in range(0, len(rows), TOGETHER)]
+    sides = [
+        _Side(model.config, batches, each)
+        for model, each in zip((read.original, read.exported), weights(EMBEDDING), strict=True)
+    ]
+    layers = range(read.original.config.num_hidden_layers)
+    for number in tqdm(layers, "comparing", unit=" layers", leave=False, disable=None):
+        prefix = f"model.layers.{number}."
+        names = [name for name in read.names if name.startswith(prefix)]
+        pairs = {name.removeprefix(prefix): weights(name) for name in names}
+        for place, side in enumerate(sides):
+            side.layer(number, {name: pair[place] for name, pair in pairs.items()})
+    for side, norm in zip(sides, weights(NORM), strict=True):
+        side.norm(norm)
+    heads = [each.to(device).float() for each in weights(HEAD if HEAD in read.names else EMBEDDING)]
+    ends = set(read.original.ends)
+    return [
+        _difference(row, [side.of_row(place) for side in sides], heads, ends)
+        for place, row in enumerate(rows)
+    ]
+
+
+class _Side:
+    """One of the two models, and how far its rows are computed."""
+
+    def __init__(
+        self, config: LlamaConfig, batches: list[torch.Tensor], embedding: torch.Tensor
+    ) -> None:
+        self._config: Any = deepcopy(config)
+        self._config._attn_implementation = "sdpa"
+        rotary = LlamaRotaryEmbedding(self._config).to(batches[0].device)
+        weight = embedding.to(batches[0].device)
+        self._hidden = [F.embedding(batch, weight).float() for batch in batches]
+        places = [torch.arange(batch.shape[1], device=batch.device)[None] for batch in batches]
+        self._turns = [
+            rotary(hidden, each) for hidden, each in zip(self._hidden, places, strict=True)
+        ]
+
+    def layer(self, number: int, weights: dict[str, torch.Tensor]) -> None:
+        """Compute a decoder layer."""
+        with torch.device("meta"):
+            module = LlamaDecoderLayer(self._config, number).eval()
+        device = self._hidden[0].device
+        module.load_state_dict(
+            {name: each.to(device).float() for name, each in weights.items()}, assign=True
+        )
+        self._hidden = [
+            module(hidden, position_embeddings=turns)
+            for hidden, turns in zip(self._hidden, self._turns, strict=True)
+        ]
+
+    def norm(self, weight: torch.Tensor) -> None:
+        """Compute the last norm."""
+        module = LlamaRMSNorm(len(weight), self._config.rms_norm_eps)
+        module.load_state_dict({"weight": weight.float()})
+        module.to(self._hidden[0].device)
+        self._hidden = [module(hidden) for hidden in self._hidden]
+
+    def of_row(self, place: int) -> torch.Tensor:
+        """Return what the head is applied to in a row, (padded length, hidden)."""
+        return self._hidden[place // TOGETHER][place % TOGETHER]
+
+
+def _padded(rows: Sequence[Row]) -> torch.Tensor:
+    """Return rows as one batch, filled on the right, which causal attention does not see."""
+    return torch.nn.utils.rnn.pad_sequence(
+        [torch.tensor(list(row.ids)) for row in rows], batch_first=True
+    )
+
+
+def _difference(
+    row: Row, hidden: list[torch.Tensor], heads: list[torch.Tensor], ends: set[int]
+) -> RowDifference:
+    labels = torch.tensor(list(row.labels))[1:]
+    places = (labels != IGNORE_INDEX).nonzero()[:, 0]
+    last = max((int(place) for place in places if int(labels[place]) in ends), default=None)
+    divergence, largest, same, losses = 0.0, 0.0, 0, [0.0, 0.0]
+    stops: tuple[bool, bool] | None = None
+    for part in places.split(POSITIONS):
+        logits = [
+            each[part.to(each.device)] @ head.T for each, head in zip(hidden, heads, strict=True)
+        ]
+        logs = [each.log_softmax(-1) for each in logits]
+        divergence += float((logs[0].exp() * (logs[0] - logs[1])).sum().double())
+        largest = max(largest, float((logits[0] - logits[1]).abs().max()))
+        first, second = (each.argmax(-1).cpu() for each in logits)
+        same += int((first == second).sum())
+        targets = labels[part].to(logs[0].device)
+        for side, each in enumerate(logs):
+            losses[side] += float(F.nll_loss(each, targets, reduction="sum"))
+        if last is not None and last in part:
+            (place,) = (part == last).nonzero()[0]
+            stops = (int(first[place]) in ends, int(second[place]) in ends)
+    return RowDifference(len(places), divergence, (losses[0], losses[1]), largest, same, stops)
