@@ -49,7 +49,7 @@ def store(layers: nn.ModuleList) -> tuple[int, int, int]:
             if linear.in_features % _MULTIPLE or linear.out_features % _MULTIPLE:
                 left += 1
             elif linear.weight.requires_grad:
-                linear.__class__ = TrainedFp8Linear
+                setattr(part, name, TrainedFp8Linear(linear))
                 trained += 1
             else:
                 setattr(part, name, Fp8Linear(linear))

@@ -12,6 +12,12 @@ class TrainedFp8Linear(nn.Linear):
     Optimisers, FSDP and checkpoints see the weight as it was.
     """
 
+    def __init__(self, linear: nn.Linear) -> None:
+        """Take the parameters of ``linear``."""
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.weight, self.bias = linear.weight, linear.bias
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return (..., features out), of (..., features in) in the dtype of autocast or its own."""
         if torch.is_autocast_enabled(x.device.type):
