@@ -30,6 +30,7 @@ from torch.distributed.fsdp._fully_shard._fsdp_collectives import (
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.debug import CommDebugMode
 from torch.nn.parallel import DistributedDataParallel
+from trained_ranks import compare_trained_gradients
 from transformers import LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 from transformers.utils.logging import disable_progress_bar
@@ -315,6 +316,7 @@ CHECKS = {
     "norm": count_collectives,
     "step": count_collectives_of_a_step,
     "averaged": average_half_gradients,
+    "trained": compare_trained_gradients,
 }
 
 if __name__ == "__main__":

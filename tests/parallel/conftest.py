@@ -169,7 +169,7 @@ def two_ranks(
         }
     model = {"model_name": lora["model_name"]}
     checks = {"sentinels": model, "half": model | {"data": half_batch}, "packed": model}
-    checks |= {"norm": model, "step": model, "averaged": model}
+    checks |= {"norm": model, "step": model, "averaged": model, "trained": model}
     return launch(2, mains, checks)
 
 

@@ -215,6 +215,18 @@ def test_replicas_average_half_precision_in_float32(two_ranks: Any) -> None:
         assert report == {"gradients": [4.0], "sent": ["torch.float32"]}
 
 
+@pytest.mark.parametrize("strategy", ["FULL_SHARD", "SHARD_GRAD_OP", "NO_SHARD"])
+@pytest.mark.parametrize("fp8", [False, True])
+def test_ranks_train_a_model_by_the_kernels_as_one_process(
+    two_ranks: Any, fp8: bool, strategy: str
+) -> None:
+    for rank in range(2):
+        report = json.loads((two_ranks["trained"].output / f"report-{rank}.json").read_text())
+        found = report[f"{strategy} {fp8}"]
+        assert found["gradients"] > 15
+        assert found["off"] < 1e-5  # float32 sums in another order
+
+
 @pytest.mark.parametrize("strategy", ["FULL_SHARD", "NO_SHARD"])
 def test_a_rank_that_overflows_has_all_step_down(two_ranks: Any, strategy: str) -> None:
     """The others wait for nothing, and the run is the one that recomputes from the start."""
