@@ -1,4 +1,4 @@
-"""Gradients of a model that ranks train together by the kernels, beside one process without them."""
+"""Gradients of a model that ranks train by the kernels, beside one process without them."""
 
 import copy
 import json
