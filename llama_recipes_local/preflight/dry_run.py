@@ -4,15 +4,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from llama_recipes_local.configs.training import AUTO
 from llama_recipes_local.data.audit import SplitAudit
 from llama_recipes_local.planning.cards import card
-from llama_recipes_local.planning.flags import changes, free_of, words
-from llama_recipes_local.planning.search import outcome, ranked
-from llama_recipes_local.planning.setting import Batch
+from llama_recipes_local.planning.flags import NAMES, changes, free_of, words
+from llama_recipes_local.planning.search import SHARDING, outcome, ranked
+from llama_recipes_local.planning.setting import Batch, Ranks
 from llama_recipes_local.planning.wording import describe, details, figures
 from llama_recipes_local.preflight.device_card import this_card, this_cpu
 from llama_recipes_local.preflight.memory_rules import asked_setting
+from llama_recipes_local.program import program
 from llama_recipes_local.run import Run
+from llama_recipes_local.screen import shell_command
 
 NEXT = 2
 """Other settings that are shown."""
@@ -38,8 +41,9 @@ def plan_text(run: Run, audits: Mapping[str, SplitAudit]) -> str:
     asked = asked_setting(run, has is not None and has.on_cpu)
     if asked is None:
         return "plan: this type of model is not known to the arithmetic"
-    where = f"each {has.name}" if has else f"no GPU here; on one of {ELSEWHERE} GB"
+    assumed = has is None
     has = has or card(ELSEWHERE)
+    where = f"no GPU here: as on {has.name}, {ELSEWHERE} GB" if assumed else f"each {has.name}"
     training = audits.get("train")
     if training is not None:
         asked = replace(asked, batch=_with_data(asked.batch, training))
@@ -51,17 +55,32 @@ def plan_text(run: Run, audits: Mapping[str, SplitAudit]) -> str:
     for each in others[:NEXT]:
         flags = " ".join(words(changes(each.setting, asked)))
         lines.append(f"  or {figures(each)}\n     {flags}")
-    return "\n".join(lines)
+    return "\n".join([*lines, _elsewhere(run, asked.ranks)] if assumed else lines)
+
+
+def _elsewhere(run: Run, ranks: Ranks) -> str:
+    """Return the commands that plan a run for what it is really trained on."""
+    own = {name: value for name, value in run.flags.items() if name not in ("dry_run", "rehearse")}
+    where = ["--gpus", ranks.world // ranks.hosts] if ranks.world > 1 else []
+    where += ["--nodes", ranks.hosts] if ranks.hosts > 1 else []
+    plan = shell_command([*program(), "plan", *words(own), *map(str, where), "--gpu", "NAME"])
+    return f"for another GPU, or with --probe in place of --gpu NAME for this CPU:\n{plan}"
 
 
 def planned_changes(run: Run, audits: Mapping[str, SplitAudit]) -> dict[str, Any]:
-    """Return the flags that make the fastest run that fits of this one, of what none names."""
-    asked = asked_setting(run)
+    """Return the flags that make the fastest run that fits of this one, of what none names.
+
+    On a machine without a GPU they leave it to where the run starts.
+    """
+    asked, has = asked_setting(run), this_card()
     if asked is None:
         return {}
+    free = free_of(run) - (frozenset() if asked.ranks.uses_fsdp else {SHARDING})
+    if has is None:
+        return {NAMES[what][0]: AUTO for what in sorted(free)}
     if (training := audits.get("train")) is not None:
         asked = replace(asked, batch=_with_data(asked.batch, training))
-    best = ranked(asked, this_card() or card(ELSEWHERE), free_of(run))[0]
+    best = ranked(asked, has, free)[0]
     return changes(best.setting, asked) if best.fits else {}
 
 

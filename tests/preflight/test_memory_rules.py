@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from llama_recipes_local import finetuning_run
+from llama_recipes_local import cli, finetuning_run, launch
 from llama_recipes_local.data.audit import Counts, SplitAudit
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.planning.cards import Card, card
 from llama_recipes_local.planning.shapes import KNOWN
-from llama_recipes_local.preflight import memory_rules
-from llama_recipes_local.preflight.dry_run import dry_run_text
+from llama_recipes_local.preflight import dry_run, memory_rules
+from llama_recipes_local.preflight.dry_run import dry_run_text, planned_changes
 from llama_recipes_local.run.resolution import resolve
 
 ALL_16 = {"use_peft": "True", "target_modules": "all-linear", "r": "16"}
@@ -118,7 +118,7 @@ def test_without_a_device_or_a_known_model_nothing_is_said(
 def test_a_dry_run_counts_the_data_and_names_other_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llama_recipes_local.preflight.dry_run.this_card", lambda: card(80))
+    monkeypatch.setattr(dry_run, "this_card", lambda: card(80))
     folder = model_folder("llama-2-7b", tmp_path)
     flags = {"use_peft": "True", **FAST, "num_epochs": "1", "gradient_checkpointing": "True"}
     run = resolve({"model_name": str(folder), **flags})
@@ -129,6 +129,31 @@ def test_a_dry_run_counts_the_data_and_names_other_settings(
     assert "--activation_policy" not in text
     del flags["gradient_checkpointing"]
     assert "--activation_policy" in dry_run_text(resolve({"model_name": str(folder), **flags}), {})
+
+
+def test_a_gpu_that_is_assumed_is_named_and_another_one_planned_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(dry_run, "this_card", lambda: None)
+    folder = model_folder("llama-2-7b", tmp_path)
+    flags = {"use_peft": "True", "enable_fsdp": "True", "lr": "3e-4", "dry_run": "True"}
+    monkeypatch.setattr(launch, "world_size", lambda: 8)
+    monkeypatch.setattr(launch, "ranks_of_host", lambda: 4)
+    run = resolve({"model_name": str(folder), **flags, "batch_size_training": "2"})
+    text = dry_run_text(run, {})
+    assert text.startswith("plan (no GPU here: as on H100, 80 GB)")
+    command = text.partition("this CPU:\n")[2].partition("\n--dry_run")[0]
+    shown = shlex.split(command.replace("\\\n", ""))
+    words = shown[shown.index("plan") :]
+    assert words[-6:-2] == ["--gpus", "4", "--nodes", "2"]
+    assert {"--lr", "3e-4"} <= set(words)
+    assert cli.main([*words[:-1], "4090"]) == 0
+    assert "on 8 x RTX 4090" in capsys.readouterr().out
+    # a job chooses where it runs: of an assumed GPU nothing may be named
+    auto = {"sharding_strategy": "auto", "activation_policy": "auto"}
+    assert planned_changes(run, {}) == auto
+    monkeypatch.setattr(dry_run, "this_card", lambda: card(80))
+    assert planned_changes(run, {})["sharding_strategy"] == "NO_SHARD"
 
 
 def test_a_dry_run_trains_and_writes_nothing(

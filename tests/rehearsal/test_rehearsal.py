@@ -50,6 +50,7 @@ def test_a_run_is_rehearsed_from_data_to_report(
     job = yaml.safe_load((tmp_path / "results" / "out-job.yaml").read_text())
     (container,) = job["spec"]["template"]["spec"]["containers"]
     assert {"--r", "32", "--use_peft"} <= set(container["args"])
+    assert "--activation_policy auto" in " ".join(container["args"])  # its GPU is not known here
     assert "--rehearse" not in container["args"]
 
 
