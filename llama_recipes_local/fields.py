@@ -21,7 +21,7 @@ import sys
 import textwrap
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import MISSING, Field, dataclass, replace
 from dataclasses import fields as dataclass_fields
 from functools import cache
@@ -69,15 +69,22 @@ class Choices:
         source: more of them, as "module:NAME" below this package: a tuple, or a dict that has them
             for keys. The module is imported when they are asked for, so that a configuration can
             name what is built on it.
-        any_case: whether upper and lower case mean the same; the values are lower-case.
+        any_case: whether upper and lower case mean the same; the values, or those in ``also``, are
+            lower-case.
+        also: other words for them, which are taken and not listed.
     """
 
     def __init__(
-        self, *values: bool | str | None, source: str = "", any_case: bool = False
+        self,
+        *values: bool | str | None,
+        source: str = "",
+        any_case: bool = False,
+        also: Iterable[str] = (),
     ) -> None:
         self._values = values
         self._source = source
         self.any_case = any_case
+        self.also = frozenset(also)
 
     @property
     def values(self) -> tuple[bool | str | None, ...]:

@@ -21,6 +21,13 @@ def join_names(names: Iterable[str]) -> str:
     return f"{', '.join(known[:NAMES_SHOWN])}{rest}" or "nothing"
 
 
+def amount(size: int) -> str:
+    """Return a number of bytes in the unit that suits it."""
+    if size >= 1e9:
+        return f"{size / 1e9:.2f} GB"
+    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
+
+
 def describe_folder(folder: Path) -> str:
     """Say what a folder holds, without its subfolders' content, or that it does not exist."""
     if not folder.is_dir():

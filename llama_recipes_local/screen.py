@@ -72,7 +72,8 @@ def box(title: str, blocks: Iterable[Sequence[str]], width: int = COLUMNS) -> st
     """Return blocks of lines in a frame, an empty line between two of them.
 
     A line that is too long is wrapped, and indented as its second column. A word that is too long,
-    such as a path, is left whole, because it would be of no use in two pieces.
+    such as a path, is left whole, because it would be of no use in two pieces; the frame is open
+    there.
     """
     inner = width - 4
     lines: list[str] = []
@@ -81,7 +82,11 @@ def box(title: str, blocks: Iterable[Sequence[str]], width: int = COLUMNS) -> st
         for line in block:
             lines += _wrapped(line, inner)
     top = f"╭─ {title} ".ljust(width - 1, "─") + "╮"
-    framed = [f"│ {line}{' ' * (inner - columns_of(line))} │".rstrip() for line in lines]
+    rooms = [inner - columns_of(line) for line in lines]
+    framed = [
+        f"│ {line}{' ' * room} │" if room >= 0 else f"│ {line}"
+        for line, room in zip(lines, rooms, strict=True)
+    ]
     return "\n".join([top, *framed, "╰" + "─" * (width - 2) + "╯"])
 
 

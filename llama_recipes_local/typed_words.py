@@ -18,6 +18,8 @@ class Typed(str):
 
 
 Flags = dict[str, Any]
+SETTINGS = ("config", "train_config.config", "preset", "train_config.preset")
+"""Flags that name many settings at once."""
 
 
 def read_words(words: Sequence[str]) -> tuple[tuple[Typed, ...], Flags]:
@@ -25,25 +27,29 @@ def read_words(words: Sequence[str]) -> tuple[tuple[Typed, ...], Flags]:
 
     Returns:
         The words without a flag, and by name, without dashes, the text of each flag; True for a
-        flag that no text follows. Of a flag that is given twice the last one holds.
+        flag that no text follows. Of a flag that is given twice the last one holds; of one of
+        ``SETTINGS`` all are in a list, because none of them means the others.
     """
     if "--" in words:  # what comes after the last one are flags of fire's own
         words = words[: len(words) - 1 - list(reversed(words)).index("--")]
     stray: list[Typed] = []
-    flags: Flags = {}
-    name = ""
+    pairs: list[tuple[str, Any]] = []
+    is_open = False  # whether the last flag may have a text
     for word in words:
         if _is_flag(word):
             name, equals, text = word.lstrip("-").partition("=")
-            name = name.replace("-", "_")
-            flags[name] = Typed(text) if equals else True
-            name = "" if equals else name
-        elif name and word != "-":
-            flags[name] = Typed(word)
-            name = ""
+            pairs.append((name.replace("-", "_"), Typed(text) if equals else True))
+            is_open = not equals
+        elif is_open and word != "-":
+            pairs[-1] = (pairs[-1][0], Typed(word))
+            is_open = False
         else:
             stray.append(Typed(word))
-            name = ""
+            is_open = False
+    flags: Flags = dict(pairs)
+    for name in flags.keys() & set(SETTINGS):
+        texts = list(dict.fromkeys(text for each, text in pairs if each == name))
+        flags[name] = texts if len(texts) > 1 else texts[0]
     return tuple(stray), flags
 
 

@@ -67,7 +67,9 @@ def test_a_note_is_broken_between_words_and_a_fix_is_not() -> None:
 
 def test_a_path_is_not_broken() -> None:
     path = "/a/very/long/path" * 10
-    assert f"saved in  {path}" in box("done", [[f"saved in  {path}"]])
+    lines = box("done", [[f"saved in  {path}", "report    here"]]).splitlines()
+    assert lines[1] == f"│ saved in  {path}"  # no edge of the frame far to the right
+    assert columns_of(lines[2]) == 80
 
 
 @pytest.mark.parametrize(

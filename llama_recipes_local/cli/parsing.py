@@ -83,6 +83,15 @@ def one_of(names: Iterable[str] | Callable[[], Iterable[str]]) -> Callable[[str]
     return check
 
 
+def listed(names: Iterable[str] | Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """Return an argparse ``type`` of several names with commas between them; see ``one_of``.
+
+    With ``action="extend"`` the flag may be given again too.
+    """
+    check = one_of(names)
+    return lambda text: [check(word.strip()) for word in text.split(",")]
+
+
 def number(kind: type[int] | type[float], above: float, most: float) -> Callable[[str], float]:
     """Return an argparse ``type`` that takes a number above ``above`` and at most ``most``."""
 

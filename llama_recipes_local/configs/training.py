@@ -324,7 +324,9 @@ class train_config(upstream):
     """Rows of the validation part that the model answers at each validation, by greedy decoding,
     for GLEU, ROUGE-L and the share of answers that stop; 0 means none."""
 
-    metric_for_best_model: Annotated[str, Choices(*BEST_METRICS, any_case=True), Resume.FREE] = LOSS
+    metric_for_best_model: Annotated[
+        str, Choices(*HIGHER_IS_BETTER, also=BEST_METRICS, any_case=True), Resume.FREE
+    ] = LOSS
     """What says which validation's model is saved: "loss", or of the answers to
     ``eval_generation_rows`` "gleu", "rougeL" or "stop_share"; "eval_" may stand before them."""
 

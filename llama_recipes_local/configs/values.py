@@ -34,7 +34,8 @@ def _check_choice(flag: str, value: object, choices: Choices) -> list[Problem]:
     values = value if isinstance(value, list) else [value]
     if choices.any_case:
         values = [str(each).lower() for each in values]
-    return [problem for each in values for problem in choice(flag, each, choices.values)]
+    others = [each for each in values if each not in choices.also]
+    return [problem for each in others for problem in choice(flag, each, choices.values)]
 
 
 def choice(flag: str, value: object, choices: Iterable[object]) -> list[Problem]:

@@ -1,7 +1,7 @@
 """A GGUF file's model as a folder in the Hugging Face layout."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -13,6 +13,32 @@ from llama_recipes_local.gguf_files.shape import Shape
 from llama_recipes_local.gguf_files.tokenizer_folder import write_tokenizer
 from llama_recipes_local.gguf_files.vocabulary import Vocabulary
 from llama_recipes_local.model_folders import write_weights
+
+if TYPE_CHECKING:
+    from gguf import GGUFReader
+
+_MAGIC = b"GGUF"
+
+
+def _open(path: Path) -> "GGUFReader":
+    """Open a file; of one that ends too early the package speaks of arrays.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: if it is not whole.
+    """
+    from gguf import GGUFReader
+
+    with path.open("rb") as file:
+        begin = file.read(len(_MAGIC))
+    if begin != _MAGIC:
+        found = f"it begins with {begin!r}, not with {_MAGIC!r}"
+        raise ValueError(found if begin else "it is empty")
+    try:
+        return GGUFReader(path)
+    except (IndexError, KeyError, ValueError) as error:
+        why = f"its {path.stat().st_size:,} bytes are not what its header says"
+        raise ValueError(f"{why}: the copy did not end, or the file is damaged") from error
 
 
 class GgufModel:
@@ -30,10 +56,8 @@ class GgufModel:
         Raises:
             UsageError: if it cannot be read, or is not a Llama of the kinds that are read here.
         """
-        from gguf import GGUFReader
-
         with door(f"{path} cannot be read as GGUF", "copy the file again"):
-            reader = GGUFReader(path)
+            reader = _open(path)
             values = {key: field.contents() for key, field in reader.fields.items()}
         metadata = Metadata(values)
         tied = all(tensor.name != OUTPUT for tensor in reader.tensors)

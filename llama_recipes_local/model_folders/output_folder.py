@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 from llama_recipes_local.errors import Problem
+from llama_recipes_local.messages import amount
 from llama_recipes_local.storage.disk import nearest_existing
 from llama_recipes_local.storage.names import check_new_name, check_path
 
@@ -58,7 +59,8 @@ def check_free_space(folder: Path, size: int) -> list[Problem]:
     return [
         Problem(
             f"--out {folder}: not enough disk space for the model",
-            f"it takes {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free",
+            f"it takes {amount(size)} and {amount(SPARE_BYTES)} for what is beside it, and "
+            f"{amount(free)} are free",
             "free space, or choose a folder on another disk: --out DIR",
         )
     ]

@@ -14,8 +14,9 @@ from llama_recipes_local.preflight.flags import check_flags, configurations, swi
 from llama_recipes_local.recipes import shipped
 from llama_recipes_local.recipes.named_settings import Setting, SettingsFile, at_line
 from llama_recipes_local.recipes.settings_file import read_settings
+from llama_recipes_local.typed_words import SETTINGS
 
-CONFIG_FLAGS = ("config", "train_config.config")
+CONFIG_FLAGS = SETTINGS[:2]
 _ELSEWHERE = ("preset", *CONFIG_FLAGS)
 
 
@@ -50,6 +51,9 @@ def with_config(given: dict[str, Any]) -> Configured:
     Args:
         given: the flags, by name: their text, or what Python passed.
     """
+    if several := _several(given):
+        others = {name: value for name, value in given.items() if name not in SETTINGS}
+        return Configured(switches(others), problems=several)
     flags, problems = _with_former_name(switches(given))
     named = next((flags[flag] for flag in CONFIG_FLAGS if flag in flags), None)
     if isinstance(named, bool) or named is None or not str(named).strip():
@@ -70,6 +74,21 @@ def with_config(given: dict[str, Any]) -> Configured:
         left_out,
         file.is_record,
     )
+
+
+def _several(given: dict[str, Any]) -> list[Problem]:
+    """Return the problem with several files of settings."""
+    named = [
+        f"--{name} {word}"
+        for name, value in given.items()
+        if name in CONFIG_FLAGS or (isinstance(value, list) and name in SETTINGS)
+        for word in (value if isinstance(value, list) else [value])
+    ]
+    if len(named) < 2:
+        return []
+    why = "settings come from one file, and the others would be ignored"
+    fix = "name one, and what else is to be set by flags, which win"
+    return [Problem(" with ".join(named), why, fix)]
 
 
 def _with_former_name(flags: dict[str, Any]) -> tuple[dict[str, Any], list[Problem]]:

@@ -11,6 +11,7 @@ from llama_recipes_local.data.truncation import SHORTEST
 from llama_recipes_local.datasets.base import PARTS, Split
 from llama_recipes_local.datasets.file_checks import check_files
 from llama_recipes_local.datasets.local import DATA_FLAG
+from llama_recipes_local.datasets.mixed_sources import MIXED
 from llama_recipes_local.datasets.mixture import MIXTURE_FLAG
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.datasets.tokenized_splits import is_tokenized
@@ -90,7 +91,8 @@ def check_data_files(run: Run, parts: Sequence[Part] = PARTS) -> list[Problem]:
     """
     if run.dataset is None or run.train.tokens_path:
         return []
-    usable = [source for source in run.sources if not check_fields(source.config)]
+    sources = [source for source in run.sources if source.dataset != MIXED]  # one has its own
+    usable = [source for source in sources if not check_fields(source.config)]
     problems = [each for source in usable for each in _file_problems(run, source, parts)]
     if run.mixed:  # whose files are named there
         problems = [replace(p, fix=p.fix.replace(DATA_FLAG, MIXTURE_FLAG)) for p in problems]

@@ -85,8 +85,20 @@ def test_other_tensors_are_refused(change: Any, said: str, tmp_path: Path) -> No
         GgufModel(path).write(tmp_path)
 
 
-def test_a_file_that_is_no_gguf_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("length", "said"),
+    [
+        (0, "it is empty"),
+        (3, "it begins with b'GGU', not with b'GGUF'"),
+        *((length, "the copy did not end, or the file is damaged") for length in (4, 9, 500, -9)),
+    ],
+)
+def test_a_file_that_is_not_whole_is_refused_in_plain_words(
+    length: int, said: str, tmp_path: Path
+) -> None:
     path = write_gguf(tmp_path / "model.gguf")
-    path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(UsageError, match="cannot be read as GGUF"):
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(UsageError) as refused:
         GgufModel(path).write(tmp_path)
+    (problem,) = refused.value.problems
+    assert problem.what == f"{path} cannot be read as GGUF" and said in problem.why

@@ -15,7 +15,7 @@ from llama_recipes_local.preflight import preflight
 from llama_recipes_local.preflight.all_problems import _resolved as resolved
 from llama_recipes_local.preflight.config_file import with_config
 from llama_recipes_local.run import Run
-from llama_recipes_local.typed_words import Typed
+from llama_recipes_local.typed_words import Typed, read_words
 
 SETTINGS = """\
 lr: 1e-3
@@ -101,6 +101,22 @@ def test_problems_name_the_line_and_come_with_all_others(tmp_path: Path) -> None
 def test_a_flag_without_a_file(value: object) -> None:
     _, (problem,) = resolved((), {"config": value})
     assert "--config" in problem.what and problem.fix
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--config", "qlora", "--config", "lora"],
+        ["--config=qlora", "--lr", "1", "--config=lora"],
+        ["--config", "qlora", "--train_config.config", "lora"],
+        ["--preset", "qlora", "--preset", "lora"],
+    ],
+)
+def test_a_second_file_does_not_replace_the_first(words: list[str]) -> None:
+    _, flags = read_words(words)
+    _, (problem,) = resolved((), flags)
+    assert "qlora with --" in problem.what and problem.what.endswith(" lora")
+    assert resolved((), read_words(["--config", "lora", "--config", "lora"])[1])[1] == []
 
 
 def record_of(run: dict[str, Any], folder: Path, **flags: Any) -> Path:

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from llama_recipes_local import configs
+from llama_recipes_local.datasets.named_path import with_data_path
 from llama_recipes_local.preflight.checks import BATCHES, check_values, find_problems
 from llama_recipes_local.preflight.data_rules import check_data_files, check_vision_data
+from llama_recipes_local.preflight.mixture_rules import check_mixture
 from llama_recipes_local.run import Run
 from llama_recipes_local.run.resolution import resolve
 
@@ -65,6 +67,15 @@ def test_a_folder_in_place_of_a_file_is_a_problem(tiny_model: Path, tmp_path: Pa
     flags = {"model_name": str(tiny_model), "dataset": "grammar_dataset"}
     run = resolve(flags | {"grammar_dataset.test_split": str(tmp_path)})
     assert f"{tmp_path} is a folder" in [each.what for each in check_data_files(run, ("test",))]
+
+
+def test_a_mixture_without_a_usable_weight_is_not_looked_for_in_files(tiny_model: Path) -> None:
+    flags = {"model_name": str(tiny_model), "dataset": "grammar_dataset:x,samsum_dataset:0"}
+    problems = find_problems(resolve(with_data_path(flags)[0]), (check_mixture, check_data_files))
+    assert [problem.what.split(" is ")[0] for problem in problems] == [
+        "the weight of grammar_dataset",
+        "the weight of samsum_dataset",
+    ]
 
 
 def test_the_files_of_a_data_set_that_was_not_named_are_one_problem(

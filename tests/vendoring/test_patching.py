@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from git_checkout import needs_git
 
 from llama_recipes_local.vendoring.diffing import unified_diff
 from llama_recipes_local.vendoring.errors import VendoringError
@@ -204,6 +205,7 @@ def test_every_difference_applies_to_what_it_was_made_from(seed: int) -> None:
     assert unified_diff(PATH, old, new) == patch
 
 
+@needs_git
 def test_other_tools_read_what_refresh_writes(tmp_path: Path) -> None:
     old, new = b"a\n" * 9 + b"z", b"new\n" + b"a\n" * 5 + b"b\n" + b"a\n" * 4 + b"end"
     target = tmp_path / PATH

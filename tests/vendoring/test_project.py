@@ -5,6 +5,7 @@ import subprocess
 import warnings
 
 import pytest
+from git_checkout import needs_checkout
 
 from llama_recipes_local.vendoring.building import build_copy, read_inputs
 from llama_recipes_local.vendoring.checkout import Checkout
@@ -50,6 +51,7 @@ def test_main_is_upstreams_byte_for_byte(
     assert main_source(copy[FINETUNING]) == main_source(upstream[FINETUNING])
 
 
+@needs_checkout
 def test_git_leaves_a_patchs_bytes_alone(project: Checkout) -> None:
     said = subprocess.run(
         ["git", "check-attr", "text", "whitespace", "--", "patches/any.patch"],

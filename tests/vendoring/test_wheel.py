@@ -12,12 +12,13 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from git_checkout import needs_checkout
 
 from llama_recipes_local.vendoring import manifest as manifests
 from llama_recipes_local.vendoring.checkout import Checkout
 from llama_recipes_local.vendoring.lock import Lock
 
-pytestmark = pytest.mark.install
+pytestmark = [pytest.mark.install, needs_checkout]
 
 VENDOR = "llama_recipes_local/_vendor"
 

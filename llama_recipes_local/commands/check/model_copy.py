@@ -9,6 +9,7 @@ from llama_recipes_local.commands.convert.pickled_weights import read_pickled
 from llama_recipes_local.errors import Problem, UsageError
 from llama_recipes_local.model_folders import (
     ADAPTER_CONFIG,
+    TOKENIZERS,
     check_adapter_files,
     has_tokenizer,
     has_weights,
@@ -60,7 +61,8 @@ def usual_and_absent(folder: Path) -> list[str]:
     """Return the files that most models have and this one has not; it may do without."""
     if (folder / ADAPTER_CONFIG).is_file() or in_meta_layout(folder):
         return []
-    return [name for name in _USUAL if not (folder / name).is_file()]
+    needed = () if has_tokenizer(folder) else TOKENIZERS  # that there is none is reported
+    return [name for name in _USUAL if name not in needed and not (folder / name).is_file()]
 
 
 def _check_meta(folder: Path) -> Iterator[Problem]:

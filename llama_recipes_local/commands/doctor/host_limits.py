@@ -7,7 +7,7 @@ from pathlib import Path
 
 from llama_recipes_local.commands.doctor.diagnosis import Finding, State
 from llama_recipes_local.data.cache import cache_folder
-from llama_recipes_local.storage.disk import free_bytes
+from llama_recipes_local.storage.disk import free_bytes, nearest_existing
 from llama_recipes_local.storage.host_memory import available_bytes
 from llama_recipes_local.storage.open_files import most
 
@@ -48,7 +48,7 @@ def _shared_memory(free: int | None) -> Finding:
 
 def _disk(name: str, folder: Path, fix: str) -> Finding:
     """Judge the disk of a folder, which may not exist yet."""
-    free = free_bytes(folder)
+    free = free_bytes(nearest_existing(folder))
     if free is None:
         return Finding(name, State.DOUBTFUL, f"what is free at {folder} is not known")
     if free < _LEAST_DISK:

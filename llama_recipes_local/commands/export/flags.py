@@ -2,8 +2,12 @@
 
 import argparse
 
+<<<<<<< HEAD
 from llama_recipes_local.certificates.check_names import CHECKS
 from llama_recipes_local.cli.parsing import one_of, path
+=======
+from llama_recipes_local.cli.parsing import listed, one_of, path
+>>>>>>> 7e8daf0 (Refuse a second --config, and say plainly what was unclear in messages of files, disks, tokens and mixtures)
 from llama_recipes_local.cli.shared_flags import add_other_base_flag
 from llama_recipes_local.gguf_files.gguf_choices import LORA, TYPES
 
@@ -43,10 +47,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--accept",
-        type=one_of(CHECKS),
-        action="append",
+        type=listed(CHECKS),
+        action="extend",
         default=[],
-        metavar="CHECK",
+        metavar="CHECK,...",
         help="write the file although it differs from the model in this, when it is read back: "
         f"{', '.join(CHECKS)}",
     )

@@ -18,8 +18,9 @@ from llama_recipes_local.bundling.targets import (
 from llama_recipes_local.commands.check.file_lists import SUMS_COMMAND
 from llama_recipes_local.commands.what_to_bring.brought import METHODS, Brought, File
 from llama_recipes_local.commands.what_to_bring.data_files import bring_data
-from llama_recipes_local.commands.what_to_bring.model_files import bring_model
-from llama_recipes_local.errors import Problem, UsageError, caught
+from llama_recipes_local.commands.what_to_bring.model_files import bring_default_model, bring_model
+from llama_recipes_local.errors import Problem, caught, refuse
+from llama_recipes_local.messages import amount
 
 _SIZES = {  # GB of all wheels, as they were fetched
     CPU: 0.5,
@@ -35,16 +36,13 @@ def what_to_bring(args: argparse.Namespace) -> None:
     """
     parts: dict[str, Brought] = {}
     problems: list[Problem] = []
-    for part, word, bring in (
-        ("model", args.model, bring_model),
-        ("dataset", args.dataset, bring_data),
-    ):
-        if word:
-            with caught() as found:
-                parts[part] = bring(word)
-            problems += found
-    if problems:
-        raise UsageError(problems)
+    with caught() as found:
+        parts["model"] = bring_model(args.model) if args.model else bring_default_model()
+    problems += found
+    with caught() as found:
+        for number, data in enumerate(bring_data(args.dataset) if args.dataset else [], 1):
+            parts["dataset" if number == 1 else f"dataset-{number}"] = data
+    refuse(problems + found)
     parts["packages"] = _packages(Target(args.cuda, args.python), METHODS[args.method])
     if args.json:
         print(json.dumps({name: asdict(part) for name, part in parts.items()}, indent=2))
@@ -76,7 +74,7 @@ def _packages(target: Target, extra: str) -> Brought:
 
 def _text(parts: dict[str, Brought], args: argparse.Namespace) -> Iterator[str]:
     for part in parts.values():
-        size = f", about {_bytes(part.bytes)}" if part.bytes else ""
+        size = f", about {amount(part.bytes)}" if part.bytes else ""
         yield f"{part.name}: folder {part.folder}{size}"
         yield from _table(part.files)
         for note in part.notes:
@@ -93,9 +91,8 @@ def _text(parts: dict[str, Brought], args: argparse.Namespace) -> Iterator[str]:
             yield f"    llama-recipes-local check {shlex.quote(part.folder)}"
     flags = [word for part in parts.values() for word in part.flags]
     method = {"qlora": ["--config", "qlora"], "lora": ["--use_peft"]}.get(args.method, [])
-    if "--dataset" not in flags and "dataset" in parts:
-        flags += ["--dataset", parts["dataset"].name]
-    if flags and args.method != "sft":
+    flags += [] if "dataset" in parts else ["--dataset", "PATH"]
+    if args.method != "sft":
         yield f"    llama-recipes-local finetune {shlex.join([*flags, *method])}"
 
 
@@ -104,12 +101,6 @@ def _table(files: Sequence[File]) -> Iterator[str]:
     for _, group in groupby(files, lambda file: re.sub(r"-\d+-of-", "-of-", file.name)):
         first, *rest = group
         many = f" ... {rest[-1].name}, {len(rest) + 1} files" if rest else ""
-        size = f", {_bytes(first.bytes)}" if first.bytes is not None and not rest else ""
+        size = f", {amount(first.bytes)}" if first.bytes is not None and not rest else ""
         note = first.note or ("" if first.needed else "not needed")
         yield f"  {first.name}{many}{size}{f' ({note})' if note else ''}"
-
-
-def _bytes(size: int) -> str:
-    if size >= 1e9:
-        return f"{size / 1e9:.2f} GB"
-    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"

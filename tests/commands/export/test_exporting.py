@@ -11,6 +11,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from llama_recipes_local.cli import main
+from llama_recipes_local.cli.parsing import Parser
+from llama_recipes_local.commands.export.flags import add_arguments
+from llama_recipes_local.gguf_files.gguf_choices import CHECKS
 from llama_recipes_local.models import AutoTokenizer
 
 pytest.importorskip("gguf", reason="the package gguf is missing")
@@ -117,3 +120,13 @@ def test_a_corrupt_gguf_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFi
         assert main(["convert", str(path), "--out", str(tmp_path / "out")]) == 2
         assert "cannot be read as GGUF" in capsys.readouterr().err
         assert not (tmp_path / "out").exists()
+
+
+def test_several_findings_are_accepted_with_commas_or_by_several_flags() -> None:
+    parser = Parser()
+    add_arguments(parser)
+    names = list(CHECKS)[:3]
+    words = ["--out", "x", "--accept", ",".join(names[:2]), "--accept", names[2]]
+    assert parser.parse(words).accept == names
+    with pytest.raises(SystemExit):
+        parser.parse(["--out", "x", "--accept", f"{names[0]},nothing"])

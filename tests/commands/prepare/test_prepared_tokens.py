@@ -134,6 +134,9 @@ def test_another_tokenizer_or_chat_template_is_refused(
 def test_a_folder_without_tokens_is_refused(flags: dict[str, Any], tmp_path: Path) -> None:
     assert problems(flags, tmp_path / "none")[0].startswith(f"{tmp_path / 'none'} does not exist")
     assert "is not a whole folder of tokens" in problems(flags, tmp_path)[0]
+    file = tmp_path / "rows.arrow"
+    file.touch()
+    assert problems(flags, file)[0] == f"--tokens_path {file} is a file: tokens are in a folder"
 
 
 def test_names_that_lead_out_of_the_folder_are_refused(

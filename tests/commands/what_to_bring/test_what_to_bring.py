@@ -10,6 +10,7 @@ import pytest
 
 from llama_recipes_local import cli
 from llama_recipes_local.commands.check.command import examine
+from llama_recipes_local.commands.prepare.smollm2.flags import DEFAULT_FOLDER
 from llama_recipes_local.commands.what_to_bring.data_files import bring_data
 from llama_recipes_local.commands.what_to_bring.model_files import bring_model
 from llama_recipes_local.commands.what_to_bring.published_models import PUBLISHED, find
@@ -89,9 +90,9 @@ def test_hf_takes_its_command(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_every_data_set_of_the_guide_is_listed() -> None:
     of_ones_own = {"custom_dataset", "local_dataset", "mixed_dataset"}
     for name in DATASETS.keys() - of_ones_own:
-        assert bring_data(name).name == name
-        assert bring_data(name.removesuffix("_dataset")).name == name
-    assert bring_data("toxicchat").name == "llamaguard_toxicchat_dataset"
+        assert bring_data(name)[0].name == name
+        assert bring_data(name.removesuffix("_dataset"))[0].name == name
+    assert bring_data("toxicchat")[0].name == "llamaguard_toxicchat_dataset"
 
 
 def printed(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
@@ -145,3 +146,41 @@ def test_check_takes_what_it_printed(
         "0.jsonl is missing",
         "1.jsonl is short",
     ]
+
+
+def test_a_mixture_brings_each_of_its_sources(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"text": "a"}\n')
+    code, text = printed(capsys, "--dataset", f"samsum:0.7,{tmp_path / 'rows.jsonl'}:0.3")
+    assert code == 0
+    assert "samsum_dataset: folder datasets/samsum" in text and "rows.jsonl, 0.0 kB" in text
+    run = text.splitlines()[-1].split()
+    assert run[run.index("--dataset") + 1] == "samsum_dataset:0.7,datasets/rows.jsonl:0.3"
+    # what the copy of a file is compared with is for the folder that it is put into
+    assert bring_data(str(tmp_path / "rows.jsonl"))[0].folder == "datasets"
+
+
+@pytest.mark.parametrize(
+    ("mixture", "said"),
+    [
+        ("samsun:7,grammar:3", ["did you mean --dataset samsum?"]),
+        ("samsum:7,grammar", ["names grammar_dataset without a weight"]),
+        ("samsum:x,nothing:1", ["--dataset nothing is not known"]),
+    ],
+)
+def test_a_wrong_mixture_is_refused(
+    mixture: str, said: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, text = printed(capsys, "--dataset", mixture)
+    assert code == 2 and all(words in text for words in said)
+
+
+def test_without_a_model_it_is_the_one_among_the_packages(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, text = printed(capsys)
+    assert code == 0 and "prepare smollm2" in text
+    *_, check, run = text.splitlines()
+    assert check.startswith("and on the machine")
+    assert run.split()[2:] == ["--model_name", DEFAULT_FOLDER, "--dataset", "PATH", "--use_peft"]
