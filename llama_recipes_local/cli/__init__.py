@@ -17,7 +17,7 @@ from pathlib import Path
 
 from llama_recipes_local._python import check_working_directory
 from llama_recipes_local._upstream import VENDORED_DIR
-from llama_recipes_local.cli.parsing import Parser
+from llama_recipes_local.cli.parsing import Help, Parser
 from llama_recipes_local.cli.shared_flags import OF_FINETUNING
 from llama_recipes_local.cli.tree import ROOT, Command, group_parser
 from llama_recipes_local.console import exit_on_broken_pipe, printable_output, report_failure
@@ -90,7 +90,7 @@ def _run(command: Command, words: list[str], path: tuple[str, ...] = ()) -> None
         prog=name,
         description=module.__doc__,
         epilog=OF_FINETUNING if command.takes_any_flag else None,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Help,
     )
     module.add_arguments(parser)
     args = parser.parse_own(words) if command.takes_any_flag else parser.parse(words)

@@ -3,7 +3,9 @@
 import argparse
 import math
 import re
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
 from pathlib import Path
 
 from llama_recipes_local.errors import refusal
@@ -62,6 +64,18 @@ class Parser(argparse.ArgumentParser):
         if flag not in known:
             problem = unknown_flag(flag, [name.lstrip("-") for name in known])
             self.error("; ".join(filter(None, (problem.what, problem.fix))))
+
+
+class Help(argparse.RawDescriptionHelpFormatter):
+    """Fits the text around the flags to the terminal, but for indented lines, which are commands."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        lines: list[str] = []
+        for is_kept, group in groupby(
+            text.strip().splitlines(), lambda line: not line or line[0] == " "
+        ):
+            lines += group if is_kept else textwrap.wrap(" ".join(group), width)
+        return "\n".join(indent + line for line in lines)
 
 
 def one_of(names: Iterable[str] | Callable[[], Iterable[str]]) -> Callable[[str], str]:

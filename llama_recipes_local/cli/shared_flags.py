@@ -12,7 +12,7 @@ OF_FINETUNING = """
 It takes the flags of finetuning.py too, of which it needs those of the data and the model:
   --model_name DIR              the model's folder
   --dataset NAME|PATH           a data set, or a file, folder or glob of yours
-  --local_dataset.FIELD VALUE   what is said of your own files, and so for other data sets
+  --local_dataset.FIELD VALUE   of your own files; so for other data sets
 `llama-recipes-local finetune --help` lists them all.
 """
 

@@ -42,6 +42,25 @@ def test_the_nearest_name_is_suggested(
     assert f"did you mean {nearest}?" in refused(words, capsys)
 
 
+def names_of(command: Command, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    own = [] if command.verbatim else [path]
+    return own + [
+        name for word, each in command.commands.items() for name in names_of(each, (*path, word))
+    ]
+
+
+@pytest.mark.parametrize("path", names_of(ROOT))
+def test_help_fits_80_columns(
+    path: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        cli.main([*path, "--help"])
+    usage, _, rest = capsys.readouterr().out.partition("\n\n")  # argparse breaks no [A | B]
+    assert usage.startswith("usage: ") and rest
+    assert [line for line in rest.splitlines() if len(line) > 80] == []
+
+
 def test_an_unexpected_argument_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     error = refused(["generate", "--adapter", "x", "--prompt", "She", "go"], capsys)
     assert "unexpected argument 'go'" in error

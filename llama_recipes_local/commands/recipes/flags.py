@@ -3,7 +3,8 @@
 A printed recipe is a file to start from:
 
   llama-recipes-local recipes lora > mine.yaml
-  llama-recipes-local finetune --config mine.yaml --model_name DIR --dataset NAME|PATH
+  llama-recipes-local finetune --config mine.yaml \\
+      --model_name DIR --dataset NAME|PATH
 """
 
 import argparse
