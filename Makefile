@@ -116,6 +116,9 @@ sft: install $(VENV)/.installed-sft $(DATA) $(if $(OWN_MODEL),,stand-in) ## fine
 	$(BIN)/python -m llama_recipes_local.torchrun --nnodes 1 --nproc_per_node $(NPROC) sft.py $(SFT_FLAGS) \
 		--use_peft --dataset_name $(SFT_DATA) --output_dir $(SFT_OUTPUT) $(ARGS)
 
+.DEFAULT:
+	$(error there is no target $@: make help lists them)
+
 .PHONY: install
 install: $(VENV)/.installed ## make .venv with the package and its dependencies, and the vendored copy
 	@$(BIN)/python -m llama_recipes_local.vendoring make

@@ -44,17 +44,22 @@ def check_packages() -> None:
     if script is None:
         return
     check_working_directory()
-    missing = [name for name in NEEDED if find_spec(name) is None]
-    if not missing:
-        return
+    if missing := missing_packages():
+        fix = with_packages(str(script))
+        print(f"{script.name}: {sys.executable} has no {missing}; run {fix}", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def missing_packages() -> str:
+    """Return the packages that this Python lacks and everything needs; empty if there is none."""
+    return ", ".join(name for name in NEEDED if find_spec(name) is None)
+
+
+def with_packages(words: str) -> str:
+    """Return what helps a Python without packages: the checkout's own with some words, or pip."""
     own = ROOT / ".venv/bin/python"
-    other = f"{own} {script}, or " if own.exists() and str(own) != sys.executable else ""
-    print(
-        f"{script.name}: {sys.executable} has no {', '.join(missing)}; "
-        f"run {other}{sys.executable} -m pip install {ROOT}",
-        file=sys.stderr,
-    )
-    raise SystemExit(2)
+    other = f"{own} {words}, or " if own.exists() and str(own) != sys.executable else ""
+    return f"{other}{sys.executable} -m pip install {ROOT}"
 
 
 def check_working_directory() -> None:

@@ -230,6 +230,12 @@ def test_help_names_the_environment(tmp_path: Path) -> None:
     assert "source .venv/bin/activate" in said and sys.prefix not in said
 
 
+def test_an_unknown_target_is_answered_with_help(tmp_path: Path) -> None:
+    done = Machine(tmp_path).make("finetun")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "there is no target finetun: make help lists them" in done.stderr
+
+
 def test_pip_is_not_silent_and_its_failure_is_makes(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

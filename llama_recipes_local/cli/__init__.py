@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-from llama_recipes_local._python import check_working_directory
+from llama_recipes_local._python import check_working_directory, missing_packages, with_packages
 from llama_recipes_local._upstream import VENDORED_DIR
 from llama_recipes_local.cli.parsing import Help, Parser
 from llama_recipes_local.cli.shared_flags import OF_FINETUNING
@@ -61,10 +61,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _by_name(error: BaseException) -> BaseException:
-    """Return the error of the user's if there is no copy of llama-recipes, which all import.
+    """Return the error of the user's if what all import is missing: packages, llama-recipes' copy.
 
-    Or if it is damaged, so that Python cannot read it.
+    Or if the copy is damaged, so that Python cannot read it.
     """
+    if isinstance(error, ModuleNotFoundError) and (missing := missing_packages()):
+        why = "this Python is not the one that the package was installed for"
+        fix = f"run {with_packages('-m llama_recipes_local ...')}"
+        return refusal(f"{sys.executable} has no {missing}", why, fix)
     if isinstance(error, SyntaxError) and VENDORED_DIR in Path(error.filename or "").parents:
         why = f"{error.filename} cannot be read: {error.msg}"
         fix = f"make it again: {MAKE_COMMAND}"

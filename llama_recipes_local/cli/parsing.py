@@ -67,14 +67,13 @@ class Parser(argparse.ArgumentParser):
 
 
 class Help(argparse.RawDescriptionHelpFormatter):
-    """Fits the text around the flags to the terminal, but for indented lines, which are commands."""
+    """Fits the text around the flags to the terminal; indented lines, such as commands, stay."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
+        given = groupby(text.strip().splitlines(), lambda line: line[:1] in ("", " "))
         lines: list[str] = []
-        for is_kept, group in groupby(
-            text.strip().splitlines(), lambda line: not line or line[0] == " "
-        ):
-            lines += group if is_kept else textwrap.wrap(" ".join(group), width)
+        for stays, group in given:
+            lines += group if stays else textwrap.wrap(" ".join(group), width)
         return "\n".join(indent + line for line in lines)
 
 

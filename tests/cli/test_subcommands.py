@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from llama_recipes_local import cli, commands
+from llama_recipes_local import _python, cli, commands
 from llama_recipes_local.cli.tree import ROOT, Command
 from llama_recipes_local.errors import Problem, RecordError, TrainingError, UsageError
 
@@ -64,6 +64,24 @@ def test_help_fits_80_columns(
 def test_an_unexpected_argument_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     error = refused(["generate", "--adapter", "x", "--prompt", "She", "go"], capsys)
     assert "unexpected argument 'go'" in error
+
+
+def test_a_python_without_the_packages_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from llama_recipes_local.commands.recipes import flags
+
+    def lacking(args: object) -> None:
+        import no_such_package  # noqa: F401
+
+    monkeypatch.setattr(flags, "run", lacking)
+    with pytest.raises(ModuleNotFoundError):  # not one of those that all need
+        cli.main(["recipes"])
+    monkeypatch.setattr(_python, "NEEDED", ("no_such_package",))
+    assert cli.main(["recipes"]) == 2
+    said = capsys.readouterr().err
+    assert f"{sys.executable} has no no_such_package" in said
+    assert f"-m pip install {_python.ROOT}" in said
 
 
 def test_flags_are_not_abbreviated(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,8 +3,7 @@
 A printed recipe is a file to start from:
 
   llama-recipes-local recipes lora > mine.yaml
-  llama-recipes-local finetune --config mine.yaml \\
-      --model_name DIR --dataset NAME|PATH
+  llama-recipes-local finetune --config mine.yaml --model_name DIR ...
 """
 
 import argparse
