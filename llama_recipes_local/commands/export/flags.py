@@ -2,12 +2,8 @@
 
 import argparse
 
-<<<<<<< HEAD
 from llama_recipes_local.certificates.check_names import CHECKS
-from llama_recipes_local.cli.parsing import one_of, path
-=======
 from llama_recipes_local.cli.parsing import listed, one_of, path
->>>>>>> 7e8daf0 (Refuse a second --config, and say plainly what was unclear in messages of files, disks, tokens and mixtures)
 from llama_recipes_local.cli.shared_flags import add_other_base_flag
 from llama_recipes_local.gguf_files.gguf_choices import LORA, TYPES
 

@@ -10,10 +10,10 @@ from llama_families import build
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from llama_recipes_local.certificates.check_names import CHECKS
 from llama_recipes_local.cli import main
 from llama_recipes_local.cli.parsing import Parser
 from llama_recipes_local.commands.export.flags import add_arguments
-from llama_recipes_local.gguf_files.gguf_choices import CHECKS
 from llama_recipes_local.models import AutoTokenizer
 
 pytest.importorskip("gguf", reason="the package gguf is missing")
