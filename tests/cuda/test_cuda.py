@@ -41,6 +41,7 @@ def test_kernel_equals_attention_of_each_document_alone():
 
 
 def test_packed_model_equals_documents_alone_on_cuda():
+    attention.register()
     torch.manual_seed(0)
     config = LlamaConfig(
         hidden_size=256,

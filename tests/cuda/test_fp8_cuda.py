@@ -27,9 +27,12 @@ def on_cpu(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
 
 
 def check_values(got: Rows, want: Rows) -> None:
-    """Compare matrices; a value near a tie may be rounded to its neighbour, an eighth away."""
+    """Compare matrices; a value near a tie may be rounded to its neighbour, an eighth away.
+
+    A sixteenth of a row of bfloat16 are ties where its scale is a power of two.
+    """
     different = got.values.cpu().view(torch.uint8) != want.values.view(torch.uint8)
-    assert different.sum() <= 3 + 0.01 * different.numel()
+    assert different.sum() <= 3 + 0.07 * different.numel()
     torch.testing.assert_close(got.values.cpu().float(), want.values.float(), rtol=0.126, atol=0.01)
 
 
