@@ -34,8 +34,11 @@ class PlannedExport:
     export: Export
     held_out: HeldOut | None
 
-    def write(self) -> None:
+    def write(self, beside: Callable[[Path], None] | None = None) -> None:
         """Write the model's folder, whole or not at all.
+
+        Args:
+            beside: writes more into the folder, once the model is in it.
 
         Raises:
             UsageError: if its files, read back, differ from the model by more than they may.
@@ -47,6 +50,8 @@ class PlannedExport:
                 print(certify(draft, read, rows, self.model.accepted))
             if self.model.prompt_template is not None:
                 shutil.copyfile(self.model.prompt_template, draft / self.model.prompt_template.name)
+            if beside is not None:
+                beside(draft)
 
 
 def planned_export(

@@ -25,6 +25,7 @@ from llama_recipes_local.console import (
     rank_zero_output,
     tell_torchrun,
 )
+from llama_recipes_local.custody.run_custody import begin_custody, finish_custody
 from llama_recipes_local.datasets.base import first_records
 from llama_recipes_local.datasets.prepared_data import RunData
 from llama_recipes_local.datasets.run_data import prepare_data
@@ -140,6 +141,8 @@ def train(run: Run) -> None:
     """Train by upstream's ``main``, in an output folder that no other run writes to meanwhile."""
     with locked(Path(run.train.output_dir), parallel.is_rank_zero()):
         start(run)
+        first = parallel.is_rank_zero() and run.data is not None
+        custody = begin_custody(run) if first else None
         load("finetuning").main(**_flags_for_main(run))
         output = Path(run.train.output_dir)
         saved = run.train.use_peft and run.train.save_model and (output / ADAPTER_WEIGHTS).is_file()
@@ -149,6 +152,8 @@ def train(run: Run) -> None:
             run.data.save(output)  # again: they may have been removed meanwhile
             save_description(run, output / CONFIGURATION_FILE, finished=True)
             report_finished_run(output)
+        if custody is not None:
+            finish_custody(custody, run)
         report(run)
     parallel.barrier()  # what the first rank has written is there for all
 

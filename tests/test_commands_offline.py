@@ -42,6 +42,7 @@ LINES: dict[str, list[list[str]]] = {
     "generate": [["--adapter", "lora", "--prompt", "She go.", "--max_new_tokens", "2"]],
     "evaluate": [["--adapter", "lora", "--max_examples", "2", "--max_new_tokens", "2"]],
     "report": [["lora", "full"]],
+    "replay": [["lora"], ["gguf", "--check"]],
     "recipes": [[], ["lora"]],
     "doctor": [["--model_name", "{model}", *RUN]],
     "sft.py": [SFT],

@@ -42,10 +42,12 @@ class Parser(argparse.ArgumentParser):
         arguments, flags = read_words(words)
         mine: list[str] = []
         for action in self._actions:
-            name = action.option_strings[-1].removeprefix("--")
+            name = action.option_strings[-1].removeprefix("--") if action.option_strings else ""
             if name not in flags:
                 continue
-            value, further = flags.pop(name), (action.nargs or 1)
+            value, further = flags.pop(name), (1 if action.nargs is None else action.nargs)
+            if further == 0 and value is not True:  # a switch, and the word after it
+                arguments, value = (*arguments, value), True
             values = [] if value is True else [value]
             if isinstance(further, int) and further > 1:  # as --compare A B
                 values += arguments[: further - 1]

@@ -52,6 +52,7 @@ ROOT = Command(
         "export": Command("write a model for llama.cpp and Ollama"),
         "report": Command("write a page of one run, or of several side by side"),
         "evaluate": Command("measure a model, or compare two", takes_any_flag=True),
+        "replay": Command("make a result again and compare it", takes_any_flag=True),
     },
 )
 

@@ -18,6 +18,7 @@ from llama_recipes_local.storage.publishing import write_json
 from llama_recipes_local.vendoring import read_manifest, vendor_dir
 
 CONFIGURATION_FILE = "run_config.json"
+CUSTODY_FILE = "custody.json"
 FINISHED = "finished"
 ENDING = ("stopped", "best")
 """Of a run's results: why it stopped early, and its best validation."""
@@ -43,7 +44,7 @@ class SavedRun:
             UsageError: if there is a record and it is not a JSON object.
         """
         self.path = find_in_run(folder, CONFIGURATION_FILE)
-        self._configs: dict[str, Any] = _read(self.path) if self.path else {}
+        self._configs: dict[str, Any] = read_record(self.path) if self.path else {}
 
     @property
     def finished(self) -> str:
@@ -71,7 +72,12 @@ class SavedRun:
         return fields if isinstance(fields, dict) else {}
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_record(path: Path) -> dict[str, Any]:
+    """Return what ``run_config.json`` holds.
+
+    Raises:
+        UsageError: if it is not the record of a run.
+    """
     fix = "copy the run's folder again, or remove the file and give its settings as flags"
     with door(f"{path} is not the record of a run", fix):
         content = json.loads(path.read_text("utf-8"))
@@ -110,7 +116,7 @@ def describe(run: Run) -> dict[str, Any]:
         type(config).__name__: {name: _plain(getattr(config, name)) for name in vars(config)}
         for config in run.configurations()
     }
-    described[CODE] = _code_hash()
+    described[CODE] = code_hash()
     described["versions"] = {package: import_module(package).__version__ for package in PACKAGES}
     if run.data is not None:
         described["data"] = dict(run.data.fingerprints)
@@ -120,7 +126,7 @@ def describe(run: Run) -> dict[str, Any]:
 
 
 @cache
-def _code_hash() -> str:
+def code_hash() -> str:
     """Return a sha256 of this package's own code."""
     digest, package = hashlib.sha256(), vendor_dir().parent
     for path in sorted(package.rglob("*.py")):

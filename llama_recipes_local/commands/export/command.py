@@ -8,6 +8,7 @@ import torch
 
 from llama_recipes_local.commands.export.lora_adapter import export_lora
 from llama_recipes_local.commands.merge.command import Merge, merge
+from llama_recipes_local.custody.export_custody import exported_custody
 from llama_recipes_local.datasets.prompt_template import (
     find_prompt_template,
     read_prompt_template,
@@ -134,7 +135,7 @@ def _export_model(asked: Export, name: str) -> None:
     model = _whole_model(folder, tokenizer, tensors, asked.accepted)
     planned = planned_export(model, out, name)
     print(f"--> exporting {folder}")
-    planned.write()
+    planned.write(exported_custody("export", asked, folder, None, tokenizer))
     print(f"--> the exported model is in {out}\n{of_folder(out)}")
 
 

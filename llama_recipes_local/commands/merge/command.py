@@ -13,6 +13,7 @@ from llama_recipes_local.commands.merge.base_tensors import BaseTensors, FourBit
 from llama_recipes_local.commands.merge.merged_tensors import MergedTensors
 from llama_recipes_local.commands.merge.skeleton import Skeleton
 from llama_recipes_local.configs import quantization_config
+from llama_recipes_local.custody.export_custody import exported_custody
 from llama_recipes_local.datasets.prompt_template import (
     find_prompt_template,
     read_prompt_template,
@@ -126,7 +127,7 @@ def merge(asked: Merge) -> None:
     planned = planned_export(model, out, asked.format)
     if skeleton.tied and not merged.tied:
         print("--> the adapter changes head and embedding separately: tie_word_embeddings is off")
-    planned.write()
+    planned.write(exported_custody("merge", asked, folder, adapter.folder, tokenizer))
     print(f"--> the merged model is in {out}\n{of_folder(out)}")
 
 

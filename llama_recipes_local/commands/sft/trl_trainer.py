@@ -28,6 +28,7 @@ from trl import SFTConfig, SFTTrainer, get_peft_config
 import datasets
 from llama_recipes_local import parallel
 from llama_recipes_local.closing import closing_text
+from llama_recipes_local.commands.sft.sft_custody import begin_sft_custody, finish_sft_custody
 from llama_recipes_local.commands.sft.sft_run import CONFIGURATION_FILE, SftRun
 from llama_recipes_local.commands.sft.trl_dataset import files_of, load
 from llama_recipes_local.commands.sft.trl_display import DisplayCallback
@@ -72,6 +73,7 @@ def train(run: SftRun, data: dict[str, datasets.Dataset]) -> None:
         save_configuration(run, output / CONFIGURATION_FILE)
         if run.run.data is not None:
             run.run.data.save(output)
+    custody = begin_sft_custody(run)
     set_seed(run.training.seed)  # TRL before 1.16 initialises the adapter before it does so
     shows = DisplayCallback(live=not run.training.disable_tqdm)
     trainer = Trainer(
@@ -99,6 +101,8 @@ def train(run: SftRun, data: dict[str, datasets.Dataset]) -> None:
             _write_card(run, trainer.state, output)
         follow_umask(output)
         report_finished_run(output)
+    if custody is not None:
+        finish_sft_custody(custody, run, output)
     _report(run.run, trainer, result.metrics["train_runtime"])
 
 

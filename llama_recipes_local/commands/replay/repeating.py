@@ -1,0 +1,179 @@
+"""Makes a result again, step by step, and compares the two to the bit."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from llama_recipes_local.api.calling import finetune
+from llama_recipes_local.commands.replay.present_places import flags_now, in_directory
+from llama_recipes_local.custody.custody_file import Files, Manifest, Step, read_manifest
+from llama_recipes_local.errors import TrainingError, refusal
+from llama_recipes_local.extras import SOURCE
+from llama_recipes_local.model_folders import ADAPTER_CONFIG, BASE_RECORD
+from llama_recipes_local.run.record import CUSTODY_FILE
+from llama_recipes_local.training.loggers import METRICS_FILE, step_of
+
+_OF_BASE = (ADAPTER_CONFIG, BASE_RECORD)
+_PLACES = ("base_model_name_or_path", "name")
+"""What they say of the base model's folder."""
+_THREADS = "OMP_NUM_THREADS"
+
+
+def repeat(manifest: Manifest, given: Mapping[str, Any], out: Path) -> None:
+    """Make a result again in the folder ``out``; of several steps each has a folder in it.
+
+    Raises:
+        TrainingError: with what differs from the result.
+        UsageError: if a step cannot be made here.
+    """
+    steps, made = manifest.steps, out
+    for number, step in enumerate(steps, 1):
+        before = made
+        made = out if len(steps) == 1 else out / f"{number}-{step.command}"
+        print(f"--> again: {step.command}, into {made}", flush=True)
+        with in_directory(step.directory):
+            _make(step, given, made, before if number > 1 else None, steps[number - 2])
+        _compare(step, _folder(manifest, number, given), made)
+    count = sum(len(each.files) for each in steps[-1].results.values())
+    print(f"--> the same to the bit: {count} files, in {made}")
+
+
+def _folder(manifest: Manifest, number: int, given: Mapping[str, Any]) -> Path:
+    """Return the folder of what a step has made, which need not be there if it is not the last."""
+    if number == len(manifest.steps):
+        return manifest.path.parent
+    (*_, last) = manifest.steps[number - 1].results.values()
+    return Path(str(given.get("adapter", last.folder)))
+
+
+def _make(
+    step: Step, given: Mapping[str, Any], out: Path, before: Path | None, previous: Step
+) -> None:
+    if step.command == "finetune":
+        _finetune(step, given, out)
+    elif step.command == "sft":
+        _sft(step, given, out)
+    else:
+        from llama_recipes_local.commands.replay.exporting_again import export_again
+
+        export_again(step, given, out, before, previous)
+
+
+def _finetune(step: Step, given: Mapping[str, Any], out: Path) -> None:
+    import torch
+
+    flags = flags_now(step, given) | {"output_dir": str(out)}
+    flags |= {"dist_checkpoint_root_folder": str(out / "checkpoints")}
+    if flags.get("use_profiler"):
+        flags["profiler_dir"] = str(out / "profiles")
+    ranks, threads = _ranks(step), int(step.machine.get("threads", 1))
+    if ranks == 1:
+        torch.set_num_threads(threads)
+        finetune(**flags)
+        return
+    os.environ[_THREADS] = str(threads)
+    finetune(num_processes=ranks, **flags)
+
+
+def _ranks(step: Step) -> int:
+    """Return how many ranks a step had.
+
+    Raises:
+        UsageError: if they were on several hosts.
+    """
+    ranks, hosts = int(step.machine.get("ranks", 1)), int(step.machine.get("hosts", 1))
+    if hosts > 1:
+        why = f"it had {ranks} ranks on {hosts} hosts, and this is one"
+        fix = "compare only: --check; and train again with --config RUN/run_config.json"
+        raise refusal("the run cannot be made again here", why, fix)
+    return ranks
+
+
+def _sft(step: Step, given: Mapping[str, Any], out: Path) -> None:
+    flags = step.flags | {name: [value] for name, value in given.items()}
+    flags |= {"output_dir": [str(out)]}
+    words = [word for name, values in flags.items() for word in _words(name, values)]
+    ranks = _ranks(step)
+    threads = int(step.machine.get("threads", 1))
+    environment = {**os.environ, _THREADS: str(threads)}
+    launched = ["-m", "llama_recipes_local.torchrun", "--standalone", "--nnodes", "1"]
+    launched += ["--nproc_per_node", str(ranks)]
+    script = str(SOURCE / "sft.py")
+    done = subprocess.run(
+        [sys.executable, *(launched if ranks > 1 else []), script, *words], env=environment
+    )
+    if done.returncode:
+        raise SystemExit(done.returncode)
+
+
+def _words(name: str, values: list[str]) -> list[str]:
+    return [f"--{name}={values[0]}"] if len(values) == 1 else [f"--{name}", *values]
+
+
+def _compare(step: Step, result: Path, out: Path) -> None:
+    """Compare a result with the one that was made again.
+
+    Args:
+        step: what made it.
+        result: its folder.
+        out: the folder that it was made in again.
+
+    Raises:
+        TrainingError: with what differs.
+    """
+    made = read_manifest(out / CUSTODY_FILE).steps[-1]
+    names: list[str] = []
+    for what, was in step.results.items():
+        now = made.results.get(what, Files(str(out), {}))
+        names += _differing(was, now, bool(step.resumed_from))
+    same = [name for name in _OF_BASE if _is_same_but_place(result / name, out / name)]
+    names = [name for name in names if name.partition(":")[0] not in same]
+    if not names:
+        return
+    lines = [f"the result in {out} is not the same:", *(f"   {name}" for name in names)]
+    data, again = step.settings.get("data"), made.settings.get("data")
+    if data != again:
+        lines.append("   the tokens of the data are others")
+    if first := _first_other_loss(result, out):
+        lines.append(f"   the first other loss is of step {first}")
+    raise TrainingError("\n".join(lines))
+
+
+def _differing(was: Files, now: Files, resumed: bool) -> Iterator[str]:
+    for name, digest in was.files.items():
+        if name not in now.files:
+            # a run that was interrupted has written a checkpoint there
+            if not (resumed and name.startswith("checkpoint-")):
+                yield f"{name}: not written"
+        elif now.files[name] != digest:
+            yield f"{name}: other content"
+
+
+def _is_same_but_place(*paths: Path) -> bool:
+    """Whether two JSON files of an adapter differ in nothing but where its base model is.
+
+    PEFT writes sets as lists, in any order.
+    """
+    if not all(path.is_file() for path in paths):
+        return False
+    contents = [json.loads(path.read_text("utf-8")) for path in paths]
+    for content in contents:
+        for name, value in content.items():
+            content[name] = sorted(map(str, value)) if isinstance(value, list) else value
+        content |= dict.fromkeys(_PLACES)
+    return bool(contents[0] == contents[1])
+
+
+def _first_other_loss(result: Path, out: Path) -> int | None:
+    """Return the first step whose loss differs; None if none does."""
+    found = []
+    for folder in (result, out):
+        path = folder / METRICS_FILE
+        lines = path.read_bytes().splitlines() if path.is_file() else []
+        found.append({step_of(line): json.loads(line).get("loss") for line in lines})
+    steps = (step for step in found[0] if step in found[1] and found[0][step] != found[1][step])
+    return min((step for step in steps if step is not None), default=None)

@@ -1,0 +1,194 @@
+"""Writes the manifest of a run: its inputs are hashed while it trains, its results at the end."""
+
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from llama_recipes_local.checkpoints import layout, selection
+from llama_recipes_local.closing import saved_folder
+from llama_recipes_local.custody.custody_file import (
+    Files,
+    Step,
+    find_manifest,
+    read_manifest,
+    write_manifest,
+)
+from llama_recipes_local.custody.run_inputs import (
+    OF_MODELS,
+    Places,
+    absolute,
+    file_place,
+    folder_place,
+    hashed,
+    run_inputs,
+)
+from llama_recipes_local.custody.software_facts import (
+    code,
+    distributions_of,
+    machine,
+    packages,
+    upstream,
+)
+from llama_recipes_local.data.cache import cache_folder
+from llama_recipes_local.datasets.tokenized_splits import HASHES
+from llama_recipes_local.errors import UsageError
+from llama_recipes_local.fields import OF_ONE_RUN, fields_with
+from llama_recipes_local.models.precision import weight_dtype
+from llama_recipes_local.preflight.config_file import CONFIG_FLAGS
+from llama_recipes_local.preflight.flags import configurations
+from llama_recipes_local.recipes import shipped
+from llama_recipes_local.run import Run
+from llama_recipes_local.run.record import CUSTODY_FILE, describe
+from llama_recipes_local.storage import data_root
+from llama_recipes_local.storage.hashing import contents_hash
+
+_LOGGING = ("report_to", "use_wandb", "wandb_config")
+"""Flags that change no number; what logs may reach for a network."""
+
+
+@dataclass
+class RunCustody:
+    """The manifest of a run, on the first rank.
+
+    Attributes:
+        step: what is known as the run begins.
+        output: the run's folder.
+        places: the files that it reads.
+        memory: the cache of files' hashes.
+    """
+
+    step: Step
+    output: Path
+    places: Places
+    memory: Path
+    _failure: list[BaseException] = field(default_factory=list)
+    _thread: threading.Thread | None = None
+
+    def begin(self) -> "RunCustody":
+        """Hash the inputs while the run goes on, then write the manifest of what was begun."""
+        self._thread = threading.Thread(target=self._hash, daemon=True)
+        self._thread.start()
+        return self
+
+    def _hash(self) -> None:
+        try:
+            distributions_of()
+            self.step = replace(self.step, inputs=hashed(self.places, self.memory))
+            write_manifest(self.output / CUSTODY_FILE, [self.step])
+        except Exception as error:  # what no run ends by: ``finish`` says it
+            self._failure.append(error)
+
+    def finish(self, settings: Mapping[str, Any], results: Mapping[str, Files]) -> None:
+        """Write the manifest of a run that has come to its end, or say why there is none."""
+        assert self._thread is not None
+        self._thread.join()
+        done = replace(
+            self.step, settings=dict(settings), packages=packages(), results=dict(results)
+        )
+        try:
+            if self._failure:
+                raise self._failure[0]
+            write_manifest(self.output / CUSTODY_FILE, [done])
+        except OSError as error:
+            print(f"--> {self.output / CUSTODY_FILE} is not written: {error}")
+
+
+def begin_custody(run: Run) -> RunCustody:
+    """Begin the manifest of a run, whose output folder is there."""
+    places, problems = run_inputs(run)
+    assert not problems  # the data is prepared
+    named = [str(run.flags[flag]) for flag in CONFIG_FLAGS if flag in run.flags]
+    if named and named[0] not in shipped.names():
+        places["config"] = file_place(Path(named[0]))
+    resumed, earlier = _earlier(run)
+    dtype = str(weight_dtype(run.train)).removeprefix("torch.")
+    step = new_step("finetune", repeatable_flags(run), described(run), dtype)
+    step = replace(step, resumed_from=resumed, earlier=earlier)
+    memory = cache_folder(run.train.data_cache) / HASHES
+    return RunCustody(step, absolute(run.train.output_dir), places, memory).begin()
+
+
+def finish_custody(custody: RunCustody, run: Run) -> None:
+    """Write the manifest of a run that has come to its end."""
+    custody.finish(described(run), run_results(run))
+
+
+def new_step(
+    command: str, flags: Mapping[str, Any], settings: Mapping[str, Any], dtype: str
+) -> Step:
+    """Return a step of this process, with what is known as it begins."""
+    return Step(
+        command=command,
+        directory=os.getcwd(),
+        flags=dict(flags),
+        settings=dict(settings),
+        inputs={},
+        code=code(),
+        upstream=upstream(),
+        packages=packages(),
+        machine=machine(dtype),
+    )
+
+
+def repeatable_flags(run: Run) -> dict[str, Any]:
+    """Return the flags of a run with which another one is the same.
+
+    Code of the user's is not among them: only the user names what is run.
+    """
+    once = {name for cls in configurations().values() for name in fields_with(cls, OF_ONE_RUN)}
+    left_out = {*once, *_LOGGING, "file"}
+    flags = {
+        flag: value
+        for flag, value in run.flags.items()
+        if not {flag.rpartition(".")[2], flag.partition(".")[0]} & left_out
+    }
+    if not run.train.data_root and os.environ.get(data_root.ENVIRONMENT_VARIABLE):
+        flags["data_root"] = str(data_root.data_root())
+    return flags
+
+
+def described(run: Run) -> dict[str, Any]:
+    """Return every setting of a run, by configuration, and the hashes of its tokens."""
+    kept = [type(config).__name__ for config in run.configurations()]
+    return {name: each for name, each in describe(run).items() if name in (*kept, "data")}
+
+
+def _earlier(run: Run) -> tuple[str, list[Step]]:
+    """Return the checkpoint that a run resumes from, and what the run was until then."""
+    checkpoint = selection.expected(run.train)
+    if checkpoint is None:
+        return "", []
+    path = find_manifest(checkpoint.absolute())
+    try:
+        manifest = read_manifest(path) if path is not None else None
+    except UsageError:  # a part of the history is missing, which ``replay`` says
+        manifest = None
+    if manifest is None or not manifest.intact:
+        return checkpoint.name, []
+    last = manifest.steps[-1]
+    return checkpoint.name, [*last.earlier, replace(last, earlier=[], results={})]
+
+
+def run_results(run: Run) -> dict[str, Files]:
+    """Return the hashes of what a run has written: weights, tokenizer, records, checkpoints."""
+    output = absolute(run.train.output_dir)
+    found = {"output_dir": folder_results(output)}
+    saved = saved_folder(run)
+    if saved is not None and absolute(saved) != output:
+        found["dist_checkpoint_root_folder"] = folder_results(absolute(saved))
+    return found
+
+
+def folder_results(folder: Path) -> Files:
+    """Return the hashes of a folder's weights and what is used with them, and of checkpoints."""
+    paths = folder_place(folder, (*OF_MODELS, "*.gguf", "Modelfile")).files
+    files = {path.name: contents_hash(path) for path in paths}
+    for checkpoint in reversed(layout.checkpoints_in(folder)):
+        if layout.is_checkpoint(checkpoint):
+            for name, entry in sorted(layout.read_manifest(checkpoint).files.items()):
+                if name.endswith(".safetensors"):
+                    files[f"{checkpoint.name}/{name}"] = entry.sha256
+    return Files(str(folder), files)
