@@ -7,7 +7,8 @@ depend on the values); they are made once in ``--work``. All tools train the sam
 the real grammar data with the same adapter, dropout, recomputation and bits, and are timed by one
 clock, see ``step_clock.py``: the median over the steps after 4, and the peak of torch's allocations
 after the first step. This package runs through ``finetuning.py --use_fast_kernels``. Peers that
-are not installed are named. Cells come in the order of their worth, the file grows by each.
+are not installed are named. Cells come in the order of their worth, the file grows by each, and what it
+has of the same machine, versions and commit is not measured again.
 """
 
 import argparse
@@ -126,8 +127,10 @@ def main() -> None:
         if missing := [module for module in modules if find_spec(module) is None]:
             print(f"--> without {peer}: {' and '.join(missing)} not installed")
     options.work.mkdir(parents=True, exist_ok=True)
-    results: list[dict[str, Any]] = []
+    results = earlier(options.out)
     for name, tool in cells(options.only, options.tiny):
+        if any((each["name"], each["tool"]) == (name, tool) for each in results):
+            continue
         left = options.max_seconds - (time.monotonic() - began)
         if left <= 0:
             results.append({"name": name, "tool": tool, "error": "no time left"})
@@ -138,6 +141,16 @@ def main() -> None:
             )
         save(results, options.out)
     print(table(results))
+
+
+def earlier(out: Path) -> list[dict[str, Any]]:
+    """Return what was measured before in the same environment."""
+    if not out.exists():
+        return []
+    found = json.loads(out.read_text())
+    if found["environment"] != environment(VERSIONS):
+        raise SystemExit(f"{out} is of another machine, versions or commit: name another file")
+    return [each for each in found["results"] if "error" not in each]
 
 
 def cells(only: str, tiny: bool) -> list[tuple[str, str]]:

@@ -56,6 +56,10 @@ ALL_7B = Weights(trained=S7.weights)
 PREFIX = Adapter("prefix", tokens=30)
 LLAMA_ADAPTER = Adapter("llama_adapter", tokens=10, layers=30)
 
+MISSED = frozenset(("1B, LoRA r=16, 8 x 1,024", "1B, full, liger-kernel"))
+"""Runs of ``_sizes`` whose speed is missed by more than ``OF_SPEED``: the host holds them up in
+part, and the device in part."""
+
 
 @dataclass(frozen=True)
 class Recorded:
@@ -67,6 +71,7 @@ class Recorded:
         gib: torch's peak allocation.
         speed: tokens a second of all ranks.
         card: what it ran on.
+        missed: whether its speed is known to be missed.
     """
 
     name: str
@@ -74,6 +79,7 @@ class Recorded:
     gib: float
     speed: int
     card: Card = H100
+    missed: bool = False
 
     @property
     def predicted_gib(self) -> float:
@@ -88,7 +94,59 @@ class Recorded:
 
 def recorded() -> list[Recorded]:
     """Return the runs of ``benchmarks/README.md``, ``NOTES.md`` and ``docs/hardware.md``."""
-    return [*_present(), *_frozen(), *_fused(), *_sharded(), *_plain()]
+    return [*_sizes(), *_replicas(), *_present(), *_frozen(), *_fused(), *_sharded(), *_plain()]
+
+
+def _sizes() -> Iterator[Recorded]:
+    """Models of 1B to 13B by single steps on an H200, by ``planned_runs.py``."""
+    batch = replace(GRAMMAR, document=60)
+    short, long = replace(batch, rows=8, length=1024), replace(batch, rows=1, length=16384)
+    one_row = replace(batch, rows=1)
+    whole = replace(one_row, accumulation=1, document=4096)
+    s1, s3, s7, s8, s13 = (
+        Setting(KNOWN[name], adapter=LINEAR_16, batch=batch)
+        for name in ("llama-3.2-1b", "llama-3.2-3b", "llama-2-7b", "llama-3.1-8b", "llama-2-13b")
+    )
+    nf4: dict[str, Any] = {"weights": NF4, "policy": OFFLOAD}
+    for name, setting, gib, speed in (
+        ("1B, LoRA r=16", s1, 10.42, 63427),
+        ("1B, LoRA r=16, 8 x 1,024", replace(s1, batch=short), 10.42, 56082),
+        ("1B, full, liger-kernel", _full(s1), 19.22, 60852),
+        ("1B, full, recomputation, liger-kernel", replace(_full(s1), policy=FULL), 11.0, 42289),
+        ("3B, LoRA r=16", s3, 22.9, 33828),
+        ("3B, LoRA r=16, offload", replace(s3, policy=OFFLOAD), 7.35, 18701),
+        ("3B, LoRA r=16, 1 x 16,384", replace(s3, batch=long), 38.87, 38878),
+        ("3B, full, 1 row, liger-kernel", _full(replace(s3, batch=one_row)), 34.51, 20872),
+        ("3B, LoRA r=16, documents of 4,096", replace(s3, batch=whole), 14.7, 20234),
+        ("3B, QLoRA r=16, offload", replace(s3, **nf4), 3.41, 16109),
+        ("7B, LoRA r=8 q,v", replace(s7, adapter=QV), 37.98, 21638),
+        ("8B, LoRA r=16", s8, 43.49, 17634),
+        ("8B, LoRA r=16, 1 row", replace(s8, batch=one_row), 29.79, 16615),
+        ("8B, LoRA r=16, offload", replace(s8, policy=OFFLOAD), 16.9, 12993),
+        ("8B, LoRA r=16, recomputation", replace(s8, policy=FULL), 18.71, 13104),
+        (
+            "8B, LoRA r=16, 1 x 16,384, offload",
+            replace(s8, batch=long, policy=OFFLOAD),
+            18.07,
+            13403,
+        ),
+        ("8B, LoRA r=16, fp8", replace(s8, weights=FP8), 37.21, 24849),
+        ("8B, QLoRA r=16, offload", replace(s8, **nf4), 7.38, 12911),
+        ("13B, LoRA r=16, offload", replace(s13, policy=OFFLOAD), 27.02, 7589),
+        ("13B, LoRA r=16, 1 row", replace(s13, batch=one_row), 46.8, 10181),
+    ):
+        yield Recorded(f"{name}, H200, steps", setting, gib, speed, H200, name in MISSED)
+
+
+def _full(setting: Setting) -> Setting:
+    weights = Weights(trained=setting.shape.weights)
+    return replace(setting, adapter=None, weights=weights, kernels=FUSED)
+
+
+def _replicas() -> Iterator[Recorded]:
+    """``--use_fast_kernels --enable_fsdp`` on two H200: replicas, and no recomputation."""
+    setting = Setting(S7, adapter=QV, batch=GRAMMAR, ranks=Ranks(2, 1, REPLICATED))
+    yield Recorded("7B, LoRA r=8 q,v, 2 x NO_SHARD, H200", setting, 38.0, 43412, H200)
 
 
 def _present() -> Iterator[Recorded]:

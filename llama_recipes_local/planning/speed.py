@@ -46,9 +46,13 @@ they are copied twice, and take a part of the card from the products meanwhile."
 LINKED = 0.8
 """What collectives reach of a link's rate."""
 
-LAUNCHES = 0.8e-3
-"""Seconds that the host takes for the forward and backward pass of a layer, of any size: some
-hundred calls. It holds small models up; of experience, not measured here."""
+CALLED, CALLED_ADAPTER, CALLED_4BIT = 4e-3, 0.57e-3, 0.28e-3
+"""Seconds that the host takes for the calls of a layer's forward and backward pass, for each layer
+with LoRA in it and for each in 4 bits. They hold up models of up to 3B and are of the hosts of two
+H200, one of which was a sixth faster: another may take half."""
+
+CALLED_FULL, CALLED_AGAIN = 6.8e-3, 1.85
+"""The same for a layer whose weights are trained, and what recomputation makes of all of these."""
 
 HOST = 50e9
 """Bytes a second between a card and pinned host memory, each way."""
@@ -96,11 +100,20 @@ def seconds(setting: Setting, card: Card, node_link: float = NODES) -> Seconds:
         launches=0.0,
         communication=0.0,
     )  # fmt: skip
-    called = (
-        LAUNCHES * setting.shape.layers * batch.accumulation * (1.5 if setting.recomputes else 1)
-    )
-    found = replace(found, launches=max(called - found.step, 0.0))
+    found = replace(found, launches=max(_called(setting) - found.step, 0.0))
     return _with_communication(found, setting, card, node_link)
+
+
+def _called(setting: Setting) -> float:
+    """Seconds that the host takes to call a step's kernels, of any size."""
+    if setting.adapter is None:
+        each = CALLED_FULL
+    else:
+        each = CALLED + CALLED_ADAPTER * len(setting.adapter.targets)
+    if setting.weights.bits == 4:
+        each += CALLED_4BIT * len(LINEAR)
+    each *= CALLED_AGAIN if setting.recomputes else 1.0
+    return each * setting.shape.layers * setting.batch.accumulation
 
 
 def tokens_a_second(setting: Setting, card: Card, node_link: float = NODES) -> float:

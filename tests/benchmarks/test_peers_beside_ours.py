@@ -66,6 +66,19 @@ def test_a_cell_that_fails_is_its_last_line(
     assert result == {"error": "a problem"}
 
 
+def test_what_the_same_environment_measured_is_kept(tmp_path: Path) -> None:
+    out = tmp_path / "peers.json"
+    assert peers.earlier(out) == []
+    measured = {"name": NAME, "tool": peers.OURS, "tokens_per_second": 12345}
+    peers.save([measured, {"name": NAME, "tool": peers.TRL, "error": "no time left"}], out)
+    assert peers.earlier(out) == [measured]
+    other = json.loads(out.read_text())
+    other["environment"]["torch"] = "1.0"
+    out.write_text(json.dumps(other))
+    with pytest.raises(SystemExit, match="another machine"):
+        peers.earlier(out)
+
+
 @pytest.mark.command
 def test_a_cell_ends_with_its_clock_or_with_a_reason(tmp_path: Path) -> None:
     out = tmp_path / "clock.json"

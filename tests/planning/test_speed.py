@@ -28,7 +28,8 @@ LORA = Setting(KNOWN["llama-2-7b"], adapter=Adapter(), batch=Batch(rows=2))
 
 @pytest.mark.parametrize("run", predictions.recorded(), ids=lambda run: run.name)
 def test_a_measured_speed_is_predicted(run: predictions.Recorded) -> None:
-    assert run.predicted_speed == pytest.approx(run.speed, rel=predictions.OF_SPEED)
+    error = abs(run.predicted_speed / run.speed - 1)
+    assert (error <= predictions.OF_SPEED) is not run.missed and error < 2 * predictions.OF_SPEED
 
 
 def test_products_are_those_worked_out_by_hand() -> None:
