@@ -7,8 +7,8 @@ depend on the values); they are made once in ``--work``. All tools train the sam
 the real grammar data with the same adapter, dropout, recomputation and bits, and are timed by one
 clock, see ``step_clock.py``: the median over the steps after 4, and the peak of torch's allocations
 after the first step. This package runs through ``finetuning.py --use_fast_kernels``. Peers that
-are not installed are named. Cells come in the order of their worth, the file grows by each, and what it
-has of the same machine, versions and commit is not measured again.
+are not installed are named. Cells come in the order of their worth. The file grows by each, and
+what it has of the same machine, versions and commit is not measured again.
 """
 
 import argparse
