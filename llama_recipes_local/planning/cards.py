@@ -12,6 +12,10 @@ PCIE = 25
 NODES = 50
 """GB/s from one card to others on other hosts: 400 Gbit/s a card."""
 
+SOCKETS = 1.0
+"""GB/s from one process to another of a host through gloo: what FSDP2's gathers took of two ranks
+of one thread each."""
+
 
 @dataclass(frozen=True)
 class Card:

@@ -164,7 +164,7 @@ def _passes(setting: Setting) -> float:
         forward += 4.0 * h
     forward += read * (2 if setting.recomputes else 1)
     loss = 12 * shape.vocabulary * (setting.batch.labelled if setting.kernels == FROZEN else 1)
-    return 2.0 * setting.layers * (forward + factor * backward + again) + loss
+    return setting.element * setting.layers * (forward + factor * backward + again) + loss
 
 
 def _adapters_passes(setting: Setting) -> tuple[float, float]:
@@ -226,13 +226,14 @@ def _with_communication(found: Seconds, setting: Setting, card: Card, node_link:
 
     Layers are gathered for a micro-batch's forward and for its backward pass (once a step in
     SHARD_GRAD_OP, never in replicas), gradients reduced in float32 once a step. On a link that is
-    slower than the products the step takes as long as the link does.
+    slower than the products the step takes as long as the link does. On a CPU nothing is hidden:
+    the cores that compute also copy.
     """
     ranks, own = setting.ranks, setting.weights
     compute = found.step
     copied, linked = 0.0, 0.0
     if ranks.uses_fsdp:
-        size = own.shared if own.bits or own.fp8 else 2
+        size = own.shared if own.bits or own.fp8 else setting.element
         layers, root = setting.shape.linear * size, setting.element * setting.shape.others
         gathered = (layers * _passes_of_layers(setting) + root * _passes_of_root(setting)) * (
             1 - 1 / ranks.shards
@@ -251,7 +252,7 @@ def _with_communication(found: Seconds, setting: Setting, card: Card, node_link:
         tokens = setting.batch.tokens * setting.batch.accumulation
         offloaded = 2 * 2.0 * tokens * setting.shape.hidden * setting.layers / HOST
         linked = max(linked, offloaded)
-    total = max(compute + min(copied, linked), linked)
+    total = max(compute + (linked if setting.on_cpu else min(copied, linked)), linked)
     return replace(found, communication=total - compute)
 
 

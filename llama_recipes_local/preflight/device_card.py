@@ -7,15 +7,12 @@ import torch
 from llama_recipes_local import launch
 from llama_recipes_local.errors import refusal
 from llama_recipes_local.parallel import device_type
-from llama_recipes_local.planning.cards import Card, is_known, of_device
+from llama_recipes_local.planning.cards import SOCKETS, Card, is_known, of_device
 from llama_recipes_local.preflight.card_probe import rates
 from llama_recipes_local.storage.host_memory import total_bytes
 
 OF_HOST = 0.8
 """Share of a host's memory that its ranks may take together."""
-
-SOCKETS = 10
-"""GB/s from one process to another of a host through gloo; assumed."""
 
 
 def this_card() -> Card | None:

@@ -5,12 +5,14 @@ from dataclasses import replace
 import predictions
 import pytest
 
-from llama_recipes_local.planning.cards import CARDS, card, of_device
+from llama_recipes_local.planning.cards import CARDS, SOCKETS, Card, card, of_device
+from llama_recipes_local.planning.search import SHARDING, ranked
 from llama_recipes_local.planning.setting import (
     FULL,
     FULL_SHARD,
     HYBRID_SHARD,
     OFFLOAD,
+    PLAIN,
     REPLICATED,
     SHARD_GRAD_OP,
     Adapter,
@@ -69,6 +71,29 @@ def test_what_stays_gathered_is_gathered_once_a_step() -> None:
     assert of(SHARD_GRAD_OP, 4) == pytest.approx(of(SHARD_GRAD_OP, 1))
     assert 3 < of(FULL_SHARD, 4) / of(FULL_SHARD, 1) < 4  # but for the root
     assert of(REPLICATED, 1) < 0.01 * of(FULL_SHARD, 1)
+
+
+def test_gathers_on_cpu_ranks_take_their_time() -> None:
+    # measured on two ranks of one thread, whose product reached 0.102 TFLOP/s and whose copy
+    # 0.038 TB/s: the seconds of a rank's own, of 4 rows of 256 tokens of SmolLM2-135M
+    measured = {REPLICATED: 7.42, FULL_SHARD: 8.06}
+    cpu = Card("CPU", 10, 0.102, 0.038, SOCKETS, on_cpu=True)
+    found = {}
+    for sharding in measured:
+        asked = Setting(
+            KNOWN["smollm2-135m"],
+            Weights(bytes=4),
+            Adapter(),
+            Batch(rows=4, length=256, document=256),
+            Ranks(2, 1, sharding),
+            kernels=PLAIN,
+            on_cpu=True,
+            element=4.0,
+        )
+        found[sharding] = seconds(asked, cpu).step
+        assert found[sharding] == pytest.approx(measured[sharding], rel=0.15)
+    assert found[FULL_SHARD] - found[REPLICATED] == pytest.approx(0.64, rel=0.25)
+    assert ranked(asked, cpu, {SHARDING})[0].setting.ranks.sharding == REPLICATED
 
 
 def test_4_bit_weights_are_dequantised_each_time() -> None:

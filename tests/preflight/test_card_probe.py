@@ -1,6 +1,7 @@
 """The speed of a device is measured once, and known to all that plan with it."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,15 @@ def test_rates_are_those_of_the_fastest_call(cache: Path, monkeypatch: pytest.Mo
     monkeypatch.undo()
     monkeypatch.setattr(card_probe.time, "perf_counter", lambda: next(clock))
     monkeypatch.setattr(card_probe, "SECONDS", 5.0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     assert card_probe._fastest(lambda: None, "cpu") == pytest.approx(0.3)
+
+
+def test_a_thread_is_timed_by_its_own_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    monkeypatch.setattr(card_probe, "SECONDS", 0.0)
+    # others have the cores meanwhile
+    assert card_probe._fastest(lambda: time.sleep(0.05), "cpu") < 0.04
 
 
 def test_the_ranks_of_a_host_share_its_memory(cache: Path) -> None:
