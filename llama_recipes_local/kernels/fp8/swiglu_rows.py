@@ -43,7 +43,6 @@ def swiglu_backward_rows(
     factors: Factors,
     wide: bool,
     again: bool,
-    apart: bool = False,
 ) -> tuple[tuple[torch.Tensor, ...], Rows, torch.Tensor]:
     """Return the gradients of ``gate`` and ``up``, and ``silu(gate) * up`` if it is asked for.
 
@@ -54,7 +53,6 @@ def swiglu_backward_rows(
         factors: of the columns of both gradients in fp8, each (features,) float32.
         wide: whether the gradients are needed in their dtype.
         again: whether the last of what is returned is needed; it is anything if not.
-        apart: as in ``quantize``.
 
     Returns:
         Both in their dtype, anything of their shape if not ``wide``; both in fp8, side by side and
@@ -62,15 +60,14 @@ def swiglu_backward_rows(
     """
     if not gate.is_cuda:
         *both, hidden = swiglu_backward(gradient, gate, up, again)
-        return tuple(both), quantize(*both, factors=factors, apart=apart), hidden
+        return tuple(both), quantize(*both, factors=factors), hidden
     from llama_recipes_local.kernels.triton import fp8_kernels as kernels
 
     tokens, features = gate.shape
-    made, block = empty(gate, tokens, 2 * features, 2 if apart else 0), padded(features)
+    made, block = empty(gate, tokens, 2 * features), padded(features)
     pair = tuple(torch.empty_like(gate) if wide else _nothing(gate) for _ in range(2))
     kernels.swiglu_backward[(tokens,)](
-        gradient, gate, up, *factors, made.values, made.scales, made.largest, tokens, *pair,
-        features, SMALLEST, LARGEST,
+        gradient, gate, up, *factors, made.values, made.scales, *pair, features, SMALLEST, LARGEST,
         BLOCK=block, WIDE=wide, AGAIN=again, num_warps=warps(2 * block),
     )  # fmt: skip
     return pair, made, gradient

@@ -13,6 +13,7 @@ from llama_recipes_local.kernels.full.trained_products import products
 from llama_recipes_local.kernels.lora.products import Given, Tensors
 from llama_recipes_local.kernels.lora.projections import own_precision, rows_of
 from llama_recipes_local.kernels.norm import NormOf
+from llama_recipes_local.kernels.swiglu import swiglu_backward
 
 
 @dataclass(frozen=True)
@@ -110,14 +111,13 @@ class _GateUp(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
         _, _, *kept = ctx.unpacked
-        given = Given(gradients, ctx.eight)
-        del ctx.unpacked, ctx.eight
-        dx, of_weights = _backward(ctx, given, tuple(kept))
+        del ctx.unpacked
+        dx, of_weights = _backward(ctx, Given(gradients), tuple(kept))
         return dx, None, None, None, *of_weights
 
 
 class _SwigluDown(torch.autograd.Function):
-    """The second half of ``mlp``; what it hands back in fp8 is beside autograd's gradients."""
+    """The second half of ``mlp``."""
 
     @staticmethod
     def forward(
@@ -135,12 +135,10 @@ class _SwigluDown(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
         gate, up, *_ = ctx.kept.tensors()
-        own, first = ctx.products, ctx.kept.node
+        own = ctx.products
         ready = own.ready(Given((rows_of(gradients[0]),)))
-        of_hidden = own.input_gradient(ready)
-        both, hidden = first.products.swiglu_backward(of_hidden, gate, up)
-        first.eight = both.eight
-        return *both.tensors, None, None, *own.weight_gradients(ready, hidden)
+        *both, hidden = swiglu_backward(own.input_gradient(ready), gate, up, again=True)
+        return *both, None, None, *own.weight_gradients(ready, own.given(hidden))
 
 
 def _forward(

@@ -10,10 +10,10 @@ from typing import Protocol
 import torch
 
 from llama_recipes_local.kernels.fp8.scaled_rows import LARGEST, SMALLEST, Rows, product, quantize
-from llama_recipes_local.kernels.fp8.swiglu_rows import swiglu_backward_rows, swiglu_rows
+from llama_recipes_local.kernels.fp8.swiglu_rows import swiglu_rows
 from llama_recipes_local.kernels.fp8.turned import turned
 from llama_recipes_local.kernels.lora.products import Given, Tensors
-from llama_recipes_local.kernels.swiglu import swiglu, swiglu_backward
+from llama_recipes_local.kernels.swiglu import swiglu
 
 
 class Products(Protocol):
@@ -36,17 +36,6 @@ class Products(Protocol):
 
     def weight_gradients(self, gradients: Given, given: Tensors) -> list[torch.Tensor | None]:
         """Return each ``gradient.T @ x``; None where it was added to the weight's gradient."""
-
-    def swiglu_backward(
-        self, gradient: torch.Tensor, gate: torch.Tensor, up: torch.Tensor
-    ) -> tuple[Given, Tensors]:
-        """Return the gradients of gate and up, and ``swiglu`` of them again.
-
-        Args:
-            gradient: of the result, (tokens, features out), which is overwritten.
-            gate: the first output.
-            up: the second one.
-        """
 
 
 def products(weights: Tensors, dtype: torch.dtype, in_fp8: bool) -> Products:
@@ -89,13 +78,6 @@ class Half:
         """See ``Products``."""
         pairs = zip(self.weights, gradients.tensors, strict=True)
         return [_added(weight, gradient, *given) for weight, gradient in pairs]
-
-    def swiglu_backward(
-        self, gradient: torch.Tensor, gate: torch.Tensor, up: torch.Tensor
-    ) -> tuple[Given, Tensors]:
-        """See ``Products``."""
-        *found, hidden = swiglu_backward(gradient, gate, up, again=True)
-        return Given(tuple(found)), (hidden,)
 
 
 def _added(weight: torch.Tensor, gradient: torch.Tensor, x: torch.Tensor) -> torch.Tensor | None:
@@ -142,8 +124,6 @@ class Eight:
 
     def ready(self, gradients: Given) -> Given:
         """See ``Products``; the weights' scales are multiplied into the gradients."""
-        if gradients.eight is not None:
-            return gradients
         made = quantize(*gradients.tensors, factors=tuple(self.scales), apart=True)
         return Given(gradients.tensors, made)
 
@@ -167,13 +147,3 @@ class Eight:
             rows = turned([gradient], [factor])
             found.append(product(Rows(rows, bound.repeat(len(rows))), x, self.dtype))
         return found
-
-    def swiglu_backward(
-        self, gradient: torch.Tensor, gate: torch.Tensor, up: torch.Tensor
-    ) -> tuple[Given, Tensors]:
-        """See ``Products``."""
-        hidden = self.swiglu(gate, up)
-        found, eight, _ = swiglu_backward_rows(
-            gradient, gate, up, tuple(self.scales), wide=True, again=False, apart=True
-        )
-        return Given(found, eight), hidden

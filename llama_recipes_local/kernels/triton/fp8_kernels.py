@@ -137,11 +137,10 @@ def swiglu(
 @fast
 @triton.jit
 def swiglu_backward(
-    gradient, gate, up, f_gate, f_up, out, scales, own, rows, of_gate, of_up,
-    features, smallest, bound,
+    gradient, gate, up, f_gate, f_up, out, scales, of_gate, of_up, features, smallest, bound,
     BLOCK: tl.constexpr, WIDE: tl.constexpr, AGAIN: tl.constexpr,
 ):  # fmt: skip
-    """Write a row of both gradients side by side in fp8, its scale, and each one's own largest.
+    """Write a row of both gradients side by side in fp8, and its scale.
 
     ``WIDE`` writes them as they were before, too, and ``AGAIN`` the result over its gradient.
     """
@@ -159,8 +158,6 @@ def swiglu_backward(
     if WIDE:
         _write(d_gate, of_gate + row * features, 1.0, features, BLOCK)
         _write(d_up, of_up + row * features, 1.0, features, BLOCK)
-    _largest(d_gate, own, row)
-    _largest(d_up, own, rows + row)
     d_gate = _times(d_gate, f_gate, features, BLOCK)
     d_up = _times(d_up, f_up, features, BLOCK)
     largest = tl.maximum(tl.max(tl.abs(d_gate)), tl.max(tl.abs(d_up)))
