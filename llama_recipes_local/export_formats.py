@@ -32,13 +32,15 @@ class PlannedExport:
     model: ExportedModel
     out: Path
     export: Export
-    held_out: HeldOut | None
 
-    def write(self, beside: Callable[[Path], None] | None = None) -> None:
+    def write(
+        self, beside: Callable[[Path], None] | None = None, held_out: HeldOut | None = None
+    ) -> None:
         """Write the model's folder, whole or not at all.
 
         Args:
             beside: writes more into the folder, once the model is in it.
+            held_out: rows that the certificate measures; None means the package's own.
 
         Raises:
             UsageError: if its files, read back, differ from the model by more than they may.
@@ -46,7 +48,7 @@ class PlannedExport:
         with published_folder(self.out) as draft:
             self.export.write(draft)
             if (read := self.export.read_back(draft)) is not None:
-                rows = self.held_out or shipped_rows(self.model, read.original.tokenizer)
+                rows = held_out or shipped_rows(self.model, read.original.tokenizer)
                 print(certify(draft, read, rows, self.model.accepted))
             if self.model.prompt_template is not None:
                 shutil.copyfile(self.model.prompt_template, draft / self.model.prompt_template.name)
@@ -54,20 +56,17 @@ class PlannedExport:
                 beside(draft)
 
 
-def planned_export(
-    model: ExportedModel, out: Path, format_name: str, held_out: HeldOut | None = None
-) -> PlannedExport:
+def planned_export(model: ExportedModel, out: Path, format_name: str) -> PlannedExport:
     """Return the export of a model, checked before any weight is read.
 
     Args:
         model: the model.
         out: the new model's folder, absolute.
         format_name: a name of ``FORMATS``.
-        held_out: rows that the export is measured on; None means the package's own.
 
     Raises:
         UsageError: if the model cannot be written in the format, or to the folder.
     """
     export = FORMATS[format_name](model)
     refuse(export.check(out))
-    return PlannedExport(model, out, export, held_out)
+    return PlannedExport(model, out, export)

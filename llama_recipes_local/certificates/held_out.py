@@ -18,7 +18,7 @@ from llama_recipes_local.datasets.token_ids import begun, continued_ids, text_id
 from llama_recipes_local.model_folders.exported_model import ExportedModel
 
 MOST_ROWS = 64
-LONGEST_ROW = 512  # tokens; what follows is left out
+LONGEST_ROW = 512  # tokens; what is before them is left out
 LONGEST_ANSWER = 48  # tokens
 MOST_ANSWERS = 10
 MOST_WORK = 10**13
@@ -58,7 +58,7 @@ def chosen_rows(rows: Iterable[Row], weights: int) -> list[Row]:
     """
     tokens, found = MOST_WORK // weights, list[Row]()
     for ids, labels in rows:
-        row = Row(ids[:LONGEST_ROW], labels[:LONGEST_ROW])
+        row = Row(ids[-LONGEST_ROW:], labels[-LONGEST_ROW:])
         tokens -= len(row.ids)
         if len(found) == MOST_ROWS or (found and tokens < 0):
             break

@@ -121,8 +121,8 @@ class GgufExport:
     @cached_property
     def _config(self) -> Any:
         config = AutoConfig.from_pretrained(self._model.source)
-        rows = self._model.config_changes.get("vocab_size", config.vocab_size)
-        config.vocab_size = rows
+        for name in ("vocab_size", "tie_word_embeddings"):
+            setattr(config, name, self._model.config_changes.get(name, getattr(config, name)))
         return config
 
     @cached_property

@@ -6,15 +6,16 @@ from pathlib import Path
 
 import torch
 
+from llama_recipes_local.commands.export.held_out_rows import held_out_rows, held_out_run
 from llama_recipes_local.commands.export.lora_adapter import export_lora
-from llama_recipes_local.commands.merge.command import Merge, merge
+from llama_recipes_local.commands.merge.command import Merge, planned_merge
 from llama_recipes_local.custody.export_custody import exported_custody
 from llama_recipes_local.datasets.prompt_template import (
     find_prompt_template,
     read_prompt_template,
 )
-from llama_recipes_local.errors import refusal, refuse
-from llama_recipes_local.export_formats import planned_export
+from llama_recipes_local.errors import caught, refusal, refuse
+from llama_recipes_local.export_formats import DEFAULT_FORMAT, PlannedExport, planned_export
 from llama_recipes_local.gguf_files.gguf_choices import LORA, TYPES
 from llama_recipes_local.model_folders import (
     check_architecture,
@@ -45,6 +46,8 @@ class Export:
         tokenizer: the tokenizer's folder; None means the run's, or the model's.
         allow_other_base: whether the base model may be another than the adapter was trained on.
         accepted: checks of the written file that the user accepts the findings of, by name.
+        dataset: the data set whose validation part the export is measured on; None means the
+            run's, or else the package's own questions.
     """
 
     model: Path | None
@@ -55,6 +58,7 @@ class Export:
     tokenizer: Path | None = None
     allow_other_base: bool = False
     accepted: Collection[str] = ()
+    dataset: str | None = None
 
 
 def export(asked: Export) -> None:
@@ -68,20 +72,18 @@ def export(asked: Export) -> None:
     if name == LORA:
         _export_lora(asked)
         return
-    if asked.adapter is not None:
-        merge(
-            Merge(
-                adapter=asked.adapter,
-                out=asked.out,
-                model=asked.model,
-                tokenizer=asked.tokenizer,
-                format=name,
-                allow_other_base=asked.allow_other_base,
-                accepted=asked.accepted,
-            )
-        )
-    else:
-        _export_model(asked, name)
+    with caught() as found:
+        planned = _planned(asked, name)
+    with caught() as others:
+        run = None
+        if name != DEFAULT_FORMAT and (asked.dataset or not found):
+            run = held_out_run(asked.model, asked.adapter, asked.tokenizer, asked.dataset)
+    refuse([*found, *(each for each in others if each not in found)])
+    adapter = asked.adapter.expanduser().resolve() if asked.adapter else None
+    model = planned.model
+    beside = exported_custody("export", asked, model.source, adapter, model.tokenizer)
+    planned.write(beside, held_out_rows(run, asked.dataset is not None) if run else None)
+    print(f"--> the exported model is in {planned.out}\n{of_folder(planned.out)}")
 
 
 def _format_name(asked: Export) -> str:
@@ -90,6 +92,10 @@ def _format_name(asked: Export) -> str:
     if asked.type is not None:
         why = "it is how a GGUF file of a model stores weights; this format has one way"
         raise refusal(f"--type {asked.type} with --format {asked.format}", why, "leave --type out")
+    for flag, value in (("--dataset", asked.dataset), ("--accept", asked.accepted)):
+        if value:
+            why = "no weight is rounded in it, so nothing is measured"
+            raise refusal(f"{flag} with --format {asked.format}", why, f"leave {flag} out")
     return asked.format
 
 
@@ -103,10 +109,9 @@ def _export_lora(asked: Export) -> None:
     if asked.adapter is None:
         why = "it holds an adapter by itself, without a model"
         raise refusal(f"{given} without an adapter", why, "--adapter DIR")
-    for flag, value in (("--tokenizer_name", asked.tokenizer), ("--accept", asked.accepted)):
-        if value:
-            why = "the file has no tokenizer, and no weight is rounded in it"
-            raise refusal(f"{flag} with {given}", why, f"leave {flag} out")
+    if asked.tokenizer is not None:
+        why = "the file has no tokenizer"
+        raise refusal(f"--tokenizer_name with {given}", why, "leave --tokenizer_name out")
     out = asked.out.expanduser().resolve()
     adapter = asked.adapter.expanduser().resolve()
     base = export_lora(adapter, asked.model, out, asked.allow_other_base)
@@ -114,7 +119,24 @@ def _export_lora(asked: Export) -> None:
     print(f"--> the adapter is {file}\n{of_lora_file(file, base, adapter)}")
 
 
-def _export_model(asked: Export, name: str) -> None:
+def _planned(asked: Export, name: str) -> PlannedExport:
+    """Return what is to be written, checked."""
+    if asked.adapter is None:
+        return _planned_model(asked, name)
+    return planned_merge(
+        Merge(
+            adapter=asked.adapter,
+            out=asked.out,
+            model=asked.model,
+            tokenizer=asked.tokenizer,
+            format=name,
+            allow_other_base=asked.allow_other_base,
+            accepted=asked.accepted,
+        )
+    )
+
+
+def _planned_model(asked: Export, name: str) -> PlannedExport:
     if asked.model is None:
         raise refusal(
             "nothing to export",
@@ -135,8 +157,7 @@ def _export_model(asked: Export, name: str) -> None:
     model = _whole_model(folder, tokenizer, tensors, asked.accepted)
     planned = planned_export(model, out, name)
     print(f"--> exporting {folder}")
-    planned.write(exported_custody("export", asked, folder, None, tokenizer))
-    print(f"--> the exported model is in {out}\n{of_folder(out)}")
+    return planned
 
 
 def _whole_model(

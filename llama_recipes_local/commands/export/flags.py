@@ -3,7 +3,7 @@
 import argparse
 
 from llama_recipes_local.certificates.check_names import CHECKS
-from llama_recipes_local.cli.parsing import listed, one_of, path
+from llama_recipes_local.cli.parsing import listed, one_of, path, text
 from llama_recipes_local.cli.shared_flags import add_other_base_flag
 from llama_recipes_local.gguf_files.gguf_choices import LORA, TYPES
 
@@ -50,6 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write the file although it differs from the model in this, when it is read back: "
         f"{', '.join(CHECKS)}",
     )
+    parser.add_argument(
+        "--dataset",
+        type=text,
+        metavar="NAME",
+        help="data set, or a path to data, whose validation part the export is measured on (the "
+        "run's, or else questions of the package's own)",
+    )
     add_other_base_flag(parser)
 
 
@@ -67,5 +74,6 @@ def run(args: argparse.Namespace) -> None:
             tokenizer=args.tokenizer_name,
             allow_other_base=args.allow_other_base,
             accepted=args.accept,
+            dataset=args.dataset,
         )
     )

@@ -19,7 +19,7 @@ from llama_recipes_local.datasets.prompt_template import (
     read_prompt_template,
 )
 from llama_recipes_local.errors import refusal, refuse
-from llama_recipes_local.export_formats import DEFAULT_FORMAT, planned_export
+from llama_recipes_local.export_formats import DEFAULT_FORMAT, PlannedExport, planned_export
 from llama_recipes_local.model_folders import (
     check_architecture,
     check_no_adapter,
@@ -79,6 +79,18 @@ class Merge:
 def merge(asked: Merge) -> None:
     """Write the merged model, whole or not at all.
 
+    Raises:
+        UsageError: as ``planned_merge`` does.
+    """
+    planned = planned_merge(asked)
+    adapter, model = asked.adapter.expanduser().resolve(), planned.model
+    planned.write(exported_custody("merge", asked, model.source, adapter, model.tokenizer))
+    print(f"--> the merged model is in {planned.out}\n{of_folder(planned.out)}")
+
+
+def planned_merge(asked: Merge) -> PlannedExport:
+    """Return the merged model, which nothing has been written of yet.
+
     The result equals that of PEFT's ``merge_and_unload`` to the bit. At most one file of the result
     and one layer are in memory.
 
@@ -127,8 +139,7 @@ def merge(asked: Merge) -> None:
     planned = planned_export(model, out, asked.format)
     if skeleton.tied and not merged.tied:
         print("--> the adapter changes head and embedding separately: tie_word_embeddings is off")
-    planned.write(exported_custody("merge", asked, folder, adapter.folder, tokenizer))
-    print(f"--> the merged model is in {out}\n{of_folder(out)}")
+    return planned
 
 
 def _finite(name: str, tensor: torch.Tensor, folder: Path) -> torch.Tensor:
