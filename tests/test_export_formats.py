@@ -68,6 +68,7 @@ def test_merge_writes_a_new_format(tiny_model: Path, adapter: Path, tmp_path: Pa
     words = ["merge", "--adapter", adapter, "--format", "sums", "--out", tmp_path / "out"]
     assert cli.main([*map(str, words)]) == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "custody.json",
         "sums.txt",
         "prompt_template.json",
     }
