@@ -72,6 +72,7 @@ class Choices:
         any_case: whether upper and lower case mean the same; the values, or those in ``also``, are
             lower-case.
         also: other words for them, which are taken and not listed.
+        otherwise: what to do instead, where no value is near; "" is to give one of the first two.
     """
 
     def __init__(
@@ -80,11 +81,13 @@ class Choices:
         source: str = "",
         any_case: bool = False,
         also: Iterable[str] = (),
+        otherwise: str = "",
     ) -> None:
         self._values = values
         self._source = source
         self.any_case = any_case
         self.also = frozenset(also)
+        self.otherwise = otherwise
 
     @property
     def values(self) -> tuple[bool | str | None, ...]:

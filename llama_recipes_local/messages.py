@@ -43,8 +43,14 @@ def describe_folder(folder: Path) -> str:
 
 
 def missing_path(path: Path, fix: str) -> Problem:
-    """Return the problem with a path that does not exist, and what its folder holds."""
-    parent = path.parent
+    """Return the problem with a path that does not exist, or is a folder where a file is needed.
+
+    Or the other way round; that it does not exist comes with what its folder holds.
+    """
+    parent = path.absolute().parent
+    if path.exists():
+        found, needed = ("a folder", "a file") if path.is_dir() else ("a file", "a folder")
+        return Problem(f"{path} is {found}", f"{needed} is needed", fix)
     if path.is_symlink():
         return Problem(f"{path} does not exist", f"it is a link to {os.readlink(path)}", fix)
     if parent.is_dir():

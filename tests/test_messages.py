@@ -31,6 +31,16 @@ def test_a_missing_path_is_reported_with_what_its_folder_holds(tmp_path: Path) -
     assert deeper.why == f"neither does {tmp_path / 'no'}"
 
 
+def test_a_path_of_the_other_kind_is_not_said_to_be_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    assert missing_path(tmp_path / "file", "").what == f"{tmp_path / 'file'} is a file"
+    assert missing_path(tmp_path, "").why == "a file is needed"
+    monkeypatch.chdir(tmp_path)
+    assert missing_path(Path("nowhere"), "").why == f"{tmp_path} holds file"
+
+
 @pytest.mark.parametrize(
     ("given", "known"),
     [

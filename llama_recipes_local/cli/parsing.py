@@ -65,7 +65,7 @@ class Parser(argparse.ArgumentParser):
         known = [name for action in self._actions for name in action.option_strings]
         if flag not in known:
             problem = unknown_flag(flag, [name.lstrip("-") for name in known])
-            self.error("; ".join(filter(None, (problem.what, problem.fix))))
+            self.error(f"{problem.what}; {problem.fix or f'{self.prog} --help lists the flags'}")
 
 
 class Help(argparse.RawDescriptionHelpFormatter):

@@ -227,7 +227,13 @@ class train_config(upstream):
     # the fork's own; upstream has a data set's name too, but without a type, so no flag reaches it
 
     dataset: Annotated[
-        str, Choices(source="datasets.registry:DATASETS"), Resume.DATA, EVALUATION
+        str,
+        Choices(
+            source="datasets.registry:DATASETS",
+            otherwise="name one of them, or a file or folder of yours: --dataset PATH",
+        ),
+        Resume.DATA,
+        EVALUATION,
     ] = "samsum_dataset"
     """Name of the data set, or the path of your own files (a file, folder or glob pattern), read as
     local_dataset."""

@@ -1,6 +1,6 @@
 """Values that are not among their field's choices, or not in its range."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.fields import Choices, Range, facts
@@ -35,16 +35,17 @@ def _check_choice(flag: str, value: object, choices: Choices) -> list[Problem]:
     if choices.any_case:
         values = [str(each).lower() for each in values]
     others = [each for each in values if each not in choices.also]
-    return [problem for each in others for problem in choice(flag, each, choices.values)]
+    return [problem for each in others for problem in choice(flag, each, choices)]
 
 
-def choice(flag: str, value: object, choices: Iterable[object]) -> list[Problem]:
+def choice(flag: str, value: object, choices: Choices) -> list[Problem]:
     """Return what is wrong with a flag whose value is one of some choices."""
-    if value in choices:
+    if value in choices.values:
         return []
-    names = [name for name in choices if isinstance(name, str) and name]
+    names = [name for name in choices.values if isinstance(name, str) and name]
     near = nearest(str(value), names)
-    fix = f"did you mean --{flag} {near}?" if near else f"use --{flag} {' or '.join(names[:2])}"
+    use = choices.otherwise or f"use --{flag} {' or '.join(names[:2])}"
+    fix = f"did you mean --{flag} {near}?" if near else use
     return [Problem(f"unknown --{flag} {value}", f"the choices are {', '.join(names)}", fix)]
 
 

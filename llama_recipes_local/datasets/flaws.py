@@ -22,10 +22,12 @@ class _Kind:
     """Problems that differ in the record alone: the first, and where the first ones are.
 
     Attributes:
+        flag: the flag that names other files; "" for none.
         can_skip: whether the records can be left out.
     """
 
     problem: Problem
+    flag: str = ""
     can_skip: bool = False
     count: int = 0
     places: list[str] = field(default_factory=list)
@@ -106,18 +108,19 @@ class Flaws:
         return [self._with_skip(kind) for kind in kinds]
 
     def _with_skip(self, kind: _Kind) -> Problem:
-        """Return a kind's problem; that its records can be left out, unless none would remain."""
+        """Return a kind's problem, with what helps: other files, unless some records are right."""
         problem = kind.summed_up()
-        return problem.or_else(SKIP) if kind.can_skip and self._any_usable else problem
+        if kind.can_skip and self._any_usable:
+            return problem.or_else(SKIP)
+        return with_flag(problem, kind.flag)
 
     def _add(self, problem: Problem, place: str, flag: str = "", can_skip: bool = False) -> None:
         self.count += 1
-        named = with_flag(problem, flag)
         if not place:  # both splits may be of the file
-            self._kinds.setdefault(problem.what, _Kind(named, count=1))
+            self._kinds.setdefault(problem.what, _Kind(problem, flag, count=1))
             return
         alike = re.sub(r"\d+", "N", problem.what.replace(place, ""))
-        self._kinds.setdefault(alike, _Kind(named, can_skip)).add(place, named)
+        self._kinds.setdefault(alike, _Kind(problem, flag, can_skip)).add(place, problem)
 
 
 def find_flaws(

@@ -79,7 +79,9 @@ class Layout:
                     f"{where} has no {column!r}",
                     f"the first record's layout is {self}; this one's keys are {_keys(values)}, "
                     f"which is {' or '.join(map(str, other)) or 'none of the known layouts'}",
-                    "keep records of one layout in a file, and train on one layout at a time",
+                    "keep records of one layout in a file, and train on one layout at a time"
+                    if other
+                    else f"add {column!r} to it",
                 )
         return {role: values.get(column) for role, column in self.columns}
 

@@ -248,7 +248,11 @@ class Chat:
     @property
     def another(self) -> str:
         """The flag with the templates that could be named instead."""
-        fitting = [name for name in fitting_templates(self.tokenizer) if name != "tokenizer"]
+        fitting = [
+            name
+            for name in fitting_templates(self.tokenizer)
+            if name != "tokenizer" and TEMPLATES[name].text != self.template
+        ]
         return f"{self.flag}={' or '.join(fitting)}"
 
     def render(self, messages: Sequence[Message], open_turn: bool = False) -> str:

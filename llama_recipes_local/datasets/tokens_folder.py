@@ -96,11 +96,8 @@ def save_tokens(run: Run, prepared: Mapping[str, RunData], data: RunData, out: P
 def check_folder(folder: Path) -> list[Problem]:
     """Return each file of a folder that is missing or altered, and whether it is of this format."""
     if not (folder / SUMS).is_file():
-        fix = f"name one that has {SUMS}: --{FLAG} DIR"
-        if not folder.exists():
-            return [missing_path(folder, fix)]
         if not folder.is_dir():
-            return [Problem(f"--{FLAG} {folder} is a file", "tokens are in a folder", fix)]
+            return [missing_path(folder, f"name one that has {SUMS}: --{FLAG} DIR")]
         why = f"{SUMS} is missing, which lists the files and their hashes"
         return [Problem(f"{folder} is not a whole folder of tokens", why, made_again())]
     sums = _sums(folder)

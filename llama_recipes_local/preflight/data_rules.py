@@ -16,7 +16,7 @@ from llama_recipes_local.datasets.mixture import MIXTURE_FLAG
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.datasets.tokenized_splits import is_tokenized
 from llama_recipes_local.errors import Problem
-from llama_recipes_local.fields import field_names
+from llama_recipes_local.fields import FOLDER, field_names, fields_with
 from llama_recipes_local.models.loading import run_tokenizer
 from llama_recipes_local.preflight.model import check_tokenizer
 from llama_recipes_local.preflight.model_sizes import model_config
@@ -83,7 +83,7 @@ def check_data_files(run: Run, parts: Sequence[Part] = PARTS) -> list[Problem]:
 
     Tokens that were made ahead need no files. Data that needs the tokenizer's chat template is not
     read if there is no tokenizer, which ``check_tokenizer`` reports. Nor are files looked for by
-    values that ``check_values`` reports.
+    values that ``check_values`` reports, or by the default of a path that was refused.
 
     Args:
         run: the run.
@@ -92,7 +92,12 @@ def check_data_files(run: Run, parts: Sequence[Part] = PARTS) -> list[Problem]:
     if run.dataset is None or run.train.tokens_path:
         return []
     sources = [source for source in run.sources if source.dataset != MIXED]  # one has its own
-    usable = [source for source in sources if not check_fields(source.config)]
+    usable = [
+        source
+        for source in sources
+        if not check_fields(source.config)
+        and not run.refused & {*fields_with(source.config, FOLDER)}
+    ]
     problems = [each for source in usable for each in _file_problems(run, source, parts)]
     if run.mixed:  # whose files are named there
         problems = [replace(p, fix=p.fix.replace(DATA_FLAG, MIXTURE_FLAG)) for p in problems]

@@ -10,11 +10,12 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def free_bytes(folder: Path) -> int | None:
-    """Return the free bytes of a folder's file system; None if it does not report them."""
+    """Return the free bytes of a folder's file system; None if it reports none, as /proc."""
     try:
-        return shutil.disk_usage(folder).free
+        usage = shutil.disk_usage(folder)
     except OSError:
         return None
+    return usage.free if usage.total else None
 
 
 def nearest_existing(folder: Path) -> Path:

@@ -10,6 +10,7 @@ import pytest
 from llama_recipes_local.configs.datasets import local_dataset
 from llama_recipes_local.datasets import rows as rows_module
 from llama_recipes_local.datasets.file_checks import check_files
+from llama_recipes_local.datasets.flaws import SKIP
 from llama_recipes_local.datasets.layouts import find_layout
 from llama_recipes_local.datasets.local import DATASET, split
 from llama_recipes_local.datasets.rows import RowFormatter
@@ -47,7 +48,18 @@ def test_each_kind_is_counted(tmp_path: Path, instruct: Any) -> None:
         load_split(split(config, "train"), instruct, cache=str(tmp_path / "cache"))
     check(error.value.problems)
     # and before anything is tokenised
-    check(check_files(DATASET, config, ("train",), instruct))
+    found = check_files(DATASET, config, ("train",), instruct)
+    check(found)
+    # some rows are right, so no other file is asked for
+    assert all(SKIP in each.fix and "name another" not in each.fix for each in found)
+
+
+def test_a_template_that_is_refused_is_not_proposed(tmp_path: Path, instruct: Any) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text(json.dumps({"messages": [GOOD[0], GOOD[0], GOOD[1]]}) + "\n")
+    config = local_dataset(data_path=str(file), validation_path=str(file), template="llama2")
+    (problem,) = check_files(DATASET, config, ("train",), instruct)
+    assert "another template" in problem.fix and "llama2" not in problem.fix
 
 
 def test_turns_that_differ_in_words_alone_are_rendered_once(

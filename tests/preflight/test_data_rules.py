@@ -8,6 +8,8 @@ import pytest
 
 from llama_recipes_local import configs
 from llama_recipes_local.datasets.named_path import with_data_path
+from llama_recipes_local.errors import UsageError
+from llama_recipes_local.preflight import preflight_data
 from llama_recipes_local.preflight.checks import BATCHES, check_values, find_problems
 from llama_recipes_local.preflight.data_rules import check_data_files, check_vision_data
 from llama_recipes_local.preflight.mixture_rules import check_mixture
@@ -76,6 +78,17 @@ def test_a_mixture_without_a_usable_weight_is_not_looked_for_in_files(tiny_model
         "the weight of grammar_dataset",
         "the weight of samsum_dataset",
     ]
+
+
+def test_the_default_files_are_not_looked_for_where_the_named_path_was_refused(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    flags = {"model_name": str(tiny_model), "dataset": str(tmp_path / "loop")}
+    with pytest.raises(UsageError) as refused:
+        preflight_data((), flags)
+    (problem,) = refused.value.problems
+    assert "leads back to itself" in problem.why
 
 
 def test_the_files_of_a_data_set_that_was_not_named_are_one_problem(

@@ -19,6 +19,7 @@ from llama_recipes_local.datasets.prompt_template import (
 )
 from llama_recipes_local.errors import refuse
 from llama_recipes_local.export_formats import DEFAULT_FORMAT, planned_export
+from llama_recipes_local.messages import missing_path
 from llama_recipes_local.model_folders import check_config, check_output_folder, find_tokenizer
 from llama_recipes_local.model_folders.exported_model import ExportedModel
 from llama_recipes_local.models import AutoConfig
@@ -57,6 +58,8 @@ def convert(asked: Conversion) -> None:
     checkpoint = asked.checkpoint.expanduser().resolve()
     out = asked.out.expanduser().resolve()
     refuse(check_output_folder(out))
+    if not checkpoint.exists():
+        refuse([missing_path(checkpoint, "name a folder or a GGUF file: convert PATH --out DIR")])
     if checkpoint.suffix == SUFFIX:
         unused = {"--model": asked.model, "--tokenizer_name": asked.tokenizer}
         convert_gguf(checkpoint, out, asked.dtype, asked.format, unused)

@@ -11,6 +11,7 @@ from llama_recipes_local.commands.doctor import round_trip
 from llama_recipes_local.commands.doctor.diagnosis import Finding, State
 
 _SECONDS = 120
+_CONNECT_SECONDS = 5
 _FIXES = {
     "gloo": "name the interface: export GLOO_SOCKET_IFNAME=lo",
     "nccl": "NCCL_DEBUG=INFO says where it stops; NCCL_P2P_DISABLE=1 works around some boards",
@@ -19,12 +20,25 @@ _FIXES = {
 
 def examine() -> Iterator[Finding]:
     """Add up numbers of several processes."""
-    yield _sum("gloo", 2)
+    why = _loopback()
+    yield (
+        Finding("gloo", State.BROKEN, why, "ip link set lo up, as root") if why else _sum("gloo", 2)
+    )
     gpus = torch.cuda.device_count()
     if gpus > 1:
         yield _sum("nccl", gpus)
     elif gpus:
         yield Finding("nccl", State.ABSENT, "one GPU has nobody to talk to")
+
+
+def _loopback() -> str:
+    """Return why processes cannot reach each other at all; empty if they can."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        try:
+            socket.create_connection(server.getsockname(), _CONNECT_SECONDS).close()
+        except OSError as error:
+            return f"the loopback interface does not work: {error.strerror or error}"
+    return ""
 
 
 def _sum(backend: str, ranks: int) -> Finding:

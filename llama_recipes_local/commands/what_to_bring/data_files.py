@@ -123,6 +123,8 @@ def _own(path: Path) -> Brought:
     """Return the files of a path with their sizes, which are those that must arrive."""
     inside = path.is_dir()
     found = files_below(path) if inside else [path]
+    if not found:
+        raise refusal(f"--dataset {path} has no files", "there is nothing to bring", "name another")
     root = path if inside else path.parent
     files = [
         File(each.relative_to(root).as_posix(), each.stat().st_size, exact=True) for each in found

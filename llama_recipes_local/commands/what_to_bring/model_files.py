@@ -34,8 +34,9 @@ def bring_model(word: str) -> Brought:
         return _of_published(model)
     shorts = {name.split("/")[1]: name for name in PUBLISHED}
     near = nearest(word, [*PUBLISHED, *shorts])
-    known = f"did you mean --model {shorts.get(near, near)}? " if near else ""
-    fix = f"{known}Of another model fetch config.json first and name its folder: --model DIR"
+    fix = "of another model fetch config.json first, and name its folder: --model DIR"
+    if near:
+        fix = f"did you mean --model {shorts.get(near, near)}? O{fix[1:]}"
     raise refusal(f"--model {word} is not known", f"{len(PUBLISHED)} models are listed here", fix)
 
 

@@ -1,5 +1,6 @@
 """What doctor says of a machine that works, and of one where a part does not."""
 
+import errno
 import importlib.metadata
 import json
 import shutil
@@ -199,6 +200,16 @@ def test_ranks_that_do_not_reach_each_other(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "no-such-interface")
     line = found(ranks.examine)["gloo"]
     assert line.state is State.BROKEN and line.text.startswith("2 ranks: ") and line.fix
+
+
+def test_a_loopback_that_is_down_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*_: Any) -> Any:
+        raise OSError(errno.ENETUNREACH, "Network is unreachable")
+
+    monkeypatch.setattr(ranks.socket, "create_connection", unreachable)
+    line = found(ranks.examine)["gloo"]
+    assert line.state is State.BROKEN and "Network is unreachable" in line.text
+    assert line.fix.startswith("ip link set lo up")
 
 
 def test_ranks_that_wait_too_long(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,7 +136,7 @@ def test_a_folder_without_tokens_is_refused(flags: dict[str, Any], tmp_path: Pat
     assert "is not a whole folder of tokens" in problems(flags, tmp_path)[0]
     file = tmp_path / "rows.arrow"
     file.touch()
-    assert problems(flags, file)[0] == f"--tokens_path {file} is a file: tokens are in a folder"
+    assert problems(flags, file)[0] == f"{file} is a file: a folder is needed"
 
 
 def test_names_that_lead_out_of_the_folder_are_refused(

@@ -184,3 +184,10 @@ def test_without_a_model_it_is_the_one_among_the_packages(
     *_, check, run = text.splitlines()
     assert check.startswith("and on the machine")
     assert run.split()[2:] == ["--model_name", DEFAULT_FOLDER, "--dataset", "PATH", "--use_peft"]
+
+
+def test_a_folder_without_files_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    code, text = printed(capsys, "--dataset", str(tmp_path))
+    assert code == 2 and f"--dataset {tmp_path} has no files" in text
