@@ -25,6 +25,7 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.fsdp import StateDictType
+from torch.distributed.tensor import DTensor
 from transformers import AutoConfig
 
 from llama_recipes_local import configs
@@ -372,12 +373,21 @@ def _no_dtypes(optimizer: torch.optim.Optimizer) -> Iterator[None]:
 
 
 def _only_tensors(state: dict[str, Any]) -> Tensors:
-    """Convert the numbers of an optimiser's state to tensors, as safetensors requires."""
-    return {
-        name: value if isinstance(value, torch.Tensor) else torch.tensor(value)
-        for name, value in state.items()
-        if value is not None
-    }
+    """Make an optimiser's state of tensors that share no memory, as safetensors requires.
+
+    Numbers become tensors; bitsandbytes' tables of 8-bit values are one for all parameters.
+    """
+    tensors: Tensors = {}
+    seen: set[int] = set()
+    for name, value in state.items():
+        if value is None:
+            continue
+        tensor = value if isinstance(value, torch.Tensor) else torch.tensor(value)
+        shared = not isinstance(tensor, DTensor) and tensor.data_ptr() in seen
+        if not isinstance(tensor, DTensor):
+            seen.add(tensor.data_ptr())
+        tensors[name] = tensor.clone() if shared else tensor
+    return tensors
 
 
 def _as_any(model: nn.Module) -> Any:

@@ -14,6 +14,7 @@ from transformers import LlamaForCausalLM
 from llama_recipes_local import adapters, configs
 from llama_recipes_local import model_checkpointing as checkpoints
 from llama_recipes_local.model_checkpointing import checkpoint_handler
+from llama_recipes_local.optimization.optimizers import make_optimizer
 
 IDS = torch.arange(3, 40).unsqueeze(0)
 
@@ -193,3 +194,23 @@ def test_a_missing_optimizer_checkpoint_is_reported(
     path = tmp_path / "optimizer.safetensors"
     assert checkpoints.load_optimizer_checkpoint(torch.nn.Linear(1, 1), path, 0) is None
     assert str(path) in capsys.readouterr().out
+
+
+def test_an_optimizer_whose_parameters_share_a_table_is_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("bitsandbytes")
+    monkeypatch.chdir(tmp_path)
+    model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.Linear(64, 64))
+    optimizer = make_optimizer("adamw_8bit", list(model.parameters()), 1e-2, 0.0)
+    model(torch.ones(1, 64)).sum().backward()
+    optimizer.step()
+    cfg = configs.train_config(model_name="m", dist_checkpoint_root_folder="root")
+    checkpoints.save_optimizer_checkpoint(model, optimizer, 0, cfg, epoch=0)
+    (path,) = (tmp_path / "root").rglob("*.safetensors")
+    saved = load_file(path)
+    for name in ("0.weight", "1.weight"):
+        state = optimizer.state[model.get_parameter(name)]
+        for key in ("qmap1", "qmap2", "state1", "absmax1"):
+            (found,) = (v for k, v in saved.items() if name in k and k.endswith(key))
+            assert torch.equal(found, state[key])
