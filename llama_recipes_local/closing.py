@@ -90,7 +90,16 @@ def _method(run: Run) -> str:
 
 
 def _losses(run: Run) -> dict[str, str]:
-    """Return the validation losses before and after, which are of the same rows."""
+    """Return the training loss of a mixture's sources, and the validation losses."""
+    results = run.results
+    by_source = results.get("train_loss_by_source") if results.get("trained") else None
+    each = (f"{name} {loss:.4f}" for name, loss in (by_source or {}).items())
+    trained = {"training loss": f"{', '.join(each)} in the last epoch"} if by_source else {}
+    return trained | _validation_losses(run)
+
+
+def _validation_losses(run: Run) -> dict[str, str]:
+    """Return the losses before and after, which are of the same rows."""
     results = run.results
     before, after = results.get("eval_loss_before"), results.get("eval_loss_after")
     if not results.get("trained") or after is None:

@@ -83,6 +83,8 @@ def _check_history(history: dict[str, Any], state: dict[str, Any]) -> None:
         _require(history[name] is None or _is_float(history[name]), name)
     for name in ("initial_eval_tokens", "last_eval_tokens", "tokens"):
         _require(history.get(name) is None or _is_count(history[name]), name)
+    for total, count in (history.get("source_sums") or {}).values():
+        _require(_is_float(total) and _is_count(count) and count > 0, "source_sums")
     _require(isinstance(history["file"], str), "file")
     _require(_is_number(history["seconds_of_epoch"], 0), "seconds_of_epoch")
     for loss, labels in history["epoch_steps"]:

@@ -12,15 +12,18 @@ from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local.data.token_rows import IGNORE_INDEX
 
+SOURCES = "sources"
+"""The number of each token's source, in rows and batches of a mixture."""
+
 Row = Mapping[str, Sequence[int] | NDArray[np.int32]]
 
 
 class PackedCollator:
     """Lays packed rows one after another in a single row: nothing is padded.
 
-    A batch holds ``input_ids``, ``labels`` and ``position_ids``, each (1, tokens) int64. A batch
-    without rows, which a rank gets if there are fewer last rows than ranks, is one token without a
-    label.
+    A batch holds ``input_ids``, ``labels`` and ``position_ids``, each (1, tokens) int64, and of a
+    mixture each token's ``sources``. A batch without rows, which a rank gets if there are fewer
+    last rows than ranks, is one token without a label.
     """
 
     def __init__(self, pad_token_id: int) -> None:
@@ -28,19 +31,21 @@ class PackedCollator:
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
         rows = rows or [{**_blank(self.pad_token_id), "position_ids": [0]}]
+        keys = [key for key in ("input_ids", "labels", "position_ids", SOURCES) if key in rows[0]]
         return {
             key: torch.from_numpy(
                 np.concatenate([np.asarray(row[key]) for row in rows], dtype=np.int64)
             ).unsqueeze(0)
-            for key in ("input_ids", "labels", "position_ids")
+            for key in keys
         }
 
 
 class PaddedCollator:
     """Pads rows on the right to the longest one, with an attention mask.
 
-    A batch holds ``input_ids``, ``labels`` and ``attention_mask``, each (batch, longest) int64, and
-    nothing else that a row may have. A batch without rows is one token without a label.
+    A batch holds ``input_ids``, ``labels`` and ``attention_mask``, each (batch, longest) int64, of
+    a mixture each token's ``sources``, and nothing else that a row may have. A batch
+    without rows is one token without a label.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, multiple: int = 1) -> None:
@@ -66,6 +71,10 @@ class PaddedCollator:
             labels[index, :length] = row["labels"]
             mask[index, :length] = row.get("attention_mask", 1)
         batch = {"input_ids": ids, "labels": labels, "attention_mask": mask}
+        if SOURCES in rows[0]:
+            batch[SOURCES] = np.zeros((len(rows), width), dtype=np.int64)
+            for index, row in enumerate(rows):
+                batch[SOURCES][index, : len(row[SOURCES])] = row[SOURCES]
         return {key: torch.from_numpy(values) for key, values in batch.items()}
 
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from llama_recipes_local.data.documents import Row, side_by_side, without_labels
+from llama_recipes_local.data.mixed_rows import MixedRows
 from llama_recipes_local.data.packing import pack, pack_apart
 from llama_recipes_local.data.streaming import PackedStream, as_stream, is_stream
 from llama_recipes_local.data.token_rows import IGNORE_INDEX, TokenRows
@@ -87,7 +88,11 @@ class ConcatDataset(Dataset[dict[str, list[int]]]):
         """Return an item as int32 arrays."""
         if not -len(self) <= idx < len(self):
             raise IndexError(f"row {idx} of {len(self)}")
-        return side_by_side([self.documents.arrays(i) for i in self.documents_of(idx).tolist()])
+        places = self.documents_of(idx).tolist()
+        row = side_by_side([self.documents.arrays(place) for place in places])
+        if isinstance(self.documents, MixedRows) and self.documents.mixes:
+            row["sources"] = np.concatenate([self.documents.sources_of(each) for each in places])
+        return row
 
     def documents_of(self, idx: int) -> NDArray[np.int32]:
         """Return the indices of a row's documents in ``documents``."""

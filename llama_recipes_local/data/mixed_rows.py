@@ -42,6 +42,19 @@ class MixedRows(TokenRows):
     def __reduce__(self) -> tuple[Any, ...]:
         return MixedRows, (self.parts, self._order, self._apart)
 
+    def __getitem__(self, idx: int) -> dict[str, list[int]]:
+        row = super().__getitem__(idx)
+        return row if self._apart else row | {"sources": self.sources_of(idx).tolist()}
+
+    def sources_of(self, idx: int) -> Int32:
+        """Return the source of each token of a row, (tokens,)."""
+        return np.full(self.lengths[idx], self.sources[idx], np.int32)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether a batch, or a packed row, may have rows of several sources."""
+        return not self._apart
+
     def arrays(self, idx: int) -> tuple[Int32, Int32]:
         return self._every.arrays(int(self._order[idx]))
 
@@ -73,6 +86,12 @@ class MixedRows(TokenRows):
     def beginnings(self) -> tuple[Int32, Int32]:
         first, second = self._every.beginnings
         return first[self._order], second[self._order]
+
+
+def mixed_sources_of(rows: object) -> tuple[str, ...]:
+    """Return the names of the sources of rows that batches mix, packed or not; none of others."""
+    documents = getattr(rows, "documents", rows)
+    return documents.names if isinstance(documents, MixedRows) and documents.mixes else ()
 
 
 def interleaved(parts: Mapping[str, TokenRows]) -> MixedRows:

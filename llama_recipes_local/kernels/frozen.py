@@ -222,7 +222,7 @@ def _causal_lm(module: Any, before: Callable[..., Any], *args: Any, **kwargs: An
     outputs = module.model(**kwargs)
     hidden = outputs.last_hidden_state
     weight = head.weight.to(hidden.dtype)
-    loss = vocabulary_loss(hidden, weight, labels, items)
+    loss = vocabulary_loss(hidden, weight, labels, items, getattr(module, "token_losses", None))
     return CausalLMOutputWithPast(loss=loss, past_key_values=outputs.past_key_values)
 
 

@@ -5,6 +5,7 @@ gradients of the hidden states and of a trained head, all in the forward pass. S
 as a whole, and those of positions without a label, the prompts', are never computed.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,11 +13,18 @@ from torch.nn import functional as F
 
 from llama_recipes_local.data.concatenator import IGNORE_INDEX
 
+TokenLosses = Callable[[torch.Tensor, torch.Tensor], None]
+"""Takes the losses of labels, (labels,) float32, and their positions in the flat batch."""
+
 _ELEMENTS = 1 << 28  # of logits at a time
 
 
 def vocabulary_loss(
-    hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, items: torch.Tensor | float
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    labels: torch.Tensor,
+    items: torch.Tensor | float,
+    token_losses: TokenLosses | None = None,
 ) -> torch.Tensor:
     """Return the sum of the cross entropies of the labels over ``items``, () float32.
 
@@ -25,11 +33,12 @@ def vocabulary_loss(
         weight: (vocabulary, features) of the head.
         labels: (batch, seq), which are predicted one position before; some are ``IGNORE_INDEX``.
         items: what the sum is divided by.
+        token_losses: is told the loss of each label.
     """
     following = F.pad(labels, (0, 1), value=IGNORE_INDEX)[..., 1:].flatten()
     positions = (following != IGNORE_INDEX).nonzero().squeeze(1)
     flat = hidden.flatten(0, -2)
-    return _Loss.apply(flat, weight, positions, following[positions], items)
+    return _Loss.apply(flat, weight, positions, following[positions], items, token_losses)
 
 
 class _Loss(torch.autograd.Function):
@@ -43,6 +52,7 @@ class _Loss(torch.autograd.Function):
         positions: torch.Tensor,
         labels: torch.Tensor,
         items: torch.Tensor | float,
+        token_losses: TokenLosses | None,
     ) -> torch.Tensor:
         chosen = hidden[positions]
         rows = max(_ELEMENTS // len(weight), 1)
@@ -54,9 +64,13 @@ class _Loss(torch.autograd.Function):
                 of_weight = _added(of_weight, gradient, part)
             torch.mm(gradient, weight, out=part)
             del gradient  # before the next part's logits are there
+        each = torch.cat(losses) if losses else hidden.new_zeros(0, dtype=torch.float32)
+        if token_losses is not None:
+            token_losses(each, positions)
         ctx.save_for_backward(chosen, positions)
         ctx.shape, ctx.items, ctx.of_weight = hidden.shape, items, of_weight
-        total = torch.stack(losses).sum() if losses else hidden.new_zeros((), dtype=torch.float32)
+        parts = [part.sum() for part in losses]
+        total = torch.stack(parts).sum() if parts else hidden.new_zeros((), dtype=torch.float32)
         return total / items
 
     @staticmethod
@@ -67,9 +81,9 @@ class _Loss(torch.autograd.Function):
         if of_weight is not None:
             of_weight.mul_(factor)
         if not ctx.needs_input_grad[0]:
-            return None, of_weight, None, None, None
+            return None, of_weight, None, None, None, None
         whole = found.new_zeros(ctx.shape)
-        return whole.index_copy_(0, positions, found * factor), of_weight, None, None, None
+        return whole.index_copy_(0, positions, found * factor), of_weight, None, None, None, None
 
 
 def _added(
@@ -82,7 +96,7 @@ def _added(
 def _loss_and_gradient(
     logits: torch.Tensor, labels: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the sum of cross entropies, () float32, and its gradient by the logits.
+    """Return the cross entropies, (rows,) float32, and their sum's gradient by the logits.
 
     Args:
         logits: (rows, vocabulary); the gradient is written over them.
@@ -90,7 +104,7 @@ def _loss_and_gradient(
     """
     if not logits.is_cuda:
         wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        loss = F.cross_entropy(wide, labels, reduction="sum")
+        loss = F.cross_entropy(wide, labels, reduction="none")
         gradient = wide.softmax(-1)
         gradient[torch.arange(len(labels)), labels] -= 1
         return loss, logits.copy_(gradient)
@@ -99,4 +113,4 @@ def _loss_and_gradient(
     rows, vocabulary = logits.shape
     losses = torch.empty(rows, device=logits.device)
     kernels.loss_and_gradient[(rows,)](logits, labels, losses, vocabulary, BLOCK=8192, num_warps=16)
-    return losses.sum(), logits
+    return losses, logits

@@ -56,8 +56,21 @@ def _validation_chart(
 
 def training_charts(runs: Sequence[RunFiles], by_tokens: bool = False) -> list[Chart]:
     """Return a chart for each number that training logs."""
-    drawn = (_training_chart(runs, title, name, by_tokens) for title, name in _STEPS.items())
+    drawn = [_training_chart(runs, title, name, by_tokens) for title, name in _STEPS.items()]
+    drawn.insert(1, _chart_of_sources(runs, by_tokens))
     return [chart for chart in drawn if chart]
+
+
+def _chart_of_sources(runs: Sequence[RunFiles], by_tokens: bool) -> Chart | None:
+    """Return the training losses of a mixture's sources, which are logged as ``loss/NAME``."""
+    lines: list[Line] = []
+    for run in runs:
+        named = dict.fromkeys(name for row in run.steps for name in row)
+        for name in (each for each in named if each.startswith("loss/")):
+            title = f"{run.name * (len(runs) > 1)} {name.partition('/')[2]}".strip()
+            points = _points(run.steps, name, _places(run.logged, by_tokens))
+            lines.append(Line(title, points, len(lines), smoothed=True))
+    return line_chart("training loss by source", "tokens" if by_tokens else "step", lines)
 
 
 def _training_chart(

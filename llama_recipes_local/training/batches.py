@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
+from llama_recipes_local.data.collation import SOURCES
 from llama_recipes_local.data.concatenator import IGNORE_INDEX
 from llama_recipes_local.data.documents import document_bounds
 
@@ -20,7 +21,7 @@ def prepare(batch: Mapping[str, Any], device: torch.device) -> Batch:
     Documents are found here, on the CPU, without a device synchronisation; the names are
     transformers' own.
     """
-    prepared = dict(batch)
+    prepared = {key: value for key, value in batch.items() if key != SOURCES}
     if is_packed(batch):
         bounds, longest = document_bounds(prepared["position_ids"])
         prepared.update(cu_seq_lens_q=bounds, cu_seq_lens_k=bounds)
@@ -41,6 +42,17 @@ def is_packed(batch: Mapping[str, Any]) -> bool:
 def label_tokens(batch: Mapping[str, Any]) -> int:
     """Count the labels that are predicted: nothing comes before the first of each row."""
     return int((batch["labels"][..., 1:] != IGNORE_INDEX).sum())
+
+
+def sources_of(batch: Mapping[str, Any]) -> torch.Tensor:
+    """Return the source of each token, (batch, seq); any where a batch has no label."""
+    return batch.get(SOURCES, torch.zeros_like(batch["labels"]))
+
+
+def source_label_tokens(batch: Mapping[str, Any], sources: int) -> torch.Tensor:
+    """Count the labels that are predicted of each source of a mixture, (sources,) int64."""
+    predicted = batch["labels"][..., 1:] != IGNORE_INDEX
+    return torch.bincount(sources_of(batch)[..., 1:][predicted], minlength=sources)
 
 
 def tokens(batch: Mapping[str, Any]) -> int:

@@ -11,6 +11,7 @@ from llama_recipes_local import configs
 from llama_recipes_local.checkpoints import rng_state
 from llama_recipes_local.data import position
 from llama_recipes_local.data.batch_sampler import ShardedBatchSampler
+from llama_recipes_local.data.mixed_rows import mixed_sources_of
 from llama_recipes_local.errors import TrainingError
 from llama_recipes_local.training import batches
 from llama_recipes_local.training.train_state import TrainState
@@ -24,6 +25,7 @@ class DataIterator:
         is_stream: whether they are a stream's, which has one epoch: the run, however long.
         per_epoch: how many micro-batches an epoch has.
         taken: how many of the current epoch were taken.
+        sources: names of the sources of a mixture.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class DataIterator:
         self.dataloader = dataloader
         self.accumulation_steps = accumulation_steps
         self.per_epoch = len(dataloader)
+        self.sources = mixed_sources_of(dataloader.dataset)
         dealer = position.of(dataloader)
         beginning = dealer.state_dict(0) if dealer is not None else {}
         self.is_stream = beginning.get("micro_batches") is not None

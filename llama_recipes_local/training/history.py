@@ -1,11 +1,12 @@
 """Losses and times of a run, epoch by epoch, and upstream's summary of them."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from statistics import fmean
+from types import MappingProxyType
 from typing import Any
 
 from llama_recipes_local import configs
@@ -26,6 +27,7 @@ KEPT = (
     "checkpoint_seconds",
     "tflops",
     "tokens",
+    "source_sums",
 )
 
 
@@ -48,6 +50,8 @@ class History:
         self.checkpoint_seconds: list[float] = []
         self.tflops: float | None = None
         self.tokens: int | None = 0  # positions computed; None after a checkpoint without them
+        # of the epoch, or the one that ended last: the losses and label tokens of each source
+        self.source_sums: dict[str, tuple[float, int]] = {}
         self._epoch_steps: list[tuple[float, int]] = []
         # the steps and seconds of the epoch that ended last, and of one to be continued
         self._ended: tuple[list[tuple[float, int]], float] = [], 0.0
@@ -86,9 +90,20 @@ class History:
         yield
         self.checkpoint_seconds.append(time.perf_counter() - started)
 
-    def add_step(self, loss: float, label_tokens: int, tokens: int) -> None:
-        """Add a step of the epoch."""
+    def add_step(
+        self,
+        loss: float,
+        label_tokens: int,
+        tokens: int,
+        by_source: Mapping[str, tuple[float, int]] = MappingProxyType({}),
+    ) -> None:
+        """Add a step of the epoch; of a mixture the mean loss and the label tokens by source."""
         self._added = True
+        if not self._epoch_steps:
+            self.source_sums = {}
+        for name, (mean, count) in by_source.items():
+            total, counted = self.source_sums.get(name, (0.0, 0))
+            self.source_sums[name] = (total + mean * count, counted + count)
         self.tokens = None if self.tokens is None else self.tokens + tokens
         self._epoch_steps.append((loss, label_tokens))
         self.train_step_loss.append(loss)
@@ -131,6 +146,8 @@ class History:
         """Resume from what ``state_dict`` returned."""
         for name in KEPT:
             setattr(self, name, state.get(name))
+        saved = state.get("source_sums") or {}  # a run before it was measured has none
+        self.source_sums = {name: (total, count) for name, (total, count) in saved.items()}
         self.path = self.path.with_name(Path(state["file"]).name)
         self._epoch_steps = [(loss, labels) for loss, labels in state["epoch_steps"]]
         self._seconds_before = state["seconds_of_epoch"]
@@ -148,6 +165,9 @@ class History:
             "eval_loss_after": self.eval_loss[-1] if self.eval_loss else None,
             "other_batches": other_batches,
             "trained": self._added,
+            "train_loss_by_source": {
+                name: total / count for name, (total, count) in self.source_sums.items()
+            },
             "tokens": self.tokens,
         }
 

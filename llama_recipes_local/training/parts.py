@@ -69,7 +69,7 @@ class Parts:
         self.schedule = RunSchedule(
             lr_scheduler, optimizer, config, self.course, self.data.steps_per_epoch, run is not None
         )
-        self.stepper = Stepper(model, optimizer, config)
+        self.stepper = Stepper(model, optimizer, config, self.data.sources)
         self.progress = self._progress(wandb_run)
         self.watch = run.watch if run is not None else None
         called = run is not None and run.called
@@ -92,6 +92,7 @@ class Parts:
             training_flops(self.plain_model),
             peak_flops(self.stepper.device),
             config.num_epochs,
+            self.data.sources,
         )
 
     def at(self, what: str, timed: bool = False) -> None:
@@ -111,4 +112,6 @@ class Parts:
                     nonfinite.report_of(fetched), self.data.dataloader, self.tokenizer
                 )
             metrics = fetched.metrics
-            self.history.add_step(metrics.loss, metrics.label_tokens, metrics.tokens)
+            self.history.add_step(
+                metrics.loss, metrics.label_tokens, metrics.tokens, metrics.by_source
+            )

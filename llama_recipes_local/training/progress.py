@@ -8,8 +8,9 @@ import contextlib
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Any
 
 import psutil
 import torch
@@ -45,6 +46,8 @@ class StepMetrics:
         memory_gib: peak memory allocated on this rank's CUDA device; without one, resident memory.
         data_seconds: how long the host waited for the step's data; meanwhile the device is busy.
         seconds: since training began; steps that were fetched together share the time between.
+        by_source: of each source of a mixture that is in the step, the mean over its label tokens,
+            and how many those are.
     """
 
     step: int
@@ -60,6 +63,14 @@ class StepMetrics:
     memory_gib: float
     data_seconds: float
     seconds: float
+    by_source: dict[str, tuple[float, int]] = field(default_factory=dict)
+
+    def numbers(self) -> dict[str, Any]:
+        """Return what is logged."""
+        own = {name: value for name, value in vars(self).items() if name != "by_source"}
+        losses = {f"loss/{name}": loss for name, (loss, _) in self.by_source.items()}
+        counts = {f"label_tokens/{name}": count for name, (_, count) in self.by_source.items()}
+        return own | losses | counts
 
 
 @dataclass(frozen=True)
@@ -107,9 +118,11 @@ class Progress:
         flops: TrainingFlops | None = None,
         peak_flops: float | None = None,
         epochs: int = 1,
+        sources: Sequence[str] = (),
     ) -> None:
         self.total_steps = total_steps
         self.epochs = epochs
+        self._sources = sources
         self.display = Display()
         self.loggers = loggers
         self._flops = flops
@@ -186,7 +199,7 @@ class Progress:
         for step in fetched:
             if step.stop:
                 break
-            self.log("train", asdict(step.metrics))
+            self.log("train", step.metrics.numbers())
         if show and is_rank_zero() and not fetched[-1].stop:
             self._last_fetch = time.perf_counter()
             self.display.step(self._shown(fetched[-1].metrics))
@@ -227,12 +240,20 @@ class Progress:
                 memory_gib=memory,
                 data_seconds=round(step.data_seconds, 4),
                 seconds=round(began - self._started + seconds * done / tokens, 3),
+                by_source=self._by_source(step),
             )
             bad_ranks = [number for number, flag in enumerate(bad) if flag]
             fetched.append(FetchedStep(step, metrics, bool(stop), bad_ranks))
             if stop:
                 break
         return fetched
+
+    def _by_source(self, step: PendingStep) -> dict[str, tuple[float, int]]:
+        if not self._sources:
+            return {}
+        sums = step.figures.source_sums.tolist()
+        each = zip(self._sources, sums, step.sync.source_tokens, strict=True)
+        return {name: (total / count, count) for name, total, count in each if count}
 
     def _rates(
         self, pending: list[PendingStep], seconds: float

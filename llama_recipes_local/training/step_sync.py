@@ -25,6 +25,7 @@ class StepSync:
         report: whether the numbers of the steps so far are fetched after this step.
         stop: whether a rank received a signal to stop, so that this step is not taken.
         written: whether every rank has its part of a checkpoint on the disk.
+        source_tokens: label tokens of each source of a mixture.
     """
 
     label_tokens: int
@@ -34,10 +35,15 @@ class StepSync:
     report: bool
     stop: bool = False
     written: bool = False
+    source_tokens: tuple[int, ...] = ()
 
 
 def sync_step(
-    micro_batches: Iterable[batches.Batch], report: bool, stop: bool = False, written: bool = False
+    micro_batches: Iterable[batches.Batch],
+    report: bool,
+    stop: bool = False,
+    written: bool = False,
+    sources: int = 0,
 ) -> StepSync:
     """Add up what the ranks have and request; all ranks call this together.
 
@@ -45,18 +51,21 @@ def sync_step(
         micro_batches: this rank's, in host memory.
         report: whether this rank requests that numbers are fetched; one is enough.
         stop: whether this rank received a signal to stop; one is enough.
+        sources: sources of the mixture that is trained on; 0 if none is.
         written: whether this rank has written its part of a checkpoint; all are needed.
     """
-    counts = torch.zeros(7, dtype=torch.int64)
+    counts = torch.zeros(7 + sources, dtype=torch.int64)
     for batch in micro_batches:
         lengths = batches.document_lengths(batch)
         counts[0] += batches.label_tokens(batch)
         counts[1] += batches.tokens(batch)
         counts[2] += lengths.sum()
         counts[3] += lengths.square().sum()
-    counts[4:] = torch.tensor([report, stop, written])
-    label_tokens, tokens, real_tokens, squared_lengths, *flags = all_reduce_sum(counts).tolist()
-    reporting, stopping, ready = flags
+        if sources:
+            counts[7:] += batches.source_label_tokens(batch, sources)
+    counts[4:7] = torch.tensor([report, stop, written])
+    label_tokens, tokens, real_tokens, squared_lengths, *rest = all_reduce_sum(counts).tolist()
+    reporting, stopping, ready, *source_tokens = rest
     return StepSync(
         label_tokens,
         tokens,
@@ -65,6 +74,7 @@ def sync_step(
         report=reporting > 0,
         stop=stopping > 0,
         written=ready == world_size(),
+        source_tokens=tuple(source_tokens),
     )
 
 

@@ -12,8 +12,9 @@ themselves; for all others the host has to read it. The price is that an error i
 the numbers are fetched, some steps later, with the weights of the last good step.
 """
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -33,6 +34,7 @@ from llama_recipes_local.parallel import (
     world_size,
 )
 from llama_recipes_local.training import batches
+from llama_recipes_local.training.source_losses import SourceLosses
 
 # A scaler starts at 2**16 and halves: after so many overflows it is at 2**-8, and the gradient
 # itself is not finite.
@@ -47,18 +49,26 @@ class Figures:
         values: (3 + ranks,) float32, the same on all ranks: the loss; the gradient's norm before
             clipping; 1 if training has to stop; 1 for each rank whose loss is not finite.
         micro_losses: (micro-batches,) float32, this rank's share of the loss by micro-batch.
+        source_sums: (sources,) float64, the same on all ranks: of a mixture, the sum of the losses
+            of each source's label tokens.
     """
 
     values: torch.Tensor
     micro_losses: torch.Tensor
+    source_sums: torch.Tensor = field(default_factory=lambda: torch.zeros(0))
 
 
 class Stepper:
     """Takes optimiser steps with one model and one optimiser."""
 
     def __init__(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, config: configs.train_config
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        config: configs.train_config,
+        sources: Sequence[str] = (),
     ) -> None:
+        """Step with these; ``sources`` are the names of the mixture that is trained on."""
         self.model = model
         self.optimizer = optimizer
         self.config = config
@@ -77,6 +87,7 @@ class Stepper:
         self._rank_one_hot[rank() if world_size() > 1 else 0] = 1
         self._stopped = torch.zeros((), dtype=torch.bool, device=self.device)
         self._overflows = torch.zeros((), device=self.device)
+        self._sources = SourceLosses(unwrapped(model), sources, self.device)
         self.updating = False  # while some weights may be new, and others not yet
 
     def state_dict(self) -> dict[str, Any]:
@@ -116,12 +127,14 @@ class Stepper:
         # FSDP2 casts a model's floating-point inputs to the compute dtype
         share = max(label_tokens, 1) / world_size()
         losses = []
+        self._sources.begin()
         # entered in each step: autocast caches its casts of the weights until it is left
         with compute_context(unwrapped(self.model), self.config):
             for number, batch in enumerate(micro_batches, 1):
                 with gradient_sync(self.model, number == len(micro_batches)):
                     inputs = batches.prepare(batch, self.device)
-                    loss = self.model(**inputs, num_items_in_batch=share).loss
+                    with self._sources.measured(batch):
+                        loss = self.model(**inputs, num_items_in_batch=share).loss
                     self.scaler.scale(loss).backward()
                 losses.append(loss.detach().float())
         return torch.stack(losses)
@@ -157,7 +170,9 @@ class Stepper:
             fatal = bad_gradient
         self._stopped = self._stopped | fatal | bad_ranks.any()
         values = torch.cat([torch.stack([shared[0], norm, self._stopped.float()]), bad_ranks])
-        return Figures(values, losses), self._stopped | bad_gradient
+        sums = self._sources.sums
+        figures = Figures(values, losses, all_reduce_sum(sums) if len(sums) else sums)
+        return figures, self._stopped | bad_gradient
 
     def _clip(self, norm: torch.Tensor) -> None:
         threshold = self.config.gradient_clipping_threshold

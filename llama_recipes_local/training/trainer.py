@@ -144,7 +144,8 @@ class Trainer:
         number = state.step + 1
         parts.at(f"step {number}", timed=True)
         report, stop = parts.progress.due(number), parts.signals.received is not None
-        sync = sync_step(micro_batches, report, stop, parts.checkpoints.writer.written)
+        written, sources = parts.checkpoints.writer.written, len(data.sources)
+        sync = sync_step(micro_batches, report, stop, written, sources)
         if sync.stop:
             raise StopRequested
         if sync.written:

@@ -118,4 +118,20 @@ def test_a_mixture_is_resumed_exactly(runs: Runs, lora: dict[str, Any], tmp_path
     assert untimed(resumed) == untimed(straight)
     assert resumed.samples(2) == straight.samples(2)
     assert resumed.evaluations == straight.evaluations
-    assert {"loss/grammar_dataset", "loss/own.jsonl"} < set(resumed.evaluations[-1])
+    sources = ("grammar_dataset", "own.jsonl")
+    assert {f"loss/{name}" for name in sources} < set(resumed.evaluations[-1])
+    for line in straight.metrics:
+        present = [name for name in sources if f"loss/{name}" in line]
+        counts = [line[f"label_tokens/{name}"] for name in present]
+        assert sum(counts) == line["label_tokens"]
+        parts = [line[f"loss/{name}"] for name in present]
+        total = sum(loss * count for loss, count in zip(parts, counts, strict=True))
+        assert total / line["label_tokens"] == pytest.approx(line["loss"], rel=1e-6)
+    said = [_training_loss(each.logs[0]) for each in (straight, resumed)]
+    assert said[0] == said[1] != ""
+
+
+def _training_loss(log: str) -> str:
+    """Return what a run's last box says of the sources' losses."""
+    lines = [line for line in log.splitlines() if "training loss" in line]
+    return lines[-1] if lines else ""

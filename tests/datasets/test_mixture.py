@@ -1,6 +1,7 @@
 """``--dataset a:0.7,b:0.3``: what is mixed, counted by hand, and what each source's loss is."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 from transformers import LlamaForCausalLM
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from llama_recipes_local import models
 from llama_recipes_local.data.mixed_rows import MixedRows
@@ -15,10 +17,13 @@ from llama_recipes_local.datasets.named_path import with_data_path
 from llama_recipes_local.datasets.prepared_data import AUDIT_FILE, RunData
 from llama_recipes_local.datasets.run_data import prepare_data
 from llama_recipes_local.errors import UsageError
+from llama_recipes_local.kernels.vocabulary_loss import vocabulary_loss
 from llama_recipes_local.preflight.mixture_rules import check_mixture
 from llama_recipes_local.run import Run, activate
 from llama_recipes_local.run.resolution import resolve
 from llama_recipes_local.training.evaluation import evaluate, groups_of
+from llama_recipes_local.training.step_sync import sync_step
+from llama_recipes_local.training.stepping import Stepper
 from llama_recipes_local.utils.dataset_utils import get_dataloader
 
 Rows = list[dict[str, str]]
@@ -139,6 +144,71 @@ def test_the_loss_of_a_source_is_that_of_its_rows_alone(
     assert found.by_source == pytest.approx(expected, rel=1e-5)  # float32 in another order
     total = sum(loss for loss, _ in sums.values()) / sum(count for _, count in sums.values())
     assert found.loss == pytest.approx(total, rel=1e-5)
+
+
+def loss_without_logits(told: bool) -> Callable[..., Any]:
+    """Return a forward pass of a Llama as kernels compute it, which tell losses or do not."""
+
+    def forward(
+        self: Any, labels: torch.Tensor, num_items_in_batch: float, **inputs: Any
+    ) -> CausalLMOutputWithPast:
+        hidden = self.model(**inputs).last_hidden_state
+        tell = self.token_losses if told else None
+        weight = self.lm_head.weight
+        loss = vocabulary_loss(hidden, weight, labels, num_items_in_batch, tell)
+        return CausalLMOutputWithPast(loss=loss)
+
+    return forward
+
+
+@pytest.mark.parametrize("strategy", ["packing", "padding"])
+@pytest.mark.parametrize("computed", ["with logits", "told", "followed"])
+def test_the_training_loss_of_a_source_is_that_of_its_labels_in_the_step(
+    prepared: Run,
+    tiny_model: Path,
+    strategy: str,
+    computed: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Compared with transformers' own loss, a document at a time."""
+    prepared.train.batching_strategy = strategy
+    with activate(prepared):
+        assert prepared.dataset is not None
+        loader = get_dataloader(prepared.tokenizer, prepared.dataset, prepared.train, "train")
+        model = models.LlamaForCausalLM.from_pretrained(str(tiny_model)).train()
+    some = slice(0, None, len(loader) // 30)
+    batches = list(loader)[some]
+    documents = data_of(prepared).splits["train"]
+    assert isinstance(documents, MixedRows)
+    chosen = [row for rows in list(loader.batch_sampler)[some] for row in rows]  # type: ignore[call-overload]
+    if strategy == "packing":
+        chosen = [each for row in chosen for each in loader.dataset.documents_of(row).tolist()]  # type: ignore[attr-defined]
+    sums = {name: [0.0, 0] for name in documents.names}
+    plain = LlamaForCausalLM.from_pretrained(tiny_model)
+    for row in chosen:
+        ids, labels = (torch.tensor(each.tolist())[None] for each in documents.arrays(row))
+        count = int((labels[:, 1:] >= 0).sum())
+        with torch.no_grad():
+            loss = float(plain(input_ids=ids, labels=labels).loss) * count
+        so_far = sums[documents.names[documents.sources[row]]]
+        so_far[0] += loss
+        so_far[1] += count
+    if computed != "with logits":
+        forward = loss_without_logits(computed == "told")
+        monkeypatch.setattr(type(model), "forward", forward)
+    stepper = Stepper(
+        model, torch.optim.SGD(model.parameters(), 0.0), prepared.train, documents.names
+    )
+    sync = sync_step(batches, report=False, sources=3)
+    assert sync.source_tokens == tuple(count for _, count in sums.values())
+    assert min(sync.source_tokens) > 0
+    figures = stepper.step(batches, sync.label_tokens)
+    expected = [total for total, _ in sums.values()]
+    assert figures.source_sums.tolist() == pytest.approx(expected, rel=1e-5)  # in another order
+    assert float(figures.source_sums.sum()) / sync.label_tokens == pytest.approx(
+        float(figures.values[0]), rel=1e-6
+    )
+    assert not {"_loss_function", "token_losses"} & vars(model).keys()
 
 
 def test_weights_are_part_of_what_a_resumed_run_must_share(

@@ -258,6 +258,14 @@ def test_losses_of_sources_are_in_one_chart(tmp_path: Path) -> None:
     (run / "evaluations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (chart,) = run_charts.validation_charts(run_files.read_runs([run]))
     assert [line.name for line in chart.lines] == ["run", "a", "b"]
+    rows = [{"step": step, "loss": 2.5, "loss/a": 1, "loss/b": 3.0} for step in (1, 2)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    charts = run_charts.training_charts(run_files.read_runs([run]))
+    (chart,) = (each for each in charts if each.title == "training loss by source")
+    assert [(line.name, line.points) for line in chart.lines] == [
+        ("a", [(1, 1), (2, 1)]),
+        ("b", [(1, 3.0), (2, 3.0)]),
+    ]
 
 
 def test_the_sources_of_a_mixture(tmp_path: Path) -> None:
