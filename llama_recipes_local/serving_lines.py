@@ -8,8 +8,9 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from llama_recipes_local.model_folders import read_adapter_config
+from llama_recipes_local.model_folders import read_adapter_config, read_config
 from llama_recipes_local.program import command
+from llama_recipes_local.run.weight_bits import KEY
 from llama_recipes_local.screen import shown_path
 from llama_recipes_local.storage.names import free_path
 
@@ -22,13 +23,11 @@ def of_folder(folder: Path) -> str:
     """Return the lines for a folder that an export format has written."""
     files = sorted(folder.glob("*.gguf"))
     if not files:
-        gguf = _beside(folder, "gguf")
-        return _lines(
-            {
-                "vLLM": _shell("vllm", "serve", folder),
-                "llama.cpp, Ollama": _own("export", "--model_name", folder, "--out", gguf),
-            }
-        )
+        lines = {"vLLM": _shell("vllm", "serve", folder)}
+        if KEY not in read_config(folder):  # quantised weights are not exported again
+            gguf = _beside(folder, "gguf")
+            lines["llama.cpp, Ollama"] = _own("export", "--model_name", folder, "--out", gguf)
+        return _lines(lines)
     name = re.sub(r"[^a-z0-9._-]+", "-", folder.name.lower())
     return _lines(
         {

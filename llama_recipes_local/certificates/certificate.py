@@ -45,6 +45,7 @@ class Outputs:
         same_likeliest_token: share of the tokens at which both find the same token likeliest.
         stop_share: share of the answers in the rows that the original, and the export, would end
             where they end; empty if none of them ends.
+        lost_stops: by how much it falls, with its interval; None if none of them ends.
         answers: what both answer to prompts.
         no_answers: why they were asked none.
     """
@@ -58,6 +59,7 @@ class Outputs:
     perplexity_change: Interval
     same_likeliest_token: float
     stop_share: tuple[float, ...]
+    lost_stops: Interval | None
     answers: list[Answered] = field(default_factory=list)
     no_answers: str = ""
 
@@ -69,6 +71,7 @@ class Outputs:
         total = sum(counts)
         changes = [b - a for a, b in zip(first, second, strict=True)]
         stops = [row.stops for row in found if row.stops is not None]
+        lost = [float(before) - after for before, after in stops]
         return cls(
             source=source,
             rows=len(found),
@@ -79,6 +82,7 @@ class Outputs:
             perplexity_change=ratio_interval(changes, counts, np.expm1),
             same_likeliest_token=sum(row.same for row in found) / total,
             stop_share=tuple(float(each) for each in np.mean(stops, 0)) if stops else (),
+            lost_stops=ratio_interval(lost, [1] * len(lost), lambda x: x) if lost else None,
         )
 
     def beyond(self, tolerances: Tolerances) -> list[str]:
@@ -90,7 +94,7 @@ class Outputs:
         if not self.perplexity_change.low <= tolerances.perplexity:
             said = f"perplexity {self.perplexity_change:+.1%}"
             found.append(f"{said}, above {tolerances.perplexity:+.0%}")
-        if self.stop_share and not self.stop_share[0] - self.stop_share[1] <= LOST_STOPS:
+        if self.lost_stops is not None and not self.lost_stops.low <= LOST_STOPS:
             said = " and ".join(f"{share:.0%}" for share in self.stop_share)
             found.append(f"{said} of answers end where they should, before and after")
         return found

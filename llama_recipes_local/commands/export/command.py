@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from llama_recipes_local.commands.export.export_types import TYPES
 from llama_recipes_local.commands.export.held_out_rows import held_out_rows, held_out_run
 from llama_recipes_local.commands.export.lora_adapter import export_lora
 from llama_recipes_local.commands.merge.command import Merge, planned_merge
@@ -16,7 +17,7 @@ from llama_recipes_local.datasets.prompt_template import (
 )
 from llama_recipes_local.errors import caught, refusal, refuse
 from llama_recipes_local.export_formats import DEFAULT_FORMAT, PlannedExport, planned_export
-from llama_recipes_local.gguf_files.gguf_choices import LORA, TYPES
+from llama_recipes_local.gguf_files.gguf_choices import LORA
 from llama_recipes_local.model_folders import (
     check_architecture,
     check_no_adapter,
@@ -41,8 +42,8 @@ class Export:
         model: the model's folder; of an adapter its base model's, None means the one it names.
         adapter: folder of a LoRA adapter; None exports the model itself.
         out: the new folder.
-        format: "gguf", "gguf-lora" or "safetensors".
-        type: how GGUF stores weights; None means 8 bits.
+        format: a name of ``TYPES``.
+        type: how the format stores weights, one of its types; None means the first.
         tokenizer: the tokenizer's folder; None means the run's, or the model's.
         allow_other_base: whether the base model may be another than the adapter was trained on.
         accepted: checks of the written file that the user accepts the findings of, by name.
@@ -87,16 +88,26 @@ def export(asked: Export) -> None:
 
 
 def _format_name(asked: Export) -> str:
-    if asked.format == "gguf":
-        return f"gguf-{asked.type or TYPES[0]}"
-    if asked.type is not None:
-        why = "it is how a GGUF file of a model stores weights; this format has one way"
-        raise refusal(f"--type {asked.type} with --format {asked.format}", why, "leave --type out")
+    """Return the name of a format and its type in ``FORMATS``.
+
+    Raises:
+        UsageError: if the format has no such type.
+    """
+    types = TYPES[asked.format]
     for flag, value in (("--dataset", asked.dataset), ("--accept", asked.accepted)):
-        if value:
+        if value and not types:
             why = "no weight is rounded in it, so nothing is measured"
             raise refusal(f"{flag} with --format {asked.format}", why, f"leave {flag} out")
-    return asked.format
+    if asked.type is None:
+        return f"{asked.format}-{types[0]}" if types else asked.format
+    if asked.type in types:
+        return f"{asked.format}-{asked.type}"
+    why = f"{asked.format} has the types {', '.join(types)}"
+    other = next(name for name, known in TYPES.items() if asked.type in known)
+    fix = f"take one of them, or --format {other}"
+    if not types:
+        why, fix = "this format has one way to store weights", "leave --type out"
+    raise refusal(f"--type {asked.type} with --format {asked.format}", why, fix)
 
 
 def _export_lora(asked: Export) -> None:

@@ -1,11 +1,11 @@
-"""Write a model, or an adapter with its base, in a format that llama.cpp and Ollama run."""
+"""Write a model, or an adapter with its base, in a format that llama.cpp, Ollama or vLLM runs."""
 
 import argparse
 
 from llama_recipes_local.certificates.check_names import CHECKS
 from llama_recipes_local.cli.parsing import listed, one_of, path, text
 from llama_recipes_local.cli.shared_flags import add_other_base_flag
-from llama_recipes_local.gguf_files.gguf_choices import LORA, TYPES
+from llama_recipes_local.commands.export.export_types import TYPES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,17 +23,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="DIR", type=path, help="the new folder")
     parser.add_argument(
         "--format",
-        type=one_of(("gguf", LORA, "safetensors")),
+        type=one_of(TYPES),
         default="gguf",
         metavar="NAME",
         help="gguf: a file and a Modelfile; gguf-lora: the adapter by itself, which llama.cpp adds "
-        "to a file of its base; safetensors: as merge writes it (gguf)",
+        "to a file of its base; fp8: 8-bit floats with scales, for vLLM; "
+        "safetensors: as merge writes it (gguf)",
     )
     parser.add_argument(
         "--type",
-        type=one_of(TYPES),
+        type=one_of(sorted(each for types in TYPES.values() for each in types)),
         metavar="NAME",
-        help=f"how GGUF stores weights: {', '.join(TYPES)} ({TYPES[0]})",
+        help="how the format stores weights; "
+        + "; ".join(
+            f"{name}: {', '.join(types)} ({types[0]})" for name, types in TYPES.items() if types
+        ),
     )
     parser.add_argument(
         "--tokenizer_name",
