@@ -11,17 +11,19 @@ from llama_recipes_local.answers.gleu import gleu, words
 from llama_recipes_local.answers.questions import Question, questions
 from llama_recipes_local.answers.rouge import rouge
 from llama_recipes_local.answers.stopping import find_stops
-from llama_recipes_local.configs.training import BEST_METRICS, GLEU, ROUGE_L, STOP_SHARE
+from llama_recipes_local.configs.training import (
+    ANSWERED_AT_A_TIME,
+    BEST_METRICS,
+    GLEU,
+    LONGEST_ANSWER,
+    ROUGE_L,
+    STOP_SHARE,
+)
 from llama_recipes_local.datasets.base import find_split
 from llama_recipes_local.datasets.prompt_template import PromptTemplate
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.errors import refusal
 from llama_recipes_local.run import Run
-
-BATCH = 8
-"""Prompts that are completed at a time, as ``evaluate`` does."""
-LONGEST_ANSWER = 100
-"""Tokens, as of ``evaluate``."""
 
 
 def answer_metrics(run: Run) -> tuple[str, ...]:
@@ -63,9 +65,9 @@ class ScoredRows:
         sampling = Sampling(max_new_tokens=LONGEST_ANSWER)
         with generating(model, tokenizer) as generator:
             stops = find_stops(self.template, tokenizer, generator.ends)
-            for start in range(0, len(longest_first), BATCH):
+            for start in range(0, len(longest_first), ANSWERED_AT_A_TIME):
                 between()
-                places = longest_first[start : start + BATCH]
+                places = longest_first[start : start + ANSWERED_AT_A_TIME]
                 prompts = [self.asked[place].prompt for place in places]
                 completed = generator.complete_and_tell(prompts, sampling, stops)
                 found |= {place: texts[0] for place, texts in zip(places, completed, strict=True)}

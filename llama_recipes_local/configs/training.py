@@ -39,6 +39,8 @@ RECOMPUTING = (FULL, OFFLOAD)
 LOSS, GLEU, ROUGE_L, STOP_SHARE = "loss", "gleu", "rougeL", "stop_share"
 HIGHER_IS_BETTER = {LOSS: False, GLEU: True, ROUGE_L: True, STOP_SHARE: True}
 """The metrics that the best model is chosen by."""
+ANSWERED_AT_A_TIME, LONGEST_ANSWER = 8, 100
+"""Prompts completed together for such metrics, and tokens of an answer, as of ``evaluate``."""
 BEST_METRICS = {
     prefix + name: metric
     for metric, names in {

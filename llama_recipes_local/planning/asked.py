@@ -5,7 +5,7 @@ from typing import Any
 
 from llama_recipes_local import configs
 from llama_recipes_local.configs.dtypes import compute_dtype, weight_dtype
-from llama_recipes_local.configs.training import AUTO
+from llama_recipes_local.configs.training import ANSWERED_AT_A_TIME, AUTO, LONGEST_ANSWER
 from llama_recipes_local.fields import word_of
 from llama_recipes_local.planning.setting import (
     ALONE,
@@ -20,9 +20,11 @@ from llama_recipes_local.planning.setting import (
     Batch,
     Ranks,
     Setting,
+    Validation,
     Weights,
 )
 from llama_recipes_local.planning.shapes import LINEAR, Shape
+from llama_recipes_local.planning.tokens import BYTES_A_TOKEN, bytes_of
 from llama_recipes_local.run import Run
 
 
@@ -63,6 +65,7 @@ def setting(
         fsdp.optimizer.lower(),
         train.attn_implementation in ("auto", "documents", "flash_attention_2"),
         on_cpu=on_cpu,
+        validation=_validation(run, batch.document),
         element=4.0 if compute_dtype(train, fsdp, on_cpu) == "float32" else 2.0,
     )
 
@@ -87,6 +90,19 @@ def policy(train: configs.train_config, fsdp: configs.fsdp_config, on_cpu: bool 
 def bits(train: configs.train_config) -> int:
     """Return 4, 8 or 0, as ``--quantization`` says."""
     return {"4bit": 4, "8bit": 8, True: 8}.get(train.quantization or "", 0)
+
+
+def _validation(run: Run, document: int) -> Validation | None:
+    """Return what a validation computes: rows as they are trained on, of data that has as many."""
+    train = run.train
+    if not train.run_validation:
+        return None
+    tokens = train.val_batch_size * train.context_length
+    size = bytes_of(run.dataset, "test") if run.dataset is not None else None
+    if size is not None:
+        tokens = min(tokens, size // BYTES_A_TOKEN)
+    rows = min(train.eval_generation_rows, ANSWERED_AT_A_TIME)
+    return Validation(tokens, rows * (document + LONGEST_ANSWER))
 
 
 def _weights(run: Run, shape: Shape, on_cpu: bool) -> Weights:

@@ -19,6 +19,7 @@ from llama_recipes_local.planning.setting import (
     SELECTIVE,
     SHARD_GRAD_OP,
     Setting,
+    Validation,
 )
 
 GIB = 2**30
@@ -49,6 +50,7 @@ class Memory:
         gathered: whole weights and gradients that FSDP has at the moment.
         layer: what the backward pass of a layer needs beside; 0 if the peak is at the loss.
         loss: what the loss needs; 0 if the peak is in a layer.
+        validation: what a validation needs; 0 if the peak is in training.
     """
 
     weights: float
@@ -59,11 +61,17 @@ class Memory:
     gathered: float = 0.0
     layer: float = 0.0
     loss: float = 0.0
+    validation: float = 0.0
 
     @property
     def peak(self) -> float:
         """Bytes that torch has allocated at the peak."""
         return float(sum(getattr(self, part.name) for part in fields(self)))
+
+    @property
+    def passing(self) -> float:
+        """Bytes of it that come and go in each step."""
+        return self.activations + self.gathered + self.layer + self.loss + self.validation
 
     @property
     def gib(self) -> float:
@@ -79,7 +87,8 @@ class Memory:
 def memory(setting: Setting) -> Memory:
     """Return the peak memory of each device that trains as a setting says.
 
-    The peak is at the loss or in the backward pass of the last layer; both are compared.
+    The peak is at the loss, in the backward pass of the last layer, or in a validation; all are
+    compared.
     """
     offloaded = setting.ranks.cpu_offload
     inputs, one_layer = _activations(setting)
@@ -93,7 +102,27 @@ def memory(setting: Setting) -> Memory:
     root, units = _gathered(setting)
     at_loss = replace(fixed, gathered=root, loss=_loss(setting))
     in_layer = replace(fixed, gathered=root + units, layer=one_layer + _workspace(setting))
-    return max(at_loss, in_layer, key=lambda found: found.peak)
+    found = [at_loss, in_layer]
+    if setting.validation is not None:
+        found.append(_validated(setting, setting.validation, replace(in_layer, gradients=0.0)))
+    return max(found, key=lambda each: each.peak)
+
+
+def _validated(setting: Setting, validation: Validation, fixed: Memory) -> Memory:
+    """Return the peak of a validation, which keeps nothing of a layer, and no gradient.
+
+    It is in a layer, at the loss, or in the cache of keys and values of answers.
+    """
+    shape = setting.shape
+    features = 3.0 * (shape.hidden + max(shape.mlp, shape.queries + shape.keys))
+    cache = 2.0 * validation.answered * shape.keys * shape.layers
+    batch = replace(setting.batch, rows=1, length=validation.tokens)
+    most = max(
+        setting.element * validation.tokens * features,
+        _loss(replace(setting, batch=batch)),
+        setting.element * cache,
+    )
+    return replace(fixed, activations=0.0, layer=0.0, validation=most)
 
 
 def loading(setting: Setting) -> float:
@@ -111,8 +140,7 @@ def beside(setting: Setting) -> float:
     fit, 3% of what comes and goes.
     """
     context, nccl = 0.5 * GIB, GIB if setting.ranks.world > 1 else 0.0
-    found = memory(setting)
-    return context + nccl + 0.03 * (found.activations + found.layer + found.loss + found.gathered)
+    return context + nccl + 0.03 * memory(setting).passing
 
 
 def _weights(setting: Setting) -> float:

@@ -70,8 +70,7 @@ class Outcome:
         """GiB that a device needs for certain."""
         found = self.memory
         stays = found.weights + found.adapter + found.gradients + found.moments
-        comes = found.activations + found.gathered + found.layer + found.loss
-        return max(CERTAIN * stays + LIKELY * comes, loading(self.setting) * CERTAIN) / GIB
+        return max(CERTAIN * stays + LIKELY * found.passing, loading(self.setting) * CERTAIN) / GIB
 
     @property
     def cannot_fit(self) -> bool:

@@ -125,6 +125,19 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Validation:
+    """What a validation computes at a time.
+
+    Attributes:
+        tokens: of a rank's batch.
+        answered: tokens of the prompts and answers that are generated together; 0 without any.
+    """
+
+    tokens: int
+    answered: int = 0
+
+
+@dataclass(frozen=True)
 class Ranks:
     """The ranks that train together.
 
@@ -178,6 +191,7 @@ class Setting:
         element: bytes of an activation's feature.
         tiles: whether the MLP of a recomputed layer with frozen weights is computed some thousand
             tokens at a time, as it was not.
+        validation: None without one.
     """
 
     shape: Shape
@@ -194,6 +208,7 @@ class Setting:
     on_cpu: bool = False
     element: float = 2.0
     tiles: bool = True
+    validation: Validation | None = None
 
     @cached_property
     def adapted(self) -> frozenset[str]:

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from llama_recipes_local.configs.protocols import DatasetConfig
+from llama_recipes_local.configs.protocols import DatasetConfig, Part
+from llama_recipes_local.datasets.base import split_name
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.errors import UsageError
 
@@ -10,20 +11,20 @@ BYTES_A_TOKEN = 4
 _TEXTS = (".csv", ".tsv", ".json", ".jsonl", ".txt")
 
 
-def bytes_of(config: DatasetConfig) -> int | None:
-    """Return the bytes of a data set's training files; None if it has others than plain texts."""
-    files = _files(config)
+def bytes_of(config: DatasetConfig, part: Part = "train") -> int | None:
+    """Return the bytes of the files of a data set's part; None if some are no plain texts."""
+    files = _files(config, part)
     if not files or any(path.suffix not in _TEXTS for path in files):
         return None
     return sum(path.stat().st_size for path in files)
 
 
-def _files(config: DatasetConfig) -> list[Path]:
-    """Return the files of a data set's training part; none if they are not found."""
+def _files(config: DatasetConfig, part: Part) -> list[Path]:
+    """Return the files of a data set's part; none if they are not found."""
     declared = DATASETS.get(config.dataset)
     if declared is None or declared.split is None:
         return []
     try:
-        return list(declared.split(config, config.train_split).files)
+        return list(declared.split(config, split_name(config, part)).files)
     except (UsageError, OSError):
         return []

@@ -28,12 +28,17 @@ def wrapped(line: str, indent: int) -> str:
     )
 
 
+def in_rows(count: int) -> str:
+    """Return a number of rows."""
+    return f"{count:,} row{'s' if count > 1 else ''}"
+
+
 def describe(setting: Setting) -> str:
     """Return what was chosen of a setting, in words."""
     batch = setting.batch
     parts = [setting.ranks.sharding] if setting.ranks.uses_fsdp else []
-    rows = f"{batch.rows} row{'s' if batch.rows > 1 else ''}"
-    times = f", {batch.accumulation} times a step" if batch.accumulation > 1 else ""
+    rows = in_rows(batch.rows)
+    times = f", {batch.accumulation:,} times a step" if batch.accumulation > 1 else ""
     return ", ".join([*parts, POLICIES[setting.policy], f"{rows}{times}"])
 
 
@@ -69,7 +74,7 @@ def details(
     lines = [
         f"  memory: {best.needs:.1f} GiB of {best.has:.1f}: {by_part(best.memory)}, "
         f"outside torch {outside:.1f}",
-        f"  speed: {best.tokens:,.0f} tok/s{each}, {best.seconds.step:.2f} s a step: {shares}",
+        f"  speed: {best.tokens:,.0f} tok/s{each}, {_seconds(best.seconds.step)} a step: {shares}",
     ]
     if tokens is not None:
         lines.append(f"  time: {_training_time(best, train, tokens, counted)}")
@@ -106,6 +111,10 @@ def _training_time(best: Outcome, train: configs.train_config, tokens: int, coun
     epochs = f"{train.num_epochs} epoch{'s' if train.num_epochs > 1 else ''}"
     hours = every / best.tokens / 3600
     return f"{_duration(hours)} for {epochs} of {tokens:,} tokens ({counted})"
+
+
+def _seconds(step: float) -> str:
+    return f"{step:.2f} s" if step < 100 else _duration(step / 3600)
 
 
 def _duration(hours: float) -> str:

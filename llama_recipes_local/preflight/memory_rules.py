@@ -12,7 +12,7 @@ from llama_recipes_local.planning.asked import setting
 from llama_recipes_local.planning.cards import Card
 from llama_recipes_local.planning.flags import changes, words
 from llama_recipes_local.planning.search import Outcome, nearest_fitting, outcome
-from llama_recipes_local.planning.setting import Setting
+from llama_recipes_local.planning.setting import Setting, Validation
 from llama_recipes_local.planning.shapes import shape_of
 from llama_recipes_local.planning.tokens import bytes_of
 from llama_recipes_local.planning.wording import by_part
@@ -21,6 +21,9 @@ from llama_recipes_local.preflight.device_card import this_card
 from llama_recipes_local.preflight.model_sizes import model_config
 from llama_recipes_local.program import command
 from llama_recipes_local.run import Run
+
+MOST_BYTES_A_TOKEN = 10
+"""Of a file, so that there are more tokens in it for certain."""
 
 
 def check_memory(run: Run) -> list[Problem]:
@@ -50,17 +53,25 @@ def asked_setting(run: Run, on_cpu: bool = False) -> Setting | None:
 
 
 def _least(run: Run, asked: Setting) -> Setting:
-    """Return a setting with rows as short as they may be: padded ones have any length."""
+    """Return a setting with rows as short as they may be: padded ones have any length.
+
+    A validation is of all its data at most, and of none if that is not known.
+    """
     size = bytes_of(run.dataset) if run.dataset is not None else None
     length = 1 if run.train.batching_strategy != "packing" else asked.batch.length
     if size is not None:  # a token is a byte at least
         length = max(min(length, size // asked.batch.rows), 1)
-    return replace(asked, batch=replace(asked.batch, length=length))
+    validated = bytes_of(run.dataset, "test") if run.dataset is not None else None
+    tokens = min(length * run.train.val_batch_size, (validated or 0) // MOST_BYTES_A_TOKEN)
+    validation = Validation(tokens) if asked.validation is not None else None
+    return replace(asked, batch=replace(asked.batch, length=length), validation=validation)
 
 
 def _fix(run: Run, asked: Setting, card: Card) -> str:
     """Return the flags of the nearest setting that fits, or the command that compares methods."""
     found: Outcome | None = nearest_fitting(asked, card)
+    if found is None and nearest_fitting(replace(asked, validation=None), card) is not None:
+        return "--val_batch_size 1, or --run_validation False"
     if found is None:
         where = f"--gpus {asked.ranks.world} --gpu_memory {card.memory:.0f}"
         compare = f"{command('plan', '--model_name', run.train.model_name)} {where}"

@@ -21,6 +21,7 @@ from llama_recipes_local.planning.setting import (
     Batch,
     Ranks,
     Setting,
+    Validation,
     Weights,
 )
 from llama_recipes_local.planning.shapes import KNOWN, LINEAR
@@ -29,6 +30,23 @@ S7 = KNOWN["llama-2-7b"]
 ALL = frozenset(LINEAR)
 LORA = Setting(S7, adapter=Adapter(), batch=Batch(rows=2))
 WHOLE = Setting(S7, Weights(trained=S7.weights), kernels=FUSED)
+
+
+def test_a_validation_keeps_no_layer_but_may_have_a_larger_batch() -> None:
+    recomputed = Setting(S7, adapter=Adapter(), batch=Batch(rows=1), policy=FULL)
+    weights = memory(recomputed).weights
+    small = replace(recomputed, validation=Validation(4096))
+    assert memory(small) == memory(recomputed)
+    large = memory(replace(recomputed, validation=Validation(64 * 4096)))
+    assert large.gradients == large.activations == large.layer == 0 < large.adapter
+    # three features of the MLP and of the stream a token, in bfloat16
+    assert large.validation == 64 * 4096 * 3 * (11008 + 4096) * 2
+    assert large.weights == weights
+    # keys and values of 32 layers of 8 answers, of 612 tokens
+    answers = memory(replace(recomputed, validation=Validation(1, 8 * 612)))
+    assert answers.validation == 8 * 612 * 2 * 4096 * 32 * 2
+    plain = replace(recomputed, kernels=PLAIN, validation=Validation(64 * 4096))
+    assert memory(plain).validation > 64 * 4096 * 32000 * 10  # logits, in two dtypes
 
 
 @pytest.mark.parametrize("run", predictions.recorded(), ids=lambda run: run.name)

@@ -105,6 +105,22 @@ def test_short_data_makes_short_rows(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert problems("llama-3.1-8b", card(48), tmp_path, monkeypatch, **padded) == []
 
 
+def test_a_validation_that_certainly_does_not_fit_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train, held_out = tmp_path / "train.jsonl", tmp_path / "held_out.jsonl"
+    train.write_text('{"text": "some words"}\n' * 100)
+    data = {"dataset": "local_dataset", "local_dataset.data_path": str(train)}
+    data |= {"local_dataset.validation_path": str(held_out), **ALL_16, **FAST}
+    for size, rows, refused in ((10, 512, False), (10**6, 4, False), (10**6, 512, True)):
+        held_out.write_text('{"text": "some words"}\n' * size)
+        flags = {**data, "val_batch_size": str(rows)}
+        found = problems("llama-2-7b", card(24), tmp_path, monkeypatch, **flags)
+        assert bool(found) is refused, (size, rows)
+    assert found[0].fix == "--val_batch_size 1, or --run_validation False"
+    assert "validation" in found[0].why
+
+
 def test_without_a_device_or_a_known_model_nothing_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,6 +33,10 @@ def nothing_fits(made: Plan, flags: dict[str, Any], args: argparse.Namespace) ->
 
 def _changes(made: Plan, flags: dict[str, Any], args: argparse.Namespace) -> Iterator[str]:
     """Yield the changes that are enough, each the smallest of its kind."""
+    if made.run.train.val_batch_size > 1 and _fits({**flags, "val_batch_size": 1}, args):
+        yield "--val_batch_size 1"
+    if made.run.train.eval_generation_rows and _fits({**flags, "eval_generation_rows": 0}, args):
+        yield "--eval_generation_rows 0 (no answers at validations)"
     for more in _more_gpus(args):
         if _fits(flags, args, gpus=more[0], nodes=more[1]):
             yield _gpus(*more)

@@ -8,7 +8,7 @@ from llama_recipes_local.planning.cards import Card
 from llama_recipes_local.planning.flags import changes, words
 from llama_recipes_local.planning.host import checkpoint_gb, host_gib
 from llama_recipes_local.planning.search import Outcome
-from llama_recipes_local.planning.wording import describe, details, figures, wrapped
+from llama_recipes_local.planning.wording import describe, details, figures, in_rows, wrapped
 from llama_recipes_local.program import python
 from llama_recipes_local.screen import shell_command
 
@@ -95,7 +95,7 @@ def _head(plan: Plan) -> str:
         f"{model}: {_count(plan.target.shape.weights)} weights, {_count(asked.trained)} trained "
         f"({trained:.2%})",
         f"on {many}{plan.target.card.name} with {plan.target.card.memory:.1f} GiB; "
-        f"a step: {asked.global_batch:,} rows of {asked.batch.length:,} tokens",
+        f"a step: {in_rows(asked.global_batch)} of {asked.batch.length:,} tokens",
     ]
     return "\n".join(wrapped(line, 4) for line in lines)
 

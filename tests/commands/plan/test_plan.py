@@ -87,6 +87,9 @@ def test_where_nothing_fits_what_would_is_named(capsys: pytest.CaptureFixture[st
         "llama-3.1-405b",
         "llama-3.1-405b --gpus 8 --use_peft True",
         "smollm2-135m --gpu_memory 2 --batch_size_training 64",
+        "llama-2-7b --gpu_memory 80 --use_peft True --val_batch_size 512",
+        "llama-2-7b --gpu_memory 16 --use_peft True --batch_size_training 1 "
+        "--eval_generation_rows 64",
     ],
 )
 def test_each_change_that_is_suggested_fits(capsys: pytest.CaptureFixture[str], line: str) -> None:
