@@ -38,9 +38,15 @@ LINES: dict[str, list[list[str]]] = {
     "what-to-bring": [["--model", "Llama-3.1-8B", "--dataset", "samsum", "--method", "qlora"]],
     "check": [["merged"]],
     "convert": [["full/checkpoint-2", "--out", "converted"]],
-    "export": [["--adapter", "lora", "--out", "gguf", "--type", "q4_0"]],
+    "export": [
+        ["--adapter", "lora", "--out", "gguf", "--type", "q4_0"],
+        ["--adapter", "lora", "--out", "gguf-lora", "--format", "gguf-lora"],
+    ],
     "generate": [["--adapter", "lora", "--prompt", "She go.", "--max_new_tokens", "2"]],
-    "evaluate": [["--adapter", "lora", "--max_examples", "2", "--max_new_tokens", "2"]],
+    "evaluate": [
+        ["--adapter", "lora", "--max_examples", "2", "--max_new_tokens", "2"],
+        ["--adapter", "lora", "--benchmark", "mmlu", "--benchmark_path", "{here}/mmlu"],
+    ],
     "report": [["lora", "full"]],
     "replay": [["lora"], ["gguf", "--check"]],
     "recipes": [[], ["lora"]],
@@ -75,6 +81,8 @@ def ended(
     folder = tmp_path_factory.mktemp("offline")
     record = folder / "attempts.txt"
     (folder / "rows.jsonl").write_text(ROWS)
+    (folder / "mmlu" / "test").mkdir(parents=True)
+    (folder / "mmlu" / "test" / "anatomy_test.csv").write_text("Which?,one,two,three,four,B\n" * 3)
     own = {"LLAMA_RECIPES_DATA_ROOT": str(grammar_data), "HOME": str(folder)}
     lines = [
         [*name.split(), *(word.format(here=folder, model=tiny_model) for word in words)]

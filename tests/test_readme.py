@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from made_benchmarks import hub_clone, questions
 from sft_guide import write_clone
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -97,7 +98,13 @@ def test_command_runs(command, tiny_model, grammar_data, adapter, environment, t
     if "inspect" in words:
         words += ["--png", str(tmp_path / "lengths.png")]
     if "evaluate" in words:
-        words += ["--out", str(tmp_path / "evaluation.json"), "--max_new_tokens", "4"]
+        words += ["--out", str(tmp_path / "evaluation.json")]
+    if "--benchmark_path" in words:
+        rows = {part: questions("law", part, 5) for part in ("dev", "test")}
+        clone = hub_clone(tmp_path / "mmlu", {"jurisprudence": rows})
+        words[words.index("--benchmark_path") + 1] = str(clone)
+    elif "evaluate" in words:
+        words += ["--max_new_tokens", "4"]
     data = {"LLAMA_RECIPES_DATA_ROOT": str(grammar_data), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         words, cwd=PROJECT, env=environment | data, capture_output=True, text=True

@@ -16,6 +16,7 @@ from llama_recipes_local.answers.model_loading import (
 from llama_recipes_local.answers.model_source import ModelSource, find_source
 from llama_recipes_local.answers.questions import Question, questions
 from llama_recipes_local.answers.stopping import find_stops
+from llama_recipes_local.commands.evaluate.benchmark import Benchmark, measure_benchmark
 from llama_recipes_local.commands.evaluate.bootstrap import interval
 from llama_recipes_local.commands.evaluate.comparing import compare as compare_files
 from llama_recipes_local.commands.evaluate.document_losses import measure_loss
@@ -23,6 +24,7 @@ from llama_recipes_local.commands.evaluate.flag_checks import (
     choose_metrics,
     compared_files,
     refuse_attention,
+    refuse_benchmark_flags,
     refuse_missing_sources,
     refuse_numbers,
     refuse_unknown_tokens,
@@ -46,6 +48,9 @@ from llama_recipes_local.run.record import describe
 from llama_recipes_local.training.evaluation import perplexity
 from llama_recipes_local.utils.dataset_utils import get_dataloader
 
+LONGEST_ANSWER = 100
+"""Tokens, unless ``--max_new_tokens`` says it."""
+
 
 def evaluate(
     *arguments: object,
@@ -54,8 +59,12 @@ def evaluate(
     out: str | None = None,
     compare: Sequence[Path] | None = None,
     batch_size: int = 8,
-    max_new_tokens: int = 100,
+    max_new_tokens: int | None = None,
     max_examples: int = 0,
+    benchmark: str | None = None,
+    benchmark_path: Path | None = None,
+    num_fewshot: int | None = None,
+    json: bool = False,
     **flags: Any,
 ) -> None:
     """Measure a model on a data set's validation part. Takes the flags of finetuning.py too.
@@ -71,19 +80,40 @@ def evaluate(
             evaluation-2.json and so on in the working directory.
         compare: two such files to compare instead.
         batch_size: prompts that are completed at a time.
-        max_new_tokens: maximum length of an answer, in tokens.
+        max_new_tokens: maximum length of an answer, in tokens; None means 100.
         max_examples: maximum number of prompts; 0 means all.
+        benchmark: the benchmark to measure instead, a name of ``TASKS``.
+        benchmark_path: folder of its files.
+        num_fewshot: its examples in a prompt; None means as lm-eval.
+        json: whether a benchmark's scores are printed as JSON.
         **flags: those of finetuning.py, --dataset and --model_name among them.
 
     Raises:
         UsageError: if a flag is wrong, or the model or the data cannot be used.
     """
+    own = {"metrics": metrics, "compare": compare, "max_new_tokens": max_new_tokens}
+    max_new_tokens = LONGEST_ANSWER if max_new_tokens is None else max_new_tokens
+    refuse_numbers(batch_size, max_new_tokens, max_examples)
+    if benchmark is not None:
+        given = Benchmark(
+            name=benchmark,
+            path=benchmark_path,
+            shots=num_fewshot,
+            adapter=adapter,
+            batch_size=batch_size,
+            most=max_examples,
+            saved_to=result_file(out),
+            as_json=json,
+        )
+        others = {name: value for name, value in own.items() if value is not None}
+        measure_benchmark(given, arguments, others | flags)
+        return
+    refuse_benchmark_flags(benchmark_path=benchmark_path, num_fewshot=num_fewshot, json=json)
     extras.require("scipy", "evaluate", "evaluate")
     if compare:
         compare_files(*compared_files(compare, arguments, flags))
         return
     folder = adapter.expanduser().resolve() if adapter else None
-    refuse_numbers(batch_size, max_new_tokens, max_examples)
     saved_to = result_file(out)
     run = resolve_run(arguments, folder, flags)
     asked = choose_metrics(metrics, run.train.dataset)

@@ -9,6 +9,7 @@ from llama_recipes_local import extras
 from llama_recipes_local.adapters.registry import method_of_type
 from llama_recipes_local.answers.model_source import ModelSource
 from llama_recipes_local.answers.questions import Question
+from llama_recipes_local.benchmark_tasks.tasks import TASKS
 from llama_recipes_local.commands.evaluate.metrics import (
     METRICS,
     AnswerMetric,
@@ -45,6 +46,22 @@ def choose_metrics(metrics: str | None, dataset: str) -> list[str]:
         if METRICS[name].package:
             extras.require(METRICS[name].package, f"--metrics {name}", "evaluate")
     return asked
+
+
+def refuse_benchmark_flags(**flags: object) -> None:
+    """Refuse the flags of a benchmark where none is named.
+
+    Raises:
+        UsageError: if there are any; one that was not given is None or False.
+    """
+    fix = f"--benchmark NAME, one of {', '.join(TASKS)}; or leave it out"
+    refuse(
+        [
+            Problem(f"--{name} without --benchmark", "it is a benchmark's", fix)
+            for name, value in flags.items()
+            if value is not None and value is not False
+        ]
+    )
 
 
 def refuse_attention(run: Run, source: ModelSource) -> None:

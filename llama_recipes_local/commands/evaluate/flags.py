@@ -1,8 +1,9 @@
 """Measure a model on a data set's validation part, or compare two results."""
 
 import argparse
+from collections.abc import Iterable
 
-from llama_recipes_local.cli.parsing import integer, path, text
+from llama_recipes_local.cli.parsing import integer, number, one_of, path, text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,12 +37,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     for name, default, help in (
         ("batch_size", 8, "prompts that are completed at a time"),
-        ("max_new_tokens", 100, "tokens of an answer at most"),
-        ("max_examples", 0, "prompts at most; 0 means all"),
+        ("max_examples", 0, "prompts at most, of a benchmark's subject each; 0 means all"),
     ):
         parser.add_argument(
             f"--{name}", type=integer, default=default, metavar="N", help=f"{help} (%(default)s)"
         )
+    parser.add_argument(
+        "--max_new_tokens", type=integer, metavar="N", help="tokens of an answer at most (100)"
+    )
+    parser.add_argument(
+        "--benchmark",
+        type=one_of(_benchmarks),
+        metavar="NAME",
+        help="measure a benchmark instead, from local files: mmlu, ceval, cmmlu or gsm8k, with "
+        "lm-eval's prompts and scores",
+    )
+    parser.add_argument(
+        "--benchmark_path",
+        type=path,
+        metavar="DIR",
+        help="folder of its files: a clone of the Hub's, or the authors' archive, unpacked",
+    )
+    parser.add_argument(
+        "--num_fewshot",
+        type=number(int, -1, 100),
+        metavar="N",
+        help="examples in its prompts (as lm-eval: 5 for gsm8k, otherwise 0)",
+    )
+    parser.add_argument("--json", action="store_true", help="print its scores as JSON")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -51,3 +74,9 @@ def run(args: argparse.Namespace) -> None:
     given = vars(args).items()
     own = {name: value for name, value in given if name not in ("arguments", "flags")}
     evaluate(*args.arguments, **own, **args.flags)
+
+
+def _benchmarks() -> Iterable[str]:
+    from llama_recipes_local.benchmark_tasks.tasks import TASKS
+
+    return TASKS

@@ -6,6 +6,7 @@ declare.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypedDict
 
 import numpy as np
@@ -18,6 +19,7 @@ from llama_recipes_local.answers.measures import (
     ratio,
 )
 from llama_recipes_local.answers.rouge import rouge
+from llama_recipes_local.benchmark_tasks.solutions import FLEXIBLE, STRICT, is_right
 
 
 class Document(TypedDict):
@@ -92,6 +94,18 @@ def _rouge(answers: Sequence[Answer]) -> list[Measure]:
     return rouge(_keys(answers), predictions, [each["references"] for each in answers])
 
 
+def _share(name: str, right: Callable[[Answer], bool]) -> AnswerMetric:
+    def measures(answers: Sequence[Answer]) -> list[Measure]:
+        parts = np.array([[right(each), 1] for each in answers], float)
+        return [Measure(name, _keys(answers), parts, ratio)]
+
+    return AnswerMetric(measures)
+
+
+def _is_solved(rule: str, answer: Answer) -> bool:
+    return is_right(rule, answer["prediction"], answer["references"][0])
+
+
 def _keys(items: Sequence[Document] | Sequence[Answer]) -> tuple[str, ...]:
     return tuple(each["key"] for each in items)
 
@@ -102,6 +116,17 @@ METRICS: dict[str, LossMetric | AnswerMetric] = {
     "gleu": AnswerMetric(_gleu, package="nltk", needs_source=True),
     "rouge": AnswerMetric(_rouge, package="rouge_score"),
 }
+
+
+BENCHMARK_METRICS = {
+    "acc": _share("acc", lambda answer: answer["prediction"] in answer["references"]),
+    **{
+        name: _share(name, partial(_is_solved, rule))
+        for rule in (STRICT, FLEXIBLE)
+        for name in [f"exact_match,{rule}"]
+    },
+}
+"""Those of ``--benchmark``, by lm-eval's names: the share of right answers."""
 
 
 def loss_metrics() -> list[str]:

@@ -22,6 +22,7 @@ from llama_recipes_local.storage.names import check_path
 OWN_FLAGS = (
     *("adapter", "metrics", "out", "compare"),
     *("batch_size", "max_new_tokens", "max_examples"),
+    *("benchmark", "benchmark_path", "num_fewshot", "json"),
 )
 
 

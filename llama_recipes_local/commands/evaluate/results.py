@@ -9,7 +9,13 @@ from typing import Any
 from tabulate import tabulate
 
 from llama_recipes_local.answers.measures import Measure
-from llama_recipes_local.commands.evaluate.metrics import METRICS, Answer, Document, LossMetric
+from llama_recipes_local.commands.evaluate.metrics import (
+    BENCHMARK_METRICS,
+    METRICS,
+    Answer,
+    Document,
+    LossMetric,
+)
 from llama_recipes_local.errors import UsageError, door
 from llama_recipes_local.messages import missing_path
 from llama_recipes_local.program import command
@@ -27,21 +33,24 @@ class Result:
     Attributes:
         about: what was measured, on which data, with which versions.
         asked: the names of the metrics.
-        metrics: by name, ``value`` and its confidence interval from ``low`` to ``high``.
+        metrics: by name, ``value`` and its confidence interval from ``low`` to ``high``, or of a
+            benchmark its standard error ``stderr``.
         documents: each document's loss.
         answers: each prompt's answer.
+        parts: of a benchmark each metric's score of each group and subject.
     """
 
     about: dict[str, Any]
     asked: list[str]
-    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    metrics: dict[str, dict[str, float | None]] = field(default_factory=dict)
     documents: list[Document] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
+    parts: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     def measures(self) -> list[Measure]:
         """Return the measures of the metrics, computed from the saved items."""
         found: list[Measure] = []
-        for name, metric in METRICS.items():
+        for name, metric in (METRICS | BENCHMARK_METRICS).items():
             if name not in self.asked:
                 continue
             if isinstance(metric, LossMetric):
@@ -57,7 +66,9 @@ class Result:
             ValueError: if it is not what the saved items give, but for the order of a sum.
         """
         computed = measure.of_all()
-        value = self.metrics.get(measure.name, {}).get("value", computed)
+        value = self.metrics.get(measure.name, {}).get("value")
+        if value is None:
+            return computed
         if not math.isclose(value, computed, rel_tol=ROUNDING, abs_tol=ROUNDING):
             raise ValueError(f"{measure.name} is {value}, but its items give {computed}")
         return value
