@@ -72,12 +72,16 @@ class GgufModel:
             folder: an empty folder.
             dtype: of the weights.
         """
+        self.write_dequantised(folder, dtype)
+        self.write_configuration(folder, dtype)
+
+    def write_dequantised(self, folder: Path, dtype: torch.dtype) -> None:
+        """Write the weights."""
         planned = {
             name: torch.empty(shape, dtype=dtype, device="meta")
             for name, shape in self.weights.shapes.items()
         }
         write_weights(folder, planned, lambda name: self.weights(name).to(dtype))
-        self.write_configuration(folder, dtype)
 
     def write_configuration(self, folder: Path, dtype: torch.dtype) -> None:
         """Write the configurations and the tokenizer."""

@@ -1,6 +1,7 @@
 """``llama-recipes-local evaluate``: measures a model, or compares two results."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from llama_recipes_local.commands.evaluate.flag_checks import (
     refuse_unknown_tokens,
     result_file,
 )
+from llama_recipes_local.commands.evaluate.gguf_model import OpenedFile, gguf_file, opened
 from llama_recipes_local.commands.evaluate.metrics import (
     Answer,
     answer_metrics,
@@ -43,6 +45,8 @@ from llama_recipes_local.datasets.prompt_template import PromptTemplate
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.datasets.run_data import prepare_data
 from llama_recipes_local.datasets.token_ids import text_ids
+from llama_recipes_local.errors import caught, refuse
+from llama_recipes_local.preflight.model import UNNAMED
 from llama_recipes_local.run import Run, activate
 from llama_recipes_local.run.record import describe
 from llama_recipes_local.training.evaluation import perplexity
@@ -73,7 +77,8 @@ def evaluate(
 
     Args:
         *arguments: none; every setting has a flag.
-        adapter: folder of a saved adapter; without it --model_name is a full model.
+        adapter: folder of a saved adapter; without it --model_name is a full model, a folder or a
+            GGUF file.
         metrics: comma-separated: loss, perplexity, gleu (grammar), rouge (summaries); None means
             the loss, the perplexity and the data set's own metric.
         out: the JSON file to write; None means the first free one of evaluation.json,
@@ -115,23 +120,54 @@ def evaluate(
         return
     folder = adapter.expanduser().resolve() if adapter else None
     saved_to = result_file(out)
-    run = resolve_run(arguments, folder, flags)
-    asked = choose_metrics(metrics, run.train.dataset)
-    if (most := run.train.max_eval_step) and not {"max_eval_step"} & flags.keys():
-        print(f"--> the loss is of {most} batches, as in the run: --max_eval_step 0 takes all")
-    tokenizer_folder = Path(run.train.tokenizer_name or run.train.model_name)
-    source = find_source(
-        folder,
-        Path(run.train.model_name),
-        tokenizer_folder,
-        allow_other_base=run.train.allow_other_base,
-    )
-    if set(asked) & set(loss_metrics()):
-        refuse_attention(run, source)
-    result = Result({"adapter": str(folder or ""), **describe(run)}, asked)
-    with activate(run):
-        _measure(run, source, result, batch_size, max_new_tokens, max_examples)
+    with _opened(arguments, folder, flags) as file:
+        if file is not None:
+            flags = flags | {"model_name": str(file.folder)}
+        run = resolve_run(arguments, folder, flags)
+        asked = choose_metrics(metrics, run.train.dataset)
+        if (most := run.train.max_eval_step) and not {"max_eval_step"} & flags.keys():
+            print(f"--> the loss is of {most} batches, as in the run: --max_eval_step 0 takes all")
+        about = {"adapter": str(folder or ""), **describe(run)}
+        if file is not None:
+            file.write_weights()
+            about[type(run.train).__name__]["model_name"] = str(file.path)
+        tokenizer_folder = Path(run.train.tokenizer_name or run.train.model_name)
+        source = find_source(
+            folder,
+            Path(run.train.model_name),
+            tokenizer_folder,
+            allow_other_base=run.train.allow_other_base,
+        )
+        if set(asked) & set(loss_metrics()):
+            refuse_attention(run, source)
+        result = Result(about, asked)
+        with activate(run):
+            _measure(run, source, result, batch_size, max_new_tokens, max_examples)
     _report(result, saved_to)
+
+
+@contextmanager
+def _opened(
+    arguments: tuple[object, ...], adapter: Path | None, flags: dict[str, Any]
+) -> Iterator[OpenedFile | None]:
+    """Open the GGUF file that ``--model_name`` names, if it names one.
+
+    Raises:
+        UsageError: if it cannot be used, with what else is wrong.
+    """
+    path = gguf_file(flags)
+    if path is None:
+        yield None
+        return
+    with ExitStack() as stack:
+        with caught() as problems:
+            file = stack.enter_context(opened(path, adapter))
+        if problems:
+            others = {name: value for name, value in flags.items() if name != "model_name"}
+            with caught() as found:
+                resolve_run(arguments, adapter, others)
+            refuse([*problems, *(each for each in found if each.what != UNNAMED)])
+        yield file
 
 
 def _measure(

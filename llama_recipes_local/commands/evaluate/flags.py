@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=path,
         metavar="DIR",
         help="folder of a saved adapter, whose run names model and data; without it --model_name "
-        "is a full model",
+        "is a full model, a folder or a GGUF file",
     )
     parser.add_argument(
         "--metrics",
