@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_recipes_local.errors import door, refusal
-from llama_recipes_local.run.record import CUSTODY_FILE, find_in_run
+from llama_recipes_local.run.record import CUSTODY_FILE, SIGNATURE, find_in_run
 from llama_recipes_local.storage.publishing import write_text
 
 FORMAT = 1
@@ -78,9 +78,10 @@ class Manifest:
 
 
 def write_manifest(path: Path, steps: Sequence[Step]) -> None:
-    """Write a manifest with its own digest."""
+    """Write a manifest with its own digest; a signature of what was there before is removed."""
     content = {"format": FORMAT, "steps": [asdict(step) for step in steps]}
     content["sha256"] = _digest(content)
+    path.with_name(f"{path.name}{SIGNATURE}").unlink(missing_ok=True)
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 

@@ -22,7 +22,7 @@ from llama_recipes_local.model_folders import (
 from llama_recipes_local.model_folders.auxiliary_files import OTHERS, TOKENIZER
 from llama_recipes_local.run import Run
 from llama_recipes_local.run.log import LOG_FILE
-from llama_recipes_local.run.record import CONFIGURATION_FILE, CUSTODY_FILE, SavedRun
+from llama_recipes_local.run.record import CONFIGURATION_FILE, CUSTODY_FILE, SIGNATURE, SavedRun
 from llama_recipes_local.storage.publishing import remove
 
 METRICS = "metrics.jsonl"
@@ -38,7 +38,7 @@ WEIGHTS = (
 RECORDS = (
     CONFIGURATION_FILE,
     CUSTODY_FILE,
-    f"{CUSTODY_FILE}.sig",
+    f"{CUSTODY_FILE}{SIGNATURE}",
     PROMPT_TEMPLATE_FILE,
     AUDIT_FILE,
     METRICS,

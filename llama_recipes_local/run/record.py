@@ -19,6 +19,7 @@ from llama_recipes_local.vendoring import read_manifest, vendor_dir
 
 CONFIGURATION_FILE = "run_config.json"
 CUSTODY_FILE = "custody.json"
+SIGNATURE = ".sig"
 FINISHED = "finished"
 ENDING = ("stopped", "best")
 """Of a run's results: why it stopped early, and its best validation."""

@@ -10,16 +10,13 @@ from typing import Any
 
 from llama_recipes_local.api.calling import finetune
 from llama_recipes_local.commands.replay.present_places import flags_now, in_directory
+from llama_recipes_local.commands.replay.same_content import is_same
 from llama_recipes_local.custody.custody_file import Files, Manifest, Step, read_manifest
 from llama_recipes_local.errors import TrainingError, refusal
 from llama_recipes_local.extras import SOURCE
-from llama_recipes_local.model_folders import ADAPTER_CONFIG, BASE_RECORD
 from llama_recipes_local.run.record import CUSTODY_FILE
 from llama_recipes_local.training.loggers import METRICS_FILE, step_of
 
-_OF_BASE = (ADAPTER_CONFIG, BASE_RECORD)
-_PLACES = ("base_model_name_or_path", "name")
-"""What they say of the base model's folder."""
 _THREADS = "OMP_NUM_THREADS"
 
 
@@ -33,13 +30,23 @@ def repeat(manifest: Manifest, given: Mapping[str, Any], out: Path) -> None:
     steps, made = manifest.steps, out
     for number, step in enumerate(steps, 1):
         before = made
-        made = out if len(steps) == 1 else out / f"{number}-{step.command}"
+        made = out if len(steps) == 1 else out / f"{number}-{step.command}" / _name(steps, number)
         print(f"--> again: {step.command}, into {made}", flush=True)
         with in_directory(step.directory):
             _make(step, given, made, before if number > 1 else None, steps[number - 2])
         _compare(step, _folder(manifest, number, given), made)
     count = sum(len(each.files) for each in steps[-1].results.values())
     print(f"--> the same to the bit: {count} files, in {made}")
+
+
+def _name(steps: list[Step], number: int) -> str:
+    """Return the name of the folder of what a step makes, which files in it may have too."""
+    (*_, written) = steps[number - 1].results.values()
+    if number < len(steps):  # as the next step read it
+        after = steps[number].inputs
+        read = Path((after.get("adapter") or after["model_name"]).folder)
+        return (read.parent if read.name.startswith("checkpoint-") else read).name
+    return Path(written.folder).name
 
 
 def _folder(manifest: Manifest, number: int, given: Mapping[str, Any]) -> Path:
@@ -94,20 +101,36 @@ def _ranks(step: Step) -> int:
 
 
 def _sft(step: Step, given: Mapping[str, Any], out: Path) -> None:
-    flags = step.flags | {name: [value] for name, value in given.items()}
+    import torch
+
+    flags = step.flags | {name: [str(value)] for name, value in given.items()}
     flags |= {"output_dir": [str(out)]}
     words = [word for name, values in flags.items() for word in _words(name, values)]
-    ranks = _ranks(step)
-    threads = int(step.machine.get("threads", 1))
-    environment = {**os.environ, _THREADS: str(threads)}
-    launched = ["-m", "llama_recipes_local.torchrun", "--standalone", "--nnodes", "1"]
-    launched += ["--nproc_per_node", str(ranks)]
-    script = str(SOURCE / "sft.py")
-    done = subprocess.run(
-        [sys.executable, *(launched if ranks > 1 else []), script, *words], env=environment
-    )
-    if done.returncode:
-        raise SystemExit(done.returncode)
+    ranks, threads = _ranks(step), int(step.machine.get("threads", 1))
+    if ranks == 1:
+        from llama_recipes_local.commands.sft.command import main
+
+        torch.set_num_threads(threads)
+        code = main(words)
+    else:
+        code = _launched(ranks, words, {**os.environ, _THREADS: str(threads)})
+    if code:  # the run has said why
+        raise SystemExit(code)
+
+
+def _launched(ranks: int, words: list[str], environment: dict[str, str]) -> int:
+    """Run ``sft.py`` on several ranks of this host; return its exit code.
+
+    Raises:
+        UsageError: if it is not there.
+    """
+    script = SOURCE / "sft.py"
+    if not script.is_file():
+        fix = "replay it with the Python of a checkout"
+        raise refusal(f"{script} is missing", f"the run had {ranks} ranks, which it starts", fix)
+    launcher = [sys.executable, "-m", "llama_recipes_local.torchrun", "--standalone"]
+    launcher += ["--nnodes", "1", "--nproc_per_node", str(ranks)]
+    return subprocess.run([*launcher, str(script), *words], env=environment).returncode
 
 
 def _words(name: str, values: list[str]) -> list[str]:
@@ -129,43 +152,26 @@ def _compare(step: Step, result: Path, out: Path) -> None:
     names: list[str] = []
     for what, was in step.results.items():
         now = made.results.get(what, Files(str(out), {}))
-        names += _differing(was, now, bool(step.resumed_from))
-    same = [name for name in _OF_BASE if _is_same_but_place(result / name, out / name)]
-    names = [name for name in names if name.partition(":")[0] not in same]
+        then = result if what in ("output_dir", "out") else Path(was.folder)
+        names += _differing(was, now, then, bool(step.resumed_from))
     if not names:
         return
     lines = [f"the result in {out} is not the same:", *(f"   {name}" for name in names)]
-    data, again = step.settings.get("data"), made.settings.get("data")
-    if data != again:
+    if step.settings.get("data") != made.settings.get("data"):
         lines.append("   the tokens of the data are others")
     if first := _first_other_loss(result, out):
         lines.append(f"   the first other loss is of step {first}")
     raise TrainingError("\n".join(lines))
 
 
-def _differing(was: Files, now: Files, resumed: bool) -> Iterator[str]:
+def _differing(was: Files, now: Files, folder: Path, resumed: bool) -> Iterator[str]:
     for name, digest in was.files.items():
         if name not in now.files:
             # a run that was interrupted has written a checkpoint there
             if not (resumed and name.startswith("checkpoint-")):
                 yield f"{name}: not written"
-        elif now.files[name] != digest:
+        elif now.files[name] != digest and not is_same(folder / name, Path(now.folder) / name):
             yield f"{name}: other content"
-
-
-def _is_same_but_place(*paths: Path) -> bool:
-    """Whether two JSON files of an adapter differ in nothing but where its base model is.
-
-    PEFT writes sets as lists, in any order.
-    """
-    if not all(path.is_file() for path in paths):
-        return False
-    contents = [json.loads(path.read_text("utf-8")) for path in paths]
-    for content in contents:
-        for name, value in content.items():
-            content[name] = sorted(map(str, value)) if isinstance(value, list) else value
-        content |= dict.fromkeys(_PLACES)
-    return bool(contents[0] == contents[1])
 
 
 def _first_other_loss(result: Path, out: Path) -> int | None:

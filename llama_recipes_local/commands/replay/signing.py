@@ -8,6 +8,8 @@ import subprocess
 from pathlib import Path
 
 from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.run.record import SIGNATURE
+from llama_recipes_local.storage.publishing import write_text
 
 NAMESPACE = "custody@llama-recipes-local"
 _PROGRAM = "ssh-keygen"
@@ -15,7 +17,7 @@ _PROGRAM = "ssh-keygen"
 
 def signature_of(manifest: Path) -> Path:
     """Return the file of a manifest's signature."""
-    return manifest.with_name(f"{manifest.name}.sig")
+    return manifest.with_name(f"{manifest.name}{SIGNATURE}")
 
 
 def check_signer(key: Path) -> list[Problem]:
@@ -38,7 +40,7 @@ def sign(manifest: Path, key: Path) -> Path:
     if done.returncode:
         why = _said(done)
         raise UsageError([Problem(f"--sign {key} does not sign", why, "name another ssh key")])
-    target.write_bytes(done.stdout)
+    write_text(target, done.stdout.decode())
     return target
 
 

@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from llama_recipes_local import cli, finetune
+from llama_recipes_local import finetune
 from llama_recipes_local.custody import software_facts
 
 pytestmark = pytest.mark.slow
@@ -60,19 +61,6 @@ def copy(trained: Path) -> Iterator[Path]:
     yield trained
     shutil.rmtree(trained)
     kept.rename(trained)
-
-
-@pytest.fixture
-def replay(capsys: pytest.CaptureFixture[str]) -> Replay:
-    """Runs ``replay`` and returns its exit code and what it printed."""
-
-    def run(*words: object) -> tuple[int, str]:
-        capsys.readouterr()
-        code = cli.main(["replay", *map(str, words)])
-        said = capsys.readouterr()
-        return code, said.out + said.err
-
-    return run
 
 
 def test_an_untouched_run_is_made_again_to_the_bit(
@@ -238,6 +226,22 @@ def test_the_result_that_differs_is_named(
     code, said = replay(trained / "run", "--out", tmp_path / "again")
     assert code == 1
     assert "adapter_model.safetensors: other content" in said
+
+
+def test_a_result_is_signed_once_nothing_differs(copy: Path, replay: Replay) -> None:
+    key = copy / "key"
+    make = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "one", "-f", str(key)]
+    subprocess.run(make, check=True)
+    change_byte(copy / "model/tokenizer.json")
+    assert replay(copy / "run", "--check", "--sign", key)[0] == 2
+    assert not (copy / "run/custody.json.sig").exists()
+    change_byte(copy / "model/tokenizer.json")
+    code, said = replay(copy / "run", "--check", "--sign", key)
+    assert code == 0, said
+    (copy / "allowed").write_text(f"one {(copy / 'key.pub').read_text()}")
+    code, said = replay("--check", copy / "run", "--allowed_signers", copy / "allowed")
+    assert code == 0, said
+    assert "signed by one" in said
 
 
 def test_the_manifest_is_documented_json(trained: Path) -> None:
