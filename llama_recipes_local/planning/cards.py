@@ -30,6 +30,7 @@ class Card:
         measured: whether ``rate`` was measured; otherwise it is the data sheet's times ``REACHED``.
         probed: whether ``rate`` and ``bandwidth`` were measured on the machine that asks.
         on_cpu: whether it is a CPU, and its memory the host's.
+        like: the known card whose speed is assumed, for one of a memory that none has.
         fp8: TFLOP/s of a large product in 8 bits; 0 before Hopper, where ``--fp8`` is refused.
     """
 
@@ -42,6 +43,7 @@ class Card:
     fp8: float = 0.0
     probed: bool = False
     on_cpu: bool = False
+    like: str = ""
 
 
 def _sheet(name: str, memory: float, rate: float, bandwidth: float, link: float = PCIE) -> Card:
@@ -76,7 +78,8 @@ def card(memory_gb: float, name: str = "") -> Card:
     """Return a card by the memory that it is sold with, in GB, or by its name.
 
     Without a name it is the first known card of about this memory, with exactly this memory; its
-    speed is then an assumption. Memory of 0 is the named card's own.
+    speed is then an assumption. If none has about this memory, the nearest one's is. Memory of 0 is
+    the named card's own.
 
     Raises:
         KeyError: if there is no card of that name.
@@ -89,10 +92,12 @@ def card(memory_gb: float, name: str = "") -> Card:
         if found is None:
             raise KeyError(name)
         return replace(found, memory=usable(memory_gb)) if memory_gb else found
-    near = min(CARDS, key=lambda each: abs(usable(memory_gb) - each.memory) > 0.08 * each.memory)
-    if abs(usable(memory_gb) - near.memory) > 0.08 * near.memory:
-        near = min(CARDS, key=lambda each: abs(usable(memory_gb) - each.memory))
-    return replace(near, memory=usable(memory_gb))
+    has = usable(memory_gb)
+    about = next((each for each in CARDS if abs(has - each.memory) <= 0.08 * each.memory), None)
+    if about is not None:
+        return replace(about, memory=has)
+    near = min(CARDS, key=lambda each: abs(has - each.memory))
+    return replace(near, memory=has, name=f"GPU of {memory_gb:g} GB", like=near.name)
 
 
 def _short_names(known: Card) -> set[str]:

@@ -144,6 +144,8 @@ def shape_of(config: Mapping[str, Any]) -> Shape | None:
     counted = all(type(size) is int and size >= 0 for size in found.values())
     if not counted or not all(found[name] for name in (*_SIZES, "kv_heads")):
         return None
-    if found["hidden"] < found["heads"] and not found["head_dim"]:
+    if (found["hidden"] % found["heads"] and not found["head_dim"]) or (
+        found["heads"] % found["kv_heads"]
+    ):
         return None
     return Shape(**found, tied=bool(config.get("tie_word_embeddings", False)))

@@ -96,7 +96,7 @@ def seconds(setting: Setting, card: Card, node_link: float = NODES) -> Seconds:
         * batch.tokens * batch.accumulation,
         dequantisation=_dequantised(setting) / (DEQUANTISED * card.bandwidth / 3.35)
         * batch.accumulation,
-        optimizer=_optimizer(setting) / (card.bandwidth * 1e12 * READS),
+        optimizer=_optimizer(setting, card.bandwidth * 1e12 * READS),
         launches=0.0,
         communication=0.0,
     )  # fmt: skip
@@ -210,15 +210,20 @@ def _dequantised(setting: Setting) -> float:
     return setting.shape.linear * (3.0 if setting.recomputes else 2.0)
 
 
-def _optimizer(setting: Setting) -> float:
-    """Bytes that an update reads and writes, and the addition of later micro-batches' gradients."""
+def _optimizer(setting: Setting, rate: float) -> float:
+    """Seconds of an update, and of the addition of later micro-batches' gradients.
+
+    Args:
+        setting: what is trained.
+        rate: bytes that the card reads and writes a second.
+    """
     size = setting.weights.bytes
     own = setting.trained / setting.ranks.shards
-    update = own * size * 7
+    update = own * size * 7 / (HOST if setting.ranks.cpu_offload else rate)
     if not setting.is_gathered:
-        return update + 3.0 * size * own * (setting.batch.accumulation - 1)
+        return update + 3.0 * size * own * (setting.batch.accumulation - 1) / rate
     # float32 gradients are written, added to, cast and reduced
-    return update + 16.0 * setting.trained * setting.batch.accumulation
+    return update + 16.0 * setting.trained * setting.batch.accumulation / rate
 
 
 def _with_communication(found: Seconds, setting: Setting, card: Card, node_link: float) -> Seconds:
@@ -248,6 +253,8 @@ def _with_communication(found: Seconds, setting: Setting, card: Card, node_link:
         between = card.link if ranks.hosts == 1 else node_link
         linked = (gathered + reduced) / (inside * 1e9 * LINKED)
         linked += across / (between * 1e9 * LINKED)
+        if ranks.cpu_offload:  # each gather begins with a copy of the rank's own shards
+            linked += (gathered / max(group - 1, 1) + gradients / group) / HOST
     if setting.policy == OFFLOAD:
         tokens = setting.batch.tokens * setting.batch.accumulation
         offloaded = 2 * 2.0 * tokens * setting.shape.hidden * setting.layers / HOST

@@ -96,6 +96,18 @@ def test_gathers_on_cpu_ranks_take_their_time() -> None:
     assert ranked(asked, cpu, {SHARDING})[0].setting.ranks.sharding == REPLICATED
 
 
+def test_weights_in_host_memory_are_copied_for_each_gather() -> None:
+    batch = Batch(rows=1, length=512)
+    here = replace(LORA, ranks=Ranks(2, 1, FULL_SHARD), batch=batch)
+    there = replace(here, ranks=replace(here.ranks, cpu_offload=True))
+    own = KNOWN["llama-2-7b"].linear * 2  # each half of bfloat16, forward and backward
+    assert seconds(there, H100).step > own / 50e9 + own / 450e9
+    full = replace(there, adapter=None, weights=Weights(trained=KNOWN["llama-2-7b"].weights))
+    sharded = replace(full, ranks=here.ranks)
+    slower = seconds(full, H100).optimizer - seconds(sharded, H100).optimizer
+    assert slower == pytest.approx(full.trained * 7 * (1 / 50e9 - 1 / (3.35e12 * 0.75)))
+
+
 def test_4_bit_weights_are_dequantised_each_time() -> None:
     four = replace(LORA, weights=Weights(bits=4))
     assert seconds(four, H100).dequantisation > 0 == seconds(LORA, H100).dequantisation
@@ -107,6 +119,10 @@ def test_cards_are_found_by_memory_name_and_device() -> None:
     assert card(0, "rtx4090").memory == 23.5
     assert card(24).memory == 22.5
     assert card(33).memory == pytest.approx(33 * 0.97)
+    assert (card(33).name, card(33).like) == ("RTX 5090", "")
+    # no known card has as much: its name is not taken for this one's
+    assert (card(64).name, card(64).like) == ("GPU of 64 GB", "RTX 6000 Ada")
+    assert (card(0.5).name, card(0.5).memory) == ("GPU of 0.5 GB", pytest.approx(0.485))
     assert of_device("NVIDIA A100-SXM4-40GB", 42_000_000_000).rate < 300
     found = of_device("NVIDIA H100 80GB HBM3", 84_929_282_048)
     assert found.rate == 772

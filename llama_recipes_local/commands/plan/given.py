@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llama_recipes_local.configs.model_types import LLAMA
 from llama_recipes_local.errors import Problem, caught, refusal
 from llama_recipes_local.messages import nearest
 from llama_recipes_local.planning.cards import CARDS, Card, card
@@ -81,8 +82,16 @@ def model_shape(name: str) -> tuple[dict[str, Any], Shape, str]:
         raise refusal(f"{path} cannot be read", why, fix) from None
     shape = shape_of(config) if isinstance(config, dict) else None
     if shape is None:
-        raise refusal(f"{path} is not that of a Llama", "its sizes are not known here", fix)
+        raise refusal(f"{path} is not that of a Llama", _why_not(config), fix)
     return config, shape, ""
+
+
+def _why_not(config: object) -> str:
+    """Return why what is in a ``config.json`` has no shape."""
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    if kind == LLAMA:
+        return "its sizes are not those of any: a missing one, or heads that do not divide others"
+    return f"its model_type is {kind!r}, of which no sizes are known here"
 
 
 def stored_bits(config: Mapping[str, Any]) -> str | None:
@@ -106,10 +115,10 @@ def card_of(args: argparse.Namespace) -> Card:
         return card(args.gpu_memory or 0, args.gpu)
     except KeyError:
         names = ", ".join(each.name for each in CARDS)
-        why = "its speed is not known here"
+        why = "its speed is not known here; training is on GPUs that torch reaches by CUDA, or CPUs"
         near = nearest(args.gpu, [each.name for each in CARDS])
         fix = f"did you mean '{near}'? " if near else ""
-        fix += f"leave it out and give --gpu_memory GB, or name one of {names}"
+        fix += f"leave it out and give --gpu_memory GB, or --probe on its machine, or name {names}"
         raise refusal(f"--gpu {args.gpu}", why, fix) from None
 
 

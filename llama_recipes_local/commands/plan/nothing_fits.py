@@ -11,7 +11,7 @@ SHORTEST = 512
 """Tokens of a row; shorter ones are not suggested."""
 GPUS = ((2, 1), (4, 1), (8, 1), (8, 2), (8, 4), (8, 8))
 """Of a node, and nodes."""
-MEMORIES = (24, 48, 80, 141, 178)
+MEMORIES = (8, 12, 16, 24, 32, 48, 80, 141, 178)
 
 
 def nothing_fits(made: Plan, flags: dict[str, Any], args: argparse.Namespace) -> list[Problem]:

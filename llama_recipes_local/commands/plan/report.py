@@ -127,7 +127,7 @@ def speed_of(card: Card) -> str:
     else:
         how = "measured" if card.measured else "78% of the data sheet's"
     rate = f"{card.rate:,.0f}" if card.rate >= 10 else f"{card.rate:.2f}"
-    return f"{rate} TFLOP/s ({how}) and {card.bandwidth:.3g} TB/s of {card.name}"
+    return f"{rate} TFLOP/s ({how}) and {card.bandwidth:.3g} TB/s of {card.like or card.name}"
 
 
 def _numbers(plan: Plan, found: Outcome) -> dict[str, Any]:

@@ -86,6 +86,7 @@ def test_where_nothing_fits_what_would_is_named(capsys: pytest.CaptureFixture[st
         "llama-3.1-70b --gpu 4090 --use_peft True --quantization 4bit",
         "llama-3.1-405b",
         "llama-3.1-405b --gpus 8 --use_peft True",
+        "smollm2-135m --gpu_memory 0.5",
         "smollm2-135m --gpu_memory 2 --batch_size_training 64",
         "llama-2-7b --gpu_memory 80 --use_peft True --val_batch_size 512",
         "llama-2-7b --gpu_memory 16 --use_peft True --batch_size_training 1 "
@@ -221,8 +222,11 @@ def test_a_folder_needs_only_its_configuration(
     words = ("--model_name", str(tmp_path), "--use_peft")
     quantised = numbers(capsys, *words)["settings"][0]["memory_gib"]["weights"]
     assert quantised < 0.5 * 2 * found["weights"] / 2**30
+    for odd in ({"num_attention_heads": 31, "head_dim": None}, {"num_key_value_heads": 5}):
+        (tmp_path / "config.json").write_text(json.dumps(config | odd))
+        assert "heads that do not divide" in plan(capsys, "--model_name", str(tmp_path), code=2)
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
-    assert "not that of a Llama" in plan(capsys, "--model_name", str(tmp_path), code=2)
+    assert "its model_type is 'gpt2'" in plan(capsys, "--model_name", str(tmp_path), code=2)
     (tmp_path / "config.json").write_text("[")
     assert "cannot be read" in plan(capsys, "--model_name", str(tmp_path), code=2)
 
