@@ -29,7 +29,9 @@ def amount(size: int) -> str:
 
 
 def describe_folder(folder: Path) -> str:
-    """Say what a folder holds, without its subfolders' content, or that it does not exist."""
+    """Say what a folder holds, without its subfolders' content, or that there is none."""
+    if folder.is_file():
+        return f"{folder} is a file"
     if not folder.is_dir():
         old = old_of(folder)
         if not old.is_dir():

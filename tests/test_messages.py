@@ -37,6 +37,7 @@ def test_a_path_of_the_other_kind_is_not_said_to_be_missing(
     (tmp_path / "file").touch()
     assert missing_path(tmp_path / "file", "").what == f"{tmp_path / 'file'} is a file"
     assert missing_path(tmp_path, "").why == "a file is needed"
+    assert describe_folder(tmp_path / "file") == f"{tmp_path / 'file'} is a file"
     monkeypatch.chdir(tmp_path)
     assert missing_path(Path("nowhere"), "").why == f"{tmp_path} holds file"
 

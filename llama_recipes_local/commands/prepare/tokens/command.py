@@ -7,6 +7,7 @@ from llama_recipes_local.datasets.base import PARTS
 from llama_recipes_local.datasets.run_data import join_sources, prepare_sources, untokenized
 from llama_recipes_local.datasets.tokens_folder import FLAG, save_tokens
 from llama_recipes_local.errors import Problem, refuse
+from llama_recipes_local.messages import amount
 from llama_recipes_local.model_folders import check_output_folder
 from llama_recipes_local.models.loading import run_tokenizer
 from llama_recipes_local.preflight import preflight_data
@@ -36,7 +37,7 @@ def prepare_tokens(*arguments: object, out: Path, **flags: Any) -> None:
     save_tokens(run, prepared, data, out)
     size = sum(path.stat().st_size for path in out.iterdir())
     command = ["finetuning.py", "--model_name", run.train.model_name, f"--{FLAG}", str(out)]
-    print(f"\n{data}\n\n--> {out}: {size / 1e6:,.1f} MB; train on it, wherever it is copied to:")
+    print(f"\n{data}\n\n--> {out}: {amount(size)}; train on it, wherever it is copied to:")
     print(shell_command(["python", *command]))
 
 
