@@ -126,7 +126,10 @@ def reason(error: BaseException) -> str:
     """Return what an error says, in a line, and its kind where its text alone is no sentence."""
     if "trust_remote_code" in str(error):
         return "it needs Python code of its own, which is never run"
-    text = " ".join(str(error).split("\n\n")[0].split())[:300]
+    said = str(error)
+    if isinstance(error, OSError) and error.strerror:  # without its number
+        said = ": ".join(str(each) for each in (error.strerror, error.filename) if each)
+    text = " ".join(said.split("\n\n")[0].split())[:300]
     speaks = isinstance(error, (OSError, ValueError)) and text
     return text if speaks else f"{type(error).__name__}: {text}".removesuffix(": ")
 

@@ -53,6 +53,8 @@ def missing_path(path: Path, fix: str) -> Problem:
     if path.exists():
         found, needed = ("a folder", "a file") if path.is_dir() else ("a file", "a folder")
         return Problem(f"{path} is {found}", f"{needed} is needed", fix)
+    if old_of(path).is_dir():
+        return Problem(f"{path} does not exist", describe_folder(path), fix)
     if path.is_symlink():
         return Problem(f"{path} does not exist", f"it is a link to {os.readlink(path)}", fix)
     if parent.is_dir():

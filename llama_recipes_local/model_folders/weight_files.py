@@ -228,6 +228,9 @@ def check_pointer(path: Path) -> list[Problem]:
 
 def unreadable(path: Path, error: Exception) -> Problem:
     """Return the problem with a weight file that safetensors refuses."""
+    if path.is_file() and not os.access(path, os.R_OK):  # safetensors says that there is none
+        fix = "have its owner allow it to be read"
+        return Problem(f"{path} cannot be read", "permission denied", fix)
     corrupt = Problem(
         f"{path} is not a complete safetensors file", str(error), "copy the file again"
     )

@@ -61,8 +61,8 @@ class EncodingError(UsageError):
 
 def unreadable(source: Source, error: Exception) -> UsageError:
     """Return the error for a file that is truncated, corrupt or not permitted to be read."""
-    return refusal(
-        f"{source} cannot be read",
-        str(error) or type(error).__name__,
-        "download it again, or unpack it with the program that packed it",
-    )
+    what = f"{source} cannot be read"
+    if isinstance(error, PermissionError):
+        return refusal(what, "permission denied", "have its owner allow it to be read")
+    fix = "download it again, or unpack it with the program that packed it"
+    return refusal(what, str(error) or type(error).__name__, fix)

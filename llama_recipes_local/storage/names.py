@@ -83,7 +83,7 @@ def check_path(path: str | os.PathLike[str], flag: str) -> list[Problem]:
 
 
 def check_possible(path: str | os.PathLike[str], flag: str) -> list[Problem]:
-    """Return a problem if a path is too long for any file, or is of links in a circle."""
+    """Return a problem if a path is too long, of links in a circle, or closed to this user."""
     text, fix = os.fspath(path), f"name another: {flag} PATH"
     longest = max((len(os.fsencode(part)) for part in text.split(os.sep)), default=0)
     whole = len(os.fsencode(os.path.abspath(text.replace("\0", ""))))
@@ -95,18 +95,29 @@ def check_possible(path: str | os.PathLike[str], flag: str) -> list[Problem]:
         return [Problem(f"{flag} is a path of {whole} bytes: {text[:40]}...", why, fix)]
     if "\0" in text:
         return [Problem(f"{flag} {text!r}", "a path has no zero byte", fix)]
-    if _is_circle(text):
+    path = os.path.expanduser(text)
+    number = _stat_error(path)
+    if number == errno.ELOOP:
         why = "it is a link that leads back to itself, or through too many others"
         return [Problem(f"{flag} {text}", why, fix)]
+    if number == errno.EACCES or (number == 0 and not _is_open(path)):
+        why = "permission denied: this user may not read it"
+        return [Problem(f"{flag} {text}", why, f"have its owner allow that, or {fix}")]
     return []
 
 
-def _is_circle(path: str) -> bool:
+def _stat_error(path: str) -> int:
+    """Return the number of the error that the system gives for a path; 0 for none."""
     try:
-        os.stat(os.path.expanduser(path))
+        os.stat(path)
     except OSError as error:
-        return error.errno == errno.ELOOP
-    return False
+        return error.errno or 0
+    return 0
+
+
+def _is_open(path: str) -> bool:
+    """Return whether a folder may be looked into, or a file read."""
+    return os.access(path, os.R_OK | os.X_OK if os.path.isdir(path) else os.R_OK)
 
 
 def check_new_name(path: str | os.PathLike[str], flag: str) -> list[Problem]:

@@ -1,6 +1,7 @@
 """Weights may be links to where a model's other files are, and to the Hub's cache: nowhere else."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from llama_recipes_local.model_folders import check_adapter_files, check_weights
+from llama_recipes_local.model_folders.weight_files import unreadable
 
 WEIGHTS = "model.safetensors"
 SHARD = "model-00001-of-00001.safetensors"
@@ -116,3 +118,14 @@ def an_edited_configuration_in_the_hubs_cache(model: Path) -> Path:
 )
 def test_usual_links_are_followed(arrange: Callable[[Path], Path], model: Path) -> None:
     assert check_weights(arrange(model)) == []
+
+
+def test_weights_that_this_user_may_not_read_are_not_said_to_be_incomplete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """safetensors says that there is no such file; root may read all, so the answer is given."""
+    path = tmp_path / "model.safetensors"
+    path.touch()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    problem = unreadable(path, FileNotFoundError("No such file or directory"))
+    assert problem.what == f"{path} cannot be read" and problem.why == "permission denied"

@@ -17,7 +17,7 @@ from pyarrow import parquet
 
 from llama_recipes_local.errors import Problem, UsageError
 from llama_recipes_local.records.any_format import data_files, format_of, records
-from llama_recipes_local.records.source import Source
+from llama_recipes_local.records.source import Source, unreadable
 
 ROWS = [
     {"input": "a, b", "target": 'A "b".'},
@@ -262,6 +262,12 @@ def test_a_file_that_cannot_be_used(
     problem = problem_of(path, columns=COLUMNS)
     assert problem.what.startswith(what.format(path)), problem
     assert why in problem.why
+
+
+def test_a_file_that_this_user_may_not_read_need_not_be_downloaded(tmp_path: Path) -> None:
+    error = unreadable(Source(tmp_path / "a.jsonl"), PermissionError(13, "Permission denied"))
+    (problem,) = error.problems
+    assert problem.why == "permission denied" and "download" not in problem.fix
 
 
 def test_a_missing_file_is_reported_with_its_folder(tmp_path: Path) -> None:

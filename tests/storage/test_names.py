@@ -1,5 +1,6 @@
 """A name that is not UTF-8 is refused by the command that was given it, before anything is done."""
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from llama_recipes_local import cli, finetuning
 from llama_recipes_local.preflight import machine
 from llama_recipes_local.run.resolution import resolve
-from llama_recipes_local.storage.names import check_name, check_path, free_path
+from llama_recipes_local.storage.names import check_name, check_path, check_possible, free_path
 
 GBK = os.fsdecode("模型".encode("gbk"))
 
@@ -93,6 +94,27 @@ def test_a_link_in_a_circle_is_refused(circle: Path) -> None:
         assert problem.what == f"--model_name {path}" and "leads back to itself" in problem.why
     (circle.parent / "whole").symlink_to(circle.parent)
     assert check_path(circle.parent / "whole/whole/file", "--model_name") == []
+
+
+def test_what_this_user_may_not_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system's answers are given here, because root may read everything."""
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "file").touch()
+    assert check_path(tmp_path / "closed", "--model_name") == []
+    monkeypatch.setattr(os, "access", lambda path, mode: "closed" not in str(path))
+    (problem,) = check_path(tmp_path / "closed", "--model_name")
+    assert "permission denied" in problem.why and "have its owner allow that" in problem.fix
+    assert check_path(tmp_path / "file", "--model_name") == []
+
+    def denied(path: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    monkeypatch.setattr(os, "stat", denied)
+    (problem,) = check_possible("closed/x", "--output_dir")
+    monkeypatch.undo()
+    assert "permission denied" in problem.why
 
 
 @pytest.mark.parametrize("flag", ["model_name", "output_dir", "data_root", "dataset"])

@@ -1,6 +1,7 @@
 """``merge`` refuses what it cannot do before anything is written."""
 
 import json
+import os
 import resource
 import shutil
 import signal
@@ -269,7 +270,7 @@ def test_a_folder_that_cannot_be_written_is_refused(
     if kind == "below a file":
         out = base / "config.json/merged"
     elif kind == "read-only":  # root may write where nobody may, so the question is answered here
-        monkeypatch.setattr(output_folder.os, "access", lambda *_: False)
+        monkeypatch.setattr(output_folder.os, "access", lambda _, mode: not mode & os.W_OK)
     else:
         monkeypatch.setattr(Path, "is_mount", lambda path: path == out)
         said = "cannot be replaced"
