@@ -266,9 +266,9 @@ def _arguments(computed: list[Computed]) -> tuple[tuple[projections.Layer, ...],
 
 
 KERNEL = ModelKernel(
-    title="Kernels for frozen weights",
+    title="Layer kernels",
     flag="use_fast_kernels",
-    replaces="a Llama's frozen layers with LoRA, MLP, norms and loss",
+    replaces="a Llama's linear layers, with LoRA or trained, MLP, norms and loss",
     device="cuda",
     package="triton",
     install=install,

@@ -5,6 +5,7 @@ from typing import Any
 
 from llama_recipes_local import configs
 from llama_recipes_local.configs.dtypes import compute_dtype, weight_dtype
+from llama_recipes_local.configs.trained_part import trains_all
 from llama_recipes_local.configs.training import ANSWERED_AT_A_TIME, AUTO, LONGEST_ANSWER
 from llama_recipes_local.fields import word_of
 from llama_recipes_local.planning.setting import (
@@ -114,7 +115,8 @@ def _weights(run: Run, shape: Shape, on_cpu: bool) -> Weights:
         4 if wide and not run.fsdp.pure_bf16 else 2,
         bits(train),
         run.quantization.use_double_quant,
-        train.fp8,
+        train.fp8 and not trains_all(train),
+        train.fp8 and trains_all(train),
         layers,
     )
 
@@ -157,4 +159,6 @@ def _kernels(run: Run, adapter: Adapter | None) -> str:
     train = run.train
     if not train.use_fast_kernels or train.dtype == "float32":
         return PLAIN
-    return FUSED if adapter is None or adapter.dora else FROZEN
+    if adapter is None:  # weights in float32, which autocast casts, are left to liger-kernel
+        return FUSED if train.use_fp16 else FROZEN
+    return FUSED if adapter.dora else FROZEN

@@ -240,10 +240,11 @@ def _kept(setting: Setting) -> float:
     Attention keeps queries, keys, values, its output and 4 bytes a head. What an adapter reads is
     kept too, see ``_read_by_adapters``.
 
-    - Kernels for frozen weights: the residual stream before each norm; gate and up, but for a
-      layer that is recomputed.
-    - liger-kernel: the same; where weights are trained, what they read: both norms' outputs and
-      the MLP's activation.
+    - This package's kernels: the residual stream before each norm; gate and up, but for a frozen
+      layer that is recomputed; where weights are trained both norms' outputs, in fp8 these and what
+      o reads once more, a byte each.
+    - liger-kernel: the residual stream, gate and up; where weights are trained, what they read:
+      both norms' outputs and the MLP's activation.
     - transformers: norms keep their input in float32; gate, its activation, and up.
     """
     shape = setting.shape
@@ -255,7 +256,7 @@ def _kept(setting: Setting) -> float:
         read += 2 * k * setting.adapter.tokens / setting.batch.document
     if setting.adapter is not None and setting.adapter.method == "llama_adapter":
         read += q / 2
-    trained = 2 * h + m if setting.weights.trained else 0
+    trained = _read_by_trained(setting)
     if setting.kernels == PLAIN:
         return 4 * h + 3 * m + attention + read + trained + (2 * h if trained else 0)
     return 2 * h + (0 if setting.has_tiles else 2 * m) + attention + read + trained
@@ -263,8 +264,18 @@ def _kept(setting: Setting) -> float:
 
 def _kept_selectively(setting: Setting) -> float:
     """Features kept of a token where the norms' outputs, which adapters read, are made again."""
-    norms = _inputs_read(setting) if setting.kernels == FROZEN else 0
+    norms = _inputs_read(setting) if setting.kernels == FROZEN else 0.0
     return _kept(setting) - norms * setting.shape.hidden
+
+
+def _read_by_trained(setting: Setting) -> float:
+    """Features of a token that are kept because trained weights read them, in units of 2 bytes."""
+    shape, own = setting.shape, setting.weights
+    if not own.trained:
+        return 0.0
+    if setting.kernels != FROZEN:
+        return 2.0 * shape.hidden + shape.mlp
+    return shape.hidden + shape.queries / 2 if own.trained_in_fp8 else 2.0 * shape.hidden
 
 
 def _read_by_adapters(setting: Setting) -> float:
@@ -289,8 +300,13 @@ def _read_by_adapters(setting: Setting) -> float:
     return low
 
 
-def _inputs_read(setting: Setting) -> int:
-    """Return how many of a layer's two norms have an output that adapters read."""
+def _inputs_read(setting: Setting) -> float:
+    """Return how many of a layer's two norms have an output that adapters or trained weights read.
+
+    One in fp8 counts for half.
+    """
+    if setting.weights.trained:
+        return 1.0 if setting.weights.trained_in_fp8 else 2.0
     both = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
     return sum(bool(setting.adapted & set(group)) for group in both)
 
@@ -305,11 +321,13 @@ def _workspace(setting: Setting) -> float:
     """
     shape, tokens = setting.shape, setting.batch.tokens
     wide = 1 if setting.kernels == FUSED else 3
+    if setting.weights.trained_in_fp8:  # gradients and what they are multiplied with, a byte each
+        wide += 1
     of_mlp = wide * shape.mlp * (min(tokens, TILE) if setting.has_tiles else tokens)
     of_attention = 2 * (shape.queries + shape.keys) * tokens
     gradients = setting.element * (max(of_mlp, of_attention) + 2 * shape.hidden * tokens)
     dequantised = 0.0
-    if setting.weights.bits or setting.weights.fp8:
+    if setting.weights.bits or setting.weights.in_fp8:
         mlp = shape.hidden * shape.mlp
         dequantised = 2.0 * (3 * mlp if setting.has_tiles else max(mlp, shape.hidden**2))
     return gradients + dequantised
@@ -318,8 +336,8 @@ def _workspace(setting: Setting) -> float:
 def _loss(setting: Setting) -> float:
     """Bytes of the loss at its largest.
 
-    - For a frozen head: the hidden states of positions with a label twice, and at most 2**28 logits
-      in bfloat16, which become their gradients in place.
+    - This package's: the hidden states of positions with a label twice, and at most 2**28 logits
+      in bfloat16, which become their gradients in place; of a trained head its gradient.
     - liger-kernel's: logits of a part of the positions, about as large as the hidden states, in
       bfloat16 and float32; the hidden states' gradients; of a trained head its gradient.
     - transformers': all logits in bfloat16, in float32, their log-softmax and its gradient.
@@ -334,4 +352,5 @@ def _loss(setting: Setting) -> float:
     logits = tokens * setting.batch.labelled * shape.vocabulary
     before = min(LOGITS, max(logits - LOGITS, 0))  # the part before goes when the next one is there
     at_a_time = 2.0 * (min(LOGITS, logits) + before)
-    return 2 * stream + 2 * stream * setting.batch.labelled + at_a_time
+    head = 2.0 * shape.head if setting.weights.trained >= shape.weights else 0.0
+    return head + 2 * stream + 2 * stream * setting.batch.labelled + at_a_time

@@ -32,7 +32,8 @@ class Weights:
         bytes: of a weight that is not quantised.
         bits: 4 or 8 if linear layers are quantised by bitsandbytes; 0 if not.
         double: whether the scales of 4-bit weights are quantised too.
-        fp8: whether linear layers are held in 8-bit floats.
+        fp8: whether linear layers are held in 8-bit floats, and multiplied in them.
+        trained_in_fp8: whether they are trained, and turned into them to be multiplied.
         layers: decoder layers whose activations are needed, because something is trained in them
             or below; None if that are all.
     """
@@ -42,7 +43,13 @@ class Weights:
     bits: int = 0
     double: bool = False
     fp8: bool = False
+    trained_in_fp8: bool = False
     layers: int | None = None
+
+    @property
+    def in_fp8(self) -> bool:
+        """Whether linear layers are multiplied in 8-bit floats."""
+        return self.fp8 or self.trained_in_fp8
 
     @property
     def of_linear(self) -> float:
@@ -242,7 +249,8 @@ class Setting:
     @property
     def has_tiles(self) -> bool:
         """Whether the MLP is computed some thousand tokens at a time."""
-        return self.tiles and self.recomputes and self.kernels == FROZEN
+        frozen = self.kernels == FROZEN and not self.weights.trained
+        return self.tiles and self.recomputes and frozen
 
     @property
     def global_batch(self) -> int:

@@ -86,7 +86,7 @@ def seconds(setting: Setting, card: Card, node_link: float = NODES) -> Seconds:
     """
     batch = setting.batch
     of_layers, of_head = _flops(setting)
-    rate = card.fp8 if setting.weights.fp8 and card.fp8 else card.rate
+    rate = card.fp8 if setting.weights.in_fp8 and card.fp8 else card.rate
     products = (of_layers / rate + of_head / card.rate) / (1e12 * PRODUCTS)
     found = Seconds(
         products=products * batch.tokens * batch.accumulation,
@@ -148,7 +148,8 @@ def _passes(setting: Setting) -> float:
     Counted for the kernels for frozen weights: the norms with their additions 9 h forward and 8 h
     backward, rotary 2 (q + k) each way, SwiGLU 3 m and 6 m, attention 2 (q + k) and 5 q + 4 k; the
     others' take ``LIGER`` or ``TRANSFORMERS`` times as much. For products in fp8, what they read is
-    cast: 1.5 of each input forward and of each gradient backward.
+    cast: 1.5 of each input forward and of each gradient backward; where weights are trained those
+    once more in another layout, and the weights, 3 bytes each, forward and backward.
     """
     shape = setting.shape
     h, q, k, m = shape.hidden, shape.queries, shape.keys, shape.mlp
@@ -156,15 +157,20 @@ def _passes(setting: Setting) -> float:
     backward = 8.0 * h + 7 * q + 6 * k + 6 * m
     factor = {FROZEN: 1.0, FUSED: LIGER}.get(setting.kernels, TRANSFORMERS)
     read, again = _adapters_passes(setting)
-    if setting.weights.fp8:
-        forward += 1.5 * (2 * h + q + m)
-        backward += 1.5 * (2 * h + q + 2 * k + 2 * m)
+    weights = 0.0
+    if setting.weights.in_fp8:
+        inputs, gradients = 2 * h + q + m, 2 * h + q + 2 * k + 2 * m
+        forward += 1.5 * inputs
+        backward += 1.5 * gradients
+        if setting.weights.trained_in_fp8:
+            backward += 1.5 * gradients + inputs + 1.5 * m
+            weights = 6.0 * shape.linear / setting.batch.tokens
     forward *= factor * (2.0 if setting.recomputes else 1.0)
     if setting.policy == SELECTIVE:  # norms again
         forward += 4.0 * h
     forward += read * (2 if setting.recomputes else 1)
     loss = 12 * shape.vocabulary * (setting.batch.labelled if setting.kernels == FROZEN else 1)
-    return setting.element * setting.layers * (forward + factor * backward + again) + loss
+    return setting.element * setting.layers * (forward + factor * backward + again) + weights + loss
 
 
 def _adapters_passes(setting: Setting) -> tuple[float, float]:
@@ -213,6 +219,8 @@ def _dequantised(setting: Setting) -> float:
 def _optimizer(setting: Setting, rate: float) -> float:
     """Seconds of an update, and of the addition of later micro-batches' gradients.
 
+    This package's products in half precision add them as they are written.
+
     Args:
         setting: what is trained.
         rate: bytes that the card reads and writes a second.
@@ -221,6 +229,8 @@ def _optimizer(setting: Setting, rate: float) -> float:
     own = setting.trained / setting.ranks.shards
     update = own * size * 7 / (HOST if setting.ranks.cpu_offload else rate)
     if not setting.is_gathered:
+        if setting.kernels == FROZEN and not setting.weights.trained_in_fp8:
+            return update
         return update + 3.0 * size * own * (setting.batch.accumulation - 1) / rate
     # float32 gradients are written, added to, cast and reduced
     return update + 16.0 * setting.trained * setting.batch.accumulation / rate

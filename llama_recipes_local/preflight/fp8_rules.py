@@ -1,8 +1,9 @@
-"""What ``fp8`` needs: a device that multiplies in it, and frozen weights that stay as they are."""
+"""What ``fp8`` needs: a device that multiplies in it, and weights to make it of."""
 
 from llama_recipes_local.adapters.registry import METHODS
 from llama_recipes_local.configs.dtypes import compute_dtype
 from llama_recipes_local.configs.model_types import VISION
+from llama_recipes_local.configs.trained_part import trains_all
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.preflight.model_sizes import model_config
 from llama_recipes_local.run import Run
@@ -28,7 +29,7 @@ def check_fp8_device(run: Run) -> list[Problem]:
 
 
 def check_fp8_weights(run: Run) -> list[Problem]:
-    """Find weights that cannot be kept in fp8."""
+    """Find weights that cannot be kept or multiplied in fp8."""
     train, config = run.train, model_config(run)
     if not train.fp8:
         return []
@@ -38,25 +39,20 @@ def check_fp8_weights(run: Run) -> list[Problem]:
         flag = quantized_by(run) if quantized_bits(train) else "a quantised model"
         return [_refused(f"with {flag}", "weights are kept in fp8 or in another form")]
     problems = []
-    if run.is_sharded:
+    if run.is_sharded and not trains_all(train):
         fix = "replicate the weights: --sharding_strategy NO_SHARD, or leave --fp8 out"
-        why = "weights in fp8 are kept whole on each device"
-        problems.append(Problem("--fp8 with weights that are sharded", why, fix))
+        why = "frozen weights in fp8 are kept whole on each device"
+        problems.append(Problem("--fp8 with frozen weights that are sharded", why, fix))
     dtype = compute_dtype(train, run.fsdp)
     if dtype != "bfloat16":
         problems.append(_refused(f"with {dtype}", "what is not multiplied in fp8 is bfloat16"))
-    return problems + _what_is_trained(run)
+    return problems + _what_is_read(run)
 
 
-def _what_is_trained(run: Run) -> list[Problem]:
-    """Find a run that trains or reads the weights themselves."""
+def _what_is_read(run: Run) -> list[Problem]:
+    """Find an adapter that is computed from the weights themselves."""
     train = run.train
-    if not train.use_peft:
-        if train.freeze_layers or train.train_only or train.top_layers:
-            return []
-        why = "all weights would be trained, and fp8 is for those that are frozen"
-        return [Problem("--fp8 without --use_peft", why, "add --use_peft, or leave --fp8 out")]
-    if run.peft is None:  # an unknown method, which check_values reports
+    if not train.use_peft or run.peft is None:  # an unknown method, which check_values reports
         return []
     why = "it is computed from the weights themselves, of which fp8 keeps three bits and a sign"
     flags = METHODS[train.peft_method].reads_weights(run.peft)

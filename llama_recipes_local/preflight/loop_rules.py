@@ -167,9 +167,9 @@ def check_selective(run: Run) -> list[Problem]:
         return []
     what, fix = f"--activation_policy {SELECTIVE}", f"use --activation_policy {FULL}"
     if not train.use_fast_kernels:
-        why = "only its kernels for frozen weights make norms' outputs again"
+        why = "only its kernels make norms' outputs again"
         return [Problem(f"{what} without --use_fast_kernels", why, f"add it, or {fix}")]
-    if not train.use_peft or train.peft_method != "lora":
+    if train.use_peft and train.peft_method != "lora":
         why = "norms' outputs are kept for LoRA's matrices alone, or for weights that are trained"
-        return [Problem(f"{what} without LoRA", why, fix)]
+        return [Problem(f"{what} with {train.peft_method}", why, fix)]
     return []

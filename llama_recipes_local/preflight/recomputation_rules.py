@@ -15,7 +15,7 @@ def check_selective_kernels(run: Run) -> list[Problem]:
     lack = frozen.KERNEL.unavailable() if run.train.activation_policy == SELECTIVE else ""
     if not lack or check_selective(run):
         return []
-    why, fix = f"it needs the kernels for frozen weights: {lack}", f"use --activation_policy {FULL}"
+    why, fix = f"it needs this package's kernels: {lack}", f"use --activation_policy {FULL}"
     return [Problem(f"--activation_policy {SELECTIVE}", why, fix)]
 
 

@@ -34,7 +34,10 @@ def test_full_fine_tuning_is_the_default() -> None:
     found = of()
     assert found.trained == S7.weights
     assert (found.ranks.sharding, found.policy, found.kernels) == (ALONE, KEEP, PLAIN)
-    assert of(use_fast_kernels="True").kernels == FUSED
+    assert of(use_fast_kernels="True").kernels == FROZEN
+    assert of(use_fast_kernels="True", use_fp16="True").kernels == FUSED
+    assert of(fp8="True").weights.trained_in_fp8 and not of(fp8="True").weights.fp8
+    assert of(fp8="True", freeze_layers="True").weights.fp8
     assert of(dtype="float32").weights.bytes == 4
     assert of(use_fp16="True").weights.bytes == 4
 

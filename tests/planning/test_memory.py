@@ -9,6 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from llama_recipes_local.planning.memory import GIB, memory
 from llama_recipes_local.planning.setting import (
+    FROZEN,
     FULL,
     FULL_SHARD,
     FUSED,
@@ -183,3 +184,20 @@ def test_a_shape_has_the_weights_that_transformers_makes(name: str) -> None:
     with torch.device("meta"):
         model = LlamaForCausalLM(config)
     assert sum(each.numel() for each in model.parameters()) == replace(shape, layers=2).weights
+
+
+@pytest.mark.parametrize(
+    ("weights", "kernels", "measured"),
+    [
+        (Weights(trained=S7.weights), FUSED, 82.9),
+        (Weights(trained=S7.weights), FROZEN, 77.6),
+        (Weights(trained=S7.weights, trained_in_fp8=True), FROZEN, 77.1),
+    ],
+)
+def test_a_whole_model_takes_what_was_measured(
+    weights: Weights, kernels: str, measured: float
+) -> None:
+    """7B, two rows of 4,096 tokens, twice, on one H200, of which 40% had labels."""
+    batch = Batch(rows=2, accumulation=2, document=60, labelled=0.4)
+    found = memory(Setting(S7, weights, batch=batch, kernels=kernels)).peak / GIB
+    assert found == pytest.approx(measured, rel=0.01)

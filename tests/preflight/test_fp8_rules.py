@@ -29,6 +29,9 @@ def pretend(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int]) -> Non
         PEFT | {"pure_bf16": True},
         PEFT | {"enable_fsdp": True, "sharding_strategy": "NO_SHARD"},
         {"fp8": True, "train_only": "last:1"},
+        {"fp8": True},
+        {"fp8": True, "enable_fsdp": True},
+        {"fp8": True, "enable_fsdp": True, "sharding_strategy": "NO_SHARD"},
         {"use_fp16": True, "quantization": "4bit", "use_peft": True},
     ],
 )
@@ -40,9 +43,12 @@ def test_what_works_has_no_problem(flags: dict[str, Any], monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("flags", "what"),
     [
-        ({"fp8": True}, "--fp8 without --use_peft"),
         (PEFT | {"quantization": "4bit"}, "--fp8 with --quantization 4bit"),
-        (PEFT | {"enable_fsdp": True}, "--fp8 with weights that are sharded"),
+        (PEFT | {"enable_fsdp": True}, "--fp8 with frozen weights that are sharded"),
+        (
+            {"fp8": True, "freeze_layers": True, "enable_fsdp": True},
+            "--fp8 with frozen weights that are sharded",
+        ),
         (PEFT | {"use_fp16": True}, "--fp8 with float16"),
         (PEFT | {"dtype": "float32", "mixed_precision": False}, "--fp8 with float32"),
         (PEFT | {"use_dora": True}, "--fp8 with --use_dora"),

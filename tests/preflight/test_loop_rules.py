@@ -98,12 +98,8 @@ def test_valid_settings(flags: dict[str, Any], monkeypatch: pytest.MonkeyPatch) 
         ),
         (SELECTIVE, "--activation_policy selective without --use_fast_kernels"),
         (
-            SELECTIVE | {"use_fast_kernels": True},
-            "--activation_policy selective without LoRA",
-        ),
-        (
             SELECTIVE | {"use_fast_kernels": True, "peft_method": "prefix"} | PEFT,
-            "--activation_policy selective without LoRA",
+            "--activation_policy selective with prefix",
         ),
         (
             SELECTIVE | {"gradient_checkpointing": True, "use_fast_kernels": True} | PEFT,
