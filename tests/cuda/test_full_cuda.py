@@ -5,6 +5,7 @@ which tolerances are, and ``test_fp8_cuda.py``.
 """
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -198,3 +199,36 @@ def test_a_sharded_model_steps_as_a_whole_one(
     alone, shards = losses
     assert alone[-1] < 0.95 * alone[0]
     assert shards == pytest.approx(alone, rel=5e-3)  # gradients are added up in float32
+
+
+@in_fp8_only
+@pytest.mark.ranks
+@pytest.mark.parametrize("flags", [[], ["--enable_fsdp"], ["--gradient_checkpointing"]], ids=str)
+def test_the_command_trains_all_weights_in_fp8(
+    flags: list[str], tiny_model: Path, grammar_data: Path, run_finetuning: Any, tmp_path: Path
+) -> None:
+    done = run_finetuning(
+        "--use_fast_kernels",
+        "--fp8",
+        f"--model_name={tiny_model}",
+        "--dataset=grammar_dataset",
+        f"--data_root={grammar_data}",
+        "--context_length=256",
+        "--lr=1e-3",
+        "--max_train_step=8",
+        "--gradient_accumulation_steps=2",
+        "--output_dir=out",
+        "--checkpoint_type=FULL_STATE_DICT",
+        "--dist_checkpoint_root_folder=out",
+        *flags,
+        cwd=tmp_path,
+        nproc=1,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "trained and multiplied in fp8" in done.stdout
+    steps = [json.loads(row) for row in (tmp_path / "out/metrics.jsonl").read_text().splitlines()]
+    assert steps[-1]["loss"] < steps[0]["loss"]
+    (saved,) = {path.parent for path in (tmp_path / "out").rglob("model*.safetensors")}
+    model: Any = LlamaForCausalLM.from_pretrained(saved)
+    plain: Any = LlamaForCausalLM.from_pretrained(tiny_model)
+    assert model.state_dict().keys() == plain.state_dict().keys()
