@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.distributed.fsdp import MixedPrecisionPolicy, ShardingStrategy
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
@@ -203,7 +204,11 @@ def test_a_sharded_model_steps_as_a_whole_one(
 
 @in_fp8_only
 @pytest.mark.ranks
-@pytest.mark.parametrize("flags", [[], ["--enable_fsdp"], ["--gradient_checkpointing"]], ids=str)
+@pytest.mark.parametrize(
+    "flags",
+    [[], ["--enable_fsdp", "--checkpoint_type=FULL_STATE_DICT"], ["--gradient_checkpointing"]],
+    ids=str,
+)
 def test_the_command_trains_all_weights_in_fp8(
     flags: list[str], tiny_model: Path, grammar_data: Path, run_finetuning: Any, tmp_path: Path
 ) -> None:
@@ -218,7 +223,7 @@ def test_the_command_trains_all_weights_in_fp8(
         "--max_train_step=8",
         "--gradient_accumulation_steps=2",
         "--output_dir=out",
-        "--checkpoint_type=FULL_STATE_DICT",
+        "--run_validation=False",
         "--dist_checkpoint_root_folder=out",
         *flags,
         cwd=tmp_path,
@@ -228,7 +233,7 @@ def test_the_command_trains_all_weights_in_fp8(
     assert "trained and multiplied in fp8" in done.stdout
     steps = [json.loads(row) for row in (tmp_path / "out/metrics.jsonl").read_text().splitlines()]
     assert steps[-1]["loss"] < steps[0]["loss"]
-    (saved,) = {path.parent for path in (tmp_path / "out").rglob("model*.safetensors")}
-    model: Any = LlamaForCausalLM.from_pretrained(saved)
-    plain: Any = LlamaForCausalLM.from_pretrained(tiny_model)
-    assert model.state_dict().keys() == plain.state_dict().keys()
+    saved = list((tmp_path / "out").rglob("model.safetensors"))
+    assert saved
+    for path in saved:
+        assert load_file(path).keys() == load_file(tiny_model / "model.safetensors").keys()
