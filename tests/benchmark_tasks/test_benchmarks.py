@@ -87,6 +87,16 @@ def test_groups_are_weighed_by_their_questions(model: Path, clone: Path, tmp_pat
     assert found["metrics"]["acc"]["value"] == scores["MMLU"]["value"]
 
 
+def test_a_gguf_file_is_measured_as_its_model(model: Path, clone: Path, tmp_path: Path) -> None:
+    pytest.importorskip("gguf", reason="the package gguf is missing")
+    words = ["--model_name", str(model), "--out", str(tmp_path / "gguf"), "--type", "f32"]
+    assert main(["export", *words]) == 0
+    (path,) = (tmp_path / "gguf").glob("*.gguf")
+    found = measure(tmp_path, path, "mmlu", clone)
+    assert found["answers"] == measure(tmp_path, model, "mmlu", clone)["answers"]
+    assert found["about"]["model_name"] == str(path)
+
+
 def test_two_results_of_a_benchmark_are_compared(
     model: Path, clone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

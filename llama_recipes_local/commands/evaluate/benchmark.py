@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from llama_recipes_local.answers.model_loading import (
 )
 from llama_recipes_local.answers.model_source import ModelSource, find_source
 from llama_recipes_local.answers.stopping import Stops
+from llama_recipes_local.benchmark_tasks.forgetting_texts import FORGETTING
 from llama_recipes_local.benchmark_tasks.likeliest_letters import Choices
 from llama_recipes_local.benchmark_tasks.local_files import BenchmarkFiles
 from llama_recipes_local.benchmark_tasks.prompts import Asked, asked
@@ -25,6 +27,8 @@ from llama_recipes_local.benchmark_tasks.scores import Score, pooled, score
 from llama_recipes_local.benchmark_tasks.solutions import ENDS, LONGEST
 from llama_recipes_local.benchmark_tasks.tasks import TASKS, Task
 from llama_recipes_local.commands.evaluate.flag_checks import refuse_unknown_tokens
+from llama_recipes_local.commands.evaluate.forgetting import measure_forgetting
+from llama_recipes_local.commands.evaluate.gguf_model import gguf_file, opened
 from llama_recipes_local.commands.evaluate.metrics import BENCHMARK_METRICS, Answer
 from llama_recipes_local.commands.evaluate.results import Result, table
 from llama_recipes_local.console import data_output
@@ -41,7 +45,7 @@ class Benchmark:
     """What to measure.
 
     Attributes:
-        name: of ``TASKS``.
+        name: of ``TASKS``, or ``FORGETTING``.
         path: the folder of its files; None if it was not named.
         shots: examples in a prompt; None means as lm-eval.
         adapter: folder of a saved adapter.
@@ -72,39 +76,98 @@ def measure_benchmark(given: Benchmark, words: Sequence[object], flags: Mapping[
     Raises:
         UsageError: if a flag is wrong, or the model or the files cannot be used.
     """
-    task = TASKS[given.name]
-    shots = task.shots if given.shots is None else given.shots
     problems = _others(words, flags)
-    with caught() as of_files:
-        files = _files(task, given.path)
-        refuse(files.check_examples(shots))
-        questions = asked(task, files, shots, given.most)
-    with caught() as of_model:
-        source = _source(given.adapter, flags)
-        tokenizer = load_tokenizer(source)
-    refuse([*problems, *of_files, *of_model])
-    if files.missing:
-        note = f"--> {len(files.missing)} subjects are not there: {join_names(files.missing)}"
-        print(note, file=sys.stderr)
-    result = Result(_about(given, source, shots, files), _metrics(task))
-    if task.has_choices:
-        result.answers = _choose(questions, source, tokenizer, given.batch_size)
-    else:
-        result.answers = _solve(questions, source, tokenizer, given.batch_size)
-    scored = {name: _scores(name, task, files, questions, result) for name in result.asked}
-    result.metrics = {
-        name: {"value": scores[0].value, "stderr": scores[0].stderr}
-        for name, scores in scored.items()
-    }
-    result.parts = {name: [asdict(each) for each in scores] for name, scores in scored.items()}
+    with caught() as of_task:
+        prepared = _Prepared(given) if given.name != FORGETTING else None
+        refuse(_beside_forgetting(given) if prepared is None else [])
+    with ExitStack() as stack:
+        file = source = None
+        with caught() as of_model:
+            if (path := gguf_file(dict(flags))) is not None:
+                file = stack.enter_context(opened(path, given.adapter))
+            else:
+                source = _source(given.adapter, flags)
+        refuse([*problems, *of_task, *of_model])
+        with redirect_stdout(sys.stderr if given.as_json else sys.stdout):
+            if file is not None:
+                file.write_weights()
+                source = _source(None, {**flags, "model_name": str(file.folder)})
+            assert source is not None
+            about = _about(given, source) | ({"model_name": str(path)} if path else {})
+            if prepared is None:
+                result = Result(about, ["perplexity"])
+                text = _forgetting_table(measure_forgetting(source, result))
+            else:
+                result, text = prepared.measure(source, about)
     result.save(given.saved_to)
     if given.as_json:
         with data_output():
             print(json.dumps({"about": result.about, "scores": result.parts}, ensure_ascii=False))
-        return
-    for name, scores in scored.items():
-        print(f"\n{table([_row(each) for each in scores], [name, 'questions', 'value', 'stderr'])}")
-    print(f"\n--> {task.title}, {shots} examples in a prompt; saved to {given.saved_to}")
+    else:
+        print(f"\n{text}\n\n--> saved to {given.saved_to}")
+
+
+class _Prepared:
+    """A benchmark with questions, its files read."""
+
+    def __init__(self, given: Benchmark) -> None:
+        """Read the files.
+
+        Raises:
+            UsageError: if they cannot be used.
+        """
+        self._given = given
+        self._task = TASKS[given.name]
+        self._shots = self._task.shots if given.shots is None else given.shots
+        self._files = _files(self._task, given.path)
+        refuse(self._files.check_examples(self._shots))
+        self._questions = asked(self._task, self._files, self._shots, given.most)
+
+    def measure(self, source: ModelSource, about: dict[str, Any]) -> tuple[Result, str]:
+        """Return the result, and what is printed of it."""
+        task, files = self._task, self._files
+        tokenizer = load_tokenizer(source)
+        about = about | {"num_fewshot": self._shots, "files": files.hashes()}
+        if files.missing:
+            about["missing"] = files.missing
+            note = f"--> {len(files.missing)} subjects are not there: {join_names(files.missing)}"
+            print(note, file=sys.stderr)
+        result = Result(about, _metrics(task))
+        answers = _choose if task.has_choices else _solve
+        result.answers = answers(self._questions, source, tokenizer, self._given.batch_size)
+        scored = {
+            name: _scores(name, task, files, self._questions, result) for name in result.asked
+        }
+        for name, scores in scored.items():
+            result.metrics[name] = {"value": scores[0].value, "stderr": scores[0].stderr}
+            result.parts[name] = [asdict(each) for each in scores]
+        tables = (
+            table([_row(each) for each in scores], [name, "questions", "value", "stderr"])
+            for name, scores in scored.items()
+        )
+        noun = f"{self._shots} examples in a prompt"
+        return result, "\n\n".join([*tables, f"{task.title}, {noun}"])
+
+
+def _beside_forgetting(given: Benchmark) -> list[Problem]:
+    flags = {
+        "benchmark_path": given.path,
+        "num_fewshot": given.shots,
+        "max_examples": given.most or None,
+    }
+    why = "its texts come with this package, and all of them are read"
+    return [
+        Problem(f"--{name} with --benchmark {FORGETTING}", why, "leave it out")
+        for name, value in flags.items()
+        if value is not None
+    ]
+
+
+def _forgetting_table(rows: list[list[str]]) -> str:
+    known = len(rows[0]) > 2
+    headers = ["perplexity", "before", "after", "change"] if known else ["perplexity", "now"]
+    note = "the model before training is not known, or is not there any more"
+    return table(rows, headers) + ("" if known else f"\n({note}: measure it by itself)")
 
 
 def _others(words: Sequence[object], flags: Mapping[str, Any]) -> list[Problem]:
@@ -144,14 +207,10 @@ def _metrics(task: Task) -> list[str]:
     return [name for name in BENCHMARK_METRICS if (name == "acc") == task.has_choices]
 
 
-def _about(
-    given: Benchmark, source: ModelSource, shots: int, files: BenchmarkFiles
-) -> dict[str, Any]:
+def _about(given: Benchmark, source: ModelSource) -> dict[str, Any]:
     return {
         "benchmark": given.name,
-        "benchmark_path": str(given.path),
-        "files": files.hashes(),
-        "num_fewshot": shots,
+        "benchmark_path": str(given.path or ""),
         "max_examples": given.most,
         "adapter": str(source.adapter or ""),
         "model_name": str(source.model),

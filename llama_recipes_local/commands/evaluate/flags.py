@@ -50,7 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=one_of(_benchmarks),
         metavar="NAME",
         help="measure a benchmark instead, from local files: mmlu, ceval, cmmlu or gsm8k, with "
-        "lm-eval's prompts and scores",
+        "lm-eval's prompts and scores; or forgetting: perplexity on general texts of this "
+        "package, before training and after",
     )
     parser.add_argument(
         "--benchmark_path",
@@ -77,6 +78,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _benchmarks() -> Iterable[str]:
+    from llama_recipes_local.benchmark_tasks.forgetting_texts import FORGETTING
     from llama_recipes_local.benchmark_tasks.tasks import TASKS
 
-    return TASKS
+    return [*TASKS, FORGETTING]
