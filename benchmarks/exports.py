@@ -1,6 +1,6 @@
-"""Exports a model as GGUF in each type, and compares what llama.cpp computes with transformers.
+"""Exports models as GGUF in each type, and compares what llama.cpp computes with transformers.
 
-    python benchmarks/exports.py --model DIR --work DIR [--gguf FILE] [--out results/FILE.json]
+    python benchmarks/exports.py --models DIR... --work DIR [--gguf FILE] [--out results/FILE.json]
 
 llama.cpp is that of the wheel ``xllamacpp``. With ``--gguf`` that file is converted to float32 and
 exported again as Q4_1, and their tensors are compared. Texts are those that the tests of the
@@ -43,7 +43,7 @@ PACKAGES = ("torch", "transformers", "gguf", "xllamacpp")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--models", type=Path, nargs="+", required=True)
     parser.add_argument("--work", type=Path, required=True, help="folder for the exports")
     parser.add_argument("--gguf", type=Path, help="a file to convert and to export again")
     parser.add_argument("--types", nargs="+", choices=TYPES, default=TYPES)
@@ -53,12 +53,15 @@ def main() -> None:
     report: dict[str, Any] = {
         "versions": {name: version(name) for name in PACKAGES},
         "python": platform.python_version(),
-        "model": args.model.name,
     }
-    report["types"] = [compared(args.model, args.work, kind) for kind in args.types]
+    report["models"] = {
+        model.name: [compared(model, args.work, kind) for kind in args.types]
+        for model in args.models
+    }
     if args.gguf:
         report["again"] = again(args.gguf, args.work)
-    print("\n".join(table(report["types"])))
+    for name, types in report["models"].items():
+        print(name, *table(types), sep="\n")
     if args.out:
         args.out.write_text(json.dumps(report, indent=1) + "\n")
 
@@ -67,13 +70,18 @@ def compared(model: Path, work: Path, kind: str) -> dict[str, Any]:
     """Export a model in one type, and compare tokens, logits and greedy text."""
     out = work / kind
     shutil.rmtree(out, ignore_errors=True)
-    seconds, peak = run("export", "--model_name", str(model), "--out", str(out), "--type", kind)
+    words = ["--model_name", str(model), "--out", str(out), "--type", kind]
+    seconds, peak = run("export", *words, "--accept", "outputs")
+    certificate = json.loads((out / "certificate.json").read_text())["outputs"]
+    del certificate["answers"]
     path = next(out.glob("*.gguf"))
     with LlamaCpp(path) as exported:
         found = tokens_and_logits(model, exported) | greedy(model, exported)
     size = path.stat().st_size
     shutil.rmtree(out)
-    return {"type": kind, "bytes": size, "seconds": seconds, "peak_mb": peak, **found}
+    return {"type": kind, "bytes": size, "seconds": seconds, "peak_mb": peak, **found} | {
+        "certificate": certificate
+    }
 
 
 def tokens_and_logits(folder: Path, exported: LlamaCpp) -> dict[str, Any]:
@@ -148,14 +156,16 @@ def run(*words: str) -> tuple[float, int]:
 
 def table(types: list[dict[str, Any]]) -> list[str]:
     lines = [
-        "| type | MB | same tokens | largest logit difference | KL | same likeliest | greedy |",
-        "|---|---|---|---|---|---|---|",
+        "| type | MB | same tokens | largest logit difference | KL | KL in the certificate "
+        "| same likeliest | greedy |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for each in types:
         lines.append(
             f"| {each['type']} | {each['bytes'] / 1e6:.0f} "
             f"| {each['texts_with_equal_tokens']} of {each['texts']} "
             f"| {each['largest_logit_difference']:.3f} | {each['kl_divergence']:.6f} "
+            f"| {each['certificate']['kl_divergence'][0]:.6f} "
             f"| {each['same_likeliest_token']:.1%} "
             f"| {each['equal_greedy_texts']} of {each['prompts']} |"
         )

@@ -1,5 +1,6 @@
 """How far a GGUF file of each type may be from its model."""
 
+from llama_recipes_local.gguf_files.gguf_choices import DIVERGENCES, RISES
 from llama_recipes_local.model_folders.read_back import Tolerances
 
 ERRORS = {
@@ -16,32 +17,8 @@ ERRORS = {
     "Q4_0": 0.2,
 }
 """By how a tensor is stored: about twice what normally distributed weights have."""
-DIVERGENCES = {
-    "f32": 1e-6,
-    "f16": 0.001,
-    "bf16": 0.001,
-    "q8_0": 0.01,
-    "q6_k": 0.02,
-    "q5_k_m": 0.05,
-    "q4_k_m": 0.2,
-    "q4_1": 0.3,
-    "q4_0": 0.3,
-}
-"""By the type of the file, in nats a token."""
-PERPLEXITIES = {
-    "f32": 1e-4,
-    "f16": 0.005,
-    "bf16": 0.005,
-    "q8_0": 0.01,
-    "q6_k": 0.02,
-    "q5_k_m": 0.05,
-    "q4_k_m": 0.15,
-    "q4_1": 0.25,
-    "q4_0": 0.25,
-}
-"""By the type of the file, by which share it may rise."""
 
 
 def tolerances(file: str) -> Tolerances:
     """Return the tolerances of a type of file, a key of ``FILE_TYPES``."""
-    return Tolerances(weights=ERRORS, divergence=DIVERGENCES[file], perplexity=PERPLEXITIES[file])
+    return Tolerances(weights=ERRORS, divergence=DIVERGENCES[file], perplexity=RISES[file])

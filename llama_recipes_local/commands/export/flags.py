@@ -6,6 +6,9 @@ from llama_recipes_local.certificates.check_names import CHECKS
 from llama_recipes_local.cli.parsing import listed, one_of, path, text
 from llama_recipes_local.cli.shared_flags import add_other_base_flag
 from llama_recipes_local.commands.export.export_types import TYPES
+from llama_recipes_local.gguf_files.gguf_choices import DIVERGENCES, RISES
+
+_LIMITS = ", ".join(f"{name} {DIVERGENCES[name]:g} {RISES[name]:.2%}%" for name in DIVERGENCES)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,8 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         metavar="CHECK,...",
-        help="write the file although it differs from the model in this, when it is read back: "
-        f"{', '.join(CHECKS)}",
+        help="write the export although it differs from the model in this, when it is read back: "
+        f"{', '.join(CHECKS)}; outputs of GGUF may differ by a KL divergence in nats a token and "
+        f"a rise of the perplexity of {_LIMITS}",
     )
     parser.add_argument(
         "--dataset",
