@@ -110,4 +110,6 @@ def _resolved(
     if "dataset" in run.refused:
         run.dataset = None  # the files of the default, which may be missing, were not asked for
     adopt_stored_bits(run)
-    return run, problems
+    return run, list(
+        dict.fromkeys(problems)
+    )  # a path may be checked as a flag and where it is read

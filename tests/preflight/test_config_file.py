@@ -97,6 +97,12 @@ def test_problems_name_the_line_and_come_with_all_others(tmp_path: Path) -> None
     assert found["unknown flag --num_epocs"] == "did you mean --num_epochs?"
 
 
+def test_a_file_that_cannot_be_is_one_problem(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    _, (problem,) = resolved((), {"config": Typed(tmp_path / "loop")})
+    assert "leads back to itself" in problem.why
+
+
 @pytest.mark.parametrize("value", [Typed(""), True])
 def test_a_flag_without_a_file(value: object) -> None:
     _, (problem,) = resolved((), {"config": value})

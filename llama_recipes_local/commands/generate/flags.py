@@ -8,6 +8,7 @@ from dataclasses import fields
 from llama_recipes_local.cli.parsing import number, one_of, path, read_typed, text
 from llama_recipes_local.cli.shared_flags import DTYPES, add_other_base_flag
 from llama_recipes_local.errors import Problem, refusal, refuse
+from llama_recipes_local.screen import is_terminal
 
 TEMPLATES = ("tokenizer", "llama2", "llama3", "chatml", "guanaco")
 
@@ -239,11 +240,23 @@ def _check(args: argparse.Namespace) -> None:
     refuse([Problem(*words) for wrong, *words in checks if wrong])
 
 
+def _read_input() -> str:
+    """Return the text of standard input; a terminal is told that it is waited for."""
+    if is_terminal(sys.stdin):
+        waits = "--> type the prompt, and Ctrl-D in a line of its own; or give it: --prompt TEXT"
+        print(waits, file=sys.stderr, flush=True)
+    typed = read_typed(sys.stdin.read).rstrip("\n")
+    if not typed:
+        fix = "give one: --prompt TEXT, --prompt_file FILE, or a conversation: --chat"
+        raise refusal("there is no prompt", "standard input is empty", fix)
+    return typed
+
+
 def _read_prompt(args: argparse.Namespace) -> str:
     if args.prompt is not None:
         return read_typed(lambda: args.prompt)
     if args.prompt_file is None:
-        return read_typed(sys.stdin.read).rstrip("\n")
+        return _read_input()
     path = args.prompt_file.expanduser().absolute()  # resolve() breaks the name of a pipe
     try:
         # the newline that an editor adds is not part of the text

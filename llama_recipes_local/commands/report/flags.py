@@ -5,14 +5,13 @@ table, and the settings that differ from the defaults or between the runs.
 """
 
 import argparse
-from pathlib import Path
 
-from llama_recipes_local.cli.parsing import text
+from llama_recipes_local.cli.parsing import path, text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own flags."""
-    parser.add_argument("outputs", nargs="+", type=Path, metavar="OUTPUT", help="folder of a run")
+    parser.add_argument("outputs", nargs="+", type=path, metavar="OUTPUT", help="folder of a run")
     parser.add_argument(
         "--out",
         type=text,

@@ -11,6 +11,7 @@ from llama_recipes_local.errors import door, refusal
 from llama_recipes_local.messages import nearest
 from llama_recipes_local.model_folders.weight_files import INDEX, SINGLE
 from llama_recipes_local.planning.shapes import shape_of
+from llama_recipes_local.storage.names import refuse_name
 
 MIRROR = "https://hf-mirror.com"
 _DEFAULT = "SmolLM2-135M-Instruct"
@@ -27,6 +28,7 @@ def bring_model(word: str) -> Brought:
     Raises:
         UsageError: if neither is known.
     """
+    refuse_name(word, "--model")
     folder = Path(word).expanduser()
     if folder.is_dir():
         return _of_folder(folder)

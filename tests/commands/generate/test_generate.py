@@ -10,7 +10,9 @@ import pytest
 from generate_command import generate, refused
 
 from llama_recipes_local import cli
+from llama_recipes_local.commands.generate import flags
 from llama_recipes_local.datasets import grammar
+from llama_recipes_local.errors import UsageError
 
 SENTENCE = "She go to school yesterday."
 
@@ -66,6 +68,18 @@ def test_the_prompt_may_come_from_a_file_or_standard_input(
     assert generate(capsys, *words, "--prompt_file", file) == direct
     monkeypatch.setattr("sys.stdin", io.StringIO(SENTENCE + "\n"))
     assert generate(capsys, *words) == direct
+
+
+def test_a_terminal_is_told_that_a_prompt_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stdin = io.StringIO("Hi\n")
+    monkeypatch.setattr("sys.stdin", stdin)
+    assert flags._read_input() == "Hi" and capsys.readouterr().err == ""
+    monkeypatch.setattr(stdin, "isatty", lambda: True)
+    with pytest.raises(UsageError, match="standard input is empty"):
+        flags._read_input()
+    assert "type the prompt" in capsys.readouterr().err
 
 
 def test_sampling_depends_on_the_seed(adapter: Path, capsys: pytest.CaptureFixture[str]) -> None:
