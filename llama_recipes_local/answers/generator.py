@@ -8,6 +8,7 @@ from typing import Any
 
 import peft
 import torch
+from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 from transformers import (
     GenerationConfig,
     PreTrainedModel,
@@ -122,6 +123,7 @@ class Generator:
             tokenizer=self.tokenizer,
             streamer=streamer,
             use_cache=True,
+            synced_gpus=isinstance(self._model, FSDPModule),  # no rank ends before the others
             **sampling.options() | {"max_new_tokens": max(room)},
         )
         number = sampling.num_return_sequences
@@ -158,6 +160,7 @@ class Generator:
 def generating(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase) -> Iterator[Generator]:
     """Let a model that is trained complete prompts; it and its tokenizer are then as before."""
     wrapped: Any = model
+    register_fsdp_forward_method(model, "generate")  # it gathers what is in no layer
     training, side, kept = model.training, tokenizer.padding_side, wrapped.generation_config
     model.eval()
     tokenizer.padding_side = "left"
@@ -165,4 +168,5 @@ def generating(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase) -> It
         yield Generator(wrapped, tokenizer)
     finally:
         wrapped.generation_config, tokenizer.padding_side = kept, side
+        vars(model).pop("generate", None)
         model.train(training)

@@ -23,6 +23,7 @@ from llama_recipes_local.datasets.base import find_split
 from llama_recipes_local.datasets.prompt_template import PromptTemplate
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.errors import refusal
+from llama_recipes_local.parallel import from_all_ranks, rank, world_size
 from llama_recipes_local.run import Run
 
 
@@ -53,6 +54,9 @@ class ScoredRows:
     ) -> dict[str, float]:
         """Return the metrics of the model's answers by greedy decoding, by name.
 
+        Ranks answer a batch each, the batches that one process would answer, and all of them get
+        all answers. They call this together.
+
         Random numbers are drawn from: the caller restores the RNG state.
 
         Args:
@@ -63,14 +67,18 @@ class ScoredRows:
         found: dict[int, tuple[str, bool]] = {}
         longest_first = sorted(range(len(self.asked)), key=lambda i: -len(self.asked[i].prompt))
         sampling = Sampling(max_new_tokens=LONGEST_ANSWER)
+        size, count = ANSWERED_AT_A_TIME, len(longest_first)
+        batches = [longest_first[start : start + size] for start in range(0, count, size)]
         with generating(model, tokenizer) as generator:
             stops = find_stops(self.template, tokenizer, generator.ends)
-            for start in range(0, len(longest_first), ANSWERED_AT_A_TIME):
+            for first in range(0, len(batches), world_size()):
                 between()
-                places = longest_first[start : start + ANSWERED_AT_A_TIME]
+                # a rank without one of its own repeats one: shards are gathered from all ranks
+                places = batches[min(first + rank() % world_size(), len(batches) - 1)]
                 prompts = [self.asked[place].prompt for place in places]
                 completed = generator.complete_and_tell(prompts, sampling, stops)
                 found |= {place: texts[0] for place, texts in zip(places, completed, strict=True)}
+        found = {place: each for part in from_all_ranks(found) for place, each in part.items()}
         answers = [found[place][0].strip() for place in range(len(self.asked))]
         stopped = sum(found[place][1] for place in found) / len(found)
         return {name: self._measure(name, answers, stopped) for name in self.metrics}

@@ -68,6 +68,15 @@ def cleanup() -> None:
         dist.destroy_process_group()
 
 
+def from_all_ranks(own: Any) -> list[Any]:
+    """Return what each rank passes, of any type that can be pickled; all ranks call it together."""
+    gathered: list[Any] = [own]
+    if world_size() > 1:
+        gathered *= world_size()
+        dist.all_gather_object(gathered, own)
+    return gathered
+
+
 def barrier() -> None:
     """Wait for all ranks."""
     if dist.is_initialized():

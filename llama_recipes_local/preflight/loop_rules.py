@@ -32,14 +32,15 @@ def check_samples(run: Run) -> list[Problem]:
     train = run.train
     method = METHODS.get(train.peft_method) if train.use_peft else None
     other = method is not None and not method.is_mergeable
-    if not (train.enable_fsdp or other):
+    offloads = train.enable_fsdp and run.fsdp.fsdp_cpu_offload
+    if not (offloads or other):
         return []
-    why = "--enable_fsdp" if train.enable_fsdp else f"--peft_method {train.peft_method}"
+    why = "--fsdp_cpu_offload" if offloads else f"--peft_method {train.peft_method}"
     asked = {"samples": train.samples, "eval_generation_rows": train.eval_generation_rows}
     return [
         Problem(
             f"--{flag} {count} with {why}",
-            "during a run, answers are given on one device, by LoRA's methods or a whole model",
+            "during a run, answers are given by LoRA's methods or a whole model, on its device",
             f"leave --{flag} out, and measure the result: {command('evaluate')}",
         )
         for flag, count in asked.items()

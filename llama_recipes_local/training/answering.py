@@ -12,6 +12,7 @@ from llama_recipes_local.answers.samples import Samples, find_samples
 from llama_recipes_local.answers.scored_rows import ScoredRows, find_scored_rows
 from llama_recipes_local.checkpoints import rng_state
 from llama_recipes_local.models.precision import compute_context
+from llama_recipes_local.parallel import is_rank_zero
 from llama_recipes_local.run import Run
 from llama_recipes_local.training.display import Display
 from llama_recipes_local.training.stepping import unwrapped
@@ -37,7 +38,8 @@ def answered(
     yield
     after = _answers(samples, run, model, tokenizer)
     run.closing.append(samples.section(before, after))
-    samples.save(before, after, Path(run.train.output_dir))
+    if is_rank_zero():
+        samples.save(before, after, Path(run.train.output_dir))
 
 
 class Scorer:

@@ -46,7 +46,7 @@ class DataIterator:
         self.dataloader = dataloader
         self.accumulation_steps = accumulation_steps
         self.per_epoch = len(dataloader)
-        self.sources = mixed_sources_of(dataloader.dataset)
+        self.sources = mixed_sources_of(getattr(dataloader, "dataset", None))
         dealer = position.of(dataloader)
         beginning = dealer.state_dict(0) if dealer is not None else {}
         self.is_stream = beginning.get("micro_batches") is not None

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-import torch.distributed as dist
 from torch.utils.data import DataLoader
 
 from llama_recipes_local.errors import TrainingError
-from llama_recipes_local.parallel import rank, world_size
+from llama_recipes_local.parallel import from_all_ranks, rank, world_size
 from llama_recipes_local.training.batches import rows_of
 from llama_recipes_local.training.progress import FetchedStep
 
@@ -73,7 +72,7 @@ def raise_non_finite(
         NonFiniteError: always.
     """
     own = describe_suspects(report, dataloader, tokenizer)
-    lines = [line for each in _from_all_ranks(own) for line in each]
+    lines = [line for each in from_all_ranks(own) for line in each]
     if report.bad_ranks:
         ranks = ", ".join(map(str, report.bad_ranks))
         what = f"the loss is not finite on rank{'s' * (len(report.bad_ranks) > 1)} {ranks}"
@@ -134,11 +133,3 @@ def _text(input_ids: Sequence[int] | torch.Tensor, tokenizer: Tokenizer | None) 
         return ""
     text = tokenizer.decode(input_ids[:TOKENS_SHOWN])
     return repr(text if len(text) <= CHARACTERS_SHOWN else f"{text[:CHARACTERS_SHOWN]}...")
-
-
-def _from_all_ranks(own: list[str]) -> list[list[str]]:
-    if world_size() == 1:
-        return [own]
-    gathered: list[Any] = [None] * world_size()
-    dist.all_gather_object(gathered, own)
-    return gathered

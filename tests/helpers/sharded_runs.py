@@ -16,6 +16,7 @@ from unittest import mock
 
 import torch
 import torch.distributed as dist
+from answering_ranks import compare_answers
 from bitsandbytes import functional as F
 from bitsandbytes.nn import Linear4bit, Params4bit
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -317,6 +318,7 @@ CHECKS = {
     "step": count_collectives_of_a_step,
     "averaged": average_half_gradients,
     "trained": compare_trained_gradients,
+    "answers": compare_answers,
 }
 
 if __name__ == "__main__":

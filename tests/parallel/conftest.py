@@ -89,7 +89,12 @@ def lora(tiny_run: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def uneven(lora: dict[str, Any]) -> dict[str, Any]:
     """The flags of a full epoch, validated, whose rows do not fill the last global batch."""
-    return lora | {"max_train_step": 0, "run_validation": True, "save_metrics": True}
+    return lora | {
+        "max_train_step": 0,
+        "run_validation": True,
+        "save_metrics": True,
+        "eval_generation_rows": 3,
+    }
 
 
 @pytest.fixture(scope="session")
@@ -170,6 +175,7 @@ def two_ranks(
     model = {"model_name": lora["model_name"]}
     checks = {"sentinels": model, "half": model | {"data": half_batch}, "packed": model}
     checks |= {"norm": model, "step": model, "averaged": model, "trained": model}
+    checks["answers"] = model
     return launch(2, mains, checks)
 
 

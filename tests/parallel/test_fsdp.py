@@ -115,6 +115,27 @@ def test_ranks_validate_as_one_process(
     assert two_ranks[name].evaluations == pytest.approx(expected, **LOSS)
 
 
+@pytest.mark.parametrize("strategy", ["NO_SHARD", "SHARD_GRAD_OP", "FULL_SHARD"])
+def test_ranks_answer_as_one_process(two_ranks: Any, strategy: str) -> None:
+    """A batch is answered by one rank, whatever it holds of the model."""
+    for rank in range(2):
+        scores = json.loads((two_ranks.folder / f"answers-{rank}.json").read_text())
+        (whole,) = scores["whole"]
+        assert 0 < whole["stop_share"] < 1 and 0 < whole["rougeL"] < 1
+        assert scores[strategy] == [whole, whole]
+
+
+def test_answers_of_a_run_are_those_of_one_process(
+    two_ranks: Any, one_process: Callable[[str], Any]
+) -> None:
+    rows = []
+    for run in (two_ranks["uneven"], one_process("uneven")):
+        first = json.loads((run.output / "evaluations.jsonl").read_text().splitlines()[0])
+        rows.append({name: first[name] for name in ("step", "gleu", "stop_share")})
+    assert rows[0] == rows[1]
+    assert rows[0]["step"] == 0
+
+
 def test_activation_checkpointing_changes_nothing(two_ranks: Any) -> None:
     # the same operations on the same numbers in the same order, only twice: not a bit differs
     with_it, without = (two_ranks[name] for name in ("FULL_SHARD", "kept-activations"))
