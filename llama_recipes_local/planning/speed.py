@@ -244,15 +244,10 @@ def _with_communication(found: Seconds, setting: Setting, card: Card, node_link:
     slower than the products the step takes as long as the link does. On a CPU nothing is hidden:
     the cores that compute also copy.
     """
-    ranks, own = setting.ranks, setting.weights
-    compute = found.step
+    ranks, compute = setting.ranks, found.step
     copied, linked = 0.0, 0.0
     if ranks.uses_fsdp:
-        size = own.shared if own.bits or own.fp8 else setting.element
-        layers, root = setting.shape.linear * size, setting.element * setting.shape.others
-        gathered = (layers * _passes_of_layers(setting) + root * _passes_of_root(setting)) * (
-            1 - 1 / ranks.shards
-        )
+        gathered = gathered_bytes(setting) * (1 - 1 / ranks.shards)
         gradients = 4.0 * setting.trained
         group, replicas = ranks.shards, ranks.world // ranks.shards
         reduced = gradients * (1 - 1 / group)
@@ -271,6 +266,14 @@ def _with_communication(found: Seconds, setting: Setting, card: Card, node_link:
         linked = max(linked, offloaded)
     total = max(compute + (linked if setting.on_cpu else min(copied, linked)), linked)
     return replace(found, communication=total - compute)
+
+
+def gathered_bytes(setting: Setting) -> float:
+    """Return the bytes of the units that a rank gathers in a step, its own shards among them."""
+    own = setting.weights
+    size = own.shared if own.bits or own.fp8 else setting.element
+    layers, root = setting.shape.linear * size, setting.element * setting.shape.others
+    return layers * _passes_of_layers(setting) + root * _passes_of_root(setting)
 
 
 def _passes_of_layers(setting: Setting) -> int:

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,10 @@ import peft
 import pytest
 import torch
 from transformers import LlamaForCausalLM
+
+from llama_recipes_local.planning.setting import Batch, Ranks, Setting
+from llama_recipes_local.planning.shapes import shape_of
+from llama_recipes_local.planning.speed import gathered_bytes
 
 pytestmark = pytest.mark.ranks
 
@@ -212,7 +217,7 @@ def test_ranks_add_up_the_gradients_norm_once(two_ranks: Any) -> None:
     assert report["norm"] == pytest.approx(math.sqrt(report["entries"]), rel=1e-6)
 
 
-def test_a_step_gathers_and_reduces_no_more_than_it_needs(two_ranks: Any) -> None:
+def test_a_step_gathers_and_reduces_no_more_than_it_needs(two_ranks: Any, tiny_model: Path) -> None:
     """Four micro-batches: the two layers' gradients, of the adapter alone, are reduced once.
 
     The root is gathered once a step; layers once a step if they stay, else in each forward and
@@ -228,6 +233,13 @@ def test_a_step_gathers_and_reduces_no_more_than_it_needs(two_ranks: Any) -> Non
     assert report["FULL_SHARD"]["reduced"] == report["SHARD_GRAD_OP"]["reduced"]
     assert report["FULL_SHARD"]["reduced"] == [trained / 2] * 2
     assert report["NO_SHARD"]["reduced"] == [trained]
+    shape = shape_of(json.loads((tiny_model / "config.json").read_text()))
+    assert shape is not None
+    for strategy, passes in (("FULL_SHARD", 8), ("SHARD_GRAD_OP", 1), ("NO_SHARD", 0)):
+        setting = Setting(shape, batch=Batch(accumulation=4), ranks=Ranks(2, 1, strategy))
+        planned = gathered_bytes(replace(setting, element=4.0)) + 4 * trained * passes
+        # the planner counts the layers' norms to the root
+        assert 4 * sum(report[strategy]["gathered"]) == pytest.approx(planned, rel=0.02), strategy
 
 
 def test_replicas_average_half_precision_in_float32(two_ranks: Any) -> None:
