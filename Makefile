@@ -86,7 +86,12 @@ help: ## list targets and variables
 	@echo '  DATASET=NAME   data set, or a file or folder of yours (default: grammar_dataset); see datasets/README.md'
 	@echo '  OUTPUT=DIR     where the adapter is saved (default: outputs/ and the name of DATASET, numbered)'
 	@echo '  NPROC=N        processes; more than 1 means torchrun and FSDP (default: 1)'
-	@echo '  ARGS="..."     any flags of finetuning.py; python finetuning.py --help lists them'
+	@echo '  ARGS="..."     any flags of finetuning.py; python finetuning.py --help lists them; --config NAME is a'
+	@echo '                 recipe, such as full for all weights in the place of LoRA'
+	@echo
+	@echo 'such as'
+	@echo '  make finetune DATASET=my_rows.jsonl MODEL=../Llama-2-7b-hf ARGS="--num_epochs 1 --lr 2e-4"'
+	@echo '  make finetune DATASET=my_rows.jsonl MODEL=../Llama-2-7b-hf ARGS="--config full"'
 	@echo
 	@echo 'make qlora takes the same, OUTPUT is outputs/qlora'
 	@echo

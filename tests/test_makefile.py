@@ -228,6 +228,7 @@ def test_a_folder_that_is_no_environment_is_not_emptied(tmp_path: Path) -> None:
 def test_help_names_the_environment(tmp_path: Path) -> None:
     said = Machine(tmp_path).make("help").stdout
     assert "source .venv/bin/activate" in said and sys.prefix not in said
+    assert "--config full" in said
 
 
 def test_an_unknown_target_is_answered_with_help(tmp_path: Path) -> None:

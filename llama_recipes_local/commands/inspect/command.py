@@ -71,13 +71,16 @@ def show(
     _print_styled(f"\nthe first rows of the training data: {legend(style)}")
     rows = train.open_pass(0) if isinstance(train, SampleStream) else train
     for index, row in enumerate(islice(rows, number)):
-        print(f"\n--- row {index}: {len(row['input_ids'])} tokens")
+        last = row["input_ids"][-1]
+        end = f"the last is {last} {tokenizer.convert_ids_to_tokens(last)!r}"
+        print(f"\n--- row {index}: {len(row['input_ids'])} tokens, {end}")
         _print_styled(row_text(row, tokenizer, style))
     if isinstance(train, SampleStream):
         return
     if run.train.batching_strategy == "packing":
         packed = ConcatDataset(train, run.train.context_length)
-        print(f"\npacked into {len(packed)} rows, {packed.used:.2%} of positions used; the first:")
+        print(f"\npacked into {len(packed)} rows, {packed.used:.2%} of positions used")
+        print("the first, to scale, where # and = are documents by turns:")
         _print_styled(packed_layout(packed[0], run.train.context_length, style))
     print("\nlengths of the training rows")
     print(histogram_text(train.lengths))

@@ -3,6 +3,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from transformers import AutoTokenizer
 
 from llama_recipes_local.cli import main
 from llama_recipes_local.commands.inspect import command
@@ -35,7 +36,9 @@ def test_rows_packing_audit_and_lengths_are_shown(
     assert "1 and one is [[2" in shown
     assert "2 and one is [[3" in shown
     assert "3 and one is" not in shown
-    assert "documents," in shown
+    assert "documents," in shown and "# and = are documents by turns" in shown
+    end = AutoTokenizer.from_pretrained(tiny_model)
+    assert shown.count(f"the last is {end.eos_token_id} {end.eos_token!r}") == 2
     assert "tokens        rows" in shown
     assert png.read_bytes().startswith(b"\x89PNG")
 
