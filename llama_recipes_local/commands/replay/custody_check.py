@@ -10,7 +10,7 @@ from llama_recipes_local.custody import software_facts
 from llama_recipes_local.custody.custody_file import CHANGED, Files, Manifest, Step
 from llama_recipes_local.custody.run_custody import described
 from llama_recipes_local.custody.run_inputs import Place, names
-from llama_recipes_local.errors import Problem
+from llama_recipes_local.errors import Problem, caught
 from llama_recipes_local.fields import FOLDER, OF_ONE_RUN, facts
 from llama_recipes_local.preflight.flags import check_flags, configurations
 from llama_recipes_local.recipes.settings_file import RECORD
@@ -21,6 +21,7 @@ from llama_recipes_local.storage.hashing import contents_hash
 _SHOWN = 12  # digits of a hash
 PATHS = ("model_name_or_path", "dataset_name", "data_root", "chat_template_path")
 """Flags of ``sft.py`` that say where an input is."""
+_OWN = ("check", "out", "adapter", "sign", "allowed_signers")
 _MACHINE = ("device", "instructions", "system", "python")
 """What a run cannot be given here; threads and ranks it is given."""
 
@@ -127,7 +128,11 @@ def _record(step: Step, path: Path) -> Iterator[Problem]:
     if not path.is_file():
         yield Problem(f"{path} is missing", "a run writes it", "copy it again")
         return
-    content = read_record(path)
+    with caught() as problems:
+        content = read_record(path)
+    if problems:
+        yield from problems
+        return
     for section, was in step.settings.items():
         now = content.get(section)
         for name in was:
@@ -144,8 +149,9 @@ def _settings(step: Step, given: Mapping[str, Any]) -> Iterator[Problem]:
         yield from (_setting(f, now[f], was.get(f)) for f in given if f not in PATHS)
     if step.command != "finetune":
         return
-    _, problems = check_flags(dict(given), ("adapter",))
-    yield from (each for each in problems if each.what != "unknown flag --adapter")
+    named = {flag: value for flag, value in given.items() if flag != "adapter"}
+    _, problems = check_flags(named, _OWN)
+    yield from problems
     if problems:
         return
     before, after = (described(resolve(flags)) for flags in (step.flags, flags_now(step, given)))

@@ -196,6 +196,15 @@ def test_a_manifest_that_was_edited_is_refused(copy: Path, replay: Replay) -> No
     assert "seed in" in said
 
 
+def test_everything_is_in_one_report(copy: Path, replay: Replay) -> None:
+    (copy / "run/run_config.json").write_text("{")
+    change_byte(copy / "model/tokenizer.json")
+    code, said = replay(copy / "run", "--chek")
+    assert code == 2
+    for part in ("run_config.json is not the record", "tokenizer.json has", "did you mean --check"):
+        assert part in said
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format": 1, "steps": [{}]}'])
 def test_a_torn_manifest_is_refused(text: str, copy: Path, replay: Replay) -> None:
     (copy / "run/custody.json").write_text(text)
