@@ -46,7 +46,11 @@ def figures(found: Outcome) -> str:
     """Return what a setting takes, and what it is; of one that does not fit, what it needs."""
     if not found.fits:
         return f"{found.needs:6.1f} GiB: does not fit"
-    return f"{found.needs:6.1f} GiB, {found.tokens:>9,.0f} tok/s: {describe(found.setting)}"
+    return f"{found.needs:6.1f} GiB, {_speed(found.tokens):>9} tok/s: {describe(found.setting)}"
+
+
+def _speed(tokens: float) -> str:
+    return f"{tokens:,.{0 if tokens >= 10 else 1}f}"
 
 
 def by_part(memory: Memory) -> str:
@@ -69,12 +73,13 @@ def details(
     spent = {name: part / best.seconds.step for name, part in vars(best.seconds).items()}
     shares = ", ".join(f"{name} {part:.0%}" for name, part in spent.items() if part >= 0.01)
     world, on_cpu = best.setting.ranks.world, best.setting.on_cpu
-    each = f" ({best.tokens / world:,.0f} a {'rank' if on_cpu else 'GPU'})" if world > 1 else ""
+    each = f" ({_speed(best.tokens / world)} a {'rank' if on_cpu else 'GPU'})" if world > 1 else ""
     outside = best.needs - best.memory.gib
     lines = [
         f"  memory: {best.needs:.1f} GiB of {best.has:.1f}: {by_part(best.memory)}, "
         f"outside torch {outside:.1f}",
-        f"  speed: {best.tokens:,.0f} tok/s{each}, {_seconds(best.seconds.step)} a step: {shares}",
+        f"  speed: {_speed(best.tokens)} tok/s{each}, {_seconds(best.seconds.step)} a step: "
+        f"{shares}",
     ]
     if tokens is not None:
         lines.append(f"  time: {_training_time(best, train, tokens, counted)}")

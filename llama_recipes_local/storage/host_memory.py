@@ -1,5 +1,6 @@
 """How much memory this host has left."""
 
+import os
 from pathlib import Path
 
 _FIGURES = Path("/proc/meminfo")
@@ -20,8 +21,16 @@ def available_bytes() -> int | None:
 
 def total_bytes() -> int | None:
     """Return how much all processes can take together; None if this host does not say."""
-    found = [_of_host("MemTotal:"), *(_number(limit) for limit, _ in _LIMITS)]
+    found = [_of_host("MemTotal:") or _physical(), *(_number(limit) for limit, _ in _LIMITS)]
     return min((each for each in found if each is not None), default=None)
+
+
+def _physical() -> int | None:
+    """Return the bytes of this host's memory where there is no /proc, as on macOS."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return None
 
 
 def _number(path: Path) -> int | None:

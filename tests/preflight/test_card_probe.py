@@ -10,6 +10,7 @@ import torch
 from llama_recipes_local.cli import main
 from llama_recipes_local.planning.cards import card, is_known
 from llama_recipes_local.preflight import card_probe, device_card
+from llama_recipes_local.storage import host_memory
 from llama_recipes_local.storage.host_memory import total_bytes
 
 
@@ -67,6 +68,14 @@ def test_the_ranks_of_a_host_share_its_memory(cache: Path) -> None:
     assert one.memory == pytest.approx(4 * four.memory)
     assert one.memory < (total_bytes() or 0) / 2**30
     assert one.rate == four.rate
+
+
+def test_a_host_without_proc_has_a_memory_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = total_bytes()
+    monkeypatch.setattr(host_memory, "_FIGURES", tmp_path / "none")
+    assert total_bytes() == pytest.approx(before, rel=0.05)
 
 
 def test_where_nothing_can_be_measured_the_assumed_speed_stays(

@@ -74,7 +74,7 @@ def command(plan: Plan, chosen: Outcome) -> list[str]:
     """Return the words of the command that trains so."""
     ranks = chosen.setting.ranks
     flags = {**plan.run.flags, **changes(chosen.setting, plan.asked)}
-    shown = {name: True if str(value) == "True" else value for name, value in flags.items()}
+    shown = {name: True if str(value).lower() == "true" else value for name, value in flags.items()}
     start = [python()]
     if ranks.uses_fsdp:
         start = ["torchrun", "--nproc_per_node", str(ranks.world // ranks.hosts)]
