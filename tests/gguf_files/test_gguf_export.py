@@ -33,7 +33,9 @@ PROMPT = "She go to school yesterday. 20"
 
 
 def export(folder: Path, out: Path, kind: str) -> Path:
-    assert main(["export", "--model_name", str(folder), "--out", str(out), "--type", kind]) == 0
+    words = ["--model_name", str(folder), "--out", str(out), "--type", kind]
+    # large random weights make much of small errors
+    assert main(["export", *words, "--accept", "outputs"]) == 0
     return next(out.glob("*.gguf"))
 
 
