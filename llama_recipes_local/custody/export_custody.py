@@ -27,7 +27,7 @@ from llama_recipes_local.run.record import CUSTODY_FILE
 
 
 def exported_custody(
-    command: str, asked: Any, model: Path, adapter: Path | None, tokenizer: Path
+    command: str, asked: Any, model: Path, adapter: Path | None, tokenizer: Path | None
 ) -> Callable[[Path], None]:
     """Return what writes the manifest into the folder of the new model.
 
@@ -36,7 +36,7 @@ def exported_custody(
         asked: the command's own dataclass of what it is to do, with ``out``.
         model: the folder that weights are read from.
         adapter: the folder of the adapter that is merged; None without one.
-        tokenizer: the tokenizer's folder.
+        tokenizer: the tokenizer's folder; None if none is read.
 
     Raises:
         UsageError: if the manifest of the adapter or model cannot be used.

@@ -1,6 +1,6 @@
 """Exports a model's folder, or an adapter merged into its base model."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,7 +125,11 @@ def _export_lora(asked: Export) -> None:
         raise refusal(f"--tokenizer_name with {given}", why, "leave --tokenizer_name out")
     out = asked.out.expanduser().resolve()
     adapter = asked.adapter.expanduser().resolve()
-    base = export_lora(adapter, asked.model, out, asked.allow_other_base)
+
+    def custody(base: Path) -> Callable[[Path], None]:
+        return exported_custody("export", asked, base, adapter, None)
+
+    base = export_lora(adapter, asked.model, out, custody, asked.allow_other_base)
     file = next(out.glob("*.gguf"))
     print(f"--> the adapter is {file}\n{of_lora_file(file, base, adapter)}")
 

@@ -1,7 +1,7 @@
 """Exports an adapter by itself, as a LoRA in GGUF: llama.cpp adds it to its base model's file."""
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -41,7 +41,11 @@ _OTHERS = {
 
 
 def export_lora(
-    adapter_folder: Path, base: Path | None, out: Path, allow_other_base: bool = False
+    adapter_folder: Path,
+    base: Path | None,
+    out: Path,
+    custody: Callable[[Path], Callable[[Path], None]],
+    allow_other_base: bool = False,
 ) -> Path:
     """Write a new folder with the file; return the base model's.
 
@@ -49,6 +53,7 @@ def export_lora(
         adapter_folder: the adapter's, absolute.
         base: the base model's; None means the one that the adapter names.
         out: the new folder, absolute.
+        custody: returns what writes the manifest into the new folder, for the base model's.
         allow_other_base: whether the base may be another than the adapter was trained on.
 
     Raises:
@@ -80,11 +85,13 @@ def export_lora(
     print(f"--> exporting {adapter.folder}, for {folder}")
     if compared.note:
         print(f"    {compared.note}")
+    beside = custody(folder)
     with published_folder(out) as draft:
         path = draft / f"{adapter.folder.name or 'adapter'}-lora.gguf"
         write_lora(path, adapter.folder.name, shape, pairs)
         if template is not None:
             shutil.copyfile(template, draft / template.name)
+        beside(draft)
     return folder
 
 

@@ -130,6 +130,9 @@ def test_exported_and_merged_models_are_made_again_from_the_base_model(
     finetune(**tiny_run | SHORT | {"use_peft": True, "output_dir": "run"})
     assert cli.main(["merge", "--adapter", "run", "--out", "merged"]) == 0
     assert cli.main(["export", "--model_name", "merged", "--out", "gguf", "--type", "f16"]) == 0
+    lora = ["--adapter", "run", "--format", "gguf-lora", "--out", "lora"]
+    assert cli.main(["export", *lora]) == 0
+    assert replay("lora", "--check")[0] == 0
     steps = json.loads((place / "gguf/custody.json").read_text("utf-8"))["steps"]
     assert [step["command"] for step in steps] == ["finetune", "merge", "export"]
     code, said = replay("gguf")
