@@ -8,6 +8,7 @@ import pytest
 from pip._internal.commands import create_command
 
 from llama_recipes_local.bundling.targets import (
+    CPU,
     PYTHONS,
     TORCH,
     all_targets,
@@ -63,5 +64,7 @@ def test_an_unknown_target_is_refused_with_those_there_are(word: str) -> None:
 
 
 def test_the_torch_that_the_tests_run_with_is_the_one_that_is_brought() -> None:
-    pinned = re.search(r"^torch==(.*)$", CONSTRAINTS, re.MULTILINE)
-    assert pinned is not None and TORCH["cpu"] == pinned[1]
+    pinned = re.search(r"^torch==([^+\n]*)\+?(.*)$", CONSTRAINTS, re.MULTILINE)
+    assert pinned is not None
+    version, build = pinned[1], pinned[2] or CPU  # with one, the tree came in a bundle
+    assert {TORCH[target.cuda] for target in all_targets() if target.build == build} == {version}
