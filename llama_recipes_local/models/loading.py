@@ -13,6 +13,7 @@ import torch
 import transformers
 
 from llama_recipes_local import configs
+from llama_recipes_local.configs.trained_part import trains_all
 from llama_recipes_local.console import no_loading_bars
 from llama_recipes_local.errors import refuse
 from llama_recipes_local.kernels.fp8.store import keep_in_fp8
@@ -212,7 +213,8 @@ def _load_weights(cls: Any, name: str | Path, model_type: str, **kwargs: object)
         kwargs["dtype"] = weight_dtype(active.train)
         kwargs["use_cache"] = False
         kwargs["quantization_config"] = bnb_config(active)
-        quantizes = quantized_bits(active.train) or active.train.fp8
+        kept_in_fp8 = active.train.fp8 and not trains_all(active.train)
+        quantizes = quantized_bits(active.train) or kept_in_fp8
         on_device = quantizes or not active.train.enable_fsdp
         cuda = device_type() == "cuda" and on_device
         kwargs["device_map"] = {"": torch.cuda.current_device()} if cuda else None

@@ -1,6 +1,7 @@
 """``--low_cpu_fsdp``: what needs the weights before each rank has read its shard."""
 
 from llama_recipes_local.adapters.registry import METHODS
+from llama_recipes_local.configs.trained_part import trains_all
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.preflight.model_sizes import model_config
 from llama_recipes_local.run import Run
@@ -47,7 +48,7 @@ def _weights_needed_early(run: Run) -> list[Problem]:
     if run.peft is not None:
         for flag in METHODS[run.train.peft_method].reads_weights(run.peft):
             early[flag] = "is initialised from the weights"
-    if run.train.fp8:
+    if run.train.fp8 and not trains_all(run.train):
         early["--fp8"] = "is made of the weights"
     if run.train.train_new_tokens:
         early["--train_new_tokens"] = "starts from the embedding's rows"

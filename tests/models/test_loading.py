@@ -12,6 +12,7 @@ import transformers
 
 from llama_recipes_local import models
 from llama_recipes_local.kernels.attention import NAME as DOCUMENTS
+from llama_recipes_local.models import loading
 from llama_recipes_local.models.loading import local_folder, run_tokenizer
 from llama_recipes_local.run import activate
 from llama_recipes_local.run.resolution import resolve
@@ -184,3 +185,25 @@ def test_adapters_leave_the_layers_as_they_are(tiny_model: Path) -> None:
 
 def test_nothing_is_frozen_unless_asked(tiny_model: Path) -> None:
     assert all(parameter.requires_grad for parameter in load(tiny_model).parameters())
+
+
+@pytest.mark.parametrize(
+    ("flags", "on_device"),
+    [({}, False), ({"freeze_layers": True}, True), ({"use_peft": True}, True)],
+    ids=str,
+)
+def test_weights_that_are_kept_in_fp8_go_to_the_device_first_and_trained_ones_are_sharded(
+    tiny_model: Path, flags: dict[str, Any], on_device: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def load_weights(cls: Any, name: Any, **kwargs: Any) -> Any:
+        asked.update(kwargs)
+        raise InterruptedError
+
+    monkeypatch.setattr(loading, "device_type", lambda: "cuda")
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(loading, "_load", load_weights)
+    with pytest.raises(InterruptedError):
+        load(tiny_model, fp8=True, enable_fsdp=True, **flags)
+    assert ("device_map" in asked) == on_device

@@ -29,6 +29,7 @@ def problems_of(folder: Path, **flags: Any) -> list[str]:
         FSDP | {"use_peft": True, "fsdp_cpu_offload": True, "init_lora_weights": "gaussian"},
         FSDP | {"use_peft": True, "peft_method": "llama_adapter"},
         FSDP | {"train_only": "lm_head", "sharding_strategy": "NO_SHARD"},
+        FSDP | {"fp8": True},
     ],
 )
 def test_compatible_settings_have_no_problem(tiny_model: Path, flags: dict[str, Any]) -> None:
@@ -46,7 +47,7 @@ def test_compatible_settings_have_no_problem(tiny_model: Path, flags: dict[str, 
             "--low_cpu_fsdp with --init_lora_weights pissa",
         ),
         (FSDP | {"top_layers": 2}, "--low_cpu_fsdp with --top_layers"),
-        (FSDP | {"fp8": True}, "--low_cpu_fsdp with --fp8"),
+        (FSDP | {"fp8": True, "freeze_layers": True}, "--low_cpu_fsdp with --fp8"),
     ],
 )
 def test_incompatible_settings(tiny_model: Path, flags: dict[str, Any], what: str) -> None:
