@@ -17,12 +17,14 @@ from llama_recipes_local.gguf_files.tensor_types import FILE_TYPES
 from llama_recipes_local.model_folders.exported_model import Export, ExportedModel
 from llama_recipes_local.model_folders.safetensors_format import SafetensorsExport
 from llama_recipes_local.quantized_folders.fp8_format import STRATEGIES, Fp8Export
+from llama_recipes_local.quantized_folders.gptq_format import GptqExport
 from llama_recipes_local.storage.publishing import published_folder
 
 DEFAULT_FORMAT = "safetensors"
 FORMATS: dict[str, Callable[[ExportedModel], Export]] = {
     "safetensors": SafetensorsExport,
     **{f"gguf-{name}": partial(GgufExport, file=file) for name, file in FILE_TYPES.items()},
+    **{f"gptq-{bits}bit": partial(GptqExport, bits=bits) for bits in (4, 8)},
     **{f"fp8-{name}": partial(Fp8Export, strategy=name) for name in STRATEGIES},
 }
 

@@ -7,10 +7,13 @@ explains how they are sharded.
 import torch
 from torch import nn
 from transformers import BitsAndBytesConfig, CompressedTensorsConfig, FineGrainedFP8Config
+from transformers.quantizers.auto import AutoQuantizationConfig
+from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from llama_recipes_local.library_patches import CPU_PACKING
 from llama_recipes_local.model_folders.stored_quantization import StoredQuantization
 from llama_recipes_local.models.precision import compute_dtype
+from llama_recipes_local.parallel import device_type
 from llama_recipes_local.run import Run
 from llama_recipes_local.run.weight_bits import quantized_bits
 
@@ -37,12 +40,17 @@ def bnb_config(run: Run) -> BitsAndBytesConfig | None:
 
 def reading_config(
     stored: StoredQuantization,
-) -> FineGrainedFP8Config | CompressedTensorsConfig | None:
+) -> QuantizationConfigMixin | None:
     """Return how weights that a folder holds quantised are loaded; None means as it says itself.
 
     FP8 is dequantised: transformers' kernels for it are fetched, and have no gradient. So is
-    compressed-tensors: what it computes with quantised activations has no gradient.
+    compressed-tensors: what it computes with quantised activations has no gradient. Of gptqmodel's
+    kernels for GPTQ and AWQ one with a gradient is asked for. What it takes for one on the CPU
+    loses the gradient once it has validated, so there it is the plain one.
     """
+    if stored.name in ("gptq", "awq"):
+        backend = "auto_trainable" if device_type() == "cuda" else "torch"
+        return AutoQuantizationConfig.from_dict({**stored.settings, "backend": backend})
     readers = {"fp8": FineGrainedFP8Config, "compressed-tensors": CompressedTensorsConfig}
     if stored.name not in readers:
         return None

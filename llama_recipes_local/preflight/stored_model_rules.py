@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from llama_recipes_local.adapters.lora_flags import ALL_LINEAR
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.model_folders import read_config
 from llama_recipes_local.model_folders.stored_quantization import (
@@ -47,7 +48,18 @@ def check_stored_weights(run: Run) -> list[Problem]:
         for flag in ONLY_4BIT
         if flag in run.given
     ]
-    return problems + _check_sharding(run, stored)
+    return problems + _check_all_linear(run, stored) + _check_sharding(run, stored)
+
+
+def _check_all_linear(run: Run, stored: StoredQuantization) -> list[Problem]:
+    """Find layers that are named by what they are, where gptqmodel has replaced them."""
+    if stored.name not in ("gptq", "awq"):
+        return []
+    if getattr(run.peft, "target_modules", None) != ALL_LINEAR:
+        return []
+    fix = "--target_modules q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj"
+    why = "PEFT finds no linear layers among gptqmodel's"
+    return [Problem(f"--target_modules {ALL_LINEAR}: {stored.what}", why, fix)]
 
 
 def _check_sharding(run: Run, stored: StoredQuantization) -> list[Problem]:

@@ -4,14 +4,12 @@ vLLM and transformers read it. Weights have scales that are stored, activations 
 are computed; embedding, norms and head stay as they are.
 """
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
 from llama_recipes_local.errors import Problem, refusal
-from llama_recipes_local.messages import join_names
 from llama_recipes_local.model_folders import StoredTensors
 from llama_recipes_local.model_folders.auxiliary_files import copy_auxiliary_files
 from llama_recipes_local.model_folders.exported_model import ExportedModel
@@ -24,6 +22,7 @@ from llama_recipes_local.quantized_folders.folder_read_back import (
     Quantised,
     read_folder_back,
 )
+from llama_recipes_local.quantized_folders.llama_layers import LINEAR, check_names
 
 DTYPE = torch.float8_e4m3fn
 LARGEST = torch.finfo(DTYPE).max
@@ -37,9 +36,6 @@ _ACTIVATIONS: dict[str, dict[str, str | int]] = {
 }
 """How activations are scaled that are multiplied with weights of a strategy."""
 STRATEGIES = tuple(_ACTIVATIONS)
-
-_LINEAR = re.compile(r"model\.layers\.\d+\.(self_attn|mlp)\.\w+_proj\.weight")
-_OTHERS = re.compile(r"model\.(embed_tokens|norm)\.weight|lm_head\.weight|model\.layers\..*")
 
 
 @dataclass(frozen=True)
@@ -57,19 +53,16 @@ class Fp8Export:
 
     def check(self, out: Path) -> list[Problem]:
         """Return what vLLM does not read of the model, and a problem if the disk is full."""
-        what = f"the model in {self.model.source} cannot be written in FP8"
-        weights = self.model.weights
-        if others := [name for name in weights if not _OTHERS.fullmatch(name)]:
-            why = f"vLLM's Llama has no {join_names(others)}"
-            return [Problem(what, why, "--format safetensors")]
-        linears = {name: each for name, each in weights.items() if _LINEAR.fullmatch(name)}
+        problems, weights = check_names(self.model, "FP8"), self.model.weights
+        linears = {name: each for name, each in weights.items() if LINEAR.fullmatch(name)}
         odd = [name for name, each in linears.items() if any(size % BLOCK for size in each.shape)]
         if self.strategy == "block" and odd:
             first = tuple(weights[odd[0]].shape)
             why = f"blocks need multiples of {BLOCK} rows and columns, and {odd[0]} is {first}"
-            return [Problem(f"{what} with --type block", why, "--type channel")]
-        planned = self._planned().values()
-        return check_free_space(out, sum(each.numel() * each.element_size() for each in planned))
+            what = f"the model in {self.model.source} cannot be written with --type block"
+            problems.append(Problem(what, why, "--type channel"))
+        size = sum(each.numel() * each.element_size() for each in self._planned().values())
+        return problems or check_free_space(out, size)
 
     def write(self, folder: Path) -> None:
         """Write weights, configuration, tokenizer and licence; one shard is held in memory."""
@@ -96,7 +89,7 @@ class Fp8Export:
         planned = dict[str, torch.Tensor]()
         for name, each in self.model.weights.items():
             planned[name] = each
-            if _LINEAR.fullmatch(name):
+            if LINEAR.fullmatch(name):
                 planned[name] = each.to(DTYPE)
                 shape = scales_shape(each.shape, self.strategy)
                 planned[f"{name}_scale"] = torch.empty(shape, dtype=each.dtype, device="meta")
@@ -106,7 +99,7 @@ class Fp8Export:
         if name in self._scales:
             return self._scales.pop(name)
         weight = self.model.weight(name)
-        if not _LINEAR.fullmatch(name):
+        if not LINEAR.fullmatch(name):
             return weight
         if not weight.isfinite().all():
             why = f"the model in {self.model.source} has NaN or infinite numbers"

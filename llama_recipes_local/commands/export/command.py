@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from llama_recipes_local.commands.export.calibration import calibration_rows
 from llama_recipes_local.commands.export.export_types import TYPES
 from llama_recipes_local.commands.export.held_out_rows import held_out_rows, held_out_run
 from llama_recipes_local.commands.export.lora_adapter import export_lora
@@ -30,6 +31,7 @@ from llama_recipes_local.model_folders.exported_model import ExportedModel
 from llama_recipes_local.model_folders.stored_quantization import stored_quantization
 from llama_recipes_local.model_folders.tensors import FLOATS, StoredTensors
 from llama_recipes_local.models.folder_checks import HARMLESS, check_stored_model
+from llama_recipes_local.quantized_folders.gptq_format import GptqExport
 from llama_recipes_local.run.record import SavedRun
 from llama_recipes_local.serving_lines import of_folder, of_lora_file
 
@@ -80,6 +82,8 @@ def export(asked: Export) -> None:
         if name != DEFAULT_FORMAT and (asked.dataset or not found):
             run = held_out_run(asked.model, asked.adapter, asked.tokenizer, asked.dataset)
     refuse([*found, *(each for each in others if each not in found)])
+    if isinstance(planned.export, GptqExport):
+        planned.export.rows = calibration_rows(run)
     adapter = asked.adapter.expanduser().resolve() if asked.adapter else None
     model = planned.model
     beside = exported_custody("export", asked, model.source, adapter, model.tokenizer)

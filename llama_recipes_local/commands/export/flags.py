@@ -30,7 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="gguf",
         metavar="NAME",
         help="gguf: a file and a Modelfile; gguf-lora: the adapter by itself, which llama.cpp adds "
-        "to a file of its base; fp8: 8-bit floats with scales, for vLLM; "
+        "to a file of its base; gptq: 4 or 8 bits, calibrated on training rows, for vLLM; "
+        "fp8: 8-bit floats with scales, for vLLM; "
         "safetensors: as merge writes it (gguf)",
     )
     parser.add_argument(
