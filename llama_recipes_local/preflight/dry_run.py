@@ -9,7 +9,7 @@ from llama_recipes_local.data.audit import SplitAudit
 from llama_recipes_local.planning.cards import card
 from llama_recipes_local.planning.flags import NAMES, changes, free_of, words
 from llama_recipes_local.planning.search import SHARDING, outcome, ranked
-from llama_recipes_local.planning.setting import Batch, Ranks
+from llama_recipes_local.planning.setting import Ranks, Setting
 from llama_recipes_local.planning.wording import describe, details, figures
 from llama_recipes_local.preflight.device_card import this_card, this_cpu
 from llama_recipes_local.preflight.memory_rules import asked_setting
@@ -45,8 +45,7 @@ def plan_text(run: Run, audits: Mapping[str, SplitAudit]) -> str:
     has = has or card(ELSEWHERE)
     where = f"no GPU here: as on {has.name}, {ELSEWHERE} GB" if assumed else f"each {has.name}"
     training = audits.get("train")
-    if training is not None:
-        asked = replace(asked, batch=_with_data(asked.batch, training))
+    asked = _with_data(asked, audits)
     found = outcome(asked, has)
     tokens = None if training is None else training.tokens
     lines = [f"plan ({where}): {describe(asked)}"]
@@ -78,13 +77,19 @@ def planned_changes(run: Run, audits: Mapping[str, SplitAudit]) -> dict[str, Any
     free = free_of(run) - (frozenset() if asked.ranks.uses_fsdp else {SHARDING})
     if has is None:
         return {NAMES[what][0]: AUTO for what in sorted(free)}
-    if (training := audits.get("train")) is not None:
-        asked = replace(asked, batch=_with_data(asked.batch, training))
+    asked = _with_data(asked, audits)
     best = ranked(asked, has, free)[0]
     return changes(best.setting, asked) if best.fits else {}
 
 
-def _with_data(batch: Batch, training: SplitAudit) -> Batch:
-    """Return a batch with the data's documents and labels."""
-    rows, tokens = max(training.rows, 1), max(training.tokens, 1)
-    return replace(batch, document=max(tokens // rows, 1), labelled=training.label_tokens / tokens)
+def _with_data(asked: Setting, audits: Mapping[str, SplitAudit]) -> Setting:
+    """Return a setting with the data's documents and labels, and all of its validation at most."""
+    if (training := audits.get("train")) is not None:
+        rows, tokens = max(training.rows, 1), max(training.tokens, 1)
+        share = training.label_tokens / tokens
+        batch = replace(asked.batch, document=max(tokens // rows, 1), labelled=share)
+        asked = replace(asked, batch=batch)
+    if (held_out := audits.get("validation")) is not None and asked.validation is not None:
+        tokens = min(asked.validation.tokens, held_out.tokens)
+        asked = replace(asked, validation=replace(asked.validation, tokens=tokens))
+    return asked

@@ -139,8 +139,12 @@ def test_a_dry_run_counts_the_data_and_names_other_settings(
     flags = {"use_peft": "True", **FAST, "num_epochs": "1", "gradient_checkpointing": "True"}
     run = resolve({"model_name": str(folder), **flags})
     audit = SplitAudit(Counts(), 10_000, 1_000_000, 400_000, 500, 0)
+    few = SplitAudit(Counts(), 10, 1_000, 400, 500, 0)
     text = dry_run_text(run, {"train": audit})
     assert "for 1 epoch of 1,000,000 tokens (as tokenised)" in text
+    large = resolve({"model_name": str(folder), **flags, "val_batch_size": "512"})
+    assert "validation 1" in dry_run_text(large, {"train": audit})
+    assert "validation" not in dry_run_text(large, {"train": audit, "validation": few})
     # named with --gradient_checkpointing, so the rows alone could be varied, to no use
     assert "--activation_policy" not in text
     del flags["gradient_checkpointing"]
