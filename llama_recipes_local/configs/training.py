@@ -288,8 +288,8 @@ class train_config(upstream):
     transformers': "sdpa", "eager", "flash_attention_2"."""
 
     fp8: Annotated[bool, Resume.METHOD] = False
-    """Keep the decoder layers' frozen weights in fp8 and multiply in it, on Hopper and later: half
-    the memory of bfloat16, and about twice its rate. Adapters are saved as without."""
+    """Multiply the decoder layers' weights in fp8, on Hopper and later, at about twice bfloat16's
+    rate. Frozen ones are kept in it, in half the memory; what is trained is saved as without."""
 
     gradient_checkpointing: Annotated[bool, Resume.FREE] = False
     """Whether each layer's activations are recomputed in the backward pass: less memory for about
