@@ -6,16 +6,18 @@ from llama_recipes_local import configs
 from llama_recipes_local.adapters.registry import METHODS
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.fields import Facts, defaults, descriptions, facts
+from llama_recipes_local.screen import COLUMNS
 
 INTRODUCTION = """\
-usage: finetuning.py --model_name DIR --dataset NAME|PATH [--use_peft] [--FLAG VALUE ...]
+usage: finetuning.py --model_name DIR --dataset NAME|PATH [--use_peft]
+                     [--FLAG VALUE ...]
        torchrun --nproc_per_node N finetuning.py --enable_fsdp ...
 
-Fine-tune a Llama from a local folder on local data. A flag reaches every configuration that has a
-field of its name; one of a single configuration is --CONFIGURATION.FIELD, as the data sets' below.
-A flag that is on or off may stand alone; --FLAG False turns it off.
+Fine-tune a Llama from a local folder on local data. A flag reaches every
+configuration that has a field of its name; one of a single configuration is
+--CONFIGURATION.FIELD, as the data sets' below. A flag that is on or off may
+stand alone; --FLAG False turns it off.
 """
-WIDTH = 88
 
 
 def sections() -> dict[type, str]:
@@ -51,7 +53,7 @@ def _section(title: str, config: type, flags: dict[str, str], owner: str) -> str
     for flag, text in flags.items():
         lines.append(f"  --{owner}{flag}{_default(values[flag])}")
         plain = text.replace("``", "") + _choices(text, known[flag])
-        lines += textwrap.wrap(plain, WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6)
+        lines += textwrap.wrap(plain, COLUMNS, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "\n".join([*lines, ""])
 
 

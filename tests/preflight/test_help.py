@@ -5,6 +5,7 @@ import pytest
 from llama_recipes_local.adapters.registry import METHODS
 from llama_recipes_local.fields import descriptions, field_names
 from llama_recipes_local.preflight.help import help_text, sections
+from llama_recipes_local.screen import COLUMNS
 
 
 @pytest.mark.parametrize("cls", sections())
@@ -27,4 +28,4 @@ def test_a_field_has_its_default_and_its_docstring() -> None:
     assert "\n  --grammar_dataset.train_split (datasets/grammar/gtrain_10k.csv)\n" in text
     assert f"Adapter method; used with use_peft. One of {', '.join(METHODS)}.\n" in text
     assert text.count("\n  --use_fp16 ") == 1  # of two configurations
-    assert max(map(len, text.splitlines())) <= 100
+    assert max(map(len, text.splitlines())) <= COLUMNS

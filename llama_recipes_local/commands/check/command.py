@@ -21,7 +21,7 @@ from llama_recipes_local.commands.check.file_lists import (
 from llama_recipes_local.commands.check.model_copy import check_copy, is_model, usual_and_absent
 from llama_recipes_local.commands.check.own_words import check_own
 from llama_recipes_local.errors import Problem, UsageError, refusal
-from llama_recipes_local.messages import join_names, missing_path
+from llama_recipes_local.messages import amount, join_names, missing_path
 from llama_recipes_local.model_folders.weight_files import check_ordinary
 from llama_recipes_local.records.finding import files_below
 
@@ -68,7 +68,7 @@ def check(args: argparse.Namespace) -> None:
         print(f"--> {note}")
     if found.problems:
         raise UsageError(found.problems)
-    print(f"{found.folder}: {found.files} files, {found.bytes / 1e9:.2f} GB, no problem")
+    print(f"{found.folder}: {found.files} files, {amount(found.bytes)}, no problem")
 
 
 def examine(folder: Path, named_list: Path | None = None) -> Checked:

@@ -76,11 +76,15 @@ def open_checkpoint(folder: Path) -> tuple[FileSystemReader, Metadata]:
         reader = _SafetensorsReader(str(folder))
         metadata = _read_headers(folder, reader)
     else:
+        fix = "name the folder below --dist_checkpoint_root_folder; what --checkpoint_type "
+        fix += "FULL_STATE_DICT saved is already a model folder"
+        if (folder / ADAPTER_WEIGHTS).is_file():
+            merged = command("merge", "--adapter", folder, "--out", "DIR")
+            fix = f"it is an adapter, which becomes a model with its base: {merged}"
         raise refusal(
             f"{folder} is not a sharded checkpoint",
             f"it has neither {METADATA} nor shard-*.safetensors; {describe_folder(folder)}",
-            "name the folder below --dist_checkpoint_root_folder; what --checkpoint_type "
-            "FULL_STATE_DICT saved is already a model folder",
+            fix,
         )
     _check_shards(folder, metadata)
     return reader, metadata

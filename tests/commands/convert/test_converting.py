@@ -120,6 +120,9 @@ def test_another_model_is_refused(
     error = refused(capsys, tmp_path / "out", checkpoint(saved, "ours"), "--model", other)
     assert "unexpected: model.layers.1." in error
     assert "not a sharded checkpoint" in refused(capsys, tmp_path / "out", tiny_model)
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter/adapter_model.safetensors").touch()
+    assert "merge --adapter" in refused(capsys, tmp_path / "out", tmp_path / "adapter")
 
 
 @pytest.mark.parametrize("kind", ["ours", "theirs"])
