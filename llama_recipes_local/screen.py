@@ -38,7 +38,18 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 def redraws(stream: TextIO | None) -> bool:
     """Return whether a line can be drawn again on a stream: a terminal, or a notebook's output."""
-    return is_terminal(stream) or ("ipykernel" in sys.modules and hasattr(stream, "pub_thread"))
+    return is_terminal(stream) or (hasattr(stream, "pub_thread") and _is_attended())
+
+
+def _is_attended() -> bool:
+    """Return whether a notebook is in front of someone; a page made of one keeps each refresh.
+
+    Programs that execute notebooks, as nbconvert does, say that nobody can be asked for input.
+    """
+    ipython = sys.modules.get("IPython")
+    kernel = getattr(ipython.get_ipython() if ipython else None, "kernel", None)
+    request = kernel.get_parent() if kernel is not None else {}
+    return bool(request.get("content", {}).get("allow_stdin"))
 
 
 def clock(seconds: float) -> str:

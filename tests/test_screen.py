@@ -2,8 +2,11 @@
 
 import io
 import shlex
+import sys
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -14,6 +17,7 @@ from llama_recipes_local.screen import (
     encodable,
     fitting,
     note_in,
+    redraws,
     shell_command,
     shown_path,
 )
@@ -98,3 +102,15 @@ def test_a_frame_is_ascii_where_nothing_else_can_be_encoded() -> None:
     for encoding, corner in (("utf-8", "╭"), ("latin-1", "+"), ("ascii", "+")):
         stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
         assert encodable(text, stream).startswith(corner)
+
+
+@pytest.mark.parametrize("attended", [True, False])
+def test_a_line_is_drawn_again_in_a_notebook_that_someone_sees(
+    attended: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = {"content": {"allow_stdin": attended}}
+    shell = SimpleNamespace(kernel=SimpleNamespace(get_parent=lambda: request))
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))  # type: ignore[arg-type]
+    output: Any = SimpleNamespace(isatty=lambda: False, pub_thread=None)
+    assert redraws(output) is attended
+    assert not redraws(io.StringIO())

@@ -20,6 +20,7 @@ from llama_recipes_local.api.result import Result
 from llama_recipes_local.errors import InterruptedRun, Problem, TrainingError, UsageError, refusal
 from llama_recipes_local.extras import SOURCE
 from llama_recipes_local.storage.publishing import write_json
+from llama_recipes_local.typed_words import SETTINGS
 
 FLAGS, RESULT, ERROR = "flags.json", "result.json", "error-{}.json"
 PROGRAM = f"{__package__}.rank_program"
@@ -54,6 +55,11 @@ def _check(processes: int, flags: dict[str, Any]) -> None:
     if launch.launch() is not None:
         why = f"this process is itself rank {launch.rank()} of {launch.world_size()}"
         raise refusal(given, why, "leave it out: torchrun has started the ranks")
+    asked = [value for name, value in flags.items() if name.rpartition(".")[2] == "enable_fsdp"]
+    from_file = any(flags.get(name) for name in SETTINGS)  # which may ask for it
+    if not from_file and not any(str(value).lower() in ("true", "1") for value in asked):
+        why = "each process would train its own copy of the model on the same data"
+        raise refusal(f"{given} without enable_fsdp", why, "add enable_fsdp=True, or leave it out")
     try:
         json.dumps(flags)
     except TypeError as error:

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llama_recipes_local.errors import refusal
+from llama_recipes_local.errors import refusal, refuse
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -98,10 +98,17 @@ class Result:
         """Write the run's page, side by side with other runs, and return its path.
 
         The page of a run alone is written at its end already.
+
+        Raises:
+            UsageError: if one of them is no result, or its folder is gone.
         """
         from llama_recipes_local.reports.run_files import read_runs
         from llama_recipes_local.reports.run_page import PAGE, write_report
 
+        for other in others:
+            if not isinstance(other, Result):
+                what, why = f"report({other!r})", "it is not what finetune has returned"
+                raise refusal(what, why, f"llama-recipes-local report {self.output_dir} DIR")
         path = self.output_dir / PAGE
         write_report(read_runs([each.output_dir for each in (self, *others)]), path)
         return path
@@ -136,9 +143,14 @@ class Result:
             UsageError: if no model was saved, the prompt cannot be used, or sampling is off.
         """
         from llama_recipes_local.answers.generator import Sampling
+        from llama_recipes_local.answers.sampling_limits import sampling_problems
 
+        if not isinstance(prompt, str):
+            raise refusal(f"prompt={prompt!r}", "it is no text", 'give one: "..."')
         asked = {"temperature": temperature, "top_p": top_p, "top_k": top_k}
         given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
+        always = {"repetition_penalty": repetition_penalty, "seed": seed}
+        refuse(sampling_problems({"max_new_tokens": max_new_tokens} | given | always))
         if given and not do_sample:
             what = ", ".join(f"{name}={value}" for name, value in given.items())
             why = "without sampling the likeliest token is taken each time"

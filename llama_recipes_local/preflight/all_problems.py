@@ -15,7 +15,7 @@ from llama_recipes_local.preflight.automatic import automatic
 from llama_recipes_local.preflight.checks import BATCHES, checks_of, find_problems
 from llama_recipes_local.preflight.checks_by_flags import Check
 from llama_recipes_local.preflight.config_file import with_config
-from llama_recipes_local.preflight.data_rules import check_data_files
+from llama_recipes_local.preflight.data_rules import check_data_files, check_stream
 from llama_recipes_local.preflight.flags import check_values
 from llama_recipes_local.preflight.model import UNNAMED, check_model_type, check_tokenizer
 from llama_recipes_local.preflight.recipe_values import with_values
@@ -80,7 +80,9 @@ def preflight_data(
     """
     run, problems = _resolved(arguments, given, others)
     data_files = partial(check_data_files, parts=parts)
-    checks: list[Check] = [check_values, *BATCHES, check_model_type, check_tokenizer, data_files]
+    length = partial(check_stream, training="train" in parts)
+    batches = [length if check is check_stream else check for check in BATCHES]
+    checks: list[Check] = [check_values, *batches, check_model_type, check_tokenizer, data_files]
     problems += _found(run, checks)
     refuse([*problems, *found])
     return run

@@ -37,19 +37,23 @@ def check_row_length(run: Run) -> list[Problem]:
     ]
 
 
-def check_stream(run: Run) -> list[Problem]:
-    """Find what a run with streamed data does not say."""
+def check_stream(run: Run, training: bool = True) -> list[Problem]:
+    """Find what a run with streamed data, or an evaluation on it, does not say."""
     streams = any(getattr(source.config, "streaming", False) for source in run.sources)
-    return stream_problems(run.train) if streams and not run.mixed else []
+    return stream_problems(run.train, training) if streams and not run.mixed else []
 
 
-def stream_problems(train: configs.train_config) -> list[Problem]:
-    """Return what is missing to train on a stream, whose length is not known."""
-    needs = [("max_train_step", "how many optimiser steps to train", "")]
-    if train.run_validation:
-        needs.append(
-            ("max_eval_step", "how many batches to validate on", ", or --run_validation False")
-        )
+def stream_problems(train: configs.train_config, training: bool = True) -> list[Problem]:
+    """Return what is missing to use a stream, whose length is not known.
+
+    Args:
+        train: says how long it is.
+        training: whether it is trained on; otherwise it is read once, to evaluate on.
+    """
+    needs = [("max_train_step", "how many optimiser steps to train", "")] if training else []
+    if train.run_validation or not training:
+        otherwise = ", or --run_validation False" if training else ""
+        needs.append(("max_eval_step", "how many batches to validate on", otherwise))
     return [
         Problem(
             f"a streamed data set without --{flag}",

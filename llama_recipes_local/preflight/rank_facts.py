@@ -13,6 +13,7 @@ from pathlib import Path
 from llama_recipes_local.checkpoints import layout, selection
 from llama_recipes_local.data.streaming import is_stream
 from llama_recipes_local.datasets.base import PARTS, find_split
+from llama_recipes_local.datasets.mixed_sources import MIXED
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.fields import FOLDER, fields_with
 from llama_recipes_local.model_folders import ADAPTER_WEIGHTS
@@ -70,6 +71,9 @@ def _flags(run: Run) -> Facts:
         for name in vars(config):
             if name not in folders:
                 facts[f"--{prefix}{name}"] = str(getattr(config, name))
+    if run.mixed:  # files may be elsewhere on each host
+        named = [f"{source.name}:{source.weight:g}" for source in run.mixed]
+        facts[f"--{MIXED}.sources"] = ",".join(named)
     return facts
 
 

@@ -111,7 +111,6 @@ def _commands(script: Script) -> dict[str, list[str]]:
         limits = ["--max_examples", "2", "--max_new_tokens", str(ANSWER)]
         commands["evaluate"] = ["evaluate", *trained, *limits, "--max_eval_step", "2"]
         commands["evaluate"] += ["--data_cache", str(folder / "cache")]
-        commands["evaluate"] += ["--max_train_step", str(STEPS)]  # which a stream asks for
         commands["evaluate"] += ["--out", str(folder / "evaluation.json"), *tokenizer]
     page = str(folder / "report.html")
     commands["report"] = ["report", str(folder / "straight"), resumed, "--out", page]

@@ -116,7 +116,7 @@ def measure_stream(
     Raises:
         UsageError: if no flag says how many.
     """
-    refuse(stream_problems(train_config))
+    refuse(stream_problems(train_config, training))
     if training:
         steps = train_config.max_train_step
         stream.micro_batches = steps * train_config.gradient_accumulation_steps

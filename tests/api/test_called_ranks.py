@@ -107,6 +107,13 @@ def test_what_is_no_number_of_processes(number: Any) -> None:
         finetune(model_name="m", num_processes=number)
 
 
+@pytest.mark.parametrize("more", [{}, {"enable_fsdp": False}, {"enable_fsdp": "false"}])
+def test_ranks_that_would_train_copies_are_not_started(more: Any) -> None:
+    with pytest.raises(UsageError, match="num_processes=2 without enable_fsdp") as refused:
+        finetune(model_name="m", num_processes=2, **more)
+    assert refused.value.problems[0].fix == "add enable_fsdp=True, or leave it out"
+
+
 def test_a_rank_starts_none(monkeypatch: pytest.MonkeyPatch) -> None:
     place = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}
     for name, value in (place | {"MASTER_PORT": "29500"}).items():

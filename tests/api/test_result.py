@@ -63,6 +63,32 @@ def test_a_temperature_without_sampling_is_refused(result: Result) -> None:
         result.generate(SENTENCE, temperature=0.5)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"max_new_tokens": 0},
+        {"max_new_tokens": 2.5},
+        {"max_new_tokens": "8"},
+        {"temperature": 0, "do_sample": True},
+        {"top_p": 1.5, "do_sample": True},
+        {"top_k": -1, "do_sample": True},
+        {"top_k": True, "do_sample": True},
+        {"repetition_penalty": float("nan")},
+        {"seed": 2**63},
+        {"seed": None},
+        {"prompt": 3},
+    ],
+)
+def test_a_value_that_cannot_be_is_a_problem(result: Result, wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=f"{next(iter(wrong))}="):
+        result.generate(**{"prompt": SENTENCE} | wrong)
+
+
+def test_what_is_no_result_is_in_no_page(result: Result) -> None:
+    with pytest.raises(UsageError, match="not what finetune has returned"):
+        result.report(str(result.output_dir))  # type: ignore[arg-type]
+
+
 def test_the_figure_has_both_losses(result: Result) -> None:
     figure = result.plot()
     assert isinstance(figure, Figure)

@@ -19,6 +19,7 @@ from llama_recipes_local.datasets.run_data import prepare_data
 from llama_recipes_local.errors import UsageError
 from llama_recipes_local.kernels.vocabulary_loss import vocabulary_loss
 from llama_recipes_local.preflight.mixture_rules import check_mixture
+from llama_recipes_local.preflight.rank_facts import _flags
 from llama_recipes_local.run import Run, activate
 from llama_recipes_local.run.resolution import resolve
 from llama_recipes_local.training.evaluation import evaluate, groups_of
@@ -288,6 +289,15 @@ def test_each_source_has_its_own_configuration() -> None:
     assert [config.data_path for config in configs[:2]] == ["a/x.jsonl", "b/x.jsonl"]
     assert [config.template for config in configs[:2]] == ["none", "none"]
     assert configs[2].train_split == "t.csv"
+
+
+def test_ranks_may_have_a_mixtures_files_elsewhere() -> None:
+    def told(named: str) -> str:
+        return _flags(resolve(with_data_path({"dataset": named})[0]))["--mixed_dataset.sources"]
+
+    assert told("a/x.jsonl:1,grammar_dataset:1") == told("/b/x.jsonl:1,grammar_dataset:1.0")
+    assert told("a/x.jsonl:1,grammar_dataset:1") != told("a/x.jsonl:2,grammar_dataset:1")
+    assert told("a/x.jsonl:1,grammar_dataset:1") != told("a/y.jsonl:1,grammar_dataset:1")
 
 
 def test_a_file_whose_name_looks_like_a_mixture_is_a_file(tmp_path: Path) -> None:

@@ -5,6 +5,18 @@ from typing import Any, NamedTuple
 
 import nbformat
 from nbclient import NotebookClient
+from nbclient.util import run_sync
+
+
+class AttendedClient(NotebookClient):
+    """Executes as if someone was at the notebook, who could be asked for input."""
+
+    async def async_start_new_kernel_client(self) -> Any:
+        client = await super().async_start_new_kernel_client()
+        client.allow_stdin = True
+        return client
+
+    start_new_kernel_client = run_sync(async_start_new_kernel_client)
 
 
 class Shown(NamedTuple):
@@ -18,7 +30,7 @@ class Shown(NamedTuple):
 def run_cells(cells: Sequence[str], folder: object, environment: dict[str, str]) -> list[Shown]:
     """Run cells one after another, also after an error."""
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(each) for each in cells])
-    client = NotebookClient(
+    client = AttendedClient(
         notebook, allow_errors=True, timeout=120, resources={"metadata": {"path": str(folder)}}
     )
     client.execute(env=environment)

@@ -11,7 +11,11 @@ from llama_recipes_local.datasets.named_path import with_data_path
 from llama_recipes_local.errors import UsageError
 from llama_recipes_local.preflight import preflight_data
 from llama_recipes_local.preflight.checks import BATCHES, check_values, find_problems
-from llama_recipes_local.preflight.data_rules import check_data_files, check_vision_data
+from llama_recipes_local.preflight.data_rules import (
+    check_data_files,
+    check_vision_data,
+    stream_problems,
+)
 from llama_recipes_local.preflight.mixture_rules import check_mixture
 from llama_recipes_local.run import Run
 from llama_recipes_local.run.resolution import resolve
@@ -34,6 +38,14 @@ def test_a_stream_needs_both_lengths() -> None:
     ]
     assert whats(StreamedConfig(), max_train_step=5, max_eval_step=5) == []
     assert whats(StreamedConfig(), max_train_step=5, run_validation=False) == []
+
+
+def test_an_evaluation_on_a_stream_needs_one_length() -> None:
+    train = configs.train_config()
+    (problem,) = stream_problems(train, training=False)
+    assert problem.fix == "give --max_eval_step N"
+    train.max_eval_step, train.run_validation = 2, False
+    assert stream_problems(train, training=False) == []
 
 
 @pytest.mark.parametrize("dataset", [None, configs.grammar_dataset(), StreamedConfig(False)])

@@ -5,6 +5,7 @@ import math
 import sys
 from dataclasses import fields
 
+from llama_recipes_local.answers.sampling_limits import SAMPLING_LIMITS
 from llama_recipes_local.cli.parsing import number, one_of, path, read_typed, text
 from llama_recipes_local.cli.shared_flags import DTYPES, add_other_base_flag
 from llama_recipes_local.errors import Problem, refusal, refuse
@@ -104,10 +105,9 @@ def _datasets_with_prompt() -> list[str]:
 
 
 def _add_sampling(group: argparse._ArgumentGroup) -> None:
-    positive = number(int, 0, math.inf)
     group.add_argument(
         "--max_new_tokens",
-        type=positive,
+        type=number(*SAMPLING_LIMITS["max_new_tokens"]),
         default=100,
         metavar="N",
         help="per completion (%(default)s)",
@@ -117,38 +117,38 @@ def _add_sampling(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--temperature",
-        type=number(float, 0, math.inf),
+        type=number(*SAMPLING_LIMITS["temperature"]),
         metavar="T",
         help="with --do_sample: above 1 is more random, below 1 less (1.0)",
     )
     group.add_argument(
         "--top_p",
-        type=number(float, 0, 1),
+        type=number(*SAMPLING_LIMITS["top_p"]),
         metavar="P",
         help="with --do_sample: sample from the likeliest tokens with this total probability (1.0)",
     )
     group.add_argument(
         "--top_k",
-        type=number(int, -1, math.inf),
+        type=number(*SAMPLING_LIMITS["top_k"]),
         metavar="K",
         help="with --do_sample: sample from this many of the likeliest tokens; 0 means all (50)",
     )
     group.add_argument(
         "--num_return_sequences",
-        type=positive,
+        type=number(*SAMPLING_LIMITS["num_return_sequences"]),
         metavar="N",
         help="with --do_sample: completions of each prompt (1)",
     )
     group.add_argument(
         "--repetition_penalty",
-        type=number(float, 0, math.inf),
+        type=number(*SAMPLING_LIMITS["repetition_penalty"]),
         default=1.0,
         metavar="P",
         help="above 1 makes tokens that the text has less likely (%(default)s)",
     )
     group.add_argument(
         "--seed",
-        type=number(int, -(2**63) - 1, 2**63 - 1),
+        type=number(*SAMPLING_LIMITS["seed"]),
         default=42,
         metavar="N",
         help="seed of sampling (%(default)s)",
