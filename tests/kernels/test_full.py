@@ -94,6 +94,15 @@ def test_loss_and_gradients_are_transformers(config: dict[str, Any], change: str
     assert difference(plain, ours, passes=2) < CLOSE
 
 
+def test_without_a_label_all_gradients_are_there_and_zero() -> None:
+    """Ranks reduce what they have: one without a gradient of the head would reduce less."""
+    model = plain_model()
+    frozen.install(model)
+    model(input_ids=IDS, labels=torch.full_like(IDS, -100), num_items_in_batch=20.0).loss.backward()
+    found = [parameter.grad for parameter in model.parameters()]
+    assert all(gradient is not None and not gradient.any() for gradient in found)
+
+
 def test_norms_are_made_again() -> None:
     plain = plain_model()
     ours = copy.deepcopy(plain)
