@@ -2,7 +2,8 @@
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from llama_recipes_local.custody.custody_file import (
     Step,
     find_manifest,
     read_manifest,
+    with_results,
     write_manifest,
 )
 from llama_recipes_local.custody.run_inputs import (
@@ -34,7 +36,7 @@ from llama_recipes_local.custody.software_facts import (
 )
 from llama_recipes_local.data.cache import cache_folder
 from llama_recipes_local.datasets.tokenized_splits import HASHES
-from llama_recipes_local.errors import UsageError
+from llama_recipes_local.errors import UsageError, refuse
 from llama_recipes_local.fields import OF_ONE_RUN, fields_with
 from llama_recipes_local.models.precision import weight_dtype
 from llama_recipes_local.preflight.config_file import CONFIG_FLAGS
@@ -81,25 +83,28 @@ class RunCustody:
         except Exception as error:  # what no run ends by: ``finish`` says it
             self._failure.append(error)
 
-    def finish(self, settings: Mapping[str, Any], results: Mapping[str, Files]) -> None:
-        """Write the manifest of a run that has come to its end, or say why there is none."""
+    def finish(self, settings: Mapping[str, Any], results: Callable[[], dict[str, Files]]) -> None:
+        """Write the manifest of a run that has come to its end, or say why there is none.
+
+        Args:
+            settings: every setting of the run.
+            results: returns the hashes of what it has written.
+        """
         assert self._thread is not None
         self._thread.join()
-        done = replace(
-            self.step, settings=dict(settings), packages=packages(), results=dict(results)
-        )
         try:
             if self._failure:
                 raise self._failure[0]
-            write_manifest(self.output / CUSTODY_FILE, [done])
-        except OSError as error:
+            done = replace(self.step, settings=dict(settings), packages=packages())
+            write_manifest(self.output / CUSTODY_FILE, [with_results(done, results())])
+        except Exception as error:  # the result is there, and worth more
             print(f"--> {self.output / CUSTODY_FILE} is not written: {error}")
 
 
 def begin_custody(run: Run) -> RunCustody:
     """Begin the manifest of a run, whose output folder is there."""
     places, problems = run_inputs(run)
-    assert not problems  # the data is prepared
+    refuse(problems)  # of data that was there when it was prepared
     named = [str(run.flags[flag]) for flag in CONFIG_FLAGS if flag in run.flags]
     if named and named[0] not in shipped.names():
         places["config"] = file_place(Path(named[0]))
@@ -113,7 +118,7 @@ def begin_custody(run: Run) -> RunCustody:
 
 def finish_custody(custody: RunCustody, run: Run) -> None:
     """Write the manifest of a run that has come to its end."""
-    custody.finish(described(run), run_results(run))
+    custody.finish(described(run), lambda: run_results(run))
 
 
 def new_step(
@@ -187,7 +192,7 @@ def folder_results(folder: Path) -> Files:
     paths = folder_place(folder, (*OF_MODELS, "*.gguf", "Modelfile")).files
     files = {path.name: contents_hash(path) for path in paths}
     for checkpoint in reversed(layout.checkpoints_in(folder)):
-        if layout.is_checkpoint(checkpoint):
+        with suppress(layout.CorruptCheckpointError):  # nothing is made of it
             for name, entry in sorted(layout.read_manifest(checkpoint).files.items()):
                 if name.endswith(".safetensors"):
                     files[f"{checkpoint.name}/{name}"] = entry.sha256

@@ -5,7 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llama_recipes_local.commands.replay.present_places import flags_now, present_places
+from llama_recipes_local.commands.replay.present_places import (
+    flags_now,
+    given_to_sft,
+    present_places,
+)
 from llama_recipes_local.custody import software_facts
 from llama_recipes_local.custody.custody_file import CHANGED, Files, Manifest, Step
 from llama_recipes_local.custody.run_custody import described
@@ -145,8 +149,9 @@ def _record(step: Step, path: Path) -> Iterator[Problem]:
 def _settings(step: Step, given: Mapping[str, Any]) -> Iterator[Problem]:
     """Compare settings that flags give with those of a run."""
     if step.command == "sft":
-        was, now = step.flags, step.flags | {flag: [str(each)] for flag, each in given.items()}
-        yield from (_setting(f, now[f], was.get(f)) for f in given if f not in PATHS)
+        for flag, value in given_to_sft(given).items():
+            if flag not in PATHS and [str(value)] != step.flags.get(flag):
+                yield _setting(flag, [str(value)], step.flags.get(flag))
     if step.command != "finetune":
         return
     named = {flag: value for flag, value in given.items() if flag != "adapter"}
@@ -210,7 +215,7 @@ def _named(code: Mapping[str, str]) -> str:
 def _links(before: list[Step], step: Step) -> Iterator[Problem]:
     """Find an input of a step that is not what the step before it has written."""
     adapter = step.inputs.get("adapter") or step.inputs.get("model_name")
-    if not before or adapter is None:
+    if not before or not before[-1].results or adapter is None:
         return
     written = {digest for each in before[-1].results.values() for digest in each.files.values()}
     for name, digest in adapter.files.items():
@@ -221,6 +226,8 @@ def _links(before: list[Step], step: Step) -> Iterator[Problem]:
 
 def _notes(step: Step) -> Iterator[str]:
     """Yield what differed before a run was resumed, from what it was at its end."""
+    if step.command in ("finetune", "sft") and not step.results:
+        yield f"the run of {step.command} had not come to its end: it is not made again"
     if step.resumed_from and not step.earlier:
         yield f"the run was resumed from {step.resumed_from}, and what came before has no manifest"
     for earlier in step.earlier:

@@ -57,7 +57,15 @@ def in_directory(directory: str) -> Iterator[None]:
 
 def flags_now(step: Step, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the flags of a run, with those that say where inputs are now."""
-    return step.flags | with_data_path({k: v for k, v in given.items() if k != "config"})[0]
+    named = {flag: value for flag, value in given.items() if flag not in ("config", "adapter")}
+    return step.flags | with_data_path(named)[0]
+
+
+def given_to_sft(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the flags for a run of ``sft.py`` among those for all steps of a result."""
+    renamed = {"model_name": "model_name_or_path"}
+    others = ("adapter", "tokenizer_name")
+    return {renamed.get(flag, flag): value for flag, value in given.items() if flag not in others}
 
 
 def _of_finetune(step: Step, given: Mapping[str, Any]) -> tuple[Places, list[Problem]]:
@@ -76,6 +84,7 @@ def _of_finetune(step: Step, given: Mapping[str, Any]) -> tuple[Places, list[Pro
 
 
 def _of_sft(step: Step, given: Mapping[str, Any]) -> tuple[Places, list[Problem]]:
+    given = given_to_sft(given)
     config = local_dataset()
     update_config(config, **step.settings["local_dataset"])
     if "dataset_name" in given:

@@ -9,7 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from llama_recipes_local.api.calling import finetune
-from llama_recipes_local.commands.replay.present_places import flags_now, in_directory
+from llama_recipes_local.api.launching import finetune_launched
+from llama_recipes_local.commands.replay.present_places import (
+    flags_now,
+    given_to_sft,
+    in_directory,
+)
 from llama_recipes_local.commands.replay.same_content import is_same
 from llama_recipes_local.custody.custody_file import Files, Manifest, Step, read_manifest
 from llama_recipes_local.errors import TrainingError, refusal
@@ -27,14 +32,16 @@ def repeat(manifest: Manifest, given: Mapping[str, Any], out: Path) -> None:
         TrainingError: with what differs from the result.
         UsageError: if a step cannot be made here.
     """
-    steps, made = manifest.steps, out
+    finished = len(manifest.steps) - count_unfinished(manifest.steps)
+    steps, made = manifest.steps[-finished:], out
     for number, step in enumerate(steps, 1):
         before = made
         made = out if len(steps) == 1 else out / f"{number}-{step.command}" / _name(steps, number)
         print(f"--> again: {step.command}, into {made}", flush=True)
         with in_directory(step.directory):
             _make(step, given, made, before if number > 1 else None, steps[number - 2])
-        _compare(step, _folder(manifest, number, given), made)
+        last = number == len(steps)
+        _compare(step, manifest.path.parent if last else _folder(step, given), made)
     count = sum(len(each.files) for each in steps[-1].results.values())
     print(f"--> the same to the bit: {count} files, in {made}")
 
@@ -49,12 +56,15 @@ def _name(steps: list[Step], number: int) -> str:
     return Path(written.folder).name
 
 
-def _folder(manifest: Manifest, number: int, given: Mapping[str, Any]) -> Path:
+def count_unfinished(steps: list[Step]) -> int:
+    """Return how many steps cannot be made again: those up to the last without results."""
+    return max((number for number, step in enumerate(steps, 1) if not step.results), default=0)
+
+
+def _folder(step: Step, given: Mapping[str, Any]) -> Path:
     """Return the folder of what a step has made, which need not be there if it is not the last."""
-    if number == len(manifest.steps):
-        return manifest.path.parent
-    (*_, last) = manifest.steps[number - 1].results.values()
-    return Path(str(given.get("adapter", last.folder)))
+    (*_, written) = step.results.values()
+    return Path(str(given.get("adapter", written.folder)))
 
 
 def _make(
@@ -78,12 +88,12 @@ def _finetune(step: Step, given: Mapping[str, Any], out: Path) -> None:
     if flags.get("use_profiler"):
         flags["profiler_dir"] = str(out / "profiles")
     ranks, threads = _ranks(step), int(step.machine.get("threads", 1))
-    if ranks == 1:
+    if step.machine.get("torchrun"):
+        os.environ[_THREADS] = str(threads)
+        finetune_launched(ranks, flags)
+    else:
         torch.set_num_threads(threads)
         finetune(**flags)
-        return
-    os.environ[_THREADS] = str(threads)
-    finetune(num_processes=ranks, **flags)
 
 
 def _ranks(step: Step) -> int:
@@ -103,7 +113,7 @@ def _ranks(step: Step) -> int:
 def _sft(step: Step, given: Mapping[str, Any], out: Path) -> None:
     import torch
 
-    flags = step.flags | {name: [str(value)] for name, value in given.items()}
+    flags = step.flags | {name: [str(each)] for name, each in given_to_sft(given).items()}
     flags |= {"output_dir": [str(out)]}
     words = [word for name, values in flags.items() for word in _words(name, values)]
     ranks, threads = _ranks(step), int(step.machine.get("threads", 1))

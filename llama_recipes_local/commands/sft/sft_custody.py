@@ -38,7 +38,7 @@ def begin_sft_custody(run: SftRun) -> RunCustody | None:
 
 def finish_sft_custody(custody: RunCustody, run: SftRun, output: Path) -> None:
     """Write the manifest of a run that has come to its end."""
-    custody.finish(settings(run), {"output_dir": folder_results(absolute(output))})
+    custody.finish(settings(run), lambda: {"output_dir": folder_results(absolute(output))})
 
 
 def settings(run: SftRun) -> dict[str, Any]:
