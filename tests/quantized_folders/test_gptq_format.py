@@ -1,6 +1,7 @@
 """``export --format gptq`` and adapters on its result, beside gptqmodel's own reading of it."""
 
 import json
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from safetensors.torch import load_file, save_file
 from llama_recipes_local.cli import main
 from llama_recipes_local.model_folders import StoredTensors
 from llama_recipes_local.models import LlamaForCausalLM
+from llama_recipes_local.preflight.checks import CHECKS, find_problems
 from llama_recipes_local.quantized_folders.gptq_format import GptqExport, dequantised
+from llama_recipes_local.run.resolution import resolve
 
 INSTALLED = all(map(find_spec, ("gptqmodel", "optimum")))
 with_packages = pytest.mark.skipif(not INSTALLED, reason="gptqmodel or optimum is not installed")
@@ -173,3 +176,16 @@ def test_layers_that_have_no_groups_are_refused(
     given = ["export", "--model_name", str(tmp_path / "odd"), "--out", str(tmp_path / "out")]
     assert main([*given, "--format", "gptq"]) == 2
     assert "multiples of 32 rows and columns" in capsys.readouterr().err
+
+
+def test_the_layers_of_a_gptq_base_are_named(model: Path, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(model, tmp_path / "base"))
+    config = json.loads((base / "config.json").read_text())
+    for quantised in (True, False):
+        settings = {"quant_method": "gptq", "bits": 4, "group_size": 64}
+        config["quantization_config"] = settings if quantised else None
+        (base / "config.json").write_text(json.dumps(config))
+        flags = {"model_name": str(base), "use_peft": True, "target_modules": "all-linear"}
+        told = [each for each in find_problems(resolve(flags), CHECKS) if "all-linear" in each.what]
+        assert len(told) == quantised
+        assert not told or "--target_modules q_proj,k_proj" in told[0].fix

@@ -17,7 +17,7 @@ def calibration_rows(run: Run | None) -> list[list[int]]:
     """
     what, fix = "--format gptq is calibrated on training rows", "--dataset NAME"
     if run is None:
-        raise refusal(what, "no run's record is with the model to name them", fix)
+        raise refusal(what, "no record of a run whose data can be read is with the model", fix)
     with activate(run):
         rows = prepare_data(run, ("train",)).splits["train"]
     if not isinstance(rows, TokenRows):
