@@ -69,3 +69,14 @@ def test_a_file_is_named_as_it_is(here: Path) -> None:
     lora = of_lora_file(folder / "a-lora.gguf", here / "base model", adapter(here))
     assert "--lora 'Out Put/a-lora.gguf'" in lora
     assert "-m 'base model-gguf/base model-Q8_0.gguf'" in lora
+
+
+def test_what_is_quantised_is_not_exported_again(here: Path) -> None:
+    folder = here / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    assert "export --model_name model --out model-gguf" in of_folder(folder)
+    (folder / "config.json").write_text('{"quantization_config": {"quant_method": "fp8"}}')
+    text = of_folder(folder)
+    assert "vllm serve model" in text
+    assert "export" not in text
