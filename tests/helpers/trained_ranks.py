@@ -12,7 +12,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from llama_recipes_local import configs, parallel
 from llama_recipes_local.kernels import frozen
-from llama_recipes_local.kernels.fp8.store import keep_in_fp8
+from llama_recipes_local.kernels.fp8.store import store
 from llama_recipes_local.training.stepping import Stepper
 
 MICRO_BATCHES, LENGTH = 3, 37
@@ -30,7 +30,7 @@ def compare_trained_gradients(output: Path, model_name: str) -> None:
         torch.manual_seed(0)
         plain: Any = LlamaForCausalLM.from_pretrained(model_name, dtype=torch.float32).train()
         if fp8:
-            keep_in_fp8(plain, adapted=False)
+            store(plain.model.layers)
         ours = copy.deepcopy(plain)
         frozen.install(ours)
         want = summed_alone(ours if fp8 else plain)
