@@ -74,13 +74,14 @@ class Weights:
         expected = self.read.original.weight(name).detach()
         try:
             found = self.read.exported.weight(name).detach()
-        except UsageError as error:  # it is corrupt
-            self.wrong.append(f"{name}: {error.problems[0].what}")
+        except (UsageError, KeyError) as error:  # it is corrupt, or missing
+            why = error.problems[0].what if isinstance(error, UsageError) else "is missing"
+            self.wrong.append(f"{name}: {why}")
             return expected, expected
         if name not in self._compared:
             self._compared.add(name)
             self._compare(name, expected, found)
-        return expected, found
+        return expected, found if found.shape == expected.shape else expected
 
     def _compare(self, name: str, expected: torch.Tensor, found: torch.Tensor) -> None:
         kind = self.read.kind(name)

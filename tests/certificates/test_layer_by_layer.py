@@ -102,6 +102,26 @@ def test_an_export_that_is_equal_differs_by_nothing(models: tuple[ReadBack, list
     assert found.largest_logit_difference == 0 and found.same_likeliest_token == 1
 
 
+@pytest.mark.parametrize("fault", ["missing", "of another shape", "NaN"])
+def test_a_weight_that_cannot_be_computed_with_is_named(
+    fault: str, models: tuple[ReadBack, list[Any]]
+) -> None:
+    read, (first, _) = models
+    name, weight = "model.layers.1.mlp.up_proj.weight", read.exported.weight
+
+    def broken(asked: str) -> torch.Tensor:
+        if asked != name:
+            return weight(asked)
+        if fault == "missing":
+            raise KeyError(asked)
+        return weight(asked)[1:] if fault == "of another shape" else weight(asked) * torch.nan
+
+    read = replace(read, exported=replace(read.exported, weight=broken))
+    weights = Weights(read)
+    differences(weights, rows_of(first.config.vocab_size))
+    assert len(weights.wrong) == 1 and weights.wrong[0].startswith(name)
+
+
 def test_greedy_answers_are_those_of_transformers(models: tuple[ReadBack, list[Any]]) -> None:
     read, (first, second) = models
     prompts = ["She goes", "A much longer prompt with more words"]
