@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llama_recipes_local.errors import refusal, refuse
+from llama_recipes_local.program import command
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -108,7 +109,7 @@ class Result:
         for other in others:
             if not isinstance(other, Result):
                 what, why = f"report({other!r})", "it is not what finetune has returned"
-                raise refusal(what, why, f"llama-recipes-local report {self.output_dir} DIR")
+                raise refusal(what, why, command("report", self.output_dir, "DIR"))
         path = self.output_dir / PAGE
         write_report(read_runs([each.output_dir for each in (self, *others)]), path)
         return path

@@ -24,7 +24,7 @@ class Answering:
     ends: list[int] = []  # noqa: RUF012
 
     def complete_and_tell(self, prompts: list[str], *_: Any) -> list[list[tuple[str, bool]]]:
-        assert len(prompts) <= scored_rows.BATCH
+        assert len(prompts) <= scored_rows.ANSWERED_AT_A_TIME
         known = {each.prompt: (each.references[0], i % 4 > 0) for i, each in enumerate(ASKED)}
         return [[known[prompt]] for prompt in prompts]
 

@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from types import ModuleType
+from types import SimpleNamespace
 
 import pytest
 
@@ -179,7 +179,9 @@ def test_a_notebook_has_one_live_line_and_no_return_within_what_is_printed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     stream = NotebookOutput()
-    monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
+    request = {"content": {"allow_stdin": True}}
+    shell = SimpleNamespace(kernel=SimpleNamespace(get_parent=lambda: request))
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))  # type: ignore[arg-type]
     monkeypatch.setenv("TERM", "xterm-color")
     with contextlib.redirect_stdout(stream), Display() as shows:
         for step in (1, 2, 29):
