@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -390,6 +391,12 @@ IN_TRAINING_ONLY = {name for name in FAULTS if "tokenizer" in name or "generatio
     "a token that is a list",
     "a length in words",
 }
+
+
+@pytest.fixture(autouse=True)
+def _without_packages_for_quantised_folders(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("compressed_tensors", "gptqmodel", "optimum"):
+        monkeypatch.setitem(sys.modules, name, None)
 
 
 @pytest.fixture
