@@ -3,8 +3,8 @@
 from typing import Any
 
 from llama_recipes_local.adapters.lora_flags import check_lora_flags, missing_targets
+from llama_recipes_local.commands.plan.given import Target
 from llama_recipes_local.errors import Problem
-from llama_recipes_local.planning.cards import Card
 from llama_recipes_local.planning.shapes import LINEAR
 from llama_recipes_local.preflight.checks_by_flags import FLAG_CHECKS
 from llama_recipes_local.preflight.group_sizes import group_sizes
@@ -13,16 +13,15 @@ from llama_recipes_local.run import Run
 _OTHERS = ("embed_tokens", "lm_head")
 
 
-def check_planned(run: Run, card: Card, world: int) -> list[Problem]:
+def check_planned(run: Run, target: Target) -> list[Problem]:
     """Return why a run cannot be started so.
 
     Args:
         run: with the flags that are chosen for it, and its model.
-        card: each GPU.
-        world: how many there are.
+        target: what it is planned for.
     """
     found = [problem for check in FLAG_CHECKS for problem in check(run)]
-    found += [*group_sizes(run, world), *_fp8(run, card)]
+    found += [*group_sizes(run, target.world), *_fp8(run, target)]
     if run.train.use_peft and run.train.peft_method == "lora":
         lora: Any = run.peft
         found += check_lora_flags(run, lora)
@@ -38,9 +37,13 @@ def check_several(run: Run, world: int) -> list[Problem]:
     return [Problem(f"--enable_fsdp False with {world} GPUs", why, fix)]
 
 
-def _fp8(run: Run, card: Card) -> list[Problem]:
+def _fp8(run: Run, target: Target) -> list[Problem]:
     """Find a card that does not multiply in fp8."""
+    card = target.card
     if not run.train.fp8 or card.fp8:
         return []
+    what, fix = f"--fp8 on {card.name}", "leave --fp8 out"
+    if not target.card_is_named:
+        what, fix = f"{what}, assumed by its memory", f"name the card with --gpu, or {fix}"
     why = "it needs an NVIDIA GPU of the Hopper generation or later"
-    return [Problem(f"--fp8 on {card.name}", why, "leave --fp8 out")]
+    return [Problem(what, why, fix)]

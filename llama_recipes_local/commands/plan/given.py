@@ -27,6 +27,7 @@ class Target:
         shape: of the model.
         known: the name of the known model that it is taken for; "" for a folder.
         card: each GPU.
+        card_is_named: whether it is known which card it is.
         world: how many there are.
         nodes: on how many machines.
     """
@@ -35,6 +36,7 @@ class Target:
     shape: Shape
     known: str
     card: Card
+    card_is_named: bool
     world: int
     nodes: int
 
@@ -52,7 +54,10 @@ def target_of(model: str, args: argparse.Namespace) -> tuple[Target, list[Proble
         config, shape, known = model_shape(model)
     with caught() as of_card:
         has = card_of(args)
-    target = Target(config, shape, known, has, args.gpus * args.nodes, args.nodes)
+    if not model and any(flag.rpartition(".")[2] == "model_name" for flag in args.flags):
+        of_model = []  # it was named: what is wrong with the word is reported already
+    card_is_named, world = bool(args.gpu or args.probe), args.gpus * args.nodes
+    target = Target(config, shape, known, has, card_is_named, world, args.nodes)
     return target, [*of_model, *of_card]
 
 

@@ -38,7 +38,6 @@ class Plan:
     Attributes:
         model: as it was named.
         target: what it is planned for.
-        card_is_named: whether it is known which card it is.
         run: what is started, before anything is chosen.
         asked: its setting.
         outcomes: first the fastest that fits.
@@ -49,7 +48,6 @@ class Plan:
 
     model: str
     target: Target
-    card_is_named: bool
     run: Run
     asked: Setting
     outcomes: list[Outcome]
@@ -85,9 +83,8 @@ def make_plan(
     best = next((name for name, each in found.items() if each[2][0].fits), list(found)[-1])
     run, asked, outcomes = found[best]
     others = {name: each[2][0] for name, each in found.items() if len(found) > 1}
-    named = bool(args.gpu or args.probe)
     counted = epoch_tokens(args.tokens, run)
-    return Plan(model, target, named, run, asked, outcomes, others, *counted)
+    return Plan(model, target, run, asked, outcomes, others, *counted)
 
 
 def _tried(flags: dict[str, Any], target: Target) -> dict[str, Run]:
@@ -121,7 +118,7 @@ def _planned(
         outcomes = ranked(asked, target.card, free_of(run), node_link)
         started = _run({**run.flags, **changes(outcomes[0].setting, asked)}, target.config)
         started.automatic = run.automatic
-        if problems := check_planned(started, target.card, target.world):
+        if problems := check_planned(started, target):
             wrong.append(problems)
         else:
             found[name] = run, asked, outcomes

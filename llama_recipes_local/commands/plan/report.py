@@ -111,7 +111,7 @@ def _methods(plan: Plan) -> list[str]:
 
 
 def _basis(plan: Plan) -> str:
-    assumed = "" if plan.card_is_named else ", assumed by its memory (--gpu NAME)"
+    assumed = "" if plan.target.card_is_named else ", assumed by its memory (--gpu NAME)"
     document = plan.asked.batch.document
     return wrapped(
         f"basis: {speed_of(plan.target.card)}{assumed}; {document} tokens a document, a label at "

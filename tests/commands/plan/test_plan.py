@@ -140,6 +140,7 @@ M = ("--model_name", "llama-2-7b")
         ),
         ((*M, "--fp8", "--gpu", "A100"), "--fp8 on A100 80GB"),
         ((*M, "--fp8", "--gpu", "L40S"), "--fp8 on L40S"),
+        ((*M, "--fp8", "--gpu_memory", "24"), "--fp8 on RTX 4090, assumed by its memory"),
         ((*M, "--fp8", "--use_peft", "--quantization", "4bit"), "--fp8 with --quantization 4bit"),
         ((*M, "--fp8", "--use_fp16"), "--fp8 with float16"),
         ((*M, "--fp8", "--use_peft", "--use_dora"), "--fp8 with --use_dora"),
@@ -164,6 +165,14 @@ def test_what_cannot_be_planned_is_refused(
     capsys: pytest.CaptureFixture[str], words: tuple[str, ...], said: str
 ) -> None:
     assert said in plan(capsys, *words, code=2)
+
+
+@pytest.mark.parametrize("word", ["", "/data/\udcff", "a" * 300])
+def test_a_name_that_cannot_be_read_is_not_said_to_be_missing(
+    capsys: pytest.CaptureFixture[str], word: str
+) -> None:
+    error = plan(capsys, "--model_name", word, code=2)
+    assert "--model_name" in error and "no model was named" not in error
 
 
 WRONG = {
