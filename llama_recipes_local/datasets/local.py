@@ -217,10 +217,11 @@ def find_part(config: local_dataset, training: bool) -> LocalPart:
     begun = list(islice(_records(source, documents), 2))
     layout = _layout(_records(source, documents), config.format, named)
     if every and training and len(files) == 1 and len(begun) < 2:
+        suffix = files[0].suffix
         raise refusal(
             f"{files[0]} has one record",
             "the first is held out for validation: none is left to train on",
-            f"add records, or name others for validation: {VALIDATION_FLAG}",
+            f"add records, or make a folder of train{suffix} and validation{suffix}, and name that",
         )
     choices = (*_skipped(chosen), *_separators(files, encoding))
     if documents:

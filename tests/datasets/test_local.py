@@ -351,7 +351,9 @@ def test_rows_are_held_out_of_one_file(tmp_path: Path) -> None:
 
 def test_a_single_row_cannot_be_held_out_and_trained(tmp_path: Path) -> None:
     file = write(tmp_path / "rows.jsonl", {"text": "a"})
-    assert refused(local_dataset(data_path=file)).what == f"{file} has one record"
+    problem = refused(local_dataset(data_path=file))
+    assert problem.what == f"{file} has one record"
+    assert "a folder of train.jsonl and validation.jsonl" in problem.fix  # a mixture takes it too
     write(tmp_path / "rows.jsonl", {"unknown": "a"})
     assert "is not a record" in refused(local_dataset(data_path=file)).what
     write(tmp_path / "rows.jsonl", {"text": "a"}, {"text": "b"})
