@@ -6,6 +6,7 @@ from llama_recipes_local.configs.protocols import DatasetConfig, Part
 from llama_recipes_local.datasets.base import split_name
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.errors import UsageError
+from llama_recipes_local.run import Run
 
 BYTES_A_TOKEN = 4
 _TEXTS = (".csv", ".tsv", ".json", ".jsonl", ".txt")
@@ -17,6 +18,17 @@ def bytes_of(config: DatasetConfig, part: Part = "train") -> int | None:
     if not files or any(path.suffix not in _TEXTS for path in files):
         return None
     return sum(path.stat().st_size for path in files)
+
+
+def epoch_bytes(run: Run) -> int | None:
+    """Return the bytes of an epoch's rows; None if some are not in plain texts.
+
+    A mixture repeats all its sources but one, so that each has its share.
+    """
+    sizes = [(bytes_of(source.config), source.weight) for source in run.sources]
+    weights = sum(weight for _, weight in sizes)
+    shared = [size * weights / weight for size, weight in sizes if size is not None]
+    return round(max(shared)) if shared and len(shared) == len(sizes) else None
 
 
 def _files(config: DatasetConfig, part: Part) -> list[Path]:

@@ -77,6 +77,7 @@ def _resolve_sources(
     sources = []
     for named in named_sources(mixture)[0]:
         config = resolve_dataset(replace(train, dataset=named.dataset), flags)
+        config.dataset = named.dataset  # the flag of this name means the mixture
         if isinstance(config, local_dataset) and named.path:
             config.data_path = named.path
         sources.append(Source(named.name, named.dataset, named.weight, config))

@@ -23,6 +23,13 @@ def test_a_dotted_flag_reaches_one_configuration_alone() -> None:
     assert resolved.fsdp.use_fp16 is True and resolved.train.use_fp16 is False
 
 
+def test_a_source_of_a_mixture_has_its_own_name() -> None:
+    mixture = "grammar_dataset:2,/data/rows.jsonl:1"
+    flags = {"dataset": "mixed_dataset", "mixed_dataset.sources": mixture}
+    named = [source.config.dataset for source in resolution.resolve(flags).sources]
+    assert named == ["grammar_dataset", "local_dataset"]
+
+
 def test_flags_reach_the_data_set_and_the_adapter() -> None:
     flags = {
         "dataset": "grammar_dataset",

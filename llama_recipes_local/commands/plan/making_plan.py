@@ -12,7 +12,7 @@ from llama_recipes_local.planning.asked import setting
 from llama_recipes_local.planning.flags import changes, free_of
 from llama_recipes_local.planning.search import Outcome, ranked
 from llama_recipes_local.planning.setting import Setting
-from llama_recipes_local.planning.tokens import BYTES_A_TOKEN, bytes_of
+from llama_recipes_local.planning.tokens import BYTES_A_TOKEN, epoch_bytes
 from llama_recipes_local.preflight.flags import check_values
 from llama_recipes_local.run import Run
 from llama_recipes_local.run.resolution import resolve
@@ -139,6 +139,6 @@ def epoch_tokens(given: int | None, run: Run) -> tuple[int | None, str]:
         return given, "--tokens"
     if run.dataset is None or "dataset" not in run.given:
         return None, ""
-    if (size := bytes_of(run.dataset)) is None:
+    if (size := epoch_bytes(run)) is None:
         return None, "its files are not here, or not plain text: give --tokens N"
     return size // BYTES_A_TOKEN, f"{size / 1e6:,.2f} MB at {BYTES_A_TOKEN} bytes a token"

@@ -253,6 +253,12 @@ def test_hours_are_those_of_the_tokens(tmp_path: Path, capsys: pytest.CaptureFix
     assert "not known (its files are not here" in plan(capsys, *words, "--dataset", "x/y.jsonl")
     found = numbers(capsys, *words, "--dataset", str(data))
     assert found["tokens_an_epoch"] == data.stat().st_size // 4
+    more = tmp_path / "more.jsonl"
+    more.write_text(data.read_text() * 3)
+    found = numbers(capsys, *words, "--dataset", f"{data}:1,{more}:1")  # one is repeated
+    assert found["tokens_an_epoch"] == 2 * more.stat().st_size // 4
+    mixture = f"{data}:1,x/y.jsonl:1"
+    assert "not known (its files are not here" in plan(capsys, *words, "--dataset", mixture)
 
 
 @pytest.mark.command
