@@ -40,7 +40,7 @@ def named_mixture(flags: Mapping[str, Any]) -> str:
 def _named(flags: Mapping[str, Any]) -> tuple[str, str]:
     """Return what ``--dataset`` gives, and the data root; empty if it gives no text."""
     given = next((flags[flag] for flag in _NAME_FLAGS if flag in flags), None)
-    value = "" if isinstance(given, bool) or given is None else str(given)
+    value = str(given) if isinstance(given, (str, os.PathLike)) else ""
     return value, str(flags.get("data_root", ""))
 
 

@@ -74,10 +74,10 @@ def details(
     shares = ", ".join(f"{name} {part:.0%}" for name, part in spent.items() if part >= 0.01)
     world, on_cpu = best.setting.ranks.world, best.setting.on_cpu
     each = f" ({_speed(best.tokens / world)} a {'rank' if on_cpu else 'GPU'})" if world > 1 else ""
-    outside = best.needs - best.memory.gib
+    outside = f"outside torch {best.needs - best.memory.gib:.1f}"
+    parts = ", ".join(filter(None, [by_part(best.memory), outside]))  # a tiny model has no parts
     lines = [
-        f"  memory: {best.needs:.1f} GiB of {best.has:.1f}: {by_part(best.memory)}, "
-        f"outside torch {outside:.1f}",
+        f"  memory: {best.needs:.1f} GiB of {best.has:.1f}: {parts}",
         f"  speed: {_speed(best.tokens)} tok/s{each}, {_seconds(best.seconds.step)} a step: "
         f"{shares}",
     ]

@@ -25,7 +25,10 @@ def test_a_path_is_read_as_local_data(name: str, flag: str, tmp_path: Path) -> N
     assert flags["lr"] == 1
 
 
-@pytest.mark.parametrize("name", ["grammar_dataset", "grammer_dataset", True, None, ""])
+NAMES = ["grammar_dataset", "grammer_dataset", True, None, "", ["a.jsonl", "b.jsonl"]]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_name_stays_a_name(name: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "grammar_dataset").mkdir()

@@ -229,6 +229,10 @@ def test_a_folder_needs_only_its_configuration(
     (tmp_path / "config.json").write_text(json.dumps(config))
     found = numbers(capsys, "--model_name", str(tmp_path))
     assert found["weights"] == KNOWN["llama-3.2-1b"].weights
+    tiny = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "vocab_size": 99}
+    (tmp_path / "config.json").write_text(json.dumps(config | tiny | {"num_key_value_heads": 1}))
+    small = ("--use_peft", "--context_length", "16", "--batch_size_training", "1")
+    assert "79.1: outside torch 0.5" in plan(capsys, "--model_name", str(tmp_path), *small)
     stored = config | {"quantization_config": {"load_in_4bit": True}}
     (tmp_path / "config.json").write_text(json.dumps(stored))
     words = ("--model_name", str(tmp_path), "--use_peft")
