@@ -330,7 +330,8 @@ class train_config(upstream):
 
     eval_generation_rows: Annotated[int, AT_LEAST_0, Resume.FREE] = 0
     """Rows of the validation part that the model answers at each validation, by greedy decoding,
-    for GLEU, ROUGE-L and the share of answers that stop; 0 means none."""
+    for GLEU, ROUGE-L and the share of answers that stop; of a mixture, rows of its source of the
+    largest weight; 0 means none."""
 
     metric_for_best_model: Annotated[
         str, Choices(*HIGHER_IS_BETTER, also=BEST_METRICS, any_case=True), Resume.FREE
