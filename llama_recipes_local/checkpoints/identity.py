@@ -23,6 +23,7 @@ KINDS = {
     "method": "give the same settings",
     "schedule": "give the same settings",
 }
+ROWS = "rows of a global batch"
 OTHERS = {"data": "other data"}
 Identity = dict[str, dict[str, Any]]
 
@@ -39,7 +40,7 @@ def identity(run: Run) -> Identity:
     found = {
         "data": dict(data.fingerprints) | _values(train, Resume.DATA),
         "tokenizer": {"tokenizer": data.tokenizer},
-        "batch": {"rows of a global batch": rows},
+        "batch": {ROWS: rows},
         "model": _model(Path(train.model_name)),
         "method": _method(run),
         "schedule": _values(train, Resume.SCHEDULE)
@@ -79,12 +80,20 @@ def check_identity(run: Run, folder: Path | None = None) -> None:
         Problem(
             f"--resume_from_checkpoint {folder} with {OTHERS.get(kind, f'another {kind}')}",
             description,
-            f"{KINDS[kind]}, or resume nevertheless: --resume_despite {kind}",
+            f"{_fix(run, kind, was)}, or resume nevertheless: --resume_despite {kind}",
         )
         for kind, description in differences(was, identity(run))
         if kind not in run.train.resume_despite
     ]
     refuse(problems)
+
+
+def _fix(run: Run, kind: str, was: Identity) -> str:
+    """Return what resolves a difference: for other rows the flag, if one alone does."""
+    rows, at_once = was.get(kind, {}).get(ROWS), run.train.batch_size_training * launch.world_size()
+    if isinstance(rows, int) and rows and not rows % at_once:
+        return f"--gradient_accumulation_steps {rows // at_once}"
+    return KINDS[kind]
 
 
 def _method(run: Run) -> dict[str, Any]:

@@ -76,6 +76,7 @@ def test_each_difference_is_refused_unless_resume_despite_names_it(
         assert "1 problem found" in said, said
         assert ("with other data" if kind == "data" else f"with another {kind}") in said
         assert f"--resume_despite {kind}" in said
+        assert kind != "batch" or "fix: --gradient_accumulation_steps 1, or" in said
         assert ended.checkpoints == [11]
 
         asked = change | {"resume_despite": kind}
