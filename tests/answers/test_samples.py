@@ -71,7 +71,13 @@ def test_answers_are_those_of_evaluate_and_training_is_the_same(
     assert record["network"] == {"attempts": 0, "to": []} and len(record["code"]) == 64
 
 
-@pytest.mark.parametrize("flags", [{"enable_fsdp": True}, {"peft_method": "prefix"}])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"enable_fsdp": True, "fsdp_cpu_offload": True},
+        {"peft_method": "prefix"},
+    ],
+)
 def test_what_cannot_answer_is_refused(
     flags: dict[str, Any],
     tiny_model: Path,

@@ -147,7 +147,7 @@ def two_ranks(
     mains["offloaded"] = lora | {"fsdp_cpu_offload": True}
     mains["kept-activations"] = lora | {"activation_policy": "keep"}
     mains["accumulated"] = lora | {"batch_size_training": 1, "gradient_accumulation_steps": 2}
-    mains["uneven"] = uneven | {"batch_size_training": UNEVEN_BATCH // 2}
+    mains["uneven"] = uneven | {"batch_size_training": UNEVEN_BATCH // 2, "samples": 2}
     mains["uneven-padded"] = uneven | PADDED | {"batch_size_training": UNEVEN_PADDED_BATCH // 2}
     mains["full"] = full | {"batch_size_training": GLOBAL_BATCH // 2}
     mains["4bit"] = lora | NF4
@@ -205,7 +205,7 @@ def one_process(
     """The same trainings in this process, each when first requested."""
     flags = {
         "lora": lora | {"batch_size_training": GLOBAL_BATCH},
-        "uneven": uneven | {"batch_size_training": UNEVEN_BATCH},
+        "uneven": uneven | {"batch_size_training": UNEVEN_BATCH, "samples": 2},
         "uneven-padded": uneven | PADDED | {"batch_size_training": UNEVEN_PADDED_BATCH},
         "full": _without_fsdp(full) | {"batch_size_training": GLOBAL_BATCH},
         "paged": lora | {"optimizer": "paged_adamw", "batch_size_training": GLOBAL_BATCH},

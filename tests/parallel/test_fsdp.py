@@ -141,6 +141,16 @@ def test_answers_of_a_run_are_those_of_one_process(
     assert rows[0]["step"] == 0
 
 
+def test_answers_before_and_after_training_are_those_of_one_process(
+    two_ranks: Any, one_process: Callable[[str], Any]
+) -> None:
+    ranks, alone = (
+        json.loads((run.output / "sample_answers.json").read_text())
+        for run in (two_ranks["uneven"], one_process("uneven"))
+    )
+    assert len(ranks["answers"]) == 2 and ranks == alone
+
+
 def test_activation_checkpointing_changes_nothing(two_ranks: Any) -> None:
     # the same operations on the same numbers in the same order, only twice: not a bit differs
     with_it, without = (two_ranks[name] for name in ("FULL_SHARD", "kept-activations"))
