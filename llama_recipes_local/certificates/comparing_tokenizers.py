@@ -40,8 +40,13 @@ def other_settings(ours: PreTrainedTokenizerBase, theirs: PreTrainedTokenizerBas
 
 
 def _merges(tokenizer: PreTrainedTokenizerBase) -> Any:
-    """Return the merges of byte-level BPE; SentencePiece's are those of its scores."""
+    """Return the merges of BPE; of SentencePiece what they make, in the order of its scores.
+
+    Pairs that make the same token have the same score.
+    """
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         return None
     model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
-    return None if model.get("byte_fallback") else model.get("merges")
+    if model.get("byte_fallback"):
+        return list(dict.fromkeys("".join(pair) for pair in model["merges"]))
+    return model.get("merges")

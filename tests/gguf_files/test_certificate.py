@@ -98,6 +98,12 @@ def one_token(known: Vocabulary) -> Vocabulary:
     return replace(known, tokens=tokens)
 
 
+def exchanged_scores(known: Vocabulary) -> Vocabulary:
+    scores = list(known.scores)
+    scores[300], scores[310] = scores[310], scores[300]
+    return replace(known, scores=scores)
+
+
 def lost_ends(known: Vocabulary) -> Vocabulary:
     return replace(known, other_ends=())
 
@@ -137,6 +143,7 @@ FAULTS = {
     "the head": (changed_plan(without_the_head), "settings"),
     "merges": (changed_vocabulary(half_of_the_merges), "tokens"),
     "the order of two merges": (changed_vocabulary(one_merge_later), "tokens"),
+    "two scores": (changed_vocabulary(exchanged_scores), "tokens"),
     "two tokens": (changed_vocabulary(one_token), "tokens"),
     "a lost end token": (changed_vocabulary(lost_ends), "ends"),
     "no begin token": (changed_vocabulary(lambda known: replace(known, add_begin=False)), "tokens"),
@@ -154,7 +161,7 @@ def test_a_fault_is_refused(
     fault: str, kind: str, tmp_path: Path, monkeypatch: Patch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # a base that no scaling of Llama 3 fits is refused where the file is read
-    family = "Llama 2 Chat" if fault == "rotary base" else "Llama 3.1"
+    family = "Llama 2 Chat" if fault in ("rotary base", "two scores") else "Llama 3.1"
     folder = build(family, tmp_path / "model")
     put_in, check = FAULTS[fault]
     put_in(monkeypatch)
