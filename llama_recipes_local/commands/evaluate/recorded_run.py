@@ -6,13 +6,18 @@ from typing import Any
 
 from llama_recipes_local import configs
 from llama_recipes_local.answers.model_source import base_model
+from llama_recipes_local.checkpoints.layout import check_converted
 from llama_recipes_local.datasets.mixed_sources import MIXED, named_sources
 from llama_recipes_local.datasets.mixture import mixed_dataset
 from llama_recipes_local.datasets.named_path import OF_THE_FILES, named_path
 from llama_recipes_local.datasets.registry import DATASETS
-from llama_recipes_local.errors import Problem
+from llama_recipes_local.errors import Problem, caught
 from llama_recipes_local.fields import EVALUATION, fields_with
-from llama_recipes_local.model_folders import has_tokenizer
+from llama_recipes_local.model_folders import (
+    check_architecture,
+    check_config,
+    has_tokenizer,
+)
 from llama_recipes_local.preflight import preflight_data
 from llama_recipes_local.preflight.config_file import CONFIG_FLAGS, with_config
 from llama_recipes_local.run import Run
@@ -49,17 +54,30 @@ def resolve_run(arguments: tuple[object, ...], adapter: Path | None, flags: dict
         given.setdefault("tokenizer_name", given["model_name"])  # training saves none
     if adapter is not None and not given.get("model_name"):
         given["model_name"] = str(base_model(adapter) or "")
+    of_model = _check_model(folder) if adapter is None and readable else []
     named = {"dataset", "train_config.dataset"} & {*given, *flags}
     run = preflight_data(
         arguments,
         _not_overridden(given, flags) | flags,
         parts=("test",) if named else (),  # the default data set was not asked for
-        found=configured.problems + ([] if named else [_no_data()]),
+        found=configured.problems + of_model + ([] if named else [_no_data()]),
         others=OWN_FLAGS,
     )
     run.train.enable_fsdp = False
     run.train.num_workers_dataloader = 0  # worker processes would start slower than the batches
     return run
+
+
+def _check_model(folder: Path) -> list[Problem]:
+    """Return what is wrong with the configuration of a model's folder.
+
+    A folder that is missing, or holds another kind of model, is found with the data.
+    """
+    if not folder.is_dir() or check_architecture(folder, "--model_name"):
+        return []
+    with caught() as problems:
+        check_config(folder, "--model_name")
+    return check_converted(folder, "--model_name") or problems
 
 
 def _no_data() -> Problem:

@@ -1,7 +1,9 @@
 """The held-out rows of the run that an export comes from, or of the data set that is named."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from llama_recipes_local.answers.questions import questions
@@ -18,7 +20,7 @@ from llama_recipes_local.datasets.base import find_split
 from llama_recipes_local.datasets.prompt_template import PromptTemplate
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.datasets.run_data import prepare_data
-from llama_recipes_local.errors import UsageError, caught, refusal, refuse
+from llama_recipes_local.errors import Problem, UsageError, caught, refusal, refuse
 from llama_recipes_local.models.loading import run_tokenizer
 from llama_recipes_local.run import Run, activate
 from llama_recipes_local.run.record import SavedRun
@@ -94,9 +96,19 @@ def _usable(named: bool) -> Iterator[None]:
     with caught() as problems:
         yield
     if named:
-        refuse(problems)
+        refuse([_without_flags_of_data(problem) for problem in problems])
     for problem in problems:
         print(f"--> {SHIPPED}, not the run's data: {problem.what}: {problem.why}")
+
+
+def _without_flags_of_data(problem: Problem) -> Problem:
+    """Return a problem without the ways to fix it by a data set's own flags, which export lacks."""
+    ways = problem.fix.split(", or ")
+    kept = [way for way in ways if not re.search(r"--\w+_dataset\.", way)]
+    if len(kept) == len(ways):
+        return problem
+    other = "name another file or folder, in a layout that is known: --dataset PATH"
+    return replace(problem, fix=", or ".join([*kept, other]))
 
 
 def _prompts(run: Run) -> tuple[list[str], PromptTemplate | None]:

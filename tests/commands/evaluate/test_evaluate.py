@@ -251,6 +251,14 @@ def test_no_data_set_is_guessed_if_none_is_given_or_recorded(
 ) -> None:
     error = refused(capsys, "--model_name", tiny_model)
     assert error.startswith("1 problem") and "no data set was named" in error
+
+
+def test_an_empty_folder_lacks_a_model_and_a_tokenizer_in_one_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = refused(capsys, "--model_name", tmp_path)
+    assert error.startswith("3 problems") and "no data set was named" in error
+    assert "has no config.json" in error and "has no tokenizer" in error
     assert "--dataset NAME" in error and "samsum.json" not in error
 
 

@@ -1,6 +1,7 @@
 """An export is measured on the validation rows of its run, or of the data set that is named."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -80,3 +81,15 @@ def test_without_rounding_nothing_is_measured(
     words = ["export", "--adapter", str(adapter), "--out", str(tmp_path / "out")]
     assert main([*words, "--format", "safetensors", "--dataset", "samsum_dataset"]) == 2
     assert "--dataset with --format safetensors" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["samsum_dataset", "custom_dataset", "columns"])
+def test_data_that_is_wrong_is_not_fixed_by_a_flag_that_export_lacks(
+    name: str, adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if name == "columns":
+        name = str(tmp_path / "rows.jsonl")
+        Path(name).write_text(json.dumps({"first": 1, "second": 2}))
+    assert export(adapter, tmp_path / "out", "--dataset", name) == 2
+    said = capsys.readouterr().err
+    assert not re.search(r"--\w+_dataset\.", said) and "known: --dataset PATH" in said
