@@ -24,17 +24,18 @@ from llama_recipes_local.run import Run
 from llama_recipes_local.run.resolution import resolve, resolve_with
 
 
-def preflight(arguments: tuple[Any, ...], given: dict[str, Any]) -> Run:
+def preflight(arguments: tuple[Any, ...], given: dict[str, Any], others: Sequence[str] = ()) -> Run:
     """Resolve the flags of a run and check everything that needs no weights.
 
     Args:
         arguments: words of the command line without a flag.
         given: the flags, by name: their text, or what Python passed.
+        others: flags that the command has of its own.
 
     Raises:
         UsageError: with every problem found.
     """
-    run, problems = _resolved(arguments, given)
+    run, problems = _resolved(arguments, given, others)
     if not problems and not check_values(run):
         run = _with_choices(run)
     refuse(problems + _found(run, checks_of(run)))

@@ -77,7 +77,7 @@ def examine_run(arguments: tuple[Any, ...], flags: dict[str, Any]) -> Iterator[F
         from llama_recipes_local.preflight import preflight
 
         with contextlib.redirect_stdout(sys.stderr):  # where the data's files are, say
-            run = preflight(arguments, flags)
+            run = preflight(arguments, flags, ("json", "clean_cache"))
     except UsageError as error:
         yield from _problems("run", error)
         return

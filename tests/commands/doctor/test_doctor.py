@@ -87,6 +87,9 @@ def test_a_run_is_checked_as_it_would_check_itself(
         main(["doctor", *flags, "--lr", "-1", "--model_name", str(tmp_path / "nothing")])
     out = capsys.readouterr().out
     assert out.count("FAIL  run: ") == 2 and "--lr" in out and "nothing" in out
+    with pytest.raises(SystemExit):
+        main(["doctor", "--clean_cach"])
+    assert "did you mean --clean_cache?" in capsys.readouterr().out
 
 
 def test_a_part_that_cannot_be_examined_hides_no_other(
