@@ -26,6 +26,12 @@ _SHOWN = 12  # digits of a hash
 PATHS = ("model_name_or_path", "dataset_name", "data_root", "chat_template_path")
 """Flags of ``sft.py`` that say where an input is."""
 _OWN = ("check", "out", "adapter", "sign", "allowed_signers")
+_LOADED = (
+    *("*.safetensors", "*.safetensors.index.json", "*model*.bin", "*.gguf", "*.jinja", "*.model"),
+    *("config.json", "generation_config.json", "adapter_config.json", "tokenizer*.json"),
+    *("special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt"),
+)
+"""What models, adapters and tokenizers are read from."""
 _MACHINE = ("device", "instructions", "system", "python")
 """What a run cannot be given here; threads and ranks it is given."""
 
@@ -122,7 +128,17 @@ def _check_results(found: Checked, step: Step, folder: Path) -> None:
                 what_is = f"{path} is not what {step.command} has written"
                 found.problems.append(Problem(what_is, why, "copy it again, or make it again"))
         found.files += len(was.files)
+        if place == folder:
+            found.problems += _added(folder, was, step.command)
     found.problems += _record(step, folder / RECORD)
+
+
+def _added(folder: Path, was: Files, command: str) -> Iterator[Problem]:
+    """Find files that a model or tokenizer would be read from, and that nobody recorded."""
+    for path in sorted({each for pattern in _LOADED for each in folder.glob(pattern)}):
+        if path.name not in was.files:
+            what = f"{path} is not what {command} has written"
+            yield Problem(what, "it is here and not in the manifest", "move it elsewhere")
 
 
 def _record(step: Step, path: Path) -> Iterator[Problem]:

@@ -121,6 +121,14 @@ def test_a_further_file_of_the_model_is_named(copy: Path, replay: Replay) -> Non
     assert f"{copy / 'model/chat_template.jinja'} was not read" in said
 
 
+@pytest.mark.parametrize("name", ["chat_template.jinja", "adapter_model.bin", "tokenizer.json"])
+def test_a_further_file_of_the_result_is_named(name: str, copy: Path, replay: Replay) -> None:
+    (copy / "run" / name).write_text("{}")
+    code, said = replay(copy / "run", "--check")
+    assert code == 2
+    assert f"{copy / 'run' / name} is not what finetune has written" in said
+
+
 def test_a_moved_folder_is_named_and_found_by_its_flag(copy: Path, replay: Replay) -> None:
     (copy / "model").rename(copy / "elsewhere")
     code, said = replay(copy / "run", "--check")
