@@ -8,7 +8,8 @@ asynchronous writer the ranks copy their tensors to host memory and continue; a 
 import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,8 @@ class Writer:
             begin_draft(target)
         barrier()
         if self._staging is not None:
-            self._job = _Job(content, target, self._staging.copies(parts))
+            still = replace(content, values=deepcopy(content.values))  # the next step adds losses
+            self._job = _Job(still, target, self._staging.copies(parts))
             self._thread.submit(_write_part, self._job)
         else:
             self._job = _Job(content, target, parts)

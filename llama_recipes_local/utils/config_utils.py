@@ -116,7 +116,8 @@ def measure_stream(
     Raises:
         UsageError: if no flag says how many.
     """
-    refuse(stream_problems(train_config, training))
+    if training or train_config.run_validation:
+        refuse(stream_problems(train_config, training))
     if training:
         steps = train_config.max_train_step
         stream.micro_batches = steps * train_config.gradient_accumulation_steps

@@ -65,6 +65,18 @@ def test_training_continues_while_a_checkpoint_is_written(
     assert saved(tmp_path, 1).tolist() == [1] * 4
 
 
+def test_what_a_next_step_adds_to_a_list_is_not_in_the_checkpoint(
+    writer: Writer, gate: Gate, tmp_path: Path
+) -> None:
+    losses = [0.5]
+    values = {"trainer.json": {"losses": losses}}
+    writer.save(Content(1, None, {"model": {"weight": torch.ones(4)}}, values))
+    losses.append(0.25)
+    gate.open.set()
+    writer.finish()
+    assert layout.read_json(layout.folder_of(tmp_path, 1) / "trainer.json") == {"losses": [0.5]}
+
+
 def test_nothing_is_published_before_all_ranks_have_written(
     writer: Writer, gate: Gate, tmp_path: Path
 ) -> None:

@@ -87,7 +87,12 @@ def commands(model: Path, adapter: Path, rows: Path, out: Path) -> Iterator[Call
 
 
 def check_refused(
-    model: Path, adapter: Path, rows: Path, out: Path, capsys: pytest.CaptureFixture[str], said: str
+    model: Path,
+    adapter: Path,
+    rows: Path,
+    out: Path,
+    capsys: pytest.CaptureFixture[str],
+    *said: str,
 ) -> None:
     out.mkdir()
     for command in commands(model, adapter, rows, out):
@@ -96,7 +101,7 @@ def check_refused(
             assert command() == 2
         error = capsys.readouterr().err
         assert error.startswith("1 problem found, nothing was started:"), error
-        assert said in error, error
+        assert any(each in error for each in said), error
     assert not list(out.iterdir())
 
 
@@ -128,7 +133,8 @@ def test_each_command_refuses_a_folder_of_gguf(
     check_refused(folder, adapter, rows, tmp_path / "out", capsys, said)
     file = folder / "tiny-Q4_K_M.gguf"
     said = f"{file} is in GGUF, llama.cpp's format"
-    check_refused(file, adapter, rows, tmp_path / "another", capsys, said)
+    damaged = f"{file} cannot be read as GGUF"  # evaluate reads such files
+    check_refused(file, adapter, rows, tmp_path / "another", capsys, said, damaged)
 
 
 @pytest.mark.parametrize("kind", HANDLED)
