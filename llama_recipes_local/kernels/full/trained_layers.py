@@ -11,7 +11,7 @@ import torch
 
 from llama_recipes_local.kernels.full.trained_products import products
 from llama_recipes_local.kernels.lora.products import Given, Tensors
-from llama_recipes_local.kernels.lora.projections import own_precision, rows_of
+from llama_recipes_local.kernels.lora.projections import Kept, own_precision, rows_of
 from llama_recipes_local.kernels.norm import NormOf
 from llama_recipes_local.kernels.swiglu import swiglu_backward
 
@@ -52,7 +52,7 @@ def mlp(
         down: the last layer.
         made_of: as in ``project``.
     """
-    kept = _Kept()
+    kept = Kept()
     with own_precision(x):
         gate, up = _GateUp.apply(x, kept, gate_up, made_of, *gate_up.weights)
         out = _SwigluDown.apply(gate, up, kept, down, *down.weights)
@@ -77,20 +77,6 @@ class _Project(torch.autograd.Function):
         return dx, None, None, *of_weights
 
 
-class _Kept:
-    """Lets the second half of an MLP read what the first half kept, so that it keeps nothing.
-
-    With activation checkpointing the second half is therefore not computed again.
-    """
-
-    node: Any = None
-
-    def tensors(self) -> Tensors:
-        """Return what the first half kept, which a checkpoint hands out once."""
-        self.node.unpacked = self.node.saved_tensors
-        return self.node.unpacked
-
-
 class _GateUp(torch.autograd.Function):
     """The first half of ``mlp``."""
 
@@ -98,7 +84,7 @@ class _GateUp(torch.autograd.Function):
     def forward(
         ctx: Any,
         x: torch.Tensor,
-        kept: _Kept,
+        kept: Kept,
         layers: Trained,
         made_of: NormOf | None,
         *_: torch.Tensor,
@@ -124,7 +110,7 @@ class _SwigluDown(torch.autograd.Function):
         ctx: Any,
         gate: torch.Tensor,
         up: torch.Tensor,
-        kept: _Kept,
+        kept: Kept,
         down: Trained,
         *_: torch.Tensor,
     ) -> torch.Tensor:

@@ -81,7 +81,7 @@ def mlp(
         dropouts: of what the adapters of ``gate_up`` and of ``down`` read.
         made_of: as in ``project``.
     """
-    kept = _Kept()
+    kept = Kept()
     with own_precision(x):
         gate, up = _GateUp.apply(x, kept, gate_up, dropouts[0], made_of, *matrices(gate_up))
         out = _SwigluDown.apply(gate, up, kept, down, dropouts[1], *matrices((down,)))
@@ -247,11 +247,14 @@ class _Project(torch.autograd.Function):
         return dx, None, None, None, *of_matrices
 
 
-class _Kept:
+class Kept:
     """Lets the second half of an MLP read what the first half kept, so that it keeps nothing.
 
     With activation checkpointing the second half, whose output no gradient needs, is therefore not
-    computed again. What it hands back in fp8 is beside the gradients that autograd hands on.
+    computed again. What ``_SwigluDown`` hands back in fp8 is beside autograd's gradients.
+
+    Attributes:
+        node: the context of the first half.
     """
 
     node: Any = None
@@ -269,7 +272,7 @@ class _GateUp(torch.autograd.Function):
     def forward(
         ctx: Any,
         x: torch.Tensor,
-        kept: _Kept,
+        kept: Kept,
         layers: tuple[Layer, ...],
         dropout: Dropout,
         made_of: NormOf | None,
@@ -300,7 +303,7 @@ class _SwigluDown(torch.autograd.Function):
         ctx: Any,
         gate: torch.Tensor,
         up: torch.Tensor,
-        kept: _Kept,
+        kept: Kept,
         down: Layer,
         dropout: Dropout,
         *_: torch.Tensor,
