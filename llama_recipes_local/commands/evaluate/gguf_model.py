@@ -1,6 +1,5 @@
 """Measures a GGUF file as the folder that ``convert`` makes of it, in a temporary place."""
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from llama_recipes_local.errors import UsageError, refusal
 from llama_recipes_local.gguf_files.folder_of_file import GgufModel
 from llama_recipes_local.messages import amount, missing_path
 from llama_recipes_local.parallel import device_type
+from llama_recipes_local.storage.disk import free_bytes
 
 SUFFIX = ".gguf"
 
@@ -56,8 +56,8 @@ def opened(path: Path, adapter: Path | None) -> Iterator[OpenedFile]:
         raise UsageError([missing_path(path, "name a file: --model_name FILE.gguf")])
     model = GgufModel(path)
     size = sum(torch.Size(shape).numel() for shape in model.weights.shapes.values())
-    size, free = size * _dtype().itemsize, shutil.disk_usage(gettempdir()).free
-    if size > free:
+    size, free = size * _dtype().itemsize, free_bytes(Path(gettempdir()))
+    if free is not None and size > free:
         why = f"dequantised they take {amount(size)}, and {amount(free)} are free"
         what = f"not enough disk space in {gettempdir()} for the weights of {path}"
         raise refusal(what, why, "set another place for temporary files: TMPDIR=DIR")

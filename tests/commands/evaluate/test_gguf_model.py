@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 from llama_families import build
 
 from llama_recipes_local.cli import main
+from llama_recipes_local.commands.evaluate import gguf_model
+from llama_recipes_local.errors import UsageError
 
 pytest.importorskip("gguf", reason="the package gguf is missing")
 pytest.importorskip("scipy", reason="the package scipy is missing")
@@ -67,6 +70,16 @@ def test_all_that_is_wrong_is_said_at_once(
     assert all(each in found for each in said)
     assert "cannot be read as GGUF" in found or "--adapter" in words
     assert list((tmp_path / "temporary").iterdir()) == []
+
+
+@pytest.mark.parametrize("free", [10, None])
+def test_weights_that_do_not_fit_on_the_disk_are_refused(
+    free: int | None, exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gguf_model, "free_bytes", lambda folder: free)
+    refused = pytest.raises(UsageError, match="not enough disk space") if free else nullcontext()
+    with refused, gguf_model.opened(exported, None) as opened:
+        assert opened.path == exported
 
 
 def test_a_file_that_is_missing_is_said_with_the_rest(
