@@ -2,12 +2,12 @@
 
     python benchmarks/quality.py --model DIR --work DIR --out results/FILE.json
 
-300 steps of the grammar data, LoRA with r=16 on all linear layers, 2 packed rows of 2,048 tokens a
-step, three seeds each, all at the same time on one device. A seed decides the order, the adapter's
-start and dropout. Shown are the training and validation curves, the loss and the GLEU of the
-validation part's prompts that ``evaluate`` finds of each adapter, and how far the paths are apart,
-beside how far the plain path's seeds are. A run whose result lies in ``--work`` is not repeated, so
-that a call that was cut is completed by the next.
+300 steps of the grammar data, 2 packed rows of 2,048 tokens a step, three seeds each, all at the
+same time on one device: LoRA with r=16 on all linear layers, or with ``--train all`` all weights.
+A seed decides the order, an adapter's start and dropout. Shown are the training and validation
+curves, the loss and the GLEU of the validation part's prompts that ``evaluate`` finds of each
+result, and how far the paths are apart, beside how far the plain path's seeds are. A run whose
+result lies in ``--work`` is not repeated, so that a call that was cut is completed by the next.
 """
 
 import argparse
@@ -30,9 +30,10 @@ PATHS = {
     "fast": ["--use_fast_kernels"],
     "fp8": ["--use_fast_kernels", "--fp8"],
 }
-FLAGS = [*DATASET, "--use_peft", "--r", 16, "--lora_alpha", 32, "--target_modules", "all-linear"]
-FLAGS += ["--context_length", 2048, "--batch_size_training", 2, "--num_epochs", 4]
-FLAGS += ["--lr", 5e-4, "--scheduler", "linear", "--val_batch_size", 4]
+FLAGS = [*DATASET, "--context_length", 2048, "--batch_size_training", 2, "--num_epochs", 4]
+FLAGS += ["--scheduler", "linear", "--val_batch_size", 4]
+LORA = ["--use_peft", "--r", 16, "--lora_alpha", 32, "--target_modules", "all-linear"]
+TRAINED = {"lora": [*LORA, "--lr", 5e-4], "all": ["--lr", 1e-4]}
 SMOOTHED = 30
 """Steps of which a smoothed curve is the mean."""
 Found = dict[tuple[str, int], dict[str, Any]]
@@ -41,8 +42,9 @@ Found = dict[tuple[str, int], dict[str, Any]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True, help="folder for the adapters")
+    parser.add_argument("--work", type=Path, required=True, help="folder for what is trained")
     parser.add_argument("--out", type=Path, required=True, help="JSON file for the results")
+    parser.add_argument("--train", default="lora", choices=list(TRAINED), help="which weights")
     parser.add_argument("--paths", nargs="*", default=list(PATHS), choices=list(PATHS))
     parser.add_argument("--seeds", nargs="*", type=int, default=[1, 2, 3])
     parser.add_argument("--steps", type=int, default=300)
@@ -69,29 +71,34 @@ def main() -> None:
 
 
 def train_and_judge(args: argparse.Namespace, path: str, seed: int) -> dict[str, Any]:
-    """Train one adapter; return its curves, and what ``evaluate`` says of it."""
-    adapter, result = args.work / f"{path}-{seed}", result_file(args.work, path, seed)
+    """Train once; return the curves, and what ``evaluate`` says of the result."""
+    trained, result = args.work / f"{path}-{seed}", result_file(args.work, path, seed)
     if not result.exists():
         try:
-            train(args, path, seed, adapter, result)
+            train(args, path, seed, trained, result)
         except RuntimeError as error:
             return {"error": str(error)}
     return {
-        "training": column(adapter / "metrics.jsonl", "loss"),
-        "validation": column(adapter / "evaluations.jsonl", "loss"),
-        "seconds": column(adapter / "metrics.jsonl", "seconds")[-1],
+        "training": column(trained / "metrics.jsonl", "loss"),
+        "validation": column(trained / "evaluations.jsonl", "loss"),
+        "seconds": column(trained / "metrics.jsonl", "seconds")[-1],
         **judged_by(result),
     }
 
 
-def train(args: argparse.Namespace, path: str, seed: int, adapter: Path, result: Path) -> None:
-    """Train one adapter, and have ``evaluate`` judge it."""
-    log, threads = adapter.with_suffix(".log"), max(1, (os.cpu_count() or 1) // args.parallel)
-    own = ["--model_name", args.model, "--output_dir", adapter, "--seed", seed]
+def train(args: argparse.Namespace, path: str, seed: int, trained: Path, result: Path) -> None:
+    """Train once, and have ``evaluate`` judge the result."""
+    log, threads = trained.with_suffix(".log"), max(1, (os.cpu_count() or 1) // args.parallel)
+    own = ["--model_name", args.model, "--output_dir", trained, "--seed", seed]
     own += ["--max_train_step", args.steps, "--eval_steps", max(1, args.steps // 6)]
     own += ["--max_eval_step", args.batches, "--overwrite_output_dir"]
-    call([ROOT / "finetuning.py", *FLAGS, *PATHS[path], *own], log, threads=threads)
-    judge = ["-m", "llama_recipes_local", "evaluate", "--adapter", adapter, "--metrics"]
+    call(
+        [ROOT / "finetuning.py", *FLAGS, *TRAINED[args.train], *PATHS[path], *own],
+        log,
+        threads=threads,
+    )
+    what = "--adapter" if args.train == "lora" else "--model_name"
+    judge = ["-m", "llama_recipes_local", "evaluate", what, trained, "--metrics"]
     judge += ["loss,gleu", "--batch_size", 256, "--max_examples", args.prompts, "--out", result]
     call(judge, log, threads=threads)
 
