@@ -6,11 +6,16 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from made_benchmarks import hub_clone, questions
 from sft_guide import write_clone
+
+from llama_recipes_local.commands.prepare.grammar.command import TRAINING_FILE, published_data
+from llama_recipes_local.commands.prepare.stand_in.command import RECORD, make_stand_in
+from llama_recipes_local.commands.prepare.stand_in.settings import StandInSettings
 
 PROJECT = Path(__file__).resolve().parents[1]
 README = PROJECT / "README.md"
@@ -54,6 +59,17 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("readme") / "adapter"
 
 
+@pytest.fixture(scope="module")
+def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A stand-in of two steps that make takes for one of the default settings, which take a minute."""
+    folder = tmp_path_factory.mktemp("models") / "stand-in"
+    assert make_stand_in(folder, published_data(TRAINING_FILE), StandInSettings(steps=2))
+    record = json.loads((folder / RECORD).read_text("utf-8"))
+    record["settings"] = asdict(StandInSettings())
+    (folder / RECORD).write_text(json.dumps(record), "utf-8")
+    return folder
+
+
 def shortened(words: list[str]) -> str:
     """Return the flags that make a training a matter of seconds, and let it follow another."""
     if words[1] == "sft":
@@ -67,7 +83,9 @@ def shortened(words: list[str]) -> str:
 @pytest.mark.ranks
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("command", run_here())
-def test_command_runs(command, tiny_model, grammar_data, adapter, environment, tmp_path):
+def test_command_runs(
+    command, tiny_model, stand_in, grammar_data, adapter, environment, tmp_path
+):
     rows = [
         {"prompt": f"{number} and one is ", "completion": str(number + 1)} for number in range(40)
     ]
@@ -89,6 +107,7 @@ def test_command_runs(command, tiny_model, grammar_data, adapter, environment, t
             *([] if named else ["MODEL=stand-in"]),
             f"{' '.join(own) or 'ARGS='} {short}",
             f"VENV={sys.prefix}",
+            f"STAND_IN={stand_in}",
             f"OUTPUT={tmp_path / 'out' if own or words[1] != 'finetune' else adapter}",
         ]
     else:
