@@ -8,7 +8,8 @@ import torch
 from torch.distributed.fsdp import ShardingStrategy
 
 from llama_recipes_local import configs
-from llama_recipes_local.fields import convert, field_names, set_field
+from llama_recipes_local.field_values import convert, set_field
+from llama_recipes_local.fields import field_names
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A stand-in of two steps that make takes for one of the default settings, which take a minute."""
+    """A stand-in of two steps, recorded as one of the default settings, which takes a minute."""
     folder = tmp_path_factory.mktemp("models") / "stand-in"
     assert make_stand_in(folder, published_data(TRAINING_FILE), StandInSettings(steps=2))
     record = json.loads((folder / RECORD).read_text("utf-8"))
@@ -83,9 +83,7 @@ def shortened(words: list[str]) -> str:
 @pytest.mark.ranks
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("command", run_here())
-def test_command_runs(
-    command, tiny_model, stand_in, grammar_data, adapter, environment, tmp_path
-):
+def test_command_runs(command, tiny_model, stand_in, grammar_data, adapter, environment, tmp_path):
     rows = [
         {"prompt": f"{number} and one is ", "completion": str(number + 1)} for number in range(40)
     ]

@@ -30,7 +30,8 @@ def test_the_configurations_are_declared_without_torch() -> None:
     assert imported_by("import torch") >= {"torch"}
     code = """
 from llama_recipes_local import configs
-from llama_recipes_local.fields import defaults, descriptions, facts, field_names, update_config
+from llama_recipes_local.field_values import update_config
+from llama_recipes_local.fields import defaults, descriptions, facts, field_names
 configs.train_config(), configs.wandb_config()
 for cls in (configs.fsdp_config, configs.quantization_config):
     defaults(cls), descriptions(cls), facts(cls), field_names(cls)

@@ -10,7 +10,7 @@ from fire.decorators import SetParseFn
 
 from llama_recipes_local import finetuning
 from llama_recipes_local.configs import train_config, wandb_config
-from llama_recipes_local.fields import update_config
+from llama_recipes_local.field_values import update_config
 from llama_recipes_local.preflight.flags import check_flags
 from llama_recipes_local.run.resolution import resolve
 from llama_recipes_local.typed_words import Typed, read_words

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from llama_recipes_local.checkpoints.layout import CorruptCheckpointError
 from llama_recipes_local.checkpoints.reading import read_tensors
-from llama_recipes_local.model_checkpointing.checkpoint_handler import resized_embeddings
+from llama_recipes_local.model_checkpointing.saved_adapter import resized_embeddings
 
 Tensors = dict[str, torch.Tensor]
 

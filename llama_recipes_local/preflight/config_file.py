@@ -8,7 +8,8 @@ from typing import Any
 
 from llama_recipes_local.datasets.named_path import OF_THE_FILES, named_path
 from llama_recipes_local.errors import Problem
-from llama_recipes_local.fields import OF_ONE_RUN, Resume, convert, defaults, facts, type_hints
+from llama_recipes_local.field_values import convert
+from llama_recipes_local.fields import OF_ONE_RUN, Resume, defaults, facts, type_hints
 from llama_recipes_local.messages import nearest
 from llama_recipes_local.preflight.flags import check_flags, configurations, switches
 from llama_recipes_local.recipes import shipped

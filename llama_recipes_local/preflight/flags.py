@@ -9,7 +9,8 @@ from llama_recipes_local.adapters.registry import config_classes
 from llama_recipes_local.configs.values import check_fields
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.errors import Problem
-from llama_recipes_local.fields import FOLDER, convert, facts, field_names, type_hints
+from llama_recipes_local.field_values import convert
+from llama_recipes_local.fields import FOLDER, facts, field_names, type_hints
 from llama_recipes_local.messages import empty_value, nearest, unknown_flag
 from llama_recipes_local.program import command
 from llama_recipes_local.run import Run

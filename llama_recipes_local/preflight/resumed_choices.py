@@ -11,7 +11,7 @@ from pathlib import Path
 from llama_recipes_local import configs
 from llama_recipes_local.checkpoints import selection
 from llama_recipes_local.errors import UsageError
-from llama_recipes_local.fields import update_config
+from llama_recipes_local.field_values import update_config
 from llama_recipes_local.planning import asked as planned
 from llama_recipes_local.planning.flags import NAMES
 from llama_recipes_local.planning.search import POLICY, ROWS, SHARDING

@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 
 from llama_recipes_local import _network, configs, launch
 from llama_recipes_local.errors import door
-from llama_recipes_local.fields import convert
+from llama_recipes_local.field_values import convert
 from llama_recipes_local.run import Run
 from llama_recipes_local.storage.publishing import write_json
 from llama_recipes_local.vendoring import read_manifest, vendor_dir

@@ -13,7 +13,8 @@ from llama_recipes_local.datasets.local import local_dataset
 from llama_recipes_local.datasets.mixed_sources import named_sources
 from llama_recipes_local.datasets.mixture import mixed_dataset
 from llama_recipes_local.datasets.registry import DATASETS
-from llama_recipes_local.fields import AUTOMATIC, FOLDER, fields_with, update_config
+from llama_recipes_local.field_values import update_config
+from llama_recipes_local.fields import AUTOMATIC, FOLDER, fields_with
 from llama_recipes_local.run import Run, Source
 
 

@@ -22,7 +22,7 @@ from llama_recipes_local.checkpoints.identity import check_identity, identity
 from llama_recipes_local.checkpoints.layout import CorruptCheckpointError
 from llama_recipes_local.checkpoints.writing import Content, Writer
 from llama_recipes_local.errors import TrainingError
-from llama_recipes_local.model_checkpointing.checkpoint_handler import adapter_state, write_adapter
+from llama_recipes_local.model_checkpointing.saved_adapter import adapter_state, write_adapter
 from llama_recipes_local.run import Run
 from llama_recipes_local.run.record import describe
 

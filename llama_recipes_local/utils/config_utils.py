@@ -23,7 +23,7 @@ from llama_recipes_local.data.collation import BlankCollator, PackedCollator, Pa
 from llama_recipes_local.data.streaming import SampleStream
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.errors import refuse
-from llama_recipes_local.fields import update_config
+from llama_recipes_local.field_values import update_config
 from llama_recipes_local.models.precision import weight_dtype
 from llama_recipes_local.parallel import device_type, rank, world_size
 from llama_recipes_local.preflight.data_rules import stream_problems

@@ -13,7 +13,7 @@ from transformers import LlamaForCausalLM
 
 from llama_recipes_local import adapters, configs
 from llama_recipes_local import model_checkpointing as checkpoints
-from llama_recipes_local.model_checkpointing import checkpoint_handler
+from llama_recipes_local.model_checkpointing import saved_adapter
 from llama_recipes_local.optimization.optimizers import make_optimizer
 
 IDS = torch.arange(3, 40).unsqueeze(0)
@@ -69,7 +69,7 @@ def test_only_what_is_trained_is_gathered(
 ) -> None:
     gathered = []
     monkeypatch.setattr(
-        checkpoint_handler, "full_tensor", lambda tensor: gathered.append(tensor) or tensor
+        saved_adapter, "full_tensor", lambda tensor: gathered.append(tensor) or tensor
     )
     checkpoints.save_peft_checkpoint(adapted, tmp_path)
     assert len(gathered) == 8

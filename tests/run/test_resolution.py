@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from llama_recipes_local import configs, fields
+from llama_recipes_local import configs, field_values
 from llama_recipes_local._upstream import load
 from llama_recipes_local.run import activate, active_run, resolution
 from llama_recipes_local.run.record import save_description
@@ -88,7 +88,7 @@ def test_a_wrong_value_names_its_flag() -> None:
 def test_update_config_is_upstreams_with_types() -> None:
     flags = {"lr": 0.5, "train_config.seed": 7, "fsdp_config.use_fp16": True, "unknown": 1}
     ours, theirs = configs.train_config(), load("configs").train_config()
-    fields.update_config((ours, configs.fsdp_config()), **flags)
+    field_values.update_config((ours, configs.fsdp_config()), **flags)
     load("utils.config_utils").update_config((theirs, configs.fsdp_config()), **flags)
     assert (ours.lr, ours.seed) == (theirs.lr, theirs.seed) == (0.5, 7)
     assert ours.use_fp16 is theirs.use_fp16 is False

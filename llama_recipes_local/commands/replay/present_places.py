@@ -21,7 +21,7 @@ from llama_recipes_local.datasets.base import PARTS
 from llama_recipes_local.datasets.local import local_dataset
 from llama_recipes_local.datasets.named_path import with_data_path
 from llama_recipes_local.errors import Problem, caught
-from llama_recipes_local.fields import update_config
+from llama_recipes_local.field_values import update_config
 from llama_recipes_local.run import Source
 from llama_recipes_local.run.resolution import resolve
 
