@@ -19,8 +19,9 @@ def main() -> int:
     parser.add_argument(
         "--torch",
         default="",
-        metavar="URL|DIR",
-        help="the index, or a folder of wheels, that torch is taken from (torch's own index)",
+        metavar="URL|DIR|pip",
+        help="the index, or a folder of wheels, that torch is taken from; pip: the package index, "
+        "as all else (torch's own index)",
     )
     options = parser.parse_args()
     started = time.monotonic()

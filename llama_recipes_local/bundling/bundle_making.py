@@ -11,9 +11,16 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
 from llama_recipes_local import __version__
-from llama_recipes_local.bundling.bill_of_materials import write_bill
+from llama_recipes_local.bundling.bill_of_materials import metadata_of, write_bill
 from llama_recipes_local.bundling.installer import ABOUT, SUM_OF_SUMS, SUMS, sha256
-from llama_recipes_local.bundling.targets import CPU, Target, constraints, pip_commands
+from llama_recipes_local.bundling.targets import (
+    CPU,
+    PIP,
+    TORCH,
+    Target,
+    constraints,
+    pip_commands,
+)
 from llama_recipes_local.errors import refusal
 from llama_recipes_local.storage.publishing import published_folder, write_json, write_text
 from llama_recipes_local.vendoring.checkout import Checkout
@@ -73,24 +80,51 @@ def fetch_wheels(
     """Fetch all wheels with pip.
 
     Raises:
-        UsageError: if pip fails.
+        UsageError: if pip fails, or torch is built for another CUDA.
     """
     wheels.mkdir(parents=True)
     text = (checkout.root / "constraints.txt").read_text("utf-8")
-    (wheels / "constraints.txt").write_text(constraints(target, text), "utf-8")
-    for _, *words in pip_commands(target, extras_of(target), str(wheels), torch_source):
-        print(f"--> pip {' '.join(words[2:4])} ... {words[-1]}", flush=True)
-        quiet = ["--quiet", "--disable-pip-version-check", "--no-input"]
-        done = subprocess.run(
-            [python, *words, *quiet], cwd=checkout.root, stderr=subprocess.PIPE, text=True
-        )
-        if done.returncode:
-            said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-            fix = "name where it is: PIP_INDEX_URL, PIP_FIND_LINKS; for torch TORCH_INDEX=URL|DIR"
-            why = f"it says: {(said or ['nothing'])[0]}"
-            raise refusal(f"pip cannot fetch {words[-1]}", why, fix)
+    (wheels / "constraints.txt").write_text(constraints(target, text, torch_source), "utf-8")
+    torch, *others = pip_commands(target, extras_of(target), str(wheels), torch_source)
+    _run_pip([python, *torch[1:]], checkout.root)
+    if torch_source == PIP:
+        check_torch(target, wheels)
+    for words in others:
+        _run_pip([python, *words[1:]], checkout.root)
     unbuilt = [path.name for path in wheels.glob("*.tar.gz")]
     assert not unbuilt, unbuilt
+
+
+def _run_pip(words: list[str], root: Path) -> None:
+    print(f"--> pip {' '.join(words[3:5])} ... {words[-1]}", flush=True)
+    quiet = ["--quiet", "--disable-pip-version-check", "--no-input"]
+    done = subprocess.run([*words, *quiet], cwd=root, stderr=subprocess.PIPE, text=True)
+    if not done.returncode:
+        return
+    said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+    fix = "name where it is: PIP_INDEX_URL, PIP_FIND_LINKS; for torch TORCH_INDEX=URL|DIR, or "
+    fix += "TORCH_INDEX=pip for the build that the package index has"
+    raise refusal(f"pip cannot fetch {words[-1]}", f"it says: {(said or ['nothing'])[0]}", fix)
+
+
+def check_torch(target: Target, wheels: Path) -> None:
+    """Check that torch is built for the target's CUDA, which the requirements of its wheel tell.
+
+    Raises:
+        UsageError: if it is built for another one.
+    """
+    (wheel,) = wheels.glob("torch-*.whl")
+    runtime = r"(?:cuda-toolkit|nvidia-cuda-runtime)[^=;]*==\s*(\d+\.\d+)"
+    needed = "\n".join(metadata_of(wheel).get_all("Requires-Dist", []))
+    match = re.search(runtime, needed)
+    found = Target(match[1] if match else CPU, target.python)
+    if found.cuda == target.cuda:
+        return
+    why = f"that torch is built for {'CUDA ' if match else 'the '}{found.cuda}, says {wheel.name}"
+    fix = "leave TORCH_INDEX out for torch's own index, or name a mirror of it: TORCH_INDEX=URL"
+    if found.cuda in TORCH:
+        fix = f"TARGET={found.name}; or {fix}"
+    raise refusal(f"TARGET={target.name} with TORCH_INDEX={PIP}", why, fix)
 
 
 def copy_source(root: Path, folder: Path) -> None:

@@ -30,12 +30,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="sh install", description=__doc__)
     parser.add_argument("folder", nargs="?", default="llama-recipes-local", metavar="DIR")
     parser.add_argument("--check", action="store_true", help="compare the files, install nothing")
+    without = "install where no driver is, as where an image is built"
+    parser.add_argument("--without_driver", action="store_true", help=without)
     options = parser.parse_args()
     started = time.monotonic()
     problems = altered_files(HERE)
     if not problems and not options.check:
         about = json.loads((HERE / ABOUT).read_text("utf-8"))
-        problems = machine_problems(about)
+        problems = machine_problems(about, options.without_driver)
     if problems:
         print("refused: nothing was installed", file=sys.stderr)
         print("\n".join(f"{number}. {each}" for number, each in enumerate(problems, 1)))
@@ -76,7 +78,7 @@ def altered_files(bundle: Path) -> list[str]:
     return sorted(problems) + [f"{bundle / name} is not of the bundle: remove it" for name in more]
 
 
-def machine_problems(about: dict[str, str]) -> list[str]:
+def machine_problems(about: dict[str, str], without_driver: bool) -> list[str]:
     """Say what of this machine the bundle was not made for."""
     problems = []
     own = ".".join(platform.python_version_tuple()[:2])
@@ -89,16 +91,17 @@ def machine_problems(about: dict[str, str]) -> list[str]:
     name, version = platform.libc_ver()
     if name != "glibc" or numbers(version) < (2, 28):
         problems.append(f"the C library is {name or 'not glibc'} {version}, needed is glibc 2.28")
-    if about["driver"]:
-        problems += driver_problems(about["driver"], driver_version())
+    found = driver_version()
+    if about["driver"] and (found or not without_driver):
+        problems += driver_problems(about["driver"], found)
     return problems
 
 
 def driver_problems(wanted: str, found: str) -> list[str]:
-    """Say whether NVIDIA's driver is too old; without one nothing is known, and a line says so."""
+    """Say whether NVIDIA's driver is missing or too old."""
     if not found:
-        print(f"--> no NVIDIA driver is seen here; where it trains {wanted} or newer is needed")
-        return []
+        what = f"no NVIDIA driver is seen here, needed is {wanted} or newer"
+        return [f"{what}: install it, or where only an image is built: --without_driver"]
     if numbers(found) >= numbers(wanted):
         return []
     fix = "install a newer driver, or bring a bundle for another CUDA"

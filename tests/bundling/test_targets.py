@@ -9,6 +9,7 @@ from pip._internal.commands import create_command
 
 from llama_recipes_local.bundling.targets import (
     CPU,
+    PIP,
     PYTHONS,
     TORCH,
     all_targets,
@@ -46,6 +47,18 @@ def test_bash_reads_the_shorter_form_as_the_same_words() -> None:
         line = f"printf '%s\\n' {in_bash(words)}"
         said = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True)
         assert said.stdout.splitlines() == words
+
+
+def test_the_build_of_the_package_index_has_no_tag_and_no_other_is_taken_for_it() -> None:
+    """pip's own packaging library says what its requirement takes."""
+    from pip._vendor.packaging.requirements import Requirement
+
+    target = read_target("cu130-py312")
+    download, *_ = pip_commands(target, ["dev"], torch_source=PIP)
+    assert not {"--index-url", "--no-index", "--find-links"} & {*download}
+    taken = Requirement(download[-1]).specifier
+    assert [taken.contains(word) for word in ("2.13.0", "2.13.0+cpu", "2.13.1")] == [1, 0, 0]
+    assert download[-1] in constraints(target, CONSTRAINTS, PIP).splitlines()
 
 
 def test_a_target_is_named_by_cuda_and_python() -> None:
