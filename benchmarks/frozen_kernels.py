@@ -220,7 +220,7 @@ def in_four_bits(linear: nn.Linear) -> nn.Module:
         device="meta",
         **settings,
     )
-    made.weight = Params4bit(linear.weight.data.cpu(), requires_grad=False, **settings).cuda()
+    made.weight = Params4bit(linear.weight.data, requires_grad=False, **settings).cuda()
     return made
 
 

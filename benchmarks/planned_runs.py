@@ -1,8 +1,6 @@
 """Measures settings of ``planning`` in one process, beside what is predicted for each.
 
-A model of the setting's shape with random bfloat16 weights takes some optimiser steps on packed
-rows of random documents, with this package's kernels. Memory is torch's peak allocation over the
-steps, speed the median after two. A cell takes some seconds. Prints a table, writes JSON:
+``planned_step`` says how. A cell takes some seconds. Prints a table, writes JSON:
 
     python benchmarks/planned_runs.py --out FILE.json [--only REGEX] [--max_seconds 90]
 """
@@ -13,21 +11,15 @@ import re
 import time
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
-from frozen_kernels import keep_in_four_bits, step
-from peft import LoraConfig, get_peft_model
+from planned_step import measure
 from runs import report
-from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM
 
-from llama_recipes_local.kernels import frozen, fused
-from llama_recipes_local.kernels.fp8.store import keep_in_fp8
 from llama_recipes_local.kernels.registry import register_attention
 from llama_recipes_local.planning.cards import of_device
-from llama_recipes_local.planning.memory import GIB, memory
+from llama_recipes_local.planning.memory import memory
 from llama_recipes_local.planning.setting import (
     FULL,
     FUSED,
@@ -40,11 +32,7 @@ from llama_recipes_local.planning.setting import (
 )
 from llama_recipes_local.planning.shapes import KNOWN, LINEAR
 from llama_recipes_local.planning.speed import tokens_a_second
-from llama_recipes_local.policies.offload import offload_inputs
-from llama_recipes_local.training import batches
 
-DEVICE = "cuda"
-WARM_UP = 2
 ALL_16 = Adapter(rank=16, targets=frozenset(LINEAR))
 NF4 = Weights(bits=4, double=True)
 
@@ -107,7 +95,7 @@ def main() -> None:
         if options.layers:
             setting = replace(setting, shape=replace(setting.shape, layers=options.layers))
         try:
-            results.append({"name": name, **measure(setting, options.steps)})
+            results.append({"name": name, **measured(setting, options.steps)})
         except (RuntimeError, ImportError) as error:  # out of memory, a kernel, a package
             results.append({"name": name, "error": str(error).partition("\n")[0][:200]})
         report(results, options.out)
@@ -123,96 +111,15 @@ def main() -> None:
             )
 
 
-def measure(setting: Setting, steps: int) -> dict[str, Any]:
-    """Take some optimiser steps; return the median speed, the peak, and both as predicted."""
-    model = _model(setting)
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-5, fused=True)
-    generator = torch.Generator().manual_seed(0)
-    torch.cuda.reset_peak_memory_stats()
-    seconds = []
-    for _ in range(steps):
-        micro_batches = [_batch(setting, generator) for _ in range(setting.batch.accumulation)]
-        torch.cuda.synchronize()
-        began = time.perf_counter()
-        step(model, micro_batches, optimizer)
-        seconds.append(time.perf_counter() - began)
+def measured(setting: Setting, steps: int) -> dict[str, Any]:
+    """Return a setting's speed and peak, and both as predicted."""
     device = torch.cuda.get_device_properties(0)
-    card = of_device(device.name, device.total_memory)
-    tokens = setting.batch.tokens * setting.batch.accumulation
-    return {
-        "tokens_per_second": round(tokens / median(seconds[WARM_UP:])),
-        "peak_gib": round(torch.cuda.max_memory_allocated() / GIB, 2),
+    return measure(setting, steps) | {
         "predicted_gib": round(memory(setting).gib, 2),
-        "predicted_speed": round(tokens_a_second(setting, card)),
+        "predicted_speed": round(
+            tokens_a_second(setting, of_device(device.name, device.total_memory))
+        ),
     }
-
-
-def _model(setting: Setting) -> nn.Module:
-    shape = setting.shape
-    sizes: dict[str, Any] = {
-        "hidden_size": shape.hidden,
-        "intermediate_size": shape.mlp,
-        "num_hidden_layers": shape.layers,
-        "num_attention_heads": shape.heads,
-        "num_key_value_heads": shape.kv_heads,
-        "vocab_size": shape.vocabulary,
-        "head_dim": shape.head_dim or None,
-        "tie_word_embeddings": shape.tied,
-        "max_position_embeddings": setting.batch.length,
-        "use_cache": False,
-        "attn_implementation": "documents",
-    }
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.bfloat16)
-    with torch.device(DEVICE):
-        model = LlamaForCausalLM(LlamaConfig(**sizes))
-    torch.set_default_dtype(torch.float32)
-    if setting.weights.bits:
-        keep_in_four_bits(model)
-    if setting.adapter is None:
-        fused.install(model)
-    else:
-        model.requires_grad_(False)
-        if setting.weights.fp8:
-            keep_in_fp8(model, adapted=True)
-        frozen.install(model)
-    if setting.recomputes:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-        if setting.adapter is not None:
-            model.get_input_embeddings().register_forward_hook(lambda _m, _i, out: out.detach())
-    if setting.policy == OFFLOAD:
-        offload_inputs(model)
-    if setting.adapter is None:
-        return model.train()
-    adapter = setting.adapter
-    settings = LoraConfig(
-        r=adapter.rank,
-        lora_alpha=32,
-        lora_dropout=0.05 if adapter.drops else 0.0,
-        target_modules=sorted(adapter.targets),
-        task_type="CAUSAL_LM",
-    )
-    return get_peft_model(model, settings).train()
-
-
-def _batch(setting: Setting, generator: torch.Generator) -> batches.Batch:
-    """Return packed rows of random documents, (rows, length) each, in host memory."""
-    batch = setting.batch
-    shape = batch.rows, batch.length
-    ids = torch.randint(3, setting.shape.vocabulary, shape, generator=generator)
-    positions, labels = torch.zeros(shape, dtype=torch.long), ids.clone()
-    for row in range(batch.rows):
-        first = 0
-        while first < batch.length:
-            length = int(batch.document * (0.5 + torch.rand((), generator=generator)))
-            length = min(max(length, 2), batch.length - first, 10**6)
-            if batch.document >= batch.length:
-                length = batch.length
-            positions[row, first : first + length] = torch.arange(length)
-            labels[row, first : first + int(length * (1 - batch.labelled))] = -100
-            first += length
-    return {"input_ids": ids, "position_ids": positions, "labels": labels}
 
 
 if __name__ == "__main__":
