@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from llama_recipes_local.datasets.template_limits import limited
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 
 FLAG = "--local_dataset.template"
 # Templates that write the day's date would give other tokens tomorrow. Llama 3.1's own default.
-DATE = "26 Jul 2024"
+_DAY = datetime(2024, 7, 26)
+DATE = _DAY.strftime("%d %b %Y")
+_NOW = re.compile(r"""\bstrftime_now\(\s*("[^"]*"|'[^']*')\s*\)""")
 # A turn: its role ("system", "user", "assistant", "tool") and content, and perhaps tool_calls,
 # reasoning_content and what else a template may know; values are what JSON has.
 Message = dict[str, Any]
@@ -227,6 +230,11 @@ def _is_token(token: str, tokenizer: PreTrainedTokenizerBase) -> bool:
     return found is not None and (found != tokenizer.unk_token_id or token == tokenizer.unk_token)
 
 
+def _on_the_day(asked: re.Match[str]) -> str:
+    """Return the date that a template asks for, as a literal of it."""
+    return repr(_DAY.strftime(asked[1][1:-1]))
+
+
 @dataclass(frozen=True)
 class Chat:
     """A template, a tokenizer with its special tokens, and what turns are called in messages.
@@ -315,7 +323,7 @@ class Chat:
             texts, spans = render(
                 conversations=[list(messages)],
                 tools=list(self.tools) or None,
-                chat_template=self.template,
+                chat_template=_NOW.sub(_on_the_day, self.template),
                 return_assistant_tokens_mask=marked,
                 add_generation_prompt=open_turn,
                 date_string=DATE,

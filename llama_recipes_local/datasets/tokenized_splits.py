@@ -33,9 +33,10 @@ from llama_recipes_local.storage.hashing import FileHashes
 from llama_recipes_local.storage.names import shortened
 
 # Incremented when the same files give other tokens than before.
-FORMAT = 4
+FORMAT = 5
 HASHES = "hashes.json"
 RECORDS_AT_A_TIME = 256  # of a stream
+UNKNOWN = "text that the tokenizer has no tokens for, written as its unknown token"
 MOST_REPORTED = 100_000
 """How many records of a stream are read again for a report of what is wrong with them."""
 
@@ -123,10 +124,19 @@ class _Encoder:
         bad = self._bad(records, examples)
         counts = Counts(records=len(records), blank=len(records) - len(kept) - bad, bad=bad)
         notes = Counter(note for example in kept for note in dict.fromkeys(example.notes))
-        counts.notes = dict(notes)
         samples = encode(self.tokenizer, kept, attention_mask=False)
+        if unknown := self._unknown(samples):
+            notes[UNKNOWN] = unknown
+        counts.notes = dict(notes)
         rows = [row for sample in samples for row in _rows_of(sample, self.limit, counts)]
         return rows, counts
+
+    def _unknown(self, samples: Sequence[Mapping[str, list[int]]]) -> int:
+        """Count the samples with a token that stands for text the vocabulary lacks."""
+        token = self.tokenizer.unk_token_id
+        if token is None or token in (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id):
+            return 0
+        return sum(token in sample["input_ids"] for sample in samples)
 
     def _bad(self, records: Sequence[Record], examples: Sequence[Example | None]) -> int:
         """Count the records that were skipped because they cannot be used."""

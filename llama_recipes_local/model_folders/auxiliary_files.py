@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llama_recipes_local.model_folders.linked_files import homes
+from llama_recipes_local.storage.publishing import write_json
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model")
 """A tokenizer is loaded from one of them."""
@@ -20,6 +21,7 @@ TOKENIZER = (
     "chat_template.json",
     "chat_template.jinja",
 )
+_OF_PIECES = {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True, "add_eos_token": False}
 OTHERS = ("generation_config.json", "LICENSE*", "NOTICE*", "USE_POLICY*")
 
 
@@ -39,11 +41,17 @@ def copy_auxiliary_files(source: Path, folder: Path, tokenizer: Path) -> None:
 
 
 def copy_tokenizer(source: Path, folder: Path) -> None:
-    """Copy a tokenizer's files; those of another tokenizer in the folder are removed."""
+    """Copy a tokenizer's files; those of another tokenizer in the folder are removed.
+
+    Beside a ``tokenizer.model`` alone, as Meta's is, a configuration is written that names its
+    class: without one transformers reads it as no Llama's.
+    """
     assert source.resolve() != folder.resolve()
     for name in TOKENIZER:
         (folder / name).unlink(missing_ok=True)
     _copy(source, folder, TOKENIZER)
+    if {path.name for path in folder.glob("tokenizer*")} == {"tokenizer.model"}:
+        write_json(folder / "tokenizer_config.json", _OF_PIECES)
 
 
 def has_tokenizer(folder: Path) -> bool:

@@ -35,7 +35,7 @@ from llama_recipes_local.models.quantization import (
     keep_packing,
     reading_config,
 )
-from llama_recipes_local.models.tokenizer_rules import restore_rules
+from llama_recipes_local.models.tokenizer_rules import has_pieces_only, restore_rules
 from llama_recipes_local.models.top_layers import LlamaWithTopLayersForCausalLM, zero_top_layers
 from llama_recipes_local.models.weight_values import check_all
 from llama_recipes_local.parallel import device_type
@@ -150,6 +150,8 @@ class AutoTokenizer(
         if isinstance(tokenizer, transformers.CodeLlamaTokenizer):
             # a place for an infilling, which transformers 5 makes a token beyond the model's rows
             tokenizer = super().from_pretrained(name, **{"fill_token": None, **kwargs})
+        if has_pieces_only(tokenizer, local_folder(name)):
+            tokenizer = _load(transformers.LlamaTokenizer, name, **kwargs)
         restore_rules(tokenizer, local_folder(name))
         return tokenizer
 

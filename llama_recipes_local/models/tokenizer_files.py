@@ -6,12 +6,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from llama_recipes_local.errors import Problem, caught, door
+from llama_recipes_local.errors import Problem, caught, door, refusal
 from llama_recipes_local.extras import install
 from llama_recipes_local.messages import describe_folder
 from llama_recipes_local.model_folders import TOKENIZERS, has_tokenizer
 from llama_recipes_local.model_folders.weight_files import check_pointer
 from llama_recipes_local.models.loading import AutoTokenizer
+from llama_recipes_local.models.tokenizer_rules import unlike_its_model
 
 # files that transformers reads to load a tokenizer, if they exist
 TOKENIZER_JSON = ("tokenizer.json", "tokenizer_config.json", "config.json")
@@ -86,6 +87,10 @@ def _unloadable(folder: Path, versions: tuple[tuple[str, int, int], ...]) -> lis
         tokenizer("a", add_special_tokens=True)
         if lacking := _lacking(folder, tokenizer):
             raise ValueError(f"its vocabulary lacks {lacking}, which tokenizer_config.json names")
+        if unlike := unlike_its_model(tokenizer, folder):
+            what = f"transformers does not follow the rules of {folder / 'tokenizer.model'}"
+            fix = "name a folder with a tokenizer.json that has them: --tokenizer_name DIR"
+            raise refusal(what, unlike, fix)
     return problems
 
 

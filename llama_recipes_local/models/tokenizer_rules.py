@@ -13,12 +13,20 @@ from typing import Any
 import sentencepiece
 import tokenizers
 from tokenizers import decoders, pre_tokenizers
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import LlamaTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 MARK = "\N{LOWER ONE EIGHTH BLOCK}"
 SPACES = {"type": "Replace", "pattern": {"String": " "}, "content": MARK}
 # SentencePiece's: a space before every text and every part of it between special tokens
 SPACE_BEFORE = {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": MARK}, SPACES]}
+# words, runs of spaces, letters that are often normalised, line ends, and rare characters
+_PROBES = (
+    "Below is an instruction. And then?",
+    "if x:  y",
+    "\N{LATIN SMALL LIGATURE FI}\N{FULLWIDTH LATIN CAPITAL LETTER A} Hello",
+    "a\n\tb",
+    "\N{EXTRATERRESTRIAL ALIEN}\N{ZERO WIDTH JOINER} 12",
+)
 FILE = "tokenizer.json"
 MODEL = "tokenizer.model"
 
@@ -28,6 +36,15 @@ def component(name: str, rule: Any) -> Any:
     model = {"type": "BPE", "vocab": {}, "merges": []}
     content = {"version": "1.0", "added_tokens": [], "model": model, name: rule}
     return getattr(tokenizers.Tokenizer.from_str(json.dumps(content)), name)
+
+
+def has_pieces_only(tokenizer: PreTrainedTokenizerBase, folder: Path) -> bool:
+    """Return whether a tokenizer of no class was made of a ``tokenizer.model`` alone, as Meta's is.
+
+    transformers 5 then begins no text with a begin token, nor with a space.
+    """
+    pieces = (folder / MODEL).is_file() and not (folder / FILE).is_file()
+    return pieces and type(tokenizer) is PreTrainedTokenizerFast
 
 
 def restore_rules(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -42,10 +59,11 @@ def restore_rules(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     backend = tokenizer.backend_tokenizer
     if not isinstance(backend.pre_tokenizer, pre_tokenizers.Metaspace):
         return
-    in_class = tokenizer.init_kwargs.get("add_prefix_space") is None
+    in_class = not _names_prefix(tokenizer)
     if in_class and (folder / FILE).is_file():
         saved = tokenizers.Tokenizer.from_file(str(folder / FILE))
-        if not saved.model.byte_fallback:  # the class's own is SentencePiece's
+        # the class's own is SentencePiece's BPE, which writes unknown characters as bytes
+        if not getattr(saved.model, "byte_fallback", False):
             backend.model = saved.model
         backend.normalizer, backend.pre_tokenizer = saved.normalizer, saved.pre_tokenizer
         backend.decoder = saved.decoder
@@ -62,6 +80,35 @@ def restore_rules(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     if isinstance(rule, pre_tokenizers.Metaspace) and rule.prepend_scheme == "always":
         backend.normalizer = component("normalizer", SPACE_BEFORE)
         backend.pre_tokenizer = component("pre_tokenizer", None)
+
+
+def _names_prefix(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Return whether ``tokenizer_config.json`` says if a space is put before a text."""
+    return tokenizer.init_kwargs.get("add_prefix_space") is not None
+
+
+def unlike_its_model(tokenizer: PreTrainedTokenizerBase, folder: Path) -> str:
+    """Return what a ``tokenizer.model`` does to text and transformers does not; "" for nothing.
+
+    transformers 5 takes each one for Llama's: pieces merged by score, unknown characters as bytes,
+    and nothing normalised. Otherwise text would be lost or split in another way, without a word.
+
+    Args:
+        tokenizer: as it is loaded, with its rules restored.
+        folder: where it was loaded from.
+    """
+    if (folder / FILE).is_file() or not (folder / MODEL).is_file():
+        return ""
+    if not isinstance(tokenizer, LlamaTokenizer) or _names_prefix(tokenizer):
+        return ""
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / MODEL))
+    backend = tokenizer.backend_tokenizer
+    for text in _PROBES:
+        found = backend.encode(text, add_special_tokens=False)
+        if found.ids != pieces.encode(text):
+            read = pieces.encode(text, out_type=str)
+            return f"of {text!r} it makes {read}, and transformers {found.tokens}"
+    return ""
 
 
 def _merge_by_score(

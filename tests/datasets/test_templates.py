@@ -247,13 +247,22 @@ def test_a_template_runs_no_code(attack: str, tokenizer: Any) -> None:
     assert problem.what == "the chat template cannot be used"
 
 
-def test_a_template_that_asks_for_the_date_gives_the_same_text_every_day(tokenizer: Any) -> None:
-    today = (
-        "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}"
-        "{% endif %}{{ date_string }}"
-    )
+@pytest.mark.parametrize(
+    ("today", "begins"),
+    [
+        (
+            "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}"
+            "{% endif %}{{ date_string }}",
+            "26 Jul 2024",
+        ),
+        ("Today is {{ strftime_now('%B %d, %Y') }}.", "Today is July 26, 2024."),
+    ],
+)
+def test_a_template_that_asks_for_the_date_gives_the_same_text_every_day(
+    today: str, begins: str, tokenizer: Any
+) -> None:
     example = render_chat(CHAT, with_template(tokenizer, today + PLAIN), "tokenizer", "all", "")
-    assert example.text.startswith("26 Jul 2024[user]Hi")
+    assert example.text.startswith(f"{begins}[user]Hi")
 
 
 def test_a_prompt_that_generation_writes_otherwise_is_noted(tokenizer: Any) -> None:

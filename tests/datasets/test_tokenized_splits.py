@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, models, pre_tokenizers
 from torch._utils import ExceptionWrapper  # what a DataLoader takes a worker's error home in
 from transformers import PreTrainedTokenizerFast
 
@@ -16,6 +16,7 @@ from llama_recipes_local.datasets import tokenized_splits
 from llama_recipes_local.datasets.base import Split
 from llama_recipes_local.datasets.examples import Example, Marked, Pair
 from llama_recipes_local.datasets.tokenized_splits import (
+    UNKNOWN,
     Loaded,
     load_samples,
     load_split,
@@ -75,6 +76,17 @@ def test_rows_are_the_encoded_pairs(load: Any, tokenizer: Any):
     assert loaded.rows[3]["input_ids"] == prompt + response
     assert loaded.rows[3]["labels"] == [IGNORE_INDEX] * len(prompt) + response
     assert loaded.audit.label_tokens == int(loaded.rows.label_counts.sum())
+
+
+def test_text_that_the_tokenizer_has_no_tokens_for_is_counted(tmp_path: Path):
+    words = {"<unk>": 0, "</s>": 1, "what": 2, "is": 3, "it": 4}
+    backend = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    own = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", eos_token="</s>")
+    file = tmp_path / "rows.jsonl"
+    write(file, [{"q": "what is", "a": answer} for answer in ("it", "cat", "it")])
+    split = Split((file,), "all", lambda: records(file), Questions("{} "))
+    assert load_split(split, own, None, str(tmp_path)).audit.counts.notes == {UNKNOWN: 1}
 
 
 def test_a_second_load_is_from_the_cache(load: Any):

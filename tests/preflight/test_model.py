@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 import sentencepiece
+from transformers import AutoTokenizer
 
 from llama_recipes_local import cli, extras
+from llama_recipes_local.datasets.token_ids import begun, text_ids
+from llama_recipes_local.model_folders.auxiliary_files import copy_tokenizer
 from llama_recipes_local.models import tokenizer_files
 from llama_recipes_local.preflight import model
 from llama_recipes_local.preflight.model_sizes import check_positions
@@ -23,6 +26,28 @@ def problems_of(folder: Path, **flags: object) -> list[str]:
 @pytest.fixture
 def folder(tiny_model: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_model, tmp_path / "model"))
+
+
+def write_pieces(folder: Path, **rules: object) -> None:
+    """Leave a folder with a ``tokenizer.model`` as its only tokenizer: Llama 2's, but for rules."""
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").unlink()
+    of_llama = {
+        "model_type": "bpe",
+        "byte_fallback": True,
+        "normalization_rule_name": "identity",
+        "remove_extra_whitespaces": False,
+    }
+    words = ["The fox, a dog and the Hello of it below an instruction if x: y then"] * 9
+    with (folder / "tokenizer.model").open("wb") as written:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(words),
+            model_writer=written,
+            vocab_size=320,
+            hard_vocab_limit=False,
+            minloglevel=2,
+            **of_llama | rules,
+        )
 
 
 def test_a_complete_folder_has_no_problem(tiny_model: Path) -> None:
@@ -101,23 +126,47 @@ def test_another_tokenizer_stands_in(folder: Path, tiny_model: Path) -> None:
 def test_a_sentencepiece_model_needs_its_packages(
     missing: set[str], expected: str | None, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (folder / "tokenizer.json").unlink()
-    (folder / "tokenizer_config.json").unlink()
-    written = (folder / "tokenizer.model").open("wb")
-    with written:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(["a b c d e f g"] * 9),
-            model_writer=written,
-            vocab_size=16,
-            hard_vocab_limit=False,
-            minloglevel=2,
-        )
+    write_pieces(folder)
     monkeypatch.setattr(
         tokenizer_files, "find_spec", lambda name: None if name in missing else True
     )
     problems = problems_of(folder)
     fixes = [extras.install(*expected.split())] if expected else []
     assert [problem.rpartition("fix: ")[2] for problem in problems] == fixes
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"model_type": "unigram"},
+        {"byte_fallback": False},
+        {"normalization_rule_name": "nmt_nfkc"},
+        {"remove_extra_whitespaces": True},
+        {"treat_whitespace_as_suffix": True},
+    ],
+    ids=lambda rules: str(*rules),
+)
+def test_pieces_that_transformers_reads_otherwise_are_refused(
+    rules: dict[str, object], folder: Path
+) -> None:
+    write_pieces(folder, **rules)
+    (problem,) = problems_of(folder)
+    assert f"does not follow the rules of {folder / 'tokenizer.model'}" in problem
+    assert "--tokenizer_name DIR" in problem
+
+
+def test_pieces_alone_have_the_ids_of_sentencepiece(folder: Path, tmp_path: Path) -> None:
+    write_pieces(folder)
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    copy_tokenizer(folder, copy)
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
+    mine = tokenizer_files.AutoTokenizer.from_pretrained(folder)
+    plain = AutoTokenizer.from_pretrained(copy)
+    for text in ("The dog", "if x:  y", "a\n\u00e9"):
+        known = [pieces.bos_id(), *pieces.encode(text)]
+        assert text_ids(mine, [begun(text, mine)]) == [known]
+        assert plain(text)["input_ids"] == known
 
 
 def test_a_package_whose_parent_is_missing_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
