@@ -1,6 +1,7 @@
 """``llama-recipes-local evaluate``: measures a model, or compares two results."""
 
-from collections.abc import Iterator, Sequence
+import argparse
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -56,94 +57,77 @@ LONGEST_ANSWER = 100
 """Tokens, unless ``--max_new_tokens`` says it."""
 
 
-def evaluate(
-    *arguments: object,
-    adapter: Path | None = None,
-    metrics: str | None = None,
-    out: str | None = None,
-    compare: Sequence[Path] | None = None,
-    batch_size: int = 8,
-    max_new_tokens: int | None = None,
-    max_examples: int = 0,
-    benchmark: str | None = None,
-    benchmark_path: Path | None = None,
-    num_fewshot: int | None = None,
-    json: bool = False,
-    **flags: Any,
-) -> None:
-    """Measure a model on a data set's validation part. Takes the flags of finetuning.py too.
-
-    The data set and its flags are those that the adapter's run recorded, unless overridden.
+def evaluate(args: argparse.Namespace) -> None:
+    """Measure a model on validation data or a benchmark, or compare two results.
 
     Args:
-        *arguments: none; every setting has a flag.
-        adapter: folder of a saved adapter; without it --model_name is a full model, a folder or a
-            GGUF file.
-        metrics: comma-separated: loss, perplexity, gleu (grammar), rouge (summaries); None means
-            the loss, the perplexity and the data set's own metric.
-        out: the JSON file to write; None means the first free one of evaluation.json,
-            evaluation-2.json and so on in the working directory.
-        compare: two such files to compare instead.
-        batch_size: prompts that are completed at a time.
-        max_new_tokens: maximum length of an answer, in tokens; None means 100.
-        max_examples: maximum number of prompts; 0 means all.
-        benchmark: the benchmark to measure instead, a name of ``TASKS``.
-        benchmark_path: folder of its files.
-        num_fewshot: its examples in a prompt; None means as lm-eval.
-        json: whether a benchmark's scores are printed as JSON.
-        **flags: those of finetuning.py, --dataset and --model_name among them.
+        args: the flags of the command; ``flags`` are those of finetuning.py, and ``arguments`` the
+            words without a flag.
 
     Raises:
         UsageError: if a flag is wrong, or the model or the data cannot be used.
     """
-    own = {"metrics": metrics, "compare": compare, "max_new_tokens": max_new_tokens}
-    max_new_tokens = LONGEST_ANSWER if max_new_tokens is None else max_new_tokens
-    refuse_numbers(batch_size, max_new_tokens, max_examples)
-    if benchmark is not None:
-        given = Benchmark(
-            name=benchmark,
-            path=benchmark_path,
-            shots=num_fewshot,
-            adapter=adapter,
-            batch_size=batch_size,
-            most=max_examples,
-            saved_to=result_file(out),
-            as_json=json,
-        )
+    own = {name: getattr(args, name) for name in ("metrics", "compare", "max_new_tokens")}
+    if args.max_new_tokens is None:
+        args.max_new_tokens = LONGEST_ANSWER
+    refuse_numbers(args.batch_size, args.max_new_tokens, args.max_examples)
+    if args.benchmark is not None:
         others = {name: value for name, value in own.items() if value is not None}
-        measure_benchmark(given, arguments, others | flags)
+        measure_benchmark(_benchmark(args), args.arguments, others | args.flags)
         return
-    refuse_benchmark_flags(benchmark_path=benchmark_path, num_fewshot=num_fewshot, json=json)
+    refuse_benchmark_flags(
+        benchmark_path=args.benchmark_path, num_fewshot=args.num_fewshot, json=args.json
+    )
     extras.require("scipy", "evaluate", "evaluate")
-    if compare:
-        compare_files(*compared_files(compare, arguments, flags))
-        return
-    folder = adapter.expanduser().resolve() if adapter else None
-    saved_to = result_file(out)
-    with _opened(arguments, folder, flags) as file:
-        if file is not None:
-            flags = flags | {"model_name": str(file.folder)}
-        run = resolve_run(arguments, folder, flags)
-        asked = choose_metrics(metrics, run.train.dataset)
-        if (most := run.train.max_eval_step) and not {"max_eval_step"} & flags.keys():
+    if args.compare:
+        compare_files(*compared_files(args.compare, args.arguments, args.flags))
+    else:
+        _evaluate_model(args)
+
+
+def _benchmark(args: argparse.Namespace) -> Benchmark:
+    return Benchmark(
+        name=args.benchmark,
+        path=args.benchmark_path,
+        shots=args.num_fewshot,
+        adapter=args.adapter,
+        batch_size=args.batch_size,
+        most=args.max_examples,
+        saved_to=result_file(args.out),
+        as_json=args.json,
+    )
+
+
+def _evaluate_model(args: argparse.Namespace) -> None:
+    """Measure a model on a data set's validation part.
+
+    The data set and its flags are those that the adapter's run recorded, unless overridden.
+    """
+    adapter = args.adapter.expanduser().resolve() if args.adapter else None
+    saved_to = result_file(args.out)
+    with _opened(args.arguments, adapter, args.flags) as file:
+        of_file = {"model_name": str(file.folder)} if file is not None else {}
+        run = resolve_run(args.arguments, adapter, args.flags | of_file)
+        metrics = choose_metrics(args.metrics, run.train.dataset)
+        if (most := run.train.max_eval_step) and "max_eval_step" not in args.flags:
             print(f"--> the loss is of {most} batches, as in the run: --max_eval_step 0 takes all")
-        about = {"adapter": str(folder or ""), **describe(run)}
+        about = {"adapter": str(adapter or ""), **describe(run)}
         if file is not None:
             file.write_weights()
             about[type(run.train).__name__]["model_name"] = str(file.path)
-        tokenizer_folder = Path(run.train.tokenizer_name or run.train.model_name)
-        source = find_source(
-            folder,
-            Path(run.train.model_name),
-            tokenizer_folder,
-            allow_other_base=run.train.allow_other_base,
-        )
-        if set(asked) & set(loss_metrics()):
+        source = _source(run, adapter)
+        if set(metrics) & set(loss_metrics()):
             refuse_attention(run, source)
-        result = Result(about, asked)
+        result = Result(about, metrics)
         with activate(run):
-            _measure(run, source, result, batch_size, max_new_tokens, max_examples)
+            _measure(run, source, result, args.batch_size, args.max_new_tokens, args.max_examples)
     _report(result, saved_to)
+
+
+def _source(run: Run, adapter: Path | None) -> ModelSource:
+    model = Path(run.train.model_name)
+    tokenizer = Path(run.train.tokenizer_name or model)
+    return find_source(adapter, model, tokenizer, allow_other_base=run.train.allow_other_base)
 
 
 @contextmanager

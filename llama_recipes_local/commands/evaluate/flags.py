@@ -72,9 +72,7 @@ def run(args: argparse.Namespace) -> None:
     """Measure, or compare."""
     from llama_recipes_local.commands.evaluate.command import evaluate
 
-    given = vars(args).items()
-    own = {name: value for name, value in given if name not in ("arguments", "flags")}
-    evaluate(*args.arguments, **own, **args.flags)
+    evaluate(args)
 
 
 def _benchmarks() -> Iterable[str]:
