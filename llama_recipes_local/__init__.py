@@ -1,8 +1,8 @@
 """llama-recipes for machines that never reach the Hugging Face Hub.
 
-Importing the package switches every Hugging Face library offline, lets OpenMP's threads sleep while
-they wait, and makes each public module of upstream's ``llama_recipes`` importable at the same place
-under this name.
+Importing the package switches every Hugging Face library to offline mode, lets idle OpenMP threads
+sleep, and makes each public module of upstream's ``llama_recipes`` importable at the same place
+under this package's name.
 """
 
 import os

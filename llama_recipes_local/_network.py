@@ -1,6 +1,7 @@
-"""What Python code of this process tries to reach on other machines, by Python's audit events.
+"""Records which other machines the Python code of this process tries to reach.
 
-Code that is not Python's, as gloo's and nccl's between ranks, raises no such events.
+It uses Python's audit events. Native code, such as gloo and nccl between ranks, raises no such
+events and is not recorded.
 """
 
 import os

@@ -1,7 +1,7 @@
-"""The environment that libraries read once, when they are imported.
+"""Environment variables that libraries read once, when they are imported.
 
-The Hugging Face libraries stay off the network, whatever the user's environment says, and OpenMP's
-threads sleep while they wait for each other, unless it says otherwise.
+The Hugging Face libraries stay offline whatever the user's environment says. OpenMP's idle threads
+sleep unless the user's environment says otherwise.
 """
 
 import logging

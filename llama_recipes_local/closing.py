@@ -1,8 +1,8 @@
-"""What a finished run ends with: a box of what was trained and how it went, and what to do next.
+"""The text at the end of a finished run: a box with the results, and the commands to try next.
 
-The box names the model, the data, the losses before and after, the work and the place; then come
-the sections that others have added to ``Run.closing``. The commands below it are whole shell
-commands, which can be copied as they are.
+The box names the model, the data, the losses before and after training, the work and the output
+folder, followed by the sections that other modules have added to ``Run.closing``. The commands
+below the box are complete, so that they can be copied into a shell.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
-"""A command's output: control characters, broken pipes as after ``| head``, ranks, and errors.
+"""The output of commands: control characters, broken pipes, ranks, and error messages.
 
-On a broken pipe most commands exit, because output is all that they give. A training run continues:
-its results are in files.
+When a pipe breaks, as after ``| head``, most commands exit, because their output is all that they
+produce. A training run continues, because its results are in files.
 """
 
 import contextlib

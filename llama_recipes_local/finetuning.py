@@ -1,6 +1,7 @@
 """``main``, the fine-tuning command: flags as they were typed, ``--help``, exit codes.
 
-Nothing that takes long is imported here, so that ``--help`` and the first word are immediate.
+Nothing that takes long is imported here, so that ``--help`` and the first line of output are
+immediate.
 """
 
 from typing import Any

@@ -1,6 +1,6 @@
 """A fine-tuning run: preflight, data, upstream's ``main``, and a final report.
 
-``finetuning`` calls it. It imports nearly all that a run needs, which takes seconds.
+``api.logged_run`` imports it, which takes seconds: it imports nearly everything that a run needs.
 """
 
 import os

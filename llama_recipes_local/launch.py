@@ -1,7 +1,7 @@
-"""How this process was launched: alone, or as one of several ranks, as torchrun's variables say.
+"""How this process was launched: alone, or as one of several ranks, by torchrun's variables.
 
-They count only as a whole. A part of them, which some launchers and notebooks leave behind, makes
-no rank; preflight refuses it, see ``find_problems``.
+The variables count only if all of them are set. Some launchers and notebooks leave a part of them
+behind; that does not make this process a rank, and preflight refuses it, see ``find_problems``.
 """
 
 import os

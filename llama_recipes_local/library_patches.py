@@ -1,8 +1,8 @@
-"""What this package replaces or overrides inside other libraries at run time: one list.
+"""The list of everything that this package replaces inside other libraries at run time.
 
-The code that makes a replacement calls its ``check`` first. It raises if a target is missing from
-the installed version of the library, or if the library does not use it any more: a replacement
-without effect would cost speed, memory or precision without a message.
+The code that makes a replacement calls its ``check`` first. That raises an error if the target is
+missing from the installed version of the library, or if the library no longer uses it: a
+replacement without effect would silently cost speed, memory or precision.
 """
 
 import ast

@@ -1,4 +1,4 @@
-"""Phrases that many messages share: lists of names, what a folder holds, a missing path."""
+"""Phrases that many messages share: lists of names, a folder's content, a missing path."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Processes that end when the one that started them ends, however it ends."""
+"""Processes that end when their parent ends, however that happens."""
 
 import contextlib
 import ctypes

@@ -1,4 +1,4 @@
-"""How this package's program is called in this shell: a command in a message can be copied."""
+"""How to call this program in the user's shell, so that commands in messages can be copied."""
 
 import os
 import shlex

@@ -1,4 +1,4 @@
-"""How text is fitted to a terminal: columns, boxes, commands that are continued, paths."""
+"""Fits text to a terminal: columns, boxes, commands over several lines, paths."""
 
 import re
 import shlex

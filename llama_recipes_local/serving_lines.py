@@ -1,6 +1,6 @@
-"""The commands that serve a result: with vLLM, llama.cpp and Ollama.
+"""The commands that serve a result with vLLM, llama.cpp and Ollama.
 
-``generate``, ``merge`` and ``export`` end with them.
+``generate``, ``merge`` and ``export`` print them at their end.
 """
 
 import re

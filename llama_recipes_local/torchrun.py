@@ -1,8 +1,8 @@
-"""torchrun with a run's own last word: ``python -m llama_recipes_local.torchrun``, as make does.
+"""torchrun that ends with the run's own message: ``python -m llama_recipes_local.torchrun``.
 
-torchrun ends with 1 and a traceback of itself whatever its ranks end with, and after a signal
-without waiting for their codes. This is the same launcher with the same arguments, but what the
-ranks report is what is read last, and their exit code becomes its own.
+torchrun itself exits with 1 and its own traceback, whatever its ranks report, and after a signal it
+does not wait for their exit codes. This is the same launcher with the same arguments, but it prints
+what the ranks report last, and exits with their exit code. ``make`` uses it.
 """
 
 import contextlib

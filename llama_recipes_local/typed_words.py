@@ -1,8 +1,8 @@
-"""Words of a command line as they were typed, where fire would read them as Python.
+"""Words of a command line as they were typed, before fire reads them as Python.
 
-``finetuning.main`` and the commands that take its flags ask this. To fire ``run#1`` is ``run``,
-``2024_11_27`` a number and ``a,b`` a tuple; here a flag's text stays as it is until its field's
-type says what it means.
+``finetuning.main`` and the commands that accept its flags use this. fire would read ``run#1`` as
+``run``, ``2024_11_27`` as a number and ``a,b`` as a tuple. Here a flag's text is kept until the
+type of its field decides what it means.
 """
 
 import re

@@ -1,8 +1,8 @@
 """Adapters: PEFT behind the calls that upstream's ``main`` makes.
 
-``registry`` lists the methods. Where PEFT's own computation falls short (``prefix``,
-``llama_adapter``, ``pissa``), this package's replaces it behind PEFT's classes. Everything is saved
-in PEFT's format and loads in plain PEFT.
+``registry`` lists the methods. Where PEFT's own computation does not work in this package's
+training (``prefix``, ``llama_adapter``, ``pissa``), this package replaces it behind PEFT's classes.
+Everything is saved in PEFT's format and loads in plain PEFT.
 """
 
 from typing import TYPE_CHECKING

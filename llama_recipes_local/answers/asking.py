@@ -1,4 +1,4 @@
-"""A saved model that is asked from Python: loaded at the first prompt, and kept."""
+"""Prompts a saved model from Python; the model is loaded at the first prompt and kept."""
 
 import sys
 import warnings

@@ -1,4 +1,4 @@
-"""A measure of a corpus, as the parts of each item, which any selection of items can sum."""
+"""Measures of a corpus, kept as parts per item, so that they can be summed over any items."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

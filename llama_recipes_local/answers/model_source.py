@@ -1,4 +1,4 @@
-"""Finds the model that completes prompts (an adapter and its base, or a full one) and tokenizer."""
+"""Finds the model that completes prompts, an adapter with its base or a full model."""
 
 import sys
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""From what the user asks to the text that a model completes: prompts, and their template."""
+"""Turns what the user asks into the text that the model completes: prompts and their template."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

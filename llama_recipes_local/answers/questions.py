@@ -1,4 +1,4 @@
-"""The prompts of a data set's validation part, and every reference answer to each."""
+"""The prompts of a data set's validation part, each with all of its reference answers."""
 
 from dataclasses import dataclass, field
 from itertools import islice

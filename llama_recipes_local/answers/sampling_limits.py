@@ -1,4 +1,4 @@
-"""Which values the settings of sampling take; for flags and for Python, without torch."""
+"""The allowed values of the sampling settings, for flags and for Python; imports no torch."""
 
 import math
 from collections.abc import Mapping

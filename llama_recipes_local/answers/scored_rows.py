@@ -1,4 +1,4 @@
-"""Metrics of answers to some rows of the validation part, at each validation of a run."""
+"""Scores of answers to some rows of the validation part, computed at each validation of a run."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Where a completion ends: at certain tokens, or where the user's next turn would start."""
+"""Where a completion ends: at an end token, or where the user's next turn would start."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
-"""``finetune`` for Python: the same flags, checks and run as the command, and a result.
+"""``finetune`` for Python: the same flags, checks and run as the command, and a result object.
 
-The package itself has these names: ``from llama_recipes_local import finetune``.
+Users import it from the package itself: ``from llama_recipes_local import finetune``.
 """
 
 from llama_recipes_local.api.calling import finetune

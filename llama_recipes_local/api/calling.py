@@ -1,4 +1,4 @@
-"""``finetune``: a run from Python, with the flags of the command and a result."""
+"""``finetune``: starts a run from Python, with the flags of the command, and returns a result."""
 
 import gc
 import os

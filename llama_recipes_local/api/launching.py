@@ -1,7 +1,7 @@
-"""Starts several ranks on this machine from one process, as from a notebook, and returns for them.
+"""Starts several ranks on this machine from one process, such as a notebook.
 
-Each rank is a new process, which torchrun starts: this one may have threads, or use CUDA, which no
-fork survives. The flags and what comes of them are JSON files in a folder of this process's.
+torchrun starts each rank as a new process: this one may have threads or use CUDA, and neither
+survives a fork. Flags and results are passed as JSON files in a folder of this process.
 """
 
 import contextlib

@@ -1,6 +1,7 @@
-"""A run whose output is logged, as the command and Python start it: a first word, then the imports.
+"""Starts a run whose output is logged, for the command and for Python's ``finetune``.
 
-Nothing that takes long is imported here, so that ``--help`` and the first word are immediate.
+It prints a first line at once and imports what takes seconds only then, so that ``--help`` and the
+first line are immediate.
 """
 
 import sys

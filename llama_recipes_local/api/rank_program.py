@@ -1,6 +1,6 @@
-"""What ``launching`` starts: torchrun, and as each of its ranks a run.
+"""The program that ``launching`` starts: first as torchrun, then by torchrun as each of its ranks.
 
-Whether this process is torchrun or a rank, torchrun's variables say.
+Environment variables that torchrun sets for its ranks tell which of the two this process is.
 """
 
 import json

@@ -1,1 +1,1 @@
-"""Benchmarks from local files: their prompts and scores are those of lm-eval's default tasks."""
+"""Benchmarks from local files, with the prompts and scores of lm-eval's default tasks."""

@@ -1,4 +1,4 @@
-"""Which of four letters a model finds likeliest after a prompt."""
+"""Finds which of four answer letters a model considers most likely after a prompt."""
 
 from collections import defaultdict
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The number that a solution in words comes to, by the two rules of lm-eval's ``gsm8k``."""
+"""Extracts the final number of a worked solution, by the two rules of lm-eval's ``gsm8k``."""
 
 import re
 

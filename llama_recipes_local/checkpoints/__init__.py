@@ -1,5 +1,6 @@
-"""Checkpoints that a run resumes from: published whole or not at all, on any number of ranks.
+"""Checkpoints that a run resumes from, on any number of ranks; written completely or not at all.
 
-A checkpoint is the folder ``checkpoint-STEP`` of a run's output folder; ``layout`` says what is in
-it. ``model_checkpointing`` is something else: upstream's functions for saving a finished model.
+A checkpoint is the folder ``checkpoint-STEP`` in a run's output folder; ``layout`` lists its files.
+The room ``model_checkpointing`` is something else: upstream's functions for saving a finished
+model.
 """

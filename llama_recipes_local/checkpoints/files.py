@@ -1,7 +1,8 @@
-"""Writes a checkpoint's files: hashed while they are written, and flushed to the disk.
+"""Writes a checkpoint's files: hashes them while writing, and flushes them to the disk.
 
-The safetensors library would hold a second copy of every tensor, and hashing would read the file
-again. Its format is a header and the tensors' bytes, so both are written here in one pass.
+The safetensors library would hold a second copy of every tensor, and hashing afterwards would read
+each file again. A safetensors file is a header followed by the tensors' bytes, so this module
+writes and hashes both in one pass.
 """
 
 import hashlib

@@ -1,6 +1,6 @@
-"""State of a model and its optimiser, by the names of the model's parameters.
+"""The state of a model and its optimiser, by the names of the model's parameters.
 
-Tensors may be sharded; they are read in place, whatever ranks wrote them.
+Tensors may be sharded. They are loaded in place, whichever ranks wrote them.
 """
 
 from collections.abc import Collection, Iterable, Mapping

@@ -1,7 +1,7 @@
-"""Checks what a checkpoint says of itself: its hashes may be right, and its numbers impossible.
+"""Checks that the numbers in a checkpoint are possible, even where its hashes are right.
 
-Whoever edits a checkpoint can hash it again, so no number is used before it was compared with the
-others: none is out of its range, and the steps, epochs and ranks agree.
+Someone may have edited a checkpoint and hashed it again. So before a number is used, this module
+checks that it is in its range, and that steps, epochs and ranks agree with each other.
 """
 
 import math

@@ -1,7 +1,7 @@
 """Fills tensors from saved shards, on any number of ranks.
 
-Each rank reads what it needs independently. torch's reader of the same files plans on all ranks
-together, and prints tracebacks for whatever is wrong with a file.
+Each rank reads what it needs by itself. torch's reader of the same files needs all ranks to plan
+together, and prints a traceback for anything wrong with a file.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Retention: how many checkpoints of a run are kept."""
+"""Retention: how many of a run's checkpoints are kept."""
 
 import shutil
 from pathlib import Path

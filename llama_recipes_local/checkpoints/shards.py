@@ -1,4 +1,4 @@
-"""What a rank writes of a tensor: all of it, its shard, or nothing."""
+"""Decides what a rank writes of a tensor: all of it, its shard, or nothing."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace

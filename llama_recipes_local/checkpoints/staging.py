@@ -1,9 +1,9 @@
 """Copies of a rank's tensors in host memory, from which a checkpoint is written asynchronously.
 
-Training waits for these copies alone: device to pinned host memory, at the speed of the bus. A
-thread then hashes and writes them while the next steps change the weights. Writing straight from
-the device would hold training up until the last byte is on the disk. The price is host memory for
-all that a rank saves, kept from one checkpoint to the next because pinning it takes seconds.
+Training waits only for the copy from the device to pinned host memory. A thread then hashes and
+writes the copies while the next steps change the weights; writing straight from the device would
+stop training until the last byte is on the disk. The price is host memory for everything that a
+rank saves. It is kept from one checkpoint to the next, because pinning memory takes seconds.
 """
 
 import contextlib

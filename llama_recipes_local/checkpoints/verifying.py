@@ -1,4 +1,4 @@
-"""Verifies a checkpoint: no file is missing, of another size, or changed."""
+"""Verifies a checkpoint: no file is missing, has another size, or was changed."""
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor

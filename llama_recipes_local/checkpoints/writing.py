@@ -1,8 +1,9 @@
-"""Writes checkpoints: every rank its shards, the first rank the manifest and the final name.
+"""Writes checkpoints: each rank writes its shards, rank 0 the manifest, and then the final name.
 
-A checkpoint is written to a draft folder next to its final place. When every rank has its files on
-the disk, the first writes the manifest and renames the folder; until then nothing reads it. With an
-asynchronous writer the ranks copy their tensors to host memory and continue; a thread writes.
+A checkpoint is written to a draft folder next to its final place. Once every rank's files are on
+the disk, rank 0 writes the manifest and renames the folder; until then nothing reads it. With
+asynchronous saving, the ranks copy their tensors to host memory and continue training while a
+thread writes.
 """
 
 import shutil

@@ -1,11 +1,12 @@
-"""The console script ``llama-recipes-local``: one subcommand for each thing a person does.
+"""The console script ``llama-recipes-local``, with a subcommand for each task.
 
-A subcommand is a package of ``commands`` and a line in ``tree``. Its ``flags`` module has
-``add_arguments(parser)`` and ``run(args)``, is imported once the subcommand's name has been read
-from the command line, and imports torch and transformers in ``run``, so help and usage errors are
-immediate, and so is a first word on standard error. One that takes any flag of finetuning.py next
-to its own is handed the others unparsed; a verbatim one, which has no flag of its own, has ``run``
-alone.
+A subcommand is a package in ``commands`` and a line in ``tree``. Its module ``flags`` defines
+``add_arguments(parser)`` and ``run(args)``. It is imported only after the subcommand's name has
+been read, and imports torch and transformers inside ``run``, so that help, usage errors and the
+first line on standard error are immediate.
+
+A subcommand that accepts any flag of finetuning.py next to its own gets those flags unparsed. A
+verbatim subcommand has no flags of its own and defines ``run`` alone.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""argparse that suggests the nearest known name for an unknown one, and types of its values."""
+"""An argparse parser that suggests the nearest flag for an unknown one; types of values."""
 
 import argparse
 import math

@@ -1,4 +1,4 @@
-"""Flags that several commands have: of a new model folder, and those of ``finetuning.py``."""
+"""Flags that several commands share: those for a new model folder, and those of finetuning.py."""
 
 import argparse
 from collections.abc import Iterable

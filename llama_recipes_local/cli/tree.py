@@ -1,4 +1,4 @@
-"""Which subcommands there are, without importing one of them: a line for each."""
+"""The tree of subcommands, one line each; none of them is imported for it."""
 
 import argparse
 from dataclasses import dataclass, field

@@ -1,1 +1,1 @@
-"""One folder for each subcommand: its flags, and what it does."""
+"""One folder for each subcommand: its flags and its implementation."""

@@ -1,7 +1,7 @@
-"""Upstream's configuration classes under upstream's names, with local paths for defaults.
+"""Upstream's configuration classes under upstream's names, with local paths as defaults.
 
-Those of data sets and adapter methods are declared where the data set or method is, see
-``datasets.registry`` and ``adapters.registry``; they are looked up there when they are asked for.
+The configurations of data sets and adapter methods are declared in the modules of the data sets and
+methods. They are looked up in ``datasets.registry`` and ``adapters.registry`` when they are used.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""The dtypes of a run's weights and of its products, by their names, without torch."""
+"""The names of the dtypes of a run's weights and computation; imports no torch."""
 
 from llama_recipes_local import configs
 from llama_recipes_local.fields import DTYPES

@@ -1,7 +1,7 @@
 """``fsdp_config``: upstream's fields and defaults.
 
-Not upstream's class, which imports torch. The enumerations of its fields are imported when such a
-field is read, and are names of this module as they are of upstream's.
+It is not upstream's class, because that imports torch. torch's enumerations are imported when a
+field that needs one is read; as in upstream's module, they are names of this module too.
 """
 
 from dataclasses import dataclass, field

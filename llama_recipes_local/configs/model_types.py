@@ -1,4 +1,4 @@
-"""The types of models that are trained, as ``model_type`` of ``config.json`` has them."""
+"""The model types that can be trained, as named by ``model_type`` in ``config.json``."""
 
 LLAMA = "llama"
 VISION = "mllama"

@@ -1,4 +1,4 @@
-"""The optimisers and schedules that ``--optimizer`` and ``--scheduler`` name, without torch."""
+"""The names that ``--optimizer`` and ``--scheduler`` accept; imports no torch."""
 
 BITSANDBYTES = {
     "adamw_8bit": "AdamW8bit",

@@ -1,4 +1,4 @@
-"""What the configurations of all data sets, and of all adapter methods, have.
+"""The fields that the configurations of all data sets, or of all adapter methods, have.
 
 The configurations themselves are declared with the data set or method; see ``datasets.registry``
 and ``adapters.registry``.

@@ -1,6 +1,7 @@
-"""``quantization_config``: upstream's, and a name for 8 bits that ``main`` takes with FSDP.
+"""``quantization_config``: upstream's, and another name for 8 bits that ``main`` accepts with FSDP.
 
-Not upstream's class, which imports torch and transformers; it has the same fields and defaults.
+It is not upstream's class, because that imports torch and transformers; it has the same fields and
+defaults.
 """
 
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""What of a model is trained: what ``--train_only`` says, and whether it is all of it."""
+"""Which part of a model is trained, according to ``--train_only``."""
 
 import re
 from typing import TYPE_CHECKING

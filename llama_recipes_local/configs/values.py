@@ -1,4 +1,4 @@
-"""Values that are not among their field's choices, or not in its range."""
+"""Checks values against the choices and ranges that their fields declare."""
 
 from collections.abc import Collection
 

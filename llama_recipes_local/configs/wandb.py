@@ -1,4 +1,4 @@
-"""``wandb_config``: upstream's, with runs kept on this machine unless asked otherwise."""
+"""``wandb_config``: upstream's, but runs stay on this machine unless asked otherwise."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated

@@ -1,5 +1,5 @@
-"""Custody: from which files, by which code, a result was made, each with its hash.
+"""Custody: which files and which code a result was made from, each with its hash.
 
-Runs write ``custody.json`` beside their result, ``merge`` and ``export`` add a step to it, and
-``replay`` compares it with what is there and makes the result again.
+A run writes ``custody.json`` next to its result; ``merge`` and ``export`` add a step to it;
+``replay`` compares it with the present files and reproduces the result.
 """

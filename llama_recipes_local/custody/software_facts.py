@@ -1,4 +1,4 @@
-"""What of the software and the machine a result depends on: code, packages, device, threads."""
+"""The software and hardware that a result depends on: code, packages, device, threads."""
 
 import hashlib
 import importlib.metadata

@@ -1,4 +1,4 @@
-"""What was found in a data set's rows on the way to tokens; printed and saved before training."""
+"""The audit: what was found in a data set's rows during tokenisation; printed before training."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path

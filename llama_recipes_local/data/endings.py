@@ -1,4 +1,4 @@
-"""Where rows begin and stop: what a model learns to end its answers with."""
+"""Where rows begin and end: shows whether a model learns to end its answers."""
 
 from collections.abc import Collection
 from dataclasses import dataclass

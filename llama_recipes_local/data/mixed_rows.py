@@ -1,6 +1,6 @@
-"""Rows of several sources as one set of rows: an epoch of a mixture, or its validation rows.
+"""Several sources as one set of rows: an epoch of a mixture, or its validation rows.
 
-The tokens stay where they are; which row comes where is held in memory.
+The tokens stay where they are; only the order of the rows is held in memory.
 """
 
 from collections.abc import Mapping

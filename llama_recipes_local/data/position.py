@@ -1,9 +1,8 @@
-"""Where in its data a run is: an order that follows from its seed, and a place in it.
+"""The position of a run in its data: an order that follows from the seed, and a place in it.
 
-The place is saved and resumed, also on another number of ranks.
-
-Workers prefetch, so only the loop knows how far a run is: it counts the micro-batches that it took
-and asks ``of(dataloader).state_dict(count)``. After a restart, ``load_state_dict`` comes before the
+The position is saved and resumed, also on another number of ranks. Workers prefetch, so only the
+loop knows how far a run is: it counts the micro-batches that it took and asks
+``of(dataloader).state_dict(count)``. After a restart, ``load_state_dict`` is called before the
 ``DataLoader`` is iterated; the loop resumes the epoch that ``state["epoch"]`` names.
 """
 

@@ -1,4 +1,4 @@
-"""Truncation: what is trained of a document that is longer than a row."""
+"""Truncation: which part of a document longer than a row is trained on."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""Records to tokens on all cores, in the order of the records, a bounded number in memory."""
+"""Tokenises records on all cores, keeping their order and a bounded number in memory."""
 
 import os
 import signal

@@ -1,7 +1,7 @@
-"""Saving and loading models, adapters and optimisers, under upstream's names.
+"""Saves and loads models, adapters and optimisers, under upstream's names.
 
-Files are safetensors and JSON, are written to a draft and renamed into place, and do not depend on
-the number of ranks.
+Files are safetensors and JSON. They are written to a draft and renamed into place, and do not
+depend on the number of ranks.
 """
 
 from torch.distributed.fsdp import StateDictType

@@ -1,7 +1,7 @@
 """An adapter's ``README.md``: what was trained, on what, with which command, and how to load it.
 
-It replaces PEFT's empty model card. Adapters are passed on, so folders are given by their last
-name: nothing of the machine is in it.
+It replaces PEFT's empty model card. Adapters are shared with others, so only the last names of
+folders are given, and nothing else about this machine.
 """
 
 import shlex

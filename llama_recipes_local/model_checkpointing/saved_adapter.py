@@ -1,4 +1,4 @@
-"""The adapter in a model: its tensors, gathered from all ranks, and its files in PEFT's format."""
+"""Gathers a model's adapter from all ranks, and writes it in PEFT's format."""
 
 from pathlib import Path
 from typing import Any

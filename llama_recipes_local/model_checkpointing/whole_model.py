@@ -1,4 +1,4 @@
-"""Writes a model that was trained whole as a folder that plain transformers loads and serves."""
+"""Writes a fully trained model as a folder that plain transformers loads and serves."""
 
 import json
 from pathlib import Path

@@ -1,7 +1,7 @@
 """Optimisers and schedules; ``finetuning.main`` imports this module in place of ``torch.optim``.
 
-``main`` makes torch's ``StepLR``; ``train`` replaces it by the schedule of ``--scheduler``, because
-only there the number of steps is known (``optimization.schedules``).
+``main`` creates torch's ``StepLR``. ``train`` replaces it by the schedule of ``--scheduler``
+(``optimization.schedules``), because only ``train`` knows the number of steps.
 """
 
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Upstream's ``policies``; activation checkpointing is ours."""
+"""Upstream's ``policies``; activation checkpointing is this package's own."""
 
 from typing import Any
 

@@ -1,8 +1,8 @@
-"""What is kept of a layer for the backward pass, as ``--activation_policy`` says.
+"""What is kept of each layer for the backward pass, as ``--activation_policy`` says.
 
-Whether activations are recomputed at all is said by upstream's flag with FSDP, and by
-``gradient_checkpointing`` without; the policy sets the one that applies. Where they are, the inputs
-of the layers are all that is kept, on the device or in host memory.
+Whether activations are recomputed at all is a flag of upstream's with FSDP, and
+``gradient_checkpointing`` without; the policy sets the flag that applies. With recomputation only
+the layers' inputs are kept, on the device or in host memory.
 """
 
 import os

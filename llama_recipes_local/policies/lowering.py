@@ -1,4 +1,4 @@
-"""Keeping less of each layer in a run that is out of memory, where no flag names what is kept."""
+"""Keeps less of each layer when a run is out of memory, unless a flag says what is kept."""
 
 from torch import nn
 

@@ -1,9 +1,9 @@
-"""Layers' inputs in host memory between the forward and the backward pass.
+"""Keeps the inputs of layers in host memory between the forward and the backward pass.
 
-With activation checkpointing the input of each layer is all that is kept of it. Here an input goes
-to pinned host memory while its layer is computed, and comes back while the layer behind it is
-computed again, on a stream of their own; that of the last layer is still there. A copy changes no
-bit.
+With activation checkpointing, a layer's input is all that is kept of it. Here the input is copied
+to pinned host memory while its layer is computed. It is copied back while the layer after it is
+recomputed. Both copies run on a stream of their own, and change no bit. The input of the last layer
+stays on the device.
 """
 
 import weakref

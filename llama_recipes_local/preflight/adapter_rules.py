@@ -1,4 +1,4 @@
-"""New adapters: each method's own settings, and the model that they are for."""
+"""Rules for new adapters: each method's own settings, and the models that they work on."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Answers at validations: whether the data has prompts, and the packages that measure them."""
+"""Rules for answers at validations: the data has prompts, and metrics have their packages."""
 
 import io
 from contextlib import redirect_stdout

@@ -1,12 +1,13 @@
-"""What a run leaves to be chosen: sharding, recomputation, micro-batch.
+"""Chooses what a run leaves open: sharding, recomputation and micro-batch.
 
-A flag that says ``auto`` leaves it; with ``--use_fast_kernels`` on CUDA so does one that is not
-given. The fastest of the settings that fit is chosen, by ``planning``; it is printed with its
-reason, and flags override it. The rows of an optimiser step stay. Unless ``auto`` asks for more,
-the rows of a micro-batch are changed only where they do not fit otherwise, and nothing is chosen
-where the arithmetic is less sure: padded rows, whose length nobody knows; parts of a model; weights
-in host memory; and the sharding of what is not LoRA. A run that resumes keeps what its checkpoint's
-run was trained with, see ``resumed_choices``.
+A flag that says ``auto`` leaves its value open. With ``--use_fast_kernels`` on CUDA, so does a flag
+that is not given. ``planning`` chooses the fastest of the settings that fit; the choice is printed
+with its reason, and flags override it. The number of rows in an optimiser step never changes.
+
+Unless ``auto`` asks for more, the rows of a micro-batch are changed only if they would not fit
+otherwise. Nothing is chosen where the prediction is less reliable: for padded rows, whose length is
+unknown, for parts of a model, for weights in host memory, and for the sharding of anything but
+LoRA. A resumed run keeps what it was trained with, see ``resumed_choices``.
 """
 
 from dataclasses import replace

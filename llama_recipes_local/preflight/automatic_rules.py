@@ -1,4 +1,4 @@
-"""What cannot be left to preflight, although a flag says "auto"."""
+"""Refuses "auto" for flags that preflight cannot choose a value for."""
 
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.planning.shapes import shape_of

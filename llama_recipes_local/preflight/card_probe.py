@@ -1,6 +1,6 @@
-"""How fast this machine's device multiplies and copies, measured once in under a second and kept.
+"""Measures how fast this machine's device multiplies and copies, in under a second, and keeps it.
 
-Asked where the table of known cards has no entry: for a card of another name, and for a CPU.
+This is used for devices that the table of known cards does not have, and for CPUs.
 """
 
 import json

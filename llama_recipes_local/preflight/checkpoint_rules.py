@@ -1,4 +1,4 @@
-"""Checkpoints: how often, how many, and which one to resume from."""
+"""Rules for checkpoints: how often, how many, and which one to resume from."""
 
 from pathlib import Path
 

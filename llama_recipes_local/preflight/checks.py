@@ -1,9 +1,10 @@
-"""Every check of a run, by subject; a new one is a function in a module of rules, and a line here.
+"""The list of all checks of a run, by subject.
 
-Those that need flags and ``config.json`` alone are in ``checks_by_flags``, where ``plan`` has them
-too. A check takes the run, its flags resolved, and returns the problems that it finds: an empty
-list if all is well. It reads files, but no weight, and writes nothing. What a single value may be
-is not a check: the field declares it, see ``fields``, and ``check_values`` compares them all.
+To add a check, write a function in one of the modules of rules and a line here; a check that needs
+only flags and ``config.json`` goes into ``checks_by_flags``, which ``plan`` uses too. A check is
+given the run with its flags resolved and returns the problems that it finds, or an empty list. It
+may read files, but no weights, and writes nothing. Which values a single flag accepts is not a
+check: the field declares it, see ``fields``, and ``check_values`` compares all of them.
 """
 
 from collections.abc import Iterable

@@ -1,6 +1,6 @@
-"""The checks that need a run's flags and its model's ``config.json`` alone, and no torch.
+"""The checks that need only a run's flags and its model's ``config.json``, and no torch.
 
-``plan`` asks them too, so that it prints no command that a run refuses.
+``plan`` runs them too, so that it never prints a command that a run would refuse.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
-"""``--config``: the settings of a recipe, a file or a run's record, below the flags.
+"""``--config``: settings from a recipe, a file or a run's record, which flags override.
 
-``--preset NAME``, the former spelling, takes the recipes of that name too.
+``--preset NAME``, the former spelling, accepts the recipes of that time too.
 """
 
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Which data is read, how it is batched, and what it needs from the rest of a run."""
+"""Rules for the data: which data is read, how it is batched, and what it needs from the run."""
 
 from collections.abc import Sequence
 from dataclasses import replace

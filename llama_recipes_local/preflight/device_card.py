@@ -1,4 +1,4 @@
-"""The device of this process, as ``planning`` knows one."""
+"""The device of this process, as ``planning`` describes cards."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""What certainly does not fit on the disk: what a run saves, judged by the model's shape."""
+"""Refuses a run whose files certainly do not fit on the disk, judged by the model's shape."""
 
 import resource
 from pathlib import Path

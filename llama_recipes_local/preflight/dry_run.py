@@ -1,4 +1,4 @@
-"""``--dry_run``: what a run would take, with its data as it was tokenised."""
+"""``--dry_run``: prints what a run would take, with its tokenised data."""
 
 from collections.abc import Mapping
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Results of an earlier run in the folders that a run writes: not overwritten unless asked for."""
+"""Protects the results of earlier runs: they are overwritten only if the user asks for it."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""Unknown flags, and values that are not of their field's type, among its choices or in range."""
+"""Finds unknown flags, and values of the wrong type, outside the choices or out of range."""
 
 from collections.abc import Collection, Iterable
 from inspect import getattr_static

@@ -1,4 +1,4 @@
-"""What ``fp8`` needs: a device that multiplies in it, and weights to make it of."""
+"""Rules for ``fp8``: the device multiplies in it, and the model has weights to convert."""
 
 from llama_recipes_local.adapters.registry import METHODS
 from llama_recipes_local.configs.dtypes import compute_dtype

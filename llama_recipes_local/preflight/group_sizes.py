@@ -1,4 +1,4 @@
-"""The sizes of HSDP's groups, on ranks that were started or are planned."""
+"""The sizes of HSDP's groups, for ranks that are running or planned."""
 
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.run import Run

@@ -1,4 +1,4 @@
-"""``finetuning.py --help``: every flag, its default, and what it means."""
+"""``finetuning.py --help``: every flag with its default and its meaning."""
 
 import textwrap
 

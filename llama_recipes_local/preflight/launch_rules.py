@@ -1,4 +1,4 @@
-"""How a run is started: torchrun and its ranks."""
+"""Rules for how a run is started: torchrun and its ranks."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Settings of the training loop: schedule, optimiser, validation, recomputation, profiling."""
+"""Rules for the training loop: schedule, optimiser, validation, recomputation, profiling."""
 
 from collections.abc import Iterable
 

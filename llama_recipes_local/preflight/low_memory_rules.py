@@ -1,4 +1,4 @@
-"""``--low_cpu_fsdp``: what needs the weights before each rank has read its shard."""
+"""Rules for ``--low_cpu_fsdp``: nothing may need the weights before they are sharded."""
 
 from llama_recipes_local.adapters.registry import METHODS
 from llama_recipes_local.configs.trained_part import trains_all

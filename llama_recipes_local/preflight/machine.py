@@ -1,4 +1,4 @@
-"""What a run needs of this machine: a folder that can be written, and optional packages."""
+"""What a run needs of this machine: a writable folder, and optional packages."""
 
 import os
 import tempfile

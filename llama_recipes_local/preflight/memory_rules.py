@@ -1,7 +1,7 @@
-"""What certainly does not fit into the device, judged by the model's shape and the settings.
+"""Refuses a run that certainly does not fit into the device, judged by shapes and settings.
 
-A run that may fit is never refused: ``search.Outcome.least`` is below what is predicted, rows are
-not longer than the data, and padded rows are taken for empty ones.
+A run that might fit is never refused: ``search.Outcome.least`` is below the prediction, rows are
+counted no longer than the data, and padded rows as empty.
 """
 
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What is trained: an adapter, a part of the model, or all of it."""
+"""Rules for what is trained: an adapter, a part of the model, or all of it."""
 
 from llama_recipes_local.adapters.registry import METHODS, config_classes
 from llama_recipes_local.configs.model_types import VISION

@@ -1,4 +1,4 @@
-"""What a mixture of data sets names, and which flags do not go with it."""
+"""Rules for mixtures: the data sets in them, and flags that cannot be combined with them."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Whether the model's folder can be loaded, judged by its files without reading a weight."""
+"""Whether the model's folder can be loaded, judged by its files without reading weights."""
 
 import json
 import re

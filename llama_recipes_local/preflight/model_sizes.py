@@ -1,4 +1,4 @@
-"""The model's ``config.json`` as rules read it: from its folder, or from the run itself."""
+"""The model's ``config.json`` for the rules: from its folder, or from a planned run."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""``--train_new_tokens``: what it trains with, and whether there are new tokens at all."""
+"""Rules for ``--train_new_tokens``: what it works with, and whether there are new tokens at all."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""float16 and bfloat16."""
+"""Rules for float16 and bfloat16."""
 
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.run import Run

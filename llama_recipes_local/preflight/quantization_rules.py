@@ -1,4 +1,4 @@
-"""Quantised weights: their settings, and what they need."""
+"""Rules for quantised weights: their settings, and what they need."""
 
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.preflight.model_sizes import model_config

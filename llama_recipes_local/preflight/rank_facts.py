@@ -1,6 +1,6 @@
-"""What all ranks of a run must have been given alike, before they train together.
+"""What all ranks of a run must agree on before they train together.
 
-Folders may be elsewhere on each host, so what is in them is compared, not their names.
+Folders may have other names on each host, so their contents are compared, not their names.
 """
 
 import hashlib

@@ -1,6 +1,6 @@
-"""What a recipe of the package sets for a run's model and machine, where its file cannot say it.
+"""Settings of the package's recipes that depend on the model and machine.
 
-A copy of the file is taken as it is written.
+A copy of a recipe's file does not have them: it is used as it is written.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What is kept of a layer for the backward pass, as far as kernels and host memory decide it."""
+"""Rules for what is kept of each layer, as far as kernels and host memory limit it."""
 
 from llama_recipes_local.configs.training import FULL, OFFLOAD, SELECTIVE
 from llama_recipes_local.errors import Problem

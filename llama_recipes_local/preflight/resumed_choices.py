@@ -1,7 +1,7 @@
-"""What a run that resumes was trained with: what is left to be chosen stays as it was.
+"""Keeps the automatic choices of a run that is resumed.
 
-Another sharding, other activations and another micro-batch give other sums: the run would end with
-other numbers than without the interruption.
+Another sharding, activation policy or micro-batch would add numbers in another order, and the run
+would end with other numbers than without the interruption.
 """
 
 from contextlib import suppress

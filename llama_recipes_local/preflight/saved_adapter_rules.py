@@ -1,4 +1,4 @@
-"""The saved adapter that a run continues to train: its method, settings and parameters."""
+"""Rules for a saved adapter that is trained further: its method, settings and parameters."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Models whose weights are quantised in their folder: what can be trained on them, and how."""
+"""Rules for models that are stored quantised: what can be trained on them, and how."""
 
 from pathlib import Path
 

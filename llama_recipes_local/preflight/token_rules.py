@@ -1,4 +1,4 @@
-"""Whether tokens that were made ahead are those that the run's flags ask for."""
+"""Whether tokens that were prepared in advance are those that the run's flags ask for."""
 
 from pathlib import Path
 

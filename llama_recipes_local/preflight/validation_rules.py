@@ -1,4 +1,4 @@
-"""Early stopping, and the metric that the best model is chosen by: what they need of a run."""
+"""Rules for early stopping and for the metric that the best model is chosen by."""
 
 from llama_recipes_local.configs.training import BEST_METRICS, LOSS
 from llama_recipes_local.errors import Problem

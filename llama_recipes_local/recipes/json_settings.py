@@ -1,6 +1,6 @@
-"""Settings from JSON: a file of settings, or the record of a run, which is then repeated.
+"""Settings from JSON: a file of settings, or a run's record, which repeats that run.
 
-Numbers stay as they are written, for the fields' types to say what they mean.
+Numbers are kept as text; the types of the fields decide what they mean.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""A setting as a file has it, and the problem with one, which names the file and the line."""
+"""A setting from a file, and problems with it that name the file and the line."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace

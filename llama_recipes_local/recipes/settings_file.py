@@ -1,4 +1,4 @@
-"""``--config``: which file a word names, and what it holds."""
+"""``--config``: finds the file that a word names, and reads it."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The recipes of the package: a YAML file each, whose first line of comment says what it is for."""
+"""The recipes in the package: a YAML file each, with a first comment line that says its purpose."""
 
 from functools import cache
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""Settings from YAML, whose texts stay as they are written: the fields' types say what they mean.
+"""Settings from YAML, with values kept as text; the types of the fields decide what they mean.
 
 YAML 1.1 would read ``no`` as false, ``1e3`` as text, ``010`` as eight and a date as a date. Anchors
-and aliases, which can make a small file a huge one, and tags, which can name Python, are refused.
+and aliases, which can make a small file huge, and tags, which can name Python objects, are refused.
 """
 
 from collections.abc import Iterator

@@ -1,1 +1,1 @@
-"""``--rehearse``: the user's own command, whole, on a model of two layers on the CPU."""
+"""``--rehearse``: runs the user's whole command on a model of two layers on the CPU."""

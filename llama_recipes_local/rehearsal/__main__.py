@@ -1,7 +1,7 @@
-"""``python -m llama_recipes_local.rehearsal FILE``: goes through the stages that a file describes.
+"""``python -m llama_recipes_local.rehearsal FILE``: runs the stages that a file describes.
 
-It is a process of its own, in which CUDA is hidden and nothing has been computed: each stage is a
-fork of it, which need not import everything again.
+It is a process of its own in which CUDA is hidden and nothing has been computed yet. Each stage is
+a fork of it, so that nothing has to be imported again.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Has a run rehearsed by a process of its own, then says what was shown and what the run takes."""
+"""Starts the process that rehearses a run, then reports its result and what the run takes."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Whether a run that was killed and resumed is the one that was not, to the bit."""
+"""Whether a killed and resumed run equals an uninterrupted one, to the bit."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The stages of a rehearsal, each in processes of its own, as commands of the program are."""
+"""The stages of a rehearsal, each in a process of its own, as the program's commands are."""
 
 import os
 import signal

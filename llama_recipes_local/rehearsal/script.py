@@ -1,4 +1,4 @@
-"""What is rehearsed, as one process hands it to the other."""
+"""The stages of a rehearsal as a file, passed from one process to the other."""
 
 import json
 from dataclasses import asdict, dataclass

@@ -1,4 +1,4 @@
-"""What a rehearsed run does otherwise than the run itself: flags of a small run on the CPU."""
+"""The flags that make a rehearsed run a small one on the CPU."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The table of a run's data, of ``data_audit.json``: what was read, and how rows begin and stop."""
+"""The table of a run's data, from ``data_audit.json``: what was read, how rows begin and end."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What the page of runs shows: a section for each kind of thing that a run leaves."""
+"""The sections of the page of runs, one for each kind of result that a run leaves."""
 
 import math
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
-"""The active run: ``resolution`` builds a run from flags, ``record`` writes it to a file.
+"""The active run; ``resolution`` builds it from flags, ``record`` writes it to a file.
 
-The collaborators that upstream's ``main`` calls without a configuration ask for it here; everything
-else is passed the run or the configuration that it needs.
+Functions that upstream's ``main`` calls without a configuration look the active run up here.
+Everything else is passed the run or the configuration that it needs.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
-"""``run.log`` in the output folder: what a run prints, and what upstream prints besides.
+"""``run.log`` in the output folder: everything that a run prints, and upstream's own lines.
 
-Upstream's own lines are on the screen with ``--verbose`` only: they repeat what this package has
-said, in words that only a reader of upstream's source knows. A progress bar is not logged.
+Upstream's lines appear on the screen only with ``--verbose``: they repeat what this package prints,
+in words that only readers of upstream's source understand. Progress bars are not logged.
 """
 
 import builtins

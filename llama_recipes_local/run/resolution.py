@@ -1,4 +1,4 @@
-"""Resolves the flags of a run to its configurations, before anything is loaded."""
+"""Builds a run's configurations from its flags, before anything is loaded."""
 
 import os
 from collections.abc import Mapping

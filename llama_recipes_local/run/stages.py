@@ -1,4 +1,4 @@
-"""How long a run's stages take, from the imports to the first step; printed as each ends."""
+"""Times the stages of a run, from the imports to the first step, and prints each as it ends."""
 
 import time
 from typing import TextIO

@@ -1,4 +1,4 @@
-"""In how many bits a run's weights are, and what says so."""
+"""The number of bits of a run's weights, and whether a flag or the model's folder sets it."""
 
 from llama_recipes_local import configs
 from llama_recipes_local.run import Run

@@ -1,1 +1,1 @@
-"""Files and folders on disk: written whole, locked, hashed and named; without torch."""
+"""Files and folders on disk: atomic writes, locks, hashes, names; imports no torch."""

@@ -1,4 +1,4 @@
-"""Free space on a disk, and what errors of writing mean."""
+"""Free space on a disk, and explanations of write errors."""
 
 import errno
 import shutil

@@ -1,7 +1,7 @@
 """Locks of files and folders (``flock``) that end with the process that took them.
 
-A lock lasts as long as any copy of its descriptor, so forked processes close theirs: they may
-outlive a process that was killed. Some network file systems have no locks: there nothing is locked.
+A lock lasts as long as any copy of its descriptor, so forked processes close their copies: they may
+outlive a process that was killed. Some network file systems have no locks; nothing is locked there.
 """
 
 import errno

@@ -1,7 +1,7 @@
-"""Names of files: their natural order, those that are free, and those that no file can have.
+"""File names: natural order, free names, and names that no file can have.
 
-safetensors, JSON and the console accept none that is not valid UTF-8, and no file system one that
-is too long.
+safetensors, JSON and the console accept only valid UTF-8, and file systems limit the length of a
+name.
 """
 
 import errno

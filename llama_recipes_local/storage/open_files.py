@@ -1,4 +1,4 @@
-"""How many files this process may have open: data that its workers prepare is passed in files."""
+"""How many files this process may have open: workers pass the data they prepare in files."""
 
 import contextlib
 import resource

@@ -1,4 +1,4 @@
-"""Makes files appear whole or not at all: a draft next to the target, synced, then renamed."""
+"""Writes files completely or not at all: to a draft next to the target, synced, then renamed."""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""A lock file that processes wait for, and that says who holds it."""
+"""A lock file that processes wait for; it says which process holds it."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Notices that a folder was moved or removed while a run writes into it."""
+"""Notices if a folder is moved or removed while a run writes into it."""
 
 import os
 from pathlib import Path

@@ -1,1 +1,1 @@
-"""The training loop, its loss, its evaluation, and what it reports."""
+"""The training loop: steps, evaluation, checkpoints, and what is displayed and logged."""

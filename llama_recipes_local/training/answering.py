@@ -1,4 +1,4 @@
-"""Answers of a run's model before and after training, for what the run ends with."""
+"""The model's answers before and after training, for the end of the run, and their scores."""
 
 import time
 from collections.abc import Callable, Iterator

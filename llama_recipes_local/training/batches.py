@@ -1,4 +1,4 @@
-"""Micro-batches on their way to the device, and their contents: label tokens, documents, rows."""
+"""Micro-batches on their way to the device, and counts of their tokens, documents and rows."""
 
 import time
 from collections.abc import Iterable, Iterator, Mapping

@@ -1,7 +1,7 @@
-"""The checkpoints of a training run: what goes into one, when it is written, and resuming from it.
+"""The checkpoints of a training run: what goes into one, and how a run resumes from it.
 
-Everything that must survive is a ``Stateful`` part with a name. Model and optimiser are apart from
-them: their tensors are sharded, and read in place.
+Everything that a resumed run needs is a ``Stateful`` part with a name. The model and the optimiser
+are handled apart from these: their tensors are sharded, and loaded in place.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""How many steps a run has, whether it has ended, and what a resumed one says of that."""
+"""How many steps a run has, whether it has ended, and what a resumed run prints about it."""
 
 from llama_recipes_local import configs
 from llama_recipes_local.training.data_iterator import DataIterator

@@ -1,4 +1,4 @@
-"""The data iterator: an epoch's micro-batches, from wherever the run is in it."""
+"""The data iterator: the micro-batches of an epoch, from the run's present position in it."""
 
 from collections.abc import Iterator
 from itertools import islice

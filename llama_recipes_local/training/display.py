@@ -1,7 +1,7 @@
-"""How far a run is: one live line in a terminal or notebook, elsewhere a line now and then.
+"""Shows the progress of a run: a live line in a terminal or notebook, plain lines elsewhere.
 
-A plain line fits 80 columns; what matters least is left out of one that would be longer, and of a
-live line in a narrow terminal. ``run.log`` has the plain lines in both cases.
+A plain line fits into 80 columns. If a line would be longer, its least important parts are left
+out, also from the live line in a narrow terminal. ``run.log`` gets the plain lines in both cases.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Which validation was the best, and when a run ends because none has been better for long."""
+"""Tracks the best validation, and ends a run after too many validations without a better one."""
 
 from typing import Any
 

@@ -1,7 +1,7 @@
-"""How many floating-point operations a training step needs, and the device's peak.
+"""How many floating-point operations a training step needs, and the peak rate of the device.
 
-This counts what the mathematics needs: recomputation by activation checkpointing adds nothing, and
-attention counts the causal half inside each document.
+Only the operations of the mathematics are counted: recomputation adds nothing, and attention counts
+the causal half within each document.
 """
 
 from dataclasses import dataclass

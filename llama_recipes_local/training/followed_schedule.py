@@ -1,4 +1,4 @@
-"""A run's schedule when it is resumed: the run's own at its present length, or a script's."""
+"""The schedule of a resumed run: the run's own at its present length, or a script's."""
 
 from typing import Any
 

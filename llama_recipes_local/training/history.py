@@ -1,4 +1,4 @@
-"""Losses and times of a run, epoch by epoch, and upstream's summary of them."""
+"""The losses and times of a run by epoch, and upstream's summary of them."""
 
 import time
 from collections.abc import Iterator, Mapping

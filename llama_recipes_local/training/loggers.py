@@ -1,6 +1,6 @@
-"""Where a run's numbers go: JSON lines always; TensorBoard, W&B, MLflow and SwanLab on request.
+"""Loggers: JSON lines always; TensorBoard, W&B, MLflow and SwanLab on request.
 
-Each writes below the output folder. None is given a server, so nothing leaves the machine unless
+Each writes into the output folder. None is given a server, so nothing leaves the machine unless
 ``wandb_config.mode`` asks for it.
 """
 

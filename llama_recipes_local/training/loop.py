@@ -1,7 +1,7 @@
-"""``train``: upstream's signature and results, the loss of the whole global batch.
+"""``train``: upstream's signature and results, with the loss of the whole global batch.
 
 The loss of a step is the mean over the label tokens of all its micro-batches on all ranks, so the
-gradient does not depend on how the rows are spread over micro-batches and ranks.
+gradient does not depend on how the rows are distributed over micro-batches and ranks.
 """
 
 from pathlib import Path

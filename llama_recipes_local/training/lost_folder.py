@@ -1,4 +1,4 @@
-"""What a run does when its output folder is moved or removed: it saves elsewhere, and stops."""
+"""What a run does if its output folder is moved or removed: it saves elsewhere, and stops."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Processes that prepare batches, of which one may be killed while a run trains."""
+"""Explains the error when a process that prepares batches was killed."""
 
 import re
 import time

@@ -1,4 +1,4 @@
-"""The error when a loss or gradient is not finite: on which rank, and in which rows."""
+"""The error for a non-finite loss or gradient: on which rank, and in which rows it occurred."""
 
 import math
 from collections.abc import Sequence

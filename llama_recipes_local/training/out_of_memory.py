@@ -1,4 +1,4 @@
-"""The message when a device is out of memory: which settings of a run would need less."""
+"""The message when a device is out of memory: which settings would need less."""
 
 import re
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What a training is made of: the model and its optimiser, the data, and all that watches them."""
+"""The parts of a training: model, optimiser, data, and what reports, saves or watches."""
 
 from pathlib import Path
 from typing import Any

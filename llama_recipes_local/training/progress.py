@@ -1,6 +1,6 @@
-"""What a run reports: its newest step to the display about once a second, and all to its loggers.
+"""Reports a run's steps: the newest to the display about once a second, all to the loggers.
 
-Steps wait here with their numbers still on the device. They are fetched together when one is to be
+The numbers of a step wait here on the device. They are fetched together when one of them is to be
 shown, at the end of an epoch, and when a run ends for whatever reason.
 """
 

@@ -1,4 +1,4 @@
-"""A step that is computed again, with less kept of each layer, where memory runs out in it."""
+"""Computes a step again, keeping less of each layer, if it ran out of memory."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""What a run saves: its model and its checkpoints, elsewhere where its folder is lost."""
+"""Saves a run's model and checkpoints, in another folder if its own is lost."""
 
 from dataclasses import replace
 

@@ -1,11 +1,11 @@
 """Signals that make a run save and stop: SIGTERM, SIGUSR1, Ctrl-C.
 
-A handler only records that it was called. The loop checks at every step boundary and before every
-validation batch, and all ranks decide together.
+A handler only records that it was called. The loop checks for this at every step boundary and
+before every validation batch, and all ranks decide together.
 
-Python runs a handler only when the main thread is back in Python, which it is not while it waits in
-a collective for another rank. So a thread is woken by each signal too: it prints the line, and ends
-the process at a second Ctrl-C, or when a rank is waited for that hangs.
+Python runs a handler only when the main thread is back in Python, which it is not while it waits
+for another rank in a collective. So each signal also wakes a thread, which prints the message. It
+ends the process at a second Ctrl-C, or if the rank that is waited for hangs.
 """
 
 import os

@@ -1,8 +1,9 @@
-"""The training loss of each source of a mixture, of the same forward passes as the loss itself.
+"""The training loss of each source of a mixture, from the same forward passes as the loss itself.
 
-A micro-batch has rows, and packed rows documents, of several sources. So the loss is taken apart by
-label, where its sum is computed: in transformers' loss, or in a kernel that calls ``token_losses``
-of its module. A kernel that tells neither logits nor losses is followed from the hidden states.
+A micro-batch has rows, and packed rows have documents, of several sources. So the loss is split by
+label where its sum is computed: in transformers' loss, or in a kernel that calls ``token_losses``
+of its module. For a kernel that gives neither logits nor losses, the losses are computed again from
+the hidden states.
 """
 
 from collections.abc import Iterator, Sequence

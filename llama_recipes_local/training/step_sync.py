@@ -1,7 +1,7 @@
-"""Step synchronisation: what all ranks agree on between two optimiser steps.
+"""Step synchronisation: what all ranks exchange between two optimiser steps.
 
 They exchange it through host memory, before anything of the step is sent to the device, so that the
-device is never synchronised. What one rank knows and all must act on together is decided here.
+device is never synchronised. Whatever one rank knows and all must act on together is decided here.
 """
 
 from collections.abc import Iterable

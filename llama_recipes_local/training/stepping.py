@@ -1,15 +1,15 @@
 """An optimiser step over a rank's micro-batches, without synchronising with the device.
 
-The loss is the mean over the label tokens of the global batch: of all micro-batches on all ranks.
-Their number is known before the step (``step_sync``), so each micro-batch divides its sum of losses
-by it at once, and gradients need no scaling afterwards.
+The loss is the mean over the label tokens of the global batch, that is of all micro-batches on all
+ranks. Their number is known before the step (``step_sync``), so each micro-batch divides its sum of
+losses by it at once, and gradients need no scaling afterwards.
 
-A step whose loss or gradient is not finite on any rank changes no weight, and neither does any step
-after it. Whether that is so is computed on the device: reading it on the host before each update
-would leave the device idle between steps, which costs most where steps are short. Fused optimisers
-take the result as ``found_inf``, the way torch's ``GradScaler`` passes it, and skip the update
-themselves; for all others the host has to read it. The price is that an error is raised only when
-the numbers are fetched, some steps later, with the weights of the last good step.
+If the loss or gradient of a step is not finite on any rank, neither this step nor any later one
+changes a weight. This is decided on the device: if the host read it before each update, the device
+would be idle between steps, which costs most where steps are short. Fused optimisers get the result
+as ``found_inf``, as torch's ``GradScaler`` passes it, and skip the update themselves; for all
+others the host has to read it. The price is that the error is raised only when the numbers are
+fetched, some steps later, with the weights of the last good step.
 """
 
 from collections.abc import Sequence

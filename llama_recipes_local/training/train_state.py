@@ -1,4 +1,4 @@
-"""How far a run has come: the part of a trainer's state that all others go by."""
+"""How far a run has come: the part of its state that all others depend on."""
 
 import math
 from dataclasses import asdict, dataclass

@@ -1,7 +1,7 @@
-"""A trial before the first step: the longest micro-batch, so that the peak of memory is seen there.
+"""A trial before the first step, on the longest micro-batch, to see the peak of memory early.
 
-Its gradients are dropped, no weight and no RNG state is changed, and no rank waits for another in
-it. Where it overflows on any rank, all of them step down together and try again.
+Its gradients are dropped, no weight and no RNG state is changed, and no rank waits for another
+during it. If memory runs out on any rank, all ranks reduce their needs together and try again.
 """
 
 import gc

@@ -1,4 +1,4 @@
-"""A run's validations: the loss, by source, and answers; shown, logged, and stopped by signals."""
+"""Validations during a run: the loss, also by source, and answers; shown and logged."""
 
 import time
 from collections.abc import Iterator

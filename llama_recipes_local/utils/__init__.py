@@ -1,4 +1,4 @@
-"""Upstream's ``utils``, with this fork's training, data and sharding behind the same names."""
+"""Upstream's ``utils``: this fork's training, data and sharding under upstream's names."""
 
 from llama_recipes_local._upstream import fall_back
 from llama_recipes_local.utils.dataset_utils import (

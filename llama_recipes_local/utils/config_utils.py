@@ -1,4 +1,4 @@
-"""Upstream's ``utils.config_utils``: configurations from flags, batches from configurations."""
+"""Upstream's ``utils.config_utils``: configurations from flags, and batches from them."""
 
 import os
 from collections.abc import Mapping

@@ -163,17 +163,17 @@ def test_texts_stay_as_they_were_typed(text: str, monkeypatch: pytest.MonkeyPatc
     expected = {"rows": 7, "png": text, "model_name": text, "use_fast_kernels": True}
     assert handed_on("inspect", words, monkeypatch) == ((), expected)
     words = ["--max-examples=2", f"--out={text}", f"--local_dataset.data_path={text}"]
-    _, flags = handed_on("evaluate", words, monkeypatch)
-    found = {name: flags[name] for name in ("max_examples", "out", "local_dataset.data_path")}
-    assert found == {"max_examples": 2, "out": text, "local_dataset.data_path": text}
-    assert flags["adapter"] is None and flags["batch_size"] == 8
+    (args,), _ = handed_on("evaluate", words, monkeypatch)
+    assert (args.max_examples, args.out) == (2, text)
+    assert args.flags == {"local_dataset.data_path": text}
+    assert args.adapter is None and args.batch_size == 8
 
 
 def test_compare_takes_two_files(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given, flags = handed_on("evaluate", ["--compare", "2024_1", "b", "c"], monkeypatch)
-    assert (given, flags["compare"]) == (("c",), [Path("2024_1"), Path("b")])
+    (args,), _ = handed_on("evaluate", ["--compare", "2024_1", "b", "c"], monkeypatch)
+    assert (args.arguments, args.compare) == (("c",), [Path("2024_1"), Path("b")])
     assert "expected 2 arguments" in refused(["evaluate", "--compare", "a"], capsys)
 
 

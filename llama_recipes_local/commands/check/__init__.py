@@ -1,1 +1,1 @@
-"""``llama-recipes-local check``: whether a folder that was copied here is all there, as it was."""
+"""``llama-recipes-local check``: is a copied folder complete and unchanged?"""

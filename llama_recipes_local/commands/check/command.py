@@ -1,4 +1,4 @@
-"""``llama-recipes-local check``: compares with lists, then asks each file, then the folder."""
+"""``llama-recipes-local check``: checks files against lists, then by themselves."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""Compares a folder's files with what lists say of them."""
+"""Compares a folder's files with the sizes and hashes in lists."""
 
 import hashlib
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Whether a data set's files are whole: all records are read, as training would read them."""
+"""Checks that a data set's files are complete, by reading all records as training would."""
 
 from collections import deque
 from collections.abc import Iterator

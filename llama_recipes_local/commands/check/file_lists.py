@@ -1,4 +1,4 @@
-"""Lists of files with their hashes that came along with a folder, whoever wrote them."""
+"""Lists of files with their hashes that were copied along with a folder, in any known format."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Whether a model's folder is whole, by what its files say of each other."""
+"""Checks that a model's folder is complete, by what its files say about each other."""
 
 import re
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What a file says of itself: its header, its checksums, its syntax. No code in it is run."""
+"""Checks a file by its own content: header, checksums, syntax. No code in it is run."""
 
 import json
 import re

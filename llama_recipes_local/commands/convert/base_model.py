@@ -1,4 +1,4 @@
-"""The model that a run started from: a ``checkpoint-STEP`` has only the tensors it trains."""
+"""The model that a run started from; ``checkpoint-STEP`` has only the trained tensors."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""``llama-recipes-local convert``: a new model folder of a sharded checkpoint."""
+"""``llama-recipes-local convert``: writes a model folder from a checkpoint."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Models that are not in safetensors with an index: pickled, Meta's own layout, bare shards."""
+"""Model folders without an index of safetensors: pickles, Meta's own layout, or bare shards."""
 
 import shutil
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""A model's folder of a GGUF file."""
+"""Converts a GGUF file to a model folder."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,8 +1,8 @@
-"""Llamas in Meta's own layout: ``params.json``, and ``consolidated.*.pth`` for each GPU.
+"""Llamas in Meta's own layout: ``params.json``, and a ``consolidated.*.pth`` for each GPU.
 
-The layout is that of the reference implementations ``llama`` and ``llama3``. There, the two numbers
-that a rotary embedding turns lie side by side; in the Hugging Face layout they are half a head
-apart, so the rows of the queries' and keys' weights are put into another order.
+This is the layout of the reference implementations ``llama`` and ``llama3``. In it, the two numbers
+that a rotary embedding rotates are neighbours; in the Hugging Face layout they are half a head
+apart. So the rows of the weights of queries and keys are reordered.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Reads tensors of files that torch wrote, which are pickles, without running their code."""
+"""Reads tensors from pickles that torch wrote, without running the code in them."""
 
 import pickle
 from collections.abc import Iterable, Mapping

@@ -1,1 +1,1 @@
-"""``llama-recipes-local doctor``: what a machine has, and what it lacks to train on."""
+"""``llama-recipes-local doctor``: what this machine has and what it lacks for training."""

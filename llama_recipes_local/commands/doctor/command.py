@@ -1,4 +1,4 @@
-"""``llama-recipes-local doctor``: has everything examined, and prints a line for each part."""
+"""``llama-recipes-local doctor``: examines each part of the machine and prints a line for it."""
 
 import argparse
 import contextlib

@@ -1,4 +1,4 @@
-"""What an examination finds: one line, with its fix where there is one."""
+"""The result of one examination: a line of text, with a fix if something is wrong."""
 
 import enum
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""bitsandbytes: whether weights in 4 bits come back on this device."""
+"""bitsandbytes: are 4-bit weights dequantised correctly on this device?"""
 
 from collections.abc import Iterator
 from importlib.util import find_spec

@@ -1,4 +1,4 @@
-"""Whether processes of this host reach each other, with gloo and, between GPUs, with nccl."""
+"""Can processes on this host reach each other, with gloo and, between GPUs, with nccl?"""
 
 import socket
 import subprocess

@@ -1,4 +1,4 @@
-"""One of the processes that ``ranks`` starts: ``python -m ... BACKEND RANKS RANK PORT``."""
+"""A process that ``ranks`` starts: ``python -m ... BACKEND RANKS RANK PORT``."""
 
 import sys
 from datetime import timedelta

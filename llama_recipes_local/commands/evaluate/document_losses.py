@@ -1,4 +1,4 @@
-"""The loss on validation batches: the mean as training logs it, and that of each document."""
+"""The loss on validation batches: its mean, as training logs it, and the loss of each document."""
 
 import hashlib
 from collections import Counter

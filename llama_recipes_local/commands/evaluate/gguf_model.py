@@ -1,4 +1,4 @@
-"""Measures a GGUF file as the folder that ``convert`` makes of it, in a temporary place."""
+"""Opens a GGUF file for ``evaluate``, by converting it to a temporary model folder."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,6 @@
 """The metrics of ``--metrics``: what each is computed from, and which package it needs.
 
-A metric is a line in ``METRICS``; which of them a data set is evaluated with is the data set's to
-declare.
+A metric is a line in ``METRICS``. A data set declares which metrics it is evaluated with.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""The run whose model is measured: data and precision as training recorded them, and flags."""
+"""The run whose model is measured: its recorded data and precision, overridden by flags."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What an evaluation found: saved as JSON, from which every measure can be computed again."""
+"""The result of an evaluation: a JSON file from which every measure can be computed again."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""A chat with the user: the turns are lines of standard input and the model's answers."""
+"""A chat: each line of standard input is a turn of the user, followed by the model's answer."""
 
 import sys
 from collections.abc import Iterator

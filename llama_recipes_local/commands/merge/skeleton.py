@@ -1,4 +1,4 @@
-"""The adapted model without its weights: which layers are adapted, and by which tensors."""
+"""The adapted model without weights, to see which layers are adapted, and by which tensors."""
 
 import copy
 from collections.abc import Container

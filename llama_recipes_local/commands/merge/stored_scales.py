@@ -1,4 +1,4 @@
-"""Weights that lie in their files as numbers of one byte with scales: 8 bits, FP8."""
+"""Weights that are stored as one-byte numbers with scales: 8-bit integers and FP8."""
 
 from collections.abc import Sequence
 

@@ -1,1 +1,1 @@
-"""Says before a run what it will take, which settings fit, and which of them is the fastest."""
+"""``plan``: what a run will take, which settings fit, and which of them is the fastest."""

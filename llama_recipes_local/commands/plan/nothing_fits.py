@@ -1,4 +1,4 @@
-"""What would fit where nothing does: each change is planned before it is suggested."""
+"""Suggests what would fit if nothing does; each change is planned before it is suggested."""
 
 import argparse
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Values of the command's own flags, reported with all other problems where they cannot be used."""
+"""Checks the values of the command's own flags, and reports them with all other problems."""
 
 import argparse
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Whether a model that a command makes is there already, as the command would make it now."""
+"""Decides whether a model that a command makes is already there and up to date."""
 
 import json
 from collections.abc import Mapping, Sequence

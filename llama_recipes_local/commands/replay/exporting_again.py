@@ -1,4 +1,4 @@
-"""Merges or exports again, what the step before has made again."""
+"""Repeats a merge or export, on what the step before has reproduced."""
 
 from collections.abc import Mapping
 from dataclasses import fields

@@ -1,4 +1,4 @@
-"""Where the inputs of a step are now: as recorded, or where flags say."""
+"""Where a step's inputs are now: at the recorded path, or where flags say."""
 
 import contextlib
 import os

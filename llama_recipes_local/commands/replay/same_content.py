@@ -1,4 +1,4 @@
-"""Whether two files hold the same where their bytes differ: libraries write some in any order."""
+"""Whether files with different bytes have the same content, as formats without an order may."""
 
 import hashlib
 import json

@@ -1,6 +1,6 @@
-"""Signatures of manifests, by ``ssh-keygen -Y``: with the keys that people have, without a service.
+"""Signs manifests with ``ssh-keygen -Y``: with the keys that people have, without any service.
 
-The signature is beside the manifest, and binds the manifest's bytes and the namespace.
+The signature is next to the manifest. It covers the manifest's bytes and a namespace.
 """
 
 import shutil

@@ -1,4 +1,4 @@
-"""The user's rows for TRL: the ids and labels that ``finetuning.py`` trains on."""
+"""The user's rows for TRL, with the ids and labels that ``finetuning.py`` would train on."""
 
 from collections.abc import Iterator
 from dataclasses import replace

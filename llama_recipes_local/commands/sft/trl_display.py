@@ -1,4 +1,4 @@
-"""Shows what TRL's trainer does as ``finetuning.py`` shows its own steps."""
+"""Shows the steps of TRL's trainer in the same way as ``finetuning.py`` shows its own."""
 
 import math
 import time

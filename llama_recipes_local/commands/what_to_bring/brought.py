@@ -1,4 +1,4 @@
-"""A part of what is brought: a folder, its files, and the commands that fetch it."""
+"""One item to bring: a folder, its files, and the commands that fetch it."""
 
 from dataclasses import dataclass, field
 

@@ -1,4 +1,4 @@
-"""The files of the guide's data sets, and of one's own, and the commands that fetch them."""
+"""The files of the guide's data sets and of the user's own, with the commands that fetch them."""
 
 import shlex
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Well-known models: their shapes, in how many files their weights are, where mirrors have them."""
+"""Well-known models: their shapes, their numbers of weight files, and their mirrors."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

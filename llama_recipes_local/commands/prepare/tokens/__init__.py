@@ -1,1 +1,1 @@
-"""``llama-recipes-local prepare tokens``: tokens made ahead, in a folder that travels."""
+"""``llama-recipes-local prepare tokens``: tokenises data in advance, into a portable folder."""
