@@ -106,8 +106,8 @@ def test_a_thin_product_is_added_in_place(share: float) -> None:
     )
     dropout = Dropout(share, 5)
     want = onto.cpu().double()
-    thin.expansion(low.cpu().double(), a.cpu().double(), 2.0, dropout, onto=want)
-    got = thin.expansion(low, a, 2.0, dropout, onto=onto)
+    thin.expansion(low.cpu().double(), [a.cpu().double()], [2.0], dropout, onto=[want])
+    (got,) = thin.expansion(low, [a], [2.0], dropout, onto=[onto])
     assert got is onto
     assert (got.cpu().double() - want).abs().max() < 2**-8 * want.abs().max()
 

@@ -45,29 +45,52 @@ def random(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
 @pytest.mark.parametrize("dtype", HALF)
 @pytest.mark.parametrize("share", [0.0, 0.05, 0.5])
 @pytest.mark.parametrize(
-    ("tokens", "features", "rank"), [(77, 200, 24), (300, 576, 100), (1, 16, 1), (129, 1001, 8)]
+    ("tokens", "features", "ranks", "widths"),
+    [
+        (77, 200, (24,), (136,)),
+        (300, 576, (100, 3), (64, 200)),
+        (1, 16, (1,), (1,)),
+        (129, 1001, (8, 70, 16), (320, 33, 64)),
+        (256, 256, (16, 16, 16), (256, 128, 128)),
+    ],
 )
 def test_thin_products(
-    tokens: int, features: int, rank: int, share: float, dtype: torch.dtype
+    tokens: int,
+    features: int,
+    ranks: tuple[int, ...],
+    widths: tuple[int, ...],
+    share: float,
+    dtype: torch.dtype,
 ) -> None:
     torch.manual_seed(0)
-    dropout = Dropout(share, 2**31 - 2)
-    x = random(tokens, features, dtype=dtype)
-    low = random(tokens, rank + 5, dtype=dtype)[:, 2 : 2 + rank]
-    a = random(rank, features, dtype=dtype)
-    want = thin.product(exact(x), exact(a), 2.0, dropout)
-    check(thin.product(x, a, 2.0, dropout), want, dtype)
-    want = thin.expansion(exact(low), exact(a), 2.0, dropout)
-    check(thin.expansion(low, a, 2.0, dropout), want, dtype)
-    want = thin.outer(exact(low), exact(x), 2.0, dropout)
-    check(thin.outer(low, x, 2.0, dropout), want, torch.float16)
-
-
-def test_a_product_is_written_into_its_place_alone() -> None:
-    x, a, out = random(50, 32), random(3, 32), random(50, 9)
-    before = out.clone()
-    thin.product(x, a, out=out[:, 4:7])
-    assert torch.equal(out[:, :4], before[:, :4]) and torch.equal(out[:, 7:], before[:, 7:])
+    dropout, scales = Dropout(share, 2**31 - 2), (2.0, 0.5, 3.0)[: len(ranks)]
+    x, of_outputs = (
+        random(tokens, features, dtype=dtype),
+        [random(tokens, n, dtype=dtype) for n in widths],
+    )
+    low, of_low = (random(tokens, sum(ranks) + 5, dtype=dtype)[:, 2:-3] for _ in range(2))
+    matrices = [random(rank, features, dtype=torch.float32) for rank in ranks]
+    others = [random(*each, dtype=torch.float32) for each in zip(widths, ranks, strict=True)]
+    a, b = thin.pack(matrices, others, dtype)
+    want = thin.pack(*([exact(each) for each in both] for both in (matrices, others)), dtype)
+    assert torch.equal(a.cpu(), want[0])
+    assert all(torch.equal(one.cpu(), two) for one, two in zip(b, want[1], strict=True))
+    (wide_a, *wide_b), outputs = map(exact, (a, *b)), [exact(each) for each in of_outputs]
+    check(
+        thin.product([x], [a], (2.0,), dropout),
+        thin.product([exact(x)], [wide_a], (2.0,), dropout),
+        dtype,
+    )
+    check(thin.product(of_outputs, b, scales), thin.product(outputs, wide_b, scales), dtype)
+    check(thin.expansion(low, b, scales), thin.expansion(exact(low), wide_b, scales), dtype)
+    check(
+        thin.expansion(of_low, [a], (2.0,), dropout),
+        thin.expansion(exact(of_low), [wide_a], (2.0,), dropout),
+        dtype,
+    )
+    got = thin.gradients(of_low, x, low, of_outputs, scales, ranks, dropout)
+    given = exact(of_low), exact(x), exact(low), outputs
+    check(got, thin.gradients(*given, scales, ranks, dropout), torch.float16)
 
 
 @pytest.mark.parametrize("dtype", HALF)

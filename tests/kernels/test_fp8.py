@@ -146,7 +146,7 @@ def test_weights_are_transposed_once_for_several_gradients_and_never_for_outputs
 
     monkeypatch.setattr(products.fp8, "side_by_side", counted)
     held = products.Eight(weights, torch.float32).with_weights()
-    held.outputs(products.Given((torch.randn(5, 64),)), [None, None])
+    held.outputs(products.Given((torch.randn(5, 64),)), None)
     assert calls == []
     gradients = products.Given((torch.randn(5, 32), torch.randn(5, 32)))
     first, second = (held.input_gradient(gradients, None) for _ in range(2))

@@ -5,7 +5,7 @@ matrix product add to it, which costs it nothing. ``Eight`` turns an input or a 
 into fp8 once, multiplies, and adds the adapter's part last: the product in fp8 does not add.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -37,38 +37,42 @@ class Given:
 
 @dataclass(frozen=True)
 class Part:
-    """An adapter's part of a product, ``scale * dropped(low @ matrix)``.
+    """Adapters' parts of products, each ``scale * dropped(own part of low @ matrix)``.
 
     Attributes:
-        low: (tokens, rank); its last stride is 1.
-        matrix: (rank, features), contiguous.
-        scale: its factor.
-        dropout: of the part.
+        low: (tokens, ranks of all); its last stride is 1.
+        places: which of the products each is a part of.
+        matrices: each (rank, features), contiguous.
+        scales: their factors.
+        dropout: of the parts.
     """
 
     low: torch.Tensor
-    matrix: torch.Tensor
-    scale: float = 1.0
+    places: Sequence[int]
+    matrices: Sequence[torch.Tensor]
+    scales: Sequence[float]
     dropout: Dropout = thin.NONE
 
-    def write(self) -> torch.Tensor:
-        """Return it, (tokens, features)."""
-        return thin.expansion(self.low, self.matrix, self.scale, self.dropout)
+    def write(self) -> dict[int, torch.Tensor]:
+        """Return them by their places, each (tokens, features)."""
+        made = thin.expansion(self.low, self.matrices, self.scales, self.dropout)
+        return dict(zip(self.places, made, strict=True))
 
-    def add_to(self, out: torch.Tensor) -> torch.Tensor:
-        """Add it to ``out``, (tokens, features), and return that."""
-        return thin.expansion(self.low, self.matrix, self.scale, self.dropout, onto=out)
+    def add_to(self, out: list[torch.Tensor]) -> None:
+        """Add them to products, each (tokens, features)."""
+        onto = [out[place] for place in self.places]
+        thin.expansion(self.low, self.matrices, self.scales, self.dropout, onto)
 
 
 class Products(Protocol):
     """The products of a group's weights, each (features out, features in)."""
 
-    def outputs(self, x: Given, parts: list[Part | None]) -> list[torch.Tensor]:
+    def outputs(self, x: Given, part: Part | None) -> list[torch.Tensor]:
         """Return each layer's ``x @ weight.T`` with its part, (tokens, features out).
 
         Args:
             x: (tokens, features in).
-            parts: for each layer.
+            part: of the layers that have one; None if none has.
         """
 
     def input_gradient(self, gradients: Given, part: Part | None) -> torch.Tensor:
@@ -119,17 +123,18 @@ class Half:
     def __init__(self, weights: list[Callable[[], torch.Tensor]]) -> None:
         self.weights = weights
 
-    def outputs(self, x: Given, parts: list[Part | None]) -> list[torch.Tensor]:
+    def outputs(self, x: Given, part: Part | None) -> list[torch.Tensor]:
         """See ``Products``."""
         (own,) = x.tensors
+        written = {} if part is None else part.write()
         return [
-            own @ weight().T if part is None else part.write().addmm_(own, weight().T)
-            for weight, part in zip(self.weights, parts, strict=True)
+            written[place].addmm_(own, weight().T) if place in written else own @ weight().T
+            for place, weight in enumerate(self.weights)
         ]
 
     def input_gradient(self, gradients: Given, part: Part | None) -> torch.Tensor:
         """See ``Products``; it is rounded after each product, as autograd's sum is."""
-        total = None if part is None else part.write()
+        total = None if part is None else part.write()[0]
         for weight, gradient in zip(self.weights, gradients.tensors, strict=True):
             total = gradient @ weight() if total is None else total.addmm_(gradient, weight())
         assert total is not None
@@ -160,20 +165,21 @@ class Eight:
         self._holds = False
         self._together: fp8.Rows | None = None
 
-    def outputs(self, x: Given, parts: list[Part | None]) -> list[torch.Tensor]:
+    def outputs(self, x: Given, part: Part | None) -> list[torch.Tensor]:
         """See ``Products``."""
         eight = x.eight or fp8.quantize(*x.tensors)
-        found = []
-        for weight, part in zip(self.weights, parts, strict=True):
-            out = fp8.product(eight, weight, self.dtype)
-            found.append(out if part is None else part.add_to(out))
+        found = [fp8.product(eight, weight, self.dtype) for weight in self.weights]
+        if part is not None:
+            part.add_to(found)
         return found
 
     def input_gradient(self, gradients: Given, part: Part | None) -> torch.Tensor:
         """See ``Products``; the weights' scales are multiplied into the gradients."""
         eight = gradients.eight or fp8.quantize(*gradients.tensors, factors=self._scales())
         total = fp8.product(eight, self.together(), self.dtype)
-        return total if part is None else part.add_to(total)
+        if part is not None:
+            part.add_to([total])
+        return total
 
     def swiglu(self, gate: torch.Tensor, up: torch.Tensor, wide: bool) -> Given:
         """See ``Products``."""

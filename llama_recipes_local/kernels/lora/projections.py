@@ -19,6 +19,8 @@ from llama_recipes_local.kernels.lora.dropout import Dropout
 from llama_recipes_local.kernels.lora.products import Given, Part, Tensors, Weight, products
 from llama_recipes_local.kernels.norm import NormOf
 
+_ONCE = (1.0,)
+
 
 @dataclass(frozen=True)
 class Adapter:
@@ -96,22 +98,19 @@ class Group:
     Attributes:
         layers: all of them.
         a: (ranks of all adapters, features in), their A's one below another; None without adapters.
-        b: by the layer's number, (rank, features out).
+        b: of each adapter, (rank, features out).
     """
 
     def __init__(self, layers: tuple[Layer, ...], dtype: torch.dtype) -> None:
         self.layers = layers
-        self.b: dict[int, torch.Tensor] = {}
-        self._ranks: dict[int, slice] = {}
-        matrices, first = [], 0
-        for number, layer in enumerate(layers):
-            if layer.adapter is not None:
-                a, b = layer.adapter.a.detach(), layer.adapter.b.detach()
-                matrices.append(a)
-                self.b[number] = b.new_empty(b.T.shape, dtype=dtype).copy_(b.T)
-                self._ranks[number] = slice(first, first + len(a))
-                first += len(a)
-        self.a = torch.cat(matrices).to(dtype) if matrices else None
+        adapters = {n: layer.adapter for n, layer in enumerate(layers) if layer.adapter is not None}
+        self._places, self._adapters = list(adapters), list(adapters.values())
+        self._scales = [adapter.scaling for adapter in self._adapters]
+        self.a: torch.Tensor | None = None
+        self.b: list[torch.Tensor] = []
+        if adapters:
+            all_a, all_b = [each.a for each in self._adapters], [each.b for each in self._adapters]
+            self.a, self.b = thin.pack(all_a, all_b, dtype)
         self._products = products([layer.weight for layer in layers], dtype)
 
     def with_weights(self) -> "Group":
@@ -131,13 +130,11 @@ class Group:
             Each (tokens, features out); and (tokens, ranks) or None.
         """
         (own,) = x.tensors
-        low = None if self.a is None else thin.product(own, self.a, dropout=dropout)
-        parts: list[Part | None] = [None] * len(self.layers)
-        for number, ranks in self._ranks.items():
-            assert low is not None
-            scaling = self._adapter(number).scaling
-            parts[number] = Part(low[:, ranks], self.b[number], scaling)
-        outputs = self._products.outputs(x, parts)
+        low = part = None
+        if self.a is not None:
+            low = thin.product([own], [self.a], _ONCE, dropout)
+            part = Part(low, self._places, self.b, self._scales)
+        outputs = self._products.outputs(x, part)
         for layer, out in zip(self.layers, outputs, strict=True):
             if layer.bias is not None:
                 out.add_(layer.bias)
@@ -151,11 +148,7 @@ class Group:
         """
         if self.a is None:
             return None
-        low = thin.empty(gradients[0], len(self.a))
-        for number, ranks in self._ranks.items():
-            scaling = self._adapter(number).scaling
-            thin.product(gradients[number], self.b[number], scaling, out=low[:, ranks])
-        return low
+        return thin.product([gradients[n] for n in self._places], self.b, self._scales)
 
     def input_gradient(
         self, gradients: Given, low: torch.Tensor | None, dropout: Dropout
@@ -170,7 +163,7 @@ class Group:
         part = None
         if self.a is not None:
             assert low is not None
-            part = Part(low, self.a, dropout=dropout)
+            part = Part(low, (0,), [self.a], _ONCE, dropout)
         return self._products.input_gradient(gradients, part)
 
     def swiglu(self, gate: torch.Tensor, up: torch.Tensor) -> Given:
@@ -194,10 +187,8 @@ class Group:
         x: torch.Tensor | None,
         low: torch.Tensor | None,
         dropout: Dropout,
-    ) -> list[torch.Tensor]:
-        """Return the gradients of each adapter's A and B, one after another.
-
-        They are in the dtype that they are summed in; autograd casts them to the matrices'.
+    ) -> torch.Tensor | None:
+        """Return the gradients of the adapters' matrices, as ``thin.gradients`` does; None if none.
 
         Args:
             gradients: of the layers' outputs, each (tokens, features out).
@@ -207,19 +198,20 @@ class Group:
             dropout: as in ``forward``.
         """
         if low_gradient is None or x is None or low is None:
-            return []
-        of_a = thin.outer(low_gradient, x, dropout=dropout)
-        found: list[torch.Tensor] = []
-        for number, ranks in self._ranks.items():
-            adapter = self._adapter(number)
-            of_b = thin.outer(low[:, ranks], gradients[number], adapter.scaling)
-            found += [of_a[ranks], of_b.T]
-        return found
+            return None
+        own, ranks = [gradients[n] for n in self._places], [each.shape[0] for each in self.b]
+        return thin.gradients(low_gradient, x, low, own, self._scales, ranks, dropout)
 
-    def _adapter(self, number: int) -> Adapter:
-        adapter = self.layers[number].adapter
-        assert adapter is not None
-        return adapter
+    def apart(self, gradients: torch.Tensor | None) -> list[torch.Tensor]:
+        """Return the gradients of each adapter's A and B, one after another, of those of all."""
+        if gradients is None:
+            return []
+        all_a = [each.a for each in self._adapters]
+        matrices = [*all_a, *(each.b for each in self._adapters)]
+        each = gradients.to(matrices[0].dtype).split([matrix.numel() for matrix in matrices])
+        found = [own.view(matrix.shape) for own, matrix in zip(each, matrices, strict=True)]
+        count = len(all_a)
+        return [own for pair in zip(found[:count], found[count:], strict=True) for own in pair]
 
 
 class _Project(torch.autograd.Function):
@@ -325,7 +317,7 @@ class _SwigluDown(torch.autograd.Function):
         both, hidden = gate_up.swiglu_backward(dh, (gate, up), again)
         ctx.kept.node.eight = both.eight
         of_matrices = group.matrix_gradients(gradients, low, hidden, ctx.low, ctx.dropout)
-        return *both.tensors, None, None, None, *of_matrices
+        return *both.tensors, None, None, None, *group.apart(of_matrices)
 
 
 def _kept_of(ctx: Any, x: torch.Tensor, made_of: NormOf | None) -> torch.Tensor:
@@ -346,7 +338,8 @@ def _backward(
     flat = None
     if kept is not None:
         flat = rows_of(kept if ctx.made_of is None else NormOf(kept, *ctx.made_of).again())
-    return dx, group.matrix_gradients(gradients.tensors, low_gradient, flat, low, ctx.dropout)
+    of_matrices = group.matrix_gradients(gradients.tensors, low_gradient, flat, low, ctx.dropout)
+    return dx, group.apart(of_matrices)
 
 
 def matrices(layers: tuple[Layer, ...]) -> Tensors:

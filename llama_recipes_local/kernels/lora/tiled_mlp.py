@@ -94,7 +94,7 @@ class _Mlp(torch.autograd.Function):
         rows, gradient = rows_of(x), rows_of(gradients[0])
         groups = [group.with_weights() for group in ctx.groups]
         dx: torch.Tensor | None = None
-        sums: list[torch.Tensor] = []
+        sums: list[torch.Tensor | None] = []
         for number, tile in enumerate(_tiles(len(rows))):
             dropouts = _of_tile(ctx.dropouts, number)
             made = _backward(
@@ -103,8 +103,9 @@ class _Mlp(torch.autograd.Function):
             )  # fmt: skip
             if made[0] is not None:
                 dx = _put(dx, made[0], tile, len(rows))
-            sums = [one + two for one, two in zip(sums, made[1], strict=True)] if sums else made[1]
-        return None if dx is None else dx.view(x.shape), None, None, None, *sums
+            sums = [_sum(*pair) for pair in zip(sums, made[1], strict=True)] if sums else made[1]
+        first, last = (group.apart(own) for group, own in zip(groups, sums, strict=True))
+        return None if dx is None else dx.view(x.shape), None, None, None, *first, *last
 
 
 # functions, because what a loop has made is there until it is made again
@@ -133,8 +134,8 @@ def _backward(
     gradient: torch.Tensor,
     dropouts: tuple[Dropout, Dropout],
     needs_dx: bool,
-) -> tuple[torch.Tensor | None, list[torch.Tensor]]:
-    """Return the gradients of a tile's input, if it is needed, and of the matrices.
+) -> tuple[torch.Tensor | None, list[torch.Tensor | None]]:
+    """Return the gradients of a tile's input, if it is needed, and of each group's matrices.
 
     Args:
         groups: as in ``_forward``.
@@ -155,7 +156,12 @@ def _backward(
     of_low = gate_up.lowered(of_both.tensors)
     dx = gate_up.input_gradient(of_both, of_low, dropouts[0]) if needs_dx else None
     of_gate_up = gate_up.matrix_gradients(of_both.tensors, of_low, x, own_low, dropouts[0])
-    return dx, of_gate_up + of_down
+    return dx, [of_gate_up, of_down]
+
+
+def _sum(one: torch.Tensor | None, two: torch.Tensor | None) -> torch.Tensor | None:
+    """Return the sum of a group's gradients in two tiles, written over the first."""
+    return None if one is None or two is None else one.add_(two)
 
 
 def _tiles(tokens: int) -> list[slice]:

@@ -6,6 +6,7 @@ kernel, by all that it depends on. Here that is a key of few parts and a diction
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,26 +25,28 @@ class fast:
     def __init__(self, function: Any) -> None:
         """Wrap what ``triton.jit`` returned."""
         self.function = function
-        self._compiled: dict[Any, Any] = {}
+        self._compiled: dict[Any, tuple[Any, list[Any]]] = {}
 
     def __getitem__(self, grid: Grid) -> Callable[..., None]:
         """Return what launches a grid of one to three lengths."""
-        return lambda *arguments, **constants: self._launch(grid, arguments, constants)
+        return partial(self._launch, grid)
 
-    def _launch(self, grid: Grid, arguments: tuple[Any, ...], constants: dict[str, Any]) -> None:
-        key = torch.cuda.current_device(), *map(_kind, arguments), *constants.items()
-        compiled = self._compiled.get(key)
-        if compiled is None:
-            self._compiled[key] = self.function[grid](*arguments, **constants)
+    def _launch(self, grid: Grid, *arguments: Any, **constants: Any) -> None:
+        key: list[Any] = [torch.cuda.current_device(), *constants.items()]
+        for argument in arguments:  # by the cheapest question first: this runs for each argument
+            kind = type(argument)
+            if kind is int:
+                key.append((argument == 1, argument & 15 == 0, argument >> 31))
+            elif kind is float or argument is None:
+                key.append(kind)
+            else:
+                aligned = argument.data_ptr() & 15 == 0
+                key.append(argument.dtype if aligned else (argument.dtype,))
+        found = self._compiled.get(tuple(key))
+        if found is not None:
+            compiled, own = found
+            compiled[(*grid, 1, 1)[:3]](*arguments, *own)
             return
-        own = self.function.arg_names[len(arguments) :]
-        compiled[(*grid, 1, 1)[:3]](*arguments, *(constants[name] for name in own))
-
-
-def _kind(argument: Any) -> Any:
-    """Return what a compiled function depends on in an argument."""
-    if isinstance(argument, torch.Tensor):
-        return argument.dtype, argument.data_ptr() % 16 == 0
-    if isinstance(argument, int):
-        return argument == 1, argument % 16 == 0, argument.bit_length() > 31
-    return argument if argument is None else type(argument)
+        names = self.function.arg_names[len(arguments) :]
+        compiled = self.function[grid](*arguments, **constants)
+        self._compiled[tuple(key)] = compiled, [constants[name] for name in names]
