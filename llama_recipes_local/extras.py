@@ -5,17 +5,11 @@ is on no index, and a stranger may register its name.
 """
 
 import importlib.metadata
-import inspect
 import shlex
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial, wraps
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from llama_recipes_local.errors import Problem, refuse
-from llama_recipes_local.library_patches import COMPILED_FUNCTIONS
 from llama_recipes_local.program import python
 
 DISTRIBUTION = "llama-recipes-local"
@@ -71,43 +65,3 @@ def _requirements(extra: str) -> list[str]:
         return ["PACKAGE"]
     split = (line.replace("'", '"').partition(";") for line in lines)
     return [name.strip() for name, _, marker in split if of_extra in marker]
-
-
-@contextmanager
-def compiled_when_called() -> Iterator[None]:
-    """Have functions that are compiled by what is imported meanwhile compiled at their first call.
-
-    bitsandbytes, which PEFT imports, has some for devices without kernels of its own.
-    """
-    import torch
-
-    COMPILED_FUNCTIONS.check()
-    compile_now = torch.compile
-    try:
-        _set_compile(partial(_compile_later, compile_now))
-        yield
-    finally:
-        _set_compile(compile_now)
-
-
-def _set_compile(function: Callable[..., Any]) -> None:
-    import torch
-
-    torch.compile = function
-
-
-# Any: functions of any arguments, decorated with any of torch.compile's options
-def _compile_later(compile_now: Any, function: Any = None, **options: Any) -> Any:
-    if function is None:
-        return partial(_compile_later, compile_now, **options)
-    if not inspect.isfunction(function):
-        return compile_now(function, **options)
-    compiled: Callable[..., Any] | None = None
-
-    @wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        nonlocal compiled
-        compiled = compiled or compile_now(function, **options)
-        return compiled(*args, **kwargs)
-
-    return call

@@ -217,7 +217,7 @@ PISSA = LibraryPatch(
 )
 COMPILED_FUNCTIONS = LibraryPatch(
     name="bitsandbytes' functions are compiled at their first call",
-    where="extras",
+    where="api.quick_imports",
     targets={"torch:compile": ()},
     reason="PEFT imports bitsandbytes, which compiles functions as it is imported: for that torch "
     "imports its compiler, a sixth of what a start imports",

@@ -18,7 +18,7 @@ from torch import nn
 import llama_recipes_local
 from llama_recipes_local import library_patches
 from llama_recipes_local.adapters import llama_adapter, pissa, prefix
-from llama_recipes_local.extras import compiled_when_called
+from llama_recipes_local.api.quick_imports import compiled_when_called
 from llama_recipes_local.kernels import attention, frozen
 from llama_recipes_local.library_patches import PATCHES, LibraryPatch, TargetMissingError
 from llama_recipes_local.models import precision, quantization

@@ -1,5 +1,6 @@
 """What is imported, and when: torch and its like take seconds, so a word comes before them."""
 
+import gc
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,11 +10,27 @@ import pyarrow as pa
 import pytest
 import torch
 
+from llama_recipes_local.api.quick_imports import (
+    compiled_when_called,
+    imported_when_called,
+    without_collector,
+)
 from llama_recipes_local.data.token_rows import SCHEMA, Chunk
-from llama_recipes_local.extras import compiled_when_called
 
 PROJECT = Path(__file__).resolve().parents[1]
 HEAVY = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "numpy", "pandas")
+NOT_FOR_A_RUN = {
+    "torch._inductor.compile_fx": "torch's compiler: nothing is compiled that is not called",
+    "scipy": "a loss of vision models takes one function of it",
+    "sklearn": "speculative decoding takes one function of it",
+    "datasets": "read for folders that it saved alone",
+    "matplotlib": "charts are written as SVG, and drawn with Pillow",
+    "torch.utils.tensorboard": "imported for --report_to tensorboard",
+    "wandb": "imported for --use_wandb",
+    "trl": "imported by sft.py",
+    "transformers.trainer": "the loop is this package's own",
+}
+"""What no run of LoRA needs, and why it does not."""
 
 
 def imported_by(code: str) -> set[str]:
@@ -58,18 +75,85 @@ assert "--peft_method" in help_text() and "--sharding_strategy (FULL_SHARD)" in 
     assert imported_by(code) == set()
 
 
-@pytest.mark.command
-def test_a_run_does_not_import_the_compiler() -> None:
-    code = """
+def test_a_run_imports_no_package_that_it_does_not_need(
+    tiny_model: Path, grammar_data: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    flags = {
+        "model_name": str(tiny_model),
+        "data_root": str(grammar_data),
+        "dataset": "grammar_dataset",
+        "use_peft": True,
+        "num_workers_dataloader": 0,
+        "context_length": 128,
+        "max_train_step": 1,
+        "output_dir": str(tmp_path / "run"),
+    }
+    needed = {"torch", "transformers.models.llama.modeling_llama", "bitsandbytes"}
+    looked_for = needed | NOT_FOR_A_RUN.keys()
+    code = f"""
+import gc, sys
+from llama_recipes_local import finetuning
 from llama_recipes_local.api.logged_run import import_run
+def show():
+    print("IMPORTED", *({looked_for} & set(sys.modules)))
 import_run()
-import bitsandbytes, sys, torch
-print(*(name for name in ("torch", "torch._inductor.compile_fx") if name in sys.modules))
+assert gc.isenabled() and gc.get_freeze_count() > 100_000
+show()
+finetuning.main(**{flags})
+show()
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.splitlines()[-1] == "torch"
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True)
+    shown = [line.split() for line in done.stdout.splitlines() if line.startswith("IMPORTED")]
+    assert len(shown) == 2, done.stdout + done.stderr
+    for _, *found in shown:
+        assert {name: NOT_FOR_A_RUN[name] for name in NOT_FOR_A_RUN if name in found} == {}
+        assert set(found) == needed
+
+
+def test_a_large_package_is_imported_for_a_function_when_it_is_called(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("scipy", "scipy.optimize"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    with imported_when_called():
+        from scipy.optimize import linear_sum_assignment
+
+        assert "scipy" not in sys.modules
+    assert "scipy.optimize" not in sys.modules
+    rows, columns = linear_sum_assignment(torch.tensor([[4.0, 1.0], [2.0, 0.0]]).numpy())
+    assert (rows.tolist(), columns.tolist()) == ([0, 1], [1, 0])
+
+
+def test_another_function_of_a_large_package_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "scipy.optimize", raising=False)
+    with imported_when_called():
+        from scipy.optimize import minimize_scalar
+
+        own = sys.modules["scipy.optimize"]
+        assert minimize_scalar is own.minimize_scalar
+    assert sys.modules["scipy.optimize"] is own
+
+
+def test_the_collector_is_off_while_a_run_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    frozen: list[str] = []
+    monkeypatch.setattr(gc, "freeze", lambda: frozen.append("frozen"))
+    with without_collector():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    assert frozen == []  # torch was there, and models may be
+    monkeypatch.delitem(sys.modules, "torch")
+    with pytest.raises(KeyboardInterrupt), without_collector():
+        raise KeyboardInterrupt
+    assert gc.isenabled()
+    assert frozen == ["frozen"]
+    gc.disable()
+    try:
+        with without_collector():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
 
 
 def test_functions_are_compiled_at_their_first_call(monkeypatch: pytest.MonkeyPatch) -> None:

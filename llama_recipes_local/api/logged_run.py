@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from llama_recipes_local import _network, launch
 from llama_recipes_local._python import why_compiled_each_time
+from llama_recipes_local.api.quick_imports import quick_imports
 from llama_recipes_local.console import EndedRun, exit_on_broken_pipe, expected_failure
 from llama_recipes_local.errors import refusal
-from llama_recipes_local.extras import compiled_when_called
 from llama_recipes_local.run.log import RunLog, logged_output
 from llama_recipes_local.run.stages import Stages, print_start
 from llama_recipes_local.storage.read_ahead import read_ahead
@@ -80,7 +80,7 @@ def import_run() -> ModuleType:
     stages = Stages()
     if first:
         print_start("imports")
-    with compiled_when_called(), warnings.catch_warnings():
+    with quick_imports(), warnings.catch_warnings():
         # tqdm's bars are plain text here, also in a notebook without ipywidgets
         warnings.filterwarnings("ignore", message="IProgress not found")
         from llama_recipes_local import finetuning_run

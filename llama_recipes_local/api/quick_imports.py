@@ -1,0 +1,114 @@
+"""What makes the imports of a run quick: what they do in vain is left out, or done when needed."""
+
+import gc
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial, wraps
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+from llama_recipes_local.library_patches import COMPILED_FUNCTIONS
+
+DEFERRED = {"scipy.optimize": "linear_sum_assignment", "sklearn.metrics": "roc_curve"}
+"""Functions that transformers' losses of vision models and its generation import, by module."""
+
+
+@contextmanager
+def quick_imports() -> Iterator[None]:
+    """Import quickly meanwhile; afterwards all is as it was."""
+    with without_collector(), compiled_when_called(), imported_when_called():
+        yield
+
+
+@contextmanager
+def without_collector() -> Iterator[None]:
+    """Look for no garbage meanwhile: imports leave nearly none, and looking took a fifth of them.
+
+    In a process that has no torch yet, what there is then is not looked at again. Otherwise the
+    process may hold models, which are to be found once they are garbage.
+    """
+    enabled, imports_all = gc.isenabled(), "torch" not in sys.modules
+    gc.disable()
+    try:
+        yield
+    finally:
+        if imports_all:
+            gc.freeze()
+        if enabled:
+            gc.enable()
+
+
+@contextmanager
+def imported_when_called() -> Iterator[None]:
+    """Have functions that are imported meanwhile, but hardly called, imported at their call."""
+    deferred = {name: _Deferred(name) for name in DEFERRED if name not in sys.modules}
+    try:
+        sys.modules.update(deferred)
+        yield
+    finally:
+        for name, module in deferred.items():
+            if sys.modules.get(name) is module:
+                del sys.modules[name]
+
+
+class _Deferred(ModuleType):
+    """Stands in for a module until anything but its function is asked for."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if name != DEFERRED[self.__name__]:
+            return getattr(self._imported(), name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:  # the function's own
+            return getattr(self._imported(), name)(*args, **kwargs)
+
+        return call
+
+    def _imported(self) -> ModuleType:
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return import_module(self.__name__)
+
+
+@contextmanager
+def compiled_when_called() -> Iterator[None]:
+    """Have functions that are compiled by what is imported meanwhile compiled at their first call.
+
+    bitsandbytes, which PEFT imports, has some for devices without kernels of its own.
+    """
+    import torch
+
+    COMPILED_FUNCTIONS.check()
+    compile_now = torch.compile
+    try:
+        _set_compile(partial(_compile_later, compile_now))
+        yield
+    finally:
+        _set_compile(compile_now)
+
+
+def _set_compile(function: Callable[..., Any]) -> None:
+    import torch
+
+    torch.compile = function
+
+
+# Any: functions of any arguments, decorated with any of torch.compile's options
+def _compile_later(compile_now: Any, function: Any = None, **options: Any) -> Any:
+    if function is None:
+        return partial(_compile_later, compile_now, **options)
+    if not inspect.isfunction(function):
+        return compile_now(function, **options)
+    compiled: Callable[..., Any] | None = None
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        nonlocal compiled
+        compiled = compiled or compile_now(function, **options)
+        return compiled(*args, **kwargs)
+
+    return call
