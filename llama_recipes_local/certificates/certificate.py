@@ -6,9 +6,11 @@ scale, merges, tokens that end an answer, rotary settings; and what quantisation
 
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
+from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local.certificates.check_names import CHECKS
 from llama_recipes_local.certificates.comparing_tokenizers import (
@@ -111,6 +113,7 @@ class Certificate:
         other_tokens: those with other tokens.
         ends: the tokens that end an answer.
         lost_ends: those of them that the export does not say.
+        added_ends: tokens that end an answer of the export alone.
         other_settings: settings with other values.
         errors: the largest error of a tensor, by how it is stored.
         wrong_weights: the tensors with a larger error than may be.
@@ -127,6 +130,7 @@ class Certificate:
     other_tokens: list[str] = field(default_factory=list)
     ends: list[str] = field(default_factory=list)
     lost_ends: list[str] = field(default_factory=list)
+    added_ends: list[str] = field(default_factory=list)
     other_settings: list[str] = field(default_factory=list)
     errors: dict[str, float] = field(default_factory=dict)
     wrong_weights: list[str] = field(default_factory=list)
@@ -137,7 +141,7 @@ class Certificate:
     def findings(self) -> dict[str, list[str]]:
         """Return what was found, by check."""
         found = (
-            *(self.other_tokens, self.lost_ends, self.other_settings),
+            *(self.other_tokens, self.lost_ends + self.added_ends, self.other_settings),
             *(self.wrong_weights, self.wrong_outputs),
         )
         return dict(zip(CHECKS, found, strict=True))
@@ -221,23 +225,38 @@ def _compare_tokens(made: Certificate, read: ReadBack) -> None:
     made.texts = len(compared_texts(ours)) + len(ours.get_vocab())
     made.other_tokens = other_tokens(ours, theirs)
     made.other_settings = other_settings(ours, theirs)
-    known = set(read.exported.ends)
-    made.ends = [str(ours.convert_ids_to_tokens(each)) for each in read.original.ends]
-    made.lost_ends = [
-        text for text, each in zip(made.ends, read.original.ends, strict=True) if each not in known
-    ]
+    before, after = set(read.original.ends), set(read.exported.ends)
+    made.ends = _named(ours, before)
+    made.lost_ends = _named(ours, before - after)
+    made.added_ends = _named(ours, after - before)
+
+
+def _named(tokenizer: PreTrainedTokenizerBase, ids: Collection[int]) -> list[str]:
+    return [str(tokenizer.convert_ids_to_tokens(each)) for each in sorted(ids)]
 
 
 def _other_settings(ours: Mapping[str, object], theirs: Mapping[str, object]) -> list[str]:
     found = []
     for name in {**ours, **theirs}:
         value, other = ours.get(name), theirs.get(name)
-        same = value == other
-        if isinstance(value, float) and isinstance(other, float):
-            same = abs(value - other) <= 1e-6 * abs(value)  # 32 bits in a file
-        if not same:
+        if isinstance(value, list) and isinstance(other, list):
+            places = [
+                place
+                for place, (a, b) in enumerate(zip_longest(value, other))
+                if not _same_setting(a, b)
+            ]
+            if places:
+                a, b = (each[places[0] : places[0] + 1] for each in (value, other))
+                found.append(f"{name} {b!r:.80} for {a!r:.80} at {places[0]}, {len(places)} in all")
+        elif not _same_setting(value, other):
             found.append(f"{name} {other!r:.80} for {value!r:.80}")
     return found
+
+
+def _same_setting(value: object, other: object) -> bool:
+    if isinstance(value, float) and isinstance(other, float):
+        return abs(value - other) <= 1e-6 * abs(value)  # 32 bits in a file
+    return value == other
 
 
 def _compare_weights(made: Certificate, read: ReadBack, held_out: HeldOut) -> None:

@@ -28,6 +28,10 @@ def other_tokens(ours: PreTrainedTokenizerBase, theirs: PreTrainedTokenizerBase)
     words = ours.batch_decode([[number] for number in vocabulary.values()])
     first, second = (each(words, add_special_tokens=False)["input_ids"] for each in (ours, theirs))
     found += [word for word, a, b in zip(words, first, second, strict=True) if a != b]
+    first, second = _added(ours), _added(theirs)
+    for token in sorted(first.keys() | second.keys()):
+        if first.get(token) != second.get(token):
+            found.append(f"{token}, {second.get(token, 'plain')} for {first.get(token, 'plain')}")
     if _merges(ours) != _merges(theirs):
         found.append("the table of merges")
     return found
@@ -37,6 +41,12 @@ def other_settings(ours: PreTrainedTokenizerBase, theirs: PreTrainedTokenizerBas
     """Return the tokens with a meaning that are others in the second tokenizer."""
     pairs = {name: (getattr(ours, name), getattr(theirs, name)) for name in _NAMED}
     return [f"{name} {b!r} for {a!r}" for name, (a, b) in pairs.items() if a != b]
+
+
+def _added(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
+    """Return the tokens that are found before a text is split: special ones are not shown."""
+    added = tokenizer.added_tokens_decoder.values()
+    return {each.content: "special" if each.special else "not special" for each in added}
 
 
 def _merges(tokenizer: PreTrainedTokenizerBase) -> Any:

@@ -3,6 +3,7 @@
 Both are computed in float32. Each pair of weights is compared when it is read.
 """
 
+import math
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from transformers.models.llama.modeling_llama import (
 from llama_recipes_local.certificates.held_out import Row
 from llama_recipes_local.data.token_rows import IGNORE_INDEX
 from llama_recipes_local.errors import UsageError
-from llama_recipes_local.model_folders.read_back import ReadBack
+from llama_recipes_local.model_folders.read_back import ANY_ERROR, Block, ReadBack
 from llama_recipes_local.parallel import device_type
 
 EMBEDDING, NORM, HEAD = "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"
@@ -29,7 +30,7 @@ TOGETHER = 8  # rows that are computed as one batch
 POSITIONS = 256  # whose logits are in memory at a time
 NUMBERS = 2**24  # of two weights that are compared at a time
 _HARDLY = 0.01
-"""Rows with smaller weights than this share of a matrix's are compared as if they had it."""
+"""Rows and blocks with smaller weights than this share of a matrix's count as if they had it."""
 _OF_A_ROW = 2
 """Times the error of a whole matrix that one of its rows may have: rows have fewer weights."""
 
@@ -84,33 +85,69 @@ class Weights:
         return expected, found if found.shape == expected.shape else expected
 
     def _compare(self, name: str, expected: torch.Tensor, found: torch.Tensor) -> None:
-        kind = self.read.kind(name)
-        limit = self.read.tolerances.weights[kind]
-        whole, worst = relative_errors(found, expected)
-        self.errors[kind] = max(self.errors.get(kind, 0.0), whole)
-        if not whole <= limit:
-            self.wrong.append(f"{name} {whole:.1%}")
-        elif not worst <= _OF_A_ROW * limit:
-            self.wrong.append(f"{name} {worst:.1%} in one row")
+        kind, known = self.read.kind(name), self.read.tolerances
+        limit = known.weights[kind]
+        block = known.blocks.get(kind, ANY_ERROR)
+        errors = relative_errors(found, expected, block)
+        self.errors[kind] = max(self.errors.get(kind, 0.0), errors.whole)
+        if not errors.whole <= limit:
+            self.wrong.append(f"{name} {errors.whole:.1%}")
+        elif not errors.row <= _OF_A_ROW * limit:
+            self.wrong.append(f"{name} {errors.row:.1%} in one row")
+        elif not errors.weight <= block.largest:
+            self.wrong.append(f"{name} {errors.weight:.1%} of its block in one weight")
 
 
-def relative_errors(found: torch.Tensor, expected: torch.Tensor) -> tuple[float, float]:
-    """Return the root mean squared error over that of the weights: of all, and of the worst row."""
+class Errors(NamedTuple):
+    """Errors of a matrix: root mean squares over those of its weights, and the largest.
+
+    Attributes:
+        whole: of all weights.
+        row: of the worst row.
+        weight: the largest of a weight, over the largest weight of its block.
+    """
+
+    whole: float
+    row: float
+    weight: float
+
+
+def relative_errors(found: torch.Tensor, expected: torch.Tensor, block: Block) -> Errors:
+    """Return the errors of a matrix, or of a vector as one row.
+
+    Args:
+        found: what there is.
+        expected: what should be.
+        block: how weights have scales.
+    """
     if found.shape != expected.shape:
-        return float("inf"), float("inf")
+        return Errors(*[float("inf")] * 3)
     first, second = (each if each.ndim == 2 else each[None] for each in (found, expected))
+    together = math.gcd(block.weights, first.shape[1])
     parts = [
-        ((a.float() - b.float()).square().mean(1), b.float().square().mean(1))
+        _sums(a.float(), b.float(), together)
         for a, b in zip(
             *(each.split(max(1, NUMBERS // each.shape[1])) for each in (first, second)), strict=True
         )
     ]
-    errors, sizes = (torch.cat(each).double() for each in zip(*parts, strict=True))
+    errors, sizes, largest, bounds = (torch.cat(each).double() for each in zip(*parts, strict=True))
     size = float(sizes.mean())
     if not size:
-        return float(errors.mean()), float(errors.max())
+        return Errors(float(errors.mean()), float(errors.max()), float(largest.max()))
     rows = (errors / sizes.clamp_min(size * _HARDLY**2)).sqrt()
-    return float(errors.mean() / size) ** 0.5, float(rows.nan_to_num(torch.inf).max())
+    weights = (largest - block.least) / bounds.clamp_min(size**0.5 * _HARDLY)
+    return Errors(
+        float(errors.mean() / size) ** 0.5,
+        *(float(each.nan_to_num(torch.inf).max()) for each in (rows, weights)),
+    )
+
+
+def _sums(found: torch.Tensor, expected: torch.Tensor, block: int) -> tuple[torch.Tensor, ...]:
+    """Return mean squares by row, of errors and weights, and the largest of each by block."""
+    error = found - expected
+    squares = (each.square().mean(1) for each in (error, expected))
+    blocks = (each.abs().reshape(-1, block).amax(1) for each in (error, expected))
+    return (*squares, *blocks)
 
 
 @torch.no_grad()

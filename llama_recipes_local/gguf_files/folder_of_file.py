@@ -7,7 +7,7 @@ import torch
 
 from llama_recipes_local.errors import door
 from llama_recipes_local.gguf_files.llama_tensors import OUTPUT
-from llama_recipes_local.gguf_files.metadata import Metadata
+from llama_recipes_local.gguf_files.metadata import ARCHITECTURE_KEY, Metadata
 from llama_recipes_local.gguf_files.reading_weights import FileWeights, frequency_factors
 from llama_recipes_local.gguf_files.shape import Shape
 from llama_recipes_local.gguf_files.tokenizer_folder import write_tokenizer
@@ -45,6 +45,7 @@ class GgufModel:
     """A Llama in a GGUF file.
 
     Attributes:
+        header: its values by key, beside the architecture.
         shape: its sizes.
         vocabulary: its tokenizer.
         weights: its weights, by their names in a folder.
@@ -60,6 +61,11 @@ class GgufModel:
             reader = _open(path)
             values = {key: field.contents() for key, field in reader.fields.items()}
         metadata = Metadata(values)
+        self.header = {
+            key: each
+            for key, each in values.items()
+            if key != ARCHITECTURE_KEY and not key.startswith("GGUF.")
+        }
         tied = all(tensor.name != OUTPUT for tensor in reader.tensors)
         self.shape: Shape = metadata.shape(tied, frequency_factors(reader.tensors))
         self.vocabulary: Vocabulary = metadata.vocabulary()

@@ -1,21 +1,22 @@
 """The export format GGUF: a file for llama.cpp, and a Modelfile for Ollama beside it."""
 
 import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local.errors import Problem, caught, refusal
-from llama_recipes_local.gguf_files import metadata as keys
+from llama_recipes_local.gguf_files.file_header import header, value_type
 from llama_recipes_local.gguf_files.folder_of_file import GgufModel
 from llama_recipes_local.gguf_files.llama_tensors import FREQUENCIES, swapped, targets
+from llama_recipes_local.gguf_files.metadata import ARCHITECTURE
 from llama_recipes_local.gguf_files.modelfile import stops, trained_template, write_modelfile
-from llama_recipes_local.gguf_files.shape import PER_TURN, Shape, shape_of, unwritable
+from llama_recipes_local.gguf_files.shape import Shape, shape_of, unwritable
 from llama_recipes_local.gguf_files.tensor_types import (
     FileType,
     block_of,
@@ -26,14 +27,11 @@ from llama_recipes_local.gguf_files.tensor_types import (
 from llama_recipes_local.gguf_files.tokenizer_folder import read_tokenizer
 from llama_recipes_local.gguf_files.tokenizer_values import own_template, vocabulary_of
 from llama_recipes_local.gguf_files.tolerances import tolerances
-from llama_recipes_local.gguf_files.vocabulary import BYTE_LEVEL, Vocabulary
+from llama_recipes_local.gguf_files.vocabulary import Vocabulary
 from llama_recipes_local.model_folders import check_free_space
 from llama_recipes_local.model_folders.exported_model import ExportedModel
 from llama_recipes_local.model_folders.read_back import ComparedModel, ReadBack
 from llama_recipes_local.models import AutoConfig, AutoTokenizer
-
-if TYPE_CHECKING:
-    from gguf import GGUFWriter
 
 _WEIGHTS_AT_ONCE = 2**26
 """Weights that are quantised at once, which bounds the memory beside the tensor."""
@@ -92,17 +90,18 @@ class GgufExport:
         found = GgufModel(path)
         known = found.vocabulary
         ends = {known.end, *known.other_ends}
+        kinds = {each.name: each.kind for each in self._plan}
         return ReadBack(
             original=ComparedModel(
                 config=self._config,
-                settings=_settings(self._shape, self._template),
+                settings=_settings(self._shape, self._header, kinds),
                 tokenizer=self._tokenizer,
                 ends=stops(model, self._tokenizer),
                 weight=self._model.weight,
             ),
             exported=ComparedModel(
                 config=found.shape.config(torch.float32),
-                settings=_settings(found.shape, known.chat_template),
+                settings=_settings(found.shape, found.header, found.weights.kinds_of_tensors()),
                 tokenizer=read_tokenizer(known, found.shape.positions),
                 ends=[each for each in ends if each is not None],
                 weight=found.weights,
@@ -135,6 +134,10 @@ class GgufExport:
         ends = stops(model, self._tokenizer)
         found = vocabulary_of(self._tokenizer, model.tokenizer, rows, ends)
         return replace(found, chat_template=self._template)
+
+    @cached_property
+    def _header(self) -> dict[str, Any]:
+        return header(self._shape, self._vocabulary, self._file, self._model.source.name)
 
     @cached_property
     def _template(self) -> str | None:
@@ -181,8 +184,9 @@ class GgufExport:
     def _write_file(self, path: Path) -> None:
         from gguf import GGMLQuantizationType, GGUFWriter
 
-        writer = GGUFWriter(path, "llama")
-        self._describe(writer)
+        writer = GGUFWriter(path, ARCHITECTURE)
+        for key, value in self._header.items():
+            writer.add_key_value(key, value, value_type(value))
         factors = self._shape.frequency_factors()
         if factors is not None:
             writer.add_tensor_info(
@@ -215,39 +219,8 @@ class GgufExport:
         rows = max(1, _WEIGHTS_AT_ONCE // weight.shape[1])
         return np.concatenate([stored(part, each.kind) for part in weight.split(rows)])
 
-    def _describe(self, writer: "GGUFWriter") -> None:
-        shape, known = self._shape, self._vocabulary
-        writer.add_type("model")
-        writer.add_name(self._model.source.name)
-        writer.add_file_type(self._file.number)
-        writer.add_quantization_version(2)
-        for name, key in keys.SIZES.items():
-            writer.add_uint32(key, getattr(shape, name))
-        writer.add_uint32(keys.KEYS_AND_VALUES, shape.key_value_heads)
-        for key in keys.HEAD_SIZES:
-            writer.add_uint32(key, shape.head)
-        writer.add_uint32(keys.ROWS, shape.vocabulary)
-        writer.add_float32(keys.EPSILON, shape.rms_norm_eps)
-        writer.add_float32(keys.THETA, shape.rope_theta)
-        if shape.scaling.get("rope_type") == PER_TURN:
-            writer.add_string(keys.SCALING, PER_TURN)
-            writer.add_float32(keys.SCALING_FACTOR, shape.scaling["factor"])
-        writer.add_string(keys.MODEL, known.model)
-        writer.add_string(keys.SPLIT, known.splitting)
-        writer.add_array(keys.TOKENS, list(known.tokens))
-        writer.add_array(keys.KINDS, list(known.kinds))
-        if known.model == BYTE_LEVEL:
-            writer.add_array(keys.MERGES, [" ".join(pair) for pair in known.merges])
-        else:
-            writer.add_array(keys.SCORES, list(known.scores))
-        for name, number in known.ids().items():
-            writer.add_uint32(keys.IDS[name], number)
-        writer.add_bool(keys.ADD_BEGIN, known.add_begin)
-        writer.add_bool(keys.ADD_END, known.add_end)
-        writer.add_bool(keys.SPACE_PREFIX, known.space_prefix)
-        if known.chat_template is not None:
-            writer.add_string(keys.CHAT_TEMPLATE, known.chat_template)
 
-
-def _settings(shape: Shape, template: str | None) -> dict[str, object]:
-    return asdict(shape) | {"chat_template": template}
+def _settings(shape: Shape, header: dict[str, Any], kinds: dict[str, str]) -> dict[str, object]:
+    """Return what is compared: each key, and what the tensors say beside them."""
+    types = {f"type of {name}": kind for name, kind in kinds.items()}
+    return {**header, **types, "rotary scaling": shape.scaling, "tied head": shape.tied}

@@ -26,6 +26,7 @@ from llama_recipes_local.gguf_files.vocabulary import (
     Vocabulary,
 )
 
+ARCHITECTURE_KEY, ARCHITECTURE = "general.architecture", "llama"
 LARGEST = 2**20
 """No size of a model that is read here comes near it."""
 
@@ -69,6 +70,7 @@ _KINDS = {
     BYTE_LEVEL: {NORMAL, CONTROL, USER_DEFINED, UNUSED},
     SENTENCEPIECE: {NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE},
 }
+_BYTES = [f"<0x{each:02X}>" for each in range(256)]
 _BEGINS = {"llama-bpe", "default"}
 """Where a text begins with the begin token unless the file says otherwise."""
 
@@ -86,7 +88,7 @@ class Metadata:
         known = [key for key in values if key.startswith(("llama.", "tokenizer."))]
         for key in sorted(set(known) - set(READ)):
             raise _wrong(key, values[key], "it is not known what it changes")
-        self._must_be("general.architecture", "llama")
+        self._must_be(ARCHITECTURE_KEY, ARCHITECTURE)
 
     def shape(self, tied: bool = True, factors: torch.Tensor | None = None) -> Shape:
         """Return the model's sizes.
@@ -198,6 +200,12 @@ class Metadata:
         if len(kinds) != count or not set(kinds) <= _KINDS[model]:
             known = sorted(_KINDS[model])
             raise _wrong(KINDS, set(kinds), f"{count} tokens must be of the kinds {known}")
+        if model == SENTENCEPIECE:
+            found = zip(self._texts(TOKENS), kinds, strict=True)
+            if sorted(token for token, kind in found if kind == BYTE) != _BYTES:
+                raise _wrong(KINDS, BYTE, "<0x00> to <0xFF>, and no others, must be bytes")
+            if kinds.count(UNKNOWN) > 1:
+                raise _wrong(KINDS, UNKNOWN, "one token at most is the unknown one")
         return list(kinds)
 
     def _scores(self, count: int) -> list[float]:

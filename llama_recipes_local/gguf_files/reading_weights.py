@@ -51,6 +51,10 @@ class FileWeights:
         """Return a weight's type."""
         return str(self._tensors[name][1].tensor_type.name)
 
+    def kinds_of_tensors(self) -> dict[str, str]:
+        """Return each tensor's type, by its name in the file."""
+        return {each.name: each.tensor_type.name for _, each in self._tensors.values()}
+
     def kinds(self) -> list[str]:
         """Return the types of the matrices, the most used one first."""
         found = Counter(

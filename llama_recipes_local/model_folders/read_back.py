@@ -1,8 +1,10 @@
 """What a certificate compares: the model that an export was made of, and what its files say."""
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from transformers import LlamaConfig, PreTrainedTokenizerBase
@@ -27,6 +29,23 @@ class ComparedModel:
     weight: Callable[[str], torch.Tensor]
 
 
+class Block(NamedTuple):
+    """Weights in a row that have a scale of their own.
+
+    Attributes:
+        weights: their number.
+        largest: the largest error of one over the largest weight of the block, at most.
+        least: an error that none has to be below: what the smallest step of a scale comes to.
+    """
+
+    weights: int
+    largest: float
+    least: float = 0.0
+
+
+ANY_ERROR = Block(1, math.inf)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Tolerances:
     """How far an export may be from its model.
@@ -34,6 +53,7 @@ class Tolerances:
     Attributes:
         weights: root of the mean squared error of a tensor over that of its weights, at most, by
             how it is stored.
+        blocks: the errors of single weights, by how a tensor is stored; any where there is none.
         divergence: Kullback-Leibler divergence of the next token, in nats a token, at most.
         perplexity: share by which the perplexity may rise.
     """
@@ -41,6 +61,7 @@ class Tolerances:
     weights: Mapping[str, float]
     divergence: float
     perplexity: float
+    blocks: Mapping[str, Block] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

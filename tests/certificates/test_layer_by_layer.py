@@ -15,7 +15,7 @@ from llama_recipes_local.certificates.greedy_answers import greedy_answers
 from llama_recipes_local.certificates.held_out import HeldOut, Row, chosen_rows
 from llama_recipes_local.certificates.layer_by_layer import Weights, differences, relative_errors
 from llama_recipes_local.data.token_rows import IGNORE_INDEX
-from llama_recipes_local.model_folders.read_back import ComparedModel, ReadBack, Tolerances
+from llama_recipes_local.model_folders.read_back import Block, ComparedModel, ReadBack, Tolerances
 from llama_recipes_local.models import AutoTokenizer
 
 LENGTHS = (5, 40, 17, 3, 9, 30, 12, 8, 21, 6)
@@ -135,16 +135,21 @@ def test_greedy_answers_are_those_of_transformers(models: tuple[ReadBack, list[A
             assert text == tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True)
 
 
-def test_errors_are_relative_and_the_worst_row_is_seen() -> None:
+def test_errors_are_relative_and_the_worst_row_and_weight_are_seen() -> None:
     expected = torch.randn(300, 64)
     found = expected.clone()
     found[17] *= 1.5
-    whole, worst = relative_errors(found, expected)
-    assert worst == pytest.approx(0.5) and whole < 0.05
+    whole, worst, weight = relative_errors(found, expected, Block(32, 1))
+    assert worst == weight == pytest.approx(0.5) and whole < 0.05
+    found = expected.clone()
+    found[5, 40] += 0.1 * expected[5, 32:].abs().max()
+    whole, worst, weight = relative_errors(found, expected, Block(32, 1))
+    assert weight == pytest.approx(0.1) and worst < 0.04 and whole < 0.01
+    assert relative_errors(found, expected, Block(1, 1)).weight > 0.1  # of the weight itself
     found[3, 3] = torch.nan
-    assert not relative_errors(found, expected)[0] <= 9
-    assert relative_errors(expected[:, :3], expected) == (float("inf"), float("inf"))
-    assert relative_errors(torch.zeros(4, 4), torch.zeros(4, 4)) == (0, 0)
+    assert not relative_errors(found, expected, Block(32, 1)).whole <= 9
+    assert relative_errors(expected[:, :3], expected, Block(32, 1)) == (float("inf"),) * 3
+    assert relative_errors(torch.zeros(4, 4), torch.zeros(4, 4), Block(32, 1)) == (0, 0, 0)
 
 
 def test_rows_are_no_more_than_there_is_time_for() -> None:
