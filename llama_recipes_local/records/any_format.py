@@ -35,11 +35,20 @@ SUPPORTED = (
 )
 _SHEET = "a workbook", "save the sheet as CSV (in Excel: Save As, CSV UTF-8), and name that file"
 _PAGES = "a formatted document", "save its text as .txt, and name that file"
+_ARCHIVE = "an archive", "unpack it, and name the folder"
+_ARROW = (
+    "a file of Arrow, as save_to_disk of datasets writes it",
+    "write it as parquet: datasets.load_from_disk(FOLDER).to_parquet(FILE) for each split",
+)
 # what is often tried, and in what form it can be read
 _OTHERS = {
     **dict.fromkeys((".xlsx", ".xls", ".xlsm", ".ods", ".numbers"), _SHEET),
     **dict.fromkeys((".docx", ".doc", ".pdf", ".rtf", ".odt", ".epub"), _PAGES),
+    **dict.fromkeys((".zip", ".tar", ".tgz", ".7z", ".rar"), _ARCHIVE),
+    **dict.fromkeys((".arrow", ".feather"), _ARROW),
 }
+# what files of other formats begin with, and the suffix that says so
+_MAGIC = {b"PAR1": ".parquet", b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ": ".xz"}
 # names of files that describe data, in the folder with it
 _ABOUT_DATA = {
     *("metadata", "dataset_info", "dataset_infos", "dataset_dict", "state", "croissant"),
@@ -133,7 +142,8 @@ def _data_among(paths: list[Path]) -> list[Path]:
     formed = [path for path in paths if format_of(path.name)]
     data = [path for path in formed if path.suffix != ".json" or not _is_about_data(path)]
     texts = [path for path in paths if is_plain_text(path.name) and not _is_about_data(path)]
-    return data or texts or formed
+    no_data = any(_other_suffix(path.name) for path in paths)  # which is then said of them
+    return data or texts or ([] if no_data else formed)
 
 
 def _is_about_data(path: Path) -> bool:
@@ -142,10 +152,17 @@ def _is_about_data(path: Path) -> bool:
 
 def _refuse_other(source: Source) -> None:
     """Refuse a file of a well-known kind that is not read, and say in what form it is."""
-    suffix = PurePosixPath(source.name).suffix.lower()
-    if suffix in _OTHERS:
+    suffix = _other_suffix(source.name)
+    if suffix:
         kind, fix = _OTHERS[suffix]
         raise refusal(f"{source} is {kind}", f"{suffix} files are not read", fix)
+
+
+def _other_suffix(name: str) -> str:
+    """Return the suffix of a well-known kind of file that is not read; empty for any other."""
+    inner = name[: len(name) - len(compression(name))]
+    suffix = PurePosixPath(inner).suffix.lower()
+    return suffix if suffix in _OTHERS else ""
 
 
 def _check_file(source: Source) -> None:
@@ -169,6 +186,10 @@ def _check_file(source: Source) -> None:
 def _check_encoding(source: Source) -> None:
     """Refuse a file whose beginning shows that it is in another encoding."""
     sample = beginning(source)
+    for magic, suffix in _MAGIC.items():
+        if sample.startswith(magic):
+            what = f"{source} is not text, but a {suffix} file by its beginning"
+            raise refusal(what, "it is read as its name says", f"let its name end in {suffix}")
     if source.encoding != UTF_8:
         other = is_other(sample, source.encoding)
         if other:

@@ -131,7 +131,7 @@ def read_parquet(source: Source, columns: Sequence[str] = ()) -> Iterator[Record
                 with door(f"{where} cannot be read", _PLAIN):
                     rows = batch.to_pylist()
                 for row, record in enumerate(rows, before + 1):
-                    yield f"row {row} of {source}", record
+                    yield f"row {row} of {source}", _without_filled_in(record)
                 before += len(batch)
     except UnicodeDecodeError as error:
         why = f"the file was written wrongly: {error}"
@@ -139,6 +139,21 @@ def read_parquet(source: Source, columns: Sequence[str] = ()) -> Iterator[Record
         raise refusal(f"{source} has a column whose name is not UTF-8", why, fix) from error
     except (pa.ArrowException, OSError) as error:
         raise unreadable(source, error) from error
+
+
+def _without_filled_in(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record without the nulls in its columns' values.
+
+    A column has the same fields in each row, so that one without a field has a null for it; TRL
+    removes them too.
+    """
+    return {name: _pruned(value) for name, value in record.items()}
+
+
+def _pruned(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _pruned(each) for name, each in value.items() if each is not None}
+    return [_pruned(each) for each in value] if isinstance(value, list) else value
 
 
 def check_columns(source: Source, found: Sequence[str], columns: Sequence[str]) -> None:

@@ -106,6 +106,15 @@ def test_only_the_named_columns_are_read_from_parquet(tmp_path: Path) -> None:
     assert values(path, columns=COLUMNS) == ROWS
 
 
+def test_fields_that_parquet_fills_in_are_none(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"a": "x", "turns": [{"role": "user", "call": {"city": "Oslo"}}, {"role": "tool"}]},
+        {"a": None, "turns": [{"role": "user", "call": {"day": "2", "hours": [1, 2]}}]},
+    ]
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    assert values(tmp_path / "rows.parquet") == rows
+
+
 def test_a_member_of_a_zip(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("in/rows.csv", TEXTS["rows.csv"])
@@ -249,6 +258,11 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
         ("a.parquet.gz", b"x", "{} cannot be read", "its name has no supported suffix"),
         ("a.bin", b"x", "{} cannot be read", "its name has no supported suffix"),
         ("a.xlsx", b"x", "{} is a workbook", ".xlsx files are not read"),
+        ("a.zip", b"x", "{} is an archive", ".zip files are not read"),
+        ("a.tar.gz", b"x", "{} is an archive", ".tar files are not read"),
+        ("a.arrow", b"x", "{} is a file of Arrow", ".arrow files are not read"),
+        ("a.jsonl", gzip.compress(b"{}"), "{} is not text, but a .gz file", "as its name says"),
+        ("a.csv", OTHER_COLUMNS, "{} is not text, but a .parquet file", "as its name says"),
         ("a.PDF", b"x", "{} is a formatted document", ".pdf files are not read"),
         ("a.json", SPLITS, "{} holds several splits: train, test", "for training"),
         ("a.jsonl", POINTER, "{} is a pointer of Git LFS", "cloned without"),
@@ -365,6 +379,7 @@ def test_what_describes_data_is_not_data(tmp_path: Path) -> None:
 
 def test_a_folder_of_workbooks_is_refused_in_its_own_words(tmp_path: Path) -> None:
     (tmp_path / "rows.xlsx").touch()
+    (tmp_path / "dataset_info.json").write_text("{}")
     with pytest.raises(UsageError, match="is a workbook"):
         data_files(tmp_path, "")
 
