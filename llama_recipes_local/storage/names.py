@@ -17,6 +17,7 @@ LONGEST_NAME = 255
 """Bytes of a file's or a folder's name, on every file system of Linux."""
 LONGEST_PATH = 4095
 """Bytes of a path: PATH_MAX without its final zero."""
+_SWITCHES = ("true", "false", "none", "null")
 
 
 def natural_key(name: str) -> tuple[str, str]:
@@ -83,8 +84,14 @@ def check_path(path: str | os.PathLike[str], flag: str) -> list[Problem]:
 
 
 def check_possible(path: str | os.PathLike[str], flag: str) -> list[Problem]:
-    """Return a problem if a path is too long, of links in a circle, or closed to this user."""
+    """Return a problem if a path is too long, of links in a circle, or closed to this user.
+
+    A word that means yes, no or nothing is none either: such a folder would be made of it.
+    """
     text, fix = os.fspath(path), f"name another: {flag} PATH"
+    if text.strip().lower() in _SWITCHES:
+        fix = f"leave {flag} out, or name one, with ./ before a name such as this: {flag} PATH"
+        return [Problem(f"{flag} {text}", "it takes the path of a file or folder", fix)]
     longest = max((len(os.fsencode(part)) for part in text.split(os.sep)), default=0)
     whole = len(os.fsencode(os.path.abspath(text.replace("\0", ""))))
     if longest > LONGEST_NAME:

@@ -28,6 +28,14 @@ def test_a_path_that_no_file_has(flag: str, path: str, tiny_run: dict[str, Any])
     assert all(problem.why or problem.fix for problem in raised.value.problems)
 
 
+@pytest.mark.parametrize("flag", [flag for flag in FLAGS if flag != "dataset"])
+@pytest.mark.parametrize("word", ["False", "none"])
+def test_a_word_for_a_switch_is_no_path(flag: str, word: str, tiny_run: dict[str, Any]) -> None:
+    flags = {"context_length": 64, "use_peft": True, "output_dir": "out", **tiny_run}
+    with pytest.raises(UsageError, match=f"--{flag} {word}\n   why: it takes the path"):
+        preflight((), flags | {flag: word})
+
+
 def test_a_pipe_is_no_data_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "rows.jsonl")
     with pytest.raises(UsageError, match="it is a pipe or a device"):
