@@ -19,7 +19,7 @@ from pathlib import Path
 from llama_recipes_local._python import check_working_directory, missing_packages, with_packages
 from llama_recipes_local._upstream import VENDORED_DIR
 from llama_recipes_local.cli.parsing import Help, Parser
-from llama_recipes_local.cli.shared_flags import OF_FINETUNING
+from llama_recipes_local.cli.shared_flags import DEFAULTS, OF_FINETUNING
 from llama_recipes_local.cli.tree import ROOT, Command, group_parser
 from llama_recipes_local.console import exit_on_broken_pipe, printable_output, report_failure
 from llama_recipes_local.errors import refusal
@@ -94,7 +94,7 @@ def _run(command: Command, words: list[str], path: tuple[str, ...] = ()) -> None
     parser = Parser(
         prog=name,
         description=module.__doc__,
-        epilog=OF_FINETUNING if command.takes_any_flag else None,
+        epilog=DEFAULTS + (OF_FINETUNING if command.takes_any_flag else ""),
         formatter_class=Help,
     )
     module.add_arguments(parser)

@@ -7,12 +7,12 @@ from llama_recipes_local.cli.parsing import one_of, path
 
 DTYPES = ("bfloat16", "float16", "float32")
 
-
+DEFAULTS = "Defaults are in parentheses.\n"
 OF_FINETUNING = """
-It takes the flags of finetuning.py too, of which it needs those of the data and the model:
+It also accepts the flags of finetuning.py, above all those of the model and the data:
   --model_name DIR              the model's folder
   --dataset NAME|PATH           a data set, or a file, folder or glob of yours
-  --local_dataset.FIELD VALUE   of your own files; so for other data sets
+  --local_dataset.FIELD VALUE   for your own files; other data sets likewise
 `llama-recipes-local finetune --help` lists them all.
 """
 
@@ -57,7 +57,7 @@ def add_other_base_flag(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--allow_other_base",
         action="store_true",
-        help="use an adapter on another base model than the one that it was trained on",
+        help="allow an adapter on another base model than the one that it was trained on",
     )
 
 

@@ -36,7 +36,7 @@ else:
 
 @dataclass
 class fsdp_config:
-    """How a model is trained on several ranks; ``pure_bf16`` and ``optimizer`` hold on one too."""
+    """How a model is trained on several ranks; ``pure_bf16`` and ``optimizer`` apply to one too."""
 
     mixed_precision: Annotated[bool, Resume.FREE] = True
     """Mixed precision on CUDA: compute in bfloat16, or in float16 with ``use_fp16``."""
@@ -51,7 +51,7 @@ class fsdp_config:
     """FULL_SHARD, SHARD_GRAD_OP, NO_SHARD (DDP), HYBRID_SHARD, or "auto": the fastest that fits."""
 
     hsdp: Annotated[bool, Resume.FREE, WITH_FSDP] = False
-    """HYBRID_SHARD with group sizes of your own."""
+    """HYBRID_SHARD with the group sizes below."""
 
     sharding_group_size: Annotated[int, AT_LEAST_0, Resume.FREE, Needs("hsdp")] = 0
     """Ranks that share one copy of the model, with ``hsdp``."""
@@ -65,13 +65,14 @@ class fsdp_config:
     """How a full model is saved: SHARDED_STATE_DICT or FULL_STATE_DICT, a Hugging Face folder."""
 
     fsdp_activation_checkpointing: Annotated[bool, Resume.FREE, WITH_FSDP] = True
-    """``gradient_checkpointing`` with FSDP."""
+    """Recompute each layer's activations in the backward pass; ``gradient_checkpointing`` for
+    FSDP."""
 
     fsdp_cpu_offload: Annotated[bool, Resume.FREE, WITH_FSDP] = False
     """Keep weights, gradients and optimiser state in host memory."""
 
     pure_bf16: Annotated[bool, Resume.METHOD] = False
-    """Hold what is trained in bfloat16 too."""
+    """Store the trained weights in bfloat16 too."""
 
     optimizer: Annotated[
         str,

@@ -82,8 +82,8 @@ class train_config(upstream):
     batch_size_training: Annotated[int, ABOVE_0, Resume.BATCH, AUTOMATIC] = (
         upstream.batch_size_training
     )
-    """Rows of a rank's micro-batch; "auto" is the fastest that fits, with as many
-    ``gradient_accumulation_steps`` as keep the rows of an optimiser step."""
+    """Rows of a rank's micro-batch. "auto" chooses the fastest that fits, and sets
+    ``gradient_accumulation_steps`` so that an optimiser step keeps its number of rows."""
 
     batching_strategy: Annotated[str, Choices("packing", "padding"), Resume.DATA, EVALUATION] = (
         upstream.batching_strategy
@@ -92,7 +92,7 @@ class train_config(upstream):
     batch."""
 
     context_length: Annotated[int, ABOVE_0, Resume.DATA, EVALUATION] = upstream.context_length
-    """Tokens of a row; longer samples are truncated."""
+    """The number of tokens in a row; longer samples are truncated."""
 
     gradient_accumulation_steps: Annotated[int, ABOVE_0, Resume.BATCH] = (
         upstream.gradient_accumulation_steps
@@ -114,12 +114,12 @@ class train_config(upstream):
     """Optimiser steps after which the run ends; 0 means no limit."""
 
     max_eval_step: Annotated[int, AT_LEAST_0, Resume.FREE, EVALUATION] = upstream.max_eval_step
-    """Batches of a validation; 0 means all."""
+    """The most batches of a validation; 0 means all."""
 
     num_workers_dataloader: Annotated[int, AT_LEAST_0, Resume.FREE] = (
         upstream.num_workers_dataloader
     )
-    """Processes that prepare batches, for each rank; at most 16, or 4 for each CPU."""
+    """Worker processes that prepare batches, for each rank; at most 16, or 4 for each CPU."""
 
     lr: Annotated[float, ABOVE_0, Resume.SCHEDULE] = upstream.lr
     """Learning rate."""
@@ -146,7 +146,7 @@ class train_config(upstream):
     peft_method: Annotated[str, Choices(source="adapters.registry:METHODS"), Resume.METHOD] = (
         upstream.peft_method
     )
-    """Adapter method; used with ``use_peft``."""
+    """Adapter method for ``use_peft``."""
 
     use_peft: Annotated[bool, Resume.METHOD] = upstream.use_peft
     """Train an adapter, see ``peft_method``; the model's own weights stay unchanged."""
@@ -157,14 +157,14 @@ class train_config(upstream):
     """Folder of an adapter to continue training."""
 
     allow_other_base: Annotated[bool, Resume.FREE, Needs("from_peft_checkpoint")] = False
-    """Use an adapter on another base model than the one that it was trained on, which is refused
-    otherwise."""
+    """Allow an adapter on another base model than the one that it was trained on; by default this
+    is refused."""
 
     output_dir: Annotated[str, FOLDER, Resume.FREE, OF_ONE_RUN] = "outputs"
     """Folder that the adapter or model is saved in."""
 
     overwrite_output_dir: Annotated[bool, Resume.FREE, OF_ONE_RUN] = False
-    """Remove what an earlier run wrote into ``output_dir``, which is refused otherwise."""
+    """Replace what an earlier run wrote into ``output_dir``; by default this is refused."""
 
     freeze_layers: Annotated[bool, Resume.METHOD, SELECTS_PARAMETERS] = upstream.freeze_layers
     """Do not train the first ``num_freeze_layers`` decoder layers."""
@@ -183,7 +183,8 @@ class train_config(upstream):
     "8bit"."""
 
     one_gpu: Annotated[bool, Resume.FREE] = upstream.one_gpu
-    """No effect; accepted for compatibility. One process is what runs without ``enable_fsdp``."""
+    """No effect; accepted for compatibility. Without ``enable_fsdp`` there is one process
+    anyway."""
 
     save_model: Annotated[bool, Resume.FREE] = upstream.save_model
     """Save the adapter or model; with validation, the best one."""
@@ -200,15 +201,14 @@ class train_config(upstream):
     """Save the optimiser's state with a full model that FSDP trains."""
 
     use_fast_kernels: Annotated[bool, Resume.FREE] = upstream.use_fast_kernels
-    """Fused kernels on CUDA, and of sharding, recomputation and micro-batch what is the fastest
-    that fits, where no flag names it; the choice is printed with its reason."""
+    """Use fused kernels on CUDA. Also choose the fastest sharding, recomputation and micro-batch
+    that fit, where no flag sets them; the choice is printed with its reason."""
 
     use_wandb: Annotated[bool, Resume.FREE] = upstream.use_wandb
-    """Upstream's switch for Weights & Biases, offline unless ``wandb_config.mode`` says
-    otherwise."""
+    """Log to Weights & Biases, offline unless ``wandb_config.mode`` says otherwise."""
 
     save_metrics: Annotated[bool, Resume.FREE] = upstream.save_metrics
-    """Write all losses into one JSON file too."""
+    """Also write all losses into one JSON file."""
 
     flop_counter: Annotated[bool, Resume.FREE] = upstream.flop_counter
     """Count the floating-point operations of a step."""
@@ -241,28 +241,30 @@ class train_config(upstream):
     local_dataset."""
 
     dry_run: Annotated[bool, Resume.FREE, OF_ONE_RUN] = False
-    """Check the run, prepare its data, print what it would take, and stop before a weight is
-    loaded."""
+    """Check the run, prepare its data, print the memory and time that it would take, and stop
+    before a weight is loaded."""
 
     rehearse: Annotated[bool, Resume.FREE, OF_ONE_RUN] = False
-    """Try the whole run on a model of two layers on the CPU, in some two minutes: train, be killed,
-    resume, merge, generate, evaluate and report; then print the plan and write job files."""
+    """Try the whole run on the CPU with a model of two layers, in about two minutes: train, be
+    killed, resume, merge, generate, evaluate and report; then print the plan and write job
+    files."""
 
     samples: Annotated[int, AT_LEAST_0, Resume.FREE] = 0
-    """Prompts of the validation part whose answers are printed as before and after training."""
+    """How many prompts of the validation part to answer before and after training; the answers are
+    printed at the end."""
 
     config: Annotated[str, FOLDER, Resume.FREE, OF_ONE_RUN] = ""
-    """Settings in a file, which flags override: a recipe's name (``llama-recipes-local recipes``
-    lists them), a YAML or JSON file, or a run's run_config.json, which repeats that run. Relative
+    """Read settings from a recipe (``llama-recipes-local recipes`` lists their names), a YAML or
+    JSON file, or a run's run_config.json, which repeats that run. Flags override them. Relative
     paths, also those in the file, start from the working directory."""
 
     train_only: Annotated[str, TEXT, Resume.METHOD, SELECTS_PARAMETERS] = ""
-    """What is trained without an adapter: "lm_head" is the head alone, "last:N" the last N decoder
-    layers, without the final normalisation and the head; "" is every weight."""
+    """Which weights are trained without an adapter: "lm_head" only the head, "last:N" only the last
+    N decoder layers (not the final normalisation or the head), "" all of them."""
 
     top_layers: Annotated[int, TOP_LAYERS, Resume.METHOD, SELECTS_PARAMETERS] = 0
-    """New fully connected layers between the last hidden state and the head; they alone are
-    trained, and saved with the model."""
+    """How many new fully connected layers to add between the last hidden state and the head. Only
+    they are trained; they are saved with the model."""
 
     data_root: Annotated[str, FOLDER, Resume.FREE, EVALUATION] = ""
     """Folder that relative data paths start from; empty means ``LLAMA_RECIPES_DATA_ROOT`` or the
@@ -273,71 +275,72 @@ class train_config(upstream):
     ``~/.cache/llama-recipes-local``."""
 
     tokens_path: Annotated[str, FOLDER, Resume.FREE, EVALUATION] = ""
-    """Folder that ``prepare tokens`` made: the data tokenised ahead, in place of its files."""
+    """Folder that ``prepare tokens`` made: data tokenised in advance, used instead of its files."""
 
     dtype: Annotated[str, Choices("auto", source="fields:DTYPES"), Resume.METHOD, EVALUATION] = (
         "auto"
     )
-    """dtype the weights are held in: "auto" (bfloat16 on CUDA, float16 there with ``use_fp16``,
-    float32 on CPU), "bfloat16", "float16" or "float32"."""
+    """The dtype in which the weights are stored: "bfloat16", "float16", "float32" or "auto", which
+    is bfloat16 on CUDA (with ``use_fp16`` float16) and float32 on the CPU."""
 
     attn_implementation: Annotated[
         str, Choices(source="kernels.registry:ATTENTION_CHOICES"), Resume.FREE, EVALUATION
     ] = "auto"
-    """Attention kernel: "auto", "documents" (packed documents apart, without a mask), or one of
-    transformers': "sdpa", "eager", "flash_attention_2"."""
+    """Attention kernel: "auto", "documents" (this package's, which keeps packed documents apart
+    without a mask), or one of transformers': "sdpa", "eager", "flash_attention_2"."""
 
     fp8: Annotated[bool, Resume.METHOD] = False
-    """Multiply the decoder layers' weights in fp8, on Hopper and later, at about twice bfloat16's
-    rate. Frozen ones are kept in it, in half the memory; what is trained is saved as without."""
+    """Multiply by the decoder layers' weights in fp8, on Hopper and later, at about twice the rate
+    of bfloat16. Frozen weights are kept in fp8, in half the memory; the saved result is not in
+    fp8."""
 
     gradient_checkpointing: Annotated[bool, Resume.FREE] = False
-    """Whether each layer's activations are recomputed in the backward pass: less memory for about
-    a third more work. With FSDP ``fsdp_activation_checkpointing`` says so."""
+    """Recompute each layer's activations in the backward pass: less memory for about a third more
+    work. With FSDP, ``fsdp_activation_checkpointing`` decides this instead."""
 
     activation_policy: Annotated[str, POLICIES, Resume.FREE, AUTOMATIC] = AUTO
-    """What is kept of each layer for the backward pass: "keep" all activations,
-    "selective" all but norms' outputs, which are made again, "full" its input alone, with full
-    recomputation, "offload" its input in host memory; "auto" is the fastest that fits. Unless it is
-    named, it is "keep", or with ``gradient_checkpointing`` or ``fsdp_activation_checkpointing``
-    "full", on CUDA with ``use_fast_kernels`` "offload"."""
+    """What is kept of each layer for the backward pass: "keep" all activations, "selective" all but
+    the norms' outputs, which are recomputed, "full" only its input, so that everything is
+    recomputed, "offload" its input in host memory; "auto" chooses the fastest that fits. By default
+    it is "keep"; with ``gradient_checkpointing`` or ``fsdp_activation_checkpointing`` it is "full",
+    or on CUDA with ``use_fast_kernels`` "offload"."""
 
     scheduler: Annotated[str, Choices(*SCHEDULERS), Resume.SCHEDULE] = "step"
-    """Learning rate: "step" (upstream's: times ``gamma`` after each epoch), or by optimiser step
-    "constant", "linear", "cosine" or "wsd" (warm up, stay, decay)."""
+    """Learning-rate schedule: "step" (upstream's, which multiplies by ``gamma`` after each epoch),
+    or per optimiser step "constant", "linear", "cosine" or "wsd" (warm up, stay, decay)."""
 
     loraplus_lr_ratio: Annotated[float, AT_LEAST_0, Resume.METHOD] = 0.0
     """The learning rate of LoRA's B matrices as a multiple of ``lr`` (LoRA+, 2402.12354); 0 means
     the same."""
 
     train_new_tokens: Annotated[bool, Resume.METHOD] = False
-    """Give the tokenizer's new tokens rows that begin as the mean of the others, and train these:
-    with LoRA they are saved as PEFT's trainable tokens, apart from the embedding."""
+    """Train embedding rows for the tokenizer's new tokens, which start as the mean of the other
+    rows. With LoRA they are saved as PEFT's trainable tokens, separate from the embedding."""
 
     warmup_steps: Annotated[int, AT_LEAST_0, Resume.SCHEDULE] = 0
     """Optimiser steps in which the rate rises to ``lr``, with any scheduler."""
 
     min_lr_ratio: Annotated[float, SHARE, Resume.SCHEDULE] = 0.0
-    """Where "linear", "cosine" and "wsd" decay to, as a fraction of ``lr``."""
+    """The rate at the end of "linear", "cosine" and "wsd", as a fraction of ``lr``."""
 
     wsd_decay_ratio: Annotated[
         float, Range("above 0 and at most 1", lambda share: 0 < share <= 1), Resume.SCHEDULE
     ] = 0.1
-    """Last part of the run, as a fraction of its steps, in which "wsd" decays."""
+    """The last part of the run in which "wsd" decays, as a fraction of its steps."""
 
     eval_steps: Annotated[int, AT_LEAST_0, Resume.FREE] = 0
     """Optimiser steps from one validation to the next; 0 validates after each epoch."""
 
     eval_generation_rows: Annotated[int, AT_LEAST_0, Resume.FREE] = 0
-    """Rows of the validation part that the model answers at each validation, by greedy decoding,
-    for GLEU, ROUGE-L and the share of answers that stop; of a mixture, rows of its source of the
-    largest weight; 0 means none."""
+    """How many rows of the validation part the model answers at each validation, by greedy
+    decoding, for GLEU, ROUGE-L and the share of answers that stop. In a mixture they are taken from
+    the source with the largest weight. 0 means none."""
 
     metric_for_best_model: Annotated[
         str, Choices(*HIGHER_IS_BETTER, also=BEST_METRICS, any_case=True), Resume.FREE
     ] = LOSS
-    """What says which validation's model is saved: "loss", or of the answers to
-    ``eval_generation_rows`` "gleu", "rougeL" or "stop_share"; "eval_" may stand before them."""
+    """The metric that decides which model is saved: "loss", or a metric of the answers to
+    ``eval_generation_rows``: "gleu", "rougeL" or "stop_share". The prefix "eval_" is accepted."""
 
     early_stopping_patience: Annotated[int, AT_LEAST_0, Resume.FREE] = 0
     """Validations without improvement after which the run ends; 0 means never."""
@@ -345,11 +348,11 @@ class train_config(upstream):
     early_stopping_threshold: Annotated[
         float, AT_LEAST_0, Resume.FREE, Needs("early_stopping_patience")
     ] = 0.0
-    """What a validation must be better by than the best one to count as an improvement."""
+    """By how much a validation must be better than the best one to count as an improvement."""
 
     verbose: Annotated[bool, Resume.FREE] = False
-    """Print upstream's own lines and the libraries' loading bars too; the lines are in ``run.log``
-    in any case."""
+    """Also print upstream's own lines and the libraries' loading bars; ``run.log`` always has the
+    lines."""
 
     report_to: Annotated[list[str], REPORTERS, Resume.FREE] = field(default_factory=list)
     """Loggers in addition to ``metrics.jsonl``: "tensorboard", "wandb", "mlflow", "swanlab"; all
@@ -359,10 +362,10 @@ class train_config(upstream):
     """Optimiser steps from one checkpoint to the next; 0 saves one only when a signal asks."""
 
     save_total_limit: Annotated[int, AT_LEAST_0, Resume.FREE, CHECKPOINTED] = 0
-    """How many checkpoints to keep, the newest, and the best in addition; 0 keeps all."""
+    """How many of the newest checkpoints to keep; the best one is kept in addition. 0 keeps all."""
 
     async_save: Annotated[bool, Resume.FREE, CHECKPOINTED] = False
-    """Whether training continues while a checkpoint is written, from a copy in host memory."""
+    """Continue training while a checkpoint is written from a copy in host memory."""
 
     process_group_timeout: Annotated[int, SECONDS, Resume.FREE] = 1800
     """Seconds that a rank waits for another before the run ends."""

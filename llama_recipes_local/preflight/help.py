@@ -13,10 +13,10 @@ usage: finetuning.py --model_name DIR --dataset NAME|PATH [--use_peft]
                      [--FLAG VALUE ...]
        torchrun --nproc_per_node N finetuning.py --enable_fsdp ...
 
-Fine-tune a Llama from a local folder on local data. A flag reaches every
-configuration that has a field of its name; one of a single configuration is
---CONFIGURATION.FIELD, as the data sets' below. A flag that is on or off may
-stand alone; --FLAG False turns it off.
+Fine-tune a Llama from a local folder on local data. Defaults are in
+parentheses. A flag that is on or off needs no value; --FLAG False turns it
+off. A flag sets the field of its name in every configuration that has one;
+write --CONFIGURATION.FIELD for a single one, as for the data sets below.
 """
 
 

@@ -26,6 +26,6 @@ def test_a_field_has_its_default_and_its_docstring() -> None:
     )
     assert "\n  --model_name\n      Folder of the model to fine-tune" in text
     assert "\n  --grammar_dataset.train_split (datasets/grammar/gtrain_10k.csv)\n" in text
-    assert f"Adapter method; used with use_peft. One of {', '.join(METHODS)}.\n" in text
+    assert f"Adapter method for use_peft. One of {', '.join(METHODS)}.\n" in text
     assert text.count("\n  --use_fp16 ") == 1  # of two configurations
     assert max(map(len, text.splitlines())) <= COLUMNS

@@ -1,8 +1,8 @@
-"""Check a folder that was copied here: each file that is missing, short or altered is named.
+"""Check a copied folder, and name each file that is missing, incomplete or altered.
 
-Files are compared with the hashes of every list that lies in the folder: SHA256SUMS, *.sha256,
-Meta's checklist.chk, what-to-bring.json, and what hf download noted. Without a list all is checked
-that a file says of itself. Nothing is loaded that could run code.
+Files are compared with the hashes of every list in the folder: SHA256SUMS, *.sha256, Meta's
+checklist.chk, what-to-bring.json, and the records of hf download. Without a list, each file is
+checked by its own content. No code in the files is run.
 """
 
 import argparse
@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--list",
         metavar="FILE",
         type=path,
-        help="a list of hashes that lies elsewhere, as sha256sum or what-to-bring --json wrote it",
+        help="a list of hashes in another place, as sha256sum or what-to-bring --json write it",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 

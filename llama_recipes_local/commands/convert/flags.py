@@ -1,4 +1,4 @@
-"""Convert a sharded checkpoint or a GGUF file to a Hugging Face folder."""
+"""Convert a sharded checkpoint, other weight files or a GGUF file to a Hugging Face folder."""
 
 import argparse
 

@@ -1,6 +1,6 @@
-"""Say what this machine has and what it lacks for training, each line with its fix.
+"""Report what this machine has and what it lacks for training, with a fix for each problem.
 
-With the flags of finetuning.py, such as --model_name and --dataset, the run that they describe is
+With flags of finetuning.py, such as --model_name and --dataset, the run that they describe is
 checked too, and its command is the last line. The exit code is 1 if something does not work.
 """
 
@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--clean_cache",
         action="store_true",
-        help="remove the cached tokens, which are made again when a run needs them",
+        help="remove the cached tokens; a run that needs them tokenises again",
     )
 
 

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--metrics",
         type=text,
         metavar="NAMES",
-        help="comma-separated: loss, perplexity, gleu (grammar), rouge (summaries) (loss, "
+        help="comma-separated: loss, perplexity, gleu for grammar, rouge for summaries (loss, "
         "perplexity and the data set's own)",
     )
     parser.add_argument(
@@ -36,36 +36,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="compare two such files instead",
     )
     for name, default, help in (
-        ("batch_size", 8, "prompts that are completed at a time"),
-        ("max_examples", 0, "prompts at most, of a benchmark's subject each; 0 means all"),
+        ("batch_size", 8, "prompts to complete at a time"),
+        ("max_examples", 0, "the most prompts, or with --benchmark per subject; 0 means all"),
     ):
         parser.add_argument(
             f"--{name}", type=integer, default=default, metavar="N", help=f"{help} (%(default)s)"
         )
     parser.add_argument(
-        "--max_new_tokens", type=integer, metavar="N", help="tokens of an answer at most (100)"
+        "--max_new_tokens", type=integer, metavar="N", help="the most tokens of an answer (100)"
     )
     parser.add_argument(
         "--benchmark",
         type=one_of(_benchmarks),
         metavar="NAME",
-        help="measure a benchmark instead, from local files: mmlu, ceval, cmmlu or gsm8k, with "
-        "lm-eval's prompts and scores; or forgetting: perplexity on general texts of this "
-        "package, before training and after",
+        help="measure a benchmark instead: mmlu, ceval, cmmlu or gsm8k from local files, with "
+        "lm-eval's prompts and scores; or forgetting: the perplexity on general texts that come "
+        "with this package, before and after training",
     )
     parser.add_argument(
         "--benchmark_path",
         type=path,
         metavar="DIR",
-        help="folder of its files: a clone of the Hub's, or the authors' archive, unpacked",
+        help="folder of its files: a clone from the Hub, or the authors' archive, unpacked",
     )
     parser.add_argument(
         "--num_fewshot",
         type=number(int, -1, 100),
         metavar="N",
-        help="examples in its prompts (as lm-eval: 5 for gsm8k, otherwise 0)",
+        help="examples in each prompt of the benchmark (as lm-eval: 5 for gsm8k, otherwise 0)",
     )
-    parser.add_argument("--json", action="store_true", help="print its scores as JSON")
+    parser.add_argument("--json", action="store_true", help="print the benchmark's scores as JSON")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Complete prompts with a fine-tuned model; only completions go to standard output."""
+"""Complete prompts with a fine-tuned model; standard output has only the completions."""
 
 import argparse
 import math
@@ -27,8 +27,8 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
         "--model_name",
         metavar="DIR",
         type=path,
-        help="with --adapter: the base model's folder (the one that the adapter names); alone: "
-        "folder of a full model, such as a merged one",
+        help="with --adapter: the base model's folder (the one recorded in the adapter); "
+        "alone: folder of a full model, such as a merged one",
     )
     group.add_argument(
         "--tokenizer_name",
@@ -54,14 +54,14 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
 def _add_prompts(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("prompts")
     given = group.add_mutually_exclusive_group()
-    given.add_argument("--prompt", metavar="TEXT", help="a prompt (standard input)")
+    given.add_argument("--prompt", metavar="TEXT", help="a prompt (read from standard input)")
     given.add_argument("--prompt_file", metavar="FILE", type=path, help="a file with one prompt")
     given.add_argument(
         "--prompts",
         metavar="FILE",
         type=path,
         help="a text file with one prompt per line, or jsonl, json or csv records with prompt or "
-        "messages. Prints a JSON object for each, in order",
+        "messages; prints a JSON object for each, in order",
     )
     given.add_argument("--chat", action="store_true", help="each line of standard input is a turn")
     group.add_argument(
@@ -69,7 +69,7 @@ def _add_prompts(parser: argparse.ArgumentParser) -> None:
         type=number(int, 0, math.inf),
         default=8,
         metavar="N",
-        help="with --prompts: prompts that are completed at a time (%(default)s)",
+        help="with --prompts: prompts to complete at a time (%(default)s)",
     )
     group.add_argument(
         "--stream", action="store_true", help="print tokens as they come; not with --prompts"
@@ -78,8 +78,8 @@ def _add_prompts(parser: argparse.ArgumentParser) -> None:
     template.add_argument(
         "--raw",
         action="store_true",
-        help="do not put prompts into a template (by default the one that training saved, or "
-        "else a full model's own chat template)",
+        help="do not put prompts into a template; by default the template saved by training is "
+        "used, or else a full model's own chat template",
     )
     template.add_argument(
         "--dataset",
@@ -110,10 +110,10 @@ def _add_sampling(group: argparse._ArgumentGroup) -> None:
         type=number(*SAMPLING_LIMITS["max_new_tokens"]),
         default=100,
         metavar="N",
-        help="per completion (%(default)s)",
+        help="the most tokens of a completion (%(default)s)",
     )
     group.add_argument(
-        "--do_sample", action="store_true", help="sample tokens instead of taking the likeliest"
+        "--do_sample", action="store_true", help="sample tokens instead of taking the most likely"
     )
     group.add_argument(
         "--temperature",
@@ -125,26 +125,26 @@ def _add_sampling(group: argparse._ArgumentGroup) -> None:
         "--top_p",
         type=number(*SAMPLING_LIMITS["top_p"]),
         metavar="P",
-        help="with --do_sample: sample from the likeliest tokens with this total probability (1.0)",
+        help="with --do_sample: sample from the top tokens with this total probability (1.0)",
     )
     group.add_argument(
         "--top_k",
         type=number(*SAMPLING_LIMITS["top_k"]),
         metavar="K",
-        help="with --do_sample: sample from this many of the likeliest tokens; 0 means all (50)",
+        help="with --do_sample: sample from this many of the top tokens; 0 means all (50)",
     )
     group.add_argument(
         "--num_return_sequences",
         type=number(*SAMPLING_LIMITS["num_return_sequences"]),
         metavar="N",
-        help="with --do_sample: completions of each prompt (1)",
+        help="with --do_sample: how many completions of each prompt (1)",
     )
     group.add_argument(
         "--repetition_penalty",
         type=number(*SAMPLING_LIMITS["repetition_penalty"]),
         default=1.0,
         metavar="P",
-        help="above 1 makes tokens that the text has less likely (%(default)s)",
+        help="above 1 makes tokens that are already in the text less likely (%(default)s)",
     )
     group.add_argument(
         "--seed",

@@ -1,4 +1,4 @@
-"""Show what the model will see of a data set: rows, a packed row, the audit, the lengths."""
+"""Show what the model will see of a data set: rows, a packed row, the audit and the lengths."""
 
 import argparse
 

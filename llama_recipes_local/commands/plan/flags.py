@@ -1,7 +1,8 @@
-"""Say what a run will take, which settings fit and which is the fastest, without GPU or weights.
+"""Predict what a run will take, which settings fit and which is the fastest.
 
---model_name is a folder, of which config.json is read, or a name such as llama-2-7b. What the
-flags of finetuning.py name is kept; sharding, activations and micro-batch are chosen for the rest.
+This needs no GPU and no weights. --model_name is a folder with a config.json, or a name such as
+llama-2-7b. Settings that flags of finetuning.py name are kept; sharding, activation policy and
+micro-batch are chosen where no flag names them.
 """
 
 import argparse
@@ -32,32 +33,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--gpu_memory",
         type=reported(number(float, 0, 10**4)),
         metavar="GB",
-        help="memory that a GPU is sold with (that of --gpu, or 80)",
+        help="memory of a GPU as it is sold (that of --gpu, or 80)",
     )
     parser.add_argument(
         "--gpu",
         type=reported(text),
         metavar="NAME",
-        help="which GPU, for its speed, such as H100, A100 or 4090 (one with that memory)",
+        help="the GPU's name, for its speed, such as H100, A100 or 4090 (one with that memory)",
     )
     parser.add_argument(
         "--probe",
         action="store_true",
-        help="plan for this machine's GPU, or CPU without one, by its measured speed; without "
-        "--model_name, print that",
+        help="measure the speed of this machine's GPU, or of its CPU if it has none, and plan for "
+        "it; without --model_name, only print the speed",
     )
     parser.add_argument(
         "--node_link",
         type=reported(number(float, 0, math.inf), NODES),
         default=NODES,
         metavar="GB/S",
-        help="what a GPU can send to other nodes in a second (%(default)s)",
+        help="bandwidth of a GPU to other nodes (%(default)s)",
     )
     parser.add_argument(
         "--tokens",
         type=reported(number(int, 0, 10**15)),
         metavar="N",
-        help="tokens of an epoch, for the hours; estimated from the files of --dataset otherwise",
+        help="tokens of an epoch, to compute the hours (estimated from the files of --dataset)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 

@@ -1,6 +1,6 @@
-"""List the recipes: settings of runs in files, which --config takes by name. With NAME print one.
+"""List the recipes, which are settings of runs for --config. With NAME, print that recipe.
 
-A printed recipe is a file to start from:
+A printed recipe can be saved and edited:
 
   llama-recipes-local recipes lora > mine.yaml
   llama-recipes-local finetune --config mine.yaml --model_name DIR ...

@@ -1,8 +1,9 @@
-"""Check that what made a result is unchanged, then make it again and compare the two to the bit.
+"""Check that everything a result was made from is unchanged, then reproduce it to the bit.
 
-RUN is the folder of a run, or one that merge or export has written: what custody.json in it lists
-is compared with what is there, and every difference is named. If there is none, the result is made
-again in another folder. Flags of the run say where an input is now, such as --model_name DIR.
+RUN is the folder of a run, or one that merge or export has written. Everything listed in its
+custody.json is compared with what is there now, and every difference is named. If there is none,
+the result is made again in another folder and compared. If an input is in another place now, name
+it with the run's own flags, such as --model_name DIR.
 """
 
 import argparse
@@ -13,18 +14,18 @@ from llama_recipes_local.cli.parsing import path
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     parser.add_argument("run", metavar="RUN", nargs="?", help="the folder of the result")
-    parser.add_argument("--check", action="store_true", help="compare only, make nothing again")
+    parser.add_argument("--check", action="store_true", help="compare only, reproduce nothing")
     parser.add_argument(
-        "--out", metavar="DIR", type=path, help="the new folder (RUN-replay, beside RUN)"
+        "--out", metavar="DIR", type=path, help="the new folder (RUN-replay, next to RUN)"
     )
     parser.add_argument(
-        "--adapter", metavar="DIR", type=path, help="where the adapter is now that was merged"
+        "--adapter", metavar="DIR", type=path, help="present folder of the adapter that was merged"
     )
     parser.add_argument(
         "--sign",
         metavar="KEY",
         type=path,
-        help="sign custody.json with this ssh key once nothing differs, by ssh-keygen",
+        help="sign custody.json with this ssh key, by ssh-keygen, if nothing differs",
     )
     parser.add_argument(
         "--allowed_signers",

