@@ -223,6 +223,14 @@ COMPILED_FUNCTIONS = LibraryPatch(
     "imports its compiler, a sixth of what a start imports",
     drop_when="bitsandbytes compiles them when they are called, or PEFT imports it when needed",
 )
+MODEL_LIST = LibraryPatch(
+    name="transformers reads the files of its models once",
+    where="api.quick_imports",
+    targets={"transformers.utils.import_utils:create_import_structure_from_path": ()},
+    reason="it lists what its 2,500 files define as it starts, and keeps the list by the path it "
+    "was asked by: twice by two paths of one folder",
+    drop_when="transformers.models asks by its folder, or the list is made when it is needed",
+)
 PATCHES = (
     CAUSAL_MASK,
     ROTARY_FREQUENCIES,
@@ -235,6 +243,7 @@ PATCHES = (
     PREFIX,
     PISSA,
     COMPILED_FUNCTIONS,
+    MODEL_LIST,
 )
 
 

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import peft
 import pytest
@@ -18,7 +20,7 @@ from torch import nn
 import llama_recipes_local
 from llama_recipes_local import library_patches
 from llama_recipes_local.adapters import llama_adapter, pissa, prefix
-from llama_recipes_local.api.quick_imports import compiled_when_called
+from llama_recipes_local.api.quick_imports import compiled_when_called, list_models_once
 from llama_recipes_local.kernels import attention, frozen
 from llama_recipes_local.library_patches import PATCHES, LibraryPatch, TargetMissingError
 from llama_recipes_local.models import precision, quantization
@@ -53,7 +55,15 @@ MADE: dict[str, Callable[[], Any]] = {
     library_patches.PREFIX.name: lambda: prefix.install(MODEL),
     library_patches.PISSA.name: lambda: pissa.prepare(PISSA_MODEL),
     library_patches.COMPILED_FUNCTIONS.name: compiled_when_called().__enter__,
+    library_patches.MODEL_LIST.name: lambda: before_models_are_imported(list_models_once),
 }
+
+
+def before_models_are_imported(call: Callable[[], None]) -> None:
+    """Call a function as in a process that has not imported transformers' models."""
+    with mock.patch.dict(sys.modules):
+        del sys.modules["transformers.models"]
+        call()
 
 
 class Empty:

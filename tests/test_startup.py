@@ -9,10 +9,13 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import torch
+from transformers import models
+from transformers.utils import import_utils
 
 from llama_recipes_local.api.quick_imports import (
     compiled_when_called,
     imported_when_called,
+    list_models_once,
     without_collector,
 )
 from llama_recipes_local.data.token_rows import SCHEMA, Chunk
@@ -133,6 +136,25 @@ def test_another_function_of_a_large_package_is_its_own(monkeypatch: pytest.Monk
         own = sys.modules["scipy.optimize"]
         assert minimize_scalar is own.minimize_scalar
     assert sys.modules["scipy.optimize"] is own
+
+
+def test_transformers_reads_the_files_of_its_models_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Path(models.__file__).parent
+    plain = import_utils.define_import_structure(models.__file__)
+    asked = []
+
+    def read(path: Path) -> object:
+        asked.append(path)
+        return structure(path)
+
+    structure = import_utils.create_import_structure_from_path
+    monkeypatch.setattr(import_utils, "create_import_structure_from_path", read)
+    monkeypatch.delitem(sys.modules, "transformers.models")
+    list_models_once()
+    by_file = import_utils.define_import_structure(models.__file__)
+    by_folder = import_utils.define_import_structure(folder)  # type: ignore[arg-type] (as it does)
+    assert {path for path in asked if path.name.startswith("models")} == {folder}
+    assert by_file == by_folder == plain
 
 
 def test_the_collector_is_off_while_a_run_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial, wraps
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from llama_recipes_local.library_patches import COMPILED_FUNCTIONS
+from llama_recipes_local.library_patches import COMPILED_FUNCTIONS, MODEL_LIST
 
 DEFERRED = {"scipy.optimize": "linear_sum_assignment", "sklearn.metrics": "roc_curve"}
 """Functions that transformers' losses of vision models and its generation import, by module."""
@@ -18,8 +19,9 @@ DEFERRED = {"scipy.optimize": "linear_sum_assignment", "sklearn.metrics": "roc_c
 
 @contextmanager
 def quick_imports() -> Iterator[None]:
-    """Import quickly meanwhile; afterwards all is as it was."""
+    """Import quickly meanwhile."""
     with without_collector(), compiled_when_called(), imported_when_called():
+        list_models_once()
         yield
 
 
@@ -72,6 +74,24 @@ class _Deferred(ModuleType):
         if sys.modules.get(self.__name__) is self:
             del sys.modules[self.__name__]
         return import_module(self.__name__)
+
+
+def list_models_once() -> None:
+    """Have transformers read the files of all its models once.
+
+    It does so for itself by their folder, and for the folder's package by a file in it.
+    """
+    if "transformers.models" in sys.modules:
+        return
+    from transformers.utils import import_utils
+
+    MODEL_LIST.check()
+    read = import_utils.create_import_structure_from_path
+
+    def read_folder(path: str | Path) -> Any:  # transformers' own structure
+        return read(Path(path).parent if Path(path).is_file() else Path(path))
+
+    import_utils.create_import_structure_from_path = read_folder  # type: ignore[assignment]
 
 
 @contextmanager

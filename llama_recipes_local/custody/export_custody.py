@@ -20,6 +20,7 @@ from llama_recipes_local.custody.run_inputs import (
     folder_place,
     hashed,
 )
+from llama_recipes_local.custody.software_facts import packages
 from llama_recipes_local.data.cache import cache_folder
 from llama_recipes_local.datasets.tokenized_splits import HASHES
 from llama_recipes_local.errors import refusal
@@ -55,7 +56,8 @@ def exported_custody(
 
     def write(draft: Path) -> None:
         step = new_step(command, flags, {}, str(flags.get("dtype") or ""))
-        step = replace(step, inputs=hashed(places, cache_folder() / HASHES))
+        inputs = hashed(places, cache_folder() / HASHES)
+        step = replace(step, inputs=inputs, packages=packages())
         result = replace(folder_results(draft), folder=out)
         steps = [*before, with_results(step, {"out": result})]
         write_manifest(draft / CUSTODY_FILE, steps)

@@ -29,7 +29,6 @@ from llama_recipes_local.custody.run_inputs import (
 )
 from llama_recipes_local.custody.software_facts import (
     code,
-    distributions_of,
     machine,
     packages,
     upstream,
@@ -77,8 +76,8 @@ class RunCustody:
 
     def _hash(self) -> None:
         try:
-            distributions_of()
-            self.step = replace(self.step, inputs=hashed(self.places, self.memory))
+            inputs = hashed(self.places, self.memory)
+            self.step = replace(self.step, inputs=inputs, packages=packages())
             write_manifest(self.output / CUSTODY_FILE, [self.step])
         except Exception as error:  # what no run ends by: ``finish`` says it
             self._failure.append(error)
@@ -124,7 +123,7 @@ def finish_custody(custody: RunCustody, run: Run) -> None:
 def new_step(
     command: str, flags: Mapping[str, Any], settings: Mapping[str, Any], dtype: str
 ) -> Step:
-    """Return a step of this process, with what is known as it begins."""
+    """Return a step of this process, without its inputs and packages: both take seconds to find."""
     return Step(
         command=command,
         directory=os.getcwd(),
@@ -133,7 +132,7 @@ def new_step(
         inputs={},
         code=code(),
         upstream=upstream(),
-        packages=packages(),
+        packages={},
         machine=machine(dtype),
     )
 

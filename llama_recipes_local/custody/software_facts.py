@@ -47,7 +47,7 @@ def upstream() -> dict[str, Any]:
 
 def packages() -> dict[str, str]:
     """Return the versions of the packages that this process has imported, by their names."""
-    top = {name.partition(".")[0] for name in sys.modules}
+    top = {name.partition(".")[0] for name in list(sys.modules)}  # others may import meanwhile
     names = {each for name in top for each in distributions_of().get(name, [])}
     names |= {each for each in _installed() if _COMPUTING.match(each)}
     return {name: version_of(name) for name in sorted(names)}

@@ -32,7 +32,7 @@ def check_tokenizer_files(folder: Path) -> list[Problem]:
     pointers = [each for name in files for each in check_pointer(folder / name)]
     if pointers:
         return pointers
-    invalid = [name for name in TOKENIZER_JSON if not _is_json(folder / name)]
+    invalid = [name for name in TOKENIZER_JSON if _object(folder / name) is None]
     if invalid:
         why = "it is read with the tokenizer"
         return [Problem(f"{folder / invalid[0]} is not a JSON object", why, "copy its files again")]
@@ -102,7 +102,7 @@ def _lacking(folder: Path, tokenizer: Any) -> str:
     added = {item.get("content") for item in _items(folder / "tokenizer.json", "added_tokens")}
     decoder = _items(folder / "tokenizer_config.json", "added_tokens_decoder")
     added |= {item.get("content") for item in decoder}
-    added |= set(_object(folder / "added_tokens.json"))
+    added |= set(_object(folder / "added_tokens.json") or {})
     for role in ("bos_token", "eos_token"):
         token, number = getattr(tokenizer, role), getattr(tokenizer, f"{role}_id")
         if number is not None and number >= tokenizer.vocab_size and token not in added:
@@ -112,26 +112,22 @@ def _lacking(folder: Path, tokenizer: Any) -> str:
 
 def _items(path: Path, key: str) -> list[dict[str, Any]]:
     """Return the objects in a list, or the values of an object, in a JSON file."""
-    found = _object(path).get(key)
+    found = (_object(path) or {}).get(key)
     items = found.values() if isinstance(found, dict) else found
     return [each for each in items or [] if isinstance(each, dict)]
 
 
-def _object(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file; an empty one if there is none."""
-    return json.loads(path.read_text("utf-8")) if path.is_file() and _is_json(path) else {}
-
-
-def _is_json(path: Path) -> bool:
-    """Return whether a file is a JSON object, or missing."""
+def _object(path: Path) -> dict[str, Any] | None:
+    """Return the object in a JSON file: empty if there is no file, None if it is something else."""
     if path.exists() and not path.is_file():  # a pipe would wait for its writer
-        return False
+        return None
     try:
-        return isinstance(json.loads(path.read_text("utf-8")), dict)
+        found = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
-        return True
+        return {}
     except (OSError, ValueError, RecursionError):
-        return False
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _importable(module: str) -> bool:
