@@ -4,7 +4,6 @@
 """
 
 import re
-from dataclasses import replace
 from pathlib import Path
 
 from llama_recipes_local.planning.cards import card
@@ -31,7 +30,6 @@ SHAPES = {
 CARDS = (24, 48, 80, 141)  # GB as sold
 METHODS = ("QLoRA", "LoRA", "full")
 ROWS = (2048, 4096, 8192)
-RESERVE = 2  # GiB of a card, beside what planning counts: another process, a screen
 PAGES = ("hardware.md", "hardware.zh-CN.md")
 HEADS = {
     "hardware.md": ("model", "method", "{} tokens, GiB", "smallest card", "tok/s on an H100"),
@@ -41,7 +39,7 @@ HEADS = {
 
 def run(name: str, method: str, tokens: int, memory: float, devices: int = 1) -> Outcome:
     """Return what one row of some tokens takes with recomputation; sharded over several devices."""
-    shape, has = SHAPES[name], card(memory)
+    shape = SHAPES[name]
     weights = {
         "QLoRA": Weights(bits=4, double=True),
         "LoRA": Weights(),
@@ -57,7 +55,7 @@ def run(name: str, method: str, tokens: int, memory: float, devices: int = 1) ->
             OFFLOAD,
             FUSED if method == "full" else FROZEN,
         ),
-        replace(has, memory=has.memory - RESERVE),
+        card(memory),
     )
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from llama_recipes_local.adapters.base import EMBEDDING
+from llama_recipes_local.adapters.base import EMBEDDING, HEAD
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.run import Run
 from llama_recipes_local.run.weight_bits import or_unquantized, quantized_bits, quantized_by
@@ -22,10 +22,20 @@ PISSA = re.compile(r"pissa(_niter_[1-9]\d*)?")
 def check_lora_flags(run: Run, lora: lora_config) -> list[Problem]:
     """Return what is wrong with LoRA's flags, but for its layers."""
     found = _check_initialization(run, lora)
+    found += untrained_head(run, lora.target_modules, f"--target_modules {HEAD}")
     if lora.inference_mode:
         why, fix = "nothing would be trained", "leave --inference_mode out"
         found.append(Problem("--inference_mode True", why, fix))
     return found
+
+
+def untrained_head(run: Run, targets: Collection[str], what: str) -> list[Problem]:
+    """Find LoRA on the head where the fused loss multiplies by the head's own weight."""
+    if not run.train.use_fast_kernels or HEAD not in targets:
+        return []
+    why = "the fused loss uses the head's own weight, so an adapter on it is never trained"
+    fix = "leave it out, or use --use_fast_kernels False"
+    return [Problem(f"{what} with --use_fast_kernels", why, fix)]
 
 
 def missing_targets(targets: list[str] | str, names: Sequence[str], flag: str) -> list[Problem]:

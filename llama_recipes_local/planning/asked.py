@@ -24,7 +24,7 @@ from llama_recipes_local.planning.setting import (
     Validation,
     Weights,
 )
-from llama_recipes_local.planning.shapes import LINEAR, Shape
+from llama_recipes_local.planning.shapes import ENDS, LINEAR, Shape
 from llama_recipes_local.planning.tokens import BYTES_A_TOKEN, bytes_of
 from llama_recipes_local.run import Run
 
@@ -147,7 +147,7 @@ def _adapter(run: Run, shape: Shape) -> Adapter | None:
         targets = LINEAR if peft.target_modules == "all-linear" else peft.target_modules
         named = frozenset(name.rpartition(".")[2] for name in targets)
         drops, rank = bool(peft.lora_dropout), peft.r
-        return Adapter("lora", rank, named & set(LINEAR), size, drops, peft.use_dora)
+        return Adapter("lora", rank, named & {*LINEAR, *ENDS}, size, drops, peft.use_dora)
     if train.peft_method == "prefix":
         return Adapter("prefix", bytes=size, tokens=peft.num_virtual_tokens)
     layers = min(getattr(peft, "adapter_layers", 0), shape.layers)

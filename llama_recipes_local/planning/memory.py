@@ -284,7 +284,8 @@ def _read_by_adapters(setting: Setting) -> float:
     With the kernels for frozen weights that is one input for q, k and v and one for gate and up;
     attention has kept what o reads, and what down reads is made again. Dropout is made again too.
     PEFT's modules keep what they dropped, each its own copy, and a mask of a byte an element;
-    without dropout they share the input, of which down's is kept by nobody else.
+    without dropout they share the input, of which down's is kept by nobody else. With DoRA they
+    keep what the weight and what LoRA puts out, which a trained magnitude multiplies.
     """
     if setting.adapter is None or not setting.adapted:
         return 0.0
@@ -292,6 +293,8 @@ def _read_by_adapters(setting: Setting) -> float:
     low = float(rank * len(setting.adapted))
     if setting.kernels == FROZEN:
         return low + shape.hidden * _inputs_read(setting)
+    if setting.adapter.dora:
+        low += 2.0 * sum(shape.matrices[name][1] for name in setting.adapted)
     if setting.adapter.drops:
         return low + sum(1.5 * shape.matrices[name][0] for name in setting.adapted)
     for group in (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("down_proj",)):
@@ -317,7 +320,8 @@ def _workspace(setting: Setting) -> float:
     The gradients of the residual stream, twice; with them that of what down reads and those of gate
     and up, which liger-kernel writes over them; or those of attention's inputs and output. In tiles
     there are gate, up and the gradient of what down reads, of some tokens. And the dequantised
-    weight of the largest linear layer, in tiles of the whole MLP.
+    weight of the largest linear layer, in tiles of the whole MLP. DoRA makes LoRA's product whole,
+    from an identity, to add it to the weight: see ``_norms_of_dora``.
     """
     shape, tokens = setting.shape, setting.batch.tokens
     wide = 1 if setting.kernels == FUSED else 3
@@ -330,7 +334,15 @@ def _workspace(setting: Setting) -> float:
     if setting.weights.bits or setting.weights.in_fp8:
         mlp = shape.hidden * shape.mlp
         dequantised = 2.0 * (3 * mlp if setting.has_tiles else max(mlp, shape.hidden**2))
-    return gradients + dequantised
+    return max(gradients, _norms_of_dora(setting)) + dequantised
+
+
+def _norms_of_dora(setting: Setting) -> float:
+    """Bytes of the matrices that DoRA makes of the adapted layer that is largest."""
+    if setting.adapter is None or not setting.adapter.dora:
+        return 0.0
+    sizes = [setting.shape.matrices[name] for name in setting.adapted]
+    return max((2.0 * (inputs + 4 * outputs) * inputs for inputs, outputs in sizes), default=0.0)
 
 
 def _loss(setting: Setting) -> float:

@@ -77,7 +77,7 @@ class Adapter:
     Attributes:
         method: "lora", "llama_adapter" or "prefix".
         rank: of LoRA.
-        targets: linear layers that have LoRA.
+        targets: layers that have LoRA, the embedding and the head among them.
         bytes: of a weight, of its gradient and of each moment.
         drops: whether it drops some of its input.
         dora: whether directions are trained apart from magnitudes.
@@ -101,9 +101,14 @@ class Adapter:
             return layers * self.tokens * 2 * shape.keys
         if self.method == "llama_adapter":
             return layers * (self.tokens * shape.hidden + 1)
-        sizes = [shape.matrices[name] for name in LINEAR if name in self.targets]
-        magnitudes = sum(outputs for _, outputs in sizes) if self.dora else 0
-        return layers * (sum(self.rank * sum(size) for size in sizes) + magnitudes)
+        extra = 1 if self.dora else 0  # a magnitude for each output
+        size = {
+            name: self.rank * (inputs + outputs) + extra * outputs
+            for name, (inputs, outputs) in (shape.matrices | shape.ends).items()
+        }
+        return layers * sum(size[name] for name in LINEAR if name in self.targets) + sum(
+            size[name] for name in shape.ends if name in self.targets
+        )
 
 
 @dataclass(frozen=True)
@@ -219,9 +224,9 @@ class Setting:
 
     @cached_property
     def adapted(self) -> frozenset[str]:
-        """Linear layers that have LoRA."""
+        """Linear layers of a decoder layer that have LoRA."""
         lora = self.adapter is not None and self.adapter.method == "lora"
-        return self.adapter.targets if self.adapter is not None and lora else frozenset()
+        return self.adapter.targets & set(LINEAR) if self.adapter and lora else frozenset()
 
     @property
     def trained(self) -> int:

@@ -12,6 +12,9 @@ OF_MLP = ("gate_proj", "up_proj", "down_proj")
 LINEAR = (*OUTPUTS_OF_ATTENTION, *OF_MLP)
 """A decoder layer's linear layers, which are what "all-linear" means."""
 
+ENDS = ("embed_tokens", "lm_head")
+"""What is before and behind the decoder layers, and may have LoRA too."""
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -61,6 +64,12 @@ class Shape:
             "up_proj": (self.hidden, self.mlp),
             "down_proj": (self.mlp, self.hidden),
         }
+
+    @property
+    def ends(self) -> dict[str, tuple[int, int]]:
+        """Inputs and outputs of what is before and behind the decoder layers."""
+        sizes = (self.vocabulary, self.hidden), (self.hidden, self.vocabulary)
+        return dict(zip(ENDS, sizes, strict=True))
 
     @property
     def layer(self) -> int:

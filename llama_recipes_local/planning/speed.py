@@ -126,7 +126,8 @@ def _flops(setting: Setting) -> tuple[float, float]:
     """FLOPs of matrix products a token, of the layers and of the head.
 
     2 a weight forward, 2 for the input's gradient, 2 for a trained weight's; 2 again where a layer
-    is recomputed, but for the down projection with the kernels for frozen weights. The head is
+    is recomputed, but for the down projection with the kernels for frozen weights. DoRA with
+    dropout multiplies what it dropped by the weight again, forward and backward. The head is
     computed forward and backward in the forward pass, by those kernels for labels only.
     """
     shape, own = setting.shape, setting.weights
@@ -139,7 +140,15 @@ def _flops(setting: Setting) -> tuple[float, float]:
     if setting.recomputes:
         again = shape.layer - (shape.hidden * shape.mlp if setting.kernels == FROZEN else 0)
         found += 2.0 * again * setting.layers
+    if setting.adapter is not None and setting.adapter.dora and setting.adapter.drops:
+        adapted = sum(inputs * outputs for inputs, outputs in _adapted(setting))
+        found += (6.0 if setting.recomputes else 4.0) * adapted * setting.layers
     return found, head
+
+
+def _adapted(setting: Setting) -> list[tuple[int, int]]:
+    """Return the inputs and outputs of a decoder layer's linear layers that have LoRA."""
+    return [setting.shape.matrices[name] for name in LINEAR if name in setting.adapted]
 
 
 def _passes(setting: Setting) -> float:
@@ -189,10 +198,10 @@ def _adapters_passes(setting: Setting) -> tuple[float, float]:
     matrices = setting.shape.matrices
     groups = setting.groups().values()
     inputs = sum(matrices[group[0]][0] for group in groups if setting.adapted & set(group))
-    outputs = sum(matrices[name][1] for name in LINEAR if name in setting.adapted)
+    outputs = sum(outputs for _, outputs in _adapted(setting))
     if setting.kernels == FROZEN:
         return inputs + 2.0 * outputs, 3.0 * inputs + 2.0 * outputs
-    inputs = sum(matrices[name][0] for name in LINEAR if name in setting.adapted)
+    inputs = sum(inputs for inputs, _ in _adapted(setting))
     drop = 3.0 if setting.adapter.drops else 0.0
     return (1 + drop) * inputs + 4.0 * outputs, (4 + drop) * inputs + 2.0 * outputs
 

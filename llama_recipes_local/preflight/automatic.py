@@ -10,8 +10,6 @@ unknown, for parts of a model, for weights in host memory, and for the sharding 
 LoRA. A resumed run keeps what it was trained with, see ``resumed_choices``.
 """
 
-from dataclasses import replace
-
 from llama_recipes_local.planning import flags as planned
 from llama_recipes_local.planning.cards import Card
 from llama_recipes_local.planning.search import POLICY, ROWS, SHARDING, Outcome, outcome, ranked
@@ -23,9 +21,6 @@ from llama_recipes_local.preflight.memory_rules import asked_setting
 from llama_recipes_local.preflight.resumed_choices import resumed_choices
 from llama_recipes_local.run import Run
 
-MARGIN = 0.94
-"""Share of a device's memory that a choice may need: it is made for a run that nobody watches."""
-
 
 def automatic(run: Run) -> tuple[dict[str, object], str]:
     """Return the flags that are chosen for a run, and the lines that say why; {} and "" if none."""
@@ -35,11 +30,10 @@ def automatic(run: Run) -> tuple[dict[str, object], str]:
         return {}, ""
     left = planned.automatic(run) - (frozenset() if asked.ranks.uses_fsdp else {SHARDING})
     free = planned.free_of(run) & (left | _choosable(run, asked))
-    room = replace(card, memory=MARGIN * card.memory)
     checkpoint, before, still = resumed_choices(run, asked, free)
-    best = ranked(before, room, still if ROWS in left else still - {ROWS})[0]
+    best = ranked(before, card, still if ROWS in left else still - {ROWS})[0]
     if not best.fits and ROWS in still:
-        best = ranked(before, room, still)[0]
+        best = ranked(before, card, still)[0]
     if not (left or checkpoint) and (not best.fits or best.setting == asked):
         return {}, ""
     flags = _flags(run, asked, best, left & free)
@@ -91,7 +85,7 @@ def _reason(
     gpus = f"{world} {'CPU ranks' if card.on_cpu else 'GPUs'}" if world > 1 else "this device"
     instead = ""
     if best.setting != asked.setting and not checkpoint:
-        before = f"{asked.tokens:,.0f}" if asked.fits else "what does not fit"
+        before = f"{asked.tokens:,.0f}" if asked.fits else "what may not fit"
         instead = f" instead of {before}"
     least = "nothing is predicted to fit, this needs the least; "
     chosen = "Chosen"

@@ -6,6 +6,8 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from llama_recipes_local.adapters.base import HEAD
+from llama_recipes_local.adapters.lora_flags import untrained_head
 from llama_recipes_local.adapters.registry import METHODS, method_of_type
 from llama_recipes_local.errors import Problem, caught, door
 from llama_recipes_local.fields import field_names
@@ -53,6 +55,8 @@ def _compare_settings(run: Run) -> list[Problem]:
         if name in saved and _plain(asked) != _plain(there):
             why, fix = f"the adapter there has {name} {there}", f"leave --{name} out"
             problems.append(Problem(f"{what} with --{name} {asked}", why, fix))
+    head = f"an adapter on {HEAD}, as in {path},"
+    problems += untrained_head(run, saved.get("target_modules") or (), head)
     return problems + check_attention(run, method, what)
 
 

@@ -1,10 +1,13 @@
 """Parts of the memory, worked out by hand, and the peaks that were measured."""
 
+import weakref
 from dataclasses import replace
 
 import predictions
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from torch.autograd.graph import saved_tensors_hooks
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from llama_recipes_local.planning.memory import GIB, memory
@@ -25,7 +28,7 @@ from llama_recipes_local.planning.setting import (
     Validation,
     Weights,
 )
-from llama_recipes_local.planning.shapes import KNOWN, LINEAR
+from llama_recipes_local.planning.shapes import KNOWN, LINEAR, Shape, config_of
 
 S7 = KNOWN["llama-2-7b"]
 ALL = frozenset(LINEAR)
@@ -201,3 +204,49 @@ def test_a_whole_model_takes_what_was_measured(
     batch = Batch(rows=2, accumulation=2, document=60, labelled=0.4)
     found = memory(Setting(S7, weights, batch=batch, kernels=kernels)).peak / GIB
     assert found == pytest.approx(measured, rel=0.01)
+
+
+def test_dora_keeps_what_peft_keeps_of_it() -> None:
+    shape = Shape(64, 176, 1, 4, 2, 32)
+    batch = Batch(rows=1, length=512)
+    targets = frozenset(("q_proj", "v_proj", "up_proj"))
+    lora = Adapter(targets=targets, drops=False)
+    asked = Setting(shape, adapter=lora, batch=batch, kernels=FUSED)
+    dora = replace(asked, adapter=replace(lora, dora=True))
+    predicted = memory(dora).activations - memory(asked).activations
+    assert predicted == 2 * 512 * 2 * (64 + 32 + 176)
+    assert kept_by_peft(dora) - kept_by_peft(asked) == pytest.approx(predicted, rel=0.05)
+
+
+def kept_by_peft(setting: Setting) -> int:
+    """Return the bytes that transformers' model with PEFT's adapter keeps for its backward pass."""
+    adapter = setting.adapter
+    assert adapter is not None
+    model = LlamaForCausalLM(LlamaConfig(**config_of(setting.shape))).to(torch.bfloat16)
+    settings = LoraConfig(
+        r=adapter.rank, target_modules=list(adapter.targets), use_dora=adapter.dora
+    )
+    adapted = get_peft_model(model, settings).train()
+    own = {weight.untyped_storage().data_ptr() for weight in adapted.parameters()}
+    kept: list[weakref.ref[torch.Tensor]] = []
+
+    def keep(x: torch.Tensor) -> torch.Tensor:
+        kept.append(weakref.ref(x))
+        return x
+
+    ids = torch.zeros(1, setting.batch.length, dtype=torch.long)
+    with torch.autocast("cpu", torch.bfloat16), saved_tensors_hooks(keep, lambda x: x):
+        loss = adapted(input_ids=ids, labels=ids).loss
+    assert loss.requires_grad
+    storages = {x.untyped_storage() for x in (each() for each in kept) if x is not None}
+    return sum({x.data_ptr(): x.nbytes() for x in storages if x.data_ptr() not in own}.values())
+
+
+def test_lora_on_the_embedding_and_the_head_is_counted_once() -> None:
+    s8 = KNOWN["llama-3.1-8b"]
+    ends = Adapter(rank=16, targets=frozenset(("embed_tokens", "lm_head")))
+    assert ends.weights(s8) == 2 * 16 * (4096 + 128256)
+    both = replace(ends, targets=ends.targets | {"q_proj"})
+    assert both.weights(s8) == ends.weights(s8) + 32 * 16 * (4096 + 4096)
+    assert Setting(s8, adapter=both).adapted == {"q_proj"}
+    memory(Setting(s8, adapter=both, kernels=PLAIN))

@@ -74,6 +74,12 @@ REFUSED = [
         "linear layers",
         "leave embed_tokens out",
     ),
+    Refused(
+        PEFT | {"target_modules": "q_proj,lm_head", "use_fast_kernels": True},
+        "--target_modules lm_head with --use_fast_kernels",
+        "the fused loss uses the head's own weight",
+        "leave it out, or use --use_fast_kernels False",
+    ),
     Refused(ADAPTER | {"adapter_len": 0}, "--adapter_len is 0", "1 or more", "give it 1 or more"),
     Refused(ADAPTER | {"adapter_layers": 0}, "--adapter_layers is 0", "must be", "give it 1"),
     Refused(
@@ -178,6 +184,13 @@ REFUSED = [
         "the adapter there has r 8",
         "leave --r out",
         saved={"peft_type": "LORA", "r": 8},
+    ),
+    Refused(
+        PEFT | CONTINUED | {"use_fast_kernels": True},
+        "an adapter on lm_head, as in {work}/saved/adapter_config.json, with --use_fast_kernels",
+        "the fused loss uses the head's own weight",
+        "use --use_fast_kernels False",
+        saved={"peft_type": "LORA", "target_modules": ["q_proj", "lm_head"]},
     ),
     Refused(
         PEFT | CONTINUED,

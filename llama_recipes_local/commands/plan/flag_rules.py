@@ -5,12 +5,10 @@ from typing import Any
 from llama_recipes_local.adapters.lora_flags import check_lora_flags, missing_targets
 from llama_recipes_local.commands.plan.given import Target
 from llama_recipes_local.errors import Problem
-from llama_recipes_local.planning.shapes import LINEAR
+from llama_recipes_local.planning.shapes import ENDS, LINEAR
 from llama_recipes_local.preflight.checks_by_flags import FLAG_CHECKS
 from llama_recipes_local.preflight.group_sizes import group_sizes
 from llama_recipes_local.run import Run
-
-_OTHERS = ("embed_tokens", "lm_head")
 
 
 def check_planned(run: Run, target: Target) -> list[Problem]:
@@ -25,7 +23,7 @@ def check_planned(run: Run, target: Target) -> list[Problem]:
     if run.train.use_peft and run.train.peft_method == "lora":
         lora: Any = run.peft
         found += check_lora_flags(run, lora)
-        found += missing_targets(lora.target_modules, (*LINEAR, *_OTHERS), "target_modules")
+        found += missing_targets(lora.target_modules, (*LINEAR, *ENDS), "target_modules")
     return list(dict.fromkeys(found))
 
 

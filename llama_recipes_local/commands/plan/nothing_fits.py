@@ -6,10 +6,11 @@ from typing import Any
 
 from llama_recipes_local.commands.plan.making_plan import QLORA, Plan, make_plan
 from llama_recipes_local.errors import Problem, UsageError
+from llama_recipes_local.planning.search import MARGIN
 
 SHORTEST = 512
 """Tokens of a row; shorter ones are not suggested."""
-GPUS = ((2, 1), (4, 1), (8, 1), (8, 2), (8, 4), (8, 8))
+GPUS = ((2, 1), (4, 1), (8, 1), *((8, 2**power) for power in range(1, 8)))
 """Of a node, and nodes."""
 MEMORIES = (8, 12, 16, 24, 32, 48, 80, 141, 178)
 
@@ -26,7 +27,10 @@ def nothing_fits(made: Plan, flags: dict[str, Any], args: argparse.Namespace) ->
     fixes = list(_changes(made, flags, args)) or [
         "no more GPUs, no shorter rows and no 4-bit weights are enough: plan for a smaller model"
     ]
-    why = f"the least that does this work needs {least.needs:.1f} GiB of each GPU"
+    why = (
+        f"the least that does this work needs {least.needs:.1f} GiB of each GPU, "
+        f"of which {MARGIN:.0%} are planned with"
+    )
     what = f"nothing fits into {made.target.card.memory:.1f} GiB"
     return [Problem(what, why, "; or ".join(fixes))]
 

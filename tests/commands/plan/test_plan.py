@@ -70,8 +70,10 @@ def test_where_nothing_fits_what_would_is_named(capsys: pytest.CaptureFixture[st
     words = ("--model_name", "llama-3.1-70b", "--gpu_memory", "80", "--use_peft")
     error = plan(capsys, *words, code=2)
     assert "nothing fits into 79.1 GiB" in error
-    assert "--gpus 2" in error
-    assert numbers(capsys, *words, "--gpus", "2")["settings"][0]["fits"]
+    assert "--gpus 4" in error
+    assert numbers(capsys, *words, "--gpus", "4")["settings"][0]["fits"]
+    error = plan(capsys, "--model_name", "llama-3.1-405b", "--use_peft", "False", code=2)
+    assert "--gpus 8 --nodes 16" in error
 
 
 @pytest.mark.parametrize(
