@@ -21,6 +21,7 @@ from llama_recipes_local.run import active_run
 from llama_recipes_local.training.answering import answered, make_scorer
 from llama_recipes_local.training.early_stopping import best_so_far
 from llama_recipes_local.training.history import History
+from llama_recipes_local.training.kept_weights import load_kept_weights
 from llama_recipes_local.training.loggers import METRICS_FILE, WandbRun
 from llama_recipes_local.training.parts import Parts
 from llama_recipes_local.training.stepping import unwrapped
@@ -100,6 +101,7 @@ def train(
         run.stages.end("model")
     with answered(run, model, tokenizer):
         history = trainer.train()
+        load_kept_weights(parts)
     if fsdp_config is not None and not train_config.use_peft and not rank:
         save_train_params(train_config, fsdp_config, rank or 0)
     if run is not None:

@@ -34,6 +34,7 @@ class Parts:
 
     Attributes:
         plain_model: the model, not wrapped in DistributedDataParallel.
+        kept: the trained tensors that were saved last, see ``kept_weights``; or empty.
         states: what must survive of the loop, by its key in a checkpoint; loaded in this order.
     """
 
@@ -63,6 +64,7 @@ class Parts:
         self.config, self.fsdp_config = config, fsdp_config
         self.history, self.run = history, run
         self.state = TrainState()
+        self.kept: dict[str, torch.Tensor] = {}
         self.data = DataIterator(train_dataloader, accumulation_steps, config, self.state)
         self.course = Course(config, self.state, self.data)
         split_lora_plus(model, optimizer, config.loraplus_lr_ratio)

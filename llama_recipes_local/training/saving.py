@@ -5,6 +5,7 @@ from dataclasses import replace
 from llama_recipes_local import parallel
 from llama_recipes_local.errors import InterruptedRun
 from llama_recipes_local.model_checkpointing import save_trained
+from llama_recipes_local.training.kept_weights import keep_weights
 from llama_recipes_local.training.lost_folder import lost_folder
 from llama_recipes_local.training.parts import Parts
 
@@ -30,6 +31,7 @@ class Saver:
                 parts.fsdp_config,
                 parts.state.epoch,
             )
+        keep_weights(parts)
 
     def save_checkpoint_if_due(self, finished: bool = False) -> None:
         """Save each ``save_steps`` steps, and after the last of all."""

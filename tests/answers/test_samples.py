@@ -19,15 +19,16 @@ def train(model: Path, data: Path, folder: Path, **flags: Any) -> bytes:
         data_root=str(data),
         output_dir=str(folder),
         dataset=str(flags.pop("dataset", "grammar_dataset")),
-        use_peft=True,
+        use_peft=flags.pop("use_peft", True),
         context_length=128,
-        lr=0.01,
+        lr=flags.pop("lr", 0.01),
         num_epochs=1,
         max_train_step=3,
         num_workers_dataloader=0,
         **flags,
     )
-    return (folder / "adapter_model.safetensors").read_bytes()
+    weights = folder / "adapter_model.safetensors"
+    return weights.read_bytes() if weights.is_file() else b""
 
 
 def test_answers_are_those_of_evaluate_and_training_is_the_same(
@@ -69,6 +70,35 @@ def test_answers_are_those_of_evaluate_and_training_is_the_same(
     assert (tmp_path / "asked" / "report.png").is_file()
     record = json.loads((tmp_path / "asked" / "run_config.json").read_text())
     assert record["network"] == {"attempts": 0, "to": []} and len(record["code"]) == 64
+
+
+@pytest.mark.parametrize("adapter", [True, False])
+def test_the_weights_that_are_kept_answer(
+    adapter: bool,
+    tiny_model: Path,
+    grammar_data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words: dict[str, Any] = {"eval_steps": 1, "max_eval_step": 2, "samples": 2, "weight_decay": 0.0}
+    words |= {"use_peft": adapter, "lr": 3.0}  # the first step is the best
+    train(tiny_model, grammar_data, tmp_path / "run", **words)
+    printed = capsys.readouterr().out
+    evaluations = (tmp_path / "run" / "evaluations.jsonl").read_text().splitlines()
+    losses = {each["step"]: each["loss"] for each in map(json.loads, evaluations)}
+    best = min(list(losses)[1:], key=losses.__getitem__)
+    assert best != max(losses), "the last step must not be the best"
+    assert ("the last step's weights answer" in printed) is not adapter
+    if not adapter:
+        return
+    out = tmp_path / "evaluation.json"
+    asked = ["--adapter", tmp_path / "run", "--max_examples", 32, "--max_new_tokens", 48]
+    asked += ["--metrics", "gleu", "--batch_size", 32, "--out", out]
+    assert cli.main(["evaluate", *map(str, asked)]) == 0
+    found = {e["source"].strip(): e["prediction"] for e in json.loads(out.read_text())["answers"]}
+    saved = json.loads((tmp_path / "run" / "sample_answers.json").read_text())
+    for each in saved["answers"]:
+        assert each["after"] == " ".join(found[each["prompt"]].split())
 
 
 @pytest.mark.parametrize(
