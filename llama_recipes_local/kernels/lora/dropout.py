@@ -6,6 +6,7 @@ a share of 0.05 is met to 1/65536. A backward pass computes the mask again inste
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -30,12 +31,12 @@ class Dropout:
     share: float = 0.0
     seed: int = 0
 
-    @property
+    @cached_property
     def threshold(self) -> int:
         """How many of the 2**16 values drop an element."""
         return round(self.share * RANGE)
 
-    @property
+    @cached_property
     def scale(self) -> float:
         """What kept elements are multiplied by: one over the share that is kept."""
         return RANGE / (RANGE - self.threshold)

@@ -1,6 +1,6 @@
 """Which layers of a model the functions of ``projections`` compute, and why not the others."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, partial
 from importlib.util import find_spec
 from typing import Any
@@ -34,22 +34,26 @@ def read(module: nn.Module) -> Computed | str:
 
     Weights and matrices are read at each call: FSDP gathers them anew.
     """
-    base: Any = module.get_base_layer() if isinstance(module, LoraLayer) else module
+    adapted = module if isinstance(module, LoraLayer) else None
+    base: Any = module if adapted is None else adapted.get_base_layer()
     weight = _weight(base)
     if isinstance(weight, str):
         return weight
     bias = getattr(base, "bias", None)
     if base.weight.requires_grad or (bias is not None and bias.requires_grad):
         return "their weights are trained"
-    plain = Computed(Layer(weight[0], bias), weight[1])
-    if not isinstance(module, LoraLayer) or module.disable_adapters or module.merged:
-        return plain
-    return _with_adapter(module, plain)
+    if adapted is None or adapted.disable_adapters or adapted.merged:
+        return Computed(Layer(weight[0], bias), weight[1])
+    found = _adapter(adapted)
+    if isinstance(found, str):
+        return found
+    return Computed(Layer(weight[0], bias, found[0]), weight[1], found[1])
 
 
-def _with_adapter(module: Any, plain: Computed) -> Computed | str:
-    """Return a layer of PEFT's with its adapter, or why it is not computed here."""
-    names = [name for name in module.active_adapters if name in module.lora_A]
+def _adapter(module: Any) -> tuple[Adapter, float] | str:
+    """Return the adapter of a layer of PEFT's and its dropout, or why it is not computed here."""
+    all_a = module.lora_A
+    names = [name for name in module.active_adapters if name in all_a]
     if len(names) != 1:
         return f"{len(names)} adapters are active"
     (name,) = names
@@ -60,9 +64,8 @@ def _with_adapter(module: Any, plain: Computed) -> Computed | str:
         return "LoRA has a bias"
     drops = module.lora_dropout[name]
     dropout = drops.p if isinstance(drops, nn.Dropout) and drops.training else 0.0
-    a, b = module.lora_A[name].weight, module.lora_B[name].weight
-    adapter = Adapter(a, b, float(module.scaling[name]))
-    return replace(plain, layer=replace(plain.layer, adapter=adapter), dropout=dropout)
+    a, b = all_a[name].weight, module.lora_B[name].weight
+    return Adapter(a, b, float(module.scaling[name])), dropout
 
 
 def _weight(base: Any) -> tuple[Weight, torch.dtype | None] | str:

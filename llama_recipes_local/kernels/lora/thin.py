@@ -6,6 +6,7 @@ are contiguous. What the layers' A put out lies side by side, (tokens, ranks of 
 """
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -14,9 +15,11 @@ from llama_recipes_local.kernels.lora.dropout import Dropout
 
 NONE = Dropout()
 Many = Sequence[torch.Tensor]
+Sizes = tuple[int, ...]
 
 _MOST = 3  # layers that read one input
-_MOST_RANKS = 64  # in a program
+_MOST_RANKS = 64  # of a program
+_FEW, _SQUARE, _WIDE = 32, 64, 128  # rows or columns of a program
 _PARTS = 8  # of the tokens, whose products are summed last
 
 
@@ -33,19 +36,25 @@ def pack(a: Many, b: Many, dtype: torch.dtype) -> tuple[torch.Tensor, list[torch
     from llama_recipes_local.kernels.triton import thin_kernels as kernels
 
     features = a[0].shape[1]
-    ranks, widths = [each.shape[0] for each in a], [each.shape[0] for each in b]
-    lengths = [sum(ranks) * features, *map(int.__mul__, ranks, widths)]
+    ranks, widths = tuple(each.shape[0] for each in a), tuple(each.shape[0] for each in b)
+    grid, lengths, padded = _sizes_of_pack(features, ranks, widths)
     out = a[0].new_empty(sum(lengths), dtype=dtype)
-    padded, block = _padded(max(ranks)), 128
-    blocks = len(a) * _blocks(features, block) + sum(_blocks(width, block) for width in widths)
-    kernels.pack[(blocks, _blocks(max(ranks), padded))](
-        *_three(each.contiguous() for each in a), *_three(each.contiguous() for each in b), out,
-        features, *_three(widths, 0), *_three(ranks, 0),
-        RANK=padded, BLOCK=block,
+    kernels.pack[grid](
+        *_three([each.contiguous() for each in a]), *_three([each.contiguous() for each in b]),
+        out, features, *_three(widths, 0), *_three(ranks, 0), RANK=padded, BLOCK=_WIDE,
     )  # fmt: skip
     whole, *each = out.split(lengths)
     shapes = zip(each, ranks, widths, strict=True)
     return whole.view(-1, features), [one.view(rank, width) for one, rank, width in shapes]
+
+
+@cache
+def _sizes_of_pack(features: int, ranks: Sizes, widths: Sizes) -> tuple[Sizes, list[int], int]:
+    """Return the grid, the elements of the copies, and a program's ranks."""
+    padded = _padded(max(ranks))
+    blocks = len(ranks) * _blocks([features], _WIDE) + _blocks(widths, _WIDE)
+    lengths = [sum(ranks) * features, *map(int.__mul__, ranks, widths)]
+    return (blocks, _blocks([max(ranks)], padded)), lengths, padded
 
 
 def product(x: Many, a: Many, scales: Sequence[float], dropout: Dropout = NONE) -> torch.Tensor:
@@ -59,23 +68,30 @@ def product(x: Many, a: Many, scales: Sequence[float], dropout: Dropout = NONE) 
         scales: factors of the results.
         dropout: of each ``x``.
     """
-    tokens, ranks = x[0].shape[0], [each.shape[0] for each in a]
-    whole = x[0].new_empty(tokens, -(-sum(ranks) // 16) * 16)
-    out = whole[:, : sum(ranks)]
+    tokens, ranks = x[0].shape[0], tuple(each.shape[0] for each in a)
+    row = -(-sum(ranks) // 16) * 16
+    out = x[0].new_empty(tokens, row)[:, : sum(ranks)]
     if not x[0].is_cuda:
         made = zip(x, a, scales, strict=True)
         return torch.cat([s * dropout.of(one) @ two.T for one, two, s in made], 1, out=out)
     from llama_recipes_local.kernels.triton import thin_kernels as kernels
 
-    padded = _padded(max(ranks))
-    rows, block = 32, 128 if padded <= 32 else 64
-    kernels.product[(_blocks(tokens, rows), sum(_blocks(rank, padded) for rank in ranks))](
+    grid, padded, block = _sizes_of_product(tokens, ranks)
+    kernels.product[grid](
         *_three(x), *_three(a), out, dropout.seed, dropout.threshold,
         *_three([scale * dropout.scale for scale in scales], 1.0),
-        tokens, *_three([each.shape[1] for each in x], 0), *_three(ranks, 0), whole.shape[1],
-        RANK=padded, ROWS=rows, BLOCK=block, DROPS=dropout.share > 0,
+        tokens, *_three([each.shape[1] for each in x], 0), *_three(ranks, 0), row,
+        RANK=padded, ROWS=_FEW, BLOCK=block, DROPS=dropout.share > 0,
     )  # fmt: skip
     return out
+
+
+@cache
+def _sizes_of_product(tokens: int, ranks: Sizes) -> tuple[Sizes, int, int]:
+    """Return the grid, and a program's ranks and columns."""
+    padded = _padded(max(ranks))
+    grid = _blocks([tokens], _FEW), _blocks(ranks, padded)
+    return grid, padded, 128 if padded <= 32 else 64
 
 
 def expansion(
@@ -94,17 +110,17 @@ def expansion(
         dropout: of each product.
         onto: what each is added to in place, (tokens, features), contiguous; None for nothing.
     """
-    tokens, ranks = thin.shape[0], [each.shape[0] for each in a]
+    tokens, ranks = thin.shape[0], tuple(each.shape[0] for each in a)
     if not thin.is_cuda:
-        parts = zip(thin.split(ranks, 1), a, scales, strict=True)
+        parts = zip(thin.split(list(ranks), 1), a, scales, strict=True)
         found = [dropout.of(scale * (low @ each)) for low, each, scale in parts]
         return found if onto is None else [x.add_(own) for x, own in zip(onto, found, strict=True)]
     from llama_recipes_local.kernels.triton import thin_kernels as kernels
 
-    widths = [each.shape[1] for each in a]
+    widths = tuple(each.shape[1] for each in a)
     out = [thin.new_empty(tokens, width) for width in widths] if onto is None else list(onto)
-    rows, block = (64, 128) if max(ranks) <= 32 else (128, 64)
-    kernels.expansion[(_blocks(tokens, rows), sum(_blocks(width, block) for width in widths))](
+    grid, rows, block = _sizes_of_expansion(tokens, ranks, widths)
+    kernels.expansion[grid](
         thin, *_three(a), *_three(out), dropout.seed, dropout.threshold,
         *_three([scale * dropout.scale for scale in scales], 1.0),
         tokens, *_three(widths, 0), *_three(ranks, 0), thin.stride(0),
@@ -112,6 +128,13 @@ def expansion(
         ADDS=onto is not None,
     )  # fmt: skip
     return out
+
+
+@cache
+def _sizes_of_expansion(tokens: int, ranks: Sizes, widths: Sizes) -> tuple[Sizes, int, int]:
+    """Return the grid, and a program's rows and columns."""
+    rows, block = (64, 128) if max(ranks) <= 32 else (128, 64)
+    return (_blocks([tokens], rows), _blocks(widths, block)), rows, block
 
 
 def gradients(
@@ -142,32 +165,40 @@ def gradients(
         return torch.cat([own.flatten() for own in (of_low.T @ dropout.of(x), *of_b)])
     from llama_recipes_local.kernels.triton import thin_kernels as kernels
 
-    (tokens, features), widths = x.shape, [each.shape[1] for each in of_outputs]
-    padded, rows, block = _padded(sum(ranks)), 64, 64
-    rows_of_part = _blocks(_blocks(tokens, rows), _PARTS) * rows
-    parts = _blocks(tokens, rows_of_part)
-    total = sum(ranks) * features + sum(map(int.__mul__, ranks, widths))
-    out = torch.empty(parts, total, device=x.device)
-    blocks = _blocks(features, block) + sum(_blocks(width, block) for width in widths)
-    kernels.gradients[(blocks, parts, _blocks(sum(ranks), padded))](
+    tokens, features = x.shape
+    ranks, widths = tuple(ranks), tuple(each.shape[1] for each in of_outputs)
+    grid, rows_of_part, total = _sizes_of_gradients(tokens, features, ranks, widths)
+    out = x.new_empty(grid[1], total, dtype=torch.float32)
+    kernels.gradients[grid](
         of_low, x, low, *_three(of_outputs), out, dropout.seed, dropout.threshold, dropout.scale,
         *_three(scales, 1.0), tokens, features, *_three(widths, 0), sum(ranks), *_three(ranks, 0),
-        rows_of_part, of_low.stride(0), low.stride(0), total,
-        RANK=padded, OWN=_padded(max(ranks)), ROWS=rows, BLOCK=block, DROPS=dropout.share > 0,
+        rows_of_part, of_low.stride(0), low.stride(0), total, RANK=_padded(sum(ranks)),
+        OWN=_padded(max(ranks)), ROWS=_SQUARE, BLOCK=_SQUARE, DROPS=dropout.share > 0,
     )  # fmt: skip
     return out.sum(0)
 
 
-def _three(values: Any, rest: Any = None) -> list[Any]:
+@cache
+def _sizes_of_gradients(
+    tokens: int, features: int, ranks: Sizes, widths: Sizes
+) -> tuple[Sizes, int, int]:
+    """Return the grid, whose second are parts, the rows of one, and all gradients' elements."""
+    rows_of_part = _blocks([_blocks([tokens], _SQUARE)], _PARTS) * _SQUARE
+    blocks = _blocks([features], _SQUARE) + _blocks(widths, _SQUARE)
+    grid = blocks, _blocks([tokens], rows_of_part), _blocks([sum(ranks)], _padded(sum(ranks)))
+    return grid, rows_of_part, sum(ranks) * features + sum(map(int.__mul__, ranks, widths))
+
+
+def _three(values: Sequence[Any], rest: Any = None) -> tuple[Any, ...]:
     """Return values for three layers, of which some may not be there."""
-    values = list(values)
-    return values + [rest] * (_MOST - len(values))
+    return (*values, rest, rest)[:_MOST]
 
 
+@cache
 def _padded(rank: int) -> int:
     """Return how much of a rank a program takes: a power of two, as matrix instructions want."""
     return min(max(16, 1 << (rank - 1).bit_length()), _MOST_RANKS)
 
 
-def _blocks(length: int, block: int) -> int:
-    return -(-length // block)
+def _blocks(lengths: Sequence[int], block: int) -> int:
+    return sum(-(-length // block) for length in lengths)
