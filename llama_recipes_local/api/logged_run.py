@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_recipes_local import _network, launch
 from llama_recipes_local._python import why_compiled_each_time
+from llama_recipes_local.api.opened_device import open_device
 from llama_recipes_local.api.quick_imports import quick_imports
 from llama_recipes_local.console import EndedRun, exit_on_broken_pipe, expected_failure
 from llama_recipes_local.errors import refusal
@@ -49,6 +50,7 @@ def finetune_logged(
         raise refusal("a run of this process has not ended", why, "wait for it, or use a process")
     try:
         _network.watch()
+        open_device(launch.local_rank())
         if launch.local_rank() == 0:
             read_ahead(flags.get("model_name"))
         with logged_output() as log:
