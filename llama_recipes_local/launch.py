@@ -84,7 +84,7 @@ def find_problems() -> list[Problem]:
         return []
     alone = f"unset {' '.join(name for name in present if name in NUMBERS)}"
     fix = f"for one process: {alone}; for several, let torchrun number them: torchrun ..."
-    return [Problem(f"{given} in the environment", f"it makes no rank: {why}", fix)]
+    return [Problem(f"{given} in the environment", f"this does not make a rank: {why}", fix)]
 
 
 def _read() -> Launch | None:

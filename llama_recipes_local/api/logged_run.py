@@ -46,8 +46,8 @@ def finetune_logged(
         UsageError: if another run of this process has not ended.
     """
     if not _running.acquire(blocking=False):
-        why = "one model is trained at a time: a run has the process's output and devices"
-        raise refusal("a run of this process has not ended", why, "wait for it, or use a process")
+        why = "only one run at a time can have the process's output and devices"
+        raise refusal("a run of this process has not ended", why, "wait, or use another process")
     try:
         _network.watch()
         open_device(launch.local_rank())

@@ -172,7 +172,7 @@ class Result:
 
         if self.adapter_dir is None and self.model_dir is None:
             why = "the run has saved no adapter and no model"
-            raise refusal(f"nothing to ask in {self.output_dir}", why, "train with save_model=True")
+            raise refusal(f"no model in {self.output_dir}", why, "train with save_model=True")
         model = self.base_model if self.adapter_dir is not None else self.model_dir
         return AskedModel(find_source(self.adapter_dir, model))
 

@@ -88,7 +88,7 @@ def _several(given: dict[str, Any]) -> list[Problem]:
     if len(named) < 2:
         return []
     why = "settings come from one file, and the others would be ignored"
-    fix = "name one, and what else is to be set by flags, which win"
+    fix = "name one of them, and give other settings as flags, which override it"
     return [Problem(" with ".join(named), why, fix)]
 
 

@@ -93,7 +93,7 @@ def check_names_are_free(run: Run, *others: str) -> list[Problem]:
 def _taken(path: Path) -> Problem | None:
     fix = "rename it, or name another folder: --output_dir DIR"
     if path.is_symlink():
-        why = "the run writes a file of this name, which would overwrite what it leads to"
+        why = "the run writes a file of this name, which would overwrite the file that it links to"
         return Problem(f"{path} is a link to {os.readlink(path)}", why, fix)
     if path.is_dir():
         return Problem(f"{path} is a folder", "the run writes a file of this name", fix)
@@ -123,7 +123,7 @@ def remove_earlier_result(run: Run) -> None:
         log = output / METRICS
         again = is_unfinished(output) and log.is_file() and log.stat().st_size
         if again and not layout.checkpoints_in(output):
-            print(f"--> {log.resolve()} of a run that was not finished is begun again")
+            print(f"--> {log.resolve()} belongs to an unfinished run and is started again")
         return
     patterns = (*WEIGHTS, *RECORDS, *TOKENIZER, *OTHERS)
     found = [path for pattern in patterns for path in sorted(output.glob(pattern))]
@@ -163,7 +163,7 @@ def _result(folder: Path, train: configs.train_config) -> Problem | None:
     return Problem(
         f"{flag} {folder.resolve()} holds {' and '.join(names)} of a run of {_when(folder, saved)}",
         "a new run would overwrite that result" + (trained if model else ""),
-        f"name another folder: {flag} DIR, or give it up: --overwrite_output_dir",
+        f"name another folder: {flag} DIR, or replace it: --overwrite_output_dir",
     )
 
 

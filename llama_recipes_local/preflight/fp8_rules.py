@@ -54,7 +54,7 @@ def _what_is_read(run: Run) -> list[Problem]:
     train = run.train
     if not train.use_peft or run.peft is None:  # an unknown method, which check_values reports
         return []
-    why = "it is computed from the weights themselves, of which fp8 keeps three bits and a sign"
+    why = "it is computed from the weights, and fp8 would round them to three bits of mantissa"
     flags = METHODS[train.peft_method].reads_weights(run.peft)
     return [_refused(f"with {flag}", why) for flag in flags]
 

@@ -28,7 +28,7 @@ def check_warmup(run: Run) -> list[Problem]:
 
 
 def check_samples(run: Run) -> list[Problem]:
-    """Find answers that are asked of a model which cannot give them while it is trained."""
+    """Find flags that ask for answers from a model that cannot answer during training."""
     train = run.train
     method = METHODS.get(train.peft_method) if train.use_peft else None
     other = method is not None and not method.is_mergeable
@@ -40,7 +40,7 @@ def check_samples(run: Run) -> list[Problem]:
     return [
         Problem(
             f"--{flag} {count} with {why}",
-            "during a run, answers are given by LoRA's methods or a whole model, on its device",
+            "during a run, only LoRA and full models answer, with their weights on the device",
             f"leave --{flag} out, and measure the result: {command('evaluate')}",
         )
         for flag, count in asked.items()
@@ -162,15 +162,15 @@ def check_activation_policy(run: Run) -> list[Problem]:
 
 
 def check_selective(run: Run) -> list[Problem]:
-    """Find a run whose norms' outputs cannot be made again, although it was asked for."""
+    """Find a run that asks to recompute the norms' outputs and cannot do that."""
     train = run.train
     if train.activation_policy != SELECTIVE:
         return []
     what, fix = f"--activation_policy {SELECTIVE}", f"use --activation_policy {FULL}"
     if not train.use_fast_kernels:
-        why = "only its kernels make norms' outputs again"
+        why = "only its kernels recompute the norms' outputs"
         return [Problem(f"{what} without --use_fast_kernels", why, f"add it, or {fix}")]
     if train.use_peft and train.peft_method != "lora":
-        why = "norms' outputs are kept for LoRA's matrices alone, or for weights that are trained"
+        why = "norms' outputs are only kept for LoRA and for weights that are trained"
         return [Problem(f"{what} with {train.peft_method}", why, fix)]
     return []

@@ -26,5 +26,5 @@ def check_host_memory(run: Run) -> list[Problem]:
     lack = lacking_host_memory(run.train, model_config(run))
     if not lack:
         return []
-    fix = "use --activation_policy full, or less tokens a row: --context_length N"
+    fix = "use --activation_policy full, or fewer tokens in a row: --context_length N"
     return [Problem("--activation_policy offload", lack, fix)]

@@ -44,7 +44,7 @@ def check_stored_weights(run: Run) -> list[Problem]:
         fix = f"leave --quantization out, or {BEFORE}"
         problems.append(Problem(what, "they are not quantised a second time", fix))
     problems += [
-        Problem(f"--{flag}: {stored.what}", "how is stored with them", f"leave --{flag} out")
+        Problem(f"--{flag}: {stored.what}", "the folder has its own setting", f"leave --{flag} out")
         for flag in ONLY_4BIT
         if flag in run.given
     ]

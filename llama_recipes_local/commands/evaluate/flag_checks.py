@@ -57,7 +57,7 @@ def refuse_benchmark_flags(**flags: object) -> None:
     fix = f"--benchmark NAME, one of {', '.join(TASKS)}; or leave it out"
     refuse(
         [
-            Problem(f"--{name} without --benchmark", "it is a benchmark's", fix)
+            Problem(f"--{name} without --benchmark", "it only applies to a benchmark", fix)
             for name, value in flags.items()
             if value is not None and value is not False
         ]

@@ -13,6 +13,7 @@ from llama_recipes_local.errors import UsageError, refusal
 from llama_recipes_local.gguf_files.folder_of_file import GgufModel
 from llama_recipes_local.messages import amount, missing_path
 from llama_recipes_local.parallel import device_type
+from llama_recipes_local.program import command
 from llama_recipes_local.storage.disk import free_bytes
 
 SUFFIX = ".gguf"
@@ -50,8 +51,9 @@ def opened(path: Path, adapter: Path | None) -> Iterator[OpenedFile]:
         UsageError: if it cannot be read, or there is no space for its weights.
     """
     if adapter is not None:
-        fix = f"make a folder of it, convert {path} --out DIR, and name that: --model_name DIR"
-        raise refusal(f"--adapter with the GGUF file {path}", "an adapter is put on a folder", fix)
+        why = "an adapter needs its base model as a folder"
+        fix = f"{command('convert', path, '--out', 'DIR')}, then --model_name DIR"
+        raise refusal(f"--adapter with the GGUF file {path}", why, fix)
     if not path.is_file():
         raise UsageError([missing_path(path, "name a file: --model_name FILE.gguf")])
     model = GgufModel(path)

@@ -40,7 +40,7 @@ def replay(args: argparse.Namespace) -> None:
     for note in found.notes:
         print(f"--> {note}")
     refuse(found.problems)
-    print(f"--> nothing differs: {found.files} files, and what read and wrote them")
+    print(f"--> nothing differs: {found.files} files, and the software that read and wrote them")
     if not args.check:
         repeat(manifest, given, out)
     if args.sign is not None:
@@ -63,5 +63,5 @@ def _without_manifest(folder: Path) -> Any:
     if (folder / CONFIGURATION_FILE).is_file():
         record = folder / CONFIGURATION_FILE
         fix = f"train again with its settings, without comparing: --config {record}"
-    why = "a run writes it, and merge and export; an older version did not"
+    why = "runs, merge and export write it; older versions did not"
     return refusal(f"{folder} has no {CUSTODY_FILE}", why, fix)

@@ -49,7 +49,7 @@ def export_again(
     elif step.command == "export":
         export(Export(**_known(Export, values)))
     else:
-        why = "finetune, sft, merge and export are made again"
+        why = "only finetune, sft, merge and export can be repeated"
         raise refusal(f"a step of {step.command}", why, "compare only: --check")
 
 

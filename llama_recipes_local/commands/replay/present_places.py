@@ -72,7 +72,7 @@ def _of_finetune(step: Step, given: Mapping[str, Any]) -> tuple[Places, list[Pro
     problems = []
     if CODE_OF_USER in step.inputs and not {CODE_OF_USER, "file"} & given.keys():
         path = Path(step.inputs[CODE_OF_USER].folder, *step.inputs[CODE_OF_USER].files)
-        why = f"it is code that is run, so that only a flag names it; the run's was {path}"
+        why = f"it is code, which is run only if a flag names it; the run used {path}"
         fix = f"--{CODE_OF_USER} FILE.py, with :FUNCTION as the run had it"
         problems.append(Problem(f"--{CODE_OF_USER} is not given", why, fix))
     places, missing = run_inputs(resolve(flags_now(step, given)))

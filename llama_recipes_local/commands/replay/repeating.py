@@ -104,7 +104,7 @@ def _ranks(step: Step) -> int:
     """
     ranks, hosts = int(step.machine.get("ranks", 1)), int(step.machine.get("hosts", 1))
     if hosts > 1:
-        why = f"it had {ranks} ranks on {hosts} hosts, and this is one"
+        why = f"it had {ranks} ranks on {hosts} hosts, and this is a single host"
         fix = "compare only: --check; and train again with --config RUN/run_config.json"
         raise refusal("the run cannot be made again here", why, fix)
     return ranks
