@@ -1,6 +1,7 @@
 """A model's ``config.json``: read as JSON, or as transformers reads it."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ def load_config(folder: Path, fix: str) -> transformers.PreTrainedConfig:
             folder, local_files_only=True, trust_remote_code=False
         )
         _check_numbers(config)
+        _check_rotary(getattr(config, "rope_parameters", None), read_config(folder))
         return config
 
 
@@ -75,6 +77,33 @@ def _check_numbers(config: transformers.PreTrainedConfig) -> None:
         if not known or not low <= value <= high:
             raise ValueError(f"{name} is {value!r}, and must be from {low} to {high}")
     _check_ids(config, getattr(config, "vocab_size", None))
+
+
+def _check_rotary(rotary: Any, written: Mapping[str, Any]) -> None:
+    """Check rotary settings that transformers leaves out, or takes one of two of.
+
+    Args:
+        rotary: the settings as it reads them; those of models of several kinds of layers are left.
+        written: ``config.json``.
+
+    Raises:
+        ValueError: if it would compute something else than is written.
+    """
+    if not isinstance(rotary, dict) or "rope_type" not in rotary:
+        return
+    kind, factor = rotary["rope_type"], rotary.get("factor")
+    for name, known, value in (
+        ("type", kind, rotary.get("type", kind)),
+        ("rope_theta", rotary.get("rope_theta"), written.get("rope_theta")),
+    ):
+        if value not in (None, known):
+            raise ValueError(f"it has {name} {value!r} and {known!r} for the rotary embedding")
+    if factor is None:
+        return
+    if kind == "default":
+        raise ValueError(f"its rotary scaling has the factor {factor!r}, and no rope_type")
+    if not isinstance(factor, (int, float)) or factor < 1:
+        raise ValueError(f"its rotary scaling has the factor {factor!r}, and must have 1 or more")
 
 
 def _check_ids(config: object, rows: Any) -> None:

@@ -182,7 +182,12 @@ def _check_shards(folder: Path) -> list[Problem]:
         return [Problem(f"{index} is not an index of weights", str(error), _COPY_AGAIN)]
     if not (missing := missing_shards(folder)):
         files = [folder / shard for shard in shards]
-        return check_links(folder, files) or check_headers(files)
+        there = {path.name for path in folder.glob("model-*-of-*.safetensors")}
+        if unnamed := there.difference(shards):
+            why = f"{join_names(sorted(unnamed))}; only one set can be the model's"
+            what = f"{folder} holds shards that {INDEX} does not name"
+            return [Problem(what, why, "move the others away, or copy the index again")]
+        return check_links(folder, files) or check_headers(files) or _check_once(folder, files)
     return [
         Problem(
             f"{folder} has only {len(shards) - len(missing)} of {len(shards)} weight files",
@@ -190,6 +195,19 @@ def _check_shards(folder: Path) -> list[Problem]:
             "copy these files into the folder",
         )
     ]
+
+
+def _check_once(folder: Path, files: Iterable[Path]) -> list[Problem]:
+    """Find tensors that are in two files: which of the two is the model's?"""
+    found: dict[str, str] = {}
+    for path in files:
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118
+                other = found.setdefault(name, path.name)
+                if other != path.name:
+                    what = f"{folder} has a tensor in two of its weight files"
+                    return [Problem(what, f"{name} is in {other} and {path.name}", _COPY_AGAIN)]
+    return []
 
 
 def check_headers(files: Iterable[Path]) -> list[Problem]:

@@ -21,6 +21,7 @@ Spoil = Callable[[Path], object]
 Tensors = dict[str, torch.Tensor]
 
 EMBEDDING = "model.embed_tokens.weight"
+NORM = "model.norm.weight"
 WRITING = ("self_attn.o_proj", "mlp.down_proj")
 UP = "model.layers.1.mlp.up_proj.weight"
 
@@ -109,6 +110,17 @@ def two_sets(folder: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
     save_file({name: value + 1 for name, value in tensors.items()}, folder / shard)
     index = {"weight_map": dict.fromkeys(tensors, shard)}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def shards(folder: Path, named: int) -> None:
+    """Make two shards of the weights that both have the norm, of which the index names some."""
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    files = [f"model-{number:05}-of-00002.safetensors" for number in (1, 2)]
+    save_file(tensors, folder / files[0], metadata={"format": "pt"})
+    save_file({NORM: tensors[NORM] + 1}, folder / files[1], metadata={"format": "pt"})
+    index = {"weight_map": dict.fromkeys(tensors, files[0]) | {NORM: files[named - 1]}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
@@ -233,6 +245,16 @@ FAULTS: dict[str, tuple[Spoil, str, str]] = {
         "has no model.safetensors.index.json",
         "copy model.safetensors.index.json, model-00002-of-00002.safetensors there too",
     ),
+    "a shard too many": (
+        lambda folder: shards(folder, 1),
+        "holds shards that model.safetensors.index.json does not name",
+        "model-00002-of-00002.safetensors",
+    ),
+    "a tensor in two shards": (
+        lambda folder: shards(folder, 2),
+        "has a tensor in two of its weight files",
+        "model.norm.weight is in model-00001-of-00002.safetensors and model-00002",
+    ),
     "an index that points outside": (
         outside,
         "is not an index of weights",
@@ -305,6 +327,29 @@ FAULTS: dict[str, tuple[Spoil, str, str]] = {
         in_json(CONFIG, rope_scaling={"rope_type": "zz", "factor": 2.0}),
         "config.json",
         "zz",
+    ),
+    "rotary scaling without a type": (
+        in_json(CONFIG, rope_parameters={"rope_theta": 1e4, "factor": 2.0}),
+        "config.json cannot be read",
+        "the factor 2.0, and no rope_type",
+    ),
+    "rotary scaling by less than 1": (
+        in_json(CONFIG, rope_parameters={"rope_type": "linear", "rope_theta": 1e4, "factor": 0.5}),
+        "config.json cannot be read",
+        "the factor 0.5, and must have 1 or more",
+    ),
+    "two rotary types": (
+        in_json(
+            CONFIG,
+            rope_parameters={"type": "dynamic", "rope_type": "linear", "factor": 2.0},
+        ),
+        "config.json cannot be read",
+        "type 'dynamic' and 'linear' for the rotary embedding",
+    ),
+    "two rotary bases": (
+        in_json(CONFIG, rope_theta=5e5, rope_parameters={"rope_type": "default", "rope_theta": 1}),
+        "config.json cannot be read",
+        "rope_theta 500000.0 and 1 for the rotary embedding",
     ),
     "dropout above 1": (in_json(CONFIG, attention_dropout=1.5), "config.json cannot be", "dropout"),
     "a deeply nested configuration": (
