@@ -25,7 +25,7 @@ from llama_recipes_local.errors import refusal
 class Sampling:
     """How tokens are chosen; the defaults are upstream's, except that sampling is off.
 
-    A model's ``generation_config.json`` is ignored.
+    A model's ``generation_config.json`` is ignored, unless ``Generator`` is asked to keep it.
     """
 
     max_new_tokens: int = 100
@@ -34,8 +34,9 @@ class Sampling:
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 50
-    repetition_penalty: float = 1.0
-    """What the logit of a token that the text has is divided by, or multiplied by if negative."""
+    repetition_penalty: float | None = 1.0
+    """What the logit of a token that the text has is divided by, or multiplied by if negative.
+    None leaves it to the generator's configuration."""
     num_return_sequences: int = 1
     """Completions of each prompt; above 1 only with sampling."""
     seed: int = 42
@@ -45,9 +46,10 @@ class Sampling:
         options: dict[str, Any] = {
             "max_new_tokens": self.max_new_tokens,
             "do_sample": self.do_sample,
-            "repetition_penalty": self.repetition_penalty,
             "num_return_sequences": self.num_return_sequences,
         }
+        if self.repetition_penalty is not None:
+            options["repetition_penalty"] = self.repetition_penalty
         if self.do_sample:
             options |= {"temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k}
         return options
@@ -63,9 +65,19 @@ class Generator:
     """
 
     def __init__(
-        self, model: PreTrainedModel | peft.PeftModel, tokenizer: PreTrainedTokenizerBase
+        self,
+        model: PreTrainedModel | peft.PeftModel,
+        tokenizer: PreTrainedTokenizerBase,
+        configured: bool = False,
     ) -> None:
-        """Take a model and its tokenizer, which ``model_loading`` loads."""
+        """Take a model and its tokenizer, which ``model_loading`` loads.
+
+        Args:
+            model: the model.
+            tokenizer: its tokenizer.
+            configured: whether ``generation_config.json`` holds where ``Sampling`` says
+                nothing.
+        """
         self._model: Any = model  # PEFT forwards what it does not have itself
         self.tokenizer = tokenizer
         ends = self._model.generation_config.eos_token_id
@@ -73,8 +85,9 @@ class Generator:
         config = self._model.config.get_text_config()
         self.positions: int | None = getattr(config, "max_position_embeddings", None)
         self._told = False
-        # the folder's sampling options would fill in those that are not given here
-        self._model.generation_config = GenerationConfig()
+        if not configured:
+            # the folder's sampling options would fill in those that are not given here
+            self._model.generation_config = GenerationConfig()
 
     def complete(
         self,

@@ -1,6 +1,7 @@
 """Finds a benchmark's files in a local folder, in the layouts that it is published in.
 
-A file is ``SUBJECT/SPLIT-00000-of-00001.parquet`` as in clones of the Hub, ``SPLIT/SUBJECT.csv`` or
+A file is ``SUBJECT/SPLIT-00000-of-00001.parquet`` as in clones of the Hub, or where these are not
+there ``all/SPLIT-00000-of-00001.parquet``, whose rows name their subjects; ``SPLIT/SUBJECT.csv`` or
 ``SPLIT/SUBJECT_SPLIT.csv`` as in the authors' archives, or ``SPLIT.jsonl``.
 """
 
@@ -21,6 +22,7 @@ from llama_recipes_local.records.finding import describe_files, files_below, poi
 from llama_recipes_local.storage.hashing import contents_hash
 
 _PART = re.compile(r"-\d+-of-\d+$")
+_ALL, _SUBJECT = "all", "subject"
 _SPLITS = {"dev": "dev", "val": "val", "validation": "val", "test": "test", "train": "train"}
 
 
@@ -64,7 +66,11 @@ class BenchmarkFiles:
         below = files_below(folder)
         self._files = self._found(below)
         _refuse_two_layouts(self._files)
-        self.subjects = [name for name in task.subjects if (name, task.split) in self._files]
+        self._together: dict[tuple[str, str], list[Record]] = {}
+        if all(subject == _ALL for subject, _ in self._files):
+            self._together = self._of_all()
+        there = self._together or self._files
+        self.subjects = [name for name in task.subjects if (name, task.split) in there]
         self.missing = [name for name in task.subjects if name not in self.subjects]
         if not self.subjects:
             packed = [path for path in below if path.suffix in (".zip", ".tar", ".7z")]
@@ -81,7 +87,10 @@ class BenchmarkFiles:
         Raises:
             UsageError: if a file cannot be read, or a row is no question.
         """
-        rows = (row for path in self._files[subject, split] for row in self._rows(path))
+        if self._together:
+            rows = self._together[subject, split]
+        else:
+            rows = [row for path in self._files[subject, split] for row in self._rows(path)]
         return [self._item(where, row) for where, row in rows]
 
     def check_examples(self, shots: int) -> list[Problem]:
@@ -92,7 +101,8 @@ class BenchmarkFiles:
         few = [
             subject
             for subject in self.subjects
-            if (subject, split) not in self._files or len(self.items(subject, split)) < shots
+            if (subject, split) not in (self._together or self._files)
+            or len(self.items(subject, split)) < shots
         ]
         if not few:
             return []
@@ -125,9 +135,26 @@ class BenchmarkFiles:
                 subject, split = stem.removesuffix(f"_{above}"), _SPLITS[above]
             else:
                 continue
-            if subject in known:
+            if subject in known or subject == _ALL:
                 found[subject, split].append(path)
-        return found
+        named = any(subject != _ALL for subject, _ in found)  # then the others are the same again
+        return {key: paths for key, paths in found.items() if not (named and key[0] == _ALL)}
+
+    def _of_all(self) -> dict[tuple[str, str], list[Record]]:
+        """Return the rows of files of all subjects, by subject and part.
+
+        Raises:
+            UsageError: if a row names no subject of the benchmark.
+        """
+        found = defaultdict(list)
+        for (_, split), paths in self._files.items():
+            for where, row in (row for path in paths for row in self._rows(path)):
+                if row.get(_SUBJECT) not in self._task.subjects:
+                    what = f"{where} is of no subject of {self._task.title}"
+                    why = f"its {_SUBJECT} is {row.get(_SUBJECT)!r:.80}"
+                    raise refusal(what, why, f"--benchmark_path DIR: {self._task.published}")
+                found[str(row[_SUBJECT]), split].append((where, row))
+        return dict(found)
 
     def _rows(self, path: Path) -> Iterator[Record]:
         if not self._task.headers and format_of(path.name) == "csv":

@@ -1,6 +1,7 @@
 """``evaluate --benchmark``: the same scores as lm-eval, for any size of a batch."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,14 @@ import made_benchmarks as made
 import pytest
 import torch
 from llama_families import build
+from transformers import AutoModelForCausalLM
 
-from llama_recipes_local.benchmark_tasks.solutions import FLEXIBLE, STRICT, is_right
+from llama_recipes_local.benchmark_tasks.local_files import BenchmarkFiles
+from llama_recipes_local.benchmark_tasks.prompts import asked
+from llama_recipes_local.benchmark_tasks.solutions import ENDS, FLEXIBLE, LONGEST, STRICT, is_right
+from llama_recipes_local.benchmark_tasks.tasks import TASKS
 from llama_recipes_local.cli import main
+from llama_recipes_local.models import AutoTokenizer
 
 SUBJECTS = {
     name: {"dev": made.questions(name, "dev", 5), "test": made.questions(name, "test", count)}
@@ -95,6 +101,45 @@ def test_a_gguf_file_is_measured_as_its_model(model: Path, clone: Path, tmp_path
     found = measure(tmp_path, path, "mmlu", clone)
     assert found["answers"] == measure(tmp_path, model, "mmlu", clone)["answers"]
     assert found["about"]["model_name"] == str(path)
+
+
+def test_the_folders_options_of_generation_hold_as_in_lm_eval(model: Path, tmp_path: Path) -> None:
+    rows = {part: made.solutions(part, 3) for part in ("train", "test")}
+    data = made.hub_clone(tmp_path / "gsm8k", {"main": rows})
+    plain = measure(tmp_path, model, "gsm8k", data, "--num_fewshot", "1")
+    folder = tmp_path / "penalised"
+    shutil.copytree(model, folder)
+    path = folder / "generation_config.json"
+    options = json.loads(path.read_text()) | {"repetition_penalty": 1.7, "temperature": 0.1}
+    path.write_text(json.dumps(options | {"do_sample": True}))
+    found = measure(tmp_path, folder, "gsm8k", data, "--num_fewshot", "1")
+    assert found["answers"] != plain["answers"]
+    known: Any = AutoModelForCausalLM.from_pretrained(folder)  # with its generation_config
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    task = TASKS["gsm8k"]
+    for question, each in zip(
+        asked(task, BenchmarkFiles(task, data), 1, 0), found["answers"], strict=True
+    ):
+        ids = tokenizer(question.prompt, return_tensors="pt")
+        made_ids = known.generate(**ids, do_sample=False, max_new_tokens=LONGEST)[0]
+        text = tokenizer.decode(made_ids[ids["input_ids"].shape[1] :], skip_special_tokens=True)
+        for end in ENDS:
+            text = text.partition(end)[0]
+        assert each["prediction"] == text
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [({"a": 1, "z": 2}, "a JSON object with a, z"), ([1], "a list"), (None, "null")],
+)
+def test_another_file_is_not_compared_and_is_named(
+    content: Any, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "other.json"
+    path.write_text(json.dumps(content))
+    assert main(["evaluate", "--compare", str(path), str(path)]) == 2
+    error = capsys.readouterr().err
+    assert "is not a result of evaluate" in error and said in error and "__init__" not in error
 
 
 def test_two_results_of_a_benchmark_are_compared(

@@ -43,6 +43,29 @@ def test_mmlu_is_read_from_parquet_and_from_csv_without_a_header(tmp_path: Path)
     assert "\n\n A box" not in first
 
 
+def test_mmlu_is_read_from_files_of_all_subjects(tmp_path: Path) -> None:
+    clone = made.hub_clone(tmp_path / "clone", ENGLISH)
+    together = {
+        part: [
+            row | {"subject": subject} for subject, parts in ENGLISH.items() for row in parts[part]
+        ]
+        for part in ("dev", "test")
+    }
+    alone = made.hub_clone(tmp_path / "alone", {"all": together})
+    assert len(same("mmlu", [clone, alone], 5)) == 12
+    found = BenchmarkFiles(TASKS["mmlu"], alone)
+    assert list(found.hashes()) == [
+        f"all/{part}-00000-of-00001.parquet" for part in ("dev", "test")
+    ]
+    assert found.subjects == ["anatomy", "us_foreign_policy"] and len(found.missing) == 55
+    assert found.check_examples(6)
+    together["test"][3]["subject"] = "alchemy"
+    other = made.hub_clone(tmp_path / "other", {"all": together})
+    with pytest.raises(UsageError) as caught:
+        BenchmarkFiles(TASKS["mmlu"], other)
+    assert "row 4" in str(caught.value) and "alchemy" in str(caught.value)
+
+
 def test_chinese_ones_are_read_from_parquet_and_from_csv(tmp_path: Path) -> None:
     clone = made.hub_clone(tmp_path / "clone", CHINESE, spread=True)
     archive = made.archive(tmp_path / "archive", CHINESE, ("question", "answer"), "_{}")

@@ -257,10 +257,10 @@ def _solve(
         what = f"a prompt has {longest:,} tokens, and a solution up to {LONGEST}"
         why = f"the model has {positions:,} positions (max_position_embeddings)"
         raise refusal(what, why, "take fewer examples: --num_fewshot 1")
-    generator = Generator(load_model(source), tokenizer)
+    generator = Generator(load_model(source), tokenizer, configured=True)  # as in lm-eval
     end = tokenizer.eos_token_id
     stops = Stops((*generator.ends, *([] if end is None else [end])), ENDS)
-    sampling = Sampling(max_new_tokens=LONGEST)
+    sampling = Sampling(max_new_tokens=LONGEST, repetition_penalty=None)
     order = sorted(range(len(texts)), key=lambda place: -len(ids[place]))
     found: dict[int, str] = {}
     with tqdm(total=len(texts), desc="solutions", leave=False, disable=None) as bar:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,19 @@ class Result:
         write_json(path, asdict(self), indent=1)
 
 
+_FIELDS = {each.name for each in fields(Result)}
+_NEEDED = {"about", "asked"}
+
+
+def _what_it_is(content: object) -> str:
+    """Return what JSON is there instead of a result."""
+    if not isinstance(content, dict):
+        kinds = {list: "a list", str: "a text", type(None): "null"}
+        return f"it is {kinds.get(type(content), 'a number or a truth value')}"
+    names = ", ".join(sorted(content)[:4]) or "nothing"
+    return f"it is a JSON object with {names}{', ...' * (len(content) > 4)}"
+
+
 def table(rows: list[list[str]], headers: list[str]) -> str:
     """Return a table; numbers are printed as they are given."""
     alignment = ("left", *["right"] * (len(headers) - 1))
@@ -94,7 +107,10 @@ def read_result(path: Path) -> Result:
     if not path.exists():
         raise UsageError([missing_path(path.absolute(), fix)])
     with door(f"{path} is not a result of evaluate", fix):
-        result = Result(**json.loads(path.read_text("utf-8")))
+        content = json.loads(path.read_text("utf-8"))
+        if not isinstance(content, dict) or set(content) - _FIELDS or _NEEDED - set(content):
+            raise ValueError(_what_it_is(content))
+        result = Result(**content)
         for measure in result.measures():
             if not len(measure.keys) or not math.isfinite(measure.of_all()):
                 raise ValueError(f"no items of {measure.name}")
