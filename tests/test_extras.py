@@ -58,3 +58,26 @@ def test_what_evaluate_needs_is_always_installed() -> None:
     always = project.split("dependencies = [")[1].split("\n]")[0]
     for name in ("scipy", "rouge-score", "nltk"):
         assert f'"{name}>=' in always
+
+
+def test_the_packages_of_modules_are_those_that_python_finds() -> None:
+    found, by_python = extras.distributions_of(), importlib.metadata.packages_distributions()
+    assert found["torch"] == ["torch"]
+    assert found["yaml"] == ["PyYAML"]
+    missing = {name for name in by_python if set(by_python[name]) - set(found.get(name, []))}
+    assert missing - {"__pycache__"} == set()
+
+
+def test_the_modules_of_a_package_are_in_its_list_of_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = ["one/a.py,sha256=x,1", "one/b.py,,", "two.py,,", "three.abi3.so,,"]
+    files += ["__pycache__/two.pyc,,", "A-1.dist-info/RECORD,,", "../../../bin/a,,", '"four/a,b",,']
+    folder = tmp_path / "A-1.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Name: A\n")
+    (folder / "RECORD").write_text("\n".join(files))
+    kept = importlib.metadata.distributions(path=[str(tmp_path)])
+    monkeypatch.setattr(importlib.metadata, "distributions", lambda: kept)
+    found = extras.distributions_of.__wrapped__()
+    assert found == {name: ["A"] for name in ("one", "two", "three", "four")}

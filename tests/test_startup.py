@@ -1,6 +1,7 @@
 """What is imported, and when: torch and its like take seconds, so a word comes before them."""
 
 import gc
+import importlib.metadata
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,9 +17,11 @@ from llama_recipes_local.api.quick_imports import (
     compiled_when_called,
     imported_when_called,
     list_models_once,
+    packages_looked_up_once,
     without_collector,
 )
 from llama_recipes_local.data.token_rows import SCHEMA, Chunk
+from llama_recipes_local.extras import distributions_of
 
 PROJECT = Path(__file__).resolve().parents[1]
 HEAVY = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "numpy", "pandas")
@@ -136,6 +139,14 @@ def test_another_function_of_a_large_package_is_its_own(monkeypatch: pytest.Monk
         own = sys.modules["scipy.optimize"]
         assert minimize_scalar is own.minimize_scalar
     assert sys.modules["scipy.optimize"] is own
+
+
+def test_transformers_is_told_which_package_has_a_module() -> None:
+    by_python = importlib.metadata.packages_distributions
+    with pytest.raises(KeyboardInterrupt), packages_looked_up_once():
+        assert importlib.metadata.packages_distributions is distributions_of
+        raise KeyboardInterrupt
+    assert importlib.metadata.packages_distributions is by_python
 
 
 def test_transformers_reads_the_files_of_its_models_once(monkeypatch: pytest.MonkeyPatch) -> None:

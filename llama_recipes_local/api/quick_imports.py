@@ -1,6 +1,7 @@
 """What makes the imports of a run quick: what they do in vain is left out, or done when needed."""
 
 import gc
+import importlib.metadata
 import inspect
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from llama_recipes_local.extras import distributions_of
 from llama_recipes_local.library_patches import COMPILED_FUNCTIONS, MODEL_LIST
 
 DEFERRED = {"scipy.optimize": "linear_sum_assignment", "sklearn.metrics": "roc_curve"}
@@ -20,7 +22,12 @@ DEFERRED = {"scipy.optimize": "linear_sum_assignment", "sklearn.metrics": "roc_c
 @contextmanager
 def quick_imports() -> Iterator[None]:
     """Import quickly meanwhile."""
-    with without_collector(), compiled_when_called(), imported_when_called():
+    with (
+        without_collector(),
+        packages_looked_up_once(),
+        imported_when_called(),
+        compiled_when_called(),
+    ):
         list_models_once()
         yield
 
@@ -41,6 +48,17 @@ def without_collector() -> Iterator[None]:
             gc.freeze()
         if enabled:
             gc.enable()
+
+
+@contextmanager
+def packages_looked_up_once() -> Iterator[None]:
+    """Answer for Python which package has a module: before 5.23 transformers asks at its import."""
+    ask_python = importlib.metadata.packages_distributions
+    importlib.metadata.packages_distributions = distributions_of
+    try:
+        yield
+    finally:
+        importlib.metadata.packages_distributions = ask_python
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_recipes_local import __version__, launch
-from llama_recipes_local.extras import SOURCE
+from llama_recipes_local.extras import SOURCE, distributions_of
 from llama_recipes_local.run.record import PACKAGES, code_hash
 from llama_recipes_local.vendoring import read_manifest, vendor_dir
 from llama_recipes_local.vendoring.manifest import file_hashes
@@ -51,12 +51,6 @@ def packages() -> dict[str, str]:
     names = {each for name in top for each in distributions_of().get(name, [])}
     names |= {each for each in _installed() if _COMPUTING.match(each)}
     return {name: version_of(name) for name in sorted(names)}
-
-
-@cache
-def distributions_of() -> dict[str, list[str]]:
-    """Return the names of the packages that have each module."""
-    return dict(importlib.metadata.packages_distributions())
 
 
 @cache
