@@ -82,12 +82,18 @@ class RunCustody:
         except Exception as error:  # what no run ends by: ``finish`` says it
             self._failure.append(error)
 
-    def finish(self, settings: Mapping[str, Any], results: Callable[[], dict[str, Files]]) -> None:
+    def finish(
+        self,
+        settings: Mapping[str, Any],
+        results: Callable[[], dict[str, Files]],
+        flags: Mapping[str, Any] | None = None,
+    ) -> None:
         """Write the manifest of a run that has come to its end, or say why there is none.
 
         Args:
             settings: every setting of the run.
             results: returns the hashes of what it has written.
+            flags: that repeat it as it ended; None means those that it began with.
         """
         assert self._thread is not None
         self._thread.join()
@@ -95,6 +101,8 @@ class RunCustody:
             if self._failure:
                 raise self._failure[0]
             done = replace(self.step, settings=dict(settings), packages=packages())
+            if flags is not None:
+                done = replace(done, flags=dict(flags))
             write_manifest(self.output / CUSTODY_FILE, [with_results(done, results())])
         except Exception as error:  # the result is there, and worth more
             print(f"--> {self.output / CUSTODY_FILE} is not written: {error}")
@@ -117,7 +125,7 @@ def begin_custody(run: Run) -> RunCustody:
 
 def finish_custody(custody: RunCustody, run: Run) -> None:
     """Write the manifest of a run that has come to its end."""
-    custody.finish(described(run), lambda: run_results(run))
+    custody.finish(described(run), lambda: run_results(run), repeatable_flags(run))
 
 
 def new_step(

@@ -6,16 +6,20 @@ during it. If memory runs out on any rank, all ranks reduce their needs together
 
 import gc
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.distributed.tensor import DTensor
 
 from llama_recipes_local import parallel
 from llama_recipes_local.checkpoints import rng_state
+from llama_recipes_local.configs.training import RECOMPUTING
 from llama_recipes_local.errors import TrainingError
 from llama_recipes_local.optimization.parameter_groups import trained_parameters
 from llama_recipes_local.parallel.peers import ranks_in_words
+from llama_recipes_local.planning.flags import words
 from llama_recipes_local.planning.memory import MOMENTS
+from llama_recipes_local.policies.activation_policy import recomputation_flag
 from llama_recipes_local.policies.lowering import lower_policy
 from llama_recipes_local.run import Run
 from llama_recipes_local.run.record import CONFIGURATION_FILE, save_description
@@ -67,14 +71,23 @@ def step_down(run: Run, stepper: Stepper, data: DataIterator) -> str:
 def keep_less(run: Run, stepper: Stepper) -> str:
     """Have a run keep less of each layer, if no flag names it; return the flag, or ""."""
     policy = lower_policy(run, unwrapped(stepper.model))
-    changed = f"--activation_policy {policy}" if policy else ""
-    _record(run, changed)
-    return changed
+    if not policy:
+        return ""
+    _record(run, {"activation_policy": policy, recomputation_flag(run): policy in RECOMPUTING})
+    return f"--activation_policy {policy}"
 
 
-def _record(run: Run, changed: str) -> None:
-    if changed and parallel.is_rank_zero():
+def _record(run: Run, changed: dict[str, Any]) -> None:
+    """Make what a run goes on with its flags, which repeat it, and write its settings."""
+    named = {flag: value for flag, value in run.flags.items() if _name(flag) not in changed}
+    run.flags = named | changed
+    run.chosen |= changed.keys()
+    if parallel.is_rank_zero():
         save_description(run, Path(run.train.output_dir) / CONFIGURATION_FILE)
+
+
+def _name(flag: str) -> str:
+    return flag.rpartition(".")[2]
 
 
 def _smaller_micro_batches(run: Run, data: DataIterator) -> str:
@@ -85,12 +98,10 @@ def _smaller_micro_batches(run: Run, data: DataIterator) -> str:
     data.split(parts)
     train.batch_size_training //= parts
     train.gradient_accumulation_steps *= parts
-    changed = (
-        f"--batch_size_training {train.batch_size_training} "
-        f"--gradient_accumulation_steps {train.gradient_accumulation_steps}"
-    )
+    names = "batch_size_training", "gradient_accumulation_steps"
+    changed = {name: getattr(train, name) for name in names}
     _record(run, changed)
-    return changed
+    return " ".join(words(changed))
 
 
 def _try(run: Run, stepper: Stepper, batch: batches.Batch, count: int) -> str:

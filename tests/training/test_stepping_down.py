@@ -11,6 +11,7 @@ import torch
 from recorded_runs import replaced_train
 from transformers import LlamaForCausalLM
 
+from llama_recipes_local import cli
 from llama_recipes_local.finetuning import main
 from llama_recipes_local.policies.lowering import lower_policy
 from llama_recipes_local.run import activate
@@ -146,6 +147,19 @@ def test_then_micro_batches_are_halved_at_the_same_global_batch(
         gradient_accumulation_steps=rows,
     )
     assert trained(stepped) == trained(straight)
+
+
+@pytest.mark.parametrize("over", [keeps_activations, has_tokens(64)])
+def test_a_run_that_stepped_down_is_made_again_as_it_ended(
+    train: Callable[..., Path], lora: dict[str, Any], tmp_path: Path, over: Overflows
+) -> None:
+    """Where memory is enough: by what it began with it would be another."""
+    del lora["batch_size_training"]
+    stepped, again = train(lora, "stepped", over), tmp_path / "again"
+    assert cli.main(["replay", str(stepped), "--out", str(again)]) == 0
+    assert trained(again) == trained(stepped)
+    for name in ("activation_policy", "batch_size_training", "gradient_accumulation_steps"):
+        assert settings(again)[name] == settings(stepped)[name]
 
 
 @pytest.mark.parametrize("strategy", ["packing", "padding"])
