@@ -82,7 +82,7 @@ class Choices:
         otherwise: str = "",
     ) -> None:
         self._values = values
-        self._source = source
+        self.source = source
         self.any_case = any_case
         self.also = frozenset(also)
         self.otherwise = otherwise
@@ -90,9 +90,9 @@ class Choices:
     @property
     def values(self) -> tuple[bool | str | None, ...]:
         """The values, in the order in which they are listed to the user."""
-        if not self._source:
+        if not self.source:
             return self._values
-        module, _, name = self._source.partition(":")
+        module, _, name = self.source.partition(":")
         return (*self._values, *getattr(import_module(f"{__package__}.{module}"), name))
 
 

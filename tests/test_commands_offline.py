@@ -50,6 +50,7 @@ LINES: dict[str, list[list[str]]] = {
     "report": [["lora", "full"]],
     "replay": [["lora"], ["gguf", "--check"]],
     "recipes": [[], ["lora"]],
+    "completion": [["bash"], ["zsh"], ["fish"]],
     "doctor": [["--model_name", "{model}", *RUN]],
     "sft.py": [SFT],
 }

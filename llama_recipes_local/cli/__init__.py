@@ -99,7 +99,8 @@ def _run(command: Command, words: list[str], path: tuple[str, ...] = ()) -> None
     )
     module.add_arguments(parser)
     args = parser.parse_own(words) if command.takes_any_flag else parser.parse(words)
-    if "torch" not in sys.modules:  # which takes seconds; results go to standard output
+    # torch takes seconds; results go to standard output
+    if command.says_start and "torch" not in sys.modules:
         from llama_recipes_local.run.stages import print_start
 
         print_start(" ".join(path), sys.stderr)

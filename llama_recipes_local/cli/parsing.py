@@ -5,6 +5,7 @@ import math
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
@@ -79,32 +80,47 @@ class Help(argparse.RawDescriptionHelpFormatter):
         return "\n".join(indent + line for line in lines)
 
 
-def one_of(names: Iterable[str] | Callable[[], Iterable[str]]) -> Callable[[str], str]:
-    """Return an argparse ``type`` that takes one of the names and suggests the nearest to another.
+@dataclass(frozen=True, eq=False)  # argparse hashes it
+class one_of:
+    """An argparse ``type`` that takes one of the names and suggests the nearest to another.
 
-    Args:
+    Attributes:
         names: the names, or what returns them: then nothing is imported for a flag that is not
             given.
+        slow: whether what returns them takes seconds to import.
     """
 
-    def check(word: str) -> str:
-        known = list(names() if callable(names) else names)
+    names: Iterable[str] | Callable[[], Iterable[str]]
+    slow: bool = False
+
+    @property
+    def known(self) -> list[str]:
+        """The names."""
+        return list(self.names() if callable(self.names) else self.names)
+
+    def __call__(self, word: str) -> str:
+        """Return the word, if it is one of the names."""
+        known = self.known
         if word not in known:
             raise argparse.ArgumentTypeError(
                 f"unknown name {word!r}{suggestion(word, known)} (choose from {', '.join(known)})"
             )
         return word
 
-    return check
 
-
-def listed(names: Iterable[str] | Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
-    """Return an argparse ``type`` of several names with commas between them; see ``one_of``.
+@dataclass(frozen=True, eq=False)  # argparse hashes it
+class listed:
+    """An argparse ``type`` of several names with commas between them; see ``one_of``.
 
     With ``action="extend"`` the flag may be given again too.
     """
-    check = one_of(names)
-    return lambda text: [check(word.strip()) for word in text.split(",")]
+
+    names: Iterable[str] | Callable[[], Iterable[str]]
+
+    def __call__(self, text: str) -> list[str]:
+        """Return the words, if they are some of the names."""
+        check = one_of(self.names)
+        return [check(word.strip()) for word in text.split(",")]
 
 
 def number(kind: type[int] | type[float], above: float, most: float) -> Callable[[str], float]:

@@ -46,7 +46,7 @@ def add_new_model_flags(
     )
     parser.add_argument(
         "--format",
-        type=one_of(_formats),
+        type=one_of(_formats, slow=True),
         metavar="NAME",
         help="the format that the model is written in (safetensors)",
     )

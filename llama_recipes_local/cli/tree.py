@@ -18,12 +18,14 @@ class Command:
         help: what it does, in a few words.
         takes_any_flag: whether it takes the flags of ``finetuning.py`` next to its own.
         verbatim: whether it is handed its words unparsed, ``--help`` among them.
+        says_start: whether a line says at once that it begins, as most import much.
         commands: a group's subcommands by name; empty for a subcommand.
     """
 
     help: str
     takes_any_flag: bool = False
     verbatim: bool = False
+    says_start: bool = True
     commands: dict[str, "Command"] = field(default_factory=dict)
 
 
@@ -55,6 +57,7 @@ ROOT = Command(
         "report": Command("write a page about one run, or several side by side"),
         "evaluate": Command("measure a model, or compare two", takes_any_flag=True),
         "replay": Command("reproduce a result and compare it", takes_any_flag=True),
+        "completion": Command("print a shell's script that completes these", says_start=False),
     },
 )
 

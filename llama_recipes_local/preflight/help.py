@@ -1,6 +1,7 @@
 """``finetuning.py --help``: every flag with its default and its meaning."""
 
 import textwrap
+from collections.abc import Iterator
 
 from llama_recipes_local import configs
 from llama_recipes_local.adapters.registry import METHODS
@@ -37,15 +38,19 @@ def sections() -> dict[type, str]:
 
 def help_text() -> str:
     """Return what ``--help`` prints."""
-    parts, listed = [INTRODUCTION], set[str]()
+    return "\n".join([INTRODUCTION, *(_section(*each) for each in listed_flags())])
+
+
+def listed_flags() -> Iterator[tuple[str, type, dict[str, str], str]]:
+    """Yield each section's title, configuration, fields with their texts, and their prefix."""
+    listed = set[str]()
     for cls, title in sections().items():
         flags = {flag: text for flag, text in descriptions(cls).items() if flag not in listed}
-        parts.append(_section(title, cls, flags, ""))
+        yield title, cls, flags, ""
         listed |= flags.keys()
     for name, dataset in DATASETS.items():
         cls = dataset.config
-        parts.append(_section(f"--dataset {name}", cls, descriptions(cls), f"{name}."))
-    return "\n".join(parts)
+        yield f"--dataset {name}", cls, descriptions(cls), f"{name}."
 
 
 def _section(title: str, config: type, flags: dict[str, str], owner: str) -> str:

@@ -1,0 +1,1 @@
+"""``llama-recipes-local completion``: scripts that complete the commands in a shell."""
