@@ -128,7 +128,7 @@ def _attend_documents(
         layer: Any = module.layer_idx
         key, value = prefix.before_documents(layer, key, value)
     query, key, value = (_autocast(x) for x in (query, key, value))
-    if _supports_varlen_kernel(query):
+    if supports_varlen_kernel(query, query.shape[-1]):
         attended = varlen_attn(
             query, key, value, bounds, key_bounds, longest, longest_key, scale=scaling, **_VARLEN
         )
@@ -164,12 +164,12 @@ def _autocast(x: torch.Tensor) -> torch.Tensor:
     return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
 
 
-def _supports_varlen_kernel(query: torch.Tensor) -> bool:
+def supports_varlen_kernel(query: torch.Tensor, head_dim: int) -> bool:
     """Return whether torch's variable-length kernel takes ``query`` (FlashAttention's limits)."""
     return (
         query.is_cuda
         and query.dtype in HALF_PRECISION
-        and query.shape[-1] <= MAX_KERNEL_HEAD_DIM
+        and head_dim <= MAX_KERNEL_HEAD_DIM
         and torch.cuda.get_device_capability(query.device) >= (8, 0)
     )
 

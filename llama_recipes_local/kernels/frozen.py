@@ -17,6 +17,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama import modeling_llama
 
+from llama_recipes_local.kernels import rotated_attention
 from llama_recipes_local.kernels.base import ModelKernel
 from llama_recipes_local.kernels.full import trained_layers
 from llama_recipes_local.kernels.full.chosen_layers import computes, read_trained
@@ -107,6 +108,12 @@ def _attention(
         )
     shape = hidden_states.shape[:-1]
     projected = inputs(hidden_states, made_of)
+    if rotated_attention.applies(module, projected[0], attention_mask, kwargs):
+        documents = kwargs["cu_seq_lens_q"], kwargs["max_length_q"]
+        attended = rotated_attention.attend(
+            projected, position_embeddings, documents, module.head_dim, module.scaling
+        )
+        return output(attended, None)[0], None
     query, key, value = (x.view(*shape, -1, module.head_dim) for x in projected)
     query, key = rotate(query, key, *position_embeddings)
     attend = ALL_ATTENTION_FUNCTIONS.get_interface(

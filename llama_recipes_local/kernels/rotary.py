@@ -18,8 +18,7 @@ def rotate(
         sin: (batch or 1, seq, head_dim).
     """
     if not query.is_cuda:
-        rotated = modeling_llama.apply_rotary_pos_emb(query, key, cos, sin, unsqueeze_dim=2)
-        return rotated[0], rotated[1]
+        return rotated(query, key, cos, sin, 1.0)
     return _Rotate.apply(query, key, cos.contiguous(), sin.contiguous())
 
 
@@ -31,18 +30,21 @@ class _Rotate(torch.autograd.Function):
         ctx: Any, query: torch.Tensor, key: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         ctx.save_for_backward(cos, sin)
-        return _rotated(query, key, cos, sin, 1.0)
+        return rotated(query, key, cos, sin, 1.0)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
         cos, sin = ctx.saved_tensors
-        return *_rotated(gradients[0], gradients[1], cos, sin, -1.0), None, None
+        return *rotated(gradients[0], gradients[1], cos, sin, -1.0), None, None
 
 
-def _rotated(
+def rotated(
     query: torch.Tensor, key: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, sign: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rotate by the angles times ``sign``; a gradient is rotated back."""
+    """Rotate by the angles times ``sign``, as ``rotate`` does; a gradient is rotated back."""
+    if not query.is_cuda:
+        made = modeling_llama.apply_rotary_pos_emb(query, key, cos, sign * sin, unsqueeze_dim=2)
+        return made[0], made[1]
     from llama_recipes_local.kernels.triton import rotary_kernels as kernels
 
     query, key = query.contiguous(), key.contiguous()

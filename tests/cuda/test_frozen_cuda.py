@@ -13,7 +13,15 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from llama_recipes_local.kernels import attention, frozen, norm, rotary, swiglu, vocabulary_loss
+from llama_recipes_local.kernels import (
+    attention,
+    frozen,
+    norm,
+    rotary,
+    rotated_attention,
+    swiglu,
+    vocabulary_loss,
+)
 from llama_recipes_local.kernels.lora import thin
 from llama_recipes_local.kernels.lora.dropout import Dropout
 
@@ -208,3 +216,30 @@ def test_a_model_with_lora_is_as_near_to_float32_as_pefts(
 
     assert losses[2] == pytest.approx(losses[0], rel=2e-3)
     assert error(gradients[2]) < 1.2 * error(gradients[1])
+
+
+@pytest.mark.parametrize("dtype", HALF)
+def test_rotary_positions_and_attention_are_the_same_as_one_function(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Documents are short: the kernel's gradients of long ones are summed in any order."""
+    bounds = torch.tensor([0, *LENGTHS], device="cuda").cumsum(0).int()
+    known = {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds, "use_cache": False}
+    known |= {"max_length_q": max(LENGTHS), "max_length_k": max(LENGTHS)}
+    attend, calls, results = rotated_attention.attend, [], []
+
+    def counted(*args: Any) -> torch.Tensor:
+        calls.append(args)
+        return attend(*args)
+
+    monkeypatch.setattr(rotated_attention, "attend", counted)
+    for apart in (False, True):
+        if apart:
+            monkeypatch.setattr(rotated_attention, "applies", lambda *_: False)
+        model = make_model(dtype).train()
+        frozen.install(model)
+        loss = model(**packed_row(), **known, num_items_in_batch=100.0).loss
+        loss.backward()
+        results.append([loss.detach(), *(p.grad for p in model.parameters())])
+    assert len(calls) == 2
+    assert all(map(torch.equal, *results))
