@@ -145,9 +145,12 @@ class Result:
         """
         from llama_recipes_local.answers.generator import Sampling
         from llama_recipes_local.answers.sampling_limits import sampling_problems
+        from llama_recipes_local.datasets.base import is_blank
 
         if not isinstance(prompt, str):
             raise refusal(f"prompt={prompt!r}", "it is no text", 'give one: "..."')
+        if is_blank(prompt):
+            raise refusal(f"prompt={prompt!r}", "there is nothing to answer", 'give one: "..."')
         asked = {"temperature": temperature, "top_p": top_p, "top_k": top_k}
         given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
         always = {"repetition_penalty": repetition_penalty, "seed": seed}

@@ -94,6 +94,8 @@ def read_manifest(path: Path) -> Manifest:
     fix = "copy it again from where the result was made"
     with door(f"{path} is not the manifest of a result", fix):
         content = json.loads(path.read_text("utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError(f"it is {content!r:.60}, not an object")
         digest, format_ = content.pop("sha256", ""), content["format"]
         if format_ != FORMAT:
             raise refusal(f"{path} has format {format_}", f"this version reads {FORMAT}", fix)

@@ -1,14 +1,16 @@
 """The error for a non-finite loss or gradient: on which rank, and in which rows it occurred."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch.utils.data import DataLoader
 
+from llama_recipes_local.data.mixed_rows import mixed_sources_of
 from llama_recipes_local.errors import TrainingError
+from llama_recipes_local.messages import join_names
 from llama_recipes_local.parallel import from_all_ranks, rank, world_size
 from llama_recipes_local.training.batches import rows_of
 from llama_recipes_local.training.progress import FetchedStep
@@ -121,11 +123,19 @@ def _texts(
     texts = []
     for row in (rows or [])[:MAX_ROWS_NAMED]:
         try:
-            text = _text(dataloader.dataset[row]["input_ids"], tokenizer)
+            sample = dataloader.dataset[row]
+            text = _text(sample["input_ids"], tokenizer)
         except (KeyError, IndexError, TypeError):
             continue
-        texts.append(f"row {row}: {text}" if text else "")
+        texts.append(f"row {row}{_sources(sample, dataloader)}: {text}" if text else "")
     return texts
+
+
+def _sources(sample: Mapping[str, Sequence[int]], dataloader: DataLoader[Any]) -> str:
+    """Return of which sources of a mixture a row is, in words; empty for any other data."""
+    names = mixed_sources_of(dataloader.dataset)
+    found = dict.fromkeys(names[each] for each in sample.get("sources", ()) if each >= 0)
+    return f" of {join_names(found)}" if found else ""
 
 
 def _text(input_ids: Sequence[int] | torch.Tensor, tokenizer: Tokenizer | None) -> str:

@@ -77,6 +77,7 @@ def test_a_temperature_without_sampling_is_refused(result: Result) -> None:
         {"seed": 2**63},
         {"seed": None},
         {"prompt": 3},
+        {"prompt": " "},
     ],
 )
 def test_a_value_that_cannot_be_is_a_problem(result: Result, wrong: dict[str, Any]) -> None:

@@ -5,10 +5,13 @@ import shutil
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from llama_recipes_local.data.mixed_rows import MixedRows
+from llama_recipes_local.data.token_rows import TokenRows
 from llama_recipes_local.finetuning import main
 from llama_recipes_local.training.nonfinite import (
     NonFiniteError,
@@ -80,6 +83,9 @@ def test_flags_of_the_loop_reach_it(tiny_model: Path, grammar_data: Path, tmp_pa
     assert (tmp_path / "adapter_model.safetensors").is_file()
 
 
+ROW = {"input_ids": [3, 4], "labels": [-100, 4]}
+
+
 class Rows:
     """A loader whose sampler deals rows 40 and 41, then 42."""
 
@@ -124,6 +130,18 @@ def test_a_batch_of_unknown_rows_shows_how_it_begins() -> None:
     assert describe_suspects(a_report([float("inf")], [0]), loader, Tokens()) == [
         "rank 0, micro-batch 0, rows unknown",
         "   '7 7'",
+    ]
+
+
+def test_a_row_of_a_mixture_is_named_with_its_source() -> None:
+    parts = {name: TokenRows.from_samples([ROW]) for name in ("letters", "notes")}
+    loader: Any = Rows()
+    loader.dataset = MixedRows(parts, np.repeat([1, 0], 41))
+    lines = describe_suspects(a_report([float("nan"), 1.0], [0]), loader, Tokens())
+    assert lines == [
+        "rank 0, micro-batch 0, rows 40, 41",
+        "   row 40 of notes: '3 4'",
+        "   row 41 of letters: '3 4'",
     ]
 
 

@@ -81,7 +81,8 @@ def export(asked: Export) -> None:
         run = None
         if name != DEFAULT_FORMAT and (asked.dataset or not found):
             run = held_out_run(asked.model, asked.adapter, asked.tokenizer, asked.dataset)
-    refuse([*found, *(each for each in others if each not in found)])
+    known = {each.what for each in found}
+    refuse([*found, *(each for each in others if each.what not in known)])
     if isinstance(planned.export, GptqExport):
         planned.export.rows = calibration_rows(run)
     adapter = asked.adapter.expanduser().resolve() if asked.adapter else None

@@ -87,6 +87,7 @@ def test_ollama_adds_the_begin_token_itself(tmp_path: Path) -> None:
     [
         ([], "neither a model nor an adapter is named"),
         (["--model_name", "nowhere"], "nowhere"),
+        (["--adapter", "empty", "--dataset", "nosuch"], "1 problem found"),
         (["--model_name", "model", "--format", "safetensors", "--type", "f16"], "--type f16 with"),
         (["--model_name", "model", "--type", "q3_k"], "q3_k"),
         (["--model_name", "model", "--format", "onnx"], "onnx"),
@@ -101,6 +102,7 @@ def test_what_cannot_be_exported_is_refused(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     build("SmolLM2", tmp_path / "model")
+    (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path)
     try:
         code = main(["export", *words, "--out", "out"])

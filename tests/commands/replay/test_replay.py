@@ -219,6 +219,7 @@ def test_a_torn_manifest_is_refused(text: str, copy: Path, replay: Replay) -> No
     code, said = replay(copy / "run")
     assert code == 2
     assert f"1. {copy / 'run/custody.json'} is not the manifest of a result" in said
+    assert "pop" not in said
 
 
 def test_a_run_of_an_older_version_has_none(copy: Path, replay: Replay) -> None:
