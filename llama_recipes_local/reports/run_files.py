@@ -17,6 +17,7 @@ from llama_recipes_local.training.loggers import EVALUATIONS_FILE, METRICS_FILE,
 
 Row = dict[str, float]
 SFT_RECORD = "sft_config.json"
+_EVALUATIONS = "evaluation*.json"
 MOST_ROWS = 20_000
 """Lines of a file that are read: of more, evenly spaced ones and the last."""
 _TRL_NAMES = {"learning_rate": "lr", "eval_loss": "loss"}
@@ -55,6 +56,7 @@ class RunFiles:
         validated: a row for each validation.
         audit: what was found of each part of the data; empty if it was not recorded.
         answers: those of before and after training; empty if none were asked for.
+        evaluations: what ``evaluate`` measured of it, by the name of the file in its folder.
         base: what is known of the weights that an adapter was trained on.
     """
 
@@ -66,6 +68,7 @@ class RunFiles:
     validated: Rows
     audit: dict[str, Any]
     answers: dict[str, Any]
+    evaluations: dict[str, dict[str, Any]]
     base: dict[str, Any]
 
     @property
@@ -121,6 +124,10 @@ def _read(folder: Path, name: str) -> RunFiles:
         validated=_rows(folder / EVALUATIONS_FILE),
         audit=_json_object(folder / AUDIT_FILE, "the table of a run's data"),
         answers=_json_object(folder / SAMPLES_FILE, "a run's sample answers"),
+        evaluations={
+            path.name: _json_object(path, "a result of evaluate")
+            for path in sorted(folder.glob(_EVALUATIONS))
+        },
         base=_json_object(folder / BASE_RECORD, "the record of an adapter's base model"),
     )
 

@@ -8,6 +8,7 @@ from llama_recipes_local.errors import UsageError, one_line
 from llama_recipes_local.program import command
 from llama_recipes_local.reports import compared_settings
 from llama_recipes_local.reports.audit_table import audit_table, mixture_table
+from llama_recipes_local.reports.evaluation_table import evaluation_table
 from llama_recipes_local.reports.html_page import card, cards, charts, folded, note, page, table
 from llama_recipes_local.reports.line_chart import number
 from llama_recipes_local.reports.run_charts import (
@@ -52,6 +53,7 @@ def as_page(runs: Sequence[RunFiles]) -> str:
     sections = {
         "Results": "".join([table("Results", columns, _results(runs), hidden=True), *_notes(runs)]),
         "Curves": charts(by_step) + folded("By tokens", charts(by_tokens, numbers=False)),
+        "Evaluations": "".join(map(evaluation_table, runs)),
         "Answers": "".join(map(_answers, runs)),
         "Data": "".join(
             make(run.name, run.audit) for run in runs for make in (audit_table, mixture_table)

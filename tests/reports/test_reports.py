@@ -297,6 +297,33 @@ def test_a_run_of_sft(tmp_path: Path) -> None:
     assert "1.29" in page.text and "By tokens" in page.text
 
 
+def test_evaluations_in_its_folder_are_shown(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [2.0])
+    mmlu = {"about": {"benchmark": "mmlu"}, "metrics": {"acc": {"value": 0.5125, "stderr": 0.03}}}
+    losses = {
+        "about": {"train_config": {"dataset": "samsum_dataset"}},
+        "metrics": {"loss": {"value": 1.25, "low": 1.125, "high": 1.5}, "odd": {"value": "no"}},
+    }
+    forgetting = {
+        "about": {"benchmark": "forgetting"},
+        "metrics": {"perplexity": {"value": 9.5, "before": 8.25}},
+    }
+    for name, content in {"": mmlu, "-2": losses, "-3": forgetting}.items():
+        (run / f"evaluation{name}.json").write_text(json.dumps(content))
+    out = tmp_path / "page.html"
+    assert main(["report", str(run), "--out", str(out)]) == 0
+    text = " ".join(Checked(out.read_text("utf-8")).text.split())
+    for words in (
+        "evaluation.json, mmlu, acc 0.5125 ± 0.03",
+        "evaluation-2.json, samsum_dataset, loss 1.25 1.125 to 1.5",
+        "evaluation-3.json, forgetting, perplexity 9.5 8.25",
+    ):
+        assert words in text, text
+    assert "odd" not in text
+    (run / "evaluation.json").write_text("[1]")
+    assert main(["report", str(run), "--out", str(tmp_path / "other.html")]) == 2
+
+
 def test_answers_are_text(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", [1.0])
     text = "\u0627" * 5000
