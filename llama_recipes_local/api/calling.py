@@ -64,7 +64,7 @@ finetune.__dict__["__signature__"] = Signature(
 
 
 def _plain(flags: Mapping[str, object]) -> dict[str, Any]:
-    """Return the flags as a command line has them: paths are text, and of sections A.B."""
+    """Return the flags as a command line has them: paths as text, dictionaries as A.B."""
     plain: dict[str, Any] = {}
     for name, value in flags.items():
         if isinstance(value, Mapping):
@@ -75,9 +75,9 @@ def _plain(flags: Mapping[str, object]) -> dict[str, Any]:
 
 
 def _error(ended: EndedRun) -> BaseException:
-    """Return what Python gets of a run that has ended, without what its frames hold.
+    """Return the exception that Python gets from an ended run, without references to its frames.
 
-    A notebook keeps the last error, and so would the model be kept.
+    A notebook keeps the last exception, and the frames would keep the model in memory.
     """
     error = ended.__cause__
     assert error is not None
@@ -92,7 +92,7 @@ def _error(ended: EndedRun) -> BaseException:
 
 
 def _free_memory() -> None:
-    """Free the memory of a run for what comes next: models are parts of reference cycles."""
+    """Free the memory of a run at once; models are parts of reference cycles."""
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class PreparedData(Protocol):
-    """What a run trains on, as ``datasets.run_data.RunData`` has it."""
+    """The data of a run, as ``datasets.run_data.RunData`` has it."""
 
     @property
     def splits(self) -> Mapping[Part, Any]:
@@ -45,7 +45,7 @@ class PreparedData(Protocol):
         """A text to try the trained model with; "" if none is known."""
 
     def save(self, folder: Path) -> None:
-        """Write what was found in the data into a folder."""
+        """Write the audit of the data and its prompt template into a folder."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class Run:
         return {flag.rpartition(".")[2] for flag in self.flags}
 
     def may_change(self, name: str) -> bool:
-        """Return whether a field's value is the program's to choose: the user did not name it."""
+        """Return whether the program may choose a field's value, because no flag names it."""
         return name not in self.given or name in self.automatic | self.chosen
 
     @property
@@ -134,7 +134,7 @@ class Run:
 
     @property
     def main_source(self) -> Source:
-        """The source of the largest weight, whose prompts stand for all; there must be one."""
+        """The source with the largest weight, whose prompts represent the run."""
         return max(self.sources, key=lambda source: source.weight)
 
     def configurations(self) -> list[object]:

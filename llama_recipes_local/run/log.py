@@ -21,9 +21,9 @@ LOG_FILE = "run.log"
 
 
 class RunLog:
-    """Keeps what is printed, from before the run has a folder, and writes it into the file there.
+    """Keeps what is printed before the run has a folder, then writes to the log file in it.
 
-    Without a file to write, as on a full disk, the run continues, and that is printed once.
+    If the file cannot be written, as on a full disk, the run continues, and this is printed once.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class RunLog:
         self._file: TextIO | None = None
 
     def open(self, output: Path, resumed: bool) -> None:
-        """Begin the file, or that of a resumed run again, with what was printed so far."""
+        """Start the file, or append to that of a resumed run, with what was printed so far."""
         early, self._early = self._early, None
         if early is None:
             return
@@ -69,7 +69,7 @@ class RunLog:
 
 @contextlib.contextmanager
 def logged_output() -> Iterator[RunLog]:
-    """Have what the block prints, on both streams, written to a log too."""
+    """Also write to a log what the block prints, on both streams."""
     log = RunLog()
     out, err = _LoggedStream.wrap(sys.stdout, log), _LoggedStream.wrap(sys.stderr, log)
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -80,16 +80,16 @@ def logged_output() -> Iterator[RunLog]:
 
 
 def log_line(line: str) -> None:
-    """Write a line into the active run's log alone; without a run it is not written."""
+    """Write a line only into the active run's log; without a run, nowhere."""
     run = active_run()
     if run is not None and run.log is not None:
         run.log.write(f"{line}\n")
 
 
 def print_detail(*values: object, **options: Any) -> None:
-    """Print as the builtin does, but to the active run's log alone without ``verbose``.
+    """Print as the builtin does; without ``verbose``, only into the active run's log.
 
-    This is upstream's ``print``.
+    Upstream's modules use this as ``print``.
     """
     run = active_run()
     if run is None or run.log is None or run.train.verbose or "file" in options:

@@ -43,14 +43,14 @@ def resolve(flags: dict[str, Any]) -> Run:
 
 
 def resolve_with(run: Run, more: Mapping[str, Any]) -> Run:
-    """Return a run that has more flags, where its own do not say otherwise."""
+    """Return a run with more flags; its own flags override them."""
     found = resolve({**more, **run.flags})
     found.automatic, found.chosen, found.model = run.automatic, run.chosen, run.model
     return found
 
 
 def is_automatic(flag: str, value: object) -> bool:
-    """Return whether a flag leaves its field's value to preflight."""
+    """Return whether a flag leaves the choice of its field's value to preflight."""
     owner, _, name = flag.rpartition(".")
     return value == AUTO and any(
         name in fields_with(config, AUTOMATIC) and owner in ("", config.__name__)

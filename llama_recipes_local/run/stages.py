@@ -23,7 +23,7 @@ def print_stage(name: str, seconds: float) -> None:
 
 
 def print_start(name: str, file: TextIO | None = None) -> None:
-    """Print that a stage begins which takes seconds, as the first word on the screen.
+    """Print that a stage of some seconds begins, so that the screen is not empty.
 
     Args:
         name: the stage.

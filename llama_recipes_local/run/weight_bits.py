@@ -14,12 +14,12 @@ def quantized_bits(train_config: configs.train_config) -> str | None:
 
 
 def quantized_by(run: Run) -> str:
-    """Return what quantises a run's weights, as its messages name it: the flag, or the folder."""
+    """Return what quantises a run's weights, for messages: the flag or the model's folder."""
     if "quantization" in run.given:
         return f"--quantization {quantized_bits(run.train)}"
     return f"weights in {quantized_bits(run.train)} ({KEY} in the model's config.json)"
 
 
 def or_unquantized(run: Run, fix: str) -> str:
-    """Return a fix for a run whose folder, not whose flag, quantises its weights."""
+    """Return a fix, or the unquantised model if not a flag but the folder quantises."""
     return fix if "quantization" in run.given else BEFORE

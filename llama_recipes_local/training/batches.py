@@ -16,10 +16,10 @@ Batch = dict[str, Any]
 
 
 def prepare(batch: Mapping[str, Any], device: torch.device) -> Batch:
-    """Name the documents of a packed batch and send its tensors to the device.
+    """Add the bounds of a packed batch's documents, and send its tensors to the device.
 
-    Documents are found here, on the CPU, without a device synchronisation; the names are
-    transformers' own.
+    The bounds are found here, on the CPU, without synchronising with the device; they have
+    transformers' names.
     """
     prepared = {key: value for key, value in batch.items() if key != SOURCES}
     if is_packed(batch):
@@ -40,12 +40,12 @@ def is_packed(batch: Mapping[str, Any]) -> bool:
 
 
 def label_tokens(batch: Mapping[str, Any]) -> int:
-    """Count the labels that are predicted: nothing comes before the first of each row."""
+    """Count the labels that are predicted; the first of each row is not, as nothing precedes it."""
     return int((batch["labels"][..., 1:] != IGNORE_INDEX).sum())
 
 
 def sources_of(batch: Mapping[str, Any]) -> torch.Tensor:
-    """Return the source of each token, (batch, seq); any where a batch has no label."""
+    """Return the source of each token, (batch, seq); arbitrary where a batch has no label."""
     return batch.get(SOURCES, torch.zeros_like(batch["labels"]))
 
 
@@ -91,8 +91,8 @@ def in_steps(
 def rows_of(dataloader: DataLoader[Any], micro_batch: int) -> list[int] | None:
     """Return the rows of this rank's micro-batch, counted from 0 in the current epoch.
 
-    The batch sampler is iterated again, so it makes no difference how far workers have prefetched.
-    None if the sampler would not give the same order again.
+    The batch sampler is iterated again, so it does not matter how far workers have prefetched. None
+    if the sampler would not give the same order again.
     """
     sampler: Any = getattr(dataloader, "batch_sampler", None)
     if not hasattr(sampler, "set_epoch"):

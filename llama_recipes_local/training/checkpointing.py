@@ -53,7 +53,7 @@ class CheckpointManager:
         train_config: configs.train_config,
         run: Run | None,
     ) -> None:
-        """Keep what checkpoints are made of.
+        """Keep what checkpoints are made from.
 
         Args:
             model: the trained model, sharded or not, not wrapped in DistributedDataParallel.
@@ -122,7 +122,7 @@ class CheckpointManager:
         return folder if self._saved_at and folder.is_dir() else None
 
     def save(self, step: int, validation: tuple[float, int | None] | None, seconds: float) -> None:
-        """Write a checkpoint, or begin to; see ``Writer.save``.
+        """Write a checkpoint, or start to write it; see ``Writer.save``.
 
         Args:
             step: optimiser steps done.
@@ -137,9 +137,9 @@ class CheckpointManager:
         self._saved_at = step
 
     def move_to(self, output: Path) -> None:
-        """Write what follows into another folder, when this run's own has been lost.
+        """Write all later checkpoints into another folder, because this run's own has been lost.
 
-        A checkpoint that is being written is given up: another folder may have the old one's name.
+        A checkpoint that is being written is abandoned: its path may be another folder's by now.
         """
         self.writer.give_up()
         self.output = self.writer.output = output
@@ -167,7 +167,7 @@ class CheckpointManager:
     def _content(
         self, step: int, validation: tuple[float, int | None] | None, seconds: float
     ) -> Content:
-        """Return what this rank gives to a checkpoint."""
+        """Return this rank's part of a checkpoint."""
         model, optimizer = self._model, self._optimizer
         parallel.reshard(model)
         values = {f"{layout.RANDOM}/rank-{parallel.rank()}.json": rng_state.state_dict()}
@@ -204,7 +204,7 @@ class CheckpointManager:
 
 
 def _load_rng_state(folder: Path, ranks: int, seed: int) -> None:
-    """Load this rank's RNG state; on another number of ranks it is seeded instead."""
+    """Load this rank's RNG state; if the number of ranks has changed, seed it instead."""
     if parallel.world_size() != ranks:
         print(
             f"--> saved on {ranks} rank(s), resumed on {parallel.world_size()}: same samples, "

@@ -7,7 +7,7 @@ from llama_recipes_local.training.train_state import TrainState
 
 
 class Course:
-    """A run from its first step to its last.
+    """The steps of a run, from the first to the last.
 
     Attributes:
         total_steps: optimiser steps of the whole run.
@@ -29,11 +29,11 @@ class Course:
         self.total_steps = min(total, config.max_train_step or total)
 
     def has_ended(self) -> bool:
-        """Whether no step is left, or no validation has been better for long."""
+        """Whether no step is left, or early stopping ends the run."""
         return self._state.step >= self.total_steps or stops_early(self._state, self._config)
 
     def unfinished(self) -> bool:
-        """Whether steps are left, or what is due after the last one."""
+        """Whether steps are left, or work that is due after the last one."""
         end_due = self._data.taken > 0 and self._ended_at != self._state.step
         epochs_left = self._state.epoch < self._config.num_epochs
         return (not self.has_ended() or end_due) and epochs_left
@@ -43,7 +43,7 @@ class Course:
         self._ended_at = self._state.step
 
     def print_if_complete(self) -> None:
-        """Say that a resumed run has no step left, rather than report losses as of a training."""
+        """Print that a resumed run has no step left, if so; its losses are not new."""
         config, step = self._config, self._state.step
         if not self.has_ended():
             return

@@ -77,10 +77,10 @@ class DataIterator:
         return self.taken - self._before
 
     def steps(self, epoch: int) -> Iterator[tuple[list[batches.Batch], float]]:
-        """Yield what is left of an epoch, as ``batches.in_steps`` does.
+        """Yield the rest of an epoch, as ``batches.in_steps`` does.
 
-        What a data loader draws at random for itself follows from the seed and the epoch, and
-        leaves the RNG state that training uses alone.
+        Random numbers that a data loader draws for itself follow from the seed and the epoch, and
+        do not touch the RNG state of training.
         """
         if not self.steps_left:
             return
@@ -92,11 +92,11 @@ class DataIterator:
         yield from batches.in_steps(micro_batches, self.accumulation_steps)
 
     def can_split(self) -> bool:
-        """Return whether micro-batches may be made smaller: a run's own sampler deals them."""
+        """Return whether micro-batches may be made smaller: only with a run's own sampler."""
         return isinstance(self.dataloader.batch_sampler, ShardedBatchSampler)
 
     def split(self, parts: int) -> None:
-        """Make as many micro-batches of each, before any of an epoch is taken: steps stay."""
+        """Split each micro-batch into ``parts``, before any of an epoch is taken; steps stay."""
         sampler = self.dataloader.batch_sampler
         assert isinstance(sampler, ShardedBatchSampler) and not self.since_resumed
         ended = self.taken == self.per_epoch
@@ -125,7 +125,7 @@ class DataIterator:
         self.taken = self._before = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where in the data the run is, as JSON-ready data."""
+        """Return the position in the data as JSON-ready data."""
         dealer = position.of(self.dataloader)
         return {
             "taken": self.taken,
@@ -134,9 +134,9 @@ class DataIterator:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Resume where ``state`` was, also on another number of ranks.
+        """Resume at a saved position, also on another number of ranks.
 
-        If this data has no such place, the epoch is restarted, provided that ``resume_despite``
+        If this data has no such position, the epoch is restarted, provided that ``resume_despite``
         allows other data.
 
         Raises:

@@ -28,7 +28,7 @@ BAR_COLUMNS = 6  # of the bar at least
 
 @dataclass(frozen=True)
 class Shown:
-    """What is shown of a step.
+    """The numbers of a step that are shown.
 
     Attributes:
         step: steps done, of ``total``.
@@ -57,7 +57,7 @@ class Shown:
     seconds_left: float
 
     def line(self, width: int = COLUMNS) -> str:
-        """Return a line, whose columns are mostly those of every other line of the run."""
+        """Return a line whose columns are mostly the same for every step of the run."""
         digits = len(str(self.total))
         return fitting(
             [
@@ -74,7 +74,7 @@ class Shown:
         )
 
     def beside_bar(self, width: int) -> str:
-        """Return what stands to the right of the bar."""
+        """Return the text to the right of the bar."""
         return fitting(
             [
                 (0, f"{self.step}/{self.total}"),
@@ -99,7 +99,7 @@ class Display:
     """Shows steps and validations, on the first rank."""
 
     def __init__(self, live: bool = True) -> None:
-        """Show a live line where it can be drawn again, unless ``live`` is false."""
+        """Show a live line where one can be drawn, unless ``live`` is false."""
         self._bar: _Bar | None = None
         self._stack = contextlib.ExitStack()
         self._last_line = -math.inf
@@ -122,7 +122,7 @@ class Display:
         self._bar = None
 
     def step(self, shown: Shown) -> None:
-        """Show a step; the first one and the last are lines in every case."""
+        """Show a step; the first and the last are printed as lines in every case."""
         if not self._on:
             return
         first, self._first = self._first, False
@@ -134,7 +134,7 @@ class Display:
             self._print(shown.line(), live=not first and not last)
 
     def validating(self, done: int, total: int, seconds: float) -> None:
-        """Show how far a validation is.
+        """Show the progress of a validation.
 
         Args:
             done: batches done, of ``total``.
@@ -159,7 +159,7 @@ class Display:
         seconds: float,
         by_source: Mapping[str, float] | None = None,
     ) -> None:
-        """Print what a validation found, after ``step`` steps; of a mixture each source's loss."""
+        """Print the result of a validation after ``step`` steps; for a mixture also by source."""
         if self._on:
             when = f"after step {step}" if step else "before training"
             self._print(
@@ -180,7 +180,7 @@ class Display:
         return time.perf_counter() - self._last_line >= SECONDS_BETWEEN_LINES
 
     def _print(self, line: str, live: bool = False) -> None:
-        """Print a line, or where the live line shows the same, log it."""
+        """Print a line, or only log it if the live line shows the same."""
         self._last_line = time.perf_counter()
         if live and self._bar is not None:
             log_line(line)
@@ -189,7 +189,7 @@ class Display:
 
 
 class _Bar:
-    """A live line: what is done, a bar, and numbers, in the terminal's width."""
+    """A live line with progress, a bar and numbers, fitted to the terminal's width."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -231,13 +231,13 @@ class _Bar:
 
 
 class _Tqdm(tqdm):  # type: ignore[type-arg]
-    """A bar without tqdm's thread, which draws lines again that nothing has come to."""
+    """A bar without tqdm's thread, which redraws lines even without news."""
 
     monitor_interval = 0
 
 
 class _AboveLine:
-    """A text stream that removes the live line before a text, which so stands above it."""
+    """A text stream that removes the live line before it writes, so the text appears above it."""
 
     def __init__(self, stream: TextIO, bar: _Bar) -> None:
         self._stream = stream
@@ -259,7 +259,7 @@ class _AboveLine:
 
 @contextlib.contextmanager
 def _live_line() -> Iterator[_Bar]:
-    """Give the block a live line at the end of what it prints."""
+    """Show a live line below everything that the block prints."""
     bar = _Bar(sys.stdout)
     out: Any = _AboveLine(sys.stdout, bar)
     with contextlib.ExitStack() as stack:

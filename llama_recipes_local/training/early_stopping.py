@@ -17,12 +17,12 @@ def judged(state: TrainState, found: Evaluated, config: configs.train_config) ->
 
 
 def stops_early(state: TrainState, config: configs.train_config) -> bool:
-    """Return whether as many validations as ``early_stopping_patience`` were no improvement."""
+    """Return whether the last ``early_stopping_patience`` validations were no improvement."""
     return 0 < config.early_stopping_patience <= state.stale_validations
 
 
 def best_so_far(state: TrainState, config: configs.train_config, steps: int) -> dict[str, Any]:
-    """Return what a run ends with of its best validation, and why it stopped early, if it did.
+    """Return a run's best validation, and the reason if it stopped early, for its end.
 
     Args:
         state: how far it has come.

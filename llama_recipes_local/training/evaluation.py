@@ -17,7 +17,7 @@ from llama_recipes_local.training.loggers import WandbRun
 
 
 def perplexity(loss: float) -> float:
-    """Return e to the loss; infinity where that is too large for a float."""
+    """Return exp(loss); infinity if that is too large for a float."""
     try:
         return math.exp(loss)
     except OverflowError:
@@ -51,7 +51,7 @@ def evaluation(
     tokenizer: PreTrainedTokenizerBase | None = None,
     wandb_run: WandbRun | None = None,
 ) -> tuple[float, float, list[float], list[float]]:
-    """Evaluate the model, as upstream's function with its arguments and results.
+    """Evaluate the model, with upstream's arguments and results.
 
     Args:
         model: the model; it is left in evaluation mode.

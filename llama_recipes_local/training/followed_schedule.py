@@ -14,7 +14,7 @@ from llama_recipes_local.training.train_state import TrainState
 
 
 class RunSchedule:
-    """The schedule of a run, and what a checkpoint's is to it."""
+    """The schedule of a run, and what it takes from a checkpoint's schedule."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class RunSchedule:
 
     @property
     def saved(self) -> Stateful:
-        """What a checkpoint saves of the schedule; where it is followed, loading does nothing."""
+        """The part of the schedule that a checkpoint saves; loading it does nothing in a run."""
         return _Followed(self.schedule) if self._follows else self.schedule
 
     def follow(self, state: TrainState, lr_before: float) -> None:
@@ -75,7 +75,7 @@ class RunSchedule:
 
 
 class _Followed:
-    """A schedule whose saved state only informs: see ``RunSchedule.follow``."""
+    """A schedule whose saved state is only for information; see ``RunSchedule.follow``."""
 
     def __init__(self, schedule: Schedule) -> None:
         self._schedule = schedule

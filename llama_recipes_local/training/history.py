@@ -73,11 +73,11 @@ class History:
         self._epoch_steps, self._seconds_before = [], 0.0
 
     def keep_open(self) -> None:
-        """Have a resumed run continue the epoch that ended last: the run ended within it."""
+        """Have a resumed run continue the last epoch, because the run ended within it."""
         self._open = self._ended
 
     def close(self) -> None:
-        """Have the epoch that ended last be over."""
+        """Mark the last epoch as complete."""
         self._open = None
 
     def _epoch_seconds(self) -> float:
@@ -97,7 +97,7 @@ class History:
         tokens: int,
         by_source: Mapping[str, tuple[float, int]] = MappingProxyType({}),
     ) -> None:
-        """Add a step of the epoch; of a mixture the mean loss and the label tokens by source."""
+        """Add a step of the epoch; for a mixture with the mean loss and label tokens by source."""
         self._added = True
         if not self._epoch_steps:
             self.source_sums = {}

@@ -29,7 +29,7 @@ Numbers = Mapping[str, float | None]
 
 
 class WandbRun(Protocol):
-    """What is used of a run of Weights & Biases, which is an optional package."""
+    """The methods that are used of a Weights & Biases run, which is an optional package."""
 
     def log(
         self, data: dict[str, Any], step: int | None = None, commit: bool | None = None
@@ -101,12 +101,12 @@ class JsonLines:
 
 
 def _inode(folder: Path) -> int | None:
-    """Return what tells a folder from another of its name; None if it is not there."""
+    """Return a number that identifies a folder regardless of its name; None if it is missing."""
     return folder.stat().st_ino if folder.is_dir() else None
 
 
 def _lines_up_to(path: Path, last: int) -> Iterator[str]:
-    """Yield the lines up to a step; corrupt ones are left out, and named once."""
+    """Yield the lines up to a step; corrupt lines are left out and counted in one message."""
     if last < 0 or not path.is_file():
         return
     corrupt = []
@@ -155,8 +155,8 @@ class TensorBoard:
 class WeightsAndBiases:
     """A run of Weights & Biases: the one given, or one of ``wandb_config``, offline by default.
 
-    Its steps are training's, so that what a resumed run logs again replaces what was there; the run
-    of a script may have its own.
+    It counts training steps, so that steps which a resumed run logs again replace the old ones. A
+    run that a script passes keeps its own count.
     """
 
     def __init__(

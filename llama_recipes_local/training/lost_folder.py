@@ -13,12 +13,12 @@ from llama_recipes_local.training.step_sync import any_rank
 
 
 class LostFolderError(TrainingError):
-    """The output folder is not where it was."""
+    """The output folder was moved or removed."""
 
 
 @dataclass(frozen=True)
 class Loss:
-    """What became of an output folder.
+    """What happened to an output folder.
 
     Attributes:
         fate: that it was moved or removed, in words.
@@ -40,7 +40,7 @@ class FolderGuard:
         self._folder = WatchedFolder(output) if enabled and is_rank_zero() else None
 
     def loss(self) -> Loss | None:
-        """Return what became of the folder; None if it is in place. All ranks call it together."""
+        """Return what happened to the folder, None if it is in place; all ranks call this."""
         folder = self._folder
         if not self._enabled or not any_rank(folder is not None and not folder.is_in_place()):
             return None

@@ -18,7 +18,7 @@ _SOON = 2.0
 
 @contextmanager
 def named_lost_worker(checkpoint: bool) -> Iterator[None]:
-    """Stop training with a message where torch says that such a process has ended.
+    """Stop training with a clear message if a process that prepares batches has ended.
 
     Args:
         checkpoint: whether the run saves checkpoints.
@@ -36,9 +36,9 @@ def named_lost_worker(checkpoint: bool) -> Iterator[None]:
 
 
 def _lost(error: Exception) -> RuntimeError | None:
-    """Return what torch says of a lost process; None if an error has another cause.
+    """Return torch's message about a lost worker process; None if an error has another cause.
 
-    Of one that ends while it hands a batch over, the broken connection is seen first.
+    If a worker ends while it hands over a batch, only the broken connection is seen at first.
     """
     if isinstance(error, RuntimeError):
         return error if _LOST.search(str(error)) else None

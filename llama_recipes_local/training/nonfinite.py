@@ -25,7 +25,7 @@ FIX = (
 
 
 class Tokenizer(Protocol):
-    """What is used of transformers' tokenizers."""
+    """The methods that are used of transformers' tokenizers."""
 
     def decode(self, token_ids: Any) -> Any: ...
 
@@ -119,7 +119,7 @@ def _named(rows: list[int] | None) -> str:
 def _texts(
     rows: list[int] | None, dataloader: DataLoader[Any], tokenizer: Tokenizer | None
 ) -> list[str]:
-    """Return how each of the rows begins, if it can be looked up in the data set."""
+    """Return the beginning of each row's text, if it can be looked up in the data set."""
     texts = []
     for row in (rows or [])[:MAX_ROWS_NAMED]:
         try:

@@ -69,12 +69,12 @@ def told_apart() -> Iterator[None]:
 
 
 def figures(said: str) -> str:
-    """Return the sentences with figures of what torch says."""
+    """Return the sentences with figures from torch's message."""
     return ". ".join(said.split(". ")[:3])
 
 
 def _fixes_of_passes(run: Run, validating: bool) -> Iterator[tuple[str, str]]:
-    """Yield flags that the run does not use yet, and their effect: those that change no number.
+    """Yield flags that would save memory without changing any number, and their effect.
 
     Args:
         run: the run that ended.
@@ -106,7 +106,7 @@ def _sharding(run: Run) -> Iterator[tuple[str, str]]:
 
 
 def _fixes_of_method(run: Run) -> Iterator[tuple[str, str]]:
-    """Yield flags that train otherwise."""
+    """Yield flags that would save memory but change what is trained."""
     train = run.train
     if not train.use_peft:
         yield "--use_peft", "gradients and optimiser state of an adapter only"
@@ -117,7 +117,7 @@ def _fixes_of_method(run: Run) -> Iterator[tuple[str, str]]:
 
 
 def _fixes_of_activations(run: Run) -> Iterator[tuple[str, str]]:
-    """Yield the next flag of recomputation; with fast kernels inputs are offloaded anyway."""
+    """Yield the next flag of recomputation; with fast kernels inputs are offloaded already."""
     train, policy = run.train, run.train.activation_policy
     if policy in (KEEP, SELECTIVE):
         yield f"--activation_policy {FULL}", RECOMPUTED

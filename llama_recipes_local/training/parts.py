@@ -98,7 +98,7 @@ class Parts:
         )
 
     def at(self, what: str, timed: bool = False) -> None:
-        """Say where this rank is, for those that wait for it; see ``parallel.Watch``."""
+        """Note where this rank is, for the messages of ranks that wait for it; see ``Watch``."""
         if self.watch is not None:
             self.watch.at(what, timed)
 

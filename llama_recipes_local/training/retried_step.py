@@ -17,9 +17,10 @@ def take(
     label_tokens: int,
     number: int,
 ) -> Figures:
-    """Compute a step; one that is out of memory is computed again, with less kept of layers.
+    """Compute a step; if memory runs out, compute it again and keep less of each layer.
 
-    Of several ranks the others wait for this one in the middle of theirs, so it has to end.
+    With several ranks this is not possible: the others wait in the middle of their step, so this
+    one has to end.
 
     Args:
         run: the run that ``finetuning.main`` is in; None has nothing to step down.

@@ -17,7 +17,7 @@ class Saver:
         self.parts = parts
 
     def save_model(self) -> None:
-        """Save the trained model or adapter, if it is to be saved."""
+        """Save the trained model or adapter, unless ``save_model`` is off."""
         parts = self.parts
         if not parts.config.save_model:
             return
@@ -34,7 +34,7 @@ class Saver:
         keep_weights(parts)
 
     def save_checkpoint_if_due(self, finished: bool = False) -> None:
-        """Save each ``save_steps`` steps, and after the last of all."""
+        """Save a checkpoint every ``save_steps`` steps, and after the last step of the run."""
         every = self.parts.config.save_steps
         if every and (finished or self.parts.state.step % every == 0):
             self.save_checkpoint()
@@ -55,10 +55,10 @@ class Saver:
         parts.progress.pause()
 
     def check_folder(self) -> None:
-        """Save elsewhere and stop if the output folder is not in its place.
+        """If the output folder was moved or removed, save in another folder and stop.
 
-        A model that was removed with it is no longer the best: the resumed run saves its next one,
-        or, if the run was complete, this one is saved again.
+        If the best model was removed with it, the resumed run saves its next model as the best; a
+        run that was complete saves this model again.
 
         Raises:
             LostFolderError: if it was moved or removed; on all ranks.

@@ -34,11 +34,11 @@ class StopRequested(Exception):  # noqa: N818 (not an error)
 class Signals:
     """Records signals inside a ``with`` block; a second Ctrl-C ends the process at once.
 
-    In a notebook, whose process goes on, it raises ``KeyboardInterrupt`` instead.
+    In a notebook, whose process has to continue, it raises ``KeyboardInterrupt`` instead.
     """
 
     def __init__(self, enabled: bool, watch: Watch | None = None, called: bool = False) -> None:
-        """Record signals if ``enabled``; only the main thread may handle them, which is said.
+        """Record signals if ``enabled``; outside of the main thread, print that none is handled.
 
         Args:
             enabled: whether to.
@@ -119,7 +119,7 @@ class Signals:
             _write(f"{number.name}: saving at the next step, then stopping{again}")
 
     def _end_if_a_rank_hangs(self, since: float) -> None:
-        """End the process without saving where no step comes that all ranks could save at."""
+        """End the process without saving if a rank hangs, so that no common step comes."""
         watch = self._watch
         if watch is None:
             return

@@ -30,7 +30,7 @@ class SourceLosses:
     """
 
     def __init__(self, model: nn.Module, sources: Sequence[str], device: torch.device) -> None:
-        """Measure ``model``, not wrapped in DistributedDataParallel; without sources do nothing."""
+        """Measure ``model``, not wrapped in DistributedDataParallel; do nothing without sources."""
         self._base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
         self._sources = sources
         self._of_labels: torch.Tensor | None = None
@@ -42,7 +42,7 @@ class SourceLosses:
 
     @contextmanager
     def measured(self, batch: Batch) -> Iterator[None]:
-        """Have the model's forward pass in the block tell the losses of a batch's labels."""
+        """Record the loss of each label of a batch during the forward pass in the block."""
         if not self._sources:
             yield
             return
@@ -89,7 +89,7 @@ class SourceLosses:
 
     @torch.no_grad()
     def _follow(self, hidden: torch.Tensor, labels: torch.Tensor) -> None:
-        """Add the losses that a kernel has not told.
+        """Compute and add the losses that a kernel has not passed on.
 
         Args:
             hidden: (batch, seq, features), the last hidden states.

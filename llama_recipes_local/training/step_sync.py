@@ -15,7 +15,7 @@ from llama_recipes_local.training import batches
 
 @dataclass(frozen=True)
 class StepSync:
-    """What all ranks know about the step that comes next.
+    """What all ranks know about the next step.
 
     Attributes:
         label_tokens: label tokens of the global batch.
@@ -45,7 +45,7 @@ def sync_step(
     written: bool = False,
     sources: int = 0,
 ) -> StepSync:
-    """Add up what the ranks have and request; all ranks call this together.
+    """Exchange counts and requests of all ranks; all ranks call this together.
 
     Args:
         micro_batches: this rank's, in host memory.

@@ -68,7 +68,7 @@ class Stepper:
         config: configs.train_config,
         sources: Sequence[str] = (),
     ) -> None:
-        """Step with these; ``sources`` are the names of the mixture that is trained on."""
+        """Use this model and optimiser; ``sources`` are the names in a mixture."""
         self.model = model
         self.optimizer = optimizer
         self.config = config

@@ -59,7 +59,7 @@ class TrainState:
         return gain > 0
 
     def forget_validations(self) -> None:
-        """Have the next validation's model saved: those that were saved are gone."""
+        """Have the next validation's model saved, because the saved models are gone."""
         self.best_value, self.best_tokens, self.validated = None, 0, -1
 
     def state_dict(self) -> dict[str, Any]:

@@ -65,7 +65,7 @@ class Trainer:
         return parts.history
 
     def _train_in_memory(self) -> None:
-        """Train; if memory runs out, save where this process can, and say what is saved.
+        """Train; if memory runs out, save if this process can, and report what is saved.
 
         Raises:
             StoppedOutOfMemoryError: if memory ran out.
@@ -134,7 +134,7 @@ class Trainer:
         parts.publish()
 
     def _take_step(self, micro_batches: list[batches.Batch], waited: float) -> None:
-        """Take a step; fetch its numbers and those before if a rank is due to print.
+        """Take a step; if a rank is due to print, also fetch the numbers of the pending steps.
 
         Args:
             micro_batches: this rank's.

@@ -30,7 +30,7 @@ from llama_recipes_local.training.stepping import Stepper, unwrapped
 
 
 def is_due(run: Run, stepper: Stepper) -> bool:
-    """Return whether a run has a trial: with fast kernels on CUDA, and if something is chosen."""
+    """Return whether a run has a trial: with fast kernels on CUDA, or with automatic choices."""
     fast = run.train.use_fast_kernels and stepper.device.type == "cuda"
     return bool(fast or run.automatic or run.chosen) and parallel.can_compute_alone(stepper.model)
 
@@ -61,7 +61,7 @@ def try_longest(run: Run, stepper: Stepper, data: DataIterator) -> None:
 
 
 def step_down(run: Run, stepper: Stepper, data: DataIterator) -> str:
-    """Have a run need less memory by what no flag names; return the flags, "" if nothing is left.
+    """Reduce a run's memory where no flag decides; return the new flags, "" if nothing is left.
 
     First less is kept of each layer, then micro-batches are halved at the same global batch.
     """
@@ -69,7 +69,7 @@ def step_down(run: Run, stepper: Stepper, data: DataIterator) -> str:
 
 
 def keep_less(run: Run, stepper: Stepper) -> str:
-    """Have a run keep less of each layer, if no flag names it; return the flag, or ""."""
+    """Keep less of each layer unless a flag says what is kept; return the new flag, or ""."""
     policy = lower_policy(run, unwrapped(stepper.model))
     if not policy:
         return ""
@@ -105,7 +105,7 @@ def _smaller_micro_batches(run: Run, data: DataIterator) -> str:
 
 
 def _try(run: Run, stepper: Stepper, batch: batches.Batch, count: int) -> str:
-    """Compute gradients of a micro-batch, so many times; return what torch says of no memory."""
+    """Compute gradients ``count`` times; return torch's message if memory runs out."""
     said = ""
     stepper.model.train()
     with rng_state.fork_rng():
@@ -135,7 +135,7 @@ def _moments(run: Run, optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
 
 
 def free(stepper: Stepper) -> None:
-    """Drop the gradients, and what an error has left of a graph."""
+    """Drop the gradients, and what an error has left of an autograd graph."""
     stepper.optimizer.zero_grad()
     gc.collect()
     if stepper.device.type == "cuda":
@@ -143,7 +143,7 @@ def free(stepper: Stepper) -> None:
 
 
 def _ranks_with(flag: bool) -> list[int]:
-    """Return the ranks that a flag is set on; all ranks call this together."""
+    """Return the ranks on which a flag is set; all ranks call this together."""
     own = torch.zeros(parallel.world_size(), dtype=torch.int64)
     own[parallel.rank() if parallel.world_size() > 1 else 0] = int(flag)
     return parallel.all_reduce_sum(own).nonzero().flatten().tolist()
