@@ -8,6 +8,7 @@ spare. In the MLP the outputs of gate and up are kept; what is made of them is m
 A gradient of an input is rounded after each product that is added, as autograd's sum is.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
@@ -353,6 +354,12 @@ def rows_of(x: torch.Tensor) -> torch.Tensor:
     return x.reshape(-1, x.shape[-1]).contiguous()
 
 
-def own_precision(x: torch.Tensor) -> torch.autocast:
-    """Leave autocast: matrices are cast here, and a backward pass runs as its forward pass did."""
-    return torch.autocast(x.device.type, enabled=False)
+def own_precision(x: torch.Tensor) -> AbstractContextManager[Any]:
+    """Leave autocast, which might cast ``x``: matrices are cast here, and in a backward pass too."""
+    device = x.device.type
+    if torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) != x.dtype:
+        return torch.autocast(device, enabled=False)
+    return _STAY
+
+
+_STAY = nullcontext()

@@ -33,7 +33,7 @@ class fast:
         return partial(self._launch, grid)
 
     def _launch(self, grid: Grid, *arguments: Any, **constants: Any) -> None:
-        device = torch.cuda.current_device()
+        device = torch._C._cuda_getDevice()
         key: list[Any] = [device, *constants.items()]
         for argument in arguments:  # by the cheapest question first: this runs for each argument
             kind = type(argument)
