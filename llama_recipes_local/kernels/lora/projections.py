@@ -355,7 +355,7 @@ def rows_of(x: torch.Tensor) -> torch.Tensor:
 
 
 def own_precision(x: torch.Tensor) -> AbstractContextManager[Any]:
-    """Leave autocast, which might cast ``x``: matrices are cast here, and in a backward pass too."""
+    """Leave autocast, which might cast ``x``: matrices are cast here, in a backward pass too."""
     device = x.device.type
     if torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) != x.dtype:
         return torch.autocast(device, enabled=False)
