@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from llama_recipes_local._upstream import load, load_alone
-from llama_recipes_local.datasets.base import Dataset, Split, is_blank, text_of
+from llama_recipes_local.datasets.base import Dataset, Split, is_blank, text_of, unused_columns
 from llama_recipes_local.datasets.examples import Continuation
 from llama_recipes_local.datasets.locating import data_files_in, what_is_there
 from llama_recipes_local.datasets.prompt_template import PLACE, PROMPT, PromptTemplate
@@ -30,6 +30,7 @@ else:
     _upstreams = load_alone("configs.datasets").alpaca_dataset
 
 NAME = "alpaca_data"
+COLUMNS = ("instruction", "input", "output")
 ACCEPTED = f"read is {NAME}.json, a list of objects, or {NAME}.jsonl, an object a line"
 FIX = "put it there, or name the file or its folder: --alpaca_dataset.data_path=FILE"
 
@@ -70,7 +71,8 @@ class AlpacaFormatter:
             return None
         given = text_of(record, "input") if "input" in values else ""
         template = self.with_input if given else self.without_input
-        return Continuation(template.format(instruction=instruction, input=given), output)
+        prompt = template.format(instruction=instruction, input=given)
+        return Continuation(prompt, output, unused_columns(values, COLUMNS))
 
     def prompt_template(self, tokenizer: PreTrainedTokenizerBase) -> PromptTemplate:
         """Return the prompt template without an input."""

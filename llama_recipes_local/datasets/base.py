@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -180,7 +180,8 @@ class PromptFormatter:
         text, response = text_of(record, self.text), text_of(record, self.response)
         if is_blank(text) or is_blank(response):
             return None
-        return Pair(self.template.format(text), response, begins=True)
+        notes = unused_columns(record[1], (self.text, self.response, "id"))
+        return Pair(self.template.format(text), response, begins=True, notes=notes)
 
     def prompt_template(self, tokenizer: PreTrainedTokenizerBase) -> PromptTemplate:
         """Return the prompt template."""
@@ -213,6 +214,20 @@ def as_text(value: object, what: str) -> str:
         except UnicodeEncodeError as error:  # JSON may escape half of a surrogate pair
             raise refusal(f"{what} is not Unicode text", str(error)) from error
     return value
+
+
+def unused_columns(values: Mapping[str, Any], used: Collection[str]) -> tuple[str, ...]:
+    """Return a note for each column that has a value and no place in the record's example."""
+    return tuple(
+        f"column {name!r}"
+        for name, value in values.items()
+        if name not in used and not is_empty(value)
+    )
+
+
+def is_empty(value: object) -> bool:
+    """Return whether a column has no value: null, a blank text, or a list or object of nothing."""
+    return value is None or value in ([], {}) or (isinstance(value, str) and is_blank(value))
 
 
 def is_blank(text: str) -> bool:

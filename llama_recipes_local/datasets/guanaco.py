@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
-from llama_recipes_local.datasets.base import Dataset, Split, is_blank, text_of
+from llama_recipes_local.datasets.base import Dataset, Split, is_blank, text_of, unused_columns
 from llama_recipes_local.datasets.examples import Marked
 from llama_recipes_local.datasets.locating import (
     EVERY_RECORD,
@@ -97,7 +97,7 @@ class TurnFormatter:
             for marker, end in zip(markers, ends, strict=True)
             if marker[0] == self.assistant and not is_blank(text[marker.end() : end])
         )
-        return Marked(text, tuple(spans))
+        return Marked(text, tuple(spans), notes=unused_columns(record[1], (COLUMN,)))
 
     def prompt_template(self, tokenizer: PreTrainedTokenizerBase) -> PromptTemplate:
         """Return the prompt template of turns."""

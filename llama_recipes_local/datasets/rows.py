@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from llama_recipes_local._upstream import load
-from llama_recipes_local.datasets.base import is_blank
+from llama_recipes_local.datasets.base import is_empty, unused_columns
 from llama_recipes_local.datasets.chat_examples import render_chat
 from llama_recipes_local.datasets.examples import Continuation, Example, Marked, Pair
 from llama_recipes_local.datasets.layouts import Layout, read_text
@@ -166,11 +166,7 @@ class RowFormatter:
         used |= self._marks(values).keys()
         if self.layout.name != "text":
             used |= {column for column, _ in self._context(values).values()}
-        return tuple(
-            f"column {name!r}"
-            for name, value in values.items()
-            if name not in used and not _is_empty(value)
-        )
+        return unused_columns(values, used)
 
     def _question_and_answer(self, record: Record) -> Conversation | None:
         parts = self._parts(record)
@@ -238,7 +234,7 @@ class RowFormatter:
         found: dict[str, tuple[str, Any]] = {}
         for name, value in values.items():
             what = CONTEXT.get(name.strip().casefold())
-            if what and name not in taken and not _is_empty(value):
+            if what and name not in taken and not is_empty(value):
                 found.setdefault(what, (name, value))
         return found
 
@@ -315,10 +311,6 @@ def with_context(
             "keep one of them",
         )
     return whole
-
-
-def _is_empty(value: object) -> bool:
-    return value is None or value in ([], {}) or (isinstance(value, str) and is_blank(value))
 
 
 def _alpaca_prompt(instruction: str, further: str | None) -> str:

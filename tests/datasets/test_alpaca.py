@@ -8,7 +8,7 @@ import pytest
 
 from llama_recipes_local import configs
 from llama_recipes_local._upstream import load
-from llama_recipes_local.datasets import alpaca
+from llama_recipes_local.datasets import alpaca, guanaco, samsum
 from llama_recipes_local.datasets.base import find_split
 from llama_recipes_local.datasets.examples import Continuation
 from llama_recipes_local.datasets.registry import DATASETS
@@ -136,3 +136,19 @@ def test_a_record_that_cannot_be_used(tmp_path: Path) -> None:
     assert problem_of(path).what == f"'output' in line 3 of {path} is not text"
     path.write_text(good * 2 + r'{"instruction": "a", "output": "\ud83d"}')
     assert problem_of(path).what == f"'output' in line 3 of {path} is not Unicode text"
+
+
+@pytest.mark.parametrize(
+    ("formatter", "record"),
+    [
+        (alpaca.AlpacaFormatter("{instruction} {input}", "{instruction}"), RECORDS[1]),
+        (guanaco.TurnFormatter(), {"text": "### Human: a### Assistant: b"}),
+        (samsum.FORMATTER, {"id": "1", "dialogue": "a", "summary": "b"}),
+    ],
+    ids=["alpaca", "guanaco", "samsum"],
+)
+def test_columns_that_are_left_out_are_named(formatter: Any, record: dict[str, Any]) -> None:
+    more = {"history": [["a", "b"]], "system": "Be short.", "weight": 0, "tools": [], "note": " "}
+    assert formatter(("row 1", record)).notes == ()
+    found = formatter(("row 1", record | more)).notes
+    assert found == ("column 'history'", "column 'system'", "column 'weight'")
