@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields, replace
 
 from llama_recipes_local.planning.setting import (
     FROZEN,
+    FULL_SHARD,
     FUSED,
     OFFLOAD,
     PLAIN,
@@ -87,8 +88,9 @@ class Memory:
 def memory(setting: Setting) -> Memory:
     """Return the peak memory of each device that trains as a setting says.
 
-    The peak is at the loss, in the backward pass of the last layer, or in a validation; all are
-    compared.
+    The peak is at the loss, in the backward pass of the last layer, in that of the first one, or in
+    a validation; all are compared. The only micro-batch of a step begins without gradients, but for
+    the head's, and makes them while the activations go.
     """
     offloaded = setting.ranks.cpu_offload
     inputs, one_layer = _activations(setting)
@@ -103,9 +105,25 @@ def memory(setting: Setting) -> Memory:
     at_loss = replace(fixed, gathered=root, loss=_loss(setting))
     in_layer = replace(fixed, gathered=root + units, layer=one_layer + _workspace(setting))
     found = [at_loss, in_layer]
+    if setting.batch.accumulation == 1 and not _has_buckets(setting):
+        found = [
+            replace(at_loss, gradients=0.0),
+            replace(in_layer, gradients=min(fixed.gradients, _gradient_of_head(setting))),
+            _in_first_layer(setting, in_layer),
+        ]
     if setting.validation is not None:
         found.append(_validated(setting, setting.validation, replace(in_layer, gradients=0.0)))
     return max(found, key=lambda each: each.peak)
+
+
+def _in_first_layer(setting: Setting, in_last: Memory) -> Memory:
+    """Return the memory at the end of a backward pass, when what was gathered is sharded again."""
+    inputs = in_last.activations / max(setting.layers, 1)
+    ranks = setting.ranks
+    if ranks.sharding == SHARD_GRAD_OP:
+        ranks = replace(ranks, sharding=FULL_SHARD)
+    gathered = sum(_gathered(replace(setting, ranks=ranks)))
+    return replace(in_last, activations=inputs, gathered=gathered)
 
 
 def _validated(setting: Setting, validation: Validation, fixed: Memory) -> Memory:
@@ -183,6 +201,16 @@ def _gradients(setting: Setting) -> float:
     if setting.is_gathered and setting.batch.accumulation > 1:
         return max(own, 4.0 * setting.trained)
     return own
+
+
+def _has_buckets(setting: Setting) -> bool:
+    """Return whether DDP holds the gradients, in buckets that stay from one step to the next."""
+    ranks = setting.ranks
+    return ranks.world > 1 and ranks.sharding == REPLICATED and not setting.is_gathered
+
+
+def _gradient_of_head(setting: Setting) -> float:
+    return 2.0 * setting.shape.head if setting.weights.trained >= setting.shape.weights else 0.0
 
 
 def _moments(setting: Setting) -> float:
@@ -362,7 +390,6 @@ def _loss(setting: Setting) -> float:
         head = 2.0 * shape.head if setting.weights.trained else 0.0
         return 2 * stream + 3 * stream + head
     logits = tokens * setting.batch.labelled * shape.vocabulary
-    before = min(LOGITS, max(logits - LOGITS, 0))  # the part before goes when the next one is there
-    at_a_time = 2.0 * (min(LOGITS, logits) + before)
-    head = 2.0 * shape.head if setting.weights.trained >= shape.weights else 0.0
-    return head + 2 * stream + 2 * stream * setting.batch.labelled + at_a_time
+    at_a_time = 2.0 * min(LOGITS, logits)
+    passing = 2 * stream + 2 * stream * setting.batch.labelled + at_a_time
+    return _gradient_of_head(setting) + passing

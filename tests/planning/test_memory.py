@@ -59,7 +59,7 @@ def test_a_measured_peak_is_predicted(run: predictions.Recorded) -> None:
 
 
 def test_parts_of_lora_are_those_worked_out_by_hand() -> None:
-    parts = memory(LORA)
+    parts = memory(replace(LORA, batch=Batch(rows=2, accumulation=2)))
     # 6,738,415,616 weights of 2 bytes; q and v of 32 layers have 8 x (4096 + 4096) weights each,
     # which are held in float32 with as large a gradient and two moments
     assert parts.weights == 2 * 6_738_415_616
@@ -73,7 +73,7 @@ def test_parts_of_lora_are_those_worked_out_by_hand() -> None:
 
 
 def test_full_fine_tuning_keeps_four_times_its_weights() -> None:
-    parts = memory(WHOLE)
+    parts = memory(replace(WHOLE, batch=Batch(accumulation=2)))
     assert parts.weights == parts.gradients == parts.moments / 2 == 2 * S7.weights
 
 
@@ -148,7 +148,28 @@ def test_fsdp_accumulates_whole_gradients_in_float32() -> None:
     ranks = Ranks(4, 1, FULL_SHARD)
     twice = replace(WHOLE, ranks=ranks, batch=Batch(accumulation=2))
     assert memory(twice).gradients == 4 * S7.weights
-    assert memory(replace(WHOLE, ranks=ranks)).gradients == 2 * S7.weights / 4
+    recomputed = replace(WHOLE, ranks=ranks, policy=FULL)
+    assert memory(recomputed).gradients == 2 * S7.weights / 4
+
+
+def test_the_only_micro_batch_makes_gradients_while_its_activations_go() -> None:
+    once = replace(WHOLE, batch=Batch(rows=4))
+    at_first, kept = memory(once), memory(replace(once, batch=Batch(rows=4, accumulation=2)))
+    assert at_first.gradients == 2 * S7.head  # which the loss has made
+    assert at_first.activations == kept.activations
+    assert kept.gradients == 2 * S7.weights
+    # a row of 256 tokens keeps less than the gradients take: the peak is in the first layer
+    at_last = memory(replace(once, batch=Batch(length=256)))
+    assert at_last.gradients == 2 * S7.weights
+    assert at_last.activations == at_first.activations / 32 / 64
+    # DDP's buckets stay, and what SHARD_GRAD_OP has gathered does not
+    four = Ranks(4, 1, REPLICATED)
+    assert memory(replace(once, ranks=four)).gradients == 2 * S7.weights
+    short = replace(once, batch=Batch(length=256))
+    sharded = replace(short, ranks=Ranks(4, 1, SHARD_GRAD_OP))
+    assert memory(sharded).gradients == 2 * S7.head
+    sharded = replace(short, ranks=Ranks(4, 1, FULL_SHARD))
+    assert memory(sharded).gradients == 2 * S7.weights / 4
 
 
 def test_only_transformers_makes_all_logits() -> None:
@@ -158,10 +179,11 @@ def test_only_transformers_makes_all_logits() -> None:
 
 
 def test_nothing_is_kept_below_what_is_trained() -> None:
-    head = replace(WHOLE, weights=Weights(trained=S7.head, layers=0))
+    whole = replace(WHOLE, batch=Batch(accumulation=2))
+    head = replace(whole, weights=Weights(trained=S7.head, layers=0))
     assert memory(head).activations == 0
-    last = replace(WHOLE, weights=Weights(trained=2 * S7.layer, layers=2))
-    assert memory(last).activations == memory(WHOLE).activations / 16
+    last = replace(whole, weights=Weights(trained=2 * S7.layer, layers=2))
+    assert memory(last).activations == memory(whole).activations / 16
 
 
 def test_all_parts_are_in_the_peak() -> None:

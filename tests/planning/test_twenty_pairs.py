@@ -80,7 +80,7 @@ PAIRS = (
     Pair("smollm2-135m", "full", "RTX 3060", 12, 1, ONE, KEEP),
     Pair("smollm2-360m", "full", "RTX 4060 Ti", 16, 1, ONE, KEEP),
     Pair("smollm2-1.7b", "lora", "RTX 3060", 12, 1, ONE, SELECTIVE),
-    Pair("smollm2-1.7b", "full", "RTX 3090", 24, 1, ONE, FULL),
+    Pair("smollm2-1.7b", "full", "RTX 3090", 24, 1, ONE, KEEP),
     Pair("tinyllama-1.1b", "lora", "RTX 3060", 12, 1, ONE, KEEP),
     Pair("llama-3.2-1b", "full", "RTX 4090", 24, 1, ONE, KEEP),
     Pair("llama-3.2-3b", "lora", "A10", 24, 1, ONE, KEEP),
@@ -129,7 +129,8 @@ def test_what_stays_on_a_card_is_worked_out_by_hand(pair: Pair) -> None:
         assert found.moments == pytest.approx(4 * weights / pair.gpus)
         return
     of_lora = LORA_16[pair.model]  # float32
-    assert found.adapter == found.gradients == pytest.approx(4 * of_lora / pair.gpus)
+    assert found.adapter == pytest.approx(4 * of_lora / pair.gpus)
+    assert found.gradients in (0, found.adapter)  # none where the peak is before they are made
     assert found.moments == pytest.approx(8 * of_lora / pair.gpus)
     if pair.method == "lora":
         assert found.weights == pytest.approx(2 * weights / pair.gpus)
