@@ -1,6 +1,6 @@
 """Answers to some prompts of the validation part, before and after training, side by side."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,11 +61,26 @@ class Samples:
             found |= {"scored": len(self.asked)} | scores
         return found
 
-    def save(self, before: Sequence[str], after: Sequence[str], folder: Path) -> None:
-        """Write the answers into a run's folder."""
-        write_json(folder / SAMPLES_FILE, self.described(before, after))
+    @staticmethod
+    def forgotten(before: float | None, after: float | None) -> dict[str, float]:
+        """Return the perplexities of general texts before and after; empty without them."""
+        if before is None or after is None:
+            return {}
+        return {"general_perplexity_before": before, "general_perplexity_after": after}
 
-    def section(self, before: Sequence[str], after: Sequence[str]) -> str:
+    def save(
+        self,
+        before: Sequence[str],
+        after: Sequence[str],
+        folder: Path,
+        forgotten: Mapping[str, float],
+    ) -> None:
+        """Write the answers into a run's folder."""
+        write_json(folder / SAMPLES_FILE, {**self.described(before, after), **forgotten})
+
+    def section(
+        self, before: Sequence[str], after: Sequence[str], forgotten: Mapping[str, float]
+    ) -> str:
         """Return what is printed of the answers: some lines for the box that a run ends with."""
         found = self.described(before, after)
         lines = ["answers to prompts of the validation data, before and after training"]
@@ -76,6 +91,10 @@ class Samples:
             counted = f"GLEU of {len(self.asked)} answers (0 to 1)"
             scores = f"{found['gleu_before']:.3f} before, {found['gleu_after']:.3f} after"
             lines += ["", f"{counted}  {scores}"]
+        if forgotten:
+            first, last = forgotten.values()
+            told = f"{first:.3f} before, {last:.3f} after ({last / first - 1:+.1%})"
+            lines += ["", f"perplexity of general texts  {told}"]
         return "\n".join(lines)
 
     def _answer(self, place: int, before: Sequence[str], after: Sequence[str]) -> dict[str, str]:

@@ -110,6 +110,10 @@ def _results(runs: Sequence[RunFiles]) -> dict[str, list[str]]:
         "validation loss, last": [_last(run.validations, "loss") for run in runs],
         "validation loss, lowest": [_lowest(run.validations, "loss") for run in runs],
         "perplexity, last": [_last(run.validations, "perplexity") for run in runs],
+        **{
+            f"perplexity of general texts, {when} training": [_general(run, when) for run in runs]
+            for when in ("before", "after")
+        },
         "training loss, last": [_last(run.steps, "loss") for run in runs],
         "tokens per second, median": [_median(run.steps, "tokens_per_second") for run in runs],
         "memory, GiB, highest": [_highest(run.steps, "memory_gib") for run in runs],
@@ -128,6 +132,12 @@ def _network_attempts(run: RunFiles) -> str:
     if count is None:
         return ""
     return f"{number(count)} {' '.join(map(str, names)) if isinstance(names, list) else ''}".strip()
+
+
+def _general(run: RunFiles, when: str) -> str:
+    """Return what ``--samples`` says of forgetting."""
+    found = plain_number(run.answers.get(f"general_perplexity_{when}"))
+    return "" if found is None else number(found, 5)
 
 
 def _first(rows: Sequence[Row], name: str) -> str:

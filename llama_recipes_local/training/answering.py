@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local.answers.samples import Samples, find_samples
 from llama_recipes_local.answers.scored_rows import ScoredRows, find_scored_rows
+from llama_recipes_local.benchmark_tasks.forgetting_losses import general_perplexity
 from llama_recipes_local.checkpoints import rng_state
 from llama_recipes_local.models.precision import compute_context
 from llama_recipes_local.parallel import is_rank_zero
@@ -34,13 +35,16 @@ def answered(
     if samples is None:
         yield
         return
+    general = [_general_perplexity(run, model, tokenizer)]
     before = _answers(samples, run, model, tokenizer)
     run.stages.end(f"{len(before)} answers before training")
     yield
     after = _answers(samples, run, model, tokenizer)
-    run.closing.append(samples.section(before, after))
+    general.append(_general_perplexity(run, model, tokenizer))
+    forgotten = samples.forgotten(*general)
+    run.closing.append(samples.section(before, after, forgotten))
     if is_rank_zero():
-        samples.save(before, after, Path(run.train.output_dir))
+        samples.save(before, after, Path(run.train.output_dir), forgotten)
 
 
 class Scorer:
@@ -80,3 +84,12 @@ def _answers(
     plain = unwrapped(model)
     with rng_state.fork_rng(), compute_context(plain, run.train):
         return samples.answers(plain, tokenizer)
+
+
+def _general_perplexity(
+    run: Run, model: nn.Module, tokenizer: PreTrainedTokenizerBase
+) -> float | None:
+    """Return the perplexity of the texts for forgetting."""
+    plain = unwrapped(model)
+    with rng_state.fork_rng(), compute_context(plain, run.train):
+        return general_perplexity(plain, tokenizer)

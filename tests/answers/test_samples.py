@@ -66,6 +66,15 @@ def test_answers_are_those_of_evaluate_and_training_is_the_same(
     assert [each["prompt"] for each in saved["answers"]] == [each["prompt"] for each in shown]
     assert saved["gleu_after"] == pytest.approx(found["metrics"]["gleu"]["value"])
     page = (tmp_path / "asked" / "report.html").read_text("utf-8")
+    forgetting = tmp_path / "forgetting.json"
+    words = ["--benchmark", "forgetting", "--adapter", tmp_path / "asked", "--out", forgetting]
+    assert cli.main(["evaluate", *map(str, words)]) == 0
+    measured = json.loads(forgetting.read_text())["metrics"]["perplexity"]
+    # sums of float32 in another order
+    assert saved["general_perplexity_before"] == pytest.approx(measured["before"], rel=1e-4)
+    assert saved["general_perplexity_after"] == pytest.approx(measured["value"], rel=1e-4)
+    assert f"{saved['general_perplexity_after']:.3f} after (" in section
+    assert "perplexity of general texts, after training" in page
     assert escape(shown[0]["reference"]) in page and "use_peft" in page
     assert (tmp_path / "asked" / "report.png").is_file()
     record = json.loads((tmp_path / "asked" / "run_config.json").read_text())

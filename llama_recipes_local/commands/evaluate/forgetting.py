@@ -5,11 +5,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch.nn import functional as F
-from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local.answers.model_loading import (
     load_model,
@@ -17,11 +12,11 @@ from llama_recipes_local.answers.model_loading import (
     vocabulary_and_positions,
 )
 from llama_recipes_local.answers.model_source import ModelSource, find_source
-from llama_recipes_local.benchmark_tasks.forgetting_texts import FORGETTING, KINDS, texts
+from llama_recipes_local.benchmark_tasks.forgetting_losses import loss_of_row, rows_of_texts
+from llama_recipes_local.benchmark_tasks.forgetting_texts import FORGETTING, KINDS
 from llama_recipes_local.commands.evaluate.flag_checks import refuse_unknown_tokens
 from llama_recipes_local.commands.evaluate.metrics import Document
 from llama_recipes_local.commands.evaluate.results import Result
-from llama_recipes_local.datasets.token_ids import begun, text_ids
 from llama_recipes_local.errors import UsageError, refusal
 
 
@@ -46,19 +41,16 @@ def losses(source: ModelSource) -> list[Document]:
     """Return a model's loss on each text, which is read by itself."""
     tokenizer = load_tokenizer(source)
     rows, positions = vocabulary_and_positions(source)
-    read = [
-        (f"{kind} {number}", ids)
-        for kind in KINDS
-        for number, ids in enumerate(_ids(kind, tokenizer))
-    ]
-    refuse_unknown_tokens({token for _, ids in read for token in ids}, tokenizer, rows)
-    longest = max(len(ids) for _, ids in read)
+    read = rows_of_texts(tokenizer)
+    refuse_unknown_tokens({token for ids in read.values() for token in ids}, tokenizer, rows)
+    longest = max(map(len, read.values()))
     if positions is not None and longest > positions:
         why = f"the model has {positions:,} positions (max_position_embeddings)"
         raise refusal(f"a text of --benchmark {FORGETTING} has {longest:,} tokens", why)
     model = load_model(source)
     found: list[Document] = [
-        {"key": key, "loss": _loss(model, ids), "tokens": len(ids) - 1} for key, ids in read
+        {"key": key, "loss": loss_of_row(model, ids), "tokens": len(ids) - 1}
+        for key, ids in read.items()
     ]
     del model
     gc.collect()  # before the next is loaded
@@ -89,15 +81,3 @@ def measure_forgetting(source: ModelSource, result: Result) -> list[list[str]]:
         + ([f"{now[kind] / was[kind] - 1:+.1%}"] if was else [])
         for kind in now
     ]
-
-
-def _ids(kind: str, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    return text_ids(tokenizer, [begun(text, tokenizer) for text in texts(kind)])
-
-
-@torch.no_grad()
-def _loss(model: Any, row: Sequence[int]) -> float:
-    """Return the losses of all tokens but the first, summed."""
-    ids = torch.tensor([row], device=model.device)
-    logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0, :-1]
-    return float(F.cross_entropy(logits.float(), ids[0, 1:], reduction="sum"))
