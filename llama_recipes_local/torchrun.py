@@ -26,6 +26,10 @@ def main() -> int:
     arguments = run.parse_args(sys.argv[1:])
     if "LOGLEVEL" not in os.environ:  # torchrun's
         logging.disable(logging.ERROR)  # what failed is reported by the ranks, and below
+    if arguments.nnodes in ("1", "1:1") and arguments.local_addr is None:
+        # torchrun would look for its own host by name, for minutes where none resolves it, as in a
+        # container without a network
+        arguments.local_addr = "localhost"
     if sys.platform == "linux":
         arguments.signals_to_handle = TORCHRUNS
         for number in FORWARDED:

@@ -66,3 +66,26 @@ def test_a_signal_reaches_the_ranks_whose_code_is_its_own(
         process.kill()
     # two ranks may write at once, one's word before the other's line end
     assert "".join(log.read_text().split()) == "ready" * 2 + "saved" * 2
+
+
+@pytest.mark.parametrize(
+    ("words", "address"),
+    [
+        ([], "localhost"),
+        (["--nnodes", "1"], "localhost"),
+        (["--nnodes", "1", "--local_addr", "10.0.0.1"], "10.0.0.1"),
+        (["--nnodes", "2"], None),
+        (["--nnodes", "1:2"], None),
+    ],
+)
+def test_one_host_is_not_looked_for_by_its_name(
+    words: list[str], address: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a container without a network no name is known; torchrun waited for ten minutes."""
+    started: list[str | None] = []
+    monkeypatch.setattr(torchrun.run, "run", lambda given: started.append(given.local_addr))
+    monkeypatch.setattr(torchrun.signal, "signal", lambda *given: None)
+    monkeypatch.setattr(torchrun.logging, "disable", lambda level: None)
+    monkeypatch.setattr(sys, "argv", ["torchrun", *words, "finetuning.py"])
+    assert torchrun.main() == 0
+    assert started == [address]

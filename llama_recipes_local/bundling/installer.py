@@ -129,7 +129,7 @@ def numbers(version: str) -> tuple[int, ...]:
 
 
 def install(about: dict[str, str], folder: Path, started: float) -> int:
-    """Copy the source, make its environment and the default model; return the exit code."""
+    """Copy the source, make its environment, the default model and data; return the exit code."""
     record, begun = folder / RECORD, folder / ".installing"
     if record.is_file() and record.read_text("utf-8") == (HERE / ABOUT).read_text("utf-8"):
         print(f"--> {folder} was installed from this bundle already")
@@ -176,7 +176,7 @@ def disk_problem(folder: Path) -> str:
 
 
 def run_steps(extras: str, folder: Path) -> None:
-    """Make the environment, install into it, and make the default model.
+    """Make the environment, install into it, and make the default model and data.
 
     Raises:
         subprocess.CalledProcessError: if one of them fails.
@@ -198,6 +198,7 @@ def run_steps(extras: str, folder: Path) -> None:
         [python, "-m", "pip", "install", *constraints, "--editable", f".[{extras}]"],
         [python, "-m", "llama_recipes_local.vendoring", "make"],
         [python, "-m", "llama_recipes_local", "prepare", "smollm2", "--out", MODEL],
+        [python, "-m", "llama_recipes_local", "prepare", "grammar"],
     ):
         subprocess.run(words, cwd=folder, env=environment, check=True)
 

@@ -31,18 +31,9 @@ launch=(
     --max_restarts 0 # the ranks end when they have saved, and Slurm starts them again
 )
 
-# On each node: hand the signal on to the ranks, which are torchrun's children. To torchrun itself it
-# would mean its end; SIGTERM it hands on, but kills what has not saved 30 seconds later.
-on_each_node='
-    torchrun "$@" &
-    launcher=$!
-    trap "pkill -USR1 -P $launcher" USR1
-    until wait $launcher; status=$?; ((status <= 128)) || ! kill -0 $launcher 2>/dev/null; do :; done
-    exit $status
-'
-
-# srun hands on the signals that it gets.
-srun --kill-on-bad-exit=0 bash -c "$on_each_node" on_each_node "${launch[@]}" \
+# srun hands on the signals that it gets, and this launcher does so to its ranks, waits until they have
+# saved, and ends with their exit code. torchrun itself would end at once.
+srun --kill-on-bad-exit=0 python -m llama_recipes_local.torchrun "${launch[@]}" \
     finetuning.py --enable_fsdp "$@" --resume_from_checkpoint auto &
 step=$!
 

@@ -115,5 +115,7 @@ def test_the_slurm_script_saves_and_is_queued_again(
         if job.poll() is None:
             os.killpg(job.pid, signal.SIGKILL)
     assert (tmp_path / "requeued").read_text() == "123\n", log.read_text()
+    assert job.returncode == 75, log.read_text()  # the run's own code, not torchrun's
+    assert "Traceback" not in log.read_text()
     (checkpoint,) = output.glob("checkpoint-*")
     assert f"saved in {checkpoint}" in log.read_text()
