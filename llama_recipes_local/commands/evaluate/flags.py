@@ -45,6 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max_new_tokens", type=integer, metavar="N", help="the most tokens of an answer (100)"
     )
+    _add_benchmark_flags(parser)
+
+
+def _add_benchmark_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--benchmark",
         type=one_of(_benchmarks),
