@@ -26,7 +26,7 @@ def write_bill(path: Path, wheels: list[Path]) -> None:
     for wheel in wheels:
         about = metadata_of(wheel)
         name, version = str(about["Name"]), str(about["Version"])
-        licence = str(about["License-Expression"] or about["License"] or "").split("\n")[0]
+        licence = _licence(about)
         part = Component(
             name=name,
             version=version,
@@ -39,6 +39,14 @@ def write_bill(path: Path, wheels: list[Path]) -> None:
         bill.components.add(part)
         bill.register_dependency(own, [part])
     write_text(path, JsonV1Dot6(bill).output_as_string(indent=2) + "\n")
+
+
+def _licence(about: Message) -> str:
+    """Return what a wheel says of its licence; older ones say it by classifiers alone."""
+    named = str(about["License-Expression"] or about["License"] or "").split("\n")[0]
+    classifiers = map(str, about.get_all("Classifier", []))
+    found = [each.rpartition(" :: ")[2] for each in classifiers if each.startswith("License ::")]
+    return named or ", ".join(found)
 
 
 def metadata_of(wheel: Path) -> Message:

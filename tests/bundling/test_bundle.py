@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from llama_recipes_local.bundling import bundle_making, installer
+from llama_recipes_local.bundling.bill_of_materials import write_bill
 from llama_recipes_local.bundling.targets import CPU, PIP, Target
 from llama_recipes_local.errors import UsageError
 
@@ -201,6 +202,16 @@ def test_a_cuda_that_no_target_has_is_not_proposed(tmp_path: Path) -> None:
         bundle_making.check_torch(Target("12.8", HERE), tmp_path)
     assert "fix: leave TORCH_INDEX out" in str(error.value)
     assert PIP in str(error.value)
+
+
+def test_a_licence_that_only_classifiers_name_is_in_the_bill(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "old-1.0-py3-none-any.whl", "w") as wheel:
+        lines = ["Metadata-Version: 2.1", "Name: old", "Version: 1.0"]
+        lines += ["Classifier: License :: OSI Approved :: BSD License", "Classifier: Topic :: Text"]
+        wheel.writestr("old-1.0.dist-info/METADATA", "\n".join((*lines, "")))
+    write_bill(tmp_path / "bill.json", [*tmp_path.glob("*.whl")])
+    (part,) = json.loads((tmp_path / "bill.json").read_text("utf-8"))["components"]
+    assert part["licenses"] == [{"license": {"name": "BSD License"}}]
 
 
 def test_a_target_without_its_python_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
