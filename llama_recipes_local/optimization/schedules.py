@@ -91,6 +91,12 @@ def make_schedule(
     covers_all = rates is None or len(rates) == len(optimizer.param_groups)
     if train_config.scheduler == "step" and not train_config.warmup_steps and covers_all:
         return Schedule(given, every_step=False)
+    if 0 < total_steps <= train_config.warmup_steps:
+        reached = train_config.lr * total_steps / train_config.warmup_steps
+        print(
+            f"--> --warmup_steps {train_config.warmup_steps:,} is not less than the run's "
+            f"{total_steps:,} steps: the learning rate ends at {reached:.2e}, below --lr"
+        )
     factor = factor_by_step(train_config, total_steps, steps_per_epoch)
     return Schedule(LambdaLR(optimizer, factor), every_step=True)
 

@@ -10,7 +10,7 @@ from llama_recipes_local.configs.values import check_fields
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.field_values import convert
-from llama_recipes_local.fields import FOLDER, facts, field_names, type_hints
+from llama_recipes_local.fields import FOLDER, defaults, facts, field_names, type_hints
 from llama_recipes_local.messages import empty_value, nearest, unknown_flag
 from llama_recipes_local.program import command
 from llama_recipes_local.run import Run
@@ -197,7 +197,8 @@ def _mismatch(flag: str, value: object) -> list[Problem]:
         if is_automatic(flag, value):
             continue
         try:
-            convert(value, type_hints(cls)[name])
+            if convert(value, type_hints(cls)[name]) == [] and defaults(cls)[name]:
+                return [empty_value(f"--{flag}")]
         except ValueError as error:
             # of a flag that nothing follows the value is True
             what = f"--{flag} has no value" if value is True else f"--{flag} cannot be {value!r}"

@@ -52,8 +52,13 @@ def test_warm_up_is_linear_and_decay_starts_where_it_ends(scheduler: str) -> Non
         assert got[5:] == pytest.approx([1 - s / 15 for s in range(15)])
 
 
-def test_a_run_shorter_than_its_warm_up_is_all_warm_up() -> None:
+def test_a_run_shorter_than_its_warm_up_is_all_warm_up(capsys: pytest.CaptureFixture[str]) -> None:
     assert factors(scheduler="cosine", warmup_steps=40)[-1] == 0.5
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1)
+    for warmup, said in ((19, ""), (40, "--> --warmup_steps 40 is not less than the run's 20")):
+        config = configs.train_config(scheduler="cosine", warmup_steps=warmup)
+        make_schedule(StepLR(optimizer, step_size=1), optimizer, config, TOTAL, PER_EPOCH)
+        assert capsys.readouterr().out[: len(said) or None] == said
 
 
 @pytest.mark.parametrize("scheduler", ["linear", "cosine", "wsd"])

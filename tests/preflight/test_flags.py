@@ -102,3 +102,10 @@ def test_other_scripts_names_are_not_ours_and_lead_to_ours() -> None:
 def test_a_flag_without_a_value(flag: str) -> None:
     _, (problem,) = flags.check_flags({flag: True})
     assert problem.what == f"--{flag} has no value"
+
+
+@pytest.mark.parametrize("nothing", ["[]", "()", []])
+def test_a_list_of_nothing_is_not_the_default(nothing: object) -> None:
+    usable, (problem,) = flags.check_flags({"target_modules": nothing})
+    assert usable == {} and problem.what.startswith("--target_modules")
+    assert flags.check_flags({"report_to": "[]"})[1] == []
