@@ -81,6 +81,21 @@ assert "--peft_method" in help_text() and "--sharding_strategy (FULL_SHARD)" in 
     assert imported_by(code) == set()
 
 
+@pytest.mark.command
+def test_commands_import_torch_quickly() -> None:
+    """Those that do not import it at all need no help."""
+    folder = PROJECT / "llama_recipes_local" / "commands"
+    plain = [
+        ".".join(path.relative_to(PROJECT).with_name("command").parts)
+        for path in folder.rglob("flags.py")
+        if path.with_name("command.py").exists()
+        and path.parent.name != "sft"  # which sft.py imports
+        and "with quick_imports():" not in path.read_text("utf-8")
+    ]
+    assert len(plain) > 4
+    assert imported_by(f"import {', '.join(plain)}") & {"torch", "transformers"} == set()
+
+
 def test_a_run_imports_no_package_that_it_does_not_need(
     tiny_model: Path, grammar_data: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -105,6 +120,8 @@ def show():
 import_run()
 assert gc.isenabled() and gc.get_freeze_count() > 100_000
 show()
+from transformers.utils.import_utils import create_import_structure_from_path as read
+assert read.__name__ == "read_folder"
 finetuning.main(**{flags})
 show()
 """

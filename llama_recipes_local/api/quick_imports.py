@@ -1,13 +1,14 @@
-"""What makes the imports of a run quick: what they do in vain is left out, or done when needed."""
+"""What makes large imports quick: what they do in vain is left out, or done when it is needed."""
 
 import gc
 import importlib.metadata
 import inspect
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial, wraps
 from importlib import import_module
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,14 +23,26 @@ DEFERRED = {"scipy.optimize": "linear_sum_assignment", "sklearn.metrics": "roc_c
 @contextmanager
 def quick_imports() -> Iterator[None]:
     """Import quickly meanwhile."""
-    with (
-        without_collector(),
-        packages_looked_up_once(),
-        imported_when_called(),
-        compiled_when_called(),
-    ):
-        list_models_once()
+    with ExitStack() as stack:
+        for each in (without_collector, packages_looked_up_once, imported_when_called):
+            stack.enter_context(each())
+        begins = _Beginnings(stack)
+        sys.meta_path.insert(0, begins)
+        stack.callback(sys.meta_path.remove, begins)
         yield
+
+
+class _Beginnings(MetaPathFinder):
+    """Is asked where a module is before it is imported, and prepares some imports instead."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self.stack = stack
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> None:  # Python's own
+        if fullname == "transformers.models":
+            list_models_once()
+        elif fullname == "bitsandbytes":
+            self.stack.enter_context(compiled_when_called())
 
 
 @contextmanager

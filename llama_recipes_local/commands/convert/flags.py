@@ -28,10 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Convert, and print the new folder."""
-    import torch
+    from llama_recipes_local.api.quick_imports import quick_imports
 
-    from llama_recipes_local.commands.convert.command import Conversion, convert
-    from llama_recipes_local.export_formats import DEFAULT_FORMAT
+    with quick_imports():
+        import torch
+
+        from llama_recipes_local.commands.convert.command import Conversion, convert
+        from llama_recipes_local.export_formats import DEFAULT_FORMAT
 
     convert(
         Conversion(

@@ -74,7 +74,10 @@ def _add_benchmark_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Measure, or compare."""
-    from llama_recipes_local.commands.evaluate.command import evaluate
+    from llama_recipes_local.api.quick_imports import quick_imports
+
+    with quick_imports():
+        from llama_recipes_local.commands.evaluate.command import evaluate
 
     evaluate(args)
 

@@ -71,7 +71,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Export, and print the new folder and how it is used."""
-    from llama_recipes_local.commands.export.command import Export, export
+    from llama_recipes_local.api.quick_imports import quick_imports
+
+    with quick_imports():
+        from llama_recipes_local.commands.export.command import Export, export
 
     export(
         Export(

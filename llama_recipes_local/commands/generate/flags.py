@@ -160,10 +160,13 @@ def run(args: argparse.Namespace) -> None:
     _check(args)
     prompt = "" if args.chat or args.prompts else _read_prompt(args)
 
-    import torch
+    from llama_recipes_local.api.quick_imports import quick_imports
 
-    from llama_recipes_local.answers.generator import Sampling
-    from llama_recipes_local.commands.generate.command import Generation, generate
+    with quick_imports():
+        import torch
+
+        from llama_recipes_local.answers.generator import Sampling
+        from llama_recipes_local.commands.generate.command import Generation, generate
 
     sampling = {field.name: getattr(args, field.name) for field in fields(Sampling)}
     generate(

@@ -21,6 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Show the data."""
-    from llama_recipes_local.commands.inspect.command import inspect
+    from llama_recipes_local.api.quick_imports import quick_imports
+
+    with quick_imports():
+        from llama_recipes_local.commands.inspect.command import inspect
 
     inspect(*args.arguments, rows=args.rows, png=args.png, **args.flags)

@@ -37,6 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Check and repeat; the exit code is 2 if something differs, 1 if the new result does."""
-    from llama_recipes_local.commands.replay.command import replay
+    from llama_recipes_local.api.quick_imports import quick_imports
+
+    with quick_imports():
+        from llama_recipes_local.commands.replay.command import replay
 
     replay(args)

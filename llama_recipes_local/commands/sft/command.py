@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llama_recipes_local import extras, parallel
+from llama_recipes_local.api.quick_imports import quick_imports
 from llama_recipes_local.console import (
     exit_on_broken_pipe,
     ignore_broken_pipe,
@@ -40,9 +41,10 @@ def main(words: Sequence[str]) -> int:
 
 def _run(words: Sequence[str]) -> None:
     extras.require("trl", "sft.py", "sft")
-    from llama_recipes_local.commands.sft.flags import make_parser
-    from llama_recipes_local.commands.sft.sft_run import preflight
-    from llama_recipes_local.commands.sft.trl_trainer import load_data, train
+    with quick_imports():
+        from llama_recipes_local.commands.sft.flags import make_parser
+        from llama_recipes_local.commands.sft.sft_run import preflight
+        from llama_recipes_local.commands.sft.trl_trainer import load_data, train
 
     with exit_on_broken_pipe():
         if {"-h", "--help"} & set(words):

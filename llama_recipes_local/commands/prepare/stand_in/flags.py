@@ -24,7 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Make the stand-in unless it exists."""
     refuse_name(args.out, "--out")
-    from llama_recipes_local.commands.prepare.stand_in.command import make_stand_in
+    from llama_recipes_local.api.quick_imports import quick_imports
+
+    with quick_imports():
+        from llama_recipes_local.commands.prepare.stand_in.command import make_stand_in
 
     data = Path(args.data) if args.data else published_data(TRAINING_FILE)
     make_stand_in(Path(args.out).resolve(), data.resolve())

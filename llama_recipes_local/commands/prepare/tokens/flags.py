@@ -17,6 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Make the tokens."""
-    from llama_recipes_local.commands.prepare.tokens.command import prepare_tokens
+    from llama_recipes_local.api.quick_imports import quick_imports
+
+    with quick_imports():
+        from llama_recipes_local.commands.prepare.tokens.command import prepare_tokens
 
     prepare_tokens(*args.arguments, out=args.out, **args.flags)
