@@ -56,7 +56,6 @@ def random(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
     ("tokens", "features", "ranks", "widths"),
     [
         (77, 200, (24,), (136,)),
-        (300, 576, (100, 3), (64, 200)),
         (1, 16, (1,), (1,)),
         (129, 1001, (8, 70, 16), (320, 33, 64)),
         (256, 256, (16, 16, 16), (256, 128, 128)),
