@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 NEXT = 2
 """Settings that are shown beside the fastest."""
 
+MUCH = 0.8
+"""Of a speed: what is slower than this share of it is said."""
+
 
 def as_text(plan: Plan) -> str:
     """Return the plan in paragraphs."""
@@ -113,11 +116,22 @@ def _methods(plan: Plan) -> list[str]:
 def _basis(plan: Plan) -> str:
     assumed = "" if plan.target.card_is_named else ", assumed by its memory (--gpu NAME)"
     document = plan.asked.batch.document
+    best = plan.outcomes[0]
+    alone = of_long_documents(best)
+    slower = f" ({alone:,.0f} tok/s if each row is one)" if alone < MUCH * best.tokens else ""
     return wrapped(
-        f"basis: {speed_of(plan.target.card)}{assumed}; {document} tokens a document, a label at "
-        "half of them; docs/hardware.md has what was measured beside what is predicted",
+        f"basis: {speed_of(plan.target.card)}{assumed}; {document} tokens a document{slower}, a "
+        "label at half of them; docs/hardware.md has what was measured beside what is predicted",
         4,
     )
+
+
+def of_long_documents(found: Outcome) -> float:
+    """Return the tokens a second where each row is one document, whose tokens see each other."""
+    batch, time = found.setting.batch, found.seconds
+    times = max(batch.length / batch.document, 1.0) if found.setting.documents else 1.0
+    more = max(time.attention * (times - 1) - time.launches, 0.0)
+    return found.tokens * time.step / (time.step + more)
 
 
 def speed_of(card: Card) -> str:

@@ -42,7 +42,10 @@ def what_to_bring(args: argparse.Namespace) -> None:
     with caught() as found:
         for number, data in enumerate(bring_data(args.dataset) if args.dataset else [], 1):
             parts["dataset" if number == 1 else f"dataset-{number}"] = data
-    refuse(problems + found)
+    problems += found
+    if args.json and problems:
+        print(json.dumps({"problems": list(map(asdict, problems))}, indent=2))
+    refuse(problems)
     parts["packages"] = _packages(Target(args.cuda, args.python), METHODS[args.method])
     if args.json:
         print(json.dumps({name: asdict(part) for name, part in parts.items()}, indent=2))

@@ -223,3 +223,11 @@ def test_the_command_names_all_at_once(
     assert left.value.code == 2
     found = json.loads(capsys.readouterr().out)
     assert len(found["problems"]) == 2 and found["kind"] == "data"
+
+
+def test_a_folder_that_is_not_there_is_json_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["check", str(tmp_path / "nowhere"), "--json"]) == 2
+    (problem,) = json.loads(capsys.readouterr().out)["problems"]
+    assert problem["what"] == f"{tmp_path / 'nowhere'} does not exist"

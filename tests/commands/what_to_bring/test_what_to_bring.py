@@ -191,3 +191,15 @@ def test_a_folder_without_files_is_refused(
 ) -> None:
     code, text = printed(capsys, "--dataset", str(tmp_path))
     assert code == 2 and f"--dataset {tmp_path} has no files" in text
+
+
+def test_what_is_refused_is_json_too(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("what-to-bring", "--model", "llama-9", "--dataset", "nothing", "--json")
+    assert cli.main([*words]) == 2
+    printed = capsys.readouterr()
+    problems = json.loads(printed.out)["problems"]
+    assert [each["what"].split()[:2] for each in problems] == [
+        ["--model", "llama-9"],
+        ["--dataset", "nothing"],
+    ]
+    assert all(each["fix"] in printed.err for each in problems)
