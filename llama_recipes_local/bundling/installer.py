@@ -141,7 +141,9 @@ def install(about: dict[str, str], folder: Path, started: float) -> int:
         print(f"refused: {problem}")
         return 2
     shutil.rmtree(folder, ignore_errors=True)
-    print(f"--> installing {about['target']} into {folder}", flush=True)
+    count = len([*(HERE / "wheels").glob("*.whl")])
+    what = f"{about['target']}, {count} packages, into {folder}"
+    print(f"--> installing {what}: this takes some minutes", flush=True)
     shutil.copytree(HERE / "source", folder)
     begun.touch()
     shutil.copyfile(HERE / "wheels/constraints.txt", folder / "constraints.txt")

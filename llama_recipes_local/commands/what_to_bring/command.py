@@ -64,6 +64,7 @@ def _packages(target: Target, extra: str) -> Brought:
     ]
     if target.driver:
         notes.insert(1, f"the machine needs NVIDIA's driver {target.driver} or newer")
+        notes[-1] += "; with TORCH_INDEX=pip where the package index alone is reached"
     there = "cp wheels/constraints.txt . && PIP_NO_INDEX=1 PIP_FIND_LINKS=$PWD/wheels make install"
     return Brought(
         f"packages for Python {target.python}, {target.torch}",
