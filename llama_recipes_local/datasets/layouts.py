@@ -215,6 +215,11 @@ def _refuse_words(record: Record) -> None:
 
 def _name_columns(values: Mapping[str, Any]) -> str:
     """Return how to name a record's columns: with its longest texts, in its order."""
+    for name, value in values.items():
+        rows = value if isinstance(value, list) else []
+        if rows and isinstance(rows[0], Mapping) and _ways(rows[0], {}):
+            program = shlex.quote(f"{jq_path(str(name))}[]")
+            return f"if {name} has the records: jq -c {program} FILE.json > rows.jsonl"
     texts = {
         str(name): value
         for name, value in values.items()

@@ -189,6 +189,12 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
         "write chat as messages",
     ),
     (
+        "records in an object with more",
+        {"name": "my rows", "notes": "a text", "rows": [{"prompt": "Q", "completion": "A"}]},
+        "is not a record of a known layout",
+        "if rows has the records: jq -c '.rows[]' FILE.json > rows.jsonl",
+    ),
+    (
         "HC3",
         {"id": "1", "question": "Why, oh why?", "human_answers": ["a"], "source": "the web"},
         "is not a record of a known layout",
