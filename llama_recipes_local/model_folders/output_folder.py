@@ -1,12 +1,11 @@
 """Checks that a new model's folder can be written, before any weight is read."""
 
 import os
-import shutil
 from pathlib import Path
 
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.messages import amount
-from llama_recipes_local.storage.disk import nearest_existing
+from llama_recipes_local.storage.disk import free_bytes, nearest_existing
 from llama_recipes_local.storage.names import check_new_name, check_path
 
 NEW_FOLDER = "name a new folder: --out DIR"
@@ -53,13 +52,13 @@ def _unwritable(folder: Path) -> list[Problem]:
 
 def check_free_space(folder: Path, size: int) -> list[Problem]:
     """Return a problem if there is not enough disk space for ``size`` bytes of weights."""
-    free = shutil.disk_usage(nearest_existing(folder)).free
-    if free >= size + SPARE_BYTES:
+    free = free_bytes(nearest_existing(folder))
+    if free is None or free >= size + SPARE_BYTES:
         return []
     return [
         Problem(
             f"--out {folder}: not enough disk space for the model",
-            f"it takes {amount(size)} and {amount(SPARE_BYTES)} for what is beside it, and "
+            f"it takes {amount(size)} and {amount(SPARE_BYTES)} for its other files, and "
             f"{amount(free)} are free",
             "free space, or choose a folder on another disk: --out DIR",
         )

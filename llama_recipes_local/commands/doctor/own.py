@@ -2,13 +2,13 @@
 
 import contextlib
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from llama_recipes_local.commands.doctor.diagnosis import Finding, State
 from llama_recipes_local.data.cache import ABOUT, ENVIRONMENT_VARIABLE, ROWS, cache_folder
 from llama_recipes_local.program import command, python
+from llama_recipes_local.storage.disk import free_bytes
 from llama_recipes_local.storage.publishing import remove
 from llama_recipes_local.vendoring import is_made, read_manifest
 from llama_recipes_local.vendoring.building import read_inputs
@@ -78,8 +78,8 @@ def clean(folder: Path) -> str:
     A run that reads some keeps what it has open.
     """
     entries = token_entries(folder)
-    before = shutil.disk_usage(folder).free if entries else 0
+    before = free_bytes(folder) or 0
     for entry in entries:
         remove(entry)
-    freed = (shutil.disk_usage(folder).free - before) / _MIB if entries else 0
+    freed = ((free_bytes(folder) or 0) - before) / _MIB
     return f"removed {len(entries)} entries from {folder}, {max(freed, 0):,.0f} MiB"

@@ -210,9 +210,7 @@ def test_a_folder_that_is_not_empty_is_refused(
 def test_too_little_free_space_is_refused(
     monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]
 ) -> None:
-    monkeypatch.setattr(
-        output_folder.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 4, 5)
-    )
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 4, 5))
     said = refused()
     assert "not enough disk space" in said and "kB are free" not in said.replace("0.0 kB", "")
 
