@@ -142,7 +142,7 @@ class GgufExport:
     @cached_property
     def _template(self) -> str | None:
         """The run's, or the base model's own would be used with llama.cpp."""
-        trained = trained_template(self._model)
+        trained = trained_template(self._model, self._tokenizer)
         return trained if trained is not None else own_template(self._tokenizer)
 
     @cached_property

@@ -1,6 +1,7 @@
 """The Modelfile that Ollama makes a model of: the GGUF file, the prompt and where answers end."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
@@ -47,15 +48,25 @@ def write_modelfile(
     (folder / "Modelfile").write_text("\n".join(lines) + "\n", "utf-8")
 
 
-def trained_template(model: ExportedModel) -> str | None:
+def trained_template(model: ExportedModel, tokenizer: PreTrainedTokenizerBase) -> str | None:
     """Return the run's prompt template as a chat template in Jinja; None without a run's."""
     if model.prompt_template is None:
         return None
     prompt = read_prompt_template(model.prompt_template)
+    begin = _begin_of_its_own(prompt, tokenizer)
     if prompt.kind == CHAT:
-        return prompt.template
-    before, _, after = (json.dumps(each) for each in prompt.template.partition(PLACE))
+        return (f"{{{{ {json.dumps(begin)} }}}}" if begin else "") + prompt.template
+    first, _, last = prompt.template.partition(PLACE)
+    before, after = json.dumps(begin + first), json.dumps(last)
     return f"{{{{ {before} }}}}{{{{ messages[-1]['content'] }}}}{{{{ {after} }}}}"
+
+
+def _begin_of_its_own(prompt: PromptTemplate, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return the begin token that a prompt has where the tokenizer, and so llama.cpp, adds none."""
+    if begin_token(tokenizer):
+        return ""
+    plain = replace(prompt, complete=True).of_text(_USER, tokenizer)
+    return prompt.of_text(_USER, tokenizer).removesuffix(plain)
 
 
 def ollama_template(prompt: PromptTemplate, tokenizer: PreTrainedTokenizerBase) -> str:

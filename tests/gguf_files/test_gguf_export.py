@@ -12,6 +12,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from llama_recipes_local.cli import main
+from llama_recipes_local.datasets.prompt_template import PROMPT as PROMPT_KIND
+from llama_recipes_local.datasets.prompt_template import PromptTemplate, save_prompt_template
 from llama_recipes_local.datasets.stop_tokens import ends_of_folder
 from llama_recipes_local.gguf_files.tensor_types import FILE_TYPES, tensor_type
 from llama_recipes_local.models import AutoTokenizer
@@ -180,6 +182,26 @@ def test_a_tokenizer_without_scores_merges_in_the_order_of_its_merges(tmp_path: 
     with LlamaCpp(export(folder, tmp_path / "out", "f16")) as model:
         for text in TEXTS:
             assert model.tokens(text) == tokenizer(text)["input_ids"]
+
+
+@pytest.mark.parametrize("name", ["SmolLM2", "Llama 2 Chat", "Llama 3.1"])
+@pytest.mark.parametrize("begins", [True, False])
+def test_the_files_chat_template_makes_the_prompts_of_training(
+    name: str, begins: bool, tmp_path: Path
+) -> None:
+    folder = build(name, tmp_path / "model")
+    prompt = PromptTemplate(PROMPT_KIND, 'Say "{}"\n---\nSaid: ', begins=begins)
+    save_prompt_template(prompt, folder)
+    path = export(folder, tmp_path / "out", "f16")
+    values = {key: each.contents() for key, each in gguf.GGUFReader(path).fields.items()}
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    turns = [{"role": "user", "content": "hello 20"}]
+    text = tokenizer.apply_chat_template(
+        turns, chat_template=values["tokenizer.chat_template"], tokenize=False
+    )
+    # llama.cpp adds the begin token where the file says so
+    added = tokenizer.bos_token if values["tokenizer.ggml.add_bos_token"] else ""
+    assert added + text == prompt.of_text("hello 20", tokenizer)
 
 
 def test_a_head_that_is_the_embedding_is_written_once(tmp_path: Path) -> None:
