@@ -174,6 +174,11 @@ class PackedStream(SampleStream):
         super().__init__(stream.open_pass, stream.micro_batches, stream.passes)
         self.shard(batch_size=1, seed=seed)
 
+    def longest(self) -> list[Row]:
+        """Return a micro-batch of rows as long as they may be, each one document of id 0."""
+        document = np.zeros(self.chunk_size, dtype=np.int32)
+        return [side_by_side([(document, document)])] * self.batch_size
+
     def _rows(self) -> Iterator[Row]:
         documents = self._documents()
         waiting: list[Document] = []

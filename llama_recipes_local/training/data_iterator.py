@@ -12,6 +12,7 @@ from llama_recipes_local.checkpoints import rng_state
 from llama_recipes_local.data import position
 from llama_recipes_local.data.batch_sampler import ShardedBatchSampler
 from llama_recipes_local.data.mixed_rows import mixed_sources_of
+from llama_recipes_local.data.streaming import PackedStream
 from llama_recipes_local.errors import TrainingError
 from llama_recipes_local.training import batches
 from llama_recipes_local.training.train_state import TrainState
@@ -109,6 +110,8 @@ class DataIterator:
     def longest(self) -> batches.Batch | None:
         """Return a micro-batch of the longest rows; None if their lengths are not known."""
         sampler, rows = self.dataloader.batch_sampler, self.dataloader.dataset
+        if isinstance(rows, PackedStream):
+            return self.dataloader.collate_fn(rows.longest())
         lengths = getattr(rows, "row_lengths", getattr(rows, "lengths", None))
         if not isinstance(sampler, ShardedBatchSampler) or lengths is None:
             return None

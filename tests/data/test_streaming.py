@@ -12,12 +12,15 @@ import pytest
 from rank_batches import Make, documents, flat, labels_of, same, take
 from torch.utils.data import DataLoader, IterableDataset
 
+from llama_recipes_local.configs import train_config
 from llama_recipes_local.data import position, streaming
-from llama_recipes_local.data.collation import Blank, BlankCollator
+from llama_recipes_local.data.collation import Blank, BlankCollator, PackedCollator
 from llama_recipes_local.data.concatenator import ConcatDataset
 from llama_recipes_local.data.streaming import PackedStream, SampleStream, as_stream, is_stream
 from llama_recipes_local.data.token_rows import IGNORE_INDEX
 from llama_recipes_local.data.truncation import truncate
+from llama_recipes_local.training.data_iterator import DataIterator
+from llama_recipes_local.training.train_state import TrainState
 
 CHUNK = 64
 BATCH = 2
@@ -300,3 +303,19 @@ def test_a_custom_collator_is_given_a_row_if_a_rank_has_none() -> None:
     few.shard(BATCH, rank=1, num_replicas=2)
     (batch,) = DataLoader(few, batch_size=None, collate_fn=BlankCollator(collate))
     assert batch["labels"].tolist() == [[IGNORE_INDEX]]
+
+
+def test_the_longest_micro_batch_of_a_packed_stream_is_full_rows() -> None:
+    """A trial sees them before the first step; what the stream gives is not touched."""
+    stream = packed(3)
+    loader = DataLoader(stream, batch_size=None, collate_fn=PackedCollator(0))
+    longest = DataIterator(loader, 1, train_config(), TrainState()).longest()
+    assert longest is not None
+    usual = next(iter(loader))
+    assert longest.keys() == usual.keys()
+    assert {name: each.dtype for name, each in longest.items()} == {
+        name: each.dtype for name, each in usual.items()
+    }
+    assert longest["input_ids"].shape == (1, BATCH * CHUNK)
+    assert longest["position_ids"][0].tolist() == [*range(CHUNK)] * BATCH
+    assert (longest["labels"] == 0).sum() == BATCH * (CHUNK - 1)
