@@ -33,6 +33,11 @@ _HARDLY = 0.01
 """Rows and blocks with smaller weights than this share of a matrix's count as if they had it."""
 _OF_A_ROW = 2
 """Times the error of a whole matrix that one of its rows may have: rows have fewer weights."""
+_OF_THE_SCALE, _MOST_OF_THE_SCALE = 0.25, 0.02
+"""Share of that error, and the most, by which all weights together may be larger or smaller.
+
+Rounding errs to both sides, and least squares to the smaller one by the square of the error.
+"""
 
 
 class RowDifference(NamedTuple):
@@ -96,6 +101,8 @@ class Weights:
             self.wrong.append(f"{name} {errors.row:.1%} in one row")
         elif not errors.weight <= block.largest:
             self.wrong.append(f"{name} {errors.weight:.1%} of its block in one weight")
+        elif not abs(errors.scale) <= min(_OF_THE_SCALE * limit, _MOST_OF_THE_SCALE):
+            self.wrong.append(f"{name} {errors.scale:+.1%} in its scale")
 
 
 class Errors(NamedTuple):
@@ -105,11 +112,13 @@ class Errors(NamedTuple):
         whole: of all weights.
         row: of the worst row.
         weight: the largest of a weight, over the largest weight of its block.
+        scale: by how much all weights are larger, on average.
     """
 
     whole: float
     row: float
     weight: float
+    scale: float
 
 
 def relative_errors(found: torch.Tensor, expected: torch.Tensor, block: Block) -> Errors:
@@ -121,7 +130,7 @@ def relative_errors(found: torch.Tensor, expected: torch.Tensor, block: Block) -
         block: how weights have scales.
     """
     if found.shape != expected.shape:
-        return Errors(*[float("inf")] * 3)
+        return Errors(*[float("inf")] * 4)
     first, second = (each if each.ndim == 2 else each[None] for each in (found, expected))
     together = math.gcd(block.weights, first.shape[1])
     parts = [
@@ -130,24 +139,24 @@ def relative_errors(found: torch.Tensor, expected: torch.Tensor, block: Block) -
             *(each.split(max(1, NUMBERS // each.shape[1])) for each in (first, second)), strict=True
         )
     ]
-    errors, sizes, largest, bounds = (torch.cat(each).double() for each in zip(*parts, strict=True))
+    errors, sizes, along, largest, bounds = (
+        torch.cat(each).double() for each in zip(*parts, strict=True)
+    )
     size = float(sizes.mean())
     if not size:
-        return Errors(float(errors.mean()), float(errors.max()), float(largest.max()))
+        return Errors(float(errors.mean()), float(errors.max()), float(largest.max()), 0.0)
     rows = (errors / sizes.clamp_min(size * _HARDLY**2)).sqrt()
     weights = (largest - block.least) / bounds.clamp_min(size**0.5 * _HARDLY)
-    return Errors(
-        float(errors.mean() / size) ** 0.5,
-        *(float(each.nan_to_num(torch.inf).max()) for each in (rows, weights)),
-    )
+    row, weight = (float(each.nan_to_num(torch.inf).max()) for each in (rows, weights))
+    return Errors(float(errors.mean() / size) ** 0.5, row, weight, float(along.mean() / size))
 
 
 def _sums(found: torch.Tensor, expected: torch.Tensor, block: int) -> tuple[torch.Tensor, ...]:
-    """Return mean squares by row, of errors and weights, and the largest of each by block."""
+    """Return means by row, of squares and of errors times weights, and the largest by block."""
     error = found - expected
     squares = (each.square().mean(1) for each in (error, expected))
     blocks = (each.abs().reshape(-1, block).amax(1) for each in (error, expected))
-    return (*squares, *blocks)
+    return (*squares, (error * expected).mean(1), *blocks)
 
 
 @torch.no_grad()

@@ -76,8 +76,9 @@ class Fp8Export:
     def read_back(self, folder: Path) -> ReadBack:
         """Return what the folder says, beside the model."""
         form = Quantised(
-            beside="weight_scale",
-            dequantised=dequantised,
+            parts=("weight", "weight_scale"),
+            dequantised=lambda stored, name: dequantised(stored, name, self.strategy),
+            configuration=configuration(self.strategy),
             tolerances=Tolerances(
                 weights={QUANTISED: 0.04, KEPT: 0.0}, divergence=0.1, perplexity=0.05
             ),
@@ -149,10 +150,15 @@ def quantized(weight: torch.Tensor, strategy: str) -> tuple[torch.Tensor, torch.
     return tiles.reshape(weight.shape).to(DTYPE), scales.reshape(blocks)
 
 
-def dequantised(stored: StoredTensors, name: str) -> torch.Tensor:
-    """Return a weight in float32."""
+def dequantised(stored: StoredTensors, name: str, strategy: str) -> torch.Tensor:
+    """Return a weight in float32.
+
+    Raises:
+        UsageError: if its scales are not those of the strategy.
+    """
     weight, scales = stored[name], stored[f"{name}_scale"].float()
-    strategy = next(each for each in STRATEGIES if scales.shape == scales_shape(weight.shape, each))
+    if scales.shape != scales_shape(weight.shape, strategy):
+        raise refusal(f"{name}_scale", f"it is {tuple(scales.shape)}")
     tiles = _tiles(weight.float(), strategy)
     return (tiles * scales.reshape(tiles.shape[0], 1, tiles.shape[2], 1)).reshape(weight.shape)
 

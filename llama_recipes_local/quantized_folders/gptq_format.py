@@ -3,7 +3,6 @@
 optimum and its back end gptqmodel do it, calibrated on rows that the model was trained on.
 """
 
-import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 
 from llama_recipes_local.errors import Problem, refusal
 from llama_recipes_local.extras import check_installed
@@ -19,9 +17,7 @@ from llama_recipes_local.model_folders import StoredTensors, check_free_space
 from llama_recipes_local.model_folders.auxiliary_files import copy_auxiliary_files
 from llama_recipes_local.model_folders.exported_model import ExportedModel
 from llama_recipes_local.model_folders.read_back import ReadBack, Tolerances
-from llama_recipes_local.model_folders.save import SHARD_BYTES, write_config
-from llama_recipes_local.models import AutoConfig
-from llama_recipes_local.models.deferred import empty_model
+from llama_recipes_local.model_folders.save import write_config, write_weights
 from llama_recipes_local.program import command
 from llama_recipes_local.quantized_folders.folder_read_back import (
     KEPT,
@@ -29,7 +25,9 @@ from llama_recipes_local.quantized_folders.folder_read_back import (
     Quantised,
     read_folder_back,
 )
-from llama_recipes_local.quantized_folders.llama_layers import LINEAR, check_names
+from llama_recipes_local.quantized_folders.gptq_layers import GptqLayers
+from llama_recipes_local.quantized_folders.gptq_weights import PARTS, dequantised, planned_parts
+from llama_recipes_local.quantized_folders.llama_layers import LINEAR, check_names, layer_number
 
 GROUPS = (128, 64, 32)
 """Inputs of a layer that share a scale, the most that all layers are a multiple of; vLLM's."""
@@ -70,7 +68,7 @@ class GptqExport:
         return problems or check_free_space(out, size // 8)
 
     def write(self, folder: Path) -> None:
-        """Calibrate and write the model, which is in memory whole; its layers one by one on a GPU.
+        """Calibrate and write the model: a layer, the rows before it and a shard are in memory.
 
         Raises:
             UsageError: if there are no rows.
@@ -78,15 +76,22 @@ class GptqExport:
         if not self.rows:
             fix = command("export", "--format", "gptq", "--dataset", "NAME")
             raise refusal("GPTQ without rows", "it is calibrated on training rows", fix)
-        quantizer = self._quantizer()
-        made = quantizer.quantize_model(self._loaded())
-        quantizer.dataset = None  # or the rows would be published in config.json
-        made.config.quantization_config = None
-        quantizer.save(made, folder, max_shard_size=SHARD_BYTES)
-        model = self.model
+        model, tokens = self.model, sum(len(row) for row in self.rows)
+        print(f"--> calibrating on {len(self.rows)} training rows, {tokens:,} tokens")
+        settings = configuration(self.bits, self._group_size())
+        layers = GptqLayers(model, self.rows, settings)
+        parts = dict[str, torch.Tensor]()
+
+        def tensor(name: str) -> torch.Tensor:
+            if name in model.weights:
+                return model.weight(name)
+            if name not in parts:
+                parts.update(layers.quantised(layer_number(name)))
+            return parts.pop(name)
+
+        write_weights(folder, self._planned(), tensor)
         removed = [name for name in model.config_removed if name != "quantization_config"]
-        # asked for only now: while it is saved its format becomes the one that all readers know
-        settings = quantizer.to_dict()
+        settings["meta"] = {"quantizer": layers.versions}
         changes = {**model.config_changes, "quantization_config": settings}
         write_config(model.source, folder, without=removed, **changes)
         copy_auxiliary_files(model.source, folder, model.tokenizer)
@@ -97,62 +102,42 @@ class GptqExport:
         def weight(stored: StoredTensors, name: str) -> torch.Tensor:
             return dequantised(stored, name.removesuffix(".weight"), self.bits)
 
-        form = Quantised(beside="qweight", dequantised=weight, tolerances=_TOLERANCES[self.bits])
+        form = Quantised(
+            parts=PARTS,
+            dequantised=weight,
+            configuration=configuration(self.bits, self._group_size()),
+            tolerances=_TOLERANCES[self.bits],
+        )
         return read_folder_back(self.model, folder, form)
 
     def _linears(self) -> dict[str, torch.Size]:
         weights = self.model.weights
         return {name: each.shape for name, each in weights.items() if LINEAR.fullmatch(name)}
 
-    def _loaded(self) -> transformers.LlamaForCausalLM:
-        """Return the model on the CPU; weights that are mapped from files stay so."""
-        source = self.model
-        config: Any = AutoConfig.from_pretrained(source.source)
-        for name, value in source.config_changes.items():
-            setattr(config, name, value)
-        config.use_cache = False
-        model: Any = empty_model(config)
-        model.load_state_dict(
-            {name: source.weight(name).detach() for name in source.weights},
-            strict=False,
-            assign=True,
-        )
-        if config.tie_word_embeddings:
-            model.lm_head.weight = model.model.embed_tokens.weight
-        model.model.rotary_emb = type(model.model.rotary_emb)(config)
-        return model.eval()
-
-    def _quantizer(self) -> Any:  # optimum is an optional package
-        for name in ("optimum", "gptqmodel"):
-            logging.getLogger(name).setLevel(logging.WARNING)
-        from optimum.gptq import GPTQQuantizer
-
+    def _group_size(self) -> int:
         columns = [each[1] for each in self._linears().values()]
-        rows = [torch.tensor([list(row)]) for row in self.rows]
-        tokens = sum(row.numel() for row in rows)
-        print(f"--> calibrating on {len(rows)} training rows, {tokens:,} tokens")
-        return GPTQQuantizer(
-            bits=self.bits,
-            dataset=[{"input_ids": row, "attention_mask": torch.ones_like(row)} for row in rows],
-            group_size=next(size for size in GROUPS if all(each % size == 0 for each in columns)),
-            block_name_to_quantize="model.layers",
-            model_seqlen=max(row.shape[1] for row in rows),
-        )
+        return next(size for size in GROUPS if all(each % size == 0 for each in columns))
+
+    def _planned(self) -> dict[str, torch.Tensor]:
+        """Return a meta tensor of each tensor, the layers in their order."""
+        planned = dict[str, torch.Tensor]()
+        for name, weight in sorted(self.model.weights.items(), key=lambda it: layer_number(it[0])):
+            if LINEAR.fullmatch(name):
+                layer, size = name.removesuffix("weight"), self._group_size()
+                for part, each in planned_parts(weight, self.bits, size).items():
+                    planned[layer + part] = each
+            else:
+                planned[name] = weight
+        return planned
 
 
-def dequantised(stored: StoredTensors, layer: str, bits: int) -> torch.Tensor:
-    """Return a layer's weight, (rows, columns), in float32.
-
-    Args:
-        stored: the folder's tensors, in GPTQ's first format: zero points are one less in it.
-        layer: name of the layer.
-        bits: of a weight; some are packed into 32.
-    """
-    shifts = torch.arange(0, 32, bits, dtype=torch.int32)
-    most = 2**bits - 1
-    packed, zeros = stored[f"{layer}.qweight"], stored[f"{layer}.qzeros"]
-    numbers = (packed[:, None, :] >> shifts[:, None] & most).flatten(0, 1)  # (columns, rows)
-    points = (zeros[:, :, None] >> shifts & most).flatten(1) + 1 & most  # (groups, rows)
-    group = stored[f"{layer}.g_idx"].long()
-    scales = stored[f"{layer}.scales"].float()
-    return ((numbers - points[group]) * scales[group]).T.contiguous()
+def configuration(bits: int, group_size: int) -> dict[str, Any]:
+    """Return ``quantization_config`` of ``config.json``."""
+    return {
+        "quant_method": "gptq",
+        "bits": bits,
+        "group_size": group_size,
+        "desc_act": False,
+        "sym": True,
+        "format": "gptq",
+    }

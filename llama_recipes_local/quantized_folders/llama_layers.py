@@ -23,3 +23,9 @@ def check_names(model: ExportedModel, title: str) -> list[Problem]:
         return []
     what = f"the model in {model.source} cannot be written in {title}"
     return [Problem(what, f"vLLM's Llama has no {join_names(others)}", "--format safetensors")]
+
+
+def layer_number(name: str) -> int:
+    """Return the number of the layer that a tensor is of; -1 if of none."""
+    found = re.match(r"model\.layers\.(\d+)\.", name)
+    return int(found[1]) if found else -1

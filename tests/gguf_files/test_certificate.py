@@ -124,6 +124,7 @@ def unscaled_frequencies(patch: Patch) -> None:
 FAULTS = {
     "rows of queries and keys": (unswapped_rows, "weights"),
     "one layer's scale": (changed_tensor(lambda weight: weight * 1.5), "weights"),
+    "a little of one layer's scale": (changed_tensor(lambda weight: weight * 1.05), "weights"),
     "one row's scale": (changed_tensor(one_larger_row), "weights"),
     "NaN": (changed_tensor(one_nan), "weights"),
     "two layers": (changed_plan(exchanged_layers), "weights"),
