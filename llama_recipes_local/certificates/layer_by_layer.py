@@ -31,8 +31,8 @@ POSITIONS = 256  # whose logits are in memory at a time
 NUMBERS = 2**24  # of two weights that are compared at a time
 _HARDLY = 0.01
 """Rows and blocks with smaller weights than this share of a matrix's count as if they had it."""
-_OF_A_ROW = 2
-"""Times the error of a whole matrix that one of its rows may have: rows have fewer weights."""
+_ROW_SCALE = 0.5
+"""Share by which the weights of a row may be larger or smaller, however they are rounded."""
 _OF_THE_SCALE, _MOST_OF_THE_SCALE = 0.25, 0.02
 """Share of that error, and the most, by which all weights together may be larger or smaller.
 
@@ -97,10 +97,12 @@ class Weights:
         self.errors[kind] = max(self.errors.get(kind, 0.0), errors.whole)
         if not errors.whole <= limit:
             self.wrong.append(f"{name} {errors.whole:.1%}")
-        elif not errors.row <= _OF_A_ROW * limit:
+        elif not errors.row <= known.row * limit:
             self.wrong.append(f"{name} {errors.row:.1%} in one row")
         elif not errors.weight <= block.largest:
             self.wrong.append(f"{name} {errors.weight:.1%} of its block in one weight")
+        elif not errors.row_scale <= _ROW_SCALE:
+            self.wrong.append(f"{name} {errors.row_scale:.1%} in the scale of one row")
         elif not abs(errors.scale) <= min(_OF_THE_SCALE * limit, _MOST_OF_THE_SCALE):
             self.wrong.append(f"{name} {errors.scale:+.1%} in its scale")
 
@@ -113,12 +115,14 @@ class Errors(NamedTuple):
         row: of the worst row.
         weight: the largest of a weight, over the largest weight of its block.
         scale: by how much all weights are larger, on average.
+        row_scale: by how much those of a row are larger or smaller, at most.
     """
 
     whole: float
     row: float
     weight: float
     scale: float
+    row_scale: float
 
 
 def relative_errors(found: torch.Tensor, expected: torch.Tensor, block: Block) -> Errors:
@@ -130,7 +134,7 @@ def relative_errors(found: torch.Tensor, expected: torch.Tensor, block: Block) -
         block: how weights have scales.
     """
     if found.shape != expected.shape:
-        return Errors(*[float("inf")] * 4)
+        return Errors(*[float("inf")] * 5)
     first, second = (each if each.ndim == 2 else each[None] for each in (found, expected))
     together = math.gcd(block.weights, first.shape[1])
     parts = [
@@ -144,11 +148,15 @@ def relative_errors(found: torch.Tensor, expected: torch.Tensor, block: Block) -
     )
     size = float(sizes.mean())
     if not size:
-        return Errors(float(errors.mean()), float(errors.max()), float(largest.max()), 0.0)
+        return Errors(float(errors.mean()), float(errors.max()), float(largest.max()), 0.0, 0.0)
     rows = (errors / sizes.clamp_min(size * _HARDLY**2)).sqrt()
     weights = (largest - block.least) / bounds.clamp_min(size**0.5 * _HARDLY)
-    row, weight = (float(each.nan_to_num(torch.inf).max()) for each in (rows, weights))
-    return Errors(float(errors.mean() / size) ** 0.5, row, weight, float(along.mean() / size))
+    scales = (along / sizes.clamp_min(size * _HARDLY**2)).abs()
+    row, weight, row_scale = (
+        float(each.nan_to_num(torch.inf).max()) for each in (rows, weights, scales)
+    )
+    whole = float(errors.mean() / size) ** 0.5
+    return Errors(whole, row, weight, float(along.mean() / size), row_scale)
 
 
 def _sums(found: torch.Tensor, expected: torch.Tensor, block: int) -> tuple[torch.Tensor, ...]:

@@ -56,12 +56,15 @@ class Tolerances:
         blocks: the errors of single weights, by how a tensor is stored; any where there is none.
         divergence: Kullback-Leibler divergence of the next token, in nats a token, at most.
         perplexity: share by which the perplexity may rise.
+        row: times the error of a whole matrix that one of its rows may have, which has fewer
+            weights.
     """
 
     weights: Mapping[str, float]
     divergence: float
     perplexity: float
     blocks: Mapping[str, Block] = field(default_factory=dict)
+    row: float = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)

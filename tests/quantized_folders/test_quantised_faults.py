@@ -194,6 +194,7 @@ ANY = {
     ),
 }
 GPTQ = {
+    "one row": (in_tensors(lambda it: it[f"{UP}.qweight"][:, 3].fill_(0x70707070)), "weights"),
     "rows of queries": (
         in_tensors(
             lambda it: it.update(
