@@ -61,8 +61,11 @@ def vocabulary_of(
         raise refusal(f"the tokenizer in {folder} is another model's", why, "--tokenizer_name DIR")
     texts = [tokens.get(number, f"[PAD{number}]") for number in range(rows)]
     kinds = [_kind(number, tokens, added) for number in range(rows)]
-    bytewise = not saved["model"]["byte_fallback"]
-    own = _byte_level(folder, saved) if bytewise else _sentencepiece(folder, saved, texts, kinds)
+    if saved["model"]["byte_fallback"]:
+        own = _sentencepiece(folder, saved, texts)
+        kinds = _piece_kinds(kinds, texts, tokenizer.unk_token_id)
+    else:
+        own = _byte_level(folder, saved)
     empty = tokenizer("")["input_ids"]
     begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
     return Vocabulary(
@@ -101,10 +104,8 @@ def _byte_level(folder: Path, saved: dict[str, Any]) -> dict[str, Any]:
     return {"model": BYTE_LEVEL, "splitting": names[0], "merges": merges}
 
 
-def _sentencepiece(
-    folder: Path, saved: dict[str, Any], texts: list[str], kinds: list[int]
-) -> dict[str, Any]:
-    """Return the fields that only SentencePiece has, or has so; ``kinds`` is completed."""
+def _sentencepiece(folder: Path, saved: dict[str, Any], texts: list[str]) -> dict[str, Any]:
+    """Return the fields that only SentencePiece has, or has so."""
     rules = (saved["normalizer"], saved["pre_tokenizer"])
     prefixes = [
         prefix
@@ -114,11 +115,6 @@ def _sentencepiece(
     ]
     if not prefixes:
         raise _unknown(folder, f"it changes or splits texts by {json.dumps(rules)!s:.150}")
-    for number, text in enumerate(texts):
-        if text == saved["model"]["unk_token"]:
-            kinds[number] = UNKNOWN
-        elif kinds[number] == NORMAL and _is_byte(text):
-            kinds[number] = BYTE
     scores = _scores(folder, saved, texts)
     return {
         "model": SENTENCEPIECE,
@@ -126,6 +122,21 @@ def _sentencepiece(
         "scores": scores,
         "space_prefix": prefixes[0],
     }
+
+
+def _piece_kinds(kinds: list[int], texts: list[str], unknown: int | None) -> list[int]:
+    """Return the kinds of SentencePiece's pieces: bytes and the unknown one have their own.
+
+    transformers' Llama has no unknown token in its BPE, but knows its number: SentencePiece before
+    0.2.3 reads no model without one.
+    """
+    found = list(kinds)
+    for number, (text, kind) in enumerate(zip(texts, kinds, strict=True)):
+        if number == unknown:
+            found[number] = UNKNOWN
+        elif kind == NORMAL and _is_byte(text):
+            found[number] = BYTE
+    return found
 
 
 def _scores(folder: Path, saved: dict[str, Any], texts: list[str]) -> list[float]:

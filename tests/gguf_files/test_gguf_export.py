@@ -204,6 +204,21 @@ def test_the_files_chat_template_makes_the_prompts_of_training(
     assert added + text == prompt.of_text("hello 20", tokenizer)
 
 
+def test_pieces_have_the_kinds_that_sentencepiece_gives_them(tmp_path: Path) -> None:
+    """GGUF numbers them alike; the unknown piece is one of them."""
+    from sentencepiece import sentencepiece_model_pb2
+
+    folder = build("Llama 2 Chat", tmp_path / "model")
+    model = sentencepiece_model_pb2.ModelProto()
+    model.ParseFromString((folder / "tokenizer.model").read_bytes())
+    own = [piece.type for piece in model.pieces]
+    kinds = gguf.GGUFReader(export(folder, tmp_path / "out", "f16")).fields[
+        "tokenizer.ggml.token_type"
+    ]
+    assert 2 in own
+    assert kinds.contents()[: len(own)] == own
+
+
 def test_a_head_that_is_the_embedding_is_written_once(tmp_path: Path) -> None:
     folder = build("Llama 3.2", tmp_path / "model")
     weights = load_file(folder / "model.safetensors")

@@ -37,7 +37,11 @@ def folders(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(["She go to school", "He goes home"] * 20),
             model_writer=written,
-            vocab_size=40,
+            vocab_size=280,
+            model_type="bpe",
+            byte_fallback=True,
+            normalization_rule_name="identity",
+            remove_extra_whitespaces=False,
             hard_vocab_limit=False,
             minloglevel=2,
         )
