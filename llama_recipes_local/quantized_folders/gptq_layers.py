@@ -6,6 +6,7 @@ the layers before it made of the rows.
 
 import contextlib
 import io
+import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -44,6 +45,8 @@ class GptqLayers:
             rows: token ids that it is calibrated on.
             settings: ``quantization_config`` of ``config.json``.
         """
+        for name in ("optimum", "gptqmodel"):
+            logging.getLogger(name).setLevel(logging.WARNING)
         self._model, self._settings = model, settings
         self._config: Any = AutoConfig.from_pretrained(model.source)
         for name, value in model.config_changes.items():
