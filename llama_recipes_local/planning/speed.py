@@ -8,6 +8,7 @@ What the letters mean: features of a token as in ``memory``.
 """
 
 from dataclasses import dataclass, fields, replace
+from math import ceil, log2
 
 from llama_recipes_local.planning.cards import NODES, Card
 from llama_recipes_local.planning.setting import (
@@ -46,13 +47,21 @@ they are copied twice, and take a part of the card from the products meanwhile."
 LINKED = 0.8
 """What collectives reach of a link's rate."""
 
-CALLED, CALLED_ADAPTER, CALLED_4BIT = 4e-3, 0.57e-3, 0.28e-3
+CALLED, CALLED_ADAPTER, CALLED_4BIT = 1.4e-3, 0.2e-3, 0.15e-3
 """Seconds that the host takes for the calls of a layer's forward and backward pass, for each layer
-with LoRA in it and for each in 4 bits. They hold up models of up to 3B and are of the hosts of two
-H200, one of which was a sixth faster: another may take half."""
+with LoRA in it and for each in 4 bits: with an empty queue, on an H200's host of 32 cores with
+nothing else to do; beside other work one took up to 1.7 times as long. In 4 bits by an earlier run
+and what the others have gained since."""
 
-CALLED_FULL, CALLED_AGAIN = 6.8e-3, 1.85
+CALLED_FULL, CALLED_AGAIN = 1.8e-3, 2.3
 """The same for a layer whose weights are trained, and what recomputation makes of all of these."""
+
+CALLED_FP8, CALLED_FULL_FP8 = 0.15e-3, 0.4e-3
+"""The same for each layer that multiplies in fp8, frozen and trained."""
+
+OVERLAP = 3
+"""Host and device wait for each other in parts of a step, whichever is the slower on the whole: a
+step is the norm of this order of both; fitted."""
 
 HOST = 50e9
 """Bytes a second between a card and pinned host memory, each way."""
@@ -100,7 +109,8 @@ def seconds(setting: Setting, card: Card, node_link: float = NODES) -> Seconds:
         launches=0.0,
         communication=0.0,
     )  # fmt: skip
-    found = replace(found, launches=max(_called(setting) - found.step, 0.0))
+    both = (_called(setting) ** OVERLAP + found.step**OVERLAP) ** (1 / OVERLAP)
+    found = replace(found, launches=both - found.step)
     return _with_communication(found, setting, card, node_link)
 
 
@@ -112,6 +122,9 @@ def _called(setting: Setting) -> float:
         each = CALLED + CALLED_ADAPTER * len(setting.adapter.targets)
     if setting.weights.bits == 4:
         each += CALLED_4BIT * len(LINEAR)
+    if setting.weights.in_fp8:
+        own = CALLED_FULL_FP8 if setting.weights.trained_in_fp8 else CALLED_FP8
+        each += own * len(LINEAR)
     each *= CALLED_AGAIN if setting.recomputes else 1.0
     return each * setting.shape.layers * setting.batch.accumulation
 
@@ -178,8 +191,24 @@ def _passes(setting: Setting) -> float:
     if setting.policy == SELECTIVE:  # norms again
         forward += 4.0 * h
     forward += read * (2 if setting.recomputes else 1)
-    loss = 12 * shape.vocabulary * (setting.batch.labelled if setting.kernels == FROZEN else 1)
-    return setting.element * setting.layers * (forward + factor * backward + again) + weights + loss
+    of_layers = setting.element * setting.layers * (forward + factor * backward + again)
+    return of_layers + weights + _loss_passes(setting)
+
+
+def _loss_passes(setting: Setting) -> float:
+    """Bytes that the loss reads and writes, a token.
+
+    Liger-kernel's loss takes a part of the tokens at a time, as many as make logits of the size of
+    the hidden states, and reads and writes the gradient of a trained head for each.
+    """
+    shape, tokens = setting.shape, setting.batch.tokens
+    if setting.kernels == FROZEN:
+        return 12.0 * shape.vocabulary * setting.batch.labelled
+    found = 12.0 * shape.vocabulary
+    if setting.kernels == FUSED and setting.weights.trained >= shape.weights:
+        part = 2 ** ceil(log2(ceil(tokens / ceil(shape.vocabulary / shape.hidden))))
+        found += 2 * setting.element * shape.head * ceil(tokens / part) / tokens
+    return found
 
 
 def _adapters_passes(setting: Setting) -> tuple[float, float]:
