@@ -63,6 +63,18 @@ def this_cpu(ranks: int | None = None) -> Card | None:
     return _probed(Card("this CPU", share, 0.0, 0.0, SOCKETS, on_cpu=True), "cpu")
 
 
+def this_host() -> Card | None:
+    """Return a rank's part of all the memory of a host that trains on its CPUs, of no known speed.
+
+    None with CUDA, or if the host does not say what memory it has.
+    """
+    total = total_bytes()
+    if total is None or device_type() == "cuda":
+        return None
+    share = total / 2**30 / launch.ranks_of_host()
+    return Card("this CPU", share, 1.0, 1.0, SOCKETS, on_cpu=True)
+
+
 def _probed(card: Card, device: str) -> Card:
     try:
         rate, copies = rates(device)

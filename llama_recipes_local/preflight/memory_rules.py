@@ -1,5 +1,7 @@
 """Refuses a run that certainly does not fit into the device, judged by shapes and settings.
 
+Of a CPU that is the host's memory, all of it: nobody knows what will be free.
+
 A run that might fit is never refused: ``search.Outcome.least`` is below the prediction, rows are
 counted no longer than the data, and padded rows as empty.
 """
@@ -17,7 +19,7 @@ from llama_recipes_local.planning.shapes import shape_of
 from llama_recipes_local.planning.tokens import bytes_of
 from llama_recipes_local.planning.wording import by_part
 from llama_recipes_local.policies.activation_policy import recomputation_flag
-from llama_recipes_local.preflight.device_card import this_card
+from llama_recipes_local.preflight.device_card import this_card, this_host
 from llama_recipes_local.preflight.model_sizes import model_config
 from llama_recipes_local.program import command
 from llama_recipes_local.run import Run
@@ -28,15 +30,18 @@ MOST_BYTES_A_TOKEN = 10
 
 def check_memory(run: Run) -> list[Problem]:
     """Find a run that certainly needs more memory than its device has."""
-    card, asked = this_card(), asked_setting(run)
+    elsewhere = run.train.dry_run or run.train.rehearse  # a plan for a GPU where there is none
+    card = this_card() or (None if elsewhere else this_host())
+    asked = asked_setting(run, card is not None and card.on_cpu)
     if card is None or asked is None:
         return []
     least = outcome(_least(run, asked), card)
     if not least.cannot_fit:
         return []
+    of = "each GPU, which has" if not card.on_cpu else "host memory for each process, which has"
     return [
         Problem(
-            f"this run needs at least {least.least:.1f} GiB of each GPU, which has {least.has:.1f}",
+            f"this run needs at least {least.least:.1f} GiB of {of} {least.has:.1f}",
             f"predicted by its settings, in GiB: {by_part(outcome(asked, card).memory)}",
             _fix(run, asked, card),
         )
@@ -73,7 +78,8 @@ def _fix(run: Run, asked: Setting, card: Card) -> str:
     if found is None and nearest_fitting(replace(asked, validation=None), card) is not None:
         return "--val_batch_size 1, or --run_validation False"
     if found is None:
-        where = f"--gpus {asked.ranks.world} --gpu_memory {card.memory:.0f}"
+        there = f"--gpus {asked.ranks.world} --gpu_memory {card.memory:.0f}"
+        where = "--probe" if card.on_cpu else there
         compare = f"{command('plan', '--model_name', run.train.model_name)} {where}"
         return f"nothing that does this work fits; `{compare}` shows what does"
     flags = changes(found.setting, asked)

@@ -13,7 +13,7 @@ from llama_recipes_local.data.audit import Counts, SplitAudit
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.planning.cards import Card, card
 from llama_recipes_local.planning.shapes import KNOWN
-from llama_recipes_local.preflight import dry_run, memory_rules
+from llama_recipes_local.preflight import device_card, dry_run, memory_rules
 from llama_recipes_local.preflight.dry_run import dry_run_text, planned_changes
 from llama_recipes_local.run.resolution import resolve
 
@@ -91,6 +91,22 @@ def test_what_was_measured_to_fit_is_not_refused(
     for on, refused in ((38.5, False), (28, True)):
         found = problems("llama-2-7b", replace(card(80), memory=on), tmp_path, monkeypatch, **lora)
         assert bool(found) is refused, on
+
+
+def test_a_cpu_has_the_memory_of_its_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # 4.5 GiB as the run showed, LoRA on one row of 2,048 tokens
+    folder = {"model_name": str(model_folder("smollm2-135m", tmp_path)), "use_peft": "True"}
+    monkeypatch.setattr(device_card, "device_type", lambda: "cpu")
+    for rows, total, refused in ((1, 4.5, False), (1, 3.0, True), (8, 23.0, True)):
+        monkeypatch.setattr(device_card, "total_bytes", lambda total=total: int(total * 2**30))
+        flags = {**folder, "batch_size_training": str(rows), "context_length": "2048"}
+        found = memory_rules.check_memory(resolve(flags))
+        assert bool(found) is refused, (rows, total)
+        elsewhere = memory_rules.check_memory(resolve({**flags, "dry_run": "True"}))
+        assert elsewhere == [], "it is planned for a GPU"
+    assert found[0].what.endswith("GiB of host memory for each process, which has 23.0")
+    assert found[0].fix.startswith("--batch_size_training 4 --gradient_accumulation_steps 2 (needs")
+    assert memory_rules.check_memory(resolve({**flags, "batch_size_training": "4"})) == []
 
 
 def test_short_data_makes_short_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
