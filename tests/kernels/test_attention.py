@@ -107,6 +107,7 @@ def test_rows_without_positions_are_one_document_each() -> None:
 
 @pytest.fixture(scope="module")
 def models(tiny_model: Path) -> dict[str, transformers.LlamaForCausalLM]:
+    attention.register()
     return {
         name: transformers.LlamaForCausalLM.from_pretrained(
             tiny_model, attn_implementation=name, dtype=torch.float32
