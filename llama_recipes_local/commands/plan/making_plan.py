@@ -32,26 +32,35 @@ METHODS_TRIED: dict[str, dict[str, str]] = {
 
 
 @dataclass(frozen=True)
-class Plan:
+class Method:
+    """A run, and what may be chosen for it.
+
+    Attributes:
+        run: what is started, before anything is chosen.
+        asked: its setting.
+        outcomes: first the fastest that fits, or what needs the least.
+    """
+
+    run: Run
+    asked: Setting
+    outcomes: list[Outcome]
+
+
+@dataclass(frozen=True)
+class Plan(Method):
     """What is printed.
 
     Attributes:
         model: as it was named.
         target: what it is planned for.
-        run: what is started, before anything is chosen.
-        asked: its setting.
-        outcomes: first the fastest that fits.
-        others: of the methods that were tried, the fastest that fits, or what needs the least.
+        methods: all that were tried, by name; none if the flags say what is trained.
         tokens: of an epoch; None if they are not known.
         counted: where the tokens are from.
     """
 
     model: str
     target: Target
-    run: Run
-    asked: Setting
-    outcomes: list[Outcome]
-    others: dict[str, Outcome]
+    methods: dict[str, Method]
     tokens: int | None
     counted: str
 
@@ -80,11 +89,11 @@ def make_plan(
     flags = {flag: flags[flag] for flag in flags if flag.rpartition(".")[2] not in wrong_values}
     found, wrong = _planned(_tried(flags, target), target, args.node_link)
     refuse([*problems, *([] if found else wrong)])
-    best = next((name for name, each in found.items() if each[2][0].fits), list(found)[-1])
-    run, asked, outcomes = found[best]
-    others = {name: each[2][0] for name, each in found.items() if len(found) > 1}
-    counted = epoch_tokens(args.tokens, run)
-    return Plan(model, target, run, asked, outcomes, others, *counted)
+    each = [*found.values()]
+    best = next((method for method in each if method.outcomes[0].fits), each[-1])
+    methods = found if len(found) > 1 else {}
+    counted = epoch_tokens(args.tokens, best.run)
+    return Plan(best.run, best.asked, best.outcomes, model, target, methods, *counted)
 
 
 def _tried(flags: dict[str, Any], target: Target) -> dict[str, Run]:
@@ -106,12 +115,12 @@ def _wrong_values(runs: Mapping[str, Run]) -> dict[str, list[Problem]]:
 
 def _planned(
     runs: Mapping[str, Run], target: Target, node_link: float
-) -> tuple[dict[str, tuple[Run, Setting, list[Outcome]]], list[Problem]]:
+) -> tuple[dict[str, Method], list[Problem]]:
     """Return the runs that can be started, with what each asks for and its variants.
 
     And what is wrong with one of the others, the one with the fewest problems.
     """
-    found: dict[str, tuple[Run, Setting, list[Outcome]]] = {}
+    found: dict[str, Method] = {}
     wrong: list[list[Problem]] = []
     for name, run in runs.items():
         asked = setting(run, target.shape, target.world, target.nodes, target.card.on_cpu)
@@ -121,7 +130,7 @@ def _planned(
         if problems := check_planned(started, target):
             wrong.append(problems)
         else:
-            found[name] = run, asked, outcomes
+            found[name] = Method(run, asked, outcomes)
     return found, min(wrong, key=len, default=[])
 
 

@@ -13,7 +13,7 @@ from llama_recipes_local.program import python
 from llama_recipes_local.screen import shell_command
 
 if TYPE_CHECKING:
-    from llama_recipes_local.commands.plan.making_plan import Plan
+    from llama_recipes_local.commands.plan.making_plan import Method, Plan
 
 NEXT = 2
 """Settings that are shown beside the fastest."""
@@ -26,9 +26,10 @@ def as_text(plan: Plan) -> str:
     """Return the plan in paragraphs."""
     best, *rest = plan.outcomes
     parts = [_head(plan)]
-    if plan.others:
+    if plan.methods:
         parts.append("\n".join(["what fits:", *_methods(plan)]))
-    method = next((f"{name}, " for name, each in plan.others.items() if each is best), "")
+    found = (f"{name}, " for name, each in plan.methods.items() if each.run is plan.run)
+    method = next(found, "")
     heading = "fastest" if best.fits else "needs the least, and does not fit"
     parts.append(
         "\n".join(
@@ -57,7 +58,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "gpus": plan.asked.ranks.world,
         "global_batch_rows": plan.asked.global_batch,
         "tokens_an_epoch": plan.tokens,
-        "methods": {name: _numbers(plan, each) for name, each in plan.others.items()},
+        "methods": {name: _numbers(each, each.outcomes[0]) for name, each in plan.methods.items()},
         "settings": [_numbers(plan, each) for each in plan.outcomes],
     }
 
@@ -73,7 +74,7 @@ def card_as_json(card: Card) -> dict[str, Any]:
     }
 
 
-def command(plan: Plan, chosen: Outcome) -> list[str]:
+def command(plan: Method, chosen: Outcome) -> list[str]:
     """Return the words of the command that trains so."""
     ranks = chosen.setting.ranks
     flags = {**plan.run.flags, **changes(chosen.setting, plan.asked)}
@@ -108,8 +109,9 @@ def _count(number: float) -> str:
 
 
 def _methods(plan: Plan) -> list[str]:
-    width = max(map(len, plan.others))
-    lines = [f"  {name:<{width}}  {figures(each)}" for name, each in plan.others.items()]
+    width = max(map(len, plan.methods))
+    best = {name: each.outcomes[0] for name, each in plan.methods.items()}
+    lines = [f"  {name:<{width}}  {figures(each)}" for name, each in best.items()]
     return [wrapped(line, width + 6) for line in lines]
 
 
@@ -144,7 +146,7 @@ def speed_of(card: Card) -> str:
     return f"{rate} TFLOP/s ({how}) and {card.bandwidth:.3g} TB/s of {card.like or card.name}"
 
 
-def _numbers(plan: Plan, found: Outcome) -> dict[str, Any]:
+def _numbers(plan: Method, found: Outcome) -> dict[str, Any]:
     setting = found.setting
     return {
         "fits": found.fits,

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from llama_recipes_local.cli import main
+from llama_recipes_local.commands.plan.making_plan import METHODS_TRIED
 from llama_recipes_local.planning.shapes import KNOWN
 
 PROJECT = Path(__file__).resolve().parents[3]
@@ -79,6 +80,9 @@ def test_methods_are_compared_where_none_is_named(capsys: pytest.CaptureFixture[
     assert fits == {"full fine-tuning": False, "LoRA": True, "QLoRA": True}
     assert found["trained"] == 32 * 2 * 8 * 8192
     assert "--use_peft" in found["settings"][0]["command"]
+    for name, words in METHODS_TRIED.items():
+        taken = {"--use_peft", "--quantization"} & {*found["methods"][name]["command"]}
+        assert taken == {f"--{word}" for word in words if word in ("use_peft", "quantization")}
 
 
 def test_where_nothing_fits_what_would_is_named(capsys: pytest.CaptureFixture[str]) -> None:
