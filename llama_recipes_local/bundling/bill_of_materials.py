@@ -42,11 +42,12 @@ def write_bill(path: Path, wheels: list[Path]) -> None:
 
 
 def _licence(about: Message) -> str:
-    """Return what a wheel says of its licence; older ones say it by classifiers alone."""
-    named = str(about["License-Expression"] or about["License"] or "").split("\n")[0]
+    """Return what a wheel says of its licence; older ones name it by classifiers, or as a text."""
+    text = str(about["License"] or "").strip().removeprefix("UNKNOWN")
     classifiers = map(str, about.get_all("Classifier", []))
     found = [each.rpartition(" :: ")[2] for each in classifiers if each.startswith("License ::")]
-    return named or ", ".join(found)
+    names = [about["License-Expression"], "" if "\n" in text else text, ", ".join(found), text]
+    return next((str(name).split("\n")[0] for name in names if name), "")
 
 
 def metadata_of(wheel: Path) -> Message:

@@ -204,9 +204,19 @@ def test_a_cuda_that_no_target_has_is_not_proposed(tmp_path: Path) -> None:
     assert PIP in str(error.value)
 
 
-def test_a_licence_that_only_classifiers_name_is_in_the_bill(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "said",
+    [
+        [],
+        ["License: UNKNOWN"],
+        ["License: Copyright (c) 2001 The Developers.", "        All rights reserved."],
+    ],
+)
+def test_a_licence_that_only_classifiers_name_is_in_the_bill(
+    said: list[str], tmp_path: Path
+) -> None:
     with zipfile.ZipFile(tmp_path / "old-1.0-py3-none-any.whl", "w") as wheel:
-        lines = ["Metadata-Version: 2.1", "Name: old", "Version: 1.0"]
+        lines = ["Metadata-Version: 2.1", "Name: old", "Version: 1.0", *said]
         lines += ["Classifier: License :: OSI Approved :: BSD License", "Classifier: Topic :: Text"]
         wheel.writestr("old-1.0.dist-info/METADATA", "\n".join((*lines, "")))
     write_bill(tmp_path / "bill.json", [*tmp_path.glob("*.whl")])
