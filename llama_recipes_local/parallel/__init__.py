@@ -5,7 +5,7 @@
 
 from torch.distributed.fsdp import ShardingStrategy
 
-from llama_recipes_local.parallel.alone import can_compute_alone, computing_alone
+from llama_recipes_local.parallel.alone import computing_alone
 from llama_recipes_local.parallel.peers import PeerEndedError, Peers
 from llama_recipes_local.parallel.process_group import (
     all_reduce_sum,
@@ -43,7 +43,6 @@ __all__ = [
     "all_reduce_sum",
     "barrier",
     "broadcast",
-    "can_compute_alone",
     "cleanup",
     "compute_device",
     "computing_alone",

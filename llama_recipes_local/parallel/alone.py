@@ -12,12 +12,17 @@ import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.fsdp._fully_shard._fsdp_api import AllGather, ReduceScatter
+from torch.distributed.fsdp._fully_shard._fsdp_common import TrainingState
 from torch.nn.parallel import DistributedDataParallel
 
-
-def can_compute_alone(model: nn.Module) -> bool:
-    """Return whether ``computing_alone`` takes a model: FSDP2 recovers since torch 2.12 or 2.13."""
-    return not isinstance(model, FSDPModule) or hasattr(model, "reset_iter_state")
+_OF_A_PASS = (
+    "_all_gather_result",
+    "_post_reduce_event",
+    "_all_reduce_state",
+    "_reshard_after_forward_event",
+    "_partial_reduce_output",
+)
+"""What a unit of torch 2.11's FSDP2 holds from one call of a pass to a later one."""
 
 
 @contextmanager
@@ -46,8 +51,30 @@ def computing_alone(model: nn.Module) -> Iterator[None]:
             unit.set_custom_all_gather(gather)
             unit.set_custom_reduce_scatter(scatter)
         model.set_requires_all_reduce(True)
-        recovering: Any = model  # torch 2.11 has no such method
+        _forget_pass(model)
+
+
+def _forget_pass(root: FSDPModule) -> None:
+    """Have FSDP2 begin anew after a pass that may have ended at any place."""
+    recovering: Any = root
+    if hasattr(root, "reset_iter_state"):  # of torch 2.13
         recovering.reset_iter_state()
+        return
+    top = recovering._get_fsdp_state()
+    top._device_handle.synchronize()  # instead of waiting for each event that is dropped below
+    top._comm_ctx.all_gather_state = top._comm_ctx.reduce_scatter_state = None
+    top._comm_ctx.post_forward_order.clear()
+    for state in top._state_ctx.all_states:
+        state._training_state = TrainingState.IDLE
+        state._modules_to_run_forward.clear()
+        if (group := state._fsdp_param_group) is not None:
+            group._training_state = TrainingState.IDLE
+            group._post_forward_indices.clear()
+            for name in _OF_A_PASS:
+                setattr(group, name, None)
+            group._to_sharded()
+    top._state_ctx.iter_forward_root = None
+    top._state_ctx.post_backward_final_callback_queued = False
 
 
 def _talks_by(unit: FSDPModule) -> tuple[AllGather, ReduceScatter]:

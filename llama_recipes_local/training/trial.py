@@ -32,7 +32,7 @@ from llama_recipes_local.training.stepping import Stepper, unwrapped
 def is_due(run: Run, stepper: Stepper) -> bool:
     """Return whether a run has a trial: with fast kernels on CUDA, or with automatic choices."""
     fast = run.train.use_fast_kernels and stepper.device.type == "cuda"
-    return bool(fast or run.automatic or run.chosen) and parallel.can_compute_alone(stepper.model)
+    return bool(fast or run.automatic or run.chosen)
 
 
 def try_longest(run: Run, stepper: Stepper, data: DataIterator) -> None:

@@ -500,9 +500,9 @@ def test_the_splits_of_many_files_are_found_quickly() -> None:
     files = [
         Path(f"/data/{split}/{number}.csv") for split in ("train", "dev") for number in range(5000)
     ]
-    begun = time.perf_counter()
+    begun = time.process_time()
     assert local._kinds(files) == ["train"] * 5000 + ["validation"] * 5000
-    assert time.perf_counter() - begun < 5  # not with the square of their number: minutes
+    assert time.process_time() - begun < 5  # not with the square of their number: minutes
 
 
 @pytest.mark.parametrize(

@@ -57,13 +57,20 @@ def test_a_file_of_flags_next_to_the_script_is_not_read(
     assert training.seed == 42
 
 
-@pytest.mark.parametrize("text", ["run#1", "2024_11_27", "1e3", "None", "a,b", "模 型", "-x"])
+@pytest.mark.parametrize("text", ["run#1", "2024_11_27", "1e3", "a,b", "模 型", "-x"])
 def test_a_text_is_kept(text: str) -> None:
     words = [f"--output_dir={text}", f"--local_dataset.columns={text}"]
     good, problems = check_flags(read_flags(words)[0])
     assert problems == []
     options = parse(good)
     assert (options.output_dir, getattr(options, "local_dataset.columns")) == (text, text)
+
+
+def test_a_word_for_nothing_is_no_path() -> None:
+    _, (problem,) = check_flags(read_flags(["--output_dir=None"])[0])
+    assert problem.what == "--output_dir None"
+    good, problems = check_flags(read_flags(["--local_dataset.columns=None"])[0])
+    assert problems == [] and getattr(parse(good), "local_dataset.columns") == "None"
 
 
 @pytest.mark.parametrize("words", [["--output_dir="], ["--dataset_name", " "]])
