@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from llama_recipes_local.adapters.registry import METHODS
+from llama_recipes_local.answers.measures import perplexity
 from llama_recipes_local.data.token_rows import TokenRows
 from llama_recipes_local.model_checkpointing import checkpoint_folder
 from llama_recipes_local.model_folders import ADAPTER_WEIGHTS, has_weights
@@ -20,7 +21,6 @@ from llama_recipes_local.reports.run_page import PAGE
 from llama_recipes_local.run import Run
 from llama_recipes_local.run.record import CONFIGURATION_FILE
 from llama_recipes_local.screen import box, clock, shell_command, shown_path
-from llama_recipes_local.training.evaluation import perplexity
 
 NEXT_COMMANDS = 3
 

@@ -1,5 +1,6 @@
 """Measures of a corpus, kept as parts per item, so that they can be summed over any items."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +46,14 @@ class Measure:
         places = {key: place for place, key in enumerate(self.keys)}
         parts = self.parts[[places[key] for key in keys]]
         return Measure(self.name, keys, parts, self.value, self.higher_is_better)
+
+
+def perplexity(loss: float) -> float:
+    """Return exp(loss); infinity if that is too large for a float."""
+    try:
+        return math.exp(loss)
+    except OverflowError:
+        return math.inf
 
 
 def ratio(sums: Array) -> Array:

@@ -1,6 +1,5 @@
 """A model's losses on the texts for forgetting; ``evaluate`` and a run's end ask for them."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,6 +7,7 @@ import torch
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
+from llama_recipes_local.answers.measures import perplexity
 from llama_recipes_local.benchmark_tasks.forgetting_texts import KINDS, texts
 from llama_recipes_local.datasets.token_ids import begun, text_ids
 
@@ -33,7 +33,7 @@ def loss_of_row(model: Any, row: Sequence[int]) -> float:
 
 def perplexity_of(losses: Mapping[str, float], rows: Mapping[str, Sequence[int]]) -> float:
     """Return the perplexity of all texts."""
-    return math.exp(sum(losses.values()) / sum(len(rows[key]) - 1 for key in losses))
+    return perplexity(sum(losses.values()) / sum(len(rows[key]) - 1 for key in losses))
 
 
 def general_perplexity(model: Any, tokenizer: PreTrainedTokenizerBase) -> float | None:

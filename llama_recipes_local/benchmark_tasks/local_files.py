@@ -149,7 +149,7 @@ class BenchmarkFiles:
         found = defaultdict(list)
         for (_, split), paths in self._files.items():
             for where, row in (row for path in paths for row in self._rows(path)):
-                if row.get(_SUBJECT) not in self._task.subjects:
+                if row.get(_SUBJECT) not in list(self._task.subjects):  # it may be of any type
                     what = f"{where} is of no subject of {self._task.title}"
                     why = f"its {_SUBJECT} is {row.get(_SUBJECT)!r:.80}"
                     raise refusal(what, why, f"--benchmark_path DIR: {self._task.published}")

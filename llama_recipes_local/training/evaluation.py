@@ -1,6 +1,5 @@
 """Loss and perplexity on the validation set, by label tokens over all ranks."""
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -9,19 +8,12 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local import configs
+from llama_recipes_local.answers.measures import perplexity
 from llama_recipes_local.data.batch_sampler import GroupedBatchSampler
 from llama_recipes_local.models.precision import compute_context
 from llama_recipes_local.parallel import all_reduce_sum, compute_device
 from llama_recipes_local.training import batches
 from llama_recipes_local.training.loggers import WandbRun
-
-
-def perplexity(loss: float) -> float:
-    """Return exp(loss); infinity if that is too large for a float."""
-    try:
-        return math.exp(loss)
-    except OverflowError:
-        return math.inf
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from typing import Any
 
 from llama_recipes_local import configs
 from llama_recipes_local._upstream import load
+from llama_recipes_local.answers.measures import perplexity
 from llama_recipes_local.storage.publishing import published_file
-from llama_recipes_local.training.evaluation import Evaluated, perplexity
+from llama_recipes_local.training.evaluation import Evaluated
 
 # what a resumed run needs of the one before
 KEPT = (

@@ -7,10 +7,11 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
+from llama_recipes_local.answers.measures import perplexity
 from llama_recipes_local.checkpoints import rng_state
 from llama_recipes_local.training import batches
 from llama_recipes_local.training.answering import Scorer
-from llama_recipes_local.training.evaluation import Evaluated, evaluate, groups_of, perplexity
+from llama_recipes_local.training.evaluation import Evaluated, evaluate, groups_of
 from llama_recipes_local.training.parts import Parts
 from llama_recipes_local.training.signals import StopRequested
 from llama_recipes_local.training.step_sync import any_rank

@@ -11,6 +11,7 @@ import torch
 from llama_families import build
 from transformers import AutoModelForCausalLM
 
+from llama_recipes_local.benchmark_tasks.forgetting_losses import perplexity_of
 from llama_recipes_local.benchmark_tasks.forgetting_texts import KINDS, texts
 from llama_recipes_local.cli import main
 from llama_recipes_local.models import AutoTokenizer
@@ -107,3 +108,9 @@ def test_texts_are_small_and_whole() -> None:
     assert all(len(each) == 5 for each in found.values())
     assert all(text and text == text.strip() for each in found.values() for text in each)
     assert sum(len(text.encode()) for each in found.values() for text in each) < 8_000
+
+
+def test_a_model_that_diverged_has_a_perplexity() -> None:
+    rows = {"a": [1, 2, 3], "b": [1, 2]}
+    assert perplexity_of({"a": math.log(8), "b": 0.0}, rows) == pytest.approx(2)
+    assert perplexity_of({"a": 1e4, "b": 1e4}, rows) == math.inf

@@ -59,11 +59,12 @@ def test_mmlu_is_read_from_files_of_all_subjects(tmp_path: Path) -> None:
     ]
     assert found.subjects == ["anatomy", "us_foreign_policy"] and len(found.missing) == 55
     assert found.check_examples(6)
-    together["test"][3]["subject"] = "alchemy"
-    other = made.hub_clone(tmp_path / "other", {"all": together})
-    with pytest.raises(UsageError) as caught:
-        BenchmarkFiles(TASKS["mmlu"], other)
-    assert "row 4" in str(caught.value) and "alchemy" in str(caught.value)
+    for number, wrong in enumerate(("alchemy", ["anatomy"])):
+        rows = [row | {"subject": wrong} for row in together["test"]]
+        other = made.hub_clone(tmp_path / str(number), {"all": {**together, "test": rows}})
+        with pytest.raises(UsageError, match="row 1 of ") as caught:
+            BenchmarkFiles(TASKS["mmlu"], other)
+        assert repr(wrong) in str(caught.value)
 
 
 def test_chinese_ones_are_read_from_parquet_and_from_csv(tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from llama_recipes_local import configs
+from llama_recipes_local.answers.measures import perplexity
 from llama_recipes_local.data.concatenator import IGNORE_INDEX
-from llama_recipes_local.training.evaluation import evaluation, perplexity
+from llama_recipes_local.training.evaluation import evaluation
 
 Samples = list[dict[str, list[int]]]
 Evaluate = Callable[..., tuple[float, float, list[float], list[float]]]

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from llama_recipes_local import extras
 from llama_recipes_local.answers.generator import Generator, Sampling
+from llama_recipes_local.answers.measures import perplexity
 from llama_recipes_local.answers.model_loading import (
     load_model,
     load_tokenizer,
@@ -50,7 +51,6 @@ from llama_recipes_local.errors import caught, refuse
 from llama_recipes_local.preflight.model import UNNAMED
 from llama_recipes_local.run import Run, activate
 from llama_recipes_local.run.record import describe
-from llama_recipes_local.training.evaluation import perplexity
 from llama_recipes_local.utils.dataset_utils import get_dataloader
 
 LONGEST_ANSWER = 100

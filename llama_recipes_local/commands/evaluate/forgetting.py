@@ -1,11 +1,11 @@
 """``evaluate --benchmark forgetting``: perplexity on general texts, before training and after."""
 
 import gc
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from llama_recipes_local.answers.measures import perplexity
 from llama_recipes_local.answers.model_loading import (
     load_model,
     load_tokenizer,
@@ -61,7 +61,9 @@ def perplexities(found: Sequence[Document]) -> dict[str, float]:
     """Return the perplexity of each kind, and of all texts."""
     kinds = {kind: [each for each in found if each["key"].startswith(kind)] for kind in KINDS}
     return {
-        name: math.exp(sum(each["loss"] for each in texts) / sum(each["tokens"] for each in texts))
+        name: perplexity(
+            sum(each["loss"] for each in texts) / sum(each["tokens"] for each in texts)
+        )
         for name, texts in {**kinds, "all": found}.items()
     }
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from llama_recipes_local.answers.measures import perplexity
 from llama_recipes_local.parallel import is_rank_zero
 from llama_recipes_local.run.stages import print_stage
 from llama_recipes_local.training.display import Display, Shown
-from llama_recipes_local.training.evaluation import perplexity
 from llama_recipes_local.training.progress import memory_gib
 
 
