@@ -47,7 +47,10 @@ def test_no_message_names_the_program_that_may_not_be_on_the_path() -> None:
     else_where = {
         "bundling/installer.py": "after the line that puts it on the path",
         "cli/shared_flags.py": "help is read by who could call the program",
-        "commands/recipes/flags.py": "the same",
+        "commands/completion/bash_script.py": "what a shell completes is on its path",
+        "commands/completion/fish_script.py": "the same",
+        "commands/completion/zsh_script.py": "the same",
+        "commands/recipes/flags.py": "help is read by who could call the program",
         "configs/training.py": "what a field says is help",
         "commands/what_to_bring/command.py": "on the machine that things are brought to",
         "commands/what_to_bring/data_files.py": "the same",

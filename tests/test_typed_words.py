@@ -43,6 +43,8 @@ TEXTS = [
     "~x",
 ]
 
+WORDS = ("True", "None")  # no paths without ./ before them
+
 
 def typed(*words: str) -> dict[str, Any]:
     """The flags that ``finetuning.py`` hands on for a command line."""
@@ -54,7 +56,7 @@ def typed(*words: str) -> dict[str, Any]:
     return seen[0]
 
 
-@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("text", [text for text in TEXTS if text not in WORDS])
 @pytest.mark.parametrize("flag", ["output_dir", "train_config.output_dir", "model_name"])
 def test_a_text_is_kept(flag: str, text: str) -> None:
     usable, problems = check_flags(typed("--use_peft", f"--{flag}={text}", "--lr", "1e-4"))
@@ -62,6 +64,13 @@ def test_a_text_is_kept(flag: str, text: str) -> None:
     run = resolve(usable)
     assert getattr(run.train, flag.rpartition(".")[2]) == text
     assert (run.train.lr, run.train.use_peft) == (1e-4, True)
+
+
+@pytest.mark.parametrize("text", WORDS)
+@pytest.mark.parametrize("flag", ["output_dir", "train_config.output_dir", "model_name"])
+def test_a_word_of_python_is_no_path(flag: str, text: str) -> None:
+    _, (problem,) = check_flags(typed(f"--{flag}={text}"))
+    assert problem.what == f"--{flag} {text}"
 
 
 @pytest.mark.parametrize("text", [text for text in TEXTS if not text.startswith("-")])

@@ -121,7 +121,8 @@ def test_the_folders_options_of_generation_hold_as_in_lm_eval(model: Path, tmp_p
         asked(task, BenchmarkFiles(task, data), 1, 0), found["answers"], strict=True
     ):
         ids = tokenizer(question.prompt, return_tensors="pt")
-        made_ids = known.generate(**ids, do_sample=False, max_new_tokens=LONGEST)[0]
+        room = known.config.max_position_embeddings - ids["input_ids"].shape[1]
+        made_ids = known.generate(**ids, do_sample=False, max_new_tokens=min(room, LONGEST))[0]
         text = tokenizer.decode(made_ids[ids["input_ids"].shape[1] :], skip_special_tokens=True)
         for end in ENDS:
             text = text.partition(end)[0]

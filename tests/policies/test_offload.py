@@ -209,7 +209,8 @@ def test_what_a_layer_saves_itself_is_not_moved() -> None:
     kept.pack = lambda x: moved.append(x.shape) or pack(x)  # type: ignore[method-assign,func-returns-value]
     run = kept.wrap(checkpoint)
     run(lambda x: (x.sin() * x).exp(), x, use_reentrant=False).sum().backward()
-    assert moved == [x.shape]
+    # torch 2.11's checkpoint saves an empty tensor of its own
+    assert [shape for shape in moved if shape.numel()] == [x.shape]
 
 
 def test_a_model_without_checkpoints_is_an_error() -> None:
