@@ -119,6 +119,8 @@ def show():
     print("IMPORTED", *({looked_for} & set(sys.modules)))
 import_run()
 assert gc.isenabled() and gc.get_freeze_count() > 100_000
+assert not [each for each in sys.meta_path if "quick_imports" in type(each).__module__]
+assert sys.modules["torch"].compile.__module__ == "torch"
 show()
 from transformers.utils.import_utils import create_import_structure_from_path as read
 assert read.__name__ == "read_folder"
