@@ -33,7 +33,7 @@ from llama_recipes_local.model_folders.exported_model import ExportedModel
 from llama_recipes_local.model_folders.read_back import ComparedModel, ReadBack
 from llama_recipes_local.models import AutoConfig, AutoTokenizer
 
-_WEIGHTS_AT_ONCE = 2**26
+_WEIGHTS_AT_ONCE = 2**24
 """Weights that are quantised at once, which bounds the memory beside the tensor."""
 
 

@@ -4,9 +4,14 @@ A row is cut into blocks of 256 weights, a block into groups. Q4_K and Q5_K writ
 ``scale * level - low``, Q6_K as ``scale * level``; a block's scales (and lows) are whole numbers
 times a factor of the block. The best scale of a group is searched: a few steps of the levels are
 tried, and for each the scale with the least squared error follows in closed form. The formats are
-those of llama.cpp's ``ggml-common.h``, the searches are the ones of ``ggml-quants.c``.
+those of llama.cpp's ``ggml-common.h``, the searches are the ones of ``ggml-quants.c``, and so are
+the order of their float32 operations and the bytes.
+
+The searches see a group as a column: their sums run over rows, in order and many groups at once.
 """
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +21,9 @@ BLOCK = 256
 _GROUP = 32
 _SMALL_GROUP = 16
 _SIX_BITS = 63
-_TINY = 1e-30
+_TINY = 1e-15
+_BLOCKS_AT_ONCE = 512
+"""Blocks that a thread quantises at once: what a search holds of them stays in the cache."""
 
 
 class _Steps(NamedTuple):
@@ -40,33 +47,61 @@ def quantize_q4_k(weight: torch.Tensor) -> np.ndarray:
     Returns:
         Its bytes, (rows, columns / 256 * 144).
     """
-    head, levels = _scaled_groups(weight, _FOUR)
-    return _joined(weight, head, _nibbles(levels))
+    return _in_threads(weight, _q4_k)
 
 
 def quantize_q5_k(weight: torch.Tensor) -> np.ndarray:
     """Return a weight in Q5_K: as ``quantize_q4_k``, with 176 bytes for 256 weights."""
-    head, levels = _scaled_groups(weight, _FIVE)
-    places = torch.arange(8, dtype=torch.uint8)[:, None]
-    high = ((levels >> 4) << places).sum(1, dtype=torch.uint8)  # a bit for each of the 8 groups
-    return _joined(weight, head, high, _nibbles(levels & 15))
+    return _in_threads(weight, _q5_k)
 
 
 def quantize_q6_k(weight: torch.Tensor) -> np.ndarray:
     """Return a weight in Q6_K: as ``quantize_q4_k``, with 210 bytes for 256 weights."""
-    groups = weight.reshape(-1, BLOCK // _SMALL_GROUP, _SMALL_GROUP)
-    scales = _symmetric_scales(groups)
+    return _in_threads(weight, _q6_k)
+
+
+def _in_threads(
+    weight: torch.Tensor, quantize: Callable[[torch.Tensor], torch.Tensor]
+) -> np.ndarray:
+    """Quantise a few blocks a thread; torch's own threads would share each small operation."""
+    parts = weight.reshape(-1, BLOCK).split(_BLOCKS_AT_ONCE)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            blocks = torch.cat(list(pool.map(quantize, parts)))
+    finally:
+        torch.set_num_threads(threads)
+    return blocks.reshape(weight.shape[0], -1).numpy()
+
+
+def _q4_k(blocks: torch.Tensor) -> torch.Tensor:
+    head, levels = _scaled_groups(blocks, _FOUR)
+    return _joined(head, _nibbles(levels))
+
+
+def _q5_k(blocks: torch.Tensor) -> torch.Tensor:
+    head, levels = _scaled_groups(blocks, _FIVE)
+    places = torch.arange(8, dtype=torch.uint8)[:, None]
+    high = ((levels >> 4) << places).sum(1, dtype=torch.uint8)  # a bit for each of the 8 groups
+    return _joined(head, high, _nibbles(levels & 15))
+
+
+def _q6_k(blocks: torch.Tensor) -> torch.Tensor:
+    groups = blocks.reshape(-1, BLOCK // _SMALL_GROUP, _SMALL_GROUP)
+    scales = _symmetric_scales(_columns(groups)).reshape(-1, BLOCK // _SMALL_GROUP)
     largest = scales.gather(1, scales.abs().argmax(1, keepdim=True))
-    factor = (largest / -128).half()
-    steps = torch.where(factor == 0, 0, scales / _not_zero(factor.float()))
-    steps = steps.round().clamp(-128, 127)
+    none = largest.abs() < _TINY
+    inverse = _quotient(-128, largest)
+    factor = torch.where(none, 0, 1 / inverse).half()
+    steps = torch.where(none, 0, (inverse * scales).round_().clamp_(-128, 127))
     unit = (factor.float() * steps)[..., None]
-    levels = torch.where(unit == 0, 0, groups / _not_zero(unit)).round().clamp(-32, 31) + 32
+    levels = (groups / _not_zero(unit)).round_().clamp_(-32, 31).add_(32)
+    levels = torch.where(unit == 0, 0, levels)
     parts = levels.to(torch.uint8).reshape(-1, 2, 4, 32)  # halves of a block, quarters of a half
     low, high = parts & 15, parts >> 4
     places = torch.tensor([0, 2, 4, 6], dtype=torch.uint8)[:, None]
     return _joined(
-        weight,
         low[:, :, :2] | (low[:, :, 2:] << 4),
         (high << places).sum(2, dtype=torch.uint8),
         steps.to(torch.int8),
@@ -74,58 +109,73 @@ def quantize_q6_k(weight: torch.Tensor) -> np.ndarray:
     )
 
 
-def _scaled_groups(weight: torch.Tensor, steps: _Steps) -> tuple[torch.Tensor, torch.Tensor]:
+def _scaled_groups(blocks: torch.Tensor, steps: _Steps) -> tuple[torch.Tensor, torch.Tensor]:
     """Return what stands before the levels, (blocks, 16) bytes, and the levels.
 
     The levels are (blocks, 8, 32).
     """
-    groups = weight.reshape(-1, BLOCK // _GROUP, _GROUP)
-    scale, low = _best_scales(groups, steps)
-    factors = torch.stack([scale.amax(1), low.amax(1)], 1) / _SIX_BITS  # (blocks, 2)
-    whole = (torch.stack([scale, low], 1) / _not_zero(factors)[..., None]).round()
-    whole = whole.clamp(0, _SIX_BITS)
-    stored = factors.half()
-    unit, offset = (stored.float()[..., None] * whole).unbind(1)  # (blocks, 8) each
-    levels = (groups + offset[..., None]) / _not_zero(unit)[..., None]
-    levels = torch.where(unit[..., None] == 0, 0, levels.round().clamp(0, steps.top))
+    groups = blocks.reshape(-1, BLOCK // _GROUP, _GROUP)
+    best = torch.stack(_best_scales(_columns(groups), steps))
+    both = best.reshape(2, -1, BLOCK // _GROUP).transpose(0, 1)  # (blocks, 2, 8)
+    largest = both.amax(2, keepdim=True)
+    whole = (_quotient(_SIX_BITS, largest) * both).round_().clamp_(0, _SIX_BITS)
+    stored = (largest / _SIX_BITS).half()
+    unit, offset = (stored.float() * whole)[..., None].unbind(1)  # (blocks, 8, 1) each
+    levels = (groups + offset).div_(_not_zero(unit)).round_().clamp_(0, steps.top)
+    levels = torch.where(unit == 0, 0, levels)
     packed = _pack_scales(*whole.to(torch.uint8).unbind(1))
-    return torch.cat([stored.view(torch.uint8), packed], 1), levels.to(torch.uint8)
+    return _joined(stored, packed), levels.to(torch.uint8)
 
 
 def _best_scales(groups: torch.Tensor, steps: _Steps) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the scale and the low of each group, both at least 0.
 
     Args:
-        groups: (blocks, groups, weights).
+        groups: (weights, groups).
         steps: which levels are tried.
     """
-    importance = groups.square().mean(-1, keepdim=True).sqrt() + groups.abs()
-    most, least = groups.amax(-1), groups.amin(-1).clamp(max=0)
-    flat = most - least <= _TINY
-    best = ((most - least) / steps.top, least)
-    error = _error(groups, _levels(groups, *best, steps.top), importance, *best)
-    total, mean = importance.sum(-1), (importance * groups).sum(-1)
+    mean_square = _sum(groups.square()) / _GROUP
+    importance = groups.abs().add_(mean_square.double().sqrt().float())  # float32's may be off
+    most, low = groups.amax(0), groups.amin(0).clamp_(max=0)
+    flat = most == low
+    inverse = _quotient(steps.top, most - low)
+    scale = 1 / inverse
+    error = _error(groups, _levels(groups, inverse, low, steps.top), importance, scale, low)
+    totals = _sum(importance), _sum(importance * groups)
     for step in range(steps.last + 1):
-        unit = _not_zero(most - best[1]) / (steps.top + steps.first + 0.1 * step)
-        levels = _levels(groups, unit, best[1], steps.top)
-        weighted = importance * levels
-        first, second = weighted.sum(-1), (weighted * levels).sum(-1)
-        product = (weighted * groups).sum(-1)
-        determinant = total * second - first.square()
-        scale = (total * product - mean * first) / _not_zero(determinant)
-        low = (second * mean - first * product) / _not_zero(determinant)
-        through_zero = low > 0
-        scale = torch.where(through_zero, product / _not_zero(second), scale)
-        low = torch.where(through_zero, 0, low)
-        found = _error(groups, levels, importance, scale, low)
-        better = (determinant > 0) & (found < error)
-        best = (torch.where(better, scale, best[0]), torch.where(better, low, best[1]))
+        tried = torch.tensor(0.1) * step + steps.first + steps.top
+        levels = _levels(groups, _quotient(tried, most - low), low, steps.top)
+        fitted = _fitted(groups, levels, importance, *totals)
+        found = _error(groups, levels, importance, *fitted)
+        better = found < error
+        scale = torch.where(better, fitted[0], scale)
+        low = torch.where(better, fitted[1], low)
         error = torch.where(better, found, error)
-    return torch.where(flat, 0, best[0]).clamp(min=0), -best[1]
+    return torch.where(flat, 0, scale), low.abs()
 
 
-def _levels(groups: torch.Tensor, unit: torch.Tensor, low: torch.Tensor, top: int) -> torch.Tensor:
-    return ((groups - low[..., None]) / _not_zero(unit)[..., None]).round().clamp(0, top)
+def _levels(
+    groups: torch.Tensor, inverse: torch.Tensor, low: torch.Tensor, top: int
+) -> torch.Tensor:
+    return (groups - low).mul_(inverse).round_().clamp_(0, top)
+
+
+def _fitted(
+    groups: torch.Tensor,
+    levels: torch.Tensor,
+    importance: torch.Tensor,
+    total: torch.Tensor,
+    mean: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the scale and the low, at most 0, of the least error; NaN where there is none."""
+    weighted = importance * levels
+    first, product = _sum(weighted), _sum(weighted * groups)
+    second = _sum(weighted.mul_(levels))
+    determinant = total * second - first.square()
+    determinant = torch.where(determinant > 0, determinant, torch.nan)
+    scale = (total * product - mean * first) / determinant
+    low = (second * mean - first * product) / determinant
+    return torch.where(low > 0, product / second, scale), low.clamp_(max=0)
 
 
 def _error(
@@ -135,24 +185,44 @@ def _error(
     scale: torch.Tensor,
     low: torch.Tensor,
 ) -> torch.Tensor:
-    difference = scale[..., None] * levels + low[..., None] - groups
-    return (importance * difference.square()).sum(-1)
+    return _sum((levels * scale).add_(low).sub_(groups).square_().mul_(importance))
 
 
 def _symmetric_scales(groups: torch.Tensor) -> torch.Tensor:
-    """Return the scale of each group for levels from -32 to 31; large weights count most."""
+    """Return the scale of each group for levels from -32 to 31; large weights count most.
+
+    Args:
+        groups: (weights, groups).
+    """
     importance = groups.square()
-    largest = groups.gather(-1, groups.abs().argmax(-1, keepdim=True))
-    best = torch.zeros(groups.shape[:-1])
-    gain = torch.zeros_like(best)
+    weighted = importance * groups
+    largest = groups.gather(0, groups.abs().argmax(0, keepdim=True))[0]
+    best = torch.zeros_like(largest)
+    gain = best - 1  # below that of any scale
     for step in (0, *range(-9, 0), *range(1, 10)):
-        levels = (groups * (-(32 + 0.1 * step) / _not_zero(largest))).round().clamp(-32, 31)
-        product = (importance * levels * groups).sum(-1)
-        square = (importance * levels.square()).sum(-1)
+        inverse = _quotient(-(torch.tensor(0.1) * step + 32), largest)
+        levels = (groups * inverse).round_().clamp_(-32, 31)
+        product = _sum(weighted * levels)
+        square = _sum((importance * levels).mul_(levels))
+        better = (square > 0) & (product.square() > gain * square)
         scale = product / _not_zero(square)
-        better = (square > 0) & (scale * product > gain)
         best, gain = torch.where(better, scale, best), torch.where(better, scale * product, gain)
-    return best
+    return torch.where(largest.abs() < _TINY, 0, best)
+
+
+def _columns(groups: torch.Tensor) -> torch.Tensor:
+    """Return groups of blocks, (blocks, groups, weights), as columns."""
+    return groups.flatten(0, 1).t().contiguous()
+
+
+def _sum(columns: torch.Tensor) -> torch.Tensor:
+    """Add the rows one after another, as llama.cpp does; the order of torch's sum is its own."""
+    return torch.from_numpy(np.add.reduce(columns.numpy(), 0))
+
+
+def _quotient(number: float | torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
+    """Divide by what is not zero; torch would multiply a plain number by the reciprocal."""
+    return torch.as_tensor(number, dtype=torch.float32) / _not_zero(tensor)
 
 
 def _pack_scales(scales: torch.Tensor, lows: torch.Tensor) -> torch.Tensor:
@@ -172,11 +242,9 @@ def _nibbles(levels: torch.Tensor) -> torch.Tensor:
     return levels[:, ::2] | (levels[:, 1::2] << 4)
 
 
-def _joined(weight: torch.Tensor, *parts: torch.Tensor) -> np.ndarray:
-    """Return the bytes of the blocks' parts, a row for each of the weight's."""
-    blocks = weight.numel() // BLOCK
-    each = [part.contiguous().view(torch.uint8).reshape(blocks, -1) for part in parts]
-    return torch.cat(each, 1).reshape(weight.shape[0], -1).numpy()
+def _joined(*parts: torch.Tensor) -> torch.Tensor:
+    """Return the bytes of blocks, from the parts of them."""
+    return torch.cat([part.contiguous().view(torch.uint8).flatten(1) for part in parts], 1)
 
 
 def _not_zero(tensor: torch.Tensor) -> torch.Tensor:
