@@ -21,7 +21,12 @@ TOKENIZER = (
     "chat_template.json",
     "chat_template.jinja",
 )
-_OF_PIECES = {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True, "add_eos_token": False}
+_OF_PIECES = {
+    "tokenizer_class": "LlamaTokenizer",
+    "add_bos_token": True,
+    "add_eos_token": False,
+    "legacy": True,
+}
 OTHERS = ("generation_config.json", "LICENSE*", "NOTICE*", "USE_POLICY*")
 
 

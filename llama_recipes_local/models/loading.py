@@ -151,7 +151,8 @@ class AutoTokenizer(
             # a place for an infilling, which transformers 5 makes a token beyond the model's rows
             tokenizer = super().from_pretrained(name, **{"fill_token": None, **kwargs})
         if has_pieces_only(tokenizer, local_folder(name)):
-            tokenizer = _load(transformers.LlamaTokenizer, name, **kwargs)
+            # a space before each part of a text, as Llama 2's own tokenizer.json puts it
+            tokenizer = _load(transformers.LlamaTokenizer, name, **{"legacy": True, **kwargs})
         restore_rules(tokenizer, local_folder(name))
         return tokenizer
 

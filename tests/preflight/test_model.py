@@ -167,6 +167,12 @@ def test_pieces_alone_have_the_ids_of_sentencepiece(folder: Path, tmp_path: Path
         known = [pieces.bos_id(), *pieces.encode(text)]
         assert text_ids(mine, [begun(text, mine)]) == [known]
         assert plain(text)["input_ids"] == known
+    # spaces before a text, and a text after a special token, as in chats
+    assert text_ids(mine, ["  The dog"]) == [pieces.encode("  The dog")]
+    begin, end = [pieces.bos_id()], [pieces.eos_id()]
+    known = [*begin, *pieces.encode("The dog"), *end, *begin, *pieces.encode("if")]
+    for each in (mine, plain):
+        assert each("<s>The dog</s><s>if", add_special_tokens=False)["input_ids"] == known
 
 
 def test_a_package_whose_parent_is_missing_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
