@@ -101,10 +101,11 @@ def _run_pip(words: list[str], root: Path) -> None:
     done = subprocess.run([*words, *quiet], cwd=root, stderr=subprocess.PIPE, text=True)
     if not done.returncode:
         return
-    said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+    lines = done.stderr.splitlines()
+    said = [line for line in lines if line.startswith("ERROR")] or lines[-1:] or ["nothing"]
     fix = "name where it is: PIP_INDEX_URL, PIP_FIND_LINKS; for torch TORCH_INDEX=URL|DIR, or "
     fix += "TORCH_INDEX=pip for the build that the package index has"
-    raise refusal(f"pip cannot fetch {words[-1]}", f"it says: {(said or ['nothing'])[0]}", fix)
+    raise refusal(f"pip cannot fetch {words[-1]}", f"it says: {said[0]}", fix)
 
 
 def check_torch(target: Target, wheels: Path) -> None:

@@ -230,3 +230,17 @@ def test_a_target_without_its_python_is_refused(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(UsageError, match=f"python{other}, which is not here"):
         bundle_making.find_python(Target("cpu", other))
     assert bundle_making.find_python(Target("cpu", HERE)) == sys.executable
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("python: No module named pip", "python: No module named pip"),
+        ("WARNING: a\nERROR: no torch\nERROR: no match", "ERROR: no torch"),
+        ("", "nothing"),
+    ],
+)
+def test_what_pip_says_is_shown(said: str, shown: str, tmp_path: Path) -> None:
+    words = [sys.executable, "-c", f"import sys; sys.exit({said!r} or 1)", "a", "torch"]
+    with pytest.raises(UsageError, match=f"it says: {shown}"):
+        bundle_making._run_pip(words, tmp_path)
