@@ -34,6 +34,7 @@ _llama_recipes_local_value() {
 _llama_recipes_local() {
     local current=${COMP_WORDS[COMP_CWORD]} flag=${COMP_WORDS[COMP_CWORD - 1]}
     local at= words flags files position
+    local IFS=$' \t\n' # by which compgen splits words, whatever the shell's own is
     if [[ $current == = ]]; then # bash splits --flag=value at the sign
         current=
     elif [[ $flag == = ]]; then

@@ -64,6 +64,7 @@ def of_bash(lines: list[str], folder: Path) -> list[set[str]]:
     setup += "bind 'set page-completions off'; bind 'set show-all-if-ambiguous on'\n"
     setup += 'show() { printf "hit:%s\\n" "${COMPREPLY[@]}"; }\n'
     setup += "ask() { _llama_recipes_local; show; }; complete -F ask llama-recipes-local\n"
+    setup += "IFS=:\n"  # some set their own
     return answers(["bash", "--norc", "--noprofile", "-i"], setup, lines, folder)
 
 
