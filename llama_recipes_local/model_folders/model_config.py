@@ -98,12 +98,31 @@ def _check_rotary(rotary: Any, written: Mapping[str, Any]) -> None:
     ):
         if value not in (None, known):
             raise ValueError(f"it has {name} {value!r} and {known!r} for the rotary embedding")
+    _check_one_rotary(written.get("rope_scaling"), written.get("rope_parameters"))
     if factor is None:
         return
     if kind == "default":
         raise ValueError(f"its rotary scaling has the factor {factor!r}, and no rope_type")
     if not isinstance(factor, (int, float)) or factor < 1:
         raise ValueError(f"its rotary scaling has the factor {factor!r}, and must have 1 or more")
+
+
+def _check_one_rotary(scaling: Any, parameters: Any) -> None:
+    """Check that the old and the new name of rotary settings say the same: transformers reads one.
+
+    Raises:
+        ValueError: if they do not.
+    """
+    if not isinstance(scaling, dict) or not isinstance(parameters, dict):
+        return
+    old, new = (
+        {("rope_type" if name == "type" else name): value for name, value in each.items()}
+        for each in (scaling, parameters)
+    )
+    for name in old.keys() & new.keys():
+        if old[name] != new[name]:
+            values = f"{old[name]!r} in rope_scaling and {new[name]!r} in rope_parameters"
+            raise ValueError(f"it has {name} {values}")
 
 
 def _check_ids(config: object, rows: Any) -> None:

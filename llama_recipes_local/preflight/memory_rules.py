@@ -7,9 +7,12 @@ counted no longer than the data, and padded rows as empty.
 """
 
 from dataclasses import replace
+from pathlib import Path
 
 from llama_recipes_local import launch
 from llama_recipes_local.errors import Problem
+from llama_recipes_local.model_folders import check_weights
+from llama_recipes_local.models.folder_checks import check_stored_model
 from llama_recipes_local.planning.asked import setting
 from llama_recipes_local.planning.cards import Card
 from llama_recipes_local.planning.flags import changes, words
@@ -36,7 +39,7 @@ def check_memory(run: Run) -> list[Problem]:
     if card is None or asked is None:
         return []
     least = outcome(_least(run, asked), card)
-    if not least.cannot_fit:
+    if not least.cannot_fit or _is_another_model(run):
         return []
     of = "each GPU, which has" if not card.on_cpu else "host memory for each process, which has"
     return [
@@ -46,6 +49,14 @@ def check_memory(run: Run) -> list[Problem]:
             _fix(run, asked, card),
         )
     ]
+
+
+def _is_another_model(run: Run) -> bool:
+    """Return whether the folder's weights are not what ``config.json`` says: that is reported."""
+    folder = Path(run.train.model_name).resolve()
+    if run.model is not None or check_weights(folder):
+        return False
+    return bool(check_stored_model(folder))
 
 
 def asked_setting(run: Run, on_cpu: bool = False) -> Setting | None:

@@ -132,7 +132,12 @@ def test_the_folders_options_of_generation_hold_as_in_lm_eval(model: Path, tmp_p
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [({"a": 1, "z": 2}, "a JSON object with a, z"), ([1], "a list"), (None, "null")],
+    [
+        ({"a": 1, "z": 2}, "a JSON object with a, z"),
+        ({"about": {}, "asked": {}}, "it measured nothing"),
+        ([1], "a list"),
+        (None, "null"),
+    ],
 )
 def test_another_file_is_not_compared_and_is_named(
     content: Any, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -338,6 +338,15 @@ FAULTS: dict[str, tuple[Spoil, str, str]] = {
         "config.json cannot be read",
         "the factor 0.5, and must have 1 or more",
     ),
+    "rotary settings under two names": (
+        in_json(
+            CONFIG,
+            rope_scaling={"type": "linear", "factor": 2.0},
+            rope_parameters={"rope_type": "default", "rope_theta": 1e4},
+        ),
+        "config.json cannot be read",
+        "it has rope_type 'linear' in rope_scaling and 'default' in rope_parameters",
+    ),
     "two rotary types": (
         in_json(
             CONFIG,

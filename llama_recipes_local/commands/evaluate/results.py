@@ -111,7 +111,9 @@ def read_result(path: Path) -> Result:
         if not isinstance(content, dict) or set(content) - _FIELDS or _NEEDED - set(content):
             raise ValueError(_what_it_is(content))
         result = Result(**content)
-        for measure in result.measures():
+        if not (measures := result.measures()):
+            raise ValueError("it measured nothing")
+        for measure in measures:
             if not len(measure.keys) or not math.isfinite(measure.of_all()):
                 raise ValueError(f"no items of {measure.name}")
             result.value(measure)
