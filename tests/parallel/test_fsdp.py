@@ -148,7 +148,10 @@ def test_answers_before_and_after_training_are_those_of_one_process(
         json.loads((run.output / "sample_answers.json").read_text())
         for run in (two_ranks["uneven"], one_process("uneven"))
     )
-    assert len(ranks["answers"]) == 2 and ranks == alone
+    assert len(ranks["answers"]) == 2 and ranks["answers"] == alone["answers"]
+    # ranks add up gradients in another order
+    numbers = {name: value for name, value in alone.items() if name != "answers"}
+    assert {name: ranks[name] for name in numbers} == pytest.approx(numbers, rel=1e-6)
 
 
 def test_activation_checkpointing_changes_nothing(two_ranks: Any) -> None:
