@@ -17,9 +17,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from runs import ROOT, WARM_UP, environment, make_model, python_path, torchrun
+from runs import ROOT, WARM_UP, make_model, python_path, report, torchrun
 
 DEVICES = {1: "0", 2: "1,2", 4: "0,1,2,3"}
+"""By how many there are; the command on one runs beside that on two."""
 
 
 def main() -> None:
@@ -39,12 +40,11 @@ def main() -> None:
         for devices, process in [(each, start(each, model, options)) for each in together]:
             code = process.wait()
             results.append(result(devices, code, options.work))
-            print(results[-1], flush=True)
             single = results[0].get("tokens_per_second")
             if "tokens_per_second" in results[-1] and single:
                 share = results[-1]["tokens_per_second"] / devices / single
                 results[-1]["of_one_device"] = round(share, 3)
-            save(results, options.out)
+            report(results, options.out)
 
 
 def start(devices: int, model: Path, options: argparse.Namespace) -> "subprocess.Popen[bytes]":
@@ -100,12 +100,6 @@ def result(devices: int, code: int, work: Path) -> dict[str, Any]:
         "peak_gib": round(max(step["memory_gib"] for step in steps), 2),
         "chosen": " ".join(chosen[1].split()) if chosen else "",
     }
-
-
-def save(results: list[dict[str, Any]], out: Path) -> None:
-    """Write what there is."""
-    found = {"environment": environment(), "results": results}
-    out.write_text(json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -65,19 +65,19 @@ class Completed:
     argument: Value | None = None
 
 
-def completed(command: Command = ROOT, path: tuple[str, ...] = ()) -> Iterator[Completed]:
+def completed(command: Command = ROOT, words: tuple[str, ...] = ()) -> Iterator[Completed]:
     """Yield what can follow a command, and each of the commands below it."""
-    name = " ".join(path)
+    name = " ".join(words)
     if command.commands:
         helps = {word: each.help for word, each in command.commands.items()}
         more = [Flag(("--version",), "print the version", None)] if command is ROOT else []
         yield Completed(name, helps, [_HELP, *more])
         for word, each in command.commands.items():
-            yield from completed(each, (*path, word))
+            yield from completed(each, (*words, word))
         return
     parser = Parser(prog=name)
     if not command.verbatim:
-        module = ".".join(("llama_recipes_local.commands", *path, "flags"))
+        module = ".".join(("llama_recipes_local.commands", *words, "flags"))
         import_module(module.replace("-", "_")).add_arguments(parser)
     given = [each for each in parser._actions if not each.option_strings]
     flags = [_of_parser(parser, each) for each in parser._actions if each.option_strings]
