@@ -9,9 +9,7 @@ from pathlib import Path
 from llama_recipes_local.planning.cards import card
 from llama_recipes_local.planning.search import Outcome, outcome
 from llama_recipes_local.planning.setting import (
-    FROZEN,
     FULL_SHARD,
-    FUSED,
     OFFLOAD,
     Adapter,
     Batch,
@@ -53,7 +51,6 @@ def run(name: str, method: str, tokens: int, memory: float, devices: int = 1) ->
             Batch(rows=1, length=tokens),
             Ranks(devices, 1, FULL_SHARD) if devices > 1 else Ranks(),
             OFFLOAD,
-            FUSED if method == "full" else FROZEN,
         ),
         card(memory),
     )

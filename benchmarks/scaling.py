@@ -10,9 +10,7 @@ from memory import SHAPES
 from llama_recipes_local.planning.cards import card
 from llama_recipes_local.planning.search import Outcome, ranked
 from llama_recipes_local.planning.setting import (
-    FROZEN,
     FULL_SHARD,
-    FUSED,
     Adapter,
     Batch,
     Ranks,
@@ -39,7 +37,6 @@ def fastest(name: str, method: str, gpus: int) -> Outcome:
         None if full else Adapter(rank=16, targets=frozenset(LINEAR)),
         Batch(rows=2),
         Ranks(gpus, gpus // 8, FULL_SHARD),
-        kernels=FUSED if full else FROZEN,
     )
     return ranked(asked, card(80, "H100"))[0]
 

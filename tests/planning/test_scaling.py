@@ -1,12 +1,15 @@
 """On 8, 64 and 512 GPUs the choice is faster than what a hand would change of it."""
 
+import itertools
 from dataclasses import replace
 
+import memory as memory_table
 import predictions
 import pytest
 import scaling
 from marked_tables import DOCS
 
+from llama_recipes_local.planning.asked import setting
 from llama_recipes_local.planning.cards import card
 from llama_recipes_local.planning.search import ALIKE, outcome
 from llama_recipes_local.planning.setting import (
@@ -19,6 +22,7 @@ from llama_recipes_local.planning.setting import (
     SHARD_GRAD_OP,
     Setting,
 )
+from llama_recipes_local.run.resolution import resolve
 
 H100 = card(80, "H100")
 
@@ -48,6 +52,14 @@ def test_no_neighbour_of_the_choice_is_faster(name: str, method: str, gpus: int)
     else:
         assert fitting == []
         assert all(each.needs >= best.needs for each in others)
+
+
+def test_kernels_of_the_tables_are_those_of_a_run() -> None:
+    for name, method in itertools.product(scaling.SHAPES, ("LoRA", "full")):
+        flags = {"use_fast_kernels": "True", "use_peft": str(method == "LoRA")}
+        asked = setting(resolve(flags), scaling.SHAPES[name])
+        assert scaling.fastest(name, method, 8).setting.kernels == asked.kernels
+        assert memory_table.run(name, method, 4096, 80).setting.kernels == asked.kernels
 
 
 @pytest.mark.parametrize("page", scaling.HEADS)

@@ -149,7 +149,6 @@ def test_pairs_of_models_and_cards(
         adapter,
         Batch(rows=1),
         Ranks(gpus, 1, FULL_SHARD) if gpus > 1 else Ranks(),
-        kernels=FUSED if adapter is None else Setting(model).kernels,
     )
     assert ranked(asked, card(memory))[0].fits is fits
 

@@ -12,10 +12,8 @@ from llama_recipes_local.planning.cards import card
 from llama_recipes_local.planning.memory import memory
 from llama_recipes_local.planning.search import ranked
 from llama_recipes_local.planning.setting import (
-    FROZEN,
     FULL,
     FULL_SHARD,
-    FUSED,
     KEEP,
     SELECTIVE,
     SHARD_GRAD_OP,
@@ -86,7 +84,7 @@ PAIRS = (
     Pair("llama-3.2-3b", "lora", "A10", 24, 1, ONE, KEEP),
     Pair("llama-3.2-3b", "full", "A40", 48, 1, ONE, KEEP),
     Pair("llama-2-7b", "lora", "RTX 4090", 24, 1, ONE, FULL),
-    Pair("llama-2-7b", "full", "A100 80GB", 80, 1, ONE, KEEP),
+    Pair("llama-2-7b", "full", "A100 80GB", 80, 1, ONE, SELECTIVE),
     Pair("llama-2-7b", "full", "RTX 4090", 24, 1, "", ""),
     Pair("llama-2-7b", "qlora", "L4", 24, 1, ONE, KEEP),
     Pair("llama-3.1-8b", "lora", "L40S", 48, 1, ONE, KEEP),
@@ -95,7 +93,7 @@ PAIRS = (
     Pair("llama-2-13b", "full", "H200", 141, 1, ONE, KEEP),
     Pair("llama-2-70b", "qlora", "H100", 80, 1, ONE, FULL),
     Pair("llama-3.1-70b", "lora", "H100", 80, 4, FULL_SHARD, FULL),
-    Pair("llama-3.1-70b", "full", "H200", 141, 8, FULL_SHARD, FULL),
+    Pair("llama-3.1-70b", "full", "H200", 141, 8, FULL_SHARD, SELECTIVE),
     Pair("llama-3.1-405b", "full", "H100", 80, 8, "", ""),
 )
 
@@ -115,7 +113,6 @@ def asked(pair: Pair) -> Setting:
         Batch(rows=1, length=min(4096, shape.positions)),
         Ranks(pair.gpus, 1, FULL_SHARD) if pair.gpus > 1 else Ranks(),
         FULL,
-        FUSED if pair.method == "full" else FROZEN,
     )
 
 
@@ -125,7 +122,8 @@ def test_what_stays_on_a_card_is_worked_out_by_hand(pair: Pair) -> None:
     assert KNOWN[pair.model].weights == weights
     if pair.method == "full":  # bfloat16: 2 bytes of each, and as many of each of two moments
         assert found.weights == pytest.approx(2 * weights / pair.gpus)
-        assert found.gradients == pytest.approx(2 * weights / pair.gpus)
+        if not found.loss:  # before a step's only backward pass there are none
+            assert found.gradients == pytest.approx(2 * weights / pair.gpus)
         assert found.moments == pytest.approx(4 * weights / pair.gpus)
         return
     of_lora = LORA_16[pair.model]  # float32
