@@ -18,8 +18,7 @@ from llama_recipes_local.model_checkpointing import save_train_params
 from llama_recipes_local.parallel import with_shared_gradients
 from llama_recipes_local.policies import apply_activation_policy
 from llama_recipes_local.run import active_run
-from llama_recipes_local.training.answering import answered, make_scorer
-from llama_recipes_local.training.early_stopping import best_so_far
+from llama_recipes_local.training.answering import answered
 from llama_recipes_local.training.history import History
 from llama_recipes_local.training.kept_weights import load_kept_weights
 from llama_recipes_local.training.loggers import METRICS_FILE, WandbRun
@@ -91,12 +90,7 @@ def train(
         History(train_config, local_rank),
         run,
     )
-    validates = train_config.run_validation
-    trainer = Trainer(
-        parts,
-        eval_dataloader if validates else None,
-        make_scorer(run, tokenizer) if validates else None,
-    )
+    trainer = Trainer(parts, eval_dataloader)
     if run is not None:
         run.stages.end("model")
     with answered(run, model, tokenizer):
@@ -105,7 +99,5 @@ def train(
     if fsdp_config is not None and not train_config.use_peft and not rank:
         save_train_params(train_config, fsdp_config, rank or 0)
     if run is not None:
-        work = {"steps": parts.state.step, "seconds": parts.progress.seconds}
-        best = best_so_far(parts.state, train_config, parts.course.total_steps)
-        run.results = history.summary() | work | best
+        run.results = parts.summary()
     return history.results()

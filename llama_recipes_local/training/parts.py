@@ -18,6 +18,7 @@ from llama_recipes_local.training import nonfinite
 from llama_recipes_local.training.checkpointing import CheckpointManager
 from llama_recipes_local.training.course import Course
 from llama_recipes_local.training.data_iterator import DataIterator
+from llama_recipes_local.training.early_stopping import best_so_far
 from llama_recipes_local.training.flops import peak_flops, training_flops
 from llama_recipes_local.training.followed_schedule import RunSchedule
 from llama_recipes_local.training.history import History
@@ -101,6 +102,12 @@ class Parts:
         """Note where this rank is, for the messages of ranks that wait for it; see ``Watch``."""
         if self.watch is not None:
             self.watch.at(what, timed)
+
+    def summary(self) -> dict[str, Any]:
+        """Return what the run's report needs: losses, the best validation, steps and seconds."""
+        work = {"steps": self.state.step, "seconds": self.progress.seconds}
+        best = best_so_far(self.state, self.config, self.course.total_steps)
+        return self.history.summary() | work | best
 
     def publish(self, show: bool = False) -> None:
         """Fetch the numbers of the pending steps; all ranks call this together.

@@ -9,7 +9,6 @@ from torch.utils.data import DataLoader
 from llama_recipes_local import parallel
 from llama_recipes_local.errors import TrainingError
 from llama_recipes_local.training import batches, retried_step, trial
-from llama_recipes_local.training.answering import Scorer
 from llama_recipes_local.training.early_stopping import judged
 from llama_recipes_local.training.history import History
 from llama_recipes_local.training.lost_worker import named_lost_worker
@@ -30,21 +29,13 @@ class Trainer:
     ``max_train_step``, keeps its place there: resumed with a higher limit, it takes what is left.
     """
 
-    def __init__(
-        self, parts: Parts, eval_dataloader: DataLoader[Any] | None, scorer: Scorer | None = None
-    ) -> None:
-        """Train with these parts.
-
-        Args:
-            parts: what the training is made of.
-            eval_dataloader: None trains without validation.
-            scorer: scores the model's answers at each validation; None does not.
-        """
+    def __init__(self, parts: Parts, eval_dataloader: DataLoader[Any] | None) -> None:
+        """Train with these parts; without ``run_validation`` or batches for it, do not validate."""
         self.parts = parts
         self.saver = Saver(parts)
-        self.validator = (
-            None if eval_dataloader is None else Validator(parts, eval_dataloader, scorer)
-        )
+        self.validator: Validator | None = None
+        if parts.config.run_validation and eval_dataloader is not None:
+            self.validator = Validator(parts, eval_dataloader)
 
     def train(self) -> History:
         """Train until the last step, and return what happened."""

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from llama_recipes_local.answers.measures import perplexity
 from llama_recipes_local.checkpoints import rng_state
 from llama_recipes_local.training import batches
-from llama_recipes_local.training.answering import Scorer
+from llama_recipes_local.training.answering import make_scorer
 from llama_recipes_local.training.evaluation import Evaluated, evaluate, groups_of
 from llama_recipes_local.training.parts import Parts
 from llama_recipes_local.training.signals import StopRequested
@@ -24,11 +24,11 @@ class Validator:
         busy: whether a validation has begun and not ended, by an error for instance.
     """
 
-    def __init__(self, parts: Parts, dataloader: DataLoader[Any], scorer: Scorer | None) -> None:
-        """Validate on the batches of ``dataloader``; ``scorer`` scores answers, None does not."""
+    def __init__(self, parts: Parts, dataloader: DataLoader[Any]) -> None:
+        """Validate on the batches of ``dataloader``, and score answers if the run asks for it."""
         self.parts = parts
         self._dataloader = dataloader
-        self._scorer = scorer
+        self._scorer = make_scorer(parts.run, parts.tokenizer)
         self.busy = False
 
     def evaluate(self) -> Evaluated:
