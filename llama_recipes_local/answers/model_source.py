@@ -90,14 +90,7 @@ def find_source(
     if model is None and named is None:
         raise UsageError([_unnamed(adapter)])
     model = Path(model or named or "").expanduser().resolve()
-    refuse(check_architecture(model, "--model_name"))
-    if adapter and not (model / "config.json").is_file():
-        raise UsageError([_no_base_model(model)])
-    refuse(check_converted(model, "--model_name"))
-    if problems := check_stored_model(model) if (model / "config.json").is_file() else []:
-        raise UsageError(problems)
-    check_config(model, "--model_name")
-    refuse(check_generation_config(model))
+    _check_model(model, is_base=adapter is not None)
     if adapter:
         refuse(check_adapter_values(adapter))
         compared = compare_base(adapter, model, "--model_name", allow_other_base)
@@ -113,6 +106,26 @@ def find_source(
         quantization=_choose_quantization(quantization, run if adapter else None),
         run=run,
     )
+
+
+def _check_model(model: Path, is_base: bool) -> None:
+    """Check a model's folder without reading its weights.
+
+    Args:
+        model: the folder.
+        is_base: whether it is the base of an adapter.
+
+    Raises:
+        UsageError: if the model cannot be loaded from it.
+    """
+    refuse(check_architecture(model, "--model_name"))
+    has_config = (model / "config.json").is_file()
+    if is_base and not has_config:
+        raise UsageError([_no_base_model(model)])
+    refuse(check_converted(model, "--model_name"))
+    refuse(check_stored_model(model) if has_config else [])
+    check_config(model, "--model_name")
+    refuse(check_generation_config(model))
 
 
 def base_model(adapter: Path) -> Path | None:

@@ -32,12 +32,7 @@ def add_new_model_flags(
     parser.add_argument(
         "--out", required=True, metavar="DIR", type=path, help="the new model's folder"
     )
-    parser.add_argument(
-        "--tokenizer_name",
-        metavar="DIR",
-        type=path,
-        help="the tokenizer's folder (the one used in training)",
-    )
+    add_tokenizer_flag(parser)
     parser.add_argument(
         "--dtype",
         type=one_of(DTYPES),
@@ -49,6 +44,16 @@ def add_new_model_flags(
         type=one_of(_formats, slow=True),
         metavar="NAME",
         help="the format that the model is written in (safetensors)",
+    )
+
+
+def add_tokenizer_flag(parser: argparse._ActionsContainer) -> None:
+    """Add ``--tokenizer_name``."""
+    parser.add_argument(
+        "--tokenizer_name",
+        metavar="DIR",
+        type=path,
+        help="the tokenizer's folder (the one used in training, or the model's)",
     )
 
 

@@ -87,8 +87,15 @@ def chat_prompt_template(
 
 
 def find_prompt_template(folder: Path) -> Path | None:
-    """Return the prompt template's file of the run that wrote a model's folder, or None."""
-    return find_in_run(folder, PROMPT_TEMPLATE_FILE)
+    """Return the prompt template's file of the run that wrote a model's folder, or None.
+
+    Raises:
+        UsageError: if it is corrupt.
+    """
+    found = find_in_run(folder, PROMPT_TEMPLATE_FILE)
+    if found is not None:
+        read_prompt_template(found)
+    return found
 
 
 def save_prompt_template(template: PromptTemplate | None, folder: Path) -> None:

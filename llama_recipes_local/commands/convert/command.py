@@ -13,10 +13,7 @@ from llama_recipes_local.commands.convert.foreign_folders import convert_foreign
 from llama_recipes_local.commands.convert.gguf_file import SUFFIX, convert_gguf
 from llama_recipes_local.commands.convert.sharded_weights import ShardedWeights
 from llama_recipes_local.commands.convert.train_params import read_parameters, trained_model
-from llama_recipes_local.datasets.prompt_template import (
-    find_prompt_template,
-    read_prompt_template,
-)
+from llama_recipes_local.datasets.prompt_template import find_prompt_template
 from llama_recipes_local.errors import refuse
 from llama_recipes_local.export_formats import DEFAULT_FORMAT, planned_export
 from llama_recipes_local.messages import missing_path
@@ -124,7 +121,4 @@ def _prompt_template(parameters: dict[str, str]) -> Path | None:
         UsageError: if it is corrupt.
     """
     folder = parameters.get("output_dir")
-    path = find_prompt_template(Path(folder)) if folder is not None else None
-    if path:
-        read_prompt_template(path)
-    return path
+    return find_prompt_template(Path(folder)) if folder is not None else None

@@ -7,7 +7,7 @@ from dataclasses import fields
 
 from llama_recipes_local.answers.sampling_limits import SAMPLING_LIMITS
 from llama_recipes_local.cli.parsing import number, one_of, path, read_typed, text
-from llama_recipes_local.cli.shared_flags import DTYPES, add_other_base_flag
+from llama_recipes_local.cli.shared_flags import DTYPES, add_other_base_flag, add_tokenizer_flag
 from llama_recipes_local.errors import Problem, refusal, refuse
 from llama_recipes_local.screen import is_terminal
 
@@ -30,12 +30,7 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
         help="with --adapter: the base model's folder (the one recorded in the adapter); "
         "alone: folder of a full model, such as a merged one",
     )
-    group.add_argument(
-        "--tokenizer_name",
-        metavar="DIR",
-        type=path,
-        help="the tokenizer's folder (the one used in training, or the model's)",
-    )
+    add_tokenizer_flag(group)
     group.add_argument(
         "--dtype",
         type=one_of(DTYPES),
@@ -74,6 +69,10 @@ def _add_prompts(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--stream", action="store_true", help="print tokens as they come; not with --prompts"
     )
+    _add_template(group)
+
+
+def _add_template(group: argparse._ArgumentGroup) -> None:
     template = group.add_mutually_exclusive_group()
     template.add_argument(
         "--raw",
@@ -197,18 +196,8 @@ def _check(args: argparse.Namespace) -> None:
     Raises:
         UsageError: if there are any.
     """
-    sampling = ("temperature", "top_p", "top_k", "num_return_sequences")
     several = args.prompts or (args.num_return_sequences or 1) > 1
     checks = [
-        (
-            getattr(args, name) is not None and not args.do_sample,
-            f"--{name} {getattr(args, name)} without --do_sample",
-            "without sampling the likeliest token is taken each time",
-            f"add --do_sample, or leave --{name} out",
-        )
-        for name in sampling
-    ]
-    checks += [
         (
             not args.adapter and not args.model_name,
             "no model to load",
@@ -240,7 +229,21 @@ def _check(args: argparse.Namespace) -> None:
             "leave --raw out",
         ),
     ]
-    refuse([Problem(*words) for wrong, *words in checks if wrong])
+    refuse(_unused_sampling(args) + [Problem(*words) for wrong, *words in checks if wrong])
+
+
+def _unused_sampling(args: argparse.Namespace) -> list[Problem]:
+    """Return the flags that only ``--do_sample`` uses, if it is not given."""
+    names = ("temperature", "top_p", "top_k", "num_return_sequences")
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    why = "without sampling the likeliest token is taken each time"
+    return [
+        Problem(
+            f"--{name} {value} without --do_sample", why, f"add --do_sample, or leave --{name} out"
+        )
+        for name, value in given.items()
+        if not args.do_sample
+    ]
 
 
 def _read_input() -> str:

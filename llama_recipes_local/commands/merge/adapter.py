@@ -1,4 +1,4 @@
-"""A saved LoRA adapter, and whether it can be merged."""
+"""A saved LoRA adapter and its base model, and whether they can be merged."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,11 +7,16 @@ from typing import Any
 import peft
 
 from llama_recipes_local.adapters.registry import method_of_type
-from llama_recipes_local.errors import UsageError, door, refusal
+from llama_recipes_local.checkpoints.layout import check_converted
+from llama_recipes_local.errors import UsageError, door, refusal, refuse
 from llama_recipes_local.model_folders import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
     StoredTensors,
+    check_architecture,
+    check_no_adapter,
+    check_output_folder,
+    model_tensors,
     read_adapter_config,
     unnamed_base,
 )
@@ -55,6 +60,42 @@ def read_adapter(folder: Path) -> Adapter:
     with door(f"{folder / ADAPTER_CONFIG} is not a PEFT configuration", "copy the adapter again"):
         config: Any = peft.PeftConfig.from_pretrained(str(folder), local_files_only=True)
     return Adapter(folder, config, StoredTensors([folder / ADAPTER_WEIGHTS]))
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """An adapter and the model that it belongs to.
+
+    Attributes:
+        adapter: the adapter.
+        folder: the base model's folder, absolute.
+        stored: the base model's tensors.
+    """
+
+    adapter: Adapter
+    folder: Path
+    stored: StoredTensors
+
+
+def read_inputs(adapter_folder: Path, base: Path | None, out: Path, flag: str) -> Inputs:
+    """Read an adapter and the headers of its base model's weights.
+
+    Args:
+        adapter_folder: the adapter's, absolute.
+        base: the base model's; None means the one that the adapter names.
+        out: the folder that will be written, absolute.
+        flag: the flag that names the base model.
+
+    Raises:
+        UsageError: if a folder is missing or wrong, or ``out`` is there already.
+    """
+    adapter = read_adapter(adapter_folder)
+    refuse(check_output_folder(out))
+    folder = base_folder(base, adapter)
+    refuse(check_architecture(folder, flag) or check_converted(folder, flag))
+    stored = model_tensors(folder, flag)
+    refuse(check_no_adapter(folder))
+    return Inputs(adapter, folder, stored)
 
 
 def base_folder(given: Path | None, adapter: Adapter) -> Path:

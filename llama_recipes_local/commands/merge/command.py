@@ -7,26 +7,18 @@ from pathlib import Path
 import torch
 
 from llama_recipes_local import extras
-from llama_recipes_local.checkpoints.layout import check_converted
-from llama_recipes_local.commands.merge.adapter import Adapter, base_folder, read_adapter
+from llama_recipes_local.commands.merge.adapter import Adapter, read_inputs
 from llama_recipes_local.commands.merge.base_tensors import BaseTensors, FourBit, check_base
 from llama_recipes_local.commands.merge.merged_tensors import MergedTensors
 from llama_recipes_local.commands.merge.skeleton import Skeleton
 from llama_recipes_local.configs import quantization_config
 from llama_recipes_local.custody.export_custody import exported_custody
-from llama_recipes_local.datasets.prompt_template import (
-    find_prompt_template,
-    read_prompt_template,
-)
+from llama_recipes_local.datasets.prompt_template import find_prompt_template
 from llama_recipes_local.errors import refusal, refuse
 from llama_recipes_local.export_formats import DEFAULT_FORMAT, PlannedExport, planned_export
 from llama_recipes_local.model_folders import (
-    check_architecture,
-    check_no_adapter,
-    check_output_folder,
     compare_base,
     find_tokenizer,
-    model_tensors,
     read_config,
 )
 from llama_recipes_local.model_folders.exported_model import ExportedModel
@@ -98,13 +90,9 @@ def planned_merge(asked: Merge) -> PlannedExport:
         UsageError: if an input folder is missing or wrong, or the disk is too full; nothing is
             written then.
     """
-    adapter = read_adapter(asked.adapter.expanduser().resolve())
     out = asked.out.expanduser().resolve()
-    refuse(check_output_folder(out))
-    folder = base_folder(asked.model, adapter)
-    refuse(check_architecture(folder, "--model") or check_converted(folder, "--model"))
-    stored = model_tensors(folder, "--model")
-    refuse(check_no_adapter(folder))
+    inputs = read_inputs(asked.adapter.expanduser().resolve(), asked.model, out, "--model")
+    adapter, folder, stored = inputs.adapter, inputs.folder, inputs.stored
     quantized = _quantized(folder)
     run = SavedRun(adapter.folder)
     trained = run.fields("train_config")
@@ -123,8 +111,6 @@ def planned_merge(asked: Merge) -> PlannedExport:
         print(f"    {compared.note}")
     merged = MergedTensors(skeleton, base, adapter.tensors)
     prompt_template = find_prompt_template(adapter.folder)
-    if prompt_template:
-        read_prompt_template(prompt_template)  # refused now if it is corrupt
     config_changes, config_removed = _config_changes(skeleton, merged, asked.dtype)
     model = ExportedModel(
         source=folder,
