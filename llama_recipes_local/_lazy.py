@@ -1,4 +1,4 @@
-"""Names that a package has from a module of its own which takes long to import."""
+"""Lazy names of a package: a module that takes long to import is imported on first use."""
 
 from collections.abc import Callable, Collection
 from importlib import import_module
@@ -11,13 +11,13 @@ def lazy_names(
     names: Collection[str],
     otherwise: Callable[[str], Any] | None = None,
 ) -> Callable[[str], Any]:
-    """Return a package's ``__getattr__``, which imports a module of it on first use of a name.
+    """Return a ``__getattr__`` for a package, which imports a module on first use of a name.
 
     Args:
-        package: the package's name.
-        module: the module's, in it.
-        names: what the module has.
-        otherwise: returns other names; None if there are none.
+        package: name of the package.
+        module: name of the module, which is in the package.
+        names: the names that the module defines.
+        otherwise: looks up every other name; None if there are none.
     """
 
     def __getattr__(name: str) -> Any:

@@ -41,6 +41,6 @@ def _note(event: str, arguments: tuple[Any, ...]) -> None:  # as Python has it
 
 
 def _is_here(name: str) -> bool:
-    """Return whether a name is of this machine, or of that where the ranks of this run meet."""
+    """Return whether a host name is this machine's, or that of the host where ranks meet."""
     here = name.startswith("127.") or name in ("::1", "localhost", "0.0.0.0", "::")
     return here or name in (socket.gethostname(), os.environ.get("MASTER_ADDR"))

@@ -33,9 +33,9 @@ def check_version() -> None:
 
 
 def check_packages() -> None:
-    """End a script in one line if this Python lacks what the package imports, or a place to run in.
+    """Exit with one line if a needed package, or the working directory, is missing.
 
-    A system's Python lacks it, where ``make`` has installed all into an environment.
+    The system's Python lacks packages where ``make`` has installed them into ``.venv``.
 
     Raises:
         SystemExit: with code 2, after the line is printed.
@@ -56,7 +56,7 @@ def missing_packages() -> str:
 
 
 def with_packages(words: str) -> str:
-    """Return what helps a Python without packages: the checkout's own with some words, or pip."""
+    """Return the fix for missing packages: the checkout's own Python with words, or pip."""
     own = ROOT / ".venv/bin/python"
     other = f"{own} {words}, or " if own.exists() and str(own) != sys.executable else ""
     return f"{other}{sys.executable} -m pip install {ROOT}"

@@ -90,7 +90,7 @@ def _method(run: Run) -> str:
 
 
 def _losses(run: Run) -> dict[str, str]:
-    """Return the training loss of a mixture's sources, and the validation losses."""
+    """Return the training loss of each source of a mixture, and the validation losses."""
     results = run.results
     by_source = results.get("train_loss_by_source") if results.get("trained") else None
     each = (f"{name} {loss:.4f}" for name, loss in (by_source or {}).items())

@@ -33,9 +33,9 @@ PIPE_CLOSED = (
 
 @contextlib.contextmanager
 def printable_output() -> Iterator[None]:
-    """Show the control characters of what the block prints, instead of sending them.
+    """Print control characters in the block as visible text, as ``printable`` does.
 
-    Every command is in such a block: what it prints may have texts and names of data and models.
+    Every command runs in such a block, because its output may contain text from data and models.
     """
     out, err = _PrintableStream.wrap(sys.stdout), _PrintableStream.wrap(sys.stderr)
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -130,7 +130,7 @@ class EndedRun(Exception):  # noqa: N818 (a run may be stopped on purpose)
 
     Attributes:
         failure: what to say.
-        said: whether ranks have printed it together.
+        said: whether the ranks have printed it together already.
     """
 
     def __init__(self, failure: Failure, said: bool = False) -> None:
@@ -148,7 +148,7 @@ class EndedRun(Exception):  # noqa: N818 (a run may be stopped on purpose)
 
 
 def expected_failure(error: BaseException, output: Path | None = None) -> Failure | None:
-    """Return what to say of an error, if it is an expected one.
+    """Return the message and exit code of an error, if it is an expected one.
 
     Args:
         error: the error.
@@ -193,7 +193,7 @@ def report_failure(error: BaseException, output: Path | None = None) -> int | No
 
 
 def tell_torchrun(text: str) -> None:
-    """Have torchrun end its own report of a rank that failed with a text, if it is the parent.
+    """Give torchrun, if it is the parent, the text that ends its report of a failed rank.
 
     Args:
         text: what this rank has printed; "" leaves the report to another rank.

@@ -21,9 +21,9 @@ def printable(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    r"""Return a text as ``printable`` does, in one line: a name of a file may have line ends.
+    r"""Return a text as ``printable`` does, in one line: a file's name may contain line ends.
 
-    They would make further lines of a message, which say what nobody has written.
+    Otherwise a name could add lines to a message that look as if this program had written them.
     """
     return printable(text).replace("\n", r"\n").replace("\t", r"\t")
 

@@ -72,10 +72,10 @@ def _requirements(extra: str) -> list[str]:
 
 @cache
 def distributions_of() -> dict[str, list[str]]:
-    """Return the names of the packages that have each module.
+    """Return the names of the packages that provide each module.
 
-    It is ``importlib.metadata.packages_distributions`` without a look for each file of each
-    package, which takes that most of a second from Python 3.12 on.
+    This is ``importlib.metadata.packages_distributions`` without its check that each file of each
+    package exists, which takes most of a second from Python 3.12 on.
     """
     found = defaultdict(list)
     for package in importlib.metadata.distributions():

@@ -131,7 +131,7 @@ class Resume(enum.Enum):
 
 
 class Fact(enum.Enum):
-    """Facts that a field has or has not; see the names below."""
+    """A property that a field has or does not have; see the names below."""
 
     FOLDER = "folder"
     TEXT = "text"

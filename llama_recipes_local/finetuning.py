@@ -42,7 +42,7 @@ def finetune(arguments: tuple[Any, ...], flags: dict[str, Any]) -> None:
         flags: the flags, by name: their text, or what Python passed.
 
     Raises:
-        SystemExit: with the exit code of a run that ends otherwise than well.
+        SystemExit: with its exit code, if the run fails or is stopped.
     """
     # fire passes --help on, because any flag may be ours, and -h as a flag named h
     if flags.keys() & {"help", "h"}:

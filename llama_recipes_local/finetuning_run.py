@@ -55,16 +55,16 @@ from llama_recipes_local.training.out_of_memory import out_of_memory_message
 def finetune(
     arguments: tuple[Any, ...], flags: dict[str, Any], log: RunLog, called: bool = False
 ) -> Run:
-    """Do what ``finetuning.main`` does, and return the run, at its end.
+    """Run what ``finetuning.main`` was asked for, and return the run at its end.
 
     Args:
         arguments: words of the command line without a flag.
         flags: the flags, by name: their text, or what Python passed.
-        log: has what is printed.
-        called: whether Python code called, whose process goes on.
+        log: collects what is printed.
+        called: whether Python called ``finetune``; then the process continues after the run.
 
     Raises:
-        EndedRun: if it ends otherwise than well; an error that nobody expected passes.
+        EndedRun: if the run fails or is stopped; an unexpected error is raised as it is.
     """
     run: Run | None = None
     watch: parallel.Watch | None = None
@@ -104,7 +104,7 @@ def finetune(
 def prepare(
     arguments: tuple[Any, ...], flags: dict[str, Any], watch: parallel.Watch | None = None
 ) -> Run:
-    """Return the run that the flags ask for, checked, and with its data.
+    """Return the run that the flags ask for, checked, with its data.
 
     Args:
         arguments: words of the command line without a flag.
@@ -159,9 +159,9 @@ def train(run: Run) -> None:
 
 
 def _ended(error: BaseException, run: Run | None, watch: parallel.Watch | None) -> EndedRun | None:
-    """Return how an error ended the run; ranks print it together.
+    """Return how an error ended the run, after all ranks have printed it together.
 
-    None is for an error that nobody expected, which keeps its traceback.
+    It is None for an unexpected error, which keeps its traceback.
     """
     failure = expected_failure(error, Path(run.train.output_dir) if run is not None else None)
     if run is not None and isinstance(error, torch.OutOfMemoryError):

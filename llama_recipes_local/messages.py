@@ -45,9 +45,10 @@ def describe_folder(folder: Path) -> str:
 
 
 def missing_path(path: Path, fix: str) -> Problem:
-    """Return the problem with a path that does not exist, or is a folder where a file is needed.
+    """Return the problem with a path that does not exist, or is a folder instead of a file.
 
-    Or the other way round; that it does not exist comes with what its folder holds.
+    A file where a folder is needed counts too. For a missing path, the problem lists what its
+    folder holds.
     """
     parent = path.absolute().parent
     if path.exists():
@@ -64,10 +65,10 @@ def missing_path(path: Path, fix: str) -> Problem:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return the known name that another was meant for, or an empty string if none is near.
+    """Return the known name that a misspelt one most likely means; "" if none is near.
 
-    Near are a typing error, and a name that has all words of the other one, as num_epochs has
-    those of epochs. A digit is no typing error: 3bit is not 8bit.
+    A name is near if it differs by a typing error, or contains all words of the other: num_epochs
+    is near epochs. Another digit is not a typing error: 3bit does not mean 8bit.
     """
     close = get_close_matches(name, list(known), n=10, cutoff=0.5)
     return next((each for each in close if _is_typo(name, each) or _has_words(each, name)), "")
@@ -82,7 +83,7 @@ def _is_typo(name: str, known: str) -> bool:
 
 
 def _has_words(known: str, name: str) -> bool:
-    """Return whether each word of a name begins one of a known one's, in order."""
+    """Return whether each word of a name begins a word of a known one, in order."""
     rest = iter(re.split("[-_. ]", known.lower()))
     words = re.split("[-_. ]", name.lower())
     return all(any(each.startswith(word) for each in rest) for word in words)
@@ -119,6 +120,6 @@ def unknown_flag(name: str, known: Iterable[str], why: str = "", otherwise: str 
 
 
 def empty_value(name: str) -> Problem:
-    """Return the problem with a flag, named with its dashes, that stands without text."""
+    """Return the problem with a flag, named with its dashes, whose value is empty."""
     why = "no text stands after it, as with a variable of the shell that is not set"
     return Problem(f"{name} is empty", why, f"give {name} a value, or leave it out")

@@ -32,7 +32,7 @@ def width_of(stream: TextIO) -> int:
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Return whether a stream is a terminal; one that Python has None for is closed."""
+    """Return whether a stream is a terminal; None, Python's stream that is closed, is not."""
     return stream is not None and stream.isatty()
 
 
@@ -42,9 +42,9 @@ def redraws(stream: TextIO | None) -> bool:
 
 
 def _is_attended() -> bool:
-    """Return whether a notebook is in front of someone; a page made of one keeps each refresh.
+    """Return whether someone looks at this notebook: a saved page would keep each redrawn line.
 
-    Programs that execute notebooks, as nbconvert does, say that nobody can be asked for input.
+    Programs that execute notebooks, such as nbconvert, report that nobody can be asked for input.
     """
     ipython = sys.modules.get("IPython")
     kernel = getattr(ipython.get_ipython() if ipython else None, "kernel", None)
@@ -60,10 +60,11 @@ def clock(seconds: float) -> str:
 
 
 def fitting(parts: Iterable[tuple[int, str]], width: int) -> str:
-    """Join the parts of a line, without those that it is too short for.
+    """Join the parts of a line; if it is too long, leave the least important ones out.
 
     Args:
-        parts: in the line's order, each with its rank; those of a low rank are put in first.
+        parts: in the line's order, each with its rank; parts of a low rank are the last to be left
+            out.
         width: columns of the line.
     """
     parts = list(parts)
@@ -102,7 +103,7 @@ def box(title: str, blocks: Iterable[Sequence[str]], width: int = COLUMNS) -> st
 
 
 def encodable(text: str, stream: TextIO) -> str:
-    """Return a text with its frame drawn in ASCII if a stream cannot encode lines and corners."""
+    """Return a text; its frame is drawn in ASCII if a stream cannot encode lines and corners."""
     try:
         text.encode(getattr(stream, "encoding", None) or "utf-8", "surrogateescape")
     except UnicodeEncodeError:
@@ -135,10 +136,7 @@ def shown_path(path: Path) -> str:
 
 
 def note_in(text: str, width: int) -> str:
-    """Return a note of a command, ``--> ...`` and what is indented below it, broken between words.
-
-    Other texts stay as they are: a command in the fix of a problem is to be copied in one piece.
-    """
+    """Wrap a command's note, ``--> ...`` and the lines indented below it, between words."""
     if not text.startswith("--> "):
         return text
     lines = (_wrapped(line, width, NOTE_INDENT) for line in text.split("\n"))

@@ -44,7 +44,7 @@ def main() -> int:
 
 
 def _code(error: ChildFailedError) -> int:
-    """Return the exit code of the rank that ended first; name it if it could say nothing."""
+    """Return the exit code of the rank that ended first; print its number if it had no message."""
     rank, failure = next(iter(error.failures.items()))
     if failure.exitcode >= 0:
         return failure.exitcode
@@ -57,7 +57,7 @@ def _code(error: ChildFailedError) -> int:
 
 
 def _forward(number: int, frame: FrameType | None) -> None:
-    """Send a signal to each rank; they are in sessions of their own, which a terminal's miss."""
+    """Send a signal to each rank; in sessions of their own, they do not get a terminal's Ctrl-C."""
     ranks = _children()
     if not ranks:
         raise SystemExit(128 + number)

@@ -23,12 +23,12 @@ SETTINGS = ("config", "train_config.config", "preset", "train_config.preset")
 
 
 def read_words(words: Sequence[str]) -> tuple[tuple[Typed, ...], Flags]:
-    """Split words into stray ones and flags, where fire splits them.
+    """Split the words of a command line into flags and words without a flag, as fire does.
 
     Returns:
-        The words without a flag, and by name, without dashes, the text of each flag; True for a
-        flag that no text follows. Of a flag that is given twice the last one holds; of one of
-        ``SETTINGS`` all are in a list, because none of them means the others.
+        The words without a flag; then the text of each flag by its name without dashes, or True
+        for a flag without a text. If a flag is given twice, the last one counts; a flag of
+        ``SETTINGS`` then has a list of all its texts, so that none is dropped silently.
     """
     if "--" in words:  # what comes after the last one are flags of fire's own
         words = words[: len(words) - 1 - list(reversed(words)).index("--")]
@@ -56,8 +56,8 @@ def read_words(words: Sequence[str]) -> tuple[tuple[Typed, ...], Flags]:
 def as_typed(arguments: tuple[Any, ...], flags: Flags) -> tuple[tuple[Any, ...], Flags]:
     """Return the arguments and flags that fire passed on, as they stand on the command line.
 
-    fire makes the text True of a flag that no text follows, and drops what comes after a word
-    ``-``. Values that do not come from this process's command line are returned as they are.
+    fire turns a flag without a value into the text True, and drops what follows a single ``-``.
+    Values that do not come from this process's command line are returned as they are.
     """
     if not any(isinstance(value, Typed) for value in (*arguments, *flags.values())):
         return arguments, flags

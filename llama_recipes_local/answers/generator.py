@@ -25,7 +25,7 @@ from llama_recipes_local.errors import refusal
 class Sampling:
     """How tokens are chosen; the defaults are upstream's, except that sampling is off.
 
-    A model's ``generation_config.json`` is ignored, unless ``Generator`` is asked to keep it.
+    A model's ``generation_config.json`` is ignored unless ``Generator`` is told to use it.
     """
 
     max_new_tokens: int = 100
@@ -75,8 +75,7 @@ class Generator:
         Args:
             model: the model.
             tokenizer: its tokenizer.
-            configured: whether ``generation_config.json`` holds where ``Sampling`` says
-                nothing.
+            configured: whether ``generation_config.json`` sets what ``Sampling`` leaves open.
         """
         self._model: Any = model  # PEFT forwards what it does not have itself
         self.tokenizer = tokenizer
@@ -120,7 +119,7 @@ class Generator:
         stops: Stops,
         streamer: TextStreamer | None = None,
     ) -> list[list[tuple[str, bool]]]:
-        """Return each completion, and whether it ended by itself, at a stop; as ``complete``."""
+        """Return each completion, and whether it ended at a stop; see ``complete``."""
         torch.manual_seed(sampling.seed)
         ids = text_ids(self.tokenizer, prompts)
         if not all(ids):
@@ -171,7 +170,7 @@ class Generator:
 
 @contextmanager
 def generating(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase) -> Iterator[Generator]:
-    """Let a model that is trained complete prompts; it and its tokenizer are then as before."""
+    """Let a model that is being trained complete prompts; restore it and the tokenizer after."""
     wrapped: Any = model
     register_fsdp_forward_method(model, "generate")  # it gathers what is in no layer
     training, side, kept = model.training, tokenizer.padding_side, wrapped.generation_config

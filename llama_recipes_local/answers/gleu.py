@@ -1,13 +1,13 @@
 """GLEU for grammatical error correction, against all references.
 
-This is the metric that the JFLEG corpus is scored with (Napoles et al., ACL 2015, in the version
-of 2016, https://arxiv.org/abs/1605.02592): BLEU's precision, minus the n-grams that a correction
-keeps from the source although the reference changed them. Where there are several references,
-one is drawn for each sentence, 500 times, and the corpus's scores are averaged; the draws are those
-of the authors' script, so that the numbers are too.
+This is the metric that the JFLEG corpus is scored with (Napoles et al., ACL 2015, in the version of
+2016, https://arxiv.org/abs/1605.02592): BLEU's precision, minus the n-grams that a correction keeps
+from the source although the reference changed them. Where a sentence has several references, one is
+drawn for it 500 times and the corpus's scores are averaged. The draws equal those of the authors'
+script, so the scores do too.
 
-``nltk.translate.gleu_score`` is another metric of the same name, Google's for translation, which
-does not look at the source.
+``nltk.translate.gleu_score`` is another metric with the same name: Google's for translation, which
+does not use the source.
 """
 
 import random

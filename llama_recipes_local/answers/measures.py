@@ -57,11 +57,11 @@ def perplexity(loss: float) -> float:
 
 
 def ratio(sums: Array) -> Array:
-    """Return the mean of what has the sum ``sums[..., 0]`` and the count ``sums[..., 1]``."""
+    """Return ``sums[..., 0] / sums[..., 1]``: the mean, given a sum and a count."""
     return sums[..., 0] / sums[..., 1]
 
 
 def exponential_ratio(sums: Array) -> Array:
-    """Return e to the mean: the perplexity, of a sum of losses and a count of tokens."""
+    """Return exp of the mean: the perplexity, given a sum of losses and a count of tokens."""
     with np.errstate(over="ignore"):
         return np.exp(ratio(sums))

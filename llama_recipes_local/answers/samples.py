@@ -43,9 +43,9 @@ class Samples:
     scored: bool
 
     def answers(self, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase) -> list[str]:
-        """Return the model's answers by greedy decoding; model and tokenizer are left as they were.
+        """Return the model's answers by greedy decoding; model and tokenizer are left unchanged.
 
-        Random numbers are drawn from: the caller restores the RNG state.
+        This draws random numbers: the caller restores the RNG state.
         """
         with generating(model, tokenizer) as generator:
             stops = find_stops(self.template, tokenizer, generator.ends)
@@ -81,7 +81,7 @@ class Samples:
     def section(
         self, before: Sequence[str], after: Sequence[str], forgotten: Mapping[str, float]
     ) -> str:
-        """Return what is printed of the answers: some lines for the box that a run ends with."""
+        """Return the lines about the answers for the box that a run ends with."""
         found = self.described(before, after)
         lines = ["answers to prompts of the validation data, before and after training"]
         for answer in found["answers"]:
@@ -114,7 +114,7 @@ class Samples:
 
 
 def find_samples(run: Run, tokenizer: PreTrainedTokenizerBase) -> Samples | None:
-    """Return the prompts that ``--samples`` asks for; None, said, if the data has none."""
+    """Return the prompts that ``--samples`` asks for; print a note and return None without any."""
     count, source = run.train.samples, run.main_source
     dataset = DATASETS[source.dataset]
     scored = "gleu" in dataset.metrics
@@ -134,7 +134,7 @@ def find_samples(run: Run, tokenizer: PreTrainedTokenizerBase) -> Samples | None
 
 
 def _shortened(name: str, text: str) -> str:
-    """Return the end of a prompt, which begins with its template, and the beginning of others."""
+    """Return the end of a prompt, whose beginning is its template; of other texts the beginning."""
     text = " ".join(text.split())
     if len(text) <= MOST_CHARACTERS:
         return text

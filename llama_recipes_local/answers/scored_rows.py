@@ -54,13 +54,13 @@ class ScoredRows:
     ) -> dict[str, float]:
         """Return the metrics of the model's answers by greedy decoding, by name.
 
-        Ranks answer a batch each, the batches that one process would answer, and all of them get
-        all answers. They call this together.
+        All ranks call this together. Each answers some of the batches that one process would
+        answer, and gets the answers of all.
 
-        Random numbers are drawn from: the caller restores the RNG state.
+        This draws random numbers: the caller restores the RNG state.
 
         Args:
-            model: it is left as it was, and so is the tokenizer.
+            model: left unchanged, like the tokenizer.
             tokenizer: the model's.
             between: called before each batch of prompts.
         """

@@ -27,7 +27,7 @@ class Stops:
         return text[: min(found)].rstrip() if found else text
 
     def ended(self, ids: Sequence[int], text: str) -> bool:
-        """Return whether a completion's tokens, or the text of them, have a stop."""
+        """Return whether a completion's tokens, or their text, contain a stop."""
         return not set(self.ids).isdisjoint(ids) or any(stop in text for stop in self.texts)
 
     def certain_part(self, text: str) -> str:
@@ -48,7 +48,7 @@ def find_stops(
     Args:
         template: the prompt's template.
         tokenizer: the model's.
-        also: ids of the end tokens that the model's folder names; the tokenizer's is added.
+        also: ids of the end tokens in the model's folder; the tokenizer's own is added.
     """
     _, end = end_of_turn_token(template, tokenizer)
     return Stops(tuple(stop_ids(template, tokenizer, also)), (end,) if end else ())

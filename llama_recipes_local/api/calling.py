@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 def finetune(*, num_processes: int = 1, **flags: "Unpack[RunFlags]") -> Result:
     """Fine-tune a Llama from a local folder on local data, and return how it went.
 
-    The flags are those of ``finetuning.py``; ``finetuning.py --help`` lists them. One of a single
-    configuration is in a dictionary, as ``grammar_dataset={"train_split": FILE}``.
+    The flags are those of ``finetuning.py``; ``finetuning.py --help`` lists them. A flag of one
+    configuration alone is given in a dictionary: ``grammar_dataset={"train_split": FILE}``.
 
     Args:
         num_processes: ranks that are started on this machine, as torchrun does, for

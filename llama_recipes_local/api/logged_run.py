@@ -38,11 +38,11 @@ def finetune_logged(
     Args:
         arguments: words of the command line without a flag.
         flags: the flags, by name: their text, or what Python passed.
-        say: is called with what ended the run, if it did not come to its end.
-        called: whether Python code called, whose process goes on.
+        say: called with the error that ended the run early, if one did.
+        called: whether Python called ``finetune``; then the process continues after the run.
 
     Raises:
-        EndedRun: if the run ends otherwise than well; an error that nobody expected passes.
+        EndedRun: if the run fails or is stopped; an unexpected error is raised as it is.
         UsageError: if another run of this process has not ended.
     """
     if not _running.acquire(blocking=False):
@@ -66,7 +66,7 @@ def finetune_logged(
 
 
 def _imported() -> ModuleType:
-    """Return ``import_run``'s module; Ctrl-C ends the run already there."""
+    """Call ``import_run``; Ctrl-C during the import ends the run without a traceback."""
     try:
         with exit_on_broken_pipe():
             return import_run()
@@ -77,7 +77,7 @@ def _imported() -> ModuleType:
 
 
 def import_run() -> ModuleType:
-    """Import the run, with a word before and the seconds after it, unless that was done before."""
+    """Import ``finetuning_run``; the first time, print that this begins and how long it took."""
     first = "llama_recipes_local.finetuning_run" not in sys.modules and launch.rank() == 0
     stages = Stages()
     if first:

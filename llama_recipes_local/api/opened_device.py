@@ -1,6 +1,6 @@
-"""Has the driver open a rank's CUDA device, which takes it a second, while the imports take theirs.
+"""Opens a rank's CUDA device in a thread while Python imports: the driver takes a second for it.
 
-Nothing depends on it: torch waits for the driver, uses what is open, and opens what is not.
+This only saves time: if it fails, torch opens the device itself.
 """
 
 import ctypes
@@ -12,10 +12,10 @@ DRIVER = "libcuda.so.1"
 
 
 def open_device(number: int) -> threading.Thread | None:
-    """Begin to open a device, and return the thread that does; None if torch is imported already.
+    """Start a thread that opens a device, and return it; None if torch is imported already.
 
     Args:
-        number: the device's, among those that this process sees.
+        number: the device's index among those that this process sees.
     """
     if "torch" in sys.modules:  # which may have opened it, or have been told to leave it
         return None
@@ -25,7 +25,7 @@ def open_device(number: int) -> threading.Thread | None:
 
 
 def _open(number: int) -> None:
-    """Make the device's primary context, the one that torch uses."""
+    """Create the device's primary context, which torch uses too."""
     device, context = ctypes.c_int(), ctypes.c_void_p()
     with suppress(OSError, AttributeError):  # no driver here, or one without these functions
         driver = ctypes.CDLL(DRIVER)

@@ -1,4 +1,4 @@
-"""What makes large imports quick: what they do in vain is left out, or done when it is needed."""
+"""Makes large imports faster: work that they would do in vain is skipped or deferred."""
 
 import gc
 import importlib.metadata
@@ -22,7 +22,7 @@ DEFERRED = {"scipy.optimize": "linear_sum_assignment", "sklearn.metrics": "roc_c
 
 @contextmanager
 def quick_imports() -> Iterator[None]:
-    """Import quickly meanwhile."""
+    """Make the imports in the ``with`` block faster."""
     with ExitStack() as stack:
         for each in (without_collector, packages_looked_up_once, imported_when_called):
             stack.enter_context(each())
@@ -33,7 +33,7 @@ def quick_imports() -> Iterator[None]:
 
 
 class _Beginnings(MetaPathFinder):
-    """Is asked where a module is before it is imported, and prepares some imports instead."""
+    """An import hook that finds nothing itself, but prepares the import of some modules."""
 
     def __init__(self, stack: ExitStack) -> None:
         self.stack = stack
@@ -47,10 +47,11 @@ class _Beginnings(MetaPathFinder):
 
 @contextmanager
 def without_collector() -> Iterator[None]:
-    """Look for no garbage meanwhile: imports leave nearly none, and looking took a fifth of them.
+    """Switch the garbage collector off in the block: imports leave almost no garbage.
 
-    In a process that has no torch yet, what there is then is not looked at again. Otherwise the
-    process may hold models, which are to be found once they are garbage.
+    Looking for it took a fifth of their time. If torch was not imported before, the objects that
+    exist at the end of the block are never looked at again. Otherwise the process may hold models,
+    which must be collected once they are garbage.
     """
     enabled, imports_all = gc.isenabled(), "torch" not in sys.modules
     gc.disable()
@@ -65,7 +66,7 @@ def without_collector() -> Iterator[None]:
 
 @contextmanager
 def packages_looked_up_once() -> Iterator[None]:
-    """Answer for Python which package has a module: before 5.23 transformers asks at its import."""
+    """Make ``packages_distributions`` fast: transformers before 5.23 calls it at import."""
     ask_python = importlib.metadata.packages_distributions
     importlib.metadata.packages_distributions = distributions_of
     try:
@@ -76,7 +77,7 @@ def packages_looked_up_once() -> Iterator[None]:
 
 @contextmanager
 def imported_when_called() -> Iterator[None]:
-    """Have functions that are imported meanwhile, but hardly called, imported at their call."""
+    """Defer imports of modules of which only one, rarely called function is needed."""
     deferred = {name: _Deferred(name) for name in DEFERRED if name not in sys.modules}
     try:
         sys.modules.update(deferred)
@@ -88,7 +89,7 @@ def imported_when_called() -> Iterator[None]:
 
 
 class _Deferred(ModuleType):
-    """Stands in for a module until anything but its function is asked for."""
+    """A placeholder for a module, which is imported when it is needed."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -108,9 +109,9 @@ class _Deferred(ModuleType):
 
 
 def list_models_once() -> None:
-    """Have transformers read the files of all its models once.
+    """Have transformers scan the files of all its models once instead of twice.
 
-    It does so for itself by their folder, and for the folder's package by a file in it.
+    It scans them for the path of their folder, and again for the path of a file in it.
     """
     if "transformers.models" in sys.modules:
         return
@@ -127,7 +128,7 @@ def list_models_once() -> None:
 
 @contextmanager
 def compiled_when_called() -> Iterator[None]:
-    """Have functions that are compiled by what is imported meanwhile compiled at their first call.
+    """Compile functions decorated with ``torch.compile`` in the block at their first call.
 
     bitsandbytes, which PEFT imports, has some for devices without kernels of its own.
     """

@@ -1,6 +1,6 @@
-"""The program that ``launching`` starts: first as torchrun, then by torchrun as each of its ranks.
+"""The program that ``launching`` starts: once as torchrun, and by torchrun as each rank.
 
-Environment variables that torchrun sets for its ranks tell which of the two this process is.
+The environment variables that torchrun sets for ranks tell which of the two this process is.
 """
 
 import json
@@ -17,7 +17,7 @@ from llama_recipes_local.storage.publishing import write_json
 
 
 def start_ranks(folder: Path) -> int:
-    """Be torchrun for the ranks whose flags are in a folder; return their exit code."""
+    """Run torchrun with ranks whose flags are in a folder; return their exit code."""
     from llama_recipes_local import torchrun  # which imports torch
 
     given = json.loads((folder / FLAGS).read_text("utf-8"))
@@ -29,7 +29,7 @@ def start_ranks(folder: Path) -> int:
 
 
 def be_rank(folder: Path) -> int:
-    """Fine-tune as one of the ranks, and write what comes of it; return the exit code."""
+    """Fine-tune as one of the ranks, write the result or error, and return the exit code."""
     flags = json.loads((folder / FLAGS).read_text("utf-8"))["flags"]
     try:
         result = finetune(**flags)

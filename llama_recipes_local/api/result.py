@@ -22,7 +22,7 @@ Row = dict[str, Any]  # what is logged after a step is of several types
 
 @dataclass(frozen=True)
 class Result:
-    """A run that has come to its end. Ranks have one each; what it reads, the first has written.
+    """A finished run. Every rank gets one; the files that it reads are those of the first rank.
 
     Attributes:
         output_dir: the run's folder.
@@ -34,7 +34,7 @@ class Result:
         steps: optimiser steps of the whole run, also before it was resumed.
         tokens: tokens of these steps; None if unknown.
         seconds: of training and validation.
-        facts: what the run printed last, by what it is.
+        facts: the rows of the box that the run printed at its end, by title.
     """
 
     output_dir: Path
@@ -180,12 +180,12 @@ class Result:
         return AskedModel(find_source(self.adapter_dir, model))
 
     def as_json(self) -> dict[str, Any]:
-        """Return what ``from_json`` makes a result of, in another process."""
+        """Return the result as JSON-ready data, from which ``from_json`` restores it."""
         return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Result":
-        """Return the result that ``as_json`` was called of."""
+        """Return the result whose ``as_json`` returned these values."""
         names = ("output_dir", "adapter_dir", "model_dir", "base_model")
         paths = {name: Path(values[name]) for name in names if values[name] is not None}
         return cls(**values | paths)

@@ -1,8 +1,8 @@
-"""Texts that show what a model forgets: perplexity on them, before and after training.
+"""Texts that show what a model forgets, by its perplexity on them before and after training.
 
-They are of this package's own writing and in the public domain (``forgetting/LICENCE.txt``):
+They were written for this package and are in the public domain (``forgetting/LICENCE.txt``):
 general English, Chinese, code and arithmetic, a few KB together. They are not a benchmark: a
-perplexity on them says something only beside that of the same model before.
+perplexity on them means something only next to the same model's perplexity before training.
 """
 
 from importlib import resources

@@ -14,7 +14,7 @@ from llama_recipes_local.datasets.token_ids import begun, text_ids
 
 
 class _Continuation(NamedTuple):
-    """A letter after a prompt: its question's and its own number, its tokens and where they are."""
+    """A letter after a prompt: which question, which letter, its tokens and their places."""
 
     question: int
     letter: int
@@ -27,7 +27,7 @@ Rows = dict[tuple[int, ...], list[_Continuation]]
 
 
 class Choices:
-    """The prompts in tokens, each row of tokens once.
+    """The prompts of questions in tokens; equal rows of tokens are computed once.
 
     Attributes:
         truncated: how many questions were too long for the model and lost their beginning.
@@ -65,12 +65,12 @@ class Choices:
         return found | {each.ids[-1] for told in self._rows.values() for each in told}
 
     def answers(self, model: Any, batch_size: int, padding: int) -> list[str]:
-        """Return the likeliest letter of each question; of two alike the first.
+        """Return the likeliest letter of each question; of two equally likely ones the first.
 
         Args:
             model: the model, with an adapter or without.
             batch_size: rows at a time.
-            padding: a token that is put behind shorter rows; nothing is read of it.
+            padding: a token that fills shorter rows; its outputs are not read.
         """
         scores = torch.zeros(self._questions, len(LETTERS), dtype=torch.float64)
         longest_first = sorted(self._rows, key=lambda row: (-len(row), row))
@@ -105,5 +105,5 @@ class Choices:
 
 
 def _predicted(each: _Continuation) -> range:
-    """Return the places of the tokens that a letter's tokens are predicted after."""
+    """Return the positions whose outputs predict a letter's tokens."""
     return range(each.start - 1, each.start - 1 + len(each.ids))

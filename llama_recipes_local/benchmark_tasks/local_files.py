@@ -45,7 +45,7 @@ class BenchmarkFiles:
     """The files of a benchmark in a folder.
 
     Attributes:
-        subjects: those of which the measured part is there, in the benchmark's order.
+        subjects: the subjects whose measured part is there, in the benchmark's order.
         missing: the others.
     """
 
@@ -85,7 +85,7 @@ class BenchmarkFiles:
         """Return a part's questions in order.
 
         Raises:
-            UsageError: if a file cannot be read, or a row is no question.
+            UsageError: if a file cannot be read, or a row is not a question.
         """
         if self._together:
             rows = self._together[subject, split]
@@ -141,7 +141,7 @@ class BenchmarkFiles:
         return {key: paths for key, paths in found.items() if not (named and key[0] == _ALL)}
 
     def _of_all(self) -> dict[tuple[str, str], list[Record]]:
-        """Return the rows of files of all subjects, by subject and part.
+        """Return the rows of files that hold all subjects, by subject and part.
 
         Raises:
             UsageError: if a row names no subject of the benchmark.
@@ -165,7 +165,7 @@ class BenchmarkFiles:
         """Return a row as a question.
 
         Raises:
-            UsageError: if it is none.
+            UsageError: if the row is not one.
         """
         question, answer = (row.get(name) for name in self._task.columns)
         choices = row.get("choices") or [row.get(letter) for letter in LETTERS]
@@ -200,10 +200,10 @@ def _without_header(path: Path, task: Task) -> Iterator[Record]:
 
 
 def _refuse_two_layouts(files: dict[tuple[str, str], list[Path]]) -> None:
-    """Refuse a part that is there twice, as parquet and as csv, say.
+    """Refuse a part that is there in two layouts, for example as parquet and as csv.
 
     Raises:
-        UsageError: if one is.
+        UsageError: if there is such a part.
     """
     for (_, split), paths in files.items():
         stems = {(path.parent, _PART.sub("", path.name.partition(".")[0])) for path in paths}

@@ -54,7 +54,7 @@ def _of(task: Task, files: BenchmarkFiles, subject: str, shots: int, most: int) 
 
 
 def _drawn(task: Task, examples: Sequence[Item], shots: int) -> Iterator[Sequence[Item]]:
-    """Yield the examples of each prompt: the first ones, or of those without choices any."""
+    """Yield each prompt's examples: the first ones, or random ones for a task without choices."""
     draw = random.Random(_SEED)
     while True:
         yield examples[:shots] if task.has_choices else draw.sample(list(examples), shots)

@@ -8,7 +8,7 @@ from statistics import mean, variance
 
 @dataclass(frozen=True)
 class Score:
-    """A mean of rights and wrongs.
+    """The share of right answers.
 
     Attributes:
         name: of what was measured.

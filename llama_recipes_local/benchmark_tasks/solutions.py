@@ -15,7 +15,7 @@ _IGNORED = (",", r"\$", r"(?s).*#### ", r"\.$")
 
 
 def is_right(rule: str, solution: str, reference: str) -> bool:
-    """Return whether a solution comes to the reference's number.
+    """Return whether a solution's final number equals the reference's.
 
     Args:
         rule: ``STRICT`` takes the first number after ``####``, ``FLEXIBLE`` the last number.

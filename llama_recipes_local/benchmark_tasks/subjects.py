@@ -6,7 +6,7 @@ of their authors.
 
 
 def _table(text: str) -> dict[str, str]:
-    """Return names by subject, of words ``subject=name``; without a name the subject's words."""
+    """Parse words ``subject=name`` into names by subject; by default the subject in words."""
     pairs = (word.partition("=") for word in text.split())
     return {subject: name or subject.replace("_", " ") for subject, _, name in pairs}
 

@@ -42,7 +42,7 @@ def write_bill(path: Path, wheels: list[Path]) -> None:
 
 
 def _licence(about: Message) -> str:
-    """Return what a wheel says of its licence; older ones name it by classifiers, or as a text."""
+    """Return the licence in a wheel's metadata; older ones have a classifier or a text instead."""
     text = str(about["License"] or "").strip().removeprefix("UNKNOWN")
     classifiers = map(str, about.get_all("Classifier", []))
     found = [each.rpartition(" :: ")[2] for each in classifiers if each.startswith("License ::")]

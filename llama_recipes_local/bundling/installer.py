@@ -58,7 +58,7 @@ def sha256(path: Path) -> str:
 
 
 def altered_files(bundle: Path) -> list[str]:
-    """Name each file that is missing, altered, or not of the bundle."""
+    """Return a line for each file that is missing, altered, or not part of the bundle."""
     again = "copy it again"
     for name in (SUMS, SUM_OF_SUMS):
         if not (bundle / name).is_file():
@@ -79,7 +79,7 @@ def altered_files(bundle: Path) -> list[str]:
 
 
 def machine_problems(about: dict[str, str], without_driver: bool) -> list[str]:
-    """Say what of this machine the bundle was not made for."""
+    """Return how this machine differs from the one that the bundle was made for."""
     problems = []
     own = ".".join(platform.python_version_tuple()[:2])
     if own != about["python"] or sys.implementation.name != "cpython":
@@ -98,7 +98,7 @@ def machine_problems(about: dict[str, str], without_driver: bool) -> list[str]:
 
 
 def driver_problems(wanted: str, found: str) -> list[str]:
-    """Say whether NVIDIA's driver is missing or too old."""
+    """Return the problem if NVIDIA's driver is missing or too old."""
     if not found:
         what = f"no NVIDIA driver is seen here, needed is {wanted} or newer"
         return [f"{what}: install it, or where only an image is built: --without_driver"]
@@ -167,7 +167,7 @@ def is_empty(folder: Path) -> bool:
 
 
 def disk_problem(folder: Path) -> str:
-    """Say whether the disk is too full for what the wheels become; "" if it is not."""
+    """Return the problem if the disk is too full for the unpacked wheels; "" if it is not."""
     there = next(path for path in folder.parents if path.is_dir())
     needed = 3 * sum(path.stat().st_size for path in (HERE / "wheels").iterdir())
     free = shutil.disk_usage(there).free

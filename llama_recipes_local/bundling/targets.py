@@ -1,7 +1,7 @@
-"""What a machine without a network is installed for, and the pip commands that fetch its wheels.
+"""The machines that bundles are made for, and the pip commands that fetch their wheels.
 
-pip judges the conditions of requirements by the Python that runs it, whatever ``--python-version``
-says; so it runs with the target's Python, on Linux.
+pip evaluates the conditions of requirements for the Python that runs it, whatever
+``--python-version`` says. So it is run with the target's Python, on Linux.
 """
 
 import re
@@ -131,8 +131,8 @@ def pip_commands(
 def torch_of(target: Target, torch_source: str = "") -> str:
     """Return the requirement of a target's torch, from a source as in ``pip_commands``.
 
-    The package index has one build of a version, whose name does not tell for which CUDA it is;
-    with three signs, no build of another place is taken for it.
+    The package index has a single build of each version, whose name does not say which CUDA it is
+    for. ``===`` excludes builds from elsewhere, whose versions have a suffix.
     """
     return f"torch==={TORCH[target.cuda]}" if torch_source == PIP else target.torch
 

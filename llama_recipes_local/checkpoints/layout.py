@@ -43,7 +43,7 @@ _NAME = re.compile(r"checkpoint-(\d+)")
 
 
 class CorruptCheckpointError(TrainingError):
-    """A checkpoint does not match its manifest, or says what cannot be; nothing was trained."""
+    """A checkpoint does not match its manifest, or holds impossible values; nothing was trained."""
 
     EXIT_CODE = UsageError.EXIT_CODE
 

@@ -76,10 +76,11 @@ def optimizer_values(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
 
 
 def check_complete(model: nn.Module, optimizer: Optimizer, values: dict[str, Any]) -> None:
-    """Compare the parameters that an optimiser's saved state is of with those that it has.
+    """Check that the saved state of an optimiser covers the parameters of this one.
 
     Raises:
-        CorruptCheckpointError: if some have no state, and had one when it was saved.
+        CorruptCheckpointError: if some parameters have no saved state although they had one when it
+            was saved.
     """
     names = _names(model)
     trained = {names[id(each)] for group in optimizer.param_groups for each in group["params"]}

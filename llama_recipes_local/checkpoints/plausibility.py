@@ -23,7 +23,7 @@ def check_numbers(folder: Path, manifest: Manifest) -> None:
     """Check the JSON files that a run resumes from; they are small.
 
     Raises:
-        CorruptCheckpointError: naming the file, if it says what cannot be.
+        CorruptCheckpointError: if a value is impossible; the message names the file.
     """
     # one at a time: the first that is missing ends it, whatever number of ranks is written
     ranks = (f"{layout.RANDOM}/rank-{rank}.json" for rank in range(manifest.ranks))

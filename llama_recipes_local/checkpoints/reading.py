@@ -39,8 +39,8 @@ def read_tensors(
 
     Args:
         folder: where the files are.
-        targets: by the names that they were written under; all that there are.
-        listed: the files of the manifest, which alone are read; None reads every file.
+        targets: all tensors of the folder, by the names that they were written under.
+        listed: the files of the manifest, the only ones that are read; None reads every file.
 
     Raises:
         CorruptCheckpointError: if a tensor is missing, not wanted, of another shape or kind of

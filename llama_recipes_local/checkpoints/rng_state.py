@@ -37,7 +37,7 @@ def load_state_dict(found: dict[str, Any]) -> None:
 
 
 def check(found: dict[str, Any]) -> None:
-    """Try a state on generators that nobody uses.
+    """Check an RNG state by loading it into generators that nothing else uses.
 
     Raises:
         Exception: of any kind, if it is not a state that ``state_dict`` returns.

@@ -62,9 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _by_name(error: BaseException) -> BaseException:
-    """Return the error of the user's if what all import is missing: packages, llama-recipes' copy.
+    """Return the user's error if packages or llama-recipes' copy are missing, which all import.
 
-    Or if the copy is damaged, so that Python cannot read it.
+    A damaged copy, which Python cannot read, counts too.
     """
     if isinstance(error, ModuleNotFoundError) and (missing := missing_packages()):
         why = "this Python is not the one that the package was installed for"

@@ -1,4 +1,4 @@
-"""An argparse parser that suggests the nearest flag for an unknown one; types of values."""
+"""An argparse parser that suggests the nearest name for an unknown flag, and types of values."""
 
 import argparse
 import math
@@ -112,13 +112,13 @@ class one_of:
 class listed:
     """An argparse ``type`` of several names with commas between them; see ``one_of``.
 
-    With ``action="extend"`` the flag may be given again too.
+    With ``action="extend"`` the flag may also be given several times.
     """
 
     names: Iterable[str] | Callable[[], Iterable[str]]
 
     def __call__(self, text: str) -> list[str]:
-        """Return the words, if they are some of the names."""
+        """Return the words, if all of them are among the names."""
         check = one_of(self.names)
         return [check(word.strip()) for word in text.split(",")]
 
@@ -143,12 +143,12 @@ def number(kind: type[int] | type[float], above: float, most: float) -> Callable
 
 
 def integer(word: str) -> int | str:
-    """Return the integer that a word is; another word as it is, for a check to report it."""
+    """Return the integer that a word means; any other word unchanged, for a check to report."""
     return int(word) if re.fullmatch("[+-]?[0-9]{1,18}", word) else word
 
 
 def path(word: str) -> Path:
-    """Return a word's path, as an argparse ``type``; of an empty word it would be "."."""
+    """Return a word's path, as an argparse ``type``; an empty word, otherwise ".", is refused."""
     text(word)
     if problems := check_possible(word, "the path"):
         raise argparse.ArgumentTypeError(f"{problems[0].what}: {problems[0].why}")
@@ -164,11 +164,11 @@ def text(word: str) -> str:
 
 
 def read_typed(read: Callable[[], str]) -> str:
-    """Return what ``read`` reads of standard input or a flag.
+    """Return the text that ``read`` returns from standard input or a flag.
 
     Raises:
-        UsageError: if it is in another encoding. By the locale Python refuses such bytes, or reads
-            them as characters that no tokenizer takes.
+        UsageError: if it is in another encoding: depending on the locale, Python refuses such bytes
+            or turns them into characters that no tokenizer accepts.
     """
     try:
         text = read()

@@ -17,7 +17,7 @@ class Command:
     Attributes:
         help: what it does, in a few words.
         takes_any_flag: whether it takes the flags of ``finetuning.py`` next to its own.
-        verbatim: whether it is handed its words unparsed, ``--help`` among them.
+        verbatim: whether it gets its words unparsed, including ``--help``.
         says_start: whether a line says at once that it begins, as most import much.
         commands: a group's subcommands by name; empty for a subcommand.
     """

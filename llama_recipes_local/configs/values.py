@@ -39,7 +39,7 @@ def _check_choice(flag: str, value: object, choices: Choices) -> list[Problem]:
 
 
 def choice(flag: str, value: object, choices: Choices) -> list[Problem]:
-    """Return what is wrong with a flag whose value is one of some choices."""
+    """Return the problem with a flag whose value is not one of its choices; none if it is."""
     if value in choices.values:
         return []
     names = [name for name in choices.values if isinstance(name, str) and name]
@@ -50,7 +50,7 @@ def choice(flag: str, value: object, choices: Choices) -> list[Problem]:
 
 
 def out_of_range(flag: str, value: float, bound: Range) -> list[Problem]:
-    """Return what is wrong with a flag whose number is not in its range."""
+    """Return the problem with a flag whose number is not in its range; none if it is."""
     if bound.holds(value):
         return []
     fix = bound.otherwise or f"give it {bound.words}"

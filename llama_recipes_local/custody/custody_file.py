@@ -36,16 +36,16 @@ class Step:
     Attributes:
         command: its name, such as "finetune" or "merge".
         directory: the working directory, from which relative paths start.
-        flags: those that make it again, by name, but folders that it wrote to.
+        flags: the flags that repeat it, by name, without those that name output folders.
         settings: every setting that followed from them, by configuration.
         inputs: files that were read, by what they are: a flag, or a part of the data.
         code: version and hash of this package, and its commit in a checkout.
         upstream: the lock, the patches and the hash of the patched copy of llama-recipes.
         packages: versions of the packages that were imported, by their names.
-        machine: what of the machine changes numbers, and how many ranks there were.
+        machine: the facts about the machine that affect numbers, and the number of ranks.
         results: files that were written, by what they are; none before the end.
         resumed_from: the checkpoint that a run resumed from; "" if it began at the beginning.
-        earlier: what a resumed run was before, as far as its folder has a manifest.
+        earlier: the earlier part of a resumed run, as far as its folder has a manifest.
     """
 
     command: str
@@ -69,7 +69,7 @@ class Manifest:
     Attributes:
         path: of the file.
         steps: the commands that made the result, the last one last.
-        intact: whether it is as it was written.
+        intact: whether the file is unchanged since it was written.
     """
 
     path: Path
@@ -78,7 +78,7 @@ class Manifest:
 
 
 def write_manifest(path: Path, steps: Sequence[Step]) -> None:
-    """Write a manifest with its own digest; a signature of what was there before is removed."""
+    """Write a manifest with its own digest, and remove the signature of an earlier one."""
     content = {"format": FORMAT, "steps": [asdict(step) for step in steps]}
     content["sha256"] = _digest(content)
     path.with_name(f"{path.name}{SIGNATURE}").unlink(missing_ok=True)
@@ -89,7 +89,7 @@ def read_manifest(path: Path) -> Manifest:
     """Return what a manifest holds.
 
     Raises:
-        UsageError: if it is none.
+        UsageError: if the file is not a manifest.
     """
     fix = "copy it again from where the result was made"
     with door(f"{path} is not the manifest of a result", fix):
@@ -111,7 +111,7 @@ def find_manifest(folder: Path) -> Path | None:
 
 
 def with_results(step: Step, results: Mapping[str, Files]) -> Step:
-    """Return a step at its end."""
+    """Return a finished step: with its results."""
     return replace(step, results=dict(results))
 
 
@@ -121,10 +121,10 @@ def _digest(content: Mapping[str, Any]) -> str:
 
 
 def _step(content: dict[str, Any]) -> Step:
-    """Return a step of JSON, with values of the types that it declares.
+    """Return a step from JSON, with values of the types that it declares.
 
     Raises:
-        ValueError: if it is no step.
+        ValueError: if it is not a step.
     """
     inputs, results = (
         {str(key): _files(each) for key, each in content[name].items()}

@@ -30,11 +30,11 @@ from llama_recipes_local.run.record import CUSTODY_FILE
 def exported_custody(
     command: str, asked: Any, model: Path, adapter: Path | None, tokenizer: Path | None
 ) -> Callable[[Path], None]:
-    """Return what writes the manifest into the folder of the new model.
+    """Return a function that writes the manifest into the new model's folder.
 
     Args:
         command: "merge" or "export".
-        asked: the command's own dataclass of what it is to do, with ``out``.
+        asked: the command's own dataclass with its settings, among them ``out``.
         model: the folder that weights are read from.
         adapter: the folder of the adapter that is merged; None without one.
         tokenizer: the tokenizer's folder; None if none is read.

@@ -55,7 +55,7 @@ class RunCustody:
     """The manifest of a run, on the first rank.
 
     Attributes:
-        step: what is known as the run begins.
+        step: what is known when the run begins.
         output: the run's folder.
         places: the files that it reads.
         memory: the cache of files' hashes.
@@ -69,7 +69,7 @@ class RunCustody:
     _thread: threading.Thread | None = None
 
     def begin(self) -> "RunCustody":
-        """Hash the inputs while the run goes on, then write the manifest of what was begun."""
+        """Hash the inputs while the run trains, then write the manifest as known so far."""
         self._thread = threading.Thread(target=self._hash, daemon=True)
         self._thread.start()
         return self
@@ -88,12 +88,12 @@ class RunCustody:
         results: Callable[[], dict[str, Files]],
         flags: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write the manifest of a run that has come to its end, or say why there is none.
+        """Write the manifest of a finished run, or print why there is none.
 
         Args:
             settings: every setting of the run.
             results: returns the hashes of what it has written.
-            flags: that repeat it as it ended; None means those that it began with.
+            flags: the flags that repeat the run as it ended; None means those it began with.
         """
         assert self._thread is not None
         self._thread.join()
@@ -109,7 +109,7 @@ class RunCustody:
 
 
 def begin_custody(run: Run) -> RunCustody:
-    """Begin the manifest of a run, whose output folder is there."""
+    """Begin the manifest of a run, whose output folder exists."""
     places, problems = run_inputs(run)
     refuse(problems)  # of data that was there when it was prepared
     named = [str(run.flags[flag]) for flag in CONFIG_FLAGS if flag in run.flags]
@@ -146,9 +146,9 @@ def new_step(
 
 
 def repeatable_flags(run: Run) -> dict[str, Any]:
-    """Return the flags of a run with which another one is the same.
+    """Return the flags that repeat a run.
 
-    Code of the user's is not among them: only the user names what is run.
+    Flags that name the user's own code are left out: only the user decides what code is run.
     """
     once = {name for cls in configurations().values() for name in fields_with(cls, OF_ONE_RUN)}
     left_out = {*once, *_LOGGING, "file"}
@@ -169,7 +169,7 @@ def described(run: Run) -> dict[str, Any]:
 
 
 def _earlier(run: Run) -> tuple[str, list[Step]]:
-    """Return the checkpoint that a run resumes from, and what the run was until then."""
+    """Return the checkpoint that a run resumes from, and its manifest up to there."""
     checkpoint = selection.expected(run.train)
     if checkpoint is None:
         return "", []

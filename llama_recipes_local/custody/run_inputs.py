@@ -38,14 +38,14 @@ Places = dict[str, "Place"]
 
 @dataclass(frozen=True)
 class Place:
-    """Files of a folder that are read, in the order in which they are."""
+    """Files of a folder, in the order in which they are read."""
 
     folder: Path
     files: list[Path]
 
 
 def run_inputs(run: Run) -> tuple[Places, list[Problem]]:
-    """Return the files that a run reads, by what they are, and problems of data that is missing."""
+    """Return the files that a run reads, by their purpose, and problems with missing data."""
     train = run.train
     places = {"model_name": folder_place(train.model_name)}
     if train.tokenizer_name:
@@ -72,7 +72,7 @@ def folder_place(folder: str | Path, patterns: Iterable[str] = OF_MODELS) -> Pla
 
 
 def absolute(path: str | Path) -> Path:
-    """Return a path from the root, without ``..``; links in it stay."""
+    """Return an absolute path without ``..``; links in it are kept."""
     return Path(os.path.abspath(Path(path).expanduser()))
 
 
@@ -86,7 +86,7 @@ def source_places(source: Source, number: str = "", parts: Sequence[Part] = PART
     """Return the files of a data set; ``number`` is appended to what they are.
 
     Raises:
-        UsageError: if they are missing.
+        UsageError: if files are missing.
     """
     dataset = DATASETS[source.dataset]
     if dataset.split is None:
@@ -100,7 +100,7 @@ def source_places(source: Source, number: str = "", parts: Sequence[Part] = PART
 
 
 def _own_files(source: Source) -> Iterator[tuple[str, Place]]:
-    """Yield what the paths of a data set lead to whose files are read by other code."""
+    """Yield the files below the paths of a data set that other code reads."""
     root = source.config.data_root
     for name in fields_with(source.config, FOLDER):
         value = str(getattr(source.config, name)).partition(".py:")
@@ -113,7 +113,7 @@ def _own_files(source: Source) -> Iterator[tuple[str, Place]]:
 
 
 def _together(files: Iterable[Path]) -> Place:
-    """Return files with the folder that is above them all."""
+    """Return files with their common parent folder."""
     listed = [absolute(path) for path in files]
     folder = listed[0].parent
     while not all(path.is_relative_to(folder) for path in listed):

@@ -28,7 +28,7 @@ def code() -> dict[str, str]:
 
 
 def _commit(git: Path) -> str:
-    """Return the commit that is checked out; "" if git's folder does not say it in a file."""
+    """Return the commit that is checked out; "" if no file in git's folder names it."""
     try:
         head = (git / "HEAD").read_text("utf-8").strip()
         ref = head.removeprefix("ref: ")
@@ -38,7 +38,7 @@ def _commit(git: Path) -> str:
 
 
 def upstream() -> dict[str, Any]:
-    """Return what the patched copy of llama-recipes is made of, and a hash of its files."""
+    """Return the lock and patches of llama-recipes' copy, and a hash of its files."""
     manifest = read_manifest()
     content = json.dumps(file_hashes(vendor_dir()))
     digest = hashlib.sha256(content.encode()).hexdigest()
@@ -59,7 +59,7 @@ def _installed() -> list[str]:
 
 
 def version_of(package: str) -> str:
-    """Return a package's version, as it is installed, and what is imported if that is another."""
+    """Return a package's version; if it was imported in another version, both."""
     try:
         installed = importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -69,7 +69,7 @@ def version_of(package: str) -> str:
 
 
 def machine(dtype: str) -> dict[str, Any]:
-    """Return what of the machine and the launch changes numbers; ``dtype`` is the weights'."""
+    """Return the facts about machine and launch that affect numbers; ``dtype`` is the weights'."""
     import torch
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"

@@ -19,10 +19,11 @@ AnyPrecisionAdamW = load("policies.anyprecision_optimizer").AnyPrecisionAdamW
 def apply_fsdp_checkpointing(model: nn.Module) -> None:
     """Recompute each decoder layer's activations in the backward pass instead of keeping them.
 
-    ``main`` has enabled transformers' checkpointing just before, so nothing is wrapped a second
-    time: it is enabled again with the variant whose inputs need no gradient. Both calls make the
-    embeddings' output require one nonetheless. It is detached if they are frozen, because the
-    backward pass would go through frozen first layers to reach it.
+    ``main`` has just enabled transformers' checkpointing, so nothing is wrapped here: it is enabled
+    again in its non-reentrant variant, which does not need inputs that require a gradient. Both
+    calls make the embeddings' output require one all the same. If the embeddings are frozen, their
+    output is detached, because otherwise the backward pass would go through frozen first layers to
+    reach them.
 
     The layers' inputs, which are kept, go to host memory if the active run's policy says so.
     """
@@ -43,11 +44,11 @@ def apply_fsdp_checkpointing(model: nn.Module) -> None:
 
 
 def apply_activation_policy(model: nn.Module, train: configs.train_config) -> None:
-    """Do what ``main`` leaves to the training loop: with FSDP it has recomputation applied itself.
+    """Apply recomputation where ``main`` does not: without FSDP.
 
     Args:
         model: the model, not wrapped.
-        train: says what is kept of each layer.
+        train: its policy says what is kept of each layer.
     """
     if train.gradient_checkpointing and not train.enable_fsdp:
         apply_fsdp_checkpointing(model)

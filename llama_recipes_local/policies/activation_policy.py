@@ -34,7 +34,8 @@ def implied_flags(run: Run, written: Collection[str] = ()) -> dict[str, bool]:
 
     Args:
         run: the run.
-        written: what of its flags a file of settings has: a policy that is given overrides it.
+        written: the flags that come from a file of settings; a policy from the command line
+            overrides them.
     """
     flag, policy = recomputation_flag(run), run.train.activation_policy
     overridden = flag in written and "activation_policy" not in written

@@ -68,7 +68,7 @@ class HostInputs:
         return run
 
     def pack(self, x: torch.Tensor) -> "_Input | torch.Tensor":
-        """Begin to copy a layer's input to host memory; torch has an empty tensor beside it."""
+        """Begin to copy a layer's input to host memory; an empty tensor of torch's is returned."""
         if not x.numel():
             return x.detach()
         self._finish()
@@ -81,7 +81,7 @@ class HostInputs:
         return own
 
     def unpack(self, own: "_Input | torch.Tensor") -> torch.Tensor:
-        """Return a layer's input, and begin to copy that of the layer before it."""
+        """Return a layer's input, and begin to copy back that of the layer before it."""
         if isinstance(own, torch.Tensor):
             return own
         if self._moving is None or self._moving.input is not own:

@@ -20,13 +20,13 @@ _EXAMPLE = 'write it as {"lr": 2e-4, "use_peft": true}'
 
 @dataclass(frozen=True)
 class _Object:
-    """A JSON object with each pair that stands in it, so that none is lost."""
+    """A JSON object as a list of all its pairs, so that a repeated key is not lost."""
 
     pairs: list[tuple[str, Any]]
 
 
 def read_json(path: Path, text: str) -> tuple[list[Setting | Problem], bool]:
-    """Return the settings, with a problem for what is none, and whether a run recorded them.
+    """Return the settings, a problem for each entry that is not one, and whether a run wrote them.
 
     Raises:
         UsageError: if it is not a JSON object.
@@ -68,7 +68,7 @@ def _setting(path: Path, name: str, value: Any, line: int) -> Iterator[Setting |
 
 
 def _lines(text: str) -> Callable[[str], int]:
-    """Return what finds the lines of keys that are asked for in their order."""
+    """Return a function that finds the line of a key; ask for keys in the file's order."""
     place = 0
 
     def line_of(key: str) -> int:

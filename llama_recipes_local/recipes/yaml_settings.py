@@ -22,7 +22,7 @@ _QUOTE = "write the value itself; a text that begins with * or & goes in quotes"
 
 
 def read_yaml(path: Path, text: str) -> Iterator[Setting | Problem]:
-    """Yield the settings of a YAML file, and a problem for what is none.
+    """Yield the settings of a YAML file, and a problem for each entry that is not one.
 
     Raises:
         UsageError: if it is not YAML, or of a kind that settings do not need.

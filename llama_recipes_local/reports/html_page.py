@@ -150,7 +150,7 @@ def table(
 
 
 def card(title: str, texts: dict[str, str]) -> str:
-    """Return some texts under their names, as one thing."""
+    """Return a card: some texts, each under its name."""
     named = "".join(f"<dt>{shown(name)}</dt><dd>{bidi(text)}</dd>" for name, text in texts.items())
     return f'<article aria-label="{shown(title)}"><dl>{named}</dl></article>'
 
@@ -161,19 +161,19 @@ def note(text: str) -> str:
 
 
 def shown(text: str) -> str:
-    """Return a text as a page may have it: a file's name or a setting may hold anything."""
+    """Return a text escaped for the page: a file's name or a setting may contain anything."""
     if len(text) > MOST_CHARACTERS:
         text = f"{text[:MOST_CHARACTERS]} ... ({len(text) - MOST_CHARACTERS:,} characters more)"
     return escape(one_line(text))
 
 
 def bidi(text: str) -> str:
-    """Return a text whose direction is its own, and turns nothing beside it."""
+    """Return a text that keeps its own writing direction and does not reorder what is beside it."""
     return f"<bdi>{shown(text)}</bdi>" if not text.isascii() else shown(text)
 
 
 def _legend(chart: Chart) -> str:
-    """Return which line is whose, where there are several."""
+    """Return the legend that tells lines apart, if there are several."""
     if len(chart.lines) < 2:
         return ""
     items = [

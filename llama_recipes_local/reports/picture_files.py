@@ -116,7 +116,7 @@ def _with_title(chart: Chart) -> list[Mark]:
 
 
 def _legend(chart: Chart) -> list[Mark]:
-    """Return which line is whose, where there are several."""
+    """Return the legend that tells lines apart, if there are several."""
     if len(chart.lines) < 2:
         return []
     marks: list[Mark] = []

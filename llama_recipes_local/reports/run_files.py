@@ -31,9 +31,9 @@ class Rows:
     Attributes:
         rows: the lines that were read.
         lines: how many the file has.
-        every: the distance of those that were read; 1 if all were.
+        every: every how many lines one was read; 1 if all were.
         damaged: how many of those that were read hold no numbers of a step.
-        again: how many are of a step that a later line has again, after resuming.
+        again: how many are replaced by a later line of the same step, which a resumed run wrote.
     """
 
     rows: list[Row]
@@ -158,7 +158,7 @@ def _rows(path: Path) -> Rows:
 
 
 def _numbers(path: Path, every: int, lines: int) -> Iterator[Row]:
-    """Read lines that are ``every`` apart and the last: what is a number; {} of a damaged one."""
+    """Read every ``every``-th line and the last one as numbers; {} for a damaged line."""
     with path.open("rb") as file:
         for place, line in enumerate(file, 1):
             if place % every and place != lines:
@@ -184,7 +184,7 @@ def plain_number(value: object) -> float | None:
 def tokens_by_step(rows: Rows) -> dict[float, float]:
     """Return the tokens computed up to each step; empty where a run did not record them.
 
-    Of lines that are some apart, each counts for those between too.
+    If lines were skipped, each line that was read also counts for those skipped.
     """
     total, found = 0.0, {}
     for row in rows.rows:

@@ -82,7 +82,7 @@ def _state(run: RunFiles) -> str:
 
 
 def _notes(runs: Sequence[RunFiles]) -> list[str]:
-    """Say what is not shown of the runs' records."""
+    """Return notes on records of the runs that are not shown."""
     return [
         note(text)
         for run in runs

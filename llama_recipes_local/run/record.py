@@ -143,7 +143,7 @@ def save_description(run: Run, path: Path, finished: bool = False) -> None:
 
 
 def _end(run: Run) -> dict[str, Any]:
-    """Return when, where and why a run has ended, and what it tried to reach elsewhere."""
+    """Return when and why a run ended, and which other machines it tried to reach."""
     import torch
 
     tried = _network.attempts()

@@ -23,10 +23,10 @@ from llama_recipes_local.training.stepping import unwrapped
 def answered(
     run: Run | None, model: nn.Module, tokenizer: PreTrainedTokenizerBase | None
 ) -> Iterator[None]:
-    """Have the model answer before and after the block, if ``--samples`` asks for it.
+    """Let the model answer before and after the block, if ``--samples`` asks for it.
 
-    In a resumed run the checkpoint is not loaded yet before the block, so the first answers are
-    those of the untrained model.
+    In a resumed run the checkpoint is loaded inside the block, so the first answers are those of
+    the untrained model.
     """
     if run is None or tokenizer is None or not run.train.samples:
         yield
@@ -71,7 +71,7 @@ class Scorer:
 
 
 def make_scorer(run: Run | None, tokenizer: PreTrainedTokenizerBase | None) -> Scorer | None:
-    """Return what scores answers; None unless ``--eval_generation_rows`` asks for it."""
+    """Return the scorer that ``--eval_generation_rows`` asks for; None if it asks for none."""
     rows = find_scored_rows(run, tokenizer) if run is not None and tokenizer is not None else None
     if run is None or tokenizer is None or rows is None:
         return None

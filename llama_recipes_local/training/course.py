@@ -39,7 +39,7 @@ class Course:
         return (not self.has_ended() or end_due) and epochs_left
 
     def end(self) -> None:
-        """Note that what is due after this step, an epoch's last or the run's, is being done."""
+        """Note that the work due after this step is being done: it ends an epoch or the run."""
         self._ended_at = self._state.step
 
     def print_if_complete(self) -> None:

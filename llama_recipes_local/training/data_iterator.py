@@ -23,7 +23,7 @@ class DataIterator:
 
     Attributes:
         dataloader: the micro-batches.
-        is_stream: whether they are a stream's, which has one epoch: the run, however long.
+        is_stream: whether the data is a stream, which has one epoch, as long as the run.
         per_epoch: how many micro-batches an epoch has.
         taken: how many of the current epoch were taken.
         sources: names of the sources of a mixture.
@@ -97,7 +97,7 @@ class DataIterator:
         return isinstance(self.dataloader.batch_sampler, ShardedBatchSampler)
 
     def split(self, parts: int) -> None:
-        """Split each micro-batch into ``parts``, before any of an epoch is taken; steps stay."""
+        """Split each micro-batch into ``parts`` before the first is taken; steps stay the same."""
         sampler = self.dataloader.batch_sampler
         assert isinstance(sampler, ShardedBatchSampler) and not self.since_resumed
         ended = self.taken == self.per_epoch

@@ -22,12 +22,12 @@ def stops_early(state: TrainState, config: configs.train_config) -> bool:
 
 
 def best_so_far(state: TrainState, config: configs.train_config, steps: int) -> dict[str, Any]:
-    """Return a run's best validation, and the reason if it stopped early, for its end.
+    """Return a run's best validation, and why it stopped early if it did, for its report.
 
     Args:
-        state: how far it has come.
-        config: its settings.
-        steps: those that it would have had.
+        state: how far the run has come.
+        config: the run's settings.
+        steps: the steps that the whole run would have.
     """
     if state.best_value is None or state.best_step < 0:
         return {}

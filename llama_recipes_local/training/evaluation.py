@@ -22,7 +22,7 @@ class Evaluated:
 
     Attributes:
         loss: mean over the label tokens of all ranks.
-        label_tokens: how many those are: two validations of other batches differ in it.
+        label_tokens: number of those tokens; validations on different batches differ in it.
         step_losses: of each batch of this rank, where ``save_metrics`` asks for them.
         by_source: of a mixture, the mean over the label tokens of each source, by name.
         scores: metrics of answers, where ``eval_generation_rows`` asks for them.

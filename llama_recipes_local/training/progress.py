@@ -42,7 +42,7 @@ class StepMetrics:
         tokens: positions computed by all ranks.
         tokens_per_second: over all ranks, in the steps that were fetched together.
         tflops: TFLOPS per device that the model needs; None if not counted.
-        mfu: those, as a fraction of the device's peak; None if unknown.
+        mfu: TFLOPS as a fraction of the device's peak; None if unknown.
         memory_gib: peak memory allocated on this rank's CUDA device; without one, resident memory.
         data_seconds: how long the host waited for the step's data; meanwhile the device is busy.
         seconds: since training began; steps that were fetched together share the time between.

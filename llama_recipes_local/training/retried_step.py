@@ -24,10 +24,10 @@ def take(
 
     Args:
         run: the run that ``finetuning.main`` is in; None has nothing to step down.
-        stepper: computes it.
+        stepper: computes the step.
         micro_batches: this rank's.
         label_tokens: label tokens of the global batch.
-        number: of the step, from 1.
+        number: number of the step, from 1.
 
     Raises:
         torch.OutOfMemoryError: if nothing is left that needs less.

@@ -41,9 +41,9 @@ class Signals:
         """Record signals if ``enabled``; outside of the main thread, print that none is handled.
 
         Args:
-            enabled: whether to.
+            enabled: whether signals are recorded.
             watch: watches the other ranks; None if there are none.
-            called: whether Python code called the run, whose process goes on.
+            called: whether Python called ``finetune``; then the process continues after the run.
         """
         main = threading.current_thread() is threading.main_thread()
         if enabled and not main and is_rank_zero():
@@ -140,9 +140,9 @@ def _write(line: str) -> None:
 
 
 def start_worker(parent: int, worker: int) -> None:
-    """Make a data loader's worker end with its run, also a killed one, and ignore its signals.
+    """Make a data loader's worker end with its run, even a killed one, and ignore its signals.
 
-    torch's worker itself looks every five seconds whether its parent is still there.
+    torch's own worker checks only every five seconds whether its parent is still there.
 
     Args:
         parent: the run's process id.

@@ -1,9 +1,9 @@
 """The training loss of each source of a mixture, from the same forward passes as the loss itself.
 
-A micro-batch has rows, and packed rows have documents, of several sources. So the loss is split by
-label where its sum is computed: in transformers' loss, or in a kernel that calls ``token_losses``
-of its module. For a kernel that gives neither logits nor losses, the losses are computed again from
-the hidden states.
+A micro-batch may hold rows of several sources, and a packed row documents of several sources. So
+the losses are collected label by label where they are summed: in transformers' loss, or in a kernel
+that calls its module's ``token_losses``. For a kernel that returns neither logits nor losses, the
+losses are computed again from the hidden states.
 """
 
 from collections.abc import Iterator, Sequence

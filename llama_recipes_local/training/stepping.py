@@ -117,7 +117,7 @@ class Stepper:
         return figures
 
     def backward(self, micro_batches: list[batches.Batch], label_tokens: int) -> torch.Tensor:
-        """Add up gradients, scaled; return losses, (micro-batches,) float32, shares of the step's.
+        """Compute gradients; return the losses, (micro-batches,) float32, which sum to the step's.
 
         Args:
             micro_batches: this rank's, in host memory.
@@ -180,7 +180,7 @@ class Stepper:
             clip_grads_with_norm_(self._trained, threshold, norm)
 
     def _update(self, skip: torch.Tensor) -> None:
-        """Update the weights unless ``skip`` is true; passed on as torch's ``GradScaler`` does."""
+        """Update the weights unless ``skip`` is true, which fused optimisers read on the device."""
         optimizer: Any = self.optimizer
         if self._supports_found_inf:
             optimizer.grad_scale, optimizer.found_inf = None, skip.float()
@@ -193,7 +193,7 @@ class Stepper:
 
 
 def gradient_sync(model: nn.Module, enabled: bool) -> AbstractContextManager[None]:
-    """Reduce gradients over ranks in a backward pass, or keep them local until a later one."""
+    """Reduce gradients over ranks in a backward pass, or keep them local until a later pass."""
     if isinstance(model, DistributedDataParallel) and not enabled:
         return model.no_sync()
     set_gradient_sync(model, enabled)

@@ -37,14 +37,15 @@ class TrainState:
     def judge(self, metric: str, value: float, tokens: int, threshold: float) -> bool:
         """Return whether the validation of this step is the best so far, and count the stale ones.
 
-        The first validation of other rows, or by another metric, in a resumed run, has no value to
-        be compared with. The count is that of transformers' ``EarlyStoppingCallback``.
+        In a resumed run, the first validation on other rows or by another metric has no earlier
+        value to be compared with. Validations are counted as transformers'
+        ``EarlyStoppingCallback`` does.
 
         Args:
             metric: the metric's name.
             value: the metric.
-            tokens: the label tokens or answers that it is of.
-            threshold: what a validation must be better by for the count to begin again.
+            tokens: the number of label tokens or answers that the metric was computed from.
+            threshold: how much better a validation must be for the count to start again.
         """
         gain = math.inf
         comparable = metric == self.best_metric and self.best_tokens in (0, tokens)
@@ -59,7 +60,7 @@ class TrainState:
         return gain > 0
 
     def forget_validations(self) -> None:
-        """Have the next validation's model saved, because the saved models are gone."""
+        """Make the next validation the best, so that its model is saved: the earlier is gone."""
         self.best_value, self.best_tokens, self.validated = None, 0, -1
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""A trial before the first step, on the longest micro-batch, to see the peak of memory early.
+"""A trial before the first step, on the longest micro-batches, to see the peak of memory early.
 
-Its gradients are dropped, no weight and no RNG state is changed, and no rank waits for another
-during it. If memory runs out on any rank, all ranks reduce their needs together and try again.
+Its gradients are dropped, and it changes no weight and no RNG state. No rank waits for another
+during the trial. If memory runs out on any rank, all ranks reduce their needs together and try
+again.
 """
 
 import gc
@@ -40,7 +41,7 @@ def try_longest(run: Run, stepper: Stepper, data: DataIterator) -> None:
 
     Raises:
         torch.OutOfMemoryError: if they do not, and nothing is left that no flag names.
-        PeerEndedError: if that is so on other ranks.
+        PeerEndedError: if this happens on another rank.
     """
     while (batch := data.longest()) is not None:
         said = _try(run, stepper, batch, min(2, data.accumulation_steps))
@@ -78,7 +79,7 @@ def keep_less(run: Run, stepper: Stepper) -> str:
 
 
 def _record(run: Run, changed: dict[str, Any]) -> None:
-    """Make what a run goes on with its flags, which repeat it, and write its settings."""
+    """Add the reduced settings to the run's flags, and write its settings again."""
     named = {flag: value for flag, value in run.flags.items() if _name(flag) not in changed}
     run.flags = named | changed
     run.chosen |= changed.keys()
@@ -119,7 +120,7 @@ def _try(run: Run, stepper: Stepper, batch: batches.Batch, count: int) -> str:
 
 
 def _pass(run: Run, stepper: Stepper, micro_batches: list[batches.Batch]) -> None:
-    """Compute gradients beside as much memory as the optimiser takes in its first step."""
+    """Compute gradients while as much memory is taken as the optimiser's first step will take."""
     moments = [] if stepper.optimizer.state else _moments(run, stepper.optimizer)
     stepper.backward(micro_batches, sum(map(batches.label_tokens, micro_batches)))
     del moments
@@ -135,7 +136,7 @@ def _moments(run: Run, optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
 
 
 def free(stepper: Stepper) -> None:
-    """Drop the gradients, and what an error has left of an autograd graph."""
+    """Drop the gradients, and what a failed backward pass left of its graph."""
     stepper.optimizer.zero_grad()
     gc.collect()
     if stepper.device.type == "cuda":

@@ -21,7 +21,7 @@ class Validator:
     """Validates a run's model; all ranks call it together.
 
     Attributes:
-        busy: whether a validation has begun and not ended, by an error for instance.
+        busy: whether a validation is under way; it stays true if an error ends one.
     """
 
     def __init__(self, parts: Parts, dataloader: DataLoader[Any]) -> None:
