@@ -43,7 +43,7 @@ def preflight(arguments: tuple[Any, ...], given: dict[str, Any], others: Sequenc
 
 
 def _with_choices(run: Run) -> Run:
-    """Return the run with what is chosen of what its flags do not name; see ``automatic``."""
+    """Return the run with automatic choices for what its flags leave open; see ``automatic``."""
     values, why = automatic(run)
     if not values:
         return run
@@ -90,7 +90,7 @@ def preflight_data(
 
 
 def _found(run: Run, checks: Sequence[Check]) -> list[Problem]:
-    """Return what the checks find, but that no model was named where its name was refused."""
+    """Return what the checks find; not that no model was named, if its name was refused."""
     found = find_problems(run, checks)
     named = "model_name" in run.refused
     return [problem for problem in found if not (named and problem.what == UNNAMED)]

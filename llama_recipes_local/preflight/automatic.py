@@ -23,7 +23,7 @@ from llama_recipes_local.run import Run
 
 
 def automatic(run: Run) -> tuple[dict[str, object], str]:
-    """Return the flags that are chosen for a run, and the lines that say why; {} and "" if none."""
+    """Return the flags chosen for a run, and lines that say why; {} and "" if there are none."""
     card = this_card() or (this_cpu() if run.automatic else None)
     asked = asked_setting(run, card.on_cpu) if card is not None else None
     if card is None or asked is None:
@@ -43,7 +43,7 @@ def automatic(run: Run) -> tuple[dict[str, object], str]:
 def _choosable(run: Run, asked: Setting) -> frozenset[str]:
     """Return what is chosen without being asked for.
 
-    Of sharding that is LoRA's, which is saved alike by all strategies.
+    Sharding is only chosen for LoRA, whose adapter all strategies save alike.
     """
     train = run.train
     parts = train.top_layers or train.train_only or train.freeze_layers
@@ -58,13 +58,13 @@ def _choosable(run: Run, asked: Setting) -> frozenset[str]:
 
 
 def _flags(run: Run, asked: Setting, best: Outcome, left: frozenset[str]) -> dict[str, object]:
-    """Return the flags of a choice; inputs of recomputed layers go where they have room.
+    """Return the flags of a choice; inputs of recomputed layers stay where there is room for them.
 
     Args:
         run: the run.
         asked: what it asks for.
         best: the choice.
-        left: what the run leaves to be chosen by name: its flags are given whatever they are.
+        left: what the run explicitly leaves to be chosen: those flags are always given.
     """
     flags: dict[str, object] = planned.changes(best.setting, asked, left)
     keeps_inputs = best.setting.policy == FULL or (

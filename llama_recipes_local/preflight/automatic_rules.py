@@ -7,7 +7,7 @@ from llama_recipes_local.run import Run
 
 
 def check_automatic(run: Run) -> list[Problem]:
-    """Find choices that are left to preflight, and named by another flag or not known to it."""
+    """Find flags that say "auto" where another flag names the value, or none can be chosen."""
     found = []
     if "sharding_strategy" in run.automatic and "hsdp" in run.given:
         why, fix = "--hsdp names the strategy", "leave one of them out"

@@ -1,6 +1,7 @@
-"""Measures how fast this machine's device multiplies and copies, in under a second, and keeps it.
+"""Measures how fast this machine's device multiplies and copies, in under a second.
 
-This is used for devices that the table of known cards does not have, and for CPUs.
+The result is kept for later runs. It is used for devices that the table of known cards does not
+have, and for CPUs.
 """
 
 import json
@@ -21,7 +22,7 @@ _FILE = "device_rates.json"
 
 
 def rates(device: str) -> tuple[float, float]:
-    """Return TFLOP/s of a large product and TB/s of a copy, by an earlier probe if there was one.
+    """Return TFLOP/s of a large product and TB/s of a copy, measured now or by an earlier run.
 
     Ranks of a host wait for the first of them, and so plan with the same figures.
 
@@ -42,7 +43,7 @@ def rates(device: str) -> tuple[float, float]:
 
 
 def measured(device: str) -> tuple[float, float]:
-    """Return TFLOP/s of a product in the dtype that is trained in there, and TB/s of a copy."""
+    """Return TFLOP/s of a product in the dtype used for training there, and TB/s of a copy."""
     found = _product(device), _copy(device)
     if device == "cuda":
         torch.cuda.empty_cache()
@@ -66,7 +67,8 @@ def _copy(device: str) -> float:
 def _fastest(work: Callable[[], object], device: str) -> float:
     """Return the seconds of the fastest of some calls.
 
-    A rank's one thread is timed by its own seconds, whatever else the cores are used for.
+    On the CPU of a rank these are CPU seconds of its thread, so that other work on the cores does
+    not count.
     """
     alone = device == "cpu" and torch.get_num_threads() == 1
     clock = time.thread_time if alone else time.perf_counter
@@ -83,7 +85,7 @@ def _fastest(work: Callable[[], object], device: str) -> float:
 
 
 def _key(device: str) -> str:
-    """Return what the figures are of: the device, how much of it is used, and torch's version."""
+    """Return what the figures depend on: device, the part of it in use, and torch's version."""
     if device == "cuda":
         return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
     threads = torch.get_num_threads()
@@ -100,7 +102,7 @@ def _processor() -> str:
 
 
 def _read(path: Path) -> dict[str, tuple[float, float]]:
-    """Return what is kept; nothing if it is missing, or is not what was written."""
+    """Return the kept figures; nothing if they are missing or damaged."""
     try:
         found = json.loads(path.read_text("utf-8"))
         return {key: (float(rate), float(copy)) for key, (rate, copy) in found.items()}

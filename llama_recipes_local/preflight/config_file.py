@@ -23,17 +23,17 @@ _ELSEWHERE = ("preset", *CONFIG_FLAGS)
 
 @dataclass(frozen=True)
 class Configured:
-    """Flags, and what a file of settings adds to them.
+    """The flags of a run together with what a file of settings adds to them.
 
     Attributes:
-        flags: what is given, after what the file sets and no flag does.
-        settings: that of the file.
+        flags: the flags that were given, after the file's settings that no flag overrides.
+        settings: the file's settings.
         problems: what is wrong with the file.
         unusable: names of settings that are wrong.
         recipe: the name of a recipe of the package; "" for a file, or without one.
         name: of the recipe or file, for messages; "" without one.
-        left_out: of a run's record, what belongs to that run or its machine, in words.
-        is_record: whether the file is one.
+        left_out: settings of a run's record that belong to that run or its machine, in words.
+        is_record: whether the file is a run's record.
     """
 
     flags: dict[str, Any]
@@ -47,7 +47,7 @@ class Configured:
 
 
 def with_config(given: dict[str, Any]) -> Configured:
-    """Return the flags with the settings of the file that ``--config`` names.
+    """Return the flags together with the settings of the file that ``--config`` names.
 
     Args:
         given: the flags, by name: their text, or what Python passed.
@@ -78,7 +78,7 @@ def with_config(given: dict[str, Any]) -> Configured:
 
 
 def _several(given: dict[str, Any]) -> list[Problem]:
-    """Return the problem with several files of settings."""
+    """Return the problem that several files of settings are given."""
     named = [
         f"--{name} {word}"
         for name, value in given.items()
@@ -114,7 +114,7 @@ def _with_former_name(flags: dict[str, Any]) -> tuple[dict[str, Any], list[Probl
 
 
 def _checked(file: SettingsFile, settings: list[Setting]) -> tuple[dict[str, Any], list[Problem]]:
-    """Return the settings that are flags with values of their types, and problems of the others."""
+    """Return the settings that are flags, with values of their types, and problems with others."""
     usable: dict[str, Any] = {}
     problems = []
     for setting in settings:
@@ -134,17 +134,17 @@ def _checked(file: SettingsFile, settings: list[Setting]) -> tuple[dict[str, Any
 
 
 def _is_overridden(name: str, flags: dict[str, Any]) -> bool:
-    """Return whether a flag says what a setting does; one of a single configuration adds to it."""
+    """Return whether a flag overrides a setting; one for a single configuration adds to it."""
     bare = name.rpartition(".")[2]
     of_other_files = named_path(flags) and bare in OF_THE_FILES
     return name in flags or bare in flags or bool(of_other_files)
 
 
 def _of_record(file: SettingsFile) -> tuple[list[Setting], list[str]]:
-    """Return what a record gives to another run, and in words what it does not.
+    """Return the settings of a record for another run, and in words which are left out.
 
-    A value that is the default is not named, but for the rows of a step, which are chosen where
-    they are not.
+    Settings at their default are left out, except the rows of a step: without them, these would be
+    chosen automatically.
     """
     taken, left_out = [], []
     sections = [setting.name.rpartition(".")[::2] for setting in file.settings]

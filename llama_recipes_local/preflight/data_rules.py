@@ -38,7 +38,7 @@ def check_row_length(run: Run) -> list[Problem]:
 
 
 def check_stream(run: Run, training: bool = True) -> list[Problem]:
-    """Find what a run with streamed data, or an evaluation on it, does not say."""
+    """Find streamed data for which the run or evaluation does not say how long it is."""
     streams = any(getattr(source.config, "streaming", False) for source in run.sources)
     return stream_problems(run.train, training) if streams and not run.mixed else []
 
@@ -47,8 +47,8 @@ def stream_problems(train: configs.train_config, training: bool = True) -> list[
     """Return what is missing to use a stream, whose length is not known.
 
     Args:
-        train: says how long it is.
-        training: whether it is trained on; otherwise it is read once, to evaluate on.
+        train: says how long the stream is.
+        training: whether the stream is trained on; otherwise it is read once, to evaluate.
     """
     needs = [("max_train_step", "how many optimiser steps to train", "")] if training else []
     if train.run_validation or not training:
@@ -85,9 +85,9 @@ def check_vision_data(run: Run) -> list[Problem]:
 def check_data_files(run: Run, parts: Sequence[Part] = PARTS) -> list[Problem]:
     """Return what is wrong with the data set's files and records.
 
-    Tokens that were made ahead need no files. Data that needs the tokenizer's chat template is not
-    read if there is no tokenizer, which ``check_tokenizer`` reports. Nor are files looked for by
-    values that ``check_values`` reports, or by the default of a path that was refused.
+    Tokens that were prepared in advance need no files. Data that needs the tokenizer's chat
+    template is not read without a tokenizer, which ``check_tokenizer`` reports. Files are not
+    looked for if ``check_values`` has refused the value that names them.
 
     Args:
         run: the run.

@@ -18,7 +18,7 @@ OF_HOST = 0.8
 def this_card() -> Card | None:
     """Return this process's CUDA device; None without one.
 
-    Its speed is that of the table of known cards, and measured if it is not there.
+    Its speed is taken from the table of known cards, or measured if the table does not have it.
     """
     if device_type() != "cuda":
         return None
@@ -35,10 +35,10 @@ def probed_card(ranks: int) -> Card:
     """Return this machine's CUDA device, or a rank's part of its CPUs, with its measured speed.
 
     Args:
-        ranks: on this host.
+        ranks: number on this host.
 
     Raises:
-        UsageError: if it is not known what memory there is.
+        UsageError: if the size of the memory is unknown.
     """
     if (card := this_card()) is not None:
         return _probed(card, "cuda")
@@ -49,12 +49,12 @@ def probed_card(ranks: int) -> Card:
 
 
 def this_cpu(ranks: int | None = None) -> Card | None:
-    """Return a rank's part of this host's CPUs; None if the host does not say what memory it has.
+    """Return a rank's part of this host's CPUs; None if the size of its memory is unknown.
 
-    All of the memory counts, not what is free at the moment, so that all ranks plan the same.
+    The whole memory counts, not only what is free now, so that all ranks plan the same.
 
     Args:
-        ranks: on this host; None means those that were launched.
+        ranks: number on this host; None means those that were launched.
     """
     total = total_bytes()
     if total is None:
@@ -64,9 +64,9 @@ def this_cpu(ranks: int | None = None) -> Card | None:
 
 
 def this_host() -> Card | None:
-    """Return a rank's part of all the memory of a host that trains on its CPUs, of no known speed.
+    """Return a rank's part of a host's memory, to train on its CPUs, whose speed is not known.
 
-    None with CUDA, or if the host does not say what memory it has.
+    None with CUDA, or if the size of the memory is unknown.
     """
     total = total_bytes()
     if total is None or device_type() == "cuda":

@@ -20,7 +20,7 @@ FIXES = {
 
 
 def check_disk(run: Run) -> list[Problem]:
-    """Find a disk without space for the result and one checkpoint, and a limit on a file's size."""
+    """Find a disk too small for the result and one checkpoint, or for the size of a file."""
     asked = asked_setting(run)
     if asked is None or not run.train.output_dir:
         return []
@@ -46,7 +46,7 @@ def _check_space(run: Run, asked: Setting) -> list[Problem]:
 
 
 def _check_file_size(run: Run, asked: Setting) -> list[Problem]:
-    """Find a limit on the size of a file that an adapter's file exceeds; models are in parts."""
+    """Find a limit on file sizes that an adapter's file exceeds; models are saved in parts."""
     limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
     size = saved_gb(asked) * GB if run.train.use_peft and run.train.save_model else 0.0
     if limit == resource.RLIM_INFINITY or size <= limit:

@@ -25,17 +25,17 @@ ELSEWHERE = 80
 
 
 def dry_run_text(run: Run, audits: Mapping[str, SplitAudit]) -> str:
-    """Return the plan of a run that ends here; see ``plan_text``."""
+    """Return the plan that ``--dry_run`` prints; see ``plan_text``."""
     end = "--dry_run: no model was loaded, and of files only the cache of tokens was written"
     return f"{plan_text(run, audits)}\n{end}"
 
 
 def plan_text(run: Run, audits: Mapping[str, SplitAudit]) -> str:
-    """Return what a run would take, and other settings of what its flags do not name.
+    """Return what a run would take, and the alternatives that its flags leave open.
 
     Args:
         run: checked, with its data.
-        audits: of its data, by part; empty if that is read during training.
+        audits: of the run's data, by part; empty for data that is read during training.
     """
     has = this_card() or (this_cpu() if run.automatic else None)
     asked = asked_setting(run, has is not None and has.on_cpu)
@@ -58,7 +58,7 @@ def plan_text(run: Run, audits: Mapping[str, SplitAudit]) -> str:
 
 
 def _elsewhere(run: Run, ranks: Ranks) -> str:
-    """Return the commands that plan a run for what it is really trained on."""
+    """Return commands that plan the run for the machine where it is really trained."""
     own = {name: value for name, value in run.flags.items() if name not in ("dry_run", "rehearse")}
     where = ["--gpus", ranks.world // ranks.hosts] if ranks.world > 1 else []
     where += ["--nodes", ranks.hosts] if ranks.hosts > 1 else []
@@ -67,9 +67,10 @@ def _elsewhere(run: Run, ranks: Ranks) -> str:
 
 
 def planned_changes(run: Run, audits: Mapping[str, SplitAudit]) -> dict[str, Any]:
-    """Return the flags that make the fastest run that fits of this one, of what none names.
+    """Return the flags that turn this run into the fastest one that fits.
 
-    On a machine without a GPU they leave it to where the run starts.
+    They only change what no flag names. On a machine without a GPU, they leave the choice to the
+    machine where the run starts.
     """
     asked, has = asked_setting(run), this_card()
     if asked is None:
@@ -83,7 +84,7 @@ def planned_changes(run: Run, audits: Mapping[str, SplitAudit]) -> dict[str, Any
 
 
 def _with_data(asked: Setting, audits: Mapping[str, SplitAudit]) -> Setting:
-    """Return a setting with the data's documents and labels, and all of its validation at most."""
+    """Return a setting with lengths and labels from the data, and at most its whole validation."""
     if (training := audits.get("train")) is not None:
         rows, tokens = max(training.rows, 1), max(training.tokens, 1)
         share = training.label_tokens / tokens

@@ -56,7 +56,7 @@ FILES = tuple(name for name in (*WEIGHTS, *RECORDS) if "*" not in name and name 
 
 
 def check_earlier_result(run: Run) -> list[Problem]:
-    """Return a problem if a folder holds a result of a run that this one does not continue."""
+    """Return a problem if a folder holds the result of a run that this one does not continue."""
     output, asked = Path(run.train.output_dir), run.train.resume_from_checkpoint
     if not run.train.output_dir or layout.is_checkpoint(output):
         return []
@@ -75,11 +75,11 @@ def check_earlier_result(run: Run) -> list[Problem]:
 
 
 def check_names_are_free(run: Run, *others: str) -> list[Problem]:
-    """Return a problem for each folder or link that has the name of a file which the run writes.
+    """Return a problem for each folder or link in the place of a file that the run writes.
 
     Args:
         run: the run.
-        others: names of files that it writes in addition to ``FILES``.
+        others: names of files that the run writes in addition to ``FILES``.
     """
     if not run.train.output_dir:
         return []
@@ -116,7 +116,7 @@ def check_output_has_no_weights(output: Path) -> list[Problem]:
 def remove_earlier_result(run: Run) -> None:
     """Remove what an earlier run wrote into the output folder, if the flag asks for that.
 
-    A run that did not come to its end, and left no weights, is followed without the flag.
+    The remains of an unfinished run without weights are replaced without the flag.
     """
     output = Path(run.train.output_dir)
     if not run.train.overwrite_output_dir:
@@ -135,7 +135,7 @@ def remove_earlier_result(run: Run) -> None:
 
 
 def is_unfinished(output: Path) -> bool:
-    """Return whether a folder holds the record of a run that has not come to its end."""
+    """Return whether a folder holds the record of a run that has not finished."""
     try:
         saved = SavedRun(output)
     except UsageError:  # reported elsewhere
@@ -144,7 +144,7 @@ def is_unfinished(output: Path) -> bool:
 
 
 def _result(folder: Path, train: configs.train_config) -> Problem | None:
-    """Return the problem of a folder that holds trained weights, or a finished run's record."""
+    """Return the problem if a folder holds trained weights, or a finished run's record."""
     try:
         saved = SavedRun(folder)
     except UsageError as error:
@@ -173,7 +173,7 @@ def _when(folder: Path, saved: SavedRun) -> str:
 
 
 def _check_overwriting(train: configs.train_config, output: Path) -> list[Problem]:
-    """Find what a run reads from the folder whose content it is to remove."""
+    """Find files that the run reads from the very folder that it is to overwrite."""
     what = f"--overwrite_output_dir with --resume_from_checkpoint {AUTO}"
     if train.resume_from_checkpoint == AUTO:
         why = "the one removes the checkpoints that the other resumes from"

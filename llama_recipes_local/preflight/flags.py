@@ -87,7 +87,7 @@ def check_arguments(arguments: Iterable[object]) -> list[Problem]:
 
 
 def check_values(run: Run, only: Collection[str] | None = None) -> list[Problem]:
-    """Compare each value with what its field says that it takes; see ``fields``.
+    """Compare each value with those that its field accepts; see ``fields``.
 
     Args:
         run: the run.
@@ -101,7 +101,7 @@ def check_values(run: Run, only: Collection[str] | None = None) -> list[Problem]
 
 
 def check_needs(run: Run) -> list[Problem]:
-    """Find flags without another one that they need to have an effect; see ``fields.Needs``."""
+    """Find flags that have no effect without another flag; see ``fields.Needs``."""
     problems = []
     for config in run.configurations():
         for name, known in facts(config).items():
@@ -137,12 +137,12 @@ def check_flags(
 ) -> tuple[dict[str, Any], list[Problem]]:
     """Return the flags that can be used, and what is wrong with the others.
 
-    That is a problem for each unknown flag, and for each value that is empty, not of its field's
-    type, a path that no file can have, or that cannot be written into the record of the run.
+    There is a problem for each unknown flag, and for each value that is empty, not of its field's
+    type, an impossible path, or not representable in the record of the run.
 
     Args:
         given: the flags, by name: their text, or what Python passed.
-        others: the flags that the command has of its own, for the nearest name.
+        others: flags of the command itself, among which the nearest name is looked for too.
     """
     known = known_flags()
     usable, problems = {}, []
@@ -156,7 +156,7 @@ def check_flags(
 
 
 def switches(given: dict[str, Any]) -> dict[str, Any]:
-    """Return the flags with ``use_peft`` False for ``--nouse_peft``, as fire has it."""
+    """Return the flags with ``use_peft`` False for ``--nouse_peft``, as fire does."""
     known = known_flags()
     switches: dict[str, Any] = {}
     for flag, value in given.items():
@@ -220,11 +220,10 @@ def _marks(cls: type, name: str) -> frozenset[object]:
 
 
 def _empty(flag: str, value: object, default: object, is_path: bool) -> list[Problem]:
-    """Return a problem if a flag is given without text, as ``--flag=$UNSET`` gives it.
+    """Return a problem if a flag is given without text, as by ``--flag=$UNSET``.
 
-    A list without elements is one too where that is not the default.
-
-    Code in Python passes an empty text where that is the default.
+    So is an empty list, unless it is the default. Python code passes an empty text where that is
+    the default.
     """
     if isinstance(value, (list, tuple)) and not value and default:
         return [empty_value(f"--{flag}")]

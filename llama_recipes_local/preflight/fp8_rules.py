@@ -13,7 +13,7 @@ HOPPER = (9, 0)
 
 
 def check_fp8_device(run: Run) -> list[Problem]:
-    """Find a device that does not multiply in fp8."""
+    """Find a device that cannot multiply in fp8."""
     if not run.train.fp8:
         return []
     import torch  # which ``plan`` does not
@@ -50,7 +50,7 @@ def check_fp8_weights(run: Run) -> list[Problem]:
 
 
 def _what_is_read(run: Run) -> list[Problem]:
-    """Find an adapter that is computed from the weights themselves."""
+    """Return the adapter's setting that needs to read the weights themselves."""
     train = run.train
     if not train.use_peft or run.peft is None:  # an unknown method, which check_values reports
         return []

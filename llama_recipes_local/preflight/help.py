@@ -42,7 +42,7 @@ def help_text() -> str:
 
 
 def listed_flags() -> Iterator[tuple[str, type, dict[str, str], str]]:
-    """Yield each section's title, configuration, fields with their texts, and their prefix."""
+    """Yield each section's title, configuration, fields with their texts, and prefix."""
     listed = set[str]()
     for cls, title in sections().items():
         flags = {flag: text for flag, text in descriptions(cls).items() if flag not in listed}
@@ -63,9 +63,10 @@ def _section(title: str, config: type, flags: dict[str, str], owner: str) -> str
 
 
 def _choices(text: str, known: Facts) -> str:
-    """Return the choices of a field whose docstring explains none of them, as a sentence.
+    """Return a field's choices as a sentence, unless its docstring explains them.
 
-    A docstring that quotes words explains them; what declares them may take long to import.
+    A docstring that quotes words explains them. It is looked at first, because the module that
+    declares the choices may take long to import.
     """
     if '"' in text:
         return ""

@@ -42,7 +42,7 @@ def check_torchrun(run: Run) -> list[Problem]:
 
 
 def check_rehearsal(run: Run) -> list[Problem]:
-    """Find what cannot be rehearsed."""
+    """Find settings that cannot be rehearsed."""
     if not run.train.rehearse:
         return []
     problems = []

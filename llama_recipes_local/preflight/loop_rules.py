@@ -14,7 +14,7 @@ PROFILED_STEPS = 7
 
 
 def check_warmup(run: Run) -> list[Problem]:
-    """Find a warm-up that the run ends in."""
+    """Find a warm-up that is longer than the run."""
     train = run.train
     if not 0 < train.max_train_step <= train.warmup_steps:
         return []
@@ -49,7 +49,7 @@ def check_samples(run: Run) -> list[Problem]:
 
 
 def check_schedule_settings(run: Run) -> list[Problem]:
-    """Find settings of a schedule that the chosen one does not have."""
+    """Find settings that the chosen schedule does not have."""
     owners: dict[str, Iterable[str]] = {
         "gamma": ("step",),
         "min_lr_ratio": DECAYING,
@@ -122,7 +122,7 @@ def check_profiling(run: Run) -> list[Problem]:
 
 
 def check_gradient_checkpointing(run: Run) -> list[Problem]:
-    """Find two answers to whether activations are recomputed."""
+    """Find flags that contradict each other about recomputing activations."""
     asked, with_fsdp = run.train.gradient_checkpointing, run.fsdp.fsdp_activation_checkpointing
     if not run.train.enable_fsdp or "gradient_checkpointing" not in run.given:
         return []
@@ -140,7 +140,7 @@ def check_gradient_checkpointing(run: Run) -> list[Problem]:
 
 
 def check_activation_policy(run: Run) -> list[Problem]:
-    """Find flags that say otherwise than the policy whether activations are recomputed."""
+    """Find flags that contradict the policy about recomputing activations."""
     policy = run.train.activation_policy
     values = {
         "gradient_checkpointing": run.train.gradient_checkpointing,
@@ -162,7 +162,7 @@ def check_activation_policy(run: Run) -> list[Problem]:
 
 
 def check_selective(run: Run) -> list[Problem]:
-    """Find a run that asks to recompute the norms' outputs and cannot do that."""
+    """Find a run that cannot recompute the norms' outputs, although it is asked to."""
     train = run.train
     if train.activation_policy != SELECTIVE:
         return []

@@ -12,7 +12,7 @@ LEAVE_OUT = f"leave {FLAG} out"
 
 
 def check_low_memory(run: Run) -> list[Problem]:
-    """Return what is incompatible with reading each rank's shard of the weights only."""
+    """Return flags that cannot be combined with reading only each rank's shard of the weights."""
     if not run.train.low_cpu_fsdp:
         return []
     if not run.train.enable_fsdp:

@@ -26,7 +26,7 @@ FILES_PER_WORKER = 32
 
 
 def check_output(run: Run) -> list[Problem]:
-    """Return why the output folder cannot be written to; what this makes to find out is removed."""
+    """Return why the output folder cannot be written to; what the check creates is removed."""
     if not run.train.output_dir:
         why = "the run's files would mix with those of the working directory"
         return [Problem("--output_dir is empty", why, "name a folder: --output_dir DIR")]
@@ -42,7 +42,7 @@ def check_output(run: Run) -> list[Problem]:
 
 
 def check_sharded_output(run: Run) -> list[Problem]:
-    """Return why the folder cannot be written that FSDP's full fine-tuning saves its model in."""
+    """Return why FSDP's full fine-tuning cannot write to the folder that it saves models in."""
     train = run.train
     if not train.enable_fsdp or train.use_peft or not train.save_model:
         return []
@@ -54,7 +54,7 @@ def check_sharded_output(run: Run) -> list[Problem]:
 
 
 def _unwritable(folder: Path, flag: str) -> list[Problem]:
-    """Return why nothing can be written below a folder, which may not be there yet."""
+    """Return why a folder, which may not exist yet, cannot be written to."""
     resolved = shown = folder.resolve()
     existing = nearest_existing(resolved)
     why = ""

@@ -1,9 +1,9 @@
 """Refuses a run that certainly does not fit into the device, judged by shapes and settings.
 
-Of a CPU that is the host's memory, all of it: nobody knows what will be free.
+For a CPU the device's memory is the host's, all of it, because what will be free is unknown.
 
-A run that might fit is never refused: ``search.Outcome.least`` is below the prediction, rows are
-counted no longer than the data, and padded rows as empty.
+A run that might fit is never refused: the check uses ``search.Outcome.least``, which is below the
+prediction; it takes rows to be no longer than the data, and padded rows to be empty.
 """
 
 from dataclasses import replace
@@ -52,7 +52,7 @@ def check_memory(run: Run) -> list[Problem]:
 
 
 def _is_another_model(run: Run) -> bool:
-    """Return whether the folder's weights are not what ``config.json`` says: that is reported."""
+    """Return whether the weights differ from ``config.json``, which another check reports."""
     folder = Path(run.train.model_name).resolve()
     if run.model is not None or check_weights(folder):
         return False
@@ -69,9 +69,9 @@ def asked_setting(run: Run, on_cpu: bool = False) -> Setting | None:
 
 
 def _least(run: Run, asked: Setting) -> Setting:
-    """Return a setting with rows as short as they may be: padded ones have any length.
+    """Return a setting with rows as short as they can be: padded ones may have any length.
 
-    A validation is of all its data at most, and of none if that is not known.
+    A validation is taken to have no more than its data, and to be empty if that is unknown.
     """
     size = bytes_of(run.dataset) if run.dataset is not None else None
     length = 1 if run.train.batching_strategy != "packing" else asked.batch.length

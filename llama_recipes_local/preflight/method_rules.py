@@ -17,10 +17,10 @@ def check_use_peft(run: Run) -> list[Problem]:
 
 
 def adapter_is_off(what: str, flags: str) -> Problem:
-    """Return the problem that settings of an adapter are given, and ``use_peft`` is not.
+    """Return the problem that settings of an adapter are given without ``use_peft``.
 
     Args:
-        what: the settings, with their values if these are of interest.
+        what: the settings, with their values where these help.
         flags: the flags alone.
     """
     return Problem(
@@ -31,7 +31,7 @@ def adapter_is_off(what: str, flags: str) -> Problem:
 
 
 def check_adapter_settings(run: Run) -> list[Problem]:
-    """Find settings of adapters that this run does not make."""
+    """Find settings of adapters that this run does not have."""
     train = run.train
     if train.use_peft and run.peft is None:  # an unknown method, which check_values reports
         return []
@@ -70,7 +70,7 @@ def check_lora_plus(run: Run) -> list[Problem]:
 
 
 def check_one_part_is_trained(run: Run) -> list[Problem]:
-    """Find two answers to what is trained."""
+    """Find flags that contradict each other about what is trained."""
     train = run.train
     partial = {
         "--freeze_layers": train.freeze_layers,
@@ -123,7 +123,7 @@ def check_train_only(run: Run) -> list[Problem]:
 
 
 def check_top_layers(run: Run) -> list[Problem]:
-    """Find another number of top layers than the model has already."""
+    """Find a number of top layers that differs from those that the model has already."""
     asked, there = run.train.top_layers, model_config(run).get("top_layers", 0)
     if not asked or not there or asked == there:
         return []

@@ -11,7 +11,7 @@ from llama_recipes_local.run import Run
 
 
 def check_mixture(run: Run) -> list[Problem]:
-    """Find sources that cannot be mixed, and flags that would mean several of them, or none."""
+    """Find sources that cannot be mixed, and flags that are ambiguous or unused in a mixture."""
     if not isinstance(run.dataset, mixed_dataset):
         return []
     problems = list(named_sources(run.dataset)[1])

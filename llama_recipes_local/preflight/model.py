@@ -36,7 +36,7 @@ DOWNLOAD = (
 def check_model(run: Run) -> list[Problem]:
     """Return what is wrong with the model's and the tokenizer's folder.
 
-    A rehearsal has weights of its own: there need be none.
+    A rehearsal makes its own weights, so it needs none.
     """
     train = run.train
     if not train.model_name:
@@ -64,7 +64,7 @@ def check_model(run: Run) -> list[Problem]:
 
 
 def check_model_folder(folder: Path, with_weights: bool = True) -> list[Problem]:
-    """Return what keeps the model in a folder from being loaded, its tokenizer aside."""
+    """Return why the model in a folder cannot be loaded; the tokenizer is not checked."""
     problems = _check_config(folder)
     if with_weights:
         problems += check_weights(folder) if problems else check_stored_model(folder)
@@ -72,7 +72,7 @@ def check_model_folder(folder: Path, with_weights: bool = True) -> list[Problem]
 
 
 def check_model_type(run: Run) -> list[Problem]:
-    """Find a model of an architecture, or in a format, that cannot be trained."""
+    """Find a model whose architecture or format cannot be trained."""
     name = run.train.model_name
     return check_architecture(Path(name).resolve(), "--model_name", tuple(KNOWN)) if name else []
 

@@ -15,7 +15,7 @@ LEAVE_OUT = f"leave {FLAG} out"
 
 
 def check_new_tokens(run: Run) -> list[Problem]:
-    """Return what is wrong with the rows that a run gives to new tokens."""
+    """Return what is wrong with training the embedding rows of new tokens."""
     continues = run.train.use_peft and run.train.from_peft_checkpoint
     if not (run.train.train_new_tokens or continues) or check_model(run):
         return []
@@ -25,7 +25,7 @@ def check_new_tokens(run: Run) -> list[Problem]:
 
 
 def _check_method(run: Run) -> list[Problem]:
-    """Find what rows of single tokens cannot be trained with."""
+    """Find methods that cannot be combined with training rows of single tokens."""
     train = run.train
     others = {
         "a vision model": model_config(run).get("model_type") == "mllama",
@@ -40,7 +40,7 @@ def _check_method(run: Run) -> list[Problem]:
 
 
 def _check_targets(run: Run) -> list[Problem]:
-    """Find LoRA on the layers whose rows are trained apart; PEFT puts one of the two on a layer."""
+    """Find LoRA on a layer whose rows are trained: PEFT allows one of the two per layer."""
     targets = getattr(run.peft, "target_modules", [])
     return [
         Problem(

@@ -9,7 +9,7 @@ ONLY_4BIT = ("quant_type", "use_double_quant", "quant_storage", "compute_dtype")
 
 
 def check_4bit_settings(run: Run) -> list[Problem]:
-    """Find settings of 4-bit weights in a run that has none."""
+    """Find settings for 4-bit weights in a run that has none."""
     stored = KEY in model_config(run)  # ``stored_model_rules`` says that the flags change nothing
     if quantized_bits(run.train) == "4bit" or stored:
         return []
@@ -25,7 +25,7 @@ def check_4bit_settings(run: Run) -> list[Problem]:
 
 
 def check_adapter_on_quantized(run: Run) -> list[Problem]:
-    """Find quantised weights that nothing is trained on."""
+    """Find quantised weights without an adapter: nothing would be trained."""
     if run.train.use_peft or quantized_bits(run.train) not in ("4bit", "8bit"):
         return []
     if "quantization" not in run.given:  # the folder's own weights, see ``stored_model_rules``
@@ -34,7 +34,7 @@ def check_adapter_on_quantized(run: Run) -> list[Problem]:
 
 
 def untrainable(flag: str) -> Problem:
-    """Return the problem that ``flag`` quantises weights that no adapter is put on."""
+    """Return the problem that ``flag`` quantises weights that have no adapter."""
     return Problem(
         f"{flag} without --use_peft",
         "quantised weights cannot be trained, only an adapter on them can",

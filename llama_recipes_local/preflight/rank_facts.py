@@ -34,7 +34,7 @@ Facts = dict[str, str]
 
 
 def launch_facts(run: Run) -> Facts:
-    """Return what is known before data is tokenised: flags, model, code, versions, device.
+    """Return the facts known before data is tokenised: flags, model, code, versions, device.
 
     Args:
         run: its flags are resolved and checked.
@@ -49,7 +49,7 @@ def launch_facts(run: Run) -> Facts:
 
 
 def data_facts(run: Run) -> Facts:
-    """Return what is known once the data is prepared: hashes of its tokens and of the tokenizer."""
+    """Return the facts known once data is prepared: hashes of tokens and tokenizer."""
     assert run.data is not None
     facts = {"the tokenizer": run.data.tokenizer[:SHOWN]}
     for part, name in zip(PARTS, ("training", "validation"), strict=True):

@@ -37,7 +37,7 @@ STORED = ("quantization", *OF_4BIT)
 
 
 def lora(run: Run, values: Values) -> Values:
-    """Give LoRA the learning rate of a model's size; the file says where it is from."""
+    """Give LoRA the learning rate for the model's size; the recipe's file names the source."""
     hidden = model_config(run).get("hidden_size")
     if not isinstance(hidden, int) or hidden < 1:
         return values
@@ -48,7 +48,7 @@ def lora(run: Run, values: Values) -> Values:
 
 
 def qlora(run: Run, values: Values) -> Values:
-    """Give QLoRA (2305.14314, sections 3 and B.2) the settings of a model's size and of a run."""
+    """Give QLoRA the settings for the model's size and the run (2305.14314, sections 3 and B.2)."""
     size = _parameters(run)
     if size is not None:
         large, counted = size > LARGE, f"{size / 1e9:.1f}B parameters"
@@ -65,10 +65,10 @@ def qlora(run: Run, values: Values) -> Values:
 
 
 def first_run(run: Run, values: Values) -> Values:
-    """Give a small model as much of the grammar data as one watches, on this machine.
+    """Limit the grammar data to what a first run on this machine can train on in two minutes.
 
-    The file's settings are for SmolLM2-135M-Instruct on a GPU, which takes a whole epoch; a CPU
-    takes as many steps as it can in some two minutes.
+    The file's settings are for SmolLM2-135M-Instruct on a GPU, which trains a whole epoch. A CPU
+    takes as many steps as it can in about two minutes.
     """
     grammar, on_cpu = run.train.dataset == "grammar_dataset", _device(run) == "cpu"
     if run.train.peft_method != "lora":
@@ -89,10 +89,10 @@ def first_run(run: Run, values: Values) -> Values:
 
 
 def _limits_on_cpu(context: int) -> Values:
-    """Return how much of the data some two minutes of a CPU take, and the dtype that is faster.
+    """Return how many rows a CPU trains in two minutes, and its faster dtype.
 
     Args:
-        context: tokens in a row, of which a step has one.
+        context: tokens of a row; a step has one row.
     """
     cpus, fast = len(os.sched_getaffinity(0)), _multiplies_bfloat16()
     steps = min(STEPS_OF_A_CPU * cpus * (2 if fast else 1), MOST_STEPS) * 512 // context
@@ -122,10 +122,10 @@ BY_RUN: dict[str, Callable[[Run, Values], Values]] = {
 
 
 def with_values(run: Run, configured: Configured, implied: dict[str, bool]) -> Run:
-    """Return the run with what its activation policy, and then its file or recipe, sets.
+    """Return the run with the settings that its activation policy, file or recipe sets.
 
     Args:
-        run: resolved with the settings as they are written.
+        run: resolved from the settings as they are written.
         configured: the file.
         implied: flags that the run's activation policy sets.
     """
@@ -153,9 +153,9 @@ def _values_for(run: Run, recipe: str, settings: dict[str, Any]) -> Values:
     """Return what a recipe or a file sets for a run.
 
     Args:
-        run: resolved with the settings as they are written.
+        run: resolved from the settings as they are written.
         recipe: the recipe's name; "" for a file.
-        settings: what is written, without what flags override.
+        settings: the written settings that no flag overrides.
     """
     values: Values = {name: (value, "") for name, value in settings.items()}
     if recipe in BY_RUN:
@@ -164,7 +164,7 @@ def _values_for(run: Run, recipe: str, settings: dict[str, Any]) -> Values:
 
 
 def _without_stored(run: Run, values: Values) -> Values:
-    """Return the values without quantisation if the model's folder is quantised: it decides."""
+    """Return the values without quantisation if the model's folder is quantised itself."""
     if KEY not in model_config(run):
         return values
     return {name: value for name, value in values.items() if name.split(".")[-1] not in STORED}
@@ -175,8 +175,8 @@ def _describe(name: str, values: Values, left_out: list[str]) -> str:
 
     Args:
         name: the recipe's or the file's.
-        values: what it sets, without what flags override.
-        left_out: settings of a record that are not taken.
+        values: the settings that no flag overrides.
+        left_out: settings of a record that are not used.
     """
     lines = [
         f"      --{flag} {_word(value)}" + (f"  ({reason})" if reason else "")

@@ -11,7 +11,7 @@ from llama_recipes_local.run import Run
 
 
 def check_selective_kernels(run: Run) -> list[Problem]:
-    """Find norms' outputs that cannot be made again on this machine, although it was asked for."""
+    """Find a machine without the kernels that recompute the norms' outputs."""
     lack = frozen.KERNEL.unavailable() if run.train.activation_policy == SELECTIVE else ""
     if not lack or check_selective(run):
         return []
@@ -20,7 +20,7 @@ def check_selective_kernels(run: Run) -> list[Problem]:
 
 
 def check_host_memory(run: Run) -> list[Problem]:
-    """Find inputs of layers that were asked to be in host memory, and do not fit there."""
+    """Find inputs of layers that do not fit into host memory, where they were asked to be."""
     if run.train.activation_policy != OFFLOAD or device_type() != "cuda":
         return []
     lack = lacking_host_memory(run.train, model_config(run))

@@ -25,15 +25,16 @@ _READ = {name for names in NAMES.values() for name in names} | {"enable_fsdp", "
 def resumed_choices(
     run: Run, asked: Setting, free: frozenset[str]
 ) -> tuple[str, Setting, frozenset[str]]:
-    """Return the name of a run's checkpoint, the setting as it was, and what may still be chosen.
+    """Return a run's checkpoint by name, its former setting, and what may still be chosen.
 
-    The name is "" without a checkpoint, and all may be chosen. So may rows, where those that were
-    do not divide a step's on other ranks, and the sharding, where one process had none.
+    Without a checkpoint the name is "" and everything may be chosen. With one, rows may be chosen
+    if the former number does not divide a step's rows on the present ranks, and sharding if the
+    former run was a single process.
 
     Args:
         run: the run.
-        asked: what it asks for.
-        free: what may be chosen, were it not resumed.
+        asked: the setting that the run asks for.
+        free: what could be chosen if the run were not resumed.
     """
     folder = selection.expected(run.train)
     recorded = _recorded(folder) if folder is not None else None
@@ -54,9 +55,9 @@ def resumed_choices(
 
 
 def _recorded(folder: Path) -> tuple[configs.train_config, configs.fsdp_config] | None:
-    """Return what a checkpoint's run was trained with; None if it has no record of it.
+    """Return the setting that a checkpoint's run was trained with; None if it is not recorded.
 
-    One that cannot be read is reported with its checkpoint.
+    A record that cannot be read is reported with the checkpoint.
     """
     found = configs.train_config(), configs.fsdp_config()
     with suppress(UsageError, ValueError):

@@ -32,7 +32,7 @@ def check_saved_adapter(run: Run) -> list[Problem]:
 
 
 def _compare_settings(run: Run) -> list[Problem]:
-    """Compare the flags with the adapter's configuration, which cannot be changed any more."""
+    """Compare the flags with the saved adapter's configuration, which can no longer change."""
     folder = Path(run.train.from_peft_checkpoint).expanduser().resolve()
     path = folder / ADAPTER_CONFIG
     if not path.is_file():  # check_model reports it

@@ -30,7 +30,7 @@ def stored_weights(run: Run) -> StoredQuantization | None:
 
 
 def check_stored_weights(run: Run) -> list[Problem]:
-    """Find what does not go with weights that the folder holds quantised."""
+    """Find settings that cannot be combined with weights that are stored quantised."""
     stored = stored_weights(run)
     if stored is None or stored.method is None:
         return []
@@ -52,7 +52,7 @@ def check_stored_weights(run: Run) -> list[Problem]:
 
 
 def _check_all_linear(run: Run, stored: StoredQuantization) -> list[Problem]:
-    """Find layers that are named by what they are, where gptqmodel has replaced them."""
+    """Find layers chosen by their type, which gptqmodel has replaced."""
     if stored.name not in ("gptq", "awq"):
         return []
     if getattr(run.peft, "target_modules", None) != ALL_LINEAR:
@@ -63,7 +63,7 @@ def _check_all_linear(run: Run, stored: StoredQuantization) -> list[Problem]:
 
 
 def _check_sharding(run: Run, stored: StoredQuantization) -> list[Problem]:
-    """Find quantised weights that ranks would share, or read one by one."""
+    """Find quantised weights that ranks would shard, or read one by one."""
     flag = "--low_cpu_fsdp" if run.train.low_cpu_fsdp else "--enable_fsdp"
     shardable = stored.bits or stored.name == "fp8"
     if not run.train.enable_fsdp or (shardable and not run.train.low_cpu_fsdp):

@@ -19,7 +19,7 @@ SHOWN = 12  # digits of a hash
 
 
 def check_tokens(run: Run) -> list[Problem]:
-    """Find settings and a tokenizer other than those that a folder's tokens were made with."""
+    """Find settings, or a tokenizer, that differ from those that the tokens were made with."""
     folder = Path(run.train.tokens_path)
     if not run.train.tokens_path or run.dataset is None or check_folder(folder):
         return []  # what is wrong with the folder is reported

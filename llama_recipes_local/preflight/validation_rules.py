@@ -6,7 +6,7 @@ from llama_recipes_local.run import Run
 
 
 def check_early_stopping(run: Run) -> list[Problem]:
-    """Find patience that a run cannot lose."""
+    """Find a patience that can never be exhausted in the run."""
     train, patience = run.train, run.train.early_stopping_patience
     what = f"--early_stopping_patience {patience}"
     if patience <= 0:
@@ -22,7 +22,7 @@ def check_early_stopping(run: Run) -> list[Problem]:
 
 
 def check_best_metric(run: Run) -> list[Problem]:
-    """Find a metric that is not measured, and measures without a validation."""
+    """Find a metric that is not measured, and metrics without a validation."""
     train, rows = run.train, run.train.eval_generation_rows
     metric = BEST_METRICS.get(train.metric_for_best_model.lower(), LOSS)
     problems = []
