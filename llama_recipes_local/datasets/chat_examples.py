@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from llama_recipes_local.datasets.examples import Marked
+from llama_recipes_local.datasets.placed_turns import find_turn
 from llama_recipes_local.datasets.templates import (
     GENERATION,
     Chat,
@@ -80,6 +81,7 @@ class _Rendered:
         turns: the turns that give the text, apart from ``prompted``'s end.
         marks: which turns say whether they are trained.
         text: the text.
+        written: the text as the template writes it; the same but for the last turn's thoughts.
         prompted: what the last turn is prompted with, if that is not found by the template.
         blocks: the template's generation blocks, an assistant's turn each; empty if it has none.
         notes: what is not as in the record.
@@ -89,6 +91,7 @@ class _Rendered:
     turns: list[Message]
     marks: Mapping[int, bool]
     text: str
+    written: str
     prompted: str = ""
     blocks: Spans = ()
     notes: list[str] = field(default_factory=list)
@@ -125,36 +128,20 @@ class _Rendered:
 
     def _said(self, number: int) -> tuple[int, int]:
         """Return where an assistant's turn is, from after what a reply is prompted with."""
-        words = words_of(self.turns[number])
-        if number + 1 == len(self.turns):
-            start, same = len(self.prompted) or None, True
-            if start is None:
-                start, same = _reply_start(self.chat, self.turns, number, self.text)
-            if start is None:
-                raise self._unknown_place()
-            if not same:
-                self.notes.append(OTHER_PROMPT)
-            return start, _turn_end(self.text, start, words)
-        until = self.chat.render(self.turns[: number + 1])
-        start, _ = _reply_start(self.chat, self.turns, number, until)
-        if start is None:
+        last = number + 1 == len(self.turns)
+        until = self.text if last else self.chat.render(self.turns[: number + 1])
+        start, same = None, True
+        if last and self.prompted:
+            start = len(self.prompted)
+        elif self.text.startswith(until):
+            start, same = _reply_start(self.chat, self.turns, number, until)
+        if start is not None:
+            self.notes += [OTHER_PROMPT] if last and not same else []
+            return start, _turn_end(until, start, words_of(self.turns[number]))
+        place = find_turn(self.chat, self.turns, number, self.written)
+        if place is None:
             raise self._unknown_place()
-        if self.text.startswith(until):
-            return start, _turn_end(until, start, words)
-        return self._found(start, until, words)
-
-    def _found(self, start: int, until: str, words: str) -> tuple[int, int]:
-        """Return where an earlier turn is that the template writes otherwise at the end of a chat.
-
-        Its words follow what both ways of writing it share, and what ends it is the same.
-        """
-        shared = min(start, _shared(self.text, until))
-        found = self.text.find(words, shared) if words else -1
-        ending = until[until.rfind(words) + len(words) :].rstrip()
-        between = self.text[shared:found].replace("<think>", "").replace("</think>", "")
-        if found < 0 or between.strip() or not self.text.startswith(ending, found + len(words)):
-            raise self._unknown_place()
-        return shared, found + len(words) + len(ending)
+        return place
 
     def _unknown_place(self) -> UsageError:
         return refusal(
@@ -180,14 +167,14 @@ def _render(chat: Chat, given: Conversation, labels: str) -> _Rendered:
     if shortened != turns and chat.render(shortened) == text:
         notes += [CUT] * sum(a != b for a, b in zip(turns, shortened, strict=True))
         turns = shortened
-    prompted = ""
+    written, prompted = text, ""
     if turns[-1]["role"] == "assistant" and len(turns) > 1 and opens_thought(chat, turns[-1]):
         before = chat.render(turns[:-1], open_turn=True)
         text, prompted, changed = with_last_thoughts(text, before, turns[-1])
         notes += changed
         if prompted:
             blocks = ()
-    return _Rendered(chat, turns, given.marks, text, prompted, blocks, notes)
+    return _Rendered(chat, turns, given.marks, text, written, prompted, blocks, notes)
 
 
 def _unused_fields(chat: Chat, turns: Sequence[Message], text: str) -> list[str]:

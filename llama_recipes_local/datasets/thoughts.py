@@ -17,7 +17,7 @@ CLOSED = "thoughts of last turns, as the template's prompt ends them"
 ADDED = "answers without thoughts after a prompt that begins one: an empty thought was added"
 
 _THOUGHT = re.compile(rf"(?:\s*{OPEN})?(?P<body>.*?){CLOSE}(?P<gap>\s*)", re.DOTALL)
-_BEGUN = re.compile(rf"{OPEN}\s*(?P<closed>{CLOSE}\s*)?$")
+BEGUN = re.compile(rf"{OPEN}\s*(?P<closed>{CLOSE}\s*)?$")
 
 
 def in_content(turn: Message, chat: Chat) -> Message:
@@ -74,7 +74,7 @@ def with_last_thoughts(text: str, prompted: str, turn: Message) -> tuple[str, st
         The text; the prompt that it begins with, empty if the template's own text is right; and
         notes on what is not as in the record.
     """
-    begun = _BEGUN.search(prompted)
+    begun = BEGUN.search(prompted)
     base = prompted[: begun.start()] if begun else prompted
     if not text.startswith(base):
         return text, "", []
@@ -89,6 +89,8 @@ def with_last_thoughts(text: str, prompted: str, turn: Message) -> tuple[str, st
         return prompted + reply.lstrip(), prompted, [CLOSED] if body.strip() else []
     if not thought and not begun:
         return text, "", []
+    if begun and not thought and reply.startswith(OPEN):  # the template writes an empty one
+        return prompted + reply.removeprefix(OPEN).lstrip(), prompted, [ADDED]
     gap = thought["gap"] if thought else "\n\n"
     answer = reply if reply[:1].isspace() else gap + reply
     if not begun:

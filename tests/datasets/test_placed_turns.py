@@ -1,0 +1,204 @@
+"""Turns that a template writes in another way once more follow are found, or refused.
+
+The reference is transformers' marks of generation blocks: each template here has them, and is then
+used without.
+"""
+
+import copy
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llama_recipes_local.datasets.chat_examples import render_chat
+from llama_recipes_local.datasets.examples import Marked
+from llama_recipes_local.datasets.placed_turns import find_turn
+from llama_recipes_local.datasets.templates import Chat
+from llama_recipes_local.datasets.thoughts import ADDED
+from llama_recipes_local.datasets.tool_calls import read_tools
+from llama_recipes_local.datasets.turns import Conversation
+from llama_recipes_local.errors import UsageError
+
+# Answers after the last question have a thought, empty ones too in the last turn: as Qwen 3's.
+THINKING = """
+{%- set ns = namespace(last=-1) -%}
+{%- for m in messages -%}{%- if m.role == 'user' -%}{%- set ns.last = loop.index0 -%}{%- endif -%}
+{%- endfor -%}
+{%- if tools -%}[tools]{{ tools | tojson }}[end]{%- endif -%}
+{%- for m in messages -%}
+{{ '[' + m.role + ']' }}
+{%- if m.role == 'assistant' -%}
+{%- generation -%}
+{%- if loop.last -%}{{ '<think>\\n\\n</think>\\n\\n' }}{%- endif -%}
+{{ m.content }}
+{%- for call in m.tool_calls or [] -%}{{ '<call>' + call.function | tojson + '</call>' }}
+{%- endfor -%}
+{{ '[end]' }}
+{%- endgeneration -%}
+{%- else -%}{{ m.content + '[end]' }}
+{%- endif -%}
+{{ '\\n' }}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{ '[assistant]' }}{%- endif -%}
+"""
+# The system prompt and the tools stand in the last question, and turns alternate: as Mistral's.
+MOVING = """
+{%- set ns = namespace(system='', last=-1, next='user') -%}
+{%- for m in messages -%}
+{%- if m.role == 'system' -%}{%- set ns.system = m.content + '\\n\\n' -%}{%- endif -%}
+{%- if m.role == 'user' -%}{%- set ns.last = loop.index0 -%}{%- endif -%}
+{%- if m.role in ('user', 'assistant') and not m.tool_calls -%}
+{%- if m.role != ns.next -%}{{ raise_exception('turns alternate') }}{%- endif -%}
+{%- set ns.next = 'assistant' if m.role == 'user' else 'user' -%}
+{%- endif -%}
+{%- endfor -%}
+{{ bos_token }}
+{%- for m in messages -%}
+{%- if m.role == 'user' -%}
+{%- if loop.index0 == ns.last and tools -%}{{ '[TOOLS]' + tools | tojson + '[/TOOLS]' }}
+{%- endif -%}
+{{ '[INST] ' + (ns.system if loop.index0 == ns.last else '') + m.content + '[/INST]' }}
+{%- elif m.role == 'tool' -%}{{ '[RESULT]' + m.content + '[/RESULT]' }}
+{%- elif m.role == 'assistant' -%}
+{%- generation -%}
+{%- if m.tool_calls -%}{{ '[CALLS]' + m.tool_calls | tojson + eos_token }}
+{%- else -%}{{ ' ' + m.content | trim + eos_token }}
+{%- endif -%}
+{%- endgeneration -%}
+{%- endif -%}
+{%- endfor -%}
+"""
+CALL = {"type": "function", "function": {"name": "weather", "arguments": {"city": "罗马"}}}
+USER, TWICE = {"role": "user", "content": "Hi"}, {"role": "user", "content": "Hello."}
+HELLO, BYE = ({"role": "assistant", "content": words} for words in ("Hello.", "Bye"))
+CALLED = {"role": "assistant", "content": "", "tool_calls": [CALL, CALL]}
+RESULT = {"role": "tool", "content": "18 C"}
+SYSTEM = {"role": "system", "content": "Be kind."}
+SHAPES = {
+    "a system turn": [SYSTEM, USER, HELLO, TWICE, HELLO, USER, BYE],
+    "a call": [USER, CALLED, RESULT, HELLO],
+    "two calls, two results": [SYSTEM, USER, CALLED, RESULT, RESULT, CALLED, RESULT, HELLO],
+    "calls before another question": [USER, CALLED, RESULT, HELLO, USER, BYE],
+    "a call at the end": [TWICE, HELLO, USER, CALLED],
+    "answers one after the other": [USER, HELLO, HELLO, TWICE, BYE, HELLO],
+}
+
+
+def rendered(template: str, turns: Any, tokenizer: Any) -> Marked:
+    own = copy.deepcopy(tokenizer)
+    own.chat_template = template
+    called = any("tool_calls" in turn for turn in turns)
+    tools = read_tools([{"name": "weather"}], "") if called else []
+    return render_chat(Conversation(turns, {}, tools), own, "tokenizer", "assistant", "line 1")
+
+
+def without_blocks(template: str) -> str:
+    assert "{%- generation -%}" in template
+    return template.replace("{%- generation -%}", "").replace("{%- endgeneration -%}", "")
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("template", [THINKING, MOVING], ids=["thinking", "moving"])
+def test_turns_are_where_generation_blocks_mark_them(
+    template: str, shape: str, tokenizer: Any
+) -> None:
+    turns = SHAPES[shape]
+    if template == MOVING and shape == "answers one after the other":
+        with pytest.raises(UsageError, match="turns alternate"):
+            rendered(without_blocks(template), turns, tokenizer)
+        return
+    marked = rendered(template, turns, tokenizer)
+    assert marked.spans
+    assert len(marked.spans) == sum(turn["role"] == "assistant" for turn in turns)
+    assert rendered(without_blocks(template), turns, tokenizer) == marked
+
+
+PLAIN = (
+    "{% for m in messages %}{{ between[loop.index0] }}[{{ m.role }}]{{ m.content }}[end]"
+    "{% endfor %}"
+)
+
+
+LENGTH = "messages[1:2] | map(attribute='content') | join | length"
+
+
+@pytest.mark.parametrize(
+    ("between", "closing", "known"),
+    [
+        ("''", "", True),
+        (f"{LENGTH} % 2, '', ''", "", False),
+        (f"'', '', {LENGTH}", "", False),
+        ("''", "[close]", False),
+    ],
+)
+def test_a_turn_is_not_found_where_what_is_around_depends_on_it(
+    between: str, closing: str, known: bool, tokenizer: Any
+) -> None:
+    opened = "{% if add_generation_prompt %}[assistant]{% else %}" + closing + "{% endif %}"
+    template = f"{{% set between = [{between}] %}}{PLAIN}{opened}"
+    chat = Chat(template, tokenizer, "line 1")
+    turns = [USER, HELLO, TWICE]
+    text = chat.render(turns)
+    place = text.index("Hello.[end]"), text.index("[user]Hello.")
+    assert find_turn(chat, turns, 1, text) == (place if known else None)
+
+
+def test_a_turn_whose_words_are_written_otherwise_is_not_found(tokenizer: Any) -> None:
+    template = PLAIN.replace("{{ between[loop.index0] }}", "").replace("t }}", "t | replace('Hello', 'X') }}")
+    chat = Chat(template, tokenizer, "line 1")
+    turns = [USER, HELLO, TWICE]
+    assert find_turn(chat, turns, 1, chat.render(turns)) is None
+
+
+def test_a_thought_that_the_prompt_begins_is_not_a_label(tokenizer: Any) -> None:
+    opened = "{{ '[assistant]<think>\\n' }}"
+    template = without_blocks(THINKING).replace("{{ '[assistant]' }}", opened)
+    example = rendered(template, SHAPES["answers one after the other"], tokenizer)
+    assert example.spans is not None
+    said = [example.text[start:end] for start, end in example.spans]
+    assert said == ["Hello.[end]", "Hello.[end]", "Bye[end]", "\n</think>\n\nHello.[end]"]
+    closed = template.replace(opened, "{{ '[assistant]<think></think>' }}")
+    assert closed != template
+    with pytest.raises(UsageError, match="in another way once more"):
+        rendered(closed, SHAPES["answers one after the other"], tokenizer)
+
+
+def test_an_empty_thought_that_the_template_writes_is_not_written_twice(tokenizer: Any) -> None:
+    template = (
+        "{% for m in messages %}[{{ m.role }}]\n{% if m.role == 'assistant' %}<think></think>"
+        "{% endif %}{{ m.content }}[end]{% endfor %}"
+        "{% if add_generation_prompt %}[assistant]\n<think>\n{% endif %}"
+    )
+    example = rendered(template, [USER, HELLO, TWICE, BYE], tokenizer)
+    assert example.text.endswith("[assistant]\n<think>\n</think>Bye[end]")
+    assert example.text.count("<think>") == example.text.count("</think>") == 2
+    assert example.spans is not None and example.notes == (ADDED,)
+    said = [example.text[start:end] for start, end in example.spans]
+    assert said == ["</think>Hello.[end]", "</think>Bye[end]"]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", ["llama3", "qwen2_5", "qwen3_instruct_2507"])
+def test_public_templates_are_marked_as_trl_marks_them(
+    name: str, shape: str, tokenizer: Any
+) -> None:
+    """TRL has these templates with generation blocks, which mark newlines around a turn too."""
+    found = importlib.util.find_spec("trl")
+    if found is None or found.origin is None:
+        pytest.skip("TRL is not installed")
+    folder = Path(found.origin).parent / "chat_templates"
+    turns = SHAPES[shape]
+    if name == "llama3":  # it has no place for calls
+        turns = [turn for turn in turns if turn["role"] != "tool" and "tool_calls" not in turn]
+    ours = rendered((folder / f"{name}.jinja").read_text(), turns, tokenizer)
+    theirs = rendered((folder / f"{name}_training.jinja").read_text(), turns, tokenizer)
+    assert ours.text == theirs.text and theirs.spans
+    assert ours.spans == tuple(narrowed(span, theirs.text) for span in theirs.spans)
+
+
+def narrowed(span: tuple[int, int], text: str) -> tuple[int, int]:
+    """The span without the newlines at its ends."""
+    said = text[slice(*span)]
+    start = span[1] - len(said.lstrip("\n"))
+    return start, start + len(said.strip("\n"))
