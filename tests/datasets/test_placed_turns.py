@@ -145,7 +145,8 @@ def test_a_turn_is_not_found_where_what_is_around_depends_on_it(
 
 
 def test_a_turn_whose_words_are_written_otherwise_is_not_found(tokenizer: Any) -> None:
-    template = PLAIN.replace("{{ between[loop.index0] }}", "").replace("t }}", "t | replace('Hello', 'X') }}")
+    template = PLAIN.replace("{{ between[loop.index0] }}", "")
+    template = template.replace("t }}", "t | replace('Hello', 'X') }}")
     chat = Chat(template, tokenizer, "line 1")
     turns = [USER, HELLO, TWICE]
     assert find_turn(chat, turns, 1, chat.render(turns)) is None
