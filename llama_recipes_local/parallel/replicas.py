@@ -4,6 +4,7 @@ Not FSDP2 on a mesh of replicas: that keeps what it gathered, from itself, besid
 from the forward to the backward pass, so every weight was held twice.
 """
 
+from collections import deque
 from typing import Any
 
 import torch
@@ -14,6 +15,9 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from llama_recipes_local.parallel.process_group import world_size
+
+AT_ONCE = 8
+"""Buckets that are reduced at once: torch's are of 25 MiB, or a larger weight."""
 
 
 def with_shared_gradients(model: nn.Module) -> nn.Module:
@@ -37,18 +41,37 @@ def with_shared_gradients(model: nn.Module) -> nn.Module:
     replica.broadcast_buffers = False  # its argument is deprecated in newer versions of torch
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if any(parameter.dtype != torch.float32 for parameter in trained):
-        replica.register_comm_hook(None, average_in_float32)
+        replica.register_comm_hook(deque(), average_in_float32)
     return replica
 
 
-def average_in_float32(state: None, bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:
-    """Average gradients over ranks in float32, as FSDP2 does, whatever their own dtype is."""
+def average_in_float32(
+    reducing: "deque[torch.cuda.Event]", bucket: GradBucket
+) -> torch.futures.Future[torch.Tensor]:
+    """Average gradients over ranks in float32, as FSDP2 does, whatever their own dtype is.
+
+    On CUDA the host waits before it reduces more than ``AT_ONCE``: it is ahead of the device by
+    most of a backward pass, and would hold as many copies in float32.
+
+    Args:
+        reducing: when each of the last ones is reduced.
+        bucket: some gradients.
+    """
     gradients = bucket.buffer()
+    while len(reducing) >= AT_ONCE:
+        reducing.popleft().synchronize()
     reduced = dist.all_reduce(gradients.float().div_(world_size()), async_op=True)
     assert reduced is not None  # that is for ranks outside of the group
 
     def copy_back(done: torch.futures.Future[Any]) -> torch.Tensor:
-        return gradients.copy_(done.value()[0])
+        wide = done.value()[0]
+        gradients.copy_(wide)
+        if wide.is_cuda:
+            stream = torch.cuda.current_stream()  # this function's own
+            wide.record_stream(stream)
+            reduced.wait()  # or the group keeps the copy until it is next called
+            reducing.append(stream.record_event())
+        return gradients
 
     return reduced.get_future().then(copy_back)
 

@@ -26,6 +26,7 @@ from llama_recipes_local.planning.setting import (
 GIB = 2**30
 LOGITS = 1 << 28  # elements at a time, in ``kernels.vocabulary_loss``
 TILE = 4096  # tokens, in ``kernels.lora.tiled_mlp``
+REDUCED = 8 * (25 << 19)  # gradients of half precision at once, in ``parallel.replicas``
 
 BITS_8, BFLOAT16 = 2, 4  # bytes of both moments of a weight
 MOMENTS = {
@@ -227,10 +228,13 @@ def _gathered(setting: Setting) -> tuple[float, float]:
     decoder layer is one: the one that is computed and the next one, which is fetched meanwhile.
     Without resharding, and in replicas where FSDP2 copies them, every layer stays from the forward
     pass on. A trained layer's gradients are cast to float32 and reduced while the next one's are
-    made. 4-bit weights are gathered as they are, and replicas of them are left alone.
+    made. 4-bit weights are gathered as they are, and replicas of them are left alone. DDP averages
+    some gradients of half precision at a time in float32.
     """
     if not setting.is_gathered:
-        return 0.0, 0.0
+        half = sum(number for number, size in _by_dtype(setting) if size == 2)
+        reduced = 4.0 * min(half, max(REDUCED, setting.shape.layer))
+        return 0.0, reduced if _has_buckets(setting) else 0.0
     shape, own = setting.shape, setting.weights
     size = own.shared if own.bits or own.fp8 else setting.element
     layer = shape.layer * size

@@ -144,6 +144,15 @@ def test_fsdp_gathers_two_layers_or_all() -> None:
     assert memory(replace(replicas, copies=True)).gathered == 2 * S7.weights
 
 
+def test_replicas_average_some_gradients_of_half_precision_in_float32() -> None:
+    replicas = replace(WHOLE, ranks=Ranks(4, 1, REPLICATED))
+    assert memory(replicas).gathered == 4 * S7.layer
+    wide = replace(replicas, weights=Weights(trained=S7.weights, bytes=4))
+    assert memory(wide).gathered == 0
+    few = replace(LORA, adapter=Adapter(bytes=2), ranks=Ranks(4, 1, REPLICATED))
+    assert memory(few).gathered == 4 * 32 * 2 * 8 * 8192
+
+
 def test_fsdp_accumulates_whole_gradients_in_float32() -> None:
     ranks = Ranks(4, 1, FULL_SHARD)
     twice = replace(WHOLE, ranks=ranks, batch=Batch(accumulation=2))
