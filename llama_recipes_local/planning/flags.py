@@ -40,7 +40,8 @@ def changes(chosen: Setting, asked: Setting, always: Collection[str] = ()) -> di
         always: what is named even where both are the same.
     """
     flags: dict[str, Any] = {}
-    if chosen.ranks.sharding != asked.ranks.sharding or SHARDING in always:
+    other = chosen.ranks.sharding != asked.ranks.sharding
+    if other or (SHARDING in always and chosen.ranks.uses_fsdp):
         flags["sharding_strategy"] = chosen.ranks.sharding
     if chosen.policy != asked.policy or POLICY in always:
         flags["activation_policy"] = chosen.policy

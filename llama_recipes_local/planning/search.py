@@ -175,10 +175,14 @@ def _shardings(setting: Setting) -> list[str]:
 
 
 def _policies(setting: Setting) -> list[str]:
-    """Return what activations may become; norms are computed again by our kernels only."""
+    """Return what activations may become.
+
+    Norms are computed again by our kernels only, for LoRA and for trained weights.
+    """
     if setting.on_cpu:
         return [KEEP, FULL]
-    selective = [SELECTIVE] if setting.kernels == FROZEN else []
+    prompts = setting.adapter is not None and setting.adapter.method != "lora"
+    selective = [SELECTIVE] if setting.kernels == FROZEN and not prompts else []
     return [KEEP, *selective, FULL, OFFLOAD]
 
 

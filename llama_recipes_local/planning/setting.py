@@ -173,7 +173,7 @@ class Ranks:
         if self.sharding in (ALONE, REPLICATED):
             return 1
         if self.sharding == HYBRID_SHARD:
-            return self.group or max(self.world // self.hosts, 1)
+            return min(self.group or max(self.world // self.hosts, 1), self.world)
         return self.world
 
     @property

@@ -52,7 +52,7 @@ def plan_text(run: Run, audits: Mapping[str, SplitAudit]) -> str:
     lines += details(found, run.train, tokens, "as tokenised")
     others = [each for each in ranked(asked, has, free_of(run)) if each.setting != asked]
     for each in others[:NEXT]:
-        flags = " ".join(words(changes(each.setting, asked)))
+        flags = " ".join(words(changes(each.setting, asked, free_of(run))))
         lines.append(f"  or {figures(each)}\n     {flags}")
     return "\n".join([*lines, _elsewhere(run, asked.ranks)] if assumed else lines)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llama_recipes_local.planning.cards import Card
-from llama_recipes_local.planning.flags import changes, words
+from llama_recipes_local.planning.flags import changes, free_of, words
 from llama_recipes_local.planning.host import checkpoint_gb, host_gib
 from llama_recipes_local.planning.search import Outcome
 from llama_recipes_local.planning.wording import describe, details, figures, in_rows, wrapped
@@ -77,7 +77,7 @@ def card_as_json(card: Card) -> dict[str, Any]:
 def command(plan: Method, chosen: Outcome) -> list[str]:
     """Return the words of the command that trains so."""
     ranks = chosen.setting.ranks
-    flags = {**plan.run.flags, **changes(chosen.setting, plan.asked)}
+    flags = {**plan.run.flags, **own_flags(plan, chosen)}
     shown = {name: True if str(value).lower() == "true" else value for name, value in flags.items()}
     start = [python()]
     if ranks.uses_fsdp:
@@ -86,6 +86,12 @@ def command(plan: Method, chosen: Outcome) -> list[str]:
         start += ["--nnodes", str(ranks.hosts), "--rdzv_backend", "c10d"]
         start += ["--rdzv_endpoint", "HOST:29500"]
     return [*start, "finetuning.py", *words(shown)]
+
+
+def own_flags(plan: Method, chosen: Outcome) -> dict[str, Any]:
+    """Return the flags of a setting; all but the first name what the run would choose otherwise."""
+    always = () if chosen is plan.outcomes[0] else free_of(plan.run)
+    return changes(chosen.setting, plan.asked, always)
 
 
 def _head(plan: Plan) -> str:
@@ -161,6 +167,6 @@ def _numbers(plan: Method, found: Outcome) -> dict[str, Any]:
         "step_seconds": {name: round(part, 4) for name, part in vars(found.seconds).items()},
         "host_gib": round(host_gib(setting, plan.run.train.low_cpu_fsdp), 1),
         "checkpoint_gb": round(checkpoint_gb(setting), 3),
-        "flags": changes(setting, plan.asked),
+        "flags": own_flags(plan, found),
         "command": command(plan, found),
     }

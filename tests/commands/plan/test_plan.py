@@ -53,6 +53,23 @@ def test_the_command_asks_for_what_was_planned(capsys: pytest.CaptureFixture[str
         assert again[0][name] == best[name]
 
 
+def test_each_setting_has_a_command_that_asks_for_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """A run chooses what a command leaves open: that of a slower one would train the fastest."""
+    for words in (
+        ("--model_name", "llama-2-13b", "--gpus", "3", "--gpu", "H100", "--use_peft"),
+        ("--model_name", "llama-3.1-8b", "--nodes", "2", "--gpu_memory", "24", "--use_peft"),
+        ("--model_name", "llama-2-7b", "--use_peft", "--peft_method", "prefix"),
+    ):
+        settings = numbers(capsys, *words)["settings"]
+        own = words[2 : words.index("--use_peft")]
+        for each in settings if settings[0]["fits"] else ():
+            after = each["command"][each["command"].index("finetuning.py") + 1 :]
+            if each["fits"]:
+                (again, *_) = numbers(capsys, *after, *own)["settings"]
+                for name in ("peak_gib", "tokens_per_second", "sharding", "activations", "rows"):
+                    assert again[name] == each[name], (words, each["flags"])
+
+
 def test_what_is_named_is_done(capsys: pytest.CaptureFixture[str]) -> None:
     words = ("--model_name", "llama-2-7b", "--gpus", "4", "--use_peft")
     named = ("--sharding_strategy", "FULL_SHARD", "--batch_size_training", "8")
@@ -167,6 +184,7 @@ M = ("--model_name", "llama-2-7b")
         ((*M, "--fp8", "--use_peft", "--use_dora"), "--fp8 with --use_dora"),
         ((*M, "--sharding_group_size", "2"), "--sharding_group_size without --hsdp"),
         ((*M, "--gpus", "4", "--hsdp", "--sharding_group_size", "3"), "which is 4"),
+        ((*M, "--gpus", "2", "--hsdp", "--sharding_group_size", "4"), "which is 2"),
         ((*M, "--top_layers", "5000"), "it must be from 0 to 1000"),
         ((*M, "--eval_steps", "5", "--run_validation", "False"), "nothing would be validated"),
         ((*M, "--peft_method", "prefix"), "--peft_method prefix without --use_peft"),
