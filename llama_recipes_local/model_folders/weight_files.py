@@ -4,7 +4,7 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -175,11 +175,12 @@ def missing_shards(folder: Path) -> list[str]:
 def _check_shards(folder: Path) -> list[Problem]:
     index = folder / INDEX
     try:
-        shards = sorted(set(_weight_map(index).values()))
+        named = _weight_map(index)
     except ValueError as error:
         if pointer := check_pointer(index):
             return pointer
         return [Problem(f"{index} is not an index of weights", str(error), _COPY_AGAIN)]
+    shards = sorted(set(named.values()))
     if not (missing := missing_shards(folder)):
         files = [folder / shard for shard in shards]
         there = {path.name for path in folder.glob("model-*-of-*.safetensors")}
@@ -187,7 +188,7 @@ def _check_shards(folder: Path) -> list[Problem]:
             why = f"{join_names(sorted(unnamed))}; only one set can be the model's"
             what = f"{folder} holds shards that {INDEX} does not name"
             return [Problem(what, why, "move the others away, or copy the index again")]
-        return check_links(folder, files) or check_headers(files) or _check_once(folder, files)
+        return check_links(folder, files) or check_headers(files) or _check_places(folder, named)
     return [
         Problem(
             f"{folder} has only {len(shards) - len(missing)} of {len(shards)} weight files",
@@ -197,17 +198,27 @@ def _check_shards(folder: Path) -> list[Problem]:
     ]
 
 
-def _check_once(folder: Path, files: Iterable[Path]) -> list[Problem]:
-    """Find tensors that are in two files: which of the two is the model's?"""
+def _check_places(folder: Path, named: Mapping[str, str]) -> list[Problem]:
+    """Find tensors that are in two files, or in another file than the index says.
+
+    Args:
+        folder: the model's.
+        named: the index's names of tensors and files, which are all there.
+    """
     found: dict[str, str] = {}
-    for path in files:
+    for path in sorted({folder / file for file in named.values()}):
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118
                 other = found.setdefault(name, path.name)
                 if other != path.name:
                     what = f"{folder} has a tensor in two of its weight files"
                     return [Problem(what, f"{name} is in {other} and {path.name}", _COPY_AGAIN)]
-    return []
+    moved = [name for name, file in named.items() if found.get(name, file) != file]
+    if not moved:
+        return []
+    first = f"{moved[0]} is in {found[moved[0]]}, and the index says {named[moved[0]]}"
+    what = f"{folder / INDEX} names another file for {len(moved)} of {len(named)} tensors"
+    return [Problem(what, f"is it another model's? {first}", _COPY_AGAIN)]
 
 
 def check_headers(files: Iterable[Path]) -> list[Problem]:

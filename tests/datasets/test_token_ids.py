@@ -484,3 +484,16 @@ def test_a_text_is_not_cut_where_a_token_goes_across(
     tokenizer.add_tokens(["in the"])
     text = "It is in the end what it was in the beginning. " * 3
     assert long_texts.pieces(tokenizer, text) == [text]
+
+
+def test_pieces_whose_configuration_does_not_say_legacy_are_transformers_5s(
+    families: dict[str, Family],
+) -> None:
+    """transformers 4 put a space after a special token there, as it still does for legacy."""
+    found = {}
+    for name in ("Llama 2, no add_bos_token", "Llama 2, legacy"):
+        folder = families[name].folder
+        plain = transformers.AutoTokenizer.from_pretrained(folder)
+        found[name] = plain("he</s>she", add_special_tokens=False)["input_ids"]
+        assert text_ids(AutoTokenizer.from_pretrained(folder), ["he</s>she"]) == [found[name]]
+    assert found["Llama 2, no add_bos_token"] != found["Llama 2, legacy"]

@@ -124,6 +124,19 @@ def shards(folder: Path, named: int) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
+def moved_tensor(folder: Path) -> None:
+    """Make two shards of the weights, of which the index says another for two tensors."""
+    tensors = load_file(folder / "model.safetensors")
+    shards(folder, 1)
+    first, second = sorted(folder.glob("model-0*"))
+    head = {NORM: tensors.pop(NORM), "lm_head.weight": tensors.pop("lm_head.weight")}
+    save_file(tensors, first, metadata={"format": "pt"})
+    save_file(head, second, metadata={"format": "pt"})
+    index = {"weight_map": dict.fromkeys(tensors, first.name) | dict.fromkeys(head, first.name)}
+    index["weight_map"]["model.embed_tokens.weight"] = second.name
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
 def in_place_of(file: str, put: Spoil) -> Spoil:
     def replace(folder: Path) -> None:
         (folder / file).unlink()
@@ -254,6 +267,11 @@ FAULTS: dict[str, tuple[Spoil, str, str]] = {
         lambda folder: shards(folder, 2),
         "has a tensor in two of its weight files",
         "model.norm.weight is in model-00001-of-00002.safetensors and model-00002",
+    ),
+    "a tensor in another shard than the index says": (
+        moved_tensor,
+        "model.safetensors.index.json names another file for 3 of",
+        "model.embed_tokens.weight is in model-00001-of-00002.safetensors, and the index says",
     ),
     "an index that points outside": (
         outside,
