@@ -14,7 +14,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from llama_recipes_local.vendoring.checkout import MAKE_COMMAND, PACKAGE
@@ -113,6 +113,12 @@ class _AliasLoader(importlib.abc.Loader):
     def exec_module(self, module: ModuleType) -> None:
         module.__spec__ = self._spec
 
+    def get_code(self, fullname: str) -> CodeType | None:
+        """Return the code that ``python -m`` runs."""
+        spec = importlib.util.find_spec(f"{VENDORED}.{self._name}")
+        assert spec is not None and isinstance(spec.loader, importlib.abc.InspectLoader)
+        return spec.loader.get_code(spec.name)
+
 
 def _is_module(path: Path) -> bool:
     return path.is_dir() or path.with_suffix(".py").is_file()
@@ -134,9 +140,12 @@ class _AliasFinder(importlib.abc.MetaPathFinder):
         _require_copy()
         if not _is_module(vendored):
             return None
-        return importlib.util.spec_from_loader(
+        spec = importlib.util.spec_from_loader(
             fullname, _AliasLoader(name), is_package=vendored.is_dir()
         )
+        if spec is not None and not vendored.is_dir():
+            spec.origin, spec.has_location = str(vendored.with_suffix(".py")), True
+        return spec
 
 
 def install_aliases() -> None:

@@ -119,6 +119,15 @@ def unknown_flag(name: str, known: Iterable[str], why: str = "", otherwise: str 
     return Problem(f"unknown flag {name}", why, f"did you mean --{near}?" if near else otherwise)
 
 
+def flag_for(word: str) -> str:
+    """Return the flag for a path that was given without one; an empty string for another word."""
+    if os.path.isfile(os.path.join(word, "adapter_config.json")):  # Path raises at a long name
+        return "adapter"
+    if os.path.isfile(os.path.join(word, "config.json")):
+        return "model_name"
+    return "dataset" if os.path.exists(word) else ""
+
+
 def empty_value(name: str) -> Problem:
     """Return the problem with a flag, named with its dashes, whose value is empty."""
     why = "no text stands after it, as with a variable of the shell that is not set"

@@ -1,6 +1,7 @@
 """Upstream's modules and names under this package's name, and what happens without the copy."""
 
 import importlib
+import runpy
 import shutil
 import subprocess
 import sys
@@ -49,6 +50,17 @@ def test_a_module_that_was_imported_alone_is_its_packages_own() -> None:
     alone = _upstream.load_alone("configs.wandb")
     assert _upstream.load("configs").wandb_config is alone.wandb_config
     assert _upstream.load("configs.wandb") is _upstream.load_alone("configs.wandb") is alone
+
+
+def test_a_script_of_upstreams_runs_under_this_packages_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Upstream's README calls it with ``python -m llama_recipes.tools...``."""
+    name = "tools.convert_hf_weights_to_llama"
+    monkeypatch.delitem(sys.modules, f"llama_recipes_local.{name}", raising=False)
+    names = runpy.run_module(f"llama_recipes_local.{name}", run_name="not main")
+    assert names["__file__"] == _upstream.load(name).__file__
+    assert callable(names["main"])
 
 
 def test_private_modules_have_no_alias() -> None:

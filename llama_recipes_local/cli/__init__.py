@@ -18,11 +18,11 @@ from pathlib import Path
 
 from llama_recipes_local._python import check_working_directory, missing_packages, with_packages
 from llama_recipes_local._upstream import VENDORED_DIR
-from llama_recipes_local.cli.parsing import Help, Parser
+from llama_recipes_local.cli.parsing import Help, Parser, asks_json, print_json
 from llama_recipes_local.cli.shared_flags import DEFAULTS, OF_FINETUNING
 from llama_recipes_local.cli.tree import ROOT, Command, group_parser
 from llama_recipes_local.console import exit_on_broken_pipe, printable_output, report_failure
-from llama_recipes_local.errors import refusal
+from llama_recipes_local.errors import UsageError, refusal
 from llama_recipes_local.vendoring.checkout import MAKE_COMMAND
 
 PROGRAM = "llama-recipes-local"
@@ -54,7 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             warnings.filterwarnings("ignore", message="IProgress not found")  # in a notebook
             _run(ROOT, words)
     except (Exception, KeyboardInterrupt) as error:  # safetensors has its own error for a full disk
-        code = report_failure(_by_name(error))
+        known = _by_name(error)
+        if isinstance(known, UsageError) and asks_json(words):
+            print_json(known.problems)
+        code = report_failure(known)
         if code is None:
             raise
         return code

@@ -1,36 +1,66 @@
 """An argparse parser that suggests the nearest name for an unknown flag, and types of values."""
 
 import argparse
+import json
 import math
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import NoReturn
 
-from llama_recipes_local.errors import refusal
-from llama_recipes_local.messages import nearest, unknown_flag
+from llama_recipes_local.errors import Problem, refusal
+from llama_recipes_local.messages import flag_for, nearest, unknown_flag
 from llama_recipes_local.storage.names import check_possible
 from llama_recipes_local.typed_words import read_words
+
+QUOTES = "put a value with spaces in quotes"
+
+# what llama-recipes, PEFT and transformers call what a command takes under another name
+ELSEWHERE = {
+    "adapter_name_or_path": "adapter",
+    "adapter_path": "adapter",
+    "base_model": "model_name",
+    "lora_path": "adapter",
+    "model_name_or_path": "model_name",
+    "model_path": "model_name",
+    "output": "out",
+    "output_dir": "out",
+    "output_path": "out",
+    "peft_model": "adapter",
+}
 
 
 class Parser(argparse.ArgumentParser):
     """A parser that takes no abbreviated flags, and suggests the nearest to an unknown one."""
+
+    _asks_json = False
 
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
         """Parse the words; exit with code 2 and the nearest name if a flag is unknown.
 
         Unknown flags are checked first: argparse would report a misspelt required flag as missing.
         """
+        self._asks_json = asks_json(words)
         for word in words:
             if word == "--":
                 break
             self._check_flag(word)
         parsed, unknown = self.parse_known_args(words)
         if unknown:
-            self.error(f"unexpected argument {unknown[0]!r}; put a value with spaces in quotes")
+            flag = flag_for(unknown[0])
+            fix = f"did you mean --{flag} {unknown[0]}?" if f"--{flag}" in self._flags() else QUOTES
+            self.error(f"unexpected argument {unknown[0]!r}; {fix}")
         return parsed
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and what is wrong, to standard output too if JSON was asked for."""
+        if self._asks_json:
+            fix = f"`{self.prog} --help` lists the flags"
+            print_json([Problem(message, "the command line cannot be read", fix)])
+        super().error(message)
 
     def parse_own(self, words: Sequence[str]) -> argparse.Namespace:
         """Parse the parser's own flags among words that may hold any flag of ``finetuning.py``.
@@ -38,9 +68,14 @@ class Parser(argparse.ArgumentParser):
         The others are ``flags`` of the result, words without a flag are its ``arguments``. They
         are checked once the configurations that declare them are imported.
         """
+        self._asks_json = asks_json(words)
         if {"-h", "--help"} & set(words):
             return self.parse(["--help"])
         arguments, flags = read_words(words)
+        if "model_name" not in flags and "model" in flags:  # as other commands take it
+            flags["model_name"] = flags.pop("model")
+        for name in flags.keys() - {"output_dir"}:  # a flag of finetuning.py
+            self._check_other_name(f"--{name}")
         mine: list[str] = []
         for action in self._actions:
             name = action.option_strings[-1].removeprefix("--") if action.option_strings else ""
@@ -63,10 +98,29 @@ class Parser(argparse.ArgumentParser):
         # argparse takes a word with a dash and a space, or a negative number, for a value
         if not flag.startswith("-") or " " in word or _is_number(word):
             return
-        known = [name for action in self._actions for name in action.option_strings]
-        if flag not in known:
-            problem = unknown_flag(flag, [name.lstrip("-") for name in known])
-            self.error(f"{problem.what}; {problem.fix or f'{self.prog} --help lists the flags'}")
+        known = self._flags()
+        if flag in known:
+            return
+        self._check_other_name(flag)
+        problem = unknown_flag(flag, [name.lstrip("-") for name in known])
+        self.error(f"{problem.what}; {problem.fix or f'{self.prog} --help lists the flags'}")
+
+    def _check_other_name(self, flag: str) -> None:
+        if (ours := f"--{ELSEWHERE.get(flag.lstrip('-'))}") in self._flags():
+            self.error(f"unknown flag {flag}; here it is called {ours}")
+
+    def _flags(self) -> list[str]:
+        return [name for action in self._actions for name in action.option_strings]
+
+
+def asks_json(words: Sequence[str]) -> bool:
+    """Return whether a command line asks for JSON."""
+    return "--json" in words
+
+
+def print_json(problems: Sequence[Problem]) -> None:
+    """Print problems for a program, as commands with ``--json`` do."""
+    print(json.dumps({"problems": list(map(asdict, problems))}, indent=2, ensure_ascii=False))
 
 
 class Help(argparse.RawDescriptionHelpFormatter):

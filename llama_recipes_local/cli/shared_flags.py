@@ -10,7 +10,7 @@ DTYPES = ("bfloat16", "float16", "float32")
 DEFAULTS = "Defaults are in parentheses.\n"
 OF_FINETUNING = """
 It also accepts the flags of finetuning.py, above all those of the model and the data:
-  --model_name DIR              the model's folder
+  --model_name DIR              the model's folder (--model is the same)
   --dataset NAME|PATH           a data set, or a file, folder or glob of yours
   --local_dataset.FIELD VALUE   for your own files; other data sets likewise
 `llama-recipes-local finetune --help` lists them all.

@@ -104,7 +104,7 @@ def _resolved(
     given, named_twice = with_data_path(configured.flags)
     given, no_tokens = with_settings(given)
     usable, refused = flags.check_flags(given, others)
-    problems = flags.check_arguments(arguments) + configured.problems
+    problems = flags.check_arguments(arguments, others) + configured.problems
     problems += refused + named_twice + no_tokens
     run = resolve(usable)
     run = with_values(run, configured, implied_flags(run, configured.settings))

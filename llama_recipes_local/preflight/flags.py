@@ -1,5 +1,6 @@
 """Finds unknown flags, and values of the wrong type, outside the choices or out of range."""
 
+import shlex
 from collections.abc import Collection, Iterable
 from inspect import getattr_static
 from typing import Any
@@ -11,7 +12,7 @@ from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.field_values import convert
 from llama_recipes_local.fields import FOLDER, defaults, facts, field_names, type_hints
-from llama_recipes_local.messages import empty_value, nearest, unknown_flag
+from llama_recipes_local.messages import empty_value, flag_for, nearest, unknown_flag
 from llama_recipes_local.program import command
 from llama_recipes_local.run import Run
 from llama_recipes_local.run.resolution import is_automatic
@@ -74,16 +75,27 @@ def known_flags() -> list[str]:
     return list(dict.fromkeys(plain + dotted))
 
 
-def check_arguments(arguments: Iterable[object]) -> list[Problem]:
-    """Return a problem for each word that does not belong to a flag."""
+def check_arguments(arguments: Iterable[object], others: Iterable[str] = ()) -> list[Problem]:
+    """Return a problem for each word that does not belong to a flag.
+
+    Args:
+        arguments: the words.
+        others: the flags that the command has of its own.
+    """
+    known = {*others, *known_flags()}
     return [
         Problem(
             f"{argument!r} stands on the command line without a flag",
             "every setting has a flag, and a flag takes one value",
-            "write --flag value; a value with spaces goes in quotes",
+            f"{_with_flag(str(argument), known)}; a value with spaces goes in quotes",
         )
         for argument in arguments
     ]
+
+
+def _with_flag(word: str, known: Collection[str]) -> str:
+    flag = flag_for(word)
+    return f"write --{flag} {shlex.quote(word)}" if flag in known else "write --flag value"
 
 
 def check_values(run: Run, only: Collection[str] | None = None) -> list[Problem]:
@@ -150,6 +162,8 @@ def check_flags(
         wrong = _mismatch(flag, value) if flag in known else [_unknown(flag, [*others, *known])]
         if not wrong:
             usable[flag] = value
+        elif (meant := ELSEWHERE.get(flag)) in known and not _mismatch(meant, value):
+            usable.setdefault(meant, value)  # what depends on it is checked with it
         # check_output checks the whole path of output_dir
         problems += wrong or ([] if flag == "output_dir" else check_name(value, f"--{flag}"))
     return usable, problems

@@ -1,5 +1,6 @@
 """The console script: which commands it finds, what it refuses, and what it imports."""
 
+import json
 import re
 import subprocess
 import sys
@@ -82,6 +83,68 @@ def test_a_python_without_the_packages_is_named(
     said = capsys.readouterr().err
     assert f"{sys.executable} has no no_such_package" in said
     assert f"-m pip install {_python.ROOT}" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "ours"),
+    [
+        (["generate", "--peft_model", "x"], "--adapter"),
+        (["merge", "--adapter", "x", "--output_dir", "y"], "--out"),
+        (["evaluate", "--lora_path=x"], "--adapter"),
+        (["export", "--model_path", "x"], "--model_name"),
+    ],
+)
+def test_the_name_of_a_flag_in_other_programs_leads_to_ours(
+    words: list[str], ours: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert f"here it is called {ours}\n" in refused(words, capsys)
+
+
+def test_a_path_without_a_flag_leads_to_its_flag(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    assert f"did you mean --adapter {tmp_path}?" in refused(["generate", str(tmp_path)], capsys)
+    # a command without such a flag does not suggest it
+    assert "--adapter" not in refused(["recipes", "x", str(tmp_path)], capsys)
+
+
+@pytest.mark.parametrize("command", ["generate", "evaluate"])
+def test_the_models_flag_is_the_same_everywhere(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = import_module(f"llama_recipes_local.commands.{command}.flags")
+    seen: list[Any] = []
+    monkeypatch.setattr(flags, "run", seen.append)
+    for flag in ("--model", "--model_name"):
+        assert cli.main([command, flag, "x"]) == 0
+    first, second = (str(vars(each) | getattr(each, "flags", {})) for each in seen)
+    assert first == second and "'model_name'" in first
+
+
+def test_two_names_of_the_model_are_not_mixed_up(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plan", "--model", "llama-2-7b", "--model_name", "llama-3-8b"]) == 2
+    assert "unknown flag --model\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["check", "--jsn", "x", "--json"],
+        ["plan", "--json", "--gpu_memory", "80", "--peft_model", "x"],
+        ["evaluate", "--json", "--benchmark", "mmul"],
+    ],
+)
+def test_a_wrong_command_line_is_json_too(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code = cli.main(words)
+    except SystemExit as stopped:  # argparse's own
+        code = stopped.code
+    said = capsys.readouterr()
+    problems = json.loads(said.out)["problems"]
+    assert code == 2 and all(each["what"] in said.err for each in problems)
 
 
 def test_flags_are_not_abbreviated(capsys: pytest.CaptureFixture[str]) -> None:

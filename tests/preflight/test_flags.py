@@ -1,5 +1,7 @@
 """Which flags there are, and which values they take."""
 
+from pathlib import Path
+
 import pytest
 
 from llama_recipes_local.adapters.registry import METHODS
@@ -90,6 +92,30 @@ def test_the_name_of_a_flag_in_other_scripts_leads_to_ours(given: str, ours: str
     _, (problem,) = flags.check_flags({given: 1})
     assert problem.what == f"unknown flag --{given}"
     assert problem.fix == f"here it is called --{ours}"
+
+
+def test_another_scripts_flag_is_checked_under_our_name() -> None:
+    usable, (problem,) = flags.check_flags({"model_name_or_path": "x"})
+    assert usable == {"model_name": "x"} and problem.what == "unknown flag --model_name_or_path"
+    usable, _ = flags.check_flags({"model_name_or_path": "x", "model_name": "y"})
+    assert usable == {"model_name": "y"}
+    usable, (problem,) = flags.check_flags({"learning_rate": "fast"})  # no second problem
+    assert usable == {} and problem.fix == "here it is called --lr"
+
+
+def test_a_path_without_a_flag_leads_to_its_flag(tmp_path: Path) -> None:
+    folder, rows = tmp_path / "my model", tmp_path / "rows.jsonl"
+    folder.mkdir()
+    (folder / "config.json").touch()
+    rows.touch()
+    words = [str(folder), str(rows), "a word", "a" * 300]
+    fixes = [problem.fix.split(";")[0] for problem in flags.check_arguments(words)]
+    assert fixes[:2] == [f"write --model_name '{folder}'", f"write --dataset {rows}"]
+    assert fixes[2:] == ["write --flag value"] * 2
+    (folder / "adapter_config.json").touch()
+    for others, flag in (([], "flag value"), (["adapter"], f"adapter '{folder}'")):
+        (problem,) = flags.check_arguments([str(folder)], others)
+        assert problem.fix.startswith(f"write --{flag};")
 
 
 def test_other_scripts_names_are_not_ours_and_lead_to_ours() -> None:

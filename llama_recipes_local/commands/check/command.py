@@ -5,7 +5,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from glob import escape
 from pathlib import Path, PurePosixPath
 
@@ -20,7 +20,7 @@ from llama_recipes_local.commands.check.file_lists import (
 )
 from llama_recipes_local.commands.check.model_copy import check_copy, is_model, usual_and_absent
 from llama_recipes_local.commands.check.own_words import check_own
-from llama_recipes_local.errors import Problem, UsageError, caught, refusal, refuse
+from llama_recipes_local.errors import Problem, UsageError, refusal
 from llama_recipes_local.messages import amount, join_names, missing_path
 from llama_recipes_local.model_folders.weight_files import check_ordinary
 from llama_recipes_local.records.finding import files_below
@@ -58,11 +58,7 @@ def check(args: argparse.Namespace) -> None:
         UsageError: with all problems.
         SystemExit: with the same code, after JSON.
     """
-    with caught() as refused:
-        found = examine(args.folder.resolve(), args.list)
-    if args.json and refused:
-        print(json.dumps({"problems": list(map(asdict, refused))}, indent=2))
-    refuse(refused)
+    found = examine(args.folder.resolve(), args.list)
     if args.json:
         print(json.dumps(_as_json(found), indent=2, ensure_ascii=False))
         if found.problems:

@@ -25,6 +25,7 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--adapter", metavar="DIR", type=path, help="folder of a saved adapter")
     group.add_argument(
         "--model_name",
+        "--model",
         metavar="DIR",
         type=path,
         help="with --adapter: the base model's folder (the one recorded in the adapter); "

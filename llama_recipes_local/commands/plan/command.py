@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from dataclasses import asdict
 from typing import Any
 
@@ -18,7 +19,7 @@ from llama_recipes_local.commands.plan.report import (
 )
 from llama_recipes_local.configs.training import AUTO
 from llama_recipes_local.datasets.named_path import with_data_path
-from llama_recipes_local.errors import Problem, caught, refuse
+from llama_recipes_local.errors import Problem, UsageError, caught, refuse
 from llama_recipes_local.fields import field_names
 from llama_recipes_local.preflight.config_file import CONFIG_FLAGS, Configured, with_config
 from llama_recipes_local.preflight.flags import check_arguments, check_flags
@@ -47,9 +48,10 @@ def plan(args: argparse.Namespace) -> None:
         made = make_plan(flags, args, wrong)
         if not made.outcomes[0].fits:
             problems += nothing_fits(made, flags, args)
-    if args.json:
-        found = {} if made is None else as_json(made)
-        print(json.dumps(found | {"problems": list(map(asdict, problems))}, indent=2))
+    if made is not None and args.json:
+        print(json.dumps(as_json(made) | {"problems": list(map(asdict, problems))}, indent=2))
+        if problems:
+            sys.exit(UsageError.EXIT_CODE)
     elif made is not None:
         print(as_text(made))
     refuse(problems)
@@ -60,7 +62,8 @@ def _usable_flags(args: argparse.Namespace) -> tuple[dict[str, Any], list[Proble
     configured = with_config(args.flags)
     given, named_twice = with_data_path(configured.flags)
     flags, problems = check_flags(given, OWN)
-    problems = [*check_arguments(args.arguments), *configured.problems, *problems, *named_twice]
+    stray = check_arguments(args.arguments, OWN)
+    problems = [*stray, *configured.problems, *problems, *named_twice]
     with caught():  # a model that is not known is reported with what else is wrong
         flags = _with_recipe(flags, configured, args.gpus * args.nodes)
     return {name: value for name, value in flags.items() if name not in CONFIG_FLAGS}, problems

@@ -43,8 +43,6 @@ def what_to_bring(args: argparse.Namespace) -> None:
         for number, data in enumerate(bring_data(args.dataset) if args.dataset else [], 1):
             parts["dataset" if number == 1 else f"dataset-{number}"] = data
     problems += found
-    if args.json and problems:
-        print(json.dumps({"problems": list(map(asdict, problems))}, indent=2))
     refuse(problems)
     parts["packages"] = _packages(Target(args.cuda, args.python), METHODS[args.method])
     if args.json:

@@ -244,7 +244,9 @@ def test_problems_are_json_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert [each["what"] for each in problems] == ["--gpu H1000", "unknown --dataset alpaca_datset"]
     assert problems[1]["fix"] == "did you mean --dataset alpaca_dataset?"
     assert all(each["why"] in printed.err for each in problems)
-    assert main(["plan", "--model_name", "llama-3.1-405b", "--use_peft", "--json"]) == 2
+    with pytest.raises(SystemExit) as stopped:
+        main(["plan", "--model_name", "llama-3.1-405b", "--use_peft", "--json"])
+    assert stopped.value.code == 2
     found = json.loads(capsys.readouterr().out)
     assert found["problems"][0]["what"] == "nothing fits into 79.1 GiB"
     assert not any(each["fits"] for each in found["settings"])
