@@ -17,6 +17,7 @@ from llama_recipes_local.kernels import (
     attention,
     frozen,
     norm,
+    packed_attention,
     rotary,
     rotated_attention,
     swiglu,
@@ -178,12 +179,15 @@ def make_model(dtype: torch.dtype, **config: Any) -> LlamaForCausalLM:
     return LlamaForCausalLM(LlamaConfig(**shape | config)).cuda().to(dtype)
 
 
-def packed_row() -> dict[str, torch.Tensor]:
+def packed_row() -> dict[str, Any]:
     torch.manual_seed(2)
+    bounds = torch.tensor([0, *LENGTHS], device="cuda").cumsum(0).int()
+    known = {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds, "use_cache": False}
+    known |= {"max_length_q": max(LENGTHS), "max_length_k": max(LENGTHS)}
     ids = torch.randint(3, 500, (1, sum(LENGTHS)), device="cuda")
     positions = torch.cat([torch.arange(n) for n in LENGTHS])[None].cuda()
     labels = torch.where(positions % 5 == 0, -100, ids)
-    return {"input_ids": ids, "labels": labels, "position_ids": positions}
+    return {"input_ids": ids, "labels": labels, "position_ids": positions, **known}
 
 
 @pytest.mark.parametrize("dtype", HALF)
@@ -221,10 +225,8 @@ def test_a_model_with_lora_is_as_near_to_float32_as_pefts(
 def test_rotary_positions_and_attention_are_the_same_as_one_function(
     dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Documents are short: the kernel's gradients of long ones are summed in any order."""
-    bounds = torch.tensor([0, *LENGTHS], device="cuda").cumsum(0).int()
-    known = {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds, "use_cache": False}
-    known |= {"max_length_q": max(LENGTHS), "max_length_k": max(LENGTHS)}
+    """By FlashAttention, and of short documents: gradients of long ones are summed in any order."""
+    monkeypatch.setattr(packed_attention, "applies", lambda *_: False)
     attend, calls, results = rotated_attention.attend, [], []
 
     def counted(*args: Any) -> torch.Tensor:
@@ -237,7 +239,7 @@ def test_rotary_positions_and_attention_are_the_same_as_one_function(
             monkeypatch.setattr(rotated_attention, "applies", lambda *_: False)
         model = make_model(dtype).train()
         frozen.install(model)
-        loss = model(**packed_row(), **known, num_items_in_batch=100.0).loss
+        loss = model(**packed_row(), num_items_in_batch=100.0).loss
         loss.backward()
         results.append([loss.detach(), *(p.grad for p in model.parameters())])
     assert len(calls) == 2

@@ -1,0 +1,118 @@
+"""Rotary positions and the attention of short packed documents, in one Triton kernel each way.
+
+FlashAttention computes a tile of 128 queries for each document, however short, and sums the
+queries' gradients in float32 by atomic additions, which are another pass over memory. Here tiles
+lie over the packed tokens, queries and keys are rotated as they are read, and each gradient is
+summed by one program and written once. A long document has more tiles of keys, which are rotated
+again for each tile of queries, so FlashAttention is left the long ones.
+"""
+
+from functools import lru_cache
+from math import e, log2
+from typing import Any
+
+import torch
+
+HOPPER = (9, 0)
+SHORT, LONGEST = 200, 1024
+"""Tokens of a mean and of a longest document that are faster here, as measured on H200."""
+
+_TILES = {64: ((64, 32, 4), (64, 64, 4)), 128: ((64, 64, 4), (64, 32, 4))}
+"""By head size, of the forward and the backward pass: tile, tile of what it is read with, warps."""
+
+Angles = tuple[torch.Tensor, torch.Tensor]
+
+
+def applies(query: torch.Tensor, head_dim: int, documents: int, longest: int) -> bool:
+    """Return whether documents are attended faster here, on this device.
+
+    Other kinds of devices have not been measured.
+
+    Args:
+        query: (batch, seq, heads * head_dim).
+        head_dim: of a head.
+        documents: in all rows together.
+        longest: tokens in the longest document.
+    """
+    if not query.is_cuda or head_dim not in _TILES or longest > LONGEST:
+        return False
+    short = query.shape[:2].numel() <= SHORT * documents
+    return short and torch.cuda.get_device_capability(query.device) == HOPPER
+
+
+def attend(
+    projected: tuple[torch.Tensor, ...],
+    angles: Angles,
+    bounds: torch.Tensor,
+    head_dim: int,
+    scaling: float,
+) -> torch.Tensor:
+    """Return what is attended to, (batch, seq, heads * head_dim).
+
+    Args:
+        projected: queries, (batch, seq, heads * head_dim), keys and values, (batch, seq, kv_heads *
+            head_dim).
+        angles: cosines and sines of the positions, each (batch or 1, seq, head_dim).
+        bounds: of the documents in the rows one after another, (documents + 1,) int32.
+        head_dim: of a head, 64 or 128.
+        scaling: factor on the scores.
+    """
+    spans = document_spans(bounds, projected[0].shape[:2].numel())
+    return _Attend.apply(*projected, angles, spans, head_dim, scaling)
+
+
+@lru_cache(maxsize=1)
+def document_spans(bounds: torch.Tensor, tokens: int) -> torch.Tensor:
+    """Return where each token's document begins and ends, (2, tokens) int32.
+
+    All layers are given a micro-batch's bounds as the same tensor, so it is made once for them.
+    """
+    document = torch.repeat_interleave(bounds.diff(), output_size=tokens)
+    return torch.stack((bounds[document], bounds[document + 1]))
+
+
+class _Attend(torch.autograd.Function):
+    """See ``attend``."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        angles: Angles,
+        spans: torch.Tensor,
+        head_dim: int,
+        scaling: float,
+    ) -> torch.Tensor:
+        from llama_recipes_local.kernels.triton import attention_kernels as kernels
+
+        query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
+        cos, sin = (x.expand(len(query), -1, -1).contiguous() for x in angles)
+        heads, tokens = query.shape[2] // head_dim, spans.shape[1]
+        shape = {"HEADS": heads, "GROUP": query.shape[2] // key.shape[2], "HALF": head_dim // 2}
+        out, sums = torch.empty_like(query), query.new_empty(heads, tokens, dtype=torch.float32)
+        (tile, keys, warps), _ = _TILES[head_dim]
+        kernels.forward[(heads, -(-tokens // tile))](
+            query, key, value, cos, sin, spans, out, sums, scaling * log2(e), tokens,
+            **shape, TILE=tile, KEYS=keys, num_warps=warps, num_stages=1,
+        )  # fmt: skip
+        ctx.save_for_backward(query, key, value, cos, sin, spans, out, sums)
+        ctx.shape, ctx.scaling, ctx.head_dim = shape, scaling, head_dim
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        from llama_recipes_local.kernels.triton import attention_kernels as kernels
+
+        query, key, value, *rest = ctx.saved_tensors
+        found = [torch.empty_like(x) for x in (query, key, value)]
+        kv_heads, tokens = key.shape[2] // ctx.head_dim, key.shape[:2].numel()
+        _, (tile, inner, warps) = _TILES[ctx.head_dim]
+        programs = kv_heads + ctx.shape["HEADS"]
+        kernels.backward[(programs, -(-tokens // tile))](
+            gradients[0].contiguous(), query, key, value, *rest, *found,
+            ctx.scaling * log2(e), tokens,
+            **ctx.shape, TILE=tile, INNER=inner, num_warps=warps, num_stages=1,
+        )  # fmt: skip
+        return *found, None, None, None, None
