@@ -1,7 +1,7 @@
 """The data iterator: the micro-batches of an epoch, from the run's present position in it."""
 
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -88,8 +88,9 @@ class DataIterator:
         _set_epoch(self.dataloader, epoch)
         with rng_state.fork_rng(seed=self._seed + epoch):
             micro_batches: Iterator[batches.Batch] = iter(self.dataloader)
-        if position.of(self.dataloader) is None:
-            micro_batches = islice(micro_batches, self._before, None)
+            if position.of(self.dataloader) is None:
+                first = list(islice(micro_batches, 1))  # with it a sampler of torch's is seeded
+                micro_batches = islice(chain(first, micro_batches), self._before, None)
         yield from batches.in_steps(micro_batches, self.accumulation_steps)
 
     def can_split(self) -> bool:

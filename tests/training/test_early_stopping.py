@@ -88,6 +88,13 @@ def test_other_rows_or_another_metric_are_not_compared() -> None:
     assert not state.judge("gleu", float("nan"), 20, 0) and state.best_value == 0.1
 
 
+@pytest.mark.parametrize("metric", HIGHER_IS_BETTER)
+def test_a_first_validation_that_is_not_finite_is_not_the_best(metric: str) -> None:
+    state = TrainState()
+    assert not state.judge(metric, float("nan"), 10, 0)
+    assert state.judge(metric, 5.0, 10, 0)
+
+
 def test_names_are_those_of_transformers_too() -> None:
     assert {BEST_METRICS["eval_loss"], BEST_METRICS["loss"]} == {"loss"}
     for name in ("rougeL", "eval_rougeL", "ROUGE-L", "eval_rouge_l", "rouge"):

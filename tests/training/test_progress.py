@@ -97,6 +97,18 @@ def test_what_is_shown_has_rate_and_time_left(
     assert fetched.metrics.mfu == 0.045
 
 
+def test_tflops_are_those_of_one_of_the_ranks(
+    now: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "world_size", lambda: 4)
+    with Progress(9, flops=TrainingFlops(10**9, 0), peak_flops=1e15) as reporter:
+        reporter.add(a_step(1, tokens=8000))  # of all ranks
+        now[0] += 2.0
+        (fetched,) = reporter.fetch()
+    assert (fetched.metrics.tflops, fetched.metrics.mfu) == (1.0, 0.001)
+    assert fetched.metrics.tokens_per_second == 4000.0
+
+
 def test_steps_that_are_fetched_together_share_the_time_by_tokens(now: list[float]) -> None:
     with Progress(9) as reporter:
         for step, tokens in ((1, 10), (2, 30), (3, 40)):
