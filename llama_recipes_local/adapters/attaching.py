@@ -42,7 +42,7 @@ def generate_peft_config(
 
 
 def _trainable_tokens(train_config: configs.train_config) -> dict[str, list[int]] | list[int]:
-    """Return PEFT's setting for the rows of new tokens, in a head too that is not tied."""
+    """Return PEFT's setting for the rows of new tokens, also of a head that is not tied."""
     active = active_run()
     new = active.data.new_tokens if active is not None and active.data is not None else None
     ids = list(new.trained) if new is not None else []
@@ -53,9 +53,9 @@ def _trainable_tokens(train_config: configs.train_config) -> dict[str, list[int]
 def get_peft_model(model: nn.Module, peft_config: peft.PeftConfig) -> peft.PeftModel:
     """Put a new adapter on ``model``, to be trained.
 
-    It is held in float32, with ``pure_bf16`` in the weights' own dtype: float32 keeps the small
-    updates that bfloat16 rounds away. It is multiplied in the compute dtype all the same, see
-    ``models.precision``.
+    Its weights are in float32, which keeps small updates that bfloat16 would round away; with
+    ``pure_bf16`` they are in the dtype of the model's weights. In both cases products are computed
+    in the compute dtype, see ``models.precision``.
     """
     adapted = peft.get_peft_model(model, peft_config)
     method = method_of(adapted)
@@ -65,7 +65,7 @@ def get_peft_model(model: nn.Module, peft_config: peft.PeftConfig) -> peft.PeftM
 
 
 def _for_training(adapted: peft.PeftModel) -> peft.PeftModel:
-    """Give the adapter its dtype, and put this package's computation in place of PEFT's."""
+    """Give the adapter its dtype, and replace PEFT's computation by this package's."""
     active = active_run()
     base: Any = adapted.get_base_model()
     pure = active is not None and active.fsdp.pure_bf16
@@ -82,7 +82,7 @@ def _for_training(adapted: peft.PeftModel) -> peft.PeftModel:
 
 
 def _print_trained(adapted: peft.PeftModel) -> None:
-    """Print how many parameters are trained, which ``main`` asks an adapted model for."""
+    """Print how many parameters are trained; ``main`` calls this on an adapted model."""
     trained, every = adapted.get_nb_trainable_parameters()
     print(f"--> Trained: {trained:,} of {every:,} parameters ({trained / every:.2%})")
 
@@ -118,7 +118,7 @@ class PeftModel:
 
 
 def _tell_base(adapter: Path) -> None:
-    """Print how the active run's model differs in form from the one that an adapter is for."""
+    """Print how the active run's model differs in form from the adapter's base model."""
     active = active_run()
     if active is None:
         return
@@ -129,7 +129,7 @@ def _tell_base(adapter: Path) -> None:
 
 
 def _prompts_to_train(model: nn.Module, config: peft.PeftConfig, folder: str) -> peft.PeftModel:
-    """Load learned prompts, as a prefix, to continue training them; PEFT refuses to."""
+    """Load learned prompts, such as a prefix, for further training, which PEFT refuses."""
     config.inference_mode = False
     config.base_model_name_or_path = None  # the model's own; PEFT warns where the base has moved
     adapted = peft.get_peft_model(model, config)

@@ -26,23 +26,23 @@ Check = Callable[[Run, Config, dict[str, Any], Path], list[Problem]]
 def no_problem(
     run: Run, adapter: AdapterConfig, model: dict[str, Any], folder: Path
 ) -> list[Problem]:
-    """Find nothing wrong: the check of a method that goes with every model."""
+    """Find nothing wrong: the check of a method that works with every model."""
     return []
 
 
 def leave_to_peft(adapted: peft.PeftModel) -> None:
-    """Change nothing: the method is computed by PEFT as it is."""
+    """Change nothing: PEFT computes the method as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterMethod(Generic[Config]):
     """An adapter method, as ``--peft_method`` names it.
 
-    What it trains is saved, and of other tensors those that PEFT saves, as VeRA's projections.
+    The trained tensors are saved, and those others that PEFT saves, such as VeRA's projections.
 
     Attributes:
         name: the name in ``--peft_method``.
-        title: what ``--help`` calls it.
+        title: its name in ``--help``.
         config: the class of its configuration. Its fields are flags; PEFT's configuration has
             fields of the same names.
         peft_type: ``peft_type`` in ``adapter_config.json``.
@@ -58,7 +58,7 @@ class AdapterMethod(Generic[Config]):
         attention: the only attention implementation that ``install``'s computation works with;
             None if any does.
         supports_vision: whether it can be put on a vision model.
-        is_mergeable: whether it is a change of the model's weights, which ``merge`` can apply.
+        is_mergeable: whether it changes only the model's weights, so that ``merge`` can apply it.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Whether a saved adapter matches a model: no tensor is missing, and none is unexpected."""
+"""Checks that a saved adapter matches a model: no tensor is missing, and none is unexpected."""
 
 import copy
 from collections.abc import Collection
@@ -18,7 +18,7 @@ _WRAPPINGS = ("token_adapter.", "base_layer.", "original_module.")
 
 
 def base_name(name: str) -> str:
-    """Return the name in the base model's files of a parameter of the adapted model."""
+    """Return the name that a parameter of the adapted model has in the base model's files."""
     name = name.removeprefix(PEFT_PREFIX)
     for wrapping in _WRAPPINGS:
         name = name.replace(wrapping, "")
@@ -26,10 +26,10 @@ def base_name(name: str) -> str:
 
 
 def is_copy(name: str, there: Collection[str]) -> bool:
-    """Return whether a tensor is a second copy of another one in an adapter's file.
+    """Return whether a tensor in an adapter's file is a copy of another one in it.
 
-    PEFT writes resized embeddings that are trained whole (``modules_to_save``) under two names, and
-    reads the shorter.
+    PEFT writes embeddings that are resized and trained whole (``modules_to_save``) under two names,
+    and reads the shorter one.
     """
     return _TRAINED_WHOLE in name and name.replace(_TRAINED_WHOLE, "") in there
 
@@ -53,9 +53,9 @@ def adapt_empty(plain: nn.Module, config: peft.PeftConfig) -> peft.PeftModel:
 
 
 def find_mismatch(adapted: peft.PeftModel, plain: Collection[str], weights: Path) -> str:
-    """Return the missing or unexpected tensors of an adapter's file in words; "" if it matches.
+    """Return in words which tensors of an adapter's file are missing or unexpected, or "".
 
-    PEFT only warns of a missing tensor, in whose place random numbers are left, and ignores an
+    PEFT only warns of a missing tensor, and leaves random numbers in its place. It ignores an
     unexpected one.
 
     Args:

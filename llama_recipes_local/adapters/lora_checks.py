@@ -38,9 +38,9 @@ def check_targets(targets: list[str] | str, folder: Path, flag: str) -> list[Pro
 def linear_layers(folder: Path) -> list[str]:
     """Return the layers whose weight is a matrix; none if the model cannot be built.
 
-    They are those of the model that ``config.json`` describes: files that are not that model's are
-    a problem of their own, and those of a quantised model have other names. A vision model's are by
-    its files.
+    They are those of the model that ``config.json`` describes. Other checks report files that are
+    not that model's; files of a quantised model use other names. For a vision model, its files tell
+    the layers.
     """
     kind = read_config(folder).get("model_type")
     if kind == VISION:

@@ -1,4 +1,4 @@
-"""What is wrong with the flags of LoRA, whatever the model's files are; without torch."""
+"""Checks LoRA's flags without looking at the model's files; imports no torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PISSA = re.compile(r"pissa(_niter_[1-9]\d*)?")
 
 
 def check_lora_flags(run: Run, lora: lora_config) -> list[Problem]:
-    """Return what is wrong with LoRA's flags, but for its layers."""
+    """Return what is wrong with LoRA's flags, except with its layers."""
     found = _check_initialization(run, lora)
     found += untrained_head(run, lora.target_modules, f"--target_modules {HEAD}")
     if lora.inference_mode:
@@ -30,7 +30,7 @@ def check_lora_flags(run: Run, lora: lora_config) -> list[Problem]:
 
 
 def untrained_head(run: Run, targets: Collection[str], what: str) -> list[Problem]:
-    """Find LoRA on the head where the fused loss multiplies by the head's own weight."""
+    """Find LoRA on a head that would not be trained: the fused loss uses the head's own weight."""
     if not run.train.use_fast_kernels or HEAD not in targets:
         return []
     why = "the fused loss uses the head's own weight, so an adapter on it is never trained"
@@ -39,7 +39,7 @@ def untrained_head(run: Run, targets: Collection[str], what: str) -> list[Proble
 
 
 def missing_targets(targets: list[str] | str, names: Sequence[str], flag: str) -> list[Problem]:
-    """Compare the layers that LoRA is put on with the names of a model's; without names none."""
+    """Return the layers of LoRA that a model does not have; none if its names are unknown."""
     if targets in (ALL_LINEAR, [ALL_LINEAR]) or not names:
         return []
     last = sorted({name.rpartition(".")[2] for name in names})

@@ -24,9 +24,9 @@ def is_pissa(config: peft.PeftConfig) -> bool:
 
 
 def prepare(adapted: peft.PeftModel) -> None:
-    """Keep the initial factors of a PiSSA adapter; other adapters are left unchanged.
+    """Keep the initial factors of a PiSSA adapter; other adapters are not changed.
 
-    All ranks take the decomposition of rank 0, because the signs of singular vectors may differ
+    All ranks use the decomposition of rank 0, because the signs of singular vectors may differ
     between machines.
     """
     if not is_pissa(adapted.active_peft_config):

@@ -26,10 +26,10 @@ def install(adapted: peft.PeftModel) -> None:
 
 
 def _attends_here(module: AdaptedAttention) -> bool:
-    """Whether the layer uses this package's attention, and adding before its projection is right.
+    """Whether this package's attention can compute the layer with the same result as PEFT.
 
-    PEFT projects the output for the prompts separately: a bias is added twice then, and 8-bit
-    layers round each projection separately.
+    PEFT projects the prompts' output separately, so a bias is added twice and 8-bit layers round
+    each projection; adding before a single projection would then differ.
     """
     projection = module.model.o_proj
     adds_up = projection.bias is None and projection.weight.dtype != torch.int8

@@ -29,7 +29,7 @@ def empty_model(
     Args:
         config: the model's configuration, with top layers or without.
         vocabulary: rows of the embedding and the head; None means the configuration's.
-        tied: whether its head is its embedding, whatever the configuration says.
+        tied: whether the head is the embedding, whatever the configuration says.
 
     Raises:
         UsageError: if it is not a text model's configuration.
@@ -87,7 +87,7 @@ def load_deferred(cls: Any, folder: Path, dtype: torch.dtype, **options: object)
 
 
 def _on_meta(cls: Any, folder: Path, dtype: torch.dtype, **options: object) -> Any:
-    """Build the model that ``from_pretrained`` would load, without reading a weight."""
+    """Build the model as ``from_pretrained`` does, without reading a weight."""
     config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, **options)
     with torch.device("meta"):
         model = cls._from_config(config, dtype=dtype)

@@ -26,18 +26,18 @@ def mean_row(weight: torch.Tensor) -> torch.Tensor:
 
 
 def with_mean_rows(weight: torch.Tensor, rows: int) -> torch.Tensor:
-    """Return a weight of ``rows`` rows, (rows, hidden): what is new is the mean of the others."""
+    """Return a weight grown to ``rows`` rows, (rows, hidden); new rows are the others' mean."""
     return torch.cat([weight, mean_row(weight).expand(rows - len(weight), -1)])
 
 
 @torch.no_grad()
 def set_to_mean(model: Any, ids: Sequence[int], trained: int) -> None:
-    """Set rows of a model's embedding, and of its head, to the mean of those that are trained.
+    """Set rows of a model's embedding and head to the mean of the trained rows.
 
     Args:
         model: a causal language model.
         ids: the rows.
-        trained: how many rows, from the first, have tokens of the model's own.
+        trained: number of rows, from the first, that belong to the model's own tokens.
     """
     layers = (model.get_input_embeddings(), model.get_output_embeddings())
     for weight in {id(layer.weight): layer.weight for layer in layers}.values():
@@ -47,12 +47,13 @@ def set_to_mean(model: Any, ids: Sequence[int], trained: int) -> None:
 
 
 def grow(model: Any, rows: int, trained: int | None = None) -> None:
-    """Give a causal language model ``rows`` rows; the new ones are the mean of the others.
+    """Extend a causal language model to ``rows`` rows; new rows are the mean of the others.
 
     Args:
         model: the model.
-        rows: how many it then has.
-        trained: how many, from the first, have tokens of the model's own; None means all.
+        rows: number of rows that it then has.
+        trained: number of rows, from the first, that belong to the model's own tokens; None means
+            all.
     """
     before = model.get_input_embeddings().weight.shape[0]
     model.resize_token_embeddings(rows, mean_resizing=False)
@@ -60,10 +61,10 @@ def grow(model: Any, rows: int, trained: int | None = None) -> None:
 
 
 def give_rows(model: Any, run: Run) -> None:
-    """Give a run's model the rows that ``NewTokens`` says, and no others.
+    """Give a run's model the rows that its ``NewTokens`` require, and no others.
 
-    ``main`` resizes the model where the tokenizer has more tokens: for tokens that no row of the
-    data has, it is left as it is.
+    ``main`` resizes the model if the tokenizer has more tokens than rows. The model is left as it
+    is if the data has none of the additional tokens.
     """
     new = run.data.new_tokens if run.data is not None else None
     if new is None:

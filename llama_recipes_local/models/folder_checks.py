@@ -1,7 +1,7 @@
-"""Whether a model's files hold the model that its ``config.json`` describes, by their headers.
+"""Checks by headers that a model's files hold the model that its ``config.json`` describes.
 
-transformers fills missing tensors with random numbers, leaves out those it does not know, and puts
-an adapter that lies in the folder onto the model; it only logs so.
+transformers fills missing tensors with random numbers, ignores tensors that it does not know, and
+attaches an adapter that lies in the folder. It reports all three only in its log.
 """
 
 import math
@@ -40,10 +40,10 @@ HARMLESS = re.compile(r"(.*\.)?rotary_emb\.inv_freq")
 
 
 def check_stored_model(folder: Path) -> list[Problem]:
-    """Return what keeps the text model in a folder from being what its configuration says.
+    """Return how the text model in a folder differs from what its configuration says.
 
     Args:
-        folder: a folder with a ``config.json``. Nothing is compared while that cannot be read.
+        folder: a folder with a ``config.json``; nothing is compared if that cannot be read.
     """
     problems = check_no_adapter(folder) + check_weights(folder)
     quantized = stored_quantization(folder, read_config(folder))
@@ -69,7 +69,7 @@ def check_stored_model(folder: Path) -> list[Problem]:
 def _check_depth(
     folder: Path, config: transformers.PreTrainedConfig, stored: Mapping[str, object]
 ) -> list[Problem]:
-    """Compare the numbers of layers, before a model of any depth is built."""
+    """Compare the numbers of layers before a model is built, which takes long for a huge number."""
     numbers = (re.match(r"model\.layers\.(\d+)\.", name) for name in stored)
     there = len({int(match[1]) for match in numbers if match})
     if config.num_hidden_layers == there:
@@ -90,9 +90,9 @@ def compare(
     Args:
         folder: the folder.
         config: the configuration.
-        stored: its tensors, of which at most a head and an embedding are read.
+        stored: the folder's tensors; only a head and an embedding are read, if at all.
         found: their shapes and dtypes.
-        quantized: how they are quantised; None if they are not.
+        quantized: how the tensors are quantised; None if they are not.
     """
     with (
         caught() as problems,
@@ -119,7 +119,7 @@ def compare(
 
 
 def _unquantized(found: Mapping[str, Header], quantized: StoredQuantization | None) -> list[str]:
-    """Describe weights that are floats although the configuration says that they are quantised."""
+    """Describe weights that are floats, although the configuration calls them quantised."""
     if quantized is None or any(each.dtype not in FLOATS for each in found.values()):
         return []
     return [f"it has a quantization_config ({quantized.name}), and all tensors are floats"]
@@ -131,7 +131,7 @@ def _differences(
     optional: set[str],
     quantized: StoredQuantization | None,
 ) -> list[str]:
-    """Describe the tensors that are missing, left over, or not as they are wanted."""
+    """Describe the tensors that are missing, unexpected, or of another shape or dtype."""
     method = quantized.method if quantized is not None else None
     packed: set[str] = set()
     beside: set[str] = set()
@@ -163,7 +163,7 @@ def _differences(
 
 
 def _packed_mismatches(found: Mapping[str, Header], shapes: Mapping[str, torch.Size]) -> list[str]:
-    """Describe quantised weights with another number of elements: whole bytes, or two in a byte."""
+    """Describe quantised weights with a wrong number of elements: one or two are in a byte."""
     return [
         f"{name} of shape {tuple(each.shape)} for {tuple(shapes[name])}"
         for name, each in found.items()
@@ -176,7 +176,7 @@ def _packed_mismatches(found: Mapping[str, Header], shapes: Mapping[str, torch.S
 def _check_tied(
     folder: Path, stored: Mapping[str, torch.Tensor], head: str, embedding: str
 ) -> list[Problem]:
-    """Compare a head with the embedding that it is said to be; both are read."""
+    """Compare a head with the embedding that it should equal; both are read."""
     if torch.equal(stored[head], stored[embedding]):
         return []
     why = f"tie_word_embeddings is on, and {head} and {embedding} have different values"
@@ -188,12 +188,12 @@ def _mismatch(folder: Path, why: str, fix: str = _AGAIN) -> Problem:
 
 
 def check_loaded(folder: Path, report: Mapping[str, Any], new: str = "") -> list[Problem]:
-    """Return a problem if transformers did not find what it needed, or left something out.
+    """Return a problem if transformers did not find all tensors, or ignored one.
 
     Args:
         folder: the model's folder.
         report: what ``from_pretrained`` returns with ``output_loading_info``.
-        new: the prefix of names that need not be in the files.
+        new: prefix of the names that may be missing from the files.
     """
     missing = [name for name in report["missing_keys"] if not (new and name.startswith(new))]
     left = [name for name in report["unexpected_keys"] if not HARMLESS.fullmatch(name)]

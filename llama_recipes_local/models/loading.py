@@ -73,7 +73,7 @@ def _load(cls: Any, name: str | Path, **kwargs: object) -> Any:
 
 
 class _InstancesOfTransformers(type):
-    """Makes what a class below loads an instance of that class, as it is of transformers'."""
+    """Makes transformers' objects instances of the classes below, for ``isinstance``."""
 
     instances: type
 
@@ -82,10 +82,10 @@ class _InstancesOfTransformers(type):
 
 
 class _FromLocalFolder(Generic[Loaded], metaclass=_InstancesOfTransformers):
-    """Loads what transformers' class of the same name loads, from local folders only.
+    """Loads the same as transformers' class of this name, from local folders only.
 
-    Subclasses name that class as ``loader``, and the class of what it returns as ``instances``
-    where that is another.
+    A subclass names that class as ``loader``, and as ``instances`` the class of the loaded objects,
+    if it is another one.
     """
 
     loader: ClassVar[Any]
@@ -130,7 +130,7 @@ class AutoTokenizer(
     ) -> transformers.PreTrainedTokenizerBase:
         """Load from the folder ``name``; ``kwargs`` are transformers' own.
 
-        A run's own was loaded for its data: ``main`` is given that.
+        In a run, the tokenizer that was loaded for the data is returned.
 
         Raises:
             FileNotFoundError: if there is no such folder.
@@ -163,7 +163,7 @@ def _has_tokenizer_of(run: Run, name: str | Path) -> bool:
 
 
 def pad_with_a_row(tokenizer: Any, new: "NewTokens | None") -> None:
-    """Pad with another token if a model has no row for the tokenizer's; both are masked."""
+    """Pad with another token if the model has no row for the tokenizer's; both are masked."""
     if new is None or tokenizer.pad_token_id is None or new.has_row(tokenizer.pad_token_id):
         return
     end = tokenizer.eos_token_id
@@ -196,13 +196,13 @@ def run_tokenizer(run: Run) -> transformers.PreTrainedTokenizerBase:
 
 
 def _load_weights(cls: Any, name: str | Path, model_type: str, **kwargs: object) -> Any:
-    """Load safetensors weights as the active run specifies, or as the caller does without one.
+    """Load safetensors weights as the active run specifies; without one, as the caller does.
 
     Args:
         cls: the transformers class.
         name: the model's folder.
         model_type: as in ``config.json``, for "auto" to choose the attention by.
-        **kwargs: what upstream passes; ``torch_dtype`` is transformers' old name for ``dtype``, and
+        **kwargs: upstream's arguments; ``torch_dtype`` is transformers' old name for ``dtype``, and
             None means not specified.
     """
     folder = local_folder(name)
@@ -250,8 +250,7 @@ class LlamaForCausalLM(
         """Load a Llama, with top layers if it was saved with some or the run adds some.
 
         Without an adapter, only the weights that the run trains require a gradient. Upstream
-        freezes layers with FSDP only, so they are frozen here for every run. New tokens are given
-        their rows.
+        freezes layers only with FSDP; here it is done for every run. New tokens get their rows.
         """
         active = active_run()
         if active is None:

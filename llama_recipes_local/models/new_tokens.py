@@ -1,7 +1,7 @@
-"""Tokens that a model was not trained on: found in the data before the model is loaded.
+"""Finds tokens that a model was not trained on, before the model is loaded.
 
-A tokenizer may have more tokens than its model has rows, tokens in rows that the model's own
-tokenizer leaves empty, and tokens whose rows were never trained, as Llama 3's reserved ones.
+A tokenizer may have more tokens than its model has rows, tokens whose rows the model's own
+tokenizer leaves unused, and tokens whose rows were never trained, such as Llama 3's reserved ones.
 """
 
 from collections.abc import Iterable, Mapping
@@ -35,11 +35,11 @@ class NewTokens:
     Attributes:
         rows: rows of the model's embedding.
         tokens: tokens of the tokenizer.
-        own: rows that have tokens of the model's own, from the first.
+        own: number of rows, from the first, that belong to the model's own tokens.
         missing: the tokens without a row, by id.
-        untrained: those with a row that was not trained, by id; only what the data has.
-        grows: whether the model is given rows for the missing ones.
-        trained: those whose rows an adapter trains.
+        untrained: tokens of the data whose row was never trained, by id.
+        grows: whether the model gets rows for the missing tokens.
+        trained: the tokens whose rows an adapter trains.
     """
 
     rows: int
@@ -57,12 +57,12 @@ class NewTokens:
 
 @dataclass(frozen=True, kw_only=True)
 class Candidates:
-    """What may be new, by the tokenizers alone: ids in lists.
+    """Tokens that may be new, judged by the tokenizers alone: lists of ids.
 
     Attributes:
-        missing: beyond the model's rows.
-        foreign: within them, and not in the tokenizer of the model's own folder.
-        added: other special and added tokens, whose rows tell whether they were trained.
+        missing: tokens beyond the model's rows.
+        foreign: tokens with a row, but not in the tokenizer of the model's own folder.
+        added: other special and added tokens; their rows show whether they were trained.
     """
 
     rows: int
@@ -109,7 +109,7 @@ def find_new_tokens(
     Args:
         train: names the folders.
         tokenizer: the run's.
-        splits: its data; where that is not tokenised yet, it is taken to have every token.
+        splits: the run's data; data that is not tokenised yet is assumed to have every token.
     """
     found = candidates(train, tokenizer)
     if found is None:
@@ -165,7 +165,7 @@ def never_trained(folder: Path, ids: list[int]) -> list[int]:
 
 
 def new_tokens_note(new: NewTokens, train: configs.train_config) -> str:
-    """Return what is said before training about the tokens that are new to a model."""
+    """Return the note before training about tokens that are new to the model."""
     lines = []
     if new.missing:
         names = join_names(new.missing.values())
@@ -186,7 +186,7 @@ def _rows_added(new: NewTokens, train: configs.train_config) -> str:
 
 
 def _fate(ids: set[int], new: NewTokens, train: configs.train_config) -> str:
-    """Return whether rows are trained, and how they would be."""
+    """Return whether the rows of new tokens are trained, and how they could be."""
     if train.use_peft and not ids <= set(new.trained):
         saved = "" if ids.isdisjoint(new.missing) else "saved with the adapter, "
         return f"{saved}not trained: add {FLAG} to train them"

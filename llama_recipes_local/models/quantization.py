@@ -41,12 +41,12 @@ def bnb_config(run: Run) -> BitsAndBytesConfig | None:
 def reading_config(
     stored: StoredQuantization,
 ) -> QuantizationConfigMixin | None:
-    """Return how weights that a folder holds quantised are loaded; None means as it says itself.
+    """Return how transformers loads stored quantised weights; None means as their folder says.
 
-    FP8 is dequantised: transformers' kernels for it are fetched, and have no gradient. So is
-    compressed-tensors: what it computes with quantised activations has no gradient. Of gptqmodel's
-    kernels for GPTQ and AWQ one with a gradient is asked for. What it takes for one on the CPU
-    loses the gradient once it has validated, so there it is the plain one.
+    FP8 and compressed-tensors are dequantised: transformers' FP8 kernels have to be fetched and
+    have no gradient, and neither have compressed-tensors' quantised activations. For GPTQ and AWQ,
+    one of gptqmodel's kernels with a gradient is requested. The kernel that gptqmodel takes for
+    such on the CPU loses the gradient after a validation, so there the plain one is used.
     """
     if stored.name in ("gptq", "awq"):
         backend = "auto_trainable" if device_type() == "cuda" else "torch"
@@ -72,7 +72,7 @@ def compute_plainly(model: nn.Module) -> None:
 
 
 def describe(config: BitsAndBytesConfig) -> str:
-    """Return the line that says how weights are quantised, with automatic choices and why."""
+    """Return the line that describes how weights are quantised, with automatic choices and why."""
     if config.load_in_8bit:
         return "--> Quantization: 8-bit (LLM.int8), by bitsandbytes"
     double = " with double quantisation" if config.bnb_4bit_use_double_quant else ""

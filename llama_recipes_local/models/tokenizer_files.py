@@ -1,4 +1,4 @@
-"""Whether a tokenizer can be loaded from a folder, tried before anything depends on it."""
+"""Tries to load a tokenizer from a folder before anything depends on it."""
 
 import json
 from functools import cache
@@ -19,7 +19,7 @@ TOKENIZER_JSON = ("tokenizer.json", "tokenizer_config.json", "config.json")
 
 
 def check_tokenizer_files(folder: Path) -> list[Problem]:
-    """Return what keeps a tokenizer from being loaded from a folder."""
+    """Return why a tokenizer cannot be loaded from a folder."""
     if not has_tokenizer(folder):
         return [
             Problem(
@@ -66,11 +66,11 @@ def _versions(folder: Path) -> tuple[tuple[str, int, int], ...]:
 
 @cache
 def _unloadable(folder: Path, versions: tuple[tuple[str, int, int], ...]) -> list[Problem]:
-    """Return a problem if a tokenizer cannot be loaded; several checks of a run ask.
+    """Return a problem if a tokenizer cannot be loaded; cached, because several checks ask.
 
     Args:
         folder: the tokenizer's.
-        versions: see ``_versions``; they make it another question once a file has changed.
+        versions: see ``_versions``; part of the cache's key, so that changed files are read again.
     """
     what = f"the tokenizer in {folder} cannot be loaded"
     fix = "copy its files again, or name another: --tokenizer_name DIR"
@@ -95,9 +95,9 @@ def _unloadable(folder: Path, versions: tuple[tuple[str, int, int], ...]) -> lis
 
 
 def _lacking(folder: Path, tokenizer: Any) -> str:
-    """Return a begin or end token that only its name makes a token, in words; "" without one.
+    """Return in words a begin or end token that is in no vocabulary; "" if there is none.
 
-    transformers adds it with the next free number, for which the model has no row.
+    transformers would add it with the next free id, for which the model has no row.
     """
     added = {item.get("content") for item in _items(folder / "tokenizer.json", "added_tokens")}
     decoder = _items(folder / "tokenizer_config.json", "added_tokens_decoder")

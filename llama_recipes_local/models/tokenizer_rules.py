@@ -1,9 +1,9 @@
-"""A tokenizer's own rules, where transformers replaces them by those of its class.
+"""Restores a tokenizer's own rules where transformers replaces them by those of its class.
 
-transformers 5 makes a Llama tokenizer of its vocabulary alone. A byte-level one that is named so
-(DeepSeek's) writes other texts then, one without a space before the first word (Yi's) has it, and
-text after a special token, or text that begins with a space, has other tokens than in
-SentencePiece.
+transformers 5 makes a Llama tokenizer from its vocabulary alone. With such a tokenizer a byte-level
+one of that class (DeepSeek's) encodes and decodes differently, one without a space before the first
+word (Yi's) gets one, and text after a special token, or text that begins with a space, has other
+tokens than in SentencePiece.
 """
 
 import json
@@ -39,19 +39,20 @@ def component(name: str, rule: Any) -> Any:
 
 
 def has_pieces_only(tokenizer: PreTrainedTokenizerBase, folder: Path) -> bool:
-    """Return whether a tokenizer of no class was made of a ``tokenizer.model`` alone, as Meta's is.
+    """Return whether a tokenizer was made from a ``tokenizer.model`` alone, without a class.
 
-    transformers 5 then begins no text with a begin token, nor with a space.
+    Meta's folders are like this. transformers 5 then adds neither a begin token nor a space before
+    the text.
     """
     pieces = (folder / MODEL).is_file() and not (folder / FILE).is_file()
     return pieces and type(tokenizer) is PreTrainedTokenizerFast
 
 
 def restore_rules(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Give a tokenizer that marks spaces the rules of its folder.
+    """Give a tokenizer that marks spaces the rules in its folder.
 
     Args:
-        tokenizer: as transformers loads it; it is changed.
+        tokenizer: as transformers loaded it; it is changed.
         folder: where it was loaded from.
     """
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
@@ -88,10 +89,10 @@ def _names_prefix(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def unlike_its_model(tokenizer: PreTrainedTokenizerBase, folder: Path) -> str:
-    """Return what a ``tokenizer.model`` does to text and transformers does not; "" for nothing.
+    """Return what a ``tokenizer.model`` does to text and transformers does not; "" if nothing.
 
-    transformers 5 takes each one for Llama's: pieces merged by score, unknown characters as bytes,
-    and nothing normalised. Otherwise text would be lost or split in another way, without a word.
+    transformers 5 treats each one as Llama's: pieces merged by score, unknown characters as bytes,
+    and no normalisation. With another kind, text would be lost or split differently, silently.
 
     Args:
         tokenizer: as it is loaded, with its rules restored.
@@ -116,8 +117,8 @@ def _merge_by_score(
 ) -> None:
     """Merge pieces in the order of their scores, as SentencePiece does.
 
-    transformers 5 takes the order of their ids, which is another where a score says "last", as
-    those of Llama 2's runs of spaces do.
+    transformers 5 uses the order of ids. It differs where a low score puts a piece last, as with
+    Llama 2's runs of spaces.
     """
     vocabulary = {pieces.id_to_piece(place): place for place in range(len(pieces))}
     scores = {piece: pieces.get_score(place) for piece, place in vocabulary.items()}

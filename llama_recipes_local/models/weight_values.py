@@ -1,7 +1,7 @@
-"""Weights that cannot be right whatever their shape: NaN, infinite, or zero throughout.
+"""Finds weights that cannot be right whatever their shape: NaN, infinite, or all zero.
 
-A hole in a copied file reads as zeros. Before a weight is loaded a block of each tensor is looked
-at, and all of it once it is.
+A hole in a copied file reads as zeros. A block of each tensor is checked before weights are loaded,
+and the whole tensor afterwards.
 """
 
 import math
@@ -30,7 +30,7 @@ _MAY_BE_ZERO = re.compile(r".*(bias|\.top_layers\..*|\.inv_freq)")
 
 
 def check_sampled(folder: Path, files: Iterable[Path]) -> list[Problem]:
-    """Return a problem for weights in files that are not finite, or zero, as far as is seen early.
+    """Return a problem for weights in files whose sampled numbers are not finite, or all zero.
 
     Args:
         folder: the model's.
@@ -47,13 +47,13 @@ def check_sampled(folder: Path, files: Iterable[Path]) -> list[Problem]:
 
 
 def check_all(folder: Path, tensors: Iterable[tuple[str, torch.Tensor]]) -> list[Problem]:
-    """Return a problem for loaded weights that are not finite, or zero.
+    """Return a problem for loaded weights that are not finite, or all zero.
 
-    Decoder layers that change nothing are named.
+    Decoder layers that leave their input unchanged are named too.
 
     Args:
         folder: where they were loaded from.
-        tensors: their names, and themselves; what is packed in 4 or 8 bits is passed over.
+        tensors: tensors by name; those packed in 4 or 8 bits are skipped.
     """
     found = _all_extremes(tensors)
     added = _added(found)
@@ -64,7 +64,7 @@ def check_all(folder: Path, tensors: Iterable[tuple[str, torch.Tensor]]) -> list
 
 
 def check_adapter_values(folder: Path) -> list[Problem]:
-    """Return a problem for numbers of a saved adapter that are not finite; zero is usual there."""
+    """Return a problem for numbers of a saved adapter that are not finite; zeros are normal."""
     return _not_finite(folder, _all_extremes(StoredTensors([folder / ADAPTER_WEIGHTS]).items()))
 
 
@@ -117,7 +117,7 @@ def _what(folder: Path) -> str:
 
 
 def _added(found: Found) -> set[str]:
-    """Return the decoder layers of which both matrices that write their result are zero."""
+    """Return the decoder layers in which both matrices that write the result are zero."""
     zero = [name for name, ends in found.items() if ends == ZERO]
     layers = [match[1] for name in zero if (match := _WRITES.fullmatch(name))]
     return {layer for layer in layers if layers.count(layer) == 2}

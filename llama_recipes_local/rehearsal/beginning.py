@@ -78,7 +78,7 @@ def _script(run: Run, small: SmallRun, folder: Path) -> Script:
 
 
 def _perform(script: Script) -> str:
-    """Go through the stages in another process, without CUDA; return which failed, and how."""
+    """Run the stages in another process, without CUDA; return which failed, and how."""
     file = script.write()
     left_out = {*launch.VARIABLES, "LOCAL_WORLD_SIZE"}
     own = {
@@ -110,7 +110,7 @@ def _print_what_it_says(words: list[str], environment: Mapping[str, str]) -> int
 
 
 def _shown(run: Run, small: SmallRun) -> str:
-    """Return what a rehearsal that held has shown, and what it could not."""
+    """Return what a successful rehearsal has shown, and what it could not show."""
     model = Path(run.train.model_name).expanduser().resolve()
     weights = "; there are no weights in the folder yet" if is_without_weights(model) else ""
     lines = [
@@ -124,7 +124,7 @@ def _shown(run: Run, small: SmallRun) -> str:
 
 
 def _what_it_takes(run: Run, flags: Mapping[str, Any], output: Path) -> str:
-    """Return the plan of the run itself, and write files that start it."""
+    """Return the plan of the run itself, and write job files that start it."""
     audits: Mapping[str, SplitAudit] = run.data.audits if isinstance(run.data, RunData) else {}
     given = {name: value for name, value in flags.items() if not name.endswith("rehearse")}
     if given.get("resume_from_checkpoint") == AUTO:  # as each job does by itself

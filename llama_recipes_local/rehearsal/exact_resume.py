@@ -14,9 +14,9 @@ def compare(straight: Path, resumed: Path, step: int) -> str:
     """Return how two runs differ; "" if they do not.
 
     Args:
-        straight: the output folder of the one.
-        resumed: that of the other, which may have taken steps twice.
-        step: the last one, of which both have a checkpoint.
+        straight: output folder of the uninterrupted run.
+        resumed: output folder of the other run, which may have taken steps twice.
+        step: the last step, of which both runs have a checkpoint.
     """
     first, second = _losses(straight), _losses(resumed)
     other = next((number for number in first if first[number] != second.get(number)), None)

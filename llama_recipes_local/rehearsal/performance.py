@@ -36,7 +36,7 @@ Act = Callable[[], object]
 
 
 class StageError(Exception):
-    """A stage that did not end as it should."""
+    """A stage that did not end as expected."""
 
 
 def rehearse(script: Script) -> None:
@@ -79,7 +79,7 @@ def _train(script: Script, output: str, dying: bool = False, **more: str) -> Non
 
 
 def _die_in_step(number: int) -> None:
-    """Have this process be killed between the backward pass and the update of a step."""
+    """Make this process be killed between the backward pass and the update of a step."""
     update, steps = Stepper._update, count(1)
 
     def dying(self: Stepper, skip: torch.Tensor) -> None:
@@ -145,10 +145,10 @@ def stage(folder: Path, name: str, act: Act, ranks: int = 0, killed: bool = Fals
         name: of the stage, and of its log.
         act: what each process does; its result, or the code of a ``SystemExit``, is the exit code.
         ranks: how many processes do it, as ranks; 0 is one that is no rank.
-        killed: whether it is to be ended by SIGKILL.
+        killed: whether the stage is expected to end by SIGKILL.
 
     Raises:
-        StageError: if it ends otherwise than it should.
+        StageError: if the stage does not end as expected.
     """
     began, port = time.monotonic(), _free_port()
     logs = [folder / f"{name.replace(' ', '-')}-{rank}.log" for rank in range(max(ranks, 1))]
@@ -170,9 +170,9 @@ def stage(folder: Path, name: str, act: Act, ranks: int = 0, killed: bool = Fals
 
 
 def _ended(processes: list[Any], until: float, killed: bool) -> list[int]:
-    """Wait for processes, and return their exit codes; what is late is killed.
+    """Wait for processes, and return their exit codes; late ones are killed.
 
-    Where one is to be killed the others, which would wait for it, are too.
+    If one is expected to be killed, the others, which would wait for it, are killed too.
     """
     while any(process.is_alive() for process in processes):
         lost = killed and any(process.exitcode for process in processes)
@@ -184,7 +184,7 @@ def _ended(processes: list[Any], until: float, killed: bool) -> list[int]:
 
 
 def _play(act: Act, parent: int, log: Path, rank: int, ranks: int, port: int) -> None:
-    """Be one process of a stage."""
+    """Run as one of the processes of a stage."""
     end_with_parent(parent)
     with log.open("wb") as file:
         os.dup2(file.fileno(), 1)

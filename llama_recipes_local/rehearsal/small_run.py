@@ -1,4 +1,4 @@
-"""The flags that make a rehearsed run a small one on the CPU."""
+"""Turns the flags of a rehearsed run into those of a small run on the CPU."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +39,7 @@ class SmallRun:
     Attributes:
         flags: of the small run, by name.
         ranks: how many train; 0 is a process that is no rank.
-        differs: what is otherwise than in the run itself, a flag each.
+        differs: how it differs from the run itself, a line for each flag.
     """
 
     flags: dict[str, Any]
@@ -93,7 +93,7 @@ def _duration(run: Run) -> dict[str, Any]:
 
 
 def _sizes(run: Run) -> dict[str, Any]:
-    """Return sizes of a batch whose logits fit into any machine's memory."""
+    """Return batch sizes whose logits fit into any machine's memory."""
     train = run.train
     vocabulary = int(read_config(Path(train.model_name).resolve()).get("vocab_size") or 2**15)
     rows = min(train.batch_size_training, ROWS)
@@ -110,7 +110,7 @@ def _sizes(run: Run) -> dict[str, Any]:
 
 
 def _parts(run: Run) -> dict[str, Any]:
-    """Return what names more layers, or a higher rank, than the small model has."""
+    """Return flags that name more layers, or a higher rank, than the small model has."""
     train, new = run.train, dict[str, Any]()
     if train.freeze_layers:
         new["num_freeze_layers"] = min(train.num_freeze_layers, LAYERS - 1)
@@ -124,7 +124,7 @@ def _parts(run: Run) -> dict[str, Any]:
 
 
 def _on_a_cpu(run: Run) -> dict[str, Any]:
-    """Return what takes the place of flags that are for a GPU."""
+    """Return replacements for flags that need a GPU."""
     new: dict[str, Any] = {}
     if run.train.dtype == "float16":
         new["dtype"] = None
@@ -139,7 +139,7 @@ def _on_a_cpu(run: Run) -> dict[str, Any]:
 
 
 def _difference(run: Run, name: str, value: object) -> str:
-    """Return how a flag of the small run differs; "" if it does not, or in each rehearsal."""
+    """Return how a flag of the small run differs; "" if it does not, or does in every rehearsal."""
     if name in (*PLACES, *DURATION, *OWN):
         return ""
     if value is None:
@@ -152,7 +152,7 @@ def _difference(run: Run, name: str, value: object) -> str:
 def records_tokenized(run: Run) -> int | None:
     """Return how many records of each part a rehearsal tokenises; None means all.
 
-    All are read and checked before, in each run.
+    Every run has read and checked all of them before.
     """
     if not run.train.rehearse:
         return None

@@ -78,12 +78,12 @@ def write_failure(error: BaseException) -> WriteFailure | None:
 
 
 def is_full(error: BaseException) -> bool:
-    """Return whether an error means that a disk has no space left, of which there are figures."""
+    """Return whether an error means that a disk is full, so that its free space can be reported."""
     return _is(error, errno.ENOSPC)
 
 
 def _is(error: BaseException, number: int) -> bool:
-    """Return whether an error has a number; what is not written in Python has it in its text."""
+    """Return whether an error has a number; errors raised outside Python have it in their text."""
     text = str(error)
     if isinstance(error, RuntimeError) and number in _TORCHS_WORDS:
         return _TORCHS_WORDS[number] in text

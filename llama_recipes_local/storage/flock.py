@@ -23,7 +23,7 @@ class TakenError(Exception):
 
 
 def take(descriptor: int) -> bool:
-    """Lock a descriptor, and have processes that are forked from now on close it.
+    """Lock a descriptor, and make processes forked from now on close it.
 
     Returns:
         Whether it is locked; False where the file system, or the system, has no locks.

@@ -10,7 +10,7 @@ from llama_recipes_local.storage import flock
 
 
 class LockedError(TrainingError):
-    """Another run writes to the folder; it is the user's mistake."""
+    """Another run writes to the folder, which is a user's mistake."""
 
     EXIT_CODE = UsageError.EXIT_CODE
 

@@ -62,7 +62,7 @@ def contents_hash(path: Path) -> str:
 
 
 def ends_hash(paths: Iterable[Path]) -> str:
-    """Return a sha256 of files' names, sizes and either end: large files are not read completely.
+    """Return a sha256 of files' names, sizes, first and last bytes: large files are not read whole.
 
     Args:
         paths: the files, in an order that is the same everywhere.

@@ -14,13 +14,13 @@ _LIMITS = (  # of a container: what it may use, and what it uses
 
 
 def available_bytes() -> int | None:
-    """Return how much a process can take without swapping; None if this host does not say."""
+    """Return how much memory a process can take without swapping; None if unknown."""
     found = [_of_host(), *(_of_container(limit, used) for limit, used in _LIMITS)]
     return min((each for each in found if each is not None), default=None)
 
 
 def total_bytes() -> int | None:
-    """Return how much all processes can take together; None if this host does not say."""
+    """Return how much memory all processes can take together; None if unknown."""
     found = [_of_host("MemTotal:") or _physical(), *(_number(limit) for limit, _ in _LIMITS)]
     return min((each for each in found if each is not None), default=None)
 

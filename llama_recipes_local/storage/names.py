@@ -26,11 +26,11 @@ def natural_key(name: str) -> tuple[str, str]:
 
 
 def free_path(path: Path, ending: str = "") -> Path:
-    """Return a path that nothing has yet: itself, or with -2, -3 and so on after its name.
+    """Return a path that does not exist yet: the given one, or with -2, -3 and so on added.
 
     Args:
         path: a file's or a folder's.
-        ending: what of the name stays behind the number, such as ".json".
+        ending: end of the name that stays behind the number, such as ".json".
     """
     name = path.name.removesuffix(ending)
     names = chain([path.name], (f"{name}-{number}{ending}" for number in count(2)))
@@ -84,9 +84,10 @@ def check_path(path: str | os.PathLike[str], flag: str) -> list[Problem]:
 
 
 def check_possible(path: str | os.PathLike[str], flag: str) -> list[Problem]:
-    """Return a problem if a path is too long, of links in a circle, or closed to this user.
+    """Return a problem if a path is too long, made of circular links, or not accessible.
 
-    A word that means yes, no or nothing is none either: such a folder would be made of it.
+    A word that means yes, no or nothing is refused too: a folder of that name would be made by
+    mistake.
     """
     text, fix = os.fspath(path), f"name another: {flag} PATH"
     if text.strip().lower() in _SWITCHES:
@@ -128,7 +129,7 @@ def _is_open(path: str) -> bool:
 
 
 def check_new_name(path: str | os.PathLike[str], flag: str) -> list[Problem]:
-    """Return a problem if a folder that is to be made has control characters in its path.
+    """Return a problem if the path of a new folder has control characters.
 
     Args:
         path: as it was given.

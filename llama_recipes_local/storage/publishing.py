@@ -18,7 +18,7 @@ IN_THE_WAY = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 
 
 def _alone() -> None:
-    """Do what a barrier does where there is one process."""
+    """The barrier of a single process: does nothing."""
 
 
 @contextmanager

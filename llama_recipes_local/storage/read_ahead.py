@@ -49,7 +49,7 @@ def _read(blocks: list[tuple[Path, int]]) -> None:
 
 
 def _available() -> int:
-    """Return the bytes of memory that programs can still have; 0 if the system does not say."""
+    """Return the bytes of memory that programs can still get; 0 if unknown."""
     with contextlib.suppress(OSError):
         found = re.search(r"^MemAvailable: +(\d+) kB$", Path("/proc/meminfo").read_text(), re.M)
         if found:

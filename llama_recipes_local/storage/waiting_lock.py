@@ -18,10 +18,9 @@ SILENT_SECONDS = 5.0
 
 @contextmanager
 def waited_for(path: Path, what: str) -> Iterator[bool]:
-    """Hold a lock file, once no other process does; a process that dies releases it.
+    """Hold a lock file once no other process does; it is released if this process dies.
 
-    Yields whether it is locked: not where its folder may only be read, and not where the file
-    system has no locks.
+    Yields whether it is locked: False if the folder is read-only, or the file system has no locks.
 
     Args:
         path: the file, in a folder that exists. It is not followed if it is a link.
@@ -80,7 +79,7 @@ def _holder(path: Path) -> str:
 
 
 def _write(descriptor: int, holder: str) -> None:
-    """Note who holds a lock; not where it was opened for reading, or the disk is full."""
+    """Write who holds a lock into its file, unless that is open for reading or the disk is full."""
     with suppress(OSError):
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, holder.encode(), 0)

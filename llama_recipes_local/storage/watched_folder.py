@@ -25,7 +25,7 @@ class WatchedFolder:
             return False
 
     def moved_to(self) -> Path | None:
-        """Return where a folder that is not in its place is now; None if it was removed."""
+        """Return where a missing folder is now; None if it was removed."""
         try:
             path = os.readlink(f"/proc/self/fd/{self._descriptor}")
         except OSError:
@@ -38,7 +38,7 @@ class WatchedFolder:
         return free_path(self.folder) if moved is None else moved
 
     def fate(self) -> str:
-        """Say what became of a folder that is not in its place."""
+        """Return in words what happened to a missing folder."""
         moved = self.moved_to()
         return f"{self.folder} was {'removed' if moved is None else f'moved to {moved}'}"
 

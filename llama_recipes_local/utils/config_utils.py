@@ -53,7 +53,7 @@ def generate_dataset_config(
 
 
 def check_fsdp_config(fsdp_config: configs.fsdp_config) -> None:
-    """Read ``checkpoint_type`` from its name, if that is what it is.
+    """Convert ``checkpoint_type`` from its name to the enumeration, if it is a name.
 
     Raises:
         ValueError: if checkpoints of that type are not made.
@@ -111,7 +111,7 @@ def get_dataloader_kwargs(
 def measure_stream(
     stream: SampleStream, train_config: configs.train_config, training: bool
 ) -> None:
-    """Set how many micro-batches a stream gives; validation reads it once.
+    """Set how many micro-batches a stream yields; in validation it is read once.
 
     Raises:
         UsageError: if no flag says how many.
@@ -174,8 +174,8 @@ def _padding_multiple(train_config: configs.train_config) -> int:
 def _workers(train_config: configs.train_config, persistent: bool) -> dict[str, Any]:
     """Return how workers prefetch; a stream's are restarted each epoch, to learn where it starts.
 
-    Only in a run: ``DataLoader`` refuses these without ``num_workers``, which ``main`` passes and a
-    script may not. The configuration does not show who calls.
+    It applies only in a run: ``DataLoader`` refuses these settings without ``num_workers``, which
+    ``main`` passes but a script may not.
     """
     if active_run() is None or not train_config.num_workers_dataloader:
         return {}

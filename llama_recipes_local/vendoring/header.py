@@ -29,7 +29,7 @@ _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
 def template() -> bytes:
-    """Return a header to fill in; the lint refuses it until that is done."""
+    """Return a header to be filled in; the lint refuses it as it is."""
     return _TEMPLATE.format(today=date.today().isoformat()).encode()
 
 
