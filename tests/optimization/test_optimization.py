@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from llama_recipes_local.optimization import AdamW
+from llama_recipes_local import configs
+from llama_recipes_local.optimization import AdamW, StepLR
 from llama_recipes_local.optimization.optimizers import OPTIMIZERS, make_optimizer
 from llama_recipes_local.optimization.parameter_groups import split_lora_plus
+from llama_recipes_local.optimization.schedules import make_schedule
 from llama_recipes_local.run import activate
 from llama_recipes_local.run.resolution import resolve
 
@@ -153,6 +155,19 @@ def test_lora_plus_gives_b_a_learning_rate_of_its_own() -> None:
         )
     )
     assert moved_b / moved_a == pytest.approx(16, rel=1e-3)
+
+
+def test_b_keeps_its_rate_under_the_schedule_that_main_makes_before() -> None:
+    """torch keeps a group's first rate in it, and schedules from that one."""
+    module = Adapted()
+    optimizer = AdamW(module.parameters(), lr=LR)
+    given = StepLR(optimizer, step_size=1, gamma=0.5)
+    split_lora_plus(module, optimizer, 16.0)
+    schedule = make_schedule(given, optimizer, configs.train_config(gamma=0.5), 4, 2)
+    for _ in range(3):
+        optimizer.step()
+        schedule.after_step()
+    assert [group["lr"] for group in optimizer.param_groups] == [0.5 * LR, 0.5 * 16 * LR]
 
 
 @pytest.mark.parametrize("ratio", [0.0, 1.0])

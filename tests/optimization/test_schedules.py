@@ -91,3 +91,36 @@ def test_a_scheduler_of_ones_own_is_stepped_once_an_epoch() -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1)
     own = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
     assert make_schedule(own, optimizer, configs.train_config(), 4, 2).scheduler is own
+
+
+def test_the_decaying_part_of_wsd_is_rounded_to_whole_steps() -> None:
+    assert factors(scheduler="wsd", wsd_decay_ratio=0.09)[17:] == pytest.approx([1.0, 1.0, 0.5])
+
+
+@pytest.mark.parametrize("scheduler", ["step", "constant", "linear", "cosine", "wsd"])
+@pytest.mark.parametrize("warmup", [0, 3])
+def test_a_resumed_schedule_goes_through_the_rates_of_a_straight_one(
+    scheduler: str, warmup: int
+) -> None:
+    config = configs.train_config(scheduler=scheduler, warmup_steps=warmup, gamma=0.5)
+
+    def rates(resumed_at: int) -> list[float]:
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1)
+        given = StepLR(optimizer, step_size=1, gamma=0.5)
+        schedule = make_schedule(given, optimizer, config, TOTAL, PER_EPOCH)
+        if resumed_at:
+            factor = factor_by_step(config, TOTAL, PER_EPOCH)
+            schedule.follow(resumed_at, resumed_at // PER_EPOCH, factor)
+        found = []
+        for step in range(resumed_at, TOTAL):
+            found.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            schedule.after_step()
+            if (step + 1) % PER_EPOCH == 0:
+                schedule.after_epoch()
+        return found
+
+    straight = rates(0)
+    assert len(set(straight)) > 1 or (scheduler, warmup) == ("constant", 0)
+    for step in (1, 7, 10):
+        assert rates(step) == pytest.approx(straight[step:], rel=1e-12)
