@@ -10,13 +10,16 @@ from llama_recipes_local.configs.training import ANSWERED_AT_A_TIME, AUTO, LONGE
 from llama_recipes_local.fields import word_of
 from llama_recipes_local.planning.setting import (
     ALONE,
+    DOCUMENTS,
     FROZEN,
     FULL,
     FUSED,
     HYBRID_SHARD,
     KEEP,
+    MASKED,
     OFFLOAD,
     PLAIN,
+    SCORED,
     Adapter,
     Batch,
     Ranks,
@@ -30,7 +33,12 @@ from llama_recipes_local.run import Run
 
 
 def setting(
-    run: Run, shape: Shape, world: int = 1, hosts: int = 1, on_cpu: bool = False
+    run: Run,
+    shape: Shape,
+    world: int = 1,
+    hosts: int = 1,
+    on_cpu: bool = False,
+    packed: int = 0,
 ) -> Setting:
     """Return what training takes as it is asked for.
 
@@ -40,6 +48,7 @@ def setting(
         world: ranks that train together.
         hosts: on how many hosts.
         on_cpu: whether it is trained on CPUs, not on CUDA devices.
+        packed: bits of weights that the model's folder holds packed; 0 if it does not.
     """
     train, fsdp = run.train, run.fsdp
     ranks = Ranks(
@@ -57,14 +66,14 @@ def setting(
     adapter = _adapter(run, shape)
     return Setting(
         shape,
-        _weights(run, shape, on_cpu),
+        _weights(run, shape, on_cpu, packed),
         adapter,
         batch,
         ranks,
         policy(train, fsdp, on_cpu),
-        PLAIN if on_cpu else _kernels(run, adapter),
+        PLAIN if on_cpu else _kernels(run, adapter, packed),
         fsdp.optimizer.lower(),
-        train.attn_implementation in ("auto", "documents", "flash_attention_2"),
+        _attention(train),
         on_cpu=on_cpu,
         validation=_validation(run, batch.document),
         element=4.0 if compute_dtype(train, fsdp, on_cpu) == "float32" else 2.0,
@@ -88,6 +97,13 @@ def policy(train: configs.train_config, fsdp: configs.fsdp_config, on_cpu: bool 
     return OFFLOAD if train.use_fast_kernels and not on_cpu else FULL
 
 
+def _attention(train: configs.train_config) -> str:
+    """Return how rows are attended; those that are padded to one length have a mask."""
+    named = {"sdpa": MASKED, "eager": SCORED, "flash_attention_2": DOCUMENTS}
+    padded = train.batching_strategy != "packing" and train.batch_size_training > 1
+    return named.get(train.attn_implementation, MASKED if padded else DOCUMENTS)
+
+
 def bits(train: configs.train_config) -> int:
     """Return 4, 8 or 0, as ``--quantization`` says."""
     return {"4bit": 4, "8bit": 8, True: 8}.get(train.quantization or "", 0)
@@ -106,15 +122,15 @@ def _validation(run: Run, document: int) -> Validation | None:
     return Validation(tokens, rows * (document + LONGEST_ANSWER))
 
 
-def _weights(run: Run, shape: Shape, on_cpu: bool) -> Weights:
+def _weights(run: Run, shape: Shape, on_cpu: bool, packed: int) -> Weights:
     train = run.train
     wide = weight_dtype(train, on_cpu) == "float32"
     trained, layers = _trained(train, shape)
     return Weights(
         trained,
         4 if wide and not run.fsdp.pure_bf16 else 2,
-        bits(train),
-        run.quantization.use_double_quant,
+        packed or bits(train),
+        bool(packed) or run.quantization.use_double_quant,  # scales of as many bits
         train.fp8 and not trains_all(train),
         train.fp8 and trains_all(train),
         layers,
@@ -155,10 +171,10 @@ def _adapter(run: Run, shape: Shape) -> Adapter | None:
     return Adapter("llama_adapter", bytes=size, tokens=tokens, layers=layers)
 
 
-def _kernels(run: Run, adapter: Adapter | None) -> str:
+def _kernels(run: Run, adapter: Adapter | None, packed: int) -> str:
     train = run.train
     if not train.use_fast_kernels or train.dtype == "float32":
         return PLAIN
     if adapter is None:  # weights in float32, which autocast casts, are left to liger-kernel
         return FUSED if train.use_fp16 else FROZEN
-    return FUSED if adapter.dora else FROZEN
+    return FUSED if adapter.dora or packed else FROZEN

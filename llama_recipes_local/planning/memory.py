@@ -14,9 +14,11 @@ from llama_recipes_local.planning.setting import (
     FROZEN,
     FULL_SHARD,
     FUSED,
+    MASKED,
     OFFLOAD,
     PLAIN,
     REPLICATED,
+    SCORED,
     SELECTIVE,
     SHARD_GRAD_OP,
     Setting,
@@ -134,6 +136,8 @@ def _validated(setting: Setting, validation: Validation, fixed: Memory) -> Memor
     """
     shape = setting.shape
     features = 3.0 * (shape.hidden + max(shape.mlp, shape.queries + shape.keys))
+    if setting.attention == SCORED:  # before and after softmax, in both dtypes
+        features += 5.0 * shape.heads * setting.batch.length
     cache = 2.0 * validation.answered * shape.keys * shape.layers
     batch = replace(setting.batch, rows=1, length=validation.tokens)
     most = max(
@@ -269,8 +273,9 @@ def _activations(setting: Setting) -> tuple[float, float]:
 def _kept(setting: Setting) -> float:
     """Features that a layer keeps of a token, in units of 2 bytes.
 
-    Attention keeps queries, keys, values, its output and 4 bytes a head. What an adapter reads is
-    kept too, see ``_read_by_adapters``.
+    Attention keeps queries, keys, values, its output and 4 bytes a head. With a mask, or with
+    scores, keys and values are copied for each head; the mask is kept in the layer's own dtype, the
+    scores in float32 and in that. What an adapter reads is kept too, see ``_read_by_adapters``.
 
     - This package's kernels: the residual stream before each norm; gate and up, but for a frozen
       layer that is recomputed; where weights are trained both norms' outputs, in fp8 these and what
@@ -283,6 +288,10 @@ def _kept(setting: Setting) -> float:
     h, q, k, m = shape.hidden, shape.queries, shape.keys, shape.mlp
     k = q if setting.repeats_keys else k
     attention = 2 * q + 2 * k + 2 * shape.heads
+    if setting.attention == MASKED:
+        attention = 4 * q + 2 * shape.heads + setting.batch.length
+    if setting.attention == SCORED:
+        attention = 4 * q + 3 * shape.heads * setting.batch.length
     read = _read_by_adapters(setting)
     if setting.adapter is not None and setting.adapter.method == "prefix":  # joined to the keys
         read += 2 * k * setting.adapter.tokens / setting.batch.document
@@ -361,6 +370,8 @@ def _workspace(setting: Setting) -> float:
         wide += 1
     of_mlp = wide * shape.mlp * (min(tokens, TILE) if setting.has_tiles else tokens)
     of_attention = 2 * (shape.queries + shape.keys) * tokens
+    if setting.attention == SCORED:  # gradients of scores, before and after softmax, in float32
+        of_attention += 4 * shape.heads * setting.batch.length * tokens
     gradients = setting.element * (max(of_mlp, of_attention) + 2 * shape.hidden * tokens)
     dequantised = 0.0
     if setting.weights.bits or setting.weights.in_fp8:

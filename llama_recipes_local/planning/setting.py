@@ -14,6 +14,10 @@ PLAIN, FUSED, FROZEN = "plain", "fused", "frozen"
 """Which kernels compute a model: transformers' modules, liger-kernel's, or those for frozen
 weights."""
 
+DOCUMENTS, MASKED, SCORED = "documents", "masked", "scored"
+"""How a row is attended: its documents apart, all of it with a mask, or by products whose scores
+are kept (``--attn_implementation eager``)."""
+
 ALONE, REPLICATED, SHARD_GRAD_OP, FULL_SHARD, HYBRID_SHARD = (
     "one process",
     "NO_SHARD",
@@ -195,7 +199,7 @@ class Setting:
         policy: what becomes of activations.
         kernels: what computes them.
         optimizer: as ``--optimizer`` names it, in lower case.
-        documents: whether packed documents are attended without a mask.
+        attention: how a row is attended.
         copies: whether replicas are copied, and what stays gathered is gathered again for each
             micro-batch, as it was.
         repeats_keys: whether keys and values are copied for each head of a group, as they were.
@@ -214,7 +218,7 @@ class Setting:
     policy: str = KEEP
     kernels: str = FROZEN
     optimizer: str = "adamw"
-    documents: bool = True
+    attention: str = DOCUMENTS
     copies: bool = False
     repeats_keys: bool = False
     on_cpu: bool = False
@@ -227,6 +231,12 @@ class Setting:
         """Linear layers of a decoder layer that have LoRA."""
         lora = self.adapter is not None and self.adapter.method == "lora"
         return self.adapter.targets & set(LINEAR) if self.adapter and lora else frozenset()
+
+    @property
+    def document(self) -> int:
+        """Tokens that a document's last token is compared with."""
+        apart = self.attention == DOCUMENTS
+        return min(self.batch.document, self.batch.length) if apart else self.batch.length
 
     @property
     def trained(self) -> int:

@@ -12,10 +12,12 @@ from math import ceil, log2
 
 from llama_recipes_local.planning.cards import NODES, Card
 from llama_recipes_local.planning.setting import (
+    DOCUMENTS,
     FROZEN,
     FUSED,
     OFFLOAD,
     REPLICATED,
+    SCORED,
     SELECTIVE,
     SHARD_GRAD_OP,
     Setting,
@@ -32,6 +34,10 @@ READS = 0.75
 TRANSFORMERS, LIGER = 3.7, 1.25
 """Passes of transformers' and of liger-kernel's norms, rotary, SwiGLU and additions, to those of
 the kernels for frozen weights; fitted."""
+
+SCORES = 29
+"""Times that scores are read or written, in the layer's dtype, where they are kept: 12 forward (the
+product, its scale, the mask, softmax into float32, the cast) and 17 backward."""
 
 ATTENTION = 0.45
 """What attention over long documents reaches of a product's rate, forward and backward."""
@@ -177,6 +183,7 @@ def _passes(setting: Setting) -> float:
     h, q, k, m = shape.hidden, shape.queries, shape.keys, shape.mlp
     forward = 9.0 * h + 4 * (q + k) + 3 * m
     backward = 8.0 * h + 7 * q + 6 * k + 6 * m
+    scores = SCORES * shape.heads * setting.batch.length if setting.attention == SCORED else 0.0
     factor = {FROZEN: 1.0, FUSED: LIGER}.get(setting.kernels, TRANSFORMERS)
     read, again = _adapters_passes(setting)
     weights = 0.0
@@ -191,7 +198,7 @@ def _passes(setting: Setting) -> float:
     if setting.policy == SELECTIVE:  # norms again
         forward += 4.0 * h
     forward += read * (2 if setting.recomputes else 1)
-    of_layers = setting.element * setting.layers * (forward + factor * backward + again)
+    of_layers = setting.element * setting.layers * (forward + factor * backward + again + scores)
     return of_layers + weights + _loss_passes(setting)
 
 
@@ -238,11 +245,10 @@ def _adapters_passes(setting: Setting) -> tuple[float, float]:
 def _attention(setting: Setting) -> float:
     """FLOPs of attention's scores a token: a document's token sees half of it on average.
 
-    2 products forward and 5 backward, of 2 FLOPs; a mask is computed through where documents are
-    not attended apart. Recomputed once more with the layer.
+    2 products forward and 5 backward, of 2 FLOPs; a mask hides what is computed all the same, of
+    the whole row. Recomputed once more with the layer.
     """
-    batch = setting.batch
-    seen = (min(batch.document, batch.length) if setting.documents else batch.length) / 2
+    seen = setting.document / (2 if setting.attention == DOCUMENTS else 1)
     times = (2 if setting.recomputes else 1) * 2 + 5
     return 2.0 * times * seen * setting.shape.queries * setting.layers
 

@@ -26,6 +26,7 @@ from llama_recipes_local.preflight.device_card import this_card, this_host
 from llama_recipes_local.preflight.model_sizes import model_config
 from llama_recipes_local.program import command
 from llama_recipes_local.run import Run
+from llama_recipes_local.run.weight_bits import packed_bits
 
 MOST_BYTES_A_TOKEN = 10
 """Of a file, so that there are more tokens in it for certain."""
@@ -61,11 +62,13 @@ def _is_another_model(run: Run) -> bool:
 
 def asked_setting(run: Run, on_cpu: bool = False) -> Setting | None:
     """Return the setting that a run asks for; None for a model that is not known here."""
-    shape = shape_of(model_config(run)) if run.train.model_name else None
+    config = model_config(run) if run.train.model_name else {}
+    shape = shape_of(config)
     if shape is None or run.train.batch_size_training < 1 or run.train.context_length < 1:
         return None
     world = launch.world_size()
-    return setting(run, shape, world, max(world // launch.ranks_of_host(), 1), on_cpu)
+    hosts = max(world // launch.ranks_of_host(), 1)
+    return setting(run, shape, world, hosts, on_cpu, packed_bits(config))
 
 
 def _least(run: Run, asked: Setting) -> Setting:

@@ -1,5 +1,8 @@
 """The number of bits of a run's weights, and whether a flag or the model's folder sets it."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from llama_recipes_local import configs
 from llama_recipes_local.run import Run
 
@@ -23,3 +26,14 @@ def quantized_by(run: Run) -> str:
 def or_unquantized(run: Run, fix: str) -> str:
     """Return a fix, or the unquantised model if not a flag but the folder quantises."""
     return fix if "quantization" in run.given else BEFORE
+
+
+def packed_bits(config: Mapping[str, Any]) -> int:
+    """Return the bits of the weights that a model's ``config.json`` says are GPTQ's or AWQ's.
+
+    They stay packed, and are dequantised for each product; 0 if there are none.
+    """
+    stored = config.get(KEY)
+    if not isinstance(stored, dict) or stored.get("quant_method") not in ("gptq", "awq"):
+        return 0
+    return 8 if stored.get("bits") == 8 else 4

@@ -10,17 +10,21 @@ import pytest
 from llama_recipes_local.planning.asked import setting
 from llama_recipes_local.planning.setting import (
     ALONE,
+    DOCUMENTS,
     FROZEN,
     FULL,
     FUSED,
     HYBRID_SHARD,
     KEEP,
+    MASKED,
     OFFLOAD,
     PLAIN,
+    SCORED,
     Setting,
 )
 from llama_recipes_local.planning.shapes import KNOWN, LINEAR, Shape, config_of, shape_of
 from llama_recipes_local.run.resolution import resolve
+from llama_recipes_local.run.weight_bits import packed_bits
 
 PROJECT = Path(__file__).resolve().parents[2]
 S7 = KNOWN["llama-2-7b"]
@@ -70,6 +74,28 @@ def test_recomputation_is_named_by_another_flag_with_fsdp() -> None:
     grouped = of(8, 2, enable_fsdp="True", hsdp="True", sharding_group_size="2")
     assert (grouped.ranks.sharding, grouped.ranks.shards) == (HYBRID_SHARD, 2)
     assert of(8, 2, enable_fsdp="True", sharding_strategy="HYBRID_SHARD").ranks.shards == 4
+
+
+def test_attention_is_that_of_the_rows() -> None:
+    assert of().attention == of(attn_implementation="flash_attention_2").attention == DOCUMENTS
+    assert of(attn_implementation="sdpa").attention == MASKED
+    assert of(attn_implementation="eager").attention == SCORED
+    padded = {"batching_strategy": "padding"}
+    assert of(**padded).attention == MASKED
+    assert of(**padded, batch_size_training="1").attention == DOCUMENTS
+
+
+@pytest.mark.parametrize(("bits", "held"), [(4, 4), (3, 4), (8, 8)])
+def test_weights_that_a_folder_has_packed_stay_so(bits: int, held: int) -> None:
+    config = config_of(S7) | {"quantization_config": {"quant_method": "gptq", "bits": bits}}
+    run = resolve({"use_peft": "True", "use_fast_kernels": "True"})
+    found = setting(run, S7, packed=packed_bits(config))
+    assert (found.weights.bits, found.kernels) == (held, FUSED)
+    # 128 weights share a scale of 16 bits and a zero point of 4
+    if held == 4:
+        assert found.weights.of_linear == pytest.approx((4 + 20 / 128) / 8, rel=0.01)
+    for other in ({}, {"quantization_config": {"quant_method": "fp8"}}):  # is dequantised
+        assert packed_bits(other) == 0
 
 
 def test_parts_of_a_model_are_trained() -> None:

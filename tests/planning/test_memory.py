@@ -12,14 +12,17 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from llama_recipes_local.planning.memory import GIB, memory
 from llama_recipes_local.planning.setting import (
+    DOCUMENTS,
     FROZEN,
     FULL,
     FULL_SHARD,
     FUSED,
     HYBRID_SHARD,
+    MASKED,
     OFFLOAD,
     PLAIN,
     REPLICATED,
+    SCORED,
     SHARD_GRAD_OP,
     Adapter,
     Batch,
@@ -249,11 +252,32 @@ def test_dora_keeps_what_peft_keeps_of_it() -> None:
     assert kept_by_peft(dora) - kept_by_peft(asked) == pytest.approx(predicted, rel=0.05)
 
 
+@pytest.mark.parametrize("attention", [MASKED, SCORED])
+def test_a_mask_and_scores_are_kept_as_transformers_keeps_them(attention: str) -> None:
+    asked = Setting(
+        Shape(64, 176, 2, 4, 2, 32),
+        adapter=Adapter(drops=False),
+        batch=Batch(rows=1, length=512),
+        kernels=FUSED,
+    )
+    other = replace(asked, attention=attention)
+    predicted = memory(other).activations - memory(asked).activations
+    assert kept_by_peft(other) - kept_by_peft(asked) == pytest.approx(predicted, rel=0.05)
+
+
+def test_scores_of_a_7b_do_not_fit() -> None:
+    # 32 layers x 32 heads x 2 rows x 4,096 x 4,096 scores, 4 bytes and 2
+    scores = memory(replace(LORA, attention=SCORED)).activations - memory(LORA).activations
+    assert scores == pytest.approx(32 * 32 * 2 * 4096**2 * 6, rel=0.01)
+
+
 def kept_by_peft(setting: Setting) -> int:
     """Return the bytes that transformers' model with PEFT's adapter keeps for its backward pass."""
     adapter = setting.adapter
     assert adapter is not None
-    model = LlamaForCausalLM(LlamaConfig(**config_of(setting.shape))).to(torch.bfloat16)
+    kernel = "eager" if setting.attention == SCORED else "sdpa"
+    config = LlamaConfig(**config_of(setting.shape), attn_implementation=kernel)
+    model = LlamaForCausalLM(config).to(torch.bfloat16)
     settings = LoraConfig(
         r=adapter.rank, target_modules=list(adapter.targets), use_dora=adapter.dora
     )
@@ -266,8 +290,11 @@ def kept_by_peft(setting: Setting) -> int:
         return x
 
     ids = torch.zeros(1, setting.batch.length, dtype=torch.long)
+    positions = torch.arange(setting.batch.length)[None]
+    if setting.attention != DOCUMENTS:  # two in a row
+        positions = positions % (setting.batch.length // 2)
     with torch.autocast("cpu", torch.bfloat16), saved_tensors_hooks(keep, lambda x: x):
-        loss = adapted(input_ids=ids, labels=ids).loss
+        loss = adapted(input_ids=ids, labels=ids, position_ids=positions, use_cache=False).loss
     assert loss.requires_grad
     storages = {x.untyped_storage() for x in (each() for each in kept) if x is not None}
     return sum({x.data_ptr(): x.nbytes() for x in storages if x.data_ptr() not in own}.values())

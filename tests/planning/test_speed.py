@@ -16,6 +16,7 @@ from llama_recipes_local.planning.setting import (
     OFFLOAD,
     PLAIN,
     REPLICATED,
+    SCORED,
     SHARD_GRAD_OP,
     Adapter,
     Batch,
@@ -72,6 +73,13 @@ def test_products_are_those_worked_out_by_hand() -> None:
     # 4 FLOPs a weight of a frozen layer and token; of the head for the half that has labels
     flops = 4 * 6_476_005_376 + 4 * 32000 * 4096 / 2
     assert seconds(LORA, H100).products == pytest.approx(flops * 8192 / (772e12 * 0.88))
+
+
+def test_scores_that_are_kept_are_read_and_written() -> None:
+    scored = seconds(replace(LORA, attention=SCORED), H100)
+    # 29 times 2 bytes of each of 32 layers' 32 x 4,096 scores a token
+    times = 29 * 2 * 32 * 32 * 4096 * 8192 / (3.35e12 * 0.75)
+    assert scored.passes - seconds(LORA, H100).passes == pytest.approx(times)
 
 
 def test_recomputation_and_long_documents_take_longer() -> None:

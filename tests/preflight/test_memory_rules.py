@@ -93,6 +93,17 @@ def test_what_was_measured_to_fit_is_not_refused(
         assert bool(found) is refused, on
 
 
+def test_what_a_folder_has_packed_is_not_taken_for_16_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = {"use_peft": "True", **FAST, "activation_policy": "full"}
+    assert problems("llama-2-70b", card(80), tmp_path, monkeypatch, **flags)
+    config = tmp_path / "config.json"
+    packed = {"quantization_config": {"quant_method": "gptq", "bits": 4}}
+    config.write_text(json.dumps(json.loads(config.read_text()) | packed))
+    assert memory_rules.check_memory(resolve({"model_name": str(tmp_path), **flags})) == []
+
+
 def test_a_cpu_has_the_memory_of_its_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # 4.5 GiB as the run showed, LoRA on one row of 2,048 tokens
     folder = {"model_name": str(model_folder("smollm2-135m", tmp_path)), "use_peft": "True"}

@@ -9,6 +9,7 @@ from llama_recipes_local.planning.shapes import ENDS, LINEAR
 from llama_recipes_local.preflight.checks_by_flags import FLAG_CHECKS
 from llama_recipes_local.preflight.group_sizes import group_sizes
 from llama_recipes_local.run import Run
+from llama_recipes_local.run.weight_bits import BEFORE, KEY, packed_bits
 
 
 def check_planned(run: Run, target: Target) -> list[Problem]:
@@ -19,7 +20,7 @@ def check_planned(run: Run, target: Target) -> list[Problem]:
         target: what it is planned for.
     """
     found = [problem for check in FLAG_CHECKS for problem in check(run)]
-    found += [*group_sizes(run, target.world), *_fp8(run, target)]
+    found += [*group_sizes(run, target.world), *_fp8(run, target), *_packed(target)]
     if run.train.use_peft and run.train.peft_method == "lora":
         lora: Any = run.peft
         found += check_lora_flags(run, lora)
@@ -33,6 +34,15 @@ def check_several(run: Run, world: int) -> list[Problem]:
         return []
     why, fix = "several GPUs train one model through FSDP", "leave it out, or plan for --gpus 1"
     return [Problem(f"--enable_fsdp False with {world} GPUs", why, fix)]
+
+
+def _packed(target: Target) -> list[Problem]:
+    """Find weights that gptqmodel has packed, which several ranks do not train on."""
+    if target.world == 1 or not packed_bits(target.config):
+        return []
+    method = str(target.config[KEY]["quant_method"]).upper()
+    why, fix = "they are read whole, on one device", f"plan for --gpus 1, or {BEFORE}"
+    return [Problem(f"--gpus {target.world}: the weights are quantised by {method}", why, fix)]
 
 
 def _fp8(run: Run, target: Target) -> list[Problem]:

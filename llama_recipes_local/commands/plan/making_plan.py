@@ -16,7 +16,7 @@ from llama_recipes_local.planning.tokens import BYTES_A_TOKEN, epoch_bytes
 from llama_recipes_local.preflight.flags import check_values
 from llama_recipes_local.run import Run
 from llama_recipes_local.run.resolution import resolve
-from llama_recipes_local.run.weight_bits import KEY
+from llama_recipes_local.run.weight_bits import KEY, packed_bits
 
 METHOD_FLAGS = {
     *("use_peft", "peft_method", "quantization", "train_only", "top_layers"),
@@ -123,7 +123,8 @@ def _planned(
     found: dict[str, Method] = {}
     wrong: list[list[Problem]] = []
     for name, run in runs.items():
-        asked = setting(run, target.shape, target.world, target.nodes, target.card.on_cpu)
+        packed, on_cpu = packed_bits(target.config), target.card.on_cpu
+        asked = setting(run, target.shape, target.world, target.nodes, on_cpu, packed)
         outcomes = ranked(asked, target.card, free_of(run), node_link)
         started = _run({**run.flags, **changes(outcomes[0].setting, asked)}, target.config)
         started.automatic = run.automatic

@@ -137,7 +137,7 @@ def _basis(plan: Plan) -> str:
 def of_long_documents(found: Outcome) -> float:
     """Return the tokens a second where each row is one document, whose tokens see each other."""
     batch, time = found.setting.batch, found.seconds
-    times = max(batch.length / batch.document, 1.0) if found.setting.documents else 1.0
+    times = batch.length / found.setting.document
     more = max(time.attention * (times - 1) - time.launches, 0.0)
     return found.tokens * time.step / (time.step + more)
 
