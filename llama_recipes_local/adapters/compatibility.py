@@ -70,10 +70,9 @@ def find_mismatch(adapted: peft.PeftModel, plain: Collection[str], weights: Path
     unknown = {
         name for name in there - own if base_name(name) not in plain and not is_copy(name, own)
     }
-    for kind, names in (("missing", own - there), ("unexpected", unknown)):
-        if names:
-            return f"{kind} tensors: {join_names(sorted(names))}"
-    return ""
+    kinds = (("missing", own - there), ("unexpected", unknown))
+    found = [f"{kind} tensors: {join_names(sorted(names))}" for kind, names in kinds if names]
+    return "; ".join(found)
 
 
 def mismatch_problem(flag: str, folder: Path, why: str | BaseException) -> Problem:

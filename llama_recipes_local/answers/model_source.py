@@ -25,7 +25,12 @@ from llama_recipes_local.model_folders.model_config import check_generation_conf
 from llama_recipes_local.models.folder_checks import check_stored_model
 from llama_recipes_local.models.weight_values import check_adapter_values
 from llama_recipes_local.parallel import device_type
-from llama_recipes_local.run.record import SavedRun
+from llama_recipes_local.run.record import (
+    CONFIGURATION_FILE,
+    CUSTODY_FILE,
+    SavedRun,
+    find_in_run,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +57,14 @@ class ModelSource:
     def folder(self) -> Path:
         """The folder that training saved."""
         return self.adapter or self.model
+
+    @property
+    def brought_tokenizer(self) -> bool:
+        """Whether another program saved an adapter with the tokenizer that it was trained with."""
+        own = (CONFIGURATION_FILE, CUSTODY_FILE)
+        return self.tokenizer == self.adapter and not any(
+            find_in_run(self.folder, name) for name in own
+        )
 
     def bitsandbytes(self) -> BitsAndBytesConfig | None:
         """Return how bitsandbytes quantises the weights, as in training; None if not at all."""

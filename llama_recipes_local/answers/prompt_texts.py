@@ -119,10 +119,14 @@ def choose_prompt_template(
     if saved:
         why = f"the prompt template is that of training ({saved}; not with --raw)"
         return read_prompt_template(saved), why
-    if source.adapter is None and has_chat_template(tokenizer):
-        own = chat_prompt_template("tokenizer", tokenizer, TEMPLATE_FLAG)
-        return own, "the chat template is the model's own (not with --raw)"
-    return None, f"prompts stay as they are: there is no {PROMPT_TEMPLATE_FILE} in {source.folder}"
+    none = f"prompts stay as they are: there is no {PROMPT_TEMPLATE_FILE} in {source.folder}"
+    if not has_chat_template(tokenizer):
+        return None, none
+    if source.adapter is not None and not source.brought_tokenizer:
+        return None, f"{none} ({TEMPLATE_FLAG} tokenizer: put into the model's chat template)"
+    own = chat_prompt_template("tokenizer", tokenizer, TEMPLATE_FLAG)
+    whose = "that of the adapter's folder" if source.adapter else "the model's own"
+    return own, f"the chat template is {whose} (not with --raw)"
 
 
 def read_prompts(path: Path) -> list[Prompt]:
