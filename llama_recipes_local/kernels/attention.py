@@ -6,7 +6,8 @@ attended separately, which is exact and costs the sum of the squared lengths rat
 of the sum:
 
 - on CUDA in bfloat16 or float16, all documents in one call of torch's variable-length kernel
-  (``varlen_attn``, FlashAttention), which needs neither a package nor padding;
+  (``varlen_attn``, FlashAttention), which needs neither a package nor padding, or long ones of one
+  length in one call of cuDNN's kernel, as rows;
 - elsewhere by one causal SDPA call per document and layer.
 
 Document bounds are transformers' ``cu_seq_lens_q``, or found where positions restart. The price:
@@ -24,6 +25,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -40,6 +42,10 @@ from llama_recipes_local.library_patches import CAUSAL_MASK
 NAME = DOCUMENTS
 HALF_PRECISION = (torch.bfloat16, torch.float16)
 MAX_KERNEL_HEAD_DIM = 256
+HOPPER = (9, 0)
+"""Compute capability of the devices on which choices between kernels were measured."""
+LONG = 2048
+"""Tokens of documents of one length for which cuDNN's kernel is faster than FlashAttention."""
 
 _PARAMETERS = inspect.signature(varlen_attn).parameters
 # arguments for causal attention and for grouped heads differ between torch 2.11 and 2.13
@@ -128,6 +134,8 @@ def _attend_documents(
         layer: Any = module.layer_idx
         key, value = prefix.before_documents(layer, key, value)
     query, key, value = (_autocast(x) for x in (query, key, value))
+    if prefix is None and are_long_rows(query, len(query), bounds, longest):
+        return _attend_rows(query, key, value, longest, scaling).view(shape)
     if supports_varlen_kernel(query, query.shape[-1]):
         attended = varlen_attn(
             query, key, value, bounds, key_bounds, longest, longest_key, scale=scaling, **_VARLEN
@@ -172,6 +180,44 @@ def supports_varlen_kernel(query: torch.Tensor, head_dim: int) -> bool:
         and head_dim <= MAX_KERNEL_HEAD_DIM
         and torch.cuda.get_device_capability(query.device) >= (8, 0)
     )
+
+
+def on_hopper(x: torch.Tensor) -> bool:
+    """Return whether ``x`` is on a device of the kind that was measured."""
+    return x.is_cuda and torch.cuda.get_device_capability(x.device) == HOPPER
+
+
+def are_long_rows(query: torch.Tensor, tokens: int, bounds: torch.Tensor, longest: int) -> bool:
+    """Return whether documents, all of one length, are attended faster by cuDNN's kernel.
+
+    It plans each length anew, for about 0.1 s, so documents of several lengths are not for it.
+
+    Args:
+        query: of any shape.
+        tokens: in all rows together.
+        bounds: of the documents, (documents + 1,) int32.
+        longest: tokens in the longest document.
+    """
+    equal = longest >= LONG and (len(bounds) - 1) * longest == tokens
+    return equal and query.dtype in HALF_PRECISION and on_hopper(query)
+
+
+def _attend_rows(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    length: int,
+    scaling: float | None,
+) -> torch.Tensor:
+    """Attend within documents of one length; all tensors are (tokens, heads, head_dim)."""
+    query, key, value = (x.unflatten(0, (-1, length)).transpose(1, 2) for x in (query, key, value))
+    # FlashAttention where cuDNN's kernel does not take the size of the heads
+    kernels = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION]
+    with sdpa_kernel(kernels, set_priority=True):
+        attended = F.scaled_dot_product_attention(
+            query, key, value, is_causal=True, scale=scaling, enable_gqa=True
+        )
+    return attended.transpose(1, 2).flatten(0, 1)
 
 
 def _attend_one_by_one(

@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-HOPPER = (9, 0)
+from llama_recipes_local.kernels.attention import on_hopper
+
 SHORT, LONGEST = 200, 1024
 """Tokens of a mean and of a longest document that are faster here, as measured on H200."""
 
@@ -34,10 +35,9 @@ def applies(query: torch.Tensor, head_dim: int, documents: int, longest: int) ->
         documents: in all rows together.
         longest: tokens in the longest document.
     """
-    if not query.is_cuda or head_dim not in _TILES or longest > LONGEST:
+    if head_dim not in _TILES or longest > LONGEST:
         return False
-    short = query.shape[:2].numel() <= SHORT * documents
-    return short and torch.cuda.get_device_capability(query.device) == HOPPER
+    return query.shape[:2].numel() <= SHORT * documents and on_hopper(query)
 
 
 def attend(

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from llama_recipes_local.kernels import DOCUMENTS, packed_attention
-from llama_recipes_local.kernels.attention import supports_varlen_kernel
+from llama_recipes_local.kernels.attention import are_long_rows, supports_varlen_kernel
 from llama_recipes_local.kernels.rotary import rotated
 
 Angles = tuple[torch.Tensor, torch.Tensor]
@@ -22,19 +22,25 @@ def applies(
 ) -> bool:
     """Return whether a ``LlamaAttention`` attends within documents of known bounds, and so here.
 
+    Long documents of one length are left to ``attention``.
+
     Args:
         module: the attention layer.
         query: (batch, seq, heads * head_dim).
         attention_mask: None unless there is padding.
         kwargs: for the attention implementation; with a prefix or prompts it is not computed here.
     """
-    bounded = kwargs.get("cu_seq_lens_q") is not None and kwargs.get("max_length_q") is not None
+    bounds, longest = kwargs.get("cu_seq_lens_q"), kwargs.get("max_length_q")
     more = kwargs.get("prefix") is not None or kwargs.get("prompts") is not None
     if module.config._attn_implementation != DOCUMENTS or attention_mask is not None or more:
         return False
     device = query.device.type
     cast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) != query.dtype
-    return bounded and not cast and supports_varlen_kernel(query, module.head_dim)
+    if bounds is None or longest is None or cast:
+        return False
+    tokens = query.shape[:2].numel()
+    long = are_long_rows(query, tokens, bounds, longest)
+    return not long and supports_varlen_kernel(query, module.head_dim)
 
 
 def attend(

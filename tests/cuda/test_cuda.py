@@ -16,9 +16,9 @@ pytestmark = [
 ]
 
 
-def test_kernel_equals_attention_of_each_document_alone():
+@pytest.mark.parametrize("lengths", [[1, 5, 64, 333, 2, 100], [2048, 2048]])
+def test_kernel_equals_attention_of_each_document_alone(lengths: list[int]) -> None:
     torch.manual_seed(0)
-    lengths = [1, 5, 64, 333, 2, 100]
     q = torch.randn(1, 8, sum(lengths), 64, device="cuda", dtype=torch.bfloat16)
     k, v = (torch.randn(1, 2, sum(lengths), 64, device="cuda").bfloat16() for _ in range(2))
     positions = torch.cat([torch.arange(n) for n in lengths])[None]

@@ -18,7 +18,6 @@ pytestmark = [
     pytest.mark.cuda,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
-HALF = [torch.bfloat16, torch.float16]
 LONG = [1, 2, 63, 64, 65, 130, 700]
 ORDER = 1.1  # of an error of rounding that sums are made in another order
 
@@ -38,10 +37,17 @@ def errors(got: Any, want: Any) -> list[float]:
     return [((one.double() - two).norm() / two.norm()).item() for one, two in pairs]
 
 
-@pytest.mark.parametrize("dtype", HALF)
-@pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), [(4, 4, 128), (8, 2, 64), (8, 1, 128)])
 @pytest.mark.parametrize(
-    ("lengths", "rows"), [(LONG, 1), ([500, 11, 64, 447], 2), ([1, 3], 1), ([64, 128, 320], 1)]
+    ("heads", "kv_heads", "head_dim", "dtype"),
+    [
+        (4, 4, 128, torch.bfloat16),
+        (8, 1, 128, torch.bfloat16),
+        (8, 2, 64, torch.bfloat16),
+        (8, 2, 64, torch.float16),
+    ],
+)
+@pytest.mark.parametrize(
+    ("lengths", "rows"), [(LONG, 1), ([500, 11, 64, 447], 2), ([1, 3], 1), ([64, 128, 320, 5], 1)]
 )
 def test_it_is_as_exact_as_flash_attention(
     lengths: list[int], rows: int, heads: int, kv_heads: int, head_dim: int, dtype: torch.dtype

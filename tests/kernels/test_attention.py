@@ -10,7 +10,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from llama_recipes_local.data.documents import document_bounds
 from llama_recipes_local.kernels import attention
-from llama_recipes_local.kernels.attention import NAME, document_attention
+from llama_recipes_local.kernels.attention import LONG, NAME, document_attention
 
 HEADS, HEAD_DIM = 4, 8
 ROWS = {
@@ -240,3 +240,42 @@ def test_documents_are_not_looked_for_on_the_device(monkeypatch: pytest.MonkeyPa
         config._attn_implementation = kernel
         transformers.LlamaForCausalLM(config)(**inputs, use_cache=False)
         assert len(looked) == looks
+
+
+@pytest.mark.parametrize(
+    ("lengths", "tokens", "dtype", "hopper", "chosen"),
+    [
+        ([4096, 4096], 8192, torch.bfloat16, True, True),
+        ([LONG], LONG, torch.float16, True, True),
+        ([LONG - 1], LONG - 1, torch.float16, True, False),
+        ([4096, 4095, 1], 8192, torch.bfloat16, True, False),
+        ([4096, 4096], 8192, torch.float32, True, False),
+        ([4096, 4096], 8192, torch.bfloat16, False, False),
+    ],
+)
+def test_long_documents_of_one_length_are_rows(
+    lengths: list[int],
+    tokens: int,
+    dtype: torch.dtype,
+    hopper: bool,
+    chosen: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(attention, "on_hopper", lambda _: hopper)
+    bounds = torch.tensor([0, *lengths]).cumsum(0).int()
+    query = torch.empty(1, dtype=dtype)
+    assert attention.are_long_rows(query, tokens, bounds, max(lengths)) is chosen
+
+
+def test_rows_are_attended_as_documents_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    states = random_states([[5, 5], [5, 5]], HEADS, torch.float32)
+    bounds = torch.tensor([0, 5, 10, 15, 20]).int()
+    results = []
+    for rows in (False, True):
+        monkeypatch.setattr(attention, "are_long_rows", lambda *_, rows=rows: rows)
+        out, _ = document_attention(
+            layer(HEADS), *states, None, scaling=0.3, cu_seq_lens_q=bounds, max_length_q=5
+        )
+        results.append([out, *torch.autograd.grad(out, states, torch.ones_like(out))])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other)

@@ -83,12 +83,14 @@ KNOWN: dict[str, Any] = {"cu_seq_lens_q": BOUNDS, "max_length_q": 9}
         ({"kwargs": KNOWN | {"prefix": object()}}, False),
         ({"kwargs": KNOWN | {"prompts": object()}}, False),
         ({"kernel": False}, False),
+        ({"long": True}, False),
     ],
 )
 def test_it_is_computed_where_nothing_else_is_asked_for(
     changed: dict[str, Any], applies: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = {"name": DOCUMENTS, "mask": None, "kwargs": KNOWN, "kernel": True} | changed
+    monkeypatch.setattr(rotated_attention, "are_long_rows", lambda *_: "long" in changed)
     monkeypatch.setattr(rotated_attention, "supports_varlen_kernel", lambda *_: case["kernel"])
     config = SimpleNamespace(_attn_implementation=case["name"])
     module, query = SimpleNamespace(config=config, head_dim=HEAD_DIM), torch.randn(2, 9, 32)
