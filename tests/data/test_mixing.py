@@ -56,6 +56,13 @@ def test_the_seed_decides_which_rows_come_once_more() -> None:
     assert lengths(1) != lengths(2)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_no_row_comes_more_than_once_more_than_another(seed: int) -> None:
+    rows = mixed(parts(60, 12), {"a": 5.0, "b": 3.0}, seed)
+    places = np.bincount(rows._order)[60:]  # of the second source, which is repeated
+    assert places.max() - places.min() == 1
+
+
 def test_columns_follow_the_order_of_the_rows() -> None:
     rows = mixed(parts(), WEIGHTS, seed=1)
     same = TokenRows.from_samples(list(rows))
