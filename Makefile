@@ -207,7 +207,8 @@ types:
 HALVES   := $(MAKE) --no-print-directory --jobs 2 --output-sync
 OF_DATA  := $(addprefix tests/,commands data datasets records storage vendoring)
 OF_USE   := $(addprefix tests/,test_commands_offline.py test_install.py test_no_network.py \
-	test_notebook_use.py test_readme.py test_types.py api cli commands inference preflight vendoring)
+	test_notebook_use.py test_notebooks.py test_readme.py test_types.py answers api cli commands \
+	inference model_checkpointing preflight rehearsal vendoring)
 QUICK    := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet -m 'not ($(SLOW))'
 THE_SLOW := $(BIN)/python -m pytest --durations 15 -m '$(SLOW)'
 

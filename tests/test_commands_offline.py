@@ -24,6 +24,7 @@ LOGGED = ["--report_to", "tensorboard,wandb,mlflow"]
 ROWS = '{"prompt": "She go.", "completion": "She goes."}\n' * 8
 SFT = ["--model_name_or_path", "{model}", "--dataset_name", "{here}/rows.jsonl"]
 SFT += ["--output_dir", "sft", "--use_peft", "--max_steps", "1", "--max_length", "64"]
+SFT += ["--load_in_4bit", "--gradient_checkpointing"]  # as the guide has it
 LINES: dict[str, list[list[str]]] = {
     "prepare grammar": [["--out", "{here}/grammar"]],
     "prepare stand-in": [["--out", "stand-in", "--data", "{here}/grammar/gtrain_10k.csv"]],

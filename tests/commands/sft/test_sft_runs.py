@@ -13,7 +13,6 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from sft_guide import GUIDE
-from test_no_network import run_denied
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llama_recipes_local.storage.folder_lock import locked
@@ -198,20 +197,6 @@ def test_two_ranks_equal_one_process(sft: Sft, work: Path, environment: dict[str
     for one, two in zip(losses, lines(OUTPUT / "metrics.jsonl"), strict=True):
         assert two["loss"] == pytest.approx(one["loss"], abs=1e-4)
         assert two["num_tokens"] == one["num_tokens"]
-
-
-def test_the_guides_command_uses_no_network(work: Path, environment: dict[str, str]) -> None:
-    program = f"""
-import sys
-from collections.abc import Callable
-sys.path.insert(0, {str(PROJECT)!r})
-from llama_recipes_local.commands.sft.command import main
-sys.exit(main({GUIDE!r}))
-"""
-    done, attempts = run_denied(program, work, environment)
-    assert done.returncode == 0, done.stderr
-    assert attempts == []
-    assert OUTPUT.joinpath("adapter_model.safetensors").is_file()
 
 
 def test_tokens_without_rows_are_refused_in_data_and_not_padded_with(
