@@ -169,14 +169,23 @@ def beside(setting: Setting) -> float:
 def _weights(setting: Setting) -> float:
     """Bytes of the model's weights that stay on a device; a tied head is the embedding.
 
-    Of float32 weights that are trained, autocast keeps a copy in half precision over a step.
+    Of float32 weights autocast keeps a copy in half precision: of trained ones over a step, of
+    frozen ones from a layer's forward to its backward pass.
     """
     shape, own = setting.shape, setting.weights
     shards = setting.ranks.shards
-    casts = own.bytes == 4 and setting.element == 2 and not setting.is_gathered
+    casts = 0.0
+    if _is_cast(setting) and not setting.is_gathered:
+        frozen = 0 if own.trained else shape.layer * (1 if setting.recomputes else setting.layers)
+        casts = 2.0 * (own.trained + frozen)
     scales = shape.linear * (own.of_linear - own.shared)  # not sharded: they are no parameters
     kept = (shape.linear * own.shared + shape.others * own.bytes) / shards
-    return kept + scales + (2.0 * own.trained if casts else 0.0)
+    return kept + scales + casts
+
+
+def _is_cast(setting: Setting) -> bool:
+    """Return whether autocast computes in half precision with weights in float32."""
+    return setting.weights.bytes == 4 and setting.element == 2
 
 
 def _adapter(setting: Setting) -> float:
@@ -299,7 +308,8 @@ def _kept(setting: Setting) -> float:
         read += q / 2
     trained = _read_by_trained(setting)
     if setting.kernels == PLAIN:
-        return 4 * h + 3 * m + attention + read + trained + (2 * h if trained else 0)
+        norms = 4 * h if setting.element == 2 else 2 * h
+        return norms + 3 * m + attention + read + trained + (2 * h if trained else 0)
     return 2 * h + (0 if setting.has_tiles else 2 * m) + attention + read + trained
 
 
@@ -310,12 +320,16 @@ def _kept_selectively(setting: Setting) -> float:
 
 
 def _read_by_trained(setting: Setting) -> float:
-    """Features of a token that are kept because trained weights read them, in units of 2 bytes."""
+    """Features of a token that are kept because trained weights read them, in units of 2 bytes.
+
+    Of weights in float32 both norms' inputs and outputs are in float32 too, and each linear layer
+    keeps its own copy of what it reads.
+    """
     shape, own = setting.shape, setting.weights
     if not own.trained:
         return 0.0
     if setting.kernels != FROZEN:
-        return 2.0 * shape.hidden + shape.mlp
+        return (7.0 if _is_cast(setting) else 2.0) * shape.hidden + shape.mlp
     return shape.hidden + shape.queries / 2 if own.trained_in_fp8 else 2.0 * shape.hidden
 
 

@@ -100,7 +100,10 @@ def test_float32_weights_that_are_trained_have_a_copy_in_half_precision() -> Non
 
 def test_float32_activations_are_twice_as_large() -> None:
     plain = replace(LORA, kernels=PLAIN)
-    assert memory(replace(plain, element=4.0)).activations == 2 * memory(plain).activations
+    # but for both norms' inputs, which are kept in float32 anyway
+    norms = 32 * 2 * 8192 * 4 * 4096
+    twice = 2 * memory(plain).activations - norms
+    assert memory(replace(plain, element=4.0)).activations == twice
 
 
 def test_quantised_weights_have_scales() -> None:
@@ -271,17 +274,48 @@ def test_scores_of_a_7b_do_not_fit() -> None:
     assert scores == pytest.approx(32 * 32 * 2 * 4096**2 * 6, rel=0.01)
 
 
+WHOLE_WIDE = Weights(trained=1, bytes=4)
+
+
+@pytest.mark.parametrize(
+    ("weights", "adapter", "element"),
+    [
+        (Weights(trained=1), None, 2.0),
+        (WHOLE_WIDE, None, 2.0),
+        (WHOLE_WIDE, None, 4.0),
+        (Weights(bytes=4), Adapter(targets=frozenset(("q_proj",)), drops=False), 2.0),
+        (Weights(bytes=4), Adapter(targets=frozenset(("q_proj",)), drops=False), 4.0),
+    ],
+    ids=["bfloat16", "float32, cast", "float32", "LoRA on float32, cast", "LoRA on float32"],
+)
+def test_a_layer_keeps_what_transformers_keeps_of_it(
+    weights: Weights, adapter: Adapter | None, element: float
+) -> None:
+    """Between models of three layers and of one, so that the loss is left out."""
+    kept, predicted = [], []
+    for layers in (3, 1):
+        shape = Shape(64, 176, layers, 4, 2, 32)
+        own = replace(weights, trained=shape.weights if weights.trained else 0)
+        batch = Batch(rows=1, length=512)
+        asked = Setting(shape, own, adapter, batch, kernels=PLAIN, element=element)
+        kept.append(kept_by_peft(asked))
+        found = memory(asked)
+        predicted.append(found.activations + found.weights - own.bytes * shape.weights)
+    assert kept[0] - kept[1] == pytest.approx(predicted[0] - predicted[1], rel=0.02)
+
+
 def kept_by_peft(setting: Setting) -> int:
     """Return the bytes that transformers' model with PEFT's adapter keeps for its backward pass."""
     adapter = setting.adapter
-    assert adapter is not None
     kernel = "eager" if setting.attention == SCORED else "sdpa"
     config = LlamaConfig(**config_of(setting.shape), attn_implementation=kernel)
-    model = LlamaForCausalLM(config).to(torch.bfloat16)
-    settings = LoraConfig(
-        r=adapter.rank, target_modules=list(adapter.targets), use_dora=adapter.dora
-    )
-    adapted = get_peft_model(model, settings).train()
+    dtype = torch.float32 if setting.weights.bytes == 4 else torch.bfloat16
+    adapted: torch.nn.Module = LlamaForCausalLM(config).to(dtype).train()
+    if adapter is not None:
+        settings = LoraConfig(
+            r=adapter.rank, target_modules=list(adapter.targets), use_dora=adapter.dora
+        )
+        adapted = get_peft_model(adapted, settings).train()
     own = {weight.untyped_storage().data_ptr() for weight in adapted.parameters()}
     kept: list[weakref.ref[torch.Tensor]] = []
 
@@ -293,7 +327,8 @@ def kept_by_peft(setting: Setting) -> int:
     positions = torch.arange(setting.batch.length)[None]
     if setting.attention != DOCUMENTS:  # two in a row
         positions = positions % (setting.batch.length // 2)
-    with torch.autocast("cpu", torch.bfloat16), saved_tensors_hooks(keep, lambda x: x):
+    casts = torch.autocast("cpu", torch.bfloat16, enabled=setting.element == 2)
+    with casts, saved_tensors_hooks(keep, lambda x: x):
         loss = adapted(input_ids=ids, labels=ids, position_ids=positions, use_cache=False).loss
     assert loss.requires_grad
     storages = {x.untyped_storage() for x in (each() for each in kept) if x is not None}
