@@ -72,7 +72,7 @@ class GgufModel:
         self.weights = FileWeights(reader.tensors, self.shape)
 
     def write(self, folder: Path, dtype: torch.dtype = torch.bfloat16) -> None:
-        """Write the model as a folder; one shard is in memory.
+        """Write the model as a folder; one tensor is in memory.
 
         Args:
             folder: an empty folder.

@@ -21,7 +21,7 @@ class SafetensorsExport:
         return check_free_space(out, self.model.size())
 
     def write(self, folder: Path) -> None:
-        """Write weights, configuration, tokenizer and licence; one shard is held in memory."""
+        """Write weights, configuration, tokenizer and licence; one tensor is in memory."""
         model = self.model
         write_weights(folder, model.weights, model.weight)
         write_config(model.source, folder, without=model.config_removed, **model.config_changes)

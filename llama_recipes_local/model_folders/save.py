@@ -1,12 +1,12 @@
-"""Writes a model's folder shard by shard: no more than one shard is in memory."""
+"""Writes a model's folder: one tensor is in memory at a time."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
-from safetensors.torch import save_file
 from tqdm import tqdm
 
 from llama_recipes_local.model_folders.weight_files import INDEX
@@ -14,6 +14,21 @@ from llama_recipes_local.storage.publishing import write_json
 
 SHARD_BYTES = 5 * 10**9
 """The size at which transformers has split model folders since before safetensors."""
+_DTYPES = {
+    torch.int64: "I64",
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.int32: "I32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.int16: "I16",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+"""The names of dtypes in a safetensors file, in the order in which their tensors lie there."""
 
 
 def write_weights(
@@ -32,20 +47,38 @@ def write_weights(
     bar = tqdm(total=len(planned), unit=" tensors", desc="writing", leave=False, disable=None)
     with bar:
         for file, names in split.filename_to_tensors.items():
-            _write_shard(folder / file, names, tensor, bar)
+            shard = {name: planned[name] for name in names}
+            _write_shard(folder / file, shard, tensor, bar)
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         write_json(folder / INDEX, index)
 
 
 def _write_shard(
-    path: Path, names: list[str], tensor: Callable[[str], torch.Tensor], bar: "tqdm[object]"
+    path: Path,
+    planned: Mapping[str, torch.Tensor],
+    tensor: Callable[[str], torch.Tensor],
+    bar: "tqdm[object]",
 ) -> None:
-    shard = {}
-    for name in names:
-        shard[name] = tensor(name).detach().contiguous()
-        bar.update()
-    save_file(shard, path, metadata={"format": "pt"})
+    """Write a safetensors file, the bytes that safetensors itself writes of all tensors at once."""
+    dtypes = list(_DTYPES)
+    order = sorted(planned, key=lambda name: (dtypes.index(planned[name].dtype), name))
+    ends = list(accumulate(planned[name].numel() * planned[name].itemsize for name in order))
+    places = dict(zip(order, zip([0, *ends], ends, strict=False), strict=True))
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    for name, (begin, end) in places.items():
+        dtype, shape = _DTYPES[planned[name].dtype], list(planned[name].shape)
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name, meta in planned.items():
+            found = tensor(name).detach().contiguous()
+            assert (found.shape, found.dtype) == (meta.shape, meta.dtype), name
+            file.seek(8 + len(text) + places[name][0])
+            file.write(memoryview(found.flatten().view(torch.uint8).numpy()))
+            bar.update()
 
 
 def write_config(

@@ -65,7 +65,7 @@ class Fp8Export:
         return problems or check_free_space(out, size)
 
     def write(self, folder: Path) -> None:
-        """Write weights, configuration, tokenizer and licence; one shard is held in memory."""
+        """Write weights, configuration, tokenizer and licence; one tensor is in memory."""
         model = self.model
         write_weights(folder, self._planned(), self._tensor)
         removed = [name for name in model.config_removed if name != "quantization_config"]

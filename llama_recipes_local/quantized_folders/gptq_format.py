@@ -71,7 +71,7 @@ class GptqExport:
         return problems or check_free_space(out, size // 8)
 
     def write(self, folder: Path) -> None:
-        """Calibrate and write the model: a layer, the rows before it and a shard are in memory.
+        """Calibrate and write the model: a layer and the rows before it are in memory.
 
         Raises:
             UsageError: if there are no rows.

@@ -46,7 +46,7 @@ class Conversion:
 
 
 def convert(asked: Conversion) -> None:
-    """Write the model, whole or not at all; at most one file of it is in memory.
+    """Write the model, whole or not at all; one tensor is in memory.
 
     Raises:
         UsageError: if an input folder is missing or wrong, or the disk is too full; nothing is

@@ -83,8 +83,8 @@ def merge(asked: Merge) -> None:
 def planned_merge(asked: Merge) -> PlannedExport:
     """Return the merged model, which nothing has been written of yet.
 
-    The result equals that of PEFT's ``merge_and_unload`` to the bit. At most one file of the result
-    and one layer are in memory.
+    The result equals that of PEFT's ``merge_and_unload`` to the bit. One of its tensors and one
+    layer are in memory.
 
     Raises:
         UsageError: if an input folder is missing or wrong, or the disk is too full; nothing is

@@ -52,7 +52,7 @@ class MergedTensors:
             return self._start(name)
         if self._made[0] != layer:
             self._made = (layer, self._merge(layer))
-        return self._made[1][name]
+        return self._made[1][name].to(self._base.dtype(self._stored_name(name)))
 
     @torch.no_grad()
     def _merge(self, path: str) -> Tensors:
