@@ -151,8 +151,9 @@ class AutoTokenizer(
             # a place for an infilling, which transformers 5 makes a token beyond the model's rows
             tokenizer = super().from_pretrained(name, **{"fill_token": None, **kwargs})
         if has_pieces_only(tokenizer, local_folder(name)):
-            # a space before each part of a text, as Llama 2's own tokenizer.json puts it
-            tokenizer = _load(transformers.LlamaTokenizer, name, **{"legacy": True, **kwargs})
+            # the begin token, and a space before each part of a text, as in Llama 2's tokenizer.json
+            rules = {"legacy": True, "add_bos_token": True}
+            tokenizer = _load(transformers.LlamaTokenizer, name, **{**rules, **kwargs})
         restore_rules(tokenizer, local_folder(name))
         return tokenizer
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from llama_families import FAMILIES, build
 from safetensors.torch import load_file, save_file
+import transformers
 from transformers import AutoModelForCausalLM
 
 from llama_recipes_local.cli import main
@@ -202,6 +203,24 @@ def test_the_files_chat_template_makes_the_prompts_of_training(
     # llama.cpp adds the begin token where the file says so
     added = tokenizer.bos_token if values["tokenizer.ggml.add_bos_token"] else ""
     assert added + text == prompt.of_text("hello 20", tokenizer)
+
+
+@pytest.mark.parametrize("kind", ["gguf", "fp8"])
+def test_a_tokenizer_model_alone_is_exported_with_its_begin_token(
+    kind: str, tmp_path: Path
+) -> None:
+    folder, out = build("Llama 2 Chat", tmp_path / "model"), tmp_path / "out"
+    for path in (*folder.glob("tokenizer*.json"), *folder.glob("special_tokens_map.json")):
+        path.unlink()
+    words = ["--format", kind, "--accept", "outputs", "--out", str(out)]
+    assert main(["export", "--model_name", str(folder), *words]) == 0
+    begin = json.loads((folder / "config.json").read_text("utf-8"))["bos_token_id"]
+    if kind == "fp8":  # by plain transformers
+        ids = transformers.AutoTokenizer.from_pretrained(out)("hello")["input_ids"]
+        assert ids.count(begin) == 1 and ids[0] == begin
+    else:
+        fields = gguf.GGUFReader(next(out.glob("*.gguf"))).fields
+        assert fields["tokenizer.ggml.add_bos_token"].contents() is True
 
 
 def test_pieces_have_the_kinds_that_sentencepiece_gives_them(tmp_path: Path) -> None:
