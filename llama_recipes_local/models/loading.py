@@ -151,7 +151,7 @@ class AutoTokenizer(
             # a place for an infilling, which transformers 5 makes a token beyond the model's rows
             tokenizer = super().from_pretrained(name, **{"fill_token": None, **kwargs})
         if has_pieces_only(tokenizer, local_folder(name)):
-            # the begin token, and a space before each part of a text, as in Llama 2's tokenizer.json
+            # its begin token, and a space before each part of a text, as in tokenizer.json
             rules = {"legacy": True, "add_bos_token": True}
             tokenizer = _load(transformers.LlamaTokenizer, name, **{**rules, **kwargs})
         restore_rules(tokenizer, local_folder(name))

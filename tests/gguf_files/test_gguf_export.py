@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from llama_families import FAMILIES, build
 from safetensors.torch import load_file, save_file
-import transformers
 from transformers import AutoModelForCausalLM
 
 from llama_recipes_local.cli import main
