@@ -77,7 +77,7 @@ def _write_shard(
             found = tensor(name).detach().contiguous()
             assert (found.shape, found.dtype) == (meta.shape, meta.dtype), name
             file.seek(8 + len(text) + places[name][0])
-            file.write(memoryview(found.flatten().view(torch.uint8).numpy()))
+            file.write(found.flatten().view(torch.uint8).numpy().data)
             bar.update()
 
 
