@@ -1,6 +1,6 @@
-"""Adds a step to the manifest of a model that is merged or exported."""
+"""Adds a step to the manifest of a model that is merged, exported or converted."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,7 @@ from llama_recipes_local.custody.custody_file import (
     write_manifest,
 )
 from llama_recipes_local.custody.run_custody import folder_results, new_step
-from llama_recipes_local.custody.run_inputs import (
-    PATTERNS,
-    absolute,
-    folder_place,
-    hashed,
-)
+from llama_recipes_local.custody.run_inputs import Place, absolute, hashed, input_place
 from llama_recipes_local.custody.software_facts import packages
 from llama_recipes_local.data.cache import cache_folder
 from llama_recipes_local.datasets.tokenized_splits import HASHES
@@ -43,16 +38,53 @@ def exported_custody(
         UsageError: if the manifest of the adapter or model cannot be used.
     """
     folders = {"model_name": model, "adapter": adapter, "tokenizer_name": tokenizer}
-    places = {
-        what: folder_place(folder, PATTERNS[what])
-        for what, folder in folders.items()
-        if folder is not None
-    }
-    flags = {each.name: _plain(getattr(asked, each.name)) for each in fields(asked)}
+    places = {what: input_place(each, what) for what, each in folders.items() if each is not None}
     named = {"adapter": adapter, "model": model, "tokenizer": tokenizer}
+    return _added(command, asked, places, named, adapter or model)
+
+
+def converted_custody(
+    asked: Any, checkpoint: Path, model: Path | None, tokenizer: Path | None
+) -> Callable[[Path], None]:
+    """Return what writes the manifest into the folder of a converted model.
+
+    Args:
+        asked: the command's own dataclass, as for ``exported_custody``.
+        checkpoint: the folder or GGUF file that is converted.
+        model: the folder of the model that was trained; None if none is read.
+        tokenizer: the tokenizer's folder; None if none is read.
+
+    Raises:
+        UsageError: if the manifest of the checkpoint cannot be used.
+    """
+    named = {"checkpoint": checkpoint, "model": model, "tokenizer": tokenizer}
+    folders = {"model_name": model, "tokenizer_name": tokenizer}
+    places = {"checkpoint": input_place(checkpoint, "checkpoint")}
+    places |= {what: input_place(each, what) for what, each in folders.items() if each is not None}
+    return _added("convert", asked, places, named, checkpoint)
+
+
+def _added(
+    command: str,
+    asked: Any,
+    places: Mapping[str, Place],
+    named: Mapping[str, Path | None],
+    source: Path,
+) -> Callable[[Path], None]:
+    """Return what writes a manifest: the one of the folder ``source`` with a step more.
+
+    Args:
+        command: its name.
+        asked: its own dataclass.
+        places: the files that are read.
+        named: where the command found its inputs, by the names of the dataclass.
+        source: the folder, or a file in it, that the result is made of.
+    """
+    flags = {each.name: _plain(getattr(asked, each.name)) for each in fields(asked)}
     del flags["out"]
     flags |= {name: str(absolute(path)) for name, path in named.items() if path is not None}
-    out, before = str(absolute(asked.out)), _before(adapter or model)
+    out = str(absolute(asked.out))
+    before = _before(source.parent if source.is_file() else source)
 
     def write(draft: Path) -> None:
         step = new_step(command, flags, {}, str(flags.get("dtype") or ""))

@@ -26,6 +26,11 @@ PATTERNS = {
     "tokenizer_name": OF_TOKENIZERS,
     "from_peft_checkpoint": OF_ADAPTERS,
     "adapter": OF_ADAPTERS,
+    "checkpoint": tuple(
+        f"{folder}{pattern}"
+        for folder in ("", "model/")  # of a run's checkpoint
+        for pattern in (*OF_MODELS, "*.bin", "*.pth", "*.distcp", ".metadata", "train_params.yaml")
+    ),
 }
 """What is read of a folder, by what it is."""
 _OF_TIME = (
@@ -69,6 +74,16 @@ def folder_place(folder: str | Path, patterns: Iterable[str] = OF_MODELS) -> Pla
     path = absolute(folder)
     found = {each for pattern in patterns for each in path.glob(pattern) if each.is_file()}
     return Place(path, sorted(each for each in found if not each.name.startswith(_OF_TIME)))
+
+
+def input_place(path: Path, what: str) -> Place:
+    """Return the files that a command reads of a folder, or a file by itself.
+
+    Args:
+        path: the folder or the file.
+        what: what it is, a name in ``PATTERNS``.
+    """
+    return file_place(path) if path.is_file() else folder_place(path, PATTERNS[what])
 
 
 def absolute(path: str | Path) -> Path:

@@ -13,6 +13,7 @@ from llama_recipes_local.commands.convert.foreign_folders import convert_foreign
 from llama_recipes_local.commands.convert.gguf_file import SUFFIX, convert_gguf
 from llama_recipes_local.commands.convert.sharded_weights import ShardedWeights
 from llama_recipes_local.commands.convert.train_params import read_parameters, trained_model
+from llama_recipes_local.custody.export_custody import converted_custody
 from llama_recipes_local.datasets.prompt_template import find_prompt_template
 from llama_recipes_local.errors import refuse
 from llama_recipes_local.export_formats import DEFAULT_FORMAT, planned_export
@@ -59,10 +60,13 @@ def convert(asked: Conversion) -> None:
         refuse([missing_path(checkpoint, "name a folder or a GGUF file: convert PATH --out DIR")])
     if checkpoint.suffix == SUFFIX:
         unused = {"--model": asked.model, "--tokenizer_name": asked.tokenizer}
-        convert_gguf(checkpoint, out, asked.dtype, asked.format, unused)
+        beside = converted_custody(asked, checkpoint, None, None)
+        convert_gguf(checkpoint, out, asked.dtype, asked.format, unused, beside)
         return
     if is_foreign(checkpoint):
-        convert_foreign(checkpoint, out, asked.tokenizer, asked.dtype, asked.format)
+        tokenizer = find_tokenizer(asked.tokenizer, checkpoint, {})
+        beside = converted_custody(asked, checkpoint, None, tokenizer)
+        convert_foreign(checkpoint, out, tokenizer, asked.dtype, asked.format, beside)
         return
     reader, metadata = open_checkpoint(weights_of(checkpoint))
     parameters = read_parameters(checkpoint)
@@ -82,7 +86,7 @@ def convert(asked: Conversion) -> None:
     )
     planned = planned_export(model, out, asked.format)
     _report_inputs(checkpoint, folder, weights)
-    planned.write()
+    planned.write(converted_custody(asked, checkpoint, folder, tokenizer))
     print(f"--> the model is in {out} ({model.config_changes['dtype']})")
 
 

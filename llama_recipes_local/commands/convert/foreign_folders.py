@@ -1,7 +1,7 @@
 """Model folders without an index of safetensors: pickles, Meta's own layout, or bare shards."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,13 +14,12 @@ from llama_recipes_local.commands.convert.meta_layout import (
 )
 from llama_recipes_local.commands.convert.pickled_weights import read_pickled
 from llama_recipes_local.errors import UsageError, refusal, refuse
-from llama_recipes_local.export_formats import planned_export
+from llama_recipes_local.export_formats import PlannedExport, planned_export
 from llama_recipes_local.messages import join_names
 from llama_recipes_local.model_folders import (
     Header,
     StoredTensors,
     check_config,
-    find_tokenizer,
     has_weights,
     load_config,
 )
@@ -50,22 +49,27 @@ def is_foreign(folder: Path) -> bool:
 
 
 def convert_foreign(
-    folder: Path, out: Path, tokenizer: Path | None, dtype: torch.dtype | None, form: str
+    folder: Path,
+    out: Path,
+    tokenizer: Path,
+    dtype: torch.dtype | None,
+    form: str,
+    beside: Callable[[Path], None],
 ) -> None:
     """Write the model as a folder in the Hugging Face layout, whole or not at all.
 
     Args:
         folder: the model's.
         out: the new folder.
-        tokenizer: the tokenizer's; None means the model's.
+        tokenizer: the tokenizer's.
         dtype: dtype of the saved weights; None keeps it.
         form: the export format.
+        beside: writes more into the new folder, once the model is in it.
 
     Raises:
         UsageError: if a file is missing or corrupt, or the disk is too full.
     """
-    place = find_tokenizer(tokenizer, folder, {})
-    _check_tokenizer(place)
+    _check_tokenizer(tokenizer)
     with TemporaryDirectory() as written:
         source = Path(written) if in_meta_layout(folder) else folder
         tensors = _read(folder) if source == folder else _from_meta(folder, source)
@@ -79,18 +83,20 @@ def convert_foreign(
         refuse(compare(folder, config, tensors, headers))
         if config.tie_word_embeddings:
             tensors.pop("lm_head.weight", None)
-        _export(source, place, tensors, dtype, out, form, folder)
+        planned = _planned(source, tokenizer, tensors, dtype, out, form)
+        print(f"--> converting {folder}")
+        planned.write(beside)
+    print(f"--> the model is in {out} ({planned.model.config_changes['dtype']})")
 
 
-def _export(
+def _planned(
     source: Path,
     tokenizer: Path,
     tensors: Mapping[str, torch.Tensor],
     dtype: torch.dtype | None,
     out: Path,
     form: str,
-    folder: Path,
-) -> None:
+) -> PlannedExport:
     saved = dtype or next(iter(tensors.values())).dtype
     model = ExportedModel(
         source=source,
@@ -104,10 +110,7 @@ def _export(
         config_removed=("torch_dtype",),
         prompt_template=None,
     )
-    planned = planned_export(model, out, form)
-    print(f"--> converting {folder}")
-    planned.write()
-    print(f"--> the model is in {out} ({model.config_changes['dtype']})")
+    return planned_export(model, out, form)
 
 
 def _read(folder: Path) -> dict[str, torch.Tensor]:

@@ -1,6 +1,6 @@
 """Converts a GGUF file to a model folder."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -16,7 +16,12 @@ SUFFIX = ".gguf"
 
 
 def convert_gguf(
-    path: Path, out: Path, dtype: torch.dtype | None, form: str, unused: Mapping[str, object]
+    path: Path,
+    out: Path,
+    dtype: torch.dtype | None,
+    form: str,
+    unused: Mapping[str, object],
+    beside: Callable[[Path], None],
 ) -> None:
     """Write the model of a GGUF file as a folder in the Hugging Face layout, whole or not at all.
 
@@ -26,6 +31,7 @@ def convert_gguf(
         dtype: dtype of the saved weights; None takes the file's, bfloat16 for quantised ones.
         form: the export format, which must be the default one.
         unused: what the user named by flags that have no meaning here, by flag.
+        beside: writes more into the folder, once the model is in it.
 
     Raises:
         UsageError: if the file cannot be read, or the disk is too full.
@@ -47,4 +53,5 @@ def convert_gguf(
     print(f"--> converting {path}: {', '.join(model.weights.kinds())}")
     with published_folder(out) as draft:
         model.write(draft, saved)
+        beside(draft)
     print(f"--> the model is in {out} ({str(saved).removeprefix('torch.')})")

@@ -24,8 +24,8 @@ def replay(args: argparse.Namespace) -> None:
     """
     folder = _folder(args.arguments)
     given = read_given(args.flags)
-    if args.adapter is not None:
-        given["adapter"] = str(absolute(args.adapter))
+    named = {"adapter": args.adapter, "checkpoint": args.checkpoint}
+    given |= {name: str(absolute(path)) for name, path in named.items() if path is not None}
     path = find_manifest(folder)
     if path is None:
         raise _without_manifest(folder)
@@ -53,7 +53,7 @@ def _folder(words: tuple[str, ...]) -> Path:
         raise refusal(f"{given} is given for RUN", "it is one folder", "name the run's folder")
     folder = absolute(words[0])
     if not folder.is_dir():
-        fix = "name the folder of a run, or one that merge or export wrote"
+        fix = "name the folder of a run, or one that merge, export or convert wrote"
         refuse([missing_path(folder, fix)])
     return folder
 
@@ -63,5 +63,5 @@ def _without_manifest(folder: Path) -> Any:
     if (folder / CONFIGURATION_FILE).is_file():
         record = folder / CONFIGURATION_FILE
         fix = f"train again with its settings, without comparing: --config {record}"
-    why = "runs, merge and export write it; older versions did not"
+    why = "runs, merge, export and convert write it; older versions did not"
     return refusal(f"{folder} has no {CUSTODY_FILE}", why, fix)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_recipes_local.commands.replay.present_places import (
+    MADE,
     flags_now,
     given_to_sft,
     present_places,
@@ -25,7 +26,7 @@ from llama_recipes_local.storage.hashing import contents_hash
 _SHOWN = 12  # digits of a hash
 PATHS = ("model_name_or_path", "dataset_name", "data_root", "chat_template_path")
 """Flags of ``sft.py`` that say where an input is."""
-_OWN = ("check", "out", "adapter", "sign", "allowed_signers")
+_OWN = ("check", "out", "adapter", "checkpoint", "sign", "allowed_signers")
 _LOADED = (
     *("*.safetensors", "*.safetensors.index.json", "*model*.bin", "*.gguf", "*.jinja", "*.model"),
     *("config.json", "generation_config.json", "adapter_config.json", "tokenizer*.json"),
@@ -170,7 +171,7 @@ def _settings(step: Step, given: Mapping[str, Any]) -> Iterator[Problem]:
                 yield _setting(flag, [str(value)], step.flags.get(flag))
     if step.command != "finetune":
         return
-    named = {flag: value for flag, value in given.items() if flag != "adapter"}
+    named = {flag: value for flag, value in given.items() if flag not in MADE}
     _, problems = check_flags(named, _OWN)
     yield from problems
     if problems:
@@ -230,12 +231,14 @@ def _named(code: Mapping[str, str]) -> str:
 
 def _links(before: list[Step], step: Step) -> Iterator[Problem]:
     """Find an input of a step that is not what the step before it has written."""
-    adapter = step.inputs.get("adapter") or step.inputs.get("model_name")
-    if not before or not before[-1].results or adapter is None:
+    source = next(
+        (step.inputs[each] for each in (*MADE, "model_name") if each in step.inputs), None
+    )
+    if not before or not before[-1].results or source is None:
         return
     written = {digest for each in before[-1].results.values() for digest in each.files.values()}
-    for name, digest in adapter.files.items():
-        if name.endswith(".safetensors") and digest not in written:
+    for name, digest in source.files.items():
+        if name.endswith((".safetensors", ".gguf")) and digest not in written:
             what = f"{name} that {step.command} has read is not what {before[-1].command} wrote"
             yield Problem(what, f"its sha256 is {digest[:_SHOWN]}", f"{step.command} again")
 

@@ -1,4 +1,4 @@
-"""Repeats a merge or export, on what the step before has reproduced."""
+"""Repeats a merge, export or conversion, on what the step before has reproduced."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -7,12 +7,18 @@ from typing import Any
 
 import torch
 
+from llama_recipes_local.commands.convert.command import Conversion, convert
 from llama_recipes_local.commands.export.command import Export, export
 from llama_recipes_local.commands.merge.command import Merge, merge
 from llama_recipes_local.custody.custody_file import Step
 from llama_recipes_local.errors import refusal
 
-_FLAGS = {"adapter": "adapter", "model": "model_name", "tokenizer": "tokenizer_name"}
+_FLAGS = {
+    "adapter": "adapter",
+    "checkpoint": "checkpoint",
+    "model": "model_name",
+    "tokenizer": "tokenizer_name",
+}
 """What the commands' own classes call the inputs, and their flags."""
 
 
@@ -22,7 +28,7 @@ def export_again(
     """Do a step again.
 
     Args:
-        step: of merge or export.
+        step: of merge, export or convert.
         given: flags that say where inputs are now, by name.
         out: the new folder.
         before: the folder that the step before was made in again; None for the first step.
@@ -34,7 +40,7 @@ def export_again(
     values = dict(step.flags) | {"out": out}
     values |= {name: given[flag] for name, flag in _FLAGS.items() if flag in given}
     if before is not None:
-        source = "adapter" if values.get("adapter") else "model"
+        source = next(each for each in _FLAGS if values.get(each))
         old = str(values[source])
         values[source] = before / _inside(Path(old), previous)
         if values.get("tokenizer") == old:
@@ -48,8 +54,10 @@ def export_again(
         merge(Merge(**_known(Merge, values)))
     elif step.command == "export":
         export(Export(**_known(Export, values)))
+    elif step.command == "convert":
+        convert(Conversion(**_known(Conversion, values)))
     else:
-        why = "only finetune, sft, merge and export can be repeated"
+        why = "only finetune, sft, merge, export and convert can be repeated"
         raise refusal(f"a step of {step.command}", why, "compare only: --check")
 
 

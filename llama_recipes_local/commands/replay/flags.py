@@ -1,9 +1,9 @@
 """Check that everything a result was made from is unchanged, then reproduce it to the bit.
 
-RUN is the folder of a run, or one that merge or export has written. Everything listed in its
-custody.json is compared with what is there now, and every difference is named. If there is none,
-the result is made again in another folder and compared. If an input is in another place now, name
-it with the run's own flags, such as --model_name DIR.
+RUN is the folder of a run, or one that merge, export or convert has written. Everything listed in
+its custody.json is compared with what is there now, and every difference is named. If there is
+none, the result is made again in another folder and compared. If an input is in another place now,
+name it with the run's own flags, such as --model_name DIR.
 """
 
 import argparse
@@ -20,6 +20,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--adapter", metavar="DIR", type=path, help="present folder of the adapter that was merged"
+    )
+    parser.add_argument(
+        "--checkpoint",
+        metavar="PATH",
+        type=path,
+        help="present place of the checkpoint or file that was converted",
     )
     parser.add_argument(
         "--sign",

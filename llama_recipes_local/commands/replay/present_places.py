@@ -26,6 +26,8 @@ from llama_recipes_local.run import Source
 from llama_recipes_local.run.resolution import resolve
 
 CODE_OF_USER = "custom_dataset.file"
+MADE = ("adapter", "checkpoint")
+"""Inputs that a run made, which later commands read."""
 
 
 def present_places(step: Step, given: Mapping[str, Any]) -> tuple[Places, list[Problem]]:
@@ -57,14 +59,14 @@ def in_directory(directory: str) -> Iterator[None]:
 
 def flags_now(step: Step, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the flags of a run, with those that say where inputs are now."""
-    named = {flag: value for flag, value in given.items() if flag not in ("config", "adapter")}
+    named = {flag: value for flag, value in given.items() if flag not in ("config", *MADE)}
     return step.flags | with_data_path(named)[0]
 
 
 def given_to_sft(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the flags for a run of ``sft.py`` among those for all steps of a result."""
     renamed = {"model_name": "model_name_or_path"}
-    others = ("adapter", "tokenizer_name")
+    others = (*MADE, "tokenizer_name")
     return {renamed.get(flag, flag): value for flag, value in given.items() if flag not in others}
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from llama_recipes_local.api.calling import finetune
 from llama_recipes_local.api.launching import finetune_launched
 from llama_recipes_local.commands.replay.present_places import (
+    MADE,
     flags_now,
     given_to_sft,
     in_directory,
@@ -51,7 +52,7 @@ def _name(steps: list[Step], number: int) -> str:
     (*_, written) = steps[number - 1].results.values()
     if number < len(steps):  # as the next step read it
         after = steps[number].inputs
-        read = Path((after.get("adapter") or after["model_name"]).folder)
+        read = Path(next(after[each] for each in (*MADE, "model_name") if each in after).folder)
         return (read.parent if read.name.startswith("checkpoint-") else read).name
     return Path(written.folder).name
 
@@ -64,7 +65,7 @@ def count_unfinished(steps: list[Step]) -> int:
 def _folder(step: Step, given: Mapping[str, Any]) -> Path:
     """Return the folder of what a step has made, which need not be there if it is not the last."""
     (*_, written) = step.results.values()
-    return Path(str(given.get("adapter", written.folder)))
+    return Path(str(next((given[each] for each in MADE if each in given), written.folder)))
 
 
 def _make(

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from llama_recipes_local import cli, finetune
 
@@ -146,6 +148,59 @@ def test_exported_and_merged_models_are_made_again_from_the_base_model(
     code, said = replay("gguf", "--check")
     assert code == 2
     assert f"{place / 'merged/model.safetensors'} has other content" in said
+
+
+@pytest.mark.slow
+def test_converted_models_are_made_again_with_what_was_made_before_them(
+    place: Path, tiny_run: dict[str, Any], replay: Replay
+) -> None:
+    finetune(**tiny_run | SHORT | {"output_dir": "run", "save_steps": 1})
+    words = ["convert", "run/checkpoint-1", "--dtype", "bfloat16", "--out", "whole"]
+    assert cli.main(words) == 0
+    assert cli.main(["export", "--model_name", "whole", "--out", "gguf", "--type", "f16"]) == 0
+    (file,) = place.glob("gguf/*.gguf")
+    assert cli.main(["convert", str(file), "--out", "back"]) == 0
+    steps = json.loads((place / "back/custody.json").read_text("utf-8"))["steps"]
+    assert [step["command"] for step in steps] == ["finetune", "convert", "export", "convert"]
+    assert any(name.startswith("model/") for name in steps[1]["inputs"]["checkpoint"]["files"])
+    code, said = replay("back")
+    assert code == 0, said
+    assert "the same to the bit" in said
+    moved = file.rename(place / file.name)
+    assert replay("back", "--check")[0] == 2
+    assert replay("back", "--check", "--checkpoint", str(moved))[0] == 2  # of the first step too
+    content = bytearray(moved.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    code, said = replay("back", "--check")
+    assert code == 2
+    assert f"{file} has other content" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["shards", "pickle"])
+def test_a_model_in_another_layout_is_converted_with_a_manifest(
+    layout: str, tiny_model: Path, tmp_path: Path, replay: Replay
+) -> None:
+    folder, out = tmp_path / "other", str(tmp_path / "out")
+    shutil.copytree(tiny_model, folder)
+    weights = folder / "model.safetensors"
+    if layout == "pickle":
+        torch.save(load_file(weights), folder / "pytorch_model.bin")
+        weights.unlink()
+    else:
+        weights.rename(folder / "model-00001-of-00001.safetensors")
+    assert cli.main(["convert", str(folder), "--out", out]) == 0
+    code, said = replay(out)
+    assert code == 0, said
+    path = next(each for each in folder.iterdir() if each.suffix in (".bin", ".safetensors"))
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    code, said = replay(out, "--check")
+    assert code == 2
+    assert f"{path} has other content" in said
+    moved = folder.rename(tmp_path / "moved")
+    code, said = replay(out, "--check", "--checkpoint", str(moved))
+    assert f"{moved / path.name} has other content" in said
 
 
 @pytest.mark.slow
