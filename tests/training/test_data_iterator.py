@@ -4,6 +4,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from llama_recipes_local import configs
+from llama_recipes_local.data.batch_sampler import ShardedBatchSampler
 from llama_recipes_local.training.data_iterator import DataIterator
 from llama_recipes_local.training.train_state import TrainState
 
@@ -39,3 +40,19 @@ def test_a_loaders_order_draws_nothing_from_the_rng_of_training() -> None:
     before = torch.get_rng_state()
     order_of(0)
     assert torch.get_rng_state().equal(before)
+
+
+def test_an_epoch_that_has_ended_stays_so_if_micro_batches_are_made_smaller() -> None:
+    def iterator() -> DataIterator:
+        sampler = ShardedBatchSampler(len(ROWS), batch_size=4, seed=1)
+        loader = DataLoader(ROWS, batch_sampler=sampler)  # type: ignore[arg-type]
+        return DataIterator(loader, 2, configs.train_config(), TrainState())
+
+    for taken, left in ((10, 0), (6, 2)):
+        saved = iterator()
+        saved.took(taken)
+        resumed = iterator()
+        resumed.load_state_dict(saved.state_dict())
+        assert (resumed.steps_left, resumed.taken) == (left, taken)
+        resumed.split(2)
+        assert (resumed.steps_left, resumed.taken) == (left, 2 * taken)
