@@ -55,7 +55,7 @@ def finetune_logged(
             read_ahead(flags.get("model_name"))
         with logged_output() as log:
             try:
-                finetuning_run = _imported()
+                finetuning_run = import_run()
                 run: Run = finetuning_run.finetune(arguments, flags, log, called)
                 return run
             except EndedRun as ended:
@@ -65,30 +65,28 @@ def finetune_logged(
         _running.release()
 
 
-def _imported() -> ModuleType:
-    """Call ``import_run``; Ctrl-C during the import ends the run without a traceback."""
+def import_run() -> ModuleType:
+    """Import ``finetuning_run``; the first time, print that this begins and how long it took.
+
+    Raises:
+        EndedRun: if Ctrl-C stops it.
+    """
+    first = "llama_recipes_local.finetuning_run" not in sys.modules and launch.rank() == 0
+    stages = Stages()
     try:
-        with exit_on_broken_pipe():
-            return import_run()
+        with exit_on_broken_pipe(), quick_imports(), warnings.catch_warnings():
+            if first:
+                print_start("imports")
+            # tqdm's bars are plain text here, also in a notebook without ipywidgets
+            warnings.filterwarnings("ignore", message="IProgress not found")
+            from llama_recipes_local import finetuning_run
+
+            if first:
+                stages.end("imports")
+                if why := why_compiled_each_time(sys.modules["torch"]):
+                    print(f"--> imports were compiled from source, as at each start: {why}")
     except KeyboardInterrupt as error:
         failure = expected_failure(error)
         assert failure is not None
         raise EndedRun(failure) from error
-
-
-def import_run() -> ModuleType:
-    """Import ``finetuning_run``; the first time, print that this begins and how long it took."""
-    first = "llama_recipes_local.finetuning_run" not in sys.modules and launch.rank() == 0
-    stages = Stages()
-    if first:
-        print_start("imports")
-    with quick_imports(), warnings.catch_warnings():
-        # tqdm's bars are plain text here, also in a notebook without ipywidgets
-        warnings.filterwarnings("ignore", message="IProgress not found")
-        from llama_recipes_local import finetuning_run
-
-    if first:
-        stages.end("imports")
-        if why := why_compiled_each_time(sys.modules["torch"]):
-            print(f"--> imports were compiled from source, as at each start: {why}")
     return finetuning_run
