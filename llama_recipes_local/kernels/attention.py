@@ -45,7 +45,7 @@ MAX_KERNEL_HEAD_DIM = 256
 HOPPER = (9, 0)
 """Compute capability of the devices on which choices between kernels were measured."""
 LONG = 2048
-"""Tokens of documents of one length for which cuDNN's kernel is faster than FlashAttention."""
+"""Tokens of documents of one length, or a multiple, that cuDNN attends faster."""
 
 _PARAMETERS = inspect.signature(varlen_attn).parameters
 # arguments for causal attention and for grouped heads differ between torch 2.11 and 2.13
@@ -190,7 +190,8 @@ def on_hopper(x: torch.Tensor) -> bool:
 def are_long_rows(query: torch.Tensor, tokens: int, bounds: torch.Tensor, longest: int) -> bool:
     """Return whether documents, all of one length, are attended faster by cuDNN's kernel.
 
-    It plans each length anew, for about 0.1 s, so documents of several lengths are not for it.
+    It takes 0.1 s to plan for a new length, so it is left those at which rows are cut: documents
+    of other lengths would be planned for each time.
 
     Args:
         query: of any shape.
@@ -198,7 +199,7 @@ def are_long_rows(query: torch.Tensor, tokens: int, bounds: torch.Tensor, longes
         bounds: of the documents, (documents + 1,) int32.
         longest: tokens in the longest document.
     """
-    equal = longest >= LONG and (len(bounds) - 1) * longest == tokens
+    equal = longest % LONG == 0 and (len(bounds) - 1) * longest == tokens
     return equal and query.dtype in HALF_PRECISION and on_hopper(query)
 
 

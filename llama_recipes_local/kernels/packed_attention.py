@@ -1,4 +1,4 @@
-"""Rotary positions and the attention of short packed documents, in one Triton kernel each way.
+"""Rotary positions and the attention of short packed documents, by Triton kernels.
 
 FlashAttention computes a tile of 128 queries for each document, however short, and sums the
 queries' gradients in float32 by atomic additions, which are another pass over memory. Here tiles
@@ -15,11 +15,12 @@ import torch
 
 from llama_recipes_local.kernels.attention import on_hopper
 
-SHORT, LONGEST = 200, 1024
+SHORT, LONGEST = 256, 1024
 """Tokens of a mean and of a longest document that are faster here, as measured on H200."""
 
-_TILES = {64: ((64, 32, 4), (64, 64, 4)), 128: ((64, 64, 4), (64, 32, 4))}
-"""By head size, of the forward and the backward pass: tile, tile of what it is read with, warps."""
+_TILE, _INNER = 64, 32  # tokens of a tile, and of what it is read with at a time
+_REGISTERS = {64: (255, 128), 128: (168, 255)}
+"""By head size, of the forward and the backward pass: registers of a thread at most."""
 
 Angles = tuple[torch.Tensor, torch.Tensor]
 
@@ -35,7 +36,7 @@ def applies(query: torch.Tensor, head_dim: int, documents: int, longest: int) ->
         documents: in all rows together.
         longest: tokens in the longest document.
     """
-    if head_dim not in _TILES or longest > LONGEST:
+    if head_dim not in _REGISTERS or longest > LONGEST:
         return False
     return query.shape[:2].numel() <= SHORT * documents and on_hopper(query)
 
@@ -92,10 +93,10 @@ class _Attend(torch.autograd.Function):
         heads, tokens = query.shape[2] // head_dim, spans.shape[1]
         shape = {"HEADS": heads, "GROUP": query.shape[2] // key.shape[2], "HALF": head_dim // 2}
         out, sums = torch.empty_like(query), query.new_empty(heads, tokens, dtype=torch.float32)
-        (tile, keys, warps), _ = _TILES[head_dim]
-        kernels.forward[(heads, -(-tokens // tile))](
+        kernels.forward[(heads, -(-tokens // _TILE))](
             query, key, value, cos, sin, spans, out, sums, scaling * log2(e), tokens,
-            **shape, TILE=tile, KEYS=keys, num_warps=warps, num_stages=1,
+            **shape, TILE=_TILE, KEYS=_INNER, num_warps=4, num_stages=1,
+            maxnreg=_REGISTERS[head_dim][0],
         )  # fmt: skip
         ctx.save_for_backward(query, key, value, cos, sin, spans, out, sums)
         ctx.shape, ctx.scaling, ctx.head_dim = shape, scaling, head_dim
@@ -105,14 +106,18 @@ class _Attend(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
         from llama_recipes_local.kernels.triton import attention_kernels as kernels
 
-        query, key, value, *rest = ctx.saved_tensors
+        query, key, value, cos, sin, spans, out, sums = ctx.saved_tensors
+        given, products = gradients[0].contiguous(), torch.empty_like(sums)
         found = [torch.empty_like(x) for x in (query, key, value)]
-        kv_heads, tokens = key.shape[2] // ctx.head_dim, key.shape[:2].numel()
-        _, (tile, inner, warps) = _TILES[ctx.head_dim]
-        programs = kv_heads + ctx.shape["HEADS"]
-        kernels.backward[(programs, -(-tokens // tile))](
-            gradients[0].contiguous(), query, key, value, *rest, *found,
+        (heads, tokens), head_dim = sums.shape, ctx.head_dim
+        tiles = -(-tokens // _TILE)
+        kernels.row_products[(heads, tiles)](
+            given, out, products, tokens, HEADS=heads, WIDTH=head_dim, TILE=_TILE
+        )
+        kernels.backward[(key.shape[2] // head_dim + heads, tiles)](
+            given, query, key, value, cos, sin, spans, products, sums, *found,
             ctx.scaling * log2(e), tokens,
-            **ctx.shape, TILE=tile, INNER=inner, num_warps=warps, num_stages=1,
+            **ctx.shape, TILE=_TILE, INNER=_INNER, num_warps=4, num_stages=1,
+            maxnreg=_REGISTERS[head_dim][1],
         )  # fmt: skip
         return *found, None, None, None, None

@@ -248,6 +248,7 @@ def test_documents_are_not_looked_for_on_the_device(monkeypatch: pytest.MonkeyPa
         ([4096, 4096], 8192, torch.bfloat16, True, True),
         ([LONG], LONG, torch.float16, True, True),
         ([LONG - 1], LONG - 1, torch.float16, True, False),
+        ([LONG + 64] * 2, 2 * LONG + 128, torch.float16, True, False),
         ([4096, 4095, 1], 8192, torch.bfloat16, True, False),
         ([4096, 4096], 8192, torch.float32, True, False),
         ([4096, 4096], 8192, torch.bfloat16, False, False),

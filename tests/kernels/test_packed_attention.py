@@ -24,8 +24,8 @@ class OnDevice:
         ({}, True),
         ({"head_dim": 64}, True),
         ({"head_dim": 96}, False),
-        ({"documents": 8192 // SHORT}, False),
-        ({"documents": 8192 // SHORT + 1}, True),
+        ({"documents": 8192 // SHORT}, True),
+        ({"documents": 8192 // SHORT - 1}, False),
         ({"longest": LONGEST}, True),
         ({"longest": LONGEST + 1}, False),
         ({"capability": (8, 0)}, False),
@@ -60,10 +60,10 @@ def test_spans_are_each_tokens_document_and_made_once() -> None:
 
 
 def test_short_documents_are_attended_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    called: list[Any] = []
-    monkeypatch.setattr(packed_attention, "applies", lambda *_: True)
-    monkeypatch.setattr(packed_attention, "attend", lambda *given: called.append(given) or "done")
-    bounds, projected = torch.tensor([0, 9]).int(), (torch.empty(1, 9, 64),) * 3
-    got = rotated_attention.attend(projected, projected[:2], (bounds, 9), 64, 0.5)
-    assert got == "done"
-    assert called == [(projected, projected[:2], bounds, 64, 0.5)]
+    asked: list[Any] = []
+    monkeypatch.setattr(packed_attention, "applies", lambda *given: asked.append(given) or True)
+    monkeypatch.setattr(packed_attention, "attend", lambda *given: given)
+    bounds, projected = torch.tensor([0, 5, 9]).int(), (torch.empty(1, 9, 64),) * 3
+    got = rotated_attention.attend(projected, projected[:2], (bounds, 5), 64, 0.5)
+    assert got == (projected, projected[:2], bounds, 64, 0.5)
+    assert asked == [(projected[0], 64, 2, 5)]

@@ -6,8 +6,8 @@ the end of its last key's document. Queries and keys are rotated as they are rea
 are the parts of complex numbers, and scores are the sum of two products of halves. Scores and the
 logarithms of their sums are to the base of 2.
 
-Tensors are (tokens, heads * 2 * HALF), angles (tokens, 2 * HALF), ``sums`` (heads, tokens), and
-``spans`` (2, tokens): where the document of each token begins and ends.
+Tensors are (tokens, heads * 2 * HALF), angles (tokens, 2 * HALF), ``sums`` and ``products`` (heads,
+tokens), and ``spans`` (2, tokens): where the document of each token begins and ends.
 """
 
 import triton
@@ -102,17 +102,30 @@ def forward(
     tl.store(sums + head * tokens + rows, largest + tl.log2(total), mask=inside)
 
 
+@fast
+@triton.jit
+def row_products(
+    given, out, products, tokens, HEADS: tl.constexpr, WIDTH: tl.constexpr, TILE: tl.constexpr
+):
+    """Write the product of a head's output and its gradient for a tile of tokens."""
+    head, first = tl.program_id(0), tl.program_id(1) * TILE
+    rows = first + tl.arange(0, TILE)
+    inside = rows < tokens
+    do = _head(given + head * WIDTH, first, inside, HEADS * WIDTH, TILE, WIDTH).to(tl.float32)
+    o = _head(out + head * WIDTH, first, inside, HEADS * WIDTH, TILE, WIDTH).to(tl.float32)
+    tl.store(products + head * tokens + rows, tl.sum(do * o, 1), mask=inside)
+
+
 @triton.jit
 def _of_queries(
-    given, query, key, value, cos, sin, spans, out, sums, of_query, first, scale, tokens, stride,
-    kv_stride, HALF: tl.constexpr, TILE: tl.constexpr, KEYS: tl.constexpr,
+    given, query, key, value, cos, sin, spans, products, sums, of_query, first, scale, tokens,
+    stride, kv_stride, HALF: tl.constexpr, TILE: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
     """Write the gradient of a tile of a head's queries."""
     rows = first + tl.arange(0, TILE)
     inside = rows < tokens
     do = _head(given, first, inside, stride, TILE, 2 * HALF)
-    o = _head(out, first, inside, stride, TILE, 2 * HALF)
-    delta = tl.sum(do.to(tl.float32) * o.to(tl.float32), 1)
+    delta = tl.load(products + rows, mask=inside, other=0.0)
     q1, q2 = _rotated(query, cos, sin, first, inside, stride, TILE, HALF)
     logs = tl.load(sums + rows, mask=inside, other=0.0)
     starts = tl.load(spans + rows, mask=inside, other=0)
@@ -136,8 +149,8 @@ def _of_queries(
 
 @triton.jit
 def _of_keys(
-    given, query, key, value, cos, sin, spans, out, sums, of_key, of_value, first, scale, tokens,
-    stride, kv_stride,
+    given, query, key, value, cos, sin, spans, products, sums, of_key, of_value, first, scale,
+    tokens, stride, kv_stride,
     GROUP: tl.constexpr, HALF: tl.constexpr, TILE: tl.constexpr, QUERIES: tl.constexpr,
 ):  # fmt: skip
     """Write the gradients of a tile of a head's keys and values, over all queries' heads."""
@@ -154,8 +167,7 @@ def _of_keys(
             rows = start + tl.arange(0, QUERIES)
             inside = rows < end
             do = _head(given + place, start, inside, stride, QUERIES, 2 * HALF)
-            o = _head(out + place, start, inside, stride, QUERIES, 2 * HALF)
-            delta = tl.sum(do.to(tl.float32) * o.to(tl.float32), 1)
+            delta = tl.load(products + head * tokens + rows, mask=inside, other=0.0)
             q1, q2 = _rotated(query + place, cos, sin, start, inside, stride, QUERIES, HALF)
             logs = tl.load(sums + head * tokens + rows, mask=inside, other=0.0)
             starts = tl.load(spans + rows, mask=inside, other=tokens)
@@ -175,7 +187,8 @@ def _of_keys(
 @fast
 @triton.jit
 def backward(
-    given, query, key, value, cos, sin, spans, out, sums, of_query, of_key, of_value, scale, tokens,
+    given, query, key, value, cos, sin, spans, products, sums, of_query, of_key, of_value, scale,
+    tokens,
     HEADS: tl.constexpr, GROUP: tl.constexpr, HALF: tl.constexpr, TILE: tl.constexpr,
     INNER: tl.constexpr,
 ):  # fmt: skip
@@ -193,16 +206,16 @@ def backward(
     value += kv_head * width
     given += head * width
     query += head * width
-    out += head * width
+    products += head * tokens
     sums += head * tokens
     if part == 0:
         _of_keys(
-            given, query, key, value, cos, sin, spans, out, sums, of_key + kv_head * width,
+            given, query, key, value, cos, sin, spans, products, sums, of_key + kv_head * width,
             of_value + kv_head * width, first, scale, tokens, stride, kv_stride,
             GROUP, HALF, TILE, INNER,
         )  # fmt: skip
     else:
         _of_queries(
-            given, query, key, value, cos, sin, spans, out, sums, of_query + head * width, first,
-            scale, tokens, stride, kv_stride, HALF, TILE, INNER,
+            given, query, key, value, cos, sin, spans, products, sums, of_query + head * width,
+            first, scale, tokens, stride, kv_stride, HALF, TILE, INNER,
         )  # fmt: skip
