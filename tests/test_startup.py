@@ -1,7 +1,9 @@
 """What is imported, and when: torch and its like take seconds, so a word comes before them."""
 
+import contextlib
 import gc
 import importlib.metadata
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +17,7 @@ from transformers.utils import import_utils
 
 from llama_recipes_local.api.quick_imports import (
     compiled_when_called,
+    ended_by_ctrl_c,
     imported_when_called,
     list_models_once,
     packages_looked_up_once,
@@ -134,6 +137,28 @@ show()
     for _, *found in shown:
         assert {name: NOT_FOR_A_RUN[name] for name in NOT_FOR_A_RUN if name in found} == {}
         assert set(found) == needed
+
+
+@pytest.mark.parametrize("fails_later", [True, False])
+def test_ctrl_c_ends_imports_that_go_on_without_it(
+    fails_later: bool,
+) -> None:
+    """torch's import of numpy does so."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), ended_by_ctrl_c():
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+            if fails_later:
+                raise RecursionError
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        with pytest.raises(ImportError), ended_by_ctrl_c():
+            raise ImportError
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # as nohup has it
+        with ended_by_ctrl_c():
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_large_package_is_imported_for_a_function_when_it_is_called(

@@ -3,14 +3,16 @@
 import gc
 import importlib.metadata
 import inspect
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial, wraps
 from importlib import import_module
 from importlib.abc import MetaPathFinder
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any
 
 from llama_recipes_local.extras import distributions_of
@@ -24,7 +26,8 @@ DEFERRED = {"scipy.optimize": "linear_sum_assignment", "sklearn.metrics": "roc_c
 def quick_imports() -> Iterator[None]:
     """Make the imports in the ``with`` block faster."""
     with ExitStack() as stack:
-        for each in (without_collector, packages_looked_up_once, imported_when_called):
+        enter = (ended_by_ctrl_c, without_collector, packages_looked_up_once, imported_when_called)
+        for each in enter:
             stack.enter_context(each())
         begins = _Beginnings(stack)
         sys.meta_path.insert(0, begins)
@@ -43,6 +46,35 @@ class _Beginnings(MetaPathFinder):
             list_models_once()
         elif fullname == "bitsandbytes":
             self.stack.enter_context(compiled_when_called())
+
+
+@contextmanager
+def ended_by_ctrl_c() -> Iterator[None]:
+    """Have Ctrl-C end the block, whatever its imports make of it.
+
+    torch's import of numpy goes on without it, half done, and fails somewhere else.
+    """
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    pressed = threading.Event()
+
+    def press(number: int, frame: FrameType | None) -> None:
+        pressed.set()
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGINT, press)
+    try:
+        yield
+    except Exception as error:
+        if pressed.is_set():
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if pressed.is_set():
+        raise KeyboardInterrupt
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 from llama_recipes_local import launch
 from llama_recipes_local.checkpoints import layout, selection
 from llama_recipes_local.errors import Problem, refuse
-from llama_recipes_local.fields import Resume, fields_with
+from llama_recipes_local.fields import Resume, field_names, fields_with
 from llama_recipes_local.models.precision import weight_dtype
 from llama_recipes_local.run import Run
 from llama_recipes_local.storage.hashing import contents_hash, ends_hash
@@ -23,6 +23,14 @@ KINDS = {
     "method": "give the same settings",
     "schedule": "give the same settings",
 }
+# settings of a method that leave the trained parameters and their optimiser's state as they are
+SAME_PARAMETERS = frozenset(
+    {
+        *("lora_alpha", "lora_dropout", "use_rslora"),
+        *("dtype", "fp8", "pure_bf16", "use_fp16"),
+        *("quantization", "quant_type", "compute_dtype", "use_double_quant", "quant_storage"),
+    }
+)
 ROWS = "rows of a global batch"
 OTHERS = {"data": "other data"}
 Identity = dict[str, dict[str, Any]]
@@ -52,14 +60,13 @@ def identity(run: Run) -> Identity:
     return json.loads(json.dumps(found))  # as read from a file
 
 
-def differences(was: Identity, now: Identity) -> Iterator[tuple[str, str]]:
-    """Yield each kind that differs, with its differences."""
+def differences(was: Identity, now: Identity) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each kind that differs, with what differs as it was."""
     for kind in KINDS:
         before, after = was.get(kind, {}), now[kind]
         changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
         if changed:
-            description = (f"{name} was {_short(before.get(name))}" for name in changed)
-            yield kind, ", ".join(description)
+            yield kind, {name: before.get(name) for name in changed}
 
 
 def check_identity(run: Run, folder: Path | None = None) -> None:
@@ -77,23 +84,47 @@ def check_identity(run: Run, folder: Path | None = None) -> None:
         return  # a script's checkpoint has no run to describe
     was = layout.read_json(folder / layout.IDENTITY)
     problems = [
-        Problem(
-            f"--resume_from_checkpoint {folder} with {OTHERS.get(kind, f'another {kind}')}",
-            description,
-            f"{_fix(run, kind, was)}, or resume nevertheless: --resume_despite {kind}",
-        )
-        for kind, description in differences(was, identity(run))
-        if kind not in run.train.resume_despite
+        _problem(run, folder, kind, changed)
+        for kind, changed in differences(was, identity(run))
+        if kind not in run.train.resume_despite or _other_parameters(kind, changed)
     ]
     refuse(problems)
 
 
-def _fix(run: Run, kind: str, was: Identity) -> str:
-    """Return what resolves a difference: for other rows the flag, if one alone does."""
-    rows, at_once = was.get(kind, {}).get(ROWS), run.train.batch_size_training * launch.world_size()
+def _problem(run: Run, folder: Path, kind: str, was: dict[str, Any]) -> Problem:
+    what = f"--resume_from_checkpoint {folder} with {OTHERS.get(kind, f'another {kind}')}"
+    why = ", ".join(f"{name} was {_short(value)}" for name, value in was.items())
+    if _other_parameters(kind, was):
+        why += ": what the checkpoint holds does not fit this run"
+        return Problem(what, why, f"{_fix(run, kind, was)}, or a new run: another --output_dir")
+    despite = f"resume nevertheless: --resume_despite {kind}"
+    return Problem(what, why, f"{_fix(run, kind, was)}, or {despite}")
+
+
+def _other_parameters(kind: str, was: dict[str, Any]) -> bool:
+    """Return whether a checkpoint's tensors are not those of this run's parameters.
+
+    A setting that was not recorded did not exist then.
+    """
+    known = {name for name, value in was.items() if value is not None}
+    return kind == "method" and not known <= SAME_PARAMETERS
+
+
+def _fix(run: Run, kind: str, was: dict[str, Any]) -> str:
+    """Return what resolves a difference: the flags, where flags alone do."""
+    rows, at_once = was.get(ROWS), run.train.batch_size_training * launch.world_size()
     if isinstance(rows, int) and rows and not rows % at_once:
         return f"--gradient_accumulation_steps {rows // at_once}"
+    named = kind in ("data", "method", "schedule") and was.keys() <= _flags(run)
+    if named and all(type(value) in (str, int, float, bool) for value in was.values()):
+        return "give " + " ".join(f"--{name} {value}" for name, value in was.items())
     return KINDS[kind]
+
+
+def _flags(run: Run) -> set[str]:
+    """Return the flags whose values an identity has as they are given."""
+    known = {name for config in run.configurations() for name in field_names(config)}
+    return known - {"gradient_clipping", "freeze_layers"}  # of two fields each
 
 
 def _method(run: Run) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Rules for checkpoints: how often, how many, and which one to resume from."""
 
+import shlex
 from pathlib import Path
 
 from llama_recipes_local.checkpoints import layout, selection, verifying
@@ -34,8 +35,13 @@ def _corrupt(folder: Path, output: Path) -> list[Problem]:
         verifying.check_quickly(folder)
     except CorruptCheckpointError as error:
         why = str(error) if folder.is_dir() else f"there is no folder {folder.resolve()}"
-        what = f"--resume_from_checkpoint {folder}"
-        return [Problem(what, why, selection.alternative(folder, output))]
+        problem = Problem(
+            f"--resume_from_checkpoint {folder}", why, selection.alternative(folder, output)
+        )
+        if (folder / "adapter_config.json").is_file():
+            flag = f"--from_peft_checkpoint {shlex.quote(str(folder))}"
+            problem = problem.or_else(f"train its adapter in a new run: {flag}")
+        return [problem]
     return []
 
 

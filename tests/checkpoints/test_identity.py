@@ -11,6 +11,11 @@ from safetensors.torch import load_file, save_file
 
 FROM = {"save_steps": 11, "resume_from_checkpoint": "auto"}
 REFUSED = 2
+FIXES = {
+    "batch": "--gradient_accumulation_steps 1",
+    "method": "give --lora_dropout 0.1",
+    "schedule": "give --lr 0.001",
+}
 
 
 @pytest.fixture
@@ -76,7 +81,7 @@ def test_each_difference_is_refused_unless_resume_despite_names_it(
         assert "1 problem found" in said, said
         assert ("with other data" if kind == "data" else f"with another {kind}") in said
         assert f"--resume_despite {kind}" in said
-        assert kind != "batch" or "fix: --gradient_accumulation_steps 1, or" in said
+        assert kind not in FIXES or f"fix: {FIXES[kind]}, or" in said
         assert ended.checkpoints == [11]
 
         asked = change | {"resume_despite": kind}
@@ -86,6 +91,16 @@ def test_each_difference_is_refused_unless_resume_despite_names_it(
         if kind == "schedule":
             # the rate of the last step of twelve, three of them warm-up, at twice --lr
             assert ended.metrics[-1]["lr"] == pytest.approx(2 * 3.0153e-5, rel=1e-3)
+
+
+def test_a_run_of_other_parameters_is_refused_whatever_resume_despite_names(
+    runs: Runs, lora: dict[str, Any], before_the_last: Path
+) -> None:
+    change = {"r": 2, "resume_despite": "method"}
+    ended, said = resume(runs, before_the_last, lora | FROM | change)
+    assert ended.codes == [REFUSED] and "1 problem found" in said
+    assert "fix: give --r 8, or a new run: another --output_dir" in said
+    assert "--resume_despite" not in said
 
 
 def test_a_change_of_clipping_is_refused(

@@ -54,6 +54,17 @@ def test_invalid_settings_are_reported(tmp_path: Path, flags: dict[str, Any], sa
     assert said in problem
 
 
+def test_an_adapter_in_place_of_a_checkpoint_leads_to_its_flag(tmp_path: Path) -> None:
+    folder = tmp_path / "my adapter"
+    folder.mkdir()
+    named = {"output_dir": str(tmp_path / "new"), "resume_from_checkpoint": str(folder)}
+    (problem,) = problems(**named)
+    assert "--from_peft_checkpoint" not in problem
+    (folder / "adapter_config.json").write_text("{}")
+    (problem,) = problems(**named)
+    assert problem.endswith(f"--from_peft_checkpoint '{folder}'")
+
+
 def test_auto_and_from_scratch_have_no_problem(tmp_path: Path) -> None:
     assert not problems(output_dir=str(tmp_path), save_steps=1)
     assert not problems(output_dir=str(tmp_path), resume_from_checkpoint="auto")
