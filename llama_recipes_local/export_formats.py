@@ -1,4 +1,4 @@
-"""Writes a model in one of the export formats; ``export``, ``merge`` and ``convert`` end here.
+"""Writes a model in one of the export formats, for ``export``, ``merge`` and ``convert``.
 
 A format is a line in ``FORMATS``.
 """
@@ -31,7 +31,7 @@ FORMATS: dict[str, Callable[[ExportedModel], Export]] = {
 
 @dataclass(frozen=True)
 class PlannedExport:
-    """A model that can be written; nothing has been yet."""
+    """A checked model that can be written; nothing has been written yet."""
 
     model: ExportedModel
     out: Path
@@ -43,11 +43,11 @@ class PlannedExport:
         """Write the model's folder, whole or not at all.
 
         Args:
-            beside: writes more into the folder, once the model is in it.
-            held_out: rows that the certificate measures; None means the package's own.
+            beside: writes further files into the folder after the model.
+            held_out: rows for the certificate; None means the package's own.
 
         Raises:
-            UsageError: if its files, read back, differ from the model by more than they may.
+            UsageError: if the written files, read back, differ too much from the model.
         """
         with published_folder(self.out) as draft:
             self.export.write(draft)

@@ -1,1 +1,1 @@
-"""Certificates: an export read back, and compared with the model that it was made of."""
+"""Certificates: an export is read back and compared with the model that was exported."""

@@ -1,7 +1,7 @@
 """Compares an export with its model, refuses one that differs too much, and records the rest.
 
-What conversions lose unseen is looked for: rows of queries and keys in another order, a layer's
-scale, merges, tokens that end an answer, rotary settings; and what quantisation costs is measured.
+It looks for what conversions lose silently: rows of queries and keys in another order, a layer's
+scale, merges, tokens that end an answer, rotary settings. It also measures what quantisation costs.
 """
 
 from collections.abc import Collection, Mapping
@@ -34,22 +34,22 @@ LOST_STOPS = 0.1
 
 @dataclass(kw_only=True)
 class Outputs:
-    """How the logits of the two differ on held-out rows, and what they answer.
+    """How the logits of model and export differ on held-out rows, and their answers to prompts.
 
     Attributes:
-        source: where the rows are from.
-        rows: their number.
+        source: where the rows come from.
+        rows: number of rows.
         tokens: label tokens in them.
-        largest_logit_difference: of any token at any of them.
+        largest_logit_difference: the largest difference of a logit, at any label token.
         kl_divergence: of the next token, in nats a token, with its interval.
-        perplexity: of the original and of the export.
-        perplexity_change: how much the export's is larger, as a share, with its interval.
+        perplexity: the original's and the export's.
+        perplexity_change: relative rise of the perplexity, with its interval.
         same_likeliest_token: share of the tokens at which both find the same token likeliest.
-        stop_share: share of the answers in the rows that the original, and the export, would end
-            where they end; empty if none of them ends.
-        lost_stops: by how much it falls, with its interval; None if none of them ends.
-        answers: what both answer to prompts.
-        no_answers: why they were asked none.
+        stop_share: share of the rows' answers that the original, and the export, would end in the
+            same place; empty if no answer ends.
+        lost_stops: by how much that share falls, with its interval; None if no answer ends.
+        answers: answers of both to prompts.
+        no_answers: why there are no answers.
     """
 
     source: str
@@ -67,7 +67,7 @@ class Outputs:
 
     @classmethod
     def of(cls, found: list[RowDifference], source: str) -> "Outputs":
-        """Return what the rows' differences come to."""
+        """Summarise the differences of rows."""
         counts = [row.tokens for row in found]
         first, second = ([row.losses[side] for row in found] for side in (0, 1))
         total = sum(counts)
@@ -88,7 +88,7 @@ class Outputs:
         )
 
     def beyond(self, tolerances: Tolerances) -> list[str]:
-        """Return what is beyond the tolerances of the format, with the whole of its interval."""
+        """Return what exceeds the tolerances of the format with its whole interval."""
         found = []
         if not self.kl_divergence.low <= tolerances.divergence:
             said = f"KL divergence {self.kl_divergence:.3f} nats a token"
@@ -104,21 +104,21 @@ class Outputs:
 
 @dataclass(kw_only=True)
 class Certificate:
-    """What came of comparing.
+    """The result of a comparison.
 
     Attributes:
         files: name, sha256 and size of each file with weights.
-        bytes: their size together.
-        texts: how many texts were tokenised, with that of each single token.
-        other_tokens: those with other tokens.
+        bytes: total size of these files.
+        texts: number of tokenised texts, including one for each single token.
+        other_tokens: texts with other token ids in the export.
         ends: the tokens that end an answer.
-        lost_ends: those of them that the export does not say.
-        added_ends: tokens that end an answer of the export alone.
-        other_settings: settings with other values.
+        lost_ends: end tokens that the export does not have.
+        added_ends: end tokens that only the export has.
+        other_settings: settings with other values in the export.
         errors: the largest error of a tensor, by how it is stored.
-        wrong_weights: the tensors with a larger error than may be.
-        outputs: what is computed with them; None until it has been.
-        wrong_outputs: what of it is beyond the format's tolerances.
+        wrong_weights: tensors whose error exceeds the limit.
+        outputs: differences of the outputs; None until they are computed.
+        wrong_outputs: differences that exceed the format's tolerances.
         tolerances: of the format.
         accepted: the checks that the user accepted.
     """
@@ -139,7 +139,7 @@ class Certificate:
     accepted: list[str] = field(default_factory=list)
 
     def findings(self) -> dict[str, list[str]]:
-        """Return what was found, by check."""
+        """Return the findings, by check."""
         found = (
             *(self.other_tokens, self.lost_ends + self.added_ends, self.other_settings),
             *(self.wrong_weights, self.wrong_outputs),
@@ -198,12 +198,12 @@ def _said(found: Outputs) -> str:
 def certify(
     folder: Path, read: ReadBack, held_out: HeldOut, accepted: Collection[str]
 ) -> Certificate:
-    """Compare an export with what it was made of, and write the certificate beside it.
+    """Compare an export with its original model, and write the certificate into its folder.
 
-    Tokens and settings come first: what they refuse is not computed with.
+    Tokens and settings are checked first; if these are refused, nothing is computed.
 
     Raises:
-        UsageError: if it differs by more than it may, with each check that failed.
+        UsageError: if the export differs too much, with each check that failed.
     """
     made = Certificate(
         files={path.name: contents_hash(path) for path in read.files},

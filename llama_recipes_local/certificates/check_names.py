@@ -1,3 +1,3 @@
-"""Names of what a certificate compares; nothing heavy is imported for them."""
+"""Names of the checks of a certificate; imports nothing heavy."""
 
 CHECKS = ("tokens", "ends", "settings", "weights", "outputs")

@@ -1,4 +1,4 @@
-"""What an export's tokenizer does differently from its model's."""
+"""Finds differences between an export's tokenizer and its model's."""
 
 import json
 from typing import Any
@@ -11,12 +11,12 @@ _NAMED = ("bos_token_id", "eos_token_id", "unk_token_id", "pad_token_id")
 
 
 def compared_texts(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Return the texts that are tokenised: sentences, and each special token."""
+    """Return the texts to tokenise: sentences, and each special token."""
     return [*TEXTS, *tokenizer.get_added_vocab()]
 
 
 def other_tokens(ours: PreTrainedTokenizerBase, theirs: PreTrainedTokenizerBase) -> list[str]:
-    """Return the texts and the single tokens that the second tokenizer has other ids for."""
+    """Return the texts and single tokens with other ids in the second tokenizer."""
     found = [
         text
         for text in compared_texts(ours)
@@ -38,19 +38,19 @@ def other_tokens(ours: PreTrainedTokenizerBase, theirs: PreTrainedTokenizerBase)
 
 
 def other_settings(ours: PreTrainedTokenizerBase, theirs: PreTrainedTokenizerBase) -> list[str]:
-    """Return the tokens with a meaning that are others in the second tokenizer."""
+    """Return the special roles that have another token in the second tokenizer."""
     pairs = {name: (getattr(ours, name), getattr(theirs, name)) for name in _NAMED}
     return [f"{name} {b!r} for {a!r}" for name, (a, b) in pairs.items() if a != b]
 
 
 def _added(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
-    """Return the tokens that are found before a text is split: special ones are not shown."""
+    """Return the tokens that are found before a text is split, and whether they are special."""
     added = tokenizer.added_tokens_decoder.values()
     return {each.content: "special" if each.special else "not special" for each in added}
 
 
 def _merges(tokenizer: PreTrainedTokenizerBase) -> Any:
-    """Return the merges of BPE; of SentencePiece what they make, in the order of its scores.
+    """Return the merges of BPE; for SentencePiece the merged tokens in the order of scores.
 
     Pairs that make the same token have the same score.
     """

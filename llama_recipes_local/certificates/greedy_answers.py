@@ -1,4 +1,4 @@
-"""What a model and its export answer to the same prompts, side by side."""
+"""Answers of a model and its export to the same prompts, side by side."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,7 @@ MOST_MEMORY = 4 * 10**9
 
 @dataclass(frozen=True)
 class Answered:
-    """An answer by greedy decoding of each of the two, and whether it ended by itself."""
+    """The greedy answers of model and export to a prompt, and whether each ended by itself."""
 
     prompt: str
     original: str
@@ -28,7 +28,7 @@ class Answered:
 
 
 def too_large(weights: int) -> str:
-    """Return why a model of so many numbers answers nothing; empty if it does."""
+    """Return why a model with this many weights is asked no prompts; "" if it is."""
     needed = weights * _dtype().itemsize
     room = torch.cuda.mem_get_info()[0] // 2 if device_type() == "cuda" else MOST_MEMORY
     if needed <= room:

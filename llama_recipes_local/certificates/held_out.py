@@ -1,4 +1,4 @@
-"""The rows that an export is measured on: those that a run held out, or the package's own."""
+"""The rows that an export is measured on: the run's held-out rows, or the package's own."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ MOST_WORK = 10**13
 
 
 class Row(NamedTuple):
-    """A row's token ids, and the labels that its loss is computed on."""
+    """A row's token ids, and its labels."""
 
     ids: Sequence[int]
     labels: Sequence[int]
@@ -37,10 +37,10 @@ class HeldOut:
     """Rows that a model was not trained on.
 
     Attributes:
-        source: where they are from, for the certificate.
+        source: where the rows come from, for the certificate.
         rows: tokenised, for losses.
-        prompts: whole texts that are completed.
-        template: of the prompts; None if they are in none.
+        prompts: whole texts to complete.
+        template: the prompts' template; None if they have none.
     """
 
     source: str
@@ -50,11 +50,11 @@ class HeldOut:
 
 
 def chosen_rows(rows: Iterable[Row], weights: int) -> list[Row]:
-    """Return the rows that are measured: with labels, and no more than there is time for.
+    """Return the rows to measure: those with labels, as many as there is time for.
 
     Args:
         rows: all of them.
-        weights: how many numbers the model has.
+        weights: number of the model's weights.
     """
     tokens, found = MOST_WORK // weights, list[Row]()
     for ids, labels in rows:
@@ -68,7 +68,7 @@ def chosen_rows(rows: Iterable[Row], weights: int) -> list[Row]:
 
 
 def shipped_rows(model: ExportedModel, tokenizer: PreTrainedTokenizerBase) -> HeldOut:
-    """Return the package's own questions and answers, in the prompt of the run or of the model."""
+    """Return the package's own questions and answers, in the run's prompt or the model's."""
     template = None
     if model.prompt_template is not None:
         template = read_prompt_template(model.prompt_template)

@@ -24,11 +24,11 @@ class Interval(NamedTuple):
 def ratio_interval(
     sums: Sequence[float], counts: Sequence[int], of: Callable[[np.ndarray], np.ndarray]
 ) -> Interval:
-    """Return a function of the rows' sums over their counts, and its interval.
+    """Return a function of the mean per token, with its interval.
 
     Args:
-        sums: of each row.
-        counts: of each row, in tokens.
+        sums: sum of each row.
+        counts: tokens of each row.
         of: the function of the mean per token.
     """
     parts = np.array([sums, counts], float)

@@ -1,4 +1,4 @@
-"""Computes two models side by side, a layer of each in memory: how weights and logits differ.
+"""Computes two models side by side, one layer of each at a time, to compare weights and logits.
 
 Both are computed in float32. Each pair of weights is compared when it is read.
 """
@@ -41,14 +41,14 @@ Rounding errs to both sides, and least squares to the smaller one by the square 
 
 
 class RowDifference(NamedTuple):
-    """How the two models differ on a row's label tokens.
+    """How two models differ on the label tokens of a row.
 
     Attributes:
-        tokens: their number.
-        divergence: sum over them of the Kullback-Leibler divergence, in nats.
-        losses: sum over them of the loss of the original and of the export.
+        tokens: number of label tokens.
+        divergence: sum of the Kullback-Leibler divergences at these tokens, in nats.
+        losses: sums of the losses, the original's and the export's.
         largest: the largest difference of two logits.
-        same: of how many the likeliest token is the same.
+        same: number of tokens at which the likeliest next token is the same.
         stops: whether the original, and the export, would end the answer where it ends; None for a
             row that does not end.
     """
@@ -67,7 +67,7 @@ class Weights:
 
     Attributes:
         errors: the largest relative error of a tensor, by how it is stored.
-        wrong: the tensors with a larger one than may be, each with its error.
+        wrong: tensors whose error exceeds the limit, with the error.
     """
 
     read: ReadBack
@@ -108,14 +108,14 @@ class Weights:
 
 
 class Errors(NamedTuple):
-    """Errors of a matrix: root mean squares over those of its weights, and the largest.
+    """Relative errors of a matrix.
 
     Attributes:
-        whole: of all weights.
-        row: of the worst row.
-        weight: the largest of a weight, over the largest weight of its block.
-        scale: by how much all weights are larger, on average.
-        row_scale: by how much those of a row are larger or smaller, at most.
+        whole: root mean square error over that of the weights, for the matrix.
+        row: the same for the worst row.
+        weight: largest error of a weight, relative to the largest weight of its block.
+        scale: relative change of all weights, on average.
+        row_scale: the largest relative change of a row.
     """
 
     whole: float
@@ -129,9 +129,9 @@ def relative_errors(found: torch.Tensor, expected: torch.Tensor, block: Block) -
     """Return the errors of a matrix, or of a vector as one row.
 
     Args:
-        found: what there is.
-        expected: what should be.
-        block: how weights have scales.
+        found: the exported matrix.
+        expected: the original matrix.
+        block: the blocks of weights that share a scale.
     """
     if found.shape != expected.shape:
         return Errors(*[float("inf")] * 5)
@@ -160,7 +160,7 @@ def relative_errors(found: torch.Tensor, expected: torch.Tensor, block: Block) -
 
 
 def _sums(found: torch.Tensor, expected: torch.Tensor, block: int) -> tuple[torch.Tensor, ...]:
-    """Return means by row, of squares and of errors times weights, and the largest by block."""
+    """Return means by row of squares, and of errors times weights, and the largest by block."""
     error = found - expected
     squares = (each.square().mean(1) for each in (error, expected))
     blocks = (each.abs().reshape(-1, block).amax(1) for each in (error, expected))
@@ -169,7 +169,7 @@ def _sums(found: torch.Tensor, expected: torch.Tensor, block: int) -> tuple[torc
 
 @torch.no_grad()
 def differences(weights: Weights, rows: Sequence[Row]) -> list[RowDifference]:
-    """Return how the models differ on each row; all of their weights are then compared."""
+    """Return how the models differ on each row; afterwards all of their weights are compared."""
     read, device = weights.read, device_type()
     rows = sorted(rows, key=lambda row: len(row.ids))  # so that little is padded
     batches = [_padded(rows[i : i + TOGETHER]).to(device) for i in range(0, len(rows), TOGETHER)]
@@ -195,7 +195,7 @@ def differences(weights: Weights, rows: Sequence[Row]) -> list[RowDifference]:
 
 
 class _Side:
-    """One of the two models, and how far its rows are computed."""
+    """One of the two models, with its rows as far as they are computed."""
 
     def __init__(
         self, config: LlamaConfig, batches: list[torch.Tensor], embedding: torch.Tensor
@@ -231,12 +231,12 @@ class _Side:
         self._hidden = [module(hidden) for hidden in self._hidden]
 
     def of_row(self, place: int) -> torch.Tensor:
-        """Return what the head is applied to in a row, (padded length, hidden)."""
+        """Return the head's input for a row, (padded length, hidden)."""
         return self._hidden[place // TOGETHER][place % TOGETHER]
 
 
 def _padded(rows: Sequence[Row]) -> torch.Tensor:
-    """Return rows as one batch, filled on the right, which causal attention does not see."""
+    """Return rows as one batch, padded on the right, where causal attention does not look."""
     return torch.nn.utils.rnn.pad_sequence(
         [torch.tensor(list(row.ids)) for row in rows], batch_first=True
     )

@@ -1,4 +1,4 @@
-"""Texts that come with the package: for tokenizers, and questions where a run has no data."""
+"""Texts in the package: for tokenizers, and questions for runs without data."""
 
 TEXTS = (
     "She go to school yesterday, didn't she? I'd say they'll see.",

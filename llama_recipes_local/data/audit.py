@@ -13,16 +13,16 @@ from llama_recipes_local.storage.publishing import write_json
 
 @dataclass
 class Counts:
-    """What became of the records of one split.
+    """How many records of one split were used, skipped or changed.
 
     Attributes:
         records: records read.
         blank: records skipped because the prompt, the response or the text is empty.
         truncated: rows that were longer than the context and lost tokens.
         divided: rows longer than the context that were split into several, all tokens kept.
-        without_label: records skipped because no token of theirs is trained.
-        bad: records skipped because they cannot be used, and the user asked for it.
-        notes: how many records have something that is left out of their rows, or was added to them,
+        without_label: records skipped because none of their tokens is trained.
+        bad: records skipped because they are unusable and the user allowed it.
+        notes: number of records from which something was left out, or to which something was added,
             by what it is.
     """
 
@@ -53,7 +53,7 @@ class SplitAudit:
         tokens: their tokens.
         label_tokens: the tokens that are predicted.
         longest: tokens in the longest row.
-        repeated: rows equal to one before them.
+        repeated: rows equal to an earlier row.
         endings: how they begin and stop; None if that was not asked.
     """
 
@@ -67,7 +67,7 @@ class SplitAudit:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "SplitAudit":
-        """Return the audit that ``asdict`` made the content of."""
+        """Return the audit whose ``asdict`` gave this content."""
         endings = content.get("endings")
         made = {
             "counts": Counts(**content["counts"]),
@@ -94,7 +94,7 @@ def shared_rows(train: TokenRows, validation: TokenRows) -> int:
 
 
 def table(audits: dict[str, SplitAudit], shared: int) -> str:
-    """Return the audit as text, a column a split; what became of no record is left out."""
+    """Return the audit as text, a column a split; lines that are zero throughout are left out."""
     described = {
         "records read": lambda audit: audit.counts.records,
         "  blank, skipped": lambda audit: audit.counts.blank,
@@ -119,7 +119,7 @@ def table(audits: dict[str, SplitAudit], shared: int) -> str:
 
 
 def describe(counts: Counts) -> str:
-    """Return in a line what became of records that are not audited."""
+    """Return a line about records that are not audited."""
     parts = {
         "blank, skipped": counts.blank,
         "cannot be used, skipped": counts.bad,
@@ -133,7 +133,7 @@ def describe(counts: Counts) -> str:
 
 
 def _endings(audits: dict[str, SplitAudit]) -> list[str]:
-    """Return how many rows stop, and a line for begin tokens that are doubled or missing."""
+    """Return how many rows stop, and a line about doubled or missing begin tokens."""
     known = [(audit, audit.endings) for audit in audits.values() if audit.endings and audit.rows]
     if not known:
         return []
@@ -150,7 +150,7 @@ def _endings(audits: dict[str, SplitAudit]) -> list[str]:
 
 
 def _notes(audits: dict[str, SplitAudit]) -> list[str]:
-    """Return a line for each thing that is left out or added, with how many records have it."""
+    """Return a line for each thing left out or added, with the number of records."""
     notes = dict.fromkeys(note for audit in audits.values() for note in audit.counts.notes)
     counted = (
         (note, [f"{a.counts.notes.get(note, 0):,} of {name}" for name, a in audits.items()])

@@ -73,10 +73,10 @@ class ShardedBatchSampler(Sampler[list[int]]):
         self._start = resumed(state, self._beginning(0))
 
     def split(self, parts: int) -> None:
-        """Make as many micro-batches of each: the same rows, in the same order.
+        """Split each micro-batch into several: the same rows, in the same order.
 
         Args:
-            parts: of a micro-batch; its rows are a multiple of them.
+            parts: number of parts; it divides a micro-batch's rows.
         """
         assert self.batch_size % parts == 0
         self.batch_size //= parts
@@ -161,14 +161,14 @@ def grouped_by_length(
 
 
 class GroupedBatchSampler(Sampler[list[int]]):
-    """Assigns each group's rows to ranks, so that all ranks' micro-batches are of one group.
+    """Assigns rows to ranks so that in each micro-batch all ranks have rows of the same group.
 
-    The groups' micro-batches are spread evenly over the order, and it begins with one of each, so
-    that the first ones alone have all groups. It is for validation: it has no position to resume
+    The groups' micro-batches are spread evenly, and the order begins with one of each group, so
+    that the first few contain all groups. This is for validation: it has no position to resume
     from.
 
     Attributes:
-        names: what the groups are called.
+        names: names of the groups.
         order: the group of each micro-batch.
     """
 
@@ -179,7 +179,7 @@ class GroupedBatchSampler(Sampler[list[int]]):
 
         Args:
             names: a name for each group.
-            groups: of each group, its rows, and what assigns them as if they were all.
+            groups: for each group its rows, and a sampler that assigns their positions.
         """
         self.names = tuple(names)
         self._groups = list(groups)

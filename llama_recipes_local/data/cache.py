@@ -1,9 +1,9 @@
-"""Tokens on disk, so that they are made once: by one process, whole or not at all.
+"""Tokens on disk, so that they are made only once: by one process, completely or not at all.
 
-An entry is a folder named by its key: ``rows.arrow`` (see ``data.token_rows``) and ``about.json``,
-with the audit, and the size and checksum that show whether the file is corrupt. Ranks and runs that
-want the same entry at the same time wait for the one that makes it; where the file system has no
-locks each makes it, and the last one's stays. A cache that may only be read gives what it has.
+An entry is a folder named by its key, with ``rows.arrow`` (see ``data.token_rows``) and
+``about.json``: the audit, and the size and checksum that show whether the file is corrupt. Ranks
+and runs that need an entry at the same time wait for the one that makes it. On a file system
+without locks, each makes it and the last one's stays. A read-only cache is used as far as it goes.
 """
 
 import json

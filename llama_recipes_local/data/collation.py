@@ -19,11 +19,11 @@ Row = Mapping[str, Sequence[int] | NDArray[np.int32]]
 
 
 class PackedCollator:
-    """Lays packed rows one after another in a single row: nothing is padded.
+    """Joins packed rows into a single row, without padding.
 
-    A batch holds ``input_ids``, ``labels`` and ``position_ids``, each (1, tokens) int64, and of a
-    mixture each token's ``sources``. A batch without rows, which a rank gets if there are fewer
-    last rows than ranks, is one token without a label.
+    A batch holds ``input_ids``, ``labels`` and ``position_ids``, each (1, tokens) int64, and for a
+    mixture each token's ``sources``. A rank without rows, because there are fewer last rows than
+    ranks, gets a batch of one token without a label.
     """
 
     def __init__(self, pad_token_id: int) -> None:
@@ -43,17 +43,17 @@ class PackedCollator:
 class PaddedCollator:
     """Pads rows on the right to the longest one, with an attention mask.
 
-    A batch holds ``input_ids``, ``labels`` and ``attention_mask``, each (batch, longest) int64, of
-    a mixture each token's ``sources``, and nothing else that a row may have. A batch
-    without rows is one token without a label.
+    A batch holds ``input_ids``, ``labels`` and ``attention_mask``, each (batch, longest) int64, and
+    for a mixture each token's ``sources``. Other columns of rows are dropped. A batch without rows
+    is one token without a label.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, multiple: int = 1) -> None:
-        """Take the padding token from ``tokenizer``, and pad to a multiple of ``multiple``.
+        """Use the padding token of ``tokenizer``; pad to a multiple of ``multiple``.
 
-        On CUDA in half precision that is to be 8: the tensor cores multiply in tiles of 8, and a
-        matrix of another size is computed by slower kernels. Elsewhere it is to be 1, because
-        padding is computed too. Padding carries the label -100, so the loss is the same either way.
+        Use 8 on CUDA in half precision: tensor cores multiply in tiles of 8, and matrices of other
+        sizes take slower kernels. Use 1 elsewhere, because padding costs computation. Padding has
+        the label -100, so the loss is the same either way.
         """
         self.pad_token_id: int = tokenizer.pad_token_id  # type: ignore[assignment]
         self.multiple = multiple
@@ -84,7 +84,7 @@ def _blank(pad_token_id: int) -> dict[str, Sequence[int]]:
 
 @dataclass(frozen=True)
 class Blank:
-    """Stands for the rows of a rank that has none left, with a row to copy the form of."""
+    """Stands in for the rows of a rank that has none left; ``row`` shows their form."""
 
     row: Any
 

@@ -21,15 +21,15 @@ DEFAULT_SEED = 42  # upstream's train_config.seed
 
 
 class ConcatDataset(Dataset[dict[str, list[int]]]):
-    """Documents packed into rows, every token kept and no document seen by another.
+    """Documents packed into rows: every token is kept, and no document sees another.
 
-    Documents go, longest first, each into the fullest row that still holds it (best fit), so the
-    packing follows from the data and the seed alone. Only which documents share a row is held in
-    memory; their tokens stay where they are. Positions restart with each document, and its first
-    token is not a label. A document longer than a row is truncated, see ``truncation.truncate``.
+    Documents are placed longest first, each into the fullest row that still holds it (best fit), so
+    the packing depends only on the data and the seed. Only the assignment of documents to rows is
+    held in memory, not their tokens. Positions restart with each document, and its first token is
+    not a label. A document longer than a row is truncated, see ``truncation.truncate``.
 
-    Each item holds ``input_ids``, ``labels`` and ``position_ids``, lists of one length of at most
-    ``chunk_size``. Of a stream, this makes a ``PackedStream``.
+    Each item holds ``input_ids``, ``labels`` and ``position_ids``, lists of the same length, at
+    most ``chunk_size``. For a stream, this makes a ``PackedStream``.
     """
 
     def __new__(
@@ -69,7 +69,7 @@ class ConcatDataset(Dataset[dict[str, list[int]]]):
 
     @property
     def names(self) -> Sequence[str]:
-        """What the documents' groups are called, if they have any."""
+        """The names of the documents' groups, if they have groups."""
         return getattr(self.documents, "names", ())
 
     def __getitem__(self, idx: int) -> dict[str, list[int]]:

@@ -1,4 +1,4 @@
-"""Documents side by side in a row: how they are joined, and found again where positions restart."""
+"""Joins documents to a row, and finds them in a row by their positions, which restart."""
 
 from collections.abc import Sequence
 
@@ -38,7 +38,7 @@ def side_by_side(documents: Sequence[Document]) -> Row:
 
 
 def without_labels(row: Row) -> Row:
-    """Return the first token of a row, which is not a label: a row without loss, at no cost."""
+    """Return the first token of a row, which is no label: a row without loss, at almost no cost."""
     return {key: values[:1] for key, values in row.items()}
 
 

@@ -1,4 +1,4 @@
-"""Where rows begin and end: shows whether a model learns to end its answers."""
+"""Counts how rows begin and end, which shows whether a model learns to end its answers."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ class Endings:
     Attributes:
         stopping: rows whose last label is a token that generation stops at.
         begin_doubled: rows that begin with two begin tokens.
-        begin_missing: rows without a begin token, where the tokenizer's texts have one.
+        begin_missing: rows without a begin token, although the tokenizer adds one to texts.
     """
 
     stopping: int
@@ -30,7 +30,7 @@ def find_endings(rows: TokenRows, stops: Collection[int], bos: int | None, begin
         rows: the rows.
         stops: ids of the tokens that generation stops at.
         bos: id of the begin token, if the tokenizer has one.
-        begins: whether the tokenizer begins its texts with it.
+        begins: whether the tokenizer adds the begin token to texts.
     """
     first, second = rows.beginnings
     begun = np.zeros(len(rows), bool) if bos is None else first == bos

@@ -20,7 +20,7 @@ class MixedRows(TokenRows):
     Attributes:
         parts: the sources' rows by name.
         names: the sources' names.
-        sources: (rows,) the place in ``names`` of each row's source.
+        sources: (rows,) index in ``names`` of each row's source.
     """
 
     def __init__(self, parts: Mapping[str, TokenRows], order: Order, apart: bool = False) -> None:
@@ -28,7 +28,7 @@ class MixedRows(TokenRows):
 
         Args:
             parts: the sources' rows by name.
-            order: the rows, numbered through all parts one after another.
+            order: rows by number; the parts are numbered one after another.
             apart: whether rows of different sources share no batch and no packed row.
         """
         self.parts, self._order, self._apart = dict(parts), order, apart
@@ -60,7 +60,7 @@ class MixedRows(TokenRows):
 
     @property
     def repeated(self) -> int:
-        """The rows of the sources that are equal to one before them, each row once."""
+        """The number of the sources' rows that equal an earlier row, each row counted once."""
         return len(self._every) - len(np.unique(self._every.digests))
 
     @property
@@ -89,15 +89,18 @@ class MixedRows(TokenRows):
 
 
 def mixed_sources_of(rows: object) -> tuple[str, ...]:
-    """Return the names of the sources of rows that batches mix, packed or not; none of others."""
+    """Return the names of a mixture's sources if batches mix them, else none.
+
+    Rows may be packed or not.
+    """
     documents = getattr(rows, "documents", rows)
     return documents.names if isinstance(documents, MixedRows) and documents.mixes else ()
 
 
 def interleaved(parts: Mapping[str, TokenRows]) -> MixedRows:
-    """Return each row of the sources once, spread evenly, and apart in batches and packed rows.
+    """Return each row of the sources once, spread evenly; batches and packed rows have one source.
 
-    So a validation of the first batches alone sees all sources, and each source's loss is known.
+    So the first batches of a validation contain all sources, and each source's loss is known.
     """
     places = [(np.arange(len(rows)) + 0.5) / max(len(rows), 1) for rows in parts.values()]
     return MixedRows(parts, np.argsort(np.concatenate(places), kind="stable"), apart=True)

@@ -1,15 +1,15 @@
-"""Which rows an epoch of a mixture has, so that each source has its share of the label tokens.
+"""Selects the rows of a mixture's epoch, so that each source has its share of the label tokens.
 
-A weight is a share of the tokens that the loss is computed on, because the loss is their mean: with
-weights of 0.7 and 0.3 an epoch's loss is 0.7 times the mean loss on one source and 0.3 times that
-on the other, whatever their prompts' lengths. Interleaving by rows, as datasets' own function does,
-gives a source of long answers more than its weight.
+A weight is a share of the label tokens, because the loss is their mean. With weights of 0.7 and
+0.3, the loss of an epoch is 0.7 times the mean loss on one source and 0.3 times that on the other,
+however long their prompts are. Interleaving by rows, as datasets' own function does, would give
+more weight to a source with long answers.
 
-An epoch ends once every row of every source has come: the source that has the most tokens for its
-weight comes once, the others are repeated. (datasets calls this "all_exhausted"; its default,
-"first_exhausted", leaves rows out.) A source is repeated whole, and then in part: rows that are
-drawn by the seed and come once more. Which rows those are is the same in each epoch, as is the
-packing; the order is new.
+An epoch contains every row of every source. The source with the most label tokens for its weight
+comes once, and the others are repeated. (datasets calls this "all_exhausted"; its default,
+"first_exhausted", leaves rows out.) A source is repeated whole, and then in part: the seed selects
+rows that come once more. This selection is the same in each epoch, as is the packing; only the
+order changes.
 """
 
 import hashlib
@@ -37,12 +37,12 @@ class SourceShare:
     """A source's part of an epoch.
 
     Attributes:
-        weight: the share of the label tokens that was asked for, of 1.
-        share: the share that it has.
+        weight: the share of the label tokens that was requested, between 0 and 1.
+        share: the share that the source has.
         share_of_tokens: its share of all tokens, prompts included.
         label_tokens: its label tokens.
-        rows: its rows, those that are repeated counted as often as they come.
-        times: how often its label tokens come.
+        rows: its rows, each counted as often as it comes.
+        times: how often its label tokens come in an epoch.
         validation_rows: its rows for validation.
     """
 
@@ -59,8 +59,8 @@ def times_needed(label_tokens: Sequence[int], weights: Sequence[float]) -> list[
     """Return how often each source comes in an epoch, 1 or more.
 
     Args:
-        label_tokens: of each source, above 0.
-        weights: of each source, above 0, on any scale.
+        label_tokens: label tokens of each source, above 0.
+        weights: weight of each source, above 0, on any scale.
     """
     total = max(have / weight for have, weight in zip(label_tokens, weights, strict=True))
     return [weight * total / have for have, weight in zip(label_tokens, weights, strict=True)]
@@ -72,7 +72,7 @@ def mixed(parts: Mapping[str, TokenRows], weights: Mapping[str, float], seed: in
     Args:
         parts: the sources' training rows by name; each has label tokens.
         weights: the sources' weights, above 0, on any scale.
-        seed: decides which rows come once more than others.
+        seed: selects the rows that come once more than others.
     """
     counts = [rows.label_counts.astype(np.int64) for rows in parts.values()]
     have = [int(each.sum()) for each in counts]
@@ -88,12 +88,12 @@ def mixed(parts: Mapping[str, TokenRows], weights: Mapping[str, float], seed: in
 
 
 def _rows(labels: npt.NDArray[np.int64], wanted: int, *seeds: int) -> Order:
-    """Return a source's rows, each as often as it comes.
+    """Return a source's rows, repeated as needed.
 
     Args:
         labels: (rows,) label tokens in each row.
-        wanted: label tokens of all that come.
-        seeds: decide which come once more than others.
+        wanted: label tokens that an epoch needs of the source.
+        seeds: select the rows that come once more than others.
     """
     passes, rest = divmod(wanted, int(labels.sum()))
     drawn = seeded_rng(_MIXING, *seeds).permutation(len(labels))

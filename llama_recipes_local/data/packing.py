@@ -1,14 +1,14 @@
-"""Which documents share a row: best-fit decreasing bin packing.
+"""Assigns documents to rows: best-fit decreasing bin packing.
 
-Documents are placed longest first, each into the fullest row that still holds it. It needs at most
-11/9 of the fewest rows possible (Johnson et al., 1974), and in practice next to no position is
-wasted. Upstream instead joins all documents and cuts the text into rows, which splits documents and
-drops the last row. The price is that all lengths must be known first, and that which documents
-share a row is the same in each epoch: only the rows are shuffled.
+Documents are placed longest first, each into the fullest row that still holds it. This needs at
+most 11/9 of the smallest possible number of rows (Johnson et al., 1974), and in practice wastes
+almost no position. Upstream instead joins all documents and cuts the text into rows, which splits
+documents and drops the last row. The price is that all lengths must be known in advance, and that
+each epoch has the same rows in another order.
 
-Best fit looks at nothing but a row's free positions. So rows with equally many of them are one
-list, and documents of one length are placed together: the work grows with the number of different
-lengths and of rows, not with the number of documents.
+Best fit depends only on a row's free positions. So rows with the same number of free positions are
+kept in one list, and documents of the same length are placed together: the work grows with the
+number of different lengths and of rows, not with the number of documents.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ class Packing:
     Attributes:
         documents: (documents,) int32, the indices of each row's documents, row after row, ascending
             within a row.
-        starts: (rows + 1,) int64, where each row's begin in ``documents``, and the end.
+        starts: (rows + 1,) int64, the offset of each row's documents in ``documents``, and the end.
     """
 
     documents: NDArray[np.int32]
@@ -73,7 +73,7 @@ def pack(lengths: Sequence[int] | NDArray[np.int32], size: int, *seeds: int) -> 
 def pack_apart(
     lengths: NDArray[np.int32], groups: NDArray[np.int32], size: int, *seeds: int
 ) -> tuple[Packing, NDArray[np.int32]]:
-    """Pack as ``pack`` does, but no documents of different groups into one row.
+    """Pack as ``pack`` does, with documents of a single group in each row.
 
     Args:
         lengths: tokens of each document.
@@ -96,7 +96,7 @@ def pack_apart(
 
 
 def _grouped(documents: NDArray[np.int64], rows: "_Rows", random: np.random.RandomState) -> Packing:
-    """Gather each row's documents, in the data's order, and shuffle the rows."""
+    """Collect each row's documents, in the data's order, and shuffle the rows."""
     if not len(documents):
         return Packing(np.empty(0, np.int32), np.zeros(1, np.int64))
     row_of = np.full(documents.max() + 1, rows.opened)
@@ -154,10 +154,10 @@ class _Rows:
 
 
 class _Levels:
-    """A set of integers that finds its smallest member from a bound on: a bit set in two layers.
+    """A set of integers that finds its smallest member from a bound on; a bit set in two layers.
 
-    A bit of ``_filled`` says whether a word has any bit set, so a look-up costs two operations on
-    integers of ``WIDTH`` bits, whatever the length of a row.
+    A bit of ``_filled`` tells whether a word has any bit set, so that a look-up takes two
+    operations on integers of ``WIDTH`` bits, however long a row is.
     """
 
     WIDTH = 512

@@ -1,9 +1,9 @@
-"""The position of a run in its data: an order that follows from the seed, and a place in it.
+"""The position of a run in its data: an order that follows from the seed, and an offset in it.
 
-The position is saved and resumed, also on another number of ranks. Workers prefetch, so only the
-loop knows how far a run is: it counts the micro-batches that it took and asks
-``of(dataloader).state_dict(count)``. After a restart, ``load_state_dict`` is called before the
-``DataLoader`` is iterated; the loop resumes the epoch that ``state["epoch"]`` names.
+It can be resumed on another number of ranks. Workers prefetch, so only the loop knows how far a run
+is: it counts the micro-batches it took and calls ``of(dataloader).state_dict(count)``. To resume,
+``load_state_dict`` is called before the ``DataLoader`` is iterated, and the loop continues the
+epoch ``state["epoch"]``.
 """
 
 from dataclasses import asdict, dataclass
@@ -27,14 +27,14 @@ class Position:
     """A place in an order of rows, the same on every rank.
 
     Attributes:
-        order: what made the order, by name.
-        seed: what it was made from, with the epoch.
+        order: name of the kind of order.
+        seed: the seed of the order; the epoch is used too.
         num_rows: rows in an epoch; None for a stream, whose length is unknown.
         batch_size: rows of a rank's micro-batch; for information only.
-        group: rows of a micro-batch over all ranks that the order was made for.
+        group: rows of a micro-batch over all ranks, at the time the order was made.
         epoch: the epoch, from 0; a stream has only the first.
         rows: how many of the order's rows have been taken.
-        micro_batches: how many micro-batches a rank took of a stream; None if not one.
+        micro_batches: how many micro-batches of a stream a rank took; None for other data.
     """
 
     order: str

@@ -1,8 +1,8 @@
-"""Batches of samples whose number is unknown, read as they are trained on.
+"""Batches of samples whose number is unknown, read while training.
 
-Every rank reads the whole stream and keeps its share, so what each gets follows from the stream,
-the seed and the number of ranks. The stream may be larger than memory or endless: it is shuffled in
-a buffer, and batched window by window. When it ends, it is opened again for its next pass.
+Every rank reads the whole stream and keeps its share, so what it gets depends only on the stream,
+the seed and the number of ranks. The stream may be larger than memory, or endless: it is shuffled
+in a buffer and batched in windows. When it ends, it is opened again for the next pass.
 """
 
 import sys
@@ -34,13 +34,13 @@ OpenPass = Callable[[int], Iterable[Any]]
 
 
 class SampleStream(IterableDataset[list[Any]]):
-    """Micro-batches of samples of similar length, a list of samples each.
+    """Micro-batches of samples of similar length, each a list of samples.
 
-    Its length is the number of micro-batches that are left of those asked for. It can be resumed
-    from a position, see ``data.position``: what was taken is read again, and skipped.
+    The length is the number of requested micro-batches that are left. It can be resumed from a
+    position, see ``data.position``: the samples taken before are read again and skipped.
 
-    Of several ``DataLoader`` workers only the first reads. If all did, each would tokenise the
-    whole stream; and no sample must come twice.
+    With several ``DataLoader`` workers, only the first one reads. Otherwise each would tokenise the
+    whole stream, or samples would come twice.
     """
 
     order = "stream of samples"
@@ -51,9 +51,9 @@ class SampleStream(IterableDataset[list[Any]]):
         """Stream what ``open_pass`` opens.
 
         Args:
-            open_pass: given the number of the pass, from 0, returns its samples, which have
-                ``input_ids`` and ``labels``; the same on every rank. It must be picklable where
-                workers are spawned. A pass without samples ends the stream.
+            open_pass: called with the number of the pass, from 0; returns its samples, which have
+                ``input_ids`` and ``labels`` and are the same on every rank. It must be picklable
+                where workers are spawned. A pass without samples ends the stream.
             micro_batches: how many to yield; None means all, and the length is unknown.
             passes: how often to read the stream; None means as often as needed.
         """
@@ -161,9 +161,9 @@ class SampleStream(IterableDataset[list[Any]]):
 
 
 class PackedStream(SampleStream):
-    """Micro-batches of packed rows, a list of rows each, of int32 arrays as ``ConcatDataset`` has.
+    """Micro-batches of packed rows, each a list of rows like those of ``ConcatDataset``.
 
-    The emptiest row of a window is held back: its documents wait for the next window.
+    The emptiest row of a window is held back: its documents are packed with the next window.
     """
 
     order = "stream of packed rows"
@@ -175,7 +175,7 @@ class PackedStream(SampleStream):
         self.shard(batch_size=1, seed=seed)
 
     def longest(self) -> list[Row]:
-        """Return a micro-batch of rows as long as they may be, each one document of id 0."""
+        """Return a micro-batch of rows of full length, each a document of id 0."""
         document = np.zeros(self.chunk_size, dtype=np.int32)
         return [side_by_side([(document, document)])] * self.batch_size
 
@@ -202,7 +202,7 @@ class PackedStream(SampleStream):
                     yield np.asarray(ids, dtype=np.int32), np.asarray(labels, dtype=np.int32)
 
     def _window(self, documents: Iterator[Document], waiting: list[Document]) -> int:
-        """Add a window's documents to those that wait; return how many were added."""
+        """Add a window's documents to the waiting ones; return how many were added."""
         taken, tokens = 0, 0
         for document in documents:
             waiting.append(document)
@@ -242,7 +242,7 @@ def is_stream(dataset: object) -> bool:
 
 
 def as_stream(dataset: Iterable[Any]) -> SampleStream:
-    """Return a data set that ``is_stream`` as a ``SampleStream``; it must not shard itself."""
+    """Return an ``IterableDataset`` as a ``SampleStream``; it must not shard itself."""
     return dataset if isinstance(dataset, SampleStream) else SampleStream(_Passes(dataset))
 
 

@@ -1,4 +1,4 @@
-"""Tokenised rows in Arrow, mapped from disk or held in memory: what packing and batches read."""
+"""Tokenised rows in Arrow, mapped from disk or held in memory, as packing and batches read them."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some rows, their tokens one after another.
+    """Some rows, with their tokens in one array.
 
     Attributes:
         lengths: (rows,) tokens in each row.
@@ -44,7 +44,7 @@ class Chunk:
 
     @classmethod
     def of(cls, ids: Sequence[Tokens], labels: Sequence[Tokens]) -> "Chunk":
-        """Lay rows one after another."""
+        """Join rows to a chunk."""
         lengths = np.fromiter(map(len, ids), np.int32, len(ids))
         return cls(lengths, _flat(ids, int(lengths.sum())), _flat(labels, int(lengths.sum())))
 
@@ -76,14 +76,14 @@ def _flat(rows: Sequence[Tokens], total: int) -> Int32:
 
 
 class TokenRows(Dataset[dict[str, list[int]]]):
-    """Rows of token ids and labels, at random access, without a copy of them in memory.
+    """Rows of token ids and labels with random access, not copied into memory.
 
-    Each item holds ``input_ids``, ``labels`` and ``attention_mask``, lists of one length.
+    Each item holds ``input_ids``, ``labels`` and ``attention_mask``, lists of the same length.
 
     Attributes:
         lengths: (rows,) tokens in each row.
-        groups: (rows,) which rows may share a batch, and a packed row, with which others; None if
-            any may.
+        groups: (rows,) the group of each row: only rows of one group may share a batch or a packed
+            row. None allows all.
     """
 
     groups: Int32 | None = None
@@ -143,7 +143,7 @@ class TokenRows(Dataset[dict[str, list[int]]]):
         return map(self.__getitem__, range(len(self)))
 
     def arrays(self, idx: int) -> tuple[Int32, Int32]:
-        """Return a row's ids and labels, (tokens,) each, as views that are not to be written.
+        """Return a row's ids and labels, (tokens,) each, as read-only views.
 
         Raises:
             IndexError: if there is no such row.
@@ -156,12 +156,12 @@ class TokenRows(Dataset[dict[str, list[int]]]):
 
     @property
     def digests(self) -> npt.NDArray[np.uint64]:
-        """A hash of each row's ids, (rows,): equal rows have equal ones."""
+        """A hash of each row's ids, (rows,); equal rows have equal hashes."""
         columns = [_view(batch.column("digest")) for batch in self._batches]
         return np.concatenate([np.zeros(0, np.uint64), *columns])
 
     def tokens(self, size: int) -> set[int]:
-        """Return the ids below ``size`` that the rows have."""
+        """Return the ids below ``size`` that occur in the rows."""
         there = np.zeros(size, bool)
         for _, ids, _ in self._columns:
             there[ids[ids < size]] = True
@@ -178,7 +178,7 @@ class TokenRows(Dataset[dict[str, list[int]]]):
 
     @property
     def label_counts(self) -> Int32:
-        """The labels that are predicted in each row, (rows,); its first token never is."""
+        """The number of predicted labels in each row, (rows,); a first token is never predicted."""
         counts = [_label_counts(offsets, labels) for offsets, _, labels in self._columns]
         return np.concatenate([np.zeros(0, np.int32), *counts])
 

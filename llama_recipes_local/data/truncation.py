@@ -1,4 +1,4 @@
-"""Truncation: which part of a document longer than a row is trained on."""
+"""Truncation: selects the part of a document longer than a row that is trained on."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,18 +10,18 @@ SHORTEST = 2
 
 
 def truncate(ids: Tokens, labels: Tokens, limit: int) -> list[tuple[Tokens, Tokens]]:
-    """Return the documents of at most ``limit`` tokens that a document is trained as.
+    """Return the documents of at most ``limit`` tokens that are trained in place of one.
 
-    A document that is short enough stays as it is. A longer one with a prompt (at least two tokens
-    before the first label, after which any number of turns may follow) is truncated: its prompt in
-    the middle, keeping the first token, and, if what follows is too long by itself, at its end. A
-    longer one whose labels start at once, as plain text's do, is split. Each part begins with the
-    last token of the part before, because a first token is never predicted: so every label is
-    predicted exactly once. A part that would predict nothing is skipped.
+    A short document is not changed. A longer one with a prompt (at least two tokens before the
+    first label; any number of turns may follow) loses the middle of its prompt, but keeps the first
+    token. If what follows the prompt is too long by itself, it loses its end. A longer document
+    whose labels start at once, such as plain text, is split. Each part then begins with the last
+    token of the part before, because a first token is never predicted; so every label is predicted
+    exactly once. A part without a predicted label is skipped.
 
     Args:
         ids: the tokens.
-        labels: as many; -100 where a token is not trained.
+        labels: as many labels; -100 where a token is not trained.
         limit: the tokens of a row, 2 or more.
 
     Raises:
@@ -42,7 +42,7 @@ def truncate(ids: Tokens, labels: Tokens, limit: int) -> list[tuple[Tokens, Toke
 
 
 def _without_the_middle(prompt: int, end: int, limit: int) -> NDArray[np.int64]:
-    """Return the positions to keep of a prompt and of what follows it up to the last label."""
+    """Return the positions that are kept of a prompt, and of what follows up to the last label."""
     # what the response leaves of the row, half for either end of the prompt
     budget = max(limit - (end - prompt), 1)
     head = min(-(-budget // 2), prompt)

@@ -26,7 +26,7 @@ Encode = Callable[[Records], tuple[Chunk, Counts]]
 
 
 class KilledWorkerError(TrainingError):
-    """A process that tokenised was killed, as the system does when memory runs out."""
+    """A tokenising process was killed, as the system does when memory runs out."""
 
 
 def tokenize(
@@ -36,10 +36,10 @@ def tokenize(
 
     Args:
         records: read in this process, a bounded number ahead.
-        encode: makes a chunk of some records; it runs in forked processes, so whatever it refers to
-            is shared with them and only records and chunks are sent.
-        title: what the progress bar says.
-        show: whether there is a progress bar, if the console is a terminal.
+        encode: makes a chunk from some records. It runs in forked processes, which share everything
+            that it refers to; only records and chunks are sent.
+        title: title of the progress bar.
+        show: whether to show a progress bar if the console is a terminal.
 
     Raises:
         KilledWorkerError: if one of the processes was killed.

@@ -80,7 +80,7 @@ class AlpacaFormatter:
 
 
 def split(config: alpaca_dataset, name: str) -> Split:
-    """Return the split "train", all but the first 5% of the records, or that 5% by another name.
+    """Return the split "train", all but the first 5% of the records, or for another name those 5%.
 
     Raises:
         UsageError: if the file is not there, or there twice, or cannot be read.
@@ -117,9 +117,9 @@ def find(config: alpaca_dataset) -> Path:
 
 
 def held_out(count: int) -> int:
-    """Return how many of ``count`` records, from the first, are for validation.
+    """Return how many of ``count`` records are for validation: the first ones.
 
-    It is 5%, at least one: upstream holds out none of fewer than 20, and then fails.
+    They are 5%, at least one. Upstream holds out none if there are fewer than 20, and then fails.
     """
     return max(count // 20, 1)
 
@@ -132,7 +132,7 @@ def _part(path: Path, train: bool) -> Iterator[Record]:
 
 @lru_cache(maxsize=1)
 def _count(path: Path, modified: int, size: int) -> int:
-    """Return how many records a file has; counted once for both splits."""
+    """Return how many records a file has; cached, because both splits ask."""
     return sum(1 for _ in records(path))
 
 

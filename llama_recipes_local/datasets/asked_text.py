@@ -1,4 +1,4 @@
-"""A text of the data to try a trained model with, as a user would type it."""
+"""Finds a text in the data to try the trained model with, as a user would type it."""
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -15,7 +15,7 @@ _MARK = "where the text goes"
 def asked_text(
     rows: TokenRows, template: PromptTemplate, tokenizer: PreTrainedTokenizerBase
 ) -> str:
-    """Return what a user asks to get the prompt of one of the first rows.
+    """Return what a user would type to get the prompt of one of the first rows.
 
     Returns:
         A line that the template makes the row's own tokens of; "" if no row has a short one, as

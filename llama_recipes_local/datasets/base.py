@@ -1,4 +1,4 @@
-"""What all data sets share: splits, formatters, and the declaration that the registry lists."""
+"""What all data sets share: splits, formatters, and the declaration for the registry."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Formatter(Protocol):
         """
 
     def prompt_template(self, tokenizer: PreTrainedTokenizerBase) -> PromptTemplate:
-        """Return what generation puts a user's text into, so that it reads as in training."""
+        """Return the template for a user's text in generation, so that it reads as in training."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,9 @@ _most_records: ContextVar[int | None] = ContextVar("most records of a split", de
 
 @contextmanager
 def first_records(most: int | None) -> Iterator[None]:
-    """Read no more than some records of each split in the block; None reads all.
+    """Limit each split in the block to its first records; None reads all.
 
-    A rehearsal does so, whatever the commands are that it calls.
+    A rehearsal uses this for all the commands that it calls.
     """
     token = _most_records.set(most)
     try:
@@ -83,7 +83,7 @@ def first_records(most: int | None) -> Iterator[None]:
 
 
 def _bounded(split: Split) -> Split:
-    """Return a split with the records that are read of it, see ``first_records``."""
+    """Return a split limited to the records that are read, see ``first_records``."""
     most, records = _most_records.get(), split.records
     if most is None:
         return split
@@ -95,7 +95,7 @@ def _bounded(split: Split) -> Split:
 class Dataset(Generic[Config]):
     """A data set, as its module declares it for the registry.
 
-    It has ``split``, or ``load`` and ``check`` where its tokens are made by other code.
+    It has ``split``; or ``load`` and ``check``, if other code makes its tokens.
 
     Attributes:
         config: its configuration; the name of the class is the data set's.
@@ -103,14 +103,14 @@ class Dataset(Generic[Config]):
         load: returns a split's tokenised samples, with ``input_ids`` and ``labels``.
         check: raises ``UsageError`` if a split cannot be used; None formats a record of it.
         collator: returns what makes batches of the samples, or None for the usual collators.
-        flag: how other files are named, for problems that do not say so; ``{part}`` stands for
-            "train" or "test".
-        needs_tokenizer: whether a record is formatted with the tokenizer.
+        flag: how other files are named, for problems whose fix does not say it; ``{part}`` stands
+            for "train" or "test".
+        needs_tokenizer: whether formatting a record needs the tokenizer.
         prompt: what ``generate --dataset`` uses, with ``{}`` for the text; empty if it has none.
-        for_tokenizer: returns a split with what is chosen by the model's tokenizer; None if nothing
-            is.
+        for_tokenizer: returns a split with the choices that depend on the model's tokenizer; None
+            if there are none.
         example: a text to try the trained model with; "" takes one of the data.
-        metrics: what ``evaluate`` measures next to the loss.
+        metrics: metrics that ``evaluate`` computes besides the loss.
     """
 
     config: type[Config]
@@ -133,7 +133,7 @@ class Dataset(Generic[Config]):
     def find(
         self, config: Config, name: str, tokenizer: PreTrainedTokenizerBase | None = None
     ) -> Split | None:
-        """Return the split of a name, with what is chosen by a tokenizer; see ``find_split``."""
+        """Return a split by name, with the choices that depend on a tokenizer."""
         split = self.split(config, name) if self.split else None
         if split is not None and tokenizer is not None and self.for_tokenizer is not None:
             split = self.for_tokenizer(split, tokenizer)
@@ -146,7 +146,7 @@ def find_split(
     part: Part,
     tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> Split | None:
-    """Return a part of a data set; None for one whose tokens are made by other code.
+    """Return a part of a data set; None if other code makes its tokens.
 
     Raises:
         UsageError: if its files are missing.
@@ -217,7 +217,7 @@ def as_text(value: object, what: str) -> str:
 
 
 def unused_columns(values: Mapping[str, Any], used: Collection[str]) -> tuple[str, ...]:
-    """Return a note for each column that has a value and no place in the record's example."""
+    """Return a note for each column that has a value but is not used in the record's example."""
     return tuple(
         f"column {name!r}"
         for name, value in values.items()
@@ -226,7 +226,7 @@ def unused_columns(values: Mapping[str, Any], used: Collection[str]) -> tuple[st
 
 
 def is_empty(value: object) -> bool:
-    """Return whether a column has no value: null, a blank text, or a list or object of nothing."""
+    """Return whether a column has no value: null, blank text, or an empty list or object."""
     return value is None or value in ([], {}) or (isinstance(value, str) and is_blank(value))
 
 

@@ -1,4 +1,4 @@
-"""From a conversation to its text with the spans that are trained; nothing of it is lost unsaid."""
+"""Turns a conversation into text with its trained spans; what is left out is noted."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def render_chat(
         name: a template's, or "tokenizer" for the tokenizer's own.
         labels: "assistant" to train the assistant's turns, up to the token that ends each;
             "all" to train everything. Turns that are marked as not trained are left out.
-        where: what the user knows the turns by.
+        where: how the user knows the turns, for messages.
 
     Raises:
         UsageError: if the template is unknown, does not support the turns or something in them, or
@@ -117,7 +117,7 @@ class _Rendered:
         return tuple(span for span in [*spans, (start, len(self.text))] if span[0] < span[1])
 
     def _stretch(self, number: int) -> tuple[int, int]:
-        """Return where a turn is, with what a template writes around it unless an assistant's."""
+        """Return a turn's range, with the template's text around it, except an assistant's."""
         if self.turns[number]["role"] == "assistant":
             return self._said(number)
         before = self.chat.render(self.turns[:number]) if number else ""
@@ -127,7 +127,7 @@ class _Rendered:
         return len(before), len(until)
 
     def _said(self, number: int) -> tuple[int, int]:
-        """Return where an assistant's turn is, from after what a reply is prompted with."""
+        """Return an assistant's turn's range, without what generation is prompted with."""
         last = number + 1 == len(self.turns)
         until = self.text if last else self.chat.render(self.turns[: number + 1])
         start, same = None, True
@@ -154,7 +154,7 @@ class _Rendered:
 
 
 def _render(chat: Chat, given: Conversation, labels: str) -> _Rendered:
-    """Return a conversation's text, its thoughts where they are trained, and what it leaves out."""
+    """Return a conversation's text, with thoughts where they are trained, and notes on gaps."""
     notes: list[str] = []
     turns = [in_content(turn, chat) for turn in given.turns]
     blocks: Spans = ()
@@ -189,7 +189,7 @@ def _unused_fields(chat: Chat, turns: Sequence[Message], text: str) -> list[str]
 
 
 def _gives(chat: Chat, turns: Sequence[Message], text: str) -> bool:
-    """Whether turns give a text; those that the template does not support do not."""
+    """Return whether the template supports the turns."""
     try:
         return chat.render(turns) == text
     except UsageError:
@@ -197,10 +197,10 @@ def _gives(chat: Chat, turns: Sequence[Message], text: str) -> bool:
 
 
 def _check_nothing_is_lost(chat: Chat, turns: Sequence[Message], text: str, labels: str) -> None:
-    """Refuse a template that has no place for something that is said.
+    """Refuse a template that omits something that is said.
 
     Raises:
-        UsageError: with what it has no place for.
+        UsageError: with what the template omits.
     """
     bare = [{name: v for name, v in turn.items() if name != "tool_calls"} for turn in turns]
     lost = ""
@@ -224,7 +224,7 @@ def _check_nothing_is_lost(chat: Chat, turns: Sequence[Message], text: str, labe
 
 
 def _words(turns: Sequence[Message], labels: str) -> Iterator[tuple[str, str]]:
-    """Yield what must be in the text: each speaker's words, and arguments of tool calls."""
+    """Yield the texts that must appear: each speaker's words, and arguments of tool calls."""
     for number, turn in enumerate(turns):
         last = number + 1 == len(turns)
         if turn["role"] != "assistant":
@@ -244,9 +244,9 @@ def _words(turns: Sequence[Message], labels: str) -> Iterator[tuple[str, str]]:
 def _reply_start(
     chat: Chat, turns: Sequence[Message], turn: int, until: str
 ) -> tuple[int | None, bool]:
-    """Return where a reply begins, and whether the text before it is what generation begins with.
+    """Return where a reply begins, and whether generation begins with the text before it.
 
-    None means that it is not known.
+    None if it cannot be found.
     """
     if turn > 0:
         prompted = chat.render(turns[:turn], open_turn=True)
@@ -264,15 +264,15 @@ def _reply_start(
 
 
 def _shared(one: str, other: str) -> int:
-    """Return how many characters two texts begin with alike."""
+    """Return the length of the common beginning of two texts."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((n for n, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def _turn_end(until: str, start: int, content: str) -> int:
-    """Return the end of a turn, without the white space between a token that ends it and the next.
+    """Return the end of a turn, without white space between its end token and the next turn.
 
-    Where no such token follows the words, the white space is what ends the turn, and is kept.
+    If no end token follows the words, the white space ends the turn and is kept.
     """
     said = until[start:].rstrip()
     ends_with_words = bool(content.strip()) and said.endswith(content.strip())

@@ -1,4 +1,4 @@
-"""The names that columns of public data sets have; ``layouts`` looks for them in a record."""
+"""Names of columns in public data sets, by which ``layouts`` recognises a record."""
 
 import json
 import shlex
@@ -26,12 +26,12 @@ OPTIONAL = ("input",)
 
 @dataclass(frozen=True)
 class Naming:
-    """Names that make up a layout.
+    """Names of columns that make up a layout.
 
     Attributes:
         layout: one of ``LAYOUTS``.
         names: the names of its columns.
-        optional: what may be missing of a record.
+        optional: columns that a record may lack.
     """
 
     layout: str
@@ -83,7 +83,7 @@ COLUMNS_FLAG = "--local_dataset.columns"
 
 
 def columns_flag(columns: Mapping[str, str]) -> str:
-    """Return the flag that names columns by what they are, as a shell takes it."""
+    """Return the flag that assigns columns to their roles, quoted for a shell."""
     named = ",".join(f"{role}={name.strip()}" for role, name in columns.items())
     return shlex.quote(f"{COLUMNS_FLAG}={named}")
 
@@ -96,14 +96,14 @@ def spelled(name: str, values: Mapping[str, Any]) -> str | None:
 
 
 def jq_path(column: str) -> str:
-    """Return how a program of jq names a column."""
+    """Return a column's path for jq."""
     if column.isascii() and column.isidentifier():
         return f".{column}"
     return f".[{json.dumps(column, ensure_ascii=False)}]"
 
 
 def of_alternating(column: str) -> str:
-    """Return the command that makes messages of texts of which the user says the first."""
+    """Return the command that makes messages of alternating texts, the user's first."""
     program = (
         f"{{messages: [{jq_path(column)} | to_entries[] | "
         '{role: (if .key % 2 == 0 then "user" else "assistant" end), content: .value}]}'

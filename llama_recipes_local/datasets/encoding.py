@@ -29,12 +29,12 @@ CHARACTERS = 1 << 20
 def encode(
     tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], attention_mask: bool = True
 ) -> list[Sample]:
-    """Tokenise examples of any kind, mixed or not, in batches.
+    """Tokenise examples in batches; their kinds may be mixed.
 
     Args:
         tokenizer: the model's.
         examples: the examples.
-        attention_mask: whether samples have one; each token counts, so it is all ones.
+        attention_mask: whether samples have one; it is all ones.
 
     Returns:
         A sample an example, in their order: ``input_ids``, ``labels`` and perhaps
@@ -57,7 +57,7 @@ def encode(
 
 
 def _batches(examples: Sequence[Example], places: Sequence[int]) -> Iterator[list[int]]:
-    """Yield places in batches of ``BATCH`` texts and ``CHARACTERS`` at most, or one longer text."""
+    """Yield indices in batches of at most ``BATCH`` texts and ``CHARACTERS``; or one longer one."""
     batch: list[int] = []
     characters = 0
     for place in places:
@@ -114,10 +114,10 @@ def _marked(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Marked]) -> list
 def _ids_and_labels(
     tokenizer: PreTrainedTokenizerBase, every: Sequence[str], texts: Sequence[Marked]
 ) -> list[tuple[list[int], list[int]]]:
-    """Return ids and labels of texts, parted before what generation would be asked for.
+    """Return ids and labels of texts, tokenised apart where a token would span prompt and answer.
 
-    A token that holds the end of the last prompt and the beginning of its answer is never what the
-    model is asked with, so the two are encoded apart there.
+    The model is never prompted with a token that holds the end of the prompt and the beginning of
+    the answer, so such a token must not be trained.
     """
     moved = [
         _moved(each.spans, len(text) - len(each.text))
@@ -139,7 +139,7 @@ def _ids_and_labels(
 def _parted(
     tokenizer: PreTrainedTokenizerBase, text: str, border: int
 ) -> tuple[list[int], Offsets]:
-    """Return ids and offsets of a text of which no token spans the border."""
+    """Return ids and offsets of a text in which no token spans the border."""
     ((ids, offsets),) = text_ids_and_offsets(tokenizer, [text[:border]])
     more, further = continued_ids_and_offsets(tokenizer, text[border:])
     return ids + more, [*offsets, *((start + border, end + border) for start, end in further)]
@@ -150,7 +150,7 @@ def _moved(spans: Spans | None, by: int) -> Spans | None:
 
 
 def _ended(response: str, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return a response up to its end token, which it may bring itself."""
+    """Return a response up to its end token, if it contains one."""
     eos = tokenizer.eos_token or ""
     return response if eos and response.endswith(eos) else response + eos
 
@@ -158,8 +158,8 @@ def _ended(response: str, tokenizer: PreTrainedTokenizerBase) -> str:
 def _labels(ids: list[int], offsets: Offsets, spans: Spans | None) -> list[int]:
     """Return the ids that hold a character of a span, and ``IGNORE_INDEX`` for the others.
 
-    A token that straddles a span's border is trained: to generate what is in the span, the model
-    has to generate that token, and a short answer may be nothing else.
+    A token that crosses a span's border is trained: the model has to generate it to produce the
+    text in the span, and a short answer may be nothing else.
     """
     if spans is None:
         return list(ids)

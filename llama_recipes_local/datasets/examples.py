@@ -1,6 +1,6 @@
-"""What a record becomes: a text, and which parts of it are trained.
+"""Examples: the text of a record, and which parts of it are trained.
 
-``notes`` say what of the record is not in it, or was added; they are counted in the audit.
+``notes`` list what was left out of a record or added to it; the audit counts them.
 """
 
 from dataclasses import dataclass, field
@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Pair:
-    """A prompt and its response, tokenised apart, so that no token spans both.
+    """A prompt and its response, tokenised separately, so that no token spans both.
 
-    The text begins with the beginning-of-text token, if the tokenizer's texts do, and ends with the
-    end-of-text token; the response and that end are labels.
+    The text begins with the begin-of-text token, if the tokenizer adds one, and ends with the
+    end-of-text token. The response and that end are labels.
 
     Attributes:
         prompt: the prompt.
         response: the response.
-        begins: whether there is a beginning-of-text token even if the tokenizer's texts have none,
-            as upstream writes it.
+        begins: whether there is a begin-of-text token even if the tokenizer adds none, as upstream
+            writes it.
     """
 
     prompt: str
@@ -30,8 +30,9 @@ class Pair:
 class Continuation:
     """A prompt and its response tokenised as one text, as upstream does for Alpaca.
 
-    The labels are what follows the prompt's tokens, and the end of text. Where a token would span
-    both, they are tokenised apart, because generation begins with the prompt's own tokens.
+    The tokens after the prompt's, and the end of text, are labels. If a token would span both,
+    prompt and response are tokenised separately, because generation begins with the prompt's own
+    tokens.
     """
 
     prompt: str

@@ -1,7 +1,7 @@
-"""What is wrong with a data set's files and records, found before any weight is loaded.
+"""Finds what is wrong with a data set's files and records, before any weight is loaded.
 
-All records are read and formatted; of a stream the first ones, and of data whose tokens are in the
-cache, which could be used, none but the first.
+All records are read and formatted. Of a stream only the first ones are, and of data whose tokens
+are in the cache only the first, because the others could be used when they were cached.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,16 +25,16 @@ def check_files(
     tokenizer: PreTrainedTokenizerBase | None = None,
     known: Callable[[Split], bool] = lambda split: False,
 ) -> list[Problem]:
-    """Return what is wrong with the parts; what is wrong with both is reported once.
+    """Return what is wrong with the parts; a problem of both is reported once.
 
-    Prints how the parts are read, as every command checks a part once before it is read.
+    It prints how the parts are read, because every command checks each part once before reading it.
 
     Args:
         dataset: the data set.
         config: its configuration.
         parts: which parts are checked.
         tokenizer: the model's; None if the data set does not need it.
-        known: whether a split's records are known to be sound.
+        known: returns whether a split's records are known to be usable.
     """
     problems: list[Problem] = []
     notes: list[str] = []
@@ -70,10 +70,10 @@ def _read(
     flag: str,
     streamed: bool,
 ) -> tuple[str, ...]:
-    """Read a split's records, note their flaws, and return notes on the first.
+    """Read a split's records, collect flaws, and return notes on the first record.
 
     Raises:
-        UsageError: if there is none that can be used, and no flaw.
+        UsageError: if no record can be used, although none has a flaw.
     """
     before = flaws.count
     most = STREAMED if streamed else None

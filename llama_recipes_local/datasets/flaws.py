@@ -1,4 +1,4 @@
-"""Everything that is wrong with a data set's records, each kind once, with its count and places."""
+"""Collects everything wrong with a data set's records: each kind once, with count and places."""
 
 import re
 from dataclasses import dataclass, field, replace
@@ -19,7 +19,7 @@ MOST_KINDS = 20
 
 @dataclass
 class _Kind:
-    """Problems that differ in the record alone: the first, and where the first ones are.
+    """Problems that differ only in the record: the first of them, and the places of the first ones.
 
     Attributes:
         flag: the flag that names other files; "" for none.
@@ -39,7 +39,7 @@ class _Kind:
             self.problem = problem
 
     def summed_up(self) -> Problem:
-        """Return the first problem, with how many records have it and where the first are."""
+        """Return the first problem, with the number of records and the first places."""
         if self.count == 1:
             return self.problem
         files = {place.partition(" of ")[2] for place in self.places}
@@ -69,13 +69,13 @@ class Flaws:
         most: int | None = None,
         can_skip: bool = True,
     ) -> Record | None:
-        """Add what is wrong with a split's records, and return the first that can be used.
+        """Add what is wrong with a split's records, and return the first usable record.
 
         Args:
             split: the split.
             tokenizer: the model's; None if the data set does not need it.
             flag: the flag that names other files.
-            most: how many records are read, and further ones until one can be used; None means all.
+            most: how many records are read, plus further ones until one is usable; None means all.
             can_skip: whether problems say that records can be left out, if the split's can be.
         """
         first = None
@@ -108,7 +108,7 @@ class Flaws:
         return [self._with_skip(kind) for kind in kinds]
 
     def _with_skip(self, kind: _Kind) -> Problem:
-        """Return a kind's problem, with what helps: other files, unless some records are right."""
+        """Return a kind of problem with its fix: skip these records if others are right."""
         problem = kind.summed_up()
         if kind.can_skip and self._any_usable:
             return problem.or_else(SKIP)
@@ -145,7 +145,7 @@ def with_flag(problem: Problem, flag: str) -> Problem:
 
 
 def unskipped(split: Split) -> Split:
-    """Return a split that refuses the rows that it leaves out."""
+    """Return a split that refuses the rows that it would otherwise skip."""
     formatter = split.formatter
     if not isinstance(formatter, RowFormatter):
         return split
@@ -153,7 +153,7 @@ def unskipped(split: Split) -> Split:
 
 
 class _Check:
-    """Whether a record can be used; turns are rendered once for all that differ in words alone."""
+    """Checks whether a record can be used; turns that differ only in words are rendered once."""
 
     def __init__(self, formatter: Formatter, tokenizer: PreTrainedTokenizerBase | None) -> None:
         self.formatter = formatter
@@ -176,7 +176,7 @@ class _Check:
         return True
 
     def _shape(self, record: Record) -> int | None:
-        """Return a hash of what the template sees of turns but for words; None if there is none."""
+        """Return a hash of all that a template sees of turns, except words; None without turns."""
         formatter = self.formatter
         if not isinstance(formatter, RowFormatter) or not formatter.renders(self.tokenizer):
             return None

@@ -1,6 +1,6 @@
-"""Which column of a user's record is what: found by their names, or named by the user.
+"""Determines the role of each column of a user's record, by its name or by the user's flag.
 
-``local`` asks this for each record's texts; ``turns`` reads those that are turns.
+``local`` uses this for each record's texts; ``turns`` reads those that are turns.
 """
 
 import re
@@ -46,11 +46,11 @@ ACCEPTED = (
 
 @dataclass(frozen=True)
 class Layout:
-    """Which column of a record is what.
+    """The role of each column of a record.
 
     Attributes:
         name: one of ``LAYOUTS``.
-        columns: (what it is, the column's name) for each column of the layout.
+        columns: (role, column's name) for each column of the layout.
     """
 
     name: str
@@ -61,11 +61,11 @@ class Layout:
 
     @property
     def is_distinct(self) -> bool:
-        """Whether no column is two things."""
+        """Whether no column has two roles."""
         return len({column for _, column in self.columns}) == len(self.columns)
 
     def values(self, record: Record) -> dict[str, Any]:
-        """Return a record's values by what they are; None for an optional one that is missing.
+        """Return a record's values by role; None for an optional column that is missing.
 
         Raises:
             UsageError: if the record is of another layout.
@@ -87,7 +87,7 @@ class Layout:
 
 
 def parse_columns(named: str) -> dict[str, str]:
-    """Return the columns that the flag names, by what they are.
+    """Return the columns that the flag names, by role.
 
     Raises:
         UsageError: if one is not ``WHAT=COLUMN``, or ``WHAT`` is unknown.
@@ -116,7 +116,7 @@ def find_layout(record: Record, wanted: str, named: Mapping[str, str]) -> Layout
     Args:
         record: the record.
         wanted: the layout's name, or "auto" to find it.
-        named: the columns that the user named, by what they are.
+        named: the columns that the user named, by role.
 
     Raises:
         UsageError: if it is none of the layouts, or could be more than one.
@@ -162,8 +162,8 @@ def read_text(value: object, what: str) -> str | None:
 def _ways(values: Mapping[str, Any], named: Mapping[str, str]) -> list[Layout]:
     """Return the ways in which a record's columns make up a layout.
 
-    The layouts' own names count more than other names for the same, but a text may be there beside
-    what it was made of.
+    The layout's own names take precedence over other names. A text may come together with its
+    parts.
     """
     own = _matching(values, named, OWN)
     if any(layout.name != "text" for layout in own):
@@ -202,7 +202,7 @@ def _refuse_answers(record: Record) -> None:
 
 
 def _refuse_words(record: Record) -> None:
-    """Refuse a list of what is said in turn, without speakers, as UltraChat has it."""
+    """Refuse a list of alternating texts without speakers, as in UltraChat."""
     where, values = record
     for column, value in values.items():
         if isinstance(value, list) and len(value) > 1 and all(isinstance(x, str) for x in value):
@@ -214,7 +214,7 @@ def _refuse_words(record: Record) -> None:
 
 
 def _name_columns(values: Mapping[str, Any]) -> str:
-    """Return how to name a record's columns: with its longest texts, in its order."""
+    """Return how to name a record's columns, using its longest texts in the record's order."""
     for name, value in values.items():
         rows = value if isinstance(value, list) else []
         if rows and isinstance(rows[0], Mapping) and _ways(rows[0], {}):
@@ -239,7 +239,7 @@ def _name_columns(values: Mapping[str, Any]) -> str:
 
 
 def _describes(name: str, value: str) -> bool:
-    """Return whether a text is about its record, as a number, a date or an address is."""
+    """Return whether a text is about its record, such as a number, a date or an address."""
     is_word = len(value.split()) < 2 and value.isascii()
     return bool(_ABOUT.search(name)) or (is_word and bool(_CODE.search(value)))
 

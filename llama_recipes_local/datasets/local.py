@@ -114,9 +114,9 @@ class LocalPart:
 
     Attributes:
         files: the files it is read from.
-        every: of how many rows in them one is held out for validation; 0 if none is.
+        every: one of so many rows is held out for validation; 0 if none is.
         training: whether it is the part to train on.
-        layout: which column is what.
+        layout: the role of each column.
         left_out: files that are in neither part.
         encoding: of their text.
         documents: what a document of a plain text file is; empty if there is none.
@@ -135,7 +135,7 @@ class LocalPart:
     choices: tuple[str, ...] = ()
 
     def records(self) -> Iterator[Record]:
-        """Yield the part's records; the first of each ``every``, if any, is for validation."""
+        """Yield the part's records; of each ``every`` rows the first is for validation."""
         number = 0
         for path in self.files:
             source = Source(path, encoding=self.encoding, split=self.split)
@@ -166,7 +166,7 @@ class LocalPart:
 
     @property
     def which(self) -> str:
-        """Which of the files' records the part has; see ``Split.part``."""
+        """Which records of the files the part has; see ``Split.part``."""
         decoded = "" if self.encoding == UTF_8 else f", read as {self.encoding}"
         decoded += f", a {self.documents} each" if self.documents else ""
         decoded += f", of {self.split!r}" if self.split else ""
@@ -182,7 +182,7 @@ class _Chosen:
 
     Attributes:
         files: the files, in natural order.
-        every: of how many rows in them one is held out for validation; 0 if none is.
+        every: one of so many rows is held out for validation; 0 if none is.
         left_out: data files that are in neither part.
         others: files below the folder that are not data.
         folder: the folder, if that was named.
@@ -246,10 +246,10 @@ def _json_splits(source: Source) -> list[str]:
 
 
 def _layout(records: Iterator[Record], wanted: str, named: Mapping[str, str]) -> Layout:
-    """Return the layout of the first of some records that has one.
+    """Return the layout of the first record that has one.
 
     Raises:
-        UsageError: if none has; what is wrong with the first that could be read.
+        UsageError: if none has; with what is wrong with the first readable one.
     """
     refused: UsageError | None = None
     unreadable = True
@@ -279,7 +279,7 @@ def _documents(config: local_dataset, files: Sequence[Path], encoding: str) -> s
 
 
 def _separators(files: Sequence[Path], encoding: str) -> Iterator[str]:
-    """Yield a line for a first table whose cells are not separated as its name says."""
+    """Yield a line for a first table whose cells are separated otherwise than its name says."""
     usual = {"csv": ",", "tsv": "\t"}.get(format_of(files[0].name))
     if usual:
         found = delimiter_of(Source(files[0], encoding=encoding), usual, LONGEST_RECORD)
@@ -307,7 +307,7 @@ def _encoding(name: str) -> str:
 
 
 def _records(source: Source, documents: str = "") -> Iterator[Record]:
-    """Yield a file's records; where it is in another encoding, the fix is the flag for it."""
+    """Yield a file's records; for a wrong encoding, the fix is the flag for it."""
     form = documents if is_plain_text(source.name) else ""
     try:
         yield from records(source, form=form, keep_flawed=True)
@@ -334,7 +334,7 @@ def split(config: local_dataset, part: str) -> Split:
 
 
 def for_tokenizer(split: Split, tokenizer: PreTrainedTokenizerBase) -> Split:
-    """Return a split with the template that "auto" means for a tokenizer, and a note on it."""
+    """Return a split with the template that "auto" means for a tokenizer, and a note about it."""
     formatter = split.formatter
     assert isinstance(formatter, RowFormatter)
     chosen = formatter.for_tokenizer(tokenizer)
@@ -349,7 +349,7 @@ def for_tokenizer(split: Split, tokenizer: PreTrainedTokenizerBase) -> Split:
 
 
 def _chosen(config: local_dataset, training: bool) -> _Chosen:
-    """Return a split's files, and which rows in them are its own."""
+    """Return a split's files, and which rows of them belong to it."""
     found = _files(config, config.data_path, DATA_FLAG)
     if config.validation_path:
         held_out = _files(config, config.validation_path, VALIDATION_FLAG)
@@ -413,9 +413,9 @@ def _files(config: local_dataset, path: str, flag: str) -> _Chosen:
 
 
 def _kinds(files: Sequence[Path]) -> list[str]:
-    """Return which split each file is of by its name, or else by its folder's.
+    """Return the split that each file belongs to, by its name or its folder's.
 
-    It is empty if neither shows it. Folders that all the files are in are ignored.
+    Empty if neither tells. Folders that contain all the files are ignored.
     """
     shared = os.path.commonpath([path.parent for path in files])
     inner = [str(path)[len(shared) :].split(os.sep) for path in files]

@@ -1,6 +1,7 @@
-"""Where a long text can be cut so that its pieces' ids are the whole text's.
+"""Finds places to cut a long text, so that the ids of its pieces are those of the whole text.
 
-A tokenizer needs a hundred times a text's size, so ``token_ids`` gives it a long one in pieces.
+A tokenizer needs a hundred times the memory of a text, so ``token_ids`` tokenises long ones in
+pieces.
 """
 
 import re
@@ -18,10 +19,10 @@ _ACROSS = re.compile(
 
 
 def pieces(tokenizer: PreTrainedTokenizerFast, text: str) -> list[str]:
-    """Return a text in pieces, cut before single spaces between words; a short one is whole.
+    """Return a text in pieces, cut before single spaces between words; a short text is whole.
 
-    No token of the vocabulary goes from a letter to a space after it, so none is cut, and what is
-    merged on one side does not depend on the other. A text with special tokens within is whole.
+    No token of the vocabulary spans a letter and a following space, so no token is cut, and merges
+    on one side do not depend on the other. A text that contains special tokens is not cut.
     """
     if len(text) <= 2 * PIECE or not _never_goes_across(tokenizer, len(tokenizer)):
         return [text]
@@ -37,5 +38,5 @@ def pieces(tokenizer: PreTrainedTokenizerFast, text: str) -> list[str]:
 
 @lru_cache(maxsize=4)
 def _never_goes_across(tokenizer: PreTrainedTokenizerFast, size: int) -> bool:
-    """Return whether no token goes across; ``size`` is the vocabulary's, for the cache."""
+    """Return whether no token spans a cut; ``size`` is the vocabulary's, for the cache."""
     return not any(map(_ACROSS.search, tokenizer.get_vocab()))

@@ -1,4 +1,4 @@
-"""Marks that say whether something is trained: ``weight: 0`` of a turn, or of a whole record."""
+"""Marks that tell whether something is trained: ``weight: 0`` of a turn, or of a whole record."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,10 +15,10 @@ _FALSE = (False, "false", "False", "FALSE", "0", "0.0")
 
 
 def turn_mark(turn: Mapping[str, Any], what: str) -> bool | None:
-    """Return whether a turn says that it is trained; None if it does not say.
+    """Return whether a turn is marked as trained or not; None without a mark.
 
     Raises:
-        UsageError: if what it says is neither yes nor no, or both.
+        UsageError: if a mark is neither yes nor no, or marks contradict each other.
     """
     said = {name: turn[name] for name in (*MARKS, *NEGATED) if turn.get(name) is not None}
     for name, value in said.items():
@@ -28,9 +28,9 @@ def turn_mark(turn: Mapping[str, Any], what: str) -> bool | None:
 
 
 def record_marks(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the columns of a record that say whether it is trained.
+    """Return the columns of a record that mark whether it is trained.
 
-    Those are any that a turn's mark may be named, with 0 or 1, false or true. A column of another
+    They have the names of a turn's mark, and the value 0, 1, false or true. A column with another
     value is something else, unless it is named as a weight.
     """
     names = {*MARKS, *NEGATED, *_WEIGHTS}
@@ -45,7 +45,7 @@ def is_trained(marks: Mapping[str, Any], where: str) -> bool:
     """Return whether a record is trained, by its marks.
 
     Raises:
-        UsageError: if what they say is neither yes nor no, or both.
+        UsageError: if a mark is neither yes nor no, or marks contradict each other.
     """
     for name, value in marks.items():
         if not _is_mark(value):

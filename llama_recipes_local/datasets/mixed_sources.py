@@ -63,7 +63,7 @@ def named_sources(config: mixed_dataset) -> tuple[list[NamedSource], list[Proble
 
 
 def _place(named: str, root: str) -> str:
-    """Return what two names of the same data share."""
+    """Return what two names for the same data have in common."""
     return named if named in DATASETS else str(data_root.resolve(named, root))
 
 

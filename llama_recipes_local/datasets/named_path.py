@@ -1,6 +1,6 @@
-"""``--dataset PATH``: a file, folder or glob, or a mixture, in the place of a data set's name.
+"""``--dataset PATH``: a file, folder, glob or mixture instead of a data set's name.
 
-The preflight and ``evaluate`` ask this before flags are resolved.
+Preflight and ``evaluate`` use this before flags are resolved.
 """
 
 import glob
@@ -45,10 +45,10 @@ def _named(flags: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def with_data_path(flags: dict[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
-    """Return the flags with the path of ``--dataset`` where ``local_dataset`` reads it.
+    """Return the flags with the path of ``--dataset`` as a flag of ``local_dataset``.
 
-    A mixture goes where ``mixed_dataset`` reads it. A problem is what is wrong if another flag
-    names a path too.
+    A mixture becomes a flag of ``mixed_dataset``. There is a problem if another flag names a path
+    too.
     """
     path, mixture = named_path(flags), named_mixture(flags)
     others = {name: value for name, value in flags.items() if name not in _NAME_FLAGS}
@@ -75,7 +75,7 @@ def _is_data(name: str) -> bool:
 
 
 def _is_mixture(value: str, root: str) -> bool:
-    """Return whether a value names several data sets, or a weight; a file of its name is no such.
+    """Return whether a value names several data sets, or a weight; not if a file has this name.
 
     After the colon of a single name there may be anything, as in ``file.py:function``.
     """

@@ -1,4 +1,4 @@
-"""Rows of good and bad answers, as DPO and KTO are trained on: what is not trained here."""
+"""Refuses rows of good and bad answers, as for DPO and KTO, which are not trained here."""
 
 import shlex
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ def refuse_pair(record: Record) -> None:
     """Refuse a row of two answers, one of them better.
 
     Raises:
-        UsageError: with the columns that train the better ones.
+        UsageError: with the flag that trains the better answers.
     """
     where, values = record
     pair = pair_of(values)
@@ -40,7 +40,7 @@ def refuse_pair(record: Record) -> None:
 
 
 def _better_answers(values: Mapping[str, Any], better: str) -> str:
-    """Return the flag, or the command, that makes records of the better answers."""
+    """Return the flag or command that makes records of the better answers."""
     names = (spelled(name, values) for name in _ASKED)
     prompt = next((name for name in names if name and values[name]), "")
     if isinstance(values[better], str) and (not prompt or isinstance(values[prompt], str)):
@@ -63,7 +63,7 @@ def _better_answers(values: Mapping[str, Any], better: str) -> str:
 
 
 def pair_of(values: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Return the columns of a better and a worse answer; None for other records."""
+    """Return the columns of a better and a worse answer; None if a record has none."""
     for names in _PAIRS:
         better, worse = (spelled(name, values) for name in names)
         if better is not None and worse is not None:
@@ -76,10 +76,10 @@ def refuse_bad_answer(record: Record, taken: set[str]) -> None:
 
     Args:
         record: the row.
-        taken: columns that are something else.
+        taken: columns that have another role.
 
     Raises:
-        UsageError: with what trains the good ones alone.
+        UsageError: with what trains only the good ones.
     """
     where, values = record
     for name, value in values.items():

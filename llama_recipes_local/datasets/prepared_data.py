@@ -1,4 +1,4 @@
-"""What a run's data is once it is tokenised and audited."""
+"""A run's data after it is tokenised and audited."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,8 +23,8 @@ class RunData:
 
     Attributes:
         splits: what ``get_preprocessed_dataset`` returns, by "train" and "test".
-        audits: what was found in them, by "train" and "validation"; a split that was not
-            tokenised ahead has none.
+        audits: their audits, by "train" and "validation"; a split that was not tokenised in advance
+            has none.
         fingerprints: hashes of their content, by "train" and "validation"; a stream has none.
         tokenizer: a hash of the tokenizer.
         prompt_template: what generation puts a user's text into; None if unknown.

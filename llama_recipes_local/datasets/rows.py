@@ -69,7 +69,7 @@ class RowFormatter:
     """Makes an example of a record.
 
     Attributes:
-        layout: which column is what.
+        layout: the role of each column.
         template: one of ``CHOICES`` that is for the layout, or "auto" for the tokenizer's.
         labels: "assistant" or "all".
         skip_bad_rows: whether a record that cannot be used is None, as a blank one is.
@@ -116,7 +116,7 @@ class RowFormatter:
         return replace(example, notes=(*unused, *example.notes)) if unused else example
 
     def problems(self, record: Record, tokenizer: PreTrainedTokenizerBase | None) -> list[Problem]:
-        """Return why a record that is None is skipped; none if it is blank."""
+        """Return why a record was skipped; none if it is blank."""
         if not self.skip_bad_rows:
             return []
         with caught() as problems:
@@ -143,7 +143,7 @@ class RowFormatter:
         return render_chat(whole, tokenizer, self.template, self.labels, record[0])
 
     def conversation(self, record: Record) -> Conversation | None:
-        """Return a record as turns, with what it has around them; None if a side is blank.
+        """Return a record as turns with their context; None if a side is blank.
 
         Raises:
             UsageError: if the record is of another layout, or a value not of the form it should
@@ -161,7 +161,7 @@ class RowFormatter:
         return with_context(said, self._context(record[1]), record[0]) if said else None
 
     def unused(self, values: Mapping[str, Any]) -> tuple[str, ...]:
-        """Return a note for each column that has a value and no place in the record's example."""
+        """Return a note for each column that has a value but no place in the record's example."""
         used = {column for _, column in self.layout.columns}
         used |= self._marks(values).keys()
         if self.layout.name != "text":
@@ -179,7 +179,7 @@ class RowFormatter:
         )
 
     def _parts(self, record: Record) -> tuple[str, str | None, str] | None:
-        """Return what is asked, what it is asked of, and the response; None if one is blank."""
+        """Return the question, its input and the response; None if one is blank."""
         values = self.layout.values(record)
         texts = {
             role: read_text(values[role], f"{column!r} in {record[0]}")
@@ -226,9 +226,9 @@ class RowFormatter:
         return kind(prompt, response, notes=notes)
 
     def _context(self, values: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
-        """Return what a record has around its turns, with the column's name, by what it is.
+        """Return the context of a record's turns, with the column's name, by role.
 
-        Of two columns of one thing it is the first; ``unused`` has the other.
+        If two columns have the same role, it is the first; ``unused`` reports the other.
         """
         taken = {column for _, column in self.layout.columns}
         found: dict[str, tuple[str, Any]] = {}
@@ -239,12 +239,12 @@ class RowFormatter:
         return found
 
     def _marks(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what says whether a record is trained, by the column's name."""
+        """Return the marks that tell whether a record is trained, by the column's name."""
         taken = {column for _, column in self.layout.columns}
         return {name: mark for name, mark in record_marks(values).items() if name not in taken}
 
     def _check(self, record: Record) -> None:
-        """Refuse a record that is not to be trained as it is, whatever its texts are.
+        """Refuse a record that must not be trained, whatever its texts are.
 
         Raises:
             UsageError: if its answer is marked as bad, or whether it is trained is unclear.

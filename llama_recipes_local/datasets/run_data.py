@@ -52,12 +52,12 @@ def prepare_data(
     parts: Sequence[Part] = tuple(PART_NAMES),
     tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> RunData:
-    """Tokenise splits, or find them in the cache, and audit them.
+    """Tokenise splits, or take them from the cache, and audit them.
 
     Args:
         run: the run.
-        parts: which splits; both, unless nothing is trained.
-        tokenizer: None means the run's, as it is in its folder.
+        parts: the splits; both, unless nothing is trained.
+        tokenizer: None means the run's, loaded from its folder.
 
     Raises:
         UsageError: if a record cannot be used, or a split has nothing to train or validate on.
@@ -102,7 +102,7 @@ def _prepare_one(
 def prepare_sources(
     run: Run, parts: Sequence[Part], tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, RunData]:
-    """Prepare each source of a run as if it was alone, or take the tokens that were made ahead.
+    """Prepare each source of a run separately, or take tokens that were prepared in advance.
 
     Raises:
         UsageError: with what is wrong with any of them.
@@ -129,7 +129,7 @@ def prepare_sources(
 def join_sources(
     run: Run, prepared: dict[str, RunData], tokenizer: PreTrainedTokenizerBase
 ) -> RunData:
-    """Return the data of a run whose sources are prepared.
+    """Return the data of a run from its prepared sources.
 
     Raises:
         UsageError: if a source of a mixture would be repeated too often.
@@ -144,7 +144,7 @@ def join_sources(
 def _mixed_data(
     run: Run, prepared: dict[str, RunData], tokenizer: PreTrainedTokenizerBase
 ) -> RunData:
-    """Return the data of a mixture whose sources are prepared."""
+    """Return the data of a mixture from its prepared sources."""
     weights = {source.name: source.weight for source in run.mixed}
     main = prepared[run.main_source.name]
     data = replace(main, splits={}, audits={}, fingerprints={})
@@ -176,7 +176,7 @@ def _mixed_data(
 
 
 def untokenized(what: str, data: RunData) -> list[Problem]:
-    """Return a problem for a source whose rows are not at hand; ``what`` names it in messages."""
+    """Return a problem for a source whose rows are not available; ``what`` names it in messages."""
     if all(isinstance(rows, TokenRows) for rows in data.splits.values()):
         return []
     return [
@@ -235,7 +235,7 @@ def _endings(
 
 
 def _refuse_endless(audits: dict[str, SplitAudit]) -> None:
-    """Refuse to train a model that never stops, unless that is because all rows were cut.
+    """Refuse to train a model that never stops, unless all rows were truncated.
 
     Raises:
         UsageError: if no training row ends in a token that generation stops at.
@@ -254,7 +254,7 @@ def _refuse_endless(audits: dict[str, SplitAudit]) -> None:
 
 
 def _load(run: Run, part: Part, tokenizer: PreTrainedTokenizerBase) -> Any:
-    """Return a split as ``Loaded``; as it is, if it is a stream or for a user's collator."""
+    """Return a split as ``Loaded``; a stream, or data with a user's collator, unchanged."""
     train, dataset = run.train, DATASETS[run.train.dataset]
     assert run.dataset is not None
     split = find_split(dataset, run.dataset, part, tokenizer)

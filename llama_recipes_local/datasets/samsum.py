@@ -75,7 +75,7 @@ def split(config: samsum_dataset, name: str) -> Split:
 
 
 def find(config: samsum_dataset, name: str) -> tuple[Source, ...]:
-    """Return a split's files: those of its own before the archive, those in ``data/`` first.
+    """Return a split's files: rather its own than the archive, rather in ``data/`` than elsewhere.
 
     Raises:
         UsageError: as ``split``.
@@ -98,7 +98,7 @@ def find(config: samsum_dataset, name: str) -> tuple[Source, ...]:
 
 
 def _files_of(folder: Path, words: tuple[str, ...]) -> list[Path]:
-    """Return a split's files in a folder; one named as the corpus's own is read alone."""
+    """Return a split's files in a folder; a file with the corpus's own name takes precedence."""
     pattern = re.compile(rf"(samsum[-_.])?({'|'.join(words)})([-_.0-9].*)", re.IGNORECASE)
     found = [path for path in data_files_in(folder) if pattern.fullmatch(path.name)]
     corpus = folder / f"{words[0]}.json"

@@ -28,8 +28,9 @@ def stop_ids(
 ) -> list[int]:
     """Return the ids that generation stops at.
 
-    They are the model's own, the tokenizer's end of text, and what ends a turn in the prompt's
-    template and in the tokenizer's: an instruct model ends its answers so after any prompt.
+    They are the model's own end tokens, the tokenizer's end of text, and the tokens that end a turn
+    in the prompt's template and in the tokenizer's, because an instruct model ends its answers with
+    these after any prompt.
 
     Args:
         template: the prompt's template.

@@ -1,4 +1,4 @@
-"""Limits of a chat template, which may be a stranger's: loops without end, or texts without end."""
+"""Limits a chat template, which may be a stranger's, in time and memory."""
 
 import contextlib
 import resource
@@ -19,14 +19,14 @@ _rendered: set[str] = set()
 
 @contextlib.contextmanager
 def limited(template: str) -> Iterator[None]:
-    """Stop a template that takes too much time, or too much memory the first time it is rendered.
+    """Stop a template that takes too long, or at its first rendering too much memory.
 
-    Memory is limited for the whole process, and so not while other threads train. Only the main
-    thread of a process is stopped in time, which renders all conversations here.
+    The memory limit applies to the whole process, so it is not used while other threads train. The
+    time limit works only in a process's main thread, which renders all conversations here.
 
     Raises:
-        TimeoutError: if it takes too long, or has before.
-        MemoryError: if it takes too much, or has before.
+        TimeoutError: if it takes too long, or did before.
+        MemoryError: if it takes too much memory, or did before.
     """
     if template in _stopped:
         raise TimeoutError(_stopped[template])

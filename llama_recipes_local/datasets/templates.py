@@ -40,7 +40,7 @@ _PROBE: tuple[Message, ...] = (
 
 
 class TemplateError(UsageError):
-    """A template cannot be used for any record, so the records are not to blame."""
+    """A template cannot be used for any record, so the records are not at fault."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__(problems)
@@ -55,8 +55,8 @@ class Template:
 
     Attributes:
         text: the Jinja template.
-        tokens: what the tokenizer must have as one token each; spelled in several, it would be
-            text to the model, and no end of a turn.
+        tokens: texts that the tokenizer must have as single tokens. Split into several, they would
+            be ordinary text to the model, not the end of a turn.
         complete: whether it writes the tokens that begin and end a text itself.
     """
 
@@ -154,7 +154,7 @@ def render_turns(
         turns: the turns, at least one.
         template: the Jinja template.
         tokenizer: the model's; its special tokens are the template's.
-        open_turn: whether the text ends where an assistant's words begin.
+        open_turn: whether the text ends where the assistant's words would begin.
 
     Raises:
         UsageError: if the template does not support the turns.
@@ -231,18 +231,18 @@ def _is_token(token: str, tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def _on_the_day(asked: re.Match[str]) -> str:
-    """Return the date that a template asks for, as a literal of it."""
+    """Return the date that a template asks for, as a literal in it."""
     return repr(_DAY.strftime(asked[1][1:-1]))
 
 
 @dataclass(frozen=True)
 class Chat:
-    """A template, a tokenizer with its special tokens, and what turns are called in messages.
+    """A template, a tokenizer with its special tokens, and the turns' name in messages.
 
     Attributes:
         template: the Jinja template.
         tokenizer: the model's.
-        where: what the user knows the turns by.
+        where: how the user knows the turns, for messages.
         flag: the flag that names another template.
         tools: the tools that the assistant may call.
     """
@@ -255,7 +255,7 @@ class Chat:
 
     @property
     def another(self) -> str:
-        """The flag with the templates that could be named instead."""
+        """The flag with the templates that could be chosen instead."""
         fitting = [
             name
             for name in fitting_templates(self.tokenizer)

@@ -1,7 +1,7 @@
-"""The thoughts of models that reason: where a turn has them, and where a template cuts them out.
+"""The thoughts of reasoning models: where a turn has them, and where a template removes them.
 
-Templates of such models write earlier answers without their thoughts, and may begin a thought in
-the prompt for an answer. In the last turn of a conversation thoughts are trained all the same.
+Templates of such models write earlier answers without thoughts, and may begin a thought in the
+prompt for an answer. In the last turn of a conversation, thoughts are trained in any case.
 """
 
 import re
@@ -21,10 +21,10 @@ BEGUN = re.compile(rf"{OPEN}\s*(?P<closed>{CLOSE}\s*)?$")
 
 
 def in_content(turn: Message, chat: Chat) -> Message:
-    """Return a turn with its thoughts where the template looks for them.
+    """Return a turn with its thoughts in the place where the template expects them.
 
     Raises:
-        UsageError: if the template has no place for thoughts that are apart from the content.
+        UsageError: if the template has no place for thoughts outside the content.
     """
     thoughts = turn.get("reasoning_content")
     if not thoughts or "reasoning_content" in chat.template:
@@ -43,7 +43,7 @@ def in_content(turn: Message, chat: Chat) -> Message:
 
 
 def words_of(turn: Message) -> str:
-    """Return what a turn says apart from its thoughts, without white space around it."""
+    """Return a turn's words without its thoughts and surrounding white space."""
     content = turn["content"]
     if not isinstance(content, str):
         return ""
@@ -58,7 +58,7 @@ def without_earlier_thoughts(turns: Sequence[Message]) -> list[Message]:
 
 
 def opens_thought(chat: Chat, turn: Message) -> bool:
-    """Whether a turn has thoughts, or the template may begin one."""
+    """Return whether a turn has thoughts, or the template may begin one."""
     return "think>" in chat.template or CLOSE in str(turn["content"])
 
 

@@ -1,9 +1,9 @@
-"""Texts to token ids: the one place, for training, inspection, evaluation and generation.
+"""Converts texts to token ids, in one place for training, inspection, evaluation and generation.
 
-Ids are those of the tokenizer's reference. SentencePiece marks the space before a text's first word
-and encodes what follows a begin token as a text of its own; transformers marks only what the string
-begins with, and takes a space there for the mark. So a text is encoded in parts, from begin token
-to begin token. Where a tokenizer has no such mark, the text is encoded as it is.
+The ids are those of the tokenizer's reference. SentencePiece marks the space before the first word
+of a text, and encodes what follows a begin token as a separate text. transformers marks only the
+beginning of the string, and takes a space there for the mark. So a text is encoded in parts, each
+from one begin token to the next. With a tokenizer without this mark, the text is encoded as it is.
 """
 
 import json
@@ -26,7 +26,7 @@ MARKED = (" ", "\N{LOWER ONE EIGHTH BLOCK}")  # what transformers takes for the 
 
 
 def begin_token(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return the token that the tokenizer begins a text with; empty if it has or adds none.
+    """Return the token that a tokenizer adds at the beginning of texts; "" if it adds none.
 
     A Llama tokenizer whose configuration does not say adds one.
     """
@@ -43,19 +43,19 @@ def begin_token(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def begun(text: str, tokenizer: PreTrainedTokenizerBase, always: bool = False) -> str:
-    """Return a text from its begin token on, which it may bring itself.
+    """Return a text with its begin token, which it may contain already.
 
     Args:
         text: the text.
         tokenizer: the model's.
-        always: whether it has one even if the tokenizer would add none, as upstream writes it.
+        always: whether to add it even if the tokenizer adds none, as upstream writes it.
     """
     token = (tokenizer.bos_token or "") if always else begin_token(tokenizer)
     return text if token and text.startswith(token) else token + text
 
 
 def text_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    """Return the ids of whole texts; nothing is added, and a doubled begin token is one."""
+    """Return the ids of whole texts; nothing is added, and a doubled begin token becomes one."""
     if isinstance(tokenizer, PreTrainedTokenizerFast):
         if any(len(text) > PIECE for text in texts):
             return [_long_ids(tokenizer, text) for text in texts]
@@ -73,7 +73,7 @@ def _short_ids(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list
 
 
 def _long_ids(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
-    """Return the ids of a text that may be long, tokenised in pieces if it can be."""
+    """Return the ids of a text, tokenised in pieces if it is long and can be cut."""
     parts = pieces(tokenizer, text)
     if not all(map(partial(_can_part, tokenizer), parts, parts[1:])):
         parts = [text]
@@ -84,7 +84,7 @@ def _long_ids(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
 
 
 def _can_part(tokenizer: PreTrainedTokenizerFast, before: str, after: str) -> bool:
-    """Return whether the texts on both sides of a cut have the ids that they have together."""
+    """Return whether the texts on both sides of a cut have the same ids as together."""
     before, after = before[-AROUND:], after[:AROUND]
     apart = continued_ids(tokenizer, before) + continued_ids(tokenizer, after)
     return continued_ids(tokenizer, before + after) == apart
@@ -93,7 +93,7 @@ def _can_part(tokenizer: PreTrainedTokenizerFast, before: str, after: str) -> bo
 def text_ids_and_offsets(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]
 ) -> list[tuple[list[int], Offsets]]:
-    """Return the ids of whole texts, and each token's characters.
+    """Return the ids of whole texts, and the range of characters of each token.
 
     Raises:
         UsageError: if the tokenizer has no character offsets.
@@ -115,7 +115,7 @@ def text_ids_and_offsets(
 
 
 def continued_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Return the ids of what follows other tokens of its text."""
+    """Return the ids of a text that follows other tokens."""
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         return text_ids(tokenizer, [text])[0]
     return continued_ids_and_offsets(tokenizer, text)[0]
@@ -124,7 +124,7 @@ def continued_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 def continued_ids_and_offsets(
     tokenizer: PreTrainedTokenizerBase, text: str
 ) -> tuple[list[int], Offsets]:
-    """Return the ids of what follows other tokens of its text, and each token's characters."""
+    """Return the ids of a text that follows other tokens, and each token's characters."""
     assert isinstance(tokenizer, PreTrainedTokenizerFast), "others have no offsets"
     with _without_mark(_backend(tokenizer)) as backend:
         encoding = backend.encode(text, add_special_tokens=False)
@@ -134,7 +134,7 @@ def continued_ids_and_offsets(
 def _in_parts(
     tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]
 ) -> list[tuple[list[int], Offsets]]:
-    """Encode each text from begin token to begin token, each part with its own mark."""
+    """Encode each text in parts, from one begin token to the next, each with its own mark."""
     bos, bos_id = str(tokenizer.bos_token or ""), tokenizer.bos_token_id
     cut = [_with_one_begin(text, tokenizer).split(bos) if bos else [text] for text in texts]
     parts = [" " + part if part.startswith(MARKED) else part for each in cut for part in each]
@@ -176,7 +176,7 @@ def _begins_with_mark(tokenizer: PreTrainedTokenizerFast) -> bool:
 
 
 def _backend(tokenizer: PreTrainedTokenizerFast) -> Any:
-    """Return the tokenizer below transformers' wrapper, which is slower by half."""
+    """Return the tokenizer inside transformers' wrapper, which takes half as long again."""
     backend = tokenizer.backend_tokenizer
     # a tokenizer.json may ask for these, and the wrapper turns them off as well
     backend.no_padding()
@@ -187,7 +187,7 @@ def _backend(tokenizer: PreTrainedTokenizerFast) -> Any:
 
 @contextmanager
 def _without_mark(backend: Tokenizer) -> Iterator[Tokenizer]:
-    """Have the tokenizer put no space before a text."""
+    """Make the tokenizer put no space before a text."""
     own = backend.normalizer, backend.pre_tokenizer
     try:
         for name, rule in zip(("normalizer", "pre_tokenizer"), own, strict=True):

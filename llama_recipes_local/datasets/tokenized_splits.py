@@ -1,4 +1,4 @@
-"""From a split's files to its tokens: formatted, tokenised, truncated to the context, cached."""
+"""Converts a split's files to tokens: formatted, tokenised, truncated to the context, cached."""
 
 import copy
 import errno
@@ -50,10 +50,10 @@ class Loaded:
 
     Attributes:
         rows: the rows.
-        audit: what was found on the way.
-        how: "from cache", "made", or "made again" and why.
-        fingerprint: a hash of what the rows were made from: of files and how they are read, or of
-            the samples themselves.
+        audit: what was found while tokenising.
+        how: "from cache", "made", or "made again" with the reason.
+        fingerprint: a hash of what the rows were made from: the files and how they are read, or the
+            samples themselves.
     """
 
     rows: TokenRows
@@ -107,7 +107,7 @@ def _entry(split: Split, encoder: "_Encoder", folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class _Encoder:
-    """Makes a chunk of tokens of some records."""
+    """Makes a chunk of tokens from some records."""
 
     formatter: Formatter
     tokenizer: PreTrainedTokenizerBase
@@ -118,7 +118,7 @@ class _Encoder:
         return Chunk.of([ids for ids, _ in rows], [labels for _, labels in rows]), counts
 
     def rows(self, records: Sequence[Record]) -> tuple[list[Document], Counts]:
-        """Return the rows that records are trained as, and what was found in them."""
+        """Return the rows made from records, and what was found in them."""
         examples = [self.formatter(record, self.tokenizer) for record in records]
         kept = [example for example in examples if example is not None]
         bad = self._bad(records, examples)
@@ -132,14 +132,14 @@ class _Encoder:
         return rows, counts
 
     def _unknown(self, samples: Sequence[Mapping[str, list[int]]]) -> int:
-        """Count the samples with a token that stands for text the vocabulary lacks."""
+        """Count the samples with a token for text that is not in the vocabulary."""
         token = self.tokenizer.unk_token_id
         if token is None or token in (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id):
             return 0
         return sum(token in sample["input_ids"] for sample in samples)
 
     def _bad(self, records: Sequence[Record], examples: Sequence[Example | None]) -> int:
-        """Count the records that were skipped because they cannot be used."""
+        """Count the records that were skipped because they are unusable."""
         formatter = self.formatter
         if not isinstance(formatter, RowFormatter) or not formatter.skip_bad_rows:
             return 0
@@ -173,7 +173,7 @@ def load_samples(samples: Iterable[Sample], limit: int | None = None) -> Loaded:
 def stream_split(
     split: Split, tokenizer: PreTrainedTokenizerBase, limit: int | None = None
 ) -> SampleStream:
-    """Return a split that is read and tokenised as it is trained on, and not cached.
+    """Return a split that is read and tokenised during training, and not cached.
 
     Args:
         split: what to read and how to format it.
@@ -185,9 +185,10 @@ def stream_split(
 
 @dataclass(frozen=True)
 class _Pass:
-    """Reads a split from its beginning; every pass is alike, because the stream shuffles.
+    """Reads a split from its beginning; all passes are the same, because the stream shuffles.
 
-    What is skipped is printed with the first such record, and counted at the end of the first pass.
+    The first skipped record is printed with the reason, and the number at the end of the first
+    pass.
 
     Raises:
         RecordError: at the first record that cannot be used.
@@ -215,7 +216,7 @@ class _Pass:
             raise RecordError(f"stopped at an invalid record:\n{problems}") from error
 
     def _print_first_bad(self, records: Sequence[Record]) -> None:
-        """Print what is wrong with the first of some records that is skipped for it."""
+        """Print why the first of some skipped records is skipped."""
         formatter = self.split.formatter
         assert isinstance(formatter, RowFormatter)
         for record in records:
@@ -244,7 +245,7 @@ def _check_sample(sample: object, number: int) -> None:
 
 
 def _rows_of(sample: Sample, limit: int | None, counts: Counts) -> list[Document]:
-    """Return the rows that a sample is trained as, and add it to the counts."""
+    """Return the rows made from a sample, and count it."""
     ids, labels = sample["input_ids"], sample["labels"]
     if all(label == IGNORE_INDEX for label in labels[1:]):
         counts.without_label += 1
@@ -272,7 +273,7 @@ def _content_hash(rows: TokenRows) -> str:
 
 
 def _key(split: Split, encoder: _Encoder, folder: Path) -> str:
-    """Return a short hash of all that the tokens depend on."""
+    """Return a short hash of everything that the tokens depend on."""
     content = {
         "format": FORMAT,
         "versions": [__version__, tokenizers.__version__],

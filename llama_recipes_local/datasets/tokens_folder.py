@@ -1,8 +1,8 @@
-"""Tokens that were made ahead: a folder that travels, with the hash of every file in it.
+"""Tokens prepared in advance: a portable folder, with the hash of every file in it.
 
-``prepare tokens`` writes it; a run with ``--tokens_path`` takes it in place of its data's files.
-It holds each source's rows as the cache has them (Arrow), ``tokens.json`` with the settings that
-they follow from, and ``SHA256SUMS``, which ``sha256sum -c`` reads too. Nothing in it is run.
+``prepare tokens`` writes it; a run with ``--tokens_path`` uses it instead of its data's files. It
+holds each source's rows in the cache's format (Arrow), ``tokens.json`` with the settings that they
+depend on, and ``SHA256SUMS``, which ``sha256sum -c`` can check. Nothing in it is executed.
 """
 
 import json
@@ -38,12 +38,12 @@ OF_TRAINING = ("dataset", "context_length", "seed")
 
 
 def made_again() -> str:
-    """Return what helps where a folder of tokens is not whole."""
+    """Return the fix for a folder of tokens that is damaged."""
     return f"copy the folder again, or make it again: {command('prepare', 'tokens')}"
 
 
 def settings_of(run: Run) -> dict[str, Any]:
-    """Return the flags that a run's tokens follow from, with their values."""
+    """Return the flags that a run's tokens depend on, with their values."""
     found = {name: getattr(run.train, name) for name in OF_TRAINING}
     configs = [source.config for source in run.mixed]
     for config in [run.dataset, *configs]:
@@ -94,7 +94,7 @@ def save_tokens(run: Run, prepared: Mapping[str, RunData], data: RunData, out: P
 
 
 def check_folder(folder: Path) -> list[Problem]:
-    """Return each file of a folder that is missing or altered, and whether it is of this format."""
+    """Return each missing or altered file of a folder, and whether the folder is of this format."""
     if not (folder / SUMS).is_file():
         if not folder.is_dir():
             return [missing_path(folder, f"name one that has {SUMS}: --{FLAG} DIR")]
@@ -145,7 +145,7 @@ def _altered(folder: Path, name: str, digest: str) -> list[Problem]:
 
 
 def read_about(folder: Path) -> dict[str, Any]:
-    """Return what a folder says of its tokens.
+    """Return the description in a folder of tokens.
 
     Raises:
         UsageError: if it cannot be read.
@@ -158,9 +158,9 @@ def read_about(folder: Path) -> dict[str, Any]:
 
 
 def with_settings(flags: dict[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
-    """Return a run's flags with those that its tokens were made with, and problems of the folder.
+    """Return a run's flags with those that its tokens were made with, and problems with the folder.
 
-    Flags that the user gives are kept, for ``check_tokens`` to compare.
+    The user's own flags are kept, so that ``check_tokens`` can compare them.
     """
     named = str(flags.get(FLAG, flags.get(f"train_config.{FLAG}", "")))
     if not named.strip() or named == "True":

@@ -1,4 +1,4 @@
-"""Tools that a record describes, and calls of them, in the form that chat templates take."""
+"""Descriptions and calls of tools in a record, in the form that chat templates expect."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -30,10 +30,10 @@ def _whole_tool(tool: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_calls(value: object, what: str) -> list[dict[str, Any]]:
-    """Return calls of tools, their arguments as objects, as chat templates take them.
+    """Return calls of tools with arguments as objects, as chat templates expect them.
 
     Raises:
-        UsageError: if one has no name, or arguments that are no object nor the JSON text of one.
+        UsageError: if one has no name, or its arguments are neither an object nor its JSON text.
     """
     if isinstance(value, str):
         value = read_json(value, f"the tool call in {what}")

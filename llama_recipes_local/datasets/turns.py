@@ -1,6 +1,6 @@
-"""A conversation as a record has it: its turns, the tools they may call, which are trained.
+"""A conversation in a record: its turns, the tools they may call, and which turns are trained.
 
-``rows`` and ``generate`` read turns here; ``chat_examples`` makes text of them.
+``rows`` and ``generate`` read turns here; ``chat_examples`` makes text from them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -50,11 +50,11 @@ _READ = {"role", "content", "from", "value", "tool_calls", "function_call"}
 
 @dataclass(frozen=True)
 class Conversation:
-    """Turns, as chat templates take them.
+    """Turns in the form that chat templates expect.
 
     Attributes:
         turns: the turns.
-        marks: whether a turn is trained, by its number from 0, for those that say so.
+        marks: whether a turn is trained, by its number from 0, for turns with a mark.
         tools: the tools that the assistant may call.
     """
 
@@ -64,7 +64,7 @@ class Conversation:
 
     @property
     def shape(self) -> tuple[object, ...]:
-        """What a template sees of the conversation, but for what is said."""
+        """Everything that a template sees of the conversation, except the words."""
         turns = tuple(
             (turn["role"], *turn, type(turn["content"]), "<think>" in str(turn["content"]))
             for turn in self.turns
@@ -72,7 +72,7 @@ class Conversation:
         return turns, tuple(self.marks.items()), bool(self.tools)
 
     def after(self, earlier: "Conversation") -> "Conversation":
-        """Return the conversation with another's turns before its own."""
+        """Return the conversation with another's turns in front of its own."""
         before = len(earlier.turns)
         marks = earlier.marks | {before + number: mark for number, mark in self.marks.items()}
         return Conversation([*earlier.turns, *self.turns], marks, self.tools)
@@ -120,7 +120,10 @@ def read_conversation(value: object, what: str) -> Conversation | None:
 
 
 def _without_pairs(turns: list[Any]) -> list[Any]:
-    """Return turns, each question with its answer as two, after a system prompt beside them."""
+    """Return turns in which each question with its answer is split into two turns.
+
+    A system prompt beside a pair comes before it.
+    """
     found: list[Any] = []
     for turn in turns:
         keys = set(turn) - {"system"} if isinstance(turn, Mapping) else set()
@@ -133,9 +136,9 @@ def _without_pairs(turns: list[Any]) -> list[Any]:
 
 
 def read_history(value: object, what: str) -> Conversation | None:
-    """Return what was said before a record: pairs of a question and its answer, or turns.
+    """Return what was said before a record: pairs of question and answer, or turns.
 
-    None means that a side of it is blank.
+    None if a side is blank.
 
     Raises:
         UsageError: if it is neither.
@@ -162,7 +165,7 @@ def read_history(value: object, what: str) -> Conversation | None:
 
 
 def _read_turn(turn: object, what: str) -> Message:
-    """Return a turn as templates take it: role, content, and what else it has."""
+    """Return a turn in the form of templates: role, content, and further fields."""
     if not isinstance(turn, Mapping):
         column = what.partition("'")[2].partition("'")[0]
         fix = "write it with role and content"
@@ -188,7 +191,7 @@ def _read_turn(turn: object, what: str) -> Message:
 
 
 def _names_of(turn: Mapping[str, Any], what: str) -> tuple[str, str]:
-    """Return what the speaker and the words of a turn are called: OpenAI's names or ShareGPT's."""
+    """Return the names of a turn's speaker and words: OpenAI's or ShareGPT's."""
     names = [names for names in _NAMES if turn.get(names[0]) is not None]
     if not names:
         raise refusal(
@@ -232,14 +235,14 @@ def _further(turn: Mapping[str, Any], what: str) -> dict[str, Any]:
 
 
 def _says_nothing(message: Message) -> bool:
-    """Whether a turn is blank; the result of a tool may be."""
+    """Return whether a turn is blank, which only the result of a tool may be."""
     if message["role"] == "tool" or message.get("tool_calls"):
         return False
     return is_blank(message["content"])
 
 
 def _joined(content: object, what: str) -> object:
-    """Return the text of content that is a list of parts; other content as it is."""
+    """Return the text of content that is a list of parts; other content unchanged."""
     if not isinstance(content, list):
         return content
     texts = []

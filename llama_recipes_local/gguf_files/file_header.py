@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 
 def header(shape: Shape, known: Vocabulary, file: FileType, name: str) -> dict[str, Any]:
-    """Return the values by key, beside the architecture.
+    """Return the file's values by key, except the architecture.
 
     Args:
-        shape: sizes of the model.
-        known: its tokenizer.
-        file: type of the file.
-        name: of the model.
+        shape: the model's sizes.
+        known: the tokenizer.
+        file: the file's type.
+        name: the model's name.
     """
     return {
         "general.type": "model",

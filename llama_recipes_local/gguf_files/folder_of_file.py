@@ -21,7 +21,7 @@ _MAGIC = b"GGUF"
 
 
 def _open(path: Path) -> "GGUFReader":
-    """Open a file; of one that ends too early the package speaks of arrays.
+    """Open a file; for one that ends early, raise an error that says so.
 
     Raises:
         OSError: if it cannot be read.
@@ -45,7 +45,7 @@ class GgufModel:
     """A Llama in a GGUF file.
 
     Attributes:
-        header: its values by key, beside the architecture.
+        header: the file's values by key, except the architecture.
         shape: its sizes.
         vocabulary: its tokenizer.
         weights: its weights, by their names in a folder.
@@ -55,7 +55,7 @@ class GgufModel:
         """Read the file's header.
 
         Raises:
-            UsageError: if it cannot be read, or is not a Llama of the kinds that are read here.
+            UsageError: if the file cannot be read, or holds no Llama of a supported kind.
         """
         with door(f"{path} cannot be read as GGUF", "copy the file again"):
             reader = _open(path)

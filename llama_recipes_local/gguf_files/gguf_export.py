@@ -38,7 +38,7 @@ _WEIGHTS_AT_ONCE = 2**24
 
 
 class _Planned(NamedTuple):
-    """A tensor of the file: its name there, shape, type, the folder's name, and swapped heads."""
+    """A tensor of the file: its name in it, shape, type, name in the folder, and swapped heads."""
 
     name: str
     shape: tuple[int, ...]
@@ -55,11 +55,11 @@ class GgufExport:
     """A model to be written as GGUF in one of llama.cpp's types."""
 
     def __init__(self, model: ExportedModel, file: FileType) -> None:
-        """Take the model.
+        """Prepare the export.
 
         Args:
             model: the model.
-            file: type of the file.
+            file: the file's type.
         """
         self._model = model
         self._file = file
@@ -75,13 +75,13 @@ class GgufExport:
         return problems or check_free_space(out, sum(each.bytes_in_file for each in self._plan))
 
     def write(self, folder: Path) -> None:
-        """Write the file and the Modelfile; one tensor is held in memory."""
+        """Write the file and the Modelfile; one tensor at a time is in memory."""
         path = folder / self._name
         self._write_file(path)
         write_modelfile(folder, path.name, self._model, self._tokenizer)
 
     def read_back(self, folder: Path) -> ReadBack:
-        """Return what the file says, beside the model.
+        """Return the model in the file together with the exported one.
 
         Raises:
             UsageError: if it cannot be read.
@@ -141,7 +141,7 @@ class GgufExport:
 
     @cached_property
     def _template(self) -> str | None:
-        """The run's, or the base model's own would be used with llama.cpp."""
+        """Return the chat template for the file: the run's, lest the base model's be used."""
         trained = trained_template(self._model, self._tokenizer)
         return trained if trained is not None else own_template(self._tokenizer)
 
@@ -164,10 +164,10 @@ class GgufExport:
         ]
 
     def _check_tensors(self) -> None:
-        """Refuse tensors that a file cannot hold.
+        """Refuse tensors that a file cannot represent.
 
         Raises:
-            UsageError: with the first of them.
+            UsageError: with the first such tensor.
         """
         named = {each.source: each.shape for each in self._plan}
         found = {name: tuple(each.shape) for name, each in self._model.weights.items()}
@@ -208,7 +208,7 @@ class GgufExport:
         writer.close()
 
     def _values(self, each: _Planned) -> Any:
-        """Return a tensor's values as the file holds them."""
+        """Return a tensor's values in the file's order."""
         import numpy as np
 
         weight = self._model.weight(each.source).detach()
@@ -221,6 +221,6 @@ class GgufExport:
 
 
 def _settings(shape: Shape, header: dict[str, Any], kinds: dict[str, str]) -> dict[str, object]:
-    """Return what is compared: each key, and what the tensors say beside them."""
+    """Return the settings that are compared: each key, and what the tensors themselves show."""
     types = {f"type of {name}": kind for name, kind in kinds.items()}
     return {**header, **types, "rotary scaling": shape.scaling, "tied head": shape.tied}

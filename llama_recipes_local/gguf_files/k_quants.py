@@ -1,13 +1,13 @@
-"""llama.cpp's K-quants of 4, 5 and 6 bits, which the package ``gguf`` reads but does not write.
+"""llama.cpp's K-quants of 4, 5 and 6 bits, which the package ``gguf`` reads but cannot write.
 
-A row is cut into blocks of 256 weights, a block into groups. Q4_K and Q5_K write a weight as
-``scale * level - low``, Q6_K as ``scale * level``; a block's scales (and lows) are whole numbers
-times a factor of the block. The best scale of a group is searched: a few steps of the levels are
-tried, and for each the scale with the least squared error follows in closed form. The formats are
-those of llama.cpp's ``ggml-common.h``, the searches are the ones of ``ggml-quants.c``, and so are
-the order of their float32 operations and the bytes.
+A row is divided into blocks of 256 weights, and a block into groups. Q4_K and Q5_K represent a
+weight as ``scale * level - low``, Q6_K as ``scale * level``. A block's scales (and lows) are
+integers times a factor of the block. The best scale of a group is searched: several ranges of
+levels are tried, and for each the scale with the least squared error follows in closed form. The
+formats are those of llama.cpp's ``ggml-common.h`` and the searches those of ``ggml-quants.c``,
+including the order of float32 operations, so that the bytes are the same.
 
-The searches see a group as a column: their sums run over rows, in order and many groups at once.
+The searches treat a group as a column: sums run over rows, in order, for many groups at once.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ _BLOCKS_AT_ONCE = 512
 
 
 class _Steps(NamedTuple):
-    """Which levels are tried: ``top + first + n / 10`` for the largest weight, n from 0 to last."""
+    """The levels to try: ``top + first + n / 10`` for the largest weight, with n from 0 to last."""
 
     top: int
     first: float
@@ -51,19 +51,19 @@ def quantize_q4_k(weight: torch.Tensor) -> np.ndarray:
 
 
 def quantize_q5_k(weight: torch.Tensor) -> np.ndarray:
-    """Return a weight in Q5_K: as ``quantize_q4_k``, with 176 bytes for 256 weights."""
+    """Return a weight in Q5_K: see ``quantize_q4_k``; 176 bytes for 256 weights."""
     return _in_threads(weight, _q5_k)
 
 
 def quantize_q6_k(weight: torch.Tensor) -> np.ndarray:
-    """Return a weight in Q6_K: as ``quantize_q4_k``, with 210 bytes for 256 weights."""
+    """Return a weight in Q6_K: see ``quantize_q4_k``; 210 bytes for 256 weights."""
     return _in_threads(weight, _q6_k)
 
 
 def _in_threads(
     weight: torch.Tensor, quantize: Callable[[torch.Tensor], torch.Tensor]
 ) -> np.ndarray:
-    """Quantise a few blocks a thread; torch's own threads would share each small operation."""
+    """Quantise a few blocks in each thread: torch's own threads would split small operations."""
     parts = weight.reshape(-1, BLOCK).split(_BLOCKS_AT_ONCE)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -110,10 +110,7 @@ def _q6_k(blocks: torch.Tensor) -> torch.Tensor:
 
 
 def _scaled_groups(blocks: torch.Tensor, steps: _Steps) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what stands before the levels, (blocks, 16) bytes, and the levels.
-
-    The levels are (blocks, 8, 32).
-    """
+    """Return the bytes before the levels, (blocks, 16), and the levels, (blocks, 8, 32)."""
     groups = blocks.reshape(-1, BLOCK // _GROUP, _GROUP)
     best = torch.stack(_best_scales(_columns(groups), steps))
     both = best.reshape(2, -1, BLOCK // _GROUP).transpose(0, 1)  # (blocks, 2, 8)
@@ -132,7 +129,7 @@ def _best_scales(groups: torch.Tensor, steps: _Steps) -> tuple[torch.Tensor, tor
 
     Args:
         groups: (weights, groups).
-        steps: which levels are tried.
+        steps: the levels to try.
     """
     mean_square = _sum(groups.square()) / _GROUP
     importance = groups.abs().add_(mean_square.double().sqrt().float())  # float32's may be off
@@ -167,7 +164,7 @@ def _fitted(
     total: torch.Tensor,
     mean: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the scale and the low, at most 0, of the least error; NaN where there is none."""
+    """Return the scale and the low, at most 0, with the least error; NaN if there is none."""
     weighted = importance * levels
     first, product = _sum(weighted), _sum(weighted * groups)
     second = _sum(weighted.mul_(levels))
@@ -216,12 +213,12 @@ def _columns(groups: torch.Tensor) -> torch.Tensor:
 
 
 def _sum(columns: torch.Tensor) -> torch.Tensor:
-    """Add the rows one after another, as llama.cpp does; the order of torch's sum is its own."""
+    """Add the rows one after another, as llama.cpp does; torch's sum uses another order."""
     return torch.from_numpy(np.add.reduce(columns.numpy(), 0))
 
 
 def _quotient(number: float | torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
-    """Divide by what is not zero; torch would multiply a plain number by the reciprocal."""
+    """Divide where the divisor is not 0, exactly: torch multiplies by a number's reciprocal."""
     return torch.as_tensor(number, dtype=torch.float32) / _not_zero(tensor)
 
 
@@ -243,7 +240,7 @@ def _nibbles(levels: torch.Tensor) -> torch.Tensor:
 
 
 def _joined(*parts: torch.Tensor) -> torch.Tensor:
-    """Return the bytes of blocks, from the parts of them."""
+    """Return the bytes of blocks, joined from their parts."""
     return torch.cat([part.contiguous().view(torch.uint8).flatten(1) for part in parts], 1)
 
 

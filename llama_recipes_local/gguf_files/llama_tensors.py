@@ -1,4 +1,4 @@
-"""The tensors of a Llama: their names in a GGUF file and in a folder, and the order of rows."""
+"""The tensors of a Llama: their names in a GGUF file and in a folder, and their order of rows."""
 
 from typing import NamedTuple
 
@@ -12,12 +12,12 @@ EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"
 
 
 class Target(NamedTuple):
-    """Where a tensor of a GGUF file goes in a folder.
+    """The place of a GGUF file's tensor in a folder.
 
     Attributes:
-        name: of the parameter.
-        shape: of it.
-        heads: their number, if GGUF puts the rows of each head into another order.
+        name: the parameter's name.
+        shape: its shape.
+        heads: number of heads, if GGUF orders the rows of each head differently.
     """
 
     name: str
@@ -26,7 +26,7 @@ class Target(NamedTuple):
 
 
 def targets(shape: Shape) -> dict[str, Target]:
-    """Return where each tensor of a Llama goes, by its name in a GGUF file."""
+    """Return the place of each tensor of a Llama in a folder, by its name in a GGUF file."""
     hidden, wide = shape.hidden, shape.intermediate
     queries, keys = shape.heads * shape.head, shape.key_value_heads * shape.head
     found = {
@@ -54,11 +54,11 @@ def targets(shape: Shape) -> dict[str, Target]:
 
 
 def swapped(weight: torch.Tensor, heads: int) -> torch.Tensor:
-    """Return rows in GGUF's order: in a head, those that are rotated together are neighbours.
+    """Return rows in GGUF's order: rows of a head that are rotated together are neighbours.
 
     Args:
         weight: of queries or keys, (heads x size of a head, columns).
-        heads: their number.
+        heads: number of heads.
     """
     rows, columns = weight.shape
     halves = weight.reshape(heads, 2, rows // heads // 2, columns)
@@ -66,7 +66,7 @@ def swapped(weight: torch.Tensor, heads: int) -> torch.Tensor:
 
 
 def unswapped(weight: torch.Tensor, heads: int) -> torch.Tensor:
-    """Undo ``swapped``: GGUF's order is that of Meta's own layout too."""
+    """Undo ``swapped``; GGUF's order is also that of Meta's own layout."""
     rows, columns = weight.shape
     pairs = weight.reshape(heads, rows // heads // 2, 2, columns)
     return pairs.transpose(1, 2).reshape(rows, columns)

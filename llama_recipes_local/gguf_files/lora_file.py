@@ -13,13 +13,13 @@ from llama_recipes_local.gguf_files.shape import Shape
 
 @dataclass(frozen=True)
 class LoraPair:
-    """What is added to a weight: ``scale * up @ down``.
+    """The change of a weight: ``scale * up @ down``.
 
     Attributes:
         down: returns LoRA's A, (rank, columns), float32.
         up: returns LoRA's B, (rows, rank), float32.
         rank: of both.
-        scale: what their product is multiplied by.
+        scale: factor of the product.
     """
 
     down: Callable[[], torch.Tensor]
@@ -31,14 +31,14 @@ class LoraPair:
 def write_lora(path: Path, name: str, shape: Shape, pairs: Mapping[str, LoraPair]) -> None:
     """Write the file, in float32.
 
-    llama.cpp multiplies each product by ``adapter.lora.alpha`` over its rank. Where a layer's scale
-    is another, B is multiplied by what is left.
+    llama.cpp multiplies each product by ``adapter.lora.alpha`` over its rank. For a layer with
+    another scale, B is multiplied by the rest of it.
 
     Args:
         path: the file.
-        name: the adapter's, for its reader.
-        shape: the base model's.
-        pairs: by the name of the weight in the base model's folder; each must be one of a Llama.
+        name: the adapter's name.
+        shape: the base model's sizes.
+        pairs: by the weight's name in the base model's folder; each must be a weight of a Llama.
     """
     from gguf import GGUFWriter, Keys
 

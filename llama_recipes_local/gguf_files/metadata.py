@@ -1,7 +1,7 @@
-"""What a GGUF file says about its model, each value checked before it is used.
+"""Reads the values of a GGUF file's header; each is checked before it is used.
 
-A key of the model or of its tokenizer that is not read here is refused: it may change what the
-weights mean.
+An unknown key of the model or its tokenizer is refused, because it may change the meaning of
+weights.
 """
 
 import math
@@ -82,7 +82,7 @@ class Metadata:
         """Take the values by key.
 
         Raises:
-            UsageError: if one is of the model or its tokenizer, and is not known here.
+            UsageError: if a key of the model or its tokenizer is unknown.
         """
         self._values = values
         known = [key for key in values if key.startswith(("llama.", "tokenizer."))]
@@ -95,10 +95,10 @@ class Metadata:
 
         Args:
             tied: whether the file has no output layer.
-            factors: what the rotary frequencies are divided by, if the file says it.
+            factors: divisors of the rotary frequencies, if the file has them.
 
         Raises:
-            UsageError: if one is missing, out of range or in contradiction with another.
+            UsageError: if a value is missing, out of range or contradicts another.
         """
         sizes = {name: self._size(key) for name, key in SIZES.items()}
         heads = sizes["heads"]
@@ -121,7 +121,7 @@ class Metadata:
         """Return the tokenizer.
 
         Raises:
-            UsageError: if it is of another kind, not whole, or names a token twice.
+            UsageError: if it is of another kind, incomplete, or has a token twice.
         """
         model = self._one_of(MODEL, (BYTE_LEVEL, SENTENCEPIECE))
         bytewise = model == BYTE_LEVEL
@@ -161,7 +161,7 @@ class Metadata:
         )
 
     def _head(self, hidden: int, heads: int) -> int:
-        """Return the width of a head, which must be even and the same wherever it is said."""
+        """Return the width of a head, which must be even and the same in all keys."""
         said = {key: self._size(key) for key in HEAD_SIZES if key in self._values}
         head = next(iter(said.values()), hidden // heads)
         for key, value in said.items():
@@ -226,7 +226,7 @@ class Metadata:
         return found
 
     def _size(self, key: str, low: int = 1, high: int = LARGEST, *, divides: int = 0) -> int:
-        """Return a whole number in a range, that divides ``divides``."""
+        """Return an integer in a range; it must divide ``divides``."""
         found = self._value(key, int)
         if not low <= found <= high:
             raise _wrong(key, found, f"it must be from {low} to {high}")
@@ -235,7 +235,7 @@ class Metadata:
         return int(found)
 
     def _number(self, key: str, above: float, up_to: float) -> float:
-        """Return a number as it was before it was rounded to 32 bits."""
+        """Return a number in the form it had before it was rounded to 32 bits."""
         import numpy as np
 
         found = self._value(key, float)

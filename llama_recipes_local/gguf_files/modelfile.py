@@ -1,4 +1,4 @@
-"""The Modelfile that Ollama makes a model of: the GGUF file, the prompt and where answers end."""
+"""Writes the Modelfile from which Ollama makes a model: the GGUF file, the prompt and the stops."""
 
 import json
 from dataclasses import replace
@@ -24,7 +24,7 @@ _QUOTES = '"""'
 
 
 def stops(model: ExportedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return the ids of the tokens that an answer of the model ends with."""
+    """Return the ids of the tokens that end an answer of the model."""
     return stop_ids(_prompt(model, tokenizer), tokenizer, ends_of_folder(model.source))
 
 
@@ -35,8 +35,8 @@ def write_modelfile(
 
     Args:
         folder: where to write.
-        file: name of the GGUF file.
-        model: what is exported.
+        file: the GGUF file's name.
+        model: the exported model.
         tokenizer: its tokenizer.
     """
     prompt = _prompt(model, tokenizer)
@@ -49,7 +49,7 @@ def write_modelfile(
 
 
 def trained_template(model: ExportedModel, tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """Return the run's prompt template as a chat template in Jinja; None without a run's."""
+    """Return the run's prompt template as a chat template in Jinja; None without one."""
     if model.prompt_template is None:
         return None
     prompt = read_prompt_template(model.prompt_template)
@@ -62,7 +62,7 @@ def trained_template(model: ExportedModel, tokenizer: PreTrainedTokenizerBase) -
 
 
 def _begin_of_its_own(prompt: PromptTemplate, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return the begin token that a prompt has where the tokenizer, and so llama.cpp, adds none."""
+    """Return the begin token of the prompt, if the tokenizer (and so llama.cpp) adds none."""
     if begin_token(tokenizer):
         return ""
     plain = replace(prompt, complete=True).of_text(_USER, tokenizer)
@@ -70,9 +70,9 @@ def _begin_of_its_own(prompt: PromptTemplate, tokenizer: PreTrainedTokenizerBase
 
 
 def ollama_template(prompt: PromptTemplate, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return a prompt template as Ollama has it, in the language of Go's ``text/template``.
+    """Return a prompt template for Ollama, in Go's ``text/template``.
 
-    The begin token is left out: Ollama adds it where the GGUF file says so.
+    The begin token is left out, because Ollama adds it if the GGUF file says so.
     """
     before, _, after = _of_user(prompt, tokenizer).partition(_USER)
     start = _literal(before)
@@ -98,7 +98,7 @@ def _of_user(prompt: PromptTemplate, tokenizer: PreTrainedTokenizerBase) -> str:
 def _of_system(
     prompt: PromptTemplate, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[str, str, str] | None:
-    """Return the text before the system's words, after them, and after the user's."""
+    """Return the texts before and after the system's words, and after the user's."""
     if prompt.kind != CHAT:
         return None
     turns = [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": _USER}]
@@ -112,7 +112,7 @@ def _of_system(
 
 
 def _end(prompt: PromptTemplate, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return the token that ends a turn, with the line end after it; or what there is instead."""
+    """Return the token that ends a turn with the line end after it, or the text in its place."""
     number, _ = end_of_turn_token(prompt, tokenizer)
     text = prompt.end_of_turn(tokenizer)
     if number is None:

@@ -1,4 +1,4 @@
-"""The weights of a GGUF file under the names of a folder, dequantised one at a time."""
+"""Reads the weights of a GGUF file under the names of a folder, one at a time, dequantised."""
 
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -56,7 +56,7 @@ class FileWeights:
         return {each.name: each.tensor_type.name for _, each in self._tensors.values()}
 
     def kinds(self) -> list[str]:
-        """Return the types of the matrices, the most used one first."""
+        """Return the types of the matrices, the most frequent one first."""
         found = Counter(
             each.tensor_type.name
             for target, each in self._tensors.values()
@@ -65,7 +65,7 @@ class FileWeights:
         return [name for name, _ in found.most_common()]
 
     def dtype(self) -> torch.dtype:
-        """Return the dtype that holds the weights: the file's own, bfloat16 for quantised ones."""
+        """Return the dtype for the weights: the file's own, or bfloat16 for quantised ones."""
         return {"F32": torch.float32, "F16": torch.float16}.get(self.kinds()[0], torch.bfloat16)
 
     def __call__(self, name: str) -> torch.Tensor:
@@ -84,7 +84,7 @@ class FileWeights:
 
 
 def frequency_factors(tensors: "list[ReaderTensor]") -> torch.Tensor | None:
-    """Return what a file's rotary frequencies are divided by, if it says it; float32."""
+    """Return the divisors of a file's rotary frequencies in float32, if it has them."""
     return next((dequantised(each) for each in tensors if each.name == FREQUENCIES), None)
 
 
@@ -92,7 +92,7 @@ def dequantised(tensor: "ReaderTensor") -> torch.Tensor:
     """Return a tensor's values in float32.
 
     Raises:
-        UsageError: if it is of a type that the package ``gguf`` does not read.
+        UsageError: if the package ``gguf`` cannot read its type.
     """
     from gguf import dequantize
 

@@ -1,4 +1,4 @@
-"""The sizes and constants of a Llama that its GGUF file says, from and to ``config.json``."""
+"""Converts the sizes and constants of a Llama between a GGUF file and ``config.json``."""
 
 import math
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ _SCALINGS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """The sizes of a Llama, and the constants that it computes with.
+    """The sizes of a Llama, and the constants of its computation.
 
     Attributes:
         layers: decoder layers.
@@ -63,7 +63,7 @@ class Shape:
         """Return the model's configuration.
 
         Args:
-            dtype: of the weights.
+            dtype: the weights' dtype.
             **tokens: ``bos_token_id`` and the like.
         """
         rope = {"rope_type": "default", **self.scaling, "rope_theta": self.rope_theta}
@@ -85,7 +85,7 @@ class Shape:
         )
 
     def frequency_factors(self) -> torch.Tensor | None:
-        """Return what llama.cpp divides each rotary frequency by; None without Llama 3's scaling.
+        """Return llama.cpp's divisors of rotary frequencies; None without Llama 3's scaling.
 
         Shape: (head / 2,), float32.
         """
@@ -99,7 +99,7 @@ class Shape:
 
 
 def shape_of(config: PreTrainedConfig, tied: bool) -> Shape:
-    """Return the shape that a configuration has, if ``unwritable`` finds nothing."""
+    """Return the shape of a configuration for which ``unwritable`` finds nothing."""
     rope = dict(config.rope_parameters)
     theta = float(rope.pop("rope_theta"))
     return Shape(
@@ -119,7 +119,7 @@ def shape_of(config: PreTrainedConfig, tied: bool) -> Shape:
 
 
 def unwritable(config: PreTrainedConfig, what: str) -> list[Problem]:
-    """Return what a GGUF file of a Llama cannot say of a configuration.
+    """Return what a GGUF file of a Llama cannot represent of a configuration.
 
     Args:
         config: the model's.
@@ -151,13 +151,13 @@ def unwritable(config: PreTrainedConfig, what: str) -> list[Problem]:
 def scaling_of_factors(
     factors: torch.Tensor, theta: float, head: int, positions: int
 ) -> dict[str, Any] | None:
-    """Return Llama 3's scaling whose frequency factors these are; None if there is none.
+    """Return Llama 3's scaling that has these frequency factors; None if there is none.
 
     Args:
         factors: (head / 2,), float32.
         theta: base of the frequencies.
         head: width of a head.
-        positions: of the model.
+        positions: the model's longest sequence.
     """
     factor = float(factors.max())
     for before in (each for each in POSITIONS if each <= positions):
@@ -176,7 +176,7 @@ def scaling_of_factors(
 def _factors(
     theta: float, head: int, factor: float, bounds: tuple[float, float], before: int
 ) -> torch.Tensor:
-    """Return by what Llama 3.1 divides each frequency: long waves by ``factor``, short by 1."""
+    """Return Llama 3.1's divisors of frequencies: ``factor`` for long waves, 1 for short ones."""
     waves = 2 * math.pi * theta ** (torch.arange(0, head, 2, dtype=torch.float64) / head)
     low, high = bounds
     smooth = ((before / waves - low) / (high - low)).clamp(0, 1)

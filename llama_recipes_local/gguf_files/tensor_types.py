@@ -1,4 +1,4 @@
-"""How the tensors of a GGUF file are stored: llama.cpp's types, and which tensor gets which."""
+"""How a GGUF file stores its tensors: llama.cpp's types, and which tensor has which."""
 
 import re
 from collections.abc import Callable
@@ -22,11 +22,11 @@ class FileType:
     """A type of a whole file.
 
     Attributes:
-        name: llama.cpp's, as in names of files.
-        number: of it, ``general.file_type``.
+        name: llama.cpp's name, as in file names.
+        number: its number, ``general.file_type``.
         tensor: the type of most tensors.
-        output: that of the output layer, whose errors count most.
-        some: that of some values and of some of the MLP's last layers; "" for no other.
+        output: the type of the output layer, whose errors count most.
+        some: the type of some values and of some of the last MLP layers; "" if there is none.
     """
 
     name: str
@@ -53,10 +53,10 @@ FILE_TYPES = {
 
 
 def tensor_type(name: str, shape: tuple[int, ...], file: FileType, layers: int, tied: bool) -> str:
-    """Return the type of a tensor: that which llama.cpp's own quantisation chooses.
+    """Return the type of a tensor, chosen as llama.cpp's own quantisation does.
 
     Args:
-        name: in the file.
+        name: its name in the file.
         shape: of the tensor.
         file: type of the file.
         layers: of the model.
@@ -75,13 +75,13 @@ def tensor_type(name: str, shape: tuple[int, ...], file: FileType, layers: int, 
 
 
 def _counts_more(layer: int, layers: int) -> bool:
-    """Return whether llama.cpp gives a layer more bits: the first and last eighth, and a third."""
+    """Return whether llama.cpp gives a layer more bits: first and last eighth, every third."""
     eighth = layers // 8
     return layer < eighth or layer >= 7 * layers // 8 or (layer - eighth) % 3 == 2
 
 
 def row_bytes(kind: str, columns: int) -> int:
-    """Return the bytes of a row in a type."""
+    """Return the bytes of a row stored in a type."""
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
     block, size = GGML_QUANT_SIZES[GGMLQuantizationType[kind]]
@@ -89,14 +89,14 @@ def row_bytes(kind: str, columns: int) -> int:
 
 
 def block_of(kind: str) -> int:
-    """Return how many weights a block of a type has."""
+    """Return the number of weights in a block of a type."""
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
     return GGML_QUANT_SIZES[GGMLQuantizationType[kind]][0]
 
 
 def stored(weight: torch.Tensor, kind: str) -> "np.ndarray":
-    """Return a tensor's values as a file holds them.
+    """Return a tensor's values in the form that a file stores.
 
     Args:
         weight: (columns,) or (rows, columns), floats.

@@ -1,4 +1,4 @@
-"""Writes the tokenizer of a GGUF file into a folder, as transformers loads it."""
+"""Writes the tokenizer of a GGUF file into a folder, in the form that transformers loads."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -36,7 +36,7 @@ def write_tokenizer(vocabulary: Vocabulary, folder: Path, positions: int) -> Non
 
 
 def read_tokenizer(vocabulary: Vocabulary, positions: int) -> PreTrainedTokenizerBase:
-    """Return the tokenizer that the folder of a file has."""
+    """Return the tokenizer in the folder of a file."""
     with TemporaryDirectory() as folder:
         write_tokenizer(vocabulary, Path(folder), positions)
         return AutoTokenizer.from_pretrained(folder)
@@ -84,7 +84,7 @@ def _write_byte_level(vocabulary: Vocabulary, folder: Path, positions: int) -> N
 
 
 def _ends(vocabulary: Vocabulary) -> Any:
-    """Return the rule that puts the begin and the end token around a text."""
+    """Return the rule that adds the begin and end tokens to a text."""
     from tokenizers import processors
 
     begin = vocabulary.begin if vocabulary.add_begin else None
@@ -116,7 +116,7 @@ def _write_sentencepiece(vocabulary: Vocabulary, folder: Path, positions: int) -
 
 
 def sentencepiece_model(vocabulary: Vocabulary) -> bytes:
-    """Return the bytes of SentencePiece's own file, which says the same as GGUF's values."""
+    """Return the bytes of a SentencePiece model with the same content as GGUF's values."""
     from sentencepiece import sentencepiece_model_pb2
 
     proto: Any = sentencepiece_model_pb2  # made at run time, without types

@@ -1,4 +1,4 @@
-"""The tokenizer of a model's folder as a GGUF file holds it."""
+"""Converts the tokenizer of a model's folder to the form that a GGUF file stores."""
 
 import json
 from collections.abc import Sequence
@@ -37,16 +37,16 @@ _PREFIXES: dict[bool, list[tuple[Any, Any]]] = {
 def vocabulary_of(
     tokenizer: PreTrainedTokenizerBase, folder: Path, rows: int, stops: Sequence[int]
 ) -> Vocabulary:
-    """Return a tokenizer as a file holds it.
+    """Return a tokenizer in the form that a file stores.
 
     Args:
         tokenizer: the tokenizer.
         folder: where it was loaded from.
-        rows: of the model's embedding; the tokens that the tokenizer lacks are unused.
+        rows: rows of the model's embedding; those without a token become unused tokens.
         stops: the tokens that end an answer.
 
     Raises:
-        UsageError: if llama.cpp has no such tokenizer.
+        UsageError: if llama.cpp does not support such a tokenizer.
     """
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise _unknown(folder, f"it is a {type(tokenizer).__name__}")
@@ -92,7 +92,7 @@ def _kind(number: int, tokens: dict[int, str], added: dict[int, AddedToken]) -> 
 
 
 def _byte_level(folder: Path, saved: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields that only a byte-level BPE has, or has so."""
+    """Return the fields that are particular to byte-level BPE."""
     found = saved["pre_tokenizer"]
     names = [name for name, rule in SPLITTING.items() if found == _as_saved("pre_tokenizer", rule)]
     if not names or saved["normalizer"] is not None:
@@ -105,7 +105,7 @@ def _byte_level(folder: Path, saved: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sentencepiece(folder: Path, saved: dict[str, Any], texts: list[str]) -> dict[str, Any]:
-    """Return the fields that only SentencePiece has, or has so."""
+    """Return the fields that are particular to SentencePiece."""
     rules = (saved["normalizer"], saved["pre_tokenizer"])
     prefixes = [
         prefix
@@ -125,10 +125,10 @@ def _sentencepiece(folder: Path, saved: dict[str, Any], texts: list[str]) -> dic
 
 
 def _piece_kinds(kinds: list[int], texts: list[str], unknown: int | None) -> list[int]:
-    """Return the kinds of SentencePiece's pieces: bytes and the unknown one have their own.
+    """Return the kinds of SentencePiece's pieces; bytes and the unknown token have their own.
 
-    transformers' Llama has no unknown token in its BPE, but knows its number: SentencePiece before
-    0.2.3 reads no model without one.
+    transformers' Llama has no unknown token in its BPE, but knows its id. SentencePiece before
+    0.2.3 cannot read a model without one.
     """
     found = list(kinds)
     for number, (text, kind) in enumerate(zip(texts, kinds, strict=True)):
@@ -140,7 +140,7 @@ def _piece_kinds(kinds: list[int], texts: list[str], unknown: int | None) -> lis
 
 
 def _scores(folder: Path, saved: dict[str, Any], texts: list[str]) -> list[float]:
-    """Return the scores of SentencePiece's own file, or else by the order of the merges."""
+    """Return the scores in SentencePiece's own file; without one, by the order of merges."""
     if (folder / MODEL).is_file():
         import sentencepiece
 
@@ -159,7 +159,7 @@ def _is_byte(text: str) -> bool:
 
 
 def _as_saved(name: str, rule: Any) -> Any:
-    """Return a rule as ``tokenizers`` writes it, with the defaults of this version."""
+    """Return a rule as ``tokenizers`` would write it, with this version's defaults."""
     if rule is None:
         return None
     from tokenizers import Tokenizer, models
@@ -170,10 +170,10 @@ def _as_saved(name: str, rule: Any) -> Any:
 
 
 def _check_added(folder: Path, added: dict[int, AddedToken]) -> None:
-    """Refuse added tokens that take the spaces beside them.
+    """Refuse added tokens that absorb the spaces beside them.
 
     Raises:
-        UsageError: if there are any; a GGUF file does not say that.
+        UsageError: if there are any; a GGUF file cannot represent that.
     """
     stripping = [each.content for each in added.values() if each.lstrip or each.rstrip]
     if stripping:
@@ -181,7 +181,7 @@ def _check_added(folder: Path, added: dict[int, AddedToken]) -> None:
 
 
 def own_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """Return a tokenizer's chat template, or the one of several that is used unasked."""
+    """Return a tokenizer's chat template; of several, the default one."""
     template = tokenizer.chat_template
     if isinstance(template, dict):
         template = template.get("default")

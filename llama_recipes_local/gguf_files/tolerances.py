@@ -1,4 +1,4 @@
-"""How far a GGUF file of each type may be from its model."""
+"""Limits of the difference between a GGUF file of each type and its model."""
 
 from llama_recipes_local.gguf_files.gguf_choices import DIVERGENCES, RISES
 from llama_recipes_local.model_folders.read_back import Block, Tolerances

@@ -1,4 +1,4 @@
-"""A tokenizer as a GGUF file holds it: byte-level BPE or SentencePiece."""
+"""A tokenizer in the form that a GGUF file stores: byte-level BPE or SentencePiece."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -78,7 +78,7 @@ class Vocabulary:
     chat_template: str | None = None
 
     def ids(self) -> dict[str, int]:
-        """Return the special tokens' ids by GGUF's names of them, of those that there are."""
+        """Return the ids of the special tokens that there are, by GGUF's names."""
         named = {
             "bos": self.begin,
             "eos": self.end,

@@ -1,7 +1,7 @@
-"""What is computed in another way than transformers does, for speed or for an adapter.
+"""Computations that differ from transformers' own, for speed or for an adapter.
 
 ``registry`` lists the kernels that flags choose. ``prefix`` and ``adapter_prompts`` belong to
-adapter methods, and are computed by ``attention``.
+adapter methods; ``attention`` computes them.
 """
 
 DOCUMENTS = "documents"

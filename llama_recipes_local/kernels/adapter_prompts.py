@@ -1,8 +1,8 @@
 """LLaMA-Adapter's attention to learned prompts, added to the attention to the text.
 
-The scores of prompts and text have a softmax each, so this is a second, small attention: 10 keys or
-so, shared by all rows and documents, with neither a position nor a mask. Two matrix products cost
-less than a fused kernel would save.
+Prompts and text have separate softmaxes, so this is a second, small attention: about 10 keys,
+shared by all rows and documents, without positions and without a mask. Two matrix products cost
+less here than a fused kernel could save.
 """
 
 from dataclasses import dataclass

@@ -86,7 +86,7 @@ def document_attention(
         max_length_q: tokens in the longest document.
         position_ids: (batch, seq), restarting at each document; used where ``cu_seq_lens_q`` is not
             given.
-        **kwargs: what else transformers passes on, for its SDPA.
+        **kwargs: further arguments, which go to transformers' SDPA.
 
     Returns:
         (batch, seq, heads, head_dim), and None for the scores.
@@ -229,9 +229,10 @@ def _attend_one_by_one(
     key_lengths: list[int],
     scaling: float | None,
 ) -> torch.Tensor:
-    """Attend with plain SDPA; all tensors are (tokens, heads, head_dim).
+    """Attend with plain SDPA, document by document; all tensors are (tokens, heads, head_dim).
 
-    If a document has more keys than queries, the first keys are a prefix that every query sees.
+    If a document has more keys than queries, the first keys are a prefix that every query attends
+    to.
     """
     # with a batch dimension of 1: SDPA has no fast kernel for three dimensions on CPU
     batched = (x.transpose(0, 1).unsqueeze(0) for x in (query, key, value))
@@ -258,10 +259,10 @@ def _mask(**arguments: Any) -> torch.Tensor | None:
 
 
 def _create_causal_mask(*args: Any, **kwargs: Any) -> Any:
-    """Make a Llama's mask as transformers does, or none for this package's attention.
+    """Make a Llama's mask as transformers does; for this package's attention make none.
 
-    transformers first searches the positions for packed documents, and so waits for the device in
-    each micro-batch. This package's attention is given their bounds.
+    transformers first searches the positions for packed documents, which waits for the device in
+    each micro-batch. This package's attention gets the documents' bounds as arguments.
     """
     config = kwargs.get("config")
     unmasked = kwargs.get("attention_mask") is None and kwargs.get("past_key_values") is None
@@ -274,8 +275,7 @@ def register() -> None:
     """Register the kernel with transformers as ``attn_implementation="documents"``.
 
     Raises:
-        TargetMissingError: if transformers' Llama does not make its mask by the function that is
-            replaced here.
+        TargetMissingError: if transformers' Llama does not call the function that is replaced here.
     """
     CAUSAL_MASK.check()
     AttentionInterface.register(NAME, document_attention)

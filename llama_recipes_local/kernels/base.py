@@ -15,9 +15,9 @@ class Kernel:
     """A way to compute a part of a model, and what it needs.
 
     Attributes:
-        replaces: what it computes in place of.
-        device: the device type that it runs on; "" if any.
-        package: the module of the package that it comes from; "" if always installed.
+        replaces: the computation that it replaces.
+        device: the device type that it runs on; "" for any.
+        package: the module of the package that it comes from; "" if it is always installed.
         extra: this package's extra that installs ``package``.
     """
 
@@ -27,7 +27,7 @@ class Kernel:
     extra: str = ""
 
     def unavailable(self) -> str:
-        """Return why it cannot run on this machine; "" if it can."""
+        """Return why the kernel cannot run on this machine; "" if it can."""
         if self.device and device_type() != self.device:
             return f"they run on {self.device.upper()} only"
         if self.package and find_spec(self.package) is None:
@@ -43,7 +43,7 @@ class AttentionKernel(Kernel):
     Attributes:
         name: the value of the flag, and transformers' name for the implementation.
         default_for: the types of model that "auto" chooses it for, as in ``config.json``.
-        register: makes it known to transformers; None for transformers' own.
+        register: registers it with transformers; None for transformers' own.
     """
 
     name: str
@@ -53,12 +53,12 @@ class AttentionKernel(Kernel):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelKernel(Kernel):
-    """Kernels that are put into a model after it is loaded, where a flag asks for them.
+    """Kernels that are installed in a loaded model if a flag asks for them.
 
     Attributes:
-        title: what the line that is printed calls them.
+        title: their name in the line that is printed.
         flag: the field of ``train_config`` that asks for them.
-        install: puts them into a model, and returns what it put in, in words.
+        install: installs them in a model, and returns in words what was replaced.
     """
 
     title: str
@@ -66,6 +66,6 @@ class ModelKernel(Kernel):
     install: Callable[[nn.Module], str]
 
     def apply(self, model: nn.Module) -> None:
-        """Put them into a model if they can run here, and print what was done, or why not."""
+        """Install them in a model if they can run here; print what was done, or why not."""
         reason = self.unavailable()
         print(f"--> {self.title}: {f'none, {reason}' if reason else self.install(model)}")

@@ -1,9 +1,9 @@
-"""A Llama in fewer passes over memory, frozen with an adapter or without, or trained itself.
+"""A Llama in fewer passes over memory: frozen, with or without an adapter, or trained.
 
-Its parts are computed by ``lora.projections``, where weights are trained by ``full``, and by
-``norm``, ``rotary`` and ``vocabulary_loss``, which keep less for the gradients than autograd does:
-of a layer the residual stream, what adapters and trained weights read, queries, keys and values,
-and the outputs of gate and up.
+Its parts are computed by ``lora.projections`` (by ``full`` where weights are trained), ``norm``,
+``rotary`` and ``vocabulary_loss``, which keep less for the gradients than autograd does. Of each
+layer they keep the residual stream, the inputs of adapters and of trained weights, queries, keys
+and values, and the outputs of gate and up.
 """
 
 from collections import Counter
@@ -37,13 +37,13 @@ LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_
 
 
 def install(model: nn.Module) -> str:
-    """Replace forward passes of a Llama, and return what was replaced.
+    """Replace forward passes of a Llama, and return in words what was replaced.
 
-    Each falls back to the one before, call by call: with a cache, or where a layer is computed
-    otherwise.
+    Each new forward pass calls the former one where it does not apply: with a cache, or for a layer
+    that ``chosen_layers`` and ``layers`` do not accept.
 
     Raises:
-        TargetMissingError: if transformers' layer is not made of what is computed here.
+        TargetMissingError: if transformers' layer does not have the parts that are replaced here.
     """
     DECODER_LAYER.check()
     for module in model.modules():
@@ -60,7 +60,7 @@ def install(model: nn.Module) -> str:
 
 
 def fallbacks(model: nn.Module) -> dict[str, int]:
-    """Return why linear layers of a model are not computed here, and how many for each reason."""
+    """Return the reasons why linear layers are not computed here, with the number of layers."""
     layers = (module._modules.get(name) for module in model.modules() for name in LINEAR)
     reasons = (read(layer) for layer in layers if layer is not None and not computes(layer))
     return dict(Counter(reason for reason in reasons if isinstance(reason, str)))
@@ -84,12 +84,12 @@ def _attention(
 
     Args:
         module: the ``LlamaAttention``.
-        before: its forward pass, without these kernels.
+        before: the former forward pass, without these kernels.
         hidden_states: (batch, seq, hidden).
         position_embeddings: cosines and sines of the positions.
         attention_mask: for the attention implementation.
         past_key_values: None in training.
-        made_of: what the hidden states are the norm of, if that is known.
+        made_of: what the hidden states are the norm of, if known.
         **kwargs: for the attention implementation.
 
     Returns:
@@ -134,7 +134,7 @@ def _attention(
 
 
 def _projection(modules: tuple[nn.Module, ...], x: torch.Tensor) -> Projection | None:
-    """Return what computes layers that read the same input, or None if one is not computed here."""
+    """Return the function for layers with the same input; None if one is not computed here."""
     trained = _trained(modules, x)
     if trained is not None:
         return lambda x, made_of: trained_layers.project(x, trained, made_of)
@@ -177,18 +177,19 @@ def _norm(
 
 
 def _is_own(norm: Any, x: torch.Tensor) -> bool:
-    """Return whether a norm of ``x`` is computed by its own module."""
+    """Return whether a norm's own module computes it for ``x``."""
     return norm.weight.dtype != x.dtype or not _in_half(x)
 
 
 class NormedDecoderLayer(modeling_llama.LlamaDecoderLayer):
-    """A Llama's layer whose norms are computed with the additions before them.
+    """A Llama's layer that computes its norms together with the additions before them.
 
-    A class and not a method of a layer: transformers checkpoints activations in its subclasses.
+    It is a class, not a replaced method, because transformers checkpoints activations only in
+    subclasses of its layer.
 
     Attributes:
-        remakes_norms: whether norms' outputs, which adapters read, are made again in the backward
-            pass instead of kept.
+        remakes_norms: whether the norms' outputs, which adapters read, are recomputed in the
+            backward pass instead of kept.
     """
 
     remakes_norms = False
@@ -209,7 +210,7 @@ class NormedDecoderLayer(modeling_llama.LlamaDecoderLayer):
 
 
 def remake_norms(model: nn.Module, again: bool = True) -> int:
-    """Keep no norm's output of a model's layers, or keep them; return of how many layers."""
+    """Recompute the norms' outputs in a model's layers, or keep them; return how many layers."""
     layers = [module for module in model.modules() if isinstance(module, NormedDecoderLayer)]
     for layer in layers:
         layer.remakes_norms = again
@@ -217,7 +218,7 @@ def remake_norms(model: nn.Module, again: bool = True) -> int:
 
 
 def _causal_lm(module: Any, before: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Compute a ``LlamaForCausalLM``: in training its loss, without logits; see ``_attention``."""
+    """Compute a ``LlamaForCausalLM``; in training the loss without logits. See ``_attention``."""
     head = module.lm_head
     plain = type(head) is nn.Linear and head.bias is None and _is_computed(head.weight)
     counted = kwargs.get("labels") is not None and kwargs.get("num_items_in_batch") is not None
@@ -236,19 +237,19 @@ def _causal_lm(module: Any, before: Callable[..., Any], *args: Any, **kwargs: An
 def _is_computed(head: torch.Tensor) -> bool:
     """Return whether the loss of a head is computed here.
 
-    The gradient of a trained one is summed before it is divided by the number of labels, for which
-    float16 is too narrow; in float32 autocast has to multiply it.
+    The gradient of a trained head is summed before it is divided by the number of labels, which
+    overflows in float16. A head in float32 is left to autocast.
     """
     return not head.requires_grad or not head.is_cuda or head.dtype == torch.bfloat16
 
 
 def _trained(modules: tuple[nn.Module, ...], x: torch.Tensor) -> Trained | None:
-    """Return layers that read ``x`` and are trained, or None if they are not computed here."""
+    """Return trained layers that read ``x``; None if they are not computed here."""
     return read_trained(modules, x) if _in_half(x) else None
 
 
 def _computed(modules: Iterable[nn.Module], x: torch.Tensor) -> list[Computed]:
-    """Return layers that read the same input, or none if one of them is computed otherwise."""
+    """Return layers with the same input; none if one of them is not computed here."""
     if not _in_half(x):
         return []
     found = []
@@ -261,12 +262,12 @@ def _computed(modules: Iterable[nn.Module], x: torch.Tensor) -> list[Computed]:
 
 
 def _in_half(x: torch.Tensor) -> bool:
-    """Return whether the kernels take a tensor; on a CPU the functions take any."""
+    """Return whether the kernels accept a tensor: on CUDA only half precision, on a CPU any."""
     return not x.is_cuda or x.dtype in (torch.bfloat16, torch.float16)
 
 
 def _arguments(computed: list[Computed]) -> tuple[tuple[projections.Layer, ...], Dropout]:
-    """Return the layers and what their adapters drop; the seed is drawn in host memory."""
+    """Return the layers and the dropout of their adapters; its seed is drawn in host memory."""
     share = max(each.dropout for each in computed)
     seed = int(torch.randint(SEEDS, ())) if share else 0
     return tuple(each.layer for each in computed), Dropout(share, seed)

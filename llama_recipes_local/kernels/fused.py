@@ -1,10 +1,10 @@
-"""Fused kernels for what memory bounds in a Llama: normalisation, rotary, SwiGLU, the loss.
+"""Fused kernels for the memory-bound parts of a Llama: normalisation, rotary, SwiGLU, the loss.
 
-The kernels are Liger's (https://github.com/linkedin/Liger-Kernel), written in Triton, for CUDA.
-Each reads and writes its tensors once where torch's operations do so several times. The loss is
-computed from the last hidden states a chunk at a time, so the logits, (batch * seq, vocabulary) and
-in float32 often the largest tensor of a step, never exist as a whole. The price: the model in
-training returns no logits.
+The kernels are those of Liger (https://github.com/linkedin/Liger-Kernel), written in Triton for
+CUDA. Each reads and writes its tensors once, where torch's operations do so several times. The loss
+is computed from the last hidden states in chunks, so the logits, (batch * seq, vocabulary), never
+exist as a whole; in float32 they are often the largest tensor of a step. The price: in training the
+model returns no logits.
 """
 
 import logging
@@ -15,9 +15,9 @@ from llama_recipes_local.kernels.base import ModelKernel
 
 
 def install(model: nn.Module) -> str:
-    """Put the fused kernels into a Llama, and return which.
+    """Install the fused kernels in a Llama, and return in words which.
 
-    liger-kernel's loss finds no gradient for a head behind hidden states that need none, so it is
+    liger-kernel's loss computes no gradient for a head if its hidden states need none. So it is
     left out where nothing before the head is trained.
     """
     from liger_kernel.transformers import apply_liger_kernel_to_llama

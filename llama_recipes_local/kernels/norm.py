@@ -1,6 +1,6 @@
-"""RMSNorm of a residual stream, with the addition before it and the gradients' addition behind it.
+"""RMSNorm of a residual stream, fused with the addition before it and, backward, that of gradients.
 
-Tensors are (..., features). The norm is computed in float32 as transformers' Llama does.
+Tensors are (..., features). The norm is computed in float32, as in transformers' Llama.
 """
 
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ _PROGRAMS = 528  # that add up a weight's gradient, each over some rows: four fo
 
 @dataclass(frozen=True)
 class NormOf:
-    """What a norm was made of, from which it is made again to the bit.
+    """The inputs of a norm, from which it is recomputed to the bit.
 
     Attributes:
-        total: (..., features), which is kept anyway.
+        total: (..., features), which is kept in any case.
         weight: (features,).
         eps: added to the mean of squares.
     """
@@ -26,16 +26,16 @@ class NormOf:
     eps: float
 
     def again(self) -> torch.Tensor:
-        """Return the norm, (..., features)."""
+        """Return the norm, recomputed, (..., features)."""
         return _forward(self.total, None, self.weight, self.eps)[1]
 
 
 def add_and_norm(
     stream: torch.Tensor, branch: torch.Tensor | None, weight: torch.Tensor, eps: float
 ) -> tuple[torch.Tensor, torch.Tensor, NormOf]:
-    """Return ``stream + branch``, its RMSNorm, and what that was made of.
+    """Return ``stream + branch``, its RMSNorm, and the norm's inputs.
 
-    The stream's gradient is that of both results, added as it is written.
+    In the backward pass, the gradients of both results are added as they are written.
 
     Args:
         stream: (..., features).
@@ -75,7 +75,7 @@ class _AddAndNorm(torch.autograd.Function):
 def _forward(
     stream: torch.Tensor, branch: torch.Tensor | None, weight: torch.Tensor, eps: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return the sum, its norm, and what it was scaled by, (rows,) float32."""
+    """Return the sum, its norm, and the factor of each row, (rows,) float32."""
     features = stream.shape[-1]
     if not stream.is_cuda:
         total = stream.clone() if branch is None else stream + branch

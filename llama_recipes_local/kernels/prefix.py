@@ -17,14 +17,14 @@ from torch.nn import functional as F
 class Prefix:
     """Keys and values of all layers, and the documents that they are put in front of.
 
-    A plain dataclass on purpose: FSDP2 does not search it for tensors. Each layer is passed the
+    It is a plain dataclass on purpose: FSDP2 does not search it for tensors. Each layer gets the
     prefixes of all layers, and must not wait for the gradients of the others.
 
     Attributes:
         keys: (layers, kv_heads, virtual tokens, head_dim), without rotary positions.
         values: (layers, kv_heads, virtual tokens, head_dim).
         bounds: (documents + 1,) int32, the offset of each document in the concatenated rows, and
-            the total.
+            the total number of tokens.
         longest: tokens in the longest document.
         tokens: tokens in all rows.
     """

@@ -48,14 +48,14 @@ def choose_attention(asked: str, model_type: str) -> str:
 
 
 def install_model_kernels(model: nn.Module, train: configs.train_config) -> None:
-    """Put the kernels into a loaded model that the flags ask for; what is frozen is frozen."""
+    """Install the kernels that flags ask for in a loaded model, whose frozen weights are known."""
     for kernel in MODEL_KERNELS:
         if getattr(train, kernel.flag):
             kernel.apply(model)
 
 
 def print_fallbacks(model: nn.Module, train: configs.train_config) -> None:
-    """Print which layers of a model with its adapter are not computed by the kernels, and why."""
+    """Print which layers of an adapted model the kernels do not compute, and why."""
     if not getattr(train, frozen.KERNEL.flag) or frozen.KERNEL.unavailable():
         return
     for reason, number in frozen.fallbacks(model).items():

@@ -14,7 +14,7 @@ def rotate(
     Args:
         query: (batch, seq, heads, head_dim).
         key: (batch, seq, kv_heads, head_dim).
-        cos: (batch or 1, seq, head_dim), both halves alike, as transformers makes them.
+        cos: (batch or 1, seq, head_dim), with two equal halves, as transformers makes them.
         sin: (batch or 1, seq, head_dim).
     """
     if not query.is_cuda:
@@ -41,7 +41,7 @@ class _Rotate(torch.autograd.Function):
 def rotated(
     query: torch.Tensor, key: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, sign: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rotate by the angles times ``sign``, as ``rotate`` does; a gradient is rotated back."""
+    """Rotate by ``sign`` times the angles, see ``rotate``; gradients are rotated back."""
     if not query.is_cuda:
         made = modeling_llama.apply_rotary_pos_emb(query, key, cos, sign * sin, unsqueeze_dim=2)
         return made[0], made[1]

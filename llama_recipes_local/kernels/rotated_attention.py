@@ -50,15 +50,15 @@ def attend(
     head_dim: int,
     scaling: float,
 ) -> torch.Tensor:
-    """Return what is attended to, (batch, seq, heads * head_dim).
+    """Return the attention's output, (batch, seq, heads * head_dim).
 
     Args:
         projected: queries, (batch, seq, heads * head_dim), keys and values, (batch, seq, kv_heads *
             head_dim).
         angles: cosines and sines of the positions, each (batch or 1, seq, head_dim).
-        documents: their bounds in the rows one after another, (documents + 1,) int32, and the
-            longest one's length.
-        head_dim: of a head.
+        documents: the documents' bounds in the concatenated rows, (documents + 1,) int32, and the
+            length of the longest.
+        head_dim: features of a head.
         scaling: factor on the scores.
     """
     bounds, longest = documents
@@ -105,7 +105,7 @@ class _Attend(torch.autograd.Function):
 def _forward(
     rows: list[torch.Tensor], documents: tuple[torch.Tensor, int], scaling: float
 ) -> tuple[torch.Tensor, ...]:
-    """Return what is attended to, as ``varlen_attn`` does, and what the backward pass reads.
+    """Return the attention's output, as ``varlen_attn`` does, and what the backward pass needs.
 
     Args:
         rows: queries, (tokens, heads, head_dim), keys and values, (tokens, kv_heads, head_dim).
@@ -126,7 +126,7 @@ def _backward(
     documents: tuple[torch.Tensor, int],
     scaling: float,
 ) -> tuple[torch.Tensor, ...]:
-    """Return the gradients of ``rows``, of that of the output, (tokens, heads, head_dim)."""
+    """Return the gradients of ``rows``, given that of the output, (tokens, heads, head_dim)."""
     *rows, out, scores, state, unused = kept
     bounds, longest = documents
     sizes = bounds, bounds, longest, longest

@@ -24,14 +24,14 @@ def swiglu(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
 def swiglu_backward(
     gradient: torch.Tensor, gate: torch.Tensor, up: torch.Tensor, again: bool, over: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return the gradients of ``gate`` and ``up``, and ``silu(gate) * up`` if it is asked for.
+    """Return the gradients of ``gate`` and ``up``, and ``silu(gate) * up`` if ``again``.
 
     Args:
-        gradient: of the result, which is overwritten.
+        gradient: gradient of the result; it is overwritten.
         gate: as in ``swiglu``.
         up: as in ``swiglu``.
-        again: whether the third of what is returned is needed; it is anything if not.
-        over: whether the gradients may be written over ``gate`` and ``up``.
+        again: whether the result is needed; otherwise the third value is undefined.
+        over: whether the gradients may overwrite ``gate`` and ``up``.
     """
     if not gate.is_cuda:
         sigmoid = torch.sigmoid(gate)

@@ -1,8 +1,8 @@
 """The loss of a model's head, without logits where there is no label.
 
-Logits of some thousand positions at a time are turned into their own gradients, and those into the
-gradients of the hidden states and of a trained head, all in the forward pass. So logits never exist
-as a whole, and those of positions without a label, the prompts', are never computed.
+The logits of some thousand positions at a time are turned into their gradients, and those into
+gradients of the hidden states and of a trained head, all in the forward pass. So the logits never
+exist as a whole, and those of positions without a label, such as prompts, are never computed.
 """
 
 from collections.abc import Callable
@@ -32,8 +32,8 @@ def vocabulary_loss(
         hidden: (batch, seq, features), the last hidden states.
         weight: (vocabulary, features) of the head.
         labels: (batch, seq), which are predicted one position before; some are ``IGNORE_INDEX``.
-        items: what the sum is divided by.
-        token_losses: is told the loss of each label.
+        items: divisor of the sum.
+        token_losses: called with the loss of each label.
     """
     following = F.pad(labels, (0, 1), value=IGNORE_INDEX)[..., 1:].flatten()
     positions = (following != IGNORE_INDEX).nonzero().squeeze(1)
@@ -89,7 +89,7 @@ class _Loss(torch.autograd.Function):
 def _added(
     sofar: torch.Tensor | None, gradient: torch.Tensor, hidden: torch.Tensor
 ) -> torch.Tensor:
-    """Return the head's gradient with that of a part's logits, (vocabulary, features)."""
+    """Return the sum of the head's gradient and that of a part's logits, (vocabulary, features)."""
     return gradient.T @ hidden if sofar is None else sofar.addmm_(gradient.T, hidden)
 
 

@@ -19,7 +19,7 @@ _EMBEDDING = re.compile(r"embed_tokens\.(base_layer\.)?weight$")
 
 
 def check_adapter_files(folder: Path, flag: str, fix: str) -> list[Problem]:
-    """Return a problem if the folder that a flag names holds no adapter, or links out of it."""
+    """Return a problem if a flag's folder holds no adapter, or links to files elsewhere."""
     missing = [name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) if not (folder / name).is_file()]
     if not missing:
         return check_links(folder, [folder / ADAPTER_WEIGHTS])
@@ -29,7 +29,7 @@ def check_adapter_files(folder: Path, flag: str, fix: str) -> list[Problem]:
 
 
 def check_no_adapter(folder: Path) -> list[Problem]:
-    """Return a problem if an adapter lies in a model's folder, where transformers attaches it."""
+    """Return a problem if an adapter lies in a model's folder: transformers would attach it."""
     if not (folder / ADAPTER_CONFIG).is_file():
         return []
     names = [name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) if (folder / name).is_file()]
@@ -72,7 +72,7 @@ def read_adapter_config(
 
 
 def trained_tokens(folder: Path) -> list[int]:
-    """Return the tokens whose rows an adapter holds apart; none if it holds no such rows."""
+    """Return the tokens whose rows an adapter stores separately; none if it stores no such rows."""
     return tokens_of(_json(folder / ADAPTER_CONFIG).get("trainable_token_indices"))
 
 
@@ -84,9 +84,9 @@ def tokens_of(indices: object) -> list[int]:
 
 
 def vocabulary_of_adapter(folder: Path) -> int | None:
-    """Return how many rows the model must have that an adapter is put on; None if it is unsaid.
+    """Return how many rows an adapter's model must have; None if the adapter does not tell.
 
-    An adapter says so that holds an embedding, or rows of single tokens, which may be new.
+    It tells if it holds an embedding, or rows of single tokens, which may be new.
     """
     tokens = trained_tokens(folder)
     try:

@@ -1,4 +1,4 @@
-"""Which models this package is for, by ``config.json`` and the files; the others by name."""
+"""Tells by ``config.json`` and the files which models this package supports, and names others."""
 
 import re
 from collections.abc import Sequence
@@ -41,11 +41,10 @@ _FORMATS = {
 
 
 def check_architecture(folder: Path, flag: str, types: Sequence[str] = (LLAMA,)) -> list[Problem]:
-    """Return a problem if a folder holds a model that this package is not for.
+    """Return a problem if a folder holds a model that is not supported.
 
     Args:
-        folder: the model's, or a file that was named in its place; what cannot be read at all is
-            left to other checks.
+        folder: the model's, or a file named in its place; other checks report what cannot be read.
         flag: the flag that names it.
         types: the values of ``model_type`` that can be used.
     """
@@ -75,7 +74,7 @@ def check_architecture(folder: Path, flag: str, types: Sequence[str] = (LLAMA,))
 
 
 def check_format(folder: Path, flag: str) -> list[Problem]:
-    """Return a problem if a folder has weights, but only in a format that is not read.
+    """Return a problem if a folder has weights, but none in a supported format.
 
     Args:
         folder: the model's folder, or a file that was named in its place.

@@ -31,10 +31,10 @@ OTHERS = ("generation_config.json", "LICENSE*", "NOTICE*", "USE_POLICY*")
 
 
 def copy_auxiliary_files(source: Path, folder: Path, tokenizer: Path) -> None:
-    """Copy a model's auxiliary files, but none that links to a file of elsewhere.
+    """Copy a model's auxiliary files, except links to files elsewhere.
 
-    What is copied may be published with the model, and such a file may be private. Links within
-    the folder, to where its other files are, and to the files of the Hub's cache are followed.
+    Copies may be published with the model, and such files may be private. Links within the folder,
+    to where its other files are, and to the files of the Hub's cache are followed.
 
     Args:
         source: the model's folder.

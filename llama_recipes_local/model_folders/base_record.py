@@ -1,7 +1,7 @@
-"""Which weights an adapter was trained on: recorded in its folder, compared where it is used.
+"""Records in an adapter's folder which weights it was trained on, and compares them later.
 
-Another model of the same shape would be taken without a word, and give nonsense. Folders may move,
-be sharded in another way, or hold the same weights in another dtype or quantised.
+Without this, another model of the same shape would be used silently, and give nonsense. Folders may
+be moved, sharded differently, or hold the same weights in another dtype or quantised.
 """
 
 import base64
@@ -27,11 +27,11 @@ _NUMBERS = 16  # of each
 
 
 class Comparison(NamedTuple):
-    """What comes of comparing a model's folder with the record of an adapter.
+    """The result of comparing a model's folder with an adapter's record.
 
     Attributes:
         problems: the problem that it is another model.
-        note: what is said of a copy in another form, or of an adapter without a record; or "".
+        note: a note on a copy in another form, or on an adapter without a record; or "".
     """
 
     problems: list[Problem]
@@ -39,7 +39,7 @@ class Comparison(NamedTuple):
 
 
 class _Sample(NamedTuple):
-    """Some numbers of a tensor: its dtype, and they in float32, in base64."""
+    """Some numbers of a tensor: its dtype, and the numbers in float32, in base64."""
 
     dtype: str
     numbers: str
@@ -103,7 +103,7 @@ class _Record:
         return record
 
     def difference(self, now: "_Record") -> str:
-        """Return in which tensor another model differs; "" if it is this one in another form."""
+        """Return a tensor in which another model differs; "" if only its form differs."""
         named = f"that was {self.name!s:.80} ({self.dtype!s:.80}), and "
         common = [name for name in self.samples if name in now.samples]
         for name in common:
@@ -132,7 +132,7 @@ def compare_base(adapter: Path, base: Path, flag: str, allowed: bool = False) ->
         adapter: the adapter's folder.
         base: the folder of the base model, whose weights were checked.
         flag: the flag that names the base model.
-        allowed: whether another model may be used, which is then said.
+        allowed: whether another model may be used; then a note tells it.
     """
     was = _Record.read(adapter)
     if was is None:
@@ -162,7 +162,7 @@ def _sampled(place: Place) -> _Sample:
 
 
 def _by_name(adapter: Path, base: Path) -> str:
-    """Return what is said of an adapter that does not record its base model's weights."""
+    """Return a note for an adapter that does not record its base model's weights."""
     try:
         named = json.loads((adapter / ADAPTER_CONFIG).read_text("utf-8"))["base_model_name_or_path"]
     except (OSError, ValueError, LookupError, TypeError, RecursionError):

@@ -1,4 +1,4 @@
-"""What an export format is given, and what it has to do."""
+"""What an export format is given, and what it must implement."""
 
 import math
 from collections.abc import Callable, Collection, Mapping
@@ -42,13 +42,13 @@ class ExportedModel:
 
 
 class Export(Protocol):
-    """A model in a format, which nothing has been written of yet."""
+    """A model to be written in a format; nothing has been written yet."""
 
     def check(self, out: Path, /) -> list[Problem]:
-        """Return why it cannot be written to the folder ``out``: disk space, for one."""
+        """Return why it cannot be written to the folder ``out``, such as a lack of disk space."""
 
     def write(self, folder: Path, /) -> None:
         """Write the model's files into an empty folder."""
 
     def read_back(self, folder: Path, /) -> ReadBack | None:
-        """Return what the files in ``folder`` say, for a certificate; None for no certificate."""
+        """Return what was read back from ``folder``, for a certificate; None for no certificate."""

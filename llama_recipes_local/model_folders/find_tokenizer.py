@@ -1,4 +1,4 @@
-"""Finds the tokenizer of a trained model: an adapter and a sharded checkpoint come without one."""
+"""Finds the tokenizer of a trained model: adapters and sharded checkpoints contain none."""
 
 from collections.abc import Mapping
 from pathlib import Path

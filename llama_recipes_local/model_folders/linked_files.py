@@ -1,4 +1,4 @@
-"""Links in a model's folder: they may lead to where its other files are, and nowhere else."""
+"""Restricts links in a model's folder to the folders where its other files are."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,10 +10,10 @@ _READ = ("config.json", "adapter_config.json", "tokenizer.json", "tokenizer.mode
 
 
 def homes(folder: Path) -> set[Path]:
-    """Return the folders that the files of a model's folder may be in, behind links.
+    """Return the folders that linked files of a model's folder may be in.
 
-    The configuration and the tokenizer are read, so they are what they should be. In the Hub's
-    cache ``snapshots/REVISION`` links to ``blobs``.
+    They are those of the configuration and the tokenizer, whose content is read and checked. In the
+    Hub's cache ``snapshots/REVISION`` links to ``blobs``.
     """
     real = folder.resolve()
     read = (path for name in _READ if (path := folder / name).is_file())
@@ -22,9 +22,9 @@ def homes(folder: Path) -> set[Path]:
 
 
 def check_links(folder: Path, files: Iterable[Path]) -> list[Problem]:
-    """Return a problem for each file of a model's folder that links to a file of elsewhere.
+    """Return a problem for each file of a model's folder that links elsewhere.
 
-    Weights are copied by ``merge`` and ``convert`` into models that may be published.
+    ``merge`` and ``convert`` copy weights into models that may be published.
     """
     allowed = homes(folder)
     return [

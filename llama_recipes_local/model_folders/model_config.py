@@ -61,7 +61,7 @@ def load_config(folder: Path, fix: str) -> transformers.PreTrainedConfig:
 
 
 def _check_numbers(config: transformers.PreTrainedConfig) -> None:
-    """Check numbers that transformers takes as they are, and fails or computes NaN with later.
+    """Check numbers that transformers does not check, but fails or computes NaN with later.
 
     Raises:
         ValueError: if one is out of its range.
@@ -80,14 +80,15 @@ def _check_numbers(config: transformers.PreTrainedConfig) -> None:
 
 
 def _check_rotary(rotary: Any, written: Mapping[str, Any]) -> None:
-    """Check rotary settings that transformers leaves out, or takes one of two of.
+    """Check rotary settings that transformers would ignore, or of which it would use one of two.
 
     Args:
-        rotary: the settings as it reads them; those of models of several kinds of layers are left.
+        rotary: the settings as transformers reads them; those of models with several kinds of
+            layers are not checked.
         written: ``config.json``.
 
     Raises:
-        ValueError: if it would compute something else than is written.
+        ValueError: if it would compute something else than ``config.json`` says.
     """
     if not isinstance(rotary, dict) or "rope_type" not in rotary:
         return
@@ -108,7 +109,7 @@ def _check_rotary(rotary: Any, written: Mapping[str, Any]) -> None:
 
 
 def _check_one_rotary(scaling: Any, parameters: Any) -> None:
-    """Check that the old and the new name of rotary settings say the same: transformers reads one.
+    """Check that the old and the new name of rotary settings agree: transformers reads one.
 
     Raises:
         ValueError: if they do not.
@@ -126,7 +127,7 @@ def _check_one_rotary(scaling: Any, parameters: Any) -> None:
 
 
 def _check_ids(config: object, rows: Any) -> None:
-    """Check that the tokens that a configuration names are ones of a model with so many rows.
+    """Check that a model has rows for the tokens that its configuration names.
 
     Raises:
         ValueError: if one is not; a model would never stop at it.

@@ -1,4 +1,4 @@
-"""What a certificate compares: the model that an export was made of, and what its files say."""
+"""What a certificate compares: the exported model, and what is read back from its files."""
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -30,12 +30,12 @@ class ComparedModel:
 
 
 class Block(NamedTuple):
-    """Weights in a row that have a scale of their own.
+    """Consecutive weights that share a scale.
 
     Attributes:
-        weights: their number.
-        largest: the largest error of one over the largest weight of the block, at most.
-        least: an error that none has to be below: what the smallest step of a scale comes to.
+        weights: number of weights.
+        largest: upper limit of the largest error, as a fraction of the block's largest weight.
+        least: an absolute error that is always allowed: that of a scale's smallest step.
     """
 
     weights: int
@@ -51,12 +51,12 @@ class Tolerances:
     """How far an export may be from its model.
 
     Attributes:
-        weights: root of the mean squared error of a tensor over that of its weights, at most, by
-            how it is stored.
-        blocks: the errors of single weights, by how a tensor is stored; any where there is none.
-        divergence: Kullback-Leibler divergence of the next token, in nats a token, at most.
-        perplexity: share by which the perplexity may rise.
-        row: times the error of a whole matrix that one of its rows may have, which has fewer
+        weights: upper limit of a tensor's relative root mean square error, by how it is stored.
+        blocks: limits for single weights, by how a tensor is stored; none where there is no entry.
+        divergence: upper limit of the Kullback-Leibler divergence of the next token, in nats a
+            token.
+        perplexity: upper limit of the rise of the perplexity, as a fraction.
+        row: how many times the limit of a whole matrix one of its rows may have, as it has fewer
             weights.
     """
 
@@ -72,8 +72,8 @@ class ReadBack:
     """An export, read back from its files.
 
     Attributes:
-        original: the model that it was made of.
-        exported: what the files say.
+        original: the model that was exported.
+        exported: the model that the files hold.
         names: the names of the weights.
         numbers: of all weights.
         kind: returns how a weight is stored, by its name: a key of ``tolerances.weights``.

@@ -1,4 +1,4 @@
-"""A hash of weights from a part of each tensor: in a moment, whatever the size of the model."""
+"""A hash of a part of each tensor, computed in a moment whatever the size of the model."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ BLOCK = 1 << 13  # bytes in the middle of each tensor of larger ones
 
 
 class Place(NamedTuple):
-    """Where a tensor is, by its file's header: name, dtype as safetensors has it, shape, bytes."""
+    """Where a tensor is in its file, by the header: name, dtype as in safetensors, shape, bytes."""
 
     name: str
     dtype: str
@@ -30,7 +30,7 @@ class Place(NamedTuple):
 
 
 def places(files: Iterable[Path]) -> list[Place]:
-    """Return the tensors of safetensors files in the order of their names, whatever file has them.
+    """Return the tensors of safetensors files sorted by name, whichever file has them.
 
     Args:
         files: those of a folder that ``check_weights`` finds nothing wrong with.

@@ -1,4 +1,4 @@
-"""How a model is distributed over ranks: the process group, meshes, FSDP2 and its policies.
+"""Distribution of a model over ranks: the process group, meshes, FSDP2 and its policies.
 
 ``finetuning.main`` imports ``FullyShardedDataParallel`` and ``ShardingStrategy`` from here.
 """

@@ -1,7 +1,7 @@
-"""Passes of one rank without the others, for a trial that may end in the middle on one of them.
+"""Passes of one rank without the others, for a trial that may fail halfway on one of them.
 
-With FSDP2 a rank takes what the others would send from its own shard: values are wrong, the memory
-is what it would be. Replicas compute without reducing gradients.
+With FSDP2, a rank uses its own shard in place of those that the others would send: the values are
+wrong, but the memory is right. Replicas compute without reducing gradients.
 """
 
 from collections.abc import Iterator
@@ -27,9 +27,9 @@ _OF_A_PASS = (
 
 @contextmanager
 def computing_alone(model: nn.Module) -> Iterator[None]:
-    """Compute without other ranks inside the block, which an error may leave at any place.
+    """Compute without other ranks inside the block, which may fail at any point.
 
-    Gradients that it leaves on parameters are the caller's to drop; FSDP2's own are dropped.
+    The caller drops the gradients left on parameters; FSDP2's own are dropped here.
     """
     if isinstance(model, DistributedDataParallel):
         with model.no_sync():
@@ -55,7 +55,7 @@ def computing_alone(model: nn.Module) -> Iterator[None]:
 
 
 def _forget_pass(root: FSDPModule) -> None:
-    """Have FSDP2 begin anew after a pass that may have ended at any place."""
+    """Reset FSDP2 after a pass that may have failed at any point."""
     recovering: Any = root
     if hasattr(root, "reset_iter_state"):  # of torch 2.13
         recovering.reset_iter_state()
@@ -78,7 +78,7 @@ def _forget_pass(root: FSDPModule) -> None:
 
 
 def _talks_by(unit: FSDPModule) -> tuple[AllGather, ReduceScatter]:
-    """Return how a unit gathers and reduces: what torch has setters for, but no getters."""
+    """Return how a unit gathers and reduces: torch has setters for this, but no getters."""
     group = unit._get_fsdp_state()._fsdp_param_group
     if group is None:  # without parameters of its own
         return _OwnGather(), _OwnScatter()
@@ -86,14 +86,14 @@ def _talks_by(unit: FSDPModule) -> tuple[AllGather, ReduceScatter]:
 
 
 class _Own:
-    """Takes its memory as FSDP2's default does."""
+    """Allocates memory as FSDP2's default does."""
 
     def allocate(self, size: Any, *, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
         return torch.empty(*size, dtype=dtype, device=device)
 
 
 class _OwnGather(_Own, AllGather):
-    """Fills each rank's part with this rank's shard, which is in its place already."""
+    """Fills each rank's part with this rank's shard, which is in place already."""
 
     def __call__(
         self, output_tensor: torch.Tensor, input_tensor: torch.Tensor, *args: Any, **kwargs: Any
@@ -104,7 +104,7 @@ class _OwnGather(_Own, AllGather):
 
 
 class _OwnScatter(_Own, ReduceScatter):
-    """Takes the first part as the sum."""
+    """Returns the first part as the sum."""
 
     def __call__(
         self, output_tensor: torch.Tensor, input_tensor: torch.Tensor, *args: Any, **kwargs: Any

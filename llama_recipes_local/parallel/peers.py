@@ -1,8 +1,8 @@
-"""What the ranks of a run tell each other before they train, and when one of them ends.
+"""What the ranks of a run exchange before they train, and when one of them ends.
 
-They meet in a store (torch's ``TCPStore``, a small table that torchrun or rank 0 serves) as soon as
-they start, long before the process group: so ranks that were given different things are found
-before anything is tokenised, and none waits for one that has refused to start.
+They meet in a store (torch's ``TCPStore``, a small table that torchrun or rank 0 serves) when they
+start, long before the process group exists. So ranks with different settings are found before
+anything is tokenised, and no rank waits for one that has refused to start.
 """
 
 import contextlib
@@ -31,22 +31,22 @@ CONNECT = 5.0  # seconds; for an answer of the store a tenth more for each rank
 
 
 class PeerEndedError(TrainingError):
-    """Another rank has ended; why is reported by ``Peers.settle``."""
+    """Another rank has ended; ``Peers.settle`` reports why."""
 
     def __init__(self, code: int) -> None:
-        """Take the other's exit code."""
+        """Store the other rank's exit code."""
         super().__init__()
         self.EXIT_CODE = code
 
 
 class Beat(NamedTuple):
-    """What a rank tells the others about itself, again and again.
+    """A sign of life that a rank sends to the others at intervals.
 
     Attributes:
-        number: another one each time.
-        places: at how many its main thread has been.
-        place: the last of them.
-        waits: whether it waits for others there.
+        number: different in each beat.
+        places: how many places its main thread has been at.
+        place: the place where its main thread is now.
+        waits: whether it waits for other ranks there.
     """
 
     number: float
@@ -56,7 +56,7 @@ class Beat(NamedTuple):
 
 
 class Peers:
-    """The ranks of a run, as one of them sees the others."""
+    """The ranks of a run, seen from one of them."""
 
     def __init__(self, launch: Launch, patience: float = PATIENCE, number: int = 0) -> None:
         """Meet the others.
@@ -64,11 +64,11 @@ class Peers:
         Args:
             launch: which rank this is.
             patience: seconds to wait for another rank.
-            number: which run of this process it is.
+            number: number of this run among those of this process.
 
         Raises:
-            UsageError: if another process is this rank too, or the place to meet is taken.
-            TrainingError: if rank 0 does not come.
+            UsageError: if another process has the same rank, or the port is taken.
+            TrainingError: if rank 0 does not appear.
         """
         self.rank, self.world_size = launch.rank, launch.world_size
         self.patience = patience
@@ -90,16 +90,16 @@ class Peers:
         self._set("terminal", self._terminals[self.rank])
 
     def agree(self, topic: str, facts: Mapping[str, str]) -> None:
-        """Compare what this rank was given with all others; all ranks call this together.
+        """Compare this rank's facts with those of all others; all ranks call this together.
 
         Args:
             topic: what the facts are about, a word.
-            facts: values by what a user calls them.
+            facts: values, by the names that users know.
 
         Raises:
-            UsageError: if ranks differ, with each fact, on all of them.
+            UsageError: if ranks differ, on all of them, with each fact that differs.
             PeerEndedError: if another rank has refused to start.
-            TrainingError: if a rank does not come.
+            TrainingError: if a rank does not appear.
         """
         own = {"WORLD_SIZE": str(self.world_size), **facts}
         text = json.dumps(own, sort_keys=True)
@@ -111,11 +111,11 @@ class Peers:
             raise UsageError(list(_differences(self._store.multi_get(self._keys(topic)))))
 
     def settle(self, text: str, code: int) -> str | None:
-        """Report why this rank ends, together with all others that do; one thread does.
+        """Report why this rank ends, together with all others that end; one thread does this.
 
-        Each text is printed once on a terminal, or in a file, that ranks share. Returns when the
-        others have printed too, or after some seconds: a rank that ends earlier could take them
-        along, with torchrun or with the store.
+        On a terminal or file that ranks share, each text is printed once. The call returns when the
+        others have printed too, or after some seconds: if a rank exited earlier, torchrun or the
+        loss of the store could end the others before they report.
 
         Args:
             text: the report; "" if this rank ends because another does.
@@ -146,7 +146,7 @@ class Peers:
         return printed
 
     def leave(self) -> None:
-        """Ask the others nothing more; the rank that serves the store leaves last."""
+        """Stop exchanging messages; the rank that serves the store leaves last."""
         with contextlib.suppress(DistError):
             self._set("left", "")
             if self._serves:
@@ -159,15 +159,15 @@ class Peers:
         return {rank: json.loads(self._store.get(self._key("ended", rank))) for rank in ranks}
 
     def another_ended(self) -> bool:
-        """Return whether another rank ends, and this one does not yet."""
+        """Return whether another rank has ended and this one has not."""
         return not self._settled and self._store.check(["anyone-ended"])
 
     def beat(self, beat: Beat) -> None:
-        """Tell the others about this rank."""
+        """Send this rank's beat to the others."""
         self._set("beat", beat)
 
     def beats(self) -> dict[int, Beat]:
-        """Return the last beat of each other rank that has told one."""
+        """Return the last beat of each other rank that has sent one."""
         others = (rank for rank in range(self.world_size) if rank != self.rank)
         return {
             rank: Beat(*json.loads(self._store.get(self._key("beat", rank))))
@@ -176,10 +176,10 @@ class Peers:
         }
 
     def speaks(self, silent: Container[int] = ()) -> bool:
-        """Return whether this rank prints for those that share its terminal: it is the first.
+        """Return whether this rank prints for those that share its terminal: the first one does.
 
         Args:
-            silent: ranks that cannot.
+            silent: ranks that cannot print.
         """
         own = self._terminals.get(self.rank)
         sharing = (rank for rank, terminal in self._terminals.items() if terminal == own)
@@ -191,7 +191,7 @@ class Peers:
                 self._terminals[rank] = json.loads(self._store.get(self._key("terminal", rank)))
 
     def _gather(self, topic: str) -> list[bytes]:
-        """Return what each rank has set; say after a while who has not."""
+        """Return the value that each rank has set; after a while, print which ranks are missing."""
         keys, began, said = self._keys(topic), time.monotonic(), SAY_AFTER
         while not self._wait(keys, 0.2):
             waited = time.monotonic() - began
@@ -237,9 +237,9 @@ class Peers:
         self._store.set(self._key(topic, self.rank), json.dumps(value))
 
     def _wait(self, keys: list[str], seconds: float) -> bool:
-        """Return whether all keys are there within some seconds.
+        """Return whether all keys are present within some seconds.
 
-        The store's own ``wait`` would print a line of C++ each time that its time is up.
+        The store's own ``wait`` would print a line of C++ at each timeout.
         """
         until = time.monotonic() + seconds
         while not self._store.check(keys):
@@ -276,7 +276,7 @@ class Peers:
             ) from error
 
     def _await_server(self) -> None:
-        """Wait until the store can be connected to; its own client would print lines of C++."""
+        """Wait until the store accepts connections; its own client would print lines of C++."""
         host, port = self._launch.host, self._launch.port
         began, said = time.monotonic(), SAY_AFTER
         while True:
@@ -330,7 +330,7 @@ def _have(ranks: list[int]) -> str:
 
 
 def _joined(texts: Mapping[int, str], speaker: int) -> str:
-    """Return each text once: the speaker's as it is, others with the ranks that say it."""
+    """Return each text once: the speaker's as it is, others with the ranks that report them."""
     saying: dict[str, list[int]] = {}
     for rank in sorted(texts):
         saying.setdefault(texts[rank], []).append(rank)
@@ -343,7 +343,7 @@ def _joined(texts: Mapping[int, str], speaker: int) -> str:
 
 
 def _terminal() -> list[object]:
-    """Return what tells apart where ranks print: the host, and the file or pipe of stderr."""
+    """Return an identifier of where a rank prints: its host, and the file or pipe of stderr."""
     try:
         status = os.fstat(2)
     except OSError:
@@ -352,5 +352,5 @@ def _terminal() -> list[object]:
 
 
 def _attempt() -> str:
-    """Return which start of torchrun this is: a restart keeps its store."""
+    """Return the number of torchrun's restarts: its store outlives them."""
     return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")

@@ -44,8 +44,8 @@ def device_type() -> str:
 def setup(seconds: float = PATIENCE) -> None:
     """Initialise the process group: nccl for CUDA tensors, gloo for those in host memory.
 
-    torchrun keeps its store when it restarts ranks, and when ranks train a second time. It has the
-    addresses of the old ones, so each start and each group gets its own prefix in the store.
+    torchrun keeps its store when it restarts ranks, and when they train a second time. The store
+    then holds the addresses of the old ranks, so each start and each group uses its own prefix.
 
     Args:
         seconds: how long a rank waits for another in a collective before it fails.

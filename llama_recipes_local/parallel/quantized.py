@@ -1,11 +1,11 @@
 """Quantised weights as FSDP2 parameters.
 
-bitsandbytes packs 4-bit weights into elements of a float dtype, many of which are NaN by their
-bits. FSDP would cast them to its compute dtype, and on CUDA its copies in half precision turn every
+bitsandbytes packs 4-bit weights into elements of a float dtype, and many of their bit patterns are
+NaN. FSDP would cast them to its compute dtype, and on CUDA its copies in half precision turn every
 NaN into the same one (https://github.com/huggingface/accelerate/issues/3983,
 https://github.com/bitsandbytes-foundation/bitsandbytes/issues/1945). So they are sharded as
-float32, which is copied bit by bit (bytes would be, too, but torch 2.11 shards floats only), and a
-quantised model is not cast by FSDP but by autocast, see ``models.precision``.
+float32, which is copied bit by bit. (Bytes would be too, but torch 2.11 shards only floats.) A
+quantised model is cast by autocast, not by FSDP, see ``models.precision``.
 """
 
 from typing import Any
@@ -22,7 +22,7 @@ def is_quantized(model: nn.Module) -> bool:
 
 
 def quantized_parameters(model: nn.Module) -> set[nn.Parameter]:
-    """Return the parameters with 4-bit or 8-bit weights, and those in fp8, which are bytes."""
+    """Return the parameters with 4-bit, 8-bit or fp8 weights."""
     parameters = list(model.parameters())
     found = {p for p in parameters if p.dtype == torch.uint8 and not p.requires_grad}
     if not is_quantized(model):

@@ -1,7 +1,7 @@
-"""Weights that every rank holds whole, which ``NO_SHARD`` is: torch's DistributedDataParallel.
+"""Replicated weights, as with ``NO_SHARD``: torch's DistributedDataParallel.
 
-Not FSDP2 on a mesh of replicas: that keeps what it gathered, from itself, beside each parameter
-from the forward to the backward pass, so every weight was held twice.
+FSDP2 on a mesh of replicas is not used, because it keeps a gathered copy beside each parameter from
+the forward to the backward pass, so that every weight would be held twice.
 """
 
 from collections import deque
@@ -23,9 +23,9 @@ AT_ONCE = 8
 def with_shared_gradients(model: nn.Module) -> nn.Module:
     """Return a model whose backward passes average gradients over ranks.
 
-    That is the model itself if it is alone, or if FSDP2 or the caller has seen to it. Frozen
-    parameters take no part, and buckets of gradients are reduced while others are computed. Nothing
-    is sent at the start: every rank has loaded the same weights.
+    This is the model itself on a single rank, or if FSDP2 or the caller averages gradients already.
+    Frozen parameters take no part. Buckets of gradients are reduced while others are computed.
+    Nothing is broadcast at the start, because every rank has loaded the same weights.
 
     Args:
         model: on its device, the same on all ranks; all ranks call this together.
@@ -77,6 +77,6 @@ def average_in_float32(
 
 
 def _may_skip_parameters(model: nn.Module) -> bool:
-    """Return whether a step may leave parameters out: of a vision model, for rows without image."""
+    """Return whether a step may leave parameters unused, as a vision model does without images."""
     config: Any = getattr(model, "config", None)
     return hasattr(config, "vision_config")

@@ -18,13 +18,15 @@ class StoredTensor:
     name: str
 
     def rows(self, start: int, stop: int) -> torch.Tensor:
-        """Return rows ``start`` to ``stop``, mapped from the file: only what is used is read."""
+        """Return rows ``start`` to ``stop``, mapped from the file; only what is used is read."""
         with safe_open(self.path, framework="pt") as file:
             return file.get_slice(self.name)[start:stop]
 
 
 def move_deferred_to_meta(model: nn.Module) -> dict[str, StoredTensor]:
-    """Replace the deferred parameters of ``model`` by ones on the meta device, to be sharded.
+    """Replace the deferred parameters of ``model`` by parameters on the meta device.
+
+    They can then be sharded, and are loaded afterwards.
 
     Returns:
         Where the weights are, by the parameters' names in ``model``.
@@ -47,7 +49,7 @@ def load_shards(model: nn.Module, places: dict[str, StoredTensor], device: torch
         model: a model that FSDP2 has sharded, or a replica; its deferred parameters are on the meta
             device.
         places: what ``move_deferred_to_meta`` returned.
-        device: the device that they are kept on.
+        device: the device that the weights are kept on.
     """
     if not places:
         return
@@ -65,7 +67,7 @@ def load_shards(model: nn.Module, places: dict[str, StoredTensor], device: torch
 
 
 def _first_row(shard: torch.Tensor) -> int:
-    """Return this rank's first row: each has ``ceil(rows / ranks)``, the last ones fewer."""
+    """Return this rank's first row; each rank has ``ceil(rows / ranks)``, the last ones fewer."""
     if not isinstance(shard, DTensor):
         return 0
     mesh = shard.device_mesh["shard"]
@@ -73,7 +75,7 @@ def _first_row(shard: torch.Tensor) -> int:
 
 
 def _replace(model: nn.Module, new: dict[nn.Parameter, torch.Tensor]) -> None:
-    """Replace parameters, each in every module that has it: tied ones stay tied."""
+    """Replace parameters in every module that has them, so that tied ones stay tied."""
     made = {old: nn.Parameter(data, old.requires_grad) for old, data in new.items()}
     for module in model.modules():
         for name, parameter in module._parameters.items():

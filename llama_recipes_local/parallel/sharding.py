@@ -189,7 +189,8 @@ def own_device() -> torch.device:
 def set_gradient_sync(model: nn.Module, enabled: bool) -> None:
     """Set whether backward passes reduce gradients over ranks, or accumulate them locally.
 
-    Until they do, weights that stay gathered for the backward pass stay for the next micro-batch.
+    While they accumulate, weights that stay gathered for the backward pass stay gathered for the
+    next micro-batch.
     """
     if isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(enabled)
@@ -204,7 +205,7 @@ def reshard(model: nn.Module) -> None:
 
 
 def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
-    """Return the full tensor of one that may be sharded; all ranks must call this together."""
+    """Return the full tensor for one that may be sharded; all ranks must call this together."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 

@@ -1,7 +1,8 @@
-"""Sees, while this rank waits in a collective, which rank it waits for, and whether one has ended.
+"""Watches the other ranks while this one waits in a collective.
 
-The main thread says where it is (``Watch.at``). A thread tells the others that this rank lives, and
-hears of them; it may hang with the store. A second one judges what was heard, and never waits.
+It finds out which rank is waited for, and whether one has ended. The main thread reports where it
+is (``Watch.at``). A thread sends this rank's beats and receives those of the others; it may hang
+with the store. A second thread judges what was received, and never waits.
 """
 
 import contextlib
@@ -37,7 +38,7 @@ WAITS = (f"{os.sep}torch{os.sep}distributed{os.sep}", f"{os.sep}process_group.py
 
 @dataclass
 class _Heard:
-    """What is known of another rank: its last beat, and when it came."""
+    """The last beat of another rank, and when it arrived."""
 
     beat: Beat
     when: float
@@ -45,7 +46,7 @@ class _Heard:
 
 @dataclass
 class _Place:
-    """Where the main thread is: in what, since when, and how often it has said so."""
+    """Where the main thread is, since when, and how often it has reported a place."""
 
     what: str = "starting"
     since: float = field(default_factory=time.monotonic)
@@ -54,7 +55,7 @@ class _Place:
 
 
 class Watch:
-    """Watches the other ranks from when they meet until ``close``."""
+    """Watches the other ranks from the moment they meet until ``close``."""
 
     def __init__(self, peers: Peers) -> None:
         """Begin to watch."""
@@ -76,18 +77,18 @@ class Watch:
             thread.start()
 
     def close(self) -> None:
-        """Watch no longer; returns when the others need this rank's store no longer."""
+        """Stop watching; return when the other ranks no longer need this rank's store."""
         self._closed.set()
         for thread in self._threads:
             thread.join(GRACE)
         self.peers.leave()
 
     def at(self, what: str, timed: bool = False) -> None:
-        """Say where the main thread is, at the same places on all ranks.
+        """Report where the main thread is; all ranks report the same places.
 
         Args:
             what: as in "rank 1 is in ...".
-            timed: whether it takes about as long as the one before, as a step.
+            timed: whether it takes about as long as the last such place: a step, for example.
         """
         now, before = time.monotonic(), self._place
         if timed and before.timed:
@@ -96,23 +97,23 @@ class Watch:
 
     @property
     def since(self) -> float:
-        """When the main thread last said where it is, on ``time.monotonic``'s clock."""
+        """When the main thread last reported where it is, on ``time.monotonic``'s clock."""
         return self._place.since
 
     def patience(self, least: float) -> float:
-        """Return after how many seconds in one place something is wrong, ``least`` or more."""
+        """Return how many seconds in one place are suspicious, at least ``least``."""
         if self._place.timed and self._steps:
             return max(least, USUAL_STEPS * max(self._steps))
         return least if self.silent() else UNUSUAL
 
     def listen(self) -> None:
-        """Hear of the others from now on; they are not asked while all goes well."""
+        """Receive the others' beats from now on; while all goes well, they are not requested."""
         if not self._listening:
             self._asked = time.monotonic()
             self._listening = True
 
     def silent(self) -> list[int]:
-        """Return the ranks that do not answer; none before ``listen`` has had time to hear."""
+        """Return the ranks that do not answer; none until there was time to receive answers."""
         now = time.monotonic()
         if not self._listening or now - self._asked < SILENT:
             return []
@@ -124,9 +125,9 @@ class Watch:
         ]
 
     def loss(self, error: BaseException) -> TrainingError | None:
-        """Return what to say of an error if it is that another rank is gone; None if it is another.
+        """Return a message if an error is due to another rank that is gone; None for other errors.
 
-        Waits some seconds to hear which ranks still live.
+        It waits some seconds to find out which ranks still answer.
         """
         text = str(error)
         lost = isinstance(error, DistError) or any(sign in text for sign in SIGNS_OF_LOSS)
@@ -161,7 +162,7 @@ class Watch:
         return f"{ranks_in_words(late)}, still in {beats[late[0]].place}"
 
     def _beat(self) -> None:
-        """Say that this rank lives, and hear of the others."""
+        """Send this rank's beat and receive the others'."""
         self.peers.beat(self._own_beat())
         if self._listening:
             now = time.monotonic()
@@ -177,7 +178,7 @@ class Watch:
         return Beat(time.monotonic(), place.count, place.what, _waits(self._main))
 
     def _judge(self) -> None:
-        """End this process if another rank has ended; say so if one is waited for too long."""
+        """End this process if another rank has ended; print a note if a wait is too long."""
         now = time.monotonic()
         if self._ended_at and now - self._ended_at > GRACE:
             self._end_with_others()
@@ -219,8 +220,8 @@ def watch_peers() -> Watch | None:
     """Meet the other ranks and watch them; return None for a process that is alone.
 
     Raises:
-        UsageError: if another process is this rank too, or the place to meet is taken.
-        TrainingError: if rank 0 does not come.
+        UsageError: if another process has the same rank, or the port is taken.
+        TrainingError: if rank 0 does not appear.
     """
     launched = launch()
     if launched is None or launched.world_size == 1:
@@ -229,7 +230,7 @@ def watch_peers() -> Watch | None:
 
 
 def _waits(thread: int | None) -> bool:
-    """Return whether a thread is in a collective, by the innermost functions that it is in."""
+    """Return whether a thread is in a collective, judged by its innermost functions."""
     frame: FrameType | None = sys._current_frames().get(thread or 0)
     for _ in range(6):
         if frame is None:

@@ -87,7 +87,7 @@ def strategy(fsdp: configs.fsdp_config) -> str:
 
 
 def policy(train: configs.train_config, fsdp: configs.fsdp_config, on_cpu: bool = False) -> str:
-    """Return what becomes of activations, as ``policies.activation_policy`` has it."""
+    """Return what is kept of activations, as ``policies.activation_policy`` decides."""
     if train.activation_policy != AUTO:
         return FULL if on_cpu and train.activation_policy == OFFLOAD else train.activation_policy
     flag = fsdp.fsdp_activation_checkpointing if train.enable_fsdp else None
@@ -110,7 +110,7 @@ def bits(train: configs.train_config) -> int:
 
 
 def _validation(run: Run, document: int) -> Validation | None:
-    """Return what a validation computes: rows as they are trained on, of data that has as many."""
+    """Return what a validation computes: rows like those of training, as far as there is data."""
     train = run.train
     if not train.run_validation:
         return None

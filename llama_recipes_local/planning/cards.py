@@ -1,4 +1,4 @@
-"""What is known of cards: memory, and how fast they multiply, read and talk to each other."""
+"""What is known of cards: memory, and the speed of products, of memory and of links."""
 
 import re
 from dataclasses import dataclass, replace
@@ -25,12 +25,13 @@ class Card:
         name: as people say it.
         memory: GiB that torch can allocate.
         rate: TFLOP/s of a large bfloat16 product.
-        bandwidth: TB/s of its memory; of an H200 as much of the 4.8 as a step gains over an H100.
+        bandwidth: TB/s of its memory; of an H200's 4.8 only as much as speeds up a step in
+            comparison with an H100.
         link: GB/s to another card of its host, in one direction.
         measured: whether ``rate`` was measured; otherwise it is the data sheet's times ``REACHED``.
-        probed: whether ``rate`` and ``bandwidth`` were measured on the machine that asks.
+        probed: whether ``rate`` and ``bandwidth`` were measured on this machine.
         on_cpu: whether it is a CPU, and its memory the host's.
-        like: the known card whose speed is assumed, for one of a memory that none has.
+        like: the known card whose speed is assumed, if none has this memory.
         fp8: TFLOP/s of a large product in 8 bits; 0 before Hopper, where ``--fp8`` is refused.
     """
 
@@ -75,11 +76,11 @@ _OVERHEAD = 0.97
 
 
 def card(memory_gb: float, name: str = "") -> Card:
-    """Return a card by the memory that it is sold with, in GB, or by its name.
+    """Return a card by its name, or by the memory that it is sold with, in GB.
 
-    Without a name it is the first known card of about this memory, with exactly this memory; its
-    speed is then an assumption. If none has about this memory, the nearest one's is. Memory of 0 is
-    the named card's own.
+    Without a name, it is the first known card with about this memory, given exactly this memory. If
+    no card has about this memory, the speed of the nearest one is assumed. A memory of 0 is the
+    named card's own.
 
     Raises:
         KeyError: if there is no card of that name.
@@ -101,26 +102,26 @@ def card(memory_gb: float, name: str = "") -> Card:
 
 
 def _short_names(known: Card) -> set[str]:
-    """Return what a card is called for short: without its maker's series, and its memory."""
+    """Return a card's short names: without its maker's series, and without its memory."""
     words = [word for word in known.name.lower().split() if not word.endswith("gb")]
     return {"".join(words), "".join(words[1:])} - {""}
 
 
 def _is_driver_name(wanted: str, known: Card) -> bool:
-    """Return whether a plain name is a card's as nvidia-smi has it, with its maker and memory."""
+    """Return whether a plain name is that of nvidia-smi: with the maker and the memory."""
     own = wanted.removeprefix("nvidia").removeprefix("geforce")
     rest = own.removeprefix(_plain(known.name))
     return rest != own and re.match(r"(pcie|sxm\d?|nvl)*(\d+gb\w*)?$", rest) is not None
 
 
 def of_device(name: str, memory_bytes: int) -> Card:
-    """Return a card by what CUDA calls it and has, as ``NVIDIA H100 80GB HBM3``."""
+    """Return a card by the name and memory that CUDA reports, such as ``NVIDIA H100 80GB HBM3``."""
     memory = memory_bytes / 2**30
     return replace(_by_device(name) or card(memory_bytes / 1e9), memory=memory, name=name)
 
 
 def is_known(name: str) -> bool:
-    """Return whether the speed of what CUDA calls by a name is in the table."""
+    """Return whether the table has the speed of a card by the name that CUDA reports."""
     return _by_device(name) is not None
 
 

@@ -1,4 +1,4 @@
-"""The flags that make a run do as a setting says."""
+"""The flags that give a run a certain setting."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -16,9 +16,10 @@ NAMES = {
 
 
 def free_of(run: Run) -> frozenset[str]:
-    """Return what may be chosen for a run: what none of its flags names, or what one leaves to it.
+    """Return what may be chosen for a run: what its flags do not name, or leave open.
 
-    The rows of an optimiser step stay, so that what both flags of rows name is one choice.
+    The rows of an optimiser step never change, so the rows of a micro-batch and the number of
+    micro-batches are one choice.
     """
     named = run.given - run.automatic
     if "batch_size_training" in run.automatic:
@@ -27,17 +28,17 @@ def free_of(run: Run) -> frozenset[str]:
 
 
 def automatic(run: Run) -> frozenset[str]:
-    """Return what the flags of a run say is to be chosen."""
+    """Return the choices that a run's flags explicitly leave open."""
     return frozenset(what for what, names in NAMES.items() if run.automatic & set(names))
 
 
 def changes(chosen: Setting, asked: Setting, always: Collection[str] = ()) -> dict[str, Any]:
-    """Return the flags, without dashes, that make the run of one setting that of another.
+    """Return the flags, without dashes, that turn one setting of a run into another.
 
     Args:
         chosen: the setting that is wanted.
         asked: the one that the run has.
-        always: what is named even where both are the same.
+        always: flags that are returned even where both settings are the same.
     """
     flags: dict[str, Any] = {}
     other = chosen.ranks.sharding != asked.ranks.sharding

@@ -1,4 +1,4 @@
-"""What a run needs beside the devices: host memory, and disk for what it saves."""
+"""What a run needs besides the devices' memory: host memory, and disk for what it saves."""
 
 from llama_recipes_local.planning.setting import OFFLOAD, Setting
 
@@ -12,15 +12,15 @@ _FILE = 5.0
 
 
 def host_gib(setting: Setting, low_cpu: bool = False, saves_behind: bool = False) -> float:
-    """Return the GiB of each host's memory that its ranks need.
+    """Return the GiB of host memory that the ranks of a host need.
 
-    Ranks of FSDP hold the model once each while they load, with ``low_cpu_fsdp`` their share of it;
-    one process, and quantised weights, go to the device file by file.
+    With FSDP, each rank holds the model once while loading, or with ``low_cpu_fsdp`` only its
+    share. A single process, and quantised weights, go to the device file by file.
 
     Args:
         setting: what is trained, and how.
         low_cpu: ``--low_cpu_fsdp``.
-        saves_behind: ``--async_save``, from a copy of what is saved.
+        saves_behind: ``--async_save``, which writes from a copy in host memory.
     """
     ranks, shape = setting.ranks, setting.shape
     processes = max(ranks.world // ranks.hosts, 1)
@@ -38,7 +38,7 @@ def host_gib(setting: Setting, low_cpu: bool = False, saves_behind: bool = False
 
 
 def checkpoint_gb(setting: Setting) -> float:
-    """Return the GB of a checkpoint: what is trained, with both moments; an adapter once more."""
+    """Return the GB of a checkpoint: trained weights and both moments; an adapter twice."""
     adapter = setting.adapter.weights(setting.shape) if setting.adapter is not None else 0
     size = setting.adapter.bytes if setting.adapter is not None else 0
     return (4 * size * adapter + 3 * setting.weights.bytes * setting.weights.trained) / GB

@@ -1,11 +1,11 @@
 """The peak memory of a device, by part, in bytes.
 
-The peak is torch's: what its allocator has handed out. Around it a process has a CUDA context,
-NCCL's buffers and what the allocator cannot use, see ``beside``.
+The peak is that of torch: what its allocator has handed out. A process needs more in addition: a
+CUDA context, NCCL's buffers, and what the allocator cannot use; see ``beside``.
 
-What the letters mean in formulas: a tensor of a micro-batch's tokens has h features (the residual
-stream), q (queries, and what attention puts out), k (keys; values are as large) or m (inside the
-MLP), each of 2 bytes.
+In formulas, a letter is the number of features that a tensor has for each token of a micro-batch: h
+(residual stream), q (queries; attention's output is as large), k (keys; values are as large) or m
+(inside the MLP). Each feature takes 2 bytes.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -43,7 +43,7 @@ memory that CUDA moves to the host, which torch does not count."""
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes at the peak, by what they are for.
+    """Bytes at the peak, by purpose.
 
     Attributes:
         weights: of the model.
@@ -51,8 +51,8 @@ class Memory:
         gradients: of what is trained.
         moments: the optimiser's.
         activations: kept from the forward to the backward pass.
-        gathered: whole weights and gradients that FSDP has at the moment.
-        layer: what the backward pass of a layer needs beside; 0 if the peak is at the loss.
+        gathered: whole weights and gradients that FSDP holds at the peak.
+        layer: what the backward pass of one layer needs in addition; 0 if the peak is at the loss.
         loss: what the loss needs; 0 if the peak is in a layer.
         validation: what a validation needs; 0 if the peak is in training.
     """
@@ -74,7 +74,7 @@ class Memory:
 
     @property
     def passing(self) -> float:
-        """Bytes of it that come and go in each step."""
+        """Bytes of the peak that are allocated and freed in each step."""
         return self.activations + self.gathered + self.layer + self.loss + self.validation
 
     @property
@@ -89,11 +89,11 @@ class Memory:
 
 
 def memory(setting: Setting) -> Memory:
-    """Return the peak memory of each device that trains as a setting says.
+    """Return the peak memory of each device for a setting.
 
-    The peak is at the loss, in the backward pass of the last layer, in that of the first one, or in
-    a validation; all are compared. The only micro-batch of a step begins without gradients, but for
-    the head's, and makes them while the activations go.
+    The peak may be at the loss, in the backward pass of the last layer, in that of the first layer,
+    or in a validation; all four are compared. If a step has one micro-batch, it starts without
+    gradients except those of the head, and gradients appear while activations are freed.
     """
     offloaded = setting.ranks.cpu_offload
     inputs, one_layer = _activations(setting)
@@ -120,7 +120,7 @@ def memory(setting: Setting) -> Memory:
 
 
 def _in_first_layer(setting: Setting, in_last: Memory) -> Memory:
-    """Return the memory at the end of a backward pass, when what was gathered is sharded again."""
+    """Return the memory at the end of a backward pass, when gathered weights are sharded again."""
     inputs = in_last.activations / max(setting.layers, 1)
     ranks = setting.ranks
     if ranks.sharding == SHARD_GRAD_OP:
@@ -130,9 +130,9 @@ def _in_first_layer(setting: Setting, in_last: Memory) -> Memory:
 
 
 def _validated(setting: Setting, validation: Validation, fixed: Memory) -> Memory:
-    """Return the peak of a validation, which keeps nothing of a layer, and no gradient.
+    """Return the peak of a validation, which keeps no activations and no gradients.
 
-    It is in a layer, at the loss, or in the cache of keys and values of answers.
+    It is reached in a layer, at the loss, or in the cache of keys and values of answers.
     """
     shape = setting.shape
     features = 3.0 * (shape.hidden + max(shape.mlp, shape.queries + shape.keys))
@@ -149,18 +149,18 @@ def _validated(setting: Setting, validation: Validation, fixed: Memory) -> Memor
 
 
 def loading(setting: Setting) -> float:
-    """Return bytes of a device while the model is loaded: weights are quantised before sharding."""
+    """Return the bytes of a device while a model loads: it is quantised before it is sharded."""
     if not setting.weights.bits:
         return 0.0
     return setting.shape.linear * setting.weights.of_linear + setting.shape.others * 2.0
 
 
 def beside(setting: Setting) -> float:
-    """Return bytes of a device that are not in torch's peak, as a round and cautious figure.
+    """Return the bytes of a device outside torch's peak, rounded up as a precaution.
 
-    0.5 GiB of CUDA context, which a card's usable memory has not been reduced by; with several
-    ranks some 1 GiB of NCCL's buffers; and what the allocator has reserved in pieces that do not
-    fit, 3% of what comes and goes.
+    These are 0.5 GiB of CUDA context, which is not subtracted from a card's usable memory; with
+    several ranks about 1 GiB of NCCL's buffers; and 3% of what is allocated and freed in each step,
+    for fragmentation of the allocator.
     """
     context, nccl = 0.5 * GIB, GIB if setting.ranks.world > 1 else 0.0
     return context + nccl + 0.03 * memory(setting).passing
@@ -195,7 +195,7 @@ def _adapter(setting: Setting) -> float:
 
 
 def _by_dtype(setting: Setting) -> list[tuple[int, int]]:
-    """Return what is trained: how many weights, and the bytes of one."""
+    """Return the number of trained weights and the bytes of each."""
     found = [(setting.weights.trained, setting.weights.bytes)]
     if setting.adapter is not None:
         found.append((setting.adapter.weights(setting.shape), setting.adapter.bytes))
@@ -203,11 +203,11 @@ def _by_dtype(setting: Setting) -> list[tuple[int, int]]:
 
 
 def _gradients(setting: Setting) -> float:
-    """Bytes of gradients between backward pass and update.
+    """Return the bytes of gradients between backward pass and update.
 
-    DDP's buckets are the gradients. FSDP2 keeps whole gradients, in the float32 that it reduces
-    them in, from one micro-batch to the next; a rank's own part, in the weights' dtype, is made of
-    them layer by layer in the last one.
+    With DDP, the gradients are its buckets. FSDP2 keeps whole gradients from one micro-batch to the
+    next, in float32, the dtype that it reduces them in. In the last micro-batch they become each
+    rank's shard, layer by layer, in the weights' dtype.
     """
     own = sum(number * size for number, size in _by_dtype(setting)) / setting.ranks.shards
     if setting.ranks.cpu_offload:
@@ -218,7 +218,7 @@ def _gradients(setting: Setting) -> float:
 
 
 def _has_buckets(setting: Setting) -> bool:
-    """Return whether DDP holds the gradients, in buckets that stay from one step to the next."""
+    """Return whether gradients are DDP's buckets, which stay from one step to the next."""
     ranks = setting.ranks
     return ranks.world > 1 and ranks.sharding == REPLICATED and not setting.is_gathered
 
@@ -260,10 +260,10 @@ def _gathered(setting: Setting) -> tuple[float, float]:
 
 
 def _activations(setting: Setting) -> tuple[float, float]:
-    """Return the bytes that are kept for the backward pass, and what one layer is there.
+    """Return the bytes kept for the backward pass, and those of one layer in it.
 
-    With recomputation each layer's input is kept, and one layer is computed again. Offloaded, the
-    inputs are in host memory but for two.
+    With recomputation, each layer's input is kept and one layer at a time is computed again. With
+    offloading, the inputs are in host memory, except for two.
     """
     layers = setting.layers
     tokens = setting.batch.tokens
@@ -314,7 +314,7 @@ def _kept(setting: Setting) -> float:
 
 
 def _kept_selectively(setting: Setting) -> float:
-    """Features kept of a token where the norms' outputs, which adapters read, are made again."""
+    """Return the features kept of a token if the norms' outputs are computed again."""
     norms = _inputs_read(setting) if setting.kernels == FROZEN else 0.0
     return _kept(setting) - norms * setting.shape.hidden
 
@@ -334,13 +334,13 @@ def _read_by_trained(setting: Setting) -> float:
 
 
 def _read_by_adapters(setting: Setting) -> float:
-    """Features of a token that LoRA keeps of what it reads, in units of 2 bytes.
+    """Return the features of a token that LoRA keeps of its inputs, in units of 2 bytes.
 
-    With the kernels for frozen weights that is one input for q, k and v and one for gate and up;
-    attention has kept what o reads, and what down reads is made again. Dropout is made again too.
-    PEFT's modules keep what they dropped, each its own copy, and a mask of a byte an element;
-    without dropout they share the input, of which down's is kept by nobody else. With DoRA they
-    keep what the weight and what LoRA puts out, which a trained magnitude multiplies.
+    The kernels for frozen weights keep one input for q, k and v and one for gate and up. Attention
+    has kept the input of o already, and the input of down and dropout are computed again. PEFT's
+    modules each keep their own copy after dropout, and a mask of a byte an element; without dropout
+    they share an input, and only that of down is not kept elsewhere. With DoRA they also keep the
+    outputs of the weight and of LoRA, by which the gradient of the magnitude is computed.
     """
     if setting.adapter is None or not setting.adapted:
         return 0.0
@@ -361,7 +361,7 @@ def _read_by_adapters(setting: Setting) -> float:
 def _inputs_read(setting: Setting) -> float:
     """Return how many of a layer's two norms have an output that adapters or trained weights read.
 
-    One in fp8 counts for half.
+    An output in fp8 counts as half.
     """
     if setting.weights.trained:
         return 1.0 if setting.weights.trained_in_fp8 else 2.0
@@ -370,13 +370,14 @@ def _inputs_read(setting: Setting) -> float:
 
 
 def _workspace(setting: Setting) -> float:
-    """Bytes that the backward pass of one layer needs at its largest, beside what was kept.
+    """Return the bytes that the backward pass of one layer needs in addition to what was kept.
 
-    The gradients of the residual stream, twice; with them that of what down reads and those of gate
-    and up, which liger-kernel writes over them; or those of attention's inputs and output. In tiles
-    there are gate, up and the gradient of what down reads, of some tokens. And the dequantised
-    weight of the largest linear layer, in tiles of the whole MLP. DoRA makes LoRA's product whole,
-    from an identity, to add it to the weight: see ``_norms_of_dora``.
+    These are the gradients of the residual stream, twice, and the larger of two parts: the
+    gradients of gate, up and what down reads (liger-kernel writes them over their inputs), or those
+    of attention's inputs and output. In tiles, gate, up and the gradient of what down reads exist
+    for some tokens only. The dequantised weight of the largest linear layer is added, with tiles
+    that of the whole MLP. DoRA's matrices, see ``_norms_of_dora``, count if they are larger than
+    these gradients.
     """
     shape, tokens = setting.shape, setting.batch.tokens
     wide = 1 if setting.kernels == FUSED else 3
@@ -395,7 +396,7 @@ def _workspace(setting: Setting) -> float:
 
 
 def _norms_of_dora(setting: Setting) -> float:
-    """Bytes of the matrices that DoRA makes of the adapted layer that is largest."""
+    """Return the bytes of the matrices that DoRA makes for the largest adapted layer."""
     if setting.adapter is None or not setting.adapter.dora:
         return 0.0
     sizes = [setting.shape.matrices[name] for name in setting.adapted]
@@ -403,13 +404,13 @@ def _norms_of_dora(setting: Setting) -> float:
 
 
 def _loss(setting: Setting) -> float:
-    """Bytes of the loss at its largest.
+    """Return the bytes of the loss at its largest.
 
-    - This package's: the hidden states of positions with a label twice, and at most 2**28 logits
-      in bfloat16, which become their gradients in place; of a trained head its gradient.
-    - liger-kernel's: logits of a part of the positions, about as large as the hidden states, in
-      bfloat16 and float32; the hidden states' gradients; of a trained head its gradient.
-    - transformers': all logits in bfloat16, in float32, their log-softmax and its gradient.
+    - This package's: twice the hidden states of positions with a label, and at most 2**28 logits in
+      bfloat16, which become their gradients in place; the gradient of a trained head.
+    - liger-kernel's: logits of some positions, about as large as the hidden states, in bfloat16 and
+      float32; the gradients of the hidden states and of a trained head.
+    - transformers': all logits in bfloat16 and in float32, their log-softmax and its gradient.
     """
     shape, tokens = setting.shape, setting.batch.tokens
     stream = setting.element * tokens * shape.hidden

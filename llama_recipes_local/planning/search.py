@@ -1,7 +1,7 @@
 """Which settings fit a device, and which of them is the fastest.
 
-A user's setting is varied in what was not named: the sharding, what becomes of activations, and the
-rows of a micro-batch at the same global batch.
+A user's setting is varied in what no flag names: the sharding, what is kept of activations, and the
+rows of a micro-batch, at the same global batch.
 """
 
 import math
@@ -45,13 +45,13 @@ ALIKE = 0.005
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a setting takes on a card.
+    """What a setting needs on a card, and how fast it is.
 
     Attributes:
         setting: the setting.
         memory: of each device.
-        needs: GiB of each device, with what is not torch's.
-        has: GiB of each device.
+        needs: GiB of each device, including those outside torch's peak.
+        has: GiB that each device has.
         seconds: of a step.
         tokens: a second, of all ranks.
     """
@@ -65,24 +65,24 @@ class Outcome:
 
     @property
     def fits(self) -> bool:
-        """Whether it fits, cautiously."""
+        """Whether the setting fits, with a margin."""
         return self.needs <= MARGIN * self.has
 
     @property
     def least(self) -> float:
-        """GiB that a device needs for certain."""
+        """GiB that a device certainly needs."""
         found = self.memory
         stays = found.weights + found.adapter + found.gradients + found.moments
         return max(CERTAIN * stays + LIKELY * found.passing, loading(self.setting) * CERTAIN) / GIB
 
     @property
     def cannot_fit(self) -> bool:
-        """Whether it does not fit for certain."""
+        """Whether the setting certainly does not fit."""
         return self.least > self.has
 
 
 def outcome(setting: Setting, card: Card, node_link: float = NODES) -> Outcome:
-    """Return what a setting takes on a card."""
+    """Return what a setting needs on a card."""
     found, time = memory(setting), seconds(setting, card, node_link)
     tokens = setting.batch.tokens * setting.batch.accumulation * setting.ranks.world
     needs = (max(found.peak, loading(setting)) + beside(setting)) / GIB
@@ -111,9 +111,9 @@ def ranked(
     free: Collection[str] = FREE,
     node_link: float = NODES,
 ) -> list[Outcome]:
-    """Return the variants of a setting: first those that fit, each time the fastest first.
+    """Return the variants of a setting: first those that fit, in each part the fastest first.
 
-    Those that differ in the rows of a micro-batch alone are one: of them the fastest that fits.
+    Of variants that differ only in the rows of a micro-batch, the fastest that fits is returned.
     """
     found = [outcome(each, card, node_link) for each in variants(setting, free)]
     best: dict[tuple[str, str], Outcome] = {}
@@ -128,7 +128,7 @@ def nearest_fitting(
     card: Card,
     free: Collection[str] = FREE,
 ) -> Outcome | None:
-    """Return what fits with the fewest changes of a setting, of those the fastest; None if none."""
+    """Return the fastest of the settings that fit with the fewest changes; None if none fits."""
     found = [outcome(each, card) for each in variants(setting, free)]
     return min(
         (each for each in found if each.fits),
@@ -138,7 +138,7 @@ def nearest_fitting(
 
 
 def _order(asked: Setting, found: Outcome) -> tuple[bool, float, int, float]:
-    """Sort what fits first, then by speed; of what is alike, what changes and needs the least."""
+    """Sort by whether it fits, then by speed; equally fast ones by changes, then by memory."""
     if not found.fits:
         return True, found.needs, 0, 0.0
     speed = -round(math.log(found.tokens) / ALIKE)
@@ -146,7 +146,7 @@ def _order(asked: Setting, found: Outcome) -> tuple[bool, float, int, float]:
 
 
 def _changes(asked: Setting, other: Setting) -> int:
-    """Return in how many respects a setting is another than was asked for."""
+    """Return in how many respects a setting differs from the one asked for."""
     return sum(
         (
             other.policy != asked.policy,
@@ -157,9 +157,9 @@ def _changes(asked: Setting, other: Setting) -> int:
 
 
 def _shardings(setting: Setting) -> list[str]:
-    """Return the ways to divide weights over ranks, of which one process has none.
+    """Return the ways to divide weights over ranks; a single process has one.
 
-    Weights in 8 bits or fp8, and what bitsandbytes' optimisers update, are not sharded.
+    Weights in 8 bits or fp8, and weights trained by bitsandbytes' optimisers, are not sharded.
     """
     ranks = setting.ranks
     if not ranks.uses_fsdp:

@@ -1,4 +1,4 @@
-"""What a plan is asked about: a model's shape, what is trained of it, and how."""
+"""The setting that a plan is made for: the model's shape, what is trained, and how."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,10 +36,10 @@ class Weights:
         bytes: of a weight that is not quantised.
         bits: 4 or 8 if linear layers are quantised by bitsandbytes; 0 if not.
         double: whether the scales of 4-bit weights are quantised too.
-        fp8: whether linear layers are held in 8-bit floats, and multiplied in them.
-        trained_in_fp8: whether they are trained, and turned into them to be multiplied.
-        layers: decoder layers whose activations are needed, because something is trained in them
-            or below; None if that are all.
+        fp8: whether linear layers are stored in fp8, and multiplied in it.
+        trained_in_fp8: whether linear layers are trained, and converted to fp8 for each product.
+        layers: decoder layers that need activations, because weights in them or below them are
+            trained; None means all.
     """
 
     trained: int = 0
@@ -52,15 +52,16 @@ class Weights:
 
     @property
     def in_fp8(self) -> bool:
-        """Whether linear layers are multiplied in 8-bit floats."""
+        """Whether linear layers are multiplied in fp8."""
         return self.fp8 or self.trained_in_fp8
 
     @property
     def of_linear(self) -> float:
         """Bytes of a linear layer's weight.
 
-        4 bits, and a float32 scale for each 64 weights; with double quantisation an 8-bit scale,
-        and a float32 for each 256 of those. 8 bits, and scales by row, which are next to nothing.
+        In 4 bits there is a float32 scale for each 64 weights; with double quantisation an 8-bit
+        scale, and a float32 for each 256 of those. In 8 bits there is a scale a row, which is
+        negligible.
         """
         if self.bits == 4:
             return 0.5 + (1 / 64 + 4 / (64 * 256) if self.double else 4 / 64)
@@ -70,7 +71,7 @@ class Weights:
 
     @property
     def shared(self) -> float:
-        """Bytes of a linear layer's weight that FSDP shards: 4-bit scales it does not."""
+        """Bytes of a linear layer's weight that FSDP shards: not the scales of 4-bit weights."""
         return 0.5 if self.bits == 4 else self.of_linear
 
 
@@ -83,8 +84,8 @@ class Adapter:
         rank: of LoRA.
         targets: layers that have LoRA, the embedding and the head among them.
         bytes: of a weight, of its gradient and of each moment.
-        drops: whether it drops some of its input.
-        dora: whether directions are trained apart from magnitudes.
+        drops: whether it has dropout.
+        dora: whether it is DoRA: magnitudes and directions are trained separately.
         tokens: of a prefix, or of LLaMA-Adapter's prompts.
         layers: decoder layers that have it; 0 means all.
     """
@@ -117,14 +118,14 @@ class Adapter:
 
 @dataclass(frozen=True)
 class Batch:
-    """What is computed at a time.
+    """What is computed at once.
 
     Attributes:
         rows: of a rank's micro-batch.
         length: tokens of a row.
         accumulation: micro-batches of a step.
-        document: tokens of a document, of which a packed row has several; attention takes longer
-            the longer they are.
+        document: tokens of a document; a packed row has several. Attention takes longer for longer
+            documents.
         labelled: share of the tokens that have a label.
     """
 
@@ -142,11 +143,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class Validation:
-    """What a validation computes at a time.
+    """What a validation computes at once.
 
     Attributes:
         tokens: of a rank's batch.
-        answered: tokens of the prompts and answers that are generated together; 0 without any.
+        answered: tokens of prompts and answers that are generated together; 0 if none are.
     """
 
     tokens: int
@@ -160,8 +161,8 @@ class Ranks:
     Attributes:
         world: how many.
         hosts: on how many hosts.
-        sharding: one of the words above.
-        group: ranks that share one copy of the model in HYBRID_SHARD; 0 means those of a host.
+        sharding: a sharding strategy, one of the constants above.
+        group: ranks that share a copy of the model in HYBRID_SHARD; 0 means the ranks of a host.
         cpu_offload: whether weights, gradients and moments are in host memory.
     """
 
@@ -173,7 +174,7 @@ class Ranks:
 
     @property
     def shards(self) -> int:
-        """Ranks that the weights are divided over."""
+        """The number of ranks that the weights are divided over."""
         if self.sharding in (ALONE, REPLICATED):
             return 1
         if self.sharding == HYBRID_SHARD:
@@ -252,12 +253,12 @@ class Setting:
 
     @property
     def recomputes(self) -> bool:
-        """Whether a layer is computed again in the backward pass."""
+        """Whether layers are computed again in the backward pass."""
         return self.policy in (FULL, OFFLOAD)
 
     @property
     def is_gathered(self) -> bool:
-        """Whether FSDP2 gathers units of weights; replicas on the devices are DDP's."""
+        """Whether FSDP2 gathers units of weights; replicas on the devices belong to DDP."""
         replicas = self.ranks.sharding == REPLICATED and not self.ranks.cpu_offload
         return self.ranks.uses_fsdp and (self.copies or not replicas)
 
@@ -273,7 +274,7 @@ class Setting:
         return self.batch.rows * self.batch.accumulation * self.ranks.world
 
     def groups(self) -> Mapping[str, tuple[str, ...]]:
-        """Return the linear layers of a decoder layer by what they read."""
+        """Return the linear layers of a decoder layer, grouped by the input that they read."""
         return {
             "normed": ("q_proj", "k_proj", "v_proj"),
             "attended": ("o_proj",),

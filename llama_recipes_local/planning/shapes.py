@@ -44,7 +44,7 @@ class Shape:
 
     @property
     def queries(self) -> int:
-        """Features of all queries, and of what attention puts out."""
+        """Features of all queries; attention's output has as many."""
         return self.heads * (self.head_dim or self.hidden // self.heads)
 
     @property
@@ -67,7 +67,7 @@ class Shape:
 
     @property
     def ends(self) -> dict[str, tuple[int, int]]:
-        """Inputs and outputs of what is before and behind the decoder layers."""
+        """The sizes (inputs, outputs) of the layers before and after the decoder layers."""
         sizes = (self.vocabulary, self.hidden), (self.hidden, self.vocabulary)
         return dict(zip(ENDS, sizes, strict=True))
 
@@ -78,7 +78,7 @@ class Shape:
 
     @property
     def linear(self) -> int:
-        """Weights of all decoder layers' linear layers: what is quantised."""
+        """Weights of all decoder layers' linear layers: those that are quantised."""
         return self.layers * self.layer
 
     @property
@@ -143,7 +143,7 @@ def config_of(shape: Shape) -> dict[str, Any]:
 
 
 def shape_of(config: Mapping[str, Any]) -> Shape | None:
-    """Return the shape that a ``config.json`` describes; None if it is not that of a Llama."""
+    """Return the shape that a ``config.json`` describes; None if the model is not a Llama."""
     if config.get("model_type") != LLAMA:
         return None
     found: dict[str, Any] = {name: config.get(key) for name, key in _SIZES.items()}

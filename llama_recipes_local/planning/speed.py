@@ -1,10 +1,10 @@
-"""The seconds of an optimiser step, by what they are spent on.
+"""The seconds of an optimiser step, by purpose.
 
-A step is matrix products at a share of the card's rate, passes over memory at a share of its
-bandwidth, attention, dequantisation, the optimiser, and what ranks send each other. The shares are
-fitted to runs of an H100 and an H200, see ``benchmarks/predictions.py``.
+A step is made of matrix products at a fraction of the card's rate, passes over memory at a fraction
+of its bandwidth, attention, dequantisation, the optimiser, and communication between ranks. The
+fractions are fitted to runs on an H100 and an H200, see ``benchmarks/predictions.py``.
 
-What the letters mean: features of a token as in ``memory``.
+The letters for features of a token are those of ``memory``.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -75,7 +75,7 @@ HOST = 50e9
 
 @dataclass(frozen=True)
 class Seconds:
-    """Seconds of an optimiser step on each rank."""
+    """Seconds of an optimiser step on each rank, by purpose."""
 
     products: float
     passes: float
@@ -96,7 +96,7 @@ def seconds(setting: Setting, card: Card, node_link: float = NODES) -> Seconds:
 
     Args:
         setting: what is trained, and how.
-        card: what each rank has.
+        card: the card of each rank.
         node_link: GB/s from a card to those on other hosts.
     """
     batch = setting.batch
@@ -121,7 +121,7 @@ def seconds(setting: Setting, card: Card, node_link: float = NODES) -> Seconds:
 
 
 def _called(setting: Setting) -> float:
-    """Seconds that the host takes to call a step's kernels, of any size."""
+    """Return the seconds that the host takes to launch a step's kernels, whatever their size."""
     if setting.adapter is None:
         each = CALLED_FULL
     else:
@@ -136,18 +136,18 @@ def _called(setting: Setting) -> float:
 
 
 def tokens_a_second(setting: Setting, card: Card, node_link: float = NODES) -> float:
-    """Return the tokens of all ranks together a second."""
+    """Return the tokens a second of all ranks together."""
     tokens = setting.batch.tokens * setting.batch.accumulation * setting.ranks.world
     return tokens / seconds(setting, card, node_link).step
 
 
 def _flops(setting: Setting) -> tuple[float, float]:
-    """FLOPs of matrix products a token, of the layers and of the head.
+    """Return the FLOPs of matrix products a token, in the layers and in the head.
 
-    2 a weight forward, 2 for the input's gradient, 2 for a trained weight's; 2 again where a layer
-    is recomputed, but for the down projection with the kernels for frozen weights. DoRA with
-    dropout multiplies what it dropped by the weight again, forward and backward. The head is
-    computed forward and backward in the forward pass, by those kernels for labels only.
+    2 a weight forward, 2 for the input's gradient, and 2 for a trained weight's gradient.
+    Recomputed layers take 2 more, except the down projection with the kernels for frozen weights.
+    DoRA with dropout multiplies its dropped input by the weight again, forward and backward. The
+    head is computed forward and backward in the forward pass; those kernels do so for labels only.
     """
     shape, own = setting.shape, setting.weights
     backward = shape.layer * setting.layers
@@ -171,13 +171,14 @@ def _adapted(setting: Setting) -> list[tuple[int, int]]:
 
 
 def _passes(setting: Setting) -> float:
-    """Bytes that all but products, attention and optimiser read and write, a token.
+    """Return the bytes a token that are read and written apart from products and attention.
 
-    Counted for the kernels for frozen weights: the norms with their additions 9 h forward and 8 h
-    backward, rotary 2 (q + k) each way, SwiGLU 3 m and 6 m, attention 2 (q + k) and 5 q + 4 k; the
-    others' take ``LIGER`` or ``TRANSFORMERS`` times as much. For products in fp8, what they read is
-    cast: 1.5 of each input forward and of each gradient backward; where weights are trained those
-    once more in another layout, and the weights, 3 bytes each, forward and backward.
+    The counts are for the kernels for frozen weights: the norms with their additions 9 h forward
+    and 8 h backward, rotary 2 (q + k) each way, SwiGLU 3 m and 6 m, attention 2 (q + k) and 5 q + 4
+    k. Other kernels take ``LIGER`` or ``TRANSFORMERS`` times as much. For products in fp8, their
+    inputs are cast: 1.5 bytes of each input forward and of each gradient backward. Where weights
+    are trained, both are cast once more in another layout, and the weights too, at 3 bytes each,
+    forward and backward.
     """
     shape = setting.shape
     h, q, k, m = shape.hidden, shape.queries, shape.keys, shape.mlp
@@ -203,10 +204,10 @@ def _passes(setting: Setting) -> float:
 
 
 def _loss_passes(setting: Setting) -> float:
-    """Bytes that the loss reads and writes, a token.
+    """Return the bytes a token that the loss reads and writes.
 
-    Liger-kernel's loss takes a part of the tokens at a time, as many as make logits of the size of
-    the hidden states, and reads and writes the gradient of a trained head for each.
+    liger-kernel's loss takes as many tokens at a time as have logits of the size of the hidden
+    states, and reads and writes the gradient of a trained head each time.
     """
     shape, tokens = setting.shape, setting.batch.tokens
     if setting.kernels == FROZEN:
@@ -219,12 +220,12 @@ def _loss_passes(setting: Setting) -> float:
 
 
 def _adapters_passes(setting: Setting) -> tuple[float, float]:
-    """Features that LoRA reads and writes of a token in a layer, forward and backward.
+    """Return the features of a token that LoRA reads and writes in a layer, in both directions.
 
-    The kernels for frozen weights read what A reads once for a group, and write each output once
-    more; backward they read each output's gradient twice, and the input three times. PEFT's modules
-    do so a module, drop in passes of their own and add in others. A prefix is joined to the keys
-    and values of each document.
+    The kernels for frozen weights read the input of A once a group and write each output once more.
+    In the backward pass they read each output's gradient twice and the input three times. PEFT does
+    so for each module, with dropout and additions as passes of their own. A prefix is copied to the
+    keys and values of each document.
     """
     if setting.adapter is None:
         return 0.0, 0.0
@@ -254,20 +255,20 @@ def _attention(setting: Setting) -> float:
 
 
 def _dequantised(setting: Setting) -> float:
-    """4- or 8-bit weights that are written out in a micro-batch."""
+    """Return how many 4- or 8-bit weights are dequantised in a micro-batch."""
     if not setting.weights.bits:
         return 0.0
     return setting.shape.linear * (3.0 if setting.recomputes else 2.0)
 
 
 def _optimizer(setting: Setting, rate: float) -> float:
-    """Seconds of an update, and of the addition of later micro-batches' gradients.
+    """Return the seconds of an update, and of adding up gradients of several micro-batches.
 
-    This package's products in half precision add them as they are written.
+    This package's products in half precision add gradients as they write them.
 
     Args:
         setting: what is trained.
-        rate: bytes that the card reads and writes a second.
+        rate: bytes a second that the card reads and writes.
     """
     size = setting.weights.bytes
     own = setting.trained / setting.ranks.shards
@@ -281,12 +282,12 @@ def _optimizer(setting: Setting, rate: float) -> float:
 
 
 def _with_communication(found: Seconds, setting: Setting, card: Card, node_link: float) -> Seconds:
-    """Return the seconds with what ranks send each other.
+    """Return the seconds with communication between ranks.
 
-    Layers are gathered for a micro-batch's forward and for its backward pass (once a step in
-    SHARD_GRAD_OP, never in replicas), gradients reduced in float32 once a step. On a link that is
-    slower than the products the step takes as long as the link does. On a CPU nothing is hidden:
-    the cores that compute also copy.
+    Layers are gathered for the forward and for the backward pass of each micro-batch (once a step
+    with SHARD_GRAD_OP, never for replicas). Gradients are reduced in float32 once a step. On a link
+    slower than the products, the step takes as long as the link. On a CPU, communication does not
+    overlap with computation, because the same cores do both.
     """
     ranks, compute = setting.ranks, found.step
     copied, linked = 0.0, 0.0
@@ -313,7 +314,7 @@ def _with_communication(found: Seconds, setting: Setting, card: Card, node_link:
 
 
 def gathered_bytes(setting: Setting) -> float:
-    """Return the bytes of the units that a rank gathers in a step, its own shards among them."""
+    """Return the bytes of the units that a rank gathers in a step, including its own shards."""
     own = setting.weights
     size = own.shared if own.bits or own.fp8 else setting.element
     layers, root = setting.shape.linear * size, setting.element * setting.shape.others

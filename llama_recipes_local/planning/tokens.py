@@ -1,4 +1,4 @@
-"""How many tokens an epoch has, judged by the files of the data, which are not read."""
+"""The number of tokens in an epoch, estimated from the sizes of the data's files."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ _TEXTS = (".csv", ".tsv", ".json", ".jsonl", ".txt")
 
 
 def bytes_of(config: DatasetConfig, part: Part = "train") -> int | None:
-    """Return the bytes of the files of a data set's part; None if some are no plain texts."""
+    """Return the bytes of the files of a data set's part; None if some are not plain text."""
     files = _files(config, part)
     if not files or any(path.suffix not in _TEXTS for path in files):
         return None
@@ -21,9 +21,9 @@ def bytes_of(config: DatasetConfig, part: Part = "train") -> int | None:
 
 
 def epoch_bytes(run: Run) -> int | None:
-    """Return the bytes of an epoch's rows; None if some are not in plain texts.
+    """Return the bytes of an epoch's rows; None if some files are not plain text.
 
-    A mixture repeats all its sources but one, so that each has its share.
+    A mixture repeats all sources but one, so that each has its share.
     """
     sizes = [(bytes_of(source.config), source.weight) for source in run.sources]
     weights = sum(weight for _, weight in sizes)

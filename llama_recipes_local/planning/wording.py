@@ -1,4 +1,4 @@
-"""A setting, and what it takes, in words."""
+"""Settings and what they need, in words."""
 
 import textwrap
 
@@ -34,7 +34,7 @@ def in_rows(count: int) -> str:
 
 
 def describe(setting: Setting) -> str:
-    """Return what was chosen of a setting, in words."""
+    """Return in words what was chosen in a setting."""
     batch = setting.batch
     parts = [setting.ranks.sharding] if setting.ranks.uses_fsdp else []
     rows = in_rows(batch.rows)
@@ -43,7 +43,7 @@ def describe(setting: Setting) -> str:
 
 
 def figures(found: Outcome) -> str:
-    """Return what a setting takes, and what it is; of one that does not fit, what it needs."""
+    """Return a setting's memory and speed; of one that does not fit, what it needs."""
     if not found.fits:
         return f"{found.needs:6.1f} GiB: does not fit"
     return f"{found.needs:6.1f} GiB, {_speed(found.tokens):>9} tok/s: {describe(found.setting)}"
@@ -62,13 +62,13 @@ def by_part(memory: Memory) -> str:
 def details(
     best: Outcome, train: configs.train_config, tokens: int | None = None, counted: str = ""
 ) -> list[str]:
-    """Return lines that say what a setting takes: memory, speed, hours, host, disk.
+    """Return lines with what a setting needs: memory, speed, hours, host memory, disk.
 
     Args:
         best: the setting's outcome.
         train: the run's configuration, for epochs and what is saved.
-        tokens: of an epoch; None if they are not known.
-        counted: where they are from.
+        tokens: tokens of an epoch; None if unknown.
+        counted: where the number of tokens comes from.
     """
     spent = {name: part / best.seconds.step for name, part in vars(best.seconds).items()}
     shares = ", ".join(f"{name} {part:.0%}" for name, part in spent.items() if part >= 0.01)

@@ -1,4 +1,4 @@
-"""Reads a folder back that was exported with quantised weights."""
+"""Reads an exported folder with quantised weights back."""
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -24,14 +24,13 @@ _OTHERS = ("_name_or_path", "dtype", "torch_dtype", "transformers_version")
 
 @dataclass(frozen=True, kw_only=True)
 class Quantised:
-    """How a format's folder holds its weights.
+    """How a format's folder stores its weights.
 
     Attributes:
-        parts: the tensors that a quantised weight has, by what is in place of ``weight`` in their
-            names.
-        dequantised: returns such a weight from the folder's tensors, by its name.
-        configuration: what ``quantization_config`` of ``config.json`` says, but for ``meta``.
-        tolerances: of the format; of weights one for ``QUANTISED`` and one for ``KEPT``.
+        parts: the tensors of a quantised weight, by what replaces ``weight`` in their names.
+        dequantised: returns such a weight by its name, from the folder's tensors.
+        configuration: ``quantization_config`` of ``config.json``, except ``meta``.
+        tolerances: the format's; for weights one for ``QUANTISED`` and one for ``KEPT``.
     """
 
     parts: Collection[str]
@@ -41,7 +40,7 @@ class Quantised:
 
 
 def read_folder_back(model: ExportedModel, folder: Path, form: Quantised) -> ReadBack:
-    """Return what an exported folder says, beside the model that it was made of."""
+    """Return the model in an exported folder together with the exported one."""
     refuse(check_weights(folder))
     stored = StoredTensors(weight_files(folder))
     quantised = set(filter(LINEAR.fullmatch, model.weights))

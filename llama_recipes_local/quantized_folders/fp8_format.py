@@ -1,7 +1,7 @@
 """The export format ``fp8``: weights in 8-bit floats, in compressed-tensors' layout.
 
-vLLM and transformers read it. Weights have scales that are stored, activations get theirs when they
-are computed; embedding, norms and head stay as they are.
+vLLM and transformers read it. Weights have stored scales; scales of activations are computed at run
+time. Embedding, norms and head are not quantised.
 """
 
 from dataclasses import dataclass, field
@@ -44,7 +44,7 @@ class Fp8Export:
 
     Attributes:
         model: the model.
-        strategy: what has a scale of its own: "channel" (a row), "tensor" or "block".
+        strategy: the unit that has a scale: "channel" (a row), "tensor" or "block".
     """
 
     model: ExportedModel
@@ -52,7 +52,7 @@ class Fp8Export:
     _scales: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def check(self, out: Path) -> list[Problem]:
-        """Return what vLLM does not read of the model, and a problem if the disk is full."""
+        """Return why vLLM cannot read the model, and a problem if the disk is full."""
         problems, weights = check_names(self.model, "FP8"), self.model.weights
         linears = {name: each for name, each in weights.items() if LINEAR.fullmatch(name)}
         odd = [name for name, each in linears.items() if any(size % BLOCK for size in each.shape)]
@@ -74,7 +74,7 @@ class Fp8Export:
         copy_auxiliary_files(model.source, folder, model.tokenizer)
 
     def read_back(self, folder: Path) -> ReadBack:
-        """Return what the folder says, beside the model."""
+        """Return the model in the folder together with the exported one."""
         form = Quantised(
             parts=("weight", "weight_scale"),
             dequantised=lambda stored, name: dequantised(stored, name, self.strategy),
@@ -86,7 +86,7 @@ class Fp8Export:
         return read_folder_back(self.model, folder, form)
 
     def _planned(self) -> dict[str, torch.Tensor]:
-        """Return a meta tensor of each tensor, the scale of a weight right after it."""
+        """Return a meta tensor of each tensor, each scale right after its weight."""
         planned = dict[str, torch.Tensor]()
         for name, each in self.model.weights.items():
             planned[name] = each
@@ -130,7 +130,7 @@ def configuration(strategy: str) -> dict[str, object]:
 
 
 def scales_shape(shape: torch.Size, strategy: str) -> tuple[int, ...]:
-    """Return the shape of the scales of a weight, (rows, columns)."""
+    """Return the shape of the scales for a weight, (rows, columns)."""
     rows, columns = shape
     if strategy == "block":
         return (rows // BLOCK, columns // BLOCK)
@@ -140,8 +140,8 @@ def scales_shape(shape: torch.Size, strategy: str) -> tuple[int, ...]:
 def quantized(weight: torch.Tensor, strategy: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Return a weight in FP8 and its scales.
 
-    The scales are in the weight's dtype, which transformers holds them in, and the weight is
-    divided by what they are there.
+    The scales are rounded to the weight's dtype, in which transformers holds them, before the
+    weight is divided by them.
     """
     tiles, blocks = _tiles(weight.float(), strategy), scales_shape(weight.shape, strategy)
     largest = tiles.abs().amax(dim=(1, 3), keepdim=True)
@@ -154,7 +154,7 @@ def dequantised(stored: StoredTensors, name: str, strategy: str) -> torch.Tensor
     """Return a weight in float32.
 
     Raises:
-        UsageError: if its scales are not those of the strategy.
+        UsageError: if its scales do not fit the strategy.
     """
     weight, scales = stored[name], stored[f"{name}_scale"].float()
     if scales.shape != scales_shape(weight.shape, strategy):
@@ -164,6 +164,6 @@ def dequantised(stored: StoredTensors, name: str, strategy: str) -> torch.Tensor
 
 
 def _tiles(weight: torch.Tensor, strategy: str) -> torch.Tensor:
-    """Return a weight as (tiles, rows of a tile, tiles, columns of a tile), with a scale each."""
+    """Return a weight as (tiles, rows of a tile, tiles, columns of a tile); one scale a tile."""
     blocks = scales_shape(weight.shape, strategy)
     return weight.reshape(blocks[0], -1, (*blocks, 1)[1], weight.shape[1] // (*blocks, 1)[1])

@@ -1,6 +1,6 @@
 """The export format ``gptq``: weights in 4 or 8 bits (2210.17323), for vLLM and transformers.
 
-optimum and its back end gptqmodel do it, calibrated on rows that the model was trained on.
+optimum and its back end gptqmodel quantise, calibrated on rows that the model was trained on.
 """
 
 import math
@@ -48,7 +48,7 @@ class GptqExport:
     Attributes:
         model: the model.
         bits: 4 or 8.
-        rows: token ids that it is calibrated on, set before ``write``.
+        rows: token ids for the calibration, set before ``write``.
     """
 
     model: ExportedModel
@@ -56,7 +56,7 @@ class GptqExport:
     rows: Sequence[Sequence[int]] = field(default=())
 
     def check(self, out: Path) -> list[Problem]:
-        """Return what is missing, what GPTQ cannot hold, and a problem if the disk is full."""
+        """Return missing packages, what GPTQ cannot hold, and a problem if the disk is full."""
         problems = check_names(self.model, "GPTQ")
         for package in ("optimum", "gptqmodel"):
             problems += check_installed(package, "--format gptq", "gptq")
@@ -100,7 +100,7 @@ class GptqExport:
         copy_auxiliary_files(model.source, folder, model.tokenizer)
 
     def read_back(self, folder: Path) -> ReadBack:
-        """Return what the folder says, beside the model."""
+        """Return the model in the folder together with the exported one."""
 
         def weight(stored: StoredTensors, name: str) -> torch.Tensor:
             return dequantised(stored, name.removesuffix(".weight"), self.bits)
@@ -122,7 +122,7 @@ class GptqExport:
         return next(size for size in GROUPS if all(each % size == 0 for each in columns))
 
     def _planned(self) -> dict[str, torch.Tensor]:
-        """Return a meta tensor of each tensor, the layers in their order."""
+        """Return a meta tensor of each tensor, layer by layer."""
         planned = dict[str, torch.Tensor]()
         for name, weight in sorted(self.model.weights.items(), key=lambda it: layer_number(it[0])):
             if LINEAR.fullmatch(name):

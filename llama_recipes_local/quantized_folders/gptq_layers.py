@@ -1,7 +1,7 @@
-"""Quantises a Llama's layers by GPTQ in their order, one of them in memory at a time.
+"""Quantises a Llama's layers by GPTQ in order, one at a time in memory.
 
-optimum quantises whole models. It is given models of one layer each, whose embedding returns what
-the layers before it made of the rows.
+optimum quantises whole models. So it gets models of one layer, whose embedding returns the outputs
+of the layers before.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ class GptqLayers:
     """The layers of a model, and its rows, as far as they are computed.
 
     Attributes:
-        versions: of what quantised the layers, as ``config.json`` names them.
+        versions: versions of the quantising packages, as ``config.json`` names them.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class GptqLayers:
 
         Args:
             model: the model.
-            rows: token ids that it is calibrated on.
+            rows: token ids for the calibration.
             settings: ``quantization_config`` of ``config.json``.
         """
         for name in ("optimum", "gptqmodel"):
@@ -59,7 +59,7 @@ class GptqLayers:
     def quantised(self, number: int) -> dict[str, torch.Tensor]:
         """Return the tensors of a layer's weights, by name, and compute the rows after it.
 
-        Called for the layers in their order.
+        Call this for the layers in order.
         """
         prefix = f"model.layers.{number}."
         names = [name for name in self._model.weights if name.startswith(prefix)]
@@ -80,7 +80,7 @@ class GptqLayers:
         }
 
     def _quantise(self, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Return the tensors of a folder that optimum makes of a model with one layer."""
+        """Return the tensors that optimum makes of a model with one layer."""
         model = self._of_one_layer({name: each.clone() for name, each in weights.items()})
         model.model.embed_tokens = _Before(self._rows)
         places = [torch.full(row.shape[:2], place) for place, row in enumerate(self._rows)]
@@ -123,18 +123,18 @@ class GptqLayers:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what the libraries say of each layer, bars and kernels, from the terminal."""
+    """Hide what the libraries print for each layer, such as bars and kernels."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         yield
 
 
 class _Before(nn.Module):
-    """In place of an embedding: returns a row as the layers before made it."""
+    """A replacement of the embedding: returns the outputs of the layers before."""
 
     def __init__(self, rows: Sequence[torch.Tensor]) -> None:
         super().__init__()
         self._rows = rows
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        """Return the row whose number all ``ids``, (1, seq), are; (1, seq, hidden)."""
+        """Return the row whose number all of ``ids``, (1, seq), are; as (1, seq, hidden)."""
         return self._rows[int(ids[0, 0])]

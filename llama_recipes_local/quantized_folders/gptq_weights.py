@@ -1,7 +1,7 @@
-"""The tensors that GPTQ stores of a layer's weight, and the weight that they stand for.
+"""The tensors that GPTQ stores for a layer's weight, and how the weight follows from them.
 
-Readers differ in what they take from the tensors and what from ``config.json``: vLLM takes no zero
-points of symmetric weights, and no groups where columns are in their order. So both must agree.
+Readers differ in what they take from the tensors and what from ``config.json``: vLLM ignores zero
+points of symmetric weights, and the groups if columns are in order. So both must agree.
 """
 
 from collections.abc import Mapping
@@ -29,12 +29,12 @@ def dequantised(stored: Mapping[str, torch.Tensor], layer: str, bits: int) -> to
     """Return a layer's weight, (rows, columns), in float32.
 
     Args:
-        stored: the folder's tensors, in GPTQ's first format: zero points are one less in it.
+        stored: the folder's tensors, in GPTQ's first format, which stores zero points minus one.
         layer: name of the layer.
-        bits: of a weight; some are packed into 32.
+        bits: bits of a weight; several weights are packed into 32 bits.
 
     Raises:
-        UsageError: if columns are not in the order of their groups, or a zero point is not in the
+        UsageError: if columns are not in the order of their groups, or a zero point is not the
             middle.
     """
     packed, zeros, scales, order = (stored[f"{layer}.{part}"] for part in PARTS)

@@ -1,4 +1,4 @@
-"""Which weights of a Llama are quantised, and which others vLLM knows."""
+"""Tells which weights of a Llama are quantised, and which others vLLM supports."""
 
 import re
 
@@ -12,7 +12,7 @@ _KNOWN = re.compile(r"model\.(embed_tokens|norm)\.weight|lm_head\.weight|model\.
 
 
 def check_names(model: ExportedModel, title: str) -> list[Problem]:
-    """Return a problem if a model has weights that vLLM's Llama has not.
+    """Return a problem if a model has weights that vLLM's Llama does not have.
 
     Args:
         model: the model.
@@ -26,6 +26,6 @@ def check_names(model: ExportedModel, title: str) -> list[Problem]:
 
 
 def layer_number(name: str) -> int:
-    """Return the number of the layer that a tensor is of; -1 if of none."""
+    """Return the number of the layer that a tensor belongs to; -1 if none."""
     found = re.match(r"model\.layers\.(\d+)\.", name)
     return int(found[1]) if found else -1

@@ -1,4 +1,4 @@
-"""A frozen linear layer whose weight is kept in fp8."""
+"""A frozen linear layer whose weight is stored in fp8."""
 
 import torch
 from torch import nn
@@ -9,16 +9,16 @@ from llama_recipes_local.kernels.lora.projections import Layer, project
 
 
 class Fp8Linear(nn.Linear):
-    """A linear layer with a frozen weight of a byte an element and a scale a row.
+    """A linear layer with a frozen weight, stored in a byte an element and a scale a row.
 
-    PEFT takes it for the linear layer that it is. The bytes are the ``weight``, (features out,
-    features in) uint8, so that nothing that casts a model's floats touches them.
+    It is a subclass of ``nn.Linear``, so PEFT adapts it. ``weight`` holds the bytes, (features out,
+    features in) uint8, so that casting a model's floating-point tensors does not change it.
     """
 
     scales: torch.Tensor
 
     def __init__(self, linear: nn.Linear) -> None:
-        """Keep the weight of ``linear``, which is not changed."""
+        """Convert the weight of ``linear``, which itself is not changed."""
         nn.Module.__init__(self)
         self.in_features, self.out_features = linear.in_features, linear.out_features
         made = quantize(linear.weight.detach())
@@ -29,11 +29,11 @@ class Fp8Linear(nn.Linear):
         self.register_buffer("scales", made.scales.view(torch.uint8), persistent=False)
 
     def rows(self) -> Rows:
-        """Return the weight."""
+        """Return the weight as a matrix in fp8."""
         return Rows(self.weight.view(FP8), self.scales.view(torch.float32))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return (..., features out), of (..., features in) in the dtype of autocast or its own."""
+        """Return (..., features out) for (..., features in), in autocast's dtype or the input's."""
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
         (out,) = project(x, (Layer(self.rows(), self.bias),), Dropout())

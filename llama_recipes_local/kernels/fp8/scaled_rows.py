@@ -1,11 +1,13 @@
 """Matrices in fp8 with a scale a row, and their products.
 
-A value is an e4m3 number (four bits of exponent, three of mantissa, at most 448; Micikevicius et
-al., "FP8 formats for deep learning", 2022) times its row's scale, which makes the row's largest
-value 448. So a value is off by up to 2**-4 of itself, or by 2**-10 / 448 of its row's largest.
+An element is an e4m3 number (four bits of exponent, three of mantissa, at most 448; Micikevicius et
+al., "FP8 formats for deep learning", 2022) times its row's scale. The scale maps the row's largest
+value to 448. So an element has a relative error of up to 2**-4, or an absolute one of up to 2**-10
+/ 448 times the row's largest value.
 
-A product is scaled by the rows of both factors, so the scales must not lie along what is summed
-over. Those of a weight do in a backward pass: there they are multiplied into the gradients first.
+A product is scaled by the rows of both factors, so the scales must not run along the dimension that
+is summed over. A weight's scales do in a backward pass: there they are multiplied into the
+gradients first.
 """
 
 from dataclasses import dataclass
@@ -26,8 +28,8 @@ class Rows:
     Attributes:
         values: (rows, columns) e4m3, contiguous.
         scales: (rows,) float32; None if they are all 1.
-        largest: (parts, rows) float32, the largest values of each part's rows before they were
-            multiplied by factors, where ``quantize`` was asked for them.
+        largest: (parts, rows) float32, the largest value in each row of each part before
+            multiplication by factors; only if ``quantize`` was asked for it.
     """
 
     values: torch.Tensor
@@ -35,12 +37,12 @@ class Rows:
     largest: torch.Tensor | None = None
 
     def both(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return values and scales, which it has."""
+        """Return values and scales; call it only if there are scales."""
         assert self.scales is not None
         return self.values, self.scales
 
     def wide(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        """Return it in a wider dtype."""
+        """Return the matrix in a wider dtype."""
         values = self.values.to(torch.float32)
         return (values if self.scales is None else values * self.scales[:, None]).to(dtype)
 
@@ -48,13 +50,12 @@ class Rows:
 def quantize(
     *parts: torch.Tensor, factors: tuple[torch.Tensor, ...] = (), apart: bool = False
 ) -> Rows:
-    """Return up to three matrices side by side, each row with one scale.
+    """Return up to three matrices side by side as one, with one scale a row.
 
     Args:
         *parts: each (rows, columns), its last stride 1.
-        factors: for each part what its columns are multiplied by first, (columns,) float32; none
-            multiplies by 1.
-        apart: whether ``largest`` is asked for.
+        factors: for each part the factors of its columns, (columns,) float32; none means 1.
+        apart: whether to return ``largest`` too.
     """
     rows, widths = len(parts[0]), [part.shape[1] for part in parts]
     if not parts[0].is_cuda:
@@ -76,7 +77,7 @@ def quantize(
 def _quantized(
     parts: tuple[torch.Tensor, ...], factors: tuple[torch.Tensor, ...], apart: bool
 ) -> Rows:
-    """Do what ``quantize`` does, without its kernel."""
+    """Compute ``quantize`` without Triton."""
     wide = [part.float() for part in parts]
     largest = torch.stack([part.abs().amax(1) for part in wide]) if apart else None
     if factors:
@@ -88,24 +89,24 @@ def _quantized(
 
 
 def empty(x: torch.Tensor, rows: int, columns: int, parts: int = 0) -> Rows:
-    """Return an uninitialised matrix where ``x`` is, with ``largest`` of some parts."""
+    """Return an uninitialised matrix on the device of ``x``, with ``largest`` for some parts."""
     values = x.new_empty(rows, columns, dtype=FP8)
     largest = x.new_empty(parts, rows, dtype=torch.float32) if parts else None
     return Rows(values, x.new_empty(rows, dtype=torch.float32), largest)
 
 
 def padded(width: int) -> int:
-    """Return the columns of a row as a program holds it: a power of two."""
+    """Return the columns of a row that a Triton program holds: a power of two."""
     return 1 << (width - 1).bit_length()
 
 
 def warps(block: int) -> int:
-    """Return how many warps hold ``block`` columns, 32 a thread or fewer: a power of two."""
+    """Return how many warps hold ``block`` columns, at most 32 a thread: a power of two."""
     return min(max(padded(-(-block // 1024)), 4), 32)
 
 
 def side_by_side(weights: tuple[Rows, ...]) -> torch.Tensor:
-    """Return weights' values transposed, one beside another, (columns, rows of all) e4m3.
+    """Return the transposed values of weights side by side, (columns, rows of all) e4m3.
 
     Args:
         weights: up to three, with the same number of columns.
@@ -128,7 +129,7 @@ def side_by_side(weights: tuple[Rows, ...]) -> torch.Tensor:
 def product(x: Rows, weight: Rows, dtype: torch.dtype) -> torch.Tensor:
     """Return ``x @ weight.T``, (rows of x, rows of weight), in ``dtype``.
 
-    On CUDA by cuBLAS, whose sums over an fp8 product keep some 14 bits.
+    On CUDA cuBLAS computes it, whose sums of fp8 products keep about 14 bits.
 
     Args:
         x: (rows, columns).

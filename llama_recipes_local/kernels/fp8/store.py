@@ -1,4 +1,4 @@
-"""Has a model's layers multiplied in fp8."""
+"""Installs products in fp8 in a model's layers."""
 
 from typing import Any
 
@@ -12,14 +12,14 @@ _MULTIPLE = 16  # of both lengths of a weight, as cuBLAS wants them
 
 
 def keep_in_fp8(model: Any, adapted: bool) -> None:
-    """Have the linear layers of a Llama's decoder layers multiplied in fp8, and print how many.
+    """Make the linear layers of a Llama's decoder layers multiply in fp8; print how many.
 
     Args:
         model: a Llama.
-        adapted: whether an adapter is put on it, so that all its weights are frozen.
+        adapted: whether an adapter is added later, so that all weights of the model are frozen.
 
     Raises:
-        TargetMissingError: if transformers' layer is not made of what is replaced here.
+        TargetMissingError: if transformers' layer does not have the parts that are replaced here.
     """
     if adapted:
         model.requires_grad_(False)
@@ -32,9 +32,9 @@ def keep_in_fp8(model: Any, adapted: bool) -> None:
 
 
 def store(layers: nn.ModuleList) -> tuple[int, int, int]:
-    """Replace the frozen linear layers of decoder layers, and have the others multiply in fp8.
+    """Replace the frozen linear layers of decoder layers; make the trained ones multiply in fp8.
 
-    A frozen weight's memory is given back before the next one is converted.
+    The memory of a frozen weight is freed before the next one is converted.
 
     Returns:
         How many are frozen, how many are trained, and how many stayed as they were.

@@ -1,6 +1,7 @@
-"""SwiGLU whose results are in fp8, in one pass over memory: ``swiglu`` and ``quantize`` in one.
+"""SwiGLU with results in fp8 in one pass over memory: ``swiglu`` and ``quantize`` combined.
 
-All tensors are (tokens, features), contiguous; results are rounded to their dtype before fp8.
+All tensors are (tokens, features), contiguous. Results are rounded to their dtype before they are
+converted to fp8.
 """
 
 import torch
@@ -20,7 +21,7 @@ Factors = tuple[torch.Tensor, ...]
 
 
 def swiglu_rows(gate: torch.Tensor, up: torch.Tensor, wide: bool) -> tuple[torch.Tensor, Rows]:
-    """Return ``silu(gate) * up`` in their dtype, or anything if not ``wide``, and in fp8."""
+    """Return ``silu(gate) * up`` in their dtype (undefined unless ``wide``), and in fp8."""
     if not gate.is_cuda:
         hidden = swiglu(gate, up)
         return hidden, quantize(hidden)
@@ -44,15 +45,15 @@ def swiglu_backward_rows(
     wide: bool,
     again: bool,
 ) -> tuple[tuple[torch.Tensor, ...], Rows, torch.Tensor]:
-    """Return the gradients of ``gate`` and ``up``, and ``silu(gate) * up`` if it is asked for.
+    """Return the gradients of ``gate`` and ``up``, and ``silu(gate) * up`` if ``again``.
 
     Args:
-        gradient: of the result, which is overwritten.
+        gradient: gradient of the result; it is overwritten.
         gate: as in ``swiglu_rows``.
         up: as in ``swiglu_rows``.
-        factors: of the columns of both gradients in fp8, each (features,) float32.
+        factors: factors of the columns of both gradients in fp8, each (features,) float32.
         wide: whether the gradients are needed in their dtype.
-        again: whether the last of what is returned is needed; it is anything if not.
+        again: whether the result is needed; otherwise the last value is undefined.
 
     Returns:
         Both in their dtype, anything of their shape if not ``wide``; both in fp8, side by side and
@@ -74,5 +75,5 @@ def swiglu_backward_rows(
 
 
 def _nothing(x: torch.Tensor) -> torch.Tensor:
-    """Return a tensor of the shape of ``x`` without its memory, to be neither read nor written."""
+    """Return a tensor of the shape of ``x`` without memory, which must not be read or written."""
     return x.new_empty(1, 1).expand(x.shape)

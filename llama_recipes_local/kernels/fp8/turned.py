@@ -1,4 +1,4 @@
-"""Matrices in fp8 turned around, for products that sum over their rows."""
+"""Transposed matrices in fp8, for products that sum over their rows."""
 
 from collections.abc import Sequence
 
@@ -13,13 +13,13 @@ _MULTIPLE = 16  # of what is summed over, as cuBLAS wants it
 def turned(
     parts: Sequence[torch.Tensor], factors: Sequence[torch.Tensor] | None = None
 ) -> torch.Tensor:
-    """Return matrices transposed and one beside another, (columns, rows of all) e4m3.
+    """Return matrices transposed and side by side, (columns, rows of all) e4m3.
 
-    Columns of zeros are added up to a multiple of 16.
+    Zero columns are appended up to a multiple of 16.
 
     Args:
         parts: each (rows, columns), contiguous, with the same columns; in fp8 without factors.
-        factors: for each part what its rows are multiplied by, (rows,) float32.
+        factors: for each part the factors of its rows, (rows,) float32.
     """
     columns, rows = parts[0].shape[1], sum(map(len, parts))
     width = -(-rows // _MULTIPLE) * _MULTIPLE
@@ -34,7 +34,7 @@ def turned(
 
 
 def _turn(x: torch.Tensor, factors: torch.Tensor | None, out: torch.Tensor) -> None:
-    """Write ``x`` times its rows' factors in fp8 and transposed, (columns, rows) uint8."""
+    """Write ``x`` times its rows' factors, in fp8 and transposed, (columns, rows) uint8."""
     rows, columns = x.shape
     if not x.is_cuda:
         if factors is not None:

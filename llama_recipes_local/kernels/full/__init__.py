@@ -1,5 +1,5 @@
-"""Linear layers whose weights are trained, and the MLP made of them, with their own gradients.
+"""Linear layers with trained weights, and the MLP made of them, with gradients of their own.
 
-``trained_layers`` has the functions, ``trained_products`` their products in half precision or in
-fp8, ``chosen_layers`` says which of a model's layers they compute.
+``trained_layers`` has the functions, ``trained_products`` their products in half precision or fp8,
+and ``chosen_layers`` tells which of a model's layers they compute.
 """

@@ -1,4 +1,4 @@
-"""Which layers of a model the functions of ``trained_layers`` compute."""
+"""Selects the layers of a model that the functions of ``trained_layers`` compute."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,15 +11,15 @@ from llama_recipes_local.kernels.full.trained_layers import Trained
 
 
 def computes(module: Any) -> bool:
-    """Return whether a linear layer is trained and computed here; those with a bias are not."""
+    """Return whether a linear layer is trained and computed here: one without a bias."""
     known = type(module) in (nn.Linear, TrainedFp8Linear)
     return known and module.bias is None and module.weight.requires_grad
 
 
 def read_trained(modules: Sequence[Any], x: torch.Tensor) -> Trained | None:
-    """Return layers that read ``x``, or None if one of them is computed otherwise.
+    """Return layers that read ``x``; None if one of them is not computed here.
 
-    Weights are read at each call: FSDP gathers them anew.
+    Weights are read at each call, because FSDP gathers them again for each.
     """
     kinds = {type(module) for module in modules}
     if len(kinds) > 1 or not all(map(computes, modules)):

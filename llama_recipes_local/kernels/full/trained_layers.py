@@ -1,7 +1,7 @@
-"""Linear layers whose weights are trained, as functions that keep little for their gradients.
+"""Linear layers with trained weights, as functions that keep little for their gradients.
 
-Layers that read the same input are one function, so it is kept once. In the MLP the outputs of gate
-and up are kept; what is made of them is made again.
+Layers with the same input are one function, so the input is kept once. The MLP keeps the outputs of
+gate and up and recomputes the rest.
 """
 
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ from llama_recipes_local.kernels.swiglu import swiglu_backward
 
 @dataclass(frozen=True)
 class Trained:
-    """Layers that read the same input.
+    """Layers with the same input.
 
     Attributes:
         weights: each (features out, features in).
-        in_fp8: whether they are multiplied in fp8, and in the dtype of the input otherwise.
+        in_fp8: whether they are multiplied in fp8; otherwise in the dtype of the input.
     """
 
     weights: Tensors
@@ -34,8 +34,8 @@ def project(x: torch.Tensor, layers: Trained, made_of: NormOf | None = None) -> 
 
     Args:
         x: (..., features in).
-        layers: what reads it.
-        made_of: what ``x`` is the norm of: it is made again instead of kept.
+        layers: the layers that read ``x``.
+        made_of: what ``x`` is the norm of, if given: then ``x`` is recomputed instead of kept.
     """
     with own_precision(x):
         return _Project.apply(x, layers, made_of, *layers.weights)
@@ -130,7 +130,7 @@ class _SwigluDown(torch.autograd.Function):
 def _forward(
     ctx: Any, x: torch.Tensor, layers: Trained, made_of: NormOf | None
 ) -> tuple[Tensors, Tensors]:
-    """Return the outputs of a function, each (tokens, features out), and what it keeps of ``x``."""
+    """Return the outputs, each (tokens, features out), and what is kept of ``x``."""
     ctx.products, ctx.shape = products(layers.weights, x.dtype, layers.in_fp8), x.shape
     given = ctx.products.given(rows_of(x))
     ctx.made_of = None if made_of is None else (made_of.weight, made_of.eps)
@@ -140,7 +140,7 @@ def _forward(
 def _backward(
     ctx: Any, gradients: Given, kept: Tensors
 ) -> tuple[torch.Tensor | None, list[torch.Tensor | None]]:
-    """Return the gradients of a function's input, if it is asked for, and of its weights."""
+    """Return the gradients of the input, if needed, and of the weights."""
     own = ctx.products
     ready = own.ready(gradients)
     dx = own.input_gradient(ready).view(ctx.shape) if ctx.needs_input_grad[0] else None

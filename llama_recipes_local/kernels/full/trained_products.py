@@ -1,8 +1,9 @@
-"""Products of weights that are trained: outputs, and gradients of an input and of the weights.
+"""Products of trained weights: outputs, and gradients of the input and of the weights.
 
-What a product reads is also what is kept of it: ``Half`` keeps an input as it is, ``Eight`` in fp8.
-``Eight`` turns weights into fp8 for each product and keeps none of them in it: to turn them around
-for an input's gradient, as has to be done anyway, reads little more from the weights themselves.
+What a product reads of its input is also what is kept of it: ``Half`` keeps the input as it is,
+``Eight`` in fp8. ``Eight`` converts weights to fp8 for each product and keeps no converted copy.
+The gradient of the input needs a transposed copy anyway, and reading the original weights for it
+costs little more.
 """
 
 from typing import Protocol
@@ -17,29 +18,29 @@ from llama_recipes_local.kernels.swiglu import swiglu
 
 
 class Products(Protocol):
-    """The products of weights that read the same input, each (features out, features in)."""
+    """The products of weights with the same input, each (features out, features in)."""
 
     def given(self, x: torch.Tensor) -> Tensors:
-        """Return what is read of an input, (tokens, features in), and kept for the gradients."""
+        """Return an input, (tokens, features in), in the form that is multiplied and kept."""
 
     def swiglu(self, gate: torch.Tensor, up: torch.Tensor) -> Tensors:
-        """Return ``given`` of ``silu(gate) * up``, each (tokens, features in)."""
+        """Return ``given`` for ``silu(gate) * up``, each (tokens, features in)."""
 
     def outputs(self, given: Tensors) -> Tensors:
         """Return each ``x @ weight.T``, (tokens, features out)."""
 
     def ready(self, gradients: Given) -> Given:
-        """Return gradients of the outputs, each (tokens, features out), for both below."""
+        """Return gradients of the outputs, each (tokens, features out), in the form used below."""
 
     def input_gradient(self, gradients: Given) -> torch.Tensor:
-        """Return the sum of ``gradient @ weight``, (tokens, features in), of what is ready."""
+        """Return the sum of ``gradient @ weight``, (tokens, features in), for ready gradients."""
 
     def weight_gradients(self, gradients: Given, given: Tensors) -> list[torch.Tensor | None]:
-        """Return each ``gradient.T @ x``; None where it was added to the weight's gradient."""
+        """Return each ``gradient.T @ x``; None if it was added to the weight's gradient already."""
 
 
 def products(weights: Tensors, dtype: torch.dtype, in_fp8: bool) -> Products:
-    """Return the products of weights for an input of a dtype."""
+    """Return the products of weights for an input of some dtype."""
     return Eight(weights, dtype) if in_fp8 else Half(weights)
 
 
@@ -67,7 +68,7 @@ class Half:
         return gradients
 
     def input_gradient(self, gradients: Given) -> torch.Tensor:
-        """See ``Products``; it is rounded after each product, as autograd's sum is."""
+        """See ``Products``; the sum is rounded after each product, as autograd's sum is."""
         (first, *rest), (weight, *weights) = gradients.tensors, self.weights
         total = first @ weight
         for gradient, weight in zip(rest, weights, strict=True):
@@ -81,10 +82,10 @@ class Half:
 
 
 def _added(weight: torch.Tensor, gradient: torch.Tensor, x: torch.Tensor) -> torch.Tensor | None:
-    """Return a weight's gradient, or have the product add it to the one of earlier micro-batches.
+    """Return a weight's gradient; or add it to that of earlier micro-batches and return None.
 
-    That saves autograd's addition, which reads and writes all gradients once more. Where someone is
-    to see the gradient of this pass alone, autograd adds it.
+    The product itself adds, which saves autograd's addition and its extra pass over all gradients.
+    If something observes the gradient of this pass alone, such as a hook, autograd adds it.
     """
     sofar = weight.grad
     watched = weight._backward_hooks or getattr(weight, "_post_accumulate_grad_hooks", None)
@@ -95,10 +96,11 @@ def _added(weight: torch.Tensor, gradient: torch.Tensor, x: torch.Tensor) -> tor
 
 
 class Eight:
-    """See ``Products``. A gradient of an input is one product over all weights.
+    """See ``Products``. The gradient of an input is one product over all weights.
 
-    In a weight's gradient, a sum over tokens, a token's scale in the input is multiplied into the
-    outputs' gradient, which has one scale for all of it then.
+    A weight's gradient is a sum over tokens, so scales by token cannot be taken out of the sum:
+    those of the input are multiplied into the outputs' gradient, which then has a scale for each
+    feature.
     """
 
     def __init__(self, weights: Tensors, dtype: torch.dtype) -> None:

@@ -1,5 +1,5 @@
-"""Frozen linear layers with LoRA, and the MLP made of them, as functions with their own gradients.
+"""Frozen linear layers with LoRA, and the MLP made of them, with gradients of their own.
 
-``projections`` has the functions, ``layers`` says which of a model's layers they compute, ``thin``
-the products with LoRA's thin matrices, ``dropout`` the masks.
+``projections`` has the functions, ``layers`` tells which of a model's layers they compute, ``thin``
+has the products with LoRA's thin matrices, ``dropout`` the masks.
 """

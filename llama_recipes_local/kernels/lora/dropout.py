@@ -1,8 +1,8 @@
 """Dropout whose mask is a function of a seed and a position, so that it need not be kept.
 
-Philox 4x32 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011) in its seven rounds
-turns a counter into 128 random bits, which decide on eight neighbouring elements with 16 bits each:
-a share of 0.05 is met to 1/65536. A backward pass computes the mask again instead of reading it.
+Philox 4x32 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011) in its variant with
+seven rounds turns a counter into 128 random bits, 16 for each of eight neighbouring elements. So
+the share of dropped elements is exact to 1/65536. The backward pass computes the mask again.
 """
 
 from dataclasses import dataclass
@@ -21,11 +21,11 @@ _WORD = 0xFFFFFFFF
 
 @dataclass(frozen=True)
 class Dropout:
-    """Which elements of a matrix are dropped.
+    """A dropout mask for a matrix.
 
     Attributes:
-        share: of the elements, at least 0 and less than 1.
-        seed: below 2**31; another seed drops others.
+        share: share of the elements that are dropped, at least 0 and less than 1.
+        seed: below 2**31; each seed gives another mask.
     """
 
     share: float = 0.0
@@ -38,13 +38,13 @@ class Dropout:
 
     @cached_property
     def scale(self) -> float:
-        """What kept elements are multiplied by: one over the share that is kept."""
+        """The factor of kept elements: 1 / (1 - share)."""
         return RANGE / (RANGE - self.threshold)
 
     def keeps(self, rows: int, columns: int) -> torch.Tensor:
         """Return which elements are kept, (rows, columns) bool in host memory.
 
-        This is what the Triton kernels compute, for other devices and for tests of them.
+        The Triton kernels compute the same; this is for other devices and for tests.
         """
         groups = -(-columns // LANES)
         row = torch.arange(rows)[:, None].expand(rows, groups)

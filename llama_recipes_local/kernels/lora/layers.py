@@ -1,4 +1,4 @@
-"""Which layers of a model the functions of ``projections`` compute, and why not the others."""
+"""Selects the layers of a model that ``projections`` computes, with reasons for the others."""
 
 from dataclasses import dataclass
 from functools import cache, partial
@@ -16,12 +16,12 @@ from llama_recipes_local.kernels.lora.projections import Adapter, Layer
 
 @dataclass(frozen=True)
 class Computed:
-    """A layer that is computed here.
+    """A layer that ``projections`` computes.
 
     Attributes:
-        layer: what ``projections`` computes.
-        dtype: of its weight, as it is multiplied; None for that of the input.
-        dropout: share of an adapter's inputs that are dropped now; 0 in evaluation.
+        layer: the layer in the form that ``projections`` takes.
+        dtype: the dtype that its weight is multiplied in; None means the input's.
+        dropout: share of the adapter's inputs that are dropped; 0 in evaluation.
     """
 
     layer: Layer
@@ -30,9 +30,9 @@ class Computed:
 
 
 def read(module: nn.Module) -> Computed | str:
-    """Return a linear layer as ``projections`` takes it, or why it does not.
+    """Return a linear layer in the form that ``projections`` takes, or why it cannot be.
 
-    Weights and matrices are read at each call: FSDP gathers them anew.
+    Weights and matrices are read at each call, because FSDP gathers them again for each.
     """
     adapted = module if isinstance(module, LoraLayer) else None
     base: Any = module if adapted is None else adapted.get_base_layer()
@@ -51,7 +51,7 @@ def read(module: nn.Module) -> Computed | str:
 
 
 def _adapter(module: Any) -> tuple[Adapter, float] | str:
-    """Return the adapter of a layer of PEFT's and its dropout, or why it is not computed here."""
+    """Return the adapter and dropout of a layer of PEFT's, or why it is not computed here."""
     all_a = module.lora_A
     names = [name for name in module.active_adapters if name in all_a]
     if len(names) != 1:
@@ -86,7 +86,7 @@ def _weight(base: Any) -> tuple[Weight, torch.dtype | None] | str:
 
 @cache
 def _linear_4bit() -> type[nn.Module] | None:
-    """Return bitsandbytes' layer; None if it is not installed, which takes long to find out."""
+    """Return bitsandbytes' 4-bit layer; None if it is not installed."""
     if find_spec("bitsandbytes") is None:
         return None
     from bitsandbytes.nn.modules import Linear4bit

@@ -1,8 +1,9 @@
-"""Products of a group's frozen weights, in half precision or in fp8, with an adapter's part.
+"""Products of a group's frozen weights, in half precision or in fp8, with the adapters' parts.
 
-A group are layers that read the same input. ``Half`` writes an adapter's part first and has the
-matrix product add to it, which costs it nothing. ``Eight`` turns an input or a group's gradients
-into fp8 once, multiplies, and adds the adapter's part last: the product in fp8 does not add.
+A group is a set of layers with the same input. ``Half`` writes the adapters' part first and lets
+the matrix product add to it, which costs nothing. ``Eight`` converts an input, or a group's
+gradients, to fp8 once, multiplies, and adds the adapters' part last, because the product in fp8
+cannot add.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,11 +25,11 @@ Weight = Callable[[], torch.Tensor] | fp8.Rows
 
 @dataclass(frozen=True)
 class Given:
-    """What is multiplied: an input, or gradients of a group's outputs.
+    """A factor of products: an input, or gradients of a group's outputs.
 
     Attributes:
-        tensors: each (tokens, features); if they are only needed in fp8, anything of that shape.
-        eight: all of them side by side in fp8; None if they are not in fp8 yet.
+        tensors: each (tokens, features); undefined contents of that shape if only fp8 is needed.
+        eight: all of them side by side in fp8; None if they are not converted yet.
     """
 
     tensors: Tensors
@@ -37,14 +38,14 @@ class Given:
 
 @dataclass(frozen=True)
 class Part:
-    """Adapters' parts of products, each ``scale * dropped(own part of low @ matrix)``.
+    """The adapters' parts of products, each ``scale * dropped(own part of low @ matrix)``.
 
     Attributes:
         low: (tokens, ranks of all); its last stride is 1.
-        places: which of the products each is a part of.
+        places: the product that each part belongs to, by index.
         matrices: each (rank, features), contiguous.
-        scales: their factors.
-        dropout: of the parts.
+        scales: a factor for each part.
+        dropout: dropout of the parts.
     """
 
     low: torch.Tensor
@@ -54,12 +55,12 @@ class Part:
     dropout: Dropout = thin.NONE
 
     def write(self) -> dict[int, torch.Tensor]:
-        """Return them by their places, each (tokens, features)."""
+        """Return the parts by the index of their product, each (tokens, features)."""
         made = thin.expansion(self.low, self.matrices, self.scales, self.dropout)
         return dict(zip(self.places, made, strict=True))
 
     def add_to(self, out: list[torch.Tensor]) -> None:
-        """Add them to products, each (tokens, features)."""
+        """Add the parts to products, each (tokens, features)."""
         onto = [out[place] for place in self.places]
         thin.expansion(self.low, self.matrices, self.scales, self.dropout, onto)
 
@@ -72,11 +73,11 @@ class Products(Protocol):
 
         Args:
             x: (tokens, features in).
-            part: of the layers that have one; None if none has.
+            part: the adapters' part; None if no layer has an adapter.
         """
 
     def input_gradient(self, gradients: Given, part: Part | None) -> torch.Tensor:
-        """Return the sum of ``gradient @ weight`` over the layers, and of the part.
+        """Return the sum of ``gradient @ weight`` over the layers, plus the adapters' part.
 
         Args:
             gradients: of the layers' outputs, each (tokens, features out).
@@ -84,33 +85,33 @@ class Products(Protocol):
         """
 
     def swiglu(self, gate: torch.Tensor, up: torch.Tensor, wide: bool) -> Given:
-        """Return ``silu(gate) * up``, for ``outputs``.
+        """Return ``silu(gate) * up`` in the form that ``outputs`` takes.
 
         Args:
             gate: (tokens, features in).
             up: (tokens, features in).
-            wide: whether it is needed in half precision too.
+            wide: whether the result is needed in half precision too.
         """
 
     def swiglu_backward(
         self, gradient: torch.Tensor, both: Tensors, wide: bool, again: bool, over: bool = False
     ) -> tuple[Given, torch.Tensor]:
-        """Return the gradients of gate and up, for ``input_gradient``, and the result again.
+        """Return gradients of gate and up for ``input_gradient``, and the result if ``again``.
 
         Args:
-            gradient: of the result, which is overwritten.
+            gradient: gradient of the result; it is overwritten.
             both: gate and up, each (tokens, features out).
             wide: whether the gradients are needed in half precision too.
-            again: whether the result is needed; it is anything if not.
+            again: whether the result is needed; otherwise it is undefined.
             over: whether ``both`` may be overwritten.
         """
 
     def with_weights(self) -> "Products":
-        """Return what has its weights at hand, unpacked, for several products."""
+        """Return the same products with weights already dequantised, for several calls."""
 
 
 def products(weights: list[Weight], dtype: torch.dtype) -> Products:
-    """Return what multiplies a group's weights, in fp8 if all are, else in ``dtype``."""
+    """Return the products of a group's weights: in fp8 if all are stored so, else in ``dtype``."""
     rows = tuple(weight for weight in weights if isinstance(weight, fp8.Rows))
     if len(rows) == len(weights):
         return Eight(rows, dtype)
@@ -118,7 +119,7 @@ def products(weights: list[Weight], dtype: torch.dtype) -> Products:
 
 
 class Half:
-    """See ``Products``. Weights may be made anew at each call, as from 4 bits."""
+    """See ``Products``. Weights may be made at each call, for example from 4 bits."""
 
     def __init__(self, weights: list[Callable[[], torch.Tensor]]) -> None:
         self.weights = weights
@@ -133,7 +134,7 @@ class Half:
         ]
 
     def input_gradient(self, gradients: Given, part: Part | None) -> torch.Tensor:
-        """See ``Products``; it is rounded after each product, as autograd's sum is."""
+        """See ``Products``; the sum is rounded after each product, as autograd's sum is."""
         total = None if part is None else part.write()[0]
         for weight, gradient in zip(self.weights, gradients.tensors, strict=True):
             total = gradient @ weight() if total is None else total.addmm_(gradient, weight())
@@ -158,7 +159,7 @@ class Half:
 
 
 class Eight:
-    """See ``Products``. A gradient of an input is one product over all layers."""
+    """See ``Products``. The gradient of an input is one product over all layers."""
 
     def __init__(self, weights: tuple[fp8.Rows, ...], dtype: torch.dtype) -> None:
         self.weights, self.dtype = weights, dtype
@@ -198,7 +199,7 @@ class Eight:
         return tuple(weight.scales for weight in self.weights if weight.scales is not None)
 
     def together(self) -> fp8.Rows:
-        """Return the weights' values, transposed and one beside another."""
+        """Return the weights' values, transposed and side by side."""
         if self._together is not None:
             return self._together
         made = fp8.Rows(fp8.side_by_side(self.weights), None)
@@ -207,7 +208,7 @@ class Eight:
         return made
 
     def with_weights(self) -> "Eight":
-        """See ``Products``. They are transposed at the first gradient: a forward pass has none."""
+        """See ``Products``. Weights are transposed at the first gradient, if there is one."""
         held = Eight(self.weights, self.dtype)
         held._holds = True
         return held

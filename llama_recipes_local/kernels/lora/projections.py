@@ -1,11 +1,11 @@
-"""Frozen linear layers with LoRA, as functions that keep as little as can be for their gradients.
+"""Frozen linear layers with LoRA, as functions that keep as little as possible for gradients.
 
-Layers that read the same input are one function, so it is kept once; of it and A's small outputs
-the gradients follow. An adapter's part is written first and the frozen product added to it, and the
-gradients of an input are added up, by the matrix product itself, which has the memory's time to
-spare. In the MLP the outputs of gate and up are kept; what is made of them is made again.
+Layers with the same input are one function, so the input is kept once; the gradients need only it
+and the small outputs of A. The adapters' part is written first, and the matrix product adds the
+frozen weights' part to it, without another pass over memory. Gradients of an input are added up in
+the same way. The MLP keeps the outputs of gate and up and recomputes the rest.
 
-A gradient of an input is rounded after each product that is added, as autograd's sum is.
+The gradient of an input is rounded after each product that is added, as autograd's sum is.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -30,7 +30,7 @@ class Adapter:
     Attributes:
         a: (rank, features in).
         b: (features out, rank).
-        scaling: factor of their product.
+        scaling: factor of the product of both matrices.
     """
 
     a: torch.Tensor
@@ -43,7 +43,8 @@ class Layer:
     """A frozen linear layer.
 
     Attributes:
-        weight: (features out, features in), in fp8, or what returns it in the dtype of the input.
+        weight: (features out, features in) in fp8, or a function that returns it in the dtype of
+            the input.
         bias: (features out,), or None.
         adapter: None if it has none.
     """
@@ -56,13 +57,13 @@ class Layer:
 def project(
     x: torch.Tensor, layers: tuple[Layer, ...], dropout: Dropout, made_of: NormOf | None = None
 ) -> Tensors:
-    """Return the outputs of layers that read the same input, each (..., features out).
+    """Return the outputs of layers with the same input, each (..., features out).
 
     Args:
         x: (..., features in).
         layers: one to three.
-        dropout: of what the adapters read.
-        made_of: what ``x`` is the norm of: it is made again instead of kept.
+        dropout: dropout of the adapters' inputs.
+        made_of: what ``x`` is the norm of, if given: then ``x`` is recomputed instead of kept.
     """
     with own_precision(x):
         return _Project.apply(x, layers, dropout, made_of, *matrices(layers))
@@ -81,7 +82,7 @@ def mlp(
         x: (..., features).
         gate_up: the layers that read ``x``.
         down: the last layer.
-        dropouts: of what the adapters of ``gate_up`` and of ``down`` read.
+        dropouts: dropout of the inputs of the adapters of ``gate_up``, and of that of ``down``.
         made_of: as in ``project``.
     """
     kept = Kept()
@@ -92,14 +93,15 @@ def mlp(
 
 
 class Group:
-    """Layers that read the same input, and the thin products of those that have an adapter.
+    """Layers with the same input, and the thin products of those with an adapter.
 
-    Matrices are copied in the dtype of the input: a kernel reads them many times.
+    The adapters' matrices are copied in the dtype of the input, because a kernel reads them many
+    times.
 
     Attributes:
         layers: all of them.
-        a: (ranks of all adapters, features in), their A's one below another; None without adapters.
-        b: of each adapter, (rank, features out).
+        a: (ranks of all adapters, features in), the adapters' A stacked; None without adapters.
+        b: B of each adapter, (rank, features out).
     """
 
     def __init__(self, layers: tuple[Layer, ...], dtype: torch.dtype) -> None:
@@ -115,17 +117,17 @@ class Group:
         self._products = products([layer.weight for layer in layers], dtype)
 
     def with_weights(self) -> "Group":
-        """Return a group that has its weights at hand, unpacked, for several products."""
+        """Return the group with weights already dequantised, for several products."""
         held = copy(self)
         held._products = self._products.with_weights()
         return held
 
     def forward(self, x: Given, dropout: Dropout) -> tuple[Tensors, torch.Tensor | None]:
-        """Return the layers' outputs, and A's.
+        """Return the layers' outputs and the outputs of A.
 
         Args:
             x: (tokens, features in).
-            dropout: of what A reads.
+            dropout: dropout of A's input.
 
         Returns:
             Each (tokens, features out); and (tokens, ranks) or None.
@@ -142,10 +144,10 @@ class Group:
         return tuple(outputs), low
 
     def lowered(self, gradients: Tensors) -> torch.Tensor | None:
-        """Return the gradient of what A put out, (tokens, ranks).
+        """Return the gradient of A's outputs, (tokens, ranks).
 
         Args:
-            gradients: of the layers' outputs, each (tokens, features out).
+            gradients: gradients of the layers' outputs, each (tokens, features out).
         """
         if self.a is None:
             return None
@@ -157,8 +159,8 @@ class Group:
         """Return the gradient of the input, (tokens, features in).
 
         Args:
-            gradients: of the layers' outputs, each (tokens, features out).
-            low: of what A put out, from ``lowered``.
+            gradients: gradients of the layers' outputs, each (tokens, features out).
+            low: gradient of A's outputs, from ``lowered``.
             dropout: as in ``forward``.
         """
         part = None
@@ -168,13 +170,13 @@ class Group:
         return self._products.input_gradient(gradients, part)
 
     def swiglu(self, gate: torch.Tensor, up: torch.Tensor) -> Given:
-        """Return ``silu(gate) * up``, (tokens, features in), for ``forward``."""
+        """Return ``silu(gate) * up``, (tokens, features in), in the form that ``forward`` takes."""
         return self._products.swiglu(gate, up, wide=self.a is not None)
 
     def swiglu_backward(
         self, gradient: torch.Tensor, both: Tensors, again: bool, over: bool = False
     ) -> tuple[Given, torch.Tensor]:
-        """Return the gradients of this group's outputs, which are gate and up.
+        """Return the gradients of this group's outputs, which must be gate and up.
 
         The arguments and the second result are those of ``Products.swiglu_backward``.
         """
@@ -189,13 +191,13 @@ class Group:
         low: torch.Tensor | None,
         dropout: Dropout,
     ) -> torch.Tensor | None:
-        """Return the gradients of the adapters' matrices, as ``thin.gradients`` does; None if none.
+        """Return the gradients of the adapters' matrices, as ``thin.gradients`` does, or None.
 
         Args:
-            gradients: of the layers' outputs, each (tokens, features out).
-            low_gradient: of what A put out, from ``lowered``.
+            gradients: gradients of the layers' outputs, each (tokens, features out).
+            low_gradient: gradient of A's outputs, from ``lowered``.
             x: the input, (tokens, features in).
-            low: what A put out.
+            low: A's outputs.
             dropout: as in ``forward``.
         """
         if low_gradient is None or x is None or low is None:
@@ -204,7 +206,7 @@ class Group:
         return thin.gradients(low_gradient, x, low, own, self._scales, ranks, dropout)
 
     def apart(self, gradients: torch.Tensor | None) -> list[torch.Tensor]:
-        """Return the gradients of each adapter's A and B, one after another, of those of all."""
+        """Split the gradients of all matrices into those of each adapter's A and B, in turn."""
         if gradients is None:
             return []
         all_a = [each.a for each in self._adapters]
@@ -241,10 +243,11 @@ class _Project(torch.autograd.Function):
 
 
 class Kept:
-    """Lets the second half of an MLP read what the first half kept, so that it keeps nothing.
+    """Gives the second half of an MLP what the first half kept, so that it keeps nothing itself.
 
-    With activation checkpointing the second half, whose output no gradient needs, is therefore not
-    computed again. What ``_SwigluDown`` hands back in fp8 is beside autograd's gradients.
+    With activation checkpointing, the second half is then not computed again, because no gradient
+    needs its output. Gradients in fp8, which autograd cannot carry, are passed from ``_SwigluDown``
+    to the first half through this object.
 
     Attributes:
         node: the context of the first half.
@@ -253,7 +256,7 @@ class Kept:
     node: Any = None
 
     def tensors(self) -> tuple[torch.Tensor, ...]:
-        """Return what the first half kept, which a checkpoint hands out once."""
+        """Return the tensors that the first half kept; a checkpoint returns them only once."""
         self.node.unpacked = self.node.saved_tensors
         return self.node.unpacked
 
@@ -330,7 +333,7 @@ def _kept_of(ctx: Any, x: torch.Tensor, made_of: NormOf | None) -> torch.Tensor:
 def _backward(
     ctx: Any, gradients: Given, kept: torch.Tensor | None, low: torch.Tensor | None
 ) -> tuple[torch.Tensor | None, list[torch.Tensor]]:
-    """Return the gradients of a function's input, if it is asked for, and of its matrices."""
+    """Return the gradients of the input, if needed, and of the adapters' matrices."""
     group = ctx.group
     low_gradient = group.lowered(gradients.tensors)
     dx = None
@@ -344,7 +347,7 @@ def _backward(
 
 
 def matrices(layers: tuple[Layer, ...]) -> Tensors:
-    """Return the matrices that are trained, in the order of their gradients."""
+    """Return the trained matrices, in the order of their gradients."""
     adapters = [layer.adapter for layer in layers if layer.adapter is not None]
     return tuple(matrix for adapter in adapters for matrix in (adapter.a, adapter.b))
 
@@ -355,7 +358,7 @@ def rows_of(x: torch.Tensor) -> torch.Tensor:
 
 
 def own_precision(x: torch.Tensor) -> AbstractContextManager[Any]:
-    """Leave autocast, which might cast ``x``: matrices are cast here, in a backward pass too."""
+    """Disable autocast, which might cast ``x``: matrices are cast here, also in a backward pass."""
     device = x.device.type
     if torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) != x.dtype:
         return torch.autocast(device, enabled=False)

@@ -1,8 +1,8 @@
-"""Products with LoRA's thin matrices, of shape (rank, features), with dropout on the way.
+"""Products with LoRA's thin matrices, of shape (rank, features), including dropout.
 
-Each takes the layers that read one input, up to three, at once: on CUDA a launch of the kernels of
-``triton.thin_kernels``, elsewhere torch for one after another. Wide tensors, (tokens, features),
-are contiguous. What the layers' A put out lies side by side, (tokens, ranks of all).
+Each function takes up to three layers with the same input: on CUDA they are one launch of a kernel
+in ``triton.thin_kernels``, elsewhere torch computes them in turn. Wide tensors, (tokens, features),
+are contiguous. The outputs of the layers' A are side by side, (tokens, ranks of all).
 """
 
 from collections.abc import Sequence
@@ -24,12 +24,12 @@ _PARTS = 8  # of the tokens, whose products are summed last
 
 
 def pack(a: Many, b: Many, dtype: torch.dtype) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """Return copies in ``dtype``: each A below another, (ranks, features), and each B transposed.
+    """Return copies in ``dtype``: the A stacked, (ranks, features), and each B transposed.
 
     Args:
         a: each (rank, features).
         b: each (features out, rank).
-        dtype: of the inputs: a kernel reads the copies many times.
+        dtype: dtype of the inputs; copies are made because a kernel reads them many times.
     """
     if not a[0].is_cuda:
         return torch.cat(tuple(a)).to(dtype), [each.T.to(dtype).contiguous() for each in b]
@@ -50,7 +50,7 @@ def pack(a: Many, b: Many, dtype: torch.dtype) -> tuple[torch.Tensor, list[torch
 
 @cache
 def _sizes_of_pack(features: int, ranks: Sizes, widths: Sizes) -> tuple[Sizes, list[int], int]:
-    """Return the grid, the elements of the copies, and a program's ranks."""
+    """Return the grid, the elements of the copies, and the ranks of a program."""
     padded = _padded(max(ranks))
     blocks = len(ranks) * _blocks([features], _WIDE) + _blocks(widths, _WIDE)
     lengths = [sum(ranks) * features, *map(int.__mul__, ranks, widths)]
@@ -60,12 +60,12 @@ def _sizes_of_pack(features: int, ranks: Sizes, widths: Sizes) -> tuple[Sizes, l
 def product(x: Many, a: Many, scales: Sequence[float], dropout: Dropout = NONE) -> torch.Tensor:
     """Return each ``scale * dropped(x) @ a.T``, side by side, (tokens, ranks of all).
 
-    Its rows begin at multiples of 32 bytes, so that they are read whole.
+    Its rows begin at multiples of 32 bytes, so that memory is read in whole sectors.
 
     Args:
         x: each (tokens, features).
         a: for each ``x``, (rank, features), contiguous, in the dtype of ``x``.
-        scales: factors of the results.
+        scales: a factor for each result.
         dropout: of each ``x``.
     """
     tokens, ranks = x[0].shape[0], tuple(each.shape[0] for each in a)
@@ -88,7 +88,7 @@ def product(x: Many, a: Many, scales: Sequence[float], dropout: Dropout = NONE) 
 
 @cache
 def _sizes_of_product(tokens: int, ranks: Sizes) -> tuple[Sizes, int, int]:
-    """Return the grid, and a program's ranks and columns."""
+    """Return the grid, and the ranks and columns of a program."""
     padded = _padded(max(ranks))
     grid = _blocks([tokens], _FEW), _blocks(ranks, padded)
     return grid, padded, 128 if padded <= 32 else 64
@@ -106,9 +106,10 @@ def expansion(
     Args:
         thin: (tokens, ranks of all); its last stride is 1.
         a: each (rank, features), contiguous, in the dtype of ``thin``.
-        scales: factors of the results.
+        scales: a factor for each result.
         dropout: of each product.
-        onto: what each is added to in place, (tokens, features), contiguous; None for nothing.
+        onto: tensors that the results are added to in place, each (tokens, features), contiguous;
+            None returns new ones.
     """
     tokens, ranks = thin.shape[0], tuple(each.shape[0] for each in a)
     if not thin.is_cuda:
@@ -132,7 +133,7 @@ def expansion(
 
 @cache
 def _sizes_of_expansion(tokens: int, ranks: Sizes, widths: Sizes) -> tuple[Sizes, int, int]:
-    """Return the grid, and a program's rows and columns."""
+    """Return the grid, and the rows and columns of a program."""
     rows, block = (64, 128) if max(ranks) <= 32 else (128, 64)
     return (_blocks([tokens], rows), _blocks(widths, block)), rows, block
 
@@ -146,17 +147,17 @@ def gradients(
     ranks: Sequence[int],
     dropout: Dropout = NONE,
 ) -> torch.Tensor:
-    """Return the gradients of all A, ``of_low.T @ dropped(x)``, and of each B, one after another.
+    """Return the gradients of all A, ``of_low.T @ dropped(x)``, and then of each B.
 
     That of a B is ``scale * of_output.T @ own part of low``. On CUDA they are in float32.
 
     Args:
-        of_low: the gradient of ``low``, (tokens, ranks of all), from ``product``.
+        of_low: gradient of ``low``, (tokens, ranks of all), from ``product``.
         x: the input, (tokens, features).
-        low: what all A put out, (tokens, ranks of all), from ``product``.
-        of_outputs: the gradients of the outputs, each (tokens, features out).
-        scales: of the layers.
-        ranks: of the layers.
+        low: outputs of all A, (tokens, ranks of all), from ``product``.
+        of_outputs: gradients of the outputs, each (tokens, features out).
+        scales: a factor for each layer.
+        ranks: the rank of each layer.
         dropout: of ``x``.
     """
     if not x.is_cuda:
@@ -182,7 +183,7 @@ def gradients(
 def _sizes_of_gradients(
     tokens: int, features: int, ranks: Sizes, widths: Sizes
 ) -> tuple[Sizes, int, int]:
-    """Return the grid, whose second are parts, the rows of one, and all gradients' elements."""
+    """Return the grid, whose second length counts parts, a part's rows, and the elements."""
     rows_of_part = _blocks([_blocks([tokens], _SQUARE)], _PARTS) * _SQUARE
     blocks = _blocks([features], _SQUARE) + _blocks(widths, _SQUARE)
     grid = blocks, _blocks([tokens], rows_of_part), _blocks([sum(ranks)], _padded(sum(ranks)))
@@ -190,13 +191,13 @@ def _sizes_of_gradients(
 
 
 def _three(values: Sequence[Any], rest: Any = None) -> tuple[Any, ...]:
-    """Return values for three layers, of which some may not be there."""
+    """Return values for three layers; missing layers get placeholders."""
     return (*values, rest, rest)[:_MOST]
 
 
 @cache
 def _padded(rank: int) -> int:
-    """Return how much of a rank a program takes: a power of two, as matrix instructions want."""
+    """Return a rank as a program takes it: rounded up to a power of two for matrix instructions."""
     return min(max(16, 1 << (rank - 1).bit_length()), _MOST_RANKS)
 
 

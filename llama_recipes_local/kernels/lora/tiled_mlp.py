@@ -1,8 +1,9 @@
-"""The MLP of a layer that is recomputed, some thousand tokens at a time.
+"""The MLP of a recomputed layer, some thousand tokens at a time.
 
-What gate and up put out is three times as wide as the rest of a layer, and its gradients as well:
-of whole rows it is most of what a recomputed layer needs. Tokens do not meet in an MLP, so here it
-exists for some tokens at a time, in the forward pass and, made again, in the backward pass.
+The outputs of gate and up are three times as wide as the rest of a layer, and so are their
+gradients; for whole rows they are most of what a recomputed layer needs. An MLP treats each token
+by itself, so here these tensors exist only for some tokens at a time, in the forward pass and,
+recomputed, in the backward pass.
 """
 
 from dataclasses import replace
@@ -29,9 +30,9 @@ _STEP = 0x9E3779B1  # between the seeds of two tiles
 def tiled_mlp(
     x: torch.Tensor, gate_up: tuple[Layer, Layer], down: Layer, dropouts: tuple[Dropout, Dropout]
 ) -> torch.Tensor:
-    """Return what ``projections.mlp`` does, and keep ``x`` alone for the gradients.
+    """Compute ``projections.mlp``, and keep only ``x`` for the gradients.
 
-    With activation checkpointing nothing of it is computed again before its own backward pass.
+    With activation checkpointing, nothing of it is recomputed before its own backward pass.
     """
     kept = _Kept()
     with own_precision(x):
@@ -46,9 +47,9 @@ class _Kept:
 
 
 class _Keep(torch.autograd.Function):
-    """Keeps the input of an MLP, before it is computed.
+    """Keeps the input of an MLP before it is computed.
 
-    A checkpoint computes until all is there that was kept. So it ends here.
+    A checkpoint recomputes until it has all kept tensors. So it stops here.
     """
 
     @staticmethod
@@ -114,12 +115,12 @@ class _Mlp(torch.autograd.Function):
 def _forward(
     groups: list[Group], x: torch.Tensor, dropouts: tuple[Dropout, Dropout]
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Return a tile's output, (tokens, features), and what A of the last layer put out.
+    """Return a tile's output, (tokens, features), and the outputs of the last layer's A.
 
     Args:
         groups: gate and up, and down.
         x: (tokens, features).
-        dropouts: of what the adapters of each group read.
+        dropouts: dropout of the inputs of each group's adapters.
     """
     gate_up, down = groups
     hidden = down.swiglu(*gate_up.forward(Given((x,)), dropouts[0])[0])
@@ -135,13 +136,13 @@ def _backward(
     dropouts: tuple[Dropout, Dropout],
     needs_dx: bool,
 ) -> tuple[torch.Tensor | None, list[torch.Tensor | None]]:
-    """Return the gradients of a tile's input, if it is needed, and of each group's matrices.
+    """Return the gradients of a tile's input, if needed, and of each group's matrices.
 
     Args:
         groups: as in ``_forward``.
         x: as in ``_forward``.
         low: from ``_forward``.
-        gradient: of the output, (tokens, features).
+        gradient: gradient of the output, (tokens, features).
         dropouts: as in ``_forward``.
         needs_dx: whether the input's gradient is needed.
     """
@@ -160,25 +161,25 @@ def _backward(
 
 
 def _sum(one: torch.Tensor | None, two: torch.Tensor | None) -> torch.Tensor | None:
-    """Return the sum of a group's gradients in two tiles, written over the first."""
+    """Return the sum of a group's gradients from two tiles, written over the first."""
     return None if one is None or two is None else one.add_(two)
 
 
 def _tiles(tokens: int) -> list[slice]:
-    """Return the tokens of each tile, about as many in each."""
+    """Return the number of tokens of each tile, about equal."""
     count = -(-tokens // _TOKENS)
     size = -(-tokens // (count * _MULTIPLE)) * _MULTIPLE if count > 1 else tokens
     return [slice(first, min(first + size, tokens)) for first in range(0, tokens, size)]
 
 
 def _of_tile(dropouts: tuple[Dropout, Dropout], number: int) -> tuple[Dropout, Dropout]:
-    """Return what is dropped in a tile, which begins at row 0."""
+    """Return the dropout of a tile whose first row has number 0."""
     first, last = (replace(d, seed=(d.seed + number * _STEP) % _SEEDS) for d in dropouts)
     return first, last
 
 
 def _put(whole: torch.Tensor | None, part: torch.Tensor, tile: slice, tokens: int) -> torch.Tensor:
-    """Put a tile's rows, (rows, features), into the whole, which the first makes."""
+    """Copy a tile's rows, (rows, features), into the whole tensor; the first tile allocates it."""
     if whole is None and len(part) == tokens:
         return part
     if whole is None:

@@ -1,6 +1,6 @@
-"""Triton's side of the kernels: on the device, each reads and writes its tensors once.
+"""The Triton side of the kernels, in which each tensor is read and written once.
 
-A module here belongs to the one that it is named after, which says what is computed, with its
-shapes, and computes it with torch where there is no CUDA. Triton needs neither types nor small
-argument names, and compiles a function for each set of its upper-case arguments.
+A module here is named after the module that calls it, which documents what is computed and the
+shapes, and computes it with torch where there is no CUDA. Triton functions have no types, and are
+compiled for each combination of their upper-case arguments.
 """

@@ -1,8 +1,8 @@
 """Launches Triton kernels in half the host's time.
 
-A layer with LoRA on all its linear layers launches some fifty kernels, and in fp8 the device is
-done with them sooner than Python is. Most of a launch is Triton's search for the compiled form of a
-kernel, by all that it depends on, and calls of hooks. Here that is a key of few parts, a dictionary
+A layer with LoRA on all its linear layers launches about fifty kernels, which in fp8 finish sooner
+than Python can launch them. Most of a launch by Triton is the search for a compiled kernel, by
+everything that it depends on, and calls of hooks. Here it is a key with few parts, a dictionary,
 and the last call of Triton's own launch.
 """
 
@@ -16,11 +16,12 @@ Grid = tuple[int, ...]
 
 
 class fast:
-    """A Triton function whose compiled forms are kept by what they depend on.
+    """A Triton function with a cache of its compiled kernels.
 
-    That is what Triton specialises a function for: the constants, an argument's dtype, whether an
-    address or a length is a multiple of 16, and whether a length is 1 or needs 64 bits. Constants
-    are given by name, in the order of the function's arguments, of which they are the last.
+    The cache's key is what Triton specialises a function for: the constants, the dtypes of
+    arguments, whether an address or a length is a multiple of 16, and whether a length is 1 or
+    needs 64 bits. Constants are passed by name, in the order of the function's arguments, and are
+    the last of these.
     """
 
     def __init__(self, function: Any) -> None:
@@ -29,7 +30,7 @@ class fast:
         self._compiled: dict[Any, tuple[Any, ...]] = {}
 
     def __getitem__(self, grid: Grid) -> Callable[..., None]:
-        """Return what launches a grid of one to three lengths."""
+        """Return a function that launches the kernel on a grid of one to three lengths."""
         return partial(self._launch, grid)
 
     def _launch(self, grid: Grid, *arguments: Any, **constants: Any) -> None:

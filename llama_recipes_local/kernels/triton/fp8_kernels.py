@@ -1,4 +1,4 @@
-"""Triton kernels of ``fp8.scaled_rows`` and ``fp8.swiglu_rows``: a program holds a row."""
+"""Triton kernels of ``fp8.scaled_rows`` and ``fp8.swiglu_rows``; a program computes a row."""
 
 import triton
 import triton.language as tl
@@ -47,7 +47,7 @@ def quantize(
     stride0, stride1, stride2, width, smallest, bound,
     BLOCK0: tl.constexpr, BLOCK1: tl.constexpr, BLOCK2: tl.constexpr,
 ):  # fmt: skip
-    """Write a row of up to three matrices side by side, its scale, and each part's own largest."""
+    """Write a row of up to three matrices side by side, its scale, and the largest of each part."""
     row = tl.program_id(0).to(tl.int64)
     out += row * width
     first = _read(x0, row, width0, stride0, BLOCK0)
@@ -87,7 +87,7 @@ def _turn(x, out, rows, columns, out_row, tile, TILE: tl.constexpr):
 @fast
 @triton.jit
 def transpose(x0, x1, x2, out, rows0, rows1, rows2, columns, out_row, TILE: tl.constexpr):
-    """Write up to three matrices of bytes transposed, one beside another: a program a tile."""
+    """Write up to three byte matrices transposed and side by side; a program computes a tile."""
     tile = tl.program_id(0)
     across = tl.cdiv(columns, TILE)
     first, second = tl.cdiv(rows0, TILE) * across, tl.cdiv(rows1, TILE) * across
@@ -102,7 +102,7 @@ def transpose(x0, x1, x2, out, rows0, rows1, rows2, columns, out_row, TILE: tl.c
 @fast
 @triton.jit
 def turn(x, factors, out, rows, columns, out_row, TILE: tl.constexpr):
-    """Write a matrix transposed, as bytes: its own, or its rows times factors in fp8."""
+    """Write a matrix transposed, as bytes: the matrix itself, or its rows times factors in fp8."""
     tile = tl.program_id(0)
     across = tl.cdiv(columns, TILE)
     row = (tile // across * TILE + tl.arange(0, TILE)).to(tl.int64)
@@ -122,7 +122,7 @@ def turn(x, factors, out, rows, columns, out_row, TILE: tl.constexpr):
 def swiglu(
     gate, up, out, scales, wide, features, smallest, bound, BLOCK: tl.constexpr, WIDE: tl.constexpr
 ):  # fmt: skip
-    """Write a row of ``silu(gate) * up`` in fp8 and its scale, and ``WIDE`` as it was before."""
+    """Write a row of ``silu(gate) * up`` in fp8 and its scale; with ``WIDE`` in its dtype too."""
     row = tl.program_id(0).to(tl.int64)
     x = _read(gate, row, features, features, BLOCK)
     values = x * tl.sigmoid(x) * _read(up, row, features, features, BLOCK)
@@ -142,7 +142,7 @@ def swiglu_backward(
 ):  # fmt: skip
     """Write a row of both gradients side by side in fp8, and its scale.
 
-    ``WIDE`` writes them as they were before, too, and ``AGAIN`` the result over its gradient.
+    With ``WIDE`` it also writes them in their dtype, with ``AGAIN`` the result over its gradient.
     """
     row = tl.program_id(0).to(tl.int64)
     dh = _read(gradient, row, features, features, BLOCK)

@@ -1,4 +1,4 @@
-"""Triton kernels of ``norm``: a program a row, which is read once."""
+"""Triton kernels of ``norm``; a program computes a row, which is read once."""
 
 import triton
 import triton.language as tl
@@ -31,7 +31,7 @@ def forward(stream, branch, weight, total, normed, scale, features, eps, BLOCK: 
 def _backward_row(
     row, of_total, of_normed, total, weight, scale, out, features, BLOCK: tl.constexpr
 ):
-    """Write the gradient of a row of the sum, and return its part of the weight's."""
+    """Write the gradient of a row of the sum, and return its share of the weight's gradient."""
     columns = tl.arange(0, BLOCK)
     inside = columns < features
     places = row * features + columns
@@ -50,7 +50,7 @@ def _backward_row(
 @fast
 @triton.jit
 def backward(of_total, of_normed, total, weight, scale, out, features, BLOCK: tl.constexpr):
-    """Write the gradient of the sum: that of its norm, and its own."""
+    """Write the gradient of the sum: that through its norm, plus its own."""
     row = tl.program_id(0).to(tl.int64)
     _backward_row(row, of_total, of_normed, total, weight, scale, out, features, BLOCK)
 
@@ -61,7 +61,7 @@ def backward_trained(
     of_total, of_normed, total, weight, scale, out, parts, features, rows, programs,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Write what ``backward`` does, and a part of the weight's gradient: a program some rows."""
+    """Write the same, and a part of the weight's gradient; a program computes several rows."""
     first = tl.program_id(0).to(tl.int64)
     of_weight = tl.zeros((BLOCK,), tl.float32)
     for row in range(first, rows, programs):

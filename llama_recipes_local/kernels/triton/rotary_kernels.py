@@ -1,4 +1,4 @@
-"""Triton kernel of ``rotary``: a program a token."""
+"""Triton kernel of ``rotary``; a program computes a token."""
 
 import triton
 import triton.language as tl
@@ -24,7 +24,7 @@ def rotate(
     query, key, query_out, key_out, cos, sin, sign, seq, angles_of_row, heads, kv_heads, half,
     HEADS: tl.constexpr, HALF: tl.constexpr,
 ):  # fmt: skip
-    """Rotate all heads of a token: its halves are the parts of complex numbers."""
+    """Rotate all heads of a token; its two halves are real and imaginary parts."""
     token = tl.program_id(0).to(tl.int64)
     place = token // seq * angles_of_row + token % seq
     column = tl.arange(0, HALF)[None, :]

@@ -20,7 +20,7 @@ def forward(gate, up, out, size, BLOCK: tl.constexpr):
 @fast
 @triton.jit
 def backward(gradient, gate, up, of_gate, of_up, size, BLOCK: tl.constexpr, AGAIN: tl.constexpr):
-    """Write the gradients of ``gate`` and ``up``, and ``AGAIN`` the result over its gradient."""
+    """Write the gradients of ``gate`` and ``up``; with ``AGAIN`` the result over its gradient."""
     places = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = places < size
     dh = tl.load(gradient + places, mask=inside).to(tl.float32)

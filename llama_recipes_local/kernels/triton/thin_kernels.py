@@ -1,11 +1,11 @@
-"""Triton kernels for products with LoRA's thin matrices, with dropout made on the way.
+"""Triton kernels for products with LoRA's thin matrices, with dropout computed in the kernel.
 
-A launch takes the layers that read one input, up to three: to launch a kernel takes the host longer
-than a small one takes the device. Each reads or writes its wide tensors, (tokens, width) and
-contiguous, once, which is what bounds it. Thin matrices are padded to ``RANK`` as they are read;
-``a0`` and its like are (rank, width), contiguous; thin outputs of the layers lie side by side, and
-their rows may have a stride. Masks are those of ``lora.dropout``, whose seed no compiled form
-depends on.
+A launch computes up to three layers with the same input, because launching a small kernel takes the
+host longer than running it takes the device. Each kernel reads or writes its wide tensors, (tokens,
+width) and contiguous, once, which bounds its speed. Thin matrices are padded to ``RANK`` when they
+are read. ``a0``, ``a1`` and ``a2`` are (rank, width), contiguous. The thin outputs of the layers
+are side by side, and their rows may have a stride. Masks are those of ``lora.dropout``; no compiled
+kernel depends on the seed.
 """
 
 import triton
@@ -20,7 +20,7 @@ _ROUNDS = tl.constexpr(ROUNDS)
 
 @triton.jit
 def _keeps(seed, rows, first, threshold, BLOCK: tl.constexpr):
-    """Return which of ``BLOCK`` columns from ``first`` on are kept, (rows, BLOCK)."""
+    """Return which of ``BLOCK`` columns, starting at ``first``, are kept, (rows, BLOCK)."""
     groups = first // _LANES + tl.arange(0, BLOCK // _LANES)
     a, b, c, d = tl.philox(seed, rows[:, None], groups[None, :], 0, 0, _ROUNDS)
     words = tl.join(tl.join(a, b), tl.join(c, d))
@@ -46,7 +46,7 @@ def pack(
     a0, a1, a2, b0, b1, b2, out, features, width0, width1, width2, rank0, rank1, rank2,
     RANK: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Write each ``a``, (rank, features), one below another, then each ``b`` transposed."""
+    """Write all ``a``, (rank, features), stacked, then each ``b`` transposed."""
     block = tl.program_id(0)
     blocks = tl.cdiv(features, BLOCK)
     b_out = out + (rank0 + rank1 + rank2) * features
@@ -160,7 +160,7 @@ def expansion(
     RANK: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr, DROPS: tl.constexpr,
     ADDS: tl.constexpr,
 ):  # fmt: skip
-    """``out = scale * keep * (thin @ a)`` of each part of ``thin``, or ``ADDS`` that to ``out``.
+    """``out = scale * keep * (thin @ a)`` of each part of ``thin``; with ``ADDS`` added to ``out``.
 
     ``thin`` is (tokens, ranks), each ``out`` (tokens, width).
     """
@@ -190,7 +190,7 @@ def _outer(
     rows_of_part, thin_row,
     RANK: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr, DROPS: tl.constexpr,
 ):  # fmt: skip
-    """Write ``scale * thin.T @ (keep * x)`` over a part of the tokens, with steps of its own."""
+    """Write ``scale * thin.T @ (keep * x)`` of a part of the tokens, with strides of its own."""
     first = block * BLOCK
     part = tl.program_id(1)
     columns = first + tl.arange(0, BLOCK)
@@ -224,7 +224,8 @@ def gradients(
 ):  # fmt: skip
     """Write the gradients of all ``a``, (ranks, features), and of each B, (width, rank), in turn.
 
-    They are those of a part of the tokens. ``OWN`` is of one layer what ``RANK`` is of all.
+    They are sums over a part of the tokens. ``OWN`` is the padded rank of one layer, ``RANK`` that
+    of all.
     """
     block = tl.program_id(0)
     out += tl.program_id(1) * total

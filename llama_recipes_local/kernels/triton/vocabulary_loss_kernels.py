@@ -9,7 +9,7 @@ from llama_recipes_local.kernels.triton.fast_launch import fast
 @fast
 @triton.jit
 def loss_and_gradient(logits, labels, losses, vocabulary, BLOCK: tl.constexpr):
-    """Write a row's cross entropy, and its gradient over the logits, in float32 inside."""
+    """Write a row's cross entropy, and its gradient over the logits; computed in float32."""
     row = tl.program_id(0).to(tl.int64)
     logits += row * vocabulary
     label = tl.load(labels + row)
