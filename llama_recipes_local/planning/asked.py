@@ -18,6 +18,7 @@ from llama_recipes_local.planning.setting import (
     KEEP,
     MASKED,
     OFFLOAD,
+    PADDED,
     PLAIN,
     SCORED,
     Adapter,
@@ -98,10 +99,10 @@ def policy(train: configs.train_config, fsdp: configs.fsdp_config, on_cpu: bool 
 
 
 def _attention(train: configs.train_config) -> str:
-    """Return how rows are attended; those that are padded to one length have a mask."""
+    """Return how rows are attended."""
     named = {"sdpa": MASKED, "eager": SCORED, "flash_attention_2": DOCUMENTS}
-    padded = train.batching_strategy != "packing" and train.batch_size_training > 1
-    return named.get(train.attn_implementation, MASKED if padded else DOCUMENTS)
+    own = DOCUMENTS if train.batching_strategy == "packing" else PADDED
+    return named.get(train.attn_implementation, own)
 
 
 def bits(train: configs.train_config) -> int:

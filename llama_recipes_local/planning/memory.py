@@ -14,7 +14,6 @@ from llama_recipes_local.planning.setting import (
     FROZEN,
     FULL_SHARD,
     FUSED,
-    MASKED,
     OFFLOAD,
     PLAIN,
     REPLICATED,
@@ -297,7 +296,7 @@ def _kept(setting: Setting) -> float:
     h, q, k, m = shape.hidden, shape.queries, shape.keys, shape.mlp
     k = q if setting.repeats_keys else k
     attention = 2 * q + 2 * k + 2 * shape.heads
-    if setting.attention == MASKED:
+    if setting.is_masked:
         attention = 4 * q + 2 * shape.heads + setting.batch.length
     if setting.attention == SCORED:
         attention = 4 * q + 3 * shape.heads * setting.batch.length

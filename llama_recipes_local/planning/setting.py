@@ -14,9 +14,9 @@ PLAIN, FUSED, FROZEN = "plain", "fused", "frozen"
 """Which kernels compute a model: transformers' modules, liger-kernel's, or those for frozen
 weights."""
 
-DOCUMENTS, MASKED, SCORED = "documents", "masked", "scored"
-"""How a row is attended: its documents apart, all of it with a mask, or by products whose scores
-are kept (``--attn_implementation eager``)."""
+DOCUMENTS, PADDED, MASKED, SCORED = "documents", "padded", "masked", "scored"
+"""How a row is attended: its documents apart, with a mask if there are several padded ones, with a
+mask, or by products whose scores are kept (``--attn_implementation eager``)."""
 
 ALONE, REPLICATED, SHARD_GRAD_OP, FULL_SHARD, HYBRID_SHARD = (
     "one process",
@@ -236,8 +236,13 @@ class Setting:
     @property
     def document(self) -> int:
         """Tokens that a document's last token is compared with."""
-        apart = self.attention == DOCUMENTS
+        apart = not self.is_masked and self.attention != SCORED
         return min(self.batch.document, self.batch.length) if apart else self.batch.length
+
+    @property
+    def is_masked(self) -> bool:
+        """Whether a mask hides what a token does not see."""
+        return self.attention == MASKED or (self.attention == PADDED and self.batch.rows > 1)
 
     @property
     def trained(self) -> int:

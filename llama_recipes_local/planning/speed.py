@@ -12,7 +12,6 @@ from math import ceil, log2
 
 from llama_recipes_local.planning.cards import NODES, Card
 from llama_recipes_local.planning.setting import (
-    DOCUMENTS,
     FROZEN,
     FUSED,
     OFFLOAD,
@@ -249,7 +248,8 @@ def _attention(setting: Setting) -> float:
     2 products forward and 5 backward, of 2 FLOPs; a mask hides what is computed all the same, of
     the whole row. Recomputed once more with the layer.
     """
-    seen = setting.document / (2 if setting.attention == DOCUMENTS else 1)
+    whole = setting.is_masked or setting.attention == SCORED
+    seen = setting.document / (1 if whole else 2)
     times = (2 if setting.recomputes else 1) * 2 + 5
     return 2.0 * times * seen * setting.shape.queries * setting.layers
 

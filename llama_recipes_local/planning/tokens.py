@@ -31,6 +31,13 @@ def epoch_bytes(run: Run) -> int | None:
     return round(max(shared)) if shared and len(shared) == len(sizes) else None
 
 
+def held_out_tokens(run: Run) -> int | None:
+    """Return the tokens of the part that a run validates on; None if they are not known."""
+    sizes = [bytes_of(source.config, "test") for source in run.sources]
+    known = [size for size in sizes if size is not None]
+    return sum(known) // BYTES_A_TOKEN if known and len(known) == len(sizes) else None
+
+
 def _files(config: DatasetConfig, part: Part) -> list[Path]:
     """Return the files of a data set's part; none if they are not found."""
     declared = DATASETS.get(config.dataset)

@@ -4,6 +4,7 @@ import textwrap
 
 from llama_recipes_local import configs
 from llama_recipes_local.planning.host import checkpoint_gb, disk_gb, host_gib
+from llama_recipes_local.planning.hours import steps_of, validations
 from llama_recipes_local.planning.memory import Memory
 from llama_recipes_local.planning.search import Outcome
 from llama_recipes_local.planning.setting import FULL, KEEP, OFFLOAD, SELECTIVE, Setting
@@ -60,7 +61,11 @@ def by_part(memory: Memory) -> str:
 
 
 def details(
-    best: Outcome, train: configs.train_config, tokens: int | None = None, counted: str = ""
+    best: Outcome,
+    train: configs.train_config,
+    tokens: int | None = None,
+    counted: str = "",
+    held_out: int | None = None,
 ) -> list[str]:
     """Return lines with what a setting needs: memory, speed, hours, host memory, disk.
 
@@ -69,6 +74,7 @@ def details(
         train: the run's configuration, for epochs and what is saved.
         tokens: tokens of an epoch; None if unknown.
         counted: where the number of tokens comes from.
+        held_out: tokens of the part that is validated on; None if unknown.
     """
     spent = {name: part / best.seconds.step for name, part in vars(best.seconds).items()}
     shares = ", ".join(f"{name} {part:.0%}" for name, part in spent.items() if part >= 0.01)
@@ -82,7 +88,7 @@ def details(
         f"{shares}",
     ]
     if tokens is not None:
-        lines.append(f"  time: {_training_time(best, train, tokens, counted)}")
+        lines.append(f"  time: {_training_time(best, train, tokens, counted, held_out)}")
     elif counted:
         lines.append(f"  time: not known ({counted})")
     disk = disk_gb(best.setting, train.save_steps, train.save_total_limit)
@@ -105,17 +111,24 @@ def _size(gb: float) -> str:
     return f"{gb:,.1f} GB" if gb >= 1 else f"{gb * 1000:.0f} MB"
 
 
-def _training_time(best: Outcome, train: configs.train_config, tokens: int, counted: str) -> str:
+def _training_time(
+    best: Outcome, train: configs.train_config, tokens: int, counted: str, held_out: int | None
+) -> str:
     """Return how long training takes, of all epochs or of the steps after which it ends."""
-    batch = best.setting.batch
-    step = batch.tokens * batch.accumulation * best.setting.ranks.world
-    every = tokens * train.num_epochs
-    if 0 < train.max_train_step * step < every:
-        hours = train.max_train_step * best.seconds.step / 3600
-        return f"{_duration(hours)} for {train.max_train_step:,} steps (--max_train_step)"
+    steps = steps_of(best, train, tokens)
     epochs = f"{train.num_epochs} epoch{'s' if train.num_epochs > 1 else ''}"
-    hours = every / best.tokens / 3600
-    return f"{_duration(hours)} for {epochs} of {tokens:,} tokens ({counted})"
+    what = f"{epochs} of {tokens:,} tokens ({counted})"
+    if steps == train.max_train_step:
+        what = f"{train.max_train_step:,} steps (--max_train_step)"
+    seconds, validated = steps * best.seconds.step, ""
+    if train.run_validation and held_out is None:
+        validated = ", without validations"
+    elif train.run_validation and held_out:
+        count, more = validations(best, train, tokens, held_out)
+        validated = f", {_duration(more / 3600)} of it for {count} validations"
+        validated += " without answers" if train.eval_generation_rows else ""
+        seconds += more
+    return f"{_duration(seconds / 3600)} for {what}{validated}"
 
 
 def _seconds(step: float) -> str:

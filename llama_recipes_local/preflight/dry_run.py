@@ -49,7 +49,8 @@ def plan_text(run: Run, audits: Mapping[str, SplitAudit]) -> str:
     found = outcome(asked, has)
     tokens = None if training is None else training.tokens
     lines = [f"plan ({where}): {describe(asked)}"]
-    lines += details(found, run.train, tokens, "as tokenised")
+    held_out = audits["validation"].tokens if "validation" in audits else None
+    lines += details(found, run.train, tokens, "as tokenised", held_out)
     others = [each for each in ranked(asked, has, free_of(run)) if each.setting != asked]
     for each in others[:NEXT]:
         flags = " ".join(words(changes(each.setting, asked, free_of(run))))

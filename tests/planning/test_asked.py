@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from llama_recipes_local.planning.setting import (
     OFFLOAD,
     PLAIN,
     SCORED,
+    Batch,
     Setting,
 )
 from llama_recipes_local.planning.shapes import KNOWN, LINEAR, Shape, config_of, shape_of
@@ -80,9 +82,9 @@ def test_attention_is_that_of_the_rows() -> None:
     assert of().attention == of(attn_implementation="flash_attention_2").attention == DOCUMENTS
     assert of(attn_implementation="sdpa").attention == MASKED
     assert of(attn_implementation="eager").attention == SCORED
-    padded = {"batching_strategy": "padding"}
-    assert of(**padded).attention == MASKED
-    assert of(**padded, batch_size_training="1").attention == DOCUMENTS
+    padded = of(batching_strategy="padding")
+    assert padded.is_masked and not of(attn_implementation="eager").is_masked
+    assert not replace(padded, batch=Batch(rows=1)).is_masked
 
 
 @pytest.mark.parametrize(("bits", "held"), [(4, 4), (3, 4), (8, 8)])

@@ -12,7 +12,7 @@ from llama_recipes_local.planning.asked import setting
 from llama_recipes_local.planning.flags import changes, free_of
 from llama_recipes_local.planning.search import Outcome, ranked
 from llama_recipes_local.planning.setting import Setting
-from llama_recipes_local.planning.tokens import BYTES_A_TOKEN, epoch_bytes
+from llama_recipes_local.planning.tokens import BYTES_A_TOKEN, epoch_bytes, held_out_tokens
 from llama_recipes_local.preflight.flags import check_values
 from llama_recipes_local.run import Run
 from llama_recipes_local.run.resolution import resolve
@@ -56,6 +56,7 @@ class Plan(Method):
         methods: all that were tried, by name; none if the flags say what is trained.
         tokens: of an epoch; None if they are not known.
         counted: where the tokens are from.
+        held_out: tokens that are validated on; None if they are not known.
     """
 
     model: str
@@ -63,6 +64,7 @@ class Plan(Method):
     methods: dict[str, Method]
     tokens: int | None
     counted: str
+    held_out: int | None
 
 
 def make_plan(
@@ -93,7 +95,8 @@ def make_plan(
     best = next((method for method in each if method.outcomes[0].fits), each[-1])
     methods = found if len(found) > 1 else {}
     counted = epoch_tokens(args.tokens, best.run)
-    return Plan(best.run, best.asked, best.outcomes, model, target, methods, *counted)
+    held_out = held_out_tokens(best.run) if "dataset" in best.run.given else None
+    return Plan(best.run, best.asked, best.outcomes, model, target, methods, *counted, held_out)
 
 
 def _tried(flags: dict[str, Any], target: Target) -> dict[str, Run]:

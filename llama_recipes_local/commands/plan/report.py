@@ -35,7 +35,7 @@ def as_text(plan: Plan) -> str:
         "\n".join(
             [
                 wrapped(f"{method}{heading}: {describe(best.setting)}", 4),
-                *details(best, plan.run.train, plan.tokens, plan.counted),
+                *details(best, plan.run.train, plan.tokens, plan.counted, plan.held_out),
             ]
         )
     )

@@ -23,6 +23,10 @@ def plan(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> str:
     return printed.out if code == 0 else printed.err
 
 
+def flat(text: str) -> str:
+    return " ".join(text.split())
+
+
 def numbers(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(plan(capsys, *words, "--json"))
     return found
@@ -307,6 +311,12 @@ def test_hours_are_those_of_the_tokens(tmp_path: Path, capsys: pytest.CaptureFix
     more.write_text(data.read_text() * 3)
     found = numbers(capsys, *words, "--dataset", f"{data}:1,{more}:1")  # one is repeated
     assert found["tokens_an_epoch"] == 2 * more.stat().st_size // 4
+    held_out = ("--local_dataset.validation_path", str(more))
+    text = flat(plan(capsys, *words, "--dataset", str(data), *held_out))
+    assert "s of it for 3 validations" in text
+    assert ", without validations" in flat(plan(capsys, *words, "--tokens", "1000"))
+    quiet = plan(capsys, *words, "--tokens", "1000", "--run_validation", "False")
+    assert "validations" not in quiet
     mixture = f"{data}:1,x/y.jsonl:1"
     assert "not known (its files are not here" in plan(capsys, *words, "--dataset", mixture)
 
