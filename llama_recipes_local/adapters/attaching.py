@@ -113,6 +113,9 @@ class PeftModel:
             adapted = peft.PeftModel.from_pretrained(
                 model, folder, is_trainable=is_trainable, **kwargs
             )
+        if is_trainable:  # what is saved names the model of this run, not one that has moved
+            base: Any = adapted.get_base_model()
+            adapted.active_peft_config.base_model_name_or_path = base.name_or_path
         adapted.peft_config = _PeftConfigs(adapted.peft_config)  # type: ignore[misc]
         return _for_training(adapted) if is_trainable else adapted
 
