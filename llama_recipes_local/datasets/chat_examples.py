@@ -20,6 +20,7 @@ from llama_recipes_local.datasets.thoughts import (
     CUT,
     in_content,
     opens_thought,
+    said_beside_thoughts,
     with_last_thoughts,
     without_earlier_thoughts,
     words_of,
@@ -231,7 +232,7 @@ def _words(turns: Sequence[Message], labels: str) -> Iterator[tuple[str, str]]:
             if isinstance(turn["content"], str):
                 yield turn["role"], turn["content"]
         elif labels == "assistant" or last or turn.get("tool_calls"):
-            yield "assistant", words_of(turn)
+            yield from (("assistant", words) for words in said_beside_thoughts(turn))
         if isinstance(turn.get("reasoning_content"), str):
             yield "assistant", turn["reasoning_content"]
         for call in turn.get("tool_calls", ()):

@@ -17,6 +17,7 @@ CLOSED = "thoughts of last turns, as the template's prompt ends them"
 ADDED = "answers without thoughts after a prompt that begins one: an empty thought was added"
 
 _THOUGHT = re.compile(rf"(?:\s*{OPEN})?(?P<body>.*?){CLOSE}(?P<gap>\s*)", re.DOTALL)
+_BLOCK = re.compile(rf"(?:{OPEN}.*?)?{CLOSE}", re.DOTALL)
 BEGUN = re.compile(rf"{OPEN}\s*(?P<closed>{CLOSE}\s*)?$")
 
 
@@ -50,6 +51,18 @@ def words_of(turn: Message) -> str:
     if turn["role"] == "assistant":
         content = content.rpartition(CLOSE)[2]
     return content.strip()
+
+
+def said_beside_thoughts(turn: Message) -> list[str]:
+    """Return what an assistant's turn says before, between and after its thoughts."""
+    content = turn["content"]
+    if not isinstance(content, str):
+        return []
+    first, closed, rest = content.partition(CLOSE)
+    if not closed:
+        return [content]
+    before = first.partition(OPEN)[0] if OPEN in first else ""  # else begun by the prompt
+    return [before, *_BLOCK.split(rest)]
 
 
 def without_earlier_thoughts(turns: Sequence[Message]) -> list[Message]:
@@ -91,6 +104,8 @@ def with_last_thoughts(text: str, prompted: str, turn: Message) -> tuple[str, st
         return text, "", []
     if begun and not thought and reply.startswith(OPEN):  # the template writes an empty one
         return prompted + reply.removeprefix(OPEN).lstrip(), prompted, [ADDED]
+    if thought and OPEN in body:  # words before a thought, or a thought about thoughts
+        return text, "", [CUT_LAST]
     gap = thought["gap"] if thought else "\n\n"
     answer = reply if reply[:1].isspace() else gap + reply
     if not begun:

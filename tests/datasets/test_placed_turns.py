@@ -15,7 +15,7 @@ from llama_recipes_local.datasets.chat_examples import render_chat
 from llama_recipes_local.datasets.examples import Marked
 from llama_recipes_local.datasets.placed_turns import find_turn
 from llama_recipes_local.datasets.templates import Chat
-from llama_recipes_local.datasets.thoughts import ADDED
+from llama_recipes_local.datasets.thoughts import ADDED, CUT_LAST
 from llama_recipes_local.datasets.tool_calls import read_tools
 from llama_recipes_local.datasets.turns import Conversation
 from llama_recipes_local.errors import UsageError
@@ -112,6 +112,37 @@ def test_turns_are_where_generation_blocks_mark_them(
     assert marked.spans
     assert len(marked.spans) == sum(turn["role"] == "assistant" for turn in turns)
     assert rendered(without_blocks(template), turns, tokenizer) == marked
+
+
+# Keeps the last thought of a turn and what follows it, as Qwen 3's does.
+LAST_THOUGHT = (
+    "{% for m in messages %}[{{ m.role }}]{% if '</think>' in m.content %}<think>"
+    "{{ m.content.split('</think>')[0].split('<think>')[-1] }}</think>"
+    "{{ m.content.split('</think>')[-1] }}{% else %}{{ m.content }}{% endif %}[end]{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["So. <think>Hm.</think>Yes.", "<think>Hm.</think>No.<think>Ah.</think>Yes.", "So.</think>Y"],
+)
+@pytest.mark.parametrize("last", [True, False])
+def test_words_beside_thoughts_are_not_lost(content: str, last: bool, tokenizer: Any) -> None:
+    answer = {"role": "assistant", "content": content}
+    turns = [USER, answer] if last else [USER, answer, TWICE, BYE]
+    if content == "So.</think>Y":  # a thought that the prompt begins
+        assert "<think>So.</think>Y[end]" in rendered(LAST_THOUGHT, turns, tokenizer).text
+        return
+    with pytest.raises(UsageError, match="omits what the assistant says"):
+        rendered(LAST_THOUGHT, turns, tokenizer)
+
+
+def test_a_thought_about_thoughts_is_not_written_twice(tokenizer: Any) -> None:
+    answer = {"role": "assistant", "content": "<think>A <think> is one.</think>Yes."}
+    example = rendered(LAST_THOUGHT, [USER, answer], tokenizer)
+    assert example.text == "[user]Hi[end][assistant]<think> is one.</think>Yes.[end]"
+    assert example.notes == (CUT_LAST,)
 
 
 PLAIN = (
