@@ -91,6 +91,12 @@ class train_config(upstream):
     """"packing" fills rows with whole documents, "padding" pads each to the longest of its
     batch."""
 
+    length_group_size: Annotated[
+        int, AT_LEAST_0, Resume.FREE, Needs("batching_strategy=padding")
+    ] = 0
+    """How many rows of similar length come one after another; 0 means ``batch_size_training``. A
+    run that had to use smaller micro-batches records it, so that it can be repeated."""
+
     context_length: Annotated[int, ABOVE_0, Resume.DATA, EVALUATION] = upstream.context_length
     """The number of tokens in a row; longer samples are truncated."""
 

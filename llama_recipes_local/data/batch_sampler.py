@@ -123,10 +123,17 @@ class LengthGroupedBatchSampler(ShardedBatchSampler):
     order = "similar lengths"
 
     def __init__(
-        self, lengths: Sequence[int] | NDArray[np.int32], batch_size: int, **kwargs: Any
+        self,
+        lengths: Sequence[int] | NDArray[np.int32],
+        batch_size: int,
+        group_size: int = 0,
+        **kwargs: Any,
     ) -> None:
+        """Group ``group_size`` rows of a rank, or as many as a batch has."""
         super().__init__(len(lengths), batch_size, **kwargs)
         self.lengths = np.asarray(lengths)
+        self._group = (group_size or batch_size) * self.num_replicas
+        self._start = self._beginning(0)
 
     def _order(self, position: Position) -> NDArray[np.int64]:
         random = seeded_rng(self.seed, position.epoch) if self.shuffle else None

@@ -99,7 +99,10 @@ def _smaller_micro_batches(run: Run, data: DataIterator) -> str:
     data.split(parts)
     train.batch_size_training //= parts
     train.gradient_accumulation_steps *= parts
-    names = "batch_size_training", "gradient_accumulation_steps"
+    names = ["batch_size_training", "gradient_accumulation_steps"]
+    if train.batching_strategy == "padding":  # rows stay in their groups
+        train.length_group_size = train.length_group_size or rows
+        names.append("length_group_size")
     changed = {name: getattr(train, name) for name in names}
     _record(run, changed)
     return " ".join(words(changed))

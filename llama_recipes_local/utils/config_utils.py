@@ -104,7 +104,8 @@ def get_dataloader_kwargs(
         measure_stream(dataset, train_config, training)
         dataset.shard(batch_size, **place)
         return {"batch_size": None, **collate, **_workers(train_config, persistent=False)}
-    sampler = _sampler(train_config, dataset, batch_size, place)
+    group = train_config.length_group_size if training else 0
+    sampler = _sampler(train_config, dataset, batch_size, group, place)
     return {"batch_sampler": sampler, **collate, **_workers(train_config, persistent=True)}
 
 
@@ -127,25 +128,33 @@ def measure_stream(
 
 
 def _sampler(
-    train_config: configs.train_config, dataset: Rows, batch_size: int, place: dict[str, Any]
+    train_config: configs.train_config,
+    dataset: Rows,
+    batch_size: int,
+    group: int,
+    place: dict[str, Any],
 ) -> ShardedBatchSampler | GroupedBatchSampler:
     groups = getattr(dataset, "groups", None)
     if groups is None:
-        return _sampler_of(train_config, dataset, batch_size, place)
+        return _sampler_of(train_config, dataset, batch_size, group, place)
     names: tuple[str, ...] = tuple(getattr(dataset, "names", ()))
     rows = [np.flatnonzero(groups == group) for group in range(len(names))]
     lengths = getattr(dataset, "lengths", None)
     samplers = [
         ShardedBatchSampler(len(each), batch_size, **place)
         if lengths is None
-        else LengthGroupedBatchSampler(lengths[each], batch_size, **place)
+        else LengthGroupedBatchSampler(lengths[each], batch_size, group, **place)
         for each in rows
     ]
     return GroupedBatchSampler(names, list(zip(rows, samplers, strict=True)))
 
 
 def _sampler_of(
-    train_config: configs.train_config, dataset: Rows, batch_size: int, place: dict[str, Any]
+    train_config: configs.train_config,
+    dataset: Rows,
+    batch_size: int,
+    group: int,
+    place: dict[str, Any],
 ) -> ShardedBatchSampler:
     if train_config.batching_strategy == "packing":
         return ShardedBatchSampler(len(dataset), batch_size, **place)
@@ -155,7 +164,7 @@ def _sampler_of(
         return ShardedBatchSampler(len(dataset), batch_size, **place)
     if lengths is None:
         lengths = [len(dataset[row]["input_ids"]) for row in range(len(dataset))]
-    return LengthGroupedBatchSampler(lengths, batch_size, **place)
+    return LengthGroupedBatchSampler(lengths, batch_size, group, **place)
 
 
 def _collator(

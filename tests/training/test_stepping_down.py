@@ -149,12 +149,20 @@ def test_then_micro_batches_are_halved_at_the_same_global_batch(
     assert trained(stepped) == trained(straight)
 
 
-@pytest.mark.parametrize("over", [keeps_activations, has_tokens(64)])
+@pytest.mark.parametrize(
+    ("over", "strategy"),
+    [(keeps_activations, "packing"), (has_tokens(64), "packing"), (has_tokens(150), "padding")],
+)
 def test_a_run_that_stepped_down_is_made_again_as_it_ended(
-    train: Callable[..., Path], lora: dict[str, Any], tmp_path: Path, over: Overflows
+    train: Callable[..., Path],
+    lora: dict[str, Any],
+    tmp_path: Path,
+    over: Overflows,
+    strategy: str,
 ) -> None:
     """Where memory is enough: by what it began with it would be another."""
     del lora["batch_size_training"]
+    lora["batching_strategy"] = strategy
     stepped, again = train(lora, "stepped", over), tmp_path / "again"
     assert cli.main(["replay", str(stepped), "--out", str(again)]) == 0
     assert trained(again) == trained(stepped)
