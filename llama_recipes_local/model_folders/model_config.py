@@ -7,9 +7,26 @@ from typing import Any
 
 import transformers
 
-from llama_recipes_local.errors import Problem, UsageError, caught, door
+from llama_recipes_local.configs.model_types import LLAMA
+from llama_recipes_local.errors import Problem, UsageError, caught, door, refuse
 from llama_recipes_local.messages import describe_folder
 from llama_recipes_local.model_folders.weight_files import in_meta_layout, meta_layout
+
+# What other models' layers do and a Llama's do not, by its name in config.json, with the values
+# that leave it out. transformers reads such a field and computes as if it was not there.
+_OF_OTHERS: dict[str, tuple[object, ...]] = {
+    "attn_logit_softcapping": (),
+    "attention_multiplier": (),
+    "clip_qkv": (),
+    "embedding_multiplier": (1,),
+    "final_logit_softcapping": (),
+    "logit_scale": (1,),
+    "logits_scaling": (1,),
+    "num_local_experts": (0, 1),
+    "partial_rotary_factor": (1,),
+    "residual_multiplier": (1,),
+    "use_qk_norm": (False,),
+}
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -56,8 +73,25 @@ def load_config(folder: Path, fix: str) -> transformers.PreTrainedConfig:
             folder, local_files_only=True, trust_remote_code=False
         )
         _check_numbers(config)
-        _check_rotary(getattr(config, "rope_parameters", None), read_config(folder))
+        written = read_config(folder)
+        _check_rotary(getattr(config, "rope_parameters", None), written)
+        if config.model_type == LLAMA:
+            refuse(_check_layers(folder / "config.json", written))
         return config
+
+
+def _check_layers(path: Path, written: Mapping[str, Any]) -> list[Problem]:
+    """Find what a Llama's layers do not compute, although ``config.json`` says that they do."""
+    off = {name: (None, *values) for name, values in _OF_OTHERS.items()}
+    if written.get("use_sliding_window") is not False:
+        # one of all positions leaves nothing out
+        off["sliding_window"] = (None, 0, False, written.get("max_position_embeddings"))
+    found = [f"{name} {written[name]!r:.40}" for name in off if written.get(name) not in off[name]]
+    if not found:
+        return []
+    why = "a Llama's layers do not have it: without it the model computes something else"
+    fix = "remove it from config.json if the model was trained without it, or name another model"
+    return [Problem(f"{path} has {', '.join(found)}", why, fix)]
 
 
 def _check_numbers(config: transformers.PreTrainedConfig) -> None:

@@ -341,6 +341,16 @@ FAULTS: dict[str, tuple[Spoil, str, str]] = {
         "config.json describes a model that cannot be built",
         "zz",
     ),
+    "a sliding window": (
+        in_json(CONFIG, sliding_window=64),
+        "config.json has sliding_window 64",
+        "a Llama's layers do not have it",
+    ),
+    "scales of other models": (
+        in_json(CONFIG, logit_scale=0.5, residual_multiplier=0.22, use_qk_norm=True),
+        "config.json has logit_scale 0.5, residual_multiplier 0.22, use_qk_norm True",
+        "remove it from config.json if the model was trained without it",
+    ),
     "an unknown rotary scaling": (
         in_json(CONFIG, rope_scaling={"rope_type": "zz", "factor": 2.0}),
         "config.json",
@@ -524,6 +534,7 @@ def test_generate_and_evaluate_refuse_what_training_refuses(fault: str, folder: 
         lambda folder: (untied(folder), without("lm_head")(folder)),
         in_json(CONFIG, pad_token_id=-1),
         lambda folder: [zero(f"layers.1.{each}")(folder) for each in WRITING],
+        in_json(CONFIG, sliding_window=64, use_sliding_window=False, logit_scale=1.0),
     ],
     ids=[
         "rotary frequencies",
@@ -532,6 +543,7 @@ def test_generate_and_evaluate_refuse_what_training_refuses(fault: str, folder: 
         "tied, saved once",
         "the first Llamas' pad token",
         "a layer that is new",
+        "what is switched off",
     ],
 )
 def test_what_does_no_harm_is_taken(spoil: Spoil, folder: Path) -> None:
