@@ -30,6 +30,7 @@ class Target:
         card_is_named: whether it is known which card it is.
         world: how many there are.
         nodes: on how many machines.
+        node_link: GB/s from each to other nodes.
     """
 
     config: dict[str, Any]
@@ -39,6 +40,7 @@ class Target:
     card_is_named: bool
     world: int
     nodes: int
+    node_link: float
 
 
 def target_of(model: str, args: argparse.Namespace) -> tuple[Target, list[Problem]]:
@@ -57,7 +59,7 @@ def target_of(model: str, args: argparse.Namespace) -> tuple[Target, list[Proble
     if not model and any(flag.rpartition(".")[2] == "model_name" for flag in args.flags):
         of_model = []  # it was named: what is wrong with the word is reported already
     card_is_named, world = bool(args.gpu or args.probe), args.gpus * args.nodes
-    target = Target(config, shape, known, has, card_is_named, world, args.nodes)
+    target = Target(config, shape, known, has, card_is_named, world, args.nodes, args.node_link)
     return target, [*of_model, *of_card]
 
 

@@ -13,6 +13,7 @@ from llama_recipes_local.program import python
 from llama_recipes_local.screen import shell_command
 
 if TYPE_CHECKING:
+    from llama_recipes_local.commands.plan.given import Target
     from llama_recipes_local.commands.plan.making_plan import Method, Plan
 
 NEXT = 2
@@ -128,10 +129,21 @@ def _basis(plan: Plan) -> str:
     alone = of_long_documents(best)
     slower = f" ({alone:,.0f} tok/s if each row is one)" if alone < MUCH * best.tokens else ""
     return wrapped(
-        f"basis: {speed_of(plan.target.card)}{assumed}; {document} tokens a document{slower}, a "
+        f"basis: {speed_of(plan.target.card)}{assumed}{_links(plan.target)}; "
+        f"{document} tokens a document{slower}, a "
         "label at half of them; docs/hardware.md has what was measured beside what is predicted",
         4,
     )
+
+
+def _links(target: Target) -> str:
+    """Return how fast GPUs are taken to send to each other: all of a node alike."""
+    found = []
+    if target.world > target.nodes:
+        found.append(f"{target.card.link:g} GB/s from each to the others of its node")
+    if target.nodes > 1:
+        found.append(f"{target.node_link:g} GB/s to other nodes (--node_link)")
+    return "".join(f"; {each}" for each in found)
 
 
 def of_long_documents(found: Outcome) -> float:

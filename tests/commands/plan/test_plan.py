@@ -403,6 +403,11 @@ def test_what_is_assumed_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     text = " ".join(plan(capsys, *M, "--gpu", "4090", "--use_peft").split())
     assert "assumed" not in text
     assert "no such folder" not in text
+    assert "to the others of its node" not in text
+    several = (*M, "--gpus", "4", "--nodes", "2", "--use_peft", "--node_link", "12")
+    for gpu, link in (("H100", 450), ("4090", 25)):
+        text = flat(plan(capsys, *several, "--gpu", gpu))
+        assert f"; {link} GB/s from each to the others of its node; 12 GB/s to other nodes" in text
 
 
 def test_auto_is_a_word_of_a_plan_too(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
