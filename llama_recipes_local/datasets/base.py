@@ -207,7 +207,9 @@ def as_text(value: object, what: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise refusal(f"{what} is not text", f"it is {value!r:.80}")
+        number = isinstance(value, (int, float))
+        fix = f'write it in quotes, as text: "{value}"' if number else "write it as text"
+        raise refusal(f"{what} is not text", f"it is {value!r:.80}", fix)
     if not value.isascii():
         try:
             value.encode()

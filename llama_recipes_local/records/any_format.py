@@ -218,4 +218,4 @@ def _read(
         return read_text(source, form, longest)
     _refuse_other(source)
     why = f"its name has no supported suffix; supported are {SUPPORTED}"
-    raise refusal(f"{source} cannot be read", why, "rename it with the suffix of its format")
+    raise refusal(f"{source} cannot be read", why, "rename it, or save it in such a format")

@@ -5,6 +5,7 @@ What cannot be used is a ``UsageError`` that names the file and the line or item
 
 import json
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
@@ -62,14 +63,14 @@ def read_json_lines(
         except (ValueError, RecursionError) as error:
             if not line.strip():
                 continue
-            _refuse_array(source, number, line)
+            _refuse_layout(source, number, line)
             problem = _not_json(error, where)
             if not keep_flawed:
                 raise problem from error
             value = flawed(problem)
         else:
             if type(value) is not dict:
-                _refuse_array(source, number, line)
+                _refuse_layout(source, number, line)
             value = _object(value, decoder, where, keep_flawed)
         yield where, value
 
@@ -183,13 +184,17 @@ def _not_json(error: Exception, where: str) -> UsageError:
     return refusal(f"{where} is not JSON", f"{error.msg}: {place}", fix)
 
 
-def _refuse_array(source: Source, number: int, line: str) -> None:
-    if number == 1 and line.lstrip().startswith("["):
-        raise refusal(
-            f"{source} is a JSON array",
-            "it is read one line at a time, one object per line",
-            f"jq -c '.[]' {source.path.name} > rows.jsonl",
-        )
+def _refuse_layout(source: Source, number: int, line: str) -> None:
+    """Refuse what is JSON but not one object per line, with the command that writes it so."""
+    text, rows = line.strip(), f"{shlex.quote(source.path.name)} > rows.jsonl"
+    why = "it is read one line at a time, one object per line"
+    if number == 1 and text.startswith("["):
+        raise refusal(f"{source} is a JSON array", why, f"jq -c '.[]' {rows}")
+    if number == 1 and text == "{":
+        raise refusal(f"{source} has objects of several lines", why, f"jq -c . {rows}")
+    if number == 1 and text.endswith("},"):
+        fix = f"sed 's/,[[:space:]]*$//' {rows}"
+        raise refusal(f"{source} has commas between its objects", why, fix)
 
 
 def _object(

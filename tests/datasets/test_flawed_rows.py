@@ -148,6 +148,6 @@ def test_the_first_records_of_a_stream_are_checked(
 def test_where_all_rows_are_flawed_the_first_is_named(
     config: local_dataset, tokenizer: Any
 ) -> None:
-    Path(config.data_path).write_text("{\n" * 5)
+    Path(config.data_path).write_text('{"a\n' * 5)
     problems = check_files(DATASET, config, tokenizer=tokenizer)
     assert {problem.what for problem in problems} == {f"line 1 of {config.data_path} is not JSON"}

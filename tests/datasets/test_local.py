@@ -165,6 +165,7 @@ def test_a_blank_row_is_none(good: Any, blank: list[Any], tmp_path: Path, tokeni
     ("value", "what", "why"),
     [
         ({"text": 5}, "'text' in line 2 of {file} is not text", "it is 5"),
+        ({"text": 0.5}, "'text' in line 2 of {file} is not text", "it is 0.5"),
         ({"text": ["a"]}, "'text' in line 2 of {file} is not text", "it is ['a']"),
         ({"text": "\ud800"}, "'text' in line 2 of {file} is not Unicode text", "surrogates"),
     ],
@@ -176,6 +177,8 @@ def test_a_value_that_is_not_text_is_reported(
     problem = refused(configured(file), tokenizer)
     assert problem.what == what.format(file=file)
     assert why in problem.why
+    if isinstance(value["text"], (int, float)):
+        assert f'write it in quotes, as text: "{value["text"]}"' in problem.fix
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ import csv
 import gzip
 import json
 import lzma
+import shutil
+import subprocess
 import zipfile
 from collections.abc import Callable
 from itertools import islice
@@ -276,6 +278,34 @@ def test_a_file_that_cannot_be_used(
     problem = problem_of(path, columns=COLUMNS)
     assert problem.what.startswith(what.format(path)), problem
     assert why in problem.why
+
+
+@pytest.mark.parametrize(
+    ("text", "what", "fix"),
+    [
+        (
+            '{\n"input": "a"\n}\n{\n"input": "b"\n}',
+            "has objects of several lines",
+            "jq -c . 'my rows.jsonl' > rows.jsonl",
+        ),
+        (
+            '{"input": "a"}, \r\n{"input": "b,"}\n',
+            "has commas between its objects",
+            "sed 's/,[[:space:]]*$//' 'my rows.jsonl' > rows.jsonl",
+        ),
+    ],
+)
+def test_json_that_is_not_an_object_per_line_comes_with_the_command_that_makes_it_so(
+    text: str, what: str, fix: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "my rows.jsonl"
+    path.write_text(text, newline="")
+    problem = problem_of(path)
+    assert (problem.what, problem.fix) == (f"{path} {what}", fix)
+    program = fix.split()[0]
+    if shutil.which(program):
+        subprocess.run(fix, shell=True, cwd=tmp_path, check=True)
+        assert next(iter(records(tmp_path / "rows.jsonl")))[1] == {"input": "a"}
 
 
 def test_a_file_that_this_user_may_not_read_need_not_be_downloaded(tmp_path: Path) -> None:
