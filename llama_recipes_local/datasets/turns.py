@@ -18,6 +18,7 @@ from llama_recipes_local.errors import refusal
 # What data sets call the speakers, and what chat templates do.
 ROLES = {
     "system": "system",
+    "developer": "system",
     "user": "user",
     "human": "user",
     "assistant": "assistant",

@@ -143,6 +143,18 @@ READ: list[tuple[str, dict[str, Any], list[str], set[str]]] = [
         set(),
     ),
     (
+        "OpenAI, with a developer's instruction",
+        {
+            "messages": [
+                {"role": "developer", "content": "Be brief."},
+                {"role": "user", "content": "Q"},
+                {"role": "assistant", "content": "A"},
+            ]
+        },
+        ["Be brief.", "Q", "A"],
+        set(),
+    ),
+    (
         "KTO, a good answer",
         {"prompt": "Q", "completion": "A", "label": True},
         ["Q", "A"],
