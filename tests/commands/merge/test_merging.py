@@ -9,7 +9,7 @@ import peft
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from llama_recipes_local import cli, models
 from llama_recipes_local.model_folders import save as writing
@@ -141,6 +141,16 @@ def test_the_folder_equals_what_peft_merges(
     ]
     assert changed
     assert_same(load(tmp_path / "out"), theirs)
+
+
+def test_an_adapter_saved_in_half_precision_is_multiplied_in_float32(
+    biased_model: Path, tmp_path: Path
+) -> None:
+    adapter = save_adapter(biased_model, tmp_path / "adapter", target_modules="all-linear")
+    file = adapter / "adapter_model.safetensors"
+    save_file({n: t.bfloat16() for n, t in load_file(file).items()}, file, {"format": "pt"})
+    merge("--adapter", adapter, "--model", biased_model, "--out", tmp_path / "out")
+    assert_same(load(tmp_path / "out"), merged_by_peft(biased_model, adapter))
 
 
 def test_a_large_model_is_written_file_by_file(
