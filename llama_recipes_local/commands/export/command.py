@@ -12,10 +12,7 @@ from llama_recipes_local.commands.export.held_out_rows import held_out_rows, hel
 from llama_recipes_local.commands.export.lora_adapter import export_lora
 from llama_recipes_local.commands.merge.command import Merge, planned_merge
 from llama_recipes_local.custody.export_custody import exported_custody
-from llama_recipes_local.datasets.prompt_template import (
-    find_prompt_template,
-    read_prompt_template,
-)
+from llama_recipes_local.datasets.prompt_template import find_prompt_template
 from llama_recipes_local.errors import caught, refusal, refuse
 from llama_recipes_local.export_formats import DEFAULT_FORMAT, PlannedExport, planned_export
 from llama_recipes_local.gguf_files.gguf_choices import LORA
@@ -186,8 +183,6 @@ def _whole_model(
     tied = bool(read_config(folder).get("tie_word_embeddings"))
     left_out = {"lm_head.weight"} if tied else set()
     template = find_prompt_template(folder)
-    if template is not None:
-        read_prompt_template(template)  # refused now if it is corrupt
     return ExportedModel(
         source=folder,
         tokenizer=tokenizer,

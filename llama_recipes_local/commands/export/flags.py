@@ -4,7 +4,7 @@ import argparse
 
 from llama_recipes_local.certificates.check_names import CHECKS
 from llama_recipes_local.cli.parsing import listed, one_of, path, text
-from llama_recipes_local.cli.shared_flags import add_other_base_flag
+from llama_recipes_local.cli.shared_flags import add_other_base_flag, add_tokenizer_flag
 from llama_recipes_local.commands.export.export_types import TYPES
 from llama_recipes_local.gguf_files.gguf_choices import DIVERGENCES, RISES
 
@@ -13,17 +13,7 @@ _LIMITS = ", ".join(f"{name} {DIVERGENCES[name]:g} {RISES[name]:.2%}%" for name 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
-    parser.add_argument(
-        "--model_name", "--model", metavar="DIR", type=path, help="the model's folder"
-    )
-    parser.add_argument(
-        "--adapter",
-        metavar="DIR",
-        type=path,
-        help="folder of a LoRA adapter, which is merged first; --model_name is its base then "
-        "(the one that it names)",
-    )
-    parser.add_argument("--out", required=True, metavar="DIR", type=path, help="the new folder")
+    _add_folders(parser)
     parser.add_argument(
         "--format",
         type=one_of(TYPES),
@@ -44,12 +34,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ),
     )
     parser.add_argument(
-        "--tokenizer_name",
-        metavar="DIR",
-        type=path,
-        help="the tokenizer's folder (the one used in training)",
-    )
-    parser.add_argument(
         "--accept",
         type=listed(CHECKS),
         action="extend",
@@ -66,6 +50,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="data set, or a path to data, whose validation part the export is measured on (the "
         "run's, or else questions of the package's own)",
     )
+
+
+def _add_folders(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model_name", "--model", metavar="DIR", type=path, help="the model's folder"
+    )
+    parser.add_argument(
+        "--adapter",
+        metavar="DIR",
+        type=path,
+        help="folder of a LoRA adapter, which is merged first; --model_name is its base then "
+        "(the one that it names)",
+    )
+    parser.add_argument("--out", required=True, metavar="DIR", type=path, help="the new folder")
+    add_tokenizer_flag(parser)
     add_other_base_flag(parser)
 
 

@@ -9,23 +9,16 @@ import torch
 from peft.tuners.lora import LoraLayer
 
 from llama_recipes_local.adapters.compatibility import PEFT_PREFIX, base_name
-from llama_recipes_local.commands.merge.adapter import Adapter, base_folder, read_adapter
+from llama_recipes_local.commands.merge.adapter import Adapter, read_inputs
 from llama_recipes_local.commands.merge.skeleton import Skeleton
-from llama_recipes_local.datasets.prompt_template import (
-    find_prompt_template,
-    read_prompt_template,
-)
+from llama_recipes_local.datasets.prompt_template import find_prompt_template
 from llama_recipes_local.errors import Problem, UsageError, refusal, refuse
 from llama_recipes_local.gguf_files.lora_file import LoraPair, write_lora
 from llama_recipes_local.gguf_files.shape import Shape, shape_of, unwritable
 from llama_recipes_local.messages import join_names
 from llama_recipes_local.model_folders import (
-    check_architecture,
     check_free_space,
-    check_no_adapter,
-    check_output_folder,
     compare_base,
-    model_tensors,
 )
 from llama_recipes_local.models import AutoConfig
 from llama_recipes_local.models.weight_values import check_adapter_values
@@ -60,12 +53,8 @@ def export_lora(
         UsageError: if an input is missing or wrong, or the adapter does more than a LoRA in GGUF
             can; nothing is written then.
     """
-    adapter = read_adapter(adapter_folder)
-    refuse(check_output_folder(out))
-    folder = base_folder(base, adapter)
-    refuse(check_architecture(folder, "--model_name"))
-    stored = model_tensors(folder, "--model_name")
-    refuse(check_no_adapter(folder))
+    inputs = read_inputs(adapter_folder, base, out, "--model_name")
+    adapter, folder, stored = inputs.adapter, inputs.folder, inputs.stored
     config = AutoConfig.from_pretrained(folder)
     refuse(unwritable(config, f"the model in {folder}"))
     refuse(_check_beyond(adapter, stored))
@@ -80,8 +69,6 @@ def export_lora(
         + check_free_space(out, 4 * adapter.tensors.numel())
     )
     template = find_prompt_template(adapter.folder)
-    if template is not None:
-        read_prompt_template(template)  # refused now if it is corrupt
     print(f"--> exporting {adapter.folder}, for {folder}")
     if compared.note:
         print(f"    {compared.note}")
