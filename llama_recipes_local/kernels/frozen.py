@@ -106,14 +106,37 @@ def _attention(
             past_key_values=past_key_values,
             **kwargs,
         )
-    shape = hidden_states.shape[:-1]
-    projected = inputs(hidden_states, made_of)
+    attended, scores = _attended(
+        module, inputs(hidden_states, made_of), position_embeddings, attention_mask, kwargs
+    )
+    (out,) = output(attended, None)
+    return out, scores
+
+
+def _attended(
+    module: Any,
+    projected: tuple[torch.Tensor, ...],
+    position_embeddings: tuple[torch.Tensor, torch.Tensor],
+    attention_mask: torch.Tensor | None,
+    kwargs: dict[str, Any],
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Rotate and attend; return (batch, seq, heads * head_dim), and the scores if there are any.
+
+    Args:
+        module: the ``LlamaAttention``.
+        projected: queries, (batch, seq, heads * head_dim), keys and values, (batch, seq, kv_heads *
+            head_dim).
+        position_embeddings: cosines and sines of the positions.
+        attention_mask: for the attention implementation.
+        kwargs: further arguments of the attention implementation.
+    """
     if rotated_attention.applies(module, projected[0], attention_mask, kwargs):
         documents = kwargs["cu_seq_lens_q"], kwargs["max_length_q"]
         attended = rotated_attention.attend(
             projected, position_embeddings, documents, module.head_dim, module.scaling
         )
-        return output(attended, None)[0], None
+        return attended, None
+    shape = projected[0].shape[:-1]
     query, key, value = (x.view(*shape, -1, module.head_dim) for x in projected)
     query, key = rotate(query, key, *position_embeddings)
     attend = ALL_ATTENTION_FUNCTIONS.get_interface(
@@ -129,8 +152,7 @@ def _attention(
         scaling=module.scaling,
         **kwargs,
     )
-    (out,) = output(attended.reshape(*shape, -1), None)
-    return out, scores
+    return attended.reshape(*shape, -1), scores
 
 
 def _projection(modules: tuple[nn.Module, ...], x: torch.Tensor) -> Projection | None:
