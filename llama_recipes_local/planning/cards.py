@@ -31,6 +31,9 @@ class Card:
         measured: whether ``rate`` was measured; otherwise it is the data sheet's times ``REACHED``.
         probed: whether ``rate`` and ``bandwidth`` were measured on this machine.
         on_cpu: whether it is a CPU, and its memory the host's.
+        rows: the share of ``rate`` that attention reaches over rows of one long document each: by
+            cuDNN on Hopper, from 470 + 1,450 microseconds for two rows of 4,096 tokens with 32
+            heads of 128 on an H200.
         like: the known card whose speed is assumed, if none has this memory.
         fp8: TFLOP/s of a large product in 8 bits; 0 before Hopper, where ``--fp8`` is refused.
     """
@@ -44,6 +47,7 @@ class Card:
     fp8: float = 0.0
     probed: bool = False
     on_cpu: bool = False
+    rows: float = 0.0
     like: str = ""
 
 
@@ -52,8 +56,8 @@ def _sheet(name: str, memory: float, rate: float, bandwidth: float, link: float 
 
 
 CARDS = (
-    Card("H200", 139.8, 797, 3.6, NVLINK, measured=True, fp8=1516),
-    Card("H100", 79.1, 772, 3.35, NVLINK, measured=True, fp8=1429),
+    Card("H200", 139.8, 797, 3.6, NVLINK, measured=True, fp8=1516, rows=0.76),
+    Card("H100", 79.1, 772, 3.35, NVLINK, measured=True, fp8=1429, rows=0.76),
     replace(_sheet("B200", 178, 2250, 8.0, 900), fp8=3500),
     _sheet("A100 80GB", 79.1, 312, 2.04, 300),
     _sheet("A100 40GB", 39.4, 312, 1.56, 300),

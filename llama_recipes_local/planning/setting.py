@@ -204,6 +204,7 @@ class Setting:
         copies: whether replicas are copied, and what stays gathered is gathered again for each
             micro-batch, as it was.
         repeats_keys: whether keys and values are copied for each head of a group, as they were.
+        flash: whether long rows are attended by FlashAttention on Hopper too, as they were.
         on_cpu: whether it is trained on a CPU, in host memory.
         element: bytes of an activation's feature.
         tiles: whether the MLP of a recomputed layer with frozen weights is computed some thousand
@@ -222,6 +223,7 @@ class Setting:
     attention: str = DOCUMENTS
     copies: bool = False
     repeats_keys: bool = False
+    flash: bool = False
     on_cpu: bool = False
     element: float = 2.0
     tiles: bool = True

@@ -12,6 +12,7 @@ from math import ceil, log2
 
 from llama_recipes_local.planning.cards import NODES, Card
 from llama_recipes_local.planning.setting import (
+    DOCUMENTS,
     FROZEN,
     FUSED,
     OFFLOAD,
@@ -40,6 +41,8 @@ product, its scale, the mask, softmax into float32, the cast) and 17 backward.""
 
 ATTENTION = 0.45
 """What attention over long documents reaches of a product's rate, forward and backward."""
+
+LONG = 2048  # tokens of rows of one document that cuDNN attends, in ``kernels.attention``
 
 DEQUANTISED = 0.6e12
 """4-bit weights a second on an H100: 4096 x 11008 took bitsandbytes 63 microseconds, and more with
@@ -106,7 +109,7 @@ def seconds(setting: Setting, card: Card, node_link: float = NODES) -> Seconds:
         products=products * batch.tokens * batch.accumulation,
         passes=_passes(setting) / (card.bandwidth * 1e12 * READS)
         * batch.tokens * batch.accumulation,
-        attention=_attention(setting) / (card.rate * 1e12 * ATTENTION)
+        attention=_attention(setting) / (card.rate * 1e12 * _attended(setting, card))
         * batch.tokens * batch.accumulation,
         dequantisation=_dequantised(setting) / (DEQUANTISED * card.bandwidth / 3.35)
         * batch.accumulation,
@@ -240,6 +243,14 @@ def _adapters_passes(setting: Setting) -> tuple[float, float]:
     inputs = sum(inputs for inputs, _ in _adapted(setting))
     drop = 3.0 if setting.adapter.drops else 0.0
     return (1 + drop) * inputs + 4.0 * outputs, (4 + drop) * inputs + 2.0 * outputs
+
+
+def _attended(setting: Setting, card: Card) -> float:
+    """Return the share of a card's rate that attention reaches."""
+    one = setting.attention == DOCUMENTS and setting.document == setting.batch.length
+    prefix = setting.adapter is not None and setting.adapter.method == "prefix"
+    by_row = one and setting.batch.length >= LONG and not (prefix or setting.flash)
+    return (card.rows if by_row else 0.0) or ATTENTION
 
 
 def _attention(setting: Setting) -> float:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llama_recipes_local.planning.cards import Card
 from llama_recipes_local.planning.flags import changes, free_of, words
 from llama_recipes_local.planning.host import checkpoint_gb, host_gib
 from llama_recipes_local.planning.search import Outcome
+from llama_recipes_local.planning.speed import tokens_a_second
 from llama_recipes_local.planning.wording import describe, details, figures, in_rows, wrapped
 from llama_recipes_local.program import python
 from llama_recipes_local.screen import shell_command
@@ -126,7 +128,7 @@ def _basis(plan: Plan) -> str:
     assumed = "" if plan.target.card_is_named else ", assumed by its memory (--gpu NAME)"
     document = plan.asked.batch.document
     best = plan.outcomes[0]
-    alone = of_long_documents(best)
+    alone = of_long_documents(best, plan.target)
     slower = f" ({alone:,.0f} tok/s if each row is one)" if alone < MUCH * best.tokens else ""
     return wrapped(
         f"basis: {speed_of(plan.target.card)}{assumed}{_links(plan.target)}; "
@@ -146,12 +148,11 @@ def _links(target: Target) -> str:
     return "".join(f"; {each}" for each in found)
 
 
-def of_long_documents(found: Outcome) -> float:
+def of_long_documents(found: Outcome, target: Target) -> float:
     """Return the tokens a second where each row is one document, whose tokens see each other."""
-    batch, time = found.setting.batch, found.seconds
-    times = batch.length / found.setting.document
-    more = max(time.attention * (times - 1) - time.launches, 0.0)
-    return found.tokens * time.step / (time.step + more)
+    batch = replace(found.setting.batch, document=found.setting.batch.length)
+    setting = replace(found.setting, batch=batch)
+    return tokens_a_second(setting, target.card, target.node_link)
 
 
 def speed_of(card: Card) -> str:
