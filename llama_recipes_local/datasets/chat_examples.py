@@ -26,7 +26,7 @@ from llama_recipes_local.datasets.thoughts import (
     words_of,
 )
 from llama_recipes_local.datasets.turns import Conversation
-from llama_recipes_local.errors import UsageError, refusal
+from llama_recipes_local.errors import UsageError, caught, refusal
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -157,7 +157,7 @@ class _Rendered:
 def _render(chat: Chat, given: Conversation, labels: str) -> _Rendered:
     """Return a conversation's text, with thoughts where they are trained, and notes on gaps."""
     notes: list[str] = []
-    turns = [in_content(turn, chat) for turn in given.turns]
+    turns = _with_written_results(chat, [in_content(turn, chat) for turn in given.turns])
     blocks: Spans = ()
     if labels == "assistant" and GENERATION.search(chat.template):
         text, blocks = chat.render_marked(turns)
@@ -176,6 +176,23 @@ def _render(chat: Chat, given: Conversation, labels: str) -> _Rendered:
         if prompted:
             blocks = ()
     return _Rendered(chat, turns, given.marks, text, written, prompted, blocks, notes)
+
+
+def _with_written_results(chat: Chat, turns: list[Message]) -> list[Message]:
+    """Return turns in which results of tools are JSON text, unless the template writes objects."""
+    results = [turn["content"] for turn in turns if isinstance(turn["content"], Mapping)]
+    if not results:
+        return turns
+    with caught():  # a template that takes text alone
+        text = chat.render(turns)
+        if all(json.dumps(result, ensure_ascii=False) in text for result in results):
+            return turns
+    return [
+        turn | {"content": json.dumps(turn["content"], ensure_ascii=False)}
+        if isinstance(turn["content"], Mapping)
+        else turn
+        for turn in turns
+    ]
 
 
 def _unused_fields(chat: Chat, turns: Sequence[Message], text: str) -> list[str]:

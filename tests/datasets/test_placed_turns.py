@@ -114,6 +114,24 @@ def test_turns_are_where_generation_blocks_mark_them(
     assert rendered(without_blocks(template), turns, tokenizer) == marked
 
 
+@pytest.mark.parametrize(
+    ("written", "inside"),
+    [
+        ("m.content | tojson", '{"t": 18}'),  # an object, as Llama 3.1's
+        ("m.content if m.content is string else ''", '{"t": 18}'),  # text alone, as Qwen 3's
+        ("'R: ' + m.content", 'R: {"t": 18}'),
+        ("m.content | string", '{"t": 18}'),  # an object would be written as Python does
+    ],
+)
+def test_an_object_that_a_tool_returns_is_written_as_json(
+    written: str, inside: str, tokenizer: Any
+) -> None:
+    instead = f"{written} }}}}{{{{ '[end]'"
+    template = without_blocks(THINKING).replace("m.content + '[end]'", instead)
+    turns = [USER, CALLED, {"role": "tool", "content": {"t": 18}}, HELLO]
+    assert f"[tool]{inside}[end]" in rendered(template, turns, tokenizer).text
+
+
 # Keeps the last thought of a turn and what follows it, as Qwen 3's does.
 LAST_THOUGHT = (
     "{% for m in messages %}[{{ m.role }}]{% if '</think>' in m.content %}<think>"
