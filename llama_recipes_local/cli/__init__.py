@@ -87,7 +87,11 @@ def _run(command: Command, words: list[str], path: tuple[str, ...] = ()) -> None
     """Run ``command``, whose names on the command line are ``path``, with the words after it."""
     name = " ".join((PROGRAM, *path))
     if command.commands:
-        chosen = group_parser(command, name).parse(words[:1]).command
+        parser = group_parser(command, name)
+        if not words:
+            parser.print_help(sys.stderr)
+            sys.exit(UsageError.EXIT_CODE)
+        chosen = parser.parse(words[:1]).command
         _run(command.commands[chosen], words[1:], (*path, chosen))
         return
     module = import_module(".".join((COMMANDS, *path, "flags")).replace("-", "_"))

@@ -61,6 +61,18 @@ ROOT = Command(
     },
 )
 
+# what other programs call a command
+ELSEWHERE = {
+    "chat": "generate --chat",
+    "download": "what-to-bring",
+    "help": "--help",
+    "inference": "generate",
+    "quantize": "export",
+    "sft": "finetune",
+    "tokenize": "prepare tokens",
+    "train": "finetune",
+}
+
 
 def group_parser(group: Command, name: str) -> Parser:
     """Return the parser of the word that chooses one of a group's commands.
@@ -81,6 +93,15 @@ def group_parser(group: Command, name: str) -> Parser:
     if group is ROOT:
         parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument(
-        "command", metavar="COMMAND", type=one_of(group.commands), help=argparse.SUPPRESS
+        "command",
+        metavar="COMMAND",
+        type=_root_command if group is ROOT else one_of(group.commands),
+        help=argparse.SUPPRESS,
     )
     return parser
+
+
+def _root_command(word: str) -> str:
+    if word in ELSEWHERE:
+        raise argparse.ArgumentTypeError(f"unknown name {word!r}; did you mean {ELSEWHERE[word]}?")
+    return one_of(ROOT.commands)(word)

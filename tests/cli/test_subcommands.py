@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from llama_recipes_local import _python, cli, commands
-from llama_recipes_local.cli.tree import ROOT, Command
+from llama_recipes_local.cli.tree import ELSEWHERE, ROOT, Command
 from llama_recipes_local.errors import Problem, RecordError, TrainingError, UsageError
 
 
@@ -28,6 +28,9 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     [
         (["genrate"], "generate"),
         (["finetun", "--use_peft"], "finetune"),
+        (["train", "--use_peft"], "finetune"),
+        (["chat"], "generate --chat"),
+        (["help"], "--help"),
         (["prepare", "gramar"], "grammar"),
         (["prepare", "standin"], "stand-in"),
         (["generate", "--adaptor", "x"], "--adapter"),
@@ -41,6 +44,23 @@ def test_the_nearest_name_is_suggested(
     words: list[str], nearest: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert f"did you mean {nearest}?" in refused(words, capsys)
+
+
+def test_other_programs_names_of_commands_lead_to_ours() -> None:
+    assert not ELSEWHERE.keys() & ROOT.commands.keys()
+    for named in ELSEWHERE.values():
+        command = ROOT
+        for word in named.split():
+            command = command if word.startswith("--") else command.commands[word]
+
+
+@pytest.mark.parametrize("words", [[], ["prepare"]])
+def test_without_a_command_all_are_listed(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refused(words, capsys)
+    group = ROOT.commands[words[0]] if words else ROOT
+    assert all(f"  {name} " in said for name in group.commands)
 
 
 def names_of(command: Command, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:

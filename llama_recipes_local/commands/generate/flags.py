@@ -117,7 +117,7 @@ def _add_sampling(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--temperature",
-        type=number(*SAMPLING_LIMITS["temperature"]),
+        type=_temperature,
         metavar="T",
         help="with --do_sample: above 1 is more random, below 1 less (1.0)",
     )
@@ -153,6 +153,14 @@ def _add_sampling(group: argparse._ArgumentGroup) -> None:
         metavar="N",
         help="seed of sampling (%(default)s)",
     )
+
+
+def _temperature(word: str) -> float:
+    try:
+        return number(*SAMPLING_LIMITS["temperature"])(word)
+    except argparse.ArgumentTypeError as error:  # 0 is the likeliest token on many servers
+        fix = "for the likeliest token each time leave --temperature and --do_sample out"
+        raise argparse.ArgumentTypeError(f"{error}; {fix}") from error
 
 
 def run(args: argparse.Namespace) -> None:

@@ -241,12 +241,15 @@ def test_sampling_options_without_sampling_are_refused(
     assert "add --do_sample" in error
 
 
+LIKELIEST = "for the likeliest token each time leave --temperature and --do_sample out"
+
+
 @pytest.mark.parametrize(
     ("flag", "value", "wanted"),
     [
         ("--max_new_tokens", "0", "an integer of at least 1"),
         ("--max_new_tokens", "1.5", "an integer of at least 1"),
-        ("--temperature", "0", "a number above 0"),
+        ("--temperature", "0", f"a number above 0; {LIKELIEST}"),
         ("--top_p", "1.1", "a number above 0 and at most 1"),
         ("--top_p", "nan", "a number above 0 and at most 1"),
         ("--top_k", "-1", "an integer of at least 0"),
