@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from llama_recipes_local.data.batch_sampler import ShardedBatchSampler
-from llama_recipes_local.training import batches
+from llama_recipes_local.training import batches, step_sync
 from llama_recipes_local.training.batches import document_lengths, in_steps, rows_of
 from llama_recipes_local.training.step_sync import StepSync, sync_step
 
@@ -39,6 +39,21 @@ def test_a_step_adds_up_its_micro_batches() -> None:
         report=False,
     )
     assert sync_step([PACKED], report=True).report
+
+
+@pytest.mark.parametrize("other", [{"report": True}, {"stop": True}, {"written": True}, {}])
+def test_one_rank_is_enough_to_stop_or_report_and_all_must_have_written(
+    other: dict[str, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("report", "stop", "written")
+    counts = torch.tensor([8, 10, 9, 30, *(other.get(name, False) for name in names)])
+    monkeypatch.setattr(step_sync, "all_reduce_sum", lambda own: own + counts)
+    monkeypatch.setattr(step_sync, "world_size", lambda: 2)
+    for written in (False, True):
+        found = sync_step([PACKED], report=False, written=written)
+        assert (found.label_tokens, found.tokens) == (3 + 8, 6 + 10)
+        assert (found.report, found.stop) == ("report" in other, "stop" in other)
+        assert found.written == (written and "written" in other)
 
 
 def test_rows_are_known_although_workers_prefetch() -> None:
