@@ -14,7 +14,7 @@ from llama_recipes_local.storage.publishing import write_json
 
 SHARD_BYTES = 5 * 10**9
 """The size at which transformers has split model folders since before safetensors."""
-_DTYPES = {
+DTYPES = {
     torch.int64: "I64",
     torch.float64: "F64",
     torch.float32: "F32",
@@ -61,13 +61,13 @@ def _write_shard(
     bar: "tqdm[object]",
 ) -> None:
     """Write a safetensors file, the bytes that safetensors itself writes of all tensors at once."""
-    dtypes = list(_DTYPES)
+    dtypes = list(DTYPES)
     order = sorted(planned, key=lambda name: (dtypes.index(planned[name].dtype), name))
     ends = list(accumulate(planned[name].numel() * planned[name].itemsize for name in order))
     places = dict(zip(order, zip([0, *ends], ends, strict=False), strict=True))
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     for name, (begin, end) in places.items():
-        dtype, shape = _DTYPES[planned[name].dtype], list(planned[name].shape)
+        dtype, shape = DTYPES[planned[name].dtype], list(planned[name].shape)
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)

@@ -1,8 +1,10 @@
 """Reads an exported folder with quantised weights back."""
 
+import json
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +13,20 @@ import torch
 from llama_recipes_local.datasets.stop_tokens import ends_of_folder
 from llama_recipes_local.errors import refuse
 from llama_recipes_local.model_folders import StoredTensors, check_weights, weight_files
+from llama_recipes_local.model_folders.auxiliary_files import OTHERS, TOKENIZER
 from llama_recipes_local.model_folders.exported_model import ExportedModel
 from llama_recipes_local.model_folders.read_back import ComparedModel, ReadBack, Tolerances
+from llama_recipes_local.model_folders.save import DTYPES
+from llama_recipes_local.model_folders.weight_files import INDEX
 from llama_recipes_local.models import AutoConfig, AutoTokenizer
 from llama_recipes_local.quantized_folders.llama_layers import LINEAR
+from llama_recipes_local.storage.hashing import contents_hash
 
 QUANTISED, KEPT = "quantised", "kept"
 """How a tensor is stored, in ``Tolerances.weights``."""
-_OTHERS = ("_name_or_path", "dtype", "torch_dtype", "transformers_version")
+_OTHERS = ("_name_or_path", "transformers_version")
 """Keys of ``config.json`` that nothing is computed with."""
+_GENERATION = "generation_config.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,13 +34,13 @@ class Quantised:
     """How a format's folder stores its weights.
 
     Attributes:
-        parts: the tensors of a quantised weight, by what replaces ``weight`` in their names.
+        planned: a meta tensor of each tensor that the format writes.
         dequantised: returns such a weight by its name, from the folder's tensors.
         configuration: ``quantization_config`` of ``config.json``, except ``meta``.
         tolerances: the format's; for weights one for ``QUANTISED`` and one for ``KEPT``.
     """
 
-    parts: Collection[str]
+    planned: Mapping[str, torch.Tensor]
     dequantised: Callable[[StoredTensors, str], torch.Tensor]
     configuration: Mapping[str, object]
     tolerances: Tolerances
@@ -44,8 +51,6 @@ def read_folder_back(model: ExportedModel, folder: Path, form: Quantised) -> Rea
     refuse(check_weights(folder))
     stored = StoredTensors(weight_files(folder))
     quantised = set(filter(LINEAR.fullmatch, model.weights))
-    planned = model.weights.keys() - quantised
-    planned |= {name.removesuffix("weight") + part for name in quantised for part in form.parts}
 
     def weight(name: str) -> torch.Tensor:
         return form.dequantised(stored, name) if name in quantised else stored[name]
@@ -53,13 +58,33 @@ def read_folder_back(model: ExportedModel, folder: Path, form: Quantised) -> Rea
     changes = {**model.config_changes, "quantization_config": form.configuration}
     return ReadBack(
         original=_compared(model.source, model.tokenizer, model.weight, changes),
-        exported=_compared(folder, folder, weight, {}, sorted(stored.keys() - planned)),
+        exported=_compared(folder, folder, weight, {}, _unplanned(folder, stored, form.planned)),
         names=model.weights.keys(),
         numbers=sum(math.prod(each.shape) for each in model.weights.values()),
         kind=lambda name: QUANTISED if name in quantised else KEPT,
         tolerances=form.tolerances,
         files=weight_files(folder),
     )
+
+
+def _unplanned(
+    folder: Path, stored: StoredTensors, planned: Mapping[str, torch.Tensor]
+) -> list[str]:
+    """Return the tensors and files of a folder that the export does not write so."""
+    kinds = {name: (each.shape, DTYPES[each.dtype]) for name, each in planned.items()}
+    tensors = [name for name, each in stored.headers().items() if each != kinds.get(name)]
+    weights = [path.name for path in weight_files(folder)]
+    known = ["config.json", *TOKENIZER, *OTHERS, *weights, *([INDEX] if len(weights) > 1 else [])]
+    there = sorted(path.name for path in folder.iterdir())
+    return tensors + [name for name in there if not any(fnmatch(name, each) for each in known)]
+
+
+def _tokenizer_files(folder: Path) -> dict[str, object]:
+    """Return the hashes of a tokenizer's files, but of what is written beside a lone model."""
+    found = {name: folder / name for name in TOKENIZER if (folder / name).is_file()}
+    if found.keys() == {"tokenizer.model", "tokenizer_config.json"}:
+        del found["tokenizer_config.json"]  # the tokens are compared
+    return {f"the file {name}": contents_hash(path) for name, path in found.items()}
 
 
 def _compared(
@@ -78,7 +103,10 @@ def _compared(
     config.quantization_config = None  # it is computed with dequantised weights
     quantised.pop("meta", None)
     settings |= {f"quantization_config.{key}": value for key, value in quantised.items()}
-    settings["tensors that the model has not"] = list(unknown)
+    settings |= _tokenizer_files(tokenizer_folder)
+    path = folder / _GENERATION
+    settings[_GENERATION] = json.loads(path.read_text("utf-8")) if path.is_file() else None
+    settings["tensors and files that are not the export's"] = list(unknown)
     return ComparedModel(
         config=config,
         settings=settings | {"chat_template": tokenizer.chat_template},

@@ -76,7 +76,7 @@ class Fp8Export:
     def read_back(self, folder: Path) -> ReadBack:
         """Return the model in the folder together with the exported one."""
         form = Quantised(
-            parts=("weight", "weight_scale"),
+            planned=self._planned(),
             dequantised=lambda stored, name: dequantised(stored, name, self.strategy),
             configuration=configuration(self.strategy),
             tolerances=Tolerances(

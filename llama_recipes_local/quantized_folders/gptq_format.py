@@ -26,7 +26,7 @@ from llama_recipes_local.quantized_folders.folder_read_back import (
     read_folder_back,
 )
 from llama_recipes_local.quantized_folders.gptq_layers import GptqLayers
-from llama_recipes_local.quantized_folders.gptq_weights import PARTS, dequantised, planned_parts
+from llama_recipes_local.quantized_folders.gptq_weights import dequantised, planned_parts
 from llama_recipes_local.quantized_folders.llama_layers import LINEAR, check_names, layer_number
 
 GROUPS = (128, 64, 32)
@@ -106,7 +106,7 @@ class GptqExport:
             return dequantised(stored, name.removesuffix(".weight"), self.bits)
 
         form = Quantised(
-            parts=PARTS,
+            planned=self._planned(),
             dequantised=weight,
             configuration=configuration(self.bits, self._group_size()),
             tolerances=_TOLERANCES[self.bits],
