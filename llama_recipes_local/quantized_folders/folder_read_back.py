@@ -1,6 +1,5 @@
 """Reads an exported folder with quantised weights back."""
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -79,10 +78,11 @@ def _unplanned(
     return tensors + [name for name in there if not any(fnmatch(name, each) for each in known)]
 
 
-def _tokenizer_files(folder: Path) -> dict[str, object]:
-    """Return the hashes of a tokenizer's files, but of what is written beside a lone model."""
-    found = {name: folder / name for name in TOKENIZER if (folder / name).is_file()}
-    if found.keys() == {"tokenizer.model", "tokenizer_config.json"}:
+def _copied_files(folder: Path, tokenizer: Path) -> dict[str, str]:
+    """Return the hashes of files that are copied, but of what is written beside a lone model."""
+    places = {name: tokenizer / name for name in TOKENIZER} | {_GENERATION: folder / _GENERATION}
+    found = {name: path for name, path in places.items() if path.is_file()}
+    if found.keys() & set(TOKENIZER) == {"tokenizer.model", "tokenizer_config.json"}:
         del found["tokenizer_config.json"]  # the tokens are compared
     return {f"the file {name}": contents_hash(path) for name, path in found.items()}
 
@@ -103,9 +103,7 @@ def _compared(
     config.quantization_config = None  # it is computed with dequantised weights
     quantised.pop("meta", None)
     settings |= {f"quantization_config.{key}": value for key, value in quantised.items()}
-    settings |= _tokenizer_files(tokenizer_folder)
-    path = folder / _GENERATION
-    settings[_GENERATION] = json.loads(path.read_text("utf-8")) if path.is_file() else None
+    settings |= _copied_files(folder, tokenizer_folder)
     settings["tensors and files that are not the export's"] = list(unknown)
     return ComparedModel(
         config=config,
