@@ -18,6 +18,7 @@ LENGTHS = (50, 14, 1, 63)
 
 
 def make_model() -> LlamaForCausalLM:
+    attention.register()
     torch.manual_seed(0)
     config = LlamaConfig(
         hidden_size=256,

@@ -92,7 +92,8 @@ def test_the_device_holds_two_inputs_and_not_all() -> None:
         loss = model(input_ids=ids, labels=ids, num_items_in_batch=100.0).loss
         kept.append(torch.cuda.memory_allocated() - before)
         del loss, model
-    assert kept[0] - kept[1] >= (LAYERS - 2) * 2 * TOKENS * HIDDEN * 2
+    inputs = (LAYERS - 2) * 2 * TOKENS * HIDDEN * 2
+    assert kept[0] - kept[1] >= 0.99 * inputs  # what all layers read once a micro-batch stays
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1])
