@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -19,9 +20,11 @@ from llama_recipes_local.datasets.prompt_template import (
     read_prompt_template,
 )
 from llama_recipes_local.datasets.registry import DATASETS
+from llama_recipes_local.datasets.rows import CONTEXT
 from llama_recipes_local.datasets.templates import Message, has_chat_template
 from llama_recipes_local.datasets.token_ids import begun, text_ids
-from llama_recipes_local.datasets.turns import read_turns
+from llama_recipes_local.datasets.tool_calls import read_tools
+from llama_recipes_local.datasets.turns import read_history, read_turns
 from llama_recipes_local.errors import Problem, UsageError, refusal
 from llama_recipes_local.messages import missing_path
 from llama_recipes_local.records import finding
@@ -43,11 +46,13 @@ class Prompt:
         where: its place in the input, for messages.
         content: a text, or the turns of a chat.
         system: the system message that goes before the content; empty for none.
+        tools: the JSON schema of each tool that the assistant may call.
     """
 
     where: str
     content: str | list[Message]
     system: str = ""
+    tools: tuple[dict[str, Any], ...] = ()
 
     @property
     def key(self) -> str:
@@ -68,7 +73,7 @@ class Prompt:
             return turns
         if turns[0]["role"] == "system":
             why = "it begins with a system message of its own"
-            raise refusal(f"{self.where} with --system", why, "leave one of them out")
+            raise refusal(f"{self.where} has a system message", why, "leave one of them out")
         return [{"role": "system", "content": self.system}, *turns]
 
     def to_text(self, template: PromptTemplate | None, tokenizer: PreTrainedTokenizerBase) -> str:
@@ -77,12 +82,13 @@ class Prompt:
         Raises:
             UsageError: if it has turns or a system message and there is no chat template.
         """
-        if self.system or not isinstance(self.content, str):
+        if self.system or self.tools or not isinstance(self.content, str):
             if template is None or template.kind != CHAT:
-                what = f"{self.where} has {'a system message' if self.system else 'turns'}"
+                named = "a system message" if self.system else "tools" if self.tools else "turns"
+                what = f"{self.where} has {named}"
                 why = "a chat template makes one text of turns, and there is none here"
                 raise refusal(what, why, "add --template NAME")
-            return template.of_turns(self.turns, tokenizer)
+            return template.of_turns(self.turns, tokenizer, self.tools)
         if template is None:
             return begun(self.content, tokenizer)
         return template.of_text(self.content, tokenizer)
@@ -164,7 +170,13 @@ def _records(path: Path) -> Iterator[Prompt]:
         if content is None:
             why = f"its keys are {', '.join(map(str, values))}; it needs prompt or messages"
             raise refusal(f"{where} has nothing to complete", why)
-        yield Prompt(where, content)
+        beside = {CONTEXT[name]: value for name, value in values.items() if name in CONTEXT}
+        if history := read_history(beside.get("history") or [], f"'history' in {where}"):
+            content = [*history.turns, *Prompt(where, content).turns]
+        if system := read_text(beside.get("system"), f"'system' in {where}"):
+            content = Prompt(where, content, system).turns
+        tools = read_tools(beside.get("tools"), f"'tools' in {where}")
+        yield Prompt(where, content, tools=tuple(tools))
 
 
 def check_limits(

@@ -18,7 +18,6 @@ from llama_recipes_local.datasets.templates import (
 )
 from llama_recipes_local.datasets.thoughts import (
     CUT,
-    in_content,
     opens_thought,
     said_beside_thoughts,
     with_last_thoughts,
@@ -26,7 +25,8 @@ from llama_recipes_local.datasets.thoughts import (
     words_of,
 )
 from llama_recipes_local.datasets.turns import Conversation
-from llama_recipes_local.errors import UsageError, caught, refusal
+from llama_recipes_local.datasets.written_turns import as_written, no_place
+from llama_recipes_local.errors import UsageError, refusal
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -157,7 +157,7 @@ class _Rendered:
 def _render(chat: Chat, given: Conversation, labels: str) -> _Rendered:
     """Return a conversation's text, with thoughts where they are trained, and notes on gaps."""
     notes: list[str] = []
-    turns = _with_written_results(chat, [in_content(turn, chat) for turn in given.turns])
+    turns = as_written(chat, given.turns)
     blocks: Spans = ()
     if labels == "assistant" and GENERATION.search(chat.template):
         text, blocks = chat.render_marked(turns)
@@ -176,23 +176,6 @@ def _render(chat: Chat, given: Conversation, labels: str) -> _Rendered:
         if prompted:
             blocks = ()
     return _Rendered(chat, turns, given.marks, text, written, prompted, blocks, notes)
-
-
-def _with_written_results(chat: Chat, turns: list[Message]) -> list[Message]:
-    """Return turns in which results of tools are JSON text, unless the template writes objects."""
-    results = [turn["content"] for turn in turns if isinstance(turn["content"], Mapping)]
-    if not results:
-        return turns
-    with caught():  # a template that takes text alone
-        text = chat.render(turns)
-        if all(json.dumps(result, ensure_ascii=False) in text for result in results):
-            return turns
-    return [
-        turn | {"content": json.dumps(turn["content"], ensure_ascii=False)}
-        if isinstance(turn["content"], Mapping)
-        else turn
-        for turn in turns
-    ]
 
 
 def _unused_fields(chat: Chat, turns: Sequence[Message], text: str) -> list[str]:
@@ -227,11 +210,7 @@ def _check_nothing_is_lost(chat: Chat, turns: Sequence[Message], text: str, labe
     elif chat.tools and _gives(replace(chat, tools=()), turns, text):
         lost = "tools"
     if lost:
-        raise refusal(
-            f"the chat template has no place for {lost}: {chat.where}",
-            f"without {lost} the model would learn something else",
-            "use a model whose chat template writes them",
-        )
+        raise no_place(lost, chat)
     for speaker, words in _words(turns, labels):
         if words.strip() not in text and json.dumps(words, ensure_ascii=False)[1:-1] not in text:
             raise refusal(

@@ -9,9 +9,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from llama_recipes_local.datasets.templates import FLAG, Message, find_template, render_turns
+from llama_recipes_local.datasets.templates import FLAG, Chat, Message, find_template, render_turns
+from llama_recipes_local.datasets.written_turns import render_prompt
 from llama_recipes_local.errors import door
 from llama_recipes_local.run.record import find_in_run
 from llama_recipes_local.storage.publishing import write_json
@@ -46,14 +47,24 @@ class PromptTemplate:
             return self.of_turns([{"role": "user", "content": text}], tokenizer)
         return self._begun(self.template.replace(PLACE, text, 1), tokenizer)
 
-    def of_turns(self, turns: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> str:
+    def of_turns(
+        self,
+        turns: Sequence[Message],
+        tokenizer: PreTrainedTokenizerBase,
+        tools: Sequence[dict[str, Any]] = (),
+    ) -> str:
         """Return turns up to where the assistant's next words begin, from the first token on.
+
+        Args:
+            turns: the turns, at least one.
+            tokenizer: the model's.
+            tools: the JSON schema of each tool that the assistant may call.
 
         Raises:
             UsageError: if the template does not support them.
         """
-        text = render_turns(turns, self.template, tokenizer, open_turn=True)
-        return self._begun(text, tokenizer)
+        chat = Chat(self.template, tokenizer, "the conversation", "--template", tuple(tools))
+        return self._begun(render_prompt(chat, turns), tokenizer)
 
     def end_of_turn(self, tokenizer: PreTrainedTokenizerBase) -> str:
         """Return the text between the assistant's words and the user's next; empty for a prompt."""

@@ -267,6 +267,33 @@ def test_a_models_own_chat_template_is_used(
     assert "leave one of them out" in told
 
 
+WITH_TOOLS = OWN.replace("}}{%", "}}{% if tools %}[{{ tools | tojson }}]{% endif %}{%", 1)
+TOOL = {"type": "function", "function": {"name": "f"}}
+
+
+def test_what_stands_beside_a_prompt_in_a_file_is_used(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in training: a system message, earlier turns, tools, and a result that is an object."""
+    model = Path(shutil.copytree(tiny_model, tmp_path / "instruct"))
+    template = model / "chat_template.jinja"
+    template.write_text(WITH_TOOLS)
+    words = ("--model_name", model, "--max_new_tokens", 6)
+    turns = [{"role": "user", "content": "y"}, {"role": "tool", "content": {"t": 1}}]
+    for record, text in (
+        ({"prompt": "Hi", "system": "Be kind."}, "<system>Be kind.<user>Hi"),
+        ({"prompt": "Hi", "history": [["a", "b"]]}, "<user>a<assistant>b<user>Hi"),
+        ({"messages": turns, "tools": [TOOL]}, f'[[{json.dumps(TOOL)}]]<user>y<tool>{{"t": 1}}'),
+    ):
+        (tmp_path / "prompts.jsonl").write_text(json.dumps(record))
+        (found,) = records(generate(capsys, *words, "--prompts", tmp_path / "prompts.jsonl"))
+        plain = generate(capsys, *words, "--raw", "--prompt", f"{text}<assistant>")
+        assert found["completion"] == plain[:-1]
+    template.write_text(OWN)
+    told = refused(capsys, *words, "--prompts", tmp_path / "prompts.jsonl")
+    assert "has no place for tools" in told
+
+
 def test_a_system_message_needs_a_chat_template(
     adapter: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
