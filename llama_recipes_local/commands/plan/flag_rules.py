@@ -11,6 +11,8 @@ from llama_recipes_local.preflight.group_sizes import group_sizes
 from llama_recipes_local.run import Run
 from llama_recipes_local.run.weight_bits import BEFORE, KEY, packed_bits
 
+BITSANDBYTES = "bitsandbytes"
+
 
 def check_planned(run: Run, target: Target) -> list[Problem]:
     """Return why a run cannot be started so.
@@ -20,7 +22,7 @@ def check_planned(run: Run, target: Target) -> list[Problem]:
         target: what it is planned for.
     """
     found = [problem for check in FLAG_CHECKS for problem in check(run)]
-    found += [*group_sizes(run, target.world), *_fp8(run, target), *_packed(target)]
+    found += [*group_sizes(run, target.world), *_fp8(run, target), *_stored(run, target)]
     if run.train.use_peft and run.train.peft_method == "lora":
         lora: Any = run.peft
         found += check_lora_flags(run, lora)
@@ -36,13 +38,23 @@ def check_several(run: Run, world: int) -> list[Problem]:
     return [Problem(f"--enable_fsdp False with {world} GPUs", why, fix)]
 
 
-def _packed(target: Target) -> list[Problem]:
-    """Find weights that gptqmodel has packed, which several ranks do not train on."""
-    if target.world == 1 or not packed_bits(target.config):
+def _stored(run: Run, target: Target) -> list[Problem]:
+    """Find what does not go with weights that the folder has quantised, bitsandbytes' apart."""
+    stored = target.config.get(KEY)
+    method = str(stored.get("quant_method", BITSANDBYTES)) if isinstance(stored, dict) else ""
+    if method in ("", BITSANDBYTES):  # whose bits are the run's own
         return []
-    method = str(target.config[KEY]["quant_method"]).upper()
-    why, fix = "they are read whole, on one device", f"plan for --gpus 1, or {BEFORE}"
-    return [Problem(f"--gpus {target.world}: the weights are quantised by {method}", why, fix)]
+    what, found = f"the weights are quantised: {method}", []
+    if target.world > 1 and packed_bits(target.config):
+        why, fix = "they are read whole, on one device", f"plan for --gpus 1, or {BEFORE}"
+        found.append(Problem(f"--gpus {target.world}: {what}", why, fix))
+    if not run.train.use_peft:
+        why = "quantised weights cannot be trained, only an adapter on them can"
+        found.append(Problem(what, why, f"add --use_peft, or {BEFORE}"))
+    if run.train.quantization:
+        why, fix = "they are not quantised a second time", f"leave --quantization out, or {BEFORE}"
+        found.append(Problem(f"--quantization {run.train.quantization}: {what}", why, fix))
+    return found
 
 
 def _fp8(run: Run, target: Target) -> list[Problem]:

@@ -288,6 +288,11 @@ def test_a_folder_needs_only_its_configuration(
     packed = numbers(capsys, *words)["settings"][0]["memory_gib"]["weights"]
     assert packed == pytest.approx(quantised, rel=0.05)
     assert "read whole, on one device" in plan(capsys, *words, "--gpus", "2", code=2)
+    for more, said in (
+        (("--use_peft", "False"), "only an adapter on them can"),
+        (("--quantization", "4bit"), "not quantised a second time"),
+    ):
+        assert said in plan(capsys, "--model_name", str(tmp_path), *more, code=2)
     for odd in ({"num_attention_heads": 31, "head_dim": None}, {"num_key_value_heads": 5}):
         (tmp_path / "config.json").write_text(json.dumps(config | odd))
         assert "heads that do not divide" in plan(capsys, "--model_name", str(tmp_path), code=2)
