@@ -28,6 +28,8 @@ from llama_recipes_local.storage.hashing import contents_hash
 from llama_recipes_local.storage.publishing import write_json
 
 FILE = "certificate.json"
+_MINUTES = 10**12
+"""Weights times tokens from which the comparison takes minutes on a CPU, which is said."""
 LOST_STOPS = 0.1
 """By how much the share of answers that end where they should may fall."""
 
@@ -262,6 +264,9 @@ def _same_setting(value: object, other: object) -> bool:
 def _compare_weights(made: Certificate, read: ReadBack, held_out: HeldOut) -> None:
     weights = Weights(read)
     rows = chosen_rows(held_out.rows, read.numbers)
+    tokens = sum(len(row.ids) for row in rows)
+    if read.numbers * tokens > _MINUTES:
+        print(f"--> comparing it with its model, {tokens:,} tokens through both: minutes on a CPU")
     found = differences(weights, rows)
     made.errors, made.wrong_weights = weights.errors, weights.wrong
     made.outputs = Outputs.of(found, held_out.source)
