@@ -179,8 +179,10 @@ def break_folder(folder: Path, fault: str) -> None:
     save_file(tensors, path, metadata={"format": "pt"})
     for name in ("config.json", "generation_config.json"):
         content = json.loads((folder / name).read_text())
+        before = dict(content)
         if fault == "the end token":
             content["eos_token_id"] = 5
         elif fault == "the rotary base" and name == "config.json":
-            content["rope_parameters"]["rope_theta"] *= 2
-        (folder / name).write_text(json.dumps(content))
+            content["rope_parameters"] = content["rope_parameters"] | {"rope_theta": 20000.0}
+        if content != before:
+            (folder / name).write_text(json.dumps(content))
