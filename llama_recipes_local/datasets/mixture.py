@@ -20,14 +20,18 @@ if TYPE_CHECKING:
 MIXTURE_FLAG = "--dataset NAME|PATH:WEIGHT,NAME|PATH:WEIGHT"
 
 
+class _Splits:
+    """The sources have splits of their own; without a type these are no flags."""
+
+    train_split = "train"
+    test_split = "validation"
+
+
 @dataclass
-class mixed_dataset:
+class mixed_dataset(_Splits):
     """Several data sets in shares; ``--dataset a:2,b:1`` is short for it."""
 
     dataset: Annotated[str, TEXT, Resume.FREE] = "mixed_dataset"
-    # the sources have splits of their own; without a type these are no flags
-    train_split = "train"
-    test_split = "validation"
     sources: Annotated[str, TEXT, Resume.DATA] = ""
     """What is mixed: "a:0.7,b:0.3", names of data sets or paths of your own files, each with its
     weight, which is its share of the label tokens of an epoch. Each has its own flags

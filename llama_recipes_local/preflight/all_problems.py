@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 from llama_recipes_local.configs.protocols import Part
+from llama_recipes_local.configs.set_by_hand import check_classes
 from llama_recipes_local.datasets.base import PARTS
 from llama_recipes_local.datasets.named_path import with_data_path
 from llama_recipes_local.datasets.tokens_folder import with_settings
@@ -105,7 +106,7 @@ def _resolved(
     given, no_tokens = with_settings(given)
     usable, refused = flags.check_flags(given, others)
     problems = flags.check_arguments(arguments, others) + configured.problems
-    problems += refused + named_twice + no_tokens
+    problems += refused + named_twice + no_tokens + check_classes(flags.configurations().values())
     run = resolve(usable)
     run = with_values(run, configured, implied_flags(run, configured.settings))
     unusable = {flag.rpartition(".")[2] for flag in given.keys() - usable.keys()}

@@ -7,6 +7,7 @@ from typing import Any
 
 from llama_recipes_local import configs
 from llama_recipes_local.adapters.registry import config_classes
+from llama_recipes_local.configs.other_names import OTHER_NAMES
 from llama_recipes_local.configs.values import check_fields
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.errors import Problem
@@ -18,36 +19,6 @@ from llama_recipes_local.run import Run
 from llama_recipes_local.run.resolution import is_automatic
 from llama_recipes_local.storage.names import check_name, check_path, check_possible
 from llama_recipes_local.typed_words import Typed
-
-# what TRL, transformers and sft.py call a flag, where the nearest name is that of another flag
-ELSEWHERE = {
-    "batch_size": "batch_size_training",
-    "batchsize": "batch_size_training",
-    "fp16": "use_fp16",
-    "fsdp": "enable_fsdp",
-    "learning_rate": "lr",
-    "load_in_4bit": "quantization 4bit",
-    "load_in_8bit": "quantization 8bit",
-    "lora": "use_peft",
-    "lora_r": "r",
-    "lora_rank": "r",
-    "lora_target_modules": "target_modules",
-    "lr_scheduler_type": "scheduler",
-    "max_grad_norm": "gradient_clipping --gradient_clipping_threshold",
-    "max_seq_length": "context_length",
-    "max_length": "context_length",
-    "max_steps": "max_train_step",
-    "model": "model_name",
-    "model_name_or_path": "model_name",
-    "optim": "optimizer",
-    "per_device_eval_batch_size": "val_batch_size",
-    "per_device_train_batch_size": "batch_size_training",
-    "preset": "config",
-    "qlora": "config qlora",
-    "resume": "resume_from_checkpoint",
-    "use_lora": "use_peft",
-    "warmup": "warmup_steps",
-}
 
 # fields that are flags with their configuration's name only
 DOTTED_ONLY = {"id", "resume"}
@@ -162,7 +133,7 @@ def check_flags(
         wrong = _mismatch(flag, value) if flag in known else [_unknown(flag, [*others, *known])]
         if not wrong:
             usable[flag] = value
-        elif (meant := ELSEWHERE.get(flag)) in known and not _mismatch(meant, value):
+        elif (meant := OTHER_NAMES.get(flag)) in known and not _mismatch(meant, value):
             usable.setdefault(meant, value)  # what depends on it is checked with it
         # check_output checks the whole path of output_dir
         problems += wrong or ([] if flag == "output_dir" else check_name(value, f"--{flag}"))
@@ -195,9 +166,9 @@ def _fields(flag: str) -> list[tuple[type, str]]:
 
 
 def _unknown(flag: str, known: list[str]) -> Problem:
-    elsewhere = flag if flag in ELSEWHERE else nearest(flag, [*known, *ELSEWHERE])
-    if elsewhere in ELSEWHERE:
-        fix = f"here it is called --{ELSEWHERE[elsewhere]}"
+    elsewhere = flag if flag in OTHER_NAMES else nearest(flag, [*known, *OTHER_NAMES])
+    if elsewhere in OTHER_NAMES:
+        fix = f"here it is called --{OTHER_NAMES[elsewhere]}"
         return Problem(f"unknown flag --{flag}", "it is what other scripts call it", fix)
     why = "no configuration has a field of this name"
     return unknown_flag(f"--{flag}", known, why, otherwise=f"see `{command('finetune', '--help')}`")

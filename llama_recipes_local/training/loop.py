@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local import configs
+from llama_recipes_local.configs.set_by_hand import refuse_unused
 from llama_recipes_local.model_checkpointing import save_train_params
 from llama_recipes_local.parallel import with_shared_gradients
 from llama_recipes_local.policies import apply_activation_policy
@@ -73,7 +74,10 @@ def train(
         NonFiniteError: if a loss or gradient is not finite on any rank; no weight was changed.
         InterruptedRun: if a signal stopped it; a checkpoint was saved.
         TrainingError: if a checkpoint cannot be saved, or not be resumed from.
+        UsageError: if a configuration has an attribute that was meant for a field.
     """
+    for config in (train_config, fsdp_config):
+        refuse_unused(config)
     Path(train_config.output_dir).mkdir(parents=True, exist_ok=True)
     apply_activation_policy(unwrapped(model), train_config)
     run = active_run()

@@ -7,6 +7,7 @@ from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local import configs
 from llama_recipes_local.configs.protocols import DatasetConfig, Part
+from llama_recipes_local.configs.set_by_hand import refuse_unused
 from llama_recipes_local.data.collation import BlankCollator, BlankRows
 from llama_recipes_local.data.concatenator import ConcatDataset
 from llama_recipes_local.data.streaming import as_stream, is_stream
@@ -29,8 +30,10 @@ def get_preprocessed_dataset(
 
     Raises:
         NotImplementedError: if the data set is unknown.
-        UsageError: if they are a stream, and no ``max_train_step`` ends it.
+        UsageError: if they are a stream, and no ``max_train_step`` ends it, or if the configuration
+            has an attribute that was meant for a field.
     """
+    refuse_unused(dataset_config)
     if dataset_config.dataset not in DATASETS:
         raise NotImplementedError(f"{dataset_config.dataset} is not (yet) implemented")
     declared = DATASETS[dataset_config.dataset]
@@ -74,6 +77,7 @@ def get_dataloader(
     split: str = "train",
 ) -> DataLoader[Any]:
     """Return a split's batches as ``train`` takes them."""
+    refuse_unused(train_config)
     dataset = get_preprocessed_dataset(tokenizer, dataset_config, split)
     if train_config.batching_strategy == "packing":
         dataset = ConcatDataset(dataset, chunk_size=train_config.context_length)

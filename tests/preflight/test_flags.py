@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from llama_recipes_local.adapters.registry import METHODS
+from llama_recipes_local.configs.other_names import OTHER_NAMES
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.preflight import flags
 
@@ -120,8 +121,8 @@ def test_a_path_without_a_flag_leads_to_its_flag(tmp_path: Path) -> None:
 
 def test_other_scripts_names_are_not_ours_and_lead_to_ours() -> None:
     known = set(flags.known_flags())
-    assert not known & flags.ELSEWHERE.keys()
-    assert {name.split()[0] for name in flags.ELSEWHERE.values()} <= known
+    assert not known & OTHER_NAMES.keys()
+    assert {name.split()[0] for name in OTHER_NAMES.values()} <= known
 
 
 @pytest.mark.parametrize("flag", ["dataset", "output_dir", "lora_config.lora_alpha"])
