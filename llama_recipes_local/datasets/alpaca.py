@@ -91,7 +91,8 @@ def split(config: alpaca_dataset, name: str) -> Split:
     train = name == "train"
     part = "all but the first 5%" if train else "the first 5%"
     note = f"--> alpaca_dataset: {name} is {part} of {path}"
-    return Split((path,), part, partial(_part, path, train), formatter, (note,))
+    share = 0.95 if train else 0.05
+    return Split((path,), part, partial(_part, path, train), formatter, (note,), share)
 
 
 def find(config: alpaca_dataset) -> Path:

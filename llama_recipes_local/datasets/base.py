@@ -55,6 +55,7 @@ class Split:
         records: reads the records, one at a time and from the first, each time it is called.
         formatter: makes examples of them.
         notes: lines that tell the user how it is read.
+        share: about what part of the files' records it has; None if that is not known.
     """
 
     files: tuple[Path, ...]
@@ -62,6 +63,7 @@ class Split:
     records: Callable[[], Iterator[Record]]
     formatter: Formatter
     notes: tuple[str, ...] = ()
+    share: float | None = 1.0
 
 
 Config = TypeVar("Config", bound=DatasetConfig)

@@ -165,6 +165,15 @@ class LocalPart:
         return f"; {which} the first of each {self.every}: there are no files for validation"
 
     @property
+    def share(self) -> float | None:
+        """About what part of the files' records it has; None of a JSON file of several splits."""
+        if self.split:
+            return None
+        if not self.every:
+            return 1.0
+        return 1 - 1 / self.every if self.training else 1 / self.every
+
+    @property
     def which(self) -> str:
         """Which records of the files the part has; see ``Split.part``."""
         decoded = "" if self.encoding == UTF_8 else f", read as {self.encoding}"
@@ -330,7 +339,8 @@ def split(config: local_dataset, part: str) -> Split:
     found = find_part(config, part == config.train_split)
     formatter = _formatter(config, found.layout)
     note = f"--> {part}: {found}, labels {formatter.labels}{found.held_out_note}"
-    return Split(found.files, found.which, found.records, formatter, (*found.notes, note))
+    notes = *found.notes, note
+    return Split(found.files, found.which, found.records, formatter, notes, found.share)
 
 
 def for_tokenizer(split: Split, tokenizer: PreTrainedTokenizerBase) -> Split:

@@ -75,6 +75,7 @@ def setting(
         PLAIN if on_cpu else _kernels(run, adapter, packed),
         fsdp.optimizer.lower(),
         _attention(train),
+        flash=train.attn_implementation == "flash_attention_2",
         on_cpu=on_cpu,
         validation=_validation(run, batch.document),
         element=4.0 if compute_dtype(train, fsdp, on_cpu) == "float32" else 2.0,

@@ -36,8 +36,10 @@ def validations(
     if train.max_eval_step:
         batch = train.val_batch_size * train.context_length * setting.ranks.world
         held_out = min(held_out, train.max_eval_step * batch)
-    every = train.eval_steps or _steps_an_epoch(best, tokens)
-    count = 1 + ceil(steps_of(best, train, tokens) / every)
+    steps = steps_of(best, train, tokens)
+    count = 1 + ceil(steps / (train.eval_steps or _steps_an_epoch(best, tokens)))
+    if not train.eval_steps:
+        count = min(count, 1 + train.num_epochs)  # a sum of epochs may be rounded up
     passes = (3 if setting.weights.trained else 2) + setting.recomputes
     return count, count * held_out / best.tokens / passes
 

@@ -204,7 +204,8 @@ class Setting:
         copies: whether replicas are copied, and what stays gathered is gathered again for each
             micro-batch, as it was.
         repeats_keys: whether keys and values are copied for each head of a group, as they were.
-        flash: whether long rows are attended by FlashAttention on Hopper too, as they were.
+        flash: whether long rows are attended by FlashAttention on Hopper too, as they were, and
+            are with ``--attn_implementation flash_attention_2``.
         on_cpu: whether it is trained on a CPU, in host memory.
         element: bytes of an activation's feature.
         tiles: whether the MLP of a recomputed layer with frozen weights is computed some thousand

@@ -42,7 +42,7 @@ product, its scale, the mask, softmax into float32, the cast) and 17 backward.""
 ATTENTION = 0.45
 """What attention over long documents reaches of a product's rate, forward and backward."""
 
-LONG = 2048  # tokens of rows of one document that cuDNN attends, in ``kernels.attention``
+LONG = 2048  # tokens of a row, or a multiple, that cuDNN attends, in ``kernels.attention``
 
 DEQUANTISED = 0.6e12
 """4-bit weights a second on an H100: 4096 x 11008 took bitsandbytes 63 microseconds, and more with
@@ -249,7 +249,8 @@ def _attended(setting: Setting, card: Card) -> float:
     """Return the share of a card's rate that attention reaches."""
     one = setting.attention == DOCUMENTS and setting.document == setting.batch.length
     prefix = setting.adapter is not None and setting.adapter.method == "prefix"
-    by_row = one and setting.batch.length >= LONG and not (prefix or setting.flash)
+    other = prefix or setting.flash or setting.element != 2
+    by_row = one and setting.batch.length % LONG == 0 and not other
     return (card.rows if by_row else 0.0) or ATTENTION
 
 

@@ -1,9 +1,7 @@
 """The number of tokens in an epoch, estimated from the sizes of the data's files."""
 
-from pathlib import Path
-
 from llama_recipes_local.configs.protocols import DatasetConfig, Part
-from llama_recipes_local.datasets.base import split_name
+from llama_recipes_local.datasets.base import Split, split_name
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.errors import UsageError
 from llama_recipes_local.run import Run
@@ -13,15 +11,17 @@ _TEXTS = (".csv", ".tsv", ".json", ".jsonl", ".txt")
 
 
 def bytes_of(config: DatasetConfig, part: Part = "train") -> int | None:
-    """Return the bytes of the files of a data set's part; None if some are not plain text."""
-    files = _files(config, part)
-    if not files or any(path.suffix not in _TEXTS for path in files):
+    """Return about how many bytes of text a data set's part has; None if that is not known."""
+    found = _split(config, part)
+    if found is None or found.share is None:
         return None
-    return sum(path.stat().st_size for path in files)
+    if any(path.suffix not in _TEXTS for path in found.files):
+        return None
+    return round(found.share * sum(path.stat().st_size for path in found.files))
 
 
 def epoch_bytes(run: Run) -> int | None:
-    """Return the bytes of an epoch's rows; None if some files are not plain text.
+    """Return the bytes of an epoch's rows; None if those of a source are not known.
 
     A mixture repeats all sources but one, so that each has its share.
     """
@@ -38,12 +38,12 @@ def held_out_tokens(run: Run) -> int | None:
     return sum(known) // BYTES_A_TOKEN if known and len(known) == len(sizes) else None
 
 
-def _files(config: DatasetConfig, part: Part) -> list[Path]:
-    """Return the files of a data set's part; none if they are not found."""
+def _split(config: DatasetConfig, part: Part) -> Split | None:
+    """Return a data set's part; None if its files are not found, or other code reads them."""
     declared = DATASETS.get(config.dataset)
     if declared is None or declared.split is None:
-        return []
+        return None
     try:
-        return list(declared.split(config, split_name(config, part)).files)
+        return declared.split(config, split_name(config, part))
     except (UsageError, OSError):
-        return []
+        return None

@@ -79,7 +79,9 @@ def test_recomputation_is_named_by_another_flag_with_fsdp() -> None:
 
 
 def test_attention_is_that_of_the_rows() -> None:
-    assert of().attention == of(attn_implementation="flash_attention_2").attention == DOCUMENTS
+    flash = of(attn_implementation="flash_attention_2")
+    assert of().attention == flash.attention == DOCUMENTS
+    assert (of().flash, flash.flash) == (False, True)
     assert of(attn_implementation="sdpa").attention == MASKED
     assert of(attn_implementation="eager").attention == SCORED
     padded = of(batching_strategy="padding")

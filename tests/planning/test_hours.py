@@ -53,6 +53,9 @@ def test_validations_are_counted_as_the_trainer_has_them() -> None:
     assert count(num_epochs=3, max_train_step=30) == 2
     assert steps_of(found, train_config(num_epochs=3, max_train_step=30), 100 * STEP) == 30
     assert steps_of(found, train_config(num_epochs=3), 100 * STEP) == 300
+    rows = replace(LORA, batch=Batch(rows=1, length=1536))  # 7 * epoch / epoch is above 7
+    of_one = outcome(rows, card(141, "H200"))
+    assert validations(of_one, train_config(num_epochs=7), 1_000_010, STEP)[0] == 8
     few = train_config(num_epochs=1, max_eval_step=2, val_batch_size=1)
     _, seconds = validations(found, few, 100 * STEP, 5 * STEP)
     assert seconds == pytest.approx(2 * (2 * 4 * 4096 / STEP) * found.seconds.step / 2)

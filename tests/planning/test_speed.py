@@ -6,6 +6,7 @@ from typing import Any
 import predictions
 import pytest
 
+from llama_recipes_local.kernels import attention
 from llama_recipes_local.planning.cards import CARDS, SOCKETS, Card, card, of_device
 from llama_recipes_local.planning.search import SHARDING, ranked
 from llama_recipes_local.planning.setting import (
@@ -25,7 +26,7 @@ from llama_recipes_local.planning.setting import (
     Weights,
 )
 from llama_recipes_local.planning.shapes import KNOWN, LINEAR
-from llama_recipes_local.planning.speed import seconds, tokens_a_second
+from llama_recipes_local.planning.speed import LONG, seconds, tokens_a_second
 
 H100 = card(80, "H100")
 WHOLE_1B = Weights(trained=KNOWN["llama-3.2-1b"].weights)
@@ -100,11 +101,14 @@ def test_rows_of_one_long_document_are_attended_by_cudnn_on_hopper() -> None:
     passes = 21 * 4096 * 2 * 8192 / (3.6e12 * 0.75)
     found = seconds(asked, h200).attention / 32 + passes
     assert found == pytest.approx((470 + 1450 + 190) * 1e-6, rel=0.02)
+    assert LONG == attention.LONG
     before = seconds(replace(asked, flash=True), h200).attention
     assert before == pytest.approx(0.76 / 0.45 * seconds(asked, h200).attention)
     for other in (
         replace(asked, batch=Batch(rows=2, length=1024, document=1024)),
         replace(asked, batch=Batch(rows=2, document=2048)),
+        replace(asked, batch=Batch(rows=2, length=LONG + 512, document=LONG + 512)),
+        replace(asked, element=4.0),
         replace(asked, adapter=Adapter("prefix", tokens=30)),
     ):
         assert seconds(other, h200) == seconds(replace(other, flash=True), h200)

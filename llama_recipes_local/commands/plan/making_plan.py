@@ -153,5 +153,5 @@ def epoch_tokens(given: int | None, run: Run) -> tuple[int | None, str]:
     if run.dataset is None or "dataset" not in run.given:
         return None, ""
     if (size := epoch_bytes(run)) is None:
-        return None, "its files are not here, or not plain text: give --tokens N"
+        return None, "its files are not here, not plain text or of several parts: give --tokens N"
     return size // BYTES_A_TOKEN, f"{size / 1e6:,.2f} MB at {BYTES_A_TOKEN} bytes a token"
