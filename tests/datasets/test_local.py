@@ -192,7 +192,7 @@ def test_a_value_that_is_not_text_is_reported(
         (
             [TURNS[0], {"role": "narrator", "content": "a"}],
             "turn 2 of 'messages' in {line} has the unknown speaker 'narrator'",
-            "system, user, human, assistant, gpt",
+            "system, developer, user, human, assistant, gpt",
         ),
         (
             [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}],
