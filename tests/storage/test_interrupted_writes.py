@@ -157,6 +157,7 @@ OWN_WRITES = {
     "gguf_files/modelfile.py": "into the draft of an export",
     "gguf_files/tokenizer_folder.py": "into the draft of a model's folder",
     "model_checkpointing/checkpoint_handler.py": "into the draft of a sharded model",
+    "model_folders/save.py": "into the draft of a model's folder",
     "rehearsal/__main__.py": "into the folder of a rehearsal",
     "rehearsal/performance.py": "into the folder of a rehearsal",
     "rehearsal/script.py": "into the folder of a rehearsal",
