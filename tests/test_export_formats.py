@@ -86,7 +86,8 @@ def test_convert_writes_a_new_format(tiny_model: Path, tmp_path: Path) -> None:
     )
     words = ["convert", sharded, "--model", tiny_model, "--format", "sums"]
     assert cli.main([*map(str, words), "--out", str(tmp_path / "out")]) == 0
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["sums.txt"]
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == {"sums.txt", "custody.json"}
     assert set((tmp_path / "out/sums.txt").read_text().splitlines()) == expected(tiny_model)
 
 

@@ -60,6 +60,7 @@ class _train_config(TypedDict, total=False):
     flop_counter_start: int
     use_profiler: bool
     profiler_dir: PathText
+    length_group_size: int
     allow_other_base: bool
     overwrite_output_dir: bool
     dataset: PathText
@@ -300,6 +301,7 @@ class RunFlags(TypedDict, total=False):
     flop_counter_start: int
     use_profiler: bool
     profiler_dir: PathText
+    length_group_size: int
     allow_other_base: bool
     overwrite_output_dir: bool
     dataset: PathText

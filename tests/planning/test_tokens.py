@@ -17,9 +17,7 @@ PARTS: tuple[Part, Part] = ("train", "test")
 
 @pytest.mark.parametrize("fraction", ["0.05", "0.25"])
 @pytest.mark.parametrize("dataset", ["local_dataset", "alpaca_dataset"])
-def test_the_parts_of_one_file_share_its_bytes(
-    dataset: str, fraction: str, tmp_path: Path
-) -> None:
+def test_the_parts_of_one_file_share_its_bytes(dataset: str, fraction: str, tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
     path.write_text(json.dumps([ROW] * 200), encoding="utf-8")
     flags: dict[str, Any] = {"dataset": dataset, f"{dataset}.data_path": str(path)}

@@ -27,13 +27,14 @@ ON = {
     "save_steps": 5,
     "early_stopping_patience": 3,
     "resume_from_checkpoint": "auto",
+    "batching_strategy": "padding",
     "from_peft_checkpoint": "saved",
     "report_to": "tensorboard,wandb",
 }
 
 
 def test_there_are_pairs() -> None:
-    assert len(PAIRS) == 27
+    assert len(PAIRS) == 28
     assert {"gradient_clipping_threshold", "hsdp", "wandb_config.id", "async_save"} <= PAIRS.keys()
 
 
