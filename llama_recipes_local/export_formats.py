@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from llama_recipes_local.certificates.certificate import certify
+from llama_recipes_local.certificates.certificate import certify, check_tokenizer
 from llama_recipes_local.certificates.held_out import HeldOut, shipped_rows
 from llama_recipes_local.errors import refuse
 from llama_recipes_local.gguf_files.gguf_export import GgufExport
 from llama_recipes_local.gguf_files.tensor_types import FILE_TYPES
 from llama_recipes_local.model_folders.exported_model import Export, ExportedModel
 from llama_recipes_local.model_folders.safetensors_format import SafetensorsExport
+from llama_recipes_local.models import AutoTokenizer
 from llama_recipes_local.quantized_folders.fp8_format import STRATEGIES, Fp8Export
 from llama_recipes_local.quantized_folders.gptq_format import GptqExport
 from llama_recipes_local.storage.publishing import published_folder
@@ -73,4 +74,8 @@ def planned_export(model: ExportedModel, out: Path, format_name: str) -> Planned
     """
     export = FORMATS[format_name](model)
     refuse(export.check(out))
+    written = export.written_tokenizer()
+    if written is not None:
+        ours = AutoTokenizer.from_pretrained(model.tokenizer)
+        refuse(check_tokenizer(ours, written, model.accepted))
     return PlannedExport(model, out, export)

@@ -4,7 +4,7 @@ It looks for what conversions lose silently: rows of queries and keys in another
 scale, merges, tokens that end an answer, rotary settings. It also measures what quantisation costs.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import zip_longest
 from pathlib import Path
@@ -28,6 +28,7 @@ from llama_recipes_local.storage.hashing import contents_hash
 from llama_recipes_local.storage.publishing import write_json
 
 FILE = "certificate.json"
+_TITLES = dict(zip(CHECKS, ("tokens", "end tokens", "settings", "weights", "outputs"), strict=True))
 _MINUTES = 10**12
 """Weights times tokens from which the comparison takes minutes on a CPU, which is said."""
 LOST_STOPS = 0.1
@@ -150,14 +151,10 @@ class Certificate:
 
     def problems(self) -> list[Problem]:
         """Return the findings that the user has not accepted."""
-        whats = ("tokens", "end tokens", "settings", "weights", "outputs")
+        files = ", ".join(self.files)
         return [
-            Problem(
-                f"{', '.join(self.files)} has other {what} than its model: {len(found)}",
-                f"read back, it differs in {', '.join(map(repr, found[:3]))}",
-                f"take another --type or --format, or accept it: --accept {check}",
-            )
-            for what, (check, found) in zip(whats, self.findings().items(), strict=True)
+            _problem(files, check, found)
+            for check, found in self.findings().items()
             if found and check not in self.accepted
         ]
 
@@ -195,6 +192,29 @@ def _said(found: Outputs) -> str:
         same = sum(each.original == each.exported for each in found.answers)
         lines.append(f"    {same} of {len(found.answers)} greedy answers the same")
     return "\n".join(lines)
+
+
+def _problem(files: str, check: str, found: Sequence[str]) -> Problem:
+    return Problem(
+        f"{files} has other {_TITLES[check]} than its model: {len(found)}",
+        f"read back, it differs in {', '.join(map(repr, found[:3]))}",
+        f"take another --type or --format, or accept it: --accept {check}",
+    )
+
+
+def check_tokenizer(
+    ours: PreTrainedTokenizerBase, theirs: PreTrainedTokenizerBase, accepted: Collection[str]
+) -> list[Problem]:
+    """Return a problem if an export has other tokens than its model; needs no weights.
+
+    Args:
+        ours: the model's tokenizer.
+        theirs: the export's, read back.
+        accepted: the checks that the user accepted.
+    """
+    if "tokens" in accepted or not (found := other_tokens(ours, theirs)):
+        return []
+    return [_problem("the export", "tokens", found)]
 
 
 def certify(

@@ -28,7 +28,8 @@ from llama_recipes_local.parallel import device_type
 EMBEDDING, NORM, HEAD = "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"
 TOGETHER = 8  # rows that are computed as one batch
 POSITIONS = 256  # whose logits are in memory at a time
-NUMBERS = 2**24  # of two weights that are compared at a time
+NUMBERS = 2**18
+"""Of two weights that are compared at a time, so few that what is computed stays in the caches."""
 _HARDLY = 0.01
 """Rows and blocks with smaller weights than this share of a matrix's count as if they had it."""
 _ROW_SCALE = 0.5

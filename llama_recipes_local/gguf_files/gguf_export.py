@@ -14,7 +14,7 @@ from llama_recipes_local.errors import Problem, caught, refusal
 from llama_recipes_local.gguf_files.file_header import header, value_type
 from llama_recipes_local.gguf_files.folder_of_file import GgufModel
 from llama_recipes_local.gguf_files.llama_tensors import FREQUENCIES, swapped, targets
-from llama_recipes_local.gguf_files.metadata import ARCHITECTURE
+from llama_recipes_local.gguf_files.metadata import ARCHITECTURE, ARCHITECTURE_KEY, Metadata
 from llama_recipes_local.gguf_files.modelfile import stops, trained_template, write_modelfile
 from llama_recipes_local.gguf_files.shape import Shape, shape_of, unwritable
 from llama_recipes_local.gguf_files.tensor_types import (
@@ -73,6 +73,11 @@ class GgufExport:
             self._check_tensors()
             assert self._vocabulary is not None  # it can be written
         return problems or check_free_space(out, sum(each.bytes_in_file for each in self._plan))
+
+    def written_tokenizer(self) -> PreTrainedTokenizerBase:
+        """Return the tokenizer of the file's keys."""
+        known = Metadata({ARCHITECTURE_KEY: ARCHITECTURE, **self._header})
+        return read_tokenizer(known.vocabulary(), self._shape.positions)
 
     def write(self, folder: Path) -> None:
         """Write the file and the Modelfile; one tensor at a time is in memory."""

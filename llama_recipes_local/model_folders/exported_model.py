@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.model_folders.read_back import ReadBack
@@ -46,6 +47,9 @@ class Export(Protocol):
 
     def check(self, out: Path, /) -> list[Problem]:
         """Return why it cannot be written to the folder ``out``, such as a lack of disk space."""
+
+    def written_tokenizer(self) -> PreTrainedTokenizerBase | None:
+        """Return the tokenizer as the files will hold it; None for no certificate."""
 
     def write(self, folder: Path, /) -> None:
         """Write the model's files into an empty folder."""

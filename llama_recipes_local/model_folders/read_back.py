@@ -33,7 +33,7 @@ class Block(NamedTuple):
     """Consecutive weights that share a scale.
 
     Attributes:
-        weights: number of weights.
+        weights: number of weights; 0 stands for a row.
         largest: upper limit of the largest error, as a fraction of the block's largest weight.
         least: an absolute error that is always allowed: that of a scale's smallest step.
     """
@@ -43,7 +43,7 @@ class Block(NamedTuple):
     least: float = 0.0
 
 
-ANY_ERROR = Block(1, math.inf)
+ANY_ERROR = Block(0, math.inf)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,9 @@ class SafetensorsExport:
         """Return a problem if there is not enough disk space for the weights."""
         return check_free_space(out, self.model.size())
 
+    def written_tokenizer(self) -> None:
+        """Return nothing: its files are copied."""
+
     def write(self, folder: Path) -> None:
         """Write weights, configuration, tokenizer and licence; one tensor is in memory."""
         model = self.model

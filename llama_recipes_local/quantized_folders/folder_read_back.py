@@ -1,6 +1,7 @@
 """Reads an exported folder with quantised weights back."""
 
 import math
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -8,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local.datasets.stop_tokens import ends_of_folder
 from llama_recipes_local.errors import refuse
 from llama_recipes_local.model_folders import StoredTensors, check_weights, weight_files
-from llama_recipes_local.model_folders.auxiliary_files import OTHERS, TOKENIZER
+from llama_recipes_local.model_folders.auxiliary_files import OTHERS, TOKENIZER, copy_tokenizer
 from llama_recipes_local.model_folders.exported_model import ExportedModel
 from llama_recipes_local.model_folders.read_back import ComparedModel, ReadBack, Tolerances
-from llama_recipes_local.model_folders.save import DTYPES
+from llama_recipes_local.model_folders.save import DTYPES, write_config
 from llama_recipes_local.model_folders.weight_files import INDEX
 from llama_recipes_local.models import AutoConfig, AutoTokenizer
 from llama_recipes_local.quantized_folders.llama_layers import LINEAR
@@ -43,6 +45,14 @@ class Quantised:
     dequantised: Callable[[StoredTensors, str], torch.Tensor]
     configuration: Mapping[str, object]
     tolerances: Tolerances
+
+
+def copied_tokenizer(model: ExportedModel) -> PreTrainedTokenizerBase:
+    """Return the tokenizer as it is read from the files that an export copies."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_config(model.source, Path(folder), **model.config_changes)
+        copy_tokenizer(model.tokenizer, Path(folder))
+        return AutoTokenizer.from_pretrained(folder)
 
 
 def read_folder_back(model: ExportedModel, folder: Path, form: Quantised) -> ReadBack:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local.errors import Problem, refusal
 from llama_recipes_local.model_folders import StoredTensors
@@ -20,6 +21,7 @@ from llama_recipes_local.quantized_folders.folder_read_back import (
     KEPT,
     QUANTISED,
     Quantised,
+    copied_tokenizer,
     read_folder_back,
 )
 from llama_recipes_local.quantized_folders.llama_layers import LINEAR, check_names
@@ -63,6 +65,10 @@ class Fp8Export:
             problems.append(Problem(what, why, "--type channel"))
         size = sum(each.numel() * each.element_size() for each in self._planned().values())
         return problems or check_free_space(out, size)
+
+    def written_tokenizer(self) -> PreTrainedTokenizerBase:
+        """Return the tokenizer, read back from copies of its files."""
+        return copied_tokenizer(self.model)
 
     def write(self, folder: Path) -> None:
         """Write weights, configuration, tokenizer and licence; one tensor is in memory."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local.errors import Problem, refusal
 from llama_recipes_local.extras import check_installed
@@ -23,6 +24,7 @@ from llama_recipes_local.quantized_folders.folder_read_back import (
     KEPT,
     QUANTISED,
     Quantised,
+    copied_tokenizer,
     read_folder_back,
 )
 from llama_recipes_local.quantized_folders.gptq_layers import GptqLayers
@@ -69,6 +71,10 @@ class GptqExport:
         kept = 8 * self.model.size() - sum(16 * math.prod(each) for each in linears.values())
         size = kept + sum((self.bits + 1) * math.prod(each) for each in linears.values())
         return problems or check_free_space(out, size // 8)
+
+    def written_tokenizer(self) -> PreTrainedTokenizerBase:
+        """Return the tokenizer, read back from copies of its files."""
+        return copied_tokenizer(self.model)
 
     def write(self, folder: Path) -> None:
         """Calibrate and write the model: a layer and the rows before it are in memory.

@@ -10,12 +10,19 @@ from llama_families import build
 from torch.nn import functional as F
 from transformers import LlamaForCausalLM
 
+from llama_recipes_local.certificates import layer_by_layer
 from llama_recipes_local.certificates.certificate import Outputs
 from llama_recipes_local.certificates.greedy_answers import greedy_answers
 from llama_recipes_local.certificates.held_out import HeldOut, Row, chosen_rows
 from llama_recipes_local.certificates.layer_by_layer import Weights, differences, relative_errors
 from llama_recipes_local.data.token_rows import IGNORE_INDEX
-from llama_recipes_local.model_folders.read_back import Block, ComparedModel, ReadBack, Tolerances
+from llama_recipes_local.model_folders.read_back import (
+    ANY_ERROR,
+    Block,
+    ComparedModel,
+    ReadBack,
+    Tolerances,
+)
 from llama_recipes_local.models import AutoTokenizer
 
 LENGTHS = (5, 40, 17, 3, 9, 30, 12, 8, 21, 6)
@@ -135,7 +142,9 @@ def test_greedy_answers_are_those_of_transformers(models: tuple[ReadBack, list[A
             assert text == tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True)
 
 
-def test_errors_are_relative_and_the_worst_row_and_weight_are_seen() -> None:
+def test_errors_are_relative_and_the_worst_row_and_weight_are_seen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     expected = torch.randn(300, 64, generator=torch.Generator().manual_seed(0))
     found = expected.clone()
     found[17] *= 1.5
@@ -149,6 +158,11 @@ def test_errors_are_relative_and_the_worst_row_and_weight_are_seen() -> None:
     whole, worst, weight, *_ = relative_errors(found, expected, Block(32, 1))
     assert weight == pytest.approx(0.1) and worst < 0.07 and whole < 0.01
     assert relative_errors(found, expected, Block(1, 1)).weight > 0.1  # of the weight itself
+    of_a_row = relative_errors(found, expected, Block(64, 1))
+    assert relative_errors(found, expected, ANY_ERROR) == of_a_row  # nothing is kept of each weight
+    with monkeypatch.context() as patch:
+        patch.setattr(layer_by_layer, "NUMBERS", 7 * 64)
+        assert relative_errors(found, expected, Block(64, 1)) == pytest.approx(of_a_row)
     found[3, 3] = torch.nan
     assert not relative_errors(found, expected, Block(32, 1)).whole <= 9
     assert relative_errors(expected[:, :3], expected, Block(32, 1)) == (float("inf"),) * 5

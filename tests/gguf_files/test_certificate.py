@@ -157,6 +157,17 @@ def test_a_fault_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+def test_other_tokens_are_refused_before_a_weight_is_written(
+    tmp_path: Path, monkeypatch: Patch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = build("Llama 3.1", tmp_path / "model")
+    FAULTS["merges"][0](monkeypatch)
+    monkeypatch.delattr(gguf_export.GgufExport, "write")
+    assert main(["export", "--model_name", str(folder), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "the export has other tokens than its model" in error and "--accept tokens" in error
+
+
 @pytest.mark.parametrize(
     ("fault", "check"),
     [("one row's scale", "weights"), ("merges", "tokens"), ("padding", "settings")],

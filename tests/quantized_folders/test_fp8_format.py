@@ -1,6 +1,7 @@
 """``export --format fp8``: what compressed-tensors computes and reads, and what vLLM takes."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from llama_recipes_local.cli import main
+from llama_recipes_local.commands.export.command import Export, _planned_model
 from llama_recipes_local.commands.export.export_types import TYPES
+from llama_recipes_local.errors import UsageError
 from llama_recipes_local.export_formats import FORMATS
 from llama_recipes_local.models import AutoModelForCausalLM
 from llama_recipes_local.models.folder_checks import check_stored_model
@@ -20,6 +23,7 @@ from llama_recipes_local.quantized_folders.fp8_format import (
     configuration,
     quantized,
 )
+from llama_recipes_local.quantized_folders.gptq_format import GptqExport
 
 LAYER = "model.layers.0.mlp.down_proj"
 
@@ -186,3 +190,20 @@ def break_folder(folder: Path, fault: str) -> None:
             content["rope_parameters"] = content["rope_parameters"] | {"rope_theta": 20000.0}
         if content != before:
             (folder / name).write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("name", ["fp8-channel", "gptq-4bit"])
+def test_a_tokenizer_that_is_not_copied_whole_is_refused_before_a_weight_is_written(
+    name: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, elsewhere = tmp_path / "model", tmp_path / "elsewhere.json"
+    shutil.copytree(model, folder)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    elsewhere.write_text(json.dumps(settings | {"extra_special_tokens": ["<more>"]}))
+    (folder / "tokenizer_config.json").unlink()
+    (folder / "tokenizer_config.json").symlink_to(elsewhere)  # which may be private
+    monkeypatch.setattr(GptqExport, "check", lambda *_: [])
+    with pytest.raises(UsageError, match="the export has other tokens than its model"):
+        _planned_model(Export(model=folder, adapter=None, out=tmp_path / "out"), name)
+    accepted = Export(model=folder, adapter=None, out=tmp_path / "out", accepted=["tokens"])
+    assert _planned_model(accepted, name)
