@@ -76,18 +76,28 @@ def open_checkpoint(folder: Path) -> tuple[FileSystemReader, Metadata]:
         reader = _SafetensorsReader(str(folder))
         metadata = _read_headers(folder, reader)
     else:
-        fix = "name the folder below --dist_checkpoint_root_folder; what --checkpoint_type "
-        fix += "FULL_STATE_DICT saved is already a model folder"
-        if (folder / ADAPTER_WEIGHTS).is_file():
-            merged = command("merge", "--adapter", folder, "--out", "DIR")
-            fix = f"it is an adapter, which becomes a model with its base: {merged}"
         raise refusal(
             f"{folder} is not a sharded checkpoint",
             f"it has neither {METADATA} nor shard-*.safetensors; {describe_folder(folder)}",
-            fix,
+            _instead(folder),
         )
     _check_shards(folder, metadata)
     return reader, metadata
+
+
+def _instead(folder: Path) -> str:
+    """Return what to name instead of a path that is not a checkpoint."""
+    if folder.is_file():
+        return "name a folder, or a GGUF file, whose name ends in .gguf"
+    if (folder / ADAPTER_WEIGHTS).is_file():
+        merged = command("merge", "--adapter", folder, "--out", "DIR")
+        return f"it is an adapter, which becomes a model with its base: {merged}"
+    for file in sorted(folder.glob("*.gguf")):
+        return f"name the GGUF file: {command('convert', file, '--out', 'DIR')}"
+    return (
+        "name the folder below --dist_checkpoint_root_folder; what --checkpoint_type "
+        "FULL_STATE_DICT saved is already a model folder"
+    )
 
 
 def _is_sharded(folder: Path) -> bool:

@@ -217,3 +217,13 @@ def test_faults_of_metas_layout(tiny_model: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"do not match its config\.json"):
         convert(asked)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_gguf_file_of_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "model-Q8_0.gguf").touch()
+    with pytest.raises(UsageError, match=r"convert \S+/model-Q8_0.gguf --out DIR"):
+        convert(Conversion(checkpoint=tmp_path, out=tmp_path / "out"))
+    blob = tmp_path / "sha256-0"
+    blob.touch()
+    with pytest.raises(UsageError, match=r"a GGUF file, whose name ends in \.gguf"):
+        convert(Conversion(checkpoint=blob, out=tmp_path / "out"))
