@@ -51,7 +51,7 @@ class fsdp_config:
     """FULL_SHARD, SHARD_GRAD_OP, NO_SHARD (DDP), HYBRID_SHARD, or "auto": the fastest that fits."""
 
     hsdp: Annotated[bool, Resume.FREE, WITH_FSDP] = False
-    """HYBRID_SHARD with the group sizes below."""
+    """Use the group sizes below for ``sharding_strategy`` HYBRID_SHARD."""
 
     sharding_group_size: Annotated[int, AT_LEAST_0, Resume.FREE, Needs("hsdp")] = 0
     """Ranks that share one copy of the model, with ``hsdp``."""

@@ -10,7 +10,8 @@ def check_automatic(run: Run) -> list[Problem]:
     """Find flags that say "auto" where another flag names the value, or none can be chosen."""
     found = []
     if "sharding_strategy" in run.automatic and "hsdp" in run.given:
-        why, fix = "--hsdp names the strategy", "leave one of them out"
+        why = "--hsdp sets the sizes of HYBRID_SHARD's groups"
+        fix = "use --sharding_strategy HYBRID_SHARD, or leave --hsdp out"
         found.append(Problem("--sharding_strategy auto with --hsdp", why, fix))
     config = model_config(run)
     if config and shape_of(config) is None:

@@ -152,10 +152,10 @@ def switches(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_switch(flag: str) -> bool:
-    return any(type_hints(cls)[name] is bool for cls, name in _fields(flag))
+    return any(type_hints(cls)[name] is bool for cls, name in reached_by(flag))
 
 
-def _fields(flag: str) -> list[tuple[type, str]]:
+def reached_by(flag: str) -> list[tuple[type, str]]:
     """Return the configurations that a flag reaches, and the name of their field."""
     owner, _, name = flag.rpartition(".")
     return [
@@ -175,7 +175,7 @@ def _unknown(flag: str, known: list[str]) -> Problem:
 
 
 def _mismatch(flag: str, value: object) -> list[Problem]:
-    for cls, name in _fields(flag):
+    for cls, name in reached_by(flag):
         default = getattr_static(cls, name, None)  # of a library's type, without its import
         if problems := _empty(flag, value, default, FOLDER in _marks(cls, name)):
             return problems

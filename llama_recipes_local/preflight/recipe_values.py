@@ -11,6 +11,7 @@ from typing import Any
 from llama_recipes_local.planning.shapes import shape_of
 from llama_recipes_local.preflight.config_file import Configured
 from llama_recipes_local.preflight.model_sizes import model_config
+from llama_recipes_local.preflight.unread_flags import settings_of_other_data
 from llama_recipes_local.run import Run
 from llama_recipes_local.run.resolution import resolve
 from llama_recipes_local.run.weight_bits import KEY
@@ -140,7 +141,7 @@ def with_values(run: Run, configured: Configured, implied: dict[str, bool]) -> R
     values = _values_for(run, configured.recipe, written)
     if configured.recipe or configured.is_record:
         values = _without_stored(run, values)
-    named = {name.rpartition(".")[2] for name in explicit}
+    named = {name.rpartition(".")[2] for name in explicit} | {*settings_of_other_data(run)}
     values = {name: value for name, value in values.items() if name not in named}
     resolved = resolve({name: value for name, (value, _) in values.items()} | explicit)
     resolved.model, resolved.automatic = run.model, run.automatic

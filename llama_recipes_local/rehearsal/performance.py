@@ -65,10 +65,9 @@ def rehearse(script: Script) -> None:
 
 def _train(script: Script, output: str, dying: bool = False, **more: str) -> None:
     folder = Path(script.folder)
-    places = {
-        "output_dir": str(folder / output),
-        "dist_checkpoint_root_folder": str(folder / f"{output}-shards"),
-    }
+    places = {"output_dir": str(folder / output)}
+    if script.ranks and not script.adapter:
+        places["dist_checkpoint_root_folder"] = str(folder / f"{output}-shards")
     flags = {**script.flags, **places, **more}
     if dying:
         _die_in_step(KILLED_IN)

@@ -19,6 +19,8 @@ from llama_recipes_local.run.resolution import resolve
 
 TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
+HYBRID = {"hsdp": True, "sharding_strategy": "HYBRID_SHARD"}
+
 
 def problems_of(**flags: Any) -> list[str]:
     checks = (check_values, *LAUNCH, *PRECISION, *LOOP, *METHOD)
@@ -120,7 +122,7 @@ def test_settings_that_would_fail_later_are_found_now(flags: dict[str, Any], wha
 @pytest.mark.parametrize(
     "flags",
     [
-        {"hsdp": True, "sharding_group_size": 1, "replica_group_size": 1},
+        HYBRID | {"sharding_group_size": 1, "replica_group_size": 1},
         {"use_profiler": True, "max_train_step": 7},
         {"flop_counter": True, "max_train_step": 4},
         {"flop_counter": True},

@@ -1,6 +1,6 @@
 """The run whose model is measured: its recorded data and precision, overridden by flags."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from llama_recipes_local.answers.model_source import base_model
 from llama_recipes_local.checkpoints.layout import check_converted
 from llama_recipes_local.datasets.mixed_sources import MIXED, named_sources
 from llama_recipes_local.datasets.mixture import mixed_dataset
-from llama_recipes_local.datasets.named_path import OF_THE_FILES, named_path
+from llama_recipes_local.datasets.named_path import OF_THE_FILES, named_path, with_data_path
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.errors import Problem, caught
 from llama_recipes_local.fields import EVALUATION, fields_with
@@ -20,6 +20,7 @@ from llama_recipes_local.model_folders import (
 )
 from llama_recipes_local.preflight import preflight_data
 from llama_recipes_local.preflight.config_file import CONFIG_FLAGS, with_config
+from llama_recipes_local.preflight.flags import reached_by
 from llama_recipes_local.run import Run
 from llama_recipes_local.run.record import CONFIGURATION_FILE, SavedRun
 from llama_recipes_local.storage.names import check_path
@@ -56,9 +57,10 @@ def resolve_run(arguments: tuple[object, ...], adapter: Path | None, flags: dict
         given["model_name"] = str(base_model(adapter) or "")
     of_model = _check_model(folder) if adapter is None and readable else []
     named = {"dataset", "train_config.dataset"} & {*given, *flags}
+    written = {*given}.difference(flags) | {*configured.settings}
     run = preflight_data(
         arguments,
-        _not_overridden(given, flags) | flags,
+        _of_read_data(_not_overridden(given, flags) | flags, written),
         parts=("test",) if named else (),  # the default data set was not asked for
         found=configured.problems + of_model + ([] if named else [_no_data()]),
         others=OWN_FLAGS,
@@ -123,3 +125,22 @@ def _not_overridden(given: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[
     return {
         name: value for name, value in given.items() if name.rpartition(".")[2] not in overridden
     }
+
+
+def _of_read_data(flags: dict[str, Any], written: Collection[str]) -> dict[str, Any]:
+    """Return the flags without those of a record or file for data that is not measured.
+
+    Args:
+        flags: all flags, with the record's.
+        written: names of those that a record or file has.
+    """
+    found, _ = with_data_path(flags)
+    sources = named_sources(mixed_dataset(sources=str(found.get(f"{MIXED}.sources", ""))))[0]
+    read = {str(found.get("dataset", "")), *(source.dataset for source in sources)}
+    unread = [
+        name
+        for name in written
+        if (owners := {cls.__name__ for cls, _ in reached_by(name)})
+        and owners <= DATASETS.keys() - read
+    ]
+    return {name: value for name, value in flags.items() if name not in unread}

@@ -63,10 +63,23 @@ def _usable_flags(args: argparse.Namespace) -> tuple[dict[str, Any], list[Proble
     given, named_twice = with_data_path(configured.flags)
     flags, problems = check_flags(given, OWN)
     stray = check_arguments(args.arguments, OWN)
-    problems = [*stray, *configured.problems, *problems, *named_twice]
+    problems = [*stray, *configured.problems, *problems, *named_twice, *_trials(flags)]
     with caught():  # a model that is not known is reported with what else is wrong
         flags = _with_recipe(flags, configured, args.gpus * args.nodes)
     return {name: value for name, value in flags.items() if name not in CONFIG_FLAGS}, problems
+
+
+def _trials(flags: dict[str, Any]) -> list[Problem]:
+    """Find flags that try a run, which a plan does not."""
+    return [
+        Problem(
+            f"plan --{flag}",
+            "a plan is arithmetic: it reads no data and runs nothing",
+            f"leave it out, and add --{flag} to the command that plan prints",
+        )
+        for flag in ("rehearse", "dry_run")
+        if getattr(resolve(flags).train, flag)
+    ]
 
 
 def _owner(name: str) -> str:

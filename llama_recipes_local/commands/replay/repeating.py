@@ -85,7 +85,8 @@ def _finetune(step: Step, given: Mapping[str, Any], out: Path) -> None:
     import torch
 
     flags = flags_now(step, given) | {"output_dir": str(out)}
-    flags |= {"dist_checkpoint_root_folder": str(out / "checkpoints")}
+    if flags.get("enable_fsdp") and not flags.get("use_peft"):
+        flags["dist_checkpoint_root_folder"] = str(out / "checkpoints")
     if flags.get("use_profiler"):
         flags["profiler_dir"] = str(out / "profiles")
     ranks, threads = _ranks(step), int(step.machine.get("threads", 1))

@@ -347,6 +347,19 @@ def test_a_full_model_that_training_saved_is_what_the_run_suggests_and_is_measur
     assert result["metrics"]["loss"]["value"] == logged(tmp_path / "run")[1]
 
 
+def test_other_data_than_the_runs_leaves_the_settings_of_its_data_out(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"instruction": "Add 1 and 2.", "output": "3"}\n' * 40)
+    words = ("--adapter", trained, "--dataset", rows, "--metrics", "loss")
+    assert evaluate(tmp_path / "a.json", *words)["metrics"]["loss"]["value"] > 0
+    record = ("--config", trained / "run_config.json")
+    assert evaluate(tmp_path / "b.json", *words, *record)["metrics"]["loss"]["value"] > 0
+    error = refused(capsys, *words, "--grammar_dataset.train_split", "x.csv")
+    assert "--grammar_dataset.train_split with --dataset local_dataset" in error
+
+
 def test_a_run_in_the_working_directory_is_not_used_if_none_is_given(
     trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

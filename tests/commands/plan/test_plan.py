@@ -150,6 +150,7 @@ def test_each_change_that_is_suggested_fits(capsys: pytest.CaptureFixture[str], 
 
 
 M = ("--model_name", "llama-2-7b")
+HYBRID = (*M, "--hsdp", "--sharding_strategy", "HYBRID_SHARD")
 
 
 @pytest.mark.parametrize(
@@ -187,8 +188,11 @@ M = ("--model_name", "llama-2-7b")
         ((*M, "--fp8", "--use_fp16"), "--fp8 with float16"),
         ((*M, "--fp8", "--use_peft", "--use_dora"), "--fp8 with --use_dora"),
         ((*M, "--sharding_group_size", "2"), "--sharding_group_size without --hsdp"),
-        ((*M, "--gpus", "4", "--hsdp", "--sharding_group_size", "3"), "which is 4"),
-        ((*M, "--gpus", "2", "--hsdp", "--sharding_group_size", "4"), "which is 2"),
+        ((*HYBRID, "--gpus", "4", "--sharding_group_size", "3"), "which is 4"),
+        ((*HYBRID, "--gpus", "2", "--sharding_group_size", "4"), "which is 2"),
+        ((*M, "--rehearse"), "plan --rehearse"),
+        ((*M, "--dry_run"), "plan --dry_run"),
+        ((*M, "--dataset", "grammar_dataset", "--labels", "all"), "--labels with --dataset"),
         ((*M, "--top_layers", "5000"), "it must be from 0 to 1000"),
         ((*M, "--eval_steps", "5", "--run_validation", "False"), "nothing would be validated"),
         ((*M, "--peft_method", "prefix"), "--peft_method prefix without --use_peft"),
