@@ -8,6 +8,7 @@ from llama_recipes_local.checkpoints.layout import CorruptCheckpointError
 from llama_recipes_local.checkpoints.selection import AUTO
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.run import Run
+from llama_recipes_local.storage.folder_lock import check_lock
 
 
 def check_resumed(run: Run) -> list[Problem]:
@@ -15,7 +16,7 @@ def check_resumed(run: Run) -> list[Problem]:
     train = run.train
     output, asked = Path(train.output_dir), train.resume_from_checkpoint
     there = layout.checkpoints_in(output)
-    if asked == AUTO:
+    if asked == AUTO or check_lock(output):  # which ``check_earlier_result`` reports
         return []
     if not asked:
         return [_mixed(output, there[0])] if there and not train.overwrite_output_dir else []

@@ -23,6 +23,7 @@ from llama_recipes_local.model_folders.auxiliary_files import OTHERS, TOKENIZER
 from llama_recipes_local.run import Run
 from llama_recipes_local.run.log import LOG_FILE
 from llama_recipes_local.run.record import CONFIGURATION_FILE, CUSTODY_FILE, SIGNATURE, SavedRun
+from llama_recipes_local.storage.folder_lock import check_lock
 from llama_recipes_local.storage.publishing import remove
 
 METRICS = "metrics.jsonl"
@@ -56,10 +57,15 @@ FILES = tuple(name for name in (*WEIGHTS, *RECORDS) if "*" not in name and name 
 
 
 def check_earlier_result(run: Run) -> list[Problem]:
-    """Return a problem if a folder holds the result of a run that this one does not continue."""
+    """Return a problem if a folder holds the result of a run that this one does not continue.
+
+    So is one that another run writes to at this moment, whatever the flags.
+    """
     output, asked = Path(run.train.output_dir), run.train.resume_from_checkpoint
     if not run.train.output_dir or layout.is_checkpoint(output):
         return []
+    if locked := check_lock(output):
+        return locked
     if run.train.overwrite_output_dir:
         return _check_overwriting(run.train, output)
     checkpoints = layout.checkpoints_in(output)
@@ -101,7 +107,9 @@ def _taken(path: Path) -> Problem | None:
 
 
 def check_output_has_no_weights(output: Path) -> list[Problem]:
-    """Return a problem if a folder holds trained weights, for runs without a record."""
+    """Return a problem if a folder holds trained weights or is written to; not of its record."""
+    if locked := check_lock(output):
+        return locked
     names = [name for name in (ADAPTER_WEIGHTS, "model.safetensors") if (output / name).is_file()]
     return [
         Problem(

@@ -32,10 +32,22 @@ def take(descriptor: int) -> bool:
         TakenError: if another process holds the lock.
     """
     _held.add(descriptor)
-    if fcntl is None:
-        return False
+    return fcntl is not None and _lock(descriptor, fcntl.LOCK_EX)
+
+
+def check(descriptor: int) -> None:
+    """Lock a descriptor for as long as this takes; several processes can at the same time.
+
+    Raises:
+        TakenError: if another process holds the lock.
+    """
+    if fcntl is not None and _lock(descriptor, fcntl.LOCK_SH):
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+def _lock(descriptor: int, kind: int) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in TAKEN:
             raise TakenError from error

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from llama_recipes_local.errors import TrainingError, UsageError
+from llama_recipes_local.errors import Problem, TrainingError, UsageError
 from llama_recipes_local.storage import flock
 
 
@@ -38,15 +38,30 @@ def locked(folder: Path, main_process: bool = True) -> Iterator[None]:
         try:
             flock.take(descriptor)
         except flock.TakenError as error:
-            raise LockedError(_message(folder)) from error
+            raise LockedError(f"nothing was started: {_taken(folder)}") from error
         yield
     finally:
         flock.release(descriptor)
 
 
-def _message(folder: Path) -> str:
-    return (
-        f"nothing was started: another run writes into --output_dir {folder.resolve()}\n"
-        "   why: each would remove what the other is writing: checkpoints and metrics.jsonl\n"
-        "   fix: wait until it has finished, or choose another --output_dir"
+def check_lock(folder: Path) -> list[Problem]:
+    """Return the problem that another run writes to a folder at this moment."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # which is reported elsewhere, or there is no folder yet
+        return []
+    try:
+        flock.check(descriptor)
+    except flock.TakenError:
+        return [_taken(folder)]
+    finally:
+        os.close(descriptor)
+    return []
+
+
+def _taken(folder: Path) -> Problem:
+    return Problem(
+        f"another run writes into --output_dir {folder.resolve()}",
+        "each would remove what the other is writing: checkpoints and metrics.jsonl",
+        "wait until it has finished, or choose another --output_dir",
     )

@@ -10,7 +10,7 @@ import pytest
 from llama_recipes_local import finetuning
 from llama_recipes_local.model_checkpointing.adapter_card import CARD
 from llama_recipes_local.model_folders import ADAPTER_WEIGHTS
-from llama_recipes_local.preflight.checks import CHECKPOINTS
+from llama_recipes_local.preflight.checks import CHECKPOINTS, find_problems
 from llama_recipes_local.preflight.earlier_results import (
     FILES,
     check_earlier_result,
@@ -19,6 +19,7 @@ from llama_recipes_local.preflight.earlier_results import (
 )
 from llama_recipes_local.run.record import CONFIGURATION_FILE, FINISHED
 from llama_recipes_local.run.resolution import resolve
+from llama_recipes_local.storage.folder_lock import locked
 
 
 def problems(output: Path, **flags: Any) -> list[str]:
@@ -30,6 +31,28 @@ def record(output: Path, finished: str = "") -> None:
     content = {"train_config": {"model_name": "/m/tiny", "dataset": "rows_dataset", "lr": 0.5}}
     output.mkdir(exist_ok=True, parents=True)
     (output / CONFIGURATION_FILE).write_text(json.dumps(content | {FINISHED: finished}))
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [{}, {"overwrite_output_dir": True}, {"resume_from_checkpoint": "auto"}],
+    ids=lambda flags: next(iter(flags), "new"),
+)
+def test_a_folder_that_is_written_to_is_no_earlier_result(
+    flags: dict[str, Any], tmp_path: Path
+) -> None:
+    record(tmp_path)
+    (tmp_path / ADAPTER_WEIGHTS).touch()
+    (tmp_path / "checkpoint-5").mkdir()
+    run = resolve({"output_dir": str(tmp_path), **flags})
+    with locked(tmp_path):
+        (problem,) = find_problems(run, CHECKPOINTS)
+        assert problem.what == f"another run writes into --output_dir {tmp_path}"
+        assert "--overwrite_output_dir" not in problem.fix
+        assert [problem] == check_output_has_no_weights(tmp_path)
+    assert problem not in find_problems(run, CHECKPOINTS)
+    with locked(tmp_path):  # a check leaves no lock
+        pass
 
 
 @pytest.mark.parametrize("name", [ADAPTER_WEIGHTS, "model.safetensors"])
