@@ -21,7 +21,7 @@ from llama_recipes_local.datasets.thoughts import (
     opens_thought,
     said_beside_thoughts,
     with_last_thoughts,
-    without_earlier_thoughts,
+    without_thoughts,
     words_of,
 )
 from llama_recipes_local.datasets.turns import Conversation
@@ -164,10 +164,8 @@ def _render(chat: Chat, given: Conversation, labels: str) -> _Rendered:
     else:
         text = chat.render(turns)
     notes += _unused_fields(chat, turns, text)
-    shortened = without_earlier_thoughts(turns)
-    if shortened != turns and chat.render(shortened) == text:
-        notes += [CUT] * sum(a != b for a, b in zip(turns, shortened, strict=True))
-        turns = shortened
+    turns, cut = _without_cut_thoughts(chat, turns, text)
+    notes += [CUT] * cut
     written, prompted = text, ""
     if turns[-1]["role"] == "assistant" and len(turns) > 1 and opens_thought(chat, turns[-1]):
         before = chat.render(turns[:-1], open_turn=True)
@@ -176,6 +174,21 @@ def _render(chat: Chat, given: Conversation, labels: str) -> _Rendered:
         if prompted:
             blocks = ()
     return _Rendered(chat, turns, given.marks, text, written, prompted, blocks, notes)
+
+
+def _without_cut_thoughts(chat: Chat, turns: list[Message], text: str) -> tuple[list[Message], int]:
+    """Return turns without the thoughts that the template cuts out of earlier ones, and how many.
+
+    Each turn is tried: some templates keep the thoughts of all turns after the last question.
+    """
+    cut = 0
+    for number, turn in enumerate(turns[:-1]):
+        for shorter in without_thoughts(turn):
+            shortened = [*turns[:number], shorter, *turns[number + 1 :]]
+            if _gives(chat, shortened, text):
+                turns, cut = shortened, cut + 1
+                break
+    return turns, cut
 
 
 def _unused_fields(chat: Chat, turns: Sequence[Message], text: str) -> list[str]:

@@ -62,7 +62,7 @@ def _with_own(turn: Message) -> Message:
         return {"role": turn["role"], "content": _OWN}
     first, *others = turn["tool_calls"]
     named = first | {"function": first["function"] | {"name": _OWN}}
-    return turn | {"content": "", "tool_calls": [named, *others]}
+    return turn | {"tool_calls": [named, *others]}
 
 
 def _after_earlier(text: str) -> str:

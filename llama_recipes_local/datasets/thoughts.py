@@ -5,17 +5,17 @@ prompt for an answer. In the last turn of a conversation, thoughts are trained i
 """
 
 import re
-from collections.abc import Sequence
 
 from llama_recipes_local.datasets.templates import Chat, Message
 from llama_recipes_local.errors import refusal
 
+# What a turn's thoughts are called beside its content. Data is passed on with the first.
+THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 OPEN, CLOSE = "<think>", "</think>"
 CUT = "thoughts of earlier turns, cut out by the chat template"
 CUT_LAST = "thoughts of last turns, which the chat template does not write in training"
 CLOSED = "thoughts of last turns, as the template's prompt ends them"
 ADDED = "answers without thoughts after a prompt that begins one: an empty thought was added"
-
 _THOUGHT = re.compile(rf"(?:\s*{OPEN})?(?P<body>.*?){CLOSE}(?P<gap>\s*)", re.DOTALL)
 _BLOCK = re.compile(rf"(?:{OPEN}.*?)?{CLOSE}", re.DOTALL)
 BEGUN = re.compile(rf"{OPEN}\s*(?P<closed>{CLOSE}\s*)?$")
@@ -31,7 +31,7 @@ def in_content(turn: Message, chat: Chat) -> Message:
     if not thoughts or "reasoning_content" in chat.template:
         return turn
     rest = {name: value for name, value in turn.items() if name != "reasoning_content"}
-    for name in ("reasoning", "thinking"):
+    for name in THOUGHTS[1:]:
         if re.search(rf"\b{name}\b", chat.template):
             return rest | {name: thoughts}
     if not isinstance(thoughts, str) or "think>" not in chat.template:
@@ -65,9 +65,19 @@ def said_beside_thoughts(turn: Message) -> list[str]:
     return [before, *_BLOCK.split(rest)]
 
 
-def without_earlier_thoughts(turns: Sequence[Message]) -> list[Message]:
-    """Return turns without the assistant's thoughts, but for the last turn's."""
-    return [*map(_without_thoughts, turns[:-1]), *turns[-1:]]
+def without_thoughts(turn: Message) -> list[Message]:
+    """Return the forms that a turn without its thoughts may have in a template; none without any.
+
+    Some templates remove the empty lines between a thought and the answer too.
+    """
+    if turn["role"] != "assistant":
+        return []
+    kept = {name: value for name, value in turn.items() if name not in THOUGHTS}
+    content = kept["content"]
+    if isinstance(content, str) and CLOSE in content:
+        answer = content.rpartition(CLOSE)[2]
+        return [kept | {"content": words} for words in (answer, answer.lstrip("\n"))]
+    return [kept] if kept != turn else []
 
 
 def opens_thought(chat: Chat, turn: Message) -> bool:
@@ -114,13 +124,3 @@ def with_last_thoughts(text: str, prompted: str, turn: Message) -> tuple[str, st
     # the prompt's white space after the token that begins a thought is kept, and the body's is not
     body = body.lstrip() if body.strip() else "\n"
     return prompted + body + CLOSE + answer, prompted, notes
-
-
-def _without_thoughts(turn: Message) -> Message:
-    if turn["role"] != "assistant":
-        return turn
-    kept = {k: v for k, v in turn.items() if k not in ("reasoning_content", "reasoning")}
-    content = kept["content"]
-    if isinstance(content, str) and CLOSE in content:
-        kept["content"] = content.rpartition(CLOSE)[2]
-    return kept

@@ -12,6 +12,7 @@ from llama_recipes_local.datasets.column_names import of_alternating
 from llama_recipes_local.datasets.json_texts import read_json
 from llama_recipes_local.datasets.marks import MARKS, NEGATED, turn_mark
 from llama_recipes_local.datasets.templates import Message
+from llama_recipes_local.datasets.thoughts import THOUGHTS
 from llama_recipes_local.datasets.tool_calls import read_calls
 from llama_recipes_local.errors import refusal
 
@@ -36,8 +37,6 @@ ROLES = {
 }
 # Speakers whose words are calls of tools, in JSON.
 _CALLERS = ("function_call", "tool_call")
-# What a turn's thoughts are called beside its content; passed on under the first name.
-THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 _CALLS = ("tool_calls", "function_call")
 _NAMES = (("role", "content"), ("from", "value"))
 # A question and its answer in one turn, as some data sets have them.

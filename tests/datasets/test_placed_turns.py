@@ -179,6 +179,7 @@ LENGTH = "messages[1:2] | map(attribute='content') | join | length"
         (f"{LENGTH} % 2, '', ''", "", False),
         (f"'', '', {LENGTH}", "", False),
         ("''", "[close]", False),
+        ("'', '[told]'", "", False),  # and the prompt for an answer is without it
     ],
 )
 def test_a_turn_is_not_found_where_what_is_around_depends_on_it(
@@ -193,9 +194,24 @@ def test_a_turn_is_not_found_where_what_is_around_depends_on_it(
     assert find_turn(chat, turns, 1, text) == (place if known else None)
 
 
+BARE = PLAIN.replace("{{ between[loop.index0] }}", "")
+SIZED = BARE.replace("[end]", "{{ m.content | length }}")
+SHORT = BARE.replace("[end]", "{{ raise_exception('long') if m.content | length > 9 else '' }}")
+
+
+@pytest.mark.parametrize("template", [SIZED, SHORT])
+def test_a_turn_is_not_found_by_words_that_change_or_break_the_template(
+    template: str, tokenizer: Any
+) -> None:
+    chat = Chat(
+        template + "{% if add_generation_prompt %}[assistant]{% endif %}", tokenizer, "line 1"
+    )
+    turns = [USER, BYE, USER]
+    assert find_turn(chat, turns, 1, chat.render(turns)) is None
+
+
 def test_a_turn_whose_words_are_written_otherwise_is_not_found(tokenizer: Any) -> None:
-    template = PLAIN.replace("{{ between[loop.index0] }}", "")
-    template = template.replace("t }}", "t | replace('Hello', 'X') }}")
+    template = BARE.replace("t }}", "t | replace('Hello', 'X') }}")
     chat = Chat(template, tokenizer, "line 1")
     turns = [USER, HELLO, TWICE]
     assert find_turn(chat, turns, 1, chat.render(turns)) is None

@@ -460,6 +460,26 @@ def test_what_is_trained_follows_what_generation_is_prompted_with(chatty: Any) -
             )
 
 
+@pytest.mark.parametrize("apart", [True, False])
+def test_cut_thoughts_are_noted_turn_by_turn(apart: bool, chatty: Any) -> None:
+    """As Qwen 3's template: thoughts are cut, with the empty lines, up to the last question."""
+    own = (
+        "{% set ns = namespace(last=-1) %}{% for m in messages %}{% if m.role == 'user' %}"
+        "{% set ns.last = loop.index0 %}{% endif %}{% endfor %}"
+        "{% for m in messages %}{{ '[' + m.role + ']' }}"
+        "{% set thought = m.reasoning_content or m.content.split('</think>')[0][8:-1] %}"
+        "{% set words = m.content.split('</think>')[-1].lstrip('\n') %}"
+        "{% if m.role == 'assistant' and loop.index0 > ns.last and thought %}"
+        "{{ '<think>\n' + thought + '\n</think>\n\n' }}{% endif %}{{ words + eos_token + '\n' }}"
+        "{% endfor %}{% if add_generation_prompt %}{{ '[assistant]' }}{% endif %}"
+    )
+    said: Any = {"role": "assistant", "content": f"{THOUGHT}Two."}
+    if apart:
+        said = {"role": "assistant", "content": "Two.", "reasoning_content": "Two and two."}
+    made = example(turns("1+1?", said, "Sure?", said, said), chatty, own)
+    assert made.text.count(THOUGHT) == 2 and made.notes == (CUT,)
+
+
 def test_thoughts_that_are_kept_in_the_last_turn_only(chatty: Any) -> None:
     thinking = {"role": "assistant", "content": "Two.", "reasoning_content": "One and one."}
     record = turns("1+1?", thinking, "2+2?", thinking | {"content": "Four."})
