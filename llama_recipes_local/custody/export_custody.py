@@ -84,7 +84,7 @@ def _added(
     del flags["out"]
     flags |= {name: str(absolute(path)) for name, path in named.items() if path is not None}
     out = str(absolute(asked.out))
-    before = _before(source.parent if source.is_file() else source)
+    before = _before(source)
 
     def write(draft: Path) -> None:
         step = new_step(command, flags, {}, str(flags.get("dtype") or ""))
@@ -97,15 +97,18 @@ def _added(
     return write
 
 
-def _before(folder: Path) -> list[Step]:
-    """Return the steps that made an adapter or a model; none without a manifest."""
-    path = find_manifest(folder)
+def _before(source: Path) -> list[Step]:
+    """Return the steps that made a folder or a file in it; none if no manifest says it."""
+    path = find_manifest(source.parent if source.is_file() else source)
     if path is None:
         return []
     manifest = read_manifest(path)
     if not manifest.intact:
         fix = "copy it again from where the result was made, or remove it to begin a new one"
         raise refusal(f"{path} was changed after it was written", CHANGED, fix)
+    results = manifest.steps[-1].results.values()
+    if source.is_file() and not any(source.name in each.files for each in results):
+        return []  # it only lies beside what they made
     return manifest.steps
 
 

@@ -166,6 +166,10 @@ def test_converted_models_are_made_again_with_what_was_made_before_them(
     code, said = replay("back")
     assert code == 0, said
     assert "the same to the bit" in said
+    other = shutil.copy(file, file.with_name("other.gguf"))
+    assert cli.main(["convert", str(other), "--out", "alone"]) == 0
+    steps = json.loads((place / "alone/custody.json").read_text("utf-8"))["steps"]
+    assert [step["command"] for step in steps] == ["convert"]
     moved = file.rename(place / file.name)
     assert replay("back", "--check")[0] == 2
     assert replay("back", "--check", "--checkpoint", str(moved))[0] == 2  # of the first step too
