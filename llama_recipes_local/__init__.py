@@ -8,8 +8,9 @@ under this package's name.
 import os
 from typing import TYPE_CHECKING
 
-from llama_recipes_local import _python
+from llama_recipes_local import _interrupt, _python
 
+_interrupt.end_in_a_line()
 _python.check_version()
 from llama_recipes_local import _lazy, _offline, _upstream  # noqa: E402 (an older Python cannot read it)
 

@@ -15,6 +15,7 @@ import torch
 from transformers import models
 from transformers.utils import import_utils
 
+from llama_recipes_local import _interrupt
 from llama_recipes_local.api.quick_imports import (
     compiled_when_called,
     ended_by_ctrl_c,
@@ -159,6 +160,30 @@ def test_ctrl_c_ends_imports_that_go_on_without_it(
             assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("program", ["finetuning.py", "sft.py", "llama-recipes-local"])
+def test_ctrl_c_before_a_command_begins_ends_it_in_a_line(
+    program: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    script = tmp_path / program
+    script.write_text("import llama_recipes_local\nraise KeyboardInterrupt\n")
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True)
+    assert done.stderr == "\nstopped by Ctrl-C\n"
+    assert done.returncode == -signal.SIGINT
+
+
+def test_other_errors_and_other_programs_keep_their_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+    monkeypatch.setattr(sys, "argv", ["mine.py"])
+    _interrupt.end_in_a_line()
+    assert sys.excepthook is sys.__excepthook__
+    monkeypatch.setattr(sys, "argv", ["-m"])  # as of python -m llama_recipes_local
+    _interrupt.end_in_a_line()
+    sys.excepthook(ValueError, ValueError("no"), None)
+    assert capsys.readouterr().err == "ValueError: no\n"
 
 
 def test_a_large_package_is_imported_for_a_function_when_it_is_called(

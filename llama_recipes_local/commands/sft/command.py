@@ -1,9 +1,10 @@
 """``main`` of ``sft.py``: preflight, data, training."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from llama_recipes_local import extras, parallel
+from llama_recipes_local import extras
 from llama_recipes_local.api.quick_imports import quick_imports
 from llama_recipes_local.console import (
     exit_on_broken_pipe,
@@ -35,13 +36,17 @@ def main(words: Sequence[str]) -> int:
             raise
         return code
     finally:
-        parallel.cleanup()
+        if "torch" in sys.modules:  # which is not imported for this alone
+            from llama_recipes_local import parallel
+
+            parallel.cleanup()
     return 0
 
 
 def _run(words: Sequence[str]) -> None:
     extras.require("trl", "sft.py", "sft")
     with quick_imports():
+        from llama_recipes_local import parallel
         from llama_recipes_local.commands.sft.flags import make_parser
         from llama_recipes_local.commands.sft.sft_run import preflight
         from llama_recipes_local.commands.sft.trl_trainer import load_data, train

@@ -22,6 +22,7 @@ from llama_recipes_local.model_folders import read_config
 from llama_recipes_local.parallel import device_type, launched_by_torchrun
 from llama_recipes_local.preflight.earlier_results import check_output_has_no_weights
 from llama_recipes_local.preflight.method_rules import adapter_is_off
+from llama_recipes_local.preflight.model import UNNAMED
 from llama_recipes_local.preflight.model_sizes import longer_than_model
 from llama_recipes_local.preflight.precision_rules import float16_on_cpu
 from llama_recipes_local.preflight.quantization_rules import untrainable
@@ -30,6 +31,8 @@ ATTENTION = ("sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_at
 LOGGERS = ("none", "tensorboard")
 ADAPTER_FLAGS = ("use_dora", "use_rslora", "adapter_dtype")  # and lora_*
 FLAGS_OF_4BIT = ("bnb_4bit_quant_type", "use_bnb_nested_quant", "bnb_4bit_quant_storage")
+NO_DATA, NO_OUTPUT = "no data was named", "no output folder was named"
+NAMED_BY = {UNNAMED: "--model_name", NO_DATA: "--dataset_name", NO_OUTPUT: "--output_dir"}
 POSITIVE = (
     "per_device_train_batch_size",
     "per_device_eval_batch_size",
@@ -62,6 +65,18 @@ def check_options(options: Arguments, given: set[str]) -> list[Problem]:
         *_template(options),
         *_named_twice(options, given),
     ]
+
+
+def without_misnamed(problems: list[Problem], of_flags: list[Problem]) -> list[Problem]:
+    """Return the problems without "none was named" where a flag that names one is refused.
+
+    Args:
+        problems: what was found without the flags that are refused.
+        of_flags: why they are refused, with the flag that each means.
+    """
+    meant = " ".join(f"{problem.what} {problem.fix}" for problem in of_flags)
+    named = [what for what, flag in NAMED_BY.items() if flag in meant]
+    return [problem for problem in problems if problem.what not in named]
 
 
 def check_machine(options: Arguments) -> list[Problem]:
@@ -170,13 +185,13 @@ def _required(options: Arguments) -> list[Problem]:
     required = [
         (
             options.dataset_name,
-            "no data was named",
+            NO_DATA,
             "training needs rows",
             "name a file or folder: --dataset_name ./datasets/openassistant-guanaco",
         ),
         (
             options.output_dir,
-            "no output folder was named",
+            NO_OUTPUT,
             "the model or adapter is saved there",
             "name one: --output_dir DIR",
         ),

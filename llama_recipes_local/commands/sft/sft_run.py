@@ -77,7 +77,7 @@ def preflight(words: Sequence[str]) -> SftRun:
     Raises:
         UsageError: with every problem found.
     """
-    flags, notes, problems = _read(words)
+    flags, notes, of_flags = _read(words)
     given = {flag.name.removeprefix("no_") for flag in flags}
     options = parse(flags)
     choices = choose(options, given)
@@ -85,7 +85,7 @@ def preflight(words: Sequence[str]) -> SftRun:
     options = parse(flags)
 
     run = _as_finetuning(options, given)
-    problems += sft_rules.check_options(options, given) + sft_rules.check_machine(options)
+    problems = sft_rules.check_options(options, given) + sft_rules.check_machine(options)
     problems += model.check_model(run) + stored_model_rules.check_stored_weights(run)
     problems += machine.check_output(run)
     problems += earlier_results.check_names_are_free(run, CONFIGURATION_FILE)
@@ -97,6 +97,7 @@ def preflight(words: Sequence[str]) -> SftRun:
     parts = trl_dataset.parts_of(options)
     problems += sft_rules.check_tokens(options, tokenizer) if tokenizer else []
     problems += _check_data(options, run, parts, tokenizer)
+    problems = of_flags + sft_rules.without_misnamed(problems, of_flags)
     if problems or tokenizer is None:
         raise UsageError(list(dict.fromkeys(problems)))
     print("\n".join([*notes, *map(str, choices)]))

@@ -214,6 +214,25 @@ def test_torchrun_repeats_what_ended_it(
     assert json.loads(report.read_text())["message"]["message"] == said.rstrip("\n")
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--model", "m"],
+        ["--model_nam_or_path", "m"],
+        ["--model_name_or_path", ""],
+        ["--dataset", "d"],
+        ["--output_dri", "o"],
+    ],
+)
+def test_what_a_misnamed_flag_names_is_not_missing(words: list[str]) -> None:
+    with pytest.raises(UsageError) as refused:
+        preflight(words)
+    named = {"--m": "no model was", "--d": "no data was", "--o": "no output folder was"}
+    missing = named.pop(words[0][:3])
+    said = str(refused.value)
+    assert missing not in said and all(other in said for other in named.values())
+
+
 def test_ctrl_c_ends_it_in_a_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
