@@ -88,7 +88,7 @@ class Prompt:
                 what = f"{self.where} has {named}"
                 why = "a chat template makes one text of turns, and there is none here"
                 raise refusal(what, why, "add --template NAME")
-            return template.of_turns(self.turns, tokenizer, self.tools)
+            return template.of_turns(self.turns, tokenizer, self.tools, self.where)
         if template is None:
             return begun(self.content, tokenizer)
         return template.of_text(self.content, tokenizer)

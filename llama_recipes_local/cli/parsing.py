@@ -51,6 +51,8 @@ class Parser(argparse.ArgumentParser):
         parsed, unknown = self.parse_known_args(words)
         if unknown:
             flag = flag_for(unknown[0])
+            if flag == "dataset" and "--prompts" in self._flags():
+                flag = "prompts"  # its --dataset takes a name, not a file
             fix = f"did you mean --{flag} {unknown[0]}?" if f"--{flag}" in self._flags() else QUOTES
             self.error(f"unexpected argument {unknown[0]!r}; {fix}")
         return parsed

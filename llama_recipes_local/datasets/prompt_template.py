@@ -52,6 +52,7 @@ class PromptTemplate:
         turns: Sequence[Message],
         tokenizer: PreTrainedTokenizerBase,
         tools: Sequence[dict[str, Any]] = (),
+        where: str = "the conversation",
     ) -> str:
         """Return turns up to where the assistant's next words begin, from the first token on.
 
@@ -59,11 +60,12 @@ class PromptTemplate:
             turns: the turns, at least one.
             tokenizer: the model's.
             tools: the JSON schema of each tool that the assistant may call.
+            where: how the user knows the turns, for messages.
 
         Raises:
             UsageError: if the template does not support them.
         """
-        chat = Chat(self.template, tokenizer, "the conversation", "--template", tuple(tools))
+        chat = Chat(self.template, tokenizer, where, "--template", tuple(tools))
         return self._begun(render_prompt(chat, turns), tokenizer)
 
     def end_of_turn(self, tokenizer: PreTrainedTokenizerBase) -> str:

@@ -188,13 +188,23 @@ def _refuse_layout(source: Source, number: int, line: str) -> None:
     """Refuse what is JSON but not one object per line, with the command that writes it so."""
     text, rows = line.strip(), f"{shlex.quote(source.path.name)} > rows.jsonl"
     why = "it is read one line at a time, one object per line"
-    if number == 1 and text.startswith("["):
+    if number > 1:
+        return
+    if text.startswith("["):
         raise refusal(f"{source} is a JSON array", why, f"jq -c '.[]' {rows}")
-    if number == 1 and text == "{":
-        raise refusal(f"{source} has objects of several lines", why, f"jq -c . {rows}")
-    if number == 1 and text.endswith("},"):
+    if text.endswith("},") and _is_json(text[:-1]):
         fix = f"sed 's/,[[:space:]]*$//' {rows}"
         raise refusal(f"{source} has commas between its objects", why, fix)
+    if text.startswith("{") and text.endswith(("{", "[", ",")):
+        raise refusal(f"{source} has objects of several lines", why, f"jq -c . {rows}")
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _object(

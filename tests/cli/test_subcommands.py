@@ -125,6 +125,9 @@ def test_a_path_without_a_flag_leads_to_its_flag(
 ) -> None:
     (tmp_path / "adapter_config.json").write_text("{}")
     assert f"did you mean --adapter {tmp_path}?" in refused(["generate", str(tmp_path)], capsys)
+    file = tmp_path / "questions.jsonl"
+    file.write_text("{}")
+    assert f"did you mean --prompts {file}?" in refused(["generate", str(file)], capsys)
     # a command without such a flag does not suggest it
     assert "--adapter" not in refused(["recipes", "x", str(tmp_path)], capsys)
 

@@ -289,6 +289,11 @@ def test_a_file_that_cannot_be_used(
             "jq -c . 'my rows.jsonl' > rows.jsonl",
         ),
         (
+            '{"more": {"a": 1},\n"input": "a"}\n',
+            "has objects of several lines",
+            "jq -c . 'my rows.jsonl' > rows.jsonl",
+        ),
+        (
             '{"input": "a"}, \r\n{"input": "b,"}\n',
             "has commas between its objects",
             "sed 's/,[[:space:]]*$//' 'my rows.jsonl' > rows.jsonl",
@@ -305,7 +310,7 @@ def test_json_that_is_not_an_object_per_line_comes_with_the_command_that_makes_i
     program = fix.split()[0]
     if shutil.which(program):
         subprocess.run(fix, shell=True, cwd=tmp_path, check=True)
-        assert next(iter(records(tmp_path / "rows.jsonl")))[1] == {"input": "a"}
+        assert next(iter(records(tmp_path / "rows.jsonl")))[1]["input"] == "a"
 
 
 def test_a_file_that_this_user_may_not_read_need_not_be_downloaded(tmp_path: Path) -> None:

@@ -291,7 +291,7 @@ def test_what_stands_beside_a_prompt_in_a_file_is_used(
         assert found["completion"] == plain[:-1]
     template.write_text(OWN)
     told = refused(capsys, *words, "--prompts", tmp_path / "prompts.jsonl")
-    assert "has no place for tools" in told
+    assert f"has no place for tools: line 1 of {tmp_path}" in told
 
 
 def test_a_system_message_needs_a_chat_template(
