@@ -37,7 +37,7 @@ from llama_recipes_local.preflight import preflight
 from llama_recipes_local.preflight.dry_run import dry_run_text
 from llama_recipes_local.preflight.earlier_results import remove_earlier_result
 from llama_recipes_local.preflight.rank_facts import data_facts, launch_facts
-from llama_recipes_local.preflight.unread_flags import unread_flags
+from llama_recipes_local.preflight.unread_settings import unread
 from llama_recipes_local.processes import end_with_parent, ended_by_interrupt
 from llama_recipes_local.rehearsal.beginning import rehearse
 from llama_recipes_local.rehearsal.small_run import records_tokenized
@@ -134,7 +134,7 @@ def prepare(
 def print_plan(run: Run) -> None:
     """Print what the data holds and what the run would take."""
     audits = run.data.audits if isinstance(run.data, RunData) else {}
-    chosen = (run.recipe, run.choices, unread_flags(run))
+    chosen = (run.recipe, run.choices, unread(run))
     parts = (str(run.data), *chosen, dry_run_text(run, audits))
     print("\n" + "\n\n".join(filter(None, parts)))
 
@@ -184,7 +184,7 @@ def start(run: Run) -> None:
     print(f"\n{run.data}\n")
     if run.data is not None and run.data.new_tokens is not None:
         print(f"{new_tokens_note(run.data.new_tokens, run.train)}\n")
-    for chosen in filter(None, (run.recipe, run.choices, unread_flags(run))):
+    for chosen in filter(None, (run.recipe, run.choices, unread(run))):
         print(f"{chosen}\n")
     if parallel.is_rank_zero() and run.data is not None:
         remove_earlier_result(run)

@@ -34,7 +34,7 @@ from llama_recipes_local.preflight import (
     saved_adapter_rules,
     stored_model_rules,
     token_rules,
-    unread_flags,
+    unread_settings,
 )
 from llama_recipes_local.preflight.checks_by_flags import Check
 from llama_recipes_local.preflight.flags import check_needs, check_values
@@ -44,7 +44,7 @@ BATCHES: tuple[Check, ...] = (
     data_rules.check_row_length,
     data_rules.check_stream,
     mixture_rules.check_mixture,
-    unread_flags.check_data_settings,
+    unread_settings.check_data_settings,
     token_rules.check_tokens,
 )
 LAUNCH: tuple[Check, ...] = (

@@ -16,7 +16,7 @@ from llama_recipes_local.preflight import (
     model_sizes,
     precision_rules,
     quantization_rules,
-    unread_flags,
+    unread_settings,
     validation_rules,
 )
 from llama_recipes_local.preflight.flags import check_needs
@@ -65,7 +65,7 @@ FLAG_CHECKS: tuple[Check, ...] = (
     low_memory_rules.check_low_memory,
     *METHOD,
     mixture_rules.check_mixture,
-    unread_flags.check_data_settings,
+    unread_settings.check_data_settings,
     model_sizes.check_positions,
     automatic_rules.check_automatic,
 )

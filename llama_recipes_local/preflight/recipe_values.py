@@ -11,7 +11,7 @@ from typing import Any
 from llama_recipes_local.planning.shapes import shape_of
 from llama_recipes_local.preflight.config_file import Configured
 from llama_recipes_local.preflight.model_sizes import model_config
-from llama_recipes_local.preflight.unread_flags import settings_of_other_data
+from llama_recipes_local.preflight.unread_settings import settings_of_other_data
 from llama_recipes_local.run import Run
 from llama_recipes_local.run.resolution import resolve
 from llama_recipes_local.run.weight_bits import KEY

@@ -1,8 +1,9 @@
-"""Finds flags that a run does not read, because of what its other flags ask for."""
+"""Finds what a run does not read: flags, because of its other flags, and a model's own code."""
 
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.preflight.flags import reached_by
+from llama_recipes_local.preflight.model_sizes import model_config
 from llama_recipes_local.run import Run
 
 OF_SHARDS = (
@@ -39,10 +40,11 @@ def settings_of_other_data(run: Run) -> dict[str, list[str]]:
     }
 
 
-def unread_flags(run: Run) -> str:
-    """Return the lines that name flags without an effect in this run; "" without any.
+def unread(run: Run) -> str:
+    """Return the lines that name what has no effect in this run; "" if all has.
 
-    They are not refused: scripts give all of upstream's flags to every run.
+    Flags are not refused: scripts give all of upstream's to every run. Nor is code in a model's
+    folder: it is loaded without it.
     """
     train = run.train
     whole_in_shards = train.enable_fsdp and train.save_model and not train.use_peft
@@ -58,4 +60,6 @@ def unread_flags(run: Run) -> str:
         for why, names in unread.items()
         if named.intersection(names)
     ]
+    if model_config(run).get("auto_map"):
+        lines.append("--> not run: code that the model's config.json names (auto_map); it never is")
     return "\n".join(lines)

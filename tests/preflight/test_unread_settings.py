@@ -1,6 +1,8 @@
 """Flags that a run does not read, because of its other flags, are refused or named."""
 
+import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from llama_recipes_local.preflight.checks import CHECKS, find_problems
 from llama_recipes_local.preflight.config_file import Configured
 from llama_recipes_local.preflight.group_sizes import group_sizes
 from llama_recipes_local.preflight.recipe_values import with_values
-from llama_recipes_local.preflight.unread_flags import check_data_settings, unread_flags
+from llama_recipes_local.preflight.unread_settings import check_data_settings, unread
 from llama_recipes_local.run.resolution import resolve
 
 ALONE = [name for name in DATASETS if name != "mixed_dataset"]
@@ -68,7 +70,7 @@ SHARDS = {"dist_checkpoint_root_folder": "x", "checkpoint_type": "FULL_STATE_DIC
     ],
 )
 def test_a_flag_without_effect_is_named(flags: dict[str, Any], named: list[str]) -> None:
-    said = unread_flags(resolve(flags))
+    said = unread(resolve(flags))
     assert re.findall(r"--(\w+)", said) == named
 
 
@@ -77,3 +79,11 @@ def test_groups_need_the_strategy_that_has_them() -> None:
     (problem,) = group_sizes(resolve(sizes | {"enable_fsdp": True}), 4)
     assert problem.what == "--hsdp with --sharding_strategy FULL_SHARD"
     assert not group_sizes(resolve(sizes | {"sharding_strategy": "HYBRID_SHARD"}), 4)
+
+
+def test_code_in_a_models_folder_is_named(tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    for more, named in (({}, False), ({"auto_map": {"AutoModelForCausalLM": "own.Model"}}, True)):
+        config.write_text(json.dumps({"model_type": "llama", **more}))
+        said = unread(resolve({"model_name": str(tmp_path)}))
+        assert said.startswith("--> not run: code that the model's config.json names") is named
