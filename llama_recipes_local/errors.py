@@ -56,20 +56,20 @@ class UsageError(ValueError):
 
     EXIT_CODE = 2
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
-        self.problems = list(problems)
+    def __init__(self, problems: Sequence[Problem], outcome: str = "nothing was started") -> None:
+        self.problems, self.outcome = list(problems), outcome
         count = len(self.problems)
         noun = "problem" if count == 1 else "problems"
         listed = "\n".join(f"{i}. {problem}" for i, problem in enumerate(self.problems, 1))
-        super().__init__(f"{count} {noun} found, nothing was started:\n{listed}")
+        super().__init__(f"{count} {noun} found, {outcome}:\n{listed}")
 
     def _render_traceback_(self) -> list[str]:
         """Return what a notebook shows: the problems, without a traceback."""
         return str(self).splitlines()
 
-    def __reduce__(self) -> tuple[type["UsageError"], tuple[list[Problem]]]:
+    def __reduce__(self) -> tuple[type["UsageError"], tuple[object, ...]]:
         # it may be raised in a worker process
-        return UsageError, (self.problems,)
+        return UsageError, (self.problems, self.outcome)
 
 
 def refusal(what: str, why: str, fix: str = "") -> UsageError:
@@ -77,14 +77,18 @@ def refusal(what: str, why: str, fix: str = "") -> UsageError:
     return UsageError([Problem(what, why, fix)])
 
 
-def refuse(problems: Sequence[Problem]) -> None:
+def refuse(problems: Sequence[Problem], outcome: str = "nothing was started") -> None:
     """Raise a ``UsageError`` with the problems that were found, if any.
+
+    Args:
+        problems: the problems.
+        outcome: what became of what the user asked for.
 
     Raises:
         UsageError: with all problems, if there are any.
     """
     if problems:
-        raise UsageError(problems)
+        raise UsageError(problems, outcome)
 
 
 @contextlib.contextmanager

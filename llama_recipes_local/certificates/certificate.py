@@ -31,6 +31,7 @@ FILE = "certificate.json"
 _TITLES = dict(zip(CHECKS, ("tokens", "end tokens", "settings", "weights", "outputs"), strict=True))
 _MINUTES = 10**12
 """Weights times tokens from which the comparison takes minutes on a CPU, which is said."""
+_REMOVED = "what was written is removed"
 LOST_STOPS = 0.1
 """By how much the share of answers that end where they should may fall."""
 
@@ -235,9 +236,9 @@ def certify(
     )
     _compare_tokens(made, read)
     made.other_settings += _other_settings(read.original.settings, read.exported.settings)
-    refuse(made.problems())
+    refuse(made.problems(), _REMOVED)
     _compare_weights(made, read, held_out)
-    refuse(made.problems())
+    refuse(made.problems(), _REMOVED)
     write_json(folder / FILE, made.record())
     return made
 
