@@ -123,9 +123,19 @@ class _Rendered:
             return self._said(number)
         before = self.chat.render(self.turns[:number]) if number else ""
         until = self.chat.render(self.turns[: number + 1])
-        if not (self.text.startswith(until) and until.startswith(before)):
+        first = len(before) if self.text.startswith(before) else self._said_beside(number - 1)[1]
+        end = len(until) if self.text.startswith(until) else self._said_beside(number + 1)[0]
+        words = words_of(self.turns[number])
+        if words in self.text and words not in self.text[first:end]:
             raise self._unknown_place()
-        return len(before), len(until)
+        return first, end
+
+    def _said_beside(self, number: int) -> tuple[int, int]:
+        """Return the range of a turn that is next to another one, if it is an assistant's."""
+        turns = dict(enumerate(self.turns))
+        if number not in turns or turns[number]["role"] != "assistant":
+            raise self._unknown_place()
+        return self._said(number)
 
     def _said(self, number: int) -> tuple[int, int]:
         """Return an assistant's turn's range, without what generation is prompted with."""
@@ -149,8 +159,8 @@ class _Rendered:
             f"the chat template writes turns of {self.chat.where} in another way once more "
             "follow, or than it prompts for them",
             "so where the assistant's words begin and end is unknown",
-            f"train on everything with --local_dataset.labels=all, or name a template: "
-            f"{self.chat.another}",
+            f"train on everything with --local_dataset.labels=all, where no turn is marked as not "
+            f"trained, or name a template: {self.chat.another}",
         )
 
 

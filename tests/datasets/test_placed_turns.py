@@ -115,6 +115,41 @@ def test_turns_are_where_generation_blocks_mark_them(
 
 
 @pytest.mark.parametrize(
+    ("template", "masked", "left_out"),
+    [
+        (THINKING, [1], ["[user]Hi[end]\n"]),
+        (THINKING, [3], ["\n[user]Why?[end]\n"]),
+        (THINKING, [0, 5], ["[system]Be kind.[end]\n", "\n[user]Who?[end]\n"]),
+        (MOVING, [1], ["[INST] Hi[/INST]"]),
+        (MOVING, [3], ["[INST] Why?[/INST]"]),
+        (MOVING, [5], ["[INST] Be kind.\n\nWho?[/INST]"]),
+    ],
+)
+def test_all_is_trained_but_turns_that_are_marked(
+    template: str, masked: list[int], left_out: list[str], tokenizer: Any
+) -> None:
+    own = copy.deepcopy(tokenizer)
+    own.chat_template = without_blocks(template).replace("{{ bos_token }}", "")
+    turns = [SYSTEM, USER, HELLO, {"role": "user", "content": "Why?"}, BYE]
+    turns += [{"role": "user", "content": "Who?"}, HELLO]
+    given = Conversation(turns, dict.fromkeys(masked, False), [])
+    marked = render_chat(given, own, "tokenizer", "all", "line 1")
+    assert marked.spans is not None
+    starts = [0, *(end for _, end in marked.spans)]
+    ends = [*(start for start, _ in marked.spans), len(marked.text)]
+    untrained = [marked.text[start:end] for start, end in zip(starts, ends, strict=True)]
+    assert [each for each in untrained if each] == left_out
+
+
+def test_a_marked_turn_that_is_written_elsewhere_is_refused(tokenizer: Any) -> None:
+    own = copy.deepcopy(tokenizer)
+    own.chat_template = without_blocks(MOVING)
+    given = Conversation([SYSTEM, USER, HELLO, TWICE, BYE], {0: False}, [])
+    with pytest.raises(UsageError, match="where no turn is marked as not trained"):
+        render_chat(given, own, "tokenizer", "all", "line 1")
+
+
+@pytest.mark.parametrize(
     ("written", "inside"),
     [
         ("m.content | tojson", '{"t": 18}'),  # an object, as Llama 3.1's
