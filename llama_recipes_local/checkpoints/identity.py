@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,10 @@ def _fix(run: Run, kind: str, was: dict[str, Any]) -> str:
         return f"--gradient_accumulation_steps {rows // at_once}"
     named = kind in ("data", "method", "schedule") and was.keys() <= _flags(run)
     if named and all(type(value) in (str, int, float, bool) for value in was.values()):
-        return "give " + " ".join(f"--{name} {value}" for name, value in was.items())
+        given = [f"--{name} {shlex.quote(str(v))}" for name, v in was.items() if v != ""]
+        fixes = ["give " + " ".join(given)] if given else []
+        fixes += [f"leave --{name} out" for name, value in was.items() if value == ""]
+        return ", ".join(fixes)
     return KINDS[kind]
 
 

@@ -9,6 +9,9 @@ import pytest
 from interrupted_runs import STEPS, Ended, Runs
 from safetensors.torch import load_file, save_file
 
+from llama_recipes_local.checkpoints import identity
+from llama_recipes_local.run import Run
+
 FROM = {"save_steps": 11, "resume_from_checkpoint": "auto"}
 REFUSED = 2
 FIXES = {
@@ -91,6 +94,20 @@ def test_each_difference_is_refused_unless_resume_despite_names_it(
         if kind == "schedule":
             # the rate of the last step of twelve, three of them warm-up, at twice --lr
             assert ended.metrics[-1]["lr"] == pytest.approx(2 * 3.0153e-5, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("was", "fix"),
+    [
+        ({"train_only": "", "top_layers": 2}, "give --top_layers 2, leave --train_only out, or"),
+        ({"train_only": ""}, "leave --train_only out, or"),
+        ({"train_only": "mlp, attention"}, "give --train_only 'mlp, attention', or"),
+        ({"quantization": None}, "give the same settings, or"),
+    ],
+)
+def test_the_fix_of_a_difference_is_a_command_line(was: dict[str, Any], fix: str) -> None:
+    problem = identity._problem(Run({}), Path("checkpoint-3"), "method", was)
+    assert problem.fix.startswith(fix)
 
 
 def test_a_run_of_other_parameters_is_refused_whatever_resume_despite_names(
