@@ -9,7 +9,7 @@ from llama_recipes_local.errors import refusal
 from llama_recipes_local.parallel import device_type
 from llama_recipes_local.planning.cards import SOCKETS, Card, is_known, of_device
 from llama_recipes_local.preflight.card_probe import rates
-from llama_recipes_local.storage.host_memory import total_bytes
+from llama_recipes_local.storage.host_memory import available_bytes, total_bytes
 
 OF_HOST = 0.8
 """Share of a host's memory that its ranks may take together."""
@@ -64,14 +64,14 @@ def this_cpu(ranks: int | None = None) -> Card | None:
 
 
 def this_host() -> Card | None:
-    """Return a rank's part of a host's memory, to train on its CPUs, whose speed is not known.
+    """Return a rank's part of a host's free memory, to train on its CPUs of unknown speed.
 
-    None with CUDA, or if the size of the memory is unknown.
+    None with CUDA, or if it is unknown how much is free.
     """
-    total = total_bytes()
-    if total is None or device_type() == "cuda":
+    available = available_bytes()
+    if available is None or device_type() == "cuda":
         return None
-    share = total / 2**30 / launch.ranks_of_host()
+    share = available / 2**30 / launch.ranks_of_host()
     return Card("this CPU", share, 1.0, 1.0, SOCKETS, on_cpu=True)
 
 

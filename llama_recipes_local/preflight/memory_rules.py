@@ -1,6 +1,7 @@
 """Refuses a run that certainly does not fit into the device, judged by shapes and settings.
 
-For a CPU the device's memory is the host's, all of it, because what will be free is unknown.
+For a CPU the device's memory is what the host has available: what other processes have taken may
+stay taken.
 
 A run that might fit is never refused: the check uses ``search.Outcome.least``, which is below the
 prediction; it takes rows to be no longer than the data, and padded rows to be empty.
@@ -42,10 +43,12 @@ def check_memory(run: Run) -> list[Problem]:
     least = outcome(_least(run, asked), card)
     if not least.cannot_fit or _is_another_model(run):
         return []
-    of = "each GPU, which has" if not card.on_cpu else "host memory for each process, which has"
+    of, has = "each GPU, which has", f"{least.has:.1f}"
+    if card.on_cpu:
+        of, has = "host memory for each process, which has", f"{has} available"
     return [
         Problem(
-            f"this run needs at least {least.least:.1f} GiB of {of} {least.has:.1f}",
+            f"this run needs at least {least.least:.1f} GiB of {of} {has}",
             f"predicted by its settings, in GiB: {by_part(outcome(asked, card).memory)}",
             _fix(run, asked, card),
         )

@@ -91,6 +91,9 @@ def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert host_memory.available_bytes() == 5000 * 1024
     files[1].write_text("3000\n")
     assert host_memory.available_bytes() == 2000
+    (tmp_path / "memory.stat").write_text("anon 500\ninactive_file 300\nactive_file 200\n")
+    assert host_memory.available_bytes() == 2300
+    (tmp_path / "memory.stat").unlink()
     for file in files:
         file.unlink()
     assert host_memory.available_bytes() is None

@@ -104,18 +104,19 @@ def test_what_a_folder_has_packed_is_not_taken_for_16_bits(
     assert memory_rules.check_memory(resolve({"model_name": str(tmp_path), **flags})) == []
 
 
-def test_a_cpu_has_the_memory_of_its_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cpu_has_what_its_host_has_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # 4.5 GiB as the run showed, LoRA on one row of 2,048 tokens
     folder = {"model_name": str(model_folder("smollm2-135m", tmp_path)), "use_peft": "True"}
     monkeypatch.setattr(device_card, "device_type", lambda: "cpu")
-    for rows, total, refused in ((1, 4.5, False), (1, 3.0, True), (8, 22.0, True)):
-        monkeypatch.setattr(device_card, "total_bytes", lambda total=total: int(total * 2**30))
+    monkeypatch.setattr(device_card, "total_bytes", lambda: 1000 * 2**30)
+    for rows, free, refused in ((1, 4.5, False), (1, 3.0, True), (8, 22.0, True)):
+        monkeypatch.setattr(device_card, "available_bytes", lambda free=free: int(free * 2**30))
         flags = {**folder, "batch_size_training": str(rows), "context_length": "2048"}
         found = memory_rules.check_memory(resolve(flags))
-        assert bool(found) is refused, (rows, total)
+        assert bool(found) is refused, (rows, free)
         elsewhere = memory_rules.check_memory(resolve({**flags, "dry_run": "True"}))
         assert elsewhere == [], "it is planned for a GPU"
-    assert found[0].what.endswith("GiB of host memory for each process, which has 22.0")
+    assert found[0].what.endswith("GiB of host memory for each process, which has 22.0 available")
     assert found[0].fix.startswith("--batch_size_training 4 --gradient_accumulation_steps 2 (needs")
     assert memory_rules.check_memory(resolve({**flags, "batch_size_training": "4"})) == []
 
