@@ -14,9 +14,9 @@ from llama_recipes_local.messages import describe_folder, join_names
 from llama_recipes_local.model_folders.linked_files import check_links
 from llama_recipes_local.program import command
 from llama_recipes_local.storage.names import check_name
+from llama_recipes_local.storage.weight_names import INDEX as INDEX
+from llama_recipes_local.storage.weight_names import SINGLE as SINGLE
 
-SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 PICKLED = "pytorch_model*.bin"
 META = "consolidated.*.pth"
 PARAMS = "params.json"

@@ -53,10 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print the list."""
-    from llama_recipes_local.api.quick_imports import quick_imports
-
-    with quick_imports():
-        from llama_recipes_local.commands.what_to_bring.command import what_to_bring
+    from llama_recipes_local.commands.what_to_bring.command import what_to_bring
 
     what_to_bring(args)
 

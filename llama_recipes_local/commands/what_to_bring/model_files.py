@@ -9,9 +9,9 @@ from llama_recipes_local.commands.what_to_bring.brought import Brought, File
 from llama_recipes_local.commands.what_to_bring.published_models import PUBLISHED, Published, find
 from llama_recipes_local.errors import door, refusal
 from llama_recipes_local.messages import nearest
-from llama_recipes_local.model_folders.weight_files import INDEX, SINGLE
 from llama_recipes_local.planning.shapes import shape_of
 from llama_recipes_local.storage.names import refuse_name
+from llama_recipes_local.storage.weight_names import INDEX, SINGLE
 
 MIRROR = "https://hf-mirror.com"
 _DEFAULT = "SmolLM2-135M-Instruct"
