@@ -76,7 +76,7 @@ def without_thoughts(turn: Message) -> list[Message]:
     content = kept["content"]
     if isinstance(content, str) and CLOSE in content:
         answer = content.rpartition(CLOSE)[2]
-        return [kept | {"content": words} for words in (answer, answer.lstrip("\n"))]
+        return [kept | {"content": form} for form in dict.fromkeys((answer, answer.lstrip("\n")))]
     return [kept] if kept != turn else []
 
 
