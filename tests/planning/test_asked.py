@@ -98,6 +98,7 @@ def test_weights_that_a_folder_has_packed_stay_so(bits: int, held: int) -> None:
     # 128 weights share a scale of 16 bits and a zero point of 4
     if held == 4:
         assert found.weights.of_linear == pytest.approx((4 + 20 / 128) / 8, rel=0.01)
+    assert packed_bits({"quantization_config": {"quant_method": "awq", "bits": 4}}) == 4
     for other in ({}, {"quantization_config": {"quant_method": "fp8"}}):  # is dequantised
         assert packed_bits(other) == 0
 

@@ -343,3 +343,21 @@ def test_lora_on_the_embedding_and_the_head_is_counted_once() -> None:
     assert both.weights(s8) == ends.weights(s8) + 32 * 16 * (4096 + 4096)
     assert Setting(s8, adapter=both).adapted == {"q_proj"}
     memory(Setting(s8, adapter=both, kernels=PLAIN))
+
+
+def test_scores_are_the_peak_of_a_layer_and_of_a_validation() -> None:
+    scored = replace(LORA, attention=SCORED, policy=FULL)
+    pairs = 32 * 4096  # of heads and keys for each token
+    tokens = 2 * 4096
+    # gradients of queries, keys and values and of what attention puts out give way to the scores'
+    more = memory(scored).layer - memory(replace(scored, attention=MASKED)).layer
+    assert more > 2 * tokens * (3 + 4) * pairs - GIB
+    validated = replace(scored, validation=Validation(64 * 4096))
+    features = 3 * (11008 + 4096) + 5 * pairs
+    assert memory(validated).validation == 2 * 64 * 4096 * features
+
+
+def test_recomputed_layers_of_wide_weights_are_cast_one_at_a_time() -> None:
+    wide = replace(LORA, weights=Weights(bytes=4), kernels=PLAIN)
+    kept, again = (memory(replace(wide, policy=policy)).weights for policy in ("keep", FULL))
+    assert kept - again == pytest.approx(2.0 * 31 * S7.layer)

@@ -14,6 +14,7 @@ from llama_recipes_local.planning.setting import (
     FULL_SHARD,
     FUSED,
     HYBRID_SHARD,
+    MASKED,
     OFFLOAD,
     PLAIN,
     REPLICATED,
@@ -91,6 +92,12 @@ def test_recomputation_and_long_documents_take_longer() -> None:
     assert seconds(replace(LORA, policy=OFFLOAD), H100).step == pytest.approx(again.step)
     long = replace(LORA, batch=Batch(rows=1, length=8192, document=8192), flash=True)
     assert seconds(long, H100).attention == pytest.approx(16 * usual.attention)
+
+
+def test_what_a_mask_hides_is_computed() -> None:
+    one = replace(LORA, batch=Batch(rows=2, document=4096), flash=True)
+    masked = seconds(replace(one, attention=MASKED), H100)
+    assert masked.attention == pytest.approx(2 * seconds(one, H100).attention)
 
 
 def test_rows_of_one_long_document_are_attended_by_cudnn_on_hopper() -> None:
