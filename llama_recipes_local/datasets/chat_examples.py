@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 # What a template may leave out of a turn without changing what is said.
 _ALWAYS_USED = {"role", "content", "tool_calls", "reasoning_content"}
 OTHER_PROMPT = "prompts that generation begins with in another form than training"
+CALLS = ("<\uff5ctool\u2581calls\u2581begin\uff5c>", "<\uff5ctool\u2581calls\u2581end\uff5c>")
+"""DeepSeek's tokens around all calls of a turn."""
 _MARKED_OTHERS = "marks on turns of others than the assistant, with labels=assistant"
 
 
@@ -63,6 +65,7 @@ def render_chat(
     chosen = find_template(name, tokenizer)
     chat = Chat(chosen.text, tokenizer, where, tools=tuple(given.tools))
     rendered = _render(chat, given, labels)
+    _check_calls_end(chat, rendered.text)
     if labels == "assistant":
         spans: Spans | None = rendered.assistant_spans()
         if any(mark and given.turns[i]["role"] != "assistant" for i, mark in given.marks.items()):
@@ -241,6 +244,22 @@ def _check_nothing_is_lost(chat: Chat, turns: Sequence[Message], text: str, labe
                 f"omitted is {words!r:.80}; its text is {text!r:.200}",
                 f"name a template for text: {chat.another}",
             )
+
+
+def _check_calls_end(chat: Chat, text: str) -> None:
+    """Refuse a template that does not end tool calls, as DeepSeek-R1-Distill's leaves a single one.
+
+    Raises:
+        UsageError: with the token that is missing.
+    """
+    begin, end = CALLS
+    if text.count(begin) > text.count(end):
+        raise refusal(
+            f"the chat template does not end the tool call in {chat.where}",
+            f"it writes {begin} without {end}, and the model would learn not to stop after a call",
+            f"have chat_template in the tokenizer's folder write {end} after the last call, or "
+            "leave such rows out: --local_dataset.skip_bad_rows=True",
+        )
 
 
 def _words(turns: Sequence[Message], labels: str) -> Iterator[tuple[str, str]]:

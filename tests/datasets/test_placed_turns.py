@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from llama_recipes_local.datasets.chat_examples import render_chat
+from llama_recipes_local.datasets.chat_examples import CALLS, render_chat
 from llama_recipes_local.datasets.examples import Marked
 from llama_recipes_local.datasets.placed_turns import find_turn
 from llama_recipes_local.datasets.templates import Chat
@@ -139,6 +139,34 @@ def test_all_is_trained_but_turns_that_are_marked(
     ends = [*(start for start, _ in marked.spans), len(marked.text)]
     untrained = [marked.text[start:end] for start, end in zip(starts, ends, strict=True)]
     assert [each for each in untrained if each] == left_out
+
+
+# As DeepSeek-R1-Distill's: the ending stands in the branch of the second call.
+SINGLE_CALL = """
+{%- for m in messages -%}
+{%- if m.tool_calls -%}
+{%- for call in m.tool_calls -%}
+{%- if loop.first -%}{{ 'BEGIN' + call.function | tojson }}
+{%- else -%}{{ call.function | tojson + 'END' + eos_token }}
+{%- endif -%}
+{%- endfor -%}
+{%- else -%}{{ '[' + m.role + ']' + m.content + eos_token }}
+{%- endif -%}
+{%- endfor -%}
+{%- if tools -%}{{ tools | tojson }}{%- endif -%}
+"""
+
+
+@pytest.mark.parametrize("labels", ["assistant", "all"])
+def test_a_call_without_its_ending_is_refused(labels: str, tokenizer: Any) -> None:
+    own = copy.deepcopy(tokenizer)
+    own.chat_template = SINGLE_CALL.replace("BEGIN", CALLS[0]).replace("END", CALLS[1])
+    tools = read_tools([{"name": "weather"}], "")
+    single = CALLED | {"tool_calls": [CALL]}
+    with pytest.raises(UsageError, match="does not end the tool call in line 1"):
+        render_chat(Conversation([USER, single], {}, tools), own, "tokenizer", labels, "line 1")
+    ended = Conversation([USER, CALLED, RESULT, HELLO], {}, tools)
+    assert CALLS[1] in render_chat(ended, own, "tokenizer", "all", "line 1").text
 
 
 def test_a_marked_turn_that_is_written_elsewhere_is_refused(tokenizer: Any) -> None:
