@@ -63,7 +63,8 @@ def read_json_lines(
         except (ValueError, RecursionError) as error:
             if not line.strip():
                 continue
-            _refuse_layout(source, number, line)
+            if isinstance(error, ValueError):
+                _refuse_layout(source, number, line)
             problem = _not_json(error, where)
             if not keep_flawed:
                 raise problem from error
