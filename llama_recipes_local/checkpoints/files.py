@@ -16,24 +16,10 @@ import torch
 
 from llama_recipes_local.checkpoints.layout import FileEntry
 from llama_recipes_local.checkpoints.shards import TensorShard, sorted_by_alignment
+from llama_recipes_local.model_folders.safetensors_header import DTYPES, header_bytes
 from llama_recipes_local.storage.hashing import contents_hash
 
 BLOCK = 1 << 24
-# https://github.com/huggingface/safetensors#format
-DTYPES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.float8_e4m3fn: "F8_E4M3",
-    torch.float8_e5m2: "F8_E5M2",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
 
 
 def write_tensors(path: Path, shards: Iterable[TensorShard]) -> FileEntry:
@@ -109,6 +95,4 @@ def _header(shards: list[TensorShard]) -> bytes:
             "data_offsets": [start, start + shard.size],
         }
         start += shard.size
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
+    return header_bytes(header)

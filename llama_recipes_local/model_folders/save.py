@@ -9,31 +9,12 @@ import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from tqdm import tqdm
 
+from llama_recipes_local.model_folders.safetensors_header import DTYPES, header_bytes
 from llama_recipes_local.model_folders.weight_files import INDEX
 from llama_recipes_local.storage.publishing import write_json
 
 SHARD_BYTES = 5 * 10**9
 """The size at which transformers has split model folders since before safetensors."""
-DTYPES = {
-    torch.uint64: "U64",
-    torch.int64: "I64",
-    torch.float64: "F64",
-    torch.complex64: "C64",
-    torch.float32: "F32",
-    torch.uint32: "U32",
-    torch.int32: "I32",
-    torch.bfloat16: "BF16",
-    torch.float16: "F16",
-    torch.uint16: "U16",
-    torch.int16: "I16",
-    torch.float8_e8m0fnu: "F8_E8M0",
-    torch.float8_e4m3fn: "F8_E4M3",
-    torch.float8_e5m2: "F8_E5M2",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
-"""The names of dtypes in a safetensors file, in the order in which their tensors lie there."""
 
 
 def write_weights(
@@ -74,14 +55,13 @@ def _write_shard(
     for name, (begin, end) in places.items():
         dtype, shape = DTYPES[planned[name].dtype], list(planned[name].shape)
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
+    begin_of_file = header_bytes(header)
     with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
+        file.write(begin_of_file)
         for name, meta in planned.items():
             found = tensor(name).detach().contiguous()
             assert (found.shape, found.dtype) == (meta.shape, meta.dtype), name
-            file.seek(8 + len(text) + places[name][0])
+            file.seek(len(begin_of_file) + places[name][0])
             file.write(found.flatten().view(torch.uint8).numpy().data)
             bar.update()
 

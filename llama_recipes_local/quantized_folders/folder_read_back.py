@@ -17,7 +17,8 @@ from llama_recipes_local.model_folders import StoredTensors, check_weights, weig
 from llama_recipes_local.model_folders.auxiliary_files import OTHERS, TOKENIZER, copy_tokenizer
 from llama_recipes_local.model_folders.exported_model import ExportedModel
 from llama_recipes_local.model_folders.read_back import ComparedModel, ReadBack, Tolerances
-from llama_recipes_local.model_folders.save import DTYPES, write_config
+from llama_recipes_local.model_folders.safetensors_header import DTYPES
+from llama_recipes_local.model_folders.save import write_config
 from llama_recipes_local.model_folders.weight_files import INDEX
 from llama_recipes_local.models import AutoConfig, AutoTokenizer
 from llama_recipes_local.quantized_folders.llama_layers import LINEAR
