@@ -45,9 +45,11 @@ from llama_recipes_local.run import Run
 from llama_recipes_local.run.record import CUSTODY_FILE, describe
 from llama_recipes_local.storage import data_root
 from llama_recipes_local.storage.hashing import contents_hash
+from llama_recipes_local.storage.watched_folder import WatchedFolder
 
 _LOGGING = ("report_to", "use_wandb", "wandb_config")
 """Flags that change no number; what logs may reach for a network."""
+THREAD_NAME = "custody"
 
 
 @dataclass
@@ -70,17 +72,23 @@ class RunCustody:
 
     def begin(self) -> "RunCustody":
         """Hash the inputs while the run trains, then write the manifest as known so far."""
-        self._thread = threading.Thread(target=self._hash, daemon=True)
+        watched = WatchedFolder(self.output)
+        self._thread = threading.Thread(
+            target=self._hash, args=(watched,), name=THREAD_NAME, daemon=True
+        )
         self._thread.start()
         return self
 
-    def _hash(self) -> None:
+    def _hash(self, output: WatchedFolder) -> None:
         try:
             inputs = hashed(self.places, self.memory)
             self.step = replace(self.step, inputs=inputs, packages=packages())
-            write_manifest(self.output / CUSTODY_FILE, [self.step])
+            if output.is_in_place():  # else the run ends, and another folder may have its name
+                write_manifest(self.output / CUSTODY_FILE, [self.step])
         except Exception as error:  # what no run ends by: ``finish`` says it
             self._failure.append(error)
+        finally:
+            output.close()
 
     def finish(
         self,

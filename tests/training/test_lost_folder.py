@@ -11,6 +11,7 @@ import pytest
 
 from llama_recipes_local import finetuning
 from llama_recipes_local.checkpoints import layout, verifying, writing
+from llama_recipes_local.custody import run_custody
 from llama_recipes_local.model_folders import ADAPTER_WEIGHTS
 from llama_recipes_local.run.record import CONFIGURATION_FILE
 from llama_recipes_local.training.progress import Progress
@@ -50,6 +51,42 @@ def at_step(step: int, act: Callable[[], object], monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Progress, "add", and_act)
 
 
+def remove(folder: Path) -> None:
+    """Remove a folder that a thread may be writing into."""
+    while folder.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def take_over(folder: Path) -> None:
+    """Put another folder in the place of one that a thread may be writing into."""
+    remove(folder)
+    folder.mkdir()
+
+
+def test_no_manifest_is_written_into_another_folder_of_its_name(
+    flags: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Inputs are hashed by a thread, which for large models ends long after the first steps."""
+    output, taken, hashed = tmp_path / "out", threading.Event(), run_custody.hashed
+
+    def hash_late(*arguments: Any) -> Any:
+        assert taken.wait(60)
+        return hashed(*arguments)
+
+    def take() -> None:
+        take_over(output)
+        taken.set()
+        for thread in threading.enumerate():
+            if thread.name == run_custody.THREAD_NAME:
+                thread.join()
+
+    monkeypatch.setattr(run_custody, "hashed", hash_late)
+    at_step(2, take, monkeypatch)
+    with pytest.raises(SystemExit):
+        finetuning.main(**flags, output_dir=str(output))
+    assert not list(output.iterdir())
+
+
 def test_nothing_is_published_into_another_folder_of_its_name(
     flags: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -57,8 +94,7 @@ def test_nothing_is_published_into_another_folder_of_its_name(
     output, taken, write_part = tmp_path / "out", threading.Event(), writing._write_part
 
     def take() -> None:
-        shutil.rmtree(output)
-        output.mkdir()
+        take_over(output)
         taken.set()
 
     def write_late(job: Any) -> None:
@@ -91,10 +127,7 @@ def test_a_lost_folder_stops_the_run_with_a_checkpoint_elsewhere(
         if how == "moved":
             output.rename(tmp_path / "moved")
         else:
-            while output.exists():  # a checkpoint may be written into it at the same time
-                shutil.rmtree(output, ignore_errors=True)
-        if how == "taken":
-            output.mkdir()
+            {"removed": remove, "taken": take_over}[how](output)
 
     refuge = {"removed": output, "moved": tmp_path / "moved", "taken": tmp_path / "out-2"}[how]
     flags["async_save"] = asynchronous
