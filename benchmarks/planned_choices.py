@@ -42,8 +42,6 @@ QLORA = {**LORA, "quantization": "4bit", "quant_type": "nf4", "use_double_quant"
 ALL: dict[str, str] = {"use_peft": "False"}
 TWO, ONE_ROW = (2, 2), (1, 2)
 TINY = Shape(64, 128, 2, 4, 2, 320)
-STARTS = 25.0
-"""Seconds that processes take to start."""
 MAKES = 6.0
 """Seconds that a setting takes beside its steps."""
 

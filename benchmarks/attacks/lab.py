@@ -170,13 +170,6 @@ class Lab:
                 self._undisturbed[key] = Undisturbed(result(output), took)
         return self._undisturbed[key]
 
-    def change_model(self, model: Path, name: str, **values: object) -> Path:
-        """Copy the model to a folder, and change values of one of its JSON files."""
-        if not model.exists():
-            shutil.copytree(self.model, model)
-        change_json(model / name, **values)
-        return model
-
     def run(self, *words: object, seconds: float = 120, **env: str) -> tuple[int | None, str]:
         """Run a real command; return its exit code (None: it hangs) and what it printed."""
         environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | env

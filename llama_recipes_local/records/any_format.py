@@ -101,11 +101,6 @@ def format_of(name: str) -> str:
     return "" if packing and form == "parquet" else form
 
 
-def data_files(folder: Path, fix: str) -> list[Path]:
-    """Return the files in a folder and its folders that are data; see ``data_and_others``."""
-    return data_and_others(folder, fix)[0]
-
-
 def data_and_others(folder: Path, fix: str) -> tuple[list[Path], list[Path]]:
     """Return the files in a folder and its folders that are data, and the others.
 

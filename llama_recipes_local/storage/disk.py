@@ -5,9 +5,6 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-# of the disk, of the user's quota, and of the size of a process's files
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
 
 def free_bytes(folder: Path) -> int | None:
     """Return the free bytes of a folder's file system; None if it reports none, as /proc."""

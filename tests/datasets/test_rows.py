@@ -50,15 +50,6 @@ KEEPS_LAST = (
 )
 
 
-@pytest.fixture(scope="module")
-def chatty(tokenizer: Any) -> Any:
-    """The tiny tokenizer, with the special tokens of every format."""
-    more = copy.deepcopy(tokenizer)
-    tokens = [token for template in TEMPLATES.values() for token in template.tokens]
-    more.add_special_tokens({"additional_special_tokens": tokens})
-    return more
-
-
 def example(record: dict[str, Any], tokenizer: Any, own: str = "", **options: str) -> Any:
     """A record as a line of a file becomes an example."""
     if own:

@@ -56,15 +56,6 @@ FORGETFUL = (
 )
 
 
-@pytest.fixture(scope="module")
-def chatty(tokenizer: Any) -> Any:
-    """The tiny tokenizer, with the special tokens of every format."""
-    more = copy.deepcopy(tokenizer)
-    tokens = [token for template in TEMPLATES.values() for token in template.tokens]
-    more.add_special_tokens({"additional_special_tokens": tokens})
-    return more
-
-
 def with_template(tokenizer: Any, template: Any) -> Any:
     own = copy.deepcopy(tokenizer)
     own.chat_template = template

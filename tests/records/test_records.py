@@ -18,7 +18,7 @@ import pytest
 from pyarrow import parquet
 
 from llama_recipes_local.errors import Problem, UsageError
-from llama_recipes_local.records.any_format import data_files, format_of, records
+from llama_recipes_local.records.any_format import data_and_others, format_of, records
 from llama_recipes_local.records.source import Source, unreadable
 
 ROWS = [
@@ -349,20 +349,20 @@ def test_the_data_files_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "below").mkdir()
     for name in ("b10.csv", "b2.csv", "b2.csv.gz", "below/a.json", ".hidden.csv", "README.md"):
         (tmp_path / name).write_text("x")
-    found = [path.relative_to(tmp_path).as_posix() for path in data_files(tmp_path, "fix")]
+    found = [path.relative_to(tmp_path).as_posix() for path in data_and_others(tmp_path, "fix")[0]]
     assert found == ["b2.csv", "b10.csv", "below/a.json"]
 
 
 def test_pointers_in_a_folder_are_reported(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(POINTER)
     with pytest.raises(UsageError, match="a pointer of Git LFS"):
-        data_files(tmp_path, "fix")
+        data_and_others(tmp_path, "fix")
 
 
 def test_a_folder_without_data_files(tmp_path: Path) -> None:
     (tmp_path / "README.md").touch()
     with pytest.raises(UsageError) as caught:
-        data_files(tmp_path, "name another")
+        data_and_others(tmp_path, "name another")
     (problem,) = caught.value.problems
     assert problem.what == f"{tmp_path} contains no supported data file"
     assert "README.md" in problem.why and "parquet" in problem.why
@@ -405,18 +405,18 @@ def test_documents_of_plain_text(name: str, form: str, expected: list[str], tmp_
 def test_what_describes_data_is_not_data(tmp_path: Path) -> None:
     for name in ("metadata.json", "LICENSE.json", "README.md", "notes.txt", "rows.jsonl"):
         (tmp_path / name).write_text("{}")
-    assert [path.name for path in data_files(tmp_path, "")] == ["rows.jsonl"]
+    assert [path.name for path in data_and_others(tmp_path, "")[0]] == ["rows.jsonl"]
     (tmp_path / "rows.jsonl").unlink()
-    assert [path.name for path in data_files(tmp_path, "")] == ["notes.txt"]
+    assert [path.name for path in data_and_others(tmp_path, "")[0]] == ["notes.txt"]
     (tmp_path / "notes.txt").unlink()
-    assert [path.name for path in data_files(tmp_path, "")] == ["LICENSE.json", "metadata.json"]
+    assert [path.name for path in data_and_others(tmp_path, "")[0]] == ["LICENSE.json", "metadata.json"]
 
 
 def test_a_folder_of_workbooks_is_refused_in_its_own_words(tmp_path: Path) -> None:
     (tmp_path / "rows.xlsx").touch()
     (tmp_path / "dataset_info.json").write_text("{}")
     with pytest.raises(UsageError, match="is a workbook"):
-        data_files(tmp_path, "")
+        data_and_others(tmp_path, "")
 
 
 def test_empty_lines_alone_are_no_rows(tmp_path: Path) -> None:

@@ -22,7 +22,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "parameters": {"target_parameters": ["mlp.up_proj.weight"]},
     "dora": {"use_dora": True},
     "qalora": {"use_qalora": True, "qalora_group_size": 8},
-    "kasa": {"kasa_config": peft.tuners.lora.config.KasaConfig()},
     "biases": {"bias": "all"},
     "bias of lora": {"lora_bias": True},
     "norms": {"modules_to_save": ["norm", "input_layernorm"]},
@@ -53,6 +52,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "tied saved head": {"modules_to_save": ["lm_head"], "ensure_weight_tying": True},
     "tied saved both": {"modules_to_save": BOTH, "ensure_weight_tying": True},
 }
+if hasattr(peft.tuners.lora.config, "KasaConfig"):  # not in PEFT 0.20
+    SETTINGS["kasa"] = {"kasa_config": peft.tuners.lora.config.KasaConfig()}
 # Where PEFT's merge adds changes of head and embedding to the one tensor that both are.
 MERGED_TWICE = {
     "embedding",
