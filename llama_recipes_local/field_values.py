@@ -8,7 +8,7 @@ import types
 import typing
 from typing import Any
 
-from llama_recipes_local.fields import LibraryType, dtype_of, field_names
+from llama_recipes_local.fields import LibraryType, dtype_of, field_names, type_hints
 
 
 def set_field(config: object, name: str, value: object) -> None:
@@ -17,7 +17,7 @@ def set_field(config: object, name: str, value: object) -> None:
     Raises:
         ValueError: if the value cannot mean that type; the message says what was expected.
     """
-    setattr(config, name, convert(value, typing.get_type_hints(type(config)).get(name, Any)))
+    setattr(config, name, convert(value, type_hints(type(config)).get(name, Any)))
 
 
 def update_config(config: object, /, **kwargs: object) -> None:

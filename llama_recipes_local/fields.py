@@ -187,8 +187,12 @@ class Facts:
 
 
 def facts(config: type | object) -> dict[str, Facts]:
-    """Return the facts of a configuration's fields, by name, in their order."""
-    cls = config if isinstance(config, type) else type(config)
+    """Return the facts of a configuration's fields, by name, in their order; not to be changed."""
+    return _facts(config if isinstance(config, type) else type(config))
+
+
+@cache
+def _facts(cls: type) -> dict[str, Facts]:
     hints = typing.get_type_hints(cls, include_extras=True)
     return {name: Facts.of(annotation) for name, annotation in hints.items()}
 

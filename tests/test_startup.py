@@ -59,7 +59,10 @@ def test_the_configurations_are_declared_without_torch() -> None:
 from llama_recipes_local import configs
 from llama_recipes_local.field_values import update_config
 from llama_recipes_local.fields import defaults, descriptions, facts, field_names
+from llama_recipes_local.preflight.flags import configurations
 configs.train_config(), configs.wandb_config()
+declared = [known for cls in configurations().values() for known in facts(cls).values()]
+assert len([known.choices.values for known in declared if known.choices]) > 20
 for cls in (configs.fsdp_config, configs.quantization_config):
     defaults(cls), descriptions(cls), facts(cls), field_names(cls)
 assert defaults(configs.fsdp_config)["sharding_strategy"] == "FULL_SHARD"

@@ -55,6 +55,8 @@ BEST_METRICS = {
 """What they are called in flags, in lower case; transformers' Trainer has eval_loss."""
 POLICIES = Choices(AUTO, KEEP, SELECTIVE, FULL, OFFLOAD)  # of activations
 QUANTIZATIONS = Choices(None, False, True, "4bit", "8bit")
+ATTENTIONS = Choices(AUTO, "documents", "sdpa", "eager", "flash_attention_2")
+DESPITE = Choices(*(kind.value for kind in Resume if kind is not Resume.FREE))
 
 
 @dataclass
@@ -289,9 +291,7 @@ class train_config(upstream):
     """The dtype in which the weights are stored: "bfloat16", "float16", "float32" or "auto", which
     is bfloat16 on CUDA (with ``use_fp16`` float16) and float32 on the CPU."""
 
-    attn_implementation: Annotated[
-        str, Choices(source="kernels.registry:ATTENTION_CHOICES"), Resume.FREE, EVALUATION
-    ] = "auto"
+    attn_implementation: Annotated[str, ATTENTIONS, Resume.FREE, EVALUATION] = "auto"
     """Attention kernel: "auto", "documents" (this package's, which keeps packed documents apart
     without a mask), or one of transformers': "sdpa", "eager", "flash_attention_2"."""
 
@@ -380,8 +380,8 @@ class train_config(upstream):
     """Folder of a checkpoint to resume from, or "auto": the newest complete one in ``output_dir``,
     or from scratch if there is none."""
 
-    resume_despite: Annotated[
-        list[str], Choices(source="checkpoints.identity:KINDS"), Resume.FREE, OF_ONE_RUN, RESUMED
-    ] = field(default_factory=list)
+    resume_despite: Annotated[list[str], DESPITE, Resume.FREE, OF_ONE_RUN, RESUMED] = field(
+        default_factory=list
+    )
     """What may differ from the run that is resumed: "data", "tokenizer", "batch", "model",
     "method", "schedule"."""

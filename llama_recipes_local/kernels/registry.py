@@ -3,6 +3,7 @@
 from torch import nn
 
 from llama_recipes_local import configs
+from llama_recipes_local.configs.training import AUTO
 from llama_recipes_local.kernels import attention, frozen, fused
 from llama_recipes_local.kernels.base import AttentionKernel, ModelKernel
 
@@ -23,8 +24,7 @@ ATTENTION: dict[str, AttentionKernel] = {
         ),
     )
 }
-AUTO = "auto"
-ATTENTION_CHOICES = (AUTO, *ATTENTION)
+"""The values of ``--attn_implementation``, but for "auto"."""
 MODEL_KERNELS: list[ModelKernel] = [fused.KERNEL, frozen.KERNEL]
 
 
@@ -39,7 +39,7 @@ def choose_attention(asked: str, model_type: str) -> str:
     """Return the attention implementation for a type of model.
 
     Args:
-        asked: one of ``ATTENTION_CHOICES``.
+        asked: the value of ``--attn_implementation``.
         model_type: as in the model's ``config.json``.
     """
     if asked != AUTO:

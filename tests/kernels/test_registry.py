@@ -5,6 +5,7 @@ import transformers
 from torch import nn
 
 from llama_recipes_local import configs
+from llama_recipes_local.fields import facts
 from llama_recipes_local.kernels import registry
 from llama_recipes_local.kernels.base import ModelKernel
 
@@ -13,6 +14,11 @@ from llama_recipes_local.kernels.base import ModelKernel
 def test_auto_is_chosen_by_the_type_of_model(model_type: str, chosen: str) -> None:
     assert registry.choose_attention("auto", model_type) == chosen
     assert registry.choose_attention("eager", model_type) == "eager"
+
+
+def test_each_implementation_is_a_value_of_the_flag() -> None:
+    choices = facts(configs.train_config)["attn_implementation"].choices
+    assert choices is not None and choices.values == ("auto", *registry.ATTENTION)
 
 
 def test_each_type_of_model_has_one_default() -> None:
