@@ -6,6 +6,7 @@
 import os
 import signal
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from llama_recipes_local.console import (
     rank_zero_output,
     tell_torchrun,
 )
-from llama_recipes_local.custody.run_custody import begin_custody, finish_custody
+from llama_recipes_local.custody.run_custody import custody_of, finish_custody
 from llama_recipes_local.datasets.base import first_records
 from llama_recipes_local.datasets.prepared_data import RunData
 from llama_recipes_local.datasets.run_data import prepare_data
@@ -144,18 +145,17 @@ def train(run: Run) -> None:
     with locked(Path(run.train.output_dir), parallel.is_rank_zero()):
         start(run)
         first = parallel.is_rank_zero() and run.data is not None
-        custody = begin_custody(run) if first else None
-        load("finetuning").main(**_flags_for_main(run))
-        output = Path(run.train.output_dir)
-        saved = run.train.use_peft and run.train.save_model and (output / ADAPTER_WEIGHTS).is_file()
-        if saved and parallel.is_rank_zero():
-            write_adapter_card(run, output)
-        if parallel.is_rank_zero() and run.data is not None:
-            run.data.save(output)  # again: they may have been removed meanwhile
-            save_description(run, output / CONFIGURATION_FILE, finished=True)
-            report_finished_run(output)
-        if custody is not None:
-            finish_custody(custody, run)
+        with custody_of(run) if first else nullcontext() as custody:
+            load("finetuning").main(**_flags_for_main(run))
+            output, train = Path(run.train.output_dir), run.train
+            saved = train.use_peft and train.save_model and (output / ADAPTER_WEIGHTS).is_file()
+            if saved and parallel.is_rank_zero():
+                write_adapter_card(run, output)
+            if custody is not None and run.data is not None:
+                run.data.save(output)  # again: they may have been removed meanwhile
+                save_description(run, output / CONFIGURATION_FILE, finished=True)
+                report_finished_run(output)
+                finish_custody(custody, run)
         report(run)
     parallel.barrier()  # what the first rank has written is there for all
 

@@ -54,7 +54,10 @@ THREAD_NAME = "custody"
 
 @dataclass
 class RunCustody:
-    """The manifest of a run, on the first rank.
+    """The manifest of a run, on the first rank; used in a ``with`` block around the run.
+
+    Its inputs are hashed by a thread, which writes nothing after the block: another run may use the
+    folder then.
 
     Attributes:
         step: what is known when the run begins.
@@ -69,8 +72,10 @@ class RunCustody:
     memory: Path
     _failure: list[BaseException] = field(default_factory=list)
     _thread: threading.Thread | None = None
+    _writing: threading.Lock = field(default_factory=threading.Lock)
+    _ended: bool = False
 
-    def begin(self) -> "RunCustody":
+    def __enter__(self) -> "RunCustody":
         """Hash the inputs while the run trains, then write the manifest as known so far."""
         watched = WatchedFolder(self.output)
         self._thread = threading.Thread(
@@ -79,12 +84,18 @@ class RunCustody:
         self._thread.start()
         return self
 
+    def __exit__(self, *error: object) -> None:
+        with self._writing:
+            self._ended = True
+
     def _hash(self, output: WatchedFolder) -> None:
         try:
             inputs = hashed(self.places, self.memory)
             self.step = replace(self.step, inputs=inputs, packages=packages())
-            if output.is_in_place():  # else the run ends, and another folder may have its name
-                write_manifest(self.output / CUSTODY_FILE, [self.step])
+            with self._writing:
+                # if the folder was moved, the run ends, and another folder may have its name
+                if not self._ended and output.is_in_place():
+                    write_manifest(self.output / CUSTODY_FILE, [self.step])
         except Exception as error:  # what no run ends by: ``finish`` says it
             self._failure.append(error)
         finally:
@@ -116,8 +127,8 @@ class RunCustody:
             print(f"--> {self.output / CUSTODY_FILE} is not written: {error}")
 
 
-def begin_custody(run: Run) -> RunCustody:
-    """Begin the manifest of a run, whose output folder exists."""
+def custody_of(run: Run) -> RunCustody:
+    """Return the manifest of a run, whose output folder exists."""
     places, problems = run_inputs(run)
     refuse(problems)  # of data that was there when it was prepared
     named = [str(run.flags[flag]) for flag in CONFIG_FLAGS if flag in run.flags]
@@ -128,7 +139,7 @@ def begin_custody(run: Run) -> RunCustody:
     step = new_step("finetune", repeatable_flags(run), described(run), dtype)
     step = replace(step, resumed_from=resumed, earlier=earlier)
     memory = cache_folder(run.train.data_cache) / HASHES
-    return RunCustody(step, absolute(run.train.output_dir), places, memory).begin()
+    return RunCustody(step, absolute(run.train.output_dir), places, memory)
 
 
 def finish_custody(custody: RunCustody, run: Run) -> None:

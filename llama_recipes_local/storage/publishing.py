@@ -7,7 +7,7 @@ import shutil
 import socket
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from llama_recipes_local.storage.names import hidden_beside
@@ -170,8 +170,10 @@ def follow_umask(folder: Path) -> None:
     mode = probe.stat().st_mode
     probe.unlink()
     for path in folder.rglob("*"):
-        if path.is_file() and not path.is_symlink() and path.stat().st_mode != mode:
-            path.chmod(stat.S_IMODE(mode))
+        with suppress(FileNotFoundError):  # a draft of another thread, which has its name by now
+            found = path.lstat().st_mode
+            if stat.S_ISREG(found) and found != mode:
+                path.chmod(stat.S_IMODE(mode))
 
 
 def publish(draft: Path, target: Path) -> None:

@@ -205,3 +205,21 @@ def test_a_pipe_or_a_folder_is_not_replaced_by_a_file(tmp_path: Path) -> None:
             publishing.write_text(target, "text")
     assert pipe.is_fifo() and folder.is_dir()
     assert {path.name for path in tmp_path.iterdir()} == {"pipe", "folder"}
+
+
+def test_a_file_that_another_thread_renames_keeps_no_folder_from_following_the_umask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manifest of a run, for example, is written while the folder is looked through."""
+    drafts = [tmp_path / ".a.incomplete", tmp_path / "b"]
+    for path in drafts:
+        path.touch(0o600)
+
+    def seen_before_the_renaming(folder: Path, pattern: str) -> list[Path]:
+        drafts[0].rename(tmp_path / "a")
+        return drafts
+
+    monkeypatch.setattr(Path, "rglob", seen_before_the_renaming)
+    publishing.follow_umask(tmp_path)
+    (tmp_path / "new").touch()
+    assert drafts[1].stat().st_mode == (tmp_path / "new").stat().st_mode

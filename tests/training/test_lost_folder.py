@@ -12,6 +12,7 @@ import pytest
 from llama_recipes_local import finetuning
 from llama_recipes_local.checkpoints import layout, verifying, writing
 from llama_recipes_local.custody import run_custody
+from llama_recipes_local.errors import TrainingError
 from llama_recipes_local.model_folders import ADAPTER_WEIGHTS
 from llama_recipes_local.run.record import CONFIGURATION_FILE
 from llama_recipes_local.training.progress import Progress
@@ -76,15 +77,43 @@ def test_no_manifest_is_written_into_another_folder_of_its_name(
     def take() -> None:
         take_over(output)
         taken.set()
-        for thread in threading.enumerate():
-            if thread.name == run_custody.THREAD_NAME:
-                thread.join()
+        join_custody()
 
     monkeypatch.setattr(run_custody, "hashed", hash_late)
     at_step(2, take, monkeypatch)
     with pytest.raises(SystemExit):
         finetuning.main(**flags, output_dir=str(output))
     assert not list(output.iterdir())
+
+
+def test_no_manifest_is_written_after_the_run_has_ended(
+    flags: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a notebook the thread outlives a run that failed, and the next may use the folder."""
+    output, ended, hashed = tmp_path / "out", threading.Event(), run_custody.hashed
+
+    def hash_late(*arguments: Any) -> Any:
+        assert ended.wait(60)
+        return hashed(*arguments)
+
+    def fail() -> None:
+        raise TrainingError("stopped")
+
+    monkeypatch.setattr(run_custody, "hashed", hash_late)
+    at_step(2, fail, monkeypatch)
+    with pytest.raises(SystemExit):
+        finetuning.main(**flags, output_dir=str(output))
+    ended.set()
+    join_custody()
+    assert (output / CONFIGURATION_FILE).is_file()
+    assert not list(output.glob("*custody*"))
+
+
+def join_custody() -> None:
+    """Wait for the threads that hash inputs."""
+    for thread in threading.enumerate():
+        if thread.name == run_custody.THREAD_NAME:
+            thread.join()
 
 
 def test_nothing_is_published_into_another_folder_of_its_name(

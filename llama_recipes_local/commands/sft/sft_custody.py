@@ -4,7 +4,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from llama_recipes_local import parallel
 from llama_recipes_local.commands.sft.sft_run import SftRun
 from llama_recipes_local.custody.run_custody import RunCustody, folder_results, new_step
 from llama_recipes_local.custody.run_inputs import (
@@ -20,10 +19,8 @@ from llama_recipes_local.run import Source
 _OF_ONE_RUN = ("output_dir", "overwrite_output_dir", "report_to", "data_cache", "logging_dir")
 
 
-def begin_sft_custody(run: SftRun) -> RunCustody | None:
-    """Begin the manifest of a run, on the first rank."""
-    if not parallel.is_rank_zero():
-        return None
+def sft_custody_of(run: SftRun) -> RunCustody:
+    """Return the manifest of a run, whose output folder exists."""
     places = {"model_name_or_path": folder_place(run.model.model_name_or_path)}
     places |= source_places(Source("", "local_dataset", 1, run.dataset), parts=run.parts)
     flags = {flag.name: list(flag.values) for flag in run.flags if flag.name not in _OF_ONE_RUN}
@@ -33,7 +30,7 @@ def begin_sft_custody(run: SftRun) -> RunCustody | None:
         places["chat_template_path"] = (folder_place if is_folder else file_place)(template)
     step = new_step("sft", flags, settings(run), str(run.model.dtype))
     memory = cache_folder(run.local.data_cache) / HASHES
-    return RunCustody(step, absolute(run.training.output_dir), places, memory).begin()
+    return RunCustody(step, absolute(run.training.output_dir), places, memory)
 
 
 def finish_sft_custody(custody: RunCustody, run: SftRun, output: Path) -> None:

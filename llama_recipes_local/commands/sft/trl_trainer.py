@@ -4,7 +4,7 @@ import contextlib
 import json
 import math
 import sys
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
@@ -28,7 +28,7 @@ from trl import SFTConfig, SFTTrainer, get_peft_config
 import datasets
 from llama_recipes_local import parallel
 from llama_recipes_local.closing import closing_text
-from llama_recipes_local.commands.sft.sft_custody import begin_sft_custody, finish_sft_custody
+from llama_recipes_local.commands.sft.sft_custody import finish_sft_custody, sft_custody_of
 from llama_recipes_local.commands.sft.sft_run import CONFIGURATION_FILE, SftRun
 from llama_recipes_local.commands.sft.trl_dataset import files_of, load
 from llama_recipes_local.commands.sft.trl_display import DisplayCallback
@@ -67,15 +67,34 @@ def train(run: SftRun, data: dict[str, datasets.Dataset]) -> None:
     Raises:
         TrainingError: if a loss is not finite.
     """
-    output = Path(run.training.output_dir)
-    if parallel.is_rank_zero():
+    output, first = Path(run.training.output_dir), parallel.is_rank_zero()
+    if first:
         output.mkdir(parents=True, exist_ok=True)
         save_configuration(run, output / CONFIGURATION_FILE)
         if run.run.data is not None:
             run.run.data.save(output)
-    custody = begin_sft_custody(run)
-    set_seed(run.training.seed)  # TRL before 1.16 initialises the adapter before it does so
-    shows = DisplayCallback(live=not run.training.disable_tqdm)
+    with sft_custody_of(run) if first else nullcontext() as custody:
+        set_seed(run.training.seed)  # TRL before 1.16 initialises the adapter before it does so
+        shows = DisplayCallback(live=not run.training.disable_tqdm)
+        trainer = _make_trainer(run, data, [MetricsLog(output), shows])
+        _print_model(trainer.model, trainer.args)
+        with _without_recast(trainer.model, trainer.args), shows.display:
+            result = trainer.train()
+        trainer.save_model()
+        trainer.save_state()
+        if first:
+            if run.model.use_peft:
+                _write_card(run, trainer.state, output)
+            follow_umask(output)
+            report_finished_run(output)
+        if custody is not None:
+            finish_sft_custody(custody, run, output)
+    _report(run.run, trainer, result.metrics["train_runtime"])
+
+
+def _make_trainer(
+    run: SftRun, data: dict[str, datasets.Dataset], callbacks: list[TrainerCallback]
+) -> "Trainer":
     trainer = Trainer(
         run=run,
         model=load_model(run.model, run.training.device),
@@ -84,26 +103,13 @@ def train(run: SftRun, data: dict[str, datasets.Dataset]) -> None:
         eval_dataset=data.get("eval"),
         processing_class=run.tokenizer,
         peft_config=get_peft_config(run.model),
-        callbacks=[MetricsLog(output), shows],
+        callbacks=callbacks,
     )
     for printing in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(printing)
-    model = trainer.model
     if run.model.use_peft:
-        cast_trainable(model, dtype_of(run.local.adapter_dtype))
-    _print_model(model, trainer.args)
-    with _without_recast(model, trainer.args), shows.display:
-        result = trainer.train()
-    trainer.save_model()
-    trainer.save_state()
-    if parallel.is_rank_zero():
-        if run.model.use_peft:
-            _write_card(run, trainer.state, output)
-        follow_umask(output)
-        report_finished_run(output)
-    if custody is not None:
-        finish_sft_custody(custody, run, output)
-    _report(run.run, trainer, result.metrics["train_runtime"])
+        cast_trainable(trainer.model, dtype_of(run.local.adapter_dtype))
+    return trainer
 
 
 def save_configuration(run: SftRun, path: Path) -> None:
