@@ -17,7 +17,8 @@ def set_field(config: object, name: str, value: object) -> None:
     Raises:
         ValueError: if the value cannot mean that type; the message says what was expected.
     """
-    setattr(config, name, convert(value, type_hints(type(config)).get(name, Any)))
+    cls: type = type(config)
+    setattr(config, name, convert(value, type_hints(cls).get(name, Any)))
 
 
 def update_config(config: object, /, **kwargs: object) -> None:
