@@ -409,7 +409,10 @@ def test_what_describes_data_is_not_data(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").unlink()
     assert [path.name for path in data_and_others(tmp_path, "")[0]] == ["notes.txt"]
     (tmp_path / "notes.txt").unlink()
-    assert [path.name for path in data_and_others(tmp_path, "")[0]] == ["LICENSE.json", "metadata.json"]
+    assert [path.name for path in data_and_others(tmp_path, "")[0]] == [
+        "LICENSE.json",
+        "metadata.json",
+    ]
 
 
 def test_a_folder_of_workbooks_is_refused_in_its_own_words(tmp_path: Path) -> None:
