@@ -22,16 +22,17 @@ from llama_recipes_local.certificates.greedy_answers import Answered, greedy_ans
 from llama_recipes_local.certificates.held_out import HeldOut, chosen_rows
 from llama_recipes_local.certificates.intervals import Interval, ratio_interval
 from llama_recipes_local.certificates.layer_by_layer import RowDifference, Weights, differences
-from llama_recipes_local.errors import Problem, refuse
+from llama_recipes_local.errors import Problem
 from llama_recipes_local.model_folders.read_back import ReadBack, Tolerances
 from llama_recipes_local.storage.hashing import contents_hash
 from llama_recipes_local.storage.publishing import write_json
 
 FILE = "certificate.json"
 _TITLES = dict(zip(CHECKS, ("tokens", "end tokens", "settings", "weights", "outputs"), strict=True))
+_BY_TYPE = ("weights", "outputs")
+"""What another type of the same format may hold."""
 _MINUTES = 10**12
 """Weights times tokens from which the comparison takes minutes on a CPU, which is said."""
-_REMOVED = "what was written is removed"
 LOST_STOPS = 0.1
 """By how much the share of answers that end where they should may fall."""
 
@@ -125,6 +126,7 @@ class Certificate:
         wrong_outputs: differences that exceed the format's tolerances.
         tolerances: of the format.
         accepted: the checks that the user accepted.
+        refused: the checks with findings that the user did not accept.
     """
 
     files: dict[str, str]
@@ -141,6 +143,7 @@ class Certificate:
     outputs: Outputs | None = None
     wrong_outputs: list[str] = field(default_factory=list)
     accepted: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
 
     def findings(self) -> dict[str, list[str]]:
         """Return the findings, by check."""
@@ -196,10 +199,11 @@ def _said(found: Outputs) -> str:
 
 
 def _problem(files: str, check: str, found: Sequence[str]) -> Problem:
+    other = "--type or --format" if check in _BY_TYPE else "--format"
     return Problem(
         f"{files} has other {_TITLES[check]} than its model: {len(found)}",
         f"read back, it differs in {', '.join(map(repr, found[:3]))}",
-        f"take another --type or --format, or accept it: --accept {check}",
+        f"take another {other}, or accept it: --accept {check}",
     )
 
 
@@ -223,10 +227,7 @@ def certify(
 ) -> Certificate:
     """Compare an export with its original model, and write the certificate into its folder.
 
-    Tokens and settings are checked first; if these are refused, nothing is computed.
-
-    Raises:
-        UsageError: if the export differs too much, with each check that failed.
+    Tokens and settings are compared first; if these are refused, nothing is computed.
     """
     made = Certificate(
         files={path.name: contents_hash(path) for path in read.files},
@@ -236,9 +237,10 @@ def certify(
     )
     _compare_tokens(made, read)
     made.other_settings += _other_settings(read.original.settings, read.exported.settings)
-    refuse(made.problems(), _REMOVED)
-    _compare_weights(made, read, held_out)
-    refuse(made.problems(), _REMOVED)
+    if not made.problems():
+        _compare_weights(made, read, held_out)
+    found = made.findings()
+    made.refused = [check for check in found if found[check] and check not in accepted]
     write_json(folder / FILE, made.record())
     return made
 

@@ -13,6 +13,7 @@ from llama_recipes_local.gguf_files.shape import Shape
 from llama_recipes_local.gguf_files.tokenizer_folder import write_tokenizer
 from llama_recipes_local.gguf_files.vocabulary import Vocabulary
 from llama_recipes_local.model_folders import write_weights
+from llama_recipes_local.model_folders.finite_weights import finite
 
 if TYPE_CHECKING:
     from gguf import GGUFReader
@@ -60,6 +61,7 @@ class GgufModel:
         with door(f"{path} cannot be read as GGUF", "copy the file again"):
             reader = _open(path)
             values = {key: field.contents() for key, field in reader.fields.items()}
+        self._path = path
         metadata = Metadata(values)
         self.header = {
             key: each
@@ -87,7 +89,9 @@ class GgufModel:
             name: torch.empty(shape, dtype=dtype, device="meta")
             for name, shape in self.weights.shapes.items()
         }
-        write_weights(folder, planned, lambda name: self.weights(name).to(dtype))
+        write_weights(
+            folder, planned, lambda name: finite(name, self.weights(name).to(dtype), self._path)
+        )
 
     def write_configuration(self, folder: Path, dtype: torch.dtype) -> None:
         """Write the configurations and the tokenizer."""

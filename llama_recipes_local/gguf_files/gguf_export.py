@@ -10,13 +10,13 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from llama_recipes_local.errors import Problem, caught, refusal
+from llama_recipes_local.errors import Problem, caught, refusal, refuse
 from llama_recipes_local.gguf_files.file_header import header, value_type
 from llama_recipes_local.gguf_files.folder_of_file import GgufModel
 from llama_recipes_local.gguf_files.llama_tensors import FREQUENCIES, swapped, targets
 from llama_recipes_local.gguf_files.metadata import ARCHITECTURE, ARCHITECTURE_KEY, Metadata
 from llama_recipes_local.gguf_files.modelfile import stops, trained_template, write_modelfile
-from llama_recipes_local.gguf_files.shape import Shape, shape_of, unwritable
+from llama_recipes_local.gguf_files.shape import AS_SAFETENSORS, Shape, shape_of, unwritable
 from llama_recipes_local.gguf_files.tensor_types import (
     FileType,
     block_of,
@@ -71,6 +71,7 @@ class GgufExport:
             return problems
         with caught() as problems:
             self._check_tensors()
+            self._check_header()
             assert self._vocabulary is not None  # it can be written
         return problems or check_free_space(out, sum(each.bytes_in_file for each in self._plan))
 
@@ -186,6 +187,19 @@ class GgufExport:
                 what = f"{each.source} has rows of {each.shape[-1]} numbers"
                 raise refusal(what, why, fix)
 
+    def _check_header(self) -> None:
+        """Refuse sizes and rotary settings that cannot be read back from a file.
+
+        Raises:
+            UsageError: if there are any.
+        """
+        shape = self._shape
+        with caught() as problems:
+            known = Metadata({ARCHITECTURE_KEY: ARCHITECTURE, **self._header})
+            known.shape(shape.tied, shape.frequency_factors())
+        what = f"the model in {self._model.source} cannot be read back from a GGUF file"
+        refuse([Problem(what, f"{each.what}: {each.why}", AS_SAFETENSORS) for each in problems])
+
     def _write_file(self, path: Path) -> None:
         from gguf import GGMLQuantizationType, GGUFWriter
 
@@ -228,4 +242,6 @@ class GgufExport:
 def _settings(shape: Shape, header: dict[str, Any], kinds: dict[str, str]) -> dict[str, object]:
     """Return the settings that are compared: each key, and what the tensors themselves show."""
     types = {f"type of {name}": kind for name, kind in kinds.items()}
-    return {**header, **types, "rotary scaling": shape.scaling, "tied head": shape.tied}
+    factors = shape.frequency_factors()  # other settings may make the same
+    scaling = shape.scaling if factors is None else factors.tolist()
+    return {**header, **types, "rotary scaling": scaling, "tied head": shape.tied}

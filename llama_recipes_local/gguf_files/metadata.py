@@ -27,8 +27,8 @@ from llama_recipes_local.gguf_files.vocabulary import (
 )
 
 ARCHITECTURE_KEY, ARCHITECTURE = "general.architecture", "llama"
-LARGEST = 2**20
-"""No size of a model that is read here comes near it."""
+LARGEST, LONGEST = 2**20, 2**24
+"""Limits of a size and of a context, in tokens; no model that is read here comes near them."""
 
 SIZES = {
     "layers": "llama.block_count",
@@ -100,7 +100,8 @@ class Metadata:
         Raises:
             UsageError: if a value is missing, out of range or contradicts another.
         """
-        sizes = {name: self._size(key) for name, key in SIZES.items()}
+        limits = dict.fromkeys(SIZES, LARGEST) | {"positions": LONGEST}
+        sizes = {name: self._size(key, high=limits[name]) for name, key in SIZES.items()}
         heads = sizes["heads"]
         head = self._head(sizes["hidden"], heads)
         theta = self._number(THETA, 1, 1e12) if THETA in self._values else 10000.0

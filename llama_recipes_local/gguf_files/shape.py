@@ -10,6 +10,7 @@ from transformers import LlamaConfig, PreTrainedConfig
 
 from llama_recipes_local.errors import Problem
 
+AS_SAFETENSORS = "export it as safetensors, which transformers and vLLM read: --format safetensors"
 POSITIONS = tuple(2**power for power in range(11, 18))
 """Contexts of a model before its frequencies were scaled, for those that a file does not say."""
 PER_TURN, LLAMA_3 = "linear", "llama3"
@@ -140,8 +141,8 @@ def unwritable(config: PreTrainedConfig, what: str) -> list[Problem]:
     return [
         Problem(
             f"{what} has {name} {value!r:.200}",
-            "llama.cpp's Llama has no such thing, and would compute something else",
-            "export it as safetensors, which transformers and vLLM read: --format safetensors",
+            "the GGUF files of this export cannot say so: llama.cpp would compute something else",
+            AS_SAFETENSORS,
         )
         for name, value, known in said
         if not known
@@ -160,7 +161,7 @@ def scaling_of_factors(
         positions: the model's longest sequence.
     """
     factor = float(factors.max())
-    for before in (each for each in POSITIONS if each <= positions):
+    for before in sorted(POSITIONS, key=lambda each: each > positions):  # they may be cut down
         made = _factors(theta, head, factor, (_LOW, _HIGH), before)
         if factors.shape == made.shape and torch.allclose(factors, made, rtol=1e-5, atol=0):
             return {

@@ -155,8 +155,10 @@ def test_a_fault_is_refused(
     assert main(["export", *words, "--accept", "outputs"]) == 2
     error = capsys.readouterr().err
     assert f"accept it: --accept {check}" in error
-    assert ("problem found, what was written is removed:" in error) == (check != "tokens")
     assert not (tmp_path / "out").exists()
+    kept = tmp_path / "out-refused"
+    assert (f"problem found, what was written is kept in {kept}:" in error) == kept.exists()
+    assert kept.exists() == (check != "tokens")
 
 
 def test_other_tokens_are_refused_before_a_weight_is_written(

@@ -16,7 +16,7 @@ from llama_recipes_local.certificates.certificate import certify  # noqa: E402
 from llama_recipes_local.certificates.held_out import shipped_rows  # noqa: E402
 from llama_recipes_local.certificates.layer_by_layer import Weights  # noqa: E402
 from llama_recipes_local.commands.export.command import Export, _planned_model  # noqa: E402
-from llama_recipes_local.errors import UsageError  # noqa: E402
+from llama_recipes_local.errors import UsageError, refuse  # noqa: E402
 from llama_recipes_local.export_formats import PlannedExport  # noqa: E402
 
 CONTROL, USER_DEFINED, UNUSED = 3, 4, 5
@@ -41,7 +41,7 @@ class Exported(NamedTuple):
         read = self.planned.export.read_back(folder)
         assert read is not None
         rows = shipped_rows(self.planned.model, read.original.tokenizer)
-        certify(folder, read, rows, ("outputs",))
+        refuse(certify(folder, read, rows, ("outputs",)).problems())
 
 
 def exported(family: str, kind: str, folder: Path) -> Exported:

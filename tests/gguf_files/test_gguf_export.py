@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from llama_families import FAMILIES, build
+from llama_families import FAMILIES, build, llama3_scaling
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
@@ -147,17 +147,37 @@ def changed(folder: Path, **values: Any) -> None:
             },
             "rope_parameters",
         ),
+        ({"rope_scaling": llama3_scaling(8) | {"original_max_position_embeddings": 6000}}, "rope_freqs"),
+        ({"max_position_embeddings": 2**25}, "has llama.context_length 33554432"),
     ],
 )
-def test_what_llama_cpp_does_not_compute_is_refused(
+def test_what_a_file_cannot_say_is_refused_before_it_is_written(
     values: dict[str, Any], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = build("Llama 2 Chat", tmp_path / "model")
     changed(folder, **values)
     words = ["export", "--model_name", str(folder), "--out", str(tmp_path / "out")]
     assert main(words) == 2
-    assert said in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert said in printed.err and "--> exporting" not in printed.out
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"max_position_embeddings": 4096},  # cut down, for a context that fits
+        {"max_position_embeddings": 2**22, "rope_theta": 45e9, "rope_scaling": None},
+        # what computes the same as Llama 3's own settings at half of the first context
+        {"rope_scaling": llama3_scaling(8) | {"low_freq_factor": 2.0, "high_freq_factor": 8.0}},
+    ],
+)
+def test_other_contexts_are_exported_and_read_back(values: dict[str, Any], tmp_path: Path) -> None:
+    folder = build("Llama 3.1", tmp_path / "model")
+    changed(folder, **values)
+    back = convert(export(folder, tmp_path / "out", "f32"), tmp_path / "back")
+    ids = list(range(40))
+    assert np.array_equal(reference(folder, ids), reference(back, ids))
 
 
 def test_a_tokenizer_that_llama_cpp_lacks_is_refused(

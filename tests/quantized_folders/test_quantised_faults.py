@@ -19,7 +19,7 @@ from transformers import AutoConfig, LlamaForCausalLM
 from llama_recipes_local.certificates.certificate import certify
 from llama_recipes_local.certificates.check_names import CHECKS
 from llama_recipes_local.certificates.held_out import shipped_rows
-from llama_recipes_local.errors import UsageError
+from llama_recipes_local.errors import UsageError, refuse
 from llama_recipes_local.export_formats import FORMATS, PlannedExport
 from llama_recipes_local.model_folders import StoredTensors, weight_files
 from llama_recipes_local.model_folders.exported_model import ExportedModel
@@ -331,6 +331,6 @@ def test_a_fault_is_refused(
     folder = Path(shutil.copytree(planned.out, tmp_path / "out"))
     put_in(folder)
     with pytest.raises(UsageError) as refused:
-        certified(planned, folder)
+        refuse(certified(planned, folder).problems())
     named = {each.fix.rpartition("--accept ")[2] for each in refused.value.problems}
     assert check in named <= {check, "settings"}

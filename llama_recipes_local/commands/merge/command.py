@@ -116,7 +116,7 @@ def planned_merge(asked: Merge) -> PlannedExport:
         source=folder,
         tokenizer=tokenizer,
         weights=merged.planned,
-        weight=lambda name: _finite(name, merged(name), folder),
+        weight=merged,
         config_changes=config_changes,
         config_removed=config_removed,
         prompt_template=prompt_template,
@@ -126,18 +126,6 @@ def planned_merge(asked: Merge) -> PlannedExport:
     if skeleton.tied and not merged.tied:
         print("--> the adapter changes head and embedding separately: tie_word_embeddings is off")
     return planned
-
-
-def _finite(name: str, tensor: torch.Tensor, folder: Path) -> torch.Tensor:
-    """Return a merged tensor if its numbers are finite.
-
-    Raises:
-        UsageError: if they are not; what was written until then is removed.
-    """
-    if tensor.is_floating_point() and not tensor.isfinite().all():
-        why = f"the model in {folder} has NaN or infinite numbers, or {tensor.dtype} holds less"
-        raise refusal(f"{name} is not finite after the merge", why, "merge in --dtype float32")
-    return tensor
 
 
 def _quantized(folder: Path) -> StoredQuantization | None:

@@ -227,3 +227,19 @@ def test_the_gguf_file_of_a_folder_is_named(tmp_path: Path) -> None:
     blob.touch()
     with pytest.raises(UsageError, match=r"a GGUF file, whose name ends in \.gguf"):
         convert(Conversion(checkpoint=blob, out=tmp_path / "out"))
+
+
+def test_a_number_that_the_dtype_does_not_hold_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    tensors["model.norm.weight"] = tensors["model.norm.weight"].float() + 70000
+    torch.save(tensors, folder / "pytorch_model.bin")
+    for dtype in (torch.float16, torch.bfloat16):
+        asked = Conversion(checkpoint=folder, out=tmp_path / str(dtype), dtype=dtype)
+        if dtype == torch.bfloat16:
+            convert(asked)
+            continue
+        with pytest.raises(UsageError, match="norm.weight is not finite.*\n.*than float16 holds"):
+            convert(asked)
+        assert not asked.out.exists()

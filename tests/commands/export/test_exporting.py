@@ -1,19 +1,21 @@
 """``export`` of a model, of an adapter, and of what cannot be exported."""
 
 import json
+import shutil
 from pathlib import Path
 
 import peft
 import pytest
 import torch
 from llama_families import build
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from llama_recipes_local.certificates.check_names import CHECKS
 from llama_recipes_local.cli import main
 from llama_recipes_local.cli.parsing import Parser
 from llama_recipes_local.commands.export.flags import add_arguments
+from llama_recipes_local.gguf_files.gguf_choices import DIVERGENCES
 from llama_recipes_local.models import AutoTokenizer
 
 pytest.importorskip("gguf", reason="the package gguf is missing")
@@ -132,3 +134,41 @@ def test_several_findings_are_accepted_with_commas_or_by_several_flags() -> None
     assert parser.parse(words).accept == names
     with pytest.raises(SystemExit):
         parser.parse(["--out", "x", "--accept", f"{names[0]},nothing"])
+
+
+def test_what_the_certificate_refuses_is_kept_beside(
+    adapter: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Quantising and comparing a large model takes long; the user may look at it, and use it."""
+    monkeypatch.setitem(DIVERGENCES, "q4_0", 1e-9)
+    words = ["export", "--adapter", str(adapter), "--type", "q4_0", "--out", str(tmp_path / "out")]
+    assert main([*words, "--accept", "outputs"]) == 0
+    accepted = {path.name for path in (tmp_path / "out").iterdir()}
+    shutil.rmtree(tmp_path / "out")
+    for name in ("out-refused", "out-refused-2"):  # nothing is replaced
+        assert main(words) == 2
+        assert f"what was written is kept in {tmp_path / name}:" in capsys.readouterr().err
+        assert {path.name for path in (tmp_path / name).iterdir()} == accepted
+        certificate = json.loads((tmp_path / name / "certificate.json").read_text())
+        assert (certificate["refused"], certificate["accepted"]) == (["outputs"], [])
+    assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out*"))
+
+
+@pytest.mark.parametrize("form", ["gguf", "fp8", "safetensors"])
+@pytest.mark.parametrize("name", ["model.embed_tokens.weight", "lm_head.weight"])
+def test_one_number_that_is_not_finite_is_refused(
+    form: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = build("Llama 3.1", tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    tensors[name][0, 0] = float("nan")  # far from the middle, which is looked at before
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    words = ["--model_name", str(folder), "--format", form, "--out", str(tmp_path / "out")]
+    assert main(["export", *words]) == 2
+    error = capsys.readouterr().err
+    assert "1 problem found, what was written is removed:" in error
+    assert f"{name} is not finite" in error and "--accept" not in error
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
