@@ -59,3 +59,8 @@ def words(flags: Mapping[str, Any]) -> list[str]:
         listed = ",".join(value) if isinstance(value, list) else str(value)
         found += [f"--{name}"] if value is True else [f"--{name}", listed]
     return found
+
+
+def without(flags: Collection[str]) -> str:
+    """Return that flags are to be left out; "" if there are none."""
+    return ", without " + ", ".join(f"--{flag}" for flag in flags) if flags else ""

@@ -16,13 +16,13 @@ from llama_recipes_local.model_folders import check_weights
 from llama_recipes_local.models.folder_checks import check_stored_model
 from llama_recipes_local.planning.asked import setting
 from llama_recipes_local.planning.cards import Card
-from llama_recipes_local.planning.flags import changes, words
+from llama_recipes_local.planning.flags import changes, without, words
 from llama_recipes_local.planning.search import Outcome, nearest_fitting, outcome
 from llama_recipes_local.planning.setting import Setting, Validation
 from llama_recipes_local.planning.shapes import shape_of
 from llama_recipes_local.planning.tokens import bytes_of
 from llama_recipes_local.planning.wording import by_part
-from llama_recipes_local.policies.activation_policy import recomputation_flag
+from llama_recipes_local.policies.activation_policy import contradicted
 from llama_recipes_local.preflight.device_card import this_card, this_host
 from llama_recipes_local.preflight.model_sizes import model_config
 from llama_recipes_local.program import command
@@ -100,6 +100,5 @@ def _fix(run: Run, asked: Setting, card: Card) -> str:
         compare = f"{command('plan', '--model_name', run.train.model_name)} {where}"
         return f"nothing that does this work fits; `{compare}` shows what does"
     flags = changes(found.setting, asked)
-    named = recomputation_flag(run)
-    without = f", without --{named}" if "activation_policy" in flags and named in run.given else ""
-    return f"{' '.join(words(flags))}{without} (needs {found.needs:.1f} GiB)"
+    out = without(contradicted(run, flags))
+    return f"{' '.join(words(flags))}{out} (needs {found.needs:.1f} GiB)"

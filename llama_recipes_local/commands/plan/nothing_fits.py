@@ -6,7 +6,9 @@ from typing import Any
 
 from llama_recipes_local.commands.plan.making_plan import QLORA, Plan, make_plan
 from llama_recipes_local.errors import Problem, UsageError
-from llama_recipes_local.planning.search import MARGIN
+from llama_recipes_local.planning.flags import NAMES, changes, without, words
+from llama_recipes_local.planning.search import MARGIN, nearest_fitting
+from llama_recipes_local.policies.activation_policy import contradicted
 
 SHORTEST = 512
 """Tokens of a row; shorter ones are not suggested."""
@@ -24,7 +26,8 @@ def nothing_fits(made: Plan, flags: dict[str, Any], args: argparse.Namespace) ->
         args: the command's own.
     """
     least = made.outcomes[0]
-    fixes = list(_changes(made, flags, args)) or [
+    fixes = list(_changes(made, flags, args)) or list(_with_choices(made, flags, args))
+    fixes = fixes or [
         "no more GPUs, no shorter rows and no 4-bit weights are enough: plan for a smaller model"
     ]
     why = (
@@ -37,6 +40,7 @@ def nothing_fits(made: Plan, flags: dict[str, Any], args: argparse.Namespace) ->
 
 def _changes(made: Plan, flags: dict[str, Any], args: argparse.Namespace) -> Iterator[str]:
     """Yield the changes that are enough, each the smallest of its kind."""
+    yield from _named_choices(made, flags, args)
     if made.run.train.val_batch_size > 1 and _fits({**flags, "val_batch_size": 1}, args):
         yield "--val_batch_size 1"
     if made.run.train.eval_generation_rows and _fits({**flags, "eval_generation_rows": 0}, args):
@@ -59,16 +63,37 @@ def _changes(made: Plan, flags: dict[str, Any], args: argparse.Namespace) -> Ite
         length //= 2
 
 
+def _named_choices(made: Plan, flags: dict[str, Any], args: argparse.Namespace) -> Iterator[str]:
+    """Yield other values of sharding, activations and rows that the flags name."""
+    found = nearest_fitting(made.asked, made.target.card)
+    if found is None:
+        return
+    change = changes(found.setting, made.asked)
+    out = contradicted(made.run, change)
+    rest = {flag: value for flag, value in flags.items() if flag.rpartition(".")[2] not in out}
+    if _fits({**rest, **change}, args):
+        yield " ".join(words(change)) + without(out)
+
+
+def _with_choices(made: Plan, flags: dict[str, Any], args: argparse.Namespace) -> Iterator[str]:
+    """Yield the changes that are enough if the plan chooses what the flags name."""
+    chosen = {name for names in NAMES.values() for name in names}
+    named = [flag for flag in flags if flag.rpartition(".")[2] in chosen]
+    rest = {flag: value for flag, value in flags.items() if flag not in named}
+    for each in _changes(made, rest, args) if named else ():
+        yield each + without(named)
+
+
 def _in_4_bits(flags: dict[str, Any], args: argparse.Namespace) -> Iterator[str]:
     """Yield how an adapter on weights in 4 bits fits, on these GPUs or on more."""
     quantised = {**flags, "use_peft": "True", **QLORA}
-    words = "--use_peft --quantization 4bit --quant_type nf4 --use_double_quant"
+    qlora = "--use_peft --quantization 4bit --quant_type nf4 --use_double_quant"
     if _fits(quantised, args):
-        yield words
+        yield qlora
         return
     for more in _more_gpus(args):
         if _fits(quantised, args, gpus=more[0], nodes=more[1]):
-            yield f"{words} {_gpus(*more)}"
+            yield f"{qlora} {_gpus(*more)}"
             return
 
 

@@ -133,6 +133,11 @@ def test_where_nothing_fits_what_would_is_named(capsys: pytest.CaptureFixture[st
         "llama-2-7b --gpu_memory 80 --use_peft True --val_batch_size 512",
         "llama-2-7b --gpu_memory 16 --use_peft True --batch_size_training 1 "
         "--eval_generation_rows 64",
+        "llama-2-7b --gpu_memory 24 --use_peft True --activation_policy keep",
+        "llama-2-7b --gpu_memory 24 --use_peft True --gradient_checkpointing False",
+        "llama-2-13b --gpus 8 --gpu_memory 24 --use_peft True --sharding_strategy NO_SHARD",
+        "llama-2-13b --gpus 8 --gpu_memory 48 --use_peft True --batch_size_training 512",
+        "llama-3.1-405b --gpus 8 --use_peft True --sharding_strategy NO_SHARD",
     ],
 )
 def test_each_change_that_is_suggested_fits(capsys: pytest.CaptureFixture[str], line: str) -> None:
@@ -140,13 +145,43 @@ def test_each_change_that_is_suggested_fits(capsys: pytest.CaptureFixture[str], 
     error = plan(capsys, "--model_name", model, *words, code=2)
     fixes = error.partition("fix: ")[2].strip().split("; or ")
     for fix in fixes:
-        change = shlex.split(fix[fix.index("--") :].partition(" (")[0].rstrip(")"))
+        said, _, without = fix[fix.index("--") :].partition(", without ")
+        change = shlex.split(said.partition(" (")[0].rstrip(")"))
         named = dict(zip(words[::2], words[1::2], strict=True))
+        for word in filter(None, without.split(", ")):
+            del named[word]
         if "--gpu_memory" in change:
             named.pop("--gpu", None)  # another GPU
         kept = [word for pair in named.items() if pair[0] not in change for word in pair]
         found = numbers(capsys, "--model_name", model, *kept, *change)
         assert found["settings"][0]["fits"], fix
+
+
+def test_another_value_of_what_is_named_is_suggested_first(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ("--use_peft", "--gpus", "8", "--gpu_memory", "24", "--model_name", "llama-2-13b")
+
+    def fix(*named: str) -> str:
+        return plan(capsys, *words, *named, code=2).partition("fix: ")[2]
+
+    assert fix("--sharding_strategy", "NO_SHARD").startswith("--sharding_strategy FULL_SHARD; or")
+    rows = fix("--batch_size_training", "512")  # the rows of a step stay
+    times = re.match(r"--batch_size_training (\d+) --gradient_accumulation_steps (\d+)", rows)
+    assert times is not None and int(times[1]) * int(times[2]) == 512
+    named = ("--fsdp_activation_checkpointing", "False", "--batch_size_training", "4")
+    policy = fix(*named, "--sharding_strategy", "FULL_SHARD")
+    assert policy.startswith("--activation_policy full, without --fsdp_activation_checkpointing")
+    # with the plan's own choices more GPUs are enough
+    assert "--gpus 8 --nodes 2, without --sharding_strategy" in plan(
+        capsys,
+        *words[:3],
+        "--model_name",
+        "llama-3.1-405b",
+        "--sharding_strategy",
+        "NO_SHARD",
+        code=2,
+    )
 
 
 M = ("--model_name", "llama-2-7b")
