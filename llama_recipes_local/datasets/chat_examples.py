@@ -18,6 +18,7 @@ from llama_recipes_local.datasets.templates import (
 )
 from llama_recipes_local.datasets.thoughts import (
     CUT,
+    THOUGHTS,
     opens_thought,
     said_beside_thoughts,
     with_last_thoughts,
@@ -271,8 +272,9 @@ def _words(turns: Sequence[Message], labels: str) -> Iterator[tuple[str, str]]:
                 yield turn["role"], turn["content"]
         elif labels == "assistant" or last or turn.get("tool_calls"):
             yield from (("assistant", words) for words in said_beside_thoughts(turn))
-        if isinstance(turn.get("reasoning_content"), str):
-            yield "assistant", turn["reasoning_content"]
+        for name in THOUGHTS:
+            if isinstance(turn.get(name), str):
+                yield "assistant", turn[name]
         for call in turn.get("tool_calls", ()):
             yield "assistant", call["function"]["name"]
             arguments = call["function"].get("arguments")

@@ -28,12 +28,12 @@ def in_content(turn: Message, chat: Chat) -> Message:
         UsageError: if the template has no place for thoughts outside the content.
     """
     thoughts = turn.get("reasoning_content")
-    if not thoughts or "reasoning_content" in chat.template:
+    if not thoughts:
         return turn
     rest = {name: value for name, value in turn.items() if name != "reasoning_content"}
-    for name in THOUGHTS[1:]:
-        if re.search(rf"\b{name}\b", chat.template):
-            return rest | {name: thoughts}
+    name = _field_of(chat)
+    if name:
+        return rest | {name: thoughts}
     if not isinstance(thoughts, str) or "think>" not in chat.template:
         raise refusal(
             f"the chat template has no place for reasoning_content: {chat.where}",
@@ -41,6 +41,15 @@ def in_content(turn: Message, chat: Chat) -> Message:
             f"write them into the content, as {OPEN}...{CLOSE}",
         )
     return rest | {"content": f"{OPEN}\n{thoughts.strip()}\n{CLOSE}\n\n{turn['content']}"}
+
+
+def _field_of(chat: Chat) -> str:
+    """Return the field of a turn in which the template reads thoughts; empty if it reads none.
+
+    The same words may be in its prompts, or be a switch: only ``turn.NAME`` and ``'NAME'`` read one.
+    """
+    reads = r"""\.{0}\b|(['"]){0}\1"""
+    return next((name for name in THOUGHTS if re.search(reads.format(name), chat.template)), "")
 
 
 def words_of(turn: Message) -> str:

@@ -434,6 +434,36 @@ def test_thoughts_that_a_template_cuts_out_are_labels_of_the_last_turn(
     assert made.notes == ((CUT,) if earlier else ())
 
 
+# The template's own words have the names that thoughts may have.
+SPEAKS_OF_IT = (
+    "{{ 'Write your reasoning in <think></think>. ' }}{% if thinking %}{{ 'Think.' }}{% endif %}"
+    + PLAIN.partition("{% endif %}")[2]
+)
+
+
+def test_a_template_that_speaks_of_reasoning_has_no_field_for_it(chatty: Any) -> None:
+    apart = {"role": "assistant", "content": "Four.", "reasoning_content": "Two and two."}
+    record = turns("2+2?", apart)
+    assert labels(record, chatty, SPEAKS_OF_IT) == [f"{THOUGHT}Four.<|im_end|>"]
+    assert example(record, chatty, SPEAKS_OF_IT).notes == ()
+
+
+@pytest.mark.parametrize("read", ["m.thinking", "m['thinking']", 'm.get("thinking")'])
+@pytest.mark.parametrize("writes", [True, False])
+def test_thoughts_are_in_the_field_that_a_template_reads(
+    read: str, writes: bool, chatty: Any
+) -> None:
+    apart = {"role": "assistant", "content": "Four.", "reasoning_content": "Two and two."}
+    written = f"{{% if {read} %}}{{{{ {read} + ' ' }}}}{{% endif %}}"
+    if not writes:
+        written = f"{{% if {read} and mode %}}{{{{ {read} }}}}{{% endif %}}"
+    own = PLAIN.replace("m.content", "'' }}" + written + "{{ m.content")
+    if writes:
+        assert labels(turns("2+2?", apart), chatty, own) == ["Two and two. Four.<|im_end|>"]
+    else:
+        assert "omits what the assistant says" in refused(turns("2+2?", apart), chatty, own).what
+
+
 def test_what_is_trained_follows_what_generation_is_prompted_with(chatty: Any) -> None:
     for own in (OLDER, NEWER, KEEPS_LAST):
         answer = {"role": "assistant", "content": "Four.", "reasoning_content": "Two and two."}
