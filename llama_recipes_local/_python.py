@@ -1,6 +1,7 @@
 """Whether this Python can run the scripts of a checkout; it imports nothing that may be missing."""
 
 import os
+import shlex
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,7 +28,8 @@ def check_version() -> None:
     if script is None:
         raise ImportError(text)
     own = ROOT / ".venv/bin/python"
-    python = own if own.exists() else "python3.10, or a newer one, in place of python"
+    newer = "python3.10, or a newer one, in place of python"
+    python = shlex.quote(str(own)) if own.exists() else newer
     print(f"{script.name}: {text}; run it with {python}", file=sys.stderr)
     raise SystemExit(2)
 
@@ -45,7 +47,7 @@ def check_packages() -> None:
         return
     check_working_directory()
     if missing := missing_packages():
-        fix = with_packages(str(script))
+        fix = with_packages(shlex.quote(str(script)))
         print(f"{script.name}: {sys.executable} has no {missing}; run {fix}", file=sys.stderr)
         raise SystemExit(2)
 
@@ -57,9 +59,11 @@ def missing_packages() -> str:
 
 def with_packages(words: str) -> str:
     """Return the fix for missing packages: the checkout's own Python with words, or pip."""
+    install = shlex.join([sys.executable, "-m", "pip", "install", str(ROOT)])
     own = ROOT / ".venv/bin/python"
-    other = f"{own} {words}, or " if own.exists() and str(own) != sys.executable else ""
-    return f"{other}{sys.executable} -m pip install {ROOT}"
+    if not own.exists() or str(own) == sys.executable:
+        return install
+    return f"{shlex.quote(str(own))} {words}, or {install}"
 
 
 def check_working_directory() -> None:

@@ -46,7 +46,7 @@ def install_extra(extra: str) -> str:
     """Return the command that installs an extra of this package for this Python."""
     if (SOURCE / "pyproject.toml").is_file():
         place = "." if Path.cwd() == SOURCE else str(SOURCE)
-        return f"{_pip()} -e '{place}[{extra}]'"
+        return f"{_pip()} -e {shlex.quote(f'{place}[{extra}]')}"
     return install(*_requirements(extra))
 
 

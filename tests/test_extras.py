@@ -1,6 +1,7 @@
 """The command that installs what is missing: for this Python, and never by this package's name."""
 
 import importlib.metadata
+import shlex
 import sys
 from pathlib import Path
 
@@ -48,9 +49,14 @@ def test_a_copy_of_the_package_has_a_command_too(
     assert extras.install_extra("sft") == ".venv/bin/python -m pip install PACKAGE"
 
 
-def test_a_python_with_a_space_in_its_path(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_that_a_shell_would_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/opt/my python/bin/python")
     assert extras.install("a>1") == "'/opt/my python/bin/python' -m pip install 'a>1'"
+    source = tmp_path / "Ann's checkout"
+    source.mkdir()
+    (source / "pyproject.toml").touch()
+    monkeypatch.setattr(extras, "SOURCE", source)
+    assert shlex.split(extras.install_extra("sft"))[-2:] == ["-e", f"{source}[sft]"]
 
 
 def test_what_evaluate_needs_is_always_installed() -> None:

@@ -2,6 +2,7 @@
 
 import os
 import runpy
+import shlex
 import subprocess
 import sys
 from importlib.util import spec_from_file_location
@@ -60,6 +61,22 @@ def test_the_modules_that_are_read_before_are_plain() -> None:
         lines = [line for line in text.splitlines() if line.lstrip().startswith("def ")]
         assert not any(" | " in line and '"' not in line for line in lines)
         assert "match " not in text
+
+
+def test_missing_packages_come_with_a_command_that_a_shell_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkout = tmp_path / "my checkout"
+    own = checkout / ".venv/bin/python"
+    monkeypatch.setattr(_python, "ROOT", checkout)
+    monkeypatch.setattr(sys, "executable", "/opt/my python/bin/python")
+    install = ["/opt/my python/bin/python", "-m", "pip", "install", str(checkout)]
+    assert shlex.split(_python.with_packages("sft.py")) == install
+    own.parent.mkdir(parents=True)
+    own.touch()
+    first, _, second = _python.with_packages("sft.py").partition(", or ")
+    assert shlex.split(first) == [str(own), "sft.py"]
+    assert shlex.split(second) == install
 
 
 @pytest.fixture
