@@ -61,6 +61,12 @@ def words(flags: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def contradicted(run: Run, change: Collection[str]) -> list[str]:
+    """Return the flags of a run that would contradict it after a change of the named flags."""
+    policy, *recomputation = NAMES[POLICY]
+    return [flag for flag in recomputation if policy in change and flag in run.given]
+
+
 def without(flags: Collection[str]) -> str:
     """Return that flags are to be left out; "" if there are none."""
     return ", without " + ", ".join(f"--{flag}" for flag in flags) if flags else ""

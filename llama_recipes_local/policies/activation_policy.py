@@ -43,12 +43,6 @@ def implied_flags(run: Run, written: Collection[str] = ()) -> dict[str, bool]:
     return {} if policy == AUTO or given else {flag: policy in RECOMPUTING}
 
 
-def contradicted(run: Run, change: Collection[str]) -> list[str]:
-    """Return the flags of a run that would contradict it after a change of the named flags."""
-    flag = recomputation_flag(run)
-    return [flag] if "activation_policy" in change and flag in run.given else []
-
-
 def where_inputs_stay(run: Run | None, sizes: Mapping[str, Any], device: str) -> tuple[str, str]:
     """Return ``FULL`` or ``OFFLOAD`` for a run that recomputes activations, and the reason.
 

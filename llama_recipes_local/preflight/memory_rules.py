@@ -16,13 +16,12 @@ from llama_recipes_local.model_folders import check_weights
 from llama_recipes_local.models.folder_checks import check_stored_model
 from llama_recipes_local.planning.asked import setting
 from llama_recipes_local.planning.cards import Card
-from llama_recipes_local.planning.flags import changes, without, words
+from llama_recipes_local.planning.flags import changes, contradicted, without, words
 from llama_recipes_local.planning.search import Outcome, nearest_fitting, outcome
 from llama_recipes_local.planning.setting import Setting, Validation
 from llama_recipes_local.planning.shapes import shape_of
 from llama_recipes_local.planning.tokens import bytes_of
 from llama_recipes_local.planning.wording import by_part
-from llama_recipes_local.policies.activation_policy import contradicted
 from llama_recipes_local.preflight.device_card import this_card, this_host
 from llama_recipes_local.preflight.model_sizes import model_config
 from llama_recipes_local.program import command

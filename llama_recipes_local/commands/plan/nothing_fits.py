@@ -6,9 +6,8 @@ from typing import Any
 
 from llama_recipes_local.commands.plan.making_plan import QLORA, Plan, make_plan
 from llama_recipes_local.errors import Problem, UsageError
-from llama_recipes_local.planning.flags import NAMES, changes, without, words
+from llama_recipes_local.planning.flags import NAMES, changes, contradicted, without, words
 from llama_recipes_local.planning.search import MARGIN, nearest_fitting
-from llama_recipes_local.policies.activation_policy import contradicted
 
 SHORTEST = 512
 """Tokens of a row; shorter ones are not suggested."""
