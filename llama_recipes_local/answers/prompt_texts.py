@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local.answers.model_loading import vocabulary_and_positions
 from llama_recipes_local.answers.model_source import ModelSource
+from llama_recipes_local.datasets.column_names import CONTEXT
 from llama_recipes_local.datasets.layouts import read_text
 from llama_recipes_local.datasets.prompt_template import (
     CHAT,
@@ -20,7 +21,6 @@ from llama_recipes_local.datasets.prompt_template import (
     read_prompt_template,
 )
 from llama_recipes_local.datasets.registry import DATASETS
-from llama_recipes_local.datasets.rows import CONTEXT
 from llama_recipes_local.datasets.templates import Message, has_chat_template
 from llama_recipes_local.datasets.token_ids import begun, text_ids
 from llama_recipes_local.datasets.tool_calls import read_tools

@@ -79,6 +79,15 @@ _RARE = (
 )
 ALIASES = (*SURE, _RARE)
 
+# Columns of any layout but text that go around a record's turns, by their names.
+CONTEXT = {
+    "system": "system",
+    "system_prompt": "system",
+    "history": "history",
+    "tools": "tools",
+    "functions": "tools",
+}
+
 COLUMNS_FLAG = "--local_dataset.columns"
 
 

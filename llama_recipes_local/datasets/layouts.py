@@ -12,6 +12,7 @@ from typing import Any
 from llama_recipes_local.datasets.base import as_text, is_blank
 from llama_recipes_local.datasets.column_names import (
     ALIASES,
+    CONTEXT,
     LAYOUTS,
     OPTIONAL,
     OWN,
@@ -19,11 +20,11 @@ from llama_recipes_local.datasets.column_names import (
     Naming,
     columns_flag,
     jq_path,
-    of_alternating,
     spelled,
 )
 from llama_recipes_local.datasets.column_names import COLUMNS_FLAG as FLAG
 from llama_recipes_local.datasets.preferences import refuse_pair
+from llama_recipes_local.datasets.unread_layouts import refuse_known
 from llama_recipes_local.errors import refusal
 from llama_recipes_local.messages import join_names, nearest
 from llama_recipes_local.records.checked_values import Record, refuse_flawed
@@ -129,8 +130,7 @@ def find_layout(record: Record, wanted: str, named: Mapping[str, str]) -> Layout
     if not matching:
         _refuse_missing(record, named)
         refuse_pair(record)
-        _refuse_answers(record)
-        _refuse_words(record)
+        refuse_known(record)
         asked = "" if wanted == "auto" else f" of the layout {wanted}"
         raise refusal(
             f"{where} is not a record{asked} of a known layout",
@@ -186,33 +186,6 @@ def _refuse_missing(record: Record, named: Mapping[str, str]) -> None:
         )
 
 
-def _refuse_answers(record: Record) -> None:
-    """Refuse a question with several answers, as SQuAD has them."""
-    where, values = record
-    column = spelled("answers", values)
-    if column is None or not isinstance(values[column], list | Mapping):
-        return
-    first = ".text[0]" if isinstance(values[column], Mapping) else "[0]"
-    program = shlex.quote(f".answer = {jq_path(column)}{first}")
-    raise refusal(
-        f"{where} has several answers in {column!r}",
-        f"a record has one completion, and this is {values[column]!r:.80}",
-        f"choose one, for example jq -c {program} FILE.jsonl > one.jsonl",
-    )
-
-
-def _refuse_words(record: Record) -> None:
-    """Refuse a list of alternating texts without speakers, as in UltraChat."""
-    where, values = record
-    for column, value in values.items():
-        if isinstance(value, list) and len(value) > 1 and all(isinstance(x, str) for x in value):
-            raise refusal(
-                f"{where} has texts without speakers in {column!r}",
-                f"who says which is not known: {value!r:.80}",
-                f"if they take turns, make messages of them: {of_alternating(column)}",
-            )
-
-
 def _name_columns(values: Mapping[str, Any]) -> str:
     """Return how to name a record's columns, using its longest texts in the record's order."""
     for name, value in values.items():
@@ -223,7 +196,10 @@ def _name_columns(values: Mapping[str, Any]) -> str:
     texts = {
         str(name): value
         for name, value in values.items()
-        if isinstance(value, str) and str(name).strip() and not _describes(str(name), value)
+        if isinstance(value, str)
+        and str(name).strip()
+        and not _describes(str(name), value)
+        and str(name).strip().casefold() not in CONTEXT
     }
     longest = sorted(texts, key=lambda name: -len(texts[name]))[:2]
     names = [name for name in texts if name in longest]

@@ -8,6 +8,8 @@ from llama_recipes_local.errors import refusal
 # Names of what says whether a turn is trained, and of what says that it is not.
 MARKS = ("weight", "train", "training", "trainable", "loss", "loss_weight", "loss_mask")
 NEGATED = ("masked",)
+# Axolotl's marks of parts of a turn, which are not obeyed.
+_OF_PARTS = ("train_detail", "training_detail")
 # Of a record, a number under these is its weight; under the others it may be anything.
 _WEIGHTS = ("weight", "loss_weight", "sample_weight")
 _TRUE = (True, "true", "True", "TRUE", "1", "1.0")
@@ -18,8 +20,15 @@ def turn_mark(turn: Mapping[str, Any], what: str) -> bool | None:
     """Return whether a turn is marked as trained or not; None without a mark.
 
     Raises:
-        UsageError: if a mark is neither yes nor no, or marks contradict each other.
+        UsageError: if a mark is neither yes nor no, of parts of the turn, or contradicts another.
     """
+    parts = next((name for name in _OF_PARTS if turn.get(name)), "")
+    if parts:
+        raise refusal(
+            f"{what} has {parts} {turn[parts]!r:.80}",
+            "a turn is trained as a whole or not at all, and parts of it are marked",
+            "mark turns with train: true or train: false, and remove it",
+        )
     said = {name: turn[name] for name in (*MARKS, *NEGATED) if turn.get(name) is not None}
     for name, value in said.items():
         if not _is_mark(value):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from llama_recipes_local._upstream import load
 from llama_recipes_local.datasets.base import is_empty, unused_columns
 from llama_recipes_local.datasets.chat_examples import render_chat
+from llama_recipes_local.datasets.column_names import CONTEXT
 from llama_recipes_local.datasets.examples import Continuation, Example, Marked, Pair
 from llama_recipes_local.datasets.layouts import Layout, read_text
 from llama_recipes_local.datasets.marks import is_trained, record_marks
@@ -40,14 +41,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _TURNS = ("messages", "conversations")
-# Columns of any layout but text that go around a record's turns, by their names.
-CONTEXT = {
-    "system": "system",
-    "system_prompt": "system",
-    "history": "history",
-    "tools": "tools",
-    "functions": "tools",
-}
 JOINED = "prompts and responses that met in one word: a space was added before the response"
 # The layouts that each template is for.
 CHOICES: dict[str, tuple[str, ...]] = {

@@ -46,7 +46,7 @@ def in_content(turn: Message, chat: Chat) -> Message:
 def _field_of(chat: Chat) -> str:
     """Return the field of a turn in which the template reads thoughts; empty if it reads none.
 
-    The same words may be in its prompts, or be a switch: only ``turn.NAME`` and ``'NAME'`` read one.
+    Its own words and switches may have the same names; ``turn.NAME`` or ``'NAME'`` reads a field.
     """
     reads = r"""\.{0}\b|(['"]){0}\1"""
     return next((name for name in THOUGHTS if re.search(reads.format(name), chat.template)), "")

@@ -9,7 +9,7 @@ from typing import Any
 
 from llama_recipes_local.datasets.base import as_text, is_blank
 from llama_recipes_local.datasets.column_names import of_alternating
-from llama_recipes_local.datasets.json_texts import read_json
+from llama_recipes_local.datasets.json_texts import FIX, read_json
 from llama_recipes_local.datasets.marks import MARKS, NEGATED, turn_mark
 from llama_recipes_local.datasets.templates import Message
 from llama_recipes_local.datasets.thoughts import THOUGHTS
@@ -26,7 +26,10 @@ ROLES = {
     "gpt": "assistant",
     "chatgpt": "assistant",
     "bot": "assistant",
+    "chatbot": "assistant",
+    "ai": "assistant",
     "model": "assistant",
+    "prompter": "user",
     "tool": "tool",
     "function": "tool",
     "ipython": "tool",
@@ -38,14 +41,17 @@ ROLES = {
 # Speakers whose words are calls of tools, in JSON.
 _CALLERS = ("function_call", "tool_call")
 _CALLS = ("tool_calls", "function_call")
-_NAMES = (("role", "content"), ("from", "value"))
+_SPEAKERS, _WORDS = ("role", "from"), ("content", "value")
+_FIX = "give each turn role and content, or from and value"
 # A question and its answer in one turn, as some data sets have them.
 _PAIRS = (
     *(("human", "assistant"), ("user", "assistant")),
     *(("input", "output"), ("question", "answer")),
 )
 _AS_TEXT = "train it as plain text: --local_dataset.format=text --local_dataset.columns=text=COLUMN"
-_READ = {"role", "content", "from", "value", "tool_calls", "function_call"}
+_READ = {*_SPEAKERS, *_WORDS, *_CALLS}
+# Types of the parts of a text, in OpenAI's two interfaces; a part may also have none.
+_TEXTS = (None, "text", "input_text", "output_text")
 
 
 @dataclass(frozen=True)
@@ -99,11 +105,12 @@ def read_conversation(value: object, what: str) -> Conversation | None:
         UsageError: if a turn is not of this form, or its speaker is unknown.
     """
     if isinstance(value, str) and value.strip():
-        value = read_json(value, what, "a list of turns in JSON", _AS_TEXT)
+        fix = FIX if value.lstrip().startswith("[") else _AS_TEXT
+        value = read_json(value, what, "a list of turns in JSON", fix)
     if not value:
         return None
     if not isinstance(value, list):
-        raise refusal(f"{what} is not a list of turns", f"it is {value!r:.80}")
+        raise refusal(f"{what} is not a list of turns", f"it is {value!r:.80}", _FIX)
     conversation = Conversation([])
     for number, turn in enumerate(_without_pairs(value), 1):
         where = f"turn {number} of {what}"
@@ -172,9 +179,9 @@ def _read_turn(turn: object, what: str) -> Message:
         if isinstance(turn, str):
             fix = f"if the texts take turns, make messages of them: {of_alternating(column)}"
         raise refusal(f"{what} is not a turn", f"it is {turn!r:.80}", fix)
-    speaker, words = _names_of(turn, what)
-    named = turn[speaker]
-    role = ROLES.get(named) if isinstance(named, str) else None
+    named, words = _speaker(turn, what), _name_of_words(turn, what)
+    speaker = named.strip().casefold() if isinstance(named, str) else ""
+    role = ROLES.get(speaker)
     if role is None:
         raise refusal(
             f"{what} has the unknown speaker {named!r:.80}",
@@ -182,26 +189,31 @@ def _read_turn(turn: object, what: str) -> Message:
             "rename the speaker, or remove such conversations",
         )
     calls, content = _only(_CALLS, turn, what), turn.get(words)
-    if named in _CALLERS and not calls:
+    if speaker in _CALLERS and not calls:
         calls, content = content, None
     message: Message = {"role": role, "content": _content(content, role, f"{words!r} of {what}")}
     if calls:
         message["tool_calls"] = read_calls(calls, what)
-    return message | _further(turn, what)
+    further = _further(turn, what)
+    if further and not (calls or turn.keys() & set(_WORDS)):
+        keys = ", ".join(map(str, turn))
+        raise refusal(f"{what} has no content", f"its keys are {keys}", _FIX)
+    return message | further
 
 
-def _names_of(turn: Mapping[str, Any], what: str) -> tuple[str, str]:
-    """Return the names of a turn's speaker and words: OpenAI's or ShareGPT's."""
-    names = [names for names in _NAMES if turn.get(names[0]) is not None]
+def _speaker(turn: Mapping[str, Any], what: str) -> object:
+    """Return who says a turn, as the data calls them."""
+    names = [name for name in _SPEAKERS if turn.get(name) is not None]
     if not names:
-        raise refusal(
-            f"{what} has no speaker",
-            f"its keys are {', '.join(map(str, turn)) or 'none'}",
-            "give each turn role and content, or from and value",
-        )
-    if len(names) > 1:
-        _only(("content", "value"), turn, what)
-    return names[0]
+        keys = ", ".join(map(str, turn)) or "none"
+        raise refusal(f"{what} has no speaker", f"its keys are {keys}", _FIX)
+    return turn[names[0]]
+
+
+def _name_of_words(turn: Mapping[str, Any], what: str) -> str:
+    """Return what a turn calls its words: OpenAI's name or ShareGPT's."""
+    _only(_WORDS, turn, what)
+    return next((name for name in _WORDS if turn.get(name) is not None), _WORDS[0])
 
 
 def _only(names: Sequence[str], turn: Mapping[str, Any], what: str) -> Any:
@@ -248,7 +260,7 @@ def _joined(content: object, what: str) -> object:
     texts = []
     for part in content:
         text = part.get("text") if isinstance(part, Mapping) else None
-        if not isinstance(text, str) or part.get("type") != "text":
+        if not isinstance(text, str) or part.get("type") not in _TEXTS:
             raise refusal(
                 f"{what} has content that is not text",
                 f"a part of its content is {part!r:.80}; each must be "

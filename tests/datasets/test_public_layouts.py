@@ -7,6 +7,7 @@ import pytest
 
 from llama_recipes_local.datasets.layouts import find_layout
 from llama_recipes_local.datasets.rows import RowFormatter
+from llama_recipes_local.datasets.turns import read_conversation
 from llama_recipes_local.errors import UsageError
 
 # name, a record, its turns by hand, and the columns that are named as left out
@@ -174,6 +175,52 @@ READ: list[tuple[str, dict[str, Any], list[str], set[str]]] = [
         {"chosen", "rejected"},
     ),
     (
+        "Pygmalion, with ShareGPT's words",
+        {"conversations": [{"role": "human", "value": "Q"}, {"role": "bot", "value": "A"}]},
+        ["Q", "A"],
+        set(),
+    ),
+    (
+        "ShareGPT with OpenAI's words",
+        {"conversations": [{"from": "user", "content": "Q"}, {"from": "gpt", "content": "A"}]},
+        ["Q", "A"],
+        set(),
+    ),
+    (
+        "Cohere",
+        {
+            "messages": [
+                {"role": "System", "content": "Be brief."},
+                {"role": "User", "content": "Q"},
+                {"role": "Chatbot", "content": "A"},
+            ]
+        },
+        ["Be brief.", "Q", "A"],
+        set(),
+    ),
+    (
+        "OpenAI's parts of responses",
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "input_text", "text": "Q"}]},
+                {"role": "assistant", "content": [{"type": "output_text", "text": "A"}]},
+            ]
+        },
+        ["Q", "A"],
+        set(),
+    ),
+    (
+        "parts without a type",
+        {
+            "messages": [
+                {"role": "user", "content": [{"text": "Q"}]},
+                {"role": "assistant", "content": [{"text": "A"}, {"text": "B"}]},
+            ]
+        },
+        ["Q", "AB"],
+        set(),
+    ),
+    (
         "a class beside a question",
         {"prompt": "Q", "completion": "A", "label": 0},
         ["Q", "A"],
@@ -272,6 +319,63 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
         "without commas",
     ),
     (
+        "turns whose words have another name",
+        {"messages": [{"role": "user", "text": "Q"}, {"role": "assistant", "text": "A"}]},
+        "turn 1 of 'messages' in line 1 of a.jsonl has no content",
+        "role and content",
+    ),
+    (
+        "an image",
+        {"messages": [{"role": "user", "content": [{"type": "image", "text": "Q"}]}]},
+        "has content that is not text",
+        "remove",
+    ),
+    (
+        "Axolotl's marks of parts",
+        {
+            "messages": [
+                {"role": "user", "content": "Q"},
+                {
+                    "role": "assistant",
+                    "content": "A",
+                    "train_detail": [{"begin_offset": 0, "end_offset": 1, "train": False}],
+                },
+            ]
+        },
+        "turn 2 of 'messages' in line 1 of a.jsonl has train_detail",
+        "train: false",
+    ),
+    (
+        "turns as Python prints them",
+        {"messages": "[{'role': 'user', 'content': 'Q'}]"},
+        "is text, not a list of turns in JSON",
+        "json.dumps",
+    ),
+    (
+        "columns of turns",
+        {"messages": {"role": ["user", "assistant"], "content": ["Q", "A"]}},
+        "is not a list of turns",
+        "role and content",
+    ),
+    (
+        "xLAM",
+        {"id": 1, "query": "Q", "answers": '[{"name": "f", "arguments": {}}]', "tools": "[]"},
+        "has calls of tools in 'answers'",
+        "tool_calls: (.answers|fromjson)}]",
+    ),
+    (
+        "Axolotl's segments",
+        {"segments": [{"label": False, "text": "Q"}, {"label": True, "text": "A"}]},
+        "is a text in 'segments'",
+        "completion: .segments[-1].text}' FILE.jsonl",
+    ),
+    (
+        "Glaive",
+        {"system": "SYSTEM: You call functions.", "chat": "USER: Q ASSISTANT: A"},
+        "is not a record of a known layout",
+        "columns=text=chat",
+    ),
+    (
         "HH-RLHF",
         {"chosen": "H: Q A: A", "rejected": "H: Q A: B"},
         "is a preference",
@@ -359,6 +463,14 @@ def test_others_are_refused_in_words(record: dict[str, Any], what: str, fix: str
     (problem,) = error.value.problems
     assert what in problem.what
     assert fix in problem.fix
+
+
+def test_a_call_is_a_call_however_its_speaker_is_spelled() -> None:
+    said = [{"from": "Human", "value": "Q"}]
+    said += [{"from": "Function_Call", "value": '{"name": "f", "arguments": {}}'}]
+    conversation = read_conversation(said, "it")
+    assert conversation is not None
+    assert conversation.turns[1]["tool_calls"][0]["function"]["name"] == "f"
 
 
 def test_a_single_pair_in_a_conversation_is_no_turn_of_unknown_fields() -> None:
