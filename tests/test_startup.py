@@ -103,6 +103,17 @@ def test_commands_import_torch_quickly() -> None:
     assert imported_by(f"import {', '.join(plain)}") & {"torch", "transformers"} == set()
 
 
+@pytest.mark.command
+def test_the_help_of_sft_imports_no_trainer() -> None:
+    code = """
+import sys
+from llama_recipes_local.commands.sft.command import main
+assert main(["--help"]) == 0
+assert "trl" in sys.modules and "llama_recipes_local.commands.sft.trl_trainer" not in sys.modules
+"""
+    assert "torch" in imported_by(code)  # TRL's flags need it
+
+
 def test_a_run_imports_no_package_that_it_does_not_need(
     tiny_model: Path, grammar_data: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -1,6 +1,6 @@
 """Turns what the user asks into the text that the model completes: prompts and their template."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from llama_recipes_local.datasets.templates import Message, has_chat_template
 from llama_recipes_local.datasets.token_ids import begun, text_ids
 from llama_recipes_local.datasets.tool_calls import read_tools
 from llama_recipes_local.datasets.turns import read_history, read_turns
-from llama_recipes_local.errors import Problem, UsageError, refusal
+from llama_recipes_local.errors import Problem, UsageError, caught, refusal, refuse
 from llama_recipes_local.messages import missing_path
 from llama_recipes_local.records import finding
 from llama_recipes_local.records.any_format import format_of, records
@@ -160,23 +160,37 @@ def _lines(path: Path) -> Iterator[Prompt]:
             yield Prompt(f"line {number} of {path}", without_end(line))
 
 
-def _records(path: Path) -> Iterator[Prompt]:
-    for where, values in records(path):
-        content: str | list[Message] | None = None
-        if "messages" in values:
-            content = read_turns(values["messages"], f"'messages' in {where}")
-        elif "prompt" in values:
-            content = read_text(values["prompt"], f"'prompt' in {where}")
-        if content is None:
+def _records(path: Path) -> list[Prompt]:
+    prompts: list[Prompt] = []
+    problems: list[Problem] = []
+    with caught() as unreadable:
+        for where, values in records(path):
+            with caught() as found:
+                prompts.append(_of_record(where, values))
+            problems += found
+    refuse((problems + unreadable)[:MAX_PROBLEMS])
+    return prompts
+
+
+def _of_record(where: str, values: Mapping[str, Any]) -> Prompt:
+    key = "messages" if "messages" in values else "prompt"
+    content: str | list[Message] | None
+    if key == "messages":
+        content = read_turns(values[key], f"'{key}' in {where}")
+    else:
+        content = read_text(values.get(key), f"'{key}' in {where}")
+    if content is None:
+        why = f"its {key!r} is blank"
+        if key not in values:
             why = f"its keys are {', '.join(map(str, values))}; it needs prompt or messages"
-            raise refusal(f"{where} has nothing to complete", why)
-        beside = {CONTEXT[name]: value for name, value in values.items() if name in CONTEXT}
-        if history := read_history(beside.get("history") or [], f"'history' in {where}"):
-            content = [*history.turns, *Prompt(where, content).turns]
-        if system := read_text(beside.get("system"), f"'system' in {where}"):
-            content = Prompt(where, content, system).turns
-        tools = read_tools(beside.get("tools"), f"'tools' in {where}")
-        yield Prompt(where, content, tools=tuple(tools))
+        raise refusal(f"{where} has nothing to complete", why, "write it, or leave the record out")
+    beside = {CONTEXT[name]: value for name, value in values.items() if name in CONTEXT}
+    if history := read_history(beside.get("history") or [], f"'history' in {where}"):
+        content = [*history.turns, *Prompt(where, content).turns]
+    if system := read_text(beside.get("system"), f"'system' in {where}"):
+        content = Prompt(where, content, system).turns
+    tools = read_tools(beside.get("tools"), f"'tools' in {where}")
+    return Prompt(where, content, tools=tuple(tools))
 
 
 def check_limits(

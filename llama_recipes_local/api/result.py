@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from llama_recipes_local.answers.asking import AskedModel
+    from llama_recipes_local.answers.generator import Sampling
     from llama_recipes_local.run import Run
 
 Row = dict[str, Any]  # what is logged after a step is of several types
@@ -143,28 +144,13 @@ class Result:
         Raises:
             UsageError: if no model was saved, the prompt cannot be used, or sampling is off.
         """
-        from llama_recipes_local.answers.generator import Sampling
-        from llama_recipes_local.answers.sampling_limits import sampling_problems
-        from llama_recipes_local.datasets.base import is_blank
-
-        if not isinstance(prompt, str):
-            raise refusal(f"prompt={prompt!r}", "it is no text", 'give one: "..."')
-        if is_blank(prompt):
-            raise refusal(f"prompt={prompt!r}", "there is nothing to answer", 'give one: "..."')
-        asked = {"temperature": temperature, "top_p": top_p, "top_k": top_k}
-        given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
-        always = {"repetition_penalty": repetition_penalty, "seed": seed}
-        refuse(sampling_problems({"max_new_tokens": max_new_tokens} | given | always))
-        if given and not do_sample:
-            what = ", ".join(f"{name}={value}" for name, value in given.items())
-            why = "without sampling the likeliest token is taken each time"
-            raise refusal(f"{what} without do_sample", why, "add do_sample=True")
-        sampling = Sampling(
+        _check_prompt(prompt)
+        sampling = _sampling(
+            do_sample,
+            {"temperature": temperature, "top_p": top_p, "top_k": top_k},
             max_new_tokens=max_new_tokens,
-            do_sample=do_sample,
             repetition_penalty=repetition_penalty,
             seed=seed,
-            **given,
         )
         return self._asked.complete([prompt], sampling)[0][0]
 
@@ -210,3 +196,32 @@ def _rows(path: Path) -> list[Row]:
 
     lines = path.read_bytes().splitlines() if path.is_file() else []
     return [json.loads(line) for line in lines if step_of(line) is not None]
+
+
+def _check_prompt(prompt: object) -> None:
+    from llama_recipes_local.datasets.base import is_blank
+
+    if not isinstance(prompt, str):
+        raise refusal(f"prompt={prompt!r}", "it is no text", 'give one: "..."')
+    if is_blank(prompt):
+        raise refusal(f"prompt={prompt!r}", "there is nothing to answer", 'give one: "..."')
+
+
+def _sampling(do_sample: bool, only_sampling: dict[str, Any], **always: Any) -> "Sampling":
+    """Return how tokens are chosen.
+
+    Args:
+        do_sample: whether they are sampled.
+        only_sampling: settings that need ``do_sample``; None means that one is not given.
+        **always: the other settings.
+    """
+    from llama_recipes_local.answers.generator import Sampling
+    from llama_recipes_local.answers.sampling_limits import sampling_problems
+
+    given = {name: value for name, value in only_sampling.items() if value is not None}
+    refuse(sampling_problems(given | always))
+    if given and not do_sample:
+        what = ", ".join(f"{name}={value}" for name, value in given.items())
+        why = "without sampling the likeliest token is taken each time"
+        raise refusal(f"{what} without do_sample", why, "add do_sample=True")
+    return Sampling(do_sample=do_sample, **given, **always)

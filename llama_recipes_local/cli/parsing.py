@@ -11,7 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import NoReturn
 
-from llama_recipes_local.errors import Problem, refusal
+from llama_recipes_local.errors import Problem, UsageError, refusal
 from llama_recipes_local.messages import flag_for, nearest, unknown_flag
 from llama_recipes_local.storage.names import check_possible
 from llama_recipes_local.typed_words import read_words
@@ -58,11 +58,14 @@ class Parser(argparse.ArgumentParser):
         return parsed
 
     def error(self, message: str) -> NoReturn:
-        """Print the usage and what is wrong, to standard output too if JSON was asked for."""
+        """Print what is wrong, to standard output too if JSON was asked for.
+
+        The usage, which argparse prints before it, fills a screen here.
+        """
+        fix = f"`{self.prog} --help` lists what it takes"
         if self._asks_json:
-            fix = f"`{self.prog} --help` lists the flags"
             print_json([Problem(message, "the command line cannot be read", fix)])
-        super().error(message)
+        self.exit(UsageError.EXIT_CODE, f"{self.prog}: error: {message}\n   {fix}\n")
 
     def parse_own(self, words: Sequence[str]) -> argparse.Namespace:
         """Parse the parser's own flags among words that may hold any flag of ``finetuning.py``.
@@ -105,7 +108,7 @@ class Parser(argparse.ArgumentParser):
             return
         self._check_other_name(flag)
         problem = unknown_flag(flag, [name.lstrip("-") for name in known])
-        self.error(f"{problem.what}; {problem.fix or f'{self.prog} --help lists the flags'}")
+        self.error("; ".join(filter(None, (problem.what, problem.fix))))
 
     def _check_other_name(self, flag: str) -> None:
         if (ours := f"--{ELSEWHERE.get(flag.lstrip('-'))}") in self._flags():

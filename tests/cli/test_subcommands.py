@@ -43,7 +43,9 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 def test_the_nearest_name_is_suggested(
     words: list[str], nearest: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert f"did you mean {nearest}?" in refused(words, capsys)
+    said = refused(words, capsys)
+    assert f"did you mean {nearest}?" in said
+    assert said.count("\n") == 2 and "--help` lists what it takes" in said
 
 
 def test_other_programs_names_of_commands_lead_to_ours() -> None:

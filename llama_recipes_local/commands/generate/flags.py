@@ -4,11 +4,12 @@ import argparse
 import math
 import sys
 from dataclasses import fields
+from pathlib import Path
 
 from llama_recipes_local.answers.sampling_limits import SAMPLING_LIMITS
 from llama_recipes_local.cli.parsing import number, one_of, path, read_typed, text
 from llama_recipes_local.cli.shared_flags import DTYPES, add_other_base_flag, add_tokenizer_flag
-from llama_recipes_local.errors import Problem, refusal, refuse
+from llama_recipes_local.errors import Problem, reason, refusal, refuse
 from llama_recipes_local.screen import is_terminal
 
 TEMPLATES = ("tokenizer", "llama2", "llama3", "chatml", "guanaco")
@@ -255,30 +256,37 @@ def _unused_sampling(args: argparse.Namespace) -> list[Problem]:
     ]
 
 
+def _read_prompt(args: argparse.Namespace) -> str:
+    """Return the prompt of a flag, a file or standard input.
+
+    Raises:
+        UsageError: if it is blank, as a variable of the shell that is not set, or cannot be read.
+    """
+    if args.prompt is not None:
+        prompt, where = read_typed(lambda: args.prompt), "--prompt"
+    elif args.prompt_file is not None:
+        path = args.prompt_file.expanduser().absolute()  # resolve() breaks the name of a pipe
+        prompt, where = _read_file(path), str(path)
+    else:
+        prompt, where = _read_input(), "standard input"
+    if not prompt.strip():
+        fix = "give one: --prompt TEXT, --prompt_file FILE, or a conversation: --chat"
+        raise refusal("there is no prompt", f"{where} is empty", fix)
+    return prompt
+
+
 def _read_input() -> str:
     """Return the text of standard input; a terminal is told that it is waited for."""
     if is_terminal(sys.stdin):
         waits = "--> type the prompt, and Ctrl-D in a line of its own; or give it: --prompt TEXT"
         print(waits, file=sys.stderr, flush=True)
-    typed = read_typed(sys.stdin.read).rstrip("\n")
-    if not typed:
-        fix = "give one: --prompt TEXT, --prompt_file FILE, or a conversation: --chat"
-        raise refusal("there is no prompt", "standard input is empty", fix)
-    return typed
+    return read_typed(sys.stdin.read).rstrip("\n")
 
 
-def _read_prompt(args: argparse.Namespace) -> str:
-    if args.prompt is not None:
-        return read_typed(lambda: args.prompt)
-    if args.prompt_file is None:
-        return _read_input()
-    path = args.prompt_file.expanduser().absolute()  # resolve() breaks the name of a pipe
+def _read_file(path: Path) -> str:
+    """Return a file's text without the mark and the newline that editors add."""
     try:
-        # the newline that an editor adds is not part of the text
-        return path.read_text("utf-8").removesuffix("\n")
+        return path.read_text("utf-8-sig").removesuffix("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise refusal(
-            f"--prompt_file {path} cannot be read",
-            str(error),
-            "name a text file in UTF-8, or give the text itself: --prompt TEXT",
-        ) from error
+        fix = "name a text file in UTF-8, or give the text itself: --prompt TEXT"
+        raise refusal(f"--prompt_file {path} cannot be read", reason(error), fix) from error

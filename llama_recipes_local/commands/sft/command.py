@@ -45,16 +45,17 @@ def main(words: Sequence[str]) -> int:
 
 def _run(words: Sequence[str]) -> None:
     extras.require("trl", "sft.py", "sft")
-    with quick_imports():
-        from llama_recipes_local import parallel
+    with exit_on_broken_pipe(), quick_imports():
         from llama_recipes_local.commands.sft.flags import make_parser
+
+        if {"-h", "--help"} & set(words):
+            make_parser().print_help()
+            return
+        from llama_recipes_local import parallel
         from llama_recipes_local.commands.sft.sft_run import preflight
         from llama_recipes_local.commands.sft.trl_trainer import load_data, train
 
     with exit_on_broken_pipe():
-        if {"-h", "--help"} & set(words):
-            make_parser().print_help()
-            return
         run = preflight(words)
         data = load_data(run)
     with ignore_broken_pipe(), locked(Path(run.training.output_dir), parallel.is_rank_zero()):

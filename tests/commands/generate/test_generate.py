@@ -64,8 +64,9 @@ def test_the_prompt_may_come_from_a_file_or_standard_input(
     words = ("--adapter", adapter, "--max_new_tokens", 8, "--dataset", "grammar_dataset")
     direct = generate(capsys, *words, "--prompt", SENTENCE)
     file = tmp_path / "prompt.txt"
-    file.write_text(SENTENCE + "\n", "utf-8")
-    assert generate(capsys, *words, "--prompt_file", file) == direct
+    for text in (SENTENCE + "\n", f"\ufeff{SENTENCE}\r\n"):  # the second as Windows' editors save it
+        file.write_bytes(text.encode())
+        assert generate(capsys, *words, "--prompt_file", file) == direct
     monkeypatch.setattr("sys.stdin", io.StringIO(SENTENCE + "\n"))
     assert generate(capsys, *words) == direct
 
@@ -77,9 +78,21 @@ def test_a_terminal_is_told_that_a_prompt_is_waited_for(
     monkeypatch.setattr("sys.stdin", stdin)
     assert flags._read_input() == "Hi" and capsys.readouterr().err == ""
     monkeypatch.setattr(stdin, "isatty", lambda: True)
-    with pytest.raises(UsageError, match="standard input is empty"):
-        flags._read_input()
+    assert flags._read_input() == ""
     assert "type the prompt" in capsys.readouterr().err
+
+
+def test_a_blank_prompt_is_refused_before_anything_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As of a variable of the shell that is not set: a template would make a prompt of it."""
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
+    blank = tmp_path / "blank.txt"
+    blank.write_text("\ufeff \n", "utf-8")
+    for words in (["--prompt", ""], ["--prompt_file", str(blank)], []):
+        assert cli.main(["generate", "--model_name", str(tmp_path / "none"), *words]) == 2
+        said = capsys.readouterr().err
+        assert "there is no prompt" in said and "fix: give one" in said
 
 
 def test_sampling_depends_on_the_seed(adapter: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -99,6 +99,10 @@ def test_records_have_prompts_or_turns(
     assert record == {"messages": turns, "completion": as_text[:-1]}
     file.write_text('{"question": "Hi"}\n')
     assert "question" in refused(capsys, *words, "--prompts", file)
+    file.write_text('{"prompt": "Hi"}\n{"prompt": " "}\n{"promt": "Hi"}\n{')
+    said = refused(capsys, *words, "--prompts", file)
+    assert "3 problems" in said and "line 4" in said
+    assert "its 'prompt' is blank" in said and "its keys are promt" in said
     file.write_text("\n")
     assert "has no" in refused(capsys, *words, "--prompts", file)
     assert str(tmp_path / "none") in refused(capsys, *words, "--prompts", tmp_path / "none")
