@@ -8,6 +8,7 @@ import torch
 from transformers import BitsAndBytesConfig
 
 from llama_recipes_local import extras
+from llama_recipes_local.adapters.unread_keys import unread_keys
 from llama_recipes_local.checkpoints.layout import check_converted
 from llama_recipes_local.configs import quantization_config
 from llama_recipes_local.errors import Problem, UsageError, refuse
@@ -110,6 +111,8 @@ def find_source(
         refuse(compared.problems)
         if compared.note:
             print(f"--> {compared.note}", file=sys.stderr)
+    for line in unread_keys(model, adapter):
+        print(line, file=sys.stderr)
     run = SavedRun(adapter or model)
     return ModelSource(
         adapter=adapter,

@@ -42,7 +42,7 @@ def write_lora(path: Path, name: str, shape: Shape, pairs: Mapping[str, LoraPair
     """
     from gguf import GGUFWriter, Keys
 
-    alpha = max(each.scale * each.rank for each in pairs.values())
+    alpha = max((each.scale * each.rank for each in pairs.values()), key=abs) or 1.0
     writer = GGUFWriter(path, "llama")
     writer.add_type("adapter")
     writer.add_name(name)

@@ -65,10 +65,14 @@ def read_adapter_config(
     refuse(check_adapter_files(folder, "--adapter", fix))
     path = folder / ADAPTER_CONFIG
     with door(f"{path} is not a PEFT configuration", "copy the adapter again"):
-        config = json.loads(path.read_text("utf-8"))
+        config = json.loads(path.read_text("utf-8"), parse_constant=_not_a_number)
         if not isinstance(config, dict) or "peft_type" not in config:
             raise ValueError("it has no peft_type")
     return config
+
+
+def _not_a_number(text: str) -> None:
+    raise ValueError(f"it has {text} for a number")
 
 
 def trained_tokens(folder: Path) -> list[int]:

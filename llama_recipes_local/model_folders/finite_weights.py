@@ -21,7 +21,7 @@ def finite(name: str, tensor: torch.Tensor, source: Path) -> torch.Tensor:
     if not tensor.is_floating_point() or tensor.isfinite().all():
         return tensor
     dtype = str(tensor.dtype).removeprefix("torch.")
-    why = f"{source} has NaN or infinite numbers, or larger ones than {dtype} holds"
+    why = f"{source}, or what is added to it, has NaN, infinities or more than {dtype} holds"
     fix = "copy the files again, or take an earlier checkpoint"
     if tensor.dtype == torch.float16:
         fix += ", or --dtype bfloat16 where a dtype can be chosen"

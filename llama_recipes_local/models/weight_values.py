@@ -64,8 +64,20 @@ def check_all(folder: Path, tensors: Iterable[tuple[str, torch.Tensor]]) -> list
 
 
 def check_adapter_values(folder: Path) -> list[Problem]:
-    """Return a problem for numbers of a saved adapter that are not finite; zeros are normal."""
-    return _not_finite(folder, _all_extremes(StoredTensors([folder / ADAPTER_WEIGHTS]).items()))
+    """Return a problem for numbers of a saved adapter that are integers or not finite.
+
+    Zeros are normal. PEFT takes integers, which another program has made, without their scale.
+    """
+    stored = StoredTensors([folder / ADAPTER_WEIGHTS])
+    kinds = {name: each.dtype for name, each in stored.headers().items()}
+    lora = ((name, dtype) for name, dtype in kinds.items() if ".lora_" in name)
+    integers = [
+        f"{name} is {dtype}" for name, dtype in lora if dtype.startswith(("I", "U", "BOOL"))
+    ]
+    if integers:
+        fix = "save the adapter in floats, as PEFT does"
+        return [Problem(_what(folder), f"not floats: {join_names(integers)}", fix)]
+    return _not_finite(folder, _all_extremes(stored.items()))
 
 
 def _middle(place: Place) -> torch.Tensor:

@@ -1,9 +1,11 @@
 """Finds what a run does not read: flags, because of its other flags, and a model's own code."""
 
+from pathlib import Path
+
+from llama_recipes_local.adapters.unread_keys import unread_keys
 from llama_recipes_local.datasets.registry import DATASETS
-from llama_recipes_local.errors import Problem
+from llama_recipes_local.errors import Problem, caught
 from llama_recipes_local.preflight.flags import reached_by
-from llama_recipes_local.preflight.model_sizes import model_config
 from llama_recipes_local.run import Run
 
 OF_SHARDS = (
@@ -60,6 +62,9 @@ def unread(run: Run) -> str:
         for why, names in unread.items()
         if named.intersection(names)
     ]
-    if model_config(run).get("auto_map"):
-        lines.append("--> not run: code that the model's config.json names (auto_map); it never is")
+    adapter = train.from_peft_checkpoint
+    with caught():  # an adapter that cannot be read is reported
+        lines += unread_keys(
+            Path(train.model_name), Path(adapter).expanduser() if adapter else None
+        )
     return "\n".join(lines)

@@ -147,7 +147,10 @@ def changed(folder: Path, **values: Any) -> None:
             },
             "rope_parameters",
         ),
-        ({"rope_scaling": llama3_scaling(8) | {"original_max_position_embeddings": 6000}}, "rope_freqs"),
+        (
+            {"rope_scaling": llama3_scaling(8) | {"original_max_position_embeddings": 6000}},
+            "rope_freqs",
+        ),
         ({"max_position_embeddings": 2**25}, "has llama.context_length 33554432"),
     ],
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from llama_recipes_local.adapters.unread_keys import unread_keys
 from llama_recipes_local.commands.export.calibration import calibration_rows
 from llama_recipes_local.commands.export.export_types import TYPES
 from llama_recipes_local.commands.export.held_out_rows import held_out_rows, held_out_run
@@ -173,7 +174,7 @@ def _planned_model(asked: Export, name: str) -> PlannedExport:
     tokenizer = find_tokenizer(asked.tokenizer, folder, trained)
     model = _whole_model(folder, tokenizer, tensors, asked.accepted)
     planned = planned_export(model, out, name)
-    print(f"--> exporting {folder}")
+    print("\n".join([f"--> exporting {folder}", *unread_keys(folder)]))
     return planned
 
 

@@ -9,6 +9,7 @@ import torch
 from peft.tuners.lora import LoraLayer
 
 from llama_recipes_local.adapters.compatibility import PEFT_PREFIX, base_name
+from llama_recipes_local.adapters.unread_keys import unread_keys
 from llama_recipes_local.commands.merge.adapter import Adapter, read_inputs
 from llama_recipes_local.commands.merge.skeleton import Skeleton
 from llama_recipes_local.datasets.prompt_template import find_prompt_template
@@ -70,6 +71,8 @@ def export_lora(
     )
     template = find_prompt_template(adapter.folder)
     print(f"--> exporting {adapter.folder}, for {folder}")
+    for line in unread_keys(folder, adapter.folder):
+        print(line)
     if compared.note:
         print(f"    {compared.note}")
     beside = custody(folder)

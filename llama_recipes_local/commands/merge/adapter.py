@@ -131,7 +131,7 @@ def _check_kind(folder: Path, settings: dict[str, Any]) -> None:
     if method is None or not method.is_mergeable:
         raise refusal(
             f"--adapter {folder} is of type {kind}, which cannot be merged",
-            "it does not change the weights alone, as LoRA does",
+            "only LoRA is merged, whose change is a weight's own",
             unmerged,
         )
     for field, why in BEYOND_WEIGHTS.items():

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from llama_recipes_local import extras
+from llama_recipes_local.adapters.unread_keys import unread_keys
 from llama_recipes_local.commands.merge.adapter import Adapter, read_inputs
 from llama_recipes_local.commands.merge.base_tensors import BaseTensors, FourBit, check_base
 from llama_recipes_local.commands.merge.merged_tensors import MergedTensors
@@ -179,6 +180,8 @@ def _four_bit(asked: Merge, run: SavedRun) -> FourBit | None:
 
 def _report_inputs(base: BaseTensors, adapter: Adapter, folder: Path) -> None:
     print(f"--> merging {adapter.folder}\n    into {folder}")
+    for line in unread_keys(folder, adapter.folder):
+        print(line)
     if base.scaled:
         print("    dequantizing its weights first")
     if base.packed:

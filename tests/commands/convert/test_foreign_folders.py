@@ -240,6 +240,6 @@ def test_a_number_that_the_dtype_does_not_hold_is_refused(tiny_model: Path, tmp_
         if dtype == torch.bfloat16:
             convert(asked)
             continue
-        with pytest.raises(UsageError, match="norm.weight is not finite.*\n.*than float16 holds"):
+        with pytest.raises(UsageError, match="than float16 holds"):
             convert(asked)
         assert not asked.out.exists()

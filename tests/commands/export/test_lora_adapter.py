@@ -46,6 +46,7 @@ def export(tmp_path: Path, *words: str) -> int:
         ("Llama 2 Chat", {"rank_pattern": {"q_proj": 2, "k_proj": 6}, "use_rslora": True}),
         ("Llama 2 Chat", {"target_modules": [*ALL, "lm_head", "embed_tokens"]}),
         ("SmolLM2", {"target_modules": ["k_proj"], "layers_to_transform": [1]}),
+        ("Llama 3.1", {"lora_alpha": -12, "alpha_pattern": {"down_proj": 0}}),
     ],
 )
 def test_llama_cpp_computes_with_it_what_peft_does(

@@ -108,6 +108,18 @@ def test_a_configuration_with_wrong_types_is_refused(
     assert f"{adapter / 'adapter_config.json'} is not a PEFT configuration" in error
 
 
+def test_numbers_that_are_none_are_refused(adapter: Path, refused: Callable[..., str]) -> None:
+    change(adapter / "adapter_config.json", lora_alpha=float("nan"))
+    assert "is not a PEFT configuration" in (error := refused()) and "NaN for a number" in error
+
+
+def test_matrices_in_integers_are_refused(adapter: Path, refused: Callable[..., str]) -> None:
+    """PEFT adds them without the scale that they were rounded with."""
+    tensors = load_file(adapter / FILE)
+    save_file({name: each.to(torch.int8) for name, each in tensors.items()}, adapter / FILE)
+    assert "not floats" in (error := refused()) and "lora_A.weight is I8" in error
+
+
 def test_a_base_model_that_is_not_named_is_not_taken_from_the_working_directory(
     adapter: Path, base: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]
 ) -> None:
