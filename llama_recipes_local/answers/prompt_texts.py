@@ -24,7 +24,7 @@ from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.datasets.templates import Message, has_chat_template
 from llama_recipes_local.datasets.token_ids import begun, text_ids
 from llama_recipes_local.datasets.tool_calls import read_tools
-from llama_recipes_local.datasets.turns import read_history, read_turns
+from llama_recipes_local.datasets.turns import is_turns, read_history, read_turns
 from llama_recipes_local.errors import Problem, UsageError, caught, refusal, refuse
 from llama_recipes_local.messages import missing_path
 from llama_recipes_local.records import finding
@@ -175,7 +175,7 @@ def _records(path: Path) -> list[Prompt]:
 def _of_record(where: str, values: Mapping[str, Any]) -> Prompt:
     key = "messages" if "messages" in values else "prompt"
     content: str | list[Message] | None
-    if key == "messages":
+    if key == "messages" or is_turns(values.get(key)):
         content = read_turns(values[key], f"'{key}' in {where}")
     else:
         content = read_text(values.get(key), f"'{key}' in {where}")

@@ -31,6 +31,7 @@ from llama_recipes_local.datasets.templates import (
 from llama_recipes_local.datasets.tool_calls import read_tools
 from llama_recipes_local.datasets.turns import (
     Conversation,
+    is_turns,
     read_conversation,
     read_history,
 )
@@ -124,6 +125,7 @@ class RowFormatter:
             text = read_text(self.layout.values(record)["text"], f"{column!r} in {record[0]}")
             return None if text is None else Marked(text)
         if not self.renders(tokenizer):
+            self._refuse_turns(record, tokenizer)
             parts = self._parts(record)
             if parts is None:
                 return None
@@ -162,6 +164,8 @@ class RowFormatter:
         return unused_columns(values, used)
 
     def _question_and_answer(self, record: Record) -> Conversation | None:
+        if self._sides_of_turns(record):
+            return self._prompted_turns(record)
         parts = self._parts(record)
         if parts is None:
             return None
@@ -170,6 +174,31 @@ class RowFormatter:
         return Conversation(
             [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
         )
+
+    def _sides_of_turns(self, record: Record) -> list[str]:
+        """Return the columns of a prompt and a completion that are turns, as TRL has them."""
+        if self.layout.name != "prompt":
+            return []
+        values = self.layout.values(record)
+        return [column for role, column in self.layout.columns if is_turns(values[role])]
+
+    def _prompted_turns(self, record: Record) -> Conversation | None:
+        """Return turns of which only the completion is trained; None if a side is blank."""
+        values, columns = self.layout.values(record), dict(self.layout.columns)
+        sides = []
+        for role, speaker in (("prompt", "user"), ("completion", "assistant")):
+            value, what = values[role], f"{columns[role]!r} in {record[0]}"
+            if not is_turns(value):
+                text = read_text(value, what)
+                value = text and [{"role": speaker, "content": text}]
+            sides.append(read_conversation(value, what))
+        asked, said = sides
+        if asked is None or said is None:
+            return None
+        if self.labels == "assistant":
+            answers = (n for n, turn in enumerate(asked.turns) if turn["role"] == "assistant")
+            asked = replace(asked, marks=dict.fromkeys(answers, False))
+        return said.after(asked)
 
     def _parts(self, record: Record) -> tuple[str, str | None, str] | None:
         """Return the question, its input and the response; None if one is blank."""
@@ -246,6 +275,20 @@ class RowFormatter:
         if self.layout.name != "text":
             refuse_bad_answer(record, {column for _, column in self.layout.columns})
 
+    def _refuse_turns(self, record: Record, tokenizer: PreTrainedTokenizerBase | None) -> None:
+        """Refuse a prompt or a completion of turns where there is no template for them.
+
+        Raises:
+            UsageError: with the templates that could be used.
+        """
+        columns = self._sides_of_turns(record)
+        if columns:
+            raise refusal(
+                f"{' and '.join(map(repr, columns))} in {record[0]} are turns",
+                f"the template {self.template} is for texts",
+                f"name a chat template: {_turns_flag(tokenizer)}",
+            )
+
     def _refuse_context(self, record: Record, tokenizer: PreTrainedTokenizerBase | None) -> None:
         """Refuse a record with a system prompt, a history or tools where there are no turns.
 
@@ -256,11 +299,10 @@ class RowFormatter:
         if not context:
             return
         columns = " and ".join(repr(column) for column, _ in context.values())
-        fitting = fitting_templates(tokenizer) if tokenizer is not None else list(TEMPLATES)
         raise refusal(
             f"the template {self.template} has no place for {columns}: {record[0]}",
             f"without {columns} the model would learn something else",
-            f"make turns of the record: {FLAG}={' or '.join(fitting)}; or remove the column",
+            f"make turns of the record: {_turns_flag(tokenizer)}; or remove the column",
         )
 
 
@@ -304,6 +346,12 @@ def with_context(
             "keep one of them",
         )
     return whole
+
+
+def _turns_flag(tokenizer: PreTrainedTokenizerBase | None) -> str:
+    """Return the flag with the templates that write turns."""
+    fitting = fitting_templates(tokenizer) if tokenizer is not None else list(TEMPLATES)
+    return f"{FLAG}={' or '.join(fitting)}"
 
 
 def _alpaca_prompt(instruction: str, further: str | None) -> str:

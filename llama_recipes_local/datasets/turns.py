@@ -84,6 +84,11 @@ class Conversation:
         return Conversation([*earlier.turns, *self.turns], marks, self.tools)
 
 
+def is_turns(value: object) -> bool:
+    """Return whether a value is a list of turns, and not a text."""
+    return isinstance(value, list) and bool(value) and isinstance(value[0], Mapping)
+
+
 def read_turns(value: object, what: str) -> list[Message] | None:
     """Return a conversation's turns; see ``read_conversation``."""
     conversation = read_conversation(value, what)

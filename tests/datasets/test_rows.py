@@ -353,6 +353,39 @@ def test_arguments_that_are_no_object_are_refused(
     assert why in problem.why and "local_dataset.format=text" not in problem.fix
 
 
+# TRL's prompts and completions of turns: only the completion is trained.
+ASKED = [{"role": role, "content": words} for role, words in (("user", "Hi"), ("assistant", "Yo"))]
+QUESTION, ANSWER = {"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "Four."}
+
+
+@pytest.mark.parametrize("prompt", ["2+2?", [QUESTION], [*ASKED, QUESTION]])
+@pytest.mark.parametrize("completion", ["Four.", [ANSWER]])
+@pytest.mark.parametrize("names", [("prompt", "completion"), ("input", "output")])
+def test_prompts_and_completions_may_be_turns(
+    prompt: Any, completion: Any, names: tuple[str, str], chatty: Any
+) -> None:
+    record = dict(zip(names, (prompt, completion), strict=True))
+    made = example(record, chatty, PLAIN)
+    assert labels(record, chatty, PLAIN) == ["Four.<|im_end|>"]
+    before = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nYo<|im_end|>\n"
+    assert made.text == (
+        f"{SYSTEM}{before if len(prompt) == 3 else ''}<|im_start|>user\n2+2?<|im_end|>\n"
+        "<|im_start|>assistant\nFour.<|im_end|>\n"
+    )
+    assert example(record, chatty, PLAIN, labels="all").spans is None
+
+
+def test_prompts_of_turns_need_a_chat_template(tokenizer: Any) -> None:
+    problem = refused({"prompt": [QUESTION], "completion": [ANSWER]}, tokenizer)
+    assert problem.what == "'prompt' and 'completion' in line 1 of a.jsonl are turns"
+    assert problem.fix.startswith("name a chat template: --local_dataset.template=")
+
+
+@pytest.mark.parametrize("record", [{"prompt": [QUESTION], "completion": ""}])
+def test_a_prompt_of_turns_without_an_answer_is_blank(record: Any, chatty: Any) -> None:
+    assert example(record, chatty, PLAIN) is None
+
+
 @pytest.mark.parametrize("column", ["tools", "history"])
 def test_a_column_whose_json_is_broken_is_not_trained_as_text(column: str, chatty: Any) -> None:
     problem = refused(turns("Hi", "Yo") | {column: "[{'name': 'calc'}]"}, chatty, TOOLS)

@@ -287,6 +287,7 @@ def test_what_stands_beside_a_prompt_in_a_file_is_used(
     for record, text in (
         ({"prompt": "Hi", "system": "Be kind."}, "<system>Be kind.<user>Hi"),
         ({"prompt": "Hi", "history": [["a", "b"]]}, "<user>a<assistant>b<user>Hi"),
+        ({"prompt": [{"role": "user", "content": "y"}]}, "<user>y"),
         ({"messages": turns, "tools": [TOOL]}, f'[[{json.dumps(TOOL)}]]<user>y<tool>{{"t": 1}}'),
     ):
         (tmp_path / "prompts.jsonl").write_text(json.dumps(record))
