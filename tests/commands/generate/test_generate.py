@@ -64,7 +64,8 @@ def test_the_prompt_may_come_from_a_file_or_standard_input(
     words = ("--adapter", adapter, "--max_new_tokens", 8, "--dataset", "grammar_dataset")
     direct = generate(capsys, *words, "--prompt", SENTENCE)
     file = tmp_path / "prompt.txt"
-    for text in (SENTENCE + "\n", f"\ufeff{SENTENCE}\r\n"):  # the second as Windows' editors save it
+    as_windows_saves_it = f"\ufeff{SENTENCE}\r\n"
+    for text in (SENTENCE + "\n", as_windows_saves_it):
         file.write_bytes(text.encode())
         assert generate(capsys, *words, "--prompt_file", file) == direct
     monkeypatch.setattr("sys.stdin", io.StringIO(SENTENCE + "\n"))
