@@ -15,8 +15,14 @@ from llama_recipes_local.gguf_files.file_header import header, value_type
 from llama_recipes_local.gguf_files.folder_of_file import GgufModel
 from llama_recipes_local.gguf_files.llama_tensors import FREQUENCIES, swapped, targets
 from llama_recipes_local.gguf_files.metadata import ARCHITECTURE, ARCHITECTURE_KEY, Metadata
-from llama_recipes_local.gguf_files.modelfile import stops, trained_template, write_modelfile
+from llama_recipes_local.gguf_files.modelfile import (
+    example_prompt,
+    stops,
+    trained_template,
+    write_modelfile,
+)
 from llama_recipes_local.gguf_files.shape import AS_SAFETENSORS, Shape, shape_of, unwritable
+from llama_recipes_local.gguf_files.spaced_prompts import other_spaces
 from llama_recipes_local.gguf_files.tensor_types import (
     FileType,
     block_of,
@@ -27,7 +33,8 @@ from llama_recipes_local.gguf_files.tensor_types import (
 from llama_recipes_local.gguf_files.tokenizer_folder import read_tokenizer
 from llama_recipes_local.gguf_files.tokenizer_values import own_template, vocabulary_of
 from llama_recipes_local.gguf_files.tolerances import tolerances
-from llama_recipes_local.gguf_files.vocabulary import Vocabulary
+from llama_recipes_local.gguf_files.vocabulary import OTHER_ENDS, Vocabulary
+from llama_recipes_local.messages import join_names
 from llama_recipes_local.model_folders import check_free_space
 from llama_recipes_local.model_folders.exported_model import ExportedModel
 from llama_recipes_local.model_folders.read_back import ComparedModel, ReadBack
@@ -72,7 +79,7 @@ class GgufExport:
         with caught() as problems:
             self._check_tensors()
             self._check_header()
-            assert self._vocabulary is not None  # it can be written
+            self._check_ends()
         return problems or check_free_space(out, sum(each.bytes_in_file for each in self._plan))
 
     def written_tokenizer(self) -> PreTrainedTokenizerBase:
@@ -83,6 +90,9 @@ class GgufExport:
     def write(self, folder: Path) -> None:
         """Write the file and the Modelfile; one tensor at a time is in memory."""
         path = folder / self._name
+        prompt = example_prompt(self._model, self._tokenizer)
+        if line := other_spaces(self._vocabulary, self._tokenizer, prompt):
+            print(line)
         self._write_file(path)
         write_modelfile(folder, path.name, self._model, self._tokenizer)
 
@@ -188,17 +198,35 @@ class GgufExport:
                 raise refusal(what, why, fix)
 
     def _check_header(self) -> None:
-        """Refuse sizes and rotary settings that cannot be read back from a file.
+        """Refuse sizes, rotary settings and tokens that cannot be read back from a file.
 
         Raises:
             UsageError: if there are any.
         """
-        shape = self._shape
+        shape, values = self._shape, {ARCHITECTURE_KEY: ARCHITECTURE, **self._header}
         with caught() as problems:
-            known = Metadata({ARCHITECTURE_KEY: ARCHITECTURE, **self._header})
+            known = Metadata(values)
             known.shape(shape.tied, shape.frequency_factors())
+            known.vocabulary()
         what = f"the model in {self._model.source} cannot be read back from a GGUF file"
         refuse([Problem(what, f"{each.what}: {each.why}", AS_SAFETENSORS) for each in problems])
+
+    def _check_ends(self) -> None:
+        """Refuse more tokens that end an answer than a file names, unless the user accepts that.
+
+        Raises:
+            UsageError: if there are more.
+        """
+        known, ends = self._vocabulary, stops(self._model, self._tokenizer)
+        lost = sorted({*ends} - {known.end, *known.other_ends})
+        if not lost or "ends" in self._model.accepted:
+            return
+        names = join_names(map(str, self._tokenizer.convert_ids_to_tokens(lost)))
+        what = f"the model in {self._model.source} has {len(ends)} tokens that end an answer"
+        why = (
+            f"a GGUF file names the tokenizer's eos_token and {len(OTHER_ENDS)} others: not {names}"
+        )
+        raise refusal(what, why, f"{AS_SAFETENSORS}, or accept it: --accept ends")
 
     def _write_file(self, path: Path) -> None:
         from gguf import GGMLQuantizationType, GGUFWriter

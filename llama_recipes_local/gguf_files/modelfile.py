@@ -48,6 +48,12 @@ def write_modelfile(
     (folder / "Modelfile").write_text("\n".join(lines) + "\n", "utf-8")
 
 
+def example_prompt(model: ExportedModel, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return a prompt of the model's template, without the begin token; "" if it has none."""
+    prompt = _prompt(model, tokenizer)
+    return _of_user(prompt, tokenizer) if prompt is not None else ""
+
+
 def trained_template(model: ExportedModel, tokenizer: PreTrainedTokenizerBase) -> str | None:
     """Return the run's prompt template as a chat template in Jinja; None without one."""
     if model.prompt_template is None:

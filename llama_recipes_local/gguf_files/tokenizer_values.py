@@ -170,14 +170,16 @@ def _as_saved(name: str, rule: Any) -> Any:
 
 
 def _check_added(folder: Path, added: dict[int, AddedToken]) -> None:
-    """Refuse added tokens that absorb the spaces beside them.
+    """Refuse added tokens that absorb the spaces beside them, or are found as whole words only.
 
     Raises:
         UsageError: if there are any; a GGUF file cannot represent that.
     """
-    stripping = [each.content for each in added.values() if each.lstrip or each.rstrip]
-    if stripping:
-        raise _unknown(folder, f"its token {stripping[0]} takes the spaces beside it")
+    for each in added.values():
+        if each.lstrip or each.rstrip:
+            raise _unknown(folder, f"its token {each.content} takes the spaces beside it")
+        if each.single_word:
+            raise _unknown(folder, f"its token {each.content} is not found within a word")
 
 
 def own_template(tokenizer: PreTrainedTokenizerBase) -> str | None:

@@ -183,17 +183,74 @@ def test_other_contexts_are_exported_and_read_back(values: dict[str, Any], tmp_p
     assert np.array_equal(reference(folder, ids), reference(back, ids))
 
 
+def other_words(content: dict[str, Any]) -> None:
+    content["added_tokens"][-1]["single_word"] = True
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda content: content.update(normalizer={"type": "Lowercase"}), "changes or splits"),
+        (other_words, "its token <|python_tag|> is not found within a word"),
+    ],
+)
 def test_a_tokenizer_that_llama_cpp_lacks_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    change: Any, why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = build("Llama 3.1", tmp_path / "model")
     path = folder / "tokenizer.json"
     content = json.loads(path.read_text("utf-8"))
-    content["normalizer"] = {"type": "Lowercase"}
+    change(content)
     path.write_text(json.dumps(content), "utf-8")
     words = ["export", "--model_name", str(folder), "--out", str(tmp_path / "out")]
     assert main(words) == 2
-    assert "llama.cpp has no tokenizer like" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "1. llama.cpp has no tokenizer like" in error and why in error
+
+
+@pytest.mark.parametrize(
+    ("ends", "why"),
+    [
+        (["<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|python_tag|>"], "not <|python_tag|>"),
+        (["<|eot_id|>", "+"], "one is a plain token"),
+    ],
+)
+def test_ends_that_a_file_cannot_name_are_refused_before_it_is_written(
+    ends: list[str], why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = build("Llama 3.1", tmp_path / "model")
+    ids = AutoTokenizer.from_pretrained(folder).convert_tokens_to_ids(ends)
+    path = folder / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token_id": ids}))
+    words = ["export", "--model_name", str(folder), "--out", str(tmp_path / "out")]
+    assert main(words) == 2
+    printed = capsys.readouterr()
+    assert why in printed.err and "--format safetensors" in printed.err
+    assert "--> exporting" not in printed.out
+    if len(ends) > 2:
+        assert main([*words, "--accept", "ends,outputs"]) == 0
+
+
+@pytest.mark.parametrize("saved_again", [False, True])
+def test_prompts_with_other_tokens_in_llama_cpp_are_named(
+    saved_again: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """transformers 5 saves a rule that puts a space before the text alone."""
+    pytest.importorskip("xllamacpp", reason="llama.cpp's wheel is missing")
+    from llama_cpp import LlamaCpp
+
+    folder = build("TinyLlama", tmp_path / "model")
+    if saved_again:
+        transformers.AutoTokenizer.from_pretrained(folder).save_pretrained(folder)
+    path = export(folder, tmp_path / "out", "f32")
+    assert (
+        "llama.cpp gives the model's prompts other tokens" in capsys.readouterr().out
+    ) is saved_again
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    turns = [{"role": "user", "content": "Hi"}]
+    text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    with LlamaCpp(path) as model:
+        assert (model.tokens(text) != tokenizer(text)["input_ids"]) is saved_again
 
 
 def test_a_tokenizer_without_scores_merges_in_the_order_of_its_merges(tmp_path: Path) -> None:
