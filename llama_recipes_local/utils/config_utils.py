@@ -138,7 +138,7 @@ def _sampler(
     if groups is None:
         return _sampler_of(train_config, dataset, batch_size, group, place)
     names: tuple[str, ...] = tuple(getattr(dataset, "names", ()))
-    rows = [np.flatnonzero(groups == group) for group in range(len(names))]
+    rows = [np.flatnonzero(groups == number) for number in range(len(names))]
     lengths = getattr(dataset, "lengths", None)
     samplers = [
         ShardedBatchSampler(len(each), batch_size, **place)

@@ -166,6 +166,20 @@ def test_lengths_are_the_rows_own() -> None:
     assert given["batch_sampler"].lengths.tolist() == [3, 9, 4, 7, 5]
 
 
+def test_validation_has_its_own_batch_in_the_datas_order() -> None:
+    train_config = config(
+        batching_strategy="padding", batch_size_training=2, val_batch_size=3, length_group_size=4
+    )
+    samplers = [
+        get_dataloader_kwargs(train_config, SAMPLES, Tokenizer(), mode)["batch_sampler"]
+        for mode in ("train", "val")
+    ]
+    assert [(each.batch_size, each.shuffle) for each in samplers] == [(2, True), (3, False)]
+    # rows that are sorted by length together
+    assert [each.state_dict(0)["group"] for each in samplers] == [4, 3]
+    assert list(samplers[1]) == [[0, 2, 1], [3, 4]]
+
+
 def test_rows_without_tokens_are_shuffled_with_a_notice(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
