@@ -12,7 +12,6 @@ from generate_command import generate, refused
 from llama_recipes_local import cli
 from llama_recipes_local.commands.generate import flags
 from llama_recipes_local.datasets import grammar
-from llama_recipes_local.errors import UsageError
 
 SENTENCE = "She go to school yesterday."
 
