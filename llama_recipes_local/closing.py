@@ -26,7 +26,7 @@ NEXT_COMMANDS = 3
 
 
 class Next(NamedTuple):
-    """A command to go on with, and what it is for."""
+    """A command to continue with, and what it is for."""
 
     what: str
     words: Sequence[str]

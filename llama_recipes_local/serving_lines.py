@@ -28,7 +28,8 @@ def of_folder(folder: Path) -> str:
             gguf = _beside(folder, "gguf")
             lines["llama.cpp, Ollama"] = _own("export", "--model_name", folder, "--out", gguf)
         return _lines(lines)
-    name = re.sub(r"[^a-z0-9._-]+", "-", folder.name.lower())
+    # a name of Ollama begins with a letter or digit, which one in Chinese leaves none of
+    name = re.sub(r"[^a-z0-9._-]+", "-", folder.name.lower()).strip("-._") or "model"
     return _lines(
         {
             "llama.cpp": _shell("llama-server", "-m", files[0]),

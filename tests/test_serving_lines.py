@@ -71,6 +71,16 @@ def test_a_file_is_named_as_it_is(here: Path) -> None:
     assert "-m 'base model-gguf/base model-Q8_0.gguf'" in lora
 
 
+@pytest.mark.parametrize(
+    ("name", "ollama"), [("数据-gguf", "gguf"), ("模型", "model"), ("_mine.v2", "mine.v2")]
+)
+def test_a_name_of_ollama_begins_with_a_letter_or_digit(here: Path, name: str, ollama: str) -> None:
+    folder = here / name
+    folder.mkdir()
+    (folder / "m-Q8_0.gguf").touch()
+    assert f"ollama create {ollama} -f" in of_folder(folder)
+
+
 def test_what_is_quantised_is_not_exported_again(here: Path) -> None:
     folder = here / "model"
     folder.mkdir()

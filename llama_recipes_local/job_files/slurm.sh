@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Fine-tune on several nodes under Slurm, and go on by itself after a time limit or a preemption:
+# Fine-tune on several nodes under Slurm, and resume after a time limit or a preemption:
 #
 #   sbatch --nodes 2 --gpus-per-node 8 llama_recipes_local/job_files/slurm.sh \
 #       --model_name DIR --output_dir DIR --dataset NAME --use_peft --save_steps 100
 #
 # Run from the checkout, which all nodes see, as they do --output_dir. Every argument is one of
-# finetuning.py; what is saved is gone on from each time the job starts.
+# finetuning.py; each start resumes from the newest complete checkpoint.
 
 #SBATCH --job-name=finetune
 #SBATCH --nodes=2
