@@ -1,49 +1,61 @@
 """How long a run takes: its steps, and the validations before, between and after them."""
 
+from dataclasses import dataclass
 from math import ceil
 
 from llama_recipes_local import configs
 from llama_recipes_local.planning.search import Outcome
 
 
-def steps_of(best: Outcome, train: configs.train_config, tokens: int) -> float:
-    """Return the optimiser steps of a run, of all epochs or those after which it ends.
+@dataclass(frozen=True)
+class Duration:
+    """How long a run takes.
 
-    Args:
-        best: what its setting takes.
-        train: its configuration.
-        tokens: of an epoch.
+    Attributes:
+        steps: optimiser steps of all epochs, or those after which the run ends.
+        training: seconds of the steps.
+        validations: how many there are; 0 if their data is not known.
+        validating: seconds of the validations.
     """
-    every = train.num_epochs * _steps_an_epoch(best, tokens)
-    return min(train.max_train_step, every) if train.max_train_step > 0 else every
+
+    steps: int
+    training: float
+    validations: int = 0
+    validating: float = 0.0
+
+    @property
+    def hours(self) -> float:
+        """Hours of steps and validations."""
+        return (self.training + self.validating) / 3600
 
 
-def validations(
-    best: Outcome, train: configs.train_config, tokens: int, held_out: int
-) -> tuple[int, float]:
-    """Return how many validations a run has, and the seconds of all.
+def duration(
+    best: Outcome, train: configs.train_config, tokens: int, held_out: int | None
+) -> Duration:
+    """Return how long a run takes.
 
-    Each is a forward pass, which an adapter's step has beside a backward pass as long, a whole
-    model's beside one twice as long, and recomputation a second time.
+    A validation is a forward pass, which an adapter's step has beside a backward pass as long, a
+    whole model's beside one twice as long, and recomputation a second time.
 
     Args:
         best: what the run's setting takes.
         train: its configuration.
         tokens: of an epoch.
-        held_out: tokens of the part that is validated on.
+        held_out: tokens of the part that is validated on; None if unknown.
     """
-    setting = best.setting
+    setting, batch = best.setting, best.setting.batch
+    row = batch.length if train.batching_strategy == "packing" else batch.document
+    of_step = batch.rows * row * batch.accumulation * setting.ranks.world
+    an_epoch = max(ceil(tokens / of_step), 1)  # the last step of an epoch may have fewer rows
+    steps = train.num_epochs * an_epoch
+    if train.max_train_step:
+        steps = min(train.max_train_step, steps)
+    training = steps * of_step / best.tokens
+    if not train.run_validation or not held_out:
+        return Duration(steps, training)
     if train.max_eval_step:
-        batch = train.val_batch_size * train.context_length * setting.ranks.world
-        held_out = min(held_out, train.max_eval_step * batch)
-    steps = steps_of(best, train, tokens)
-    count = 1 + ceil(steps / (train.eval_steps or _steps_an_epoch(best, tokens)))
-    if not train.eval_steps:
-        count = min(count, 1 + train.num_epochs)  # a sum of epochs may be rounded up
+        of_batch = train.val_batch_size * train.context_length * setting.ranks.world
+        held_out = min(held_out, train.max_eval_step * of_batch)
+    count = 1 + ceil(steps / (train.eval_steps or an_epoch))
     passes = (3 if setting.weights.trained else 2) + setting.recomputes
-    return count, count * held_out / best.tokens / passes
-
-
-def _steps_an_epoch(best: Outcome, tokens: int) -> float:
-    batch = best.setting.batch
-    return tokens / (batch.tokens * batch.accumulation * best.setting.ranks.world)
+    return Duration(steps, training, count, count * held_out / best.tokens / passes)

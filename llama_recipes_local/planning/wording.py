@@ -4,7 +4,7 @@ import textwrap
 
 from llama_recipes_local import configs
 from llama_recipes_local.planning.host import checkpoint_gb, disk_gb, host_gib
-from llama_recipes_local.planning.hours import steps_of, validations
+from llama_recipes_local.planning.hours import duration
 from llama_recipes_local.planning.memory import Memory
 from llama_recipes_local.planning.search import Outcome
 from llama_recipes_local.planning.setting import FULL, KEEP, OFFLOAD, SELECTIVE, Setting
@@ -115,20 +115,20 @@ def _training_time(
     best: Outcome, train: configs.train_config, tokens: int, counted: str, held_out: int | None
 ) -> str:
     """Return how long training takes, of all epochs or of the steps after which it ends."""
-    steps = steps_of(best, train, tokens)
+    found = duration(best, train, tokens, held_out)
     epochs = f"{train.num_epochs} epoch{'s' if train.num_epochs > 1 else ''}"
-    what = f"{epochs} of {tokens:,} tokens ({counted})"
-    if steps == train.max_train_step:
-        what = f"{train.max_train_step:,} steps (--max_train_step)"
-    seconds, validated = steps * best.seconds.step, ""
+    steps = f"{found.steps:,} step{'s' if found.steps > 1 else ''}"
+    what = f"{epochs} of {tokens:,} tokens ({counted}), {steps}"
+    if found.steps == train.max_train_step:
+        what = f"{steps} (--max_train_step)"
+    validated = ""
     if train.run_validation and held_out is None:
         validated = ", without validations"
-    elif train.run_validation and held_out:
-        count, more = validations(best, train, tokens, held_out)
-        validated = f", {_duration(more / 3600)} of it for {count} validations"
+    elif found.validations:
+        took = _duration(found.validating / 3600)
+        validated = f", {took} of it for {found.validations:,} validations"
         validated += " without answers" if train.eval_generation_rows else ""
-        seconds += more
-    return f"{_duration(seconds / 3600)} for {what}{validated}"
+    return f"{_duration(found.hours)} for {what}{validated}"
 
 
 def _seconds(step: float) -> str:

@@ -1,12 +1,13 @@
 """How long validations take, beside the steps."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from llama_recipes_local.configs import train_config
 from llama_recipes_local.planning.cards import card
-from llama_recipes_local.planning.hours import steps_of, validations
+from llama_recipes_local.planning.hours import duration
 from llama_recipes_local.planning.search import outcome
 from llama_recipes_local.planning.setting import (
     FULL,
@@ -38,24 +39,46 @@ WHOLE = replace(LORA, adapter=None, weights=Weights(trained=S7.weights))
 def test_a_validation_is_a_forward_pass(setting: Setting, passes: int) -> None:
     found = outcome(setting, card(141, "H200"))
     # before training and after each of three epochs, of as many tokens as five steps have
-    count, took = validations(found, train_config(num_epochs=3), 100 * STEP, 5 * STEP)
-    assert (count, took) == (4, pytest.approx(4 * 5 * found.seconds.step / passes))
+    took = duration(found, train_config(num_epochs=3), 100 * STEP, 5 * STEP)
+    assert took.validations == 4
+    assert took.validating == pytest.approx(4 * 5 * found.seconds.step / passes)
+    assert took.hours == pytest.approx((took.validating + 300 * found.seconds.step) / 3600)
 
 
 def test_validations_are_counted_as_the_trainer_has_them() -> None:
     found = outcome(LORA, card(141, "H200"))
 
     def count(**fields: int) -> int:
-        return validations(found, train_config(**fields), 100 * STEP, STEP)[0]
+        return duration(found, train_config(**fields), 100 * STEP, STEP).validations
 
     assert count(num_epochs=3, eval_steps=20) == 16
     assert count(num_epochs=3, eval_steps=70) == 1 + 4 + 1  # the last step is validated too
     assert count(num_epochs=3, max_train_step=30) == 2
-    assert steps_of(found, train_config(num_epochs=3, max_train_step=30), 100 * STEP) == 30
-    assert steps_of(found, train_config(num_epochs=3), 100 * STEP) == 300
-    rows = replace(LORA, batch=Batch(rows=1, length=1536))  # 7 * epoch / epoch is above 7
-    of_one = outcome(rows, card(141, "H200"))
-    assert validations(of_one, train_config(num_epochs=7), 1_000_010, STEP)[0] == 8
     few = train_config(num_epochs=1, max_eval_step=2, val_batch_size=1)
-    _, seconds = validations(found, few, 100 * STEP, 5 * STEP)
-    assert seconds == pytest.approx(2 * (2 * 4 * 4096 / STEP) * found.seconds.step / 2)
+    took = duration(found, few, 100 * STEP, 5 * STEP)
+    assert took.validating == pytest.approx(2 * (2 * 4 * 4096 / STEP) * found.seconds.step / 2)
+    assert duration(found, few, 100 * STEP, None).validations == 0
+
+
+def test_steps_are_counted_as_the_trainer_has_them() -> None:
+    found = outcome(LORA, card(141, "H200"))
+
+    def steps(tokens: int, **fields: Any) -> int:
+        return duration(found, train_config(**fields), tokens, None).steps
+
+    assert steps(100 * STEP, num_epochs=3) == 300
+    assert steps(100 * STEP, num_epochs=3, max_train_step=30) == 30
+    # an epoch ends with a step of what is left, and has one at least
+    assert steps(100 * STEP + 1, num_epochs=3) == 303
+    assert steps(STEP // 100, num_epochs=7) == 7
+    assert duration(found, train_config(num_epochs=7), 9, STEP).validations == 8
+
+
+def test_a_padded_row_has_one_document() -> None:
+    short = replace(LORA, batch=Batch(rows=2, document=64))
+    found = outcome(short, card(141, "H200"))
+    padded = train_config(num_epochs=1, batching_strategy="padding")
+    rows = 4 * 2 * 50
+    took = duration(found, padded, rows * 64, None)
+    assert took.steps == 50
+    assert took.training == pytest.approx(rows * 64 / found.tokens)

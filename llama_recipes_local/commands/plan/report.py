@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from llama_recipes_local.planning.cards import Card
 from llama_recipes_local.planning.flags import changes, free_of, words
 from llama_recipes_local.planning.host import checkpoint_gb, host_gib
+from llama_recipes_local.planning.hours import duration
 from llama_recipes_local.planning.search import Outcome
 from llama_recipes_local.planning.speed import tokens_a_second
 from llama_recipes_local.planning.wording import describe, details, figures, in_rows, wrapped
@@ -52,7 +53,10 @@ def as_text(plan: Plan) -> str:
 
 
 def as_json(plan: Plan) -> dict[str, Any]:
-    """Return the plan as JSON."""
+    """Return the plan as JSON; steps and hours are those of the first setting."""
+    took = None
+    if plan.tokens is not None:
+        took = duration(plan.outcomes[0], plan.run.train, plan.tokens, plan.held_out)
     return {
         "model": plan.model,
         "weights": plan.target.shape.weights,
@@ -61,6 +65,8 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "gpus": plan.asked.ranks.world,
         "global_batch_rows": plan.asked.global_batch,
         "tokens_an_epoch": plan.tokens,
+        "steps": None if took is None else took.steps,
+        "hours": None if took is None else round(took.hours, 4),
         "methods": {name: _numbers(each, each.outcomes[0]) for name, each in plan.methods.items()},
         "settings": [_numbers(plan, each) for each in plan.outcomes],
     }
