@@ -17,9 +17,9 @@ from llama_recipes_local.datasets.prompt_template import PromptTemplate
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.errors import UsageError
 from llama_recipes_local.run import Run
+from llama_recipes_local.run.record import SAMPLES_FILE
 from llama_recipes_local.storage.publishing import write_json
 
-SAMPLES_FILE = "sample_answers.json"
 SCORED = 32
 """Prompts that GLEU is computed of: few, because a CPU answers each in a second or more."""
 LONGEST_ANSWER = 48  # tokens

@@ -73,14 +73,14 @@ class Result:
     @cached_property
     def metrics(self) -> list[Row]:
         """A row for each optimiser step, as ``metrics.jsonl`` has them."""
-        from llama_recipes_local.training.loggers import METRICS_FILE
+        from llama_recipes_local.run.logged_metrics import METRICS_FILE
 
         return _rows(self.output_dir / METRICS_FILE)
 
     @cached_property
     def evaluations(self) -> list[Row]:
         """A row for each validation, as ``evaluations.jsonl`` has them; step 0 is the first."""
-        from llama_recipes_local.training.loggers import EVALUATIONS_FILE
+        from llama_recipes_local.run.logged_metrics import EVALUATIONS_FILE
 
         return _rows(self.output_dir / EVALUATIONS_FILE)
 
@@ -192,7 +192,7 @@ class Result:
 
 def _rows(path: Path) -> list[Row]:
     """Return a file's rows; a corrupt line, as a killed run may leave, is left out."""
-    from llama_recipes_local.training.loggers import step_of
+    from llama_recipes_local.run.logged_metrics import step_of
 
     lines = path.read_bytes().splitlines() if path.is_file() else []
     return [json.loads(line) for line in lines if step_of(line) is not None]

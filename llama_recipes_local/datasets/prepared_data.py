@@ -11,8 +11,8 @@ from llama_recipes_local.data.mixing import SourceShare, share_table
 from llama_recipes_local.data.token_rows import TokenRows
 from llama_recipes_local.datasets.prompt_template import PromptTemplate, save_prompt_template
 from llama_recipes_local.models.new_tokens import NewTokens
+from llama_recipes_local.run.record import AUDIT_FILE
 
-AUDIT_FILE = "data_audit.json"
 # what a run prints and records for ``main``'s "train" and "test"
 PART_NAMES: dict[Part, str] = {"train": "train", "test": "validation"}
 

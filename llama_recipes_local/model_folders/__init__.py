@@ -18,7 +18,6 @@ from llama_recipes_local.model_folders.auxiliary_files import (
     has_tokenizer,
 )
 from llama_recipes_local.model_folders.base_record import (
-    BASE_RECORD,
     OTHER_BASE,
     compare_base,
     record_base,
@@ -43,7 +42,6 @@ from llama_recipes_local.model_folders.weight_files import (
 __all__ = [
     "ADAPTER_CONFIG",
     "ADAPTER_WEIGHTS",
-    "BASE_RECORD",
     "OTHER_BASE",
     "TOKENIZERS",
     "Header",

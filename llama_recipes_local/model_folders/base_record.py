@@ -18,9 +18,9 @@ from llama_recipes_local.model_folders.adapter_files import ADAPTER_CONFIG
 from llama_recipes_local.model_folders.sampled_hash import Place, places, sampled_hash
 from llama_recipes_local.model_folders.tensors import FLOATS
 from llama_recipes_local.model_folders.weight_files import has_weights, weight_files
+from llama_recipes_local.run.record import BASE_RECORD
 from llama_recipes_local.storage.publishing import write_json
 
-BASE_RECORD = "base_model.json"
 OTHER_BASE = "--allow_other_base"
 _LAYERS = 48  # tensors of decoder layers of which some numbers are kept
 _NUMBERS = 16  # of each

@@ -7,7 +7,6 @@ from pathlib import Path
 from llama_recipes_local import configs
 from llama_recipes_local.checkpoints import layout, selection
 from llama_recipes_local.checkpoints.selection import AUTO
-from llama_recipes_local.datasets.prepared_data import AUDIT_FILE
 from llama_recipes_local.datasets.prompt_template import PROMPT_TEMPLATE_FILE
 from llama_recipes_local.errors import Problem, UsageError
 from llama_recipes_local.fields import FOLDER, fields_with
@@ -16,13 +15,19 @@ from llama_recipes_local.model_checkpointing.adapter_card import CARD
 from llama_recipes_local.model_folders import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
-    BASE_RECORD,
     has_weights,
 )
 from llama_recipes_local.model_folders.auxiliary_files import OTHERS, TOKENIZER
 from llama_recipes_local.run import Run
 from llama_recipes_local.run.log import LOG_FILE
-from llama_recipes_local.run.record import CONFIGURATION_FILE, CUSTODY_FILE, SIGNATURE, SavedRun
+from llama_recipes_local.run.record import (
+    AUDIT_FILE,
+    BASE_RECORD,
+    CONFIGURATION_FILE,
+    CUSTODY_FILE,
+    SIGNATURE,
+    SavedRun,
+)
 from llama_recipes_local.storage.folder_lock import check_lock
 from llama_recipes_local.storage.publishing import remove
 

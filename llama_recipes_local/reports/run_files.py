@@ -7,13 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llama_recipes_local.answers.samples import SAMPLES_FILE
-from llama_recipes_local.datasets.prepared_data import AUDIT_FILE
 from llama_recipes_local.errors import Problem, door, refuse
 from llama_recipes_local.messages import missing_path
-from llama_recipes_local.model_folders import BASE_RECORD
-from llama_recipes_local.run.record import SavedRun
-from llama_recipes_local.training.loggers import EVALUATIONS_FILE, METRICS_FILE, step_of
+from llama_recipes_local.run.logged_metrics import EVALUATIONS_FILE, METRICS_FILE, step_of
+from llama_recipes_local.run.record import AUDIT_FILE, BASE_RECORD, SAMPLES_FILE, SavedRun
 
 Row = dict[str, float]
 SFT_RECORD = "sft_config.json"

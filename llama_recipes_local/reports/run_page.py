@@ -17,10 +17,10 @@ from llama_recipes_local.reports.run_charts import (
     write_pictures,
 )
 from llama_recipes_local.reports.run_files import Row, Rows, RunFiles, plain_number, read_runs
+from llama_recipes_local.run.logged_metrics import EVALUATIONS_FILE, METRICS_FILE
 from llama_recipes_local.run.record import CONFIGURATION_FILE
 from llama_recipes_local.screen import clock
 from llama_recipes_local.storage.publishing import write_text
-from llama_recipes_local.training.loggers import EVALUATIONS_FILE, METRICS_FILE
 
 PAGE = "report.html"
 _NETWORK = "attempts of Python code to reach other machines"

@@ -19,6 +19,9 @@ from llama_recipes_local.vendoring import read_manifest, vendor_dir
 
 CONFIGURATION_FILE = "run_config.json"
 CUSTODY_FILE = "custody.json"
+AUDIT_FILE = "data_audit.json"
+SAMPLES_FILE = "sample_answers.json"
+BASE_RECORD = "base_model.json"
 SIGNATURE = ".sig"
 FINISHED = "finished"
 ENDING = ("stopped", "best")

@@ -16,11 +16,10 @@ from typing import Any, Protocol, TextIO
 from llama_recipes_local import configs
 from llama_recipes_local.checkpoints import selection
 from llama_recipes_local.run import Run
+from llama_recipes_local.run.logged_metrics import EVALUATIONS_FILE, METRICS_FILE, step_of
 from llama_recipes_local.run.record import SavedRun
 from llama_recipes_local.storage.publishing import write_text
 
-METRICS_FILE = "metrics.jsonl"
-EVALUATIONS_FILE = "evaluations.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
 MLFLOW_FOLDER = "mlruns"
 SWANLAB_FOLDER = "swanlog"
@@ -120,15 +119,6 @@ def _lines_up_to(path: Path, last: int) -> Iterator[str]:
     if corrupt:
         first = f"the first is line {corrupt[0]}"
         print(f"--> {path}: {len(corrupt)} corrupt line(s) left out, {first}")
-
-
-def step_of(line: bytes) -> int | None:
-    """Return the step of a logged line; None if it is corrupt."""
-    try:
-        step = json.loads(line.decode("utf-8"))["step"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-    return step if type(step) is int and step >= 0 else None
 
 
 class TensorBoard:

@@ -19,10 +19,11 @@ from llama_recipes_local.model_checkpointing import save_train_params
 from llama_recipes_local.parallel import with_shared_gradients
 from llama_recipes_local.policies import apply_activation_policy
 from llama_recipes_local.run import active_run
+from llama_recipes_local.run.logged_metrics import METRICS_FILE
 from llama_recipes_local.training.answering import answered
 from llama_recipes_local.training.history import History
 from llama_recipes_local.training.kept_weights import load_kept_weights
-from llama_recipes_local.training.loggers import METRICS_FILE, WandbRun
+from llama_recipes_local.training.loggers import WandbRun
 from llama_recipes_local.training.parts import Parts
 from llama_recipes_local.training.stepping import unwrapped
 from llama_recipes_local.training.trainer import Trainer

@@ -14,13 +14,14 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from llama_recipes_local import models
 from llama_recipes_local.data.mixed_rows import MixedRows
 from llama_recipes_local.datasets.named_path import with_data_path
-from llama_recipes_local.datasets.prepared_data import AUDIT_FILE, RunData
+from llama_recipes_local.datasets.prepared_data import RunData
 from llama_recipes_local.datasets.run_data import prepare_data
 from llama_recipes_local.errors import UsageError
 from llama_recipes_local.kernels.vocabulary_loss import vocabulary_loss
 from llama_recipes_local.preflight.mixture_rules import check_mixture
 from llama_recipes_local.preflight.rank_facts import _flags
 from llama_recipes_local.run import Run, activate
+from llama_recipes_local.run.record import AUDIT_FILE
 from llama_recipes_local.run.resolution import resolve
 from llama_recipes_local.training.evaluation import evaluate, groups_of
 from llama_recipes_local.training.step_sync import sync_step

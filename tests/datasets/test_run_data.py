@@ -8,11 +8,11 @@ import pytest
 from llama_recipes_local import configs
 from llama_recipes_local.data.streaming import SampleStream
 from llama_recipes_local.data.token_rows import TokenRows
-from llama_recipes_local.datasets.prepared_data import AUDIT_FILE
 from llama_recipes_local.datasets.run_data import prepare_data
 from llama_recipes_local.errors import UsageError
 from llama_recipes_local.models import AutoTokenizer
 from llama_recipes_local.run import Run, activate
+from llama_recipes_local.run.record import AUDIT_FILE
 from llama_recipes_local.utils.dataset_utils import get_preprocessed_dataset
 
 ROWS = [{"prompt": f"{number} and one is ", "completion": str(number + 1)} for number in range(9)]

@@ -20,8 +20,8 @@ from llama_recipes_local.commands.replay.same_content import is_same
 from llama_recipes_local.custody.custody_file import Files, Manifest, Step, read_manifest
 from llama_recipes_local.errors import TrainingError, refusal
 from llama_recipes_local.extras import SOURCE
+from llama_recipes_local.run.logged_metrics import METRICS_FILE, step_of
 from llama_recipes_local.run.record import CUSTODY_FILE
-from llama_recipes_local.training.loggers import METRICS_FILE, step_of
 
 _THREADS = "OMP_NUM_THREADS"
 

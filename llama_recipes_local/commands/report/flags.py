@@ -22,9 +22,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the page."""
-    from llama_recipes_local.api.quick_imports import quick_imports
-
-    with quick_imports():
-        from llama_recipes_local.commands.report.command import report
+    from llama_recipes_local.commands.report.command import report
 
     report(args)
