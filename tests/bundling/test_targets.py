@@ -81,3 +81,12 @@ def test_the_torch_that_the_tests_run_with_is_the_one_that_is_brought() -> None:
     assert pinned is not None
     version, build = pinned[1], pinned[2] or CPU  # with one, the tree came in a bundle
     assert {TORCH[target.cuda] for target in all_targets() if target.build == build} == {version}
+
+
+@pytest.mark.parametrize("page", ["docs/install.md", "docs/install.zh-CN.md"])
+def test_the_builds_of_torch_that_the_page_on_installing_names_are_targets(page: str) -> None:
+    text = (PROJECT / page).read_text("utf-8")
+    older, newest = (read_target(f"{build}-py312") for build in ("cu129", "cu130"))
+    assert f"s/^torch==.*/{older.torch}/" in text and older.torch_index in text
+    assert older.driver in text and newest.driver in text
+    assert read_target("cu126-py312").torch.replace("cu126", older.build) == older.torch

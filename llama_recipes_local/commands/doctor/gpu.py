@@ -56,7 +56,8 @@ def _no_gpu(driver: str, built: str | None) -> Finding:
         return Finding("GPU", State.BROKEN, text, "install a torch for CUDA, see docs/install.md")
     text = f"driver {driver} is there, but torch for CUDA {built} finds no GPU"
     fix = (
-        "update the driver, or install a torch for an older CUDA; CUDA_VISIBLE_DEVICES may hide it"
+        "update the driver, or install a torch for an older CUDA, see docs/install.md; "
+        "CUDA_VISIBLE_DEVICES may hide it"
     )
     return Finding("GPU", State.BROKEN, text, fix)
 
