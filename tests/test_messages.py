@@ -59,7 +59,13 @@ def test_a_far_fetched_name_is_not_suggested(given: str, known: list[str]) -> No
 
 @pytest.mark.parametrize(
     ("given", "known"),
-    [("bf16", "pure_bf16"), ("enable_fdsp", "enable_fsdp"), ("sed", "seed"), ("Batch", "batch")],
+    [
+        ("bf16", "pure_bf16"),
+        ("enable_fdsp", "enable_fsdp"),
+        ("sede", "seed"),
+        ("sed", "seed"),
+        ("Batch", "batch"),
+    ],
 )
 def test_a_typing_error_and_a_part_of_the_name_are_understood(given: str, known: str) -> None:
     assert nearest(given, ["dropout", known, "raw"]) == known

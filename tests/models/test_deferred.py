@@ -39,7 +39,7 @@ def one_rank() -> Iterator[None]:
 
 @pytest.fixture
 def tied_model(tmp_path: Path) -> Path:
-    """A model in several files, whose head is its embedding."""
+    """A model in several files, whose head is its embedding, with settings of generation."""
     config = LlamaConfig(
         vocab_size=1000,
         hidden_size=64,
@@ -50,7 +50,9 @@ def tied_model(tmp_path: Path) -> Path:
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        LlamaForCausalLM(config).save_pretrained(tmp_path, max_shard_size="100KB")
+        model = LlamaForCausalLM(config)
+    model.generation_config.update(do_sample=True, temperature=0.6)
+    model.save_pretrained(tmp_path, max_shard_size="100KB")
     assert len(list(tmp_path.glob("*.safetensors"))) > 1
     return tmp_path
 
