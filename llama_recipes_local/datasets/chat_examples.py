@@ -15,9 +15,11 @@ from llama_recipes_local.datasets.templates import (
     Message,
     Spans,
     find_template,
+    for_tools,
 )
 from llama_recipes_local.datasets.thoughts import (
     CUT,
+    OTHER,
     THOUGHTS,
     opens_thought,
     said_beside_thoughts,
@@ -26,7 +28,7 @@ from llama_recipes_local.datasets.thoughts import (
     words_of,
 )
 from llama_recipes_local.datasets.turns import Conversation
-from llama_recipes_local.datasets.written_turns import as_written, no_place
+from llama_recipes_local.datasets.written_turns import as_written, no_place, without_calls
 from llama_recipes_local.errors import UsageError, refusal
 
 if TYPE_CHECKING:
@@ -64,7 +66,8 @@ def render_chat(
     """
     given = messages if isinstance(messages, Conversation) else Conversation(list(messages))
     chosen = find_template(name, tokenizer)
-    chat = Chat(chosen.text, tokenizer, where, tools=tuple(given.tools))
+    template = for_tools(chosen.text, tokenizer, given.tools)
+    chat = Chat(template, tokenizer, where, tools=tuple(given.tools))
     rendered = _render(chat, given, labels)
     _check_calls_end(chat, rendered.text)
     if labels == "assistant":
@@ -230,7 +233,7 @@ def _check_nothing_is_lost(chat: Chat, turns: Sequence[Message], text: str, labe
     Raises:
         UsageError: with what the template omits.
     """
-    bare = [{name: v for name, v in turn.items() if name != "tool_calls"} for turn in turns]
+    bare = [without_calls(turn) for turn in turns]
     lost = ""
     if bare != list(turns) and _gives(chat, bare, text):
         lost = "tool_calls"
@@ -273,7 +276,7 @@ def _words(turns: Sequence[Message], labels: str) -> Iterator[tuple[str, str]]:
         elif labels == "assistant" or last or turn.get("tool_calls"):
             yield from (("assistant", words) for words in said_beside_thoughts(turn))
         for name in THOUGHTS:
-            if isinstance(turn.get(name), str):
+            if isinstance(turn.get(name), str) and turn[name] != OTHER:
                 yield "assistant", turn[name]
         for call in turn.get("tool_calls", ()):
             yield "assistant", call["function"]["name"]
@@ -296,12 +299,29 @@ def _reply_start(
         shared = _shared(prompted, until)
         # a prompt that begins a thought, before an answer without one
         rest = prompted[shared:].strip()
-        known = "".join(rest.split()) in ("", "<think>", "<think></think>")
-        return (shared if known else None), False
+        if "".join(rest.split()) in ("", "<think>", "<think></think>"):
+            return shared, False
+        return _start_beside_spaces(prompted, until), False
     # a chat that the assistant opens: there are no turns to prompt after, so look for the prompt
     prompt = chat.render(turns[:1], open_turn=True).removeprefix(until)
     found = until.find(prompt)
     return (found + len(prompt) if found >= 0 else None), True
+
+
+def _start_beside_spaces(prompted: str, until: str) -> int | None:
+    """Return where a text goes on after a prompt, if both differ in white space only.
+
+    Hermes' template writes a line end after the result of a tool once more follows.
+    """
+    at = 0
+    for letter in prompted:
+        while at < len(until) and until[at].isspace() and until[at] != letter:
+            at += 1
+        if until[at : at + 1] == letter:
+            at += 1
+        elif not letter.isspace():
+            return None
+    return at
 
 
 def _shared(one: str, other: str) -> int:

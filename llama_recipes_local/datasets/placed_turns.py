@@ -39,6 +39,8 @@ def _find(chat: Chat, turns: Sequence[Message], number: int, text: str) -> tuple
     between = _after_earlier(chat.render([*earlier, own, *rest]).partition(_OWN)[0])
     prompt = _after_earlier(chat.render(earlier, open_turn=True))
     ending = chat.render([*turns[:number], own]).rpartition(_OWN)[2]
+    if not after.startswith(ending.rstrip()):  # the text's own end follows the turn's, as in Phi-3
+        ending = ending.removesuffix(str(chat.tokenizer.eos_token))
     ending = ending.rstrip() or ending
     begun = BEGUN.search(prompt)
     base = prompt[: begun.start()] if begun else prompt

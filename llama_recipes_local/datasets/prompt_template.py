@@ -11,7 +11,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llama_recipes_local.datasets.templates import FLAG, Chat, Message, find_template, render_turns
+from llama_recipes_local.datasets.templates import (
+    FLAG,
+    Chat,
+    Message,
+    find_template,
+    for_tools,
+    render_turns,
+)
 from llama_recipes_local.datasets.written_turns import render_prompt
 from llama_recipes_local.errors import door
 from llama_recipes_local.run.record import find_in_run
@@ -65,7 +72,8 @@ class PromptTemplate:
         Raises:
             UsageError: if the template does not support them.
         """
-        chat = Chat(self.template, tokenizer, where, "--template", tuple(tools))
+        template = for_tools(self.template, tokenizer, tools)
+        chat = Chat(template, tokenizer, where, "--template", tuple(tools))
         return self._begun(render_prompt(chat, turns), tokenizer)
 
     def end_of_turn(self, tokenizer: PreTrainedTokenizerBase) -> str:

@@ -182,6 +182,15 @@ def find_template(name: str, tokenizer: PreTrainedTokenizerBase, flag: str = FLA
     return TEMPLATES[name]
 
 
+def for_tools(
+    template: str, tokenizer: PreTrainedTokenizerBase, tools: Sequence[dict[str, Any]]
+) -> str:
+    """Return the tokenizer's template for tools, if it has one beside the default that is given."""
+    if not tools or template != _default_template(tokenizer):
+        return template
+    return tokenizer.get_chat_template(tools=list(tools))
+
+
 def fitting_templates(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """Return the templates that a tokenizer has the tokens for, its own first."""
     own = ["tokenizer"] if _default_template(tokenizer) else []

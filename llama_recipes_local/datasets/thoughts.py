@@ -18,6 +18,7 @@ CLOSED = "thoughts of last turns, as the template's prompt ends them"
 ADDED = "answers without thoughts after a prompt that begins one: an empty thought was added"
 _THOUGHT = re.compile(rf"(?:\s*{OPEN})?(?P<body>.*?){CLOSE}(?P<gap>\s*)", re.DOTALL)
 _BLOCK = re.compile(rf"(?:{OPEN}.*?)?{CLOSE}", re.DOTALL)
+OTHER = "OtherThoughtsStandHere"
 BEGUN = re.compile(rf"{OPEN}\s*(?P<closed>{CLOSE}\s*)?$")
 
 
@@ -75,9 +76,11 @@ def said_beside_thoughts(turn: Message) -> list[str]:
 
 
 def without_thoughts(turn: Message) -> list[Message]:
-    """Return the forms that a turn without its thoughts may have in a template; none without any.
+    """Return forms of a turn that a template which cuts its thoughts out writes as the turn itself.
 
-    Some templates remove the empty lines between a thought and the answer too.
+    They are the turn without them, also without the empty lines before the answer, which some
+    templates remove, and with other thoughts, for those that write an empty one otherwise than
+    none. There are no forms of a turn without thoughts.
     """
     if turn["role"] != "assistant":
         return []
@@ -85,8 +88,11 @@ def without_thoughts(turn: Message) -> list[Message]:
     content = kept["content"]
     if isinstance(content, str) and CLOSE in content:
         answer = content.rpartition(CLOSE)[2]
-        return [kept | {"content": form} for form in dict.fromkeys((answer, answer.lstrip("\n")))]
-    return [kept] if kept != turn else []
+        words = dict.fromkeys((answer, answer.lstrip("\n"), f"{OPEN}{OTHER}{CLOSE}{answer}"))
+        return [kept | {"content": form} for form in words]
+    if kept == turn:
+        return []
+    return [kept, {name: OTHER if name in THOUGHTS else turn[name] for name in turn}]
 
 
 def opens_thought(chat: Chat, turn: Message) -> bool:
@@ -111,7 +117,7 @@ def with_last_thoughts(text: str, prompted: str, turn: Message) -> tuple[str, st
     if not text.startswith(base):
         return text, "", []
     reply = text[len(base) :]
-    thought = _THOUGHT.match(turn["content"])
+    thought = _THOUGHT.match(turn["content"] or "")  # null beside calls
     body = thought["body"] if thought else str(turn.get("reasoning_content") or "")
     if text.startswith(prompted) and body.strip() in reply:
         return text, "", []

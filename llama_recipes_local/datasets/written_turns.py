@@ -1,8 +1,9 @@
 """Turns in the form in which a chat template writes them, for training and for prompts."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from llama_recipes_local.datasets.templates import Chat, Message
 from llama_recipes_local.datasets.thoughts import in_content
@@ -15,7 +16,8 @@ def as_written(chat: Chat, turns: Sequence[Message]) -> list[Message]:
     Raises:
         UsageError: if the template has no place for thoughts that are apart from the content.
     """
-    return _with_written_results(chat, [in_content(turn, chat) for turn in turns])
+    placed = [in_content(turn, chat) for turn in turns]
+    return _with_written_results(chat, _with_written_calls(chat, placed))
 
 
 def render_prompt(chat: Chat, turns: Sequence[Message]) -> str:
@@ -38,6 +40,54 @@ def no_place(lost: str, chat: Chat) -> UsageError:
         f"without {lost} the model would be trained or asked for something else",
         "use a model whose chat template writes them",
     )
+
+
+def _with_written_calls(chat: Chat, turns: list[Message]) -> list[Message]:
+    """Return turns with calls as the template takes them: as objects, or else as OpenAI has them.
+
+    There arguments are JSON text, and the content beside calls is null: DeepSeek's templates fail
+    at objects, and leave out calls beside a content, though it is empty.
+    """
+    if not any(turn.get("tool_calls") for turn in turns):
+        return turns
+    forms = (turns, *_openai_forms(turns))
+    return next((form for form in forms if _writes_calls(chat, form)), turns)
+
+
+def _writes_calls(chat: Chat, turns: list[Message]) -> bool:
+    """Return whether the template supports turns, and not as if they had no calls."""
+    with caught():
+        text = chat.render(turns)
+        with caught():
+            return chat.render([without_calls(turn) for turn in turns]) != text
+        return True
+    return False
+
+
+def without_calls(turn: Message) -> Message:
+    """Return a turn that calls no tool."""
+    return {name: value for name, value in turn.items() if name != "tool_calls"}
+
+
+def _openai_forms(turns: list[Message]) -> Iterator[list[Message]]:
+    """Yield turns with arguments of calls as JSON text, and then without empty contents too."""
+    texts = [
+        turn | {"tool_calls": [_with_text(call) for call in turn["tool_calls"]]}
+        if turn.get("tool_calls")
+        else turn
+        for turn in turns
+    ]
+    yield texts
+    yield [
+        turn | {"content": turn["content"] or None} if turn.get("tool_calls") else turn
+        for turn in texts
+    ]
+
+
+def _with_text(call: dict[str, Any]) -> dict[str, Any]:
+    function = call["function"]
+    arguments = json.dumps(function.get("arguments") or {}, ensure_ascii=False)
+    return call | {"function": function | {"arguments": arguments}}
 
 
 def _with_written_results(chat: Chat, turns: list[Message]) -> list[Message]:

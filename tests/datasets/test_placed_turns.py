@@ -6,16 +6,18 @@ used without.
 
 import copy
 import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from llama_recipes_local.datasets.chat_examples import CALLS, render_chat
+from llama_recipes_local.datasets.chat_examples import CALLS, OTHER_PROMPT, render_chat
 from llama_recipes_local.datasets.examples import Marked
 from llama_recipes_local.datasets.placed_turns import find_turn
+from llama_recipes_local.datasets.prompt_template import chat_prompt_template
 from llama_recipes_local.datasets.templates import Chat
-from llama_recipes_local.datasets.thoughts import ADDED, CUT_LAST
+from llama_recipes_local.datasets.thoughts import ADDED, CUT, CUT_LAST
 from llama_recipes_local.datasets.tool_calls import read_tools
 from llama_recipes_local.datasets.turns import Conversation
 from llama_recipes_local.errors import UsageError
@@ -139,6 +141,107 @@ def test_all_is_trained_but_turns_that_are_marked(
     ends = [*(start for start, _ in marked.spans), len(marked.text)]
     untrained = [marked.text[start:end] for start, end in zip(starts, ends, strict=True)]
     assert [each for each in untrained if each] == left_out
+
+
+def said(example: Marked) -> list[str]:
+    assert example.spans is not None
+    return [example.text[start:end] for start, end in example.spans]
+
+
+CLOSED = (
+    "{% for m in messages %}[{{ m.role }}]{{ m.content }}[end]\n{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% else %}{{ eos_token }}{% endif %}"
+)
+
+
+def test_turns_are_found_where_a_text_ends_with_one_more_token(tokenizer: Any) -> None:
+    """As Phi-3's template: the token stands after the last turn only, whoever says it."""
+    example = rendered(CLOSED, [USER, HELLO, TWICE, BYE], tokenizer)
+    assert example.text.endswith("[assistant]Bye[end]\n</s>")
+    assert said(example) == ["Hello.[end]", "Bye[end]\n</s>"]
+    bare = rendered(CLOSED.replace("[end]\n", ""), [USER, HELLO, TWICE, BYE], tokenizer)
+    assert said(bare) == ["Hello.", "Bye</s>"]
+
+
+# The result of a tool ends with a line end where more follows, and without at the end: as Hermes'.
+LINED = (
+    "{% if tools %}{{ tools | tojson }}{% endif %}{% for m in messages %}[{{ m.role }}]\n"
+    "{{ m.content }}{% if m.tool_calls %}{{ m.tool_calls | tojson }}{% endif %}"
+    "{% if m.role == 'tool' and not loop.last %}{{ '\n' }}{% endif %}[end]{% endfor %}"
+    "{% if add_generation_prompt %}{{ '[assistant]\n' }}{% endif %}"
+)
+
+
+def test_a_prompt_may_differ_in_white_space_and_is_noted(tokenizer: Any) -> None:
+    turns = [USER, CALLED, RESULT, HELLO, USER, CALLED, RESULT, BYE]
+    example = rendered(LINED, turns, tokenizer)
+    assert example.text.endswith("[tool]\n18 C\n[end][assistant]\nBye[end]")
+    call = json.dumps([CALL, CALL], ensure_ascii=False) + "[end]"
+    assert said(example) == [call, "Hello.[end]", call, "Bye[end]"]
+    assert example.notes == (OTHER_PROMPT,)
+    with pytest.raises(UsageError, match="than it prompts for them"):
+        rendered(LINED.replace("{{ '\n' }}", "."), turns, tokenizer)
+
+
+def test_the_template_for_tools_is_used_where_there_are_tools(tokenizer: Any) -> None:
+    """As in Hermes' folders, whose default template has no place for tools."""
+    own = copy.deepcopy(tokenizer)
+    plain = BARE + "{% if add_generation_prompt %}[assistant]{% endif %}"
+    own.chat_template = {"default": plain, "tool_use": LINED}
+    tools = read_tools([{"name": "weather"}], "")
+    turns = [USER, CALLED]
+    reference = own.apply_chat_template(turns, tools=tools, tokenize=False)
+    given = Conversation(turns, {}, tools)
+    assert render_chat(given, own, "tokenizer", "assistant", "line 1").text == reference
+    prompt = own.apply_chat_template(
+        [USER], tools=tools, tokenize=False, add_generation_prompt=True
+    )
+    template = chat_prompt_template("tokenizer", own)
+    assert template.of_turns([USER], own, tools) == prompt
+    without = Conversation([USER, BYE], {}, [])
+    assert render_chat(without, own, "tokenizer", "assistant", "line 1").text == (
+        "[user]Hi[end][assistant]Bye[end]"
+    )
+
+
+@pytest.mark.parametrize("content", ["m.content is none", "true"])
+def test_calls_are_written_as_openai_has_them_where_a_template_takes_them_so(
+    content: str, tokenizer: Any
+) -> None:
+    """As DeepSeek's templates: arguments are text, and calls stand in the place of a content."""
+    template = (
+        "{% if tools %}{{ tools | tojson }}{% endif %}{% for m in messages %}[{{ m.role }}]"
+        f"{{% if m.tool_calls and {content} %}}"
+        "{% for call in m.tool_calls %}{{ call.function.name + call.function.arguments }}"
+        "{% endfor %}{% else %}{{ m.content }}{% endif %}[end]{% endfor %}"
+        "{% if add_generation_prompt %}[assistant]{% endif %}"
+    )
+    arguments = '{"city": "罗马"}'
+    example = rendered(template, [USER, CALLED, RESULT, BYE], tokenizer)
+    assert said(example) == [f"weather{arguments}weather{arguments}[end]", "Bye[end]"]
+    objects = template.replace("call.function.arguments", "call.function.arguments | tojson")
+    assert said(rendered(objects, [USER, CALLED], tokenizer)) == [
+        f"weather{arguments}weather{arguments}[end]"
+        if content == "true"
+        else f"weather{json.dumps(arguments, ensure_ascii=False)}" * 2 + "[end]"
+    ]
+
+
+def test_cut_thoughts_are_known_where_an_empty_one_is_written_otherwise(tokenizer: Any) -> None:
+    """As Nemotron 3's template: with thoughts a line end follows, which stays once they are cut."""
+    template = (
+        "{% set ns = namespace(last=-1) %}{% for m in messages %}{% if m.role == 'user' %}"
+        "{% set ns.last = loop.index0 %}{% endif %}{% endfor %}{% for m in messages %}"
+        "[{{ m.role }}]\n{% if m.role == 'assistant' %}<think>"
+        "{% if m.reasoning_content and loop.index0 > ns.last %}{{ '\n' + m.reasoning_content }}"
+        "{{ '\n' }}{% endif %}</think>{{ '\n' if m.reasoning_content else '' }}{% endif %}"
+        "{{ m.content }}[end]{% endfor %}"
+        "{% if add_generation_prompt %}{{ '[assistant]\n<think>\n' }}{% endif %}"
+    )
+    thinking = HELLO | {"reasoning_content": "Hm."}
+    example = rendered(template, [USER, thinking, TWICE, thinking], tokenizer)
+    assert said(example) == ["</think>\nHello.[end]", "Hm.\n</think>\nHello.[end]"]
+    assert example.notes == (CUT,)
 
 
 # As DeepSeek-R1-Distill's: the ending stands in the branch of the second call.
