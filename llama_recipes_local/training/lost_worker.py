@@ -12,8 +12,8 @@ from llama_recipes_local.errors import TrainingError, reason
 # torch raises it wherever the main thread is: it is told of the process by a signal
 _LOST = re.compile(r"DataLoader worker \(pid.*(killed by signal|exited unexpectedly)")
 
-_SOON = 2.0
-"""Seconds until a process that has ended is reported to torch."""
+_SOON = 10.0
+"""Seconds until a process that has ended is reported to torch, on a busy machine."""
 
 
 @contextmanager

@@ -58,6 +58,7 @@ class Signals:
         self._wakeup = -1  # the descriptor that was woken before
         self._bell: socket.socket | None = None
         self._ringer: socket.socket | None = None
+        self._thread = threading.Thread(target=self._listen, daemon=True)
         if self._enabled:
             self._bell, self._ringer = socket.socketpair()
         self.received: signal.Signals | None = None
@@ -68,7 +69,7 @@ class Signals:
         if self._ringer is not None:
             self._ringer.setblocking(False)
             self._wakeup = signal.set_wakeup_fd(self._ringer.fileno(), warn_on_full_buffer=False)
-            threading.Thread(target=self._listen, daemon=True).start()
+            self._thread.start()
         return self
 
     def __exit__(
@@ -79,7 +80,10 @@ class Signals:
     ) -> None:
         if self._ringer is not None:
             signal.set_wakeup_fd(self._wakeup)
-            self._ringer.close()  # which ends the thread
+            # ends the thread, which closing would not while a worker has a copy
+            self._ringer.shutdown(socket.SHUT_WR)
+            self._ringer.close()
+            self._thread.join()  # it may end the process, which is right for this run alone
         for number, handler in self._before.items():
             if handler is not None:  # it was not Python's, as faulthandler's
                 signal.signal(number, handler)
