@@ -144,7 +144,7 @@ def tiny_run(tiny_model: Path, grammar_data: Path) -> dict[str, Any]:
 def run_finetuning(environment: dict[str, str]) -> RunFinetuning:
     """Runs ``finetuning.py`` with flags in a subprocess; it need not succeed.
 
-    ``run_finetuning(*flags, cwd, nproc=None, timeout=240, env=None)``: with ``nproc``, under
+    ``run_finetuning(*flags, cwd, nproc=None, timeout=600, env=None)``: with ``nproc``, under
     torchrun with that many processes; ``env`` adds environment variables. Output is text.
     """
 
@@ -152,7 +152,7 @@ def run_finetuning(environment: dict[str, str]) -> RunFinetuning:
         *flags: object,
         cwd: Path,
         nproc: int | None = None,
-        timeout: float = 240,
+        timeout: float = 600,
         env: dict[str, str] | None = None,
     ) -> "subprocess.CompletedProcess[str]":
         command = [sys.executable]

@@ -32,7 +32,7 @@ def _out_of_reach(environment: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if name != "PYTHONPATH"}
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_installed_package_fine_tunes_from_another_folder(
     installed, environment, tiny_model, grammar_data, tmp_path
 ):

@@ -81,7 +81,7 @@ def shortened(words: list[str]) -> str:
 
 @pytest.mark.command
 @pytest.mark.ranks
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("command", run_here())
 def test_command_runs(command, tiny_model, stand_in, grammar_data, adapter, environment, tmp_path):
     rows = [

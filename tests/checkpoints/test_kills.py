@@ -59,7 +59,7 @@ def assert_resumes(runs: Runs, output: Path, flags: dict[str, Any], straight: En
     assert not list(output.glob(".checkpoint-*"))
 
 
-@pytest.mark.timeout(30 * KILLS + 300)
+@pytest.mark.timeout(60 * KILLS + 900)
 def test_killed_at_random_moments(
     runs: Runs, flags: dict[str, Any], straight: Ended, tmp_path: Path
 ) -> None:

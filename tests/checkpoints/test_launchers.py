@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 from interrupted_runs import ROWS, STEPS, lines
+from run_server import free_port
 from torchrun import HELPERS
 
 pytestmark = pytest.mark.ranks
 
 PROJECT = Path(__file__).resolve().parents[2]
-SECONDS = 200
+SECONDS = 600
 
 
 def words(flags: dict[str, Any]) -> list[str]:
@@ -83,7 +84,7 @@ def one_node_cluster(environment: dict[str, str], tmp_path: Path) -> dict[str, s
         "SLURM_JOB_ID": "123",
         "SLURM_JOB_NODELIST": "here",
         "SLURM_JOB_NUM_NODES": "1",
-        "MASTER_PORT": "29471",
+        "MASTER_PORT": str(free_port()),
     }
 
 

@@ -41,7 +41,7 @@ def test_a_reader_may_close_the_pipe(environment: dict[str, str], tmp_path: Path
     talking.stdout.close()
     assert talking.stderr.read() == ""
     talking.stderr.close()
-    assert talking.wait(60) == 1
+    assert talking.wait(600) == 1
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_help_may_be_cut_off(
     assert helping.stdout is not None
     helping.stdout.close()
     helping.stdout = None
-    assert helping.communicate(timeout=120)[1] == ""
+    assert helping.communicate(timeout=6000)[1] == ""
     assert helping.returncode in (0, 1)  # argparse itself ignores it
 
 
@@ -73,7 +73,7 @@ def test_the_end_of_another_pipe_is_an_error(environment: dict[str, str], tmp_pa
         "with exit_on_broken_pipe():\n"
         "    raise BrokenPipeError('a worker is gone')\n"
     )
-    _, said = start(environment, tmp_path, script).communicate(timeout=60)
+    _, said = start(environment, tmp_path, script).communicate(timeout=600)
     assert said.endswith("BrokenPipeError: a worker is gone\n")
 
 
@@ -89,7 +89,7 @@ def test_training_continues_when_nobody_reads_its_output(
         assert line, training.communicate()[1]
     training.stdout.close()
     training.stdout = None
-    _, said = training.communicate(timeout=120)
+    _, said = training.communicate(timeout=6000)
     assert said.count(PIPE_CLOSED) == 1
     assert "Error" not in said
     assert training.returncode == 0

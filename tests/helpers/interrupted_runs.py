@@ -18,13 +18,11 @@ class Ended:
 
     Attributes:
         codes: the ranks' exit codes.
-        seconds: how long the first rank took, from the signal if one was sent.
         output: its folder.
         logs: the output of each rank, in this run and earlier ones in the same folder.
     """
 
     codes: list[int]
-    seconds: float
     output: Path
     logs: list[str]
 
@@ -89,9 +87,9 @@ class Runs:
         }
         request = {"flags": flags, "ranks": ranks, "logs": str(logs), "trigger": trigger, **more}
         print(json.dumps(request), file=self.server.stdin, flush=True)
-        codes, seconds = json.loads(self.server.stdout.readline())
+        codes = json.loads(self.server.stdout.readline())
         texts = [(logs / f"{rank}.log").read_text() for rank in range(ranks)]
-        return Ended(codes, seconds, output, texts)
+        return Ended(codes, output, texts)
 
     def close(self) -> None:
         self.server.terminate()

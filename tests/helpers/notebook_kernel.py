@@ -31,7 +31,7 @@ def run_cells(cells: Sequence[str], folder: object, environment: dict[str, str])
     """Run cells one after another, also after an error."""
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(each) for each in cells])
     client = AttendedClient(
-        notebook, allow_errors=True, timeout=120, resources={"metadata": {"path": str(folder)}}
+        notebook, allow_errors=True, timeout=600, resources={"metadata": {"path": str(folder)}}
     )
     client.execute(env=environment)
     return [_shown(cell.outputs) for cell in notebook.cells]

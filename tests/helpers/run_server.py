@@ -14,8 +14,7 @@ in this package, ``module:name``. ``patches`` of the request are for all ranks. 
 pattern and the names of signals, the first rank gets these signals when what it printed matches,
 and the others are killed once it has ended.
 
-Answers with the ranks' exit codes, and the seconds that the first rank took, from the first of
-these signals if there were any; the code of a process that a signal killed is minus its number.
+Answers with the ranks' exit codes; that of a process that a signal killed is minus its number.
 Each rank logs the rows that it trains on.
 """
 
@@ -57,9 +56,8 @@ def run(
     patches: dict[str, Any] | None = None,
     last: dict[str, Any] | None = None,
     on: tuple[str, str] | None = None,
-) -> tuple[list[int], float]:
+) -> list[int]:
     port = free_port()
-    began = time.monotonic()
     started, starts = os.pipe()
     children = []
     for rank in range(ranks):
@@ -79,25 +77,29 @@ def run(
             os.kill(child, signal.SIGKILL)
     os.close(started)
     if on is not None:
-        began = send_signals(children[0], *on, Path(logs) / "0.log")
+        send_signals(children[0], *on, Path(logs) / "0.log")
     statuses = [os.waitpid(children[0], 0)[1]]
-    seconds = time.monotonic() - began
     for child in children[1:] if on is not None else []:
         os.kill(child, signal.SIGKILL)
     statuses += [os.waitpid(child, 0)[1] for child in children[1:]]
-    return [os.waitstatus_to_exitcode(status) for status in statuses], seconds
+    return [os.waitstatus_to_exitcode(status) for status in statuses]
 
 
-def send_signals(process: int, pattern: str, names: str, log: Path) -> float:
-    """Send a process signals once what it printed matches; return when the first was sent."""
-    until = time.monotonic() + 60
-    while not re.search(pattern, log.read_text()) and time.monotonic() < until:
-        time.sleep(0.05)
-    began = time.monotonic()
+def send_signals(process: int, pattern: str, names: str, log: Path) -> None:
+    """Send a process signals once what it printed matches, each once it has noted the last."""
+    wait_for(pattern, process, log)
     for name in names.split():
         os.kill(process, signal.Signals[name])
-        time.sleep(0.5)
-    return began
+        wait_for(name, process, log)  # two signals that a process has yet to get are one
+
+
+def wait_for(pattern: str, process: int, log: Path) -> None:
+    """Wait until a process has printed what a pattern matches, or has ended."""
+    until = time.monotonic() + 600
+    while not re.search(pattern, log.read_text()) and time.monotonic() < until:
+        if os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            return
+        time.sleep(0.05)
 
 
 def replace(name: str, value: Any) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HELPERS = Path(__file__).parent
-SECONDS = 150
+SECONDS = 600
 LOGS = ("stdout.log", "stderr.log")
 
 

@@ -14,7 +14,6 @@ PATCHES = {
     "parallel.watch:SILENT": 1.0,
     "parallel.watch:SAY_AFTER": 0.5,
     "parallel.watch:USUAL_STEPS": 3,
-    "training.signals:SAVES_WITHIN": 1.0,
 }
 SAID = r"in step 4, usually [\d.]+ s: waiting for rank 1, which does not answer"
 RESUME = "--resume_from_checkpoint auto"
@@ -27,18 +26,24 @@ def flags(tiny_run: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("signals", "code", "text"),
+    ("signals", "within", "code", "text"),
     [
-        ("SIGTERM", STOPPED, "stopped without saving: this rank waited for rank 1"),
-        ("SIGINT SIGINT", INTERRUPTED, "SIGINT: saving at the next step"),
+        ("SIGTERM", 1.0, STOPPED, "stopped without saving: this rank waited for rank 1"),
+        ("SIGINT SIGINT", 600.0, INTERRUPTED, "SIGINT: saving at the next step"),
     ],
 )
 def test_the_other_names_it_unprompted_and_a_signal_ends_it(
-    runs: Runs, flags: dict[str, Any], signals: str, code: int, text: str, tmp_path: Path
+    runs: Runs,
+    flags: dict[str, Any],
+    signals: str,
+    within: float,
+    code: int,
+    text: str,
+    tmp_path: Path,
 ) -> None:
-    ended = runs(tmp_path, flags, 2, HANGS, patches=PATCHES, on=(SAID, signals))
+    patches = PATCHES | {"training.signals:SAVES_WITHIN": within}
+    ended = runs(tmp_path, flags, 2, HANGS, patches=patches, on=(SAID, signals))
     assert ended.codes == [code, -9], ended.logs
-    assert ended.seconds < 5
     assert re.search(SAID, ended.logs[0])
     assert text in ended.logs[0]
     assert "Traceback" not in ended.logs[0]
@@ -47,7 +52,7 @@ def test_the_other_names_it_unprompted_and_a_signal_ends_it(
 def test_a_rank_that_is_waited_for_too_long_is_one_message(
     runs: Runs, flags: dict[str, Any], tmp_path: Path
 ) -> None:
-    flags = flags | {"process_group_timeout": 2}
+    flags = flags | {"process_group_timeout": 20}  # no rank is so late before it hangs
     ended = runs(tmp_path, flags, 2, HANGS, patches=PATCHES, on=("stopped in", ""))
     assert ended.codes == [FAILED, -9], ended.logs
     (last,) = ended.logs[0].split("stopped in ")[1:]

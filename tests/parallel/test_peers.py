@@ -1,7 +1,9 @@
 """Ranks that meet, compare what they were given, and end together; each is a thread here."""
 
 import os
+import re
 import socket
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +19,12 @@ from llama_recipes_local.parallel import watch as watch_module
 from llama_recipes_local.parallel.peers import Beat, PeerEndedError, Peers
 
 FACTS = {"--seed": "42", "the training data": "1f2e"}
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits for another rank waits until it comes: none of these tests is about the limit."""
+    monkeypatch.setattr(peers_module, "SETTLE", 3600.0)
 
 
 def free_port() -> int:
@@ -72,9 +80,7 @@ def test_one_that_refuses_ends_the_others_and_is_read_once(
             return error.EXIT_CODE
         return 0
 
-    began = time.monotonic()
     assert together(start) == [2, 2, 2]
-    assert time.monotonic() - began < peers_module.SETTLE
     assert capfd.readouterr().err == "on rank 2: 1 problem found\n"
 
 
@@ -99,15 +105,21 @@ def test_a_rank_that_reports_is_not_ended_before_it_has_printed(
     monkeypatch.setattr(watch_module, "GRACE", 0.1)
     monkeypatch.setattr(watch_module, "BEAT", 0.05)
     exits: list[int] = []
-    monkeypatch.setattr(os, "_exit", exits.append)
+    ended = threading.Event()
+
+    def end(code: int) -> None:
+        exits.append(code)
+        ended.set()
+
+    monkeypatch.setattr(os, "_exit", end)
 
     def train(peers: Peers) -> None:
         if peers.rank == 1:
-            time.sleep(0.6)
+            time.sleep(0.6)  # in which the other's watch would end it
         watch = Watch(peers)
         if peers.rank == 0:
             peers.settle("stopped: no space left on device", 1)
-        time.sleep(0.6)
+        ended.wait()
         watch.close()
 
     assert together(train, ranks=2) == [None, None]
@@ -126,6 +138,8 @@ def test_a_lost_connection_is_no_news_once_the_other_has_reported(
             peers.settle("stopped: no space left on device", 7)
             watch.close()
             return None
+        while not peers.another_ended():
+            time.sleep(0.01)
         lost = watch.loss(RuntimeError("gloo: Connection closed by peer [127.0.0.1]:1"))
         peers.settle(str(lost), 7)
         watch.close()
@@ -142,19 +156,28 @@ def test_a_rank_that_does_not_answer_is_named_wherever_it_is_waited_for(
     for name, seconds in {"BEAT": 0.05, "SILENT": 0.3, "SAY_AFTER": 0.4}.items():
         monkeypatch.setattr(watch_module, name, seconds)
 
+    named = threading.Event()
+
     def train(peers: Peers) -> None:
         watch = Watch(peers)
         watch.at("saving a checkpoint")
         if peers.rank == 1:  # it stays, and beats no more
             monkeypatch.setattr(watch, "_own_beat", lambda: Beat(0.0, 1, "x", False))
-        time.sleep(1.2)
-        said = capfd.readouterr().err if peers.rank == 0 else ""
-        assert ("saving a checkpoint: waiting for rank 1, which does not answer" in said) == (
-            peers.rank == 0
-        )
+            named.wait()
+        else:
+            read_until("saving a checkpoint: waiting for rank 1, which does not answer", capfd)
+            named.set()
         watch.close()
 
     assert together(train, ranks=2) == [None, None]
+
+
+def read_until(pattern: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """Wait until what was printed matches."""
+    said = ""
+    while not re.search(pattern, said):
+        time.sleep(0.05)
+        said += capfd.readouterr().err
 
 
 def test_a_rank_that_is_there_twice_is_refused() -> None:
@@ -171,19 +194,32 @@ def test_a_rank_that_is_late_is_named(
     monkeypatch.setattr(peers_module, "SAY_AFTER", 0.1)
 
     def agree(peers: Peers) -> None:
-        time.sleep(peers.rank)
+        if peers.rank == 1:
+            read_until(r"--> waiting for rank 1, which started \(\d+ s\)\n", capfd)
         peers.agree("launch", FACTS)
 
     assert together(agree, ranks=2) == [None, None]
-    assert "--> waiting for rank 1, which started (0 s)\n" in capfd.readouterr().err
+
+
+class Clock:
+    """A time that passes while one sleeps, and only then."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
 
 
 def test_rank_0_is_waited_for_in_lines_of_ours(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(peers_module, "SAY_AFTER", 0.1)
+    monkeypatch.setattr(peers_module, "time", Clock())
     port = free_port()
     with pytest.raises(TrainingError, match=f"^stopped: waiting for rank 0 at 127.0.0.1:{port}, "):
-        Peers(Launch(1, 1, 2, "127.0.0.1", port), patience=0.5)
-    said = f"--> waiting for rank 0 at 127.0.0.1:{port}, 0 s: Connection refused"
-    assert set(capfd.readouterr().err.splitlines()) == {said}
+        Peers(Launch(1, 1, 2, "127.0.0.1", port), patience=30)
+    said = f"--> waiting for rank 0 at 127.0.0.1:{port}, {{}} s: Connection refused"
+    assert capfd.readouterr().err.splitlines() == [said.format(seconds) for seconds in (10, 20)]

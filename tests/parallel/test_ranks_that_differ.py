@@ -10,7 +10,6 @@ import pytest
 from interrupted_runs import Runs
 from safetensors.torch import load_file, save_file
 
-SECONDS = 10
 Last = dict[str, Any]
 
 
@@ -88,7 +87,6 @@ def test_a_difference_is_named_and_ends_all_ranks(
     last = differ(flags, tmp_path)
     ended = runs(tmp_path / "output", flags, ranks=2, last=last)
     assert ended.codes == [2, 2], ended.logs
-    assert ended.seconds < SECONDS
     for log in ended.logs:
         assert named in log
         assert "Traceback" not in log

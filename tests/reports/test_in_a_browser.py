@@ -92,7 +92,7 @@ def _look(folder: Path, theme: int) -> list[dict[str, Any]]:
         command,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         env={**os.environ, "HOME": str(folder)},
     )
     found: list[dict[str, Any]] = json.loads(

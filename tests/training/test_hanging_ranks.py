@@ -2,8 +2,9 @@
 
 import os
 import signal
+import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -26,10 +27,15 @@ class HangingRank:
     since: float
     ranks: list[int]
     peers: Peers
+    judged: threading.Event = field(default_factory=threading.Event)
+    calls: int = 0
 
     def listen(self) -> None: ...
 
     def silent(self) -> list[int]:
+        self.calls += 1
+        if self.calls == 3:  # the first judgement has come to its end
+            self.judged.set()
         return self.ranks
 
     def patience(self, least: float) -> float:
@@ -43,7 +49,7 @@ class HangingRank:
 def exits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     found: list[int] = []
     monkeypatch.setattr(os, "_exit", found.append)
-    monkeypatch.setattr(signals, "SAVES_WITHIN", 0.2)
+    monkeypatch.setattr(signals, "SAVES_WITHIN", 0.0)
     monkeypatch.setattr(signals, "POLL", 0.05)
     return found
 
@@ -55,7 +61,7 @@ def test_sigterm_ends_a_run_where_a_rank_hangs_and_no_other(
     watch: Any = HangingRank(time.monotonic(), ranks, Peers())
     with Signals(enabled=True, watch=watch) as received:
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(0.5)
+        assert watch.judged.wait(60)
     assert received.received is signal.SIGTERM
     said = capfd.readouterr().err
     assert "--> SIGTERM: saving at the next step" in said

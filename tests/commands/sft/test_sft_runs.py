@@ -40,7 +40,7 @@ def torchrun(*words: str, environment: dict[str, str]) -> "subprocess.CompletedP
         env=environment | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
     )
 
 
