@@ -54,6 +54,13 @@ def find_stops(
     return Stops(tuple(stop_ids(template, tokenizer, also)), (end,) if end else ())
 
 
+def cut_off(ended: Sequence[bool], most: int) -> str:
+    """Return the line that says how many completions ``max_new_tokens`` has ended."""
+    count = f"{list(ended).count(False):,} of {len(ended):,} completions were"
+    which = "the completion was" if len(ended) == 1 else count
+    return f"--> {which} cut off at --max_new_tokens {most:,}"
+
+
 class StoppingStreamer(TextStreamer):
     """Prints a completion as it is generated, without the stop that ends it."""
 

@@ -1,5 +1,6 @@
 """A chat: each line of standard input is a turn of the user, followed by the model's answer."""
 
+import re
 import sys
 from collections.abc import Iterator
 
@@ -8,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from llama_recipes_local.answers.generator import Generator, Sampling
 from llama_recipes_local.answers.model_loading import load_model
 from llama_recipes_local.answers.model_source import ModelSource
-from llama_recipes_local.answers.stopping import StoppingStreamer, find_stops
+from llama_recipes_local.answers.stopping import StoppingStreamer, cut_off, find_stops
 from llama_recipes_local.cli.parsing import read_typed
 from llama_recipes_local.datasets.prompt_template import CHAT, PromptTemplate
 from llama_recipes_local.datasets.templates import Message
@@ -41,8 +42,10 @@ def chat(
     turns = list(start)
     print(f"--> {HELP}", file=sys.stderr)
     for line in _lines():
-        if line == "/new":
-            turns = list(start)
+        if re.fullmatch("/[a-z]+", line):  # /help, say, is not meant for the model
+            turns = list(start) if line == "/new" else turns
+            if line != "/new":
+                print(f"--> {HELP}", file=sys.stderr)
             continue
         turns.append({"role": "user", "content": line})
         if template.kind == CHAT:
@@ -56,7 +59,9 @@ def chat(
             turns.pop()
             continue
         streamer = StoppingStreamer(tokenizer, stops)
-        ((answer,),) = generator.complete([text], sampling, stops, streamer)
+        (((answer, ended),),) = generator.complete_and_tell([text], sampling, stops, streamer)
+        if not ended:
+            print(cut_off([ended], sampling.max_new_tokens), file=sys.stderr)
         turns.append({"role": "assistant", "content": answer})
 
 

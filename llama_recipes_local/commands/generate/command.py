@@ -17,7 +17,7 @@ from llama_recipes_local.answers.prompt_texts import (
     choose_prompt_template,
     read_prompts,
 )
-from llama_recipes_local.answers.stopping import StoppingStreamer, find_stops
+from llama_recipes_local.answers.stopping import Stops, StoppingStreamer, cut_off, find_stops
 from llama_recipes_local.commands.generate.chat import chat
 from llama_recipes_local.console import data_output
 from llama_recipes_local.serving_lines import of_adapter, of_folder
@@ -99,19 +99,34 @@ def _generate(asked: Generation) -> None:
     check_limits(prompts, texts, tokenizer, source)
     generator = Generator(load_model(source), tokenizer)
     stops = find_stops(template, tokenizer, generator.ends)
-    if asked.stream:
-        streamer = StoppingStreamer(tokenizer, stops)
-        generator.complete(texts, asked.sampling, stops, streamer)
-    elif not asked.prompts:
-        _print_one(generator.complete(texts, asked.sampling, stops)[0])
-    else:
-        for start in range(0, len(texts), asked.batch_size):
-            batch = slice(start, start + asked.batch_size)
-            completions = generator.complete(texts[batch], asked.sampling, stops)
-            for each, completed in zip(prompts[batch], completions, strict=True):
-                print(json.dumps(_record(each, completed), ensure_ascii=False), flush=True)
+    ended = _print_completions(asked, prompts, texts, generator, stops)
+    if not all(ended):
+        print(cut_off(ended, asked.sampling.max_new_tokens), file=sys.stderr)
     adapter, model = source.adapter, source.model
     print(of_adapter(adapter, model) if adapter else of_folder(model), file=sys.stderr)
+
+
+def _print_completions(
+    asked: Generation,
+    prompts: list[Prompt],
+    texts: list[str],
+    generator: Generator,
+    stops: Stops,
+) -> list[bool]:
+    """Print the completions of each prompt, and return of each whether it ended by itself."""
+    streamer = StoppingStreamer(generator.tokenizer, stops) if asked.stream else None
+    ended: list[bool] = []
+    for start in range(0, len(texts), asked.batch_size):
+        batch = slice(start, start + asked.batch_size)
+        found = generator.complete_and_tell(texts[batch], asked.sampling, stops, streamer)
+        for prompt, completed in zip(prompts[batch], found, strict=True):
+            completions = [text for text, _ in completed]
+            ended += [end for _, end in completed]
+            if asked.prompts:
+                print(json.dumps(_record(prompt, completions), ensure_ascii=False), flush=True)
+            elif streamer is None:
+                _print_one(completions)
+    return ended
 
 
 def _print_one(completions: list[str]) -> None:

@@ -127,6 +127,21 @@ def test_a_stream_prints_the_same(with_template: Path, capsys: pytest.CaptureFix
     assert generate(capsys, *words, "--stream") == generate(capsys, *words)
 
 
+def test_completions_that_were_cut_off_are_counted(
+    with_template: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A text that breaks off looks like the model's own end."""
+    file = tmp_path / "prompts.txt"
+    file.write_text("\n".join(PROMPTS[:2]))
+    words = ["generate", "--adapter", str(with_template), "--max_new_tokens", "2"]
+    for more, said in (
+        (["--prompts", str(file)], "2 of 2 completions were"),
+        (["--prompt", PROMPTS[0], "--stream"], "the completion was"),
+    ):
+        assert cli.main([*words, *more]) == 0
+        assert f"--> {said} cut off at --max_new_tokens 2\n" in capsys.readouterr().err
+
+
 def test_several_completions_are_sampled_for_each_prompt(
     adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -222,9 +237,12 @@ def test_a_chat_continues_from_its_turns(
     adapter: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ("--adapter", adapter, "--max_new_tokens", 6, "--system", "Be kind.")
-    typed = "Hi\n\nBye\n/new\nBye\n/quit\nnot read\n"
+    typed = "Hi\n\n/help\nBye\n/new\nBye\n/quit\nnot read\n"
     monkeypatch.setattr("sys.stdin", io.StringIO(typed))
-    printed = generate(capsys, *words, "--chat", "--template", "guanaco")
+    assert cli.main(["generate", *map(str, words), "--chat", "--template", "guanaco"]) == 0
+    printed, notes = capsys.readouterr()
+    assert notes.count("/quit or Ctrl-D ends it") == 2  # at the start, and for /help
+    assert notes.count("--> the completion was cut off at --max_new_tokens 6") == 3
 
     def answer(text: str) -> str:
         return generate(capsys, *words[:4], "--raw", "--prompt", text)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from llama_recipes_local.answers.stopping import Stops, find_stops
+from llama_recipes_local.answers.stopping import Stops, cut_off, find_stops
 from llama_recipes_local.datasets.prompt_template import PROMPT, PromptTemplate
 from llama_recipes_local.datasets.templates import TEMPLATES
 from llama_recipes_local.models import AutoTokenizer
@@ -14,6 +14,8 @@ def test_a_completion_has_ended_at_a_token_or_a_text() -> None:
     assert stops.ended([7, 8], "Yes### Human: and")
     assert not stops.ended([7, 8], "Yes### Hu")
     assert not Stops().ended([2], "Yes")
+    said = "--> 2 of 3 completions were cut off at --max_new_tokens 1,000"
+    assert cut_off([True, False, False], 1000) == said
 
 
 def test_an_instruct_models_own_end_of_turn_stops_after_any_prompt(tiny_model: Path) -> None:
