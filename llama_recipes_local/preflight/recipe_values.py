@@ -146,6 +146,8 @@ def with_values(run: Run, configured: Configured, implied: dict[str, bool]) -> R
     resolved = resolve({name: value for name, (value, _) in values.items()} | explicit)
     resolved.model, resolved.automatic = run.model, run.automatic
     if configured.name:
+        if "dataset" in values:  # as it is written: a path has become local_dataset's
+            values["dataset"] = (configured.flags["dataset"], "")
         resolved.recipe = _describe(configured.name, values, configured.left_out)
     return resolved
 

@@ -68,7 +68,9 @@ def test_flags_win(flags: dict[str, Any], changed: dict[str, Any], tmp_path: Pat
 
 def test_a_path_given_replaces_the_files_data(tmp_path: Path) -> None:
     text = "dataset: old/rows.jsonl\nlocal_dataset:\n  columns: prompt=q,completion=a\n"
-    assert configured(tmp_path, text).dataset.data_path == "old/rows.jsonl"
+    run = configured(tmp_path, text)
+    assert run.dataset.data_path == "old/rows.jsonl"
+    assert "\n      --dataset old/rows.jsonl\n" in run.recipe  # as the file has it
     run = configured(tmp_path, text, dataset="new.jsonl")
     assert (run.dataset.data_path, run.dataset.columns) == ("new.jsonl", "")
 

@@ -17,7 +17,7 @@ from llama_recipes_local.answers.prompt_texts import (
     choose_prompt_template,
     read_prompts,
 )
-from llama_recipes_local.answers.stopping import Stops, StoppingStreamer, cut_off, find_stops
+from llama_recipes_local.answers.stopping import StoppingStreamer, Stops, cut_off, find_stops
 from llama_recipes_local.commands.generate.chat import chat
 from llama_recipes_local.console import data_output
 from llama_recipes_local.serving_lines import of_adapter, of_folder
