@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from llama_recipes_local.adapters.unread_keys import unread_keys
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.errors import Problem, caught
 from llama_recipes_local.preflight.flags import reached_by
@@ -62,6 +61,8 @@ def unread(run: Run) -> str:
         for why, names in unread.items()
         if named.intersection(names)
     ]
+    from llama_recipes_local.adapters.unread_keys import unread_keys  # which imports torch
+
     adapter = train.from_peft_checkpoint
     with caught():  # an adapter that cannot be read is reported
         lines += unread_keys(
