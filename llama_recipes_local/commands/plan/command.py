@@ -8,7 +8,7 @@ from typing import Any
 
 from llama_recipes_local import configs
 from llama_recipes_local.commands.plan.given import card_of, model_shape
-from llama_recipes_local.commands.plan.making_plan import make_plan
+from llama_recipes_local.commands.plan.making_plan import METHOD_FLAGS, make_plan
 from llama_recipes_local.commands.plan.nothing_fits import nothing_fits
 from llama_recipes_local.commands.plan.own_values import own_problems
 from llama_recipes_local.commands.plan.report import (
@@ -90,8 +90,13 @@ def _owner(name: str) -> str:
 
 
 def _with_recipe(flags: dict[str, Any], configured: Configured, world: int) -> dict[str, Any]:
-    """Return flags with what a recipe sets for the model and the number of GPUs."""
+    """Return flags with what a recipe sets for the model and the number of GPUs.
+
+    A recipe without a method trains the whole model: no other methods are compared.
+    """
     if configured.name:
+        named = {flag.rpartition(".")[2] for flag in flags}
+        flags = flags if named & METHOD_FLAGS else {**flags, "use_peft": "False"}
         run = resolve(({"enable_fsdp": "True"} if world > 1 else {}) | flags)
         run.model, *_ = model_shape(run.train.model_name)
         found = with_values(run, configured, {})

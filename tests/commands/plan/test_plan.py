@@ -441,6 +441,15 @@ def test_a_plan_is_read_in_80_columns(capsys: pytest.CaptureFixture[str], line: 
     assert not any("does not fit" in line for line in shown)
 
 
+def test_a_recipe_says_what_is_trained(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--model_name", "llama-3-8b", "--config", "full", "--gpus", "4")
+    found = numbers(capsys, *words)
+    assert found["methods"] == {} and found["trained"] == found["weights"]
+    # LoRA would fit
+    assert "nothing fits into 11.6 GiB" in plan(capsys, *words, "--gpu_memory", "12", code=2)
+    assert numbers(capsys, *words, "--use_peft")["trained"] < found["weights"] / 100
+
+
 def test_what_is_assumed_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     words = ("--model_name", "meta-llama/Llama-2-7b-hf", "--gpu_memory", "24", "--use_peft")
     text = " ".join(plan(capsys, *words).split())
