@@ -66,21 +66,23 @@ def vocabulary_of(
         kinds = _piece_kinds(kinds, texts, tokenizer.unk_token_id)
     else:
         own = _byte_level(folder, saved)
+    own |= _special_tokens(tokenizer, stops)
+    return Vocabulary(tokens=texts, kinds=kinds, chat_template=own_template(tokenizer), **own)
+
+
+def _special_tokens(tokenizer: PreTrainedTokenizerBase, stops: Sequence[int]) -> dict[str, Any]:
+    """Return the fields for the tokens with a role, and those around every text."""
     empty = tokenizer("")["input_ids"]
     begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
-    return Vocabulary(
-        tokens=texts,
-        kinds=kinds,
-        begin=begin,
-        end=end,
-        unknown=tokenizer.unk_token_id,
-        padding=tokenizer.pad_token_id,
-        other_ends=[each for each in stops if each != end][: len(OTHER_ENDS)],
-        add_begin=begin is not None and empty[:1] == [begin],
-        add_end=end is not None and empty[-1:] == [end],
-        chat_template=own_template(tokenizer),
-        **own,
-    )
+    return {
+        "begin": begin,
+        "end": end,
+        "unknown": tokenizer.unk_token_id,
+        "padding": tokenizer.pad_token_id,
+        "other_ends": [each for each in stops if each != end][: len(OTHER_ENDS)],
+        "add_begin": begin is not None and empty[:1] == [begin],
+        "add_end": end is not None and empty[-1:] == [end],
+    }
 
 
 def _kind(number: int, tokens: dict[int, str], added: dict[int, AddedToken]) -> int:

@@ -70,15 +70,12 @@ def export_lora(
         + check_free_space(out, 4 * adapter.tensors.numel())
     )
     template = find_prompt_template(adapter.folder)
-    print(f"--> exporting {adapter.folder}, for {folder}")
-    for line in unread_keys(folder, adapter.folder):
-        print(line)
-    if compared.note:
-        print(f"    {compared.note}")
-    beside = custody(folder)
+    lines = [f"--> exporting {adapter.folder}, for {folder}"]
+    lines += [f"    {compared.note}"] if compared.note else []
+    print("\n".join([*lines, *unread_keys(folder, adapter.folder)]))
+    beside, name = custody(folder), adapter.folder.name
     with published_folder(out) as draft:
-        path = draft / f"{adapter.folder.name or 'adapter'}-lora.gguf"
-        write_lora(path, adapter.folder.name, shape, pairs)
+        write_lora(draft / f"{name or 'adapter'}-lora.gguf", name, shape, pairs)
         if template is not None:
             shutil.copyfile(template, draft / template.name)
         beside(draft)

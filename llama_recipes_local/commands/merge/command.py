@@ -107,11 +107,8 @@ def planned_merge(asked: Merge) -> PlannedExport:
     refuse(check_stored_model(folder))
     compared = compare_base(adapter.folder, folder, "--model", asked.allow_other_base)
     refuse(check_adapter_values(adapter.folder) + compared.problems)
-    _report_inputs(base, adapter, folder)
-    if compared.note:
-        print(f"    {compared.note}")
+    _report_inputs(base, adapter, folder, compared.note)
     merged = MergedTensors(skeleton, base, adapter.tensors)
-    prompt_template = find_prompt_template(adapter.folder)
     config_changes, config_removed = _config_changes(skeleton, merged, asked.dtype)
     model = ExportedModel(
         source=folder,
@@ -120,7 +117,7 @@ def planned_merge(asked: Merge) -> PlannedExport:
         weight=merged,
         config_changes=config_changes,
         config_removed=config_removed,
-        prompt_template=prompt_template,
+        prompt_template=find_prompt_template(adapter.folder),
         accepted=asked.accepted,
     )
     planned = planned_export(model, out, asked.format)
@@ -178,7 +175,7 @@ def _four_bit(asked: Merge, run: SavedRun) -> FourBit | None:
     return FourBit(kind, double)
 
 
-def _report_inputs(base: BaseTensors, adapter: Adapter, folder: Path) -> None:
+def _report_inputs(base: BaseTensors, adapter: Adapter, folder: Path, note: str) -> None:
     print(f"--> merging {adapter.folder}\n    into {folder}")
     for line in unread_keys(folder, adapter.folder):
         print(line)
@@ -187,6 +184,8 @@ def _report_inputs(base: BaseTensors, adapter: Adapter, folder: Path) -> None:
     if base.packed:
         extras.require("bitsandbytes", f"the 4-bit weights in {folder}", "quantization")
         print("    dequantizing its 4-bit weights first")
+    if note:
+        print(f"    {note}")
 
 
 def _config_changes(
