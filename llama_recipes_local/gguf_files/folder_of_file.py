@@ -47,6 +47,7 @@ class GgufModel:
 
     Attributes:
         header: the file's values by key, except the architecture.
+        unkept: keys among them that a folder has no place for.
         shape: its sizes.
         vocabulary: its tokenizer.
         weights: its weights, by their names in a folder.
@@ -63,6 +64,7 @@ class GgufModel:
             values = {key: field.contents() for key, field in reader.fields.items()}
         self._path = path
         metadata = Metadata(values)
+        self.unkept = metadata.unkept
         self.header = {
             key: each
             for key, each in values.items()

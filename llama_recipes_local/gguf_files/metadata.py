@@ -5,6 +5,7 @@ weights.
 """
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -66,6 +67,13 @@ READ = (
     *(MODEL, SPLIT, TOKENS, KINDS, SCORES, MERGES),
     *(ADD_BEGIN, ADD_END, SPACE_PREFIX, CHAT_TEMPLATE),
 )
+ADD_SEPARATOR = "tokenizer.ggml.add_sep_token"
+"""What llama.cpp's converter writes for a tokenizer of pairs of texts; a Llama reads one text."""
+_UNKEPT = re.compile(
+    r"tokenizer\.ggml\.(fim_\w+|prefix|suffix|middle|mask|cls|seperator)_token_id"
+    r"|tokenizer\.chat_templates|tokenizer\.chat_template\..+"
+)
+"""Further roles of tokens and templates: nothing is computed with them, and no folder has them."""
 _KINDS = {
     BYTE_LEVEL: {NORMAL, CONTROL, USER_DEFINED, UNUSED},
     SENTENCEPIECE: {NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE},
@@ -76,7 +84,11 @@ _BEGINS = {"llama-bpe", "default"}
 
 
 class Metadata:
-    """The values of a GGUF file's header."""
+    """The values of a GGUF file's header.
+
+    Attributes:
+        unkept: keys that a folder has no place for, and that change nothing else.
+    """
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         """Take the values by key.
@@ -86,8 +98,11 @@ class Metadata:
         """
         self._values = values
         known = [key for key in values if key.startswith(("llama.", "tokenizer."))]
-        for key in sorted(set(known) - set(READ)):
+        self.unkept = sorted(filter(_UNKEPT.fullmatch, known))
+        for key in sorted(set(known) - {*READ, *self.unkept, ADD_SEPARATOR}):
             raise _wrong(key, values[key], "it is not known what it changes")
+        if ADD_SEPARATOR in values:
+            self._must_be(ADD_SEPARATOR, False)
         self._must_be(ARCHITECTURE_KEY, ARCHITECTURE)
 
     def shape(self, tied: bool = True, factors: torch.Tensor | None = None) -> Shape:
@@ -253,7 +268,7 @@ class Metadata:
             raise _wrong(key, found, f"those that are read are {', '.join(known)}")
         return found
 
-    def _must_be(self, key: str, expected: str) -> None:
+    def _must_be(self, key: str, expected: str | bool) -> None:
         found = self._value(key, type(expected))
         if found != expected:
             raise _wrong(key, found, f"only {expected!r} is read")

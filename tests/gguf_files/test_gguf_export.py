@@ -20,6 +20,8 @@ from llama_recipes_local.gguf_files.tensor_types import FILE_TYPES, tensor_type
 from llama_recipes_local.models import AutoTokenizer
 
 gguf = pytest.importorskip("gguf", reason="the package gguf is missing")
+from changed_files import rewrite  # noqa: E402
+
 TEXTS = (
     "She go to school yesterday.",
     "20 degrees, 1,234.5 and 3½; e-mail a.b@c.de?x=%20",
@@ -91,6 +93,35 @@ def test_a_file_becomes_the_same_folder_again(name: str, tmp_path: Path) -> None
     assert set(ends_of_folder(folder)) <= {*ends_of_folder(back)}
     ids = first(PROMPT)["input_ids"]
     assert np.array_equal(reference(folder, ids), reference(back, ids))
+
+
+@pytest.mark.parametrize("name", ["Llama 2 Chat", "Llama 3.1", "Code Llama", "SmolLM2"])
+def test_what_llama_cpps_own_converter_writes_of_a_tokenizer_is_read(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It also writes ``add_sep_token``, and roles that llama.cpp alone knows."""
+    folder = build(name, tmp_path / "model")
+    path, again = export(folder, tmp_path / "out", "f32"), tmp_path / "again.gguf"
+    writer = gguf.GGUFWriter(tmp_path / "none", "llama")
+    special = gguf.SpecialVocab(folder)
+    special.chat_template = [
+        {"name": "default", "template": "{{ messages }}"},
+        {"name": "rag", "template": "R"},
+    ]
+    special.add_to_gguf(writer, quiet=True)
+    if name == "Code Llama":
+        writer.add_uint32(gguf.Keys.Tokenizer.FIM_PRE_ID, 260)
+    written = {key: each.value for values in writer.kv_data for key, each in values.items()}
+    new = {key: each for key, each in written.items() if key.startswith("tokenizer.")}
+    rewrite(path, {"tokenizer.chat_template": "", **new}, again)
+    capsys.readouterr()
+    back = convert(again, tmp_path / "back")
+    assert "tokenizer.chat_template.rag" in (printed := capsys.readouterr().out)
+    assert ("fim_pre_token_id" in printed) is (name == "Code Llama")
+    first, second = map(AutoTokenizer.from_pretrained, (folder, back))
+    plain = [text for text in TEXTS if not text.startswith(" ")]  # see docs/after-training.md
+    assert all(first(text)["input_ids"] == second(text)["input_ids"] for text in plain)
+    assert second.chat_template == "{{ messages }}"
 
 
 # a thousandth of the largest weight for 16 bits; half a step of each type for the others

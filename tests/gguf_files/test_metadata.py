@@ -103,6 +103,7 @@ def test_a_value_of_another_type_is_named(key: str) -> None:
         ("llama.attention.key_length", 16),
         ("llama.expert_count", 8),
         ("tokenizer.ggml.model", "bert"),
+        ("tokenizer.ggml.add_sep_token", True),
         ("tokenizer.ggml.pre", "qwen2"),
         ("tokenizer.ggml.tokens", ["<e>", "<b>", "a", "b", "ab", "ab"]),
         ("tokenizer.ggml.tokens", ["<e>", "<b>", "a", "b", "ab", ""]),

@@ -8,7 +8,7 @@ import torch
 from llama_recipes_local.errors import UsageError, refusal, refuse
 from llama_recipes_local.export_formats import DEFAULT_FORMAT
 from llama_recipes_local.gguf_files.folder_of_file import GgufModel
-from llama_recipes_local.messages import missing_path
+from llama_recipes_local.messages import join_names, missing_path
 from llama_recipes_local.model_folders import check_free_space
 from llama_recipes_local.storage.publishing import published_folder
 
@@ -51,6 +51,8 @@ def convert_gguf(
     size = sum(torch.Size(shape).numel() for shape in model.weights.shapes.values())
     refuse(check_free_space(out, size * saved.itemsize))
     print(f"--> converting {path}: {', '.join(model.weights.kinds())}")
+    if model.unkept:
+        print(f"    not kept, as a folder has no place for it: {join_names(model.unkept)}")
     with published_folder(out) as draft:
         model.write(draft, saved)
         beside(draft)
