@@ -27,3 +27,6 @@ DATASETS: dict[str, Dataset[Any]] = {
         samsum.DATASET,
     )
 }
+
+NAMING = f"--dataset NAME, one of {', '.join(DATASETS)}, or --dataset PATH, your own files"
+"""How data is named, for messages."""

@@ -13,7 +13,7 @@ from llama_recipes_local.datasets.file_checks import check_files
 from llama_recipes_local.datasets.local import DATA_FLAG
 from llama_recipes_local.datasets.mixed_sources import MIXED
 from llama_recipes_local.datasets.mixture import MIXTURE_FLAG
-from llama_recipes_local.datasets.registry import DATASETS
+from llama_recipes_local.datasets.registry import DATASETS, NAMING
 from llama_recipes_local.datasets.tokenized_splits import is_tokenized
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.fields import FOLDER, field_names, fields_with
@@ -114,7 +114,7 @@ def _unnamed(default: str, problem: Problem) -> Problem:
     return Problem(
         "no data set was named",
         f"the default, {default}, cannot be used: {problem.what}",
-        f"--dataset NAME, one of {', '.join(DATASETS)}, or --dataset PATH, your own files",
+        NAMING,
     )
 
 

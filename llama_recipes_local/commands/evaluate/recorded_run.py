@@ -10,7 +10,7 @@ from llama_recipes_local.checkpoints.layout import check_converted
 from llama_recipes_local.datasets.mixed_sources import MIXED, named_sources
 from llama_recipes_local.datasets.mixture import mixed_dataset
 from llama_recipes_local.datasets.named_path import OF_THE_FILES, named_path, with_data_path
-from llama_recipes_local.datasets.registry import DATASETS
+from llama_recipes_local.datasets.registry import DATASETS, NAMING
 from llama_recipes_local.errors import Problem, caught
 from llama_recipes_local.fields import EVALUATION, fields_with
 from llama_recipes_local.model_folders import (
@@ -86,7 +86,7 @@ def _no_data() -> Problem:
     return Problem(
         "no data set was named",
         f"a run's folder names it in {CONFIGURATION_FILE}, which a merged model's does not have",
-        f"--dataset NAME, one of {', '.join(DATASETS)}",
+        NAMING,
     )
 
 

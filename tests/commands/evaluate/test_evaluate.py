@@ -251,6 +251,7 @@ def test_no_data_set_is_guessed_if_none_is_given_or_recorded(
 ) -> None:
     error = refused(capsys, "--model_name", tiny_model)
     assert error.startswith("1 problem") and "no data set was named" in error
+    assert "--dataset PATH, your own files" in error
 
 
 def test_an_empty_folder_lacks_a_model_and_a_tokenizer_in_one_report(
