@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from llama_recipes_local.run.weight_bits import KEY
 
 SOLD = 80
 """GB of a GPU of which nothing is said."""
+VARIANT = re.compile(r"(-(hf|instruct|chat|v\d[\d.]*))+$")
+"""What follows the name of a model of the same shape."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +77,7 @@ def model_shape(name: str) -> tuple[dict[str, Any], Shape, str]:
         raise refusal("no model was named", "a plan is for a model", f"--model_name: {fix}")
     folder = Path(name).expanduser()
     if not folder.is_dir():
-        wanted = name.lower().rpartition("/")[2].removeprefix("meta-").removesuffix("-hf")
-        wanted = wanted.removesuffix("-instruct").removesuffix("-chat")
+        wanted = VARIANT.sub("", name.lower().rpartition("/")[2].removeprefix("meta-"))
         if wanted in KNOWN:
             return config_of(KNOWN[wanted]), KNOWN[wanted], wanted
         near = nearest(wanted, KNOWN)

@@ -296,6 +296,21 @@ def test_problems_are_json_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert numbers(capsys, *M)["problems"] == []
 
 
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("meta-llama/Meta-Llama-3.1-8B-Instruct", "llama-3.1-8b"),
+        ("meta-llama/Llama-2-70b-chat-hf", "llama-2-70b"),
+        ("TinyLlama/TinyLlama-1.1B-Chat-v1.0", "tinyllama-1.1b"),
+    ],
+)
+def test_a_variant_has_the_shape_of_its_model(
+    capsys: pytest.CaptureFixture[str], name: str, known: str
+) -> None:
+    found = numbers(capsys, "--model_name", name, "--context_length", "512")
+    assert found["weights"] == KNOWN[known].weights
+
+
 def test_a_folder_needs_only_its_configuration(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
