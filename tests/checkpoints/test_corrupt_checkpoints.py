@@ -148,5 +148,7 @@ def test_a_pickle_in_a_file_is_never_run(
 
 
 def test_the_index_of_a_checkpoint_is_json(output: Path) -> None:
-    for path in output.rglob("checkpoint-*/**/*.json"):
+    found = list(output.rglob("checkpoint-*/**/*.json"))
+    assert {layout.MANIFEST, layout.TRAINER} <= {path.name for path in found}
+    for path in found:
         json.loads(path.read_text())
