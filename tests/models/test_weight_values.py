@@ -74,6 +74,15 @@ def test_an_adapter_that_is_not_finite_is_refused(
     assert name in problem.why and str(adapter) in problem.what
 
 
+def test_a_layer_with_one_matrix_of_zeros_is_no_new_one(folder: Path) -> None:
+    name = "model.layers.1.self_attn.o_proj.weight"
+    tensors = load_file(folder / "model.safetensors")
+    tensors[name].zero_()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UsageError, match=f"zero throughout: {name}"):
+        LlamaForCausalLM.from_pretrained(folder)
+
+
 def test_layers_that_change_nothing_are_named(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -37,6 +37,9 @@ def test_wsd_stays_and_decays_in_its_last_part() -> None:
     assert got[:4] == [0.25, 0.5, 0.75, 1.0]
     assert got[4:16] == [1.0] * 12
     assert got[14:] == pytest.approx([1.0, 1.0, 0.9, 0.8, 0.7, 0.6])
+    # a last part that would begin before the warm-up ends begins there
+    whole = factors(scheduler="wsd", wsd_decay_ratio=1.0, warmup_steps=4)
+    assert whole == factors(scheduler="linear", warmup_steps=4)
 
 
 def test_step_falls_once_an_epoch_after_warming_up() -> None:
