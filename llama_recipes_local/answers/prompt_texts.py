@@ -1,5 +1,7 @@
 """Turns what the user asks into the text that the model completes: prompts and their template."""
 
+import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,17 +165,26 @@ def _lines(path: Path) -> Iterator[Prompt]:
 def _records(path: Path) -> list[Prompt]:
     prompts: list[Prompt] = []
     problems: list[Problem] = []
+    unused: Counter[str] = Counter()
     with caught() as unreadable:
         for where, values in records(path):
             with caught() as found:
                 prompts.append(_of_record(where, values))
             problems += found
+            unused.update(str(name) for name in values if name not in {_key(values), *CONTEXT})
     refuse((problems + unreadable)[:MAX_PROBLEMS])
+    if unused:
+        fields = ", ".join(f"{name} ({count:,})" for name, count in unused.items())
+        print(f"--> fields of the records that are not used: {fields}", file=sys.stderr)
     return prompts
 
 
+def _key(values: Mapping[str, Any]) -> str:
+    return "messages" if "messages" in values else "prompt"
+
+
 def _of_record(where: str, values: Mapping[str, Any]) -> Prompt:
-    key = "messages" if "messages" in values else "prompt"
+    key = _key(values)
     content: str | list[Message] | None
     if key == "messages" or is_turns(values.get(key)):
         content = read_turns(values[key], f"'{key}' in {where}")

@@ -91,6 +91,9 @@ def test_records_have_prompts_or_turns(
     assert records(generate(capsys, *words, "--prompts", file)) == [
         {"prompt": "Hi", "completion": alone}
     ]
+    file.write_text(json.dumps({"messages": turns, "prompt": "Hi", "id": 1, "system": ""}) + "\n")
+    said = refused(capsys, *words, "--prompts", file)
+    assert "--> fields of the records that are not used: prompt (1), id (1)\n" in said
     file.write_text(json.dumps({"messages": turns}) + "\n")
     assert "has turns" in refused(capsys, *words, "--prompts", file)
     (record,) = records(generate(capsys, *words, "--prompts", file, "--template", "guanaco"))
