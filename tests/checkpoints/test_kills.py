@@ -121,7 +121,8 @@ def test_a_full_disk_that_one_rank_of_two_meets_in_the_loop(
     full, grace = {"lines": 4, "ranks": [0]}, "parallel.watch:GRACE"
     last = {"patches": {grace: 1.0}}  # it hears of the first's end after that waits no longer
     flags = flags | {"save_steps": 2}
-    stopped = runs(tmp_path, flags, 2, full, patches={grace: 0.2}, last=last)
+    patches = {grace: 0.2, "parallel.peers:SETTLE": 600.0}  # on a busy machine too
+    stopped = runs(tmp_path, flags, 2, full, patches=patches, last=last)
     assert stopped.codes == [DISK_FULL] * 2, stopped.logs
     for log in stopped.logs:  # the ranks print elsewhere, so each says it
         assert log.count("stopped: no space left on device") == 1

@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -94,15 +95,30 @@ def test_a_document_longer_than_a_row_is_an_error() -> None:
         pack([6], 5, 0)
 
 
-# at best it is about half a second; a loop over documents takes several
+def seconds(act: Callable[[], object]) -> float:
+    """Return how many seconds of this thread's own it takes."""
+    begin = time.thread_time()
+    act()
+    return time.thread_time() - begin
+
+
+def count(lengths: np.ndarray) -> dict[int, int]:
+    """Count documents in a loop that does the least with each."""
+    found: dict[int, int] = {}
+    for length in lengths.tolist():
+        found[length] = found.get(length, 0) + 1
+    return found
+
+
+# it takes four times as long as that loop; one that places each document, more than thirty times
 @pytest.mark.parametrize(("shortest", "longest", "size"), [(20, 1217, 4096), (1, 4096, 131072)])
-def test_a_million_lengths_take_under_two_seconds_of_work(
+def test_a_million_lengths_are_packed_without_a_loop_over_documents(
     shortest: int, longest: int, size: int
 ) -> None:
     lengths = np.random.RandomState(0).randint(shortest, longest + 1, 1_000_000)
-    begin = time.process_time()
     packing = pack(lengths, size, 42)
-    assert time.process_time() - begin < 2
+    best = min(seconds(lambda: pack(lengths, size, 42)) for _ in range(2))
+    assert best < 16 * min(seconds(lambda: count(lengths)) for _ in range(2))
     assert lengths.sum() / (len(packing) * size) > 0.999
 
 

@@ -10,6 +10,7 @@ import contextlib
 import csv
 import io
 import json
+import math
 import os
 import signal
 import sys
@@ -23,6 +24,7 @@ from transformers.utils import logging
 import llama_recipes_local.finetuning_run  # noqa: F401  # what libraries set when imported stays
 from llama_recipes_local.finetuning import main
 from llama_recipes_local.run import active_run
+from llama_recipes_local.training import display
 
 SHARED: dict[str, Any] = {
     "dataset": "grammar_dataset",
@@ -86,6 +88,7 @@ def finetune(folder: Path, flags: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    display.SECONDS_BETWEEN_LINES = math.inf  # a slow step would print a line more
     model, data_root, work = sys.argv[1:]
     folders = {"model_name": model, "data_root": data_root}
     before = process_state()

@@ -122,7 +122,7 @@ def answers(program: list[str], setup: str, lines: list[str], folder: Path) -> l
 
 def type_in(terminal: int, keys: str, end: str) -> str:
     os.write(terminal, keys.encode())
-    said, until = b"", time.monotonic() + 60
+    said, until = b"", time.monotonic() + 600
     while end.encode() not in said:
         assert time.monotonic() < until, said
         if select.select([terminal], [], [], 1)[0]:
