@@ -21,6 +21,7 @@ from llama_recipes_local.datasets.prompt_template import (
     PromptTemplate,
     chat_prompt_template,
 )
+from llama_recipes_local.datasets.record_turns import prompted_turns, with_context
 from llama_recipes_local.datasets.templates import (
     FLAG,
     TEMPLATES,
@@ -28,12 +29,10 @@ from llama_recipes_local.datasets.templates import (
     fitting_templates,
     has_chat_template,
 )
-from llama_recipes_local.datasets.tool_calls import read_tools
 from llama_recipes_local.datasets.turns import (
     Conversation,
     is_turns,
     read_conversation,
-    read_history,
 )
 from llama_recipes_local.errors import Problem, UsageError, caught, refusal
 from llama_recipes_local.records.checked_values import Record
@@ -165,7 +164,9 @@ class RowFormatter:
 
     def _question_and_answer(self, record: Record) -> Conversation | None:
         if self._sides_of_turns(record):
-            return self._prompted_turns(record)
+            values, columns = self.layout.values(record), dict(self.layout.columns)
+            named = {role: f"{columns[role]!r} in {record[0]}" for role in columns}
+            return prompted_turns(values, named, self.labels == "all")
         parts = self._parts(record)
         if parts is None:
             return None
@@ -181,24 +182,6 @@ class RowFormatter:
             return []
         values = self.layout.values(record)
         return [column for role, column in self.layout.columns if is_turns(values[role])]
-
-    def _prompted_turns(self, record: Record) -> Conversation | None:
-        """Return turns of which only the completion is trained; None if a side is blank."""
-        values, columns = self.layout.values(record), dict(self.layout.columns)
-        sides = []
-        for role, speaker in (("prompt", "user"), ("completion", "assistant")):
-            value, what = values[role], f"{columns[role]!r} in {record[0]}"
-            if not is_turns(value):
-                text = read_text(value, what)
-                value = text and [{"role": speaker, "content": text}]
-            sides.append(read_conversation(value, what))
-        asked, said = sides
-        if asked is None or said is None:
-            return None
-        if self.labels == "assistant":
-            answers = (n for n, turn in enumerate(asked.turns) if turn["role"] == "assistant")
-            asked = replace(asked, marks=dict.fromkeys(answers, False))
-        return said.after(asked)
 
     def _parts(self, record: Record) -> tuple[str, str | None, str] | None:
         """Return the question, its input and the response; None if one is blank."""
@@ -304,48 +287,6 @@ class RowFormatter:
             f"without {columns} the model would learn something else",
             f"make turns of the record: {_turns_flag(tokenizer)}; or remove the column",
         )
-
-
-def with_context(
-    conversation: Conversation, context: Mapping[str, tuple[str, Any]], where: str
-) -> Conversation | None:
-    """Return a conversation with the system prompt, the history and the tools of its record.
-
-    None means that a turn of the history is blank.
-
-    Args:
-        conversation: the record's turns.
-        context: columns and their values, by what they are: "system", "history" and "tools".
-        where: the record's place.
-
-    Raises:
-        UsageError: if one is not of the form it should have, or there are two system prompts.
-    """
-    history: Conversation | None = Conversation([])
-    system = None
-    for what, (column, value) in context.items():
-        named = f"{column!r} in {where}"
-        if what == "tools":
-            conversation = replace(conversation, tools=read_tools(value, named))
-        elif what == "history":
-            history = read_history(value, named)
-        else:
-            system = read_text(value, named)
-    if history is None:
-        return None
-    whole = conversation.after(history)
-    if system is None:
-        return whole
-    first = whole.turns[0]
-    if first["role"] != "system":
-        return whole.after(Conversation([{"role": "system", "content": system}]))
-    if first["content"].strip() != system.strip():
-        raise refusal(
-            f"{where} has two system prompts",
-            f"the turns begin with {first['content']!r:.80}, and its column has {system!r:.80}",
-            "keep one of them",
-        )
-    return whole
 
 
 def _turns_flag(tokenizer: PreTrainedTokenizerBase | None) -> str:
