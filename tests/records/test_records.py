@@ -175,6 +175,9 @@ def test_lines_may_be_longer_than_a_sentence(tmp_path: Path) -> None:
         assert values(tmp_path / name) == [{"text": book}]
     problem = problem_of(tmp_path / "a.jsonl", longest=1000)
     assert problem.what == f"line 1 of {tmp_path / 'a.jsonl'} is longer than 1000 bytes"
+    (tmp_path / "b.jsonl").write_text('{"text": "four"}\n')  # 17 bytes
+    assert [record for _, record in records(tmp_path / "b.jsonl", longest=17)]
+    assert "longer than 16 bytes" in problem_of(tmp_path / "b.jsonl", longest=16).what
 
 
 @pytest.mark.parametrize("longest", [10, 200_000])

@@ -10,7 +10,13 @@ import pytest
 from llama_recipes_local import cli, finetuning
 from llama_recipes_local.preflight import machine
 from llama_recipes_local.run.resolution import resolve
-from llama_recipes_local.storage.names import check_name, check_path, check_possible, free_path
+from llama_recipes_local.storage.names import (
+    check_name,
+    check_path,
+    check_possible,
+    free_path,
+    hidden_beside,
+)
 
 GBK = os.fsdecode("模型".encode("gbk"))
 
@@ -69,6 +75,21 @@ def test_an_output_folder_below_such_a_folder_is_refused(
     monkeypatch.chdir(tmp_path / GBK)
     (problem,) = machine.check_output(resolve({"output_dir": "out"}))
     assert "bytes that are not UTF-8" in problem.why
+
+
+def test_a_path_may_be_as_long_as_the_system_takes() -> None:
+    whole = ("/" + "a" * 99) * 40 + "/" + "a" * 94
+    for path in ("/" + "a" * 255, "/" + "a" * 256, whole, whole + "a"):
+        with pytest.raises(OSError) as caught:
+            os.lstat(path)
+        too_long = caught.value.errno == errno.ENAMETOOLONG
+        assert bool(check_possible(path, "--output_dir")) == too_long
+
+
+def test_a_hidden_name_is_a_hash_only_where_it_would_be_too_long() -> None:
+    longest, longer = (hidden_beside(Path("a" * length), ".old").name for length in (250, 251))
+    assert longest == f".{'a' * 250}.old" and len(longest) == 255
+    assert len(longer) == 1 + 64 + 4
 
 
 def test_a_free_path_is_numbered_before_its_ending(tmp_path: Path) -> None:
