@@ -25,6 +25,7 @@ from llama_recipes_local.custody.run_inputs import (
     file_place,
     folder_place,
     hashed,
+    names,
     run_inputs,
 )
 from llama_recipes_local.custody.software_facts import (
@@ -215,8 +216,8 @@ def run_results(run: Run) -> dict[str, Files]:
 
 def folder_results(folder: Path) -> Files:
     """Return the hashes of a folder's weights and what is used with them, and of checkpoints."""
-    paths = folder_place(folder, (*OF_MODELS, "*.gguf", "Modelfile")).files
-    files = {path.name: contents_hash(path) for path in paths}
+    place = folder_place(folder, (*OF_MODELS, "*.gguf", "Modelfile"))
+    files = dict(zip(names(place), map(contents_hash, place.files), strict=True))
     for checkpoint in reversed(layout.checkpoints_in(folder)):
         with suppress(layout.CorruptCheckpointError):  # nothing is made of it
             for name, entry in sorted(layout.read_manifest(checkpoint).files.items()):

@@ -18,7 +18,7 @@ from llama_recipes_local.run.record import CONFIGURATION_FILE, CUSTODY_FILE
 from llama_recipes_local.storage import data_root
 from llama_recipes_local.storage.hashing import FileHashes
 
-OF_TOKENIZERS = ("*.json", "*.jinja", "*.model", "merges.txt")
+OF_TOKENIZERS = ("*.json", "*.jinja", "*.model", "merges.txt", "additional_chat_templates/*.jinja")
 OF_MODELS = ("*.safetensors", *OF_TOKENIZERS)
 OF_ADAPTERS = ("adapter_model.safetensors", "adapter_config.json", "base_model.json")
 PATTERNS = {

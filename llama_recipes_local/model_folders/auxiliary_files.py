@@ -20,7 +20,9 @@ TOKENIZER = (
     "merges.txt",
     "chat_template.json",
     "chat_template.jinja",
+    "additional_chat_templates/*.jinja",
 )
+"""Patterns of the files that a tokenizer is loaded from."""
 _OF_PIECES = {
     "tokenizer_class": "LlamaTokenizer",
     "add_bos_token": True,
@@ -52,11 +54,21 @@ def copy_tokenizer(source: Path, folder: Path) -> None:
     class: without one transformers reads it as no Llama's.
     """
     assert source.resolve() != folder.resolve()
-    for name in TOKENIZER:
-        (folder / name).unlink(missing_ok=True)
+    for path in files_of(folder, TOKENIZER).values():
+        path.unlink()
     _copy(source, folder, TOKENIZER)
     if {path.name for path in folder.glob("tokenizer*")} == {"tokenizer.model"}:
         write_json(folder / "tokenizer_config.json", _OF_PIECES)
+
+
+def files_of(folder: Path, patterns: Sequence[str]) -> dict[str, Path]:
+    """Return a folder's files by their path in it, in the order of the patterns."""
+    found = (path for pattern in patterns for path in sorted(folder.glob(pattern)))
+    return {
+        path.relative_to(folder).as_posix(): path
+        for path in found
+        if path.is_file() or path.is_symlink()
+    }
 
 
 def has_tokenizer(folder: Path) -> bool:
@@ -69,11 +81,12 @@ def has_tokenizer(folder: Path) -> bool:
 
 def _copy(source: Path, folder: Path, patterns: Sequence[str]) -> None:
     allowed = homes(source)
-    for pattern in patterns:
-        for path in sorted(source.glob(pattern)):
-            if not path.is_file():
-                continue
-            if path.resolve().parent in allowed:
-                shutil.copyfile(path, folder / path.name)
-            else:
-                print(f"--> {path} is not copied: it links to {path.resolve()}, outside the folder")
+    for name, path in files_of(source, patterns).items():
+        if not path.is_file():
+            continue
+        beside = {home / Path(name).parent for home in allowed}
+        if path.resolve().parent in allowed | beside:
+            (folder / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, folder / name)
+        else:
+            print(f"--> {path} is not copied: it links to {path.resolve()}, outside the folder")

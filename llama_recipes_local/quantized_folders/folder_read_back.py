@@ -14,7 +14,12 @@ from transformers import PreTrainedTokenizerBase
 from llama_recipes_local.datasets.stop_tokens import ends_of_folder
 from llama_recipes_local.errors import refuse
 from llama_recipes_local.model_folders import StoredTensors, check_weights, weight_files
-from llama_recipes_local.model_folders.auxiliary_files import OTHERS, TOKENIZER, copy_tokenizer
+from llama_recipes_local.model_folders.auxiliary_files import (
+    OTHERS,
+    TOKENIZER,
+    copy_tokenizer,
+    files_of,
+)
 from llama_recipes_local.model_folders.exported_model import ExportedModel
 from llama_recipes_local.model_folders.read_back import ComparedModel, ReadBack, Tolerances
 from llama_recipes_local.model_folders.safetensors_header import DTYPES
@@ -85,15 +90,15 @@ def _unplanned(
     tensors = [name for name, each in stored.headers().items() if each != kinds.get(name)]
     weights = [path.name for path in weight_files(folder)]
     known = ["config.json", *TOKENIZER, *OTHERS, *weights, *([INDEX] if len(weights) > 1 else [])]
-    there = sorted(path.name for path in folder.iterdir())
+    there = sorted(files_of(folder, ["**/*"]))
     return tensors + [name for name in there if not any(fnmatch(name, each) for each in known)]
 
 
 def _copied_files(folder: Path, tokenizer: Path) -> dict[str, str]:
     """Return the hashes of files that are copied, but of what is written beside a lone model."""
-    places = {name: tokenizer / name for name in TOKENIZER} | {_GENERATION: folder / _GENERATION}
-    found = {name: path for name, path in places.items() if path.is_file()}
-    if found.keys() & set(TOKENIZER) == {"tokenizer.model", "tokenizer_config.json"}:
+    of_tokenizer = files_of(tokenizer, TOKENIZER)
+    found = of_tokenizer | files_of(folder, [_GENERATION])
+    if of_tokenizer.keys() == {"tokenizer.model", "tokenizer_config.json"}:
         del found["tokenizer_config.json"]  # the tokens are compared
     return {f"the file {name}": contents_hash(path) for name, path in found.items()}
 

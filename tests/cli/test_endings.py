@@ -62,7 +62,7 @@ def test_help_may_be_cut_off(
     assert helping.stdout is not None
     helping.stdout.close()
     helping.stdout = None
-    assert helping.communicate(timeout=6000)[1] == ""
+    assert helping.communicate(timeout=600)[1] == ""
     assert helping.returncode in (0, 1)  # argparse itself ignores it
 
 
@@ -89,7 +89,7 @@ def test_training_continues_when_nobody_reads_its_output(
         assert line, training.communicate()[1]
     training.stdout.close()
     training.stdout = None
-    _, said = training.communicate(timeout=6000)
+    _, said = training.communicate(timeout=600)
     assert said.count(PIPE_CLOSED) == 1
     assert "Error" not in said
     assert training.returncode == 0

@@ -54,3 +54,21 @@ def test_the_hubs_cache_is_followed(source: Path, tmp_path: Path) -> None:
     (repository / "blobs" / "abc").write_text("licence")
     (snapshot / "LICENSE").symlink_to("../../blobs/abc")
     assert copied(snapshot, tmp_path) == {"LICENSE": "licence"}
+
+
+def test_a_tokenizers_further_templates_are_copied_and_replaced(
+    source: Path, tmp_path: Path
+) -> None:
+    (source / "chat_template.jinja").write_text("{{ messages }}")
+    templates = source / "additional_chat_templates"
+    templates.mkdir()
+    (templates / "tool_use.jinja").write_text("{{ tools }}")
+    (templates / "private.jinja").symlink_to("../../private/key")
+    (templates / "notes.txt").write_text("none")
+    out = tmp_path / "out"
+    (out / templates.name).mkdir(parents=True)
+    (out / templates.name / "rag.jinja").write_text("of another tokenizer")
+    copy_auxiliary_files(source, out, source)
+    found = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    copies = {"tokenizer.json", "LICENSE", "chat_template.jinja"}
+    assert found == copies | {"additional_chat_templates/tool_use.jinja"}

@@ -207,3 +207,17 @@ def test_a_tokenizer_that_is_not_copied_whole_is_refused_before_a_weight_is_writ
         _planned_model(Export(model=folder, adapter=None, out=tmp_path / "out"), name)
     accepted = Export(model=folder, adapter=None, out=tmp_path / "out", accepted=["tokens"])
     assert _planned_model(accepted, name)
+
+
+def test_further_templates_of_the_tokenizer_are_exported(model: Path, tmp_path: Path) -> None:
+    source = tmp_path / "model"
+    shutil.copytree(model, source)
+    (source / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
+    (source / "additional_chat_templates").mkdir()
+    (source / "additional_chat_templates" / "tool_use.jinja").write_text("{{ tools }}")
+    out = exported(source, tmp_path / "out", "channel")
+    before, after = map(transformers.AutoTokenizer.from_pretrained, (source, out))
+    assert set(after.chat_template) == {"default", "tool_use"}
+    assert after.chat_template == before.chat_template
+    named = json.loads((out / "custody.json").read_text())["steps"][-1]["results"]["out"]["files"]
+    assert "additional_chat_templates/tool_use.jinja" in named
