@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -221,7 +222,7 @@ class RowFormatter:
         else:
             prompt = instruction
         notes: tuple[str, ...] = ()
-        if not (prompt[-1].isspace() or response[0].isspace()):
+        if not any(each.isspace() or _is_unspaced(each) for each in (prompt[-1], response[0])):
             # generation is prompted with the prompt alone, so the space begins the response
             response = f" {response}"
             notes = () if self.template == "alpaca" else (JOINED,)  # there it is in each record
@@ -293,6 +294,12 @@ def _turns_flag(tokenizer: PreTrainedTokenizerBase | None) -> str:
     """Return the flag with the templates that write turns."""
     fitting = fitting_templates(tokenizer) if tokenizer is not None else list(TEMPLATES)
     return f"{FLAG}={' or '.join(fitting)}"
+
+
+def _is_unspaced(letter: str) -> bool:
+    """Return whether a letter's script has no spaces, as Chinese; Korean, as wide, has them."""
+    korean = unicodedata.name(letter, "").startswith("HANGUL")
+    return unicodedata.east_asian_width(letter) in "WF" and not korean
 
 
 def _alpaca_prompt(instruction: str, further: str | None) -> str:

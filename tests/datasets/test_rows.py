@@ -114,7 +114,10 @@ def test_without_a_chat_template_prompts_stay(tokenizer: Any) -> None:
         ("How? ", "Put it.", "Put it.", ()),
         ("How?\n", "Put it.", "Put it.", ()),
         ("How?", "\nPut it.", "\nPut it.", ()),
-        ("怎么?", "放。", " 放。", (JOINED,)),
+        ("怎么?", "放。", "放。", ()),
+        ("怎么。", "Put it.", "Put it.", ()),
+        ("カギは", "ここ", "ここ", ()),
+        ("어떻게", "놓다", " 놓다", (JOINED,)),
     ],
 )
 def test_a_prompt_and_a_completion_are_not_one_word(
