@@ -48,6 +48,7 @@ def kubernetes_job(flags: Sequence[str], gpus: int) -> str:
     words = ["--nproc_per_node", str(gpus), "finetuning.py", *flags]
     words += [] if resumes else [_RESUME, "auto"]
     old = 'args: ["--nproc_per_node", "8", "finetuning.py"]'
+    words = [word.replace("$", "$$") for word in words]  # Kubernetes reads $(NAME), and $$ as $
     lines = "".join(f"\n            - {json.dumps(word, ensure_ascii=False)}" for word in words)
     return _replaced(text, {old: f"args:{lines}", "nvidia.com/gpu: 8": f"nvidia.com/gpu: {gpus}"})
 

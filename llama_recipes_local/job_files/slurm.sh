@@ -44,7 +44,8 @@ while kill -0 $step 2>/dev/null; do
     wait $step && status=0 || status=$?
 done
 
-if [[ $time_is_up ]]; then
+# 75: a signal has come, such as the SIGTERM to srun alone at a preemption, and the ranks have saved
+if [[ $time_is_up || $status == 75 ]]; then
     scontrol requeue "$SLURM_JOB_ID"
 fi
 exit $status

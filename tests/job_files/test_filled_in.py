@@ -13,18 +13,29 @@ from llama_recipes_local.job_files.filled_in import kubernetes_job, slurm_script
 
 FOLDER = Path(job_files.__file__).parent
 FLAGS = ["--enable_fsdp", "--model_name", "/models/Llama 2's", "--dataset", "数据.jsonl"]
+FLAGS += ["--output_dir", "/out/$(HOME) of $$x"]
 
 
-def words_of_srun(script: str, folder: Path) -> list[str]:
+def run_under_slurm(script: str, folder: Path, ends: str = "exit 0") -> list[str]:
     """Run a script with commands in the place of Slurm's; return the words that srun was given."""
-    for name, body in {"scontrol": "echo one", "srun": 'printf "%s\\n" "$@" > words'}.items():
+    commands = {
+        "scontrol": 'echo "$@" >> scontrol_words; echo one',
+        "srun": f'printf "%s\\n" "$@" > words; {ends}',
+    }
+    for name, body in commands.items():
         (folder / name).write_text(f"#!/bin/sh\n{body}\n", "utf-8")
         (folder / name).chmod(0o755)
     (folder / "job.sh").write_text(script, "utf-8")
     slurm = {"SLURM_JOB_NODELIST": "one", "SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_ID": "1"}
     path = {"PATH": f"{folder}:{os.environ['PATH']}"}
-    subprocess.run(["bash", "job.sh"], cwd=folder, env={**os.environ, **slurm, **path}, check=True)
+    done = subprocess.run(["bash", "job.sh"], cwd=folder, env={**os.environ, **slurm, **path})
+    assert done.returncode == int(ends.split()[-1])
     return (folder / "words").read_text("utf-8").splitlines()
+
+
+def as_kubernetes_reads(word: str) -> str:
+    """Return an argument of a container with $(HOME) in its environment."""
+    return re.sub(r"\$(\$|\(HOME\))", lambda found: "$" if found[1] == "$" else "/root", word)
 
 
 @pytest.mark.command
@@ -33,9 +44,24 @@ def test_a_slurm_script_has_the_flags_as_they_were_given(own: list[str], tmp_pat
     script = slurm_script([*FLAGS, *own], nodes=3, gpus=4)
     asked = dict(re.findall("^#SBATCH --(nodes|gpus-per-node)=(.*)", script, re.MULTILINE))
     assert asked == {"nodes": "3", "gpus-per-node": "4"}
-    words = words_of_srun(script, tmp_path)
+    words = run_under_slurm(script, tmp_path)
     after = words[words.index("finetuning.py") + 1 :]
     assert after == [*FLAGS, *(own or ["--resume_from_checkpoint", "auto"])]
+
+
+@pytest.mark.command
+@pytest.mark.parametrize(
+    ("ends", "requeued"),
+    [
+        ("exit 0", False),
+        ("exit 2", False),
+        ("exit 75", True),  # a preemption: Slurm signals srun, and not the script
+    ],
+)
+def test_a_job_that_was_signalled_is_requeued(ends: str, requeued: bool, tmp_path: Path) -> None:
+    run_under_slurm((FOLDER / "slurm.sh").read_text("utf-8"), tmp_path, ends)
+    told = (tmp_path / "scontrol_words").read_text("utf-8").splitlines()
+    assert ("requeue 1" in told) == requeued
 
 
 @pytest.mark.parametrize("own", [[], ["--resume_from_checkpoint=out/checkpoint-2"]])
@@ -43,7 +69,11 @@ def test_a_kubernetes_job_has_the_flags_as_they_were_given(own: list[str]) -> No
     job = yaml.safe_load(kubernetes_job([*FLAGS, *own], gpus=4))
     (container,) = job["spec"]["template"]["spec"]["containers"]
     resumed = own or ["--resume_from_checkpoint", "auto"]
-    assert container["args"] == ["--nproc_per_node", "4", "finetuning.py", *FLAGS, *resumed]
+    assert [as_kubernetes_reads(word) for word in container["args"]] == [
+        *("--nproc_per_node", "4", "finetuning.py"),
+        *FLAGS,
+        *resumed,
+    ]
     assert container["resources"]["limits"] == {"nvidia.com/gpu": 4}
 
 
