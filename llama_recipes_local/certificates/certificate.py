@@ -116,6 +116,7 @@ class Certificate:
         bytes: total size of these files.
         texts: number of tokenised texts, including one for each single token.
         other_tokens: texts with other token ids in the export.
+        other_prompt: how the program that runs the files tokenises the model's prompts otherwise.
         ends: the tokens that end an answer.
         lost_ends: end tokens that the export does not have.
         added_ends: end tokens that only the export has.
@@ -134,6 +135,7 @@ class Certificate:
     tolerances: Tolerances
     texts: int = 0
     other_tokens: list[str] = field(default_factory=list)
+    other_prompt: str = ""
     ends: list[str] = field(default_factory=list)
     lost_ends: list[str] = field(default_factory=list)
     added_ends: list[str] = field(default_factory=list)
@@ -172,6 +174,8 @@ class Certificate:
         lines = [f"--> read back: {same} of {self.texts} texts and tokens the same, "]
         lines[0] += f"{len(self.ends) - len(self.lost_ends)} of {len(self.ends)} end tokens, "
         lines[0] += f"largest errors of weights {errors}"
+        if self.other_prompt:
+            lines.append(f"    {self.other_prompt}")
         if self.outputs is not None:
             lines.append(_said(self.outputs))
         named = (check for check, found in self.findings().items() if found)
@@ -233,6 +237,7 @@ def certify(
         files={path.name: contents_hash(path) for path in read.files},
         bytes=sum(path.stat().st_size for path in read.files),
         tolerances=read.tolerances,
+        other_prompt=read.other_prompt,
         accepted=sorted(accepted),
     )
     _compare_tokens(made, read)

@@ -90,9 +90,6 @@ class GgufExport:
     def write(self, folder: Path) -> None:
         """Write the file and the Modelfile; one tensor at a time is in memory."""
         path = folder / self._name
-        prompt = example_prompt(self._model, self._tokenizer)
-        if line := other_spaces(self._vocabulary, self._tokenizer, prompt):
-            print(line)
         self._write_file(path)
         write_modelfile(folder, path.name, self._model, self._tokenizer)
 
@@ -107,6 +104,7 @@ class GgufExport:
         known = found.vocabulary
         ends = {known.end, *known.other_ends}
         kinds = {each.name: each.kind for each in self._plan}
+        prompt = example_prompt(model, self._tokenizer)
         return ReadBack(
             original=ComparedModel(
                 config=self._config,
@@ -127,6 +125,7 @@ class GgufExport:
             kind=found.weights.kind,
             tolerances=tolerances(self._file.name.lower()),
             files=[path],
+            other_prompt=other_spaces(known, self._tokenizer, prompt),
         )
 
     @cached_property

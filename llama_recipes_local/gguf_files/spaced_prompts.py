@@ -10,7 +10,7 @@ from llama_recipes_local.models.tokenizer_rules import SPACE_BEFORE, component
 
 
 def other_spaces(known: Vocabulary, tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
-    """Return a line that says how many tokens of a prompt differ; "" if none does.
+    """Return a line that says which tokens of a prompt differ; "" if none does.
 
     A tokenizer that transformers 5 has saved puts a space before a text alone, and llama.cpp, as
     SentencePiece, before each part of it between special tokens.
@@ -31,6 +31,6 @@ def other_spaces(known: Vocabulary, tokenizer: PreTrainedTokenizerBase, prompt: 
     if first == second:
         return ""
     return (
-        "--> llama.cpp gives the model's prompts other tokens: a space more after a special token "
+        "llama.cpp gives the model's prompts other tokens: a space more after a special token "
         f"({tokenizer.convert_ids_to_tokens(second)} for {tokenizer.convert_ids_to_tokens(first)})"
     )

@@ -79,6 +79,8 @@ class ReadBack:
         kind: returns how a weight is stored, by its name: a key of ``tolerances.weights``.
         tolerances: of the format.
         files: those with the weights.
+        other_prompt: how the program that runs the files tokenises a prompt otherwise, which the
+            files cannot change; "" if it does not.
     """
 
     original: ComparedModel
@@ -88,3 +90,4 @@ class ReadBack:
     kind: Callable[[str], str]
     tolerances: Tolerances
     files: Sequence[Path]
+    other_prompt: str = ""

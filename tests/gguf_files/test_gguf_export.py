@@ -274,9 +274,9 @@ def test_prompts_with_other_tokens_in_llama_cpp_are_named(
     if saved_again:
         transformers.AutoTokenizer.from_pretrained(folder).save_pretrained(folder)
     path = export(folder, tmp_path / "out", "f32")
-    assert (
-        "llama.cpp gives the model's prompts other tokens" in capsys.readouterr().out
-    ) is saved_again
+    certified = json.loads((tmp_path / "out" / "certificate.json").read_text())["other_prompt"]
+    said = f"    {certified}\n" in capsys.readouterr().out
+    assert ("llama.cpp gives the model's prompts other tokens" in certified) is said is saved_again
     tokenizer = AutoTokenizer.from_pretrained(folder)
     turns = [{"role": "user", "content": "Hi"}]
     text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)

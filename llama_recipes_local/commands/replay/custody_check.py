@@ -31,6 +31,7 @@ _LOADED = (
     *("*.safetensors", "*.safetensors.index.json", "*model*.bin", "*.gguf", "*.jinja", "*.model"),
     *("config.json", "generation_config.json", "adapter_config.json", "tokenizer*.json"),
     *("special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt"),
+    "additional_chat_templates/*.jinja",
 )
 """What models, adapters and tokenizers are read from."""
 _MACHINE = ("device", "instructions", "system", "python")
@@ -137,7 +138,7 @@ def _check_results(found: Checked, step: Step, folder: Path) -> None:
 def _added(folder: Path, was: Files, command: str) -> Iterator[Problem]:
     """Find files that a model or tokenizer would be read from, and that nobody recorded."""
     for path in sorted({each for pattern in _LOADED for each in folder.glob(pattern)}):
-        if path.name not in was.files:
+        if path.relative_to(folder).as_posix() not in was.files:
             what = f"{path} is not what {command} has written"
             yield Problem(what, "it is here and not in the manifest", "move it elsewhere")
 

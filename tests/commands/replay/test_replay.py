@@ -121,9 +121,17 @@ def test_a_further_file_of_the_model_is_named(copy: Path, replay: Replay) -> Non
     assert f"{copy / 'model/chat_template.jinja'} was not read" in said
 
 
-@pytest.mark.parametrize("name", ["chat_template.jinja", "adapter_model.bin", "tokenizer.json"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("chat_template.jinja", "additional_chat_templates/tool_use.jinja"),
+        *("adapter_model.bin", "tokenizer.json"),
+    ],
+)
 def test_a_further_file_of_the_result_is_named(name: str, copy: Path, replay: Replay) -> None:
-    (copy / "run" / name).write_text("{}")
+    path = copy / "run" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("{}")
     code, said = replay(copy / "run", "--check")
     assert code == 2
     assert f"{copy / 'run' / name} is not what finetune has written" in said
