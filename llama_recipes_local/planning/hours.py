@@ -30,7 +30,11 @@ class Duration:
 
 
 def duration(
-    best: Outcome, train: configs.train_config, tokens: int, held_out: int | None
+    best: Outcome,
+    train: configs.train_config,
+    tokens: int,
+    held_out: int | None,
+    rows: int | None = None,
 ) -> Duration:
     """Return how long a run takes.
 
@@ -42,11 +46,14 @@ def duration(
         train: its configuration.
         tokens: of an epoch.
         held_out: tokens of the part that is validated on; None if unknown.
+        rows: of an epoch, packed as the run packs them; None for as few as hold the tokens.
     """
     setting, batch = best.setting, best.setting.batch
     row = batch.length if train.batching_strategy == "packing" else batch.document
-    of_step = batch.rows * row * batch.accumulation * setting.ranks.world
-    an_epoch = max(ceil(tokens / of_step), 1)  # the last step of an epoch may have fewer rows
+    rows_of_step = batch.rows * batch.accumulation * setting.ranks.world
+    of_step = rows_of_step * row
+    # the last step of an epoch may have fewer rows
+    an_epoch = max(ceil(tokens / of_step if rows is None else rows / rows_of_step), 1)
     steps = train.num_epochs * an_epoch
     if train.max_train_step:
         steps = min(train.max_train_step, steps)

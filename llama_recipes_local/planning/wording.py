@@ -4,7 +4,7 @@ import textwrap
 
 from llama_recipes_local import configs
 from llama_recipes_local.planning.host import checkpoint_gb, disk_gb, host_gib
-from llama_recipes_local.planning.hours import duration
+from llama_recipes_local.planning.hours import Duration, duration
 from llama_recipes_local.planning.memory import Memory
 from llama_recipes_local.planning.search import Outcome
 from llama_recipes_local.planning.setting import FULL, KEEP, OFFLOAD, SELECTIVE, Setting
@@ -66,6 +66,7 @@ def details(
     tokens: int | None = None,
     counted: str = "",
     held_out: int | None = None,
+    rows: int | None = None,
 ) -> list[str]:
     """Return lines with what a setting needs: memory, speed, hours, host memory, disk.
 
@@ -75,6 +76,7 @@ def details(
         tokens: tokens of an epoch; None if unknown.
         counted: where the number of tokens comes from.
         held_out: tokens of the part that is validated on; None if unknown.
+        rows: of an epoch; None if they are not packed yet.
     """
     spent = {name: part / best.seconds.step for name, part in vars(best.seconds).items()}
     shares = ", ".join(f"{name} {part:.0%}" for name, part in spent.items() if part >= 0.01)
@@ -88,7 +90,9 @@ def details(
         f"{shares}",
     ]
     if tokens is not None:
-        lines.append(f"  time: {_training_time(best, train, tokens, counted, held_out)}")
+        took = duration(best, train, tokens, held_out, rows)
+        validated = _validated(took, train, held_out)
+        lines.append(f"  time: {_training_time(took, train, tokens, counted)}{validated}")
     elif counted:
         lines.append(f"  time: not known ({counted})")
     disk = disk_gb(best.setting, train.save_steps, train.save_total_limit)
@@ -108,27 +112,28 @@ def _host(best: Outcome, train: configs.train_config) -> str:
 
 
 def _size(gb: float) -> str:
-    return f"{gb:,.1f} GB" if gb >= 1 else f"{gb * 1000:.0f} MB"
+    if gb >= 1:
+        return f"{gb:,.1f} GB"
+    return f"{gb * 1000:.0f} MB" if gb >= 0.001 else "under 1 MB"
 
 
-def _training_time(
-    best: Outcome, train: configs.train_config, tokens: int, counted: str, held_out: int | None
-) -> str:
+def _training_time(took: Duration, train: configs.train_config, tokens: int, counted: str) -> str:
     """Return how long training takes, of all epochs or of the steps after which it ends."""
-    found = duration(best, train, tokens, held_out)
+    steps = f"{took.steps:,} step{'s' if took.steps > 1 else ''}"
+    if took.steps == train.max_train_step:
+        return f"{_duration(took.hours)} for {steps} (--max_train_step)"
     epochs = f"{train.num_epochs} epoch{'s' if train.num_epochs > 1 else ''}"
-    steps = f"{found.steps:,} step{'s' if found.steps > 1 else ''}"
-    what = f"{epochs} of {tokens:,} tokens ({counted}), {steps}"
-    if found.steps == train.max_train_step:
-        what = f"{steps} (--max_train_step)"
-    validated = ""
+    return f"{_duration(took.hours)} for {epochs} of {tokens:,} tokens ({counted}), {steps}"
+
+
+def _validated(took: Duration, train: configs.train_config, held_out: int | None) -> str:
+    """Return how much of it is for validations."""
     if train.run_validation and held_out is None:
-        validated = ", without validations"
-    elif found.validations:
-        took = _duration(found.validating / 3600)
-        validated = f", {took} of it for {found.validations:,} validations"
-        validated += " without answers" if train.eval_generation_rows else ""
-    return f"{_duration(found.hours)} for {what}{validated}"
+        return ", without validations"
+    if not took.validations:
+        return ""
+    each = f", {_duration(took.validating / 3600)} of it for {took.validations:,} validations"
+    return f"{each} without answers" if train.eval_generation_rows else each
 
 
 def _seconds(step: float) -> str:

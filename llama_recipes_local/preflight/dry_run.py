@@ -6,6 +6,8 @@ from typing import Any
 
 from llama_recipes_local.configs.training import AUTO
 from llama_recipes_local.data.audit import SplitAudit
+from llama_recipes_local.data.concatenator import ConcatDataset
+from llama_recipes_local.data.token_rows import TokenRows
 from llama_recipes_local.planning.cards import card
 from llama_recipes_local.planning.flags import NAMES, changes, free_of, words
 from llama_recipes_local.planning.search import SHARDING, outcome, ranked
@@ -50,12 +52,22 @@ def plan_text(run: Run, audits: Mapping[str, SplitAudit]) -> str:
     tokens = None if training is None else training.tokens
     lines = [f"plan ({where}): {describe(asked)}"]
     held_out = audits["validation"].tokens if "validation" in audits else None
-    lines += details(found, run.train, tokens, "as tokenised", held_out)
+    lines += details(found, run.train, tokens, "as tokenised", held_out, _rows(run))
     others = [each for each in ranked(asked, has, free_of(run)) if each.setting != asked]
     for each in others[:NEXT]:
         flags = " ".join(words(changes(each.setting, asked, free_of(run))))
         lines.append(f"  or {figures(each)}\n     {flags}")
     return "\n".join([*lines, _elsewhere(run, asked.ranks)] if assumed else lines)
+
+
+def _rows(run: Run) -> int | None:
+    """Return the rows of an epoch as they are batched; None if they are read during training."""
+    rows = run.data.splits.get("train") if run.data is not None else None
+    if not isinstance(rows, TokenRows):
+        return None
+    if run.train.batching_strategy != "packing":
+        return len(rows)
+    return len(ConcatDataset(rows, run.train.context_length, run.train.seed))
 
 
 def _elsewhere(run: Run, ranks: Ranks) -> str:

@@ -82,3 +82,12 @@ def test_a_padded_row_has_one_document() -> None:
     took = duration(found, padded, rows * 64, None)
     assert took.steps == 50
     assert took.training == pytest.approx(rows * 64 / found.tokens)
+
+
+def test_rows_that_are_packed_are_counted_not_their_tokens() -> None:
+    found = outcome(LORA, card(141, "H200"))
+    once = train_config(num_epochs=2)
+    # best fit leaves positions unused: 90 steps of tokens lie in rows of 100 steps, and one row
+    assert duration(found, once, 90 * STEP, None).steps == 2 * 90
+    assert duration(found, once, 90 * STEP, None, rows=100 * 8).steps == 2 * 100
+    assert duration(found, once, 90 * STEP, None, rows=100 * 8 + 1).steps == 2 * 101

@@ -4,18 +4,23 @@ import json
 import shlex
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from llama_recipes_local import cli, finetuning_run, launch
-from llama_recipes_local.data.audit import Counts, SplitAudit
+from llama_recipes_local.data.audit import Counts, SplitAudit, audit_split
+from llama_recipes_local.data.concatenator import ConcatDataset
+from llama_recipes_local.data.token_rows import TokenRows
+from llama_recipes_local.datasets.prepared_data import RunData
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.planning.cards import Card, card
 from llama_recipes_local.planning.shapes import KNOWN
 from llama_recipes_local.preflight import device_card, dry_run, memory_rules
 from llama_recipes_local.preflight.dry_run import dry_run_text, planned_changes
 from llama_recipes_local.run.resolution import resolve
+from llama_recipes_local.utils.config_utils import get_dataloader_kwargs
 
 ALL_16 = {"use_peft": "True", "target_modules": "all-linear", "r": "16"}
 FAST = {"use_fast_kernels": "True"}
@@ -177,6 +182,23 @@ def test_a_dry_run_counts_the_data_and_names_other_settings(
     assert "--activation_policy" not in text
     del flags["gradient_checkpointing"]
     assert "--activation_policy" in dry_run_text(resolve({"model_name": str(folder), **flags}), {})
+
+
+@pytest.mark.parametrize("strategy", ["packing", "padding"])
+def test_a_dry_run_counts_the_steps_that_the_trainer_has(strategy: str, tmp_path: Path) -> None:
+    lengths = [50, 39, 30] * 20  # two of 30 share a row of 64, the others have one each
+    samples = [{"input_ids": [5] * size, "labels": [5] * size} for size in lengths]
+    rows = TokenRows.from_samples(samples)
+    flags = {"batch_size_training": "3", "gradient_accumulation_steps": "2", "num_epochs": "2"}
+    flags |= {"batching_strategy": strategy, "context_length": "64", "use_peft": "True"}
+    run = resolve({"model_name": str(model_folder("llama-2-7b", tmp_path)), **flags})
+    run.data = RunData(splits={"train": rows})
+    batched = rows if strategy == "padding" else ConcatDataset(rows, 64, run.train.seed)
+    tokenizer: Any = SimpleNamespace(pad_token_id=0)
+    sampler = get_dataloader_kwargs(run.train, batched, tokenizer, "train")["batch_sampler"]
+    steps = 2 * -(-len(sampler) // 2)
+    text = dry_run_text(run, {"train": audit_split(rows, Counts())})
+    assert f"for 2 epochs of 2,380 tokens (as tokenised), {steps} steps" in " ".join(text.split())
 
 
 def test_a_gpu_that_is_assumed_is_named_and_another_one_planned_for(
