@@ -299,7 +299,7 @@ def _reply_start(
         shared = _shared(prompted, until)
         # a prompt that begins a thought, before an answer without one
         rest = prompted[shared:].strip()
-        if "".join(rest.split()) in ("", "<think>", "<think></think>"):
+        if "".join(rest.split()) in ("", "<think>", "</think>", "<think></think>"):
             return shared, False
         return _start_beside_spaces(prompted, until), False
     # a chat that the assistant opens: there are no turns to prompt after, so look for the prompt

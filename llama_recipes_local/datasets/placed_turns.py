@@ -38,10 +38,7 @@ def _find(chat: Chat, turns: Sequence[Message], number: int, text: str) -> tuple
     before, found, after = chat.render([*turns[:number], own, *rest]).partition(_OWN)
     between = _after_earlier(chat.render([*earlier, own, *rest]).partition(_OWN)[0])
     prompt = _after_earlier(chat.render(earlier, open_turn=True))
-    ending = chat.render([*turns[:number], own]).rpartition(_OWN)[2]
-    if not after.startswith(ending.rstrip()):  # the text's own end follows the turn's, as in Phi-3
-        ending = ending.removesuffix(str(chat.tokenizer.eos_token))
-    ending = ending.rstrip() or ending
+    ending = _ending(chat, [*turns[:number], own], after)
     begun = BEGUN.search(prompt)
     base = prompt[: begun.start()] if begun else prompt
     if not (found and between.startswith(base) and before.endswith(between)):
@@ -56,6 +53,22 @@ def _find(chat: Chat, turns: Sequence[Message], number: int, text: str) -> tuple
             return None
         start += len(begun[0] if whole else OPEN)
     return start, end
+
+
+def _ending(chat: Chat, turns: Sequence[Message], after: str) -> str:
+    """Return what ends the last of the turns, with its own words, where more follow.
+
+    If they are all, another token may end it or follow: gpt-oss' <|return|>, Phi-3's end of text.
+    Before a prompt it ends as before a turn.
+    """
+    ending = chat.render(turns).rpartition(_OWN)[2]
+    if not after.startswith(ending.rstrip()):
+        closed, asked = chat.render(turns[:-1]), chat.render(turns[:-1], open_turn=True)
+        if not asked.startswith(closed):
+            closed = closed.removesuffix(str(chat.tokenizer.eos_token))
+        begins = asked.removeprefix(closed)
+        ending = chat.render(turns, open_turn=True).rpartition(_OWN)[2].removesuffix(begins)
+    return ending.rstrip() or ending
 
 
 def _with_own(turn: Message) -> Message:

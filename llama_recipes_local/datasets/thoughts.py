@@ -19,7 +19,8 @@ ADDED = "answers without thoughts after a prompt that begins one: an empty thoug
 _THOUGHT = re.compile(rf"(?:\s*{OPEN})?(?P<body>.*?){CLOSE}(?P<gap>\s*)", re.DOTALL)
 _BLOCK = re.compile(rf"(?:{OPEN}.*?)?{CLOSE}", re.DOTALL)
 OTHER = "OtherThoughtsStandHere"
-BEGUN = re.compile(rf"{OPEN}\s*(?P<closed>{CLOSE}\s*)?$")
+BEGUN = re.compile(rf"(?:{OPEN}\s*)?(?P<closed>{CLOSE}\s*)$|{OPEN}\s*$")
+"""A thought at the end of a prompt: begun, closed, or just its closing, as DeepSeek-V3.1's."""
 
 
 def in_content(turn: Message, chat: Chat) -> Message:
@@ -116,10 +117,16 @@ def with_last_thoughts(text: str, prompted: str, turn: Message) -> tuple[str, st
     base = prompted[: begun.start()] if begun else prompted
     if not text.startswith(base):
         return text, "", []
-    reply = text[len(base) :]
+    reply = text.removeprefix(prompted if text.startswith(prompted) else base)
     thought = _THOUGHT.match(turn["content"] or "")  # null beside calls
     body = thought["body"] if thought else str(turn.get("reasoning_content") or "")
-    if text.startswith(prompted) and body.strip() in reply:
+    if begun and not begun["closed"] and text.startswith(prompted):
+        # the template begins the thought, also where the turn begins one, or has none
+        if reply.startswith(OPEN):
+            return prompted + reply.removeprefix(OPEN).lstrip(), prompted, []
+        if CLOSE in reply:
+            return text, "", []
+    elif text.startswith(prompted) and body.strip() in reply:
         return text, "", []
     if body.strip() and body.strip() in reply:
         return text, "", []  # written by the template, with other white space

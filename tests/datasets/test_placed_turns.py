@@ -17,7 +17,7 @@ from llama_recipes_local.datasets.examples import Marked
 from llama_recipes_local.datasets.placed_turns import find_turn
 from llama_recipes_local.datasets.prompt_template import chat_prompt_template
 from llama_recipes_local.datasets.templates import Chat
-from llama_recipes_local.datasets.thoughts import ADDED, CUT, CUT_LAST
+from llama_recipes_local.datasets.thoughts import ADDED, CLOSED, CUT, CUT_LAST
 from llama_recipes_local.datasets.tool_calls import read_tools
 from llama_recipes_local.datasets.turns import Conversation
 from llama_recipes_local.errors import UsageError
@@ -148,7 +148,7 @@ def said(example: Marked) -> list[str]:
     return [example.text[start:end] for start, end in example.spans]
 
 
-CLOSED = (
+ENDED = (
     "{% for m in messages %}[{{ m.role }}]{{ m.content }}[end]\n{% endfor %}"
     "{% if add_generation_prompt %}[assistant]{% else %}{{ eos_token }}{% endif %}"
 )
@@ -156,11 +156,26 @@ CLOSED = (
 
 def test_turns_are_found_where_a_text_ends_with_one_more_token(tokenizer: Any) -> None:
     """As Phi-3's template: the token stands after the last turn only, whoever says it."""
-    example = rendered(CLOSED, [USER, HELLO, TWICE, BYE], tokenizer)
+    example = rendered(ENDED, [USER, HELLO, TWICE, BYE], tokenizer)
     assert example.text.endswith("[assistant]Bye[end]\n</s>")
     assert said(example) == ["Hello.[end]", "Bye[end]\n</s>"]
-    bare = rendered(CLOSED.replace("[end]\n", ""), [USER, HELLO, TWICE, BYE], tokenizer)
+    bare = rendered(ENDED.replace("[end]\n", ""), [USER, HELLO, TWICE, BYE], tokenizer)
     assert said(bare) == ["Hello.", "Bye</s>"]
+
+
+@pytest.mark.parametrize("returned", ["[return]", "{{ eos_token }}"])
+def test_turns_are_found_where_the_last_ends_in_another_token(
+    returned: str, tokenizer: Any
+) -> None:
+    """As gpt-oss' template: the token is the end of text, and only the last answer's."""
+    template = (
+        "{% for m in messages %}[{{ m.role }}]{{ m.content }}"
+        "{% if loop.last and m.role == 'assistant' and not add_generation_prompt %}RETURNED"
+        "{% else %}[end]{% endif %}{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+    ).replace("RETURNED", returned)
+    example = rendered(template, [USER, HELLO, TWICE, BYE, USER, HELLO], tokenizer)
+    last = returned.replace("{{ eos_token }}", tokenizer.eos_token)
+    assert said(example) == ["Hello.[end]", "Bye[end]", f"Hello.{last}"]
 
 
 # The result of a tool ends with a line end where more follows, and without at the end: as Hermes'.
@@ -270,6 +285,46 @@ def test_a_call_without_its_ending_is_refused(labels: str, tokenizer: Any) -> No
         render_chat(Conversation([USER, single], {}, tools), own, "tokenizer", labels, "line 1")
     ended = Conversation([USER, CALLED, RESULT, HELLO], {}, tools)
     assert CALLS[1] in render_chat(ended, own, "tokenizer", "all", "line 1").text
+
+
+# Writes what the prompt ends with before each last answer, and cuts thoughts that are content.
+BEGINS = (
+    "{% for m in messages %}[{{ m.role }}]{% if m.role == 'assistant' %}BEGUN"
+    "{{ m.content.split('</think>', 1)[-1] if CUTS else m.content }}"
+    "{% else %}{{ m.content }}{% endif %}[end]{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]BEGUN{% endif %}"
+)
+THOUGHT = {"role": "assistant", "content": "<think>\nHm.\n</think>\n\nYes."}
+
+
+@pytest.mark.parametrize(
+    ("begun", "cuts", "turn", "trained", "notes"),
+    [
+        # as Nemotron Nano v2's, which begins a thought before whatever the turn says
+        ("<think>\n\n", False, THOUGHT, "Hm.\n</think>\n\nYes.[end]", ()),
+        ("<think>\n\n", False, BYE, "\n</think>\n\nBye[end]", (ADDED,)),
+        ("<think>\n\n", True, THOUGHT, "Hm.\n</think>\n\nYes.[end]", ()),
+        # as DeepSeek-V3.1's, whose prompt closes a thought that nobody began
+        ("</think>", True, THOUGHT, "Yes.[end]", (CLOSED,)),
+        ("</think>", True, BYE, "Bye[end]", ()),
+    ],
+)
+def test_a_thought_is_begun_and_closed_once(
+    begun: str, cuts: bool, turn: Any, trained: str, notes: tuple[str, ...], tokenizer: Any
+) -> None:
+    template = BEGINS.replace("BEGUN", begun).replace("CUTS", str(cuts))
+    example = rendered(template, [USER, turn], tokenizer)
+    assert example.text == f"[user]Hi[end][assistant]{begun}{trained}"
+    assert said(example) == [trained]
+    assert example.notes == notes
+
+
+def test_a_thought_is_trained_where_the_prompt_closes_one(tokenizer: Any) -> None:
+    """As Qwen 3.5's without thinking: the template writes the turn's, the prompt an empty one."""
+    template = BEGINS.replace("BEGUN", "", 1).replace("BEGUN", "<think>\n\n</think>\n\n")
+    example = rendered(template.replace("CUTS", "False"), [USER, THOUGHT], tokenizer)
+    assert said(example) == ["Hm.\n</think>\n\nYes.[end]"]
+    assert example.notes == (OTHER_PROMPT,)
 
 
 def test_a_marked_turn_that_is_written_elsewhere_is_refused(tokenizer: Any) -> None:
