@@ -285,7 +285,10 @@ def _prompt_template(
 
 
 def _beginning(template: PromptTemplate) -> str:
-    return f"{template.template!r:.60}" if template.kind == PROMPT else "in turns"
+    if template.kind != PROMPT:
+        return "in turns"
+    quoted = repr(template.template)
+    return quoted if len(quoted) <= 60 else f"{quoted[:56]}...{quoted[-1]}"
 
 
 def _has_collator(run: Run, tokenizer: PreTrainedTokenizerBase) -> bool:

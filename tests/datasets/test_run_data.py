@@ -8,7 +8,8 @@ import pytest
 from llama_recipes_local import configs
 from llama_recipes_local.data.streaming import SampleStream
 from llama_recipes_local.data.token_rows import TokenRows
-from llama_recipes_local.datasets.run_data import prepare_data
+from llama_recipes_local.datasets.prompt_template import PROMPT, PromptTemplate
+from llama_recipes_local.datasets.run_data import _beginning, prepare_data
 from llama_recipes_local.errors import UsageError
 from llama_recipes_local.models import AutoTokenizer
 from llama_recipes_local.run import Run, activate
@@ -68,6 +69,17 @@ def test_columns_that_are_left_out_are_printed_with_how_many_rows_have_them(
     saved = json.loads((tmp_path / AUDIT_FILE).read_text())
     assert saved["train"]["counts"]["notes"] == {"column 'id'": 2, "column 'tag'": 1}
     assert "not as in" not in str(prepare_data(local_run(tmp_path, tiny_model, ROWS, ROWS[:2])))
+
+
+@pytest.mark.parametrize(
+    ("template", "shown"),
+    [
+        ("Correct: {}\n", r"'Correct: {}\n'"),
+        ("It's " + "long " * 20, "\"It's " + "long " * 10 + '..."'),
+    ],
+)
+def test_the_beginning_of_a_prompt_ends_with_its_quotation_mark(template: str, shown: str):
+    assert _beginning(PromptTemplate(PROMPT, template)) == shown
 
 
 def test_upstreams_sets_keep_their_prompts_and_say_so(
