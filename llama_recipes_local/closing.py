@@ -15,7 +15,8 @@ from llama_recipes_local.adapters.registry import METHODS
 from llama_recipes_local.answers.measures import perplexity
 from llama_recipes_local.data.token_rows import TokenRows
 from llama_recipes_local.model_checkpointing import checkpoint_folder
-from llama_recipes_local.model_folders import ADAPTER_WEIGHTS, has_weights
+from llama_recipes_local.model_folders.adapter_files import ADAPTER_WEIGHTS
+from llama_recipes_local.model_folders.weight_files import has_weights
 from llama_recipes_local.program import program
 from llama_recipes_local.reports.run_page import PAGE
 from llama_recipes_local.run import Run

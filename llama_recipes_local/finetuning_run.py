@@ -32,7 +32,7 @@ from llama_recipes_local.datasets.prepared_data import RunData
 from llama_recipes_local.datasets.run_data import prepare_data
 from llama_recipes_local.errors import TrainingError
 from llama_recipes_local.model_checkpointing.adapter_card import write_adapter_card
-from llama_recipes_local.model_folders import ADAPTER_WEIGHTS
+from llama_recipes_local.model_folders.adapter_files import ADAPTER_WEIGHTS
 from llama_recipes_local.models.new_tokens import new_tokens_note
 from llama_recipes_local.preflight import preflight
 from llama_recipes_local.preflight.dry_run import dry_run_text

@@ -8,7 +8,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from llama_recipes_local.model_folders import read_adapter_config, read_config
+from llama_recipes_local.model_folders.adapter_files import read_adapter_config
+from llama_recipes_local.model_folders.model_config import read_config
 from llama_recipes_local.program import command
 from llama_recipes_local.run.weight_bits import KEY
 from llama_recipes_local.screen import shown_path

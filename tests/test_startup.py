@@ -104,6 +104,16 @@ def test_commands_import_torch_quickly() -> None:
 
 
 @pytest.mark.command
+def test_a_folder_of_data_is_checked_without_torch(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"text": "one"}\n', "utf-8")
+    code = f"""
+from llama_recipes_local import cli
+cli.main(["check", {str(tmp_path)!r}])
+"""
+    assert imported_by(code) & {"torch", "transformers"} == set()
+
+
+@pytest.mark.command
 def test_the_help_of_sft_imports_no_trainer() -> None:
     code = """
 import sys

@@ -15,7 +15,8 @@ from llama_recipes_local.adapters.base import EMBEDDING, HEAD
 from llama_recipes_local.adapters.registry import METHODS, method_of
 from llama_recipes_local.field_values import update_config
 from llama_recipes_local.kernels.registry import print_fallbacks
-from llama_recipes_local.model_folders import compare_base, read_config
+from llama_recipes_local.model_folders.base_record import compare_base
+from llama_recipes_local.model_folders.model_config import read_config
 from llama_recipes_local.models.loading import local_folder
 from llama_recipes_local.run import active_run
 

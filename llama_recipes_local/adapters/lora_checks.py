@@ -10,8 +10,8 @@ from safetensors import SafetensorError, safe_open
 from llama_recipes_local.adapters.lora_flags import check_lora_flags, missing_targets
 from llama_recipes_local.configs.model_types import VISION
 from llama_recipes_local.errors import Problem
-from llama_recipes_local.model_folders import load_config, read_config
 from llama_recipes_local.model_folders.architectures import KNOWN
+from llama_recipes_local.model_folders.model_config import load_config, read_config
 from llama_recipes_local.models.deferred import empty_model
 from llama_recipes_local.parallel import device_type
 from llama_recipes_local.run import Run

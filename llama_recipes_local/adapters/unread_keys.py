@@ -5,7 +5,8 @@ from pathlib import Path
 
 from llama_recipes_local.errors import one_line
 from llama_recipes_local.messages import join_names
-from llama_recipes_local.model_folders import ADAPTER_CONFIG, read_adapter_config, read_config
+from llama_recipes_local.model_folders.adapter_files import ADAPTER_CONFIG, read_adapter_config
+from llama_recipes_local.model_folders.model_config import read_config
 
 
 def unread_keys(model: Path, adapter: Path | None = None) -> list[str]:

@@ -14,7 +14,7 @@ from llama_recipes_local.adapters.compatibility import (
 )
 from llama_recipes_local.answers.model_source import ModelSource
 from llama_recipes_local.errors import UsageError, refuse
-from llama_recipes_local.model_folders import ADAPTER_WEIGHTS, vocabulary_of_adapter
+from llama_recipes_local.model_folders.adapter_files import ADAPTER_WEIGHTS, vocabulary_of_adapter
 from llama_recipes_local.models import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from llama_recipes_local.models.embedding_rows import grow
 from llama_recipes_local.models.tokenizer_files import check_tokenizer_files

@@ -12,17 +12,16 @@ from llama_recipes_local.adapters.unread_keys import unread_keys
 from llama_recipes_local.checkpoints.layout import check_converted
 from llama_recipes_local.configs import quantization_config
 from llama_recipes_local.errors import Problem, UsageError, refuse
-from llama_recipes_local.model_folders import (
+from llama_recipes_local.model_folders.adapter_files import (
     ADAPTER_WEIGHTS,
-    StoredTensors,
-    check_architecture,
-    check_config,
-    compare_base,
-    find_tokenizer,
     read_adapter_config,
     unnamed_base,
 )
-from llama_recipes_local.model_folders.model_config import check_generation_config
+from llama_recipes_local.model_folders.architectures import check_architecture
+from llama_recipes_local.model_folders.base_record import compare_base
+from llama_recipes_local.model_folders.find_tokenizer import find_tokenizer
+from llama_recipes_local.model_folders.model_config import check_config, check_generation_config
+from llama_recipes_local.model_folders.tensors import StoredTensors
 from llama_recipes_local.models.folder_checks import check_stored_model
 from llama_recipes_local.models.weight_values import check_adapter_values
 from llama_recipes_local.parallel import device_type

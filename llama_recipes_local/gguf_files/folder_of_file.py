@@ -12,8 +12,8 @@ from llama_recipes_local.gguf_files.reading_weights import FileWeights, frequenc
 from llama_recipes_local.gguf_files.shape import Shape
 from llama_recipes_local.gguf_files.tokenizer_folder import write_tokenizer
 from llama_recipes_local.gguf_files.vocabulary import Vocabulary
-from llama_recipes_local.model_folders import write_weights
 from llama_recipes_local.model_folders.finite_weights import finite
+from llama_recipes_local.model_folders.save import write_weights
 
 if TYPE_CHECKING:
     from gguf import GGUFReader

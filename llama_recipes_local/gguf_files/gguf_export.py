@@ -35,8 +35,8 @@ from llama_recipes_local.gguf_files.tokenizer_values import own_template, vocabu
 from llama_recipes_local.gguf_files.tolerances import tolerances
 from llama_recipes_local.gguf_files.vocabulary import OTHER_ENDS, Vocabulary
 from llama_recipes_local.messages import join_names
-from llama_recipes_local.model_folders import check_free_space
 from llama_recipes_local.model_folders.exported_model import ExportedModel
+from llama_recipes_local.model_folders.output_folder import check_free_space
 from llama_recipes_local.model_folders.read_back import ComparedModel, ReadBack
 from llama_recipes_local.models import AutoConfig, AutoTokenizer
 

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llama_recipes_local.model_folders import read_config, vocabulary_of_adapter
+from llama_recipes_local.model_folders.adapter_files import vocabulary_of_adapter
+from llama_recipes_local.model_folders.model_config import read_config
 from llama_recipes_local.run import Run
 from llama_recipes_local.run.record import CONFIGURATION_FILE
 from llama_recipes_local.storage.publishing import write_text

@@ -11,7 +11,8 @@ from torch import nn
 from transformers import AutoConfig
 
 from llama_recipes_local.model_checkpointing.adapter_card import CARD
-from llama_recipes_local.model_folders import ADAPTER_WEIGHTS, record_base
+from llama_recipes_local.model_folders.adapter_files import ADAPTER_WEIGHTS
+from llama_recipes_local.model_folders.base_record import record_base
 from llama_recipes_local.parallel import full_tensor
 
 Tensors = dict[str, torch.Tensor]

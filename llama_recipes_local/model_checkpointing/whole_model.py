@@ -8,12 +8,9 @@ import transformers
 
 from llama_recipes_local import configs
 from llama_recipes_local.console import no_loading_bars
-from llama_recipes_local.model_folders import (
-    copy_auxiliary_files,
-    has_tokenizer,
-    read_config,
-    write_config,
-)
+from llama_recipes_local.model_folders.auxiliary_files import copy_auxiliary_files, has_tokenizer
+from llama_recipes_local.model_folders.model_config import read_config
+from llama_recipes_local.model_folders.save import write_config
 from llama_recipes_local.storage.publishing import write_json
 
 

@@ -16,7 +16,7 @@ from torch import nn
 from transformers.utils import GENERATION_CONFIG_NAME
 
 from llama_recipes_local.errors import TrainingError, refusal
-from llama_recipes_local.model_folders import model_tensors
+from llama_recipes_local.model_folders.tensors import model_tensors
 from llama_recipes_local.models.top_layers import LlamaWithTopLayersForCausalLM, TopLayersConfig
 from llama_recipes_local.parallel.shard_loading import StoredTensor
 

@@ -15,22 +15,20 @@ import transformers
 
 from llama_recipes_local.errors import Problem, UsageError, caught, door
 from llama_recipes_local.messages import join_names
-from llama_recipes_local.model_folders import (
-    Header,
-    StoredTensors,
-    check_no_adapter,
-    check_weights,
-    load_config,
-    read_config,
-    shape_mismatches,
-    weight_files,
-)
+from llama_recipes_local.model_folders.adapter_files import check_no_adapter
+from llama_recipes_local.model_folders.model_config import load_config, read_config
 from llama_recipes_local.model_folders.stored_quantization import (
     StoredQuantization,
     check_readable,
     stored_quantization,
 )
-from llama_recipes_local.model_folders.tensors import FLOATS
+from llama_recipes_local.model_folders.tensors import (
+    FLOATS,
+    Header,
+    StoredTensors,
+    shape_mismatches,
+)
+from llama_recipes_local.model_folders.weight_files import check_weights, weight_files
 from llama_recipes_local.models.deferred import empty_model, weight_name
 from llama_recipes_local.models.weight_values import check_sampled
 

@@ -22,7 +22,8 @@ from llama_recipes_local.kernels.registry import (
     install_model_kernels,
     register_attention,
 )
-from llama_recipes_local.model_folders import check_no_adapter, read_config
+from llama_recipes_local.model_folders.adapter_files import check_no_adapter
+from llama_recipes_local.model_folders.model_config import read_config
 from llama_recipes_local.model_folders.stored_quantization import stored_quantization
 from llama_recipes_local.models.deferred import load_deferred
 from llama_recipes_local.models.embedding_rows import give_rows

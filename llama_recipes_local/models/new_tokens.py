@@ -15,13 +15,10 @@ from llama_recipes_local import configs
 from llama_recipes_local.data.token_rows import TokenRows
 from llama_recipes_local.errors import UsageError
 from llama_recipes_local.messages import join_names
-from llama_recipes_local.model_folders import (
-    has_tokenizer,
-    model_tensors,
-    read_config,
-    trained_tokens,
-    vocabulary_of_adapter,
-)
+from llama_recipes_local.model_folders.adapter_files import trained_tokens, vocabulary_of_adapter
+from llama_recipes_local.model_folders.auxiliary_files import has_tokenizer
+from llama_recipes_local.model_folders.model_config import read_config
+from llama_recipes_local.model_folders.tensors import model_tensors
 from llama_recipes_local.models.embedding_rows import is_untrained
 from llama_recipes_local.models.loading import AutoTokenizer
 

@@ -9,7 +9,7 @@ from typing import Any
 from llama_recipes_local.errors import Problem, caught, door, refusal
 from llama_recipes_local.extras import install
 from llama_recipes_local.messages import describe_folder
-from llama_recipes_local.model_folders import TOKENIZERS, has_tokenizer
+from llama_recipes_local.model_folders.auxiliary_files import TOKENIZERS, has_tokenizer
 from llama_recipes_local.model_folders.weight_files import check_pointer
 from llama_recipes_local.models.loading import AutoTokenizer
 from llama_recipes_local.models.tokenizer_rules import unlike_its_model

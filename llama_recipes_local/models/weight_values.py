@@ -14,9 +14,9 @@ from safetensors import safe_open
 
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.messages import join_names
-from llama_recipes_local.model_folders import ADAPTER_WEIGHTS, StoredTensors
+from llama_recipes_local.model_folders.adapter_files import ADAPTER_WEIGHTS
 from llama_recipes_local.model_folders.sampled_hash import Place, places
-from llama_recipes_local.model_folders.tensors import FLOATS
+from llama_recipes_local.model_folders.tensors import FLOATS, StoredTensors
 
 SAMPLE = 4096
 """Numbers in the middle of a tensor."""

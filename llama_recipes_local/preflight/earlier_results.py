@@ -12,12 +12,9 @@ from llama_recipes_local.errors import Problem, UsageError
 from llama_recipes_local.fields import FOLDER, fields_with
 from llama_recipes_local.model_checkpointing import checkpoint_folder
 from llama_recipes_local.model_checkpointing.adapter_card import CARD
-from llama_recipes_local.model_folders import (
-    ADAPTER_CONFIG,
-    ADAPTER_WEIGHTS,
-    has_weights,
-)
+from llama_recipes_local.model_folders.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from llama_recipes_local.model_folders.auxiliary_files import OTHERS, TOKENIZER
+from llama_recipes_local.model_folders.weight_files import has_weights
 from llama_recipes_local.run import Run
 from llama_recipes_local.run.log import LOG_FILE
 from llama_recipes_local.run.record import (

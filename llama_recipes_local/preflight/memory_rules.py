@@ -12,7 +12,7 @@ from pathlib import Path
 
 from llama_recipes_local import launch
 from llama_recipes_local.errors import Problem
-from llama_recipes_local.model_folders import check_weights
+from llama_recipes_local.model_folders.weight_files import check_weights
 from llama_recipes_local.models.folder_checks import check_stored_model
 from llama_recipes_local.planning.asked import setting
 from llama_recipes_local.planning.cards import Card

@@ -7,16 +7,13 @@ from pathlib import Path
 from llama_recipes_local.checkpoints.layout import check_converted
 from llama_recipes_local.errors import Problem, caught, door
 from llama_recipes_local.messages import describe_folder
-from llama_recipes_local.model_folders import (
-    check_adapter_files,
-    check_architecture,
-    check_weights,
-)
-from llama_recipes_local.model_folders.architectures import KNOWN
+from llama_recipes_local.model_folders.adapter_files import check_adapter_files
+from llama_recipes_local.model_folders.architectures import KNOWN, check_architecture
 from llama_recipes_local.model_folders.model_config import check_generation_config
 from llama_recipes_local.model_folders.weight_files import (
     check_ordinary,
     check_pointer,
+    check_weights,
     in_meta_layout,
     is_without_weights,
     meta_layout,

@@ -11,7 +11,7 @@ def model_config(run: Run) -> dict[str, Any]:
     """Return the ``config.json`` of a run's model; empty if it cannot be read."""
     if run.model is not None:
         return run.model
-    from llama_recipes_local.model_folders import read_config  # which imports torch
+    from llama_recipes_local.model_folders.model_config import read_config  # which imports torch
 
     return read_config(Path(run.train.model_name).resolve())
 

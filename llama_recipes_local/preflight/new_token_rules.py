@@ -4,7 +4,7 @@ from pathlib import Path
 
 from llama_recipes_local.adapters.base import EMBEDDING, HEAD
 from llama_recipes_local.errors import Problem
-from llama_recipes_local.model_folders import trained_tokens, vocabulary_of_adapter
+from llama_recipes_local.model_folders.adapter_files import trained_tokens, vocabulary_of_adapter
 from llama_recipes_local.models.loading import run_tokenizer
 from llama_recipes_local.models.new_tokens import FLAG, candidates, never_trained
 from llama_recipes_local.preflight.model import check_model

@@ -16,7 +16,7 @@ from llama_recipes_local.datasets.base import PARTS, find_split
 from llama_recipes_local.datasets.mixed_sources import MIXED
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.fields import FOLDER, fields_with
-from llama_recipes_local.model_folders import ADAPTER_WEIGHTS
+from llama_recipes_local.model_folders.adapter_files import ADAPTER_WEIGHTS
 from llama_recipes_local.model_folders.sampled_hash import places, sampled_hash
 from llama_recipes_local.model_folders.weight_files import weight_files
 from llama_recipes_local.parallel import device_type

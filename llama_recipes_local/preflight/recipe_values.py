@@ -201,7 +201,7 @@ def _parameters(run: Run) -> int | None:
     if run.model is not None:
         shape = shape_of(run.model)
         return shape.weights if shape is not None else None
-    from llama_recipes_local.model_folders import parameter_count  # which imports torch
+    from llama_recipes_local.model_folders.tensors import parameter_count  # which imports torch
 
     return parameter_count(Path(run.train.model_name))
 

@@ -11,12 +11,9 @@ from llama_recipes_local.adapters.lora_flags import untrained_head
 from llama_recipes_local.adapters.registry import METHODS, method_of_type
 from llama_recipes_local.errors import Problem, caught, door
 from llama_recipes_local.fields import field_names
-from llama_recipes_local.model_folders import (
-    ADAPTER_CONFIG,
-    ADAPTER_WEIGHTS,
-    compare_base,
-    load_config,
-)
+from llama_recipes_local.model_folders.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from llama_recipes_local.model_folders.base_record import compare_base
+from llama_recipes_local.model_folders.model_config import load_config
 from llama_recipes_local.model_folders.weight_files import check_weights, unreadable
 from llama_recipes_local.models.weight_values import check_adapter_values
 from llama_recipes_local.preflight.adapter_rules import check_attention

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from llama_recipes_local.adapters.lora_flags import ALL_LINEAR
 from llama_recipes_local.errors import Problem
-from llama_recipes_local.model_folders import read_config
+from llama_recipes_local.model_folders.model_config import read_config
 from llama_recipes_local.model_folders.stored_quantization import (
     StoredQuantization,
     stored_quantization,

@@ -13,7 +13,6 @@ from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local.datasets.stop_tokens import ends_of_folder
 from llama_recipes_local.errors import refuse
-from llama_recipes_local.model_folders import StoredTensors, check_weights, weight_files
 from llama_recipes_local.model_folders.auxiliary_files import (
     OTHERS,
     TOKENIZER,
@@ -24,7 +23,8 @@ from llama_recipes_local.model_folders.exported_model import ExportedModel
 from llama_recipes_local.model_folders.read_back import ComparedModel, ReadBack, Tolerances
 from llama_recipes_local.model_folders.safetensors_header import DTYPES
 from llama_recipes_local.model_folders.save import write_config
-from llama_recipes_local.model_folders.weight_files import INDEX
+from llama_recipes_local.model_folders.tensors import StoredTensors
+from llama_recipes_local.model_folders.weight_files import INDEX, check_weights, weight_files
 from llama_recipes_local.models import AutoConfig, AutoTokenizer
 from llama_recipes_local.quantized_folders.llama_layers import LINEAR
 from llama_recipes_local.storage.hashing import contents_hash

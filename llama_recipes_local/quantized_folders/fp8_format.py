@@ -11,12 +11,12 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from llama_recipes_local.errors import Problem, refusal
-from llama_recipes_local.model_folders import StoredTensors
 from llama_recipes_local.model_folders.auxiliary_files import copy_auxiliary_files
 from llama_recipes_local.model_folders.exported_model import ExportedModel
 from llama_recipes_local.model_folders.output_folder import check_free_space
 from llama_recipes_local.model_folders.read_back import ReadBack, Tolerances
 from llama_recipes_local.model_folders.save import write_config, write_weights
+from llama_recipes_local.model_folders.tensors import StoredTensors
 from llama_recipes_local.quantized_folders.folder_read_back import (
     KEPT,
     QUANTISED,

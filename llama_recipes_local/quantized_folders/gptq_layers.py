@@ -16,8 +16,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from llama_recipes_local.model_folders import StoredTensors
 from llama_recipes_local.model_folders.exported_model import ExportedModel
+from llama_recipes_local.model_folders.tensors import StoredTensors
 from llama_recipes_local.models import AutoConfig
 from llama_recipes_local.models.deferred import empty_model
 from llama_recipes_local.parallel import device_type

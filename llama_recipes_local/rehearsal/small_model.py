@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from llama_recipes_local.console import no_loading_bars
-from llama_recipes_local.model_folders import load_config, read_config
 from llama_recipes_local.model_folders.auxiliary_files import copy_auxiliary_files
+from llama_recipes_local.model_folders.model_config import load_config, read_config
 from llama_recipes_local.run.weight_bits import KEY
 
 if TYPE_CHECKING:

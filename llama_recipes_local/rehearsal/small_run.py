@@ -9,7 +9,7 @@ from llama_recipes_local.configs.training import FULL, OFFLOAD, SELECTIVE
 from llama_recipes_local.datasets.base import PARTS, find_split
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.kernels.registry import ATTENTION
-from llama_recipes_local.model_folders import read_config
+from llama_recipes_local.model_folders.model_config import read_config
 from llama_recipes_local.rehearsal.small_model import LAYERS
 from llama_recipes_local.run import Run
 

@@ -17,7 +17,8 @@ from llama_recipes_local.answers.prompt_texts import choose_prompt_template
 from llama_recipes_local.commands.merge.adapter import read_adapter
 from llama_recipes_local.commands.merge.skeleton import Skeleton
 from llama_recipes_local.errors import refuse
-from llama_recipes_local.model_folders import load_config, model_tensors
+from llama_recipes_local.model_folders.model_config import load_config
+from llama_recipes_local.model_folders.tensors import model_tensors
 from llama_recipes_local.models import AutoTokenizer, LlamaForCausalLM
 from llama_recipes_local.preflight.model import check_model, check_tokenizer
 from llama_recipes_local.preflight.saved_adapter_rules import check_saved_adapter

@@ -12,7 +12,7 @@ import transformers
 
 from llama_recipes_local import cli
 from llama_recipes_local.finetuning import main
-from llama_recipes_local.model_folders import check_architecture
+from llama_recipes_local.model_folders.architectures import check_architecture
 
 SMALL = {
     "vocab_size": 1000,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_recipes_local.model_folders import copy_auxiliary_files
+from llama_recipes_local.model_folders.auxiliary_files import copy_auxiliary_files
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaForCausa
 from llama_recipes_local import cli
 from llama_recipes_local.adapters import PeftModel
 from llama_recipes_local.model_checkpointing import save_peft_checkpoint
-from llama_recipes_local.model_folders import compare_base
+from llama_recipes_local.model_folders.base_record import compare_base
 from llama_recipes_local.preflight.checks import CHECKS, find_problems
 from llama_recipes_local.run import activate
 from llama_recipes_local.run.record import BASE_RECORD

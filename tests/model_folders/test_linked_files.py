@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from llama_recipes_local.model_folders import check_adapter_files, check_weights
-from llama_recipes_local.model_folders.weight_files import unreadable
+from llama_recipes_local.model_folders.adapter_files import check_adapter_files
+from llama_recipes_local.model_folders.weight_files import check_weights, unreadable
 
 WEIGHTS = "model.safetensors"
 SHARD = "model-00001-of-00001.safetensors"

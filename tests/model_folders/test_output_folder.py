@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_recipes_local.model_folders import check_free_space
+from llama_recipes_local.model_folders.output_folder import check_free_space
 
 
 @pytest.mark.parametrize(("usage", "refused"), [((9, 4, 5), True), ((0, 0, 0), False)])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from transformers import LlamaForCausalLM
 
-from llama_recipes_local.model_folders import parameter_count
+from llama_recipes_local.model_folders.tensors import parameter_count
 
 
 def test_parameters_are_counted_in_the_files(tiny_model: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from llama_recipes_local import finetuning
 from llama_recipes_local.model_checkpointing.adapter_card import CARD
-from llama_recipes_local.model_folders import ADAPTER_WEIGHTS
+from llama_recipes_local.model_folders.adapter_files import ADAPTER_WEIGHTS
 from llama_recipes_local.preflight.checks import CHECKPOINTS, find_problems
 from llama_recipes_local.preflight.earlier_results import (
     FILES,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from llama_recipes_local.errors import UsageError
-from llama_recipes_local.model_folders import check_output_folder
+from llama_recipes_local.model_folders.output_folder import check_output_folder
 from llama_recipes_local.preflight import preflight
 from llama_recipes_local.preflight.machine import check_output
 from llama_recipes_local.preflight.model import check_tokenizer

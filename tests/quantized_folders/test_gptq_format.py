@@ -12,7 +12,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from llama_recipes_local.cli import main
-from llama_recipes_local.model_folders import StoredTensors
+from llama_recipes_local.model_folders.tensors import StoredTensors
 from llama_recipes_local.models import LlamaForCausalLM
 from llama_recipes_local.preflight.checks import CHECKS, find_problems
 from llama_recipes_local.quantized_folders.gptq_format import GptqExport

@@ -21,8 +21,9 @@ from llama_recipes_local.certificates.check_names import CHECKS
 from llama_recipes_local.certificates.held_out import shipped_rows
 from llama_recipes_local.errors import UsageError, refuse
 from llama_recipes_local.export_formats import FORMATS, PlannedExport
-from llama_recipes_local.model_folders import StoredTensors, weight_files
 from llama_recipes_local.model_folders.exported_model import ExportedModel
+from llama_recipes_local.model_folders.tensors import StoredTensors
+from llama_recipes_local.model_folders.weight_files import weight_files
 from llama_recipes_local.quantized_folders.gptq_format import GptqExport, configuration
 
 pytestmark = pytest.mark.slow

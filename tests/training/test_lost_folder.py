@@ -13,7 +13,7 @@ from llama_recipes_local import finetuning
 from llama_recipes_local.checkpoints import layout, verifying, writing
 from llama_recipes_local.custody import run_custody
 from llama_recipes_local.errors import TrainingError
-from llama_recipes_local.model_folders import ADAPTER_WEIGHTS
+from llama_recipes_local.model_folders.adapter_files import ADAPTER_WEIGHTS
 from llama_recipes_local.run.record import CONFIGURATION_FILE
 from llama_recipes_local.training.progress import Progress
 from llama_recipes_local.training.trainer import Trainer

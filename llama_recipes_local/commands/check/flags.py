@@ -24,9 +24,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print what was found; the exit code is 2 if something is wrong."""
-    from llama_recipes_local.api.quick_imports import quick_imports
-
-    with quick_imports():
-        from llama_recipes_local.commands.check.command import check
+    from llama_recipes_local.commands.check.command import check
 
     check(args)

@@ -4,25 +4,18 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from llama_recipes_local.commands.convert.meta_layout import read_params
-from llama_recipes_local.commands.convert.pickled_weights import read_pickled
+from llama_recipes_local.api.quick_imports import quick_imports
 from llama_recipes_local.errors import Problem, UsageError
-from llama_recipes_local.model_folders import (
-    ADAPTER_CONFIG,
-    TOKENIZERS,
-    check_adapter_files,
-    has_tokenizer,
-    has_weights,
-)
+from llama_recipes_local.model_folders.adapter_files import ADAPTER_CONFIG, check_adapter_files
+from llama_recipes_local.model_folders.auxiliary_files import TOKENIZERS, has_tokenizer
 from llama_recipes_local.model_folders.weight_files import (
     META,
     PARAMS,
     PICKLED,
+    has_weights,
     in_meta_layout,
     missing_shards,
 )
-from llama_recipes_local.models.tokenizer_files import check_tokenizer_files
-from llama_recipes_local.preflight.model import check_model_folder
 
 _OF_MODELS = ("config.json", PARAMS, ADAPTER_CONFIG, "tokenizer*", "model*.safetensors*")
 _USUAL = (
@@ -49,6 +42,10 @@ def check_copy(folder: Path) -> Iterator[Problem]:
     if in_meta_layout(folder):
         yield from _check_meta(folder)
         return
+    with quick_imports():  # of torch, which a folder of data does not need
+        from llama_recipes_local.models.tokenizer_files import check_tokenizer_files
+        from llama_recipes_local.preflight.model import check_model_folder
+
     for name in missing_shards(folder):
         yield Problem(f"{folder / name} is missing", "the index of the weights names it", _COPY)
     pickled = any(folder.glob(PICKLED)) and not has_weights(folder)
@@ -85,6 +82,10 @@ def _check_meta(folder: Path) -> Iterator[Problem]:
 
 def _number_of_files(folder: Path, file: Path) -> int:
     """Return over how many files the rows of a matrix are spread; 0 if that is not known."""
+    with quick_imports():
+        from llama_recipes_local.commands.convert.meta_layout import read_params
+        from llama_recipes_local.commands.convert.pickled_weights import read_pickled
+
     try:
         rows = read_pickled([file])[0][_ROWS].shape[0]
         return read_params(folder).dim // rows

@@ -15,12 +15,8 @@ from llama_recipes_local.commands.convert.train_params import FIX
 from llama_recipes_local.errors import UsageError, refusal
 from llama_recipes_local.fields import SELECTS_PARAMETERS, fields_with
 from llama_recipes_local.messages import join_names
-from llama_recipes_local.model_folders import (
-    StoredTensors,
-    load_config,
-    model_tensors,
-    shape_mismatches,
-)
+from llama_recipes_local.model_folders.model_config import load_config
+from llama_recipes_local.model_folders.tensors import StoredTensors, model_tensors, shape_mismatches
 from llama_recipes_local.models import AutoConfig
 from llama_recipes_local.models.freezing import freeze_all_but_chosen
 from llama_recipes_local.run.record import SavedRun

@@ -12,7 +12,7 @@ from llama_recipes_local.checkpoints import layout
 from llama_recipes_local.commands.convert.unpickling import read_metadata
 from llama_recipes_local.errors import refusal
 from llama_recipes_local.messages import describe_folder, join_names
-from llama_recipes_local.model_folders import ADAPTER_WEIGHTS
+from llama_recipes_local.model_folders.adapter_files import ADAPTER_WEIGHTS
 from llama_recipes_local.program import command
 
 METADATA = ".metadata"

@@ -18,8 +18,10 @@ from llama_recipes_local.datasets.prompt_template import find_prompt_template
 from llama_recipes_local.errors import refuse
 from llama_recipes_local.export_formats import DEFAULT_FORMAT, planned_export
 from llama_recipes_local.messages import missing_path
-from llama_recipes_local.model_folders import check_config, check_output_folder, find_tokenizer
 from llama_recipes_local.model_folders.exported_model import ExportedModel
+from llama_recipes_local.model_folders.find_tokenizer import find_tokenizer
+from llama_recipes_local.model_folders.model_config import check_config
+from llama_recipes_local.model_folders.output_folder import check_output_folder
 from llama_recipes_local.models import AutoConfig
 from llama_recipes_local.models.top_layers import LlamaWithTopLayersForCausalLM
 

@@ -16,18 +16,13 @@ from llama_recipes_local.commands.convert.pickled_weights import read_pickled
 from llama_recipes_local.errors import UsageError, refusal, refuse
 from llama_recipes_local.export_formats import PlannedExport, planned_export
 from llama_recipes_local.messages import join_names
-from llama_recipes_local.model_folders import (
-    Header,
-    StoredTensors,
-    check_config,
-    has_weights,
-    load_config,
-)
 from llama_recipes_local.model_folders.exported_model import ExportedModel
-from llama_recipes_local.model_folders.tensors import FLOATS
+from llama_recipes_local.model_folders.model_config import check_config, load_config
+from llama_recipes_local.model_folders.tensors import FLOATS, Header, StoredTensors
 from llama_recipes_local.model_folders.weight_files import (
     META,
     PICKLED,
+    has_weights,
     in_meta_layout,
     meta_layout,
 )

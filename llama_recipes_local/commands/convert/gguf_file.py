@@ -9,7 +9,7 @@ from llama_recipes_local.errors import UsageError, refusal, refuse
 from llama_recipes_local.export_formats import DEFAULT_FORMAT
 from llama_recipes_local.gguf_files.folder_of_file import GgufModel
 from llama_recipes_local.messages import join_names, missing_path
-from llama_recipes_local.model_folders import check_free_space
+from llama_recipes_local.model_folders.output_folder import check_free_space
 from llama_recipes_local.storage.publishing import published_folder
 
 SUFFIX = ".gguf"

@@ -18,7 +18,7 @@ from llama_recipes_local.commands.convert.base_model import BaseModel
 from llama_recipes_local.commands.convert.train_params import FIX
 from llama_recipes_local.errors import Problem, UsageError, refusal
 from llama_recipes_local.messages import join_names
-from llama_recipes_local.model_folders import shape_mismatches
+from llama_recipes_local.model_folders.tensors import shape_mismatches
 from llama_recipes_local.models.deferred import empty_model, weight_name
 
 OPTIMIZER = "optim."

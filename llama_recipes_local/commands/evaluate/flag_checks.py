@@ -19,7 +19,7 @@ from llama_recipes_local.commands.evaluate.metrics import (
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.errors import Problem, refusal, refuse
 from llama_recipes_local.messages import join_names
-from llama_recipes_local.model_folders import read_adapter_config
+from llama_recipes_local.model_folders.adapter_files import read_adapter_config
 from llama_recipes_local.preflight.adapter_rules import check_attention
 from llama_recipes_local.run import Run
 from llama_recipes_local.storage.names import free_path, refuse_output_file

@@ -13,11 +13,9 @@ from llama_recipes_local.datasets.named_path import OF_THE_FILES, named_path, wi
 from llama_recipes_local.datasets.registry import DATASETS, NAMING
 from llama_recipes_local.errors import Problem, caught
 from llama_recipes_local.fields import EVALUATION, fields_with
-from llama_recipes_local.model_folders import (
-    check_architecture,
-    check_config,
-    has_tokenizer,
-)
+from llama_recipes_local.model_folders.architectures import check_architecture
+from llama_recipes_local.model_folders.auxiliary_files import has_tokenizer
+from llama_recipes_local.model_folders.model_config import check_config
 from llama_recipes_local.preflight import preflight_data
 from llama_recipes_local.preflight.config_file import CONFIG_FLAGS, with_config
 from llama_recipes_local.preflight.flags import reached_by

@@ -17,17 +17,14 @@ from llama_recipes_local.datasets.prompt_template import find_prompt_template
 from llama_recipes_local.errors import caught, refusal, refuse
 from llama_recipes_local.export_formats import DEFAULT_FORMAT, PlannedExport, planned_export
 from llama_recipes_local.gguf_files.gguf_choices import LORA
-from llama_recipes_local.model_folders import (
-    check_architecture,
-    check_no_adapter,
-    check_output_folder,
-    find_tokenizer,
-    model_tensors,
-    read_config,
-)
+from llama_recipes_local.model_folders.adapter_files import check_no_adapter
+from llama_recipes_local.model_folders.architectures import check_architecture
 from llama_recipes_local.model_folders.exported_model import ExportedModel
+from llama_recipes_local.model_folders.find_tokenizer import find_tokenizer
+from llama_recipes_local.model_folders.model_config import read_config
+from llama_recipes_local.model_folders.output_folder import check_output_folder
 from llama_recipes_local.model_folders.stored_quantization import stored_quantization
-from llama_recipes_local.model_folders.tensors import FLOATS, StoredTensors
+from llama_recipes_local.model_folders.tensors import FLOATS, StoredTensors, model_tensors
 from llama_recipes_local.models.folder_checks import HARMLESS, check_stored_model
 from llama_recipes_local.quantized_folders.gptq_format import GptqExport
 from llama_recipes_local.run.record import SavedRun

@@ -17,10 +17,8 @@ from llama_recipes_local.errors import Problem, UsageError, refusal, refuse
 from llama_recipes_local.gguf_files.lora_file import LoraPair, write_lora
 from llama_recipes_local.gguf_files.shape import Shape, shape_of, unwritable
 from llama_recipes_local.messages import join_names
-from llama_recipes_local.model_folders import (
-    check_free_space,
-    compare_base,
-)
+from llama_recipes_local.model_folders.base_record import compare_base
+from llama_recipes_local.model_folders.output_folder import check_free_space
 from llama_recipes_local.models import AutoConfig
 from llama_recipes_local.models.weight_values import check_adapter_values
 from llama_recipes_local.program import command

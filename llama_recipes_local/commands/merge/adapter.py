@@ -9,17 +9,16 @@ import peft
 from llama_recipes_local.adapters.registry import method_of_type
 from llama_recipes_local.checkpoints.layout import check_converted
 from llama_recipes_local.errors import UsageError, door, refusal, refuse
-from llama_recipes_local.model_folders import (
+from llama_recipes_local.model_folders.adapter_files import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
-    StoredTensors,
-    check_architecture,
     check_no_adapter,
-    check_output_folder,
-    model_tensors,
     read_adapter_config,
     unnamed_base,
 )
+from llama_recipes_local.model_folders.architectures import check_architecture
+from llama_recipes_local.model_folders.output_folder import check_output_folder
+from llama_recipes_local.model_folders.tensors import StoredTensors, model_tensors
 from llama_recipes_local.program import command
 
 # The initialisations that leave the base model's weights unchanged.

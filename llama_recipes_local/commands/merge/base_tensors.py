@@ -11,7 +11,7 @@ from llama_recipes_local.commands.merge.skeleton import Skeleton
 from llama_recipes_local.commands.merge.stored_scales import ScaledWeights
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.messages import join_names
-from llama_recipes_local.model_folders import StoredTensors, shape_mismatches
+from llama_recipes_local.model_folders.tensors import StoredTensors, shape_mismatches
 
 _QUANT_STATE = ".quant_state.bitsandbytes__"
 

@@ -17,12 +17,10 @@ from llama_recipes_local.custody.export_custody import exported_custody
 from llama_recipes_local.datasets.prompt_template import find_prompt_template
 from llama_recipes_local.errors import refusal, refuse
 from llama_recipes_local.export_formats import DEFAULT_FORMAT, PlannedExport, planned_export
-from llama_recipes_local.model_folders import (
-    compare_base,
-    find_tokenizer,
-    read_config,
-)
+from llama_recipes_local.model_folders.base_record import compare_base
 from llama_recipes_local.model_folders.exported_model import ExportedModel
+from llama_recipes_local.model_folders.find_tokenizer import find_tokenizer
+from llama_recipes_local.model_folders.model_config import read_config
 from llama_recipes_local.model_folders.stored_quantization import (
     StoredQuantization,
     stored_quantization,

@@ -15,7 +15,7 @@ from llama_recipes_local.adapters.compatibility import PEFT_PREFIX, adapt_empty,
 from llama_recipes_local.commands.merge.adapter import Adapter, use_unmerged
 from llama_recipes_local.errors import Problem, UsageError, door, refusal
 from llama_recipes_local.messages import join_names
-from llama_recipes_local.model_folders import ADAPTER_CONFIG, vocabulary_of_adapter
+from llama_recipes_local.model_folders.adapter_files import ADAPTER_CONFIG, vocabulary_of_adapter
 from llama_recipes_local.models.deferred import empty_model, weight_name
 
 

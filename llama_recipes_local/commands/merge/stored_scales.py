@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from llama_recipes_local.model_folders import StoredTensors
-from llama_recipes_local.model_folders.tensors import FLOATS
+from llama_recipes_local.model_folders.tensors import FLOATS, StoredTensors
 
 _INT8_MAXIMUM = 127
 

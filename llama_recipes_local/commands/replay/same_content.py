@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from llama_recipes_local.model_folders import ADAPTER_CONFIG
+from llama_recipes_local.model_folders.adapter_files import ADAPTER_CONFIG
 from llama_recipes_local.run.record import BASE_RECORD
 from llama_recipes_local.storage.hashing import BLOCK
 

@@ -7,7 +7,7 @@ import torch
 
 from llama_recipes_local.commands.sft.command_line import Flag
 from llama_recipes_local.commands.sft.flags import Arguments
-from llama_recipes_local.model_folders import read_config
+from llama_recipes_local.model_folders.model_config import read_config
 from llama_recipes_local.parallel import device_type, launched_by_torchrun
 
 

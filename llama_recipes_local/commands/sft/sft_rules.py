@@ -18,7 +18,7 @@ from llama_recipes_local.configs.values import out_of_range
 from llama_recipes_local.datasets.layouts import Layout
 from llama_recipes_local.errors import Problem
 from llama_recipes_local.fields import ABOVE_0
-from llama_recipes_local.model_folders import read_config
+from llama_recipes_local.model_folders.model_config import read_config
 from llama_recipes_local.parallel import device_type, launched_by_torchrun
 from llama_recipes_local.preflight.earlier_results import check_output_has_no_weights
 from llama_recipes_local.preflight.method_rules import adapter_is_off

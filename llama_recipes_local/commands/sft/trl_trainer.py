@@ -41,8 +41,8 @@ from llama_recipes_local.model_checkpointing.adapter_card import (
     write_adapter_card,
 )
 from llama_recipes_local.model_checkpointing.whole_model import restore_use_cache
-from llama_recipes_local.model_folders import record_base
 from llama_recipes_local.model_folders.auxiliary_files import copy_tokenizer
+from llama_recipes_local.model_folders.base_record import record_base
 from llama_recipes_local.program import command
 from llama_recipes_local.reports.run_page import report_finished_run
 from llama_recipes_local.run import Run

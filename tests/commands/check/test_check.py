@@ -14,7 +14,7 @@ from transformers import LlamaForCausalLM
 
 from llama_recipes_local import cli
 from llama_recipes_local.commands.check.command import examine
-from llama_recipes_local.model_folders import TOKENIZERS
+from llama_recipes_local.model_folders.auxiliary_files import TOKENIZERS
 
 MODELS = ("sharded", "single", "meta")
 

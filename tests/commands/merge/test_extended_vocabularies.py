@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM
 from llama_recipes_local.answers.model_loading import load_model
 from llama_recipes_local.answers.model_source import find_source
 from llama_recipes_local.commands.merge.command import Merge, merge
-from llama_recipes_local.model_folders import write_config
+from llama_recipes_local.model_folders.save import write_config
 
 ROWS = 1010
 IDS = torch.tensor([[5, 7, 1003, 1009, 20, 1001, 33]])

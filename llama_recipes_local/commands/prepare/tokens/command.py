@@ -8,7 +8,7 @@ from llama_recipes_local.datasets.run_data import join_sources, prepare_sources,
 from llama_recipes_local.datasets.tokens_folder import FLAG, save_tokens
 from llama_recipes_local.errors import Problem, refuse
 from llama_recipes_local.messages import amount
-from llama_recipes_local.model_folders import check_output_folder
+from llama_recipes_local.model_folders.output_folder import check_output_folder
 from llama_recipes_local.models.loading import run_tokenizer
 from llama_recipes_local.preflight import preflight_data
 from llama_recipes_local.run import Run
