@@ -60,6 +60,9 @@ def _tokenizer(known: Vocabulary) -> dict[str, Any]:
     found[keys.SPACE_PREFIX] = known.space_prefix
     if known.chat_template is not None:
         found[keys.CHAT_TEMPLATE] = known.chat_template
+    if known.further_templates:
+        found[keys.CHAT_TEMPLATES] = list(known.further_templates)
+        found |= {f"{keys.FURTHER}{name}": text for name, text in known.further_templates.items()}
     return found
 
 

@@ -31,7 +31,11 @@ from llama_recipes_local.gguf_files.tensor_types import (
     tensor_type,
 )
 from llama_recipes_local.gguf_files.tokenizer_folder import read_tokenizer
-from llama_recipes_local.gguf_files.tokenizer_values import own_template, vocabulary_of
+from llama_recipes_local.gguf_files.tokenizer_values import (
+    further_templates,
+    own_template,
+    vocabulary_of,
+)
 from llama_recipes_local.gguf_files.tolerances import tolerances
 from llama_recipes_local.gguf_files.vocabulary import OTHER_ENDS, Vocabulary
 from llama_recipes_local.messages import join_names
@@ -148,7 +152,9 @@ class GgufExport:
         model, rows = self._model, self._config.vocab_size
         ends = stops(model, self._tokenizer)
         found = vocabulary_of(self._tokenizer, model.tokenizer, rows, ends)
-        return replace(found, chat_template=self._template)
+        template, tokenizer = self._template, self._tokenizer
+        further = further_templates(tokenizer) if template == own_template(tokenizer) else {}
+        return replace(found, chat_template=template, further_templates=further)
 
     @cached_property
     def _header(self) -> dict[str, Any]:

@@ -57,7 +57,8 @@ IDS = {
 }
 ADD_BEGIN, ADD_END = "tokenizer.ggml.add_bos_token", "tokenizer.ggml.add_eos_token"
 SPACE_PREFIX = "tokenizer.ggml.add_space_prefix"
-CHAT_TEMPLATE = "tokenizer.chat_template"
+CHAT_TEMPLATE, CHAT_TEMPLATES = "tokenizer.chat_template", "tokenizer.chat_templates"
+FURTHER = f"{CHAT_TEMPLATE}."
 
 READ = (
     *SIZES.values(),
@@ -65,15 +66,12 @@ READ = (
     *IDS.values(),
     *(KEYS_AND_VALUES, ROWS, EPSILON, THETA, SCALING, SCALING_FACTOR),
     *(MODEL, SPLIT, TOKENS, KINDS, SCORES, MERGES),
-    *(ADD_BEGIN, ADD_END, SPACE_PREFIX, CHAT_TEMPLATE),
+    *(ADD_BEGIN, ADD_END, SPACE_PREFIX, CHAT_TEMPLATE, CHAT_TEMPLATES),
 )
 ADD_SEPARATOR = "tokenizer.ggml.add_sep_token"
 """What llama.cpp's converter writes for a tokenizer of pairs of texts; a Llama reads one text."""
-_UNKEPT = re.compile(
-    r"tokenizer\.ggml\.(fim_\w+|prefix|suffix|middle|mask|cls|seperator)_token_id"
-    r"|tokenizer\.chat_templates|tokenizer\.chat_template\..+"
-)
-"""Further roles of tokens and templates: nothing is computed with them, and no folder has them."""
+_UNKEPT = re.compile(r"tokenizer\.ggml\.(fim_\w+|prefix|suffix|middle|mask|cls|seperator)_token_id")
+"""Further roles of tokens: nothing is computed with them, and no folder has them."""
 _KINDS = {
     BYTE_LEVEL: {NORMAL, CONTROL, USER_DEFINED, UNUSED},
     SENTENCEPIECE: {NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE},
@@ -99,7 +97,8 @@ class Metadata:
         self._values = values
         known = [key for key in values if key.startswith(("llama.", "tokenizer."))]
         self.unkept = sorted(filter(_UNKEPT.fullmatch, known))
-        for key in sorted(set(known) - {*READ, *self.unkept, ADD_SEPARATOR}):
+        self._further = [key for key in known if key.startswith(FURTHER)]
+        for key in sorted(set(known) - {*READ, *self.unkept, *self._further, ADD_SEPARATOR}):
             raise _wrong(key, values[key], "it is not known what it changes")
         if ADD_SEPARATOR in values:
             self._must_be(ADD_SEPARATOR, False)
@@ -174,7 +173,15 @@ class Metadata:
             chat_template=self._value(CHAT_TEMPLATE, str)
             if CHAT_TEMPLATE in self._values
             else None,
+            further_templates=self._further_templates(),
         )
+
+    def _further_templates(self) -> dict[str, str]:
+        """Return the chat templates beside the default one; a folder has a file of each name."""
+        for key in self._further:
+            if not re.fullmatch(r"(?!default$)[A-Za-z0-9_-]{1,64}", key.removeprefix(FURTHER)):
+                raise _wrong(key, self._values[key], "a template's name has letters and digits")
+        return {key.removeprefix(FURTHER): self._value(key, str) for key in self._further}
 
     def _head(self, hidden: int, heads: int) -> int:
         """Return the width of a head, which must be even and the same in all keys."""

@@ -79,7 +79,7 @@ def _write_byte_level(vocabulary: Vocabulary, folder: Path, positions: int) -> N
         clean_up_tokenization_spaces=False,
         **_names(vocabulary),
     )
-    made.chat_template = vocabulary.chat_template
+    made.chat_template = vocabulary.templates()
     made.save_pretrained(folder)
 
 
@@ -110,8 +110,11 @@ def _write_sentencepiece(vocabulary: Vocabulary, folder: Path, positions: int) -
         "clean_up_tokenization_spaces": False,
         "legacy": True,
     }
-    if vocabulary.chat_template is not None:
-        settings["chat_template"] = vocabulary.chat_template
+    templates = vocabulary.templates()
+    if isinstance(templates, dict):  # in one file, transformers reads a list
+        templates = [{"name": name, "template": text} for name, text in templates.items()]
+    if templates is not None:
+        settings["chat_template"] = templates
     write_json(folder / "tokenizer_config.json", settings)
 
 

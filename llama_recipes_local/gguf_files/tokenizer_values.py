@@ -192,5 +192,13 @@ def own_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
     return template or None
 
 
+def further_templates(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
+    """Return a tokenizer's chat templates beside the default one, by name."""
+    found = tokenizer.chat_template
+    if not isinstance(found, dict):
+        return {}
+    return {name: text for name, text in found.items() if name != "default"}
+
+
 def _unknown(folder: Path, why: str) -> UsageError:
     return refusal(f"llama.cpp has no tokenizer like the one in {folder}", why, FIX)

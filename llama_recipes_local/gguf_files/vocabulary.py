@@ -1,7 +1,8 @@
 """A tokenizer in the form that a GGUF file stores: byte-level BPE or SentencePiece."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 BYTE_LEVEL, SENTENCEPIECE = "gpt2", "llama"
 """The two kinds, by llama.cpp's names."""
@@ -59,6 +60,7 @@ class Vocabulary:
         add_end: whether a text ends with ``end``.
         space_prefix: whether a text begins with a space.
         chat_template: the Jinja template; None without one.
+        further_templates: other chat templates, such as that for tools, by name.
     """
 
     model: str
@@ -76,6 +78,14 @@ class Vocabulary:
     add_end: bool = False
     space_prefix: bool = False
     chat_template: str | None = None
+    further_templates: Mapping[str, str] = field(default_factory=dict)
+
+    def templates(self) -> Any:
+        """Return the chat template; of several, all by name, as transformers has them; or None."""
+        if not self.further_templates:
+            return self.chat_template
+        default = {} if self.chat_template is None else {"default": self.chat_template}
+        return default | dict(self.further_templates)
 
     def ids(self) -> dict[str, int]:
         """Return the ids of the special tokens that there are, by GGUF's names."""

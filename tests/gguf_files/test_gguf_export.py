@@ -116,12 +116,35 @@ def test_what_llama_cpps_own_converter_writes_of_a_tokenizer_is_read(
     rewrite(path, {"tokenizer.chat_template": "", **new}, again)
     capsys.readouterr()
     back = convert(again, tmp_path / "back")
-    assert "tokenizer.chat_template.rag" in (printed := capsys.readouterr().out)
+    printed = capsys.readouterr().out
     assert ("fim_pre_token_id" in printed) is (name == "Code Llama")
+    assert "chat_template" not in printed
     first, second = map(AutoTokenizer.from_pretrained, (folder, back))
     plain = [text for text in TEXTS if not text.startswith(" ")]  # see docs/after-training.md
     assert all(first(text)["input_ids"] == second(text)["input_ids"] for text in plain)
-    assert second.chat_template == "{{ messages }}"
+    assert second.chat_template == {"default": "{{ messages }}", "rag": "R"}
+
+
+@pytest.mark.parametrize("name", ["Llama 2 Chat", "SmolLM2"])
+@pytest.mark.parametrize("trained", [False, True])
+def test_further_chat_templates_are_in_the_file_and_back(
+    name: str, trained: bool, tmp_path: Path
+) -> None:
+    """llama.cpp's server takes that for tools by its name; a run's own template has none."""
+    folder = build(name, tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = {"default": "D", "tool_use": "{{ tools }}"}
+    tokenizer.save_pretrained(folder)
+    if trained:
+        save_prompt_template(PromptTemplate(PROMPT_KIND, "{}\n"), folder)
+    path = export(folder, tmp_path / "out", "f16")
+    values = {key: each.contents() for key, each in gguf.GGUFReader(path).fields.items()}
+    assert ("tokenizer.chat_templates" in values) is not trained
+    assert values.get("tokenizer.chat_template.tool_use") == (None if trained else "{{ tools }}")
+    if not trained:
+        assert values["tokenizer.chat_templates"] == ["tool_use"]
+        back = AutoTokenizer.from_pretrained(convert(path, tmp_path / "back"))
+        assert back.chat_template == {"default": "D", "tool_use": "{{ tools }}"}
 
 
 # a thousandth of the largest weight for 16 bits; half a step of each type for the others

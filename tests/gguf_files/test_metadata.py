@@ -121,3 +121,12 @@ def test_a_value_of_another_type_is_named(key: str) -> None:
 def test_a_value_that_is_wrong_is_named(key: str, value: object) -> None:
     with pytest.raises(UsageError, match=key):
         read(VALUES | {key: value})
+
+
+@pytest.mark.parametrize("name", ["", "..", "../tool_use", "a/b", "a.jinja", "x" * 65, "default"])
+def test_a_template_of_a_name_that_no_file_should_have_is_refused(name: str) -> None:
+    key = f"tokenizer.chat_template.{name}"
+    with pytest.raises(UsageError, match="a template's name has"):
+        read(VALUES | {key: "{{ tools }}"})
+    with pytest.raises(UsageError, match="it must be of type str"):
+        read(VALUES | {"tokenizer.chat_template.rag": 3})
