@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_recipes_local._upstream import load
 from llama_recipes_local.datasets.base import is_empty, unused_columns
+from llama_recipes_local.datasets.beside_turns import refuse_media, refuse_switches
 from llama_recipes_local.datasets.chat_examples import render_chat
 from llama_recipes_local.datasets.column_names import CONTEXT
 from llama_recipes_local.datasets.examples import Continuation, Example, Marked, Pair
@@ -27,6 +28,7 @@ from llama_recipes_local.datasets.templates import (
     FLAG,
     TEMPLATES,
     TemplateError,
+    find_template,
     fitting_templates,
     has_chat_template,
 )
@@ -135,6 +137,7 @@ class RowFormatter:
         if whole is None:
             return None
         assert tokenizer is not None, "a chat template needs the tokenizer"
+        refuse_switches(record, find_template(self.template, tokenizer).text)
         return render_chat(whole, tokenizer, self.template, self.labels, record[0])
 
     def conversation(self, record: Record) -> Conversation | None:
@@ -253,11 +256,14 @@ class RowFormatter:
         """Refuse a record that must not be trained, whatever its texts are.
 
         Raises:
-            UsageError: if its answer is marked as bad, or whether it is trained is unclear.
+            UsageError: if its answer is marked as bad, whether it is trained is unclear, or it has
+                more than text.
         """
         is_trained(self._marks(record[1]), record[0])
         if self.layout.name != "text":
-            refuse_bad_answer(record, {column for _, column in self.layout.columns})
+            taken = {column for _, column in self.layout.columns}
+            refuse_bad_answer(record, taken)
+            refuse_media(record, taken)
 
     def _refuse_turns(self, record: Record, tokenizer: PreTrainedTokenizerBase | None) -> None:
         """Refuse a prompt or a completion of turns where there is no template for them.

@@ -248,8 +248,9 @@ def _refuse_endless(audits: dict[str, SplitAudit]) -> None:
             f"none of the {found.rows:,} training rows ends in a token that generation stops at",
             "a model that is trained on them answers until its length is up; the tokens are "
             "eos_token of the tokenizer and eos_token_id of generation_config.json",
-            "use a template whose texts end with eos_token, --local_dataset.template=guanaco, or "
-            "name the tokenizer that has the template's end token: --tokenizer_name DIR",
+            "use a template whose texts end with eos_token, --local_dataset.template=guanaco; have "
+            "chat_template.jinja in the model's folder write eos_token after an answer; or name "
+            "the tokenizer that has the template's end token: --tokenizer_name DIR",
         )
 
 

@@ -177,6 +177,34 @@ def test_what_goes_around_a_record_is_refused_where_it_has_no_place(
     assert example(record | {column: ""}, tokenizer).notes == ()
 
 
+@pytest.mark.parametrize("column", ["images", "Videos", "audios"])
+def test_a_record_of_more_than_text_is_refused(column: str, chatty: Any) -> None:
+    record = {"instruction": "<image>What?", "output": "A cat."}
+    problem = refused(record | {column: ["cat.png"]}, chatty)
+    assert problem.what.endswith(f"has {column!r}")
+    assert "skip_bad_rows=True" in problem.fix
+    assert example(record | {column: []}, chatty) == example(record, chatty)
+    as_text = {"text": "A cat.", column: ["cat.png"]}
+    assert example(as_text, chatty).notes == (f"column {column!r}",)
+
+
+def test_what_a_record_sets_of_the_template_is_refused_with_what_sets_it(chatty: Any) -> None:
+    """The line of the message makes the text that transformers makes of the switch."""
+    own = "{{ 'S' if short else 'L' }}" + PLAIN
+    record = turns("Hi", "Yo")
+    switched = record | {"chat_template_kwargs": {"short": True, "other": 1}}
+    problem = refused(switched, chatty, own)
+    assert "sets short of the chat template" in problem.what
+    assert "{%- set short = True -%}, and remove" in problem.fix
+    line = "{%- set short = True -%}"
+    tokenizer = copy.deepcopy(chatty)
+    tokenizer.chat_template = own
+    expected = tokenizer.apply_chat_template(record["messages"], tokenize=False, short=True)
+    assert example(record, chatty, line + own).text == expected
+    unread = example(switched, chatty, PLAIN)
+    assert unread.notes == ("column 'chat_template_kwargs'",)
+
+
 def test_a_history_that_is_no_history_is_refused(chatty: Any) -> None:
     record = {"prompt": "Hi", "completion": "Yo", "history": ["a", "b"]}
     problem = refused(record, chatty, PLAIN)
