@@ -23,6 +23,7 @@ METHOD_FLAGS = {
     *("freeze_layers", "from_peft_checkpoint"),
 }
 QLORA = {"quantization": "4bit", "quant_type": "nf4", "use_double_quant": "True"}
+INEXACT = "short rows in a chat template have twice as many: --dry_run counts them"
 METHODS_TRIED: dict[str, dict[str, str]] = {
     "full fine-tuning": {},
     "LoRA": {"use_peft": "True"},
@@ -154,4 +155,5 @@ def epoch_tokens(given: int | None, run: Run) -> tuple[int | None, str]:
         return None, ""
     if (size := epoch_bytes(run)) is None:
         return None, "its files are not here, not plain text or of several parts: give --tokens N"
-    return size // BYTES_A_TOKEN, f"{size / 1e6:,.2f} MB at {BYTES_A_TOKEN} bytes a token"
+    counted = f"{size / 1e6:,.2f} MB at {BYTES_A_TOKEN} bytes a token; {INEXACT}"
+    return size // BYTES_A_TOKEN, counted

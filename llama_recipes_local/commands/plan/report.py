@@ -48,6 +48,8 @@ def as_text(plan: Plan) -> str:
         parts.append("\n".join(["next:", *others]))
     if best.fits:
         parts.append(f"command:\n{shell_command(command(plan, best))}")
+        if plan.target.known:
+            parts.append(wrapped(f"a run needs the model's folder in the place of {plan.model}", 4))
     parts.append(_basis(plan))
     return "\n\n".join(parts)
 
@@ -132,7 +134,7 @@ def _methods(plan: Plan) -> list[str]:
 
 def _basis(plan: Plan) -> str:
     assumed = "" if plan.target.card_is_named else ", assumed by its memory (--gpu NAME)"
-    document = plan.asked.batch.document
+    document = min(plan.asked.batch.document, plan.asked.batch.length)
     best = plan.outcomes[0]
     alone = of_long_documents(best, plan.target)
     slower = f" ({alone:,.0f} tok/s if each row is one)" if alone < MUCH * best.tokens else ""

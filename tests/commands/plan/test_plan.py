@@ -465,10 +465,23 @@ def test_a_recipe_says_what_is_trained(capsys: pytest.CaptureFixture[str]) -> No
     assert numbers(capsys, *words, "--use_peft")["trained"] < found["weights"] / 100
 
 
+def test_what_a_folder_and_short_rows_are_planned_with(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_model: Path
+) -> None:
+    data = tmp_path / "rows.jsonl"
+    data.write_text('{"prompt": "one", "completion": "two"}\n' * 40, "utf-8")
+    words = ("--model_name", str(tiny_model), "--dataset", str(data), "--context_length", "64")
+    text = " ".join(plan(capsys, *words).split())
+    assert "bytes a token; short rows in a chat template have twice as many: --dry_run" in text
+    assert "64 tokens a document" in text
+    assert "a run needs the model's folder" not in text
+
+
 def test_what_is_assumed_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     words = ("--model_name", "meta-llama/Llama-2-7b-hf", "--gpu_memory", "24", "--use_peft")
     text = " ".join(plan(capsys, *words).split())
     assert "there is no such folder: a model called llama-2-7b" in text
+    assert "a run needs the model's folder in the place of meta-llama/Llama-2-7b-hf" in text
     assert "assumed by its memory (--gpu NAME)" in text
     text = " ".join(plan(capsys, *M, "--gpu", "4090", "--use_peft").split())
     assert "assumed" not in text
