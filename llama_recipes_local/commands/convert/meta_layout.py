@@ -35,6 +35,7 @@ _LAYER = {
     "ffn_norm": "post_attention_layernorm",
 }
 _BY_COLUMNS = ("attention.wo.weight", "feed_forward.w2.weight")
+_QUERIES = "layers.0.attention.wq.weight"
 _FREQUENCIES = "rope.freqs"
 LLAMA_3_ROWS = 128256
 _SMALL_32 = (2048, 3072)
@@ -97,7 +98,7 @@ def to_hugging_face(
         folder: the folder, for messages.
 
     Raises:
-        UsageError: if a file lacks a tensor that another has, or a tensor is unknown.
+        UsageError: if a file is missing, or lacks a tensor that another has, or one is unknown.
     """
     names = {name for shard in shards for name in shard if not name.startswith(_FREQUENCIES)}
     partial = sorted(name for name in names if not all(name in shard for shard in shards))
@@ -108,10 +109,21 @@ def to_hugging_face(
             raise refusal(
                 f"{folder} is not a Llama in Meta's layout", f"{why[0]}: {join_names(why[1])}", fix
             )
+    _check_files(shards, params, folder)
     return {
         str(_renamed(name)): _ordered(name, _joined(name, shards, params), params)
         for name in sorted(names)
     }
+
+
+def _check_files(
+    shards: Sequence[Mapping[str, torch.Tensor]], params: MetaParams, folder: Path
+) -> None:
+    """Refuse fewer files than the model has: the last ones are in no list of names."""
+    rows = sum(shard[_QUERIES].shape[0] for shard in shards if _QUERIES in shard)
+    if rows not in (0, params.dim):
+        why = f"{len(shards)} consolidated.*.pth have {rows} rows of {_QUERIES}, not {params.dim}"
+        raise refusal(f"{folder} is incomplete", why, f"copy all of them, and {PARAMS}")
 
 
 def _renamed(name: str) -> str | None:
