@@ -63,20 +63,47 @@ def test_the_modules_that_are_read_before_are_plain() -> None:
         assert "match " not in text
 
 
-def test_missing_packages_come_with_a_command_that_a_shell_reads(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    checkout = tmp_path / "my checkout"
-    own = checkout / ".venv/bin/python"
-    monkeypatch.setattr(_python, "ROOT", checkout)
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout, and a Python, in folders whose names have a space; finetuning.py is running."""
+    folder = tmp_path / "my checkout"
+    folder.mkdir()
+    monkeypatch.setattr(_python, "ROOT", folder)
     monkeypatch.setattr(sys, "executable", "/opt/my python/bin/python")
-    install = ["/opt/my python/bin/python", "-m", "pip", "install", str(checkout)]
-    assert shlex.split(_python.with_packages("sft.py")) == install
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(folder / "finetuning.py"))
+    return folder
+
+
+def made(checkout: Path) -> str:
+    """Return the checkout's own Python, once make has run."""
+    own = checkout / ".venv/bin/python"
     own.parent.mkdir(parents=True)
     own.touch()
-    first, _, second = _python.with_packages("sft.py").partition(", or ")
-    assert shlex.split(first) == [str(own), "sft.py"]
+    return str(own)
+
+
+def test_missing_packages_come_with_commands_that_a_shell_reads(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(_python, "NEEDED", ("no_such_package",))
+    install = ["/opt/my python/bin/python", "-m", "pip", "install", str(checkout)]
+    assert shlex.split(_python.with_packages("sft.py")) == install
+    own = made(checkout)
+    with pytest.raises(SystemExit):
+        _python.check_packages()
+    first, _, second = capsys.readouterr().err.partition("; run ")[2].partition(", or ")
+    assert shlex.split(first) == [own, str(checkout / "finetuning.py")]
     assert shlex.split(second) == install
+
+
+def test_an_old_python_comes_with_a_command_that_a_shell_reads(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "version_info", (3, 9, 18))
+    own = made(checkout)
+    with pytest.raises(SystemExit):
+        _python.check_version()
+    assert shlex.split(capsys.readouterr().err.partition("; run it with ")[2]) == [own]
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from llama_recipes_local.errors import one_line
 from llama_recipes_local.messages import join_names
@@ -35,7 +36,8 @@ def _unknown(adapter: Path) -> list[str]:
     import peft
 
     settings = read_adapter_config(adapter)
-    kind = peft.PEFT_TYPE_TO_CONFIG_MAPPING.get(settings["peft_type"])
+    named: Any = str(settings["peft_type"])  # a file may have a list there
+    kind = peft.PEFT_TYPE_TO_CONFIG_MAPPING.get(named)
     if kind is None:
         return []
     known = {each.name for each in dataclasses.fields(kind)}

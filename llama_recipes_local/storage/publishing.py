@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import stat
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -87,7 +88,7 @@ def published_file(target: Path, shared: bool = False) -> Iterator[Path]:
 
     Args:
         target: the file to replace or create, in a folder that exists.
-        shared: whether several processes may write the file at once; the last one wins.
+        shared: whether several processes or threads may write the file at once; the last wins.
 
     Raises:
         FileExistsError: if a device, a pipe or a folder is in its place: renaming would replace
@@ -125,8 +126,9 @@ def draft_of(target: Path) -> Path:
 
 
 def _own_draft_of(target: Path) -> Path:
-    """Return where this process writes ``target``, if others may write it at the same time."""
-    return hidden_beside(target, f".{socket.gethostname()}-{os.getpid()}.incomplete")
+    """Return where this thread writes ``target``, if others may write it at the same time."""
+    thread = f"{socket.gethostname()}-{threading.get_native_id()}"  # no other on the host has it
+    return hidden_beside(target, f".{thread}.incomplete")
 
 
 def begin_draft(target: Path) -> Path:

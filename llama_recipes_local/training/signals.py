@@ -78,15 +78,20 @@ class Signals:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._ringer is not None:
-            signal.set_wakeup_fd(self._wakeup)
-            # ends the thread, which closing would not while a worker has a copy
-            self._ringer.shutdown(socket.SHUT_WR)
-            self._ringer.close()
-            self._thread.join()  # it may end the process, which is right for this run alone
-        for number, handler in self._before.items():
-            if handler is not None:  # it was not Python's, as faulthandler's
-                signal.signal(number, handler)
+        try:
+            if self._ringer is not None:
+                self._end_thread(self._ringer)
+        finally:  # in a notebook, Ctrl-C may interrupt that
+            for number, handler in self._before.items():
+                if handler is not None:  # it was not Python's, as faulthandler's
+                    signal.signal(number, handler)
+
+    def _end_thread(self, ringer: socket.socket) -> None:
+        signal.set_wakeup_fd(self._wakeup)
+        # ends the thread, which closing would not while a worker has a copy
+        ringer.shutdown(socket.SHUT_WR)
+        ringer.close()
+        self._thread.join()  # it may end the process, which is right for this run alone
 
     def _record(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number)
@@ -102,6 +107,7 @@ class Signals:
             if select.select([self._bell], [], [], POLL if since else None)[0]:
                 numbers = self._bell.recv(1)
                 if not numbers:
+                    self._bell.close()
                     return
                 if numbers[0] not in SIGNALS:
                     continue

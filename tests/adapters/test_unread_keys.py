@@ -58,3 +58,17 @@ def test_what_a_newer_peft_leaves_off_is_not_named(folders: tuple[Path, Path]) -
     change(adapter / "adapter_config.json", new_scale=None, new_switch=False, new_names=[])
     change(base / "config.json", auto_map=None)
     assert unread_keys(base, adapter) == []
+
+
+@pytest.mark.parametrize("kind", ["NEW", ["LORA"]])
+def test_keys_of_an_unknown_type_are_not_named(folders: tuple[Path, Path], kind: Any) -> None:
+    """The type is refused where it is used."""
+    base, adapter = folders
+    change(adapter / "adapter_config.json", peft_type=kind)
+    assert len(unread_keys(base, adapter)) == 1  # of the model
+
+
+def test_a_key_makes_no_line_of_its_own(folders: tuple[Path, Path]) -> None:
+    base, adapter = folders
+    change(adapter / "adapter_config.json", **{"a\n--> all is well": 1})
+    assert all("\n" not in line for line in unread_keys(base, adapter))

@@ -466,7 +466,7 @@ def test_others_are_refused_in_words(record: dict[str, Any], what: str, fix: str
 
 
 def test_a_call_is_a_call_however_its_speaker_is_spelled() -> None:
-    said = [{"from": "Human", "value": "Q"}]
+    said = [{"from": " Human ", "value": "Q"}]
     said += [{"from": "Function_Call", "value": '{"name": "f", "arguments": {}}'}]
     conversation = read_conversation(said, "it")
     assert conversation is not None

@@ -182,6 +182,20 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_a_number_that_the_folders_dtype_does_not_hold_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = build("SmolLM2", tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.norm.weight"][0] = 70000
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    path = export(folder, tmp_path / "out", "f32")
+    words = ["convert", str(path), "--out", str(tmp_path / "back")]
+    assert main([*words, "--dtype", "float16"]) == 2
+    assert "model.norm.weight is not finite" in capsys.readouterr().err
+    assert main([*words, "--dtype", "bfloat16"]) == 0
+
+
 def changed(folder: Path, **values: Any) -> None:
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | values))

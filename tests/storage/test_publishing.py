@@ -1,6 +1,7 @@
 """Files appear whole or not at all."""
 
 import os
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -223,3 +224,21 @@ def test_a_file_that_another_thread_renames_keeps_no_folder_from_following_the_u
     publishing.follow_umask(tmp_path)
     (tmp_path / "new").touch()
     assert drafts[1].stat().st_mode == (tmp_path / "new").stat().st_mode
+
+
+def test_threads_write_a_shared_file_at_once(tmp_path: Path) -> None:
+    """The cache of hashes, for example, by the thread of a run that failed and the next run."""
+    target, begun = tmp_path / "hashes.json", threading.Event()
+
+    def write_meanwhile() -> None:
+        publishing.write_text(target, "of the thread", shared=True)
+        begun.set()
+
+    with published_file(target, shared=True) as draft:
+        draft.write_text("of the ru")
+        threading.Thread(target=write_meanwhile).start()
+        begun.wait()
+        assert target.read_text() == "of the thread" and draft.read_text() == "of the ru"
+        draft.write_text("of the run")
+    assert target.read_text() == "of the run"
+    assert list(tmp_path.iterdir()) == [target]

@@ -150,7 +150,9 @@ def test_what_the_certificate_refuses_is_kept_beside(
     shutil.rmtree(tmp_path / "out")
     for name in ("out-refused", "out-refused-2"):  # nothing is replaced
         assert main(words) == 2
-        assert f"what was written is kept in {tmp_path / name}:" in capsys.readouterr().err
+        printed = capsys.readouterr()
+        assert f"what was written is kept in {tmp_path / name}:" in printed.err
+        assert "fix: take another --type or --format, or accept it" in printed.err
         assert {path.name for path in (tmp_path / name).iterdir()} == accepted
         certificate = json.loads((tmp_path / name / "certificate.json").read_text())
         assert (certificate["refused"], certificate["accepted"]) == (["outputs"], [])

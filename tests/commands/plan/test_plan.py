@@ -462,7 +462,8 @@ def test_a_recipe_says_what_is_trained(capsys: pytest.CaptureFixture[str]) -> No
     assert found["methods"] == {} and found["trained"] == found["weights"]
     # LoRA would fit
     assert "nothing fits into 11.6 GiB" in plan(capsys, *words, "--gpu_memory", "12", code=2)
-    assert numbers(capsys, *words, "--use_peft")["trained"] < found["weights"] / 100
+    for named in ("--use_peft", "--train_config.use_peft"):
+        assert numbers(capsys, *words, named)["trained"] < found["weights"] / 100
 
 
 def test_what_a_folder_and_short_rows_are_planned_with(
