@@ -12,13 +12,14 @@ from llama_recipes_local.datasets.prepared_data import PART_NAMES
 from llama_recipes_local.datasets.registry import DATASETS
 from llama_recipes_local.errors import Problem, caught
 from llama_recipes_local.fields import FOLDER, fields_with
+from llama_recipes_local.model_folders.auxiliary_files import FURTHER_TEMPLATES
 from llama_recipes_local.records.finding import files_below
 from llama_recipes_local.run import Run, Source
 from llama_recipes_local.run.record import CONFIGURATION_FILE, CUSTODY_FILE
 from llama_recipes_local.storage import data_root
 from llama_recipes_local.storage.hashing import FileHashes
 
-OF_TOKENIZERS = ("*.json", "*.jinja", "*.model", "merges.txt", "additional_chat_templates/*.jinja")
+OF_TOKENIZERS = ("*.json", "*.jinja", "*.model", "merges.txt", FURTHER_TEMPLATES)
 OF_MODELS = ("*.safetensors", *OF_TOKENIZERS)
 OF_ADAPTERS = ("adapter_model.safetensors", "adapter_config.json", "base_model.json")
 PATTERNS = {

@@ -28,7 +28,12 @@ from llama_recipes_local.datasets.thoughts import (
     words_of,
 )
 from llama_recipes_local.datasets.turns import Conversation
-from llama_recipes_local.datasets.written_turns import as_written, no_place, without_calls
+from llama_recipes_local.datasets.written_turns import (
+    as_written,
+    gives,
+    no_place,
+    without_calls,
+)
 from llama_recipes_local.errors import UsageError, refusal
 
 if TYPE_CHECKING:
@@ -202,7 +207,7 @@ def _without_cut_thoughts(chat: Chat, turns: list[Message], text: str) -> tuple[
     for number, turn in enumerate(turns[:-1]):
         for shorter in without_thoughts(turn):
             shortened = [*turns[:number], shorter, *turns[number + 1 :]]
-            if _gives(chat, shortened, text):
+            if gives(chat, shortened, text):
                 turns, cut = shortened, cut + 1
                 break
     return turns, cut
@@ -214,17 +219,9 @@ def _unused_fields(chat: Chat, turns: Sequence[Message], text: str) -> list[str]
     if not further:
         return []
     plain = [{name: v for name, v in turn.items() if name in _ALWAYS_USED} for turn in turns]
-    if not _gives(chat, plain, text):
+    if not gives(chat, plain, text):
         return []
     return [f"{name!r} of turns" for name in further]
-
-
-def _gives(chat: Chat, turns: Sequence[Message], text: str) -> bool:
-    """Return whether the template supports the turns."""
-    try:
-        return chat.render(turns) == text
-    except UsageError:
-        return False
 
 
 def _check_nothing_is_lost(chat: Chat, turns: Sequence[Message], text: str, labels: str) -> None:
@@ -235,9 +232,9 @@ def _check_nothing_is_lost(chat: Chat, turns: Sequence[Message], text: str, labe
     """
     bare = [without_calls(turn) for turn in turns]
     lost = ""
-    if bare != list(turns) and _gives(chat, bare, text):
+    if bare != list(turns) and gives(chat, bare, text):
         lost = "tool_calls"
-    elif chat.tools and _gives(replace(chat, tools=()), turns, text):
+    elif chat.tools and gives(replace(chat, tools=()), turns, text):
         lost = "tools"
     if lost:
         raise no_place(lost, chat)

@@ -58,9 +58,14 @@ def _writes_calls(chat: Chat, turns: list[Message]) -> bool:
     """Return whether the template supports turns, and not as if they had no calls."""
     with caught():
         text = chat.render(turns)
-        with caught():
-            return chat.render([without_calls(turn) for turn in turns]) != text
-        return True
+        return not gives(chat, [without_calls(turn) for turn in turns], text)
+    return False
+
+
+def gives(chat: Chat, turns: Sequence[Message], text: str) -> bool:
+    """Return whether the template writes turns as a text; not if it does not support them."""
+    with caught():
+        return chat.render(turns) == text
     return False
 
 

@@ -10,6 +10,9 @@ from llama_recipes_local.storage.publishing import write_json
 TOKENIZERS = ("tokenizer.json", "tokenizer.model")
 """A tokenizer is loaded from one of them."""
 
+FURTHER_TEMPLATES = "additional_chat_templates/*.jinja"
+"""A tokenizer's chat templates beside the default one, such as that for tools."""
+
 TOKENIZER = (
     "tokenizer.json",
     "tokenizer.model",
@@ -20,7 +23,7 @@ TOKENIZER = (
     "merges.txt",
     "chat_template.json",
     "chat_template.jinja",
-    "additional_chat_templates/*.jinja",
+    FURTHER_TEMPLATES,
 )
 """Patterns of the files that a tokenizer is loaded from."""
 _OF_PIECES = {

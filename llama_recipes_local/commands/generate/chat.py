@@ -43,8 +43,9 @@ def chat(
     print(f"--> {HELP}", file=sys.stderr)
     for line in _lines():
         if re.fullmatch("/[a-z]+", line):  # /help, say, is not meant for the model
-            turns = list(start) if line == "/new" else turns
-            if line != "/new":
+            if line == "/new":
+                turns = list(start)
+            else:
                 print(f"--> {HELP}", file=sys.stderr)
             continue
         turns.append({"role": "user", "content": line})

@@ -17,6 +17,7 @@ from llama_recipes_local.custody.run_custody import described
 from llama_recipes_local.custody.run_inputs import Place, names
 from llama_recipes_local.errors import Problem, caught
 from llama_recipes_local.fields import FOLDER, OF_ONE_RUN, facts
+from llama_recipes_local.model_folders.auxiliary_files import TOKENIZER
 from llama_recipes_local.preflight.flags import check_flags, configurations
 from llama_recipes_local.recipes.settings_file import RECORD
 from llama_recipes_local.run.record import read_record
@@ -30,8 +31,7 @@ _OWN = ("check", "out", "adapter", "checkpoint", "sign", "allowed_signers")
 _LOADED = (
     *("*.safetensors", "*.safetensors.index.json", "*model*.bin", "*.gguf", "*.jinja", "*.model"),
     *("config.json", "generation_config.json", "adapter_config.json", "tokenizer*.json"),
-    *("special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt"),
-    "additional_chat_templates/*.jinja",
+    *TOKENIZER,
 )
 """What models, adapters and tokenizers are read from."""
 _MACHINE = ("device", "instructions", "system", "python")
