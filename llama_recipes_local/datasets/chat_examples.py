@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from llama_recipes_local.datasets.examples import Marked
-from llama_recipes_local.datasets.placed_turns import find_turn
+from llama_recipes_local.datasets.placed_turns import find_system, find_turn
 from llama_recipes_local.datasets.templates import (
     GENERATION,
     Chat,
@@ -130,7 +130,10 @@ class _Rendered:
         return tuple(span for span in [*spans, (start, len(self.text))] if span[0] < span[1])
 
     def _stretch(self, number: int) -> tuple[int, int]:
-        """Return a turn's range, with the template's text around it, except an assistant's."""
+        """Return a turn's range, with the template's text around it, except an assistant's.
+
+        Where a question's turn holds the system prompt, the question alone is its range.
+        """
         if self.turns[number]["role"] == "assistant":
             return self._said(number)
         before = self.chat.render(self.turns[:number]) if number else ""
@@ -138,6 +141,9 @@ class _Rendered:
         first = len(before) if self.text.startswith(before) else self._said_beside(number - 1)[1]
         end = len(until) if self.text.startswith(until) else self._said_beside(number + 1)[0]
         words = words_of(self.turns[number])
+        system = find_system(self.chat, self.turns, self.written)
+        if system and number and first <= system[0] < end:
+            first = system[1]
         if words in self.text and words not in self.text[first:end]:
             raise self._unknown_place()
         return first, end

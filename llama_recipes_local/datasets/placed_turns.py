@@ -32,6 +32,24 @@ def find_turn(
         return None
 
 
+def find_system(chat: Chat, turns: Sequence[Message], text: str) -> tuple[int, int] | None:
+    """Return where the words of the system turn that comes first are; None if it is not known.
+
+    Some templates write them inside a question's turn: Llama 2's the first, Mistral's the last.
+
+    Args:
+        chat: the template.
+        turns: the turns.
+        text: the turns' text.
+    """
+    if turns[0]["role"] != "system":
+        return None
+    before, found, after = chat.render([turns[0] | {"content": _OWN}, *turns[1:]]).partition(_OWN)
+    if not (found and text.startswith(before) and text.endswith(after)):
+        return None
+    return len(before), len(text) - len(after)
+
+
 def _find(chat: Chat, turns: Sequence[Message], number: int, text: str) -> tuple[int, int] | None:
     own, rest = _with_own(turns[number]), turns[number + 1 :]
     earlier = [*turns[: number - 1], turns[number - 1] | {"content": _EARLIER}]

@@ -14,7 +14,7 @@ from llama_recipes_local.datasets.marks import MARKS, NEGATED, turn_mark
 from llama_recipes_local.datasets.templates import Message
 from llama_recipes_local.datasets.thoughts import THOUGHTS
 from llama_recipes_local.datasets.tool_calls import read_calls
-from llama_recipes_local.errors import refusal
+from llama_recipes_local.errors import UsageError, refusal
 
 # What data sets call the speakers, and what chat templates do.
 ROLES = {
@@ -184,15 +184,8 @@ def _read_turn(turn: object, what: str) -> Message:
         if isinstance(turn, str):
             fix = f"if the texts take turns, make messages of them: {of_alternating(column)}"
         raise refusal(f"{what} is not a turn", f"it is {turn!r:.80}", fix)
-    named, words = _speaker(turn, what), _name_of_words(turn, what)
-    speaker = named.strip().casefold() if isinstance(named, str) else ""
-    role = ROLES.get(speaker)
-    if role is None:
-        raise refusal(
-            f"{what} has the unknown speaker {named!r:.80}",
-            f"the speakers are {', '.join(ROLES)}",
-            "rename the speaker, or remove such conversations",
-        )
+    speaker, words = _speaker(turn, what), _name_of_words(turn, what)
+    role = ROLES[speaker]
     calls, content = _only(_CALLS, turn, what), turn.get(words)
     if speaker in _CALLERS and not calls:
         calls, content = content, None
@@ -206,13 +199,36 @@ def _read_turn(turn: object, what: str) -> Message:
     return message | further
 
 
-def _speaker(turn: Mapping[str, Any], what: str) -> object:
-    """Return who says a turn, as the data calls them."""
-    names = [name for name in _SPEAKERS if turn.get(name) is not None]
-    if not names:
+def _speaker(turn: Mapping[str, Any], what: str) -> str:
+    """Return who says a turn, one of ``ROLES``.
+
+    Beside ``role``, ``from`` says the same, or is a name of the data's own and a further field.
+
+    Raises:
+        UsageError: if nobody says it, somebody unknown, or two.
+    """
+    given = {name: turn[name] for name in _SPEAKERS if turn.get(name) is not None}
+    if not given:
         keys = ", ".join(map(str, turn)) or "none"
         raise refusal(f"{what} has no speaker", f"its keys are {keys}", _FIX)
-    return turn[names[0]]
+    named, *others = given.values()
+    speaker = _known(named)
+    if speaker is None:
+        raise refusal(
+            f"{what} has the unknown speaker {named!r:.80}",
+            f"the speakers are {', '.join(ROLES)}",
+            "rename the speaker, or remove such conversations",
+        )
+    for other in filter(None, map(_known, others)):
+        if (ROLES[other], other in _CALLERS) != (ROLES[speaker], speaker in _CALLERS):
+            raise _two_things(given, what)
+    return speaker
+
+
+def _known(named: object) -> str | None:
+    """Return a speaker as ``ROLES`` has it; None if it has not."""
+    speaker = named.strip().casefold() if isinstance(named, str) else ""
+    return speaker if speaker in ROLES else None
 
 
 def _name_of_words(turn: Mapping[str, Any], what: str) -> str:
@@ -230,9 +246,13 @@ def _only(names: Sequence[str], turn: Mapping[str, Any], what: str) -> Any:
     given = {name: turn[name] for name in names if turn.get(name)}
     first, *others = given.values() or [None]
     if any(other != first for other in others):
-        said = " and ".join(f"{name} {value!r:.40}" for name, value in given.items())
-        raise refusal(f"{what} says two things", f"it has {said}", "keep one of them")
+        raise _two_things(given, what)
     return first
+
+
+def _two_things(given: Mapping[str, Any], what: str) -> UsageError:
+    said = " and ".join(f"{name} {value!r:.40}" for name, value in given.items())
+    return refusal(f"{what} says two things", f"it has {said}", "keep one of them")
 
 
 def _content(content: object, role: str, what: str) -> object:
@@ -246,6 +266,8 @@ def _further(turn: Mapping[str, Any], what: str) -> dict[str, Any]:
     thoughts = _only(THOUGHTS, turn, what)
     kept = {"reasoning_content": thoughts} if thoughts else {}
     read = _READ.union(MARKS, NEGATED, THOUGHTS)
+    if _known(turn.get("from")) is None:
+        read.discard("from")
     return kept | {
         name: value for name, value in turn.items() if name not in read and value not in (None, "")
     }

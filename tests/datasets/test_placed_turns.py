@@ -16,7 +16,7 @@ from llama_recipes_local.datasets.chat_examples import CALLS, OTHER_PROMPT, rend
 from llama_recipes_local.datasets.examples import Marked
 from llama_recipes_local.datasets.placed_turns import find_turn
 from llama_recipes_local.datasets.prompt_template import chat_prompt_template
-from llama_recipes_local.datasets.templates import Chat
+from llama_recipes_local.datasets.templates import TEMPLATES, Chat
 from llama_recipes_local.datasets.thoughts import ADDED, CLOSED, CUT, CUT_LAST
 from llama_recipes_local.datasets.tool_calls import read_tools
 from llama_recipes_local.datasets.turns import Conversation
@@ -124,7 +124,9 @@ def test_turns_are_where_generation_blocks_mark_them(
         (THINKING, [0, 5], ["[system]Be kind.[end]\n", "\n[user]Who?[end]\n"]),
         (MOVING, [1], ["[INST] Hi[/INST]"]),
         (MOVING, [3], ["[INST] Why?[/INST]"]),
-        (MOVING, [5], ["[INST] Be kind.\n\nWho?[/INST]"]),
+        # the system prompt in the question's turn is not marked, and so trained
+        (MOVING, [5], ["\n\nWho?[/INST]"]),
+        (TEMPLATES["llama2"].text, [1], ["\n<</SYS>>\n\nHi [/INST]"]),
     ],
 )
 def test_all_is_trained_but_turns_that_are_marked(

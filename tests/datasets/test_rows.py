@@ -315,6 +315,8 @@ def test_marks_of_a_historys_turns_are_obeyed(chatty: Any) -> None:
     ("turn", "said"),
     [
         ({"role": "assistant", "content": "Yo", "value": "No"}, "content 'Yo' and value 'No'"),
+        ({"role": "user", "from": "gpt"}, "role 'user' and from 'gpt'"),
+        ({"from": "function_call"}, "role 'assistant' and from 'function_call'"),
         ({"reasoning": "Two.", "thinking": "Three."}, "reasoning 'Two.' and thinking 'Three.'"),
         (
             {"tool_calls": [{"function": {"name": "a"}}], "function_call": {"name": "b"}},
@@ -329,6 +331,13 @@ def test_a_turn_that_says_two_things_is_refused(turn: Any, said: str, chatty: An
     assert said in problem.why
     same = {"role": "assistant", "from": "gpt", "content": "Yo", "value": "Yo"}
     assert labels(turns("Hi", same), chatty, PLAIN) == ["Yo<|im_end|>"]
+
+
+def test_a_name_beside_a_role_is_a_field_of_the_turn(chatty: Any) -> None:
+    named = turns("Hi", {"role": "assistant", "from": "Bob", "content": "Yo"})
+    assert labels(named, chatty, PLAIN) == ["Yo<|im_end|>"]
+    assert example(named, chatty, PLAIN).notes == ("'from' of turns",)
+    assert example(turns("Hi", "Yo"), chatty, PLAIN).notes == ()
 
 
 CALL = {"name": "weather", "arguments": {"city": "Oslo"}}
