@@ -85,9 +85,10 @@ def check_vision_data(run: Run) -> list[Problem]:
 def check_data_files(run: Run, parts: Sequence[Part] = PARTS) -> list[Problem]:
     """Return what is wrong with the data set's files and records.
 
-    Tokens that were prepared in advance need no files. Data that needs the tokenizer's chat
-    template is not read without a tokenizer, which ``check_tokenizer`` reports. Files are not
-    looked for if ``check_values`` has refused the value that names them.
+    Tokens that were prepared in advance need no files. Of data that needs the tokenizer's chat
+    template, only the files and the columns are checked without a tokenizer, which
+    ``check_tokenizer`` reports. Files are not looked for if ``check_values`` has refused the value
+    that names them.
 
     Args:
         run: the run.
@@ -119,12 +120,12 @@ def _unnamed(default: str, problem: Problem) -> Problem:
 
 
 def _file_problems(run: Run, source: Source, parts: Sequence[Part]) -> list[Problem]:
-    dataset, config = DATASETS[source.dataset], source.config
-    if check_tokenizer(run):
-        return [] if dataset.needs_tokenizer else check_files(dataset, config, parts)
-    train, tokenizer = run.train, run_tokenizer(run)
+    dataset, config, train = DATASETS[source.dataset], source.config, run.train
+    tokenizer = None if check_tokenizer(run) else run_tokenizer(run)
 
     def known(split: Split) -> bool:
+        if tokenizer is None:
+            return dataset.needs_tokenizer
         whole = all(path.is_file() for path in split.files)  # others are reported when read
         return whole and is_tokenized(split, tokenizer, train.context_length, train.data_cache)
 

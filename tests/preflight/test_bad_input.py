@@ -549,6 +549,32 @@ def test_several_mistakes_are_in_one_report(work: Path, refused: Refused) -> Non
         assert f"\n{number}. {text}" in report
 
 
+@pytest.mark.parametrize(
+    ("file", "what"),
+    [
+        ("rows.json", "{work}/rows.json does not exist"),
+        ("rows.csv", " of {work}/rows.csv, in line 3, is not UTF-8"),
+    ],
+)
+def test_own_files_are_looked_for_without_a_tokenizer(
+    file: str, what: str, work: Path, refused: Refused
+) -> None:
+    (work / "rows.csv").write_bytes("text\nplain\n\u8bed\u6587\n".encode("gb18030"))
+    report = refused(good_flags(model_name="nowhere", dataset=file))
+    assert "there is no folder" in report and what.format(work=work) in report
+
+
+def test_own_rows_are_not_formatted_without_a_tokenizer(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]
+    (work / "rows.jsonl").write_text(f"{json.dumps({'messages': turns})}\n" * 2)
+    with pytest.raises(SystemExit):
+        fire.Fire(main, command=good_flags(model_name="nowhere", dataset="rows.jsonl"))
+    report = capsys.readouterr().err
+    assert report.startswith("1 problem found") and "there is no folder" in report
+
+
 def test_a_data_set_without_a_name_reports_no_missing_files(refused: Refused) -> None:
     report = refused(["--model_name=model", "--context_length=64", "--dataset"])
     assert report.startswith("1 problem found, nothing was started:\n1. --dataset has no value")

@@ -175,6 +175,20 @@ def test_a_terminal_has_one_live_line_below_what_is_printed(
     ]
 
 
+def test_a_warning_stands_above_the_live_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        terminal(80, monkeypatch) as screen,
+        contextlib.redirect_stderr(screen),
+        Display() as shows,
+    ):
+        for step in (1, 2):
+            shows.step(replace(SHOWN, step=step))
+        print("a warning", file=sys.stderr)
+        shows.step(replace(SHOWN, step=69))
+    lines = [line.split()[:2] for line in screen.lines()]
+    assert lines == [["step", "1/69"], ["a", "warning"], ["step", "69/69"], []]
+
+
 def test_a_notebook_has_one_live_line_and_no_return_within_what_is_printed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -166,7 +166,11 @@ def test_a_mixture_brings_each_of_its_sources(
     [
         ("samsun:7,grammar:3", ["did you mean --dataset samsum?"]),
         ("samsum:7,grammar", ["names grammar_dataset without a weight"]),
-        ("samsum:x,nothing:1", ["--dataset nothing is not known"]),
+        ("samsum:x,nothing:1", ["--dataset nothing is not known", "listed are "]),
+        (
+            "custom_dataset",
+            ["--dataset custom_dataset is not known", "it is made of files of yours"],
+        ),
     ],
 )
 def test_a_wrong_mixture_is_refused(
