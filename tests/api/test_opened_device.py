@@ -51,6 +51,13 @@ def test_a_device_that_is_not_there_is_left_alone(driver: SimpleNamespace) -> No
     assert driver.asked == [("init", 0)]
 
 
+def test_where_torch_is_imported_the_device_is_its_own(
+    driver: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    assert open_device(0) is None and driver.asked == []
+
+
 def test_a_driver_that_does_not_start_is_left_alone(driver: SimpleNamespace) -> None:
     driver.cuInit = lambda flags: 100
     opened(0)

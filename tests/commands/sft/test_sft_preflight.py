@@ -132,6 +132,10 @@ def test_conversations_need_a_chat_template(work: Path) -> None:
     assert "--chat_template_path FILE" in problem.fix
     Path("chat.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
     preflight([*words, "--chat_template_path", "chat.jinja"])
+    with pytest.raises(UsageError) as caught:
+        preflight([*words, "--chat_template_path", "chat.jinja", "--completion_only_loss"])
+    (problem,) = caught.value.problems
+    assert problem.why == "it is for prompt-completion data, and this is conversational"
 
 
 def test_a_template_of_a_tokenizer_with_other_tokens(work: Path) -> None:
