@@ -123,7 +123,8 @@ def _work(run: Run) -> dict[str, str]:
     tokens = results["tokens"]
     counted = f", {tokens:,} tokens" if tokens is not None else ""
     rest = " with validation" if results.get("eval_loss_after") is not None else ""
-    return {"work": f"{results['steps']:,} steps{counted}, {clock(results['seconds'])}{rest}"}
+    steps = f"{results['steps']:,} step" + "s" * (results["steps"] > 1)
+    return {"work": f"{steps}{counted}, {clock(results['seconds'])}{rest}"}
 
 
 def _ending(run: Run) -> dict[str, str]:

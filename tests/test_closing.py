@@ -57,6 +57,12 @@ def commands(text: str) -> list[list[str]]:
     return [shlex.split(line) for line in lines if not line.startswith("#")]
 
 
+def test_one_step_is_one(finished: Callable[..., Run]) -> None:
+    run = finished()
+    run.results["steps"] = 1
+    assert facts(closing_text(run))["work"] == "1 step, 24,576 tokens, 1:32 with validation"
+
+
 def test_the_box_says_what_was_trained_on_what_and_how_it_went(
     finished: Callable[..., Run],
 ) -> None:

@@ -78,14 +78,17 @@ class Parts:
         called = run is not None and run.called
         self.signals = Signals(enabled=run is not None, watch=self.watch, called=called)
         self.folder = FolderGuard(Path(config.output_dir), enabled=run is not None)
-        self.states: dict[str, Stateful] = {
+        self.states = self._states()
+        self.checkpoints = CheckpointManager(self.plain_model, optimizer, self.states, config, run)
+
+    def _states(self) -> dict[str, Stateful]:
+        return {
             "state": self.state,
-            "history": history,
+            "history": self.history,
             "stepper": self.stepper,
             "schedule": self.schedule.saved,
             "feed": self.data,
         }
-        self.checkpoints = CheckpointManager(self.plain_model, optimizer, self.states, config, run)
 
     def _progress(self, wandb_run: WandbRun | None) -> Progress:
         config = self.config
