@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from llama_recipes_local.gguf_files import metadata as keys
-from llama_recipes_local.gguf_files.shape import PER_TURN, Shape
+from llama_recipes_local.gguf_files.shape import PER_TURN, YARN, Shape
 from llama_recipes_local.gguf_files.tensor_types import FileType
 from llama_recipes_local.gguf_files.vocabulary import BYTE_LEVEL, Vocabulary
 
@@ -37,9 +37,12 @@ def _sizes(shape: Shape) -> dict[str, Any]:
     found[keys.ROWS] = shape.vocabulary
     found[keys.EPSILON] = shape.rms_norm_eps
     found[keys.THETA] = shape.rope_theta
-    if shape.scaling.get("rope_type") == PER_TURN:
-        found[keys.SCALING] = PER_TURN
+    kind = shape.scaling.get("rope_type")
+    if kind in (PER_TURN, YARN):
+        found[keys.SCALING] = kind
         found[keys.SCALING_FACTOR] = float(shape.scaling["factor"])
+    if kind == YARN:
+        found[keys.FIRST_CONTEXT] = shape.scaling["original_max_position_embeddings"]
     return found
 
 

@@ -70,8 +70,13 @@ class GgufModel:
             for key, each in values.items()
             if key != ARCHITECTURE_KEY and not key.startswith("GGUF.")
         }
-        tied = all(tensor.name != OUTPUT for tensor in reader.tensors)
-        self.shape: Shape = metadata.shape(tied, frequency_factors(reader.tensors))
+        names = {tensor.name for tensor in reader.tensors}
+        self.shape: Shape = metadata.shape(
+            OUTPUT not in names,
+            frequency_factors(reader.tensors),
+            attention_bias="blk.0.attn_q.bias" in names,
+            mlp_bias="blk.0.ffn_up.bias" in names,
+        )
         self.vocabulary: Vocabulary = metadata.vocabulary()
         self.weights = FileWeights(reader.tensors, self.shape)
 

@@ -50,6 +50,11 @@ def targets(shape: Shape) -> dict[str, Target]:
         for name, each in of_a_layer.items():
             place = each._replace(name=f"model.layers.{layer}.{each.name}.weight")
             found[f"blk.{layer}.{name}.weight"] = place
+            if (shape.attention_bias and "attn." in place.name) or (
+                shape.mlp_bias and ".mlp." in place.name
+            ):
+                bias = place.name.removesuffix("weight") + "bias"
+                found[f"blk.{layer}.{name}.bias"] = Target(bias, each.shape[:1], each.heads)
     return found
 
 
@@ -57,16 +62,14 @@ def swapped(weight: torch.Tensor, heads: int) -> torch.Tensor:
     """Return rows in GGUF's order: rows of a head that are rotated together are neighbours.
 
     Args:
-        weight: of queries or keys, (heads x size of a head, columns).
+        weight: of queries or keys, (heads x size of a head, columns), or their bias.
         heads: number of heads.
     """
-    rows, columns = weight.shape
-    halves = weight.reshape(heads, 2, rows // heads // 2, columns)
-    return halves.transpose(1, 2).reshape(rows, columns)
+    halves = weight.reshape(heads, 2, len(weight) // heads // 2, -1)
+    return halves.transpose(1, 2).reshape(weight.shape)
 
 
 def unswapped(weight: torch.Tensor, heads: int) -> torch.Tensor:
     """Undo ``swapped``; GGUF's order is also that of Meta's own layout."""
-    rows, columns = weight.shape
-    pairs = weight.reshape(heads, rows // heads // 2, 2, columns)
-    return pairs.transpose(1, 2).reshape(rows, columns)
+    pairs = weight.reshape(heads, len(weight) // heads // 2, 2, -1)
+    return pairs.transpose(1, 2).reshape(weight.shape)

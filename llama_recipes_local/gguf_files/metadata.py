@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from llama_recipes_local.errors import UsageError, refusal
-from llama_recipes_local.gguf_files.shape import PER_TURN, Shape, scaling_of_factors
+from llama_recipes_local.gguf_files.shape import PER_TURN, YARN, Shape, scaling_of_factors
 from llama_recipes_local.gguf_files.vocabulary import (
     BYTE,
     BYTE_LEVEL,
@@ -48,6 +48,7 @@ ROWS = "llama.vocab_size"
 EPSILON = "llama.attention.layer_norm_rms_epsilon"
 THETA = "llama.rope.freq_base"
 SCALING, SCALING_FACTOR = "llama.rope.scaling.type", "llama.rope.scaling.factor"
+FIRST_CONTEXT = "llama.rope.scaling.original_context_length"
 MODEL, SPLIT = "tokenizer.ggml.model", "tokenizer.ggml.pre"
 TOKENS, KINDS = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type"
 SCORES, MERGES = "tokenizer.ggml.scores", "tokenizer.ggml.merges"
@@ -64,7 +65,7 @@ READ = (
     *SIZES.values(),
     *HEAD_SIZES,
     *IDS.values(),
-    *(KEYS_AND_VALUES, ROWS, EPSILON, THETA, SCALING, SCALING_FACTOR),
+    *(KEYS_AND_VALUES, ROWS, EPSILON, THETA, SCALING, SCALING_FACTOR, FIRST_CONTEXT),
     *(MODEL, SPLIT, TOKENS, KINDS, SCORES, MERGES),
     *(ADD_BEGIN, ADD_END, SPACE_PREFIX, CHAT_TEMPLATE, CHAT_TEMPLATES),
 )
@@ -104,12 +105,20 @@ class Metadata:
             self._must_be(ADD_SEPARATOR, False)
         self._must_be(ARCHITECTURE_KEY, ARCHITECTURE)
 
-    def shape(self, tied: bool = True, factors: torch.Tensor | None = None) -> Shape:
+    def shape(
+        self,
+        tied: bool = True,
+        factors: torch.Tensor | None = None,
+        attention_bias: bool = False,
+        mlp_bias: bool = False,
+    ) -> Shape:
         """Return the model's sizes.
 
         Args:
             tied: whether the file has no output layer.
             factors: divisors of the rotary frequencies, if the file has them.
+            attention_bias: whether the file has biases of attention.
+            mlp_bias: whether it has biases of the MLP.
 
         Raises:
             UsageError: if a value is missing, out of range or contradicts another.
@@ -130,6 +139,8 @@ class Metadata:
             rope_theta=theta,
             scaling=self._scaling(theta, head, sizes["positions"], factors),
             tied=tied,
+            attention_bias=attention_bias,
+            mlp_bias=mlp_bias,
         )
 
     def vocabulary(self) -> Vocabulary:
@@ -203,20 +214,24 @@ class Metadata:
         self, theta: float, head: int, positions: int, factors: torch.Tensor | None
     ) -> dict[str, Any]:
         kind = self._values.get(SCALING, "none")
-        if kind not in ("none", PER_TURN):
-            raise _wrong(SCALING, kind, "only 'linear' is read")
-        if kind == PER_TURN:
-            if factors is not None:
-                raise _wrong(SCALING, kind, "rope_freqs.weight says another scaling")
-            return {"rope_type": PER_TURN, "factor": self._number(SCALING_FACTOR, 0, 1e6)}
-        if SCALING_FACTOR in self._values:
-            raise _wrong(SCALING_FACTOR, self._values[SCALING_FACTOR], f"{SCALING} is missing")
+        if kind not in ("none", PER_TURN, YARN):
+            raise _wrong(SCALING, kind, "only 'linear' and 'yarn' are read")
+        if kind != "none" and factors is not None:
+            raise _wrong(SCALING, kind, "rope_freqs.weight says another scaling")
+        for key, kinds in ((SCALING_FACTOR, (PER_TURN, YARN)), (FIRST_CONTEXT, (YARN,))):
+            if key in self._values and kind not in kinds:
+                raise _wrong(key, self._values[key], f"{SCALING} is {kind!r}")
+        if kind != "none":
+            found = {"rope_type": kind, "factor": self._number(SCALING_FACTOR, 0, 1e6)}
+            if kind == YARN:
+                found["original_max_position_embeddings"] = self._size(FIRST_CONTEXT, high=LONGEST)
+            return found
         if factors is None:
             return {}
-        found = scaling_of_factors(factors, theta, head, positions)
-        if found is None:
+        of_llama_3 = scaling_of_factors(factors, theta, head, positions)
+        if of_llama_3 is None:
             raise _wrong("rope_freqs.weight", factors.tolist(), "no scaling of Llama 3 makes them")
-        return found
+        return of_llama_3
 
     def _kinds(self, model: str, count: int) -> list[int]:
         kinds = self._value(KINDS, list)

@@ -13,11 +13,19 @@ from llama_recipes_local.errors import Problem
 AS_SAFETENSORS = "export it as safetensors, which transformers and vLLM read: --format safetensors"
 POSITIONS = tuple(2**power for power in range(11, 18))
 """Contexts of a model before its frequencies were scaled, for those that a file does not say."""
-PER_TURN, LLAMA_3 = "linear", "llama3"
+PER_TURN, LLAMA_3, YARN = "linear", "llama3", "yarn"
 _LOW, _HIGH = 1.0, 4.0  # Llama 3's, which no model has otherwise
+_YARN_IN_LLAMA_CPP: dict[str, Any] = {
+    "beta_fast": 32,
+    "beta_slow": 1,
+    "truncate": True,
+    "partial_rotary_factor": 1,
+    **dict.fromkeys(("attention_factor", "mscale", "mscale_all_dim")),
+}
 _SCALINGS = {
     "default": (),
     PER_TURN: ("rope_type", "factor"),
+    YARN: ("rope_type", "factor", "original_max_position_embeddings"),
     LLAMA_3: (
         "rope_type",
         "factor",
@@ -45,6 +53,8 @@ class Shape:
         rope_theta: base of the rotary frequencies.
         scaling: ``rope_parameters`` beside ``rope_theta``; empty for plain frequencies.
         tied: whether the output layer is the embedding.
+        attention_bias: whether the projections of attention have biases.
+        mlp_bias: whether those of the MLP have.
     """
 
     layers: int
@@ -59,6 +69,8 @@ class Shape:
     rope_theta: float
     scaling: Mapping[str, Any] = field(default_factory=dict)
     tied: bool = True
+    attention_bias: bool = False
+    mlp_bias: bool = False
 
     def config(self, dtype: torch.dtype, **tokens: Any) -> LlamaConfig:
         """Return the model's configuration.
@@ -81,6 +93,8 @@ class Shape:
             rms_norm_eps=self.rms_norm_eps,
             rope_parameters=rope,
             tie_word_embeddings=self.tied,
+            attention_bias=self.attention_bias,
+            mlp_bias=self.mlp_bias,
             dtype=str(dtype).removeprefix("torch."),
             **tokens,
         )
@@ -116,6 +130,8 @@ def shape_of(config: PreTrainedConfig, tied: bool) -> Shape:
         rope_theta=theta,
         scaling={name: rope[name] for name in _SCALINGS[rope["rope_type"]]},
         tied=tied,
+        attention_bias=config.attention_bias,
+        mlp_bias=config.mlp_bias,
     )
 
 
@@ -128,13 +144,10 @@ def unwritable(config: PreTrainedConfig, what: str) -> list[Problem]:
     """
     said = (
         ("hidden_act", config.hidden_act, config.hidden_act == "silu"),
-        ("attention_bias", config.attention_bias, not config.attention_bias),
-        ("mlp_bias", config.mlp_bias, not config.mlp_bias),
         (
             "rope_parameters",
             config.rope_parameters,
-            config.rope_parameters["rope_type"] in _SCALINGS
-            and config.rope_parameters.get("partial_rotary_factor", 1) == 1,
+            _known_scaling(config.rope_parameters),
         ),
         ("top_layers", getattr(config, "top_layers", 0), not getattr(config, "top_layers", 0)),
     )
@@ -147,6 +160,13 @@ def unwritable(config: PreTrainedConfig, what: str) -> list[Problem]:
         for name, value, known in said
         if not known
     ]
+
+
+def _known_scaling(rope: Mapping[str, Any]) -> bool:
+    """Return whether llama.cpp computes a scaling of rotary frequencies as transformers does."""
+    if rope["rope_type"] == YARN:
+        return all(rope.get(name) in (None, each) for name, each in _YARN_IN_LLAMA_CPP.items())
+    return rope["rope_type"] in _SCALINGS and rope.get("partial_rotary_factor", 1) == 1
 
 
 def scaling_of_factors(

@@ -144,7 +144,8 @@ def test_another_type_of_a_token_is_refused(
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("llama.rope.scaling.type", "yarn"),
+        ("llama.rope.scaling.type", "longrope"),
+        ("llama.rope.scaling.original_context_length", 64),
         ("llama.expert_count", 2),
         ("llama.attention.scale", 0.5),
         ("tokenizer.ggml.padding_token_id", 3),

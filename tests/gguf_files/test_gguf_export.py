@@ -10,7 +10,7 @@ import torch
 import transformers
 from llama_families import FAMILIES, build, llama3_scaling
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from llama_recipes_local.cli import main
 from llama_recipes_local.datasets.prompt_template import PROMPT as PROMPT_KIND
@@ -76,6 +76,44 @@ def test_llama_cpp_says_what_transformers_says(name: str, tmp_path: Path) -> Non
             torch.tensor([ids]), max_new_tokens=4, do_sample=False, eos_token_id=None
         )
         assert model.greedy(ids, 4) == greedy[0, len(ids) :].tolist()
+
+
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"attention_bias": True},
+        {"mlp_bias": True},
+        {"rope_parameters": YARN | {"rope_theta": 100.0}, "max_position_embeddings": 256},
+        {"rope_parameters": YARN | {"rope_theta": 1e4, "factor": 1.5, "beta_fast": 32.0}},
+    ],
+    ids=str,
+)
+def test_biases_and_yarn_are_computed_as_in_transformers(
+    values: dict[str, Any], tmp_path: Path
+) -> None:
+    pytest.importorskip("xllamacpp", reason="llama.cpp's wheel is missing")
+    from llama_cpp import LlamaCpp
+
+    folder, ids = build("Llama 2 Chat", tmp_path / "model"), list(range(5, 205, 2))
+    plain = reference(folder, ids)
+    changed(folder, rope_scaling=None, **values)
+    config = AutoConfig.from_pretrained(folder)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        weights = load_file(folder / "model.safetensors")
+        for name, each in AutoModelForCausalLM.from_config(config).named_parameters():
+            if name.endswith(".bias"):
+                weights[name] = torch.randn_like(each)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    expected = reference(folder, ids)
+    assert np.abs(plain - expected).max() > 0.05 * np.abs(expected).max()
+    path = export(folder, tmp_path / "out", "f32")
+    with LlamaCpp(path) as model:
+        assert np.abs(model.logits(ids) - expected).max() < 0.01 * np.abs(expected).max()
+    assert np.array_equal(reference(convert(path, tmp_path / "back"), ids), expected)
 
 
 @pytest.mark.parametrize("name", ["Llama 2 Chat", "Llama 3.1", "Llama 3.2", "Yi", "SmolLM2"])
@@ -205,16 +243,8 @@ def changed(folder: Path, **values: Any) -> None:
     ("values", "said"),
     [
         ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
-        (
-            {
-                "rope_scaling": {
-                    "rope_type": "yarn",
-                    "factor": 4.0,
-                    "original_max_position_embeddings": 2048,
-                }
-            },
-            "rope_parameters",
-        ),
+        ({"rope_scaling": YARN | {"beta_fast": 16}}, "rope_parameters"),
+        ({"rope_scaling": YARN | {"attention_factor": 1.0}}, "rope_parameters"),
         (
             {"rope_scaling": llama3_scaling(8) | {"original_max_position_embeddings": 6000}},
             "rope_freqs",
