@@ -92,6 +92,18 @@ def load_split(
         raise UsageError(find_flaws(split, tokenizer) or error.problems) from error
 
 
+def audit_records(
+    split: Split, tokenizer: PreTrainedTokenizerBase, limit: int, records: Sequence[Record]
+) -> SplitAudit:
+    """Return the audit of the rows that a run makes of some of a split's records.
+
+    Raises:
+        UsageError: if one cannot be used.
+    """
+    chunk, counts = _Encoder(split.formatter, tokenizer, limit)(records)
+    return audit_split(TokenRows([chunk.batch()]), counts)
+
+
 def is_tokenized(
     split: Split, tokenizer: PreTrainedTokenizerBase, limit: int | None = None, cache: str = ""
 ) -> bool:

@@ -29,7 +29,7 @@ from llama_recipes_local.planning.setting import (
     Weights,
 )
 from llama_recipes_local.planning.shapes import ENDS, LINEAR, Shape
-from llama_recipes_local.planning.tokens import BYTES_A_TOKEN, bytes_of
+from llama_recipes_local.planning.tokens import BYTES_A_TOKEN, DataSize, bytes_of
 from llama_recipes_local.run import Run
 
 
@@ -80,6 +80,19 @@ def setting(
         validation=_validation(run, batch.document),
         element=4.0 if compute_dtype(train, fsdp, on_cpu) == "float32" else 2.0,
     )
+
+
+def with_data(asked: Setting, training: DataSize | None, held_out: DataSize | None) -> Setting:
+    """Return a setting with lengths and labels from the data, and at most its whole validation."""
+    if training is not None:
+        rows, tokens = max(training.rows, 1), max(training.tokens, 1)
+        share = training.label_tokens / tokens
+        batch = replace(asked.batch, document=max(tokens // rows, 1), labelled=share)
+        asked = replace(asked, batch=batch)
+    if held_out is not None and asked.validation is not None:
+        tokens = min(asked.validation.tokens, held_out.tokens)
+        asked = replace(asked, validation=replace(asked.validation, tokens=tokens))
+    return asked
 
 
 def strategy(fsdp: configs.fsdp_config) -> str:

@@ -1,5 +1,7 @@
 """The number of tokens in an epoch, estimated from the sizes of the data's files."""
 
+from typing import Protocol
+
 from llama_recipes_local.configs.protocols import DatasetConfig, Part
 from llama_recipes_local.datasets.base import Split, split_name
 from llama_recipes_local.datasets.registry import DATASETS
@@ -8,6 +10,22 @@ from llama_recipes_local.run import Run
 
 BYTES_A_TOKEN = 4
 _TEXTS = (".csv", ".tsv", ".json", ".jsonl", ".txt")
+
+
+class DataSize(Protocol):
+    """How much data there is, as an audit or an estimate has it."""
+
+    @property
+    def rows(self) -> int:
+        """Rows that are trained or validated on."""
+
+    @property
+    def tokens(self) -> int:
+        """Their tokens."""
+
+    @property
+    def label_tokens(self) -> int:
+        """Those that are predicted."""
 
 
 def bytes_of(config: DatasetConfig, part: Part = "train") -> int | None:

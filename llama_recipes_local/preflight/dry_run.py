@@ -1,17 +1,17 @@
 """``--dry_run``: prints what a run would take, with its tokenised data."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from llama_recipes_local.configs.training import AUTO
 from llama_recipes_local.data.audit import SplitAudit
 from llama_recipes_local.data.concatenator import ConcatDataset
 from llama_recipes_local.data.token_rows import TokenRows
+from llama_recipes_local.planning.asked import with_data
 from llama_recipes_local.planning.cards import card
 from llama_recipes_local.planning.flags import NAMES, changes, free_of, words
 from llama_recipes_local.planning.search import SHARDING, outcome, ranked
-from llama_recipes_local.planning.setting import Ranks, Setting
+from llama_recipes_local.planning.setting import Ranks
 from llama_recipes_local.planning.wording import describe, details, figures
 from llama_recipes_local.preflight.device_card import this_card, this_cpu
 from llama_recipes_local.preflight.memory_rules import asked_setting
@@ -47,7 +47,7 @@ def plan_text(run: Run, audits: Mapping[str, SplitAudit]) -> str:
     has = has or card(ELSEWHERE)
     where = f"no GPU here: as on {has.name}, {ELSEWHERE} GB" if assumed else f"each {has.name}"
     training = audits.get("train")
-    asked = _with_data(asked, audits)
+    asked = with_data(asked, audits.get("train"), audits.get("validation"))
     found = outcome(asked, has)
     tokens = None if training is None else training.tokens
     lines = [f"plan ({where}): {describe(asked)}"]
@@ -91,19 +91,6 @@ def planned_changes(run: Run, audits: Mapping[str, SplitAudit]) -> dict[str, Any
     free = free_of(run) - (frozenset() if asked.ranks.uses_fsdp else {SHARDING})
     if has is None:
         return {NAMES[what][0]: AUTO for what in sorted(free)}
-    asked = _with_data(asked, audits)
+    asked = with_data(asked, audits.get("train"), audits.get("validation"))
     best = ranked(asked, has, free)[0]
     return changes(best.setting, asked) if best.fits else {}
-
-
-def _with_data(asked: Setting, audits: Mapping[str, SplitAudit]) -> Setting:
-    """Return a setting with lengths and labels from the data, and at most its whole validation."""
-    if (training := audits.get("train")) is not None:
-        rows, tokens = max(training.rows, 1), max(training.tokens, 1)
-        share = training.label_tokens / tokens
-        batch = replace(asked.batch, document=max(tokens // rows, 1), labelled=share)
-        asked = replace(asked, batch=batch)
-    if (held_out := audits.get("validation")) is not None and asked.validation is not None:
-        tokens = min(asked.validation.tokens, held_out.tokens)
-        asked = replace(asked, validation=replace(asked.validation, tokens=tokens))
-    return asked

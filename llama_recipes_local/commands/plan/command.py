@@ -74,7 +74,7 @@ def _trials(flags: dict[str, Any]) -> list[Problem]:
     return [
         Problem(
             f"plan --{flag}",
-            "a plan is arithmetic: it reads no data and runs nothing",
+            "a plan is arithmetic: it trains nothing",
             f"leave it out, and add --{flag} to the command that plan prints",
         )
         for flag in ("rehearse", "dry_run")

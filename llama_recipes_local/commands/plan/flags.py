@@ -58,7 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tokens",
         type=reported(number(int, 0, 10**15)),
         metavar="N",
-        help="tokens of an epoch, to compute the hours (estimated from the files of --dataset)",
+        help="tokens of an epoch, to compute the hours (estimated from some rows of --dataset "
+        "where the model's folder has a tokenizer, and from the bytes of its files otherwise)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 

@@ -5,14 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from llama_recipes_local.commands.plan.data_size import DataPlan, data_of
 from llama_recipes_local.commands.plan.flag_rules import check_planned, check_several
 from llama_recipes_local.commands.plan.given import Target, stored_bits, target_of
-from llama_recipes_local.errors import Problem, refuse
-from llama_recipes_local.planning.asked import setting
+from llama_recipes_local.errors import Problem, caught, refuse
+from llama_recipes_local.planning.asked import setting, with_data
 from llama_recipes_local.planning.flags import changes, free_of
 from llama_recipes_local.planning.search import Outcome, ranked
 from llama_recipes_local.planning.setting import Setting
-from llama_recipes_local.planning.tokens import BYTES_A_TOKEN, epoch_bytes, held_out_tokens
 from llama_recipes_local.preflight.flags import check_values
 from llama_recipes_local.run import Run
 from llama_recipes_local.run.resolution import resolve
@@ -23,7 +23,6 @@ METHOD_FLAGS = {
     *("freeze_layers", "from_peft_checkpoint"),
 }
 QLORA = {"quantization": "4bit", "quant_type": "nf4", "use_double_quant": "True"}
-INEXACT = "short rows in a chat template have twice as many: --dry_run counts them"
 METHODS_TRIED: dict[str, dict[str, str]] = {
     "full fine-tuning": {},
     "LoRA": {"use_peft": "True"},
@@ -55,17 +54,13 @@ class Plan(Method):
         model: as it was named.
         target: what it is planned for.
         methods: all that were tried, by name; none if the flags say what is trained.
-        tokens: of an epoch; None if they are not known.
-        counted: where the tokens are from.
-        held_out: tokens that are validated on; None if they are not known.
+        data: of an epoch.
     """
 
     model: str
     target: Target
     methods: dict[str, Method]
-    tokens: int | None
-    counted: str
-    held_out: int | None
+    data: DataPlan
 
 
 def make_plan(
@@ -90,14 +85,16 @@ def make_plan(
     wrong_values = _wrong_values(_tried(flags, target))
     problems += dict.fromkeys(each for found in wrong_values.values() for each in found)
     flags = {flag: flags[flag] for flag in flags if flag.rpartition(".")[2] not in wrong_values}
-    found, wrong = _planned(_tried(flags, target), target, args.node_link)
+    runs, data = _tried(flags, target), DataPlan()
+    if not problems:
+        with caught() as problems:
+            data = data_of(next(iter(runs.values())), args.tokens)
+    found, wrong = _planned(runs, target, args.node_link, data)
     refuse([*problems, *([] if found else wrong)])
     each = [*found.values()]
     best = next((method for method in each if method.outcomes[0].fits), each[-1])
     methods = found if len(found) > 1 else {}
-    counted = epoch_tokens(args.tokens, best.run)
-    held_out = held_out_tokens(best.run) if "dataset" in best.run.given else None
-    return Plan(best.run, best.asked, best.outcomes, model, target, methods, *counted, held_out)
+    return Plan(best.run, best.asked, best.outcomes, model, target, methods, data)
 
 
 def _tried(flags: dict[str, Any], target: Target) -> dict[str, Run]:
@@ -118,7 +115,7 @@ def _wrong_values(runs: Mapping[str, Run]) -> dict[str, list[Problem]]:
 
 
 def _planned(
-    runs: Mapping[str, Run], target: Target, node_link: float
+    runs: Mapping[str, Run], target: Target, node_link: float, data: DataPlan
 ) -> tuple[dict[str, Method], list[Problem]]:
     """Return the runs that can be started, with what each asks for and its variants.
 
@@ -129,6 +126,7 @@ def _planned(
     for name, run in runs.items():
         packed, on_cpu = packed_bits(target.config), target.card.on_cpu
         asked = setting(run, target.shape, target.world, target.nodes, on_cpu, packed)
+        asked = with_data(asked, data.training, data.validation)
         outcomes = ranked(asked, target.card, free_of(run), node_link)
         started = _run({**run.flags, **changes(outcomes[0].setting, asked)}, target.config)
         started.automatic = run.automatic
@@ -145,15 +143,3 @@ def _run(flags: dict[str, Any], config: dict[str, Any]) -> Run:
     run.model = config
     run.train.quantization = run.train.quantization or stored_bits(config)
     return run
-
-
-def epoch_tokens(given: int | None, run: Run) -> tuple[int | None, str]:
-    """Return an epoch's tokens, and where the figure is from: a flag, or the files' bytes."""
-    if given is not None:
-        return given, "--tokens"
-    if run.dataset is None or "dataset" not in run.given:
-        return None, ""
-    if (size := epoch_bytes(run)) is None:
-        return None, "its files are not here, not plain text or of several parts: give --tokens N"
-    counted = f"{size / 1e6:,.2f} MB at {BYTES_A_TOKEN} bytes a token; {INEXACT}"
-    return size // BYTES_A_TOKEN, counted

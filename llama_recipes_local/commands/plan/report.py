@@ -39,7 +39,14 @@ def as_text(plan: Plan) -> str:
         "\n".join(
             [
                 wrapped(f"{method}{heading}: {describe(best.setting)}", 4),
-                *details(best, plan.run.train, plan.tokens, plan.counted, plan.held_out),
+                *details(
+                    best,
+                    plan.run.train,
+                    plan.data.tokens,
+                    plan.data.counted,
+                    plan.data.held_out,
+                    plan.data.padded_rows(plan.run),
+                ),
             ]
         )
     )
@@ -56,9 +63,10 @@ def as_text(plan: Plan) -> str:
 
 def as_json(plan: Plan) -> dict[str, Any]:
     """Return the plan as JSON; steps and hours are those of the first setting."""
-    took = None
-    if plan.tokens is not None:
-        took = duration(plan.outcomes[0], plan.run.train, plan.tokens, plan.held_out)
+    took, data = None, plan.data
+    if data.tokens is not None:
+        rows = data.padded_rows(plan.run)
+        took = duration(plan.outcomes[0], plan.run.train, data.tokens, data.held_out, rows)
     return {
         "model": plan.model,
         "weights": plan.target.shape.weights,
@@ -66,7 +74,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "gpu": card_as_json(plan.target.card),
         "gpus": plan.asked.ranks.world,
         "global_batch_rows": plan.asked.global_batch,
-        "tokens_an_epoch": plan.tokens,
+        "tokens_an_epoch": data.tokens,
         "steps": None if took is None else took.steps,
         "hours": None if took is None else round(took.hours, 4),
         "methods": {name: _numbers(each, each.outcomes[0]) for name, each in plan.methods.items()},
@@ -135,13 +143,15 @@ def _methods(plan: Plan) -> list[str]:
 def _basis(plan: Plan) -> str:
     assumed = "" if plan.target.card_is_named else ", assumed by its memory (--gpu NAME)"
     document = min(plan.asked.batch.document, plan.asked.batch.length)
-    best = plan.outcomes[0]
+    best, share = plan.outcomes[0], plan.asked.batch.labelled
+    labelled = "half" if plan.data.training is None else f"{share:.0%}"
     alone = of_long_documents(best, plan.target)
     slower = f" ({alone:,.0f} tok/s if each row is one)" if alone < MUCH * best.tokens else ""
     return wrapped(
         f"basis: {speed_of(plan.target.card)}{assumed}{_links(plan.target)}; "
         f"{document} tokens a document{slower}, a "
-        "label at half of them; docs/hardware.md has what was measured beside what is predicted",
+        f"label at {labelled} of them; docs/hardware.md has what was measured beside what is "
+        "predicted",
         4,
     )
 

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -469,13 +470,50 @@ def test_a_recipe_says_what_is_trained(capsys: pytest.CaptureFixture[str]) -> No
 def test_what_a_folder_and_short_rows_are_planned_with(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_model: Path
 ) -> None:
-    data = tmp_path / "rows.jsonl"
+    data, bare = tmp_path / "rows.jsonl", tmp_path / "bare"
     data.write_text('{"prompt": "one", "completion": "two"}\n' * 40, "utf-8")
-    words = ("--model_name", str(tiny_model), "--dataset", str(data), "--context_length", "64")
-    text = " ".join(plan(capsys, *words).split())
+    bare.mkdir()
+    shutil.copy(tiny_model / "config.json", bare)
+    words = ("--dataset", str(data), "--context_length", "64")
+    text = flat(plan(capsys, "--model_name", str(bare), *words))
     assert "bytes a token; short rows in a chat template have twice as many: --dry_run" in text
     assert "64 tokens a document" in text
     assert "a run needs the model's folder" not in text
+    named = ("--model_name", str(bare), "--tokenizer_name", str(tiny_model), *words)
+    for of_folder in (("--model_name", str(tiny_model), *words), named):
+        text = flat(plan(capsys, *of_folder))
+        assert re.search(r"of \d+ tokens \(as tokenised\)", text)
+        assert "64 tokens a document" not in text
+
+
+@pytest.mark.parametrize("strategy", ["packing", "padding"])
+def test_some_rows_tell_the_steps_that_a_dry_run_counts(
+    strategy: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_model: Path
+) -> None:
+    data = tmp_path / "rows.jsonl"
+    rows = ({"prompt": "How many?", "completion": f"{n} of {n * n}"} for n in range(3000))
+    data.write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    words = ["--model_name", str(tiny_model), "--dataset", str(data), "--context_length", "128"]
+    words += ["--batching_strategy", strategy]
+    assert re.search(r"estimated from [\d,]+ rows", flat(plan(capsys, *words)))
+    planned = numbers(capsys, *words)["steps"]
+    assert main(["finetune", *words, "--dry_run", "--data_cache", str(tmp_path / "cache")]) == 0
+    found = re.search(r"([\d,]+) steps", flat(capsys.readouterr().out))
+    assert found is not None
+    counted = int(found[1].replace(",", ""))
+    near = 0 if strategy == "padding" else 0.08  # of 128 tokens half a document stays empty
+    assert planned == pytest.approx(counted, rel=near)
+
+
+def test_rows_that_a_run_refuses_are_not_planned(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_model: Path
+) -> None:
+    data = tmp_path / "rows.jsonl"
+    rows = [{"prompt": "one", "completion": "two"}] * 9 + [{"prompt": 1, "completion": "two"}]
+    data.write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    words = ("--model_name", str(tiny_model), "--dataset", str(data), "--context_length", "64")
+    assert "is not text" in flat(plan(capsys, *words, code=2))
+    assert "--tokens" in flat(plan(capsys, *words, "--tokens", "1000"))
 
 
 def test_what_is_assumed_is_said(capsys: pytest.CaptureFixture[str]) -> None:
