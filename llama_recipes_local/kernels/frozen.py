@@ -22,6 +22,7 @@ from llama_recipes_local.kernels.base import ModelKernel
 from llama_recipes_local.kernels.full import trained_layers
 from llama_recipes_local.kernels.full.chosen_layers import computes, read_trained
 from llama_recipes_local.kernels.full.trained_layers import Trained
+from llama_recipes_local.kernels.labelled_rows import labelled, put, take
 from llama_recipes_local.kernels.lora import projections
 from llama_recipes_local.kernels.lora.dropout import Dropout
 from llama_recipes_local.kernels.lora.layers import Computed, read
@@ -54,6 +55,7 @@ def install(model: nn.Module) -> str:
                 module.__class__ = NormedDecoderLayer
         elif isinstance(module, modeling_llama.LlamaModel):
             _replace(module.norm, _norm)
+            module.layers[-1].is_last = True
         elif isinstance(module, modeling_llama.LlamaForCausalLM):
             _replace(module, _causal_lm)
     return "linear layers, MLP, RMSNorm, rotary embedding and the loss, by Triton"
@@ -78,6 +80,7 @@ def _attention(
     attention_mask: torch.Tensor | None = None,
     past_key_values: Any = None,
     made_of: NormOf | None = None,
+    rows_read: torch.Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Compute a layer's attention as transformers does, with q, k and v as one function.
@@ -90,26 +93,29 @@ def _attention(
         attention_mask: for the attention implementation.
         past_key_values: None in training.
         made_of: what the hidden states are the norm of, if known.
+        rows_read: (rows,), those of the output that are read; None means all.
         **kwargs: for the attention implementation.
 
     Returns:
-        (batch, seq, hidden), and the scores if the implementation returns them.
+        (batch, seq, hidden), or (1, rows, hidden) of the rows that are read; and the scores if the
+        implementation returns them.
     """
     inputs = _projection((module.q_proj, module.k_proj, module.v_proj), hidden_states)
     output = _projection((module.o_proj,), hidden_states)
     cached = past_key_values is not None
     if inputs is None or output is None or position_embeddings is None or cached:
-        return before(
+        out, scores = before(
             hidden_states=hidden_states,
             position_embeddings=position_embeddings,
             attention_mask=attention_mask,
             past_key_values=past_key_values,
             **kwargs,
         )
+        return take(out, rows_read), scores
     attended, scores = _attended(
         module, inputs(hidden_states, made_of), position_embeddings, attention_mask, kwargs
     )
-    (out,) = output(attended, None)
+    (out,) = output(take(attended, rows_read), None)
     return out, scores
 
 
@@ -212,23 +218,41 @@ class NormedDecoderLayer(modeling_llama.LlamaDecoderLayer):
     Attributes:
         remakes_norms: whether the norms' outputs, which adapters read, are recomputed in the
             backward pass instead of kept.
+        is_last: whether nothing but the last norm and the head reads its output.
     """
 
     remakes_norms = False
+    is_last = False
 
-    def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Return the next hidden states, (batch, seq, hidden) both."""
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        *args: Any,
+        rows_read: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        """Return the next hidden states, (batch, seq, hidden) both.
+
+        Args:
+            hidden_states: of the layer before.
+            *args: as transformers' layer takes them.
+            rows_read: (rows,), those of the last layer's output that are read; others are 0.
+            **kwargs: as transformers' layer takes them.
+        """
         norms: list[Any] = [self.input_layernorm, self.post_attention_layernorm]
         if args or any(_is_own(norm, hidden_states) for norm in norms):
             return super().forward(hidden_states, *args, **kwargs)
         before, after = ((norm.weight, norm.variance_epsilon) for norm in norms)
-        again = self.remakes_norms
+        # a LLaMA-Adapter wraps the attention, and adds to all rows of its output
+        picks = self.is_last and isinstance(self.self_attn, modeling_llama.LlamaAttention)
+        again, rows = self.remakes_norms, rows_read if picks else None
         stream, normed, made_of = add_and_norm(hidden_states, None, *before)
         attended, _ = self.self_attn(
-            hidden_states=normed, made_of=made_of if again else None, **kwargs
+            hidden_states=normed, made_of=made_of if again else None, rows_read=rows, **kwargs
         )
-        stream, normed, made_of = add_and_norm(stream, attended, *after)
-        return stream + self.mlp(normed, made_of if again else None)
+        stream, normed, made_of = add_and_norm(take(stream, rows), attended, *after)
+        out = stream + self.mlp(normed, made_of if again else None)
+        return put(out, rows, hidden_states.shape)
 
 
 def remake_norms(model: nn.Module, again: bool = True) -> int:
@@ -247,12 +271,12 @@ def _causal_lm(module: Any, before: Callable[..., Any], *args: Any, **kwargs: An
     chosen = args or "logits_to_keep" in kwargs or kwargs.get("return_dict") is False
     if not (module.training and plain and counted) or chosen:
         return before(*args, **kwargs)
-    labels, items = kwargs.pop("labels"), kwargs.pop("num_items_in_batch")
+    found, items = labelled(kwargs.pop("labels")), kwargs.pop("num_items_in_batch")
     kwargs.pop("return_dict", None)
-    outputs = module.model(**kwargs)
+    outputs = module.model(**kwargs, rows_read=found.rows)
     hidden = outputs.last_hidden_state
     weight = head.weight.to(hidden.dtype)
-    loss = vocabulary_loss(hidden, weight, labels, items, getattr(module, "token_losses", None))
+    loss = vocabulary_loss(hidden, weight, found, items, getattr(module, "token_losses", None))
     return CausalLMOutputWithPast(loss=loss, past_key_values=outputs.past_key_values)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from llama_recipes_local.data.concatenator import IGNORE_INDEX
+from llama_recipes_local.kernels.labelled_rows import Labelled
 
 TokenLosses = Callable[[torch.Tensor, torch.Tensor], None]
 """Takes the losses of labels, (labels,) float32, and their positions in the flat batch."""
@@ -22,7 +22,7 @@ _ELEMENTS = 1 << 28  # of logits at a time
 def vocabulary_loss(
     hidden: torch.Tensor,
     weight: torch.Tensor,
-    labels: torch.Tensor,
+    labelled: Labelled,
     items: torch.Tensor | float,
     token_losses: TokenLosses | None = None,
 ) -> torch.Tensor:
@@ -31,14 +31,12 @@ def vocabulary_loss(
     Args:
         hidden: (batch, seq, features), the last hidden states.
         weight: (vocabulary, features) of the head.
-        labels: (batch, seq), which are predicted one position before; some are ``IGNORE_INDEX``.
+        labelled: the labels, and where they are predicted.
         items: divisor of the sum.
         token_losses: called with the loss of each label.
     """
-    following = F.pad(labels, (0, 1), value=IGNORE_INDEX)[..., 1:].flatten()
-    positions = (following != IGNORE_INDEX).nonzero().squeeze(1)
     flat = hidden.flatten(0, -2)
-    return _Loss.apply(flat, weight, positions, following[positions], items, token_losses)
+    return _Loss.apply(flat, weight, labelled.positions, labelled.labels, items, token_losses)
 
 
 class _Loss(torch.autograd.Function):

@@ -17,6 +17,7 @@ from llama_recipes_local.datasets.named_path import with_data_path
 from llama_recipes_local.datasets.prepared_data import RunData
 from llama_recipes_local.datasets.run_data import prepare_data
 from llama_recipes_local.errors import UsageError
+from llama_recipes_local.kernels.labelled_rows import labelled
 from llama_recipes_local.kernels.vocabulary_loss import vocabulary_loss
 from llama_recipes_local.preflight.mixture_rules import check_mixture
 from llama_recipes_local.preflight.rank_facts import _flags
@@ -157,7 +158,7 @@ def loss_without_logits(told: bool) -> Callable[..., Any]:
         hidden = self.model(**inputs).last_hidden_state
         tell = self.token_losses if told else None
         weight = self.lm_head.weight
-        loss = vocabulary_loss(hidden, weight, labels, num_items_in_batch, tell)
+        loss = vocabulary_loss(hidden, weight, labelled(labels), num_items_in_batch, tell)
         return CausalLMOutputWithPast(loss=loss)
 
     return forward

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from llama_recipes_local.kernels import frozen
+from llama_recipes_local.kernels import frozen, labelled_rows
 from llama_recipes_local.kernels.lora import projections
 from llama_recipes_local.kernels.lora.dropout import Dropout
 from llama_recipes_local.kernels.lora.products import Given
@@ -68,6 +68,7 @@ def difference(one: peft.PeftModel, two: peft.PeftModel) -> float:
     return max(torch.stack([*off, (loss - other_loss).abs()]).tolist())
 
 
+@pytest.mark.parametrize("multiple", [128, 3], ids=["whole", "labelled rows"])
 @pytest.mark.parametrize("checkpointed", [False, True])
 @pytest.mark.parametrize(
     ("settings", "config"),
@@ -81,13 +82,37 @@ def difference(one: peft.PeftModel, two: peft.PeftModel) -> float:
     ],
 )
 def test_loss_and_gradients_are_pefts(
-    settings: dict[str, Any], config: dict[str, Any], checkpointed: bool
+    settings: dict[str, Any],
+    config: dict[str, Any],
+    checkpointed: bool,
+    multiple: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(labelled_rows, "_MULTIPLE", multiple)
     models = both(settings, **config)
     if checkpointed:
         for model in models:
             model.enable_input_require_grads()
             model.gradient_checkpointing_enable({"use_reentrant": False})
+    assert difference(*models) < CLOSE
+
+
+def test_what_wraps_the_last_attention_gets_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(labelled_rows, "_MULTIPLE", 3)
+    models = []
+    for installed in (False, True):
+        model = plain_model()
+        if installed:
+            frozen.install(model)
+        config = peft.AdaptionPromptConfig(
+            adapter_len=4, adapter_layers=1, task_type=peft.TaskType.CAUSAL_LM
+        )
+        adapted = peft.get_peft_model(model, config)
+        for name, parameter in adapted.named_parameters():
+            if "adaption" in name:
+                torch.manual_seed(len(name))
+                parameter.data.normal_()
+        models.append(adapted.double().train())
     assert difference(*models) < CLOSE
 
 

@@ -8,6 +8,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional as F
 
 from llama_recipes_local.kernels import norm, swiglu, vocabulary_loss
+from llama_recipes_local.kernels.labelled_rows import labelled
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -49,7 +50,7 @@ def test_vocabulary_loss(rows_at_a_time: int, monkeypatch: pytest.MonkeyPatch) -
     labels = torch.tensor([[1, 2, -100, 4, 5, -100, -100], [-100, -100, -100, 0, 10, 3, 3]])
     logits = (hidden @ weight.T)[:, :-1].flatten(0, 1)
     want = F.cross_entropy(logits, labels[:, 1:].flatten(), reduction="sum") / 5
-    got = vocabulary_loss.vocabulary_loss(hidden, weight, labels, 5)
+    got = vocabulary_loss.vocabulary_loss(hidden, weight, labelled(labels), 5)
     torch.testing.assert_close(got, want)
     torch.testing.assert_close(gradients([got], hidden), gradients([want], hidden))
 
@@ -66,12 +67,13 @@ def test_logits_of_a_part_are_let_go_before_the_next(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(vocabulary_loss, "_loss_and_gradient", watched)
     monkeypatch.setattr(vocabulary_loss, "_ELEMENTS", 2 * 11)
     hidden, weight = random(1, 8, 6), random(11, 6, seed=1).detach()
-    vocabulary_loss.vocabulary_loss(hidden, weight, torch.arange(8)[None], 5)
+    vocabulary_loss.vocabulary_loss(hidden, weight, labelled(torch.arange(8)[None]), 5)
     assert len(seen) == 4
 
 
 def test_vocabulary_loss_without_labels_is_zero() -> None:
     hidden, weight = random(1, 4, 6), random(11, 6, seed=1).detach()
-    loss = vocabulary_loss.vocabulary_loss(hidden, weight, torch.full((1, 4), -100), 1)
+    none = labelled(torch.full((1, 4), -100))
+    loss = vocabulary_loss.vocabulary_loss(hidden, weight, none, 1)
     assert loss == 0
     assert not torch.autograd.grad(loss, hidden)[0].any()
