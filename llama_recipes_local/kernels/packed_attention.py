@@ -93,12 +93,14 @@ class _Attend(torch.autograd.Function):
         heads, tokens = query.shape[2] // head_dim, spans.shape[1]
         shape = {"HEADS": heads, "GROUP": query.shape[2] // key.shape[2], "HALF": head_dim // 2}
         out, sums = torch.empty_like(query), query.new_empty(heads, tokens, dtype=torch.float32)
+        keep = any(ctx.needs_input_grad)
+        turned = [torch.empty_like(x) for x in (query, key)] if keep else [None, None]
         kernels.forward[(heads, -(-tokens // _TILE))](
-            query, key, value, cos, sin, spans, out, sums, scaling * log2(e), tokens,
-            **shape, TILE=_TILE, KEYS=_INNER, num_warps=4, num_stages=1,
+            query, key, value, cos, sin, spans, *turned, out, sums, scaling * log2(e), tokens,
+            **shape, TILE=_TILE, KEYS=_INNER, KEEP=keep, num_warps=4, num_stages=1,
             maxnreg=_REGISTERS[head_dim][0],
         )  # fmt: skip
-        ctx.save_for_backward(query, key, value, cos, sin, spans, out, sums)
+        ctx.save_for_backward(*turned, value, cos, sin, spans, out, sums)
         ctx.shape, ctx.scaling, ctx.head_dim = shape, scaling, head_dim
         return out
 

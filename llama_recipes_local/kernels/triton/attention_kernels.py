@@ -31,10 +31,16 @@ def _head(x, first, inside, stride, TILE: tl.constexpr, WIDTH: tl.constexpr):
 
 
 @triton.jit
+def _halves(x, first, inside, stride, TILE: tl.constexpr, HALF: tl.constexpr):
+    """Return the halves of a head of the tokens from ``first`` on, each (TILE, HALF)."""
+    left = _head(x, first, inside, stride, TILE, HALF)
+    return left, _head(x + HALF, first, inside, stride, TILE, HALF)
+
+
+@triton.jit
 def _rotated(x, cos, sin, first, inside, stride, TILE: tl.constexpr, HALF: tl.constexpr):
     """Return the halves of a head of the tokens from ``first`` on, rotated, each (TILE, HALF)."""
-    left = _head(x, first, inside, stride, TILE, HALF)
-    right = _head(x + HALF, first, inside, stride, TILE, HALF)
+    left, right = _halves(x, first, inside, stride, TILE, HALF)
     dtype = left.dtype
     left, right = left.to(tl.float32), right.to(tl.float32)
     c = _head(cos, first, inside, 2 * HALF, TILE, HALF).to(tl.float32)
@@ -64,11 +70,14 @@ def _write_rotated_back(
 @fast
 @triton.jit
 def forward(
-    query, key, value, cos, sin, spans, out, sums, scale, tokens,
+    query, key, value, cos, sin, spans, turned_query, turned_key, out, sums, scale, tokens,
     HEADS: tl.constexpr, GROUP: tl.constexpr, HALF: tl.constexpr, TILE: tl.constexpr,
-    KEYS: tl.constexpr,
+    KEYS: tl.constexpr, KEEP: tl.constexpr,
 ):  # fmt: skip
-    """Write what a tile of a head's queries attends to, and the logarithms of its scores' sums."""
+    """Write what a tile of a head's queries attends to, and the logarithms of its scores' sums.
+
+    If ``KEEP``, the rotated queries and keys are written too, each by one program.
+    """
     head, first = tl.program_id(0), tl.program_id(1) * TILE
     rows = first + tl.arange(0, TILE)
     inside = rows < tokens
@@ -77,6 +86,10 @@ def forward(
     key += head // GROUP * width
     value += head // GROUP * width
     q1, q2 = _rotated(query + head * width, cos, sin, first, inside, stride, TILE, HALF)
+    if KEEP:
+        _write(turned_query + head * width, q1, first, inside, stride, TILE, HALF)
+        _write(turned_query + head * width + HALF, q2, first, inside, stride, TILE, HALF)
+        turned_key += head // GROUP * width
     starts = tl.load(spans + rows, mask=inside, other=0)
     end = tl.minimum(first + TILE, tokens)
     largest = tl.full((TILE,), float("-inf"), tl.float32)
@@ -86,6 +99,10 @@ def forward(
         columns = start + tl.arange(0, KEYS)
         known = columns < end
         k1, k2 = _rotated(key, cos, sin, start, known, kv_stride, KEYS, HALF)
+        if KEEP and head % GROUP == 0:
+            own = known & (columns >= first)
+            _write(turned_key, k1, start, own, kv_stride, KEYS, HALF)
+            _write(turned_key + HALF, k2, start, own, kv_stride, KEYS, HALF)
         v = _head(value, start, known, kv_stride, KEYS, width)
         scores = tl.dot(q2, tl.trans(k2), tl.dot(q1, tl.trans(k1))) * scale
         seen = (columns[None, :] <= rows[:, None]) & (columns[None, :] >= starts[:, None])
@@ -126,7 +143,7 @@ def _of_queries(
     inside = rows < tokens
     do = _head(given, first, inside, stride, TILE, 2 * HALF)
     delta = tl.load(products + rows, mask=inside, other=0.0)
-    q1, q2 = _rotated(query, cos, sin, first, inside, stride, TILE, HALF)
+    q1, q2 = _halves(query, first, inside, stride, TILE, HALF)
     logs = tl.load(sums + rows, mask=inside, other=0.0)
     starts = tl.load(spans + rows, mask=inside, other=0)
     end = tl.minimum(first + TILE, tokens)
@@ -134,7 +151,7 @@ def _of_queries(
     for start in range(tl.load(spans + first), end, KEYS):
         columns = start + tl.arange(0, KEYS)
         known = columns < end
-        k1, k2 = _rotated(key, cos, sin, start, known, kv_stride, KEYS, HALF)
+        k1, k2 = _halves(key, start, known, kv_stride, KEYS, HALF)
         v = _head(value, start, known, kv_stride, KEYS, 2 * HALF)
         scores = tl.dot(q2, tl.trans(k2), tl.dot(q1, tl.trans(k1))) * scale
         seen = (columns[None, :] <= rows[:, None]) & (columns[None, :] >= starts[:, None])
@@ -156,7 +173,7 @@ def _of_keys(
     """Write the gradients of a tile of a head's keys and values, over all queries' heads."""
     columns = first + tl.arange(0, TILE)
     known = columns < tokens
-    k1, k2 = _rotated(key, cos, sin, first, known, kv_stride, TILE, HALF)
+    k1, k2 = _halves(key, first, known, kv_stride, TILE, HALF)
     v = _head(value, first, known, kv_stride, TILE, 2 * HALF)
     end = tl.load(spans + tokens + tl.minimum(first + TILE, tokens) - 1)
     dk1, dk2 = tl.zeros((TILE, HALF), tl.float32), tl.zeros((TILE, HALF), tl.float32)
@@ -168,7 +185,7 @@ def _of_keys(
             inside = rows < end
             do = _head(given + place, start, inside, stride, QUERIES, 2 * HALF)
             delta = tl.load(products + head * tokens + rows, mask=inside, other=0.0)
-            q1, q2 = _rotated(query + place, cos, sin, start, inside, stride, QUERIES, HALF)
+            q1, q2 = _halves(query + place, start, inside, stride, QUERIES, HALF)
             logs = tl.load(sums + head * tokens + rows, mask=inside, other=0.0)
             starts = tl.load(spans + rows, mask=inside, other=tokens)
             scores = tl.dot(k2, tl.trans(q2), tl.dot(k1, tl.trans(q1))) * scale
