@@ -167,8 +167,8 @@ def test_a_model_trains_in_fp8_as_in_bfloat16() -> None:
     want_loss, want = trained(plain)
     loss, found = trained(eight)
     assert loss == pytest.approx(want_loss, rel=5e-3)
-    for other in (modules, again):
-        assert trained(other)[0] == pytest.approx(loss, rel=1e-3)
+    assert trained(again)[0] == pytest.approx(loss, rel=1e-3)
+    assert trained(modules)[0] == pytest.approx(loss, rel=5e-3)  # weights are rounded otherwise
     # as in test_fp8_cuda.py
     for one, two in zip(found, want, strict=True):
         assert torch.nn.functional.cosine_similarity(one.flatten(), two.flatten(), dim=0) > 0.97

@@ -12,10 +12,10 @@ import torch
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from llama_recipes_local.kernels import frozen
+from llama_recipes_local.kernels import frozen, labelled_rows
 from llama_recipes_local.kernels.fp8.scaled_rows import LARGEST, Rows, quantize
 from llama_recipes_local.kernels.fp8.store import keep_in_fp8
-from llama_recipes_local.kernels.fp8.trained_linear import TrainedFp8Linear
+from llama_recipes_local.kernels.fp8.trained_linear import TrainedFp8Linear, drawn_bound
 from llama_recipes_local.kernels.fp8.turned import turned
 from llama_recipes_local.kernels.full import trained_layers, trained_products
 from llama_recipes_local.kernels.lora.products import Given
@@ -82,9 +82,16 @@ CHANGES: dict[str, Any] = {
 }
 
 
+MULTIPLES = pytest.mark.parametrize("multiple", [128, 3], ids=["whole", "labelled rows"])
+
+
+@MULTIPLES
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("config", [{}, {"mlp_bias": True}, {"tie_word_embeddings": True}], ids=str)
-def test_loss_and_gradients_are_transformers(config: dict[str, Any], change: str) -> None:
+def test_loss_and_gradients_are_transformers(
+    config: dict[str, Any], change: str, multiple: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(labelled_rows, "_MULTIPLE", multiple)
     if change == "the head" and config.get("tie_word_embeddings"):
         pytest.skip("has no parameters of its own")
     plain = plain_model(**config)
@@ -94,8 +101,12 @@ def test_loss_and_gradients_are_transformers(config: dict[str, Any], change: str
     assert difference(plain, ours, passes=2) < CLOSE
 
 
-def test_without_a_label_all_gradients_are_there_and_zero() -> None:
+@MULTIPLES
+def test_without_a_label_all_gradients_are_there_and_zero(
+    multiple: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Ranks reduce what they have: one without a gradient of the head would reduce less."""
+    monkeypatch.setattr(labelled_rows, "_MULTIPLE", multiple)
     model = plain_model()
     frozen.install(model)
     model(input_ids=IDS, labels=torch.full_like(IDS, -100), num_items_in_batch=20.0).loss.backward()
@@ -212,11 +223,17 @@ def test_in_fp8_recomputation_changes_nothing_and_kernels_little() -> None:
     for model in models[:2]:
         frozen.install(model)
     checkpointed(models[1])
-    fused, again, modules = (gradients_of(model) for model in models)
+
+    def of(model: Any) -> dict[str, torch.Tensor]:
+        torch.manual_seed(4)  # of the weights' roundings
+        return gradients_of(model)
+
+    fused, again, modules = map(of, models)
     for name in fused:
         assert torch.equal(fused[name], again[name])
-        # gradients of layers that read the same input have a row's scale together in one of them
-        assert (fused[name] - modules[name]).norm() < 0.08 * modules[name].norm()
+        # gradients of layers that read the same input have a row's scale together in one of them,
+        # and their weights are rounded alike
+        assert (fused[name] - modules[name]).norm() < 0.15 * modules[name].norm()
 
 
 def products_in_fp8() -> tuple[Any, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -284,6 +301,33 @@ def test_in_fp8_parameters_and_what_is_saved_are_as_without() -> None:
     plain, eight = in_fp8()
     want, got = plain.state_dict(), eight.state_dict()
     assert list(got) == list(want) and all(torch.equal(got[name], want[name]) for name in want)
+
+
+@pytest.mark.parametrize("kernels", [True, False])
+def test_in_fp8_validation_is_of_the_weights_as_they_are(kernels: bool) -> None:
+    plain, eight = (model.eval() for model in in_fp8())
+    for model in (plain, eight):
+        if kernels:
+            frozen.install(model)
+    with torch.no_grad():
+        want, got = (model(input_ids=IDS, labels=LABELS).loss for model in (plain, eight))
+    assert got == want
+
+
+def test_in_fp8_roundings_of_a_weight_cancel_over_steps() -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(16, 64)
+    one = quantize(weight).wide() - weight
+    several = [quantize(weight, bound=drawn_bound()).wide() for _ in range(400)]
+    assert (torch.stack(several).mean(0) - weight).norm() < 0.1 * one.norm()
+    assert all((each - weight).norm() < 2**-4 * weight.norm() for each in several)
+
+
+def test_in_fp8_each_step_rounds_otherwise() -> None:
+    _, eight = in_fp8()
+    frozen.install(eight)
+    losses = {eight(input_ids=IDS, labels=LABELS).loss.item() for _ in range(3)}
+    assert len(losses) == 3
 
 
 def test_in_fp8_a_model_learns_as_without() -> None:

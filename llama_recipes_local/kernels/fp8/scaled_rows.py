@@ -48,7 +48,10 @@ class Rows:
 
 
 def quantize(
-    *parts: torch.Tensor, factors: tuple[torch.Tensor, ...] = (), apart: bool = False
+    *parts: torch.Tensor,
+    factors: tuple[torch.Tensor, ...] = (),
+    apart: bool = False,
+    bound: float = LARGEST,
 ) -> Rows:
     """Return up to three matrices side by side as one, with one scale a row.
 
@@ -56,10 +59,11 @@ def quantize(
         *parts: each (rows, columns), its last stride 1.
         factors: for each part the factors of its columns, (columns,) float32; none means 1.
         apart: whether to return ``largest`` too.
+        bound: the number in fp8 that a row's largest value becomes, at most 448.
     """
     rows, widths = len(parts[0]), [part.shape[1] for part in parts]
     if not parts[0].is_cuda:
-        return _quantized(parts, factors, apart)
+        return _quantized(parts, factors, apart, bound)
     from llama_recipes_local.kernels.triton import fp8_kernels as kernels
 
     made = empty(parts[0], rows, sum(widths), len(parts) if apart else 0)
@@ -68,14 +72,14 @@ def quantize(
     kernels.quantize[(rows,)](
         *parts, *none, *(factors or (None,) * len(parts)), *none, made.values, made.scales,
         made.largest, rows, *widths, *zeros, *(part.stride(0) for part in parts), *zeros,
-        sum(widths), SMALLEST, LARGEST,
+        sum(widths), SMALLEST, bound,
         BLOCK0=blocks[0], BLOCK1=blocks[1], BLOCK2=blocks[2], num_warps=warps(sum(blocks)),
     )  # fmt: skip
     return made
 
 
 def _quantized(
-    parts: tuple[torch.Tensor, ...], factors: tuple[torch.Tensor, ...], apart: bool
+    parts: tuple[torch.Tensor, ...], factors: tuple[torch.Tensor, ...], apart: bool, bound: float
 ) -> Rows:
     """Compute ``quantize`` without Triton."""
     wide = [part.float() for part in parts]
@@ -83,7 +87,7 @@ def _quantized(
     if factors:
         wide = [part * factor for part, factor in zip(wide, factors, strict=True)]
     whole = torch.cat(wide, dim=1)
-    scales = whole.abs().amax(1).clamp(min=SMALLEST) / LARGEST
+    scales = whole.abs().amax(1).clamp(min=SMALLEST) / bound
     values = (whole * (1 / scales)[:, None]).clamp(-LARGEST, LARGEST)
     return Rows(values.to(FP8), scales, largest)
 

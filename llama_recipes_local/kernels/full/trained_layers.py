@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from llama_recipes_local.kernels.full.trained_products import products
+from llama_recipes_local.kernels.fp8.scaled_rows import LARGEST
+from llama_recipes_local.kernels.full.trained_products import Eight, Half, Products
 from llama_recipes_local.kernels.lora.products import Given, Tensors
 from llama_recipes_local.kernels.lora.projections import Kept, own_precision, rows_of
 from llama_recipes_local.kernels.norm import NormOf
@@ -23,10 +24,16 @@ class Trained:
     Attributes:
         weights: each (features out, features in).
         in_fp8: whether they are multiplied in fp8; otherwise in the dtype of the input.
+        bound: the number in fp8 that the largest weight of a row becomes.
     """
 
     weights: Tensors
     in_fp8: bool
+    bound: float = LARGEST
+
+    def products(self, dtype: torch.dtype) -> Products:
+        """Return their products for an input of some dtype."""
+        return Eight(self.weights, dtype, self.bound) if self.in_fp8 else Half(self.weights)
 
 
 def project(x: torch.Tensor, layers: Trained, made_of: NormOf | None = None) -> Tensors:
@@ -114,7 +121,7 @@ class _SwigluDown(torch.autograd.Function):
         down: Trained,
         *_: torch.Tensor,
     ) -> torch.Tensor:
-        ctx.products, ctx.kept = products(down.weights, gate.dtype, down.in_fp8), kept
+        ctx.products, ctx.kept = down.products(gate.dtype), kept
         (out,) = ctx.products.outputs(ctx.products.swiglu(gate, up))
         return out
 
@@ -131,7 +138,7 @@ def _forward(
     ctx: Any, x: torch.Tensor, layers: Trained, made_of: NormOf | None
 ) -> tuple[Tensors, Tensors]:
     """Return the outputs, each (tokens, features out), and what is kept of ``x``."""
-    ctx.products, ctx.shape = products(layers.weights, x.dtype, layers.in_fp8), x.shape
+    ctx.products, ctx.shape = layers.products(x.dtype), x.shape
     given = ctx.products.given(rows_of(x))
     ctx.made_of = None if made_of is None else (made_of.weight, made_of.eps)
     return ctx.products.outputs(given), given if made_of is None else (made_of.total,)

@@ -39,11 +39,6 @@ class Products(Protocol):
         """Return each ``gradient.T @ x``; None if it was added to the weight's gradient already."""
 
 
-def products(weights: Tensors, dtype: torch.dtype, in_fp8: bool) -> Products:
-    """Return the products of weights for an input of some dtype."""
-    return Eight(weights, dtype) if in_fp8 else Half(weights)
-
-
 class Half:
     """See ``Products``."""
 
@@ -103,8 +98,8 @@ class Eight:
     feature.
     """
 
-    def __init__(self, weights: Tensors, dtype: torch.dtype) -> None:
-        self.weights, self.dtype = weights, dtype
+    def __init__(self, weights: Tensors, dtype: torch.dtype, bound: float = LARGEST) -> None:
+        self.weights, self.dtype, self.bound = weights, dtype, bound
         self.scales: list[torch.Tensor] = []
 
     def given(self, x: torch.Tensor) -> Tensors:
@@ -119,7 +114,7 @@ class Eight:
         """See ``Products``."""
         found = []
         for weight in self.weights:
-            made = quantize(weight.detach())
+            made = quantize(weight.detach(), bound=self.bound)
             found.append(product(Rows(*given), made, self.dtype))
             self.scales.append(made.both()[1])
         return tuple(found)
