@@ -298,7 +298,7 @@ class train_config(upstream):
     fp8: Annotated[bool, Resume.METHOD] = False
     """Multiply by the decoder layers' weights in fp8, on Hopper and later, at about twice the rate
     of bfloat16. Frozen weights are kept in fp8, in half the memory; the saved result is not in
-    fp8."""
+    fp8, nor is a validation of trained weights."""
 
     gradient_checkpointing: Annotated[bool, Resume.FREE] = False
     """Recompute each layer's activations in the backward pass: less memory for about a third more
