@@ -55,7 +55,8 @@ def install(model: nn.Module) -> str:
                 module.__class__ = NormedDecoderLayer
         elif isinstance(module, modeling_llama.LlamaModel):
             _replace(module.norm, _norm)
-            module.layers[-1].is_last = True
+            last: Any = module.layers[-1]
+            last.is_last = True
         elif isinstance(module, modeling_llama.LlamaForCausalLM):
             _replace(module, _causal_lm)
     return "linear layers, MLP, RMSNorm, rotary embedding and the loss, by Triton"

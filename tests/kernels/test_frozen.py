@@ -227,6 +227,7 @@ def test_dropout_falls_differently_each_time_and_not_in_evaluation() -> None:
     assert torch.equal(logits(), logits())
 
 
+@pytest.mark.parametrize("multiple", [128, 3], ids=["whole", "labelled rows"])
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
@@ -236,8 +237,12 @@ def test_dropout_falls_differently_each_time_and_not_in_evaluation() -> None:
     ],
 )
 def test_what_is_computed_otherwise_is_left_to_peft(
-    settings: dict[str, Any], reason: dict[str, int]
+    settings: dict[str, Any],
+    reason: dict[str, int],
+    multiple: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(labelled_rows, "_MULTIPLE", multiple)
     config = {"attention_bias": True} if "bias" in settings else {}
     plain, ours = both(settings, **config)
     assert frozen.fallbacks(ours) == reason
