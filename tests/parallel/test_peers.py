@@ -104,11 +104,11 @@ def test_a_rank_that_reports_is_not_ended_before_it_has_printed(
     """The watch of a rank ends it where another has ended: here that of rank 1 alone."""
     monkeypatch.setattr(watch_module, "GRACE", 0.1)
     monkeypatch.setattr(watch_module, "BEAT", 0.05)
-    exits: list[int] = []
+    exits: dict[int, int] = {}  # by the watch's thread, which would end only once
     ended = threading.Event()
 
     def end(code: int) -> None:
-        exits.append(code)
+        exits[threading.get_ident()] = code
         ended.set()
 
     monkeypatch.setattr(os, "_exit", end)
@@ -123,8 +123,9 @@ def test_a_rank_that_reports_is_not_ended_before_it_has_printed(
         watch.close()
 
     assert together(train, ranks=2) == [None, None]
-    assert exits == [1]
-    assert capfd.readouterr().err == "stopped: no space left on device\n"
+    assert list(exits.values()) == [1]
+    # torch may say too that the store of a rank that was not really ended is gone
+    assert capfd.readouterr().err.count("stopped: no space left on device\n") == 1
 
 
 def test_a_lost_connection_is_no_news_once_the_other_has_reported(
