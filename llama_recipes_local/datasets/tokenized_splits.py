@@ -33,7 +33,7 @@ from llama_recipes_local.storage.hashing import FileHashes
 from llama_recipes_local.storage.names import shortened
 
 # Incremented when the same files give other tokens than before.
-FORMAT = 9
+FORMAT = 10
 HASHES = "hashes.json"
 RECORDS_AT_A_TIME = 256  # of a stream
 UNKNOWN = "text that the tokenizer has no tokens for, written as its unknown token"
