@@ -31,6 +31,11 @@ KINDS: dict[str, Any] = {
         ]
     },
     "long": lambda n: {"text": texts(n)},
+    "some cut": lambda n: {
+        "instruction": "Count.",
+        "input": "",
+        "output": SENTENCE * (800 if n % 50 == 0 else 1),
+    },
     "chinese": lambda n: {"prompt": "请回答", "completion": texts(n, "今天下雨。")},
 }
 
@@ -65,6 +70,17 @@ def test_some_records_tell_the_tokens_of_all(
     near = 0.0 if found.exact else 0.1
     for size in ("rows", "tokens", "label_tokens"):
         assert getattr(found, size) == pytest.approx(getattr(audits["train"], size), rel=near), size
+
+
+def test_texts_that_are_cut_do_not_count_by_their_lengths(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimates, "MOST_RECORDS", 256)
+    padded = flags(tiny_model, tmp_path, "some cut") | {"batching_strategy": "padding"}
+    run = resolve(with_data_path(padded)[0])
+    found = estimate(run, "train", run_tokenizer(run))
+    assert found is not None and not found.exact
+    assert found.tokens == pytest.approx(prepare_data(run).audits["train"].tokens, rel=0.02)
 
 
 def test_a_mixture_repeats_what_it_has_less_of(tiny_model: Path, tmp_path: Path) -> None:

@@ -2,13 +2,13 @@
 
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from llama_recipes_local.planning.asked import setting
+from llama_recipes_local.planning.asked import setting, with_data
 from llama_recipes_local.planning.setting import (
     ALONE,
     DOCUMENTS,
@@ -34,6 +34,22 @@ S7 = KNOWN["llama-2-7b"]
 
 def of(world: int = 1, hosts: int = 1, **flags: Any) -> Setting:
     return setting(resolve(flags), S7, world, hosts)
+
+
+@dataclass(frozen=True)
+class Size:
+    rows: int
+    tokens: int
+    label_tokens: int
+
+
+def test_the_data_says_lengths_and_labels_and_bounds_the_validation() -> None:
+    asked = of(run_validation=True)
+    assert asked.validation is not None
+    found = with_data(asked, Size(10, 700, 280), Size(1, 50, 20))
+    assert (found.batch.document, found.batch.labelled) == (70, 0.4)
+    assert found.validation is not None and found.validation.tokens == 50
+    assert with_data(asked, None, Size(9, 10**12, 9)) == asked
 
 
 def test_full_fine_tuning_is_the_default() -> None:
