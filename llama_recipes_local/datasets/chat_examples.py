@@ -141,8 +141,8 @@ class _Rendered:
         first = len(before) if self.text.startswith(before) else self._said_beside(number - 1)[1]
         end = len(until) if self.text.startswith(until) else self._said_beside(number + 1)[0]
         words = words_of(self.turns[number])
-        system = find_system(self.chat, self.turns, self.written)
-        if system and number and first <= system[0] < end:
+        system = find_system(self.chat, self.turns, self.written) if number else None
+        if system and first <= system[0] < end:
             first = system[1]
         if words in self.text and words not in self.text[first:end]:
             raise self._unknown_place()

@@ -2,9 +2,9 @@
 
 FlashAttention computes a tile of 128 queries for each document, however short, and sums the
 queries' gradients in float32 by atomic additions, which are another pass over memory. Here tiles
-lie over the packed tokens, queries and keys are rotated as they are read, and each gradient is
-summed by one program and written once. A long document has more tiles of keys, which are rotated
-again for each tile of queries, so FlashAttention is left the long ones.
+lie over the packed tokens, queries and keys are rotated as the forward pass reads them, and each
+gradient is summed by one program and written once. A long document has more tiles of keys, which
+are rotated again for each tile of queries, so FlashAttention is left the long ones.
 """
 
 from functools import lru_cache

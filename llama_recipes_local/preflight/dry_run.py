@@ -47,7 +47,7 @@ def plan_text(run: Run, audits: Mapping[str, SplitAudit]) -> str:
     has = has or card(ELSEWHERE)
     where = f"no GPU here: as on {has.name}, {ELSEWHERE} GB" if assumed else f"each {has.name}"
     training = audits.get("train")
-    asked = with_data(asked, audits.get("train"), audits.get("validation"))
+    asked = with_data(asked, training, audits.get("validation"))
     found = outcome(asked, has)
     tokens = None if training is None else training.tokens
     lines = [f"plan ({where}): {describe(asked)}"]

@@ -2,9 +2,9 @@
 
 A query attends to the keys from its document's first up to its own place, so a tile of queries
 reads the keys from its first query's document on, and a tile of keys is read by the queries up to
-the end of its last key's document. Queries and keys are rotated as they are read: a head's halves
-are the parts of complex numbers, and scores are the sum of two products of halves. Scores and the
-logarithms of their sums are to the base of 2.
+the end of its last key's document. The forward pass rotates queries and keys as it reads them, and
+keeps them for the backward pass: a head's halves are the parts of complex numbers, and scores are
+the sum of two products of halves. Scores and the logarithms of their sums are to the base of 2.
 
 Tensors are (tokens, heads * 2 * HALF), angles (tokens, 2 * HALF), ``sums`` and ``products`` (heads,
 tokens), and ``spans`` (2, tokens): where the document of each token begins and ends.
@@ -212,7 +212,7 @@ def backward(
     """Write the gradients of a tile: of a head's keys and values, or of its queries.
 
     Of ``GROUP + 1`` programs that follow one another the first writes those of keys and values, the
-    others those of the queries' heads that read them.
+    others those of the queries' heads that read them. Queries and keys are the rotated ones.
     """
     kv_head, part = tl.program_id(0) // (GROUP + 1), tl.program_id(0) % (GROUP + 1)
     first = tl.program_id(1) * TILE
